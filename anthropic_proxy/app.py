@@ -139,7 +139,11 @@ class App:
         if scope["type"] == "http":
             services, transports = self._current or await self._open()
             if self._checks_clients:
-                self._check_client_address(scope["client"])
+                peer = scope["client"]
+                if peer is not None and not is_loopback(peer[0]):
+                    self._checks_clients = False
+                    if warning := exposure_warning(self._settings, peer[0]):
+                        log_exposure_warning(self._log, warning)
             transports.begin_exchange()
             try:
                 await serve_request(services, scope, receive, send)
@@ -155,7 +159,7 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
 
     async def log_startup(self, worker_count: int) -> None:
-        """Log the start-up summary of a server with several workers. Called in the supervisor only."""
+        """Called in the supervisor only."""
         log_startup_summary(
             await self._build(self._settings, self._transports),
             self._address,
@@ -192,7 +196,7 @@ class App:
         return settings is not None
 
     async def reload_settings(self) -> None:
-        """Read the settings again and build new services. Invalid settings are logged and change nothing."""
+        """Invalid settings are logged and change nothing."""
         async with self._reload_lock:
             settings = await asyncio.to_thread(self._read)
             if settings is None or self._current is None:
@@ -343,13 +347,6 @@ class App:
         host = self._settings.host if self._address is not None else find_listen_host_option(sys.argv)
         return exposure_warning(self._settings, host)
 
-    def _check_client_address(self, peer: tuple[str, int] | None) -> None:
-        if peer is None or is_loopback(peer[0]):
-            return
-        self._checks_clients = False
-        if warning := exposure_warning(self._settings, peer[0]):
-            log_exposure_warning(self._log, warning)
-
 
 def _log_of(settings: Settings) -> Any:
     return settings.log_format, settings.log_level, settings.color, settings.reveal_all_secrets()
@@ -377,7 +374,31 @@ def log_startup_summary(
     """`today` is the date for notices about retired models."""
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:
-        _write_summary(services, address or "", worker_count, exposure_warning, today or date.today())
+        settings, catalog = services.settings, services.catalog
+        rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
+        problems, warnings = list_problems_and_warnings(settings, catalog, today or date.today())
+        mapping = [
+            {"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows
+        ]
+        services.log.write_json_event(
+            "start",
+            version=__version__,
+            address=address or "",
+            dashboard=f"{address}{DASHBOARD_PATH}" if address and services.routes.find(DASHBOARD_PATH) else "",
+            workers=worker_count,
+            settings_files=list(settings.files),
+            preferred_provider=find_preferred_provider(settings, catalog).name,
+            mapping=mapping,
+            ready=[_describe_provider(provider) for provider in found.ready],
+            not_set=found.unset,
+        )
+        for text in (
+            *_describe_unread_files(services),
+            *warnings,
+            *problems,
+            *([exposure_warning] if exposure_warning else []),
+        ):
+            services.log.write_line(text, level="warning")
         return
     for line in _title(services, where):
         log.write_line(line)
@@ -399,10 +420,7 @@ def log_startup_summary(
 
 
 def _title(services: Services, where: str) -> Iterator[str]:
-    """Yield the first line of the start-up summary: version, URL and, if it is installed, the dashboard.
-
-    The dashboard has a line of its own if the first line would be too long.
-    """
+    """The dashboard has a line of its own if the first line would be too long."""
     log = services.log
     name = f"anthropic-proxy {__version__}"
     line = f"{log.paint(name, 'title')}   {log.paint(where, 'type')}"
@@ -420,31 +438,9 @@ def _title(services: Services, where: str) -> Iterator[str]:
 
 
 def _describe_unread_files(services: Services) -> list[str]:
-    """Return a sentence about settings files in the current directory, which is not their place. Empty: no files."""
+    """Empty: no settings files in the current directory, which is not their place."""
     sentence = describe_unread_files(services.settings.env_file, list_variables(find_registry(services.settings)))
     return [sentence] if sentence else []
-
-
-def _write_summary(services: Services, address: str, workers: int, exposure: str, today: date) -> None:
-    """Log the start-up summary as one JSON object, and each warning as another JSON object."""
-    settings, catalog = services.settings, services.catalog
-    rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
-    problems, warnings = list_problems_and_warnings(settings, catalog, today)
-    mapping = [{"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows]
-    services.log.write_json_event(
-        "start",
-        version=__version__,
-        address=address,
-        dashboard=f"{address}{DASHBOARD_PATH}" if address and services.routes.find(DASHBOARD_PATH) else "",
-        workers=workers,
-        settings_files=list(settings.files),
-        preferred_provider=find_preferred_provider(settings, catalog).name,
-        mapping=mapping,
-        ready=[_describe_provider(provider) for provider in found.ready],
-        not_set=found.unset,
-    )
-    for text in (*_describe_unread_files(services), *warnings, *problems, *([exposure] if exposure else [])):
-        services.log.write_line(text, level="warning")
 
 
 def log_exposure_warning(log: Log, warning: str) -> None:
@@ -492,10 +488,7 @@ def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
 
 
 def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
-    """Yield the lines that show a shell command, the first one beginning with the label `lead`.
-
-    On a narrow terminal, the command has its own lines, joined by a backslash so that a shell accepts them.
-    """
+    """On a narrow terminal, the command has its own lines, joined by a backslash so that a shell accepts them."""
     width = log.terminal_width or sys.maxsize
     if len(lead) + len(command) <= width:
         yield f"{lead}{log.paint(command, 'type')}"
@@ -509,7 +502,6 @@ def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
 
 
 def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:
-    """Yield the lines of a text that begins with a colored sign, broken between words at the width of the terminal."""
     width = (log.terminal_width or sys.maxsize) - 4
     first, *others = [text] if len(text) <= width else wrap(text, width, break_long_words=False, break_on_hyphens=False)
     yield f"  {log.paint(sign, role)} {first}"
@@ -530,7 +522,7 @@ def _describe_readiness(log: Log, found: Readiness) -> Iterator[str]:
 
 
 def _join_items(lead: str, items: Sequence[str], separator: str, width: int) -> Iterator[str]:
-    """Yield lines of at most `width` characters with the items, without dividing one. The first begins with `lead`."""
+    """Items are not divided."""
     line = lead + items[0]
     for item in items[1:]:
         if len(line) + len(separator) + len(item) + 1 > width:
@@ -582,10 +574,7 @@ def load_app(
     logs_startup: bool = True,
     link: WorkerLink | None = None,
 ) -> App:
-    """Return the ASGI application, with its settings loaded from the environment and the settings files.
-
-    Settings in `overrides` take precedence. Raises `ConfigurationError` for an invalid setting.
-    """
+    """Settings in `overrides` take precedence. Raises `ConfigurationError` for an invalid setting."""
     reader = SettingsReader(PROVIDERS, overrides)
     settings = require_route_prices(reader.read())
     port = settings.port if address is not None else find_listen_port_option(sys.argv, copy_environment())
@@ -594,7 +583,7 @@ def load_app(
 
 
 def app_from_environment() -> App:
-    """Return the application for an ASGI server that imports it by name. An invalid setting ends the process."""
+    """For an ASGI server that imports it by name. An invalid setting ends the process."""
     if not any(argument.startswith("--access-log") for argument in sys.argv):
         logging.getLogger("uvicorn.access").disabled = True  # both would log each request
     try:

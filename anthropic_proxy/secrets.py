@@ -52,7 +52,7 @@ def redact_key_patterns(text: str) -> str:
 
 
 def _find_all(text: str, piece: str) -> Iterator[int]:
-    """Yield each position at which `piece` begins in a text, also within another occurrence."""
+    """Also within another occurrence."""
     at = text.find(piece)
     while at >= 0:
         yield at
@@ -76,7 +76,7 @@ def redact_secrets(text: str, secrets: Iterable[str]) -> str:
 
 
 def redact_json_value(value: Any, secrets: Sequence[str]) -> Any:
-    """Return a decoded JSON value with the secrets masked in each text. Numbers and field names are unchanged."""
+    """Numbers and field names are unchanged."""
     redact = cache(lambda text: redact_secrets(text, secrets))  # tables repeat many texts
 
     def walk(inner: Any) -> Any:
@@ -92,10 +92,7 @@ def redact_json_value(value: Any, secrets: Sequence[str]) -> Any:
 
 
 def list_secret_encodings(secrets: Iterable[str]) -> Sequence[str]:
-    """Return the forms in which a text may contain the secrets, for example escaped in JSON.
-
-    Callers search a text for these forms first, because `redact_secrets` is slower.
-    """
+    """Callers search a text for these forms first, because `redact_secrets` is slower."""
     return [spelled for secret in secrets if _is_redactable(secret) for spelled in _spell(secret)]
 
 
@@ -105,17 +102,14 @@ def _redact_secret(text: str, secret: str) -> str:
 
 
 def redact_secret_bytes(data: bytes, secret: str) -> bytes:
-    """Return `data` in which `secret` is masked in all its encodings. A secret that is too short is not searched."""
+    """A secret that is too short is not searched."""
     if not _is_redactable(secret):
         return data
     return _redact_secret(data.decode(errors="surrogateescape"), secret).encode(errors="surrogateescape")
 
 
 def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
-    """Mask these secrets in all texts of an error, because some providers quote the API key in their errors.
-
-    Secrets that are too short are not searched.
-    """
+    """Some providers quote the API key in their errors."""
     for secret in filter(_is_redactable, secrets):
         error.message = _redact_secret(error.message, secret)
         error.args = (error.message,)
@@ -135,7 +129,7 @@ def _mark_of(secret: str) -> str:
 
 
 def _spell(secret: str) -> Sequence[str]:
-    """Return the encodings of a key that contain it as text (plain, JSON, URL), the key itself first."""
+    """The forms that contain the key as text, the key itself first."""
     in_json = msgspec.json.encode(secret).decode()[1:-1]
     return tuple(dict.fromkeys((secret, in_json, in_json.replace("/", r"\/"), quote(secret, safe=""))))
 
@@ -149,8 +143,8 @@ def _without_complete(text: str, spellings: Sequence[str], mark: str) -> str:
 def _encoded(secret: str) -> Iterator[str]:
     """Yield the base64 encodings of the secret, one for each of the three positions that it can have in a text.
 
-    Only characters that do not depend on adjacent text are included. Headers for Basic authentication contain such
-    encodings. A short secret is skipped, because its encoding would match other text.
+    Headers for Basic authentication contain such encodings. Only characters that do not depend on adjacent text are
+    included. A short secret is skipped, because its encoding would match other text.
     """
     encoded = secret.encode(errors="surrogatepass")
     for before in range(3) if len(encoded) >= _FRAGMENT_CHARACTERS else ():
@@ -160,28 +154,19 @@ def _encoded(secret: str) -> Iterator[str]:
 
 
 def _without_pieces(text: str, spellings: Sequence[str], mark: str) -> str:
-    """Return the text with each fragment of a key replaced by `mark`. `spellings`: encodings of the key."""
     for spelled in spellings:
         size = min(len(spelled), _FRAGMENT_CHARACTERS)
         pieces = dict.fromkeys(spelled[at : at + size] for at in range(len(spelled) - size + 1))
-        text = _replace_runs(text, sorted(at for piece in pieces for at in _find_all(text, piece)), size, mark)
+        texts: list[str] = []
+        end = last = 0
+        for start in sorted(at for piece in pieces for at in _find_all(text, piece)):
+            if texts and start == last + 1:
+                last, end = start, start + size
+            elif start >= end:
+                texts += [text[end:start], mark]
+                last, end = start, start + size
+        text = "".join((*texts, text[end:])) if texts else text
     return text
-
-
-def _replace_runs(text: str, starts: Sequence[int], size: int, mark: str) -> str:
-    """Return the text with matches of a key at adjacent positions replaced by one `mark`.
-
-    `starts`: positions of the matches. `size`: characters of each match.
-    """
-    texts: list[str] = []
-    end = last = 0
-    for start in starts:
-        if texts and start == last + 1:
-            last, end = start, start + size
-        elif start >= end:
-            texts += [text[end:start], mark]
-            last, end = start, start + size
-    return "".join((*texts, text[end:])) if texts else text
 
 
 _MIN_LENGTH_SHOWN = 16
@@ -199,7 +184,7 @@ class Secret:
         """Source of the secret, for messages: `OPENAI_API_KEY in .env, line 1`."""
 
     def reveal(self) -> str:
-        """Return the unredacted text. Log only the `Secret` object."""
+        """Log only the `Secret` object."""
         return self._value
 
     def __repr__(self) -> str:
@@ -231,7 +216,6 @@ class UnknownSecret(Secret):
         self._name, self._port = name, port
 
     def reveal(self) -> NoReturn:
-        """Raise `ConfigurationError`."""
         raise ConfigurationError(
             f"{self._name} is set in the environment of the running proxy (port {self._port}) only. Commands do not "
             "know its value, because it contains a credential. Set it in the environment of this command too."

@@ -44,22 +44,18 @@ class _Catalog(Struct, frozen=True):
 
 @cache
 def load_sections() -> Sequence[Section]:
-    """Return the sections of the catalog, in the order of the page."""
     text = files("anthropic_proxy.gateway").joinpath("error_catalog.json").read_bytes()
     return msgspec.json.decode(text, type=_Catalog).sections
 
 
 @cache
 def load_remedies() -> Mapping[str, str]:
-    """Return slug of an entry → its remedy as plain text."""
+    """Slug of an entry → its remedy as plain text."""
     return {entry.slug: entry.remedy.replace("`", "") for section in load_sections() for entry in section.entries}
 
 
 def find_entry(status: int, error_type: str, message: str, *, is_of_provider: bool) -> str:
-    """Return the slug of the entry of the catalog for an error. "": the catalog has none.
-
-    `is_of_provider`: a provider was called. `error_type` is "" for a request that did not fail.
-    """
+    """ "": no entry. `is_of_provider`: a provider was called. `error_type` is "" for a request that did not fail."""
     if not error_type:
         return ""
     rules = (*RULES_OF_BOTH, *(RULES_OF_PROVIDERS if is_of_provider else RULES_OF_PROXY))

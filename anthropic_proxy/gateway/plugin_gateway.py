@@ -1,11 +1,4 @@
-"""`ExchangeGateway`: the methods of the proxy that plugins may call. It implements the interface `plugins.Gateway`.
-
-`run` serves a request that a plugin makes. `describe_targets` explains which provider and model serve a model id.
-`calculate_cost` returns the cost of a finished request. `health` counts blocked servers and skipped keys. `store` keeps
-limits and shared state. `ledger_state` describes the ledger, the database of finished requests.
-`collect_running_requests` returns the records of running requests. `reload_settings` makes all workers read the
-settings files again, and returns False if this server reads them only at its start.
-"""
+"""`ExchangeGateway`: the methods of the proxy that plugins may call, the interface `plugins.Gateway`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -22,7 +15,6 @@ from anthropic_proxy.engine.exchange.recording import start_recording
 from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
-from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
@@ -68,12 +60,7 @@ async def send_http(
 
 
 class ExchangeGateway:
-    """Implementation of `plugins.Gateway`, the interface through which plugins use the proxy.
-
-    `calculate_cost` is the function that calculates the cost of a finished request. It is called in a thread. `reload`
-    is the function that makes all workers read the settings files again. It returns False if this server reads them
-    only at its start.
-    """
+    """The contract of the methods is in `plugins.Gateway`. `calculate_cost` is called in a thread."""
 
     def __init__(
         self,
@@ -87,14 +74,9 @@ class ExchangeGateway:
 
     @property
     def settings(self) -> Settings:
-        """Settings in use. A reload of the settings files replaces this object."""
         return self._current_services().settings
 
     async def run(self, body: bytes, client: Client) -> bytes:
-        """Serve a Messages API request of a plugin, and return the reply message as JSON.
-
-        `body` is a request without `stream`. Raises `ProxyError`.
-        """
         services, sink = self._current_services(), _BufferSink()
         request = ClientRequest(request_id=services.new_id("req_"), client=client, headers={}, body=body)
         request.trace = None if services.tracer is None else services.tracer.start_trace(None)
@@ -106,19 +88,11 @@ class ExchangeGateway:
         return sink.body
 
     def describe_targets(self, model: str) -> str:
-        """Return a text with the providers and models that serve the model id `model`, and the reason for this choice.
-
-        Raises `UnknownModel`.
-        """
         services = self._current_services()
         route = build_route(RoutingQuery(model), services.settings, services.catalog)
         return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in route.targets)} ({route.reason})"
 
     def list_models(self) -> Sequence[str]:
-        """Return the model ids of the proxy's own list, which clients receive from `GET /v1/models`.
-
-        If Anthropic is the preferred provider, clients usually receive Anthropic's list instead.
-        """
         services = self._current_services()
         return [entry.id for entry in list_models(services.settings, services.catalog)]
 
@@ -131,31 +105,19 @@ class ExchangeGateway:
         *,
         max_bytes: int = MAX_REPLY_BYTES,
     ) -> HttpReply:
-        """Send an HTTP request of a plugin to any server, and return the response.
-
-        Raises `UpstreamError` if the request fails, takes more than ten seconds, or the response body exceeds
-        `max_bytes`.
-        """
         return await send_http(self._current_services(), method, url, headers or {}, body, max_bytes=max_bytes)
 
     async def calculate_cost(self, receipt: Receipt) -> Cost:
-        """Return the costs of a finished request in nano-dollars, at the current prices, calculated in a thread."""
         return await asyncio.to_thread(self._calculate_cost, receipt)
 
     @property
     def store(self) -> Store:
-        """Store that the settings select, with the counters of limits and budgets, and other values that expire."""
         return self._current_services().store
 
     def log_warning_once(self, text: str) -> None:
-        """Log a warning, once per process for the same text. API keys in the text are masked."""
         self._current_services().log.write_once(text, "warning")
 
     def health(self) -> Mapping[str, int]:
-        """Return the numbers of servers and API keys that are not used for some time, because of errors.
-
-        The key `open_circuits` has the number of servers, and `keys_in_cooldown` the number of API keys.
-        """
         services = self._current_services()
         return {
             "open_circuits": services.circuit_breakers.open_circuit_count(),
@@ -164,48 +126,26 @@ class ExchangeGateway:
 
     @property
     def ledger_state(self) -> LedgerState | None:
-        """State of the ledger, the database of finished requests. None: the ledger is disabled."""
         find_state = self._current_services().ledger_state
         return None if find_state is None else find_state()
 
     def log_warning_each_time(self, text: str) -> None:
-        """Log a warning even if the same text was logged before. API keys in the text are masked.
-
-        Any thread may call the method.
-        """
         self._current_services().log.write_warning(text)
 
     def describe_setup(self) -> Setup:
-        """Return the state of the providers and the model mapping, without a request to a provider.
-
-        Any thread may call the method.
-        """
         services = self._current_services()
         return describe_setup(services.settings, services.catalog, services.circuit_breakers, services.credentials)
 
     async def reload_settings(self) -> bool:
-        """Read the settings files again, in all workers. Return False if this server reads them only at its start."""
         return await self._reload()
 
     async def describe_models(self, names: Sequence[str]) -> Sequence[ModelFeatures]:
-        """Return the limits and features of the models `names`. Models that no request can reach are omitted.
-
-        Each name is a model id with the prefix of a provider: `openai/gpt-4.1`.
-        """
         return await describe_models(self._current_services(), names)
 
     async def collect_running_requests(self) -> Sequence[Receipt]:
-        """Return the records (receipts) of the running requests of all worker processes, the latest last.
-
-        The fields about the reply are still empty.
-        """
         return (await self._current_services().receipts.feed.collect_snapshot()).running
 
     def stream_request_events(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
-        """Return an iterator over the SSE bytes of `GET /api/requests/live`: changes of the requests of all workers.
-
-        With `client_names`, only requests of these clients are included. None: all clients.
-        """
         return stream_request_events(self._current_services().receipts.feed, client_names)
 
 
@@ -237,10 +177,7 @@ class _BufferSink:
 
 
 async def describe_models(services: Services, names: Sequence[str]) -> list[ModelFeatures]:
-    """Return the limits and features of the models `names`. Models that no request can reach are omitted.
-
-    Each name is a model id with the prefix of a provider: `openai/gpt-4.1`.
-    """
+    """Each name is a model id with the prefix of a provider. Models that no request can reach are omitted."""
     found = []
     for name in names:
         try:
@@ -249,38 +186,40 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
             continue
         used: list[str] = []
         adapted = await apply_stored_adaptations(services, target, used)
-        found.append(_describe(services, name, target, adapted, used))
+        limits = resolve_target_limits(services, adapted)
+        changed = {
+            "context_window": target.capabilities.context_window_from_error
+            != adapted.capabilities.context_window_from_error,
+            "max_output": target.capabilities.max_output_from_error != adapted.capabilities.max_output_from_error,
+            "images": target.capabilities.rejects_images != adapted.capabilities.rejects_images,
+            "documents": target.capabilities.rejects_documents != adapted.capabilities.rejects_documents,
+        }
+        found.append(
+            ModelFeatures(
+                model=name,
+                provider=target.provider.name,
+                context_window=limits.context_window,
+                max_output=limits.max_output,
+                tools=limits.accepts_tools,
+                images=limits.accepts_images,
+                documents=limits.accepts_pdf,
+                efforts=limits.efforts,
+                has_thinking_budget=limits.accepts_thinking_budget,
+                web_search=_find_place(services, name, "web_search", has_own=limits.can_search),
+                web_fetch=_find_place(services, name, "web_fetch", has_own=services.web_fetch is not None),
+                source=_find_source(services, target),
+                other_sources={
+                    **_find_doctor_sources(services, target),
+                    **{field: "error of the provider" for field, is_changed in changed.items() if is_changed},
+                },
+                adaptations=tuple(used),
+            )
+        )
     return found
 
 
-def _describe(services: Services, name: str, target: Target, adapted: Target, used: Sequence[str]) -> ModelFeatures:
-    limits = resolve_target_limits(services, adapted)
-    return ModelFeatures(
-        model=name,
-        provider=target.provider.name,
-        context_window=limits.context_window,
-        max_output=limits.max_output,
-        tools=limits.accepts_tools,
-        images=limits.accepts_images,
-        documents=limits.accepts_pdf,
-        efforts=limits.efforts,
-        has_thinking_budget=limits.accepts_thinking_budget,
-        web_search=_find_place(services, name, "web_search", has_own=limits.can_search),
-        web_fetch=_find_place(services, name, "web_fetch", has_own=services.web_fetch is not None),
-        source=_find_source(services, target),
-        other_sources={
-            **_find_doctor_sources(services, target),
-            **_find_learned_sources(target.capabilities, adapted.capabilities),
-        },
-        adaptations=tuple(used),
-    )
-
-
 def _find_place(services: Services, name: str, kind: str, *, has_own: bool) -> Literal["provider", "proxy", "none"]:
-    """Return the place where a server tool, such as `web_search`, runs for requests to the model called `name`.
-
-    `provider`: also if the provider runs the tool only on another of its APIs. `has_own`: True if the proxy can run it.
-    """
+    """`provider`: also if the provider runs the tool only on another of its APIs. `has_own`: the proxy can run it."""
     query = RoutingQuery(name, frozenset((kind,)))
     target = build_route(query, services.settings, services.catalog).targets[0]
     if target.is_relayed or kind in target.dialect.server_tools:
@@ -307,17 +246,3 @@ def _find_doctor_sources(services: Services, target: Target) -> dict[str, str]:
         "efforts": learned.efforts or None,
     }
     return {field: source for field, value in fields.items() if value is not None}
-
-
-def _find_learned_sources(before: ModelCapabilities, after: ModelCapabilities) -> dict[str, str]:
-    """Return field → text for each field with a value from an error message of the provider.
-
-    `before`: values of the tables. `after`: values with those of the errors. The text names the error as source.
-    """
-    changed = {
-        "context_window": before.context_window_from_error != after.context_window_from_error,
-        "max_output": before.max_output_from_error != after.max_output_from_error,
-        "images": before.rejects_images != after.rejects_images,
-        "documents": before.rejects_documents != after.rejects_documents,
-    }
-    return {field: "error of the provider" for field, is_changed in changed.items() if is_changed}

@@ -1,9 +1,4 @@
-"""The plugin packages: optional features of this project, such as the ledger (database of requests) or traces.
-
-`PLUGIN_PACKAGES` lists them with the conditions that enable them, and `open_plugins` opens the enabled ones. It also
-opens the plugins of other installed packages that the setting `PLUGINS` names; `require_installed_plugins` only checks
-these names. The dashboard is enabled if the packages that it imports are installed (`has_dashboard_packages`).
-"""
+"""Optional features of this project as plugins, and plugins of other installed packages that `PLUGINS` names."""
 
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
@@ -19,7 +14,6 @@ if TYPE_CHECKING:
 
 
 def has_dashboard_packages(settings: Settings) -> bool:
-    """Return True if the packages of the extra `dashboard` are installed."""
     return find_spec("jinja2") is not None and find_spec("pygal") is not None
 
 
@@ -37,26 +31,35 @@ for the settings."""
 
 
 def open_plugins(settings: Settings) -> Iterator[Plugin]:
-    """Yield the plugin of each enabled package in `PLUGIN_PACKAGES`, then those that `PLUGINS` names.
-
-    Disabled packages are not imported. Raises `ConfigurationError` for a name that no installed package has.
-    """
+    """Disabled packages are not imported. Raises `ConfigurationError` for a name that no installed package has."""
     for package, is_enabled in PLUGIN_PACKAGES:
         if is_enabled(settings):
             plugin: Plugin = import_module(package).open_plugin(settings)
             yield plugin
     for name in dict.fromkeys(settings.plugins):
-        yield _open_installed_plugin(name, settings)
+        point, distribution = _find_entry_point(name)
+        try:
+            installed = point.load()(settings)
+        except ConfigurationError as error:
+            raise ConfigurationError(*(f'Plugin "{name}" of PLUGINS: {text}' for text in error.messages)) from error
+        except Exception as error:
+            error.add_note(f'This error is from the plugin "{name}" of PLUGINS ({distribution}).')
+            raise
+        if not isinstance(installed, Plugin):
+            raise ConfigurationError(
+                f'The plugin "{name}" of PLUGINS ({distribution}) returned no object of the class Plugin.'
+            )
+        yield installed
 
 
 def require_installed_plugins(settings: Settings) -> None:
-    """Raise `ConfigurationError` unless each name in `PLUGINS` belongs to one installed package. Imports no plugin."""
+    """Raises `ConfigurationError`. No plugin is imported."""
     for name in settings.plugins:
         _find_entry_point(name)
 
 
 def _find_entry_point(name: str) -> tuple["EntryPoint", str]:
-    """Return the entry point `name` of the installed packages, with name and version of its package."""
+    """With name and version of its package."""
     from importlib.metadata import entry_points  # noqa: PLC0415  # only if PLUGINS is set
 
     installed = entry_points(group=ENTRY_POINT_GROUP)
@@ -70,18 +73,3 @@ def _find_entry_point(name: str) -> tuple["EntryPoint", str]:
     if len(found) > 1:
         raise ConfigurationError(f'Several installed packages have the plugin "{name}" of PLUGINS: {packages}.')
     return found[0], packages
-
-
-def _open_installed_plugin(name: str, settings: Settings) -> Plugin:
-    """Return the plugin of an installed package. An exception of the plugin gets a note with its name."""
-    point, package = _find_entry_point(name)
-    try:
-        plugin = point.load()(settings)
-    except ConfigurationError as error:
-        raise ConfigurationError(*(f'Plugin "{name}" of PLUGINS: {text}' for text in error.messages)) from error
-    except Exception as error:
-        error.add_note(f'This error is from the plugin "{name}" of PLUGINS ({package}).')
-        raise
-    if not isinstance(plugin, Plugin):
-        raise ConfigurationError(f'The plugin "{name}" of PLUGINS ({package}) returned no object of the class Plugin.')
-    return plugin

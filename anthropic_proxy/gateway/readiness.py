@@ -46,8 +46,6 @@ _MAX_TIERS = 2
 
 
 class ReadyProvider(Struct, frozen=True):
-    """A provider that can be called, with a text about its keys or models for the start-up summary."""
-
     name: str
     """Prefix of the provider's settings in lower case (`gemini`), or its name in the configuration file."""
     state: str
@@ -57,8 +55,6 @@ class ReadyProvider(Struct, frozen=True):
 
 
 class Readiness(Struct):
-    """The providers that can be called, those without a key, and the problems of the settings."""
-
     ready: list[ReadyProvider]
     """Providers that can be called: key or address are set, and their packages are installed."""
     obstacles: list[str]
@@ -71,7 +67,6 @@ class Readiness(Struct):
 
 
 def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
-    """Return the providers that can be called, those without a key, and the problems of the settings."""
     used = find_used_models(settings, catalog)
     found = Readiness([], find_feature_problems(settings), [], [])
     for provider in find_registry(settings):
@@ -94,11 +89,7 @@ def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
 
 
 def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str]]:
-    """Return the models that the settings use, as a mapping from provider name to model ids.
-
-    These are the models for Claude tiers (opus …) with their fallbacks, and the models in routes of the configuration
-    file.
-    """
+    """Return provider name → ids of the models for Claude tiers (opus …), with their fallbacks, and of routes."""
     by_prefix = {provider.prefix: provider.name for provider in find_registry(settings)}
     used: dict[str, list[str]] = {}
     for row in list_tier_mappings(settings, catalog):
@@ -115,7 +106,7 @@ def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str
 
 
 def list_ignored_settings(settings: Settings, catalog: Catalog) -> Iterator[str]:
-    """Yield one text for each setting that has no effect, with the remedy."""
+    """Yield one text, with the remedy, for each setting that has no effect."""
     used = find_used_models(settings, catalog)
     for provider in find_registry(settings):
         address = settings.base_urls.get(provider.name)
@@ -134,10 +125,7 @@ def list_ignored_settings(settings: Settings, catalog: Catalog) -> Iterator[str]
 
 
 def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Catalog) -> Iterator[str]:
-    """Yield one warning for each provider of the configuration file with models that need its prefix in a request.
-
-    Without the prefix, such a name goes to another provider that lists it, or is mapped like a Claude model.
-    """
+    """Without its prefix, such a model goes to another provider that lists it, or is mapped like a Claude model."""
     for provider in find_registry(settings):
         names = [name for name in provider.known_models if "/" not in name] if provider.is_configured else []
         targets = {name: choose_models(name, preferred, settings, catalog)[0] for name in names}
@@ -152,10 +140,9 @@ def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Cata
 
 
 def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str, TierMapping]]:
-    """Return the model mapping of the Claude tiers (opus …) as rows, in which tiers with the same mapping are joined.
+    """Join the Claude tiers (opus …) that the same setting maps to the same models.
 
-    The same mapping means the same models, decided by the same setting. A row is a pair: the names of its tiers as one
-    text, such as `haiku, sonnet`, and the mapping of the first tier. After two names, an ellipsis stands for others.
+    A row has the names of its tiers, such as `haiku, sonnet …`, and the mapping of the first tier.
     """
     groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
     for row in list_tier_mappings(settings, catalog):
@@ -172,7 +159,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> ReadyProvider | None:
-    """Return a configured provider with the text about its keys, model count or address. None: state unknown."""
+    """None: state unknown."""
     name = _name(provider)
     if keys := settings.keys.get(provider.name, ()):
         listed_keys = ", ".join(map(str, keys[:_MAX_KEYS]))
@@ -204,10 +191,7 @@ class RetirementNotice(NamedTuple):
 
 
 def describe_retirement(tier_mapping: TierMapping, today: date) -> RetirementNotice | None:
-    """Return a notice if the model of a Claude tier (opus …) was retired on `today` or earlier.
-
-    None: no retirement of the model was announced, or its date is after `today`.
-    """
+    """None: no retirement was announced, or its date is after `today`."""
     retired = tier_mapping.retirement
     if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
         return None
@@ -219,10 +203,7 @@ def describe_retirement(tier_mapping: TierMapping, today: date) -> RetirementNot
 
 
 def list_problems_and_warnings(settings: Settings, catalog: Catalog, today: date) -> tuple[list[str], list[str]]:
-    """Return two lists of texts: problems that prevent replies, and warnings about the settings.
-
-    A model that was retired on `today` or earlier gets a warning.
-    """
+    """Problems prevent replies. A model that was retired on `today` or earlier gets a warning."""
     rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
     retired = filter(None, (describe_retirement(row, today) for row in rows))
@@ -241,21 +222,61 @@ _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
 def find_provider_problems(
     provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog
 ) -> list[str]:
-    """Return one error text with a remedy for each problem that prevents calls to a provider.
-
-    `models` are the ids, without prefix, that the settings use.
-    """
+    """`models` are the ids, without prefix, that the settings use. Each text has a remedy."""
     if provider.key_source == "google":
-        return _check_google(settings)
+        obstacles = []
+        if not _is_installed("google.auth"):
+            obstacles.append(
+                f"Vertex AI needs google-auth, which is not installed:  {build_extra_install_command('vertex')}"
+            )
+        file = _credentials_file(settings)
+        named = settings.google_credentials_file
+        if named == UNRESOLVED_KEY:  # only the running proxy has it
+            return obstacles
+        content = _load(file)
+        if isinstance(content, str):
+            origin = settings.origins.get("GOOGLE_APPLICATION_CREDENTIALS", "set")
+            where = (
+                f"GOOGLE_APPLICATION_CREDENTIALS ({origin})" if named else "The file of Application Default Credentials"
+            )
+            if named or os.path.exists(file):
+                obstacles.append(
+                    f"{where} cannot be used: {mask_setting('GOOGLE_APPLICATION_CREDENTIALS', str(file))}: {content}."
+                )
+            else:
+                obstacles.append(
+                    "Vertex AI has no credentials file: set GOOGLE_APPLICATION_CREDENTIALS, or log in with  "
+                    "gcloud auth application-default login  (on Google Cloud the metadata server may supply them)"
+                )
+        if find_google_project(settings) is None:
+            obstacles.append("Vertex AI has no project: set VERTEX_PROJECT in .env or in the environment.")
+        return obstacles
     if provider.transport == "litellm":
-        return _check_litellm(models, settings)
+        if not _is_installed("litellm"):
+            return [f"LiteLLM is not installed:  {build_extra_install_command('litellm')}"]
+        names = {secret.origin.upper() for secret in settings.other_secrets}
+        stems = dict.fromkeys(model.partition("/")[0] for model in models if "/" in model)
+        return [
+            f"{stem} has no key: LiteLLM reads it from a variable {_stem(stem)}_…, and none is set."
+            for stem in stems
+            if not any(name.startswith(f"{_stem(stem)}_") for name in names)
+        ]
     if provider.uses_installed_models:
-        return _check_pulled(provider, models, settings, catalog)
+        listed = catalog.cached_model_ids(provider.name)
+        if listed is None:
+            if not models or not should_query_ollama(settings):
+                return []
+            address = settings.base_urls.get(provider.name, provider.base_url)
+            return [f"{provider.title} did not answer at {address}. Start it with  ollama serve  or set its address."]
+        return [
+            f"{provider.title} has no model {model}. Get it with  ollama pull {model}"
+            for model in dict.fromkeys(models)
+            if not {model, f"{model}:latest"} & {*listed}
+        ]
     return []
 
 
 def find_feature_problems(settings: Settings) -> list[str]:
-    """Return one text for each enabled feature that cannot work, because a package or a key is missing."""
     problems = []
     if settings.fetch_urls and not _is_installed("lxml"):
         problems.append(
@@ -272,7 +293,7 @@ def find_feature_problems(settings: Settings) -> list[str]:
 
 
 def find_google_project(settings: Settings) -> str | None:
-    """Return the Google Cloud project id from the settings, else from the credentials file. None: neither has one."""
+    """From the settings, else from the credentials file. None: neither has one."""
     if settings.vertex_project:
         return settings.vertex_project
     content = _load(_credentials_file(settings))
@@ -280,62 +301,8 @@ def find_google_project(settings: Settings) -> str | None:
     return named if isinstance(named, str) else None
 
 
-def _check_google(settings: Settings) -> list[str]:
-    obstacles = []
-    if not _is_installed("google.auth"):
-        obstacles.append(
-            f"Vertex AI needs google-auth, which is not installed:  {build_extra_install_command('vertex')}"
-        )
-    file = _credentials_file(settings)
-    named = settings.google_credentials_file
-    if named == UNRESOLVED_KEY:  # only the running proxy has it
-        return obstacles
-    content = _load(file)
-    if isinstance(content, str):
-        origin = settings.origins.get("GOOGLE_APPLICATION_CREDENTIALS", "set")
-        where = f"GOOGLE_APPLICATION_CREDENTIALS ({origin})" if named else "The file of Application Default Credentials"
-        if named or os.path.exists(file):
-            obstacles.append(
-                f"{where} cannot be used: {mask_setting('GOOGLE_APPLICATION_CREDENTIALS', str(file))}: {content}."
-            )
-        else:
-            obstacles.append(
-                "Vertex AI has no credentials file: set GOOGLE_APPLICATION_CREDENTIALS, or log in with  "
-                "gcloud auth application-default login  (on Google Cloud the metadata server may supply them)"
-            )
-    if find_google_project(settings) is None:
-        obstacles.append("Vertex AI has no project: set VERTEX_PROJECT in .env or in the environment.")
-    return obstacles
-
-
-def _check_litellm(models: Sequence[str], settings: Settings) -> list[str]:
-    if not _is_installed("litellm"):
-        return [f"LiteLLM is not installed:  {build_extra_install_command('litellm')}"]
-    names = {secret.origin.upper() for secret in settings.other_secrets}
-    stems = dict.fromkeys(model.partition("/")[0] for model in models if "/" in model)
-    return [
-        f"{stem} has no key: LiteLLM reads it from a variable {_stem(stem)}_…, and none is set."
-        for stem in stems
-        if not any(name.startswith(f"{_stem(stem)}_") for name in names)
-    ]
-
-
 def _stem(prefix: str) -> str:
     return _KEY_STEMS.get(prefix, prefix.upper().replace("-", "_"))
-
-
-def _check_pulled(provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog) -> list[str]:
-    listed = catalog.cached_model_ids(provider.name)
-    if listed is None:
-        if not models or not should_query_ollama(settings):
-            return []
-        address = settings.base_urls.get(provider.name, provider.base_url)
-        return [f"{provider.title} did not answer at {address}. Start it with  ollama serve  or set its address."]
-    return [
-        f"{provider.title} has no model {model}. Get it with  ollama pull {model}"
-        for model in dict.fromkeys(models)
-        if not {model, f"{model}:latest"} & {*listed}
-    ]
 
 
 def _is_installed(package: str) -> bool:
@@ -350,7 +317,7 @@ def _credentials_file(settings: Settings) -> Path:
 
 
 def _load(file: Path) -> Any:
-    """Return the JSON object of a credentials file. If the file cannot be used, return the reason as a string."""
+    """A text is the reason for which the credentials file cannot be used."""
     try:
         content = json.loads(read_bounded_file(file))
     except OSError as error:
@@ -366,10 +333,7 @@ def describe_setup(
     breakers: CircuitBreakers | None = None,
     credentials: Credentials | None = None,
 ) -> Setup:
-    """Return the state of all providers, the model mapping, and the problems of the settings.
-
-    Blocked servers and skipped keys are included if `breakers` and `credentials` of the running proxy are given.
-    """
+    """Blocked servers and skipped keys are included if `breakers` and `credentials` are given."""
     readiness = find_readiness(settings, catalog)
     rows = group_tier_mappings(settings, catalog)
     found = (*(problem for _, row in rows for problem in row.problems), *readiness.obstacles)
@@ -400,7 +364,6 @@ def _list_providers(settings: Settings, ready: dict[str, str], problems: list[st
 def _add_health(
     setup: ProviderSetup, settings: Settings, breakers: CircuitBreakers | None, credentials: Credentials | None
 ) -> ProviderSetup:
-    """Return a copy of a provider's description with its open circuit (blocked calls) and its skipped keys."""
     circuits = {} if breakers is None else breakers.list_open_circuits()
     blocked = [found for upstream, found in circuits.items() if upstream.partition(" ")[0] == setup.name]
     seconds, failure = max(blocked, default=(0.0, ""))

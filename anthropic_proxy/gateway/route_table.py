@@ -1,8 +1,4 @@
-"""`RouteTable`: the routes of all plugins, found by HTTP method and URL path.
-
-A route is a URL path with its HTTP methods and the function that responds. `find` returns a `FoundRoute` for a URL
-path. `paths` are the paths without parameters.
-"""
+"""`RouteTable`: the routes of all plugins, found by HTTP method and URL path."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -24,10 +20,7 @@ class FoundRoute(Struct, frozen=True):
 
 
 class RouteTable:
-    """The routes of all plugins, which `find` searches by URL path.
-
-    A path without parameters has priority over patterns such as `/api/requests/{id}`.
-    """
+    """A path without parameters has priority over patterns such as `/api/requests/{id}`."""
 
     def __init__(self, routes: Sequence[Route] = ()) -> None:
         by_path: dict[str, dict[str, Route]] = {}
@@ -42,11 +35,11 @@ class RouteTable:
 
     @property
     def paths(self) -> Sequence[str]:
-        """URL paths of all routes that have no parameters in the path."""
+        """Only paths without parameters."""
         return tuple(self._exact)
 
     def find(self, path: str) -> FoundRoute | None:
-        """Return the routes of a URL path. None: no plugin serves the path."""
+        """None: no plugin serves the path."""
         if found := self._exact.get(path):
             return found
         for pattern, methods in self._patterns:
@@ -56,14 +49,11 @@ class RouteTable:
 
 
 def _compile(path: str) -> re.Pattern[str]:
-    """Return the regular expression for a path of a route, such as `/api/requests/{id}`.
-
-    A parameter in braces matches one segment that is not empty; with `*`, any text.
-    """
+    """A parameter in braces matches one segment that is not empty; with `*`, any text."""
     pieces = _PARAMETER.split(path)
-    escaped = [_compile_parameter(piece) if index % 2 else re.escape(piece) for index, piece in enumerate(pieces)]
-    return re.compile("".join(escaped), re.DOTALL)
-
-
-def _compile_parameter(name: str) -> str:
-    return f"(?P<{name[:-1]}>.*)" if name.endswith("*") else f"(?P<{name}>[^/]+)"
+    for index, piece in enumerate(pieces):
+        if index % 2 == 0:
+            pieces[index] = re.escape(piece)
+        else:
+            pieces[index] = f"(?P<{piece[:-1]}>.*)" if piece.endswith("*") else f"(?P<{piece}>[^/]+)"
+    return re.compile("".join(pieces), re.DOTALL)

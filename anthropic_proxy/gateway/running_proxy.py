@@ -30,9 +30,9 @@ from anthropic_proxy.gateway.settings import (
     list_variables,
     load_settings,
 )
-from anthropic_proxy.gateway.settings.backend_variables import list_backend_variables
 from anthropic_proxy.gateway.settings.env_writer import replace_file
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.gateway.settings.load import list_backend_variables
 from anthropic_proxy.gateway.settings.masking import is_secret_variable, mask_setting
 from anthropic_proxy.secrets import Secret, UnknownSecret
 
@@ -63,20 +63,17 @@ class RunningProxy(Struct, frozen=True):
 
 
 def describe_source(settings: Settings, changed: Sequence[str] = ()) -> RunningProxy:
-    """Return where settings come from, in the form of the record.
-
-    `changed`: variables whose change takes effect at the next start of the server.
-    """
+    """`changed`: variables whose change takes effect at the next start of the server."""
     env_file = None if settings.env_file is None else str(Path(settings.env_file).absolute())
-    given = {name: text.reveal() for name, text in settings.raw_values.items() if _is_of_environment(settings, name)}
+    given = {
+        name: text.reveal()
+        for name, text in settings.raw_values.items()
+        if settings.origins.get(name) == "environment" and name not in _OF_EACH_PROCESS
+    }
     plain = {name: text for name, text in given.items() if mask_setting(name, text) == text}
     referenced = [name for name, one in settings.referenced_variables.items() if one.origin == "environment"]
     names = [*(name for name in given if name not in plain), *referenced]
     return RunningProxy(env_file, plain, names, settings.files, changed)
-
-
-def _is_of_environment(settings: Settings, name: str) -> bool:
-    return settings.origins.get(name) == "environment" and name not in _OF_EACH_PROCESS
 
 
 class ServerRecord:
@@ -109,14 +106,12 @@ class ServerRecord:
             self._file, self._started, self._held = file, settings, stack.pop_all()
 
     def update(self, settings: Settings) -> None:
-        """Replace the record after a reload of the settings."""
         if self._file is not None and self._started is not None:
             changed = [name for name in find_changed_variables(self._started, settings) if is_fixed_variable(name)]
             with suppress(ConfigurationError):
                 _write(self._file, describe_source(settings, changed))
 
     def close(self) -> None:
-        """Remove the record. Called when the server stops."""
         self._file = None
         self._held.close()
 
@@ -131,7 +126,7 @@ def _remove(file: Path) -> None:
 
 
 def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy | None:
-    """Return the record of the proxy that runs on a port of this machine. None: there is none."""
+    """None: no proxy runs on this port."""
     folder = _find_folder(data_directory, port)
     if folder is None or not is_written_by_user_only(file := folder / _FILE_NAME):
         return None
@@ -164,7 +159,17 @@ def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str],
     errors.require_empty()
     given = {**kept, **proxy.variables, **here, **unknown}
     settings = load_settings(given, PROVIDERS, env_file=proxy.env_file, resolves_keys=resolves_keys)
-    settings = _hide(settings, unknown_secrets)
+    fields: dict[str, object] = {
+        field: unknown_secrets[name] for name, field in _UNKNOWN_FIELDS.items() if name in unknown_secrets
+    }
+    if "GOOGLE_APPLICATION_CREDENTIALS" in unknown_secrets:
+        fields["google_credentials_file"] = UNRESOLVED_KEY
+    settings = structs.replace(
+        settings,
+        **fields,
+        raw_values={**settings.raw_values, **dict.fromkeys(unknown_secrets, Secret("…"))},
+        origins={**settings.origins, **dict.fromkeys(unknown_secrets, _NOT_HERE)},
+    )
     problems = {
         provider: f"{keys[0].origin.partition(' ')[0]} is set in the environment of the running proxy only. "
         "Set it here too."
@@ -178,19 +183,6 @@ def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str],
         preferred_provider=choose_preferred_provider_name(settings, None),
         keys={name: keys for name, keys in settings.keys.items() if name not in problems},
         key_problems={**settings.key_problems, **problems},
-    )
-
-
-def _hide(settings: Settings, unknown: Mapping[str, UnknownSecret]) -> Settings:
-    """Return the settings with the unknown values, by name of their variable, which `.env` may set too."""
-    fields: dict[str, object] = {field: unknown[name] for name, field in _UNKNOWN_FIELDS.items() if name in unknown}
-    if "GOOGLE_APPLICATION_CREDENTIALS" in unknown:
-        fields["google_credentials_file"] = UNRESOLVED_KEY
-    return structs.replace(
-        settings,
-        **fields,
-        raw_values={**settings.raw_values, **dict.fromkeys(unknown, Secret("…"))},
-        origins={**settings.origins, **dict.fromkeys(unknown, _NOT_HERE)},
     )
 
 

@@ -1,9 +1,4 @@
-"""`Services`: the engine of a server process, with what the server and its plugins add.
-
-Each worker process has its own services. `open_services` builds them at the start and at each reload of the settings.
-It adds the objects of plugins, and at a reload also the state of the previous services. `build_services` builds
-services without plugins, and opens no connection.
-"""
+"""`Services`: the engine of a server process, with what the server and its plugins add. Each worker has its own."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,10 +34,7 @@ from anthropic_proxy.plugins import LedgerState, Plugin, Store
 
 
 class Services(Engine, frozen=True, kw_only=True):
-    """All objects of one server process that outlive one request. A reload of the settings builds new ones.
-
-    Requests that are running at a reload keep the old ones.
-    """
+    """A reload of the settings builds new services. Requests that run at a reload keep the old ones."""
 
     settings: Settings
     """Settings for which these services were built."""
@@ -94,78 +86,68 @@ async def open_services(
     worker_index_and_count: tuple[int, int] = (0, 1),
     previous: Services | None = None,
 ) -> Services:
-    """Return new services for these settings, ready for requests. The caller closes them.
-
-    `previous` are the services that a reload replaces.
-    """
+    """`previous` are the services that a reload replaces. The caller closes the result."""
     transports, log = transports or new_transports(settings), log or new_log(settings)
     by_name, tokens = transports.transports_by_name(), {"google": transports.google_tokens}
     services = build_services(
         settings, by_name, log, tokens=tokens, receipts=receipts, worker_index_and_count=worker_index_and_count
     )
+    if previous is not None:
+        store: Store | None = previous.store
+    else:
+        store = next((plugin.store for plugin in plugins if plugin.store is not None), None)
     services = structs.replace(
         services,
         owned_transports=transports,
         web_fetch=transports.web_fetch,
         web_search=transports.web_search,
-        **_collect_from_plugins(plugins),
-        store=_find_store(plugins, previous) or open_store(settings, log.write_warning),
+        policies=[policy for plugin in plugins for policy in plugin.policies],
+        recorders=[recorder for plugin in plugins for recorder in plugin.recorders],
+        routes=RouteTable([route for plugin in plugins for route in plugin.routes]),
+        tracer=next(filter(None, (plugin.tracer for plugin in plugins)), None),
+        ledger_state=next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
+        store=store or open_store(settings, log.write_warning),
         heap_trimmer=heap_trimmer or services.heap_trimmer,
         in_progress=in_progress or services.in_progress,
     )
-    services = _restore_state(services, previous)
-    if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
-        await services.catalog.refresh_listing(find_registry(settings).local.name)
-    return services
-
-
-def _collect_from_plugins(plugins: Sequence[Plugin]) -> dict[str, Any]:
-    """Return fields of `Services` that plugins provide, by name: policies, recorders, tracer, routes, ledger state."""
-    return {
-        "policies": [policy for plugin in plugins for policy in plugin.policies],
-        "recorders": [recorder for plugin in plugins for recorder in plugin.recorders],
-        "routes": RouteTable([route for plugin in plugins for route in plugin.routes]),
-        "tracer": next(filter(None, (plugin.tracer for plugin in plugins)), None),
-        "ledger_state": next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
-    }
-
-
-def _find_store(plugins: Sequence[Plugin], previous: Services | None) -> Store | None:
-    """Return the store of the services before a reload, else the store of a plugin. None: neither has one."""
     if previous is not None:
-        return previous.store
-    return next((plugin.store for plugin in plugins if plugin.store is not None), None)
-
-
-def _restore_state(services: Services, previous: Services | None) -> Services:
-    """Return the services with state of `previous`, if any, and with the facts that the command `doctor` has stored."""
-    if previous is not None:
-        services = _carry_over_state(services, previous)
+        now, then = services.settings, previous.settings
+        services.credentials.copy_state_from(previous.credentials)
+        carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
+        same_upstreams = _upstream_settings(now) == _upstream_settings(then)
+        if same_upstreams:
+            carried["observations"] = previous.observations
+        if same_upstreams and now.keys == then.keys:
+            carried["circuit_breakers"] = previous.circuit_breakers  # a new address or key may repair the failure
+            if services.transports == previous.transports and now.ollama_context_length == then.ollama_context_length:
+                carried["catalog"] = previous.catalog
+        if now.max_upstream_calls == then.max_upstream_calls:
+            carried["queue"] = previous.queue
+        services = structs.replace(services, **carried)
     today = date.fromtimestamp(services.clock())
     learned, warnings = load_learned_models(services.settings.data_directory, today)
     services.catalog.replace_learned_models(learned)
     for warning in warnings:
         services.log.write_once(warning)
+    if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
+        await services.catalog.refresh_listing(find_registry(settings).local.name)
     return services
 
 
 def new_transports(settings: Settings) -> Transports:
-    """Return the transports, which send requests to providers, to web servers and for Google's tokens.
-
-    They open no connection before the first request.
-    """
+    """They open no connection before the first request."""
     return Transports(settings, setup_variables=find_registry(settings).list_setup_variables())
 
 
 def new_log(settings: Settings) -> Log:
-    """Return the log for these settings. It masks all keys that the settings contain."""
+    """It masks all keys that the settings contain."""
     return Log(
         form=settings.log_format, level=settings.log_level, color=settings.color, secrets=settings.reveal_all_secrets()
     )
 
 
 def prefetch_tier_model_limits(services: Services) -> None:
-    """Query the limits of the models for Claude tiers (opus …) in the background, before a request needs them."""
+    """In the background, before a request needs them."""
     for tier in TIERS:
         try:
             targets = build_route(RoutingQuery(f"claude-{tier}"), services.settings, services.catalog).targets
@@ -185,16 +167,18 @@ def build_services(
     receipts: ReceiptQueues | None = None,
     worker_index_and_count: tuple[int, int] = (0, 1),
 ) -> Services:
-    """Return new services for these settings and transports (connections to providers), without opening a connection.
-
-    Their store is in memory, and they contain no objects of plugins.
-    """
+    """Their store is in memory, they contain no objects of plugins, and no connection is opened."""
     credentials = Credentials(settings, tokens, read_key=read_key_again)
     credentials.on_new_key, credentials.on_problem = log.add_secret, log.write_warning
+    route_prices: Mapping[str, float] = {}
+    if any(route.balance == "cost" for route in settings.routes):
+        from anthropic_proxy.gateway.prices.routes import find_typical_request_prices  # noqa: PLC0415  # imports the price list
+
+        route_prices = find_typical_request_prices(settings)
     return Services(
         settings=settings,
         **build_engine_fields(settings, transports, credentials, worker_index_and_count),
-        route_prices=_find_route_prices(settings),
+        route_prices=route_prices,
         log=log,
         new_id=new_id,
         clock=time.time,
@@ -203,10 +187,7 @@ def build_services(
 
 
 def require_route_prices(settings: Settings) -> Settings:
-    """Return the settings unchanged if each model of a route with `balance = "cost"` has a known price.
-
-    Raises `ConfigurationError` otherwise.
-    """
+    """Raise `ConfigurationError` unless each model of a route with `balance = "cost"` has a known price."""
     if any(route.balance == "cost" for route in settings.routes):
         from anthropic_proxy.gateway.prices.routes import require_known_prices  # noqa: PLC0415  # imports the price list
 
@@ -214,31 +195,6 @@ def require_route_prices(settings: Settings) -> Settings:
     return settings
 
 
-def _find_route_prices(settings: Settings) -> Mapping[str, float]:
-    if not any(route.balance == "cost" for route in settings.routes):
-        return {}
-    from anthropic_proxy.gateway.prices.routes import find_typical_request_prices  # noqa: PLC0415  # imports the price list
-
-    return find_typical_request_prices(settings)
-
-
-def _carry_over_state(services: Services, previous: Services) -> Services:
-    """Return `services` with state of the replaced services: observations, cooldowns, queue, model lists."""
-    now, then = services.settings, previous.settings
-    services.credentials.copy_state_from(previous.credentials)
-    carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
-    same_upstreams = _upstream_settings(now) == _upstream_settings(then)
-    if same_upstreams:
-        carried["observations"] = previous.observations
-    if same_upstreams and now.keys == then.keys:
-        carried["circuit_breakers"] = previous.circuit_breakers  # a new address or key may repair the failure
-        if services.transports == previous.transports and now.ollama_context_length == then.ollama_context_length:
-            carried["catalog"] = previous.catalog
-    if now.max_upstream_calls == then.max_upstream_calls:
-        carried["queue"] = previous.queue
-    return structs.replace(services, **carried)
-
-
 def _upstream_settings(settings: Settings) -> tuple[object, ...]:
-    """Return the settings on which learned facts about providers depend. If one changes, the facts are dropped."""
+    """If one of these settings changes, learned facts about providers are dropped."""
     return settings.base_urls, settings.wires, [table.json_text for table in settings.configured_providers]

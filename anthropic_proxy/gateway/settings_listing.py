@@ -1,22 +1,22 @@
-"""`list_settings`: lists all settings with value, default and source, for the command `config show`.
+"""List of all settings with value, default and source, for the command `config show` and the page Settings."""
 
-Each setting is a `SettingRow`. Keys are masked.
-"""
-
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.options import Timeouts
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name, list_tier_mappings
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.settings import Settings, list_variables
 from anthropic_proxy.gateway.settings.config_file import format_key_path
-from anthropic_proxy.gateway.settings.defaults import list_defaults
 from anthropic_proxy.gateway.settings.file_format import DEFAULT_WIRE
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.gateway.settings.load import FIELD_VARIABLES
 from anthropic_proxy.gateway.settings.masking import mask_setting
 from anthropic_proxy.secrets import Secret
 
@@ -25,8 +25,6 @@ _MODEL_VARIABLES = {"BIG_MODEL": "sonnet", "SMALL_MODEL": "haiku"}
 
 
 class SettingRow(Struct, frozen=True):
-    """One setting: name, value in use, source and default."""
-
     name: str
     """Name of the environment variable."""
     value: str
@@ -38,23 +36,26 @@ class SettingRow(Struct, frozen=True):
 
 
 def list_settings(settings: Settings) -> list[SettingRow]:
-    """Return all settings with their values, in the order of `.env.example`.
-
-    Tables of the configuration file, and HTTP proxies from the environment, follow at the end.
-    """
+    """In the order of `.env.example`, followed by the configuration file and HTTP proxies."""
     registry = [row for row in find_registry(settings) if not row.is_configured]
-    defaults = {**list_defaults(registry), **_derived_defaults(settings)}
+    defaults = {**_list_defaults(registry), **_derived_defaults(settings)}
     rows = []
     for name in list_variables(registry):
         text = settings.raw_values[name].reveal() if name in settings.raw_values else None
         default = defaults.get(name, "")
         shown = default if text is None else mask_setting(name, text)
         rows.append(SettingRow(name, shown, settings.origins.get(name, "default"), default))
-    return [*rows, *_list_tables(settings), *_list_proxies(settings)]
+    proxies = {}
+    for proxy in settings.http_proxies.values():
+        variable, _, _ = proxy.origin.partition(" in ")
+        url = urlsplit(proxy.reveal())
+        address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
+        proxies[variable] = SettingRow(variable, address, "environment", "")
+    return [*rows, *_list_tables(settings), *proxies.values()]
 
 
 def _derived_defaults(settings: Settings) -> dict[str, str]:
-    """Return variable → default value, for base URLs of providers and for tier models of the preferred provider."""
+    """Base URLs of providers, and tier models of the preferred provider."""
     defaults = {
         row.base_url_variable: row.base_url
         for row in find_registry(settings)
@@ -68,7 +69,6 @@ def _derived_defaults(settings: Settings) -> dict[str, str]:
 
 
 def _list_tables(settings: Settings) -> list[SettingRow]:
-    """Return one row per table of the configuration file: providers, search, routes, prices, key variables."""
     rows = []
     for table in settings.configured_providers:
         source = settings.origins[table.base_url_setting]
@@ -105,18 +105,30 @@ def _show_key(key: Secret) -> str:
 
 
 def _show_value(value: object) -> str:
-    """Return a value of the configuration file as text: `true`, `low, high`, `1000`."""
+    """`true`, `low, high`, `1000`"""
     if isinstance(value, list | tuple):
         return ", ".join(_show_value(item) for item in value)
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def _list_proxies(settings: Settings) -> list[SettingRow]:
-    """Return one row per HTTP proxy of the environment that applies to provider URLs, without its credentials."""
-    rows = {}
-    for proxy in settings.http_proxies.values():
-        variable, _, _ = proxy.origin.partition(" in ")
-        url = urlsplit(proxy.reveal())
-        address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
-        rows[variable] = SettingRow(variable, address, "environment", "")
-    return list(rows.values())
+def _list_defaults(providers: Sequence[Provider]) -> dict[str, str]:
+    """Return variable → default. Default models and base URLs are absent, because they depend on other settings."""
+    plain, timeouts = Settings(), Timeouts()
+    defaults = {
+        variables[0]: _show_default(getattr(plain, field))
+        for field, _, _, variables in FIELD_VARIABLES
+        if getattr(plain, field) not in (None, ())
+    }
+    defaults |= {
+        "UPSTREAM_CONNECT_TIMEOUT": _show_default(timeouts.connect_seconds),
+        "UPSTREAM_FIRST_BYTE_TIMEOUT": _show_default(timeouts.first_byte_seconds),
+        "UPSTREAM_IDLE_TIMEOUT": _show_default(timeouts.idle_seconds),
+    }
+    return defaults | {f"{row.env_prefix}_WIRE": "auto" for row in providers if row.env_prefix}
+
+
+def _show_default(value: object) -> str:
+    """Return a default value as the text that a user would set: `true`, `25`, `127.0.0.1`."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)

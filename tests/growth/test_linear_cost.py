@@ -46,8 +46,7 @@ from anthropic_proxy.engine.wires.tool_call_repair import (
     repair_arguments,
 )
 from anthropic_proxy.errors import MalformedHttp, UpstreamError
-from anthropic_proxy.gateway.client_keys import find_credentials
-from anthropic_proxy.gateway.server.auth import authenticate
+from anthropic_proxy.gateway.server.auth import authenticate, find_credentials
 from anthropic_proxy.gateway.server.endpoints import prefers_html
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.place import describe_unread_files

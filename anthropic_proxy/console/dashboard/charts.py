@@ -63,7 +63,26 @@ class Chart(Struct, frozen=True, kw_only=True):
 
 def draw_chart(chart: Chart) -> Markup:
     """Return `chart` as SVG elements of different widths. The style sheet of the page shows one of them."""
-    plot = _render(chart)
+    kind = (pygal.Line if chart.is_line else pygal.StackedBar)(
+        style=_STYLE,
+        js=[],
+        width=WIDE,
+        height=HEIGHT,
+        show_legend=False,
+        show_dots=False,
+        margin=0,
+        margin_top=6,
+        margin_right=6,
+        spacing=6,
+        truncate_label=-1,
+        include_x_axis=True,
+        value_formatter=chart.unit,
+    )
+    kind.y_labels = _axis_values(chart)
+    kind.x_labels = [f"{index:02d}:00" for index in range(len(chart.columns))]
+    for series in chart.series:
+        kind.add(series.name, list(series.values))
+    plot = next(group for group in kind.render_tree().iter("g") if group.get("class") == "plot")
     widths = (FULL, WIDE, NARROW) if chart.is_full_width else (WIDE, NARROW)
     return Markup("").join(_draw(chart, plot, width) for width in widths)
 
@@ -95,45 +114,40 @@ def _draw(chart: Chart, plot: ElementTree.Element, width: int) -> Markup:
         f'<svg class="chart {_NAMES[width]}" viewBox="0 0 {width} {HEIGHT}" role="group" '
         f'aria-label="{escape(chart.label)}">',
         f'<g transform="translate({float(shift):.0f} 0)">',
-        *_axis(axis_y, scale),
-        *_bands(chart.bands, positions, width - float(shift)),
     ]
+    for guide in axis_y.iter("g"):
+        path, text = guide.find("path"), guide.find("text")
+        if path is not None and text is not None:
+            pieces.append(f'<path class="guide" d="{_scale(path, scale)}"/>')
+            y = float(text.get("y", "0"))
+            pieces.append(f'<text class="y" x="-5" y="{y:.1f}">{escape(text.text or "")}</text>')
+    end = width - float(shift)
+    gap = positions[1] - positions[0] if len(positions) > 1 else end
+    pieces += _bands(chart.bands, positions, gap, end)
+    heights = [float(_POINT.findall(path.get("d", ""))[1]) for path in axis_y.iter("path")]
     for series, group in zip(chart.series, groups, strict=False):
-        if chart.is_line:
-            pieces += _dots(series, chart, axis_y, positions)
-        pieces += _line(series, group, scale) if chart.is_line else _bars(series, group, chart.columns, scale)
-        if series.name == chart.area:
-            pieces += _area(series, group, axis_y, scale)
+        role, name = escape(series.role), escape(series.name)
+        if not chart.is_line:
+            pieces += _bars(series, group, chart.columns, scale)
+            continue
+        pieces += _dots(series, heights, _axis_values(chart)[-1], positions)
+        for path in group.iter("path"):
+            pieces.append(f'<path class="line l-{role}" data-series="{name}" d="{_scale(path, scale)}"/>')
+        for path in group.iter("path") if series.name == chart.area else ():
+            points = _POINT.findall(path.get("d", ""))
+            first, last = scale * float(points[0]), scale * float(points[-2])
+            closed = f"{_scale(path, scale)} {last:.1f} {max(heights):.1f} {first:.1f} {max(heights):.1f}Z"
+            pieces.append(f'<path class="area l-{role}" data-series="{name}" d="{closed}"/>')
     previous = ""
     for index, (column, x) in enumerate(zip(chart.columns, positions, strict=False)):
         if index % step == 0 and column.label != previous:
             pieces.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - 3}">{escape(column.label)}</text>')
             previous = column.label
-    pieces += _links(chart.columns, positions, width - float(shift))
+    for column, x in zip(chart.columns, positions, strict=False):
+        left, right = max(x - gap / 2, 0), min(x + gap / 2, end)
+        pieces.append(f'<a href="{escape(column.href)}" aria-label="{escape(column.title)}">')
+        pieces.append(f'<rect class="hit" x="{left:.1f}" y="0" width="{right - left:.1f}" height="{HEIGHT - 16}"/></a>')
     return Markup("".join([*pieces, "</g></svg>"]))
-
-
-def _render(chart: Chart) -> ElementTree.Element:
-    kind = (pygal.Line if chart.is_line else pygal.StackedBar)(
-        style=_STYLE,
-        js=[],
-        width=WIDE,
-        height=HEIGHT,
-        show_legend=False,
-        show_dots=False,
-        margin=0,
-        margin_top=6,
-        margin_right=6,
-        spacing=6,
-        truncate_label=-1,
-        include_x_axis=True,
-        value_formatter=chart.unit,
-    )
-    kind.y_labels = _axis_values(chart)
-    kind.x_labels = [f"{index:02d}:00" for index in range(len(chart.columns))]
-    for series in chart.series:
-        kind.add(series.name, list(series.values))
-    return next(group for group in kind.render_tree().iter("g") if group.get("class") == "plot")
 
 
 def _axis_values(chart: Chart) -> list[float]:
@@ -151,20 +165,10 @@ def _axis_values(chart: Chart) -> list[float]:
         step = 1.0 if step < 1 else 2 * step
 
 
-def _axis(axis: ElementTree.Element, scale: float) -> Iterator[str]:
-    for guide in axis.iter("g"):
-        path, text = guide.find("path"), guide.find("text")
-        if path is not None and text is not None:
-            y = float(text.get("y", "0"))
-            yield f'<path class="guide" d="{_scale(path, scale)}"/>'
-            yield f'<text class="y" x="-5" y="{y:.1f}">{escape(text.text or "")}</text>'
-
-
-def _bands(bands: Sequence[Band], positions: Sequence[float], width: float) -> Iterator[str]:
+def _bands(bands: Sequence[Band], positions: Sequence[float], gap: float, width: float) -> Iterator[str]:
     """Yield a rectangle as high as the chart for each band. Each label has a line of its own, so that labels do not
     overlap.
     """
-    gap = positions[1] - positions[0] if len(positions) > 1 else width
     for number, band in enumerate(bands):
         left, right = max(positions[band.first] - gap / 2, 0), min(positions[band.last] + gap / 2, width)
         yield f'<rect class="band" x="{left:.1f}" y="0" width="{right - left:.1f}" height="{HEIGHT - 23}"/>'
@@ -186,38 +190,14 @@ def _bars(series: Series, group: ElementTree.Element, columns: Sequence[ChartCol
     yield "</g>"
 
 
-def _line(series: Series, group: ElementTree.Element, scale: float) -> Iterator[str]:
-    role = escape(series.role)
-    for path in group.iter("path"):
-        yield f'<path class="line l-{role}" data-series="{escape(series.name)}" d="{_scale(path, scale)}"/>'
-
-
-def _dots(series: Series, chart: Chart, axis: ElementTree.Element, positions: Sequence[float]) -> Iterator[str]:
+def _dots(series: Series, heights: Sequence[float], highest: float, positions: Sequence[float]) -> Iterator[str]:
     """Yield SVG for a dot at each value without a neighbor, and for all dots of a series with few values."""
     known = {index: value for index, value in enumerate(series.values) if value is not None}
-    heights = [float(_POINT.findall(path.get("d", ""))[1]) for path in axis.iter("path")]
-    bottom, top, highest = max(heights), min(heights), _axis_values(chart)[-1]
+    bottom, top = max(heights), min(heights)
     for index, value in known.items():
         if len(known) <= _MAX_DOTS or not {index - 1, index + 1} & known.keys():
             place = f'cx="{positions[index]:.1f}" cy="{bottom - (bottom - top) * value / highest:.1f}" r="3"'
             yield f'<circle class="l-{escape(series.role)}" data-series="{escape(series.name)}" {place}/>'
-
-
-def _area(series: Series, group: ElementTree.Element, axis: ElementTree.Element, scale: float) -> Iterator[str]:
-    bottom = max(float(_POINT.findall(path.get("d", ""))[1]) for path in axis.iter("path"))
-    for path in group.iter("path"):
-        points = _POINT.findall(path.get("d", ""))
-        first, last = scale * float(points[0]), scale * float(points[-2])
-        closed = f"{_scale(path, scale)} {last:.1f} {bottom:.1f} {first:.1f} {bottom:.1f}Z"
-        yield f'<path class="area l-{escape(series.role)}" data-series="{escape(series.name)}" d="{closed}"/>'
-
-
-def _links(columns: Sequence[ChartColumn], positions: Sequence[float], width: float) -> Iterator[str]:
-    gap = positions[1] - positions[0] if len(positions) > 1 else width
-    for column, x in zip(columns, positions, strict=False):
-        yield f'<a href="{escape(column.href)}" aria-label="{escape(column.title)}">'
-        left, right = max(x - gap / 2, 0), min(x + gap / 2, width)
-        yield f'<rect class="hit" x="{left:.1f}" y="0" width="{right - left:.1f}" height="{HEIGHT - 16}"/></a>'
 
 
 def _scale(path: ElementTree.Element, scale: float) -> str:

@@ -250,6 +250,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     for each in key.hashes:
         end = "" if each.expires_at is None else f", until {formats.long_time(each.expires_at)}"
         facts.append(("Text", f"{each.hint}, from {formats.long_time(each.created_at)}{end}"))
+    shown = formats.cost_with_unknown(total.cost, total.unknown_cost_requests)
     return {
         "title": f"Key {key.label}",
         "query": context.query,
@@ -258,7 +259,17 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "verdict": f"{state}{formats.plural(total.requests, 'request')} in this range.",
         "store_problem": problem,
         "facts": [(title, value) for title, value in facts if value],
-        "figures": _build_figures(total, row.last_used),
+        "figures": [
+            Figure("Requests", formats.count(total.requests), "in this range"),
+            Figure(
+                "Errors", formats.error_share(total.errors, total.requests), formats.plural(total.errors, "request")
+            ),
+            Figure("Cost", shown, "in this range"),
+            Figure(
+                "Tokens", formats.short_count(total.all_tokens), f"{formats.short_count(total.output_tokens)} output"
+            ),
+            Figure("Last used", row.last_used, "in the ledger"),
+        ],
         "team": None if team is None else (team, build_budget_bars(team.rules, spending.get(f"team/{team.name}"))),
         "team_limits": "" if team is None else describe_limits(team.rules),
         "team_allowed": [] if team is None else list_allowed_names(team.rules),
@@ -284,17 +295,6 @@ def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
     return structs.replace(context, query=query)
 
 
-def _build_figures(total: UsageSums, last_used: str) -> Sequence[Figure]:
-    shown = formats.cost_with_unknown(total.cost, total.unknown_cost_requests)
-    return [
-        Figure("Requests", formats.count(total.requests), "in this range"),
-        Figure("Errors", formats.error_share(total.errors, total.requests), formats.plural(total.errors, "request")),
-        Figure("Cost", shown, "in this range"),
-        Figure("Tokens", formats.short_count(total.all_tokens), f"{formats.short_count(total.output_tokens)} output"),
-        Figure("Last used", last_used, "in the ledger"),
-    ]
-
-
 def build_audit_page(context: PageContext) -> Mapping[str, Any]:
     query = context.query
     found = list_shown_entries(context, _MAX_AUDIT_ROWS + 1)
@@ -315,14 +315,15 @@ def build_audit_page(context: PageContext) -> Mapping[str, Any]:
 def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Sequence[AuditEntry]:
     """Raises `InvalidRequest` for an invalid URL parameter."""
     query = context.query
-    before, after = (_read_id(name, text) for name, text in (("before", query.before), ("after", query.after)))
-    return list_audit_entries(context.connection, before_id=before, after_id=after, limit=limit)
-
-
-def _read_id(name: str, text: str) -> int | None:
-    if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
-        raise InvalidRequest(f"{name}: {text[:40]!r} is not an id of this list.")
-    return int(text) if text else None
+    for name, text in (("before", query.before), ("after", query.after)):
+        if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
+            raise InvalidRequest(f"{name}: {text[:40]!r} is not an id of this list.")
+    return list_audit_entries(
+        context.connection,
+        before_id=int(query.before) if query.before else None,
+        after_id=int(query.after) if query.after else None,
+        limit=limit,
+    )
 
 
 def build_change_row(entry: AuditEntry) -> ChangeRow:

@@ -75,9 +75,14 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         verdict = "The requests of this range cannot be added up."
 
     def draw_costs() -> DrawnChart:
-        drawn = draw_group_chart(
-            periods, by_model(), lambda sums: sums.cost, formats.chart_money, _list_model_roles(found())
-        )
+        roles: dict[str, tuple[str, str]] = {}
+        free = iter(("cache-read", "cache-write", "input", "output", "others", "others"))
+        used: set[str] = set()
+        for one in found():
+            role = next(free, "others") if one.provider in used else formats.provider_role(one.provider)
+            used.add(one.provider)
+            roles.setdefault(one.model, (one.model or NOT_SENT, role))
+        drawn = draw_group_chart(periods, by_model(), lambda sums: sums.cost, formats.chart_money, roles)
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
     return {
@@ -164,18 +169,6 @@ def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapp
     }
 
 
-def _list_model_roles(found: Sequence[ModelSums]) -> dict[str, tuple[str, str]]:
-    """Return model → (name, CSS class of the color). The first model of a provider has the color of the provider."""
-    roles: dict[str, tuple[str, str]] = {}
-    free = iter(("cache-read", "cache-write", "input", "output", "others", "others"))
-    used: set[str] = set()
-    for one in found:
-        role = next(free, "others") if one.provider in used else formats.provider_role(one.provider)
-        used.add(one.provider)
-        roles.setdefault(one.model, (one.model or NOT_SENT, role))
-    return roles
-
-
 class PriceRow(Struct, frozen=True, kw_only=True):
     provider: str
     prefix: str
@@ -197,7 +190,30 @@ def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[M
     find_price_source(context.settings.data_directory).reload_if_changed()
     used = [(costs.find_prefix(one.provider), one.model) for one in used_models if one.provider and one.model]
     names = dict.fromkeys([*used, *_mapped(context)])
-    return [_price_row(costs, prefix, model) for prefix, model in names]
+    rows = []
+    for prefix, model in names:
+        price = costs.find_price_by_prefix(prefix, model)
+        provider = costs.find_provider_name(prefix)
+        if price is None:
+            rows.append(
+                PriceRow(provider=provider, prefix=prefix, model=model, rates=(), long_context="", source="unknown")
+            )
+            continue
+        longer = "; ".join(
+            f"above {above:,} tokens: {format_price(rates.input)} in, {format_price(rates.output)} out"
+            for above, rates in price.long_contexts
+        )
+        rows.append(
+            PriceRow(
+                provider=provider,
+                prefix=prefix,
+                model=model,
+                rates=[format_price(getattr(price.base, name)) for name in _RATES],
+                long_context=longer,
+                source="local: free" if price.source == "local" else price.source,
+            )
+        )
+    return rows
 
 
 def describe_price_sources(context: PageContext) -> str:
@@ -223,12 +239,21 @@ def compare_costs(
     prices = dict(_candidates(context, costs, used_models))
     rows = {name: calculate_base_cost(price, total) for name, price in prices.items() if price is not None}
     shown = sorted(rows, key=lambda name: (name != asked, rows[name]))[:_MAX_COMPARED]
+    problem = ""
+    if asked and prices.get(asked) is None:
+        prefix, separator, _ = asked.partition("/")
+        if not separator:
+            problem = f"The price of {asked} is unknown. Add the prefix of its provider: openai/{asked}"
+        elif costs.find_provider_name(prefix):
+            problem = f'The price of {asked} is unknown. Set it in anthropic-proxy.toml: [prices."{asked}"]'
+        else:
+            problem = f"{prefix} is no prefix of a provider. Examples: openai/gpt-4.1-mini, gemini/gemini-2.5-flash."
     return {
         "actual": formats.cost_with_unknown(total.cost, total.unknown_cost_requests),
         "left_out": left_out,
         "rows": [_compare(name, rows[name], total) for name in sorted(shown, key=lambda name: (rows[name], name))],
         "asked": asked,
-        "problem": _explain_unknown(costs, asked) if asked and prices.get(asked) is None else "",
+        "problem": problem,
     }
 
 
@@ -252,26 +277,6 @@ def _mapped(context: PageContext) -> list[tuple[str, str]]:
     return [(prefix, model) for prefix, _, model in names if model]
 
 
-def _price_row(costs: ModelCosts, prefix: str, model: str) -> PriceRow:
-    price = costs.find_price_by_prefix(prefix, model)
-    provider = costs.find_provider_name(prefix)
-    if price is None:
-        return PriceRow(provider=provider, prefix=prefix, model=model, rates=(), long_context="", source="unknown")
-    longer = "; ".join(
-        f"above {above:,} tokens: {format_price(rates.input)} in, {format_price(rates.output)} out"
-        for above, rates in price.long_contexts
-    )
-    source = "local: free" if price.source == "local" else price.source
-    return PriceRow(
-        provider=provider,
-        prefix=prefix,
-        model=model,
-        rates=[format_price(getattr(price.base, name)) for name in _RATES],
-        long_context=longer,
-        source=source,
-    )
-
-
 def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
     difference = cost - total.cost
     if total.unknown_cost_requests:
@@ -280,12 +285,3 @@ def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
     amount = formats.money(abs(difference))
     text = "the same" if not difference else f"{'−' if difference < 0 else '+'}{amount}{share.replace('-', '−')}"
     return ComparedCost(model=name, cost=formats.money(cost), difference=text, sign="ok" if difference < 0 else "")
-
-
-def _explain_unknown(costs: ModelCosts, asked: str) -> str:
-    prefix, separator, _ = asked.partition("/")
-    if separator and not costs.find_provider_name(prefix):
-        return f"{prefix} is no prefix of a provider. Examples: openai/gpt-4.1-mini, gemini/gemini-2.5-flash."
-    if not separator:
-        return f"The price of {asked} is unknown. Add the prefix of its provider: openai/{asked}"
-    return f'The price of {asked} is unknown. Set it in anthropic-proxy.toml: [prices."{asked}"]'

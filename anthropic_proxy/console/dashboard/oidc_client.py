@@ -143,7 +143,21 @@ class OidcClient:
 
     async def request_claims(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> Mapping[str, Any]:
         """Raises `OidcError` if the sign-in is rejected."""
-        tokens = await self._request_tokens(code, attempt, redirect_uri)
+        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
+        secret = self.settings.client_secret
+        methods = metadata.token_endpoint_auth_methods_supported
+        client_id, secret_text, method = self.settings.client_id, "", "none"
+        if secret is not None:
+            secret_text, method = secret.reveal(), "client_secret_post"
+            if "client_secret_basic" in methods or method not in methods:
+                client_id, secret_text = quote(client_id, safe=""), quote(secret_text, safe="")
+                method = "client_secret_basic"
+        body = prepare_token_request(
+            "authorization_code", redirect_uri=redirect_uri, code=code, code_verifier=attempt.verifier
+        )
+        authentication = ClientAuth(client_id, secret_text, method)
+        _, headers, body = authentication.prepare("POST", metadata.token_endpoint, dict(_FORM), body)
+        tokens = await self._request_json("POST", metadata.token_endpoint, headers, body.encode())
         id_token, access_token = tokens.get("id_token"), tokens.get("access_token")
         if not isinstance(id_token, str):
             raise OidcError(f"The identity provider sent no ID token. {CHECK_CLIENT}")
@@ -183,7 +197,19 @@ class OidcClient:
         document = await self._request_json("GET", url)
         try:
             metadata = msgspec.convert(document, type=_Metadata)
-            self._require_own_urls(metadata)
+            if metadata.issuer.rstrip("/") != self.settings.issuer:
+                raise OidcError(
+                    f"The identity provider has the issuer {metadata.issuer[:_MAX_SHOWN_CHARACTERS]!r}, and "
+                    f"OIDC_ISSUER is {self.settings.issuer!r}. {CHECK_ISSUER}",
+                    status=502,
+                )
+            scheme = urlsplit(self.settings.issuer).scheme
+            required = (metadata.authorization_endpoint, metadata.token_endpoint, metadata.jwks_uri)
+            for address in (*required, *filter(None, [metadata.userinfo_endpoint])):
+                if urlsplit(address).scheme not in ("https", scheme):
+                    raise OidcError(
+                        f"The identity provider has a URL without TLS: {address}. {CHECK_ISSUER}", status=502
+                    )
         except ValueError as error:  # of msgspec, or of a URL
             raise OidcError(f"The document {url} is not valid: {error}. {CHECK_ISSUER}", status=502) from None
         return metadata
@@ -191,40 +217,6 @@ class OidcClient:
     async def _load_keys(self) -> KeySet:
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         return decode_key_set(await self._request_json("GET", metadata.jwks_uri))
-
-    def _require_own_urls(self, metadata: _Metadata) -> None:
-        """Raise `OidcError` if the discovery document is of another issuer, or has a URL without encryption."""
-        if metadata.issuer.rstrip("/") != self.settings.issuer:
-            raise OidcError(
-                f"The identity provider has the issuer {metadata.issuer[:_MAX_SHOWN_CHARACTERS]!r}, and OIDC_ISSUER is "
-                f"{self.settings.issuer!r}. {CHECK_ISSUER}",
-                status=502,
-            )
-        scheme = urlsplit(self.settings.issuer).scheme
-        required = (metadata.authorization_endpoint, metadata.token_endpoint, metadata.jwks_uri)
-        for url in (*required, *filter(None, [metadata.userinfo_endpoint])):
-            if urlsplit(url).scheme not in ("https", scheme):
-                raise OidcError(f"The identity provider has a URL without TLS: {url}. {CHECK_ISSUER}", status=502)
-
-    async def _request_tokens(self, code: str, attempt: SignInAttempt, redirect_uri: str) -> Mapping[str, Any]:
-        metadata = await self._metadata.find_or_request(CACHE_SECONDS)
-        secret = self.settings.client_secret
-        methods = metadata.token_endpoint_auth_methods_supported
-        client_id, secret_text, method = self.settings.client_id, "", "none"
-        if secret is not None:
-            secret_text, method = secret.reveal(), "client_secret_post"
-            if "client_secret_basic" in methods or method not in methods:
-                client_id, secret_text, method = (
-                    quote(client_id, safe=""),
-                    quote(secret_text, safe=""),
-                    "client_secret_basic",
-                )
-        body = prepare_token_request(
-            "authorization_code", redirect_uri=redirect_uri, code=code, code_verifier=attempt.verifier
-        )
-        authentication = ClientAuth(client_id, secret_text, method)
-        _, headers, body = authentication.prepare("POST", metadata.token_endpoint, dict(_FORM), body)
-        return await self._request_json("POST", metadata.token_endpoint, headers, body.encode())
 
     async def _request_user_info(self, access_token: str, subject: str) -> Mapping[str, Any]:
         """Raises `OidcError` if the claims are about another user."""
@@ -255,15 +247,14 @@ class OidcClient:
         place = url.partition("?")[0]
         name = document.get("error") if isinstance(document, dict) else None
         if method == "POST" and isinstance(name, str):
-            raise OidcError(_describe_token_error(name[:_MAX_SHOWN_CHARACTERS]))
+            if name == "invalid_grant":  # RFC 6749, section 5.2
+                raise OidcError(
+                    f"The identity provider does not accept the code: it was used before, or it has expired. {RETRY}"
+                )
+            raise OidcError(
+                f"The identity provider rejected the request for tokens: {name[:_MAX_SHOWN_CHARACTERS]}. {CHECK_CLIENT}"
+            )
         raise OidcError(f"The identity provider answered {place} with HTTP {reply.status}. {CHECK_ISSUER}", status=502)
-
-
-def _describe_token_error(error: str) -> str:
-    """Return the message for `error`, an error code of the provider's token endpoint (RFC 6749, section 5.2)."""
-    if error == "invalid_grant":
-        return f"The identity provider does not accept the code: it was used before, or it has expired. {RETRY}"
-    return f"The identity provider rejected the request for tokens: {error}. {CHECK_CLIENT}"
 
 
 def _random() -> str:
@@ -295,7 +286,10 @@ def verify_id_token(
     """Raises `OidcError` for an invalid token, and `UnknownKeyError` if its key is not among `keys`."""
     if not nonce:
         raise _invalid("its nonce is not that of this sign-in")
-    header = _read_header(id_token)
+    try:
+        header = dict(jws.extract_compact(id_token.encode()).protected)
+    except (JoseError, ValueError, RecursionError):
+        raise _invalid("it is not a signed token") from None
     algorithm = header.get("alg")
     if algorithm not in ALGORITHMS:
         raise _invalid(f"its signature has the algorithm {str(algorithm)[:20]!r}, which is not accepted")
@@ -315,14 +309,6 @@ def verify_id_token(
     except JoseError as error:
         raise _invalid(_describe(error)) from None
     return dict(claims)
-
-
-def _read_header(text: str) -> Mapping[str, Any]:
-    """Return the header of the signed token `text`. The signature is not checked."""
-    try:
-        return dict(jws.extract_compact(text.encode()).protected)
-    except (JoseError, ValueError, RecursionError):
-        raise _invalid("it is not a signed token") from None
 
 
 def _describe(error: JoseError) -> str:

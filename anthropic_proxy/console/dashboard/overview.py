@@ -207,6 +207,12 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
         context.connection, context.model_selection, int(context.now * MICROSECONDS)
     )
     listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
+    compared = "none in the range before"
+    if before:
+        change = round(100 * (total.requests - before) / before)
+        compared = f"{abs(change):,} % {'more' if change > 0 else 'fewer'} than in the range before"
+        if not change:
+            compared = "as many as in the range before"
     requested = f"{formats.money(total.requested_cost)} at the requested models’ prices" if total.requests else ""
     if total.unknown_requested_cost_requests:
         requested = "price of a requested model unknown"
@@ -219,7 +225,7 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
         Figure(
             "Requests",
             formats.count(total.requests),
-            _compare(total.requests, before),
+            compared,
             draw_sparkline([one.requests for one in sums]),
             listed,
         ),
@@ -252,15 +258,6 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
             listed,
         ),
     ]
-
-
-def _compare(value: int, before: int) -> str:
-    if not before:
-        return "none in the range before"
-    change = round(100 * (value - before) / before)
-    if not change:
-        return "as many as in the range before"
-    return f"{abs(change):,} % {'more' if change > 0 else 'fewer'} than in the range before"
 
 
 def _draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[ModelPeriod]) -> DrawnChart:
@@ -444,18 +441,19 @@ def _draw(
                 f'<rect class="hit level-{level}" x="{_LABEL_WIDTH + hour * size + 1:.1f}" y="{top + 1}" '
                 f'width="{size - 2:.1f}" height="{_ROW_HEIGHT - 2}" rx="2"/>'
             )
-            pieces.append(_link(query, cell, f"{_WEEKDAYS[index]}, {hour:02d}:00", text, rect) if cell.hours else rect)
+            if not cell.hours:
+                pieces.append(rect)
+                continue
+            # a link to the requests of the hour with the highest value
+            title = f"{_WEEKDAYS[index]}, {hour:02d}:00, {text(cell.value)}"
+            if cell.hours > 1:
+                day = formats.local_datetime(cell.highest_start * MICROSECONDS)
+                title += f": hours with requests = {cell.hours}; highest, {day.day} {day:%b} = {text(cell.highest)}"
+            href = query.link_to_range(cell.highest_start, cell.highest_start + HOUR_SECONDS, "/dashboard/requests")
+            pieces.append(
+                f'<a href="{escape(href)}" data-column="{hour:02d}:00" aria-label="{escape(title)}">{rect}</a>'
+            )
     for hour in range(0, 24, step):
         x = _LABEL_WIDTH + (hour + 0.5) * size
         pieces.append(f'<text class="x" x="{x:.1f}" y="{_HEIGHT - 3}">{hour:02d}:00</text>')
     return Markup("".join([*pieces, "</svg>"]))
-
-
-def _link(query: ViewQuery, cell: Cell, name: str, text: Callable[[float], str], rect: str) -> str:
-    """Return `cell` as an SVG link to the requests of its hour with the highest value."""
-    title = f"{name}, {text(cell.value)}"
-    if cell.hours > 1:
-        day = formats.local_datetime(cell.highest_start * MICROSECONDS)
-        title += f": hours with requests = {cell.hours}; highest, {day.day} {day:%b} = {text(cell.highest)}"
-    href = query.link_to_range(cell.highest_start, cell.highest_start + HOUR_SECONDS, "/dashboard/requests")
-    return f'<a href="{escape(href)}" data-column="{name[-5:]}" aria-label="{escape(title)}">{rect}</a>'

@@ -43,7 +43,7 @@ from anthropic_proxy.console.dashboard.permissions import (
 )
 from anthropic_proxy.console.dashboard.rendering import render_page
 from anthropic_proxy.console.dashboard.responses import accepts_gzip, compress_response
-from anthropic_proxy.console.dashboard.view_query import RANGE_TITLES, ViewQuery, read_view_query
+from anthropic_proxy.console.dashboard.view_query import RANGE_TITLES, read_view_query
 from anthropic_proxy.console.ledger.database import (
     describe_database_location,
     find_database_url,
@@ -365,7 +365,23 @@ class Pages:
             query = read_view_query(request.path, request.query, self._clock())
             ledger = self._ledger.open(self._gateway.settings)
             with ledger.connection:
-                found = self._build_context(ledger, query, request, session, running, wait=wait)
+                running, setup, facts = self._select(ledger, session, running)
+                found = PageContext(
+                    query=query,
+                    connection=ledger.connection,
+                    facts=facts,
+                    now=self._clock(),
+                    running=running,
+                    can_read=ledger.problem is None,
+                    log_condition=self._gateway.log_warning_each_time,
+                    setup=setup,
+                    settings=self._gateway.settings,
+                    describe_models=lambda names: wait(self._gateway.describe_models(names)),
+                    store=self._gateway.store,
+                    wait_for=wait,
+                    path_parameters=dict(request.path_parameters),
+                    form_token=session.form_token if session else "",
+                )
                 progress.requests = found.facts.requests
                 frame |= {"query": query, "tables": list(TABLES[kind.path]), "ranges": RANGE_TITLES}
                 known = found.facts if ledger.problem is None else None
@@ -403,34 +419,6 @@ class Pages:
         restrict_rows(ledger.connection, labels)
         own = [receipt for receipt in running if receipt.client.name in labels]
         return own, Setup(mapping=setup.mapping), read_ledger_extent(ledger.connection)
-
-    def _build_context(
-        self,
-        ledger: OpenedLedger,
-        query: ViewQuery,
-        request: RouteRequest,
-        session: Session | None,
-        running: Sequence[Receipt],
-        *,
-        wait: WaitFor,
-    ) -> PageContext:
-        running, setup, facts = self._select(ledger, session, running)
-        return PageContext(
-            query=query,
-            connection=ledger.connection,
-            facts=facts,
-            now=self._clock(),
-            running=running,
-            can_read=ledger.problem is None,
-            log_condition=self._gateway.log_warning_each_time,
-            setup=setup,
-            settings=self._gateway.settings,
-            describe_models=lambda names: wait(self._gateway.describe_models(names)),
-            store=self._gateway.store,
-            wait_for=wait,
-            path_parameters=dict(request.path_parameters),
-            form_token=session.form_token if session else "",
-        )
 
     def _frame(self, kind: PageKind, request: RouteRequest, session: Session | None) -> dict[str, Any]:
         theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)

@@ -192,7 +192,7 @@ def draw_percentage_chart(periods: Periods, name: str, role: str, shares: Sequen
 def _finish(
     periods: Periods,
     series: Sequence[Series],
-    texts: Sequence[str],
+    texts: list[str],
     rows: Sequence[Sequence[str]],
     unit: Callable[[float], str],
     *,
@@ -201,8 +201,9 @@ def _finish(
     bands: Sequence[Band] = (),
 ) -> DrawnChart:
     labels = {number: band.label for band in bands for number in range(band.first, band.last + 1)}
-    marked = [_add_incident(text, labels.get(number, "")) for number, text in enumerate(texts)]
-    columns = periods.build_columns(marked)
+    for number, label in labels.items():
+        texts[number] += f"{';' if ': ' in texts[number] else ':'} incident = {label}"
+    columns = periods.build_columns(texts)
     if bands:
         rows = [[*row, labels.get(number, formats.UNKNOWN)] for number, row in enumerate(rows)]
     names = ", ".join(one.name for one in series)
@@ -222,12 +223,6 @@ def _finish(
     ]
     empty_text = "No replies in this range." if is_line else "No requests in this range."
     return DrawnChart(chart, draw_chart(chart) if series else Markup(""), table, empty_text)
-
-
-def _add_incident(text: str, label: str) -> str:
-    if not label:
-        return text
-    return f"{text}; incident = {label}" if ": " in text else f"{text}: incident = {label}"
 
 
 def _listed(pairs: Sequence[tuple[str, str]]) -> str:

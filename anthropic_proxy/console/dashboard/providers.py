@@ -13,7 +13,7 @@ from anthropic_proxy.console.dashboard.charts import draw_sparkline
 from anthropic_proxy.console.dashboard.error_kinds import MIN_INCIDENT_SHARE
 from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel
 from anthropic_proxy.console.dashboard.periods import divide_range
-from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunTomlTable
+from anthropic_proxy.console.doctor_run import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.sums import Histogram, UsageSums, add_histogram, find_percentile
@@ -298,8 +298,11 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
         failure = f"The run that started {start} ended{sent}, before it was complete. {current.problem or _ENDED_EARLY}"
     if complete is None:
         return DoctorPanel(summary=_NEVER, failure=failure)
+    requests, cost = formats.plural(complete.requests, "request"), formats.plural(complete.tokens, "token")
+    if complete.price is not None:
+        cost = formats.money(complete.price * NANO_DOLLARS)
     return DoctorPanel(
-        summary=f"Doctor ran {formats.ago(max(0, now - complete.ended_at))}, {_describe_cost(complete)}",
+        summary=f"Doctor ran {formats.ago(max(0, now - complete.ended_at))}, {requests}, {cost}",
         failure=failure,
         is_outdated=complete.settings_digest != doctor_run.digest_backend_settings(settings),
         table=_build_table(complete),
@@ -309,25 +312,20 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
     )
 
 
-def _describe_cost(run: DoctorRun) -> str:
-    requests = formats.plural(run.requests, "request")
-    if run.price is None:
-        return f"{requests}, {formats.plural(run.tokens, 'token')}"
-    return f"{requests}, {formats.money(run.price * NANO_DOLLARS)}"
-
-
 def _build_table(run: DoctorRun) -> Matrix:
     columns = [MatrixColumn(one.prefix, one.model, one.provider) for one in run.columns]
     titles = [row.title[:1].upper() + row.title[1:] for row in run.rows]
-    cells = [[_build_cell(cell) for cell in row.cells] for row in run.rows]
-    return Matrix(columns, list(zip(titles, cells, strict=True)))
-
-
-def _build_cell(cell: RunCell) -> MatrixCell:
-    if cell.sign not in _MEANINGS:
-        return MatrixCell(text=cell.text)
-    role, meaning = _MEANINGS[cell.sign]
-    return MatrixCell(cell.sign, role, meaning, "" if cell.text == "emulated" else cell.text)
+    rows = []
+    for title, row in zip(titles, run.rows, strict=True):
+        cells = []
+        for cell in row.cells:
+            if cell.sign not in _MEANINGS:
+                cells.append(MatrixCell(text=cell.text))
+                continue
+            role, meaning = _MEANINGS[cell.sign]
+            cells.append(MatrixCell(cell.sign, role, meaning, "" if cell.text == "emulated" else cell.text))
+        rows.append((title, cells))
+    return Matrix(columns, rows)
 
 
 def _build_remedies(run: DoctorRun) -> list[Remedy]:

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 import msgspec
@@ -50,13 +51,47 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     notes = [_note(note) for note in _decode_json_list(row.notes)]
     handlings = Counter(note["handling"] for note in notes)
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}
+    sent = stored.get("request")
+    replay_problem = ""
+    if row.path != EXCHANGE_PATH:
+        replay_problem = f"Requests to {row.path} cannot be sent again."
+    elif sent is None:
+        replay_problem = (
+            "The request cannot be sent again: its text is not stored. For later requests: LEDGER_CONTENT=true."
+        )
+    elif sent.is_cut:
+        replay_problem = "The request cannot be sent again: only the beginning of its text is stored."
+    start, end = row.started_at, row.started_at + row.duration
+    tokens = row.all_input_tokens
+    cached = f"{formats.count(row.cache_read_tokens)} read from cache, {formats.percent(row.cache_read_tokens, tokens)}"
+    speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
+    ending = row.outcome if row.outcome_class in ("error", "cancelled") else f"stop reason {row.outcome}"
+    requested = "price of the requested model unknown"
+    if row.requested_cost is not None:
+        requested = f"{formats.money(row.requested_cost)} at the requested model’s price"
+    first_note = "no content"
+    if row.first_token:
+        first_note = f"{formats.percent(row.first_token, row.duration)} of the total"
+        if lost := sum_failed_attempt_time(row):
+            first_note += f" · {formats.seconds(lost)} in failed attempts"
+    window, window_text = find_context_window(context, row), ""
+    if window and tokens:
+        window_text = f"{formats.count(tokens)} of {formats.count(window)} tokens, {formats.percent(tokens, window)}"
     return {
         "title": f"Request {row.id}",
         "row": row,
         "summary": summarize_outcome(row),
         "tag_parts": (sign, role, outcome),
         "failed": _decode_json_list(row.failed_attempts),
-        "figures": _figures(row),
+        "figures": [
+            Figure("Total", formats.seconds(row.duration), f"{formats.clock_time(start)} to {formats.clock_time(end)}"),
+            Figure("Time to first token", formats.seconds(row.first_token or None), first_note),
+            Figure("Input", formats.count(tokens), cached if row.cache_read_tokens else "none read from cache"),
+            Figure("Output", formats.count(row.output_tokens), f"{speed}{ending}"),
+            Figure("Cost", formats.money(row.cost), requested)
+            if tokens or row.output_tokens
+            else Figure("Cost", formats.UNKNOWN, "no tokens"),
+        ],
         "timeline": build_timeline(row),
         "attempts": list_attempts(row),
         "notes": notes,
@@ -70,13 +105,13 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
             for kind, form in (("request", format_request), ("reply", format_reply))
             if kind in stored
         ],
-        "replay_problem": _find_replay_problem(row, stored.get("request")),
+        "replay_problem": replay_problem,
         "sent": _shorten(stored["sent"], format_request(stored["sent"].data)) if "sent" in stored else None,
         "events": list_client_events(row),
         "remedy": find_remedy(row, ModelCosts(context.settings).find_api_key_variable(row.provider)),
         "content_days": context.settings.ledger_content_days,
         "context": row.all_input_tokens,
-        "window": _describe_window(context, row),
+        "window": window_text,
         "place": place,
     }
 
@@ -93,56 +128,6 @@ def summarize_outcome(row: StoredRequest) -> str:
     if row.outcome_class == "retried":
         return f"Succeeded{retries}"
     return _SUMMARIES.get(row.outcome_class, row.outcome) + retries
-
-
-def _figures(row: StoredRequest) -> list[Figure]:
-    start, end = row.started_at, row.started_at + row.duration
-    context = row.all_input_tokens
-    cached = (
-        f"{formats.count(row.cache_read_tokens)} read from cache, {formats.percent(row.cache_read_tokens, context)}"
-    )
-    speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
-    ending = row.outcome if row.outcome_class in ("error", "cancelled") else f"stop reason {row.outcome}"
-    requested = "price of the requested model unknown"
-    if row.requested_cost is not None:
-        requested = f"{formats.money(row.requested_cost)} at the requested model’s price"
-    first = formats.seconds(row.first_token or None)
-    return [
-        Figure("Total", formats.seconds(row.duration), f"{formats.clock_time(start)} to {formats.clock_time(end)}"),
-        Figure("Time to first token", first, _first_token_note(row)),
-        Figure("Input", formats.count(context), cached if row.cache_read_tokens else "none read from cache"),
-        Figure("Output", formats.count(row.output_tokens), f"{speed}{ending}"),
-        Figure("Cost", formats.money(row.cost), requested)
-        if context or row.output_tokens
-        else Figure("Cost", formats.UNKNOWN, "no tokens"),
-    ]
-
-
-def _first_token_note(row: StoredRequest) -> str:
-    if not row.first_token:
-        return "no content"
-    lost = sum_failed_attempt_time(row)
-    share = f"{formats.percent(row.first_token, row.duration)} of the total"
-    return f"{share} · {formats.seconds(lost)} in failed attempts" if lost else share
-
-
-def _find_replay_problem(row: StoredRequest, stored: StoredContent | None) -> str:
-    """Return a sentence about the reason for which the request `row` cannot be sent again. "": it can."""
-    if row.path != EXCHANGE_PATH:
-        return f"Requests to {row.path} cannot be sent again."
-    if stored is None:
-        return "The request cannot be sent again: its text is not stored. For later requests: LEDGER_CONTENT=true."
-    if stored.is_cut:
-        return "The request cannot be sent again: only the beginning of its text is stored."
-    return ""
-
-
-def _describe_window(context: PageContext, row: StoredRequest) -> str:
-    window = find_context_window(context, row)
-    if not (window and row.all_input_tokens):
-        return ""
-    share = formats.percent(row.all_input_tokens, window)
-    return f"{formats.count(row.all_input_tokens)} of {formats.count(window)} tokens, {share}"
 
 
 def find_context_window(context: PageContext, row: StoredRequest) -> int | None:
@@ -307,7 +292,8 @@ class Timeline(Struct, frozen=True):
 def build_timeline(row: StoredRequest) -> Timeline:
     attempts = decode_attempt_times(row.attempt_times)
     end = max([row.duration, 1, *(one.offset + one.duration for one in attempts)])
-    step = _find_step(end)
+    # 1, 2 or 5 times a power of ten
+    step = next(step for power in count() for factor in (1, 2, 5) if end <= (step := factor * 10**power) * _MAX_STEPS)
     steps = -(-end // step)
     scale = float(step * steps)
     bars = _attempt_bars(row, attempts, scale) if attempts else _phase_bars(row, scale)
@@ -321,16 +307,6 @@ def sum_failed_attempt_time(row: StoredRequest) -> int:
     first = row.first_token or row.duration
     failed = [one for one in decode_attempt_times(row.attempt_times) if one.error_type]
     return sum(one.duration for one in failed if one.offset + one.duration <= first)
-
-
-def _find_step(end: int) -> int:
-    """Return 1, 2 or 5 times a power of ten."""
-    power = 1
-    while True:
-        for factor in (1, 2, 5):
-            if end <= factor * power * _MAX_STEPS:
-                return factor * power
-        power *= 10
 
 
 def _bar(name: str, role: str, span: tuple[int, int], scale: float, text: str = "") -> Bar:

@@ -60,6 +60,31 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         found.append({"text": "changed by the translation", "href": query.link(has_notes=False)})
     if query.text:
         found.append({"text": f"“{query.text}”", "href": query.link(text="")})
+    facets: list[Mapping[str, Any]] = []
+    counted = count_facets(
+        context.connection, context.selection, [facet.column for facet in FACETS.values()], _MAX_FACET_VALUES
+    )
+    for name, facet in FACETS.items():
+        values = [
+            {
+                "text": _name_value(name, value),
+                "count": number,
+                "active": query.facets.get(name) == value,
+                "href": query.link_without_facet(name)
+                if query.facets.get(name) == value
+                else query.link_with_facet(name, value),
+            }
+            for value, number in counted.values[facet.column]
+        ]
+        if len(values) > 1 or name in query.facets:
+            facets.append(
+                {
+                    "title": facet.title,
+                    "values": values,
+                    "open": len(facets) < 3 or name in query.facets,
+                    "limit": MAX_COUNTED_REQUESTS if facet.column in counted.partial_columns else 0,
+                }
+            )
     return {
         "rows": [*running, *(build_finished_row(row, with_day=with_day, columns=columns) for row, _ in rows)],
         "columns": columns,
@@ -71,7 +96,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         "here": query.link(before="", after=""),
         "older": query.link(before=rows[-1][1], after="") if rows and has_older else _continue(context, order),
         "newer": query.link(after=rows[0][1], before="") if rows and has_newer else _continue(context, order, "after"),
-        "facets": _facets(context),
+        "facets": facets,
         "active": found,
         "chart": _chart(context),
         "is_empty": not context.facts.requests and not running,
@@ -95,7 +120,10 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tup
     if _REQUEST_ID.fullmatch(query.text) and (found := find_stored_request(context.connection, query.text)):
         return [(found, "")], False, False
     connection, chosen, form = context.connection, context.selection, _SORTED_POSITION if order else _TIME_POSITION
-    place, other = (_read_position(text, form) for text in (query.before, query.after))
+    for text in filter(None, (query.before, query.after)):
+        if form.fullmatch(text) is None:
+            raise InvalidRequest(f"before, after: {text[:40]!r} is not a position in the list. Open the page again.")
+    place, other = form.fullmatch(query.before), form.fullmatch(query.after)
     if order is None:
         before = place and (int(place[1]), place[2])
         after = other and (int(other[1]), other[2])
@@ -110,45 +138,6 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tup
     if query.after:
         return (rows[1:] if has_more else rows), True, has_more
     return rows[:limit], has_more, bool(query.before)
-
-
-def _read_position(text: str, form: re.Pattern[str]) -> re.Match[str] | None:
-    if not text:
-        return None
-    found = form.fullmatch(text)
-    if found is None:
-        raise InvalidRequest(f"before, after: {text[:40]!r} is not a position in the list. Open the page again.")
-    return found
-
-
-def _facets(context: PageContext) -> Sequence[Mapping[str, Any]]:
-    query = context.query
-    found: list[Mapping[str, Any]] = []
-    counted = count_facets(
-        context.connection, context.selection, [facet.column for facet in FACETS.values()], _MAX_FACET_VALUES
-    )
-    for name, facet in FACETS.items():
-        values = [
-            {
-                "text": _name_value(name, value),
-                "count": number,
-                "active": query.facets.get(name) == value,
-                "href": query.link_without_facet(name)
-                if query.facets.get(name) == value
-                else query.link_with_facet(name, value),
-            }
-            for value, number in counted.values[facet.column]
-        ]
-        if len(values) > 1 or name in query.facets:
-            found.append(
-                {
-                    "title": facet.title,
-                    "values": values,
-                    "open": len(found) < 3 or name in query.facets,
-                    "limit": MAX_COUNTED_REQUESTS if facet.column in counted.partial_columns else 0,
-                }
-            )
-    return found
 
 
 def _continue(context: PageContext, order: SortOrder | None, side: str = "before") -> str:

@@ -44,7 +44,10 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
             "started": formats.day_and_time(row.started_at),
             "length": formats.seconds(row.last_at - row.started_at),
             "context": formats.count(row.max_context),
-            **_compare_with_window(row.max_context, windows.get(models.get(row.session, ""))),
+            "share": min(row.max_context / window, 1.0)
+            if (window := windows.get(models.get(row.session, "")))
+            else None,
+            "window": f"{formats.percent(row.max_context, window)} of {formats.short_count(window)}" if window else "",
             "output": formats.count(row.sums.output_tokens),
             "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),
         }
@@ -81,11 +84,31 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     contexts = [None if row.outcome_class == "error" else float(row.all_input_tokens) or None for row in rows]
     cost = total.sums.cost - sum(row.cost or 0 for row in rows)
     costs: list[float | None] = [float(cost := cost + (row.cost or 0)) for row in rows]
+    sums = total.sums
+    known = sums.requests - sums.unknown_cost_requests
+    each = "no price is known"
+    if sums.known_cost and known:
+        each = f"{formats.money(sums.known_cost // known)} per request"
+    elif sums.known_cost is not None:
+        each = "of all requests"
+    if sums.unknown_cost_requests and sums.known_cost:
+        each += f"; {sums.unknown_cost_requests:,} unknown"
+    latest = f"{formats.count(served[-1].all_input_tokens if served else 0)} in the latest request"
+    if window:
+        whole = formats.short_count(window)
+        latest = f"{formats.percent(total.max_context, window)} of the window of {whole}; {latest}"
+    share = formats.percent(sums.cache_read_tokens, sums.all_input_tokens)
     return {
         "title": name_session(total),
         "session": session,
         "verdict": verdict,
-        "figures": _figures(total, served[-1].all_input_tokens if served else 0, window),
+        "figures": [
+            Figure("Requests", formats.count(sums.requests), formats.plural(sums.errors, "error")),
+            Figure("Cost", format_cost(sums.cost, sums.unknown_cost_requests), each),
+            Figure("Largest context", formats.count(total.max_context), latest),
+            Figure("Output", formats.count(sums.output_tokens), "tokens"),
+            Figure("Input read from cache", share, f"{formats.short_count(sums.cache_read_tokens)} tokens"),
+        ],
         "context_chart": _chart(rows, "Context per request", contexts, formats.short_count, window),
         "cost_chart": structs.replace(
             _chart(rows, "Cumulative cost", costs, formats.chart_money),
@@ -103,39 +126,6 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
 def name_session(row: queries.SessionRow) -> str:
     """Return a name for a session, whose id means nothing to a user: `checkout-api, 21 Nov, 13:42`."""
     return f"{row.project or 'Session'}, {formats.day_and_time(row.started_at)}"
-
-
-def _compare_with_window(tokens: int, window: int | None) -> Mapping[str, Any]:
-    if not window:
-        return {"share": None, "window": ""}
-    return {
-        "share": min(tokens / window, 1.0),
-        "window": f"{formats.percent(tokens, window)} of {formats.short_count(window)}",
-    }
-
-
-def _figures(total: queries.SessionRow, latest_context: int, window: int | None) -> list[Figure]:
-    sums = total.sums
-    known = sums.requests - sums.unknown_cost_requests
-    each = "no price is known"
-    if sums.known_cost and known:
-        each = f"{formats.money(sums.known_cost // known)} per request"
-    elif sums.known_cost is not None:
-        each = "of all requests"
-    if sums.unknown_cost_requests and sums.known_cost:
-        each += f"; {sums.unknown_cost_requests:,} unknown"
-    latest = f"{formats.count(latest_context)} in the latest request"
-    if window:
-        whole = formats.short_count(window)
-        latest = f"{formats.percent(total.max_context, window)} of the window of {whole}; {latest}"
-    share = formats.percent(sums.cache_read_tokens, sums.all_input_tokens)
-    return [
-        Figure("Requests", formats.count(sums.requests), formats.plural(sums.errors, "error")),
-        Figure("Cost", format_cost(sums.cost, sums.unknown_cost_requests), each),
-        Figure("Largest context", formats.count(total.max_context), latest),
-        Figure("Output", formats.count(sums.output_tokens), "tokens"),
-        Figure("Input read from cache", share, f"{formats.short_count(sums.cache_read_tokens)} tokens"),
-    ]
 
 
 def _chart(

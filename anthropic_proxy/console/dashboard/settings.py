@@ -198,13 +198,17 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
         warnings = _check(text, file)
     except ConfigurationError as error:
         raise InvalidRequest(error.message) from None
+    # other lines are not shown, because they may contain keys
+    difference = (
+        [] if text == before else [("-", decode_env_text(before).get(name)), ("+", decode_env_text(text).get(name))]
+    )
     return Proposal(
         row=row,
         value=value,
         file=file,
         text=text,
         before=digest(before),
-        difference=_compare(name, before, text),
+        difference=[(sign, f"{name}={mask_setting(name, value)}") for sign, value in difference if value is not None],
         warnings=[warning for warning in warnings if warning not in settings.warnings],
     )
 
@@ -245,14 +249,6 @@ def _check(text: str, file: Path) -> Sequence[str]:
 
 def _shorten(message: str, folder: Path) -> str:
     return message.replace(f"{folder}/", "").replace(f"{folder}\\", "")
-
-
-def _compare(name: str, before: str, after: str) -> list[tuple[str, str]]:
-    """Other lines are not shown, because they may contain keys. `before`, `after`: content of the file."""
-    if before == after:
-        return []
-    found = [(sign, decode_env_text(text).get(name)) for sign, text in (("-", before), ("+", after))]
-    return [(sign, f"{name}={mask_setting(name, value)}") for sign, value in found if value is not None]
 
 
 async def reload_settings(gateway: Gateway) -> bool:

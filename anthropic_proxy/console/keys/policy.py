@@ -22,8 +22,8 @@ from anthropic_proxy.console.keys.limits import (
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage
 from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied
-from anthropic_proxy.gateway.client_keys import find_credentials, find_matching_key
 from anthropic_proxy.gateway.prices.updates import find_price_source
+from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Headers, Receipt, Settle
 

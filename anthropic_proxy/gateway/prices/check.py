@@ -78,15 +78,11 @@ def _decode_provider(raw: Mapping[str, Any]) -> types.Provider:
             provider.models.extend(fragment.models)
         re.compile(provider.api_pattern)
     except (ValueError, TypeError, re.error) as error:
-        raise InvalidPrices(f"the entry of {name} is not valid ({_describe(error)})") from None
+        # the first finding, such as `models.0.prices: Field required`
+        lines = [line.strip() for line in str(error).splitlines()]
+        text = ": ".join(lines[1:3]) if len(lines) > 2 else lines[0] if lines else type(error).__name__
+        raise InvalidPrices(f"the entry of {name} is not valid ({text.partition(' [type=')[0]})") from None
     return provider
-
-
-def _describe(error: Exception) -> str:
-    """Return the first finding in an error of the package, such as `models.0.prices: Field required`."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    text = ": ".join(lines[1:3]) if len(lines) > 2 else lines[0] if lines else type(error).__name__
-    return text.partition(" [type=")[0]
 
 
 def _list_amounts(value: object) -> list[object]:

@@ -280,7 +280,11 @@ def store_new_prices(directory: Path, content: bytes, origin: str, today: date) 
     file = directory / FILE_NAME
     _create(directory)
     with locked_for_change(file):
-        newest = _find_date_in_use(file, today)
+        try:
+            found = find_newer_prices(file)
+        except InvalidPrices:
+            found = None
+        newest = find_package_price_date(today) if found is None else found.dated_on
         if newest is not None and dated_on < newest:
             raise OlderPrices(f"it is of {format_date(dated_on)}, older than the prices in use")
         stored = StoredPrices(
@@ -335,14 +339,6 @@ def _is_due(file: Path, days: int, now: float) -> bool:
 def _write_claim(file: Path, text: str, now: float) -> None:
     file.write_text(text, encoding="utf-8")
     os.utime(file, (now, now))
-
-
-def _find_date_in_use(file: Path, today: date) -> date | None:
-    try:
-        stored = find_newer_prices(file)
-    except InvalidPrices:
-        stored = None
-    return find_package_price_date(today) if stored is None else stored.dated_on
 
 
 def _create(directory: Path) -> None:

@@ -5,6 +5,7 @@ clients on this machine are served, unless `ALLOW_UNAUTHENTICATED` is set.
 """
 
 import functools
+import hmac
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,11 @@ from anthropic_proxy.errors import (
     ConfigurationError,
     PermissionDenied,
 )
-from anthropic_proxy.gateway.client_keys import find_credentials, find_matching_key
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.server.request_body import reject_ambiguous_framing, require_within_limits
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Policy
+from anthropic_proxy.secrets import Secret
 
 PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello", ERROR_CATALOG_PATH})
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
@@ -226,3 +227,20 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def find_credentials(headers: Mapping[str, str]) -> list[bytes]:
+    """Return the keys that a client sent in `x-api-key` and as bearer token in `authorization`."""
+    scheme, _, token = headers.get("authorization", "").strip().partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else "" if token else scheme
+    # a client may send its own Anthropic key in one header and the key of the proxy in the other
+    return [key.encode() for key in (headers.get("x-api-key", ""), bearer) if key]
+
+
+def find_matching_key(presented: Sequence[bytes], keys: Sequence[Secret]) -> int | None:
+    """Return the position, from 1, of the key in `keys` that the client presented. None: no key matches."""
+    expected = [key.reveal().encode() for key in keys]
+    # all pairs are compared, in constant time, so that the duration reveals nothing about the keys
+    matches = [[hmac.compare_digest(offered, key) for key in expected] for offered in presented]
+    matching = next((row for row in matches if any(row)), None)
+    return None if matching is None else matching.index(True) + 1

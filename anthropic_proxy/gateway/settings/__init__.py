@@ -1,8 +1,4 @@
-"""Settings of the proxy from environment variables, `.env` and the configuration file, with defaults.
-
-The module `fields` defines the settings. `sources` finds the text of each setting, and `values` decodes it. `load`
-builds the `Settings` object, and `reader` does so at start and at each reload.
-"""
+"""Settings of the proxy from environment variables, `.env` and the configuration file, with defaults."""
 
 from anthropic_proxy.gateway.settings.config_file import ConfigFile
 from anthropic_proxy.gateway.settings.environment import (
@@ -13,7 +9,6 @@ from anthropic_proxy.gateway.settings.environment import (
     python_safe_path_for_workers,
     remove_python_safe_path,
 )
-from anthropic_proxy.gateway.settings.error_list import ErrorList
 from anthropic_proxy.gateway.settings.fields import (
     Settings,
 )
@@ -34,6 +29,7 @@ from anthropic_proxy.gateway.settings.oidc_variables import OidcSettings
 from anthropic_proxy.gateway.settings.otel_variables import export_to_otel
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE, ENV_FILE, find_env_file, use_settings_folder
 from anthropic_proxy.gateway.settings.provider_tables import normalize_service_tier
+from anthropic_proxy.gateway.settings.sources import ErrorList
 
 __all__ = [
     "CONFIG_FILE",

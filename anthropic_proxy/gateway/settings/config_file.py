@@ -1,12 +1,4 @@
-"""`ConfigFile`: the configuration file `anthropic-proxy.toml` beside `.env`, with checks that report file and line.
-
-A `KeyPath` is the path of a value: the keys from the top of the file to the value. `find_value` returns the value at a
-path, and `require_valid_value` checks it. `decode_table` returns a whole table as a struct of the module `file_format`,
-which defines the allowed fields.
-
-`build_setting` returns a value as a `FoundSetting`, which the decoders of settings accept. Methods `describe_*` return
-the file and line of a key. Methods `*_error` return errors for invalid values.
-"""
+"""`ConfigFile`: the configuration file `anthropic-proxy.toml` beside `.env`, with checks that report file and line."""
 
 import os
 import re
@@ -19,10 +11,9 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
-from anthropic_proxy.gateway.settings.error_list import ErrorList
 from anthropic_proxy.gateway.settings.file_format import ModelTable
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
-from anthropic_proxy.gateway.settings.sources import FoundSetting
+from anthropic_proxy.gateway.settings.sources import ErrorList, FoundSetting
 from anthropic_proxy.gateway.settings.text_file import decode_toml, read_settings_file
 from anthropic_proxy.gateway.settings.values import invalid_setting_error, redact_and_shorten
 
@@ -38,10 +29,7 @@ StructT = TypeVar("StructT", bound=Struct)
 
 
 class ConfigFile:
-    """Contents of the configuration file `anthropic-proxy.toml`, empty if it is missing.
-
-    The error of an unreadable or invalid file is added to `errors`.
-    """
+    """Empty if the file is missing. The error of an unreadable or invalid file is added to `errors`."""
 
     def __init__(self, path: str | None, errors: ErrorList) -> None:
         self.path = path or CONFIG_FILE
@@ -51,18 +39,12 @@ class ConfigFile:
         self._text = ""
         self._lines: Mapping[KeyPath, int] | None = None
         with errors.collect():
-            self._read(path)
-
-    def _read(self, path: str | None) -> None:
-        self._text = "" if path is None else read_settings_file(path, self.warnings)
-        if self._text:
-            self.contents = decode_toml(self._text, self.path)
+            self._text = "" if path is None else read_settings_file(path, self.warnings)
+            if self._text:
+                self.contents = decode_toml(self._text, self.path)
 
     def describe_origin(self, path: KeyPath) -> str:
-        """Return the file and line of a key, for lists of settings: `anthropic-proxy.toml line 4`.
-
-        If the file does not have the key, the line of its table is returned.
-        """
+        """`anthropic-proxy.toml line 4`. If the file does not have the key, the line of its table is returned."""
         if self._lines is None:
             self._lines = find_key_lines(self._text)
         keys = tuple(_ITEM_INDEX.sub("", key) for key in path)
@@ -72,60 +54,59 @@ class ConfigFile:
         return self.path
 
     def describe_origin_in_sentence(self, path: KeyPath) -> str:
-        """Return the file and line of a key, for use in a sentence: `anthropic-proxy.toml, line 4`."""
+        """`anthropic-proxy.toml, line 4`"""
         return self.describe_origin(path).replace(" line ", ", line ")
 
     def build_setting(self, path: KeyPath, text: str) -> FoundSetting:
-        """Return `text`, the value at `path` of the file, as a `FoundSetting` with its file and line.
-
-        The decoders in `settings.values` accept this object.
-        """
         return FoundSetting(format_key_path(path), text, self.describe_origin(path), (text,), toml_key=path[-1])
 
     def invalid_value_error(
         self, path: KeyPath, value: object, allowed: str, suggestion: str = ""
     ) -> ConfigurationError:
-        """Return the error for an invalid value at `path`.
-
-        `allowed` is a sentence about the allowed values. `suggestion` is a valid text similar to the value; "": none.
-        """
+        """`allowed` is a sentence about the allowed values. `suggestion` is a similar valid text; "": none."""
         text = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
         return invalid_setting_error(self.build_setting(path, text), allowed, suggestion)
 
     def invalid_choice_error(
         self, path: KeyPath, value: str, choices: Sequence[str], suggestion: str = ""
     ) -> ConfigurationError:
-        """Return the error for a text at `path` that is none of `choices`.
-
-        The error suggests the text `suggestion`. If `suggestion` is "", the error suggests the choice that is most
-        similar to `value`, if one is similar.
-        """
+        """If `suggestion` is "", the error suggests the choice that is most similar to `value`, if one is similar."""
         return self.invalid_value_error(
             path, value, f"Use {join_with_or(choices)}.", suggestion or find_similar_choice(value, choices)
         )
 
     def decode_table(self, path: KeyPath, struct_type: type[StructT]) -> StructT:
-        """Return the table at `path` as a struct. Raises `ConfigurationError` with all unknown and invalid fields."""
         value = self.find_value(path)
         self.require_valid_value(path, value, struct_type)
         return msgspec.convert(value, struct_type)
 
     def find_value(self, path: KeyPath) -> object:
-        """Return the value at `path`. None: the file has no such key."""
+        """None: the file has no such key."""
         value: object = self.contents
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
         return value
 
     def require_valid_value(self, path: KeyPath, value: object, expected: Any) -> None:
-        """Raise `ConfigurationError` with a message for each part of `value` that is invalid.
-
-        `expected` is the required type, and `path` is the place of `value` in the file.
-        """
+        """Raise `ConfigurationError` with a message for each part of `value` that does not have the type `expected`."""
         from anthropic_proxy.gateway.settings import type_checks  # noqa: PLC0415  # most installations have no file
 
         if path and path[-1] == "api_key":
-            self._require_key_reference(path, value)
+            place = f"It is in {self.describe_origin_in_sentence(path)}."
+            if isinstance(value, str):
+                reference = _REFERENCED_VARIABLE.fullmatch(value)
+                name = str(self.find_value(("search", "service")) or "search") if path[0] == "search" else path[-2]
+                variable = reference[1] if reference else f"{name.upper().replace('-', '_')}_API_KEY"
+                move = "" if reference else f"Put the key into .env as {variable}=… and write"
+                raise ConfigurationError(
+                    f"{format_key_path(path)} is a text, but this file must not contain keys. {place} "
+                    f'{move or "Write"}  api_key = {{ env = "{variable}" }}'
+                )
+            places = {"env", "file", "command"}
+            if isinstance(value, dict) and (not value.keys() - {"refresh"} or len(value.keys() & places) > 1):
+                raise ConfigurationError(
+                    f"{format_key_path(path)} has {len(value)} fields. Use one of env, file and command. {place}"
+                )
         kind = type_checks.find_table_type(expected) if isinstance(value, dict) else None
         if isinstance(value, dict) and isinstance(kind, type_checks.StructType):
             self._check_fields(path, value, kind.cls)
@@ -159,7 +140,16 @@ class ConfigFile:
             with errors.collect():
                 if key not in fields:
                     unknown.append(key)
-                    raise self._unknown_error((*path, key), list(fields))
+                    place = (*path, key)
+                    hint = f"The allowed names are in {SCHEMA_FILE}"
+                    if similar := find_similar_choice(key, list(fields)):
+                        hint = f"Did you mean {similar}"
+                    elif len(fields) <= _MAX_LISTED_NAMES:
+                        hint = f"Allowed here: {', '.join(sorted(fields))}."
+                    raise ConfigurationError(
+                        f"{format_key_path(place)} is not a setting. "
+                        f"It is in {self.describe_origin_in_sentence(place)}. {hint}"
+                    )
                 self.require_valid_value((*path, key), value, fields[key].type)
         missing = [name for name, field in fields.items() if field.required and name not in table]
         for name in missing:
@@ -173,19 +163,7 @@ class ConfigFile:
             self._require_consistent_limits(path, table)
         errors.require_empty()
 
-    def _unknown_error(self, path: KeyPath, known: Sequence[str]) -> ConfigurationError:
-        similar, see_schema = find_similar_choice(path[-1], known), f"The allowed names are in {SCHEMA_FILE}"
-        listed = f"Allowed here: {', '.join(sorted(known))}." if len(known) <= _MAX_LISTED_NAMES else see_schema
-        hint = f"Did you mean {similar}" if similar else listed
-        return ConfigurationError(
-            f"{format_key_path(path)} is not a setting. It is in {self.describe_origin_in_sentence(path)}. {hint}"
-        )
-
     def _require_consistent_limits(self, path: KeyPath, table: Mapping[str, object]) -> None:
-        """Raise `ConfigurationError` if a limit of a model, such as `max_output`, exceeds its context window.
-
-        `table` has limits and features of the model.
-        """
         model, errors = msgspec.convert(table, ModelTable), ErrorList()
         window = model.context_window
         for name, limit in (("max_input", model.max_input), ("max_output", model.max_output)):
@@ -204,38 +182,14 @@ class ConfigFile:
                 raise self.invalid_value_error((*path, "default_effort"), model.default_effort, allowed)
         errors.require_empty()
 
-    def _require_key_reference(self, path: KeyPath, given: object) -> None:
-        """Raise `ConfigurationError` if `api_key` is a text instead of a reference to a variable, file or command.
-
-        The message does not contain the text, because it may be an API key.
-        """
-        place = f"It is in {self.describe_origin_in_sentence(path)}."
-        if isinstance(given, str):
-            reference = _REFERENCED_VARIABLE.fullmatch(given)
-            name = str(self.find_value(("search", "service")) or "search") if path[0] == "search" else path[-2]
-            variable = reference[1] if reference else f"{name.upper().replace('-', '_')}_API_KEY"
-            move = "" if reference else f"Put the key into .env as {variable}=… and write"
-            raise ConfigurationError(
-                f"{format_key_path(path)} is a text, but this file must not contain keys. {place} "
-                f'{move or "Write"}  api_key = {{ env = "{variable}" }}'
-            )
-        places = {"env", "file", "command"}
-        if isinstance(given, dict) and (not given.keys() - {"refresh"} or len(given.keys() & places) > 1):
-            raise ConfigurationError(
-                f"{format_key_path(path)} has {len(given)} fields. Use one of env, file and command. {place}"
-            )
-
 
 def resolve_config_file_path(env_file: str | None) -> str | None:
-    """Return the path of the configuration file in the folder of `env_file`. The file may not exist.
-
-    The result is None only if `env_file` is None, because the proxy then reads no files.
-    """
+    """The file may not exist. None only if `env_file` is None, because the proxy then reads no files."""
     return None if env_file is None else os.path.join(os.path.dirname(env_file), CONFIG_FILE)
 
 
 def format_key_path(path: KeyPath) -> str:
-    """Return the keys of a path as one TOML key: `providers.vllm.models."qwen3-*".accepts_images`."""
+    """`providers.vllm.models."qwen3-*".accepts_images`"""
     bare = (_ITEM_INDEX.sub("", key).replace("-", "_").isidentifier() for key in path)
     return ".".join(key if is_bare else f'"{redact_and_shorten(key)}"' for key, is_bare in zip(path, bare, strict=True))
 
@@ -246,9 +200,8 @@ _MIN_PARSED_CHARACTERS = 1 << 20
 def find_key_lines(text: str) -> dict[tuple[str, ...], int]:
     """Return the line number, from 1, of each table header and key in a valid TOML text.
 
-    The keys behind very long statements are missing, because each further line of a statement parses it again.
-
-    The keys of the result are paths. The path of a table in a list contains its index: `routes[0]`.
+    The path of a table in a list contains its index: `routes[0]`. The keys behind very long statements are missing,
+    because each further line of a statement parses it again.
     """
     lines: dict[tuple[str, ...], int] = {}
     counts: dict[tuple[str, ...], int] = {}
@@ -259,7 +212,9 @@ def find_key_lines(text: str) -> dict[tuple[str, ...], int]:
             path = _header_path(parsed)
             if statement.lstrip().startswith("[["):
                 counts[path] = counts.get(path, 0) + 1
-            table = _add_indexes(path, counts)
+            table = tuple(
+                f"{key}[{count - 1}]" if (count := counts.get(path[: end + 1])) else key for end, key in enumerate(path)
+            )
             for length in range(1, len(table) + 1):
                 lines.setdefault(path[:length], number)
                 lines.setdefault(table[:length], number)
@@ -268,16 +223,6 @@ def find_key_lines(text: str) -> dict[tuple[str, ...], int]:
         for path in _key_paths(parsed):
             lines.setdefault(table + path, number)
     return lines
-
-
-def _add_indexes(path: tuple[str, ...], counts: Mapping[tuple[str, ...], int]) -> tuple[str, ...]:
-    """Return the path of a table header with an index after each list of tables: `routes[0]`.
-
-    `counts` has the number of tables of each list so far.
-    """
-    return tuple(
-        f"{key}[{count - 1}]" if (count := counts.get(path[: end + 1])) else key for end, key in enumerate(path)
-    )
 
 
 def _split_statements(text: str) -> Iterator[tuple[int, str]]:

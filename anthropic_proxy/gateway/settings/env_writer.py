@@ -1,9 +1,4 @@
-"""Changes of settings files, such as `.env`.
-
-`append_variables` adds lines to a file and changes no others. `update_env_text` replaces the line of one variable in a
-text. `replace_file` replaces a file in one step, so that readers get the old or the new content. `locked_for_change`
-holds a lock against other processes during a change.
-"""
+"""Changes of settings files, such as `.env`."""
 
 import io
 import os
@@ -33,7 +28,7 @@ _LINE_END = re.compile(r"\r?\n")
 
 
 def format_env_line(name: str, value: str) -> str:
-    """Return the line of `.env` that sets a variable. A value with special characters is quoted."""
+    """A value with special characters is quoted."""
     if _PLAIN_VALUE.fullmatch(value):
         return f"{name}={value}"
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
@@ -41,10 +36,9 @@ def format_env_line(name: str, value: str) -> str:
 
 
 def append_variables(file: Path, values: Mapping[str, str]) -> bool:
-    """Add a line for each variable to a settings file.
+    """Return True if other users of the machine lost the permission to read the file, because it now contains a key.
 
-    If a variable contains a key, other users of the machine lose the permission to read the file. The result is True if
-    they had this permission before. Raises `ConfigurationError` if the file cannot be written.
+    Raises `ConfigurationError` if the file cannot be written.
     """
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -74,10 +68,7 @@ def locked_for_change(file: Path) -> Iterator[None]:
 
 
 def update_env_text(text: str, name: str, value: str) -> str:
-    """Return the text of a `.env` file with a new value of one variable.
-
-    If `value` is "", the variable is removed.
-    """
+    """If `value` is "", the variable is removed."""
     from dotenv.parser import parse_stream  # noqa: PLC0415  # only needed for a change
 
     bindings = [binding.original.string for binding in parse_stream(io.StringIO(text, newline=""))]
@@ -96,10 +87,7 @@ def update_env_text(text: str, name: str, value: str) -> str:
 
 
 def read_text(file: Path) -> str:
-    """Return the text of a settings file, with its line ends unchanged. "": the file is missing.
-
-    Raises `ConfigurationError` if the file cannot be read.
-    """
+    """Line ends are unchanged. "": the file is missing. Raises `ConfigurationError` if the file cannot be read."""
     try:
         return read_bounded_file(file).decode("utf-8") if file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
@@ -110,8 +98,8 @@ def read_text(file: Path) -> str:
 def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
     """Replace a file in one step, so that readers get the old or the new content.
 
-    If `has_keys` is True, other users of the machine lose the permission to read the file (not on Windows). The result
-    is True if they had this permission before. Raises `ConfigurationError` if the file cannot be written.
+    Return True if other users of the machine lost the permission to read it (`has_keys`, not on Windows). Raises
+    `ConfigurationError` if the file cannot be written.
     """
     target = file.resolve()
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
@@ -139,15 +127,12 @@ def _append(text: str, line: str) -> str:
 
 
 def decode_env_text(text: str) -> dict[str, str]:
-    """Return the value of each variable in the text of a `.env` file. Invalid lines are ignored.
-
-    A reference to another variable in a value (`${NAME}`) stays unchanged.
-    """
+    """Invalid lines are ignored. A reference to another variable (`${NAME}`) stays unchanged."""
     return {line.key: line.value for line in _parse(text) if line.key is not None and line.value is not None}
 
 
 def find_invalid_env_line(text: str) -> int:
-    """Return the number of the first line that is no assignment, comment or empty line. 0: all lines are valid."""
+    """Return the number of the first line that is no assignment, comment or empty line. 0: none."""
     invalid = (line.original for line in _parse(text) if line.error or (line.key is not None and line.value is None))
     # a statement begins with the empty lines before it
     return next((found.line + len(found.string) - len(found.string.lstrip("\n")) for found in invalid), 0)

@@ -1,12 +1,4 @@
-"""Environment variables that other programs and libraries also use, such as those for color and HTTP proxies.
-
-`find_color_setting` and `find_proxies` read such variables. `export_to_litellm` copies variables
-of `.env` into the environment, where the library LiteLLM reads them. `find_listen_host_option` and
-`find_listen_port_option` return the listen address on the command line of another server, such as uvicorn.
-
-`python_safe_path_for_workers` sets a variable during the start of a worker process, so that the worker imports no
-modules from the current directory. The worker inherits the variable, and removes it by `remove_python_safe_path`.
-"""
+"""Environment variables that other programs and libraries use too, such as those for color and HTTP proxies."""
 
 import os
 import threading
@@ -30,7 +22,6 @@ _SAFE_PATH_OF_WORKERS = "anthropic-proxy"
 
 
 def copy_environment() -> dict[str, str]:
-    """Return a copy of the environment variables of this process."""
     return dict(os.environ)
 
 
@@ -41,11 +32,10 @@ def keep_absolute_folders_of_path() -> None:
 
 @contextmanager
 def python_safe_path_for_workers() -> Iterator[None]:
-    """Set the variable `PYTHONSAFEPATH` during the start of worker processes.
+    """Set `PYTHONSAFEPATH` while workers are started: they import no modules from the current directory.
 
-    A worker process inherits the variable, and therefore imports no modules from the current directory. It still finds
-    the proxy's modules, because `multiprocessing` passes it the search path of this process. Each worker must call
-    `remove_python_safe_path`.
+    They still find the proxy's modules, because `multiprocessing` passes them the search path of this process. Each
+    worker must call `remove_python_safe_path`.
     """
     if os.environ.get(_SAFE_PATH):
         yield
@@ -58,17 +48,16 @@ def python_safe_path_for_workers() -> Iterator[None]:
 
 
 def remove_python_safe_path() -> None:
-    """Remove the variable `PYTHONSAFEPATH` if `python_safe_path_for_workers` has set it.
+    """Otherwise, commands that this worker process runs for users would inherit the variable.
 
-    Otherwise, commands that this worker process runs for users would inherit the variable. A value from the user is
-    kept.
+    A value from the user is kept.
     """
     if os.environ.get(_SAFE_PATH) == _SAFE_PATH_OF_WORKERS:
         del os.environ[_SAFE_PATH]
 
 
 def find_color_setting(environ: Mapping[str, str]) -> bool | None:
-    """Return True if the environment requests a colored log, False if it forbids color. None: it does neither.
+    """True: colored, False: no color, None: the environment states neither.
 
     `NO_COLOR` overrides `FORCE_COLOR`, and `FORCE_COLOR` overrides `TERM=dumb`.
     """
@@ -80,7 +69,7 @@ def find_color_setting(environ: Mapping[str, str]) -> bool | None:
 
 
 def find_proxies(environ: Mapping[str, str]) -> dict[str, Secret]:
-    """Return the HTTP proxies that the environment sets: scheme of a base URL (`http`, `https`) → proxy for it.
+    """Return scheme of a base URL (`http`, `https`) → proxy for it.
 
     Raises `ConfigurationError` for a proxy of another kind, because requests would bypass it.
     """
@@ -102,7 +91,6 @@ def find_proxies(environ: Mapping[str, str]) -> dict[str, Secret]:
 
 
 def find_no_proxy_setting(environ: Mapping[str, str]) -> str:
-    """Return the text of `NO_PROXY`: comma-separated hosts that are called without an HTTP proxy. "": not set."""
     return _find_variable(environ, "no_proxy")[1]
 
 
@@ -131,7 +119,7 @@ def find_listen_port_option(arguments: Sequence[str], environ: Mapping[str, str]
 
 
 def _find_option(arguments: Sequence[str], names: Collection[str]) -> tuple[str, str]:
-    """Return the first option of a command line that is one of `names`, and its value. Both are "" if there is none."""
+    """Both are "" if the command line has none of `names`."""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=False):
         option, _, joined = argument.partition("=")
         if option in names:
@@ -140,10 +128,7 @@ def _find_option(arguments: Sequence[str], names: Collection[str]) -> tuple[str,
 
 
 def _find_variable(environ: Mapping[str, str], name: str) -> tuple[str, str]:
-    """Return the name of a variable as it is spelled in the environment, and its value.
-
-    The lower-case name has precedence. If the variable is not set, `name` and "" are returned.
-    """
+    """The lower-case name has precedence. If the variable is not set, `name` and "" are returned."""
     return next(((key, value) for key in (name, name.upper()) if (value := environ.get(key, "").strip())), (name, ""))
 
 
@@ -161,11 +146,9 @@ _exporting = threading.Lock()
 
 
 def export_to_litellm(variables: Mapping[str, Secret], exported: MutableMapping[str, Secret] | None = None) -> None:
-    """Copy `variables` to `os.environ`, where LiteLLM reads them. Those that `os.environ` already has are kept.
+    """Copy `variables` and fixed options to `os.environ`, where LiteLLM reads them. Existing variables are kept.
 
-    Fixed options for LiteLLM, such as `LITELLM_MODE`, are also set. `exported` contains the variables that the previous
-    call has copied. If they are unchanged, this call first removes them from `os.environ`. It then stores the new ones
-    in `exported`.
+    `exported` contains the variables that the previous call has copied; they are removed first if they are unchanged.
     """
     with _exporting:
         for name, secret in (exported or {}).items():

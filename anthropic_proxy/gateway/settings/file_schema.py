@@ -1,7 +1,6 @@
-"""`build_file_schema`: builds the JSON Schema of the configuration file `anthropic-proxy.toml`, for editors.
+"""JSON Schema of the configuration file `anthropic-proxy.toml`, for editors, whose TOML plug-ins support draft 7.
 
-The schema is derived from the structs that decode the file. Its descriptions are the docstrings of their fields. It
-uses draft 7, because editor plug-ins for TOML support it.
+It is derived from the structs that decode the file. Its descriptions are the docstrings of their fields.
 """
 
 import ast
@@ -31,10 +30,7 @@ _REFERENCE = "#/definitions/"
 
 
 def build_file_schema(providers: ProviderRegistry) -> Schema:
-    """Return the JSON Schema of the configuration file.
-
-    Each API that one of `providers` uses has its own fields for deviations (the dialect) in the schema.
-    """
+    """Each API that one of `providers` uses has its own fields for the dialect."""
     dialects = {wire: config.wire.dialect_type for row in providers for wire, config in row.wires.items()}
     definitions = _define(FileContents)
     definitions[KeyReference.__name__] |= {"minProperties": 1, "maxProperties": 1}
@@ -44,7 +40,15 @@ def build_file_schema(providers: ProviderRegistry) -> Schema:
         definitions[f"{wire}-dialect"] = _without_defaults(nested.pop(dialect.__name__))
         definitions |= nested
         definitions[f"{wire}-model"] = _with_dialect(_without_defaults(model), wire)
-        definitions[f"{wire}-provider"] = _with_wire(_with_dialect(table, wire), wire)
+        schema = _with_dialect(table, wire)
+        text = schema["properties"]["wire"]["description"]
+        only = {"description": text, "const": wire} | ({"default": wire} if wire == DEFAULT_WIRE else {})
+        required = [*schema["required"], *([] if wire == DEFAULT_WIRE else ["wire"])]
+        definitions[f"{wire}-provider"] = {
+            **schema,
+            "properties": {**schema["properties"], "wire": only},
+            "required": required,
+        }
     servers = contents["properties"]["providers"]
     servers.pop("additionalProperties")
     servers |= {
@@ -110,7 +114,7 @@ def _first_paragraph(text: str) -> str:
 
 
 def _to_draft_7(schema: Any) -> Any:
-    """Return a schema in JSON Schema draft 7: tuples with `items`, and without `null`, which TOML lacks."""
+    """Tuples have `items`, and there is no `null`, which TOML lacks."""
     if isinstance(schema, list):
         return [_to_draft_7(each) for each in schema]
     if not isinstance(schema, dict):
@@ -126,14 +130,13 @@ def _to_draft_7(schema: Any) -> Any:
 
 
 def _without_defaults(schema: Schema) -> Schema:
-    """Return the JSON Schema of a provider table without the defaults that depend on the base URL."""
+    """The defaults depend on the base URL."""
     fields = schema["properties"].items()
     kept = {name: {key: value for key, value in field.items() if key != "default"} for name, field in fields}
     return {**schema, "properties": kept}
 
 
 def _with_dialect(schema: Schema, wire: str) -> Schema:
-    """Return the JSON Schema of a provider table in which only the dialect fields of one wire are allowed."""
     changed = copy.deepcopy(schema)
     fields = changed["properties"]
     fields["dialect"] = {"description": fields["dialect"]["description"], **_refer(f"{wire}-dialect")}
@@ -141,13 +144,6 @@ def _with_dialect(schema: Schema, wire: str) -> Schema:
         if "additionalProperties" in option:
             option["additionalProperties"] = _refer(f"{wire}-model")
     return changed
-
-
-def _with_wire(schema: Schema, wire: str) -> Schema:
-    text = schema["properties"]["wire"]["description"]
-    only = {"description": text, "const": wire} | ({"default": wire} if wire == DEFAULT_WIRE else {})
-    required = [*schema["required"], *([] if wire == DEFAULT_WIRE else ["wire"])]
-    return {**schema, "properties": {**schema["properties"], "wire": only}, "required": required}
 
 
 def _refer(name: str) -> Schema:

@@ -1,8 +1,4 @@
-"""API keys that the configuration file refers to: values of variables, contents of files, output of commands.
-
-The file `anthropic-proxy.toml` contains no keys, only these references. `resolve_keys` returns the keys of one
-reference, or the reason why there are none.
-"""
+"""API keys that the configuration file refers to: values of variables, contents of files, output of commands."""
 
 import os
 import re
@@ -40,8 +36,6 @@ UNRESOLVED_KEY = "not-read"
 
 
 class ResolvedKeys(Struct, frozen=True):
-    """The API keys of one reference, or the reason why there are none."""
-
     keys: Sequence[Secret] = ()
     problem: str = ""
     """Reason why there is no key, and remedy, as the end of a sentence for clients. The reference is not quoted.
@@ -55,16 +49,24 @@ class ResolvedKeys(Struct, frozen=True):
 
 
 def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, resolves_keys: bool) -> ResolvedKeys:
-    """Return the API keys for a reference in the configuration file, or the reason why there are none.
+    """If `resolves_keys` is False, no command is run and no key file is read: their key is `UNRESOLVED_KEY`.
 
-    If `resolves_keys` is False, no command is run and no key file is read: their key is `UNRESOLVED_KEY`. Raises
-    `ConfigurationError` for an invalid reference.
+    Raises `ConfigurationError` for an invalid reference.
     """
     reference = file.decode_table(path, KeyReference)
     where = f"{format_key_path(path)} in {file.describe_origin_in_sentence(path)}"
     refresh_seconds = _decode_refresh(reference, path, where)
     if reference.env is not None:
-        _require_variable_name(reference.env, where)
+        is_random = (
+            len(reference.env) >= _MIN_KEY_CHARACTERS
+            and any(character.isdigit() for character in reference.env)
+            and ("_" not in reference.env or not (reference.env.isupper() or reference.env.islower()))
+        )
+        if not _VARIABLE_NAME.fullmatch(reference.env) or _KEY_FORM.match(reference.env) or is_random:
+            raise ConfigurationError(
+                f"The field env of {where}, is not the name of a variable. Its text is not shown, because it may be a "
+                'key. Put the key into .env as NAME=… and write  api_key = { env = "NAME" }'
+            )
         found = sources.find_referenced_key_variable(reference.env)
         if found is None:
             return ResolvedKeys(
@@ -109,7 +111,14 @@ def _read(source: KeySource) -> tuple[str, str, str]:
     """Return the key, the problem and the error text of a command. Either the key or the problem is ""."""
     if source.command:
         return _run_key_command(source.command, Path(source.folder))
-    return _read_key_file(Path(source.folder), source.file)
+    path = Path(source.folder) / os.path.expanduser(source.file)
+    try:
+        text = read_bounded_file(path, MAX_KEY_BYTES).decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        return "", "is not UTF-8 text", ""
+    except OSError as error:
+        return "", f"cannot be read: {describe_os_error(error)}", ""
+    return text, "" if text else "is empty", ""
 
 
 def _decode_refresh(reference: KeyReference, path: KeyPath, where: str) -> float | None:
@@ -128,40 +137,8 @@ def _decode_refresh(reference: KeyReference, path: KeyPath, where: str) -> float
     return int(found[1]) * _UNIT_SECONDS[found[2]]
 
 
-def _require_variable_name(name: str, where: str) -> None:
-    """Raise `ConfigurationError` if `name` is no valid variable name, or looks like an API key.
-
-    `where` is the file and line for the message.
-    """
-    is_random = (
-        len(name) >= _MIN_KEY_CHARACTERS
-        and any(character.isdigit() for character in name)
-        and ("_" not in name or not (name.isupper() or name.islower()))
-    )
-    if not _VARIABLE_NAME.fullmatch(name) or _KEY_FORM.match(name) or is_random:
-        raise ConfigurationError(
-            f"The field env of {where}, is not the name of a variable. Its text is not shown, because it may be a key. "
-            'Put the key into .env as NAME=… and write  api_key = { env = "NAME" }'
-        )
-
-
-def _read_key_file(folder: Path, name: str) -> tuple[str, str, str]:
-    """Return three texts: the key in a file, the problem, and always "". Either the key or the problem is ""."""
-    path = folder / os.path.expanduser(name)
-    try:
-        text = read_bounded_file(path, MAX_KEY_BYTES).decode("utf-8-sig").strip()
-    except UnicodeDecodeError:
-        return "", "is not UTF-8 text", ""
-    except OSError as error:
-        return "", f"cannot be read: {describe_os_error(error)}", ""
-    return text, "" if text else "is empty", ""
-
-
 def _run_key_command(command: Sequence[str], folder: Path) -> tuple[str, str, str]:
-    """Run a command that writes an API key, in the folder of the settings files.
-
-    Return three texts: the key, the problem, and the error text of the command. Without a problem, the last two are "".
-    """
+    """Return the key, the problem, and the error text of the command. Without a problem, the last two are ""."""
     named = os.path.expanduser(command[0])
     environ = copy_environment()
     program = find_program(str(folder / named) if os.path.dirname(named) else named, environ)

@@ -1,9 +1,4 @@
-"""Construction of `Settings` from the environment, `.env` and the configuration file, at start-up and at each reload.
-
-`load_settings` returns the settings, and `find_listen_address` only `HOST` and `PORT`. `list_variables` returns the
-names of all variables. `FIELD_VARIABLES` lists the fields of `Settings` that have one variable each, with their
-decoder.
-"""
+"""Construction of `Settings` from the environment, `.env` and the configuration file, at start and each reload."""
 
 import hashlib
 import os
@@ -30,8 +25,8 @@ from anthropic_proxy.gateway.settings.fields import FIXED_VARIABLES, Settings
 from anthropic_proxy.gateway.settings.oidc_variables import load_oidc
 from anthropic_proxy.gateway.settings.otel_variables import OTEL_PREFIX, find_otel_secrets, load_trace_fields
 from anthropic_proxy.gateway.settings.place import find_data_directory, find_env_file
-from anthropic_proxy.gateway.settings.provider_checks import add_configured_providers
 from anthropic_proxy.gateway.settings.provider_tables import (
+    add_configured_providers,
     list_ignored_table_warnings,
     load_prices,
     load_search_service,
@@ -82,10 +77,32 @@ def load_settings(
     with sources.errors.collect():
         proxies = find_proxies(environ)
     with sources.errors.collect():
-        _require_absolute_authorities(sources)
+        for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+            given = sources.find_foreign(variable)
+            if given is None:
+                continue
+            paths = given.text.split(os.pathsep) if variable == "SSL_CERT_DIR" else [given.text]
+            if not all(os.path.isabs(path) for path in paths if path):
+                raise values.invalid_setting_error(
+                    given, "Use an absolute path, because TLS libraries begin a relative one at the current directory."
+                )
     sources.errors.require_empty()
     fields |= traces | {name: {**fields.get(name, {}), **added} for name, added in configured.items()}
-    others = _load_others(sources, providers)
+    shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
+    keys = {row.key_variable for row in providers}
+    others = {
+        name: Secret(
+            entry.text.partition(",")[0].strip() if name in keys else entry.text,
+            f"{name} in {entry.origin}",
+        )
+        for name, entry in sources.find_variables_only_in_env_file(set(sources.requested_variables) - shared).items()
+    }
+    seen = {**others} | {name: Secret(value, name) for name, value in environ.items() if value}
+    found = [
+        secret
+        for name, secret in seen.items()
+        if name.upper().endswith(_KEY_ENDINGS) and (name != _PATH_VARIABLE or "{" in secret.reveal())
+    ]
     return Settings(
         **fields,
         **own,
@@ -97,7 +114,7 @@ def load_settings(
         http_proxies=proxies,
         no_proxy_hosts=find_no_proxy_setting(environ),
         litellm_variables=others,
-        other_secrets=_find_other_secrets(environ, others, traces["otel_variables"]),
+        other_secrets=(*found, *find_otel_secrets(environ, traces["otel_variables"])),
         origins=sources.origins,
         raw_values=sources.given,
         warnings=(
@@ -126,18 +143,6 @@ def _digest_files(*paths: str | None) -> dict[str, str]:
     return digests
 
 
-def _find_other_secrets(
-    environ: Mapping[str, str], others: Mapping[str, Secret], otel: Mapping[str, Secret]
-) -> tuple[Secret, ...]:
-    seen = {**others} | {name: Secret(value, name) for name, value in environ.items() if value}
-    found = [
-        secret
-        for name, secret in seen.items()
-        if name.upper().endswith(_KEY_ENDINGS) and (name != _PATH_VARIABLE or "{" in secret.reveal())
-    ]
-    return (*found, *find_otel_secrets(environ, otel))
-
-
 def list_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
     """Return the names of all variables that `load_settings` reads, with aliases, in the order of reading."""
     sources = Sources({}, None)
@@ -147,17 +152,23 @@ def list_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
 
 
 def _load_fields(sources: Sources, providers: Sequence[Provider], table_names: Sequence[str]) -> dict[str, Any]:
-    """Return the values of the fields of `Settings` that come from variables.
-
-    `table_names` has the names of all tables `[providers.NAME]` of the configuration file, also of invalid ones.
-    """
+    """`table_names` has the names of all tables `[providers.NAME]`, also of invalid ones."""
     fields: dict[str, Any] = {
         "preferred_provider": _find(sources, partial(_preferred, providers, table_names), "PREFERRED_PROVIDER"),
         "tier_models": _find_by_tier(sources, values.decode_model, "MODEL_", is_list=False),
         "fallbacks": _find_by_tier(sources, values.decode_models, "FALLBACK_", is_list=True),
         "tier_fidelities": _find_by_tier(sources, _choice(*_FIDELITIES), "FIDELITY_", is_list=False),
-        "timeouts": _load_timeouts(sources),
     }
+    default = Timeouts()
+    common = _find(sources, values.decode_seconds, "UPSTREAM_TIMEOUT")
+    connect = _find(sources, values.decode_seconds, "UPSTREAM_CONNECT_TIMEOUT")
+    first_byte = _find(sources, values.decode_seconds, "UPSTREAM_FIRST_BYTE_TIMEOUT")
+    idle = _find(sources, values.decode_seconds, "UPSTREAM_IDLE_TIMEOUT")
+    fields["timeouts"] = Timeouts(
+        connect or default.connect_seconds,
+        first_byte or common or default.first_byte_seconds,
+        idle or common or default.idle_seconds,
+    )
     for name, decode, is_list, variables in FIELD_VARIABLES:
         value = _find(sources, decode, *variables, is_list=is_list)
         if value is not None:
@@ -165,54 +176,15 @@ def _load_fields(sources: Sources, providers: Sequence[Provider], table_names: S
     with sources.errors.collect():
         fields["oidc"] = load_oidc(sources)
     with sources.errors.collect():
-        _require_own_monitor_keys(fields)
+        others = {"PROXY_API_KEY": fields.get("proxy_api_keys", ()), "ADMIN_API_KEY": fields.get("admin_api_keys", ())}
+        monitor = {key.reveal() for key in fields.get("monitor_api_keys", ())}
+        for variable, accepted in others.items():
+            if not monitor.isdisjoint(key.reveal() for key in accepted):
+                raise ConfigurationError(
+                    f"MONITOR_API_KEY has a key of {variable}. It only reads /metrics and /api/: choose another key."
+                )
     with sources.errors.collect():
         _require_models(fields, sources, providers)
-    return {**fields, **_load_of_providers(sources, providers)}
-
-
-def _require_own_monitor_keys(fields: Mapping[str, Any]) -> None:
-    others = {"PROXY_API_KEY": fields.get("proxy_api_keys", ()), "ADMIN_API_KEY": fields.get("admin_api_keys", ())}
-    monitor = {key.reveal() for key in fields.get("monitor_api_keys", ())}
-    for variable, keys in others.items():
-        if not monitor.isdisjoint(key.reveal() for key in keys):
-            raise ConfigurationError(
-                f"MONITOR_API_KEY has a key of {variable}. It only reads /metrics and /api/: choose another key."
-            )
-
-
-def _find(
-    sources: Sources, decode: Callable[[FoundSetting], SettingT], *variables: str, is_list: bool = False
-) -> SettingT | None:
-    """Return the decoded setting. None: not set, or invalid with the reason added to the errors of `sources`."""
-    found = sources.find_setting(*variables, is_list=is_list)
-    if found is not None:
-        with sources.errors.collect():
-            return decode(found)
-    return None
-
-
-def _find_by_tier(
-    sources: Sources, decode: Callable[[FoundSetting], SettingT], start: str, *, is_list: bool
-) -> dict[str, SettingT]:
-    found = {tier: _find(sources, decode, start + tier.upper(), is_list=is_list) for tier in TIERS}
-    return {tier: value for tier, value in found.items() if value is not None}
-
-
-def _load_timeouts(sources: Sources) -> Timeouts:
-    default = Timeouts()
-    common = _find(sources, values.decode_seconds, "UPSTREAM_TIMEOUT")
-    connect = _find(sources, values.decode_seconds, "UPSTREAM_CONNECT_TIMEOUT")
-    first_byte = _find(sources, values.decode_seconds, "UPSTREAM_FIRST_BYTE_TIMEOUT")
-    idle = _find(sources, values.decode_seconds, "UPSTREAM_IDLE_TIMEOUT")
-    return Timeouts(
-        connect or default.connect_seconds,
-        first_byte or common or default.first_byte_seconds,
-        idle or common or default.idle_seconds,
-    )
-
-
-def _load_of_providers(sources: Sources, providers: Sequence[Provider]) -> dict[str, dict[str, Any]]:
     keys: dict[str, Any] = {}
     base_urls: dict[str, Any] = {}
     wires: dict[str, Any] = {}
@@ -228,30 +200,31 @@ def _load_of_providers(sources: Sources, providers: Sequence[Provider]) -> dict[
             base_urls[row.name] = _find(sources, values.decode_url, *addresses)
             wires[row.name] = _find(sources, partial(_wire, row), f"{row.env_prefix}_WIRE")
             models[row.name] = _find(sources, values.decode_models, f"{row.env_prefix}_KNOWN_MODELS", is_list=True)
-    by_field = {"keys": keys, "base_urls": base_urls, "wires": wires, "extra_models": models}
-    return {
-        field: {name: value for name, value in by_provider.items() if value} for field, by_provider in by_field.items()
-    }
+    for field, by_provider in {"keys": keys, "base_urls": base_urls, "wires": wires, "extra_models": models}.items():
+        fields[field] = {name: value for name, value in by_provider.items() if value}
+    return fields
 
 
-def _load_others(sources: Sources, providers: Sequence[Provider]) -> dict[str, Secret]:
-    """Return the variables of `.env` that LiteLLM may read: unknown variables, keys and base URLs of providers.
+def _find(
+    sources: Sources, decode: Callable[[FoundSetting], SettingT], *variables: str, is_list: bool = False
+) -> SettingT | None:
+    """None: not set, or invalid with the reason added to the errors of `sources`."""
+    found = sources.find_setting(*variables, is_list=is_list)
+    if found is not None:
+        with sources.errors.collect():
+            return decode(found)
+    return None
 
-    Of several comma-separated keys of a provider, only the first is returned.
-    """
-    shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
-    keys = {row.key_variable for row in providers}
-    return {
-        name: Secret(
-            entry.text.partition(",")[0].strip() if name in keys else entry.text,
-            f"{name} in {entry.origin}",
-        )
-        for name, entry in sources.find_variables_only_in_env_file(set(sources.requested_variables) - shared).items()
-    }
+
+def _find_by_tier(
+    sources: Sources, decode: Callable[[FoundSetting], SettingT], start: str, *, is_list: bool
+) -> dict[str, SettingT]:
+    found = {tier: _find(sources, decode, start + tier.upper(), is_list=is_list) for tier in TIERS}
+    return {tier: value for tier, value in found.items() if value is not None}
 
 
 def _require_models(fields: Mapping[str, Any], sources: Sources, providers: Sequence[Provider]) -> None:
-    """Raise `ConfigurationError` if the preferred provider has no default models and no setting names one."""
+    """The preferred provider must have default models, or a setting must name one."""
     preferred = next((row for row in providers if row.name == fields["preferred_provider"]), None)
     named = fields["tier_models"] or fields.keys() & {"big_model", "middle_model", "small_model"}
     if preferred is None or preferred.has_default_models or named:
@@ -281,10 +254,6 @@ def _choice(*words: str) -> Callable[[FoundSetting], str]:
     return lambda found: values.decode_choice(found, {word: word for word in words}, words)
 
 
-def _log_level(found: FoundSetting) -> str:
-    return values.decode_choice(found, {**{word: word for word in _LOG_LEVELS}, **_OTHER_LOG_LEVELS}, _LOG_LEVELS)
-
-
 def _credentials(found: FoundSetting) -> str:
     return found.text if "{" in found.text else values.decode_path(found)  # the file, or its contents
 
@@ -294,19 +263,6 @@ def _location(found: FoundSetting) -> str:
     if not text.replace("-", "").isalnum() or not text.isascii():  # it becomes part of a host name
         raise values.invalid_setting_error(found, "Use a region such as us-central1, or global.")
     return text
-
-
-def _require_absolute_authorities(sources: Sources) -> None:
-    """Raise `ConfigurationError` if files of the current directory would decide which servers are trusted."""
-    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
-        found = sources.find_foreign(name)
-        if found is None:
-            continue
-        paths = found.text.split(os.pathsep) if name == "SSL_CERT_DIR" else [found.text]
-        if not all(os.path.isabs(path) for path in paths if path):
-            raise values.invalid_setting_error(
-                found, "Use an absolute path, because TLS libraries begin a relative one at the current directory."
-            )
 
 
 def _days(found: FoundSetting) -> int:
@@ -373,7 +329,14 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
         ("DRAIN_DELAY",),
     ),
     ("log_format", _choice(*_LOG_FORMATS), False, ("LOG_FORMAT",)),
-    ("log_level", _log_level, False, ("LOG_LEVEL",)),
+    (
+        "log_level",
+        lambda found: values.decode_choice(
+            found, {**{word: word for word in _LOG_LEVELS}, **_OTHER_LOG_LEVELS}, _LOG_LEVELS
+        ),
+        False,
+        ("LOG_LEVEL",),
+    ),
     ("dashboard_url", values.decode_url_without_path, False, ("DASHBOARD_URL",)),
     ("dashboard_editing", values.decode_boolean, False, ("DASHBOARD_EDITING",)),
     ("plugins", lambda found: found.items, True, ("PLUGINS",)),
@@ -418,10 +381,7 @@ def _find_misspellings(sources: Sources, providers: Sequence[Provider]) -> Itera
 
 
 class SettingsReader:
-    """Reader of the settings, for start-up and each reload.
-
-    `overrides` are fields of `Settings` from the command line, which take precedence.
-    """
+    """`overrides` are fields of `Settings` from the command line, which take precedence."""
 
     def __init__(self, providers: ProviderRegistry, overrides: Mapping[str, object] | None = None) -> None:
         # a copy: otherwise values that `export_to_litellm` adds would override an edited `.env` at a reload
@@ -449,11 +409,37 @@ class SettingsReader:
 
 
 def is_fixed_variable(name: str) -> bool:
-    """Return True if a change of this variable takes effect at the next start of the server."""
+    """True: a change takes effect at the next start of the server."""
     return name in FIXED_VARIABLES or name.startswith(OTEL_PREFIX)  # the library reads its variables once
 
 
 def find_changed_variables(before: Settings, after: Settings) -> list[str]:
-    """Return the names of variables that a reload changed, added or removed."""
     names = dict.fromkeys((*before.raw_values, *after.raw_values))
     return [name for name in names if before.raw_values.get(name) != after.raw_values.get(name)]
+
+
+_BACKEND_FIELDS = frozenset(
+    {
+        "big_model",
+        "middle_model",
+        "small_model",
+        "use_vertex_auth",
+        "vertex_project",
+        "vertex_location",
+        "google_credentials_file",
+        "ollama_context_length",
+        "ollama_keep_alive",
+    }
+)
+"""Fields of `Settings` that select models, or servers and credentials for them."""
+
+
+def list_backend_variables(providers: Sequence[Provider]) -> frozenset[str]:
+    """Variables that select models, their providers, addresses, keys and APIs, with aliases.
+
+    If one changes, results of the command `doctor` may no longer apply.
+    """
+    of_providers = {*list_variables(providers)} - {*list_variables(())}
+    of_tiers = {f"{start}{tier.upper()}" for start in ("MODEL_", "FALLBACK_") for tier in TIERS}
+    of_fields = {name for field, _, _, names in FIELD_VARIABLES if field in _BACKEND_FIELDS for name in names}
+    return frozenset({"PREFERRED_PROVIDER", *of_providers, *of_tiers, *of_fields})

@@ -1,7 +1,4 @@
-"""Values of settings for display: keys and pasted credentials are masked.
-
-`mask_setting` masks the value of one variable, `mask_env_lines` the values in the lines of a `.env` file.
-"""
+"""Values of settings for display: keys and pasted credentials are masked."""
 
 import re
 
@@ -15,15 +12,11 @@ _REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
 def is_secret_variable(name: str) -> bool:
-    """Return True if a variable with this name contains API keys or other credentials."""
     return _SECRET_NAME.search(name) is not None
 
 
 def mask_setting(name: str, text: str) -> str:
-    """Return the value of a variable for display, with each key replaced by its last four characters.
-
-    User names and passwords in a URL are masked too.
-    """
+    """The last four characters of a key remain. User names and passwords in a URL are masked too."""
     if _REFERENCE.fullmatch(text):
         return text
     if is_secret_variable(name):
@@ -34,10 +27,7 @@ def mask_setting(name: str, text: str) -> str:
 
 
 def mask_env_lines(text: str) -> str:
-    """Return `text` with masked keys and credentials in lines of the form `NAME=value`, for display.
-
-    Other lines, such as those of TOML, are unchanged.
-    """
+    """Lines of another form than `NAME=value`, such as those of TOML, are unchanged."""
     lines = []
     for line in text.splitlines():
         name, _, value = line.partition("=")

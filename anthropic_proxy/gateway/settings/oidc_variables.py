@@ -1,7 +1,4 @@
-"""`OidcSettings`: sign-in to the dashboard with an identity provider (OpenID Connect), from the variables `OIDC_…`.
-
-`load_oidc` reads the variables. The fields `admins`, `viewers` and `members` list the users that have each role.
-"""
+"""Sign-in to the dashboard with an identity provider (OpenID Connect), from the variables `OIDC_…`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +10,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.secrets import Secret
 
 if TYPE_CHECKING:
-    from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
+    from anthropic_proxy.gateway.settings.sources import Sources
 
 DEFAULT_SCOPES = ("openid", "email", "profile")
 """Scopes requested from the identity provider if `OIDC_SCOPES` is not set."""
@@ -51,8 +48,8 @@ class OidcSettings(Struct, frozen=True, kw_only=True):
 
 
 def load_oidc(sources: "Sources") -> OidcSettings | None:
-    """Return the settings of the identity provider. None: `OIDC_ISSUER` is not set. Raises `ConfigurationError`."""
-    from anthropic_proxy.gateway.settings.values import decode_url  # noqa: PLC0415
+    """None: `OIDC_ISSUER` is not set. Raises `ConfigurationError`."""
+    from anthropic_proxy.gateway.settings.values import decode_url, invalid_setting_error  # noqa: PLC0415
 
     issuer, client_id = sources.find_setting("OIDC_ISSUER"), sources.find_setting("OIDC_CLIENT_ID")
     secret = sources.find_setting("OIDC_CLIENT_SECRET")
@@ -79,23 +76,14 @@ def load_oidc(sources: "Sources") -> OidcSettings | None:
         found_lists["scopes"] = tuple(dict.fromkeys(["openid", *" ".join(lists["scopes"].items).split()]))
     if lists["domains"] is not None:
         found_lists["domains"] = tuple(domain.lower().lstrip("@") for domain in lists["domains"].items)
+    url = decode_url(issuer)
+    parsed = urlsplit(url)
+    if parsed.scheme.lower() != "https" and parsed.hostname not in _LOCAL_HOSTS:
+        raise invalid_setting_error(issuer, "Use the https:// URL of the identity provider.")
     return OidcSettings(
-        issuer=_decode_issuer(decode_url(issuer), issuer),
+        issuer=url.removesuffix("/.well-known/openid-configuration"),
         client_id=client_id.text,
         client_secret=None if secret is None else Secret(secret.text, f"{secret.variable} {secret.origin_phrase}"),
         **fields,
         **found_lists,
     )
-
-
-def _decode_issuer(url: str, found: "FoundSetting") -> str:
-    """Return the checked issuer URL.
-
-    Raises `ConfigurationError` for `http://` to another machine, which is not encrypted.
-    """
-    from anthropic_proxy.gateway.settings.values import invalid_setting_error  # noqa: PLC0415
-
-    parsed = urlsplit(url)
-    if parsed.scheme.lower() != "https" and parsed.hostname not in _LOCAL_HOSTS:
-        raise invalid_setting_error(found, "Use the https:// URL of the identity provider.")
-    return url.removesuffix("/.well-known/openid-configuration")

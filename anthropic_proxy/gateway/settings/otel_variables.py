@@ -1,8 +1,6 @@
 """Standard variables of OpenTelemetry, by which users enable the export of trace spans.
 
-`load_trace_fields` reads the variables that the proxy uses. `export_to_otel` copies those of `.env` to the environment,
-where the OpenTelemetry SDK reads them. `find_otel_secrets` returns the keys that the log must mask. Source:
-OpenTelemetry specification 1.56, "Environment Variable Specification" (read 2026-11).
+Source: OpenTelemetry specification 1.56, "Environment Variable Specification" (read 2026-11).
 """
 
 import os
@@ -33,11 +31,16 @@ _MIN_SECRET_CHARACTERS = 8
 
 
 def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
-    """Return the fields of `Settings` for traces, and warnings.
-
-    An unsupported value is a warning, not an error, because other programs may need it.
-    """
-    exporters, warnings = _find_exporters(sources)
+    """An unsupported value is a warning, not an error, because other programs may need it."""
+    exporters: tuple[str, ...] | None = None
+    warnings: list[str] = []
+    if (found := sources.find_setting("OTEL_TRACES_EXPORTER", is_list=True)) is not None:
+        names = tuple(dict.fromkeys(item.lower() for item in found.items))
+        exporters = () if "none" in names else names
+        if unknown := [name for name in names if name not in _EXPORTERS]:
+            exporters = tuple(name for name in names if name in ("otlp", "console"))
+            shown = ", ".join(f'"{redact_and_shorten(name)}"' for name in unknown)
+            warnings.append(f"OTEL_TRACES_EXPORTER is {shown}, which is ignored. Use otlp, console or none.")
     endpoints = [sources.find_setting(name) for name in _ENDPOINTS]
     if exporters is None:
         exporters = ("otlp",) if any(endpoints) else ()
@@ -64,10 +67,9 @@ def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
 
 
 def find_otel_secrets(environ: Mapping[str, str], otel_variables: Mapping[str, Secret]) -> tuple[Secret, ...]:
-    """Return the header values in `OTEL_EXPORTER_OTLP_HEADERS`, so that the log can mask the keys in them.
+    """Return the header values for the trace collector, so that the log can mask the keys in them.
 
-    The headers are for the trace collector. The variable is read from `environ`, else from `otel_variables`, which
-    contains the variables `OTEL_…` that only `.env` sets.
+    `otel_variables` contains the variables `OTEL_…` that only `.env` sets.
     """
     text = environ.get(OTEL_HEADERS) or (
         otel_variables[OTEL_HEADERS].reveal() if OTEL_HEADERS in otel_variables else ""
@@ -86,15 +88,3 @@ def export_to_otel(settings: Settings) -> None:
             os.environ[name] = secret.reveal()
         else:
             os.environ.setdefault(name, secret.reveal())
-
-
-def _find_exporters(sources: Sources) -> tuple[tuple[str, ...] | None, list[str]]:
-    found = sources.find_setting("OTEL_TRACES_EXPORTER", is_list=True)
-    if found is None:
-        return None, []
-    names = tuple(dict.fromkeys(item.lower() for item in found.items))
-    if unknown := [name for name in names if name not in _EXPORTERS]:
-        shown = ", ".join(f'"{redact_and_shorten(name)}"' for name in unknown)
-        text = f"OTEL_TRACES_EXPORTER is {shown}, which is ignored. Use otlp, console or none."
-        return tuple(name for name in names if name in ("otlp", "console")), [text]
-    return (() if "none" in names else names), []

@@ -33,7 +33,7 @@ def use_settings_folder(folder: str) -> None:
 
 
 def find_settings_folder(environ: Mapping[str, str]) -> Path | None:
-    """Return the folder of the settings files, which need not exist. None: the environment names no home directory.
+    """The folder need not exist. None: the environment names no home directory.
 
     Raises `ConfigurationError` if `ANTHROPIC_PROXY_CONFIG` names no folder.
     """
@@ -72,7 +72,7 @@ def find_env_file(environ: Mapping[str, str]) -> str | None:
 
 
 def find_checkout() -> Path | None:
-    """Return the checkout of this project from which the program runs. None: it is installed."""
+    """None: the program is installed."""
     try:
         text = (_PACKAGE_PARENT / "pyproject.toml").read_text(encoding="utf-8")
     except OSError:
@@ -81,7 +81,7 @@ def find_checkout() -> Path | None:
 
 
 def find_user_folder(environ: Mapping[str, str]) -> Path | None:
-    """Return the configuration folder of the user for this program. None: the environment names no home directory."""
+    """None: the environment names no home directory."""
     return _find_folder_of_user(environ, "XDG_CONFIG_HOME", ".config")
 
 

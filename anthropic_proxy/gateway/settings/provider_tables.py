@@ -1,21 +1,19 @@
-"""Checks of the tables `[providers.NAME]` of the configuration file: servers in addition to the built-in providers.
-
-`load_provider_tables` returns the providers as `ConfiguredProvider` objects. `load_provider_fields` returns the
-`Settings` fields of these providers, such as keys and base URLs.
-"""
+"""Tables of the configuration file other than routes: `[providers.NAME]`, `[search]` and `[prices."MODEL"]`."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from anthropic_proxy.engine.options import SearchService
 from anthropic_proxy.engine.options.providers import ConfiguredModel, ConfiguredProvider
+from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_origin, is_template
+from anthropic_proxy.engine.providers.registry import Provider
+from anthropic_proxy.engine.wires.contract import BaseDialect
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
-from anthropic_proxy.gateway.settings.error_list import ErrorList
 from anthropic_proxy.gateway.settings.file_format import (
     ConfiguredPrice,
     FileContents,
@@ -24,7 +22,7 @@ from anthropic_proxy.gateway.settings.file_format import (
     ProviderTable,
     SearchTable,
 )
-from anthropic_proxy.gateway.settings.sources import Sources
+from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.secrets import Secret
 
 _NORMAL = frozenset({"", "auto", "default", "on_demand", "standard", "unspecified"})
@@ -36,10 +34,9 @@ _OTHER = "other"
 
 
 def normalize_service_tier(name: str) -> str:
-    """Return the name of a service tier, which a provider reported, in lower case.
+    """Return the name of a service tier in lower case.
 
-    The result is "" for the normal tier, such as `standard` or `default`, and for an empty name. It is `other` for a
-    text that is not a valid name, such as a text with a space.
+    "" for the normal tier, such as `standard` or `default`. `other` for a text that is not a valid name.
     """
     if name in _NORMAL:
         return ""
@@ -53,47 +50,40 @@ _SEARCH_TABLE_PATH = ("search",)
 
 
 def load_search_service(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> SearchService | None:
-    """Return the search service of the configuration file. None: the table `[search]` is missing or invalid.
-
-    Errors are added to those of `sources`.
-    """
+    """None: the table `[search]` is missing or invalid."""
     with sources.errors.collect():
         if file.find_value(_SEARCH_TABLE_PATH) is not None:
-            return _load(file, file.decode_table(_SEARCH_TABLE_PATH, SearchTable), sources, resolves_keys=resolves_keys)
+            table = file.decode_table(_SEARCH_TABLE_PATH, SearchTable)
+            required = "base_url" if table.service == "searxng" else "api_key"
+            if file.find_value((*_SEARCH_TABLE_PATH, required)) is None:
+                raise ConfigurationError(
+                    f"search.{required} is missing: {table.service} requires it. "
+                    f"Set it in {file.describe_origin_in_sentence(_SEARCH_TABLE_PATH)}."
+                )
+            base_url = None
+            if table.base_url is not None:
+                base_url = values.decode_url(file.build_setting((*_SEARCH_TABLE_PATH, "base_url"), table.base_url))
+            key, resolved = None, None
+            if table.api_key is not None:
+                from anthropic_proxy.gateway.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess
+
+                resolved = resolve_keys(file, (*_SEARCH_TABLE_PATH, "api_key"), sources, resolves_keys=resolves_keys)
+                key = next(iter(resolved.keys), None)
+            for field in ("service", "api_key"):
+                if file.find_value((*_SEARCH_TABLE_PATH, field)) is not None:
+                    sources.origins[f"{field} of [search]"] = file.describe_origin((*_SEARCH_TABLE_PATH, field))
+            sources.given["search"] = Secret(f"{table} {key.reveal() if key else ''}")
+            return SearchService(
+                service=table.service,
+                base_url=base_url,
+                key=key,
+                problem=resolved.problem if resolved else "",
+                problem_details=resolved.problem_details if resolved else "",
+            )
     return None
 
 
-def _load(file: ConfigFile, table: SearchTable, sources: Sources, *, resolves_keys: bool) -> SearchService:
-    required = "base_url" if table.service == "searxng" else "api_key"
-    if file.find_value((*_SEARCH_TABLE_PATH, required)) is None:
-        raise ConfigurationError(
-            f"search.{required} is missing: {table.service} requires it. "
-            f"Set it in {file.describe_origin_in_sentence(_SEARCH_TABLE_PATH)}."
-        )
-    base_url = None
-    if table.base_url is not None:
-        base_url = values.decode_url(file.build_setting((*_SEARCH_TABLE_PATH, "base_url"), table.base_url))
-    key, resolved = None, None
-    if table.api_key is not None:
-        from anthropic_proxy.gateway.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess
-
-        resolved = resolve_keys(file, (*_SEARCH_TABLE_PATH, "api_key"), sources, resolves_keys=resolves_keys)
-        key = next(iter(resolved.keys), None)
-    for field in ("service", "api_key"):
-        if file.find_value((*_SEARCH_TABLE_PATH, field)) is not None:
-            sources.origins[f"{field} of [search]"] = file.describe_origin((*_SEARCH_TABLE_PATH, field))
-    sources.given["search"] = Secret(f"{table} {key.reveal() if key else ''}")
-    return SearchService(
-        service=table.service,
-        base_url=base_url,
-        key=key,
-        problem=resolved.problem if resolved else "",
-        problem_details=resolved.problem_details if resolved else "",
-    )
-
-
 def list_ignored_table_warnings(search: SearchService | None, file: ConfigFile, sources: Sources) -> list[str]:
-    """Return a warning if the table `[search]` is ignored because SEARCH_URL is set. Empty: no warning."""
     if search is None or "SEARCH_URL" not in sources.origins:
         return []
     return [
@@ -107,16 +97,21 @@ _PATTERN_CHARACTERS = re.compile(r"[*?\[]")
 
 
 def load_provider_tables(file: ConfigFile, errors: ErrorList) -> tuple[ConfiguredProvider, ...]:
-    """Return the providers of the configuration file, in the order of the file.
+    """Providers with an invalid name, and invalid fields of the others, are left out.
 
-    Providers with an invalid name, and invalid fields of the others, are left out. `errors` receives a message for each
-    of them.
+    `errors` receives a message for each of them.
     """
     names, valid = list_provider_table_names(file), []
     for name in names:
         with errors.collect():
             if not _NAME.fullmatch(name):
-                raise _invalid_name(file, name)
+                guess = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:63]
+                hint = f" Did you mean [providers.{guess}]" if guess else ""
+                raise ConfigurationError(
+                    f'"{name}" cannot be the name of a provider: it is the prefix of model names. Use lower-case '
+                    "letters, digits, hyphens and underscores. "
+                    f"It is in {file.describe_origin_in_sentence(('providers', name))}.{hint}"
+                )
             valid.append(name)
     with errors.collect():
         file.require_valid_value((), file.contents, FileContents)
@@ -124,7 +119,7 @@ def load_provider_tables(file: ConfigFile, errors: ErrorList) -> tuple[Configure
 
 
 def list_provider_table_names(file: ConfigFile) -> Sequence[str]:
-    """Return the names of the tables `[providers.NAME]`, also of tables with invalid fields."""
+    """Also of tables with invalid fields."""
     tables = file.find_value(("providers",))
     return list(tables) if isinstance(tables, dict) else []
 
@@ -132,10 +127,7 @@ def list_provider_table_names(file: ConfigFile) -> Sequence[str]:
 def load_provider_fields(
     tables: Sequence[ConfiguredProvider], file: ConfigFile, sources: Sources, *, resolves_keys: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return fields of `Settings`, such as keys and base URLs, for the providers of the configuration file.
-
-    Each field maps the name of a provider to its value.
-    """
+    """Return field of `Settings` → name of a provider → value."""
     keys: dict[str, Any] = {}
     key_sources: dict[str, Any] = {}
     problems: dict[str, Any] = {}
@@ -195,27 +187,20 @@ def _load_table(file: ConfigFile, name: str, errors: ErrorList) -> ConfiguredPro
         has_key=table.api_key is not None,
         has_key_command=table.api_key is not None and table.api_key.command is not None,
         known_models=tuple(model for model in models if not _PATTERN_CHARACTERS.search(model)),
-        models=tuple(_load_model(pattern, model) for pattern, model in models.items()),
+        models=tuple(
+            ConfiguredModel(
+                pattern=pattern,
+                capabilities={
+                    field: value
+                    for field in ModelTable.__struct_fields__
+                    if field != "dialect" and (value := getattr(model_table, field)) is not None
+                },
+                dialect=model_table.dialect,
+            )
+            for pattern, model_table in models.items()
+        ),
         dialect=table.dialect,
         json_text=msgspec.json.encode(table, enc_hook=str).decode(),
-    )
-
-
-def _load_model(pattern: str, table: ModelTable) -> ConfiguredModel:
-    fields = {name: getattr(table, name) for name in table.__struct_fields__ if name != "dialect"}
-    return ConfiguredModel(
-        pattern=pattern,
-        capabilities={name: value for name, value in fields.items() if value is not None},
-        dialect=table.dialect,
-    )
-
-
-def _invalid_name(file: ConfigFile, name: str) -> ConfigurationError:
-    guess = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:63]
-    hint = f" Did you mean [providers.{guess}]" if guess else ""
-    return ConfigurationError(
-        f'"{name}" cannot be the name of a provider: it is the prefix of model names. Use lower-case letters, digits, '
-        f"hyphens and underscores. It is in {file.describe_origin_in_sentence(('providers', name))}.{hint}"
     )
 
 
@@ -224,36 +209,90 @@ _ID_WITH_PREFIX = re.compile(r"[^/\s]+/\S+|\*")
 
 
 def load_prices(file: ConfigFile, sources: Sources) -> tuple[ConfiguredPrice, ...]:
-    """Return the valid tables `[prices."MODEL"]` in the order of the configuration file.
-
-    Each invalid field is added to the errors of `sources`, with value, file and line.
-    """
+    """Each invalid field is added to the errors of `sources`."""
     tables = file.find_value(_PATH)
     found = []
     for name in tables if isinstance(tables, dict) else ():
         with sources.errors.collect():
-            found.append(_load_price(file, name, sources))
+            path = (*_PATH, name)
+            table = file.decode_table(path, PriceTable)
+            if not _ID_WITH_PREFIX.fullmatch(name):
+                raise ConfigurationError(
+                    f'[prices] has the model "{name}" without a prefix. Use the prefix of the provider and the model '
+                    f"id, or a pattern, in quotes. It is in {file.describe_origin_in_sentence(path)}. "
+                    f'Did you mean [prices."openai/{name}"]'
+                )
+            for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:
+                for tier in fields.tiers:
+                    if not normalize_service_tier(tier):
+                        raise ConfigurationError(
+                            f'prices."{name}".tiers has the normal service tier "{tier}". Its prices are the fields '
+                            f"of the table itself. It is in {file.describe_origin_in_sentence(place)}."
+                        )
+            origin = file.describe_origin(path)
+            sources.origins[f'[prices."{name}"]'] = origin
+            found.append(ConfiguredPrice(pattern=name, table=table, origin=origin))
     if found:
         sources.given["prices"] = Secret(str(tables))
     return tuple(found)
 
 
-def _load_price(file: ConfigFile, name: str, sources: Sources) -> ConfiguredPrice:
-    path = (*_PATH, name)
-    table = file.decode_table(path, PriceTable)
-    if not _ID_WITH_PREFIX.fullmatch(name):
-        raise ConfigurationError(
-            f'[prices] has the model "{name}" without a prefix. Use the prefix of the provider and the model id, '
-            f"or a pattern, in quotes. It is in {file.describe_origin_in_sentence(path)}. "
-            f'Did you mean [prices."openai/{name}"]'
-        )
-    for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:
-        for tier in fields.tiers:
-            if not normalize_service_tier(tier):
-                raise ConfigurationError(
-                    f'prices."{name}".tiers has the normal service tier "{tier}". Its prices are the fields of the '
-                    f"table itself. It is in {file.describe_origin_in_sentence(place)}."
-                )
-    origin = file.describe_origin(path)
-    sources.origins[f'[prices."{name}"]'] = origin
-    return ConfiguredPrice(pattern=name, table=table, origin=origin)
+_OTHER_WIRE_NAMES = {"anthropic": "messages", "openai": "chat", "completions": "chat", "google": "gemini"}
+"""Wrong wire name that a user may write → right name, for the suggestion in an error text."""
+
+
+def add_configured_providers(
+    built_in: ProviderRegistry, tables: tuple[ConfiguredProvider, ...], file: ConfigFile, errors: ErrorList
+) -> ProviderRegistry:
+    """The valid tables follow the built-in providers. `errors` gets those of the others."""
+    valid = []
+    for table in tables:
+        with errors.collect():
+            _require_valid_table(table, built_in, file)
+            valid.append(table)
+    return built_in.extend(tuple(valid))
+
+
+def _require_valid_table(table: ConfiguredProvider, built_in: Sequence[Provider], file: ConfigFile) -> None:
+    errors = ErrorList()
+    with errors.collect():
+        existing = next((row for row in built_in if table.name in (row.name, row.prefix)), None)
+        if existing is not None:
+            raise ConfigurationError(
+                f"[providers.{table.name}] cannot be used: {table.name}/ is the prefix of a built-in provider, "
+                f"{existing.title}. It is in {file.describe_origin_in_sentence(('providers', table.name))}. "
+                f"Use another name, for example [providers.my-{table.name}]"
+            )
+    with errors.collect():
+        names = dict.fromkeys(name for row in built_in if is_template(row) for name in row.wires)
+        if table.wire not in names:
+            path = ("providers", table.name, "wire")
+            raise file.invalid_choice_error(path, table.wire, list(names), _OTHER_WIRE_NAMES.get(table.wire, ""))
+        dialect_type = find_origin(table, built_in).config.wire.dialect_type
+        _check_dialects(table, dialect_type, built_in, file)
+    errors.require_empty()
+
+
+def _check_dialects(
+    table: ConfiguredProvider, dialect_type: type[BaseDialect], built_in: Sequence[Provider], file: ConfigFile
+) -> None:
+    path = ("providers", table.name)
+    dialects: dict[tuple[str, ...], Mapping[str, object]] = {(*path, "dialect"): table.dialect}
+    dialects |= {(*path, "models", model.pattern, "dialect"): model.dialect for model in table.models}
+    other_types = {wire: config.wire.dialect_type for row in built_in for wire, config in row.wires.items()}
+    errors = ErrorList()
+    for place, fields in dialects.items():
+        own = dict(fields)
+        for name in fields:
+            wires = [wire for wire, other in other_types.items() if name in other.__struct_fields__]
+            with errors.collect():
+                if wires and table.wire not in wires:
+                    del own[name]
+                    raise ConfigurationError(
+                        f"{format_key_path((*place, name))} is a setting of the wire {' and '.join(wires)}, but this "
+                        f"provider has the wire {table.wire}. "
+                        f"It is in {file.describe_origin_in_sentence((*place, name))}."
+                    )
+        with errors.collect():
+            file.require_valid_value(place, own, dialect_type)
+    errors.require_empty()

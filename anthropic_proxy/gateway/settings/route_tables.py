@@ -1,7 +1,7 @@
 """Checks of the tables `[[routes]]` of the configuration file, and warnings about routes that no request can reach.
 
-A route is a rule that chooses the models (targets) of matching requests. `load_routes` returns the checked routes.
-`load_time_zone` returns the time zone of a route with a condition on the time.
+A route is never used if an earlier one matches all its requests. Comparing each pair would take time in proportion to
+the square of their number, so earlier routes are found by an index of a text in their conditions.
 """
 
 import re
@@ -26,8 +26,7 @@ from anthropic_proxy.engine.options.routes import (
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
-from anthropic_proxy.gateway.settings.error_list import ErrorList
-from anthropic_proxy.gateway.settings.sources import Sources
+from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.secrets import Secret
 
 _PERIOD = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
@@ -36,10 +35,7 @@ _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 
 
 def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ...]:
-    """Return the valid routes of the configuration file in the order of the file.
-
-    Errors are added to those of `sources`, and warnings to `file.warnings`.
-    """
+    """Errors are added to those of `sources`, and warnings to `file.warnings`."""
     tables = file.find_value(("routes",))
     found: dict[str, ConfiguredRoute] = {}
     for index, table in enumerate(tables if isinstance(tables, list) else ()):
@@ -54,24 +50,17 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
             sources.origins[route.targets_setting] = route.origin
     if found:
         sources.given["routes"] = Secret(str(tables))
-    routes = tuple(found.values())
-    file.warnings += _warn_of_unused_routes(routes)
-    return routes
-
-
-def _warn_of_unused_routes(routes: Sequence[ConfiguredRoute]) -> list[str]:
-    """Return one warning for each route that no request reaches, because an earlier route matches all its requests."""
-    earlier, warnings = EarlierRoutes(), []
-    for route in routes:
+    earlier = EarlierRoutes()
+    for route in found.values():
         if (cover := earlier.find_covering_route(route)) is not None:
             extent = "every request" if matches_every_request(cover.when) else "the same requests"
-            warnings.append(
+            file.warnings.append(
                 f"The {route.label} is never used: the {cover.label} before it matches {extent}. "
                 f'Move [[routes]] "{route.name}" up, or remove it.'
             )
         else:
             earlier.add(route)
-    return warnings
+    return tuple(found.values())
 
 
 def _load_route(file: ConfigFile, path: KeyPath, value: object) -> ConfiguredRoute:
@@ -102,7 +91,7 @@ def _load_route(file: ConfigFile, path: KeyPath, value: object) -> ConfiguredRou
 
 
 def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, errors: ErrorList) -> list[TimePeriod]:
-    """Check the conditions `when` of a route. Return its decoded periods of the day, and add errors to `errors`."""
+    """Return the decoded periods of the day, and add errors to `errors`."""
     for name in RouteConditions.__struct_fields__:
         with errors.collect():
             if getattr(when, name) in ([], {}):
@@ -119,55 +108,44 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
             )
     for header in when.header or {}:
         with errors.collect():
-            _check_header(file, (*path, "header", header))
+            if header.lower() in _CREDENTIAL_HEADERS:
+                place = (*path, "header", header)
+                raise ConfigurationError(
+                    f"{format_key_path(place)} cannot be a condition: the header contains the key of the client. "
+                    "Use the condition key with the name of the key. "
+                    f"It is in {file.describe_origin_in_sentence(place)}."
+                )
     periods = []
     for text in list_condition_texts(when.time):
         with errors.collect():
-            periods.append(_decode_period(file, (*path, "time"), text))
+            match = _PERIOD.fullmatch(text)
+            if match is None:
+                raise file.invalid_value_error(
+                    (*path, "time"), text, "Use a period of hours and minutes, such as 08:00-18:00 or 22:00-06:00."
+                )
+            hour, minute, end_hour, end_minute = (int(number) for number in match.groups() if number is not None)
+            periods.append(TimePeriod(hour * 60 + minute, end_hour * 60 + end_minute))
     with errors.collect():
-        _check_time_zone(file, (*path, "time_zone"), when)
+        place = (*path, "time_zone")
+        if when.time_zone is not None and when.time is None and when.weekdays is None:
+            raise ConfigurationError(
+                f"{format_key_path(place)} has no effect without time or weekdays. Add one of them or remove "
+                f"time_zone. It is in {file.describe_origin_in_sentence(place)}."
+            )
+        try:
+            if when.time_zone is not None:
+                load_time_zone(when.time_zone)
+        except (KeyError, ValueError, OSError):
+            raise file.invalid_value_error(
+                place,
+                when.time_zone,
+                "Use a name of the IANA time zone database, such as Europe/Berlin or UTC. If this system has no such "
+                "database, install the Python package tzdata.",
+            ) from None
     return periods
 
 
-def _check_header(file: ConfigFile, path: KeyPath) -> None:
-    if path[-1].lower() in _CREDENTIAL_HEADERS:
-        raise ConfigurationError(
-            f"{format_key_path(path)} cannot be a condition: the header contains the key of the client. "
-            f"Use the condition key with the name of the key. It is in {file.describe_origin_in_sentence(path)}."
-        )
-
-
-def _decode_period(file: ConfigFile, path: KeyPath, text: str) -> TimePeriod:
-    match = _PERIOD.fullmatch(text)
-    if match is None:
-        raise file.invalid_value_error(
-            path, text, "Use a period of hours and minutes, such as 08:00-18:00 or 22:00-06:00."
-        )
-    hour, minute, end_hour, end_minute = (int(number) for number in match.groups() if number is not None)
-    return TimePeriod(hour * 60 + minute, end_hour * 60 + end_minute)
-
-
-def _check_time_zone(file: ConfigFile, path: KeyPath, when: RouteConditions) -> None:
-    if when.time_zone is None:
-        return
-    if when.time is None and when.weekdays is None:
-        raise ConfigurationError(
-            f"{format_key_path(path)} has no effect without time or weekdays. Add one of them or remove time_zone. "
-            f"It is in {file.describe_origin_in_sentence(path)}."
-        )
-    try:
-        load_time_zone(when.time_zone)
-    except (KeyError, ValueError, OSError):
-        raise file.invalid_value_error(
-            path,
-            when.time_zone,
-            "Use a name of the IANA time zone database, such as Europe/Berlin or UTC. If this system has no such "
-            "database, install the Python package tzdata.",
-        ) from None
-
-
 def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
-    """Raise `ConfigurationError` for an invalid model name, and for `balance` or `weights` that cannot be applied."""
     place, errors = (*path, "targets"), ErrorList()
     with errors.collect():
         if not table.targets:
@@ -193,23 +171,18 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
                 f"balance. It is in {file.describe_origin_in_sentence((*path, 'balance'))}."
             )
     with errors.collect():
-        _check_weights(file, (*path, "weights"), table)
+        if table.weights and table.balance != "weighted":
+            raise ConfigurationError(
+                f'{format_key_path((*path, "weights"))} has no effect with balance = "{table.balance}". '
+                f'Use balance = "weighted". It is in {file.describe_origin_in_sentence((*path, "weights"))}.'
+            )
+        if table.weights and len(table.weights) != len(table.targets):
+            raise ConfigurationError(
+                f"{format_key_path((*path, 'weights'))} has {len(table.weights)} numbers, but targets has "
+                f"{len(table.targets)} models. Use one number for each model. "
+                f"It is in {file.describe_origin_in_sentence((*path, 'weights'))}."
+            )
     errors.require_empty()
-
-
-def _check_weights(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
-    if not table.weights:
-        return
-    if table.balance != "weighted":
-        raise ConfigurationError(
-            f'{format_key_path(path)} has no effect with balance = "{table.balance}". Use balance = "weighted". '
-            f"It is in {file.describe_origin_in_sentence(path)}."
-        )
-    if len(table.weights) != len(table.targets):
-        raise ConfigurationError(
-            f"{format_key_path(path)} has {len(table.weights)} numbers, but targets has {len(table.targets)} models. "
-            f"Use one number for each model. It is in {file.describe_origin_in_sentence(path)}."
-        )
 
 
 _WILDCARDS = "*?["
@@ -223,8 +196,6 @@ _IndexKey = tuple[str, str]
 
 
 class _Compared(Struct, frozen=True, eq=False):
-    """A route with its conditions, prepared for the comparison in `_covers`."""
-
     route: ConfiguredRoute
     texts: Mapping[str, Sequence[str]]
     """Condition that compares a text (`header x-team`) → its names and patterns."""
@@ -233,18 +204,13 @@ class _Compared(Struct, frozen=True, eq=False):
 
 
 class EarlierRoutes:
-    """Set of earlier routes, with which each later route is compared.
-
-    Call `find_covering_route` for each route in the order of the file. If the result is None, call `add`, so that later
-    routes are compared with this route too.
-    """
+    """Call `find_covering_route` for each route in the order of the file, then `add` if the result is None."""
 
     def __init__(self) -> None:
         self._identical: dict[str, ConfiguredRoute] = {}
         self._index: dict[_IndexKey, list[_Compared]] = {}
 
     def add(self, route: ConfiguredRoute) -> None:
-        """Add `route` to the routes with which later routes are compared."""
         # a route for a share of the sessions cannot match all requests of another route
         if not _matches_every_session(route.when):
             return
@@ -254,10 +220,7 @@ class EarlierRoutes:
             self._index.setdefault(key, []).append(compared)
 
     def find_covering_route(self, route: ConfiguredRoute) -> ConfiguredRoute | None:
-        """Return an earlier route that matches all requests of `route`, so that `route` is never used.
-
-        None: no such route was found.
-        """
+        """Return an earlier route that matches all requests of `route`. None: none was found."""
         if (identical := self._identical.get(repr(route.when))) is not None:
             return identical
         compared = _prepare(route)
@@ -269,10 +232,7 @@ class EarlierRoutes:
 
 
 def matches_every_request(when: RouteConditions) -> bool:
-    """Return True if `when`, the conditions of a route, match every request.
-
-    A `share` of 100 % counts as no condition.
-    """
+    """A `share` of 100 % counts as no condition."""
     return _matches_every_session(when) and structs.replace(when, share=None) == RouteConditions()
 
 
@@ -281,7 +241,7 @@ def _matches_every_session(when: RouteConditions) -> bool:
 
 
 def _prepare(route: ConfiguredRoute) -> _Compared:
-    """Return a route prepared for comparisons. Conditions with many different texts come first, as index keys."""
+    """Conditions with many different texts come first, as index keys."""
     when = route.when
     texts = {name: list_condition_texts(getattr(when, name)) for name in ("key", "team", "project")}
     texts |= {f"header {name.lower()}": list_condition_texts(value) for name, value in (when.header or {}).items()}
@@ -295,7 +255,7 @@ def _prepare(route: ConfiguredRoute) -> _Compared:
 
 
 def _list_index_keys(compared: _Compared) -> Iterator[_IndexKey]:
-    """Yield the index keys under which an earlier route is stored, so that later routes find it."""
+    """Keys under which an earlier route is stored."""
     for name, texts in compared.texts.items():
         yield from {(name, _literal_start(text)) for text in texts}
         return
@@ -303,7 +263,7 @@ def _list_index_keys(compared: _Compared) -> Iterator[_IndexKey]:
 
 
 def _list_searched_keys(compared: _Compared) -> Iterator[_IndexKey]:
-    """Yield the index keys under which those earlier routes are stored that may cover this route."""
+    """Keys of the earlier routes that may cover this route."""
     yield "", ""
     for name in _list_other_names(compared):
         yield name, ""
@@ -324,7 +284,7 @@ def _list_other_names(compared: _Compared) -> Iterator[str]:
 
 
 def _literal_start(text: str) -> str:
-    """Return the characters of a pattern before its first wildcard."""
+    """The characters before the first wildcard."""
     return text[: min((place for char in _WILDCARDS if (place := text.find(char)) >= 0), default=len(text))]
 
 
@@ -367,16 +327,12 @@ def _covers_time(earlier: ConfiguredRoute, later: ConfiguredRoute) -> bool:
     if not set(list_condition_texts(narrow.weekdays) or _DAYS) <= set(list_condition_texts(wide.weekdays) or _DAYS):
         return False
     whole_day = (TimePeriod(0, _MINUTES_PER_DAY),)
-    return all(
-        any(_contains_period(wider, period) for wider in earlier.periods or whole_day)
-        for period in later.periods or whole_day
-    )
-
-
-def _contains_period(wide: TimePeriod, narrow: TimePeriod) -> bool:
-    """Return True if the period `wide` contains `narrow`, if both begin on the same day. Both may pass midnight."""
 
     def end(period: TimePeriod) -> int:
+        """A period that passes midnight ends on the next day."""
         return period.end if period.start < period.end else period.end + _MINUTES_PER_DAY
 
-    return wide.start <= narrow.start and end(narrow) <= end(wide)
+    return all(
+        any(wider.start <= period.start and end(period) <= end(wider) for wider in earlier.periods or whole_day)
+        for period in later.periods or whole_day
+    )

@@ -1,19 +1,15 @@
-"""Lookup of setting texts in the environment, then in `.env`. Placeholders such as `your-key` count as not set.
-
-`Sources.find_setting` returns the text of a setting as a `FoundSetting`, with its variable and its origin (environment,
-or file and line) for error messages.
-"""
+"""Lookup of setting texts in the environment, then in `.env`. Placeholders such as `your-key` count as not set."""
 
 import io
 import os
 import re
 from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings.error_list import ErrorList
 from anthropic_proxy.gateway.settings.fields import ReferencedVariable
 from anthropic_proxy.gateway.settings.text_file import MAX_ENV_BYTES, read_settings_file
 from anthropic_proxy.secrets import Secret
@@ -38,6 +34,29 @@ _QUOTED = re.compile(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
 _COMMENT = re.compile(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
 
 
+class ErrorList:
+    """Errors of several settings, so that one run reports all of them. Equal messages are kept once."""
+
+    def __init__(self) -> None:
+        self._messages: dict[str, None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._messages)
+
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Catch the `ConfigurationError` of one setting."""
+        try:
+            yield
+        except ConfigurationError as error:
+            self._messages |= dict.fromkeys(error.messages)
+
+    def require_empty(self) -> None:
+        """Raise one `ConfigurationError` with all messages."""
+        if self._messages:
+            raise ConfigurationError(*self._messages)
+
+
 class FoundSetting(Struct, frozen=True):
     """The text of a setting before decoding, with its variable and source."""
 
@@ -59,12 +78,12 @@ class FoundSetting(Struct, frozen=True):
     """
 
     def format_assignment(self, text: str) -> str:
-        """Return the line that a user would write to set this setting to `text`, such as `BIG_MODEL=gpt-4.1`."""
+        """`BIG_MODEL=gpt-4.1`"""
         return f'{self.toml_key} = "{text}"' if self.toml_key else f"{self.variable}={text}"
 
     @property
     def origin_phrase(self) -> str:
-        """The source of the text as words for a sentence: `in .env, line 4`, `in the environment`."""
+        """`in .env, line 4`, `in the environment`"""
         return (
             "in the environment" if self.origin == "environment" else "in " + self.origin.replace(" line ", ", line ")
         )
@@ -76,10 +95,7 @@ class _Given(Struct, frozen=True):
 
 
 class Sources:
-    """The environment and the `.env` file, in which settings are searched.
-
-    The attribute `errors` collects the error messages, also that of a `.env` file that cannot be read.
-    """
+    """The attribute `errors` also has the error of a `.env` file that cannot be read."""
 
     def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
         self._environ = environ
@@ -105,10 +121,9 @@ class Sources:
                 self.file = {key: given for key, given in self._load_file(env_file) if given.text}
 
     def find_setting(self, *variables: str, is_list: bool = False) -> FoundSetting | None:
-        """Return the text of a setting from the environment or `.env`. None: it is not set.
+        """Return the text of a setting, or of one of its aliases. None: it is not set.
 
-        `variables` are the main name of the setting and its aliases. The environment takes precedence over `.env`. If
-        `is_list` is True, the field `items` of the result has the comma-separated values, without placeholders.
+        If `is_list` is True, the field `items` of the result has the comma-separated values, without placeholders.
         """
         self.requested_variables.extend(variables)
         for find in (self._find_in_environment, self.file.get):
@@ -123,10 +138,7 @@ class Sources:
         return None
 
     def find_referenced_key_variable(self, variable: str) -> FoundSetting | None:
-        """Return the text of a variable with API keys, to which the configuration file refers.
-
-        None: the variable is not set, or its text is only a placeholder.
-        """
+        """Return the text of a variable with API keys, to which the configuration file refers."""
         given = self._find_in_environment(variable) or self.file.get(variable)
         found = None if given is None else self._keep(variable, given, is_list=True)
         keys, origin = (tuple(map(Secret, found.items)), found.origin) if found else ((), "not set")
@@ -134,12 +146,11 @@ class Sources:
         return found
 
     def find_foreign(self, variable: str) -> FoundSetting | None:
-        """Return the text of a variable that a library reads. None: it is not set."""
+        """Return the text of a variable that a library reads."""
         given = self._find_in_environment(variable) or self.file.get(variable)
         return None if given is None else FoundSetting(variable, given.text, given.origin, folder=self.folder)
 
     def _note_ignored(self, found: FoundSetting, others: Sequence[str]) -> None:
-        """Add a warning for each alias of a setting with another text than the found one, because it is ignored."""
         for name in others:
             given = self._find_in_environment(name) or self.file.get(name)
             if given is not None and given.text != found.text and not _PLACEHOLDER.search(given.text):
@@ -149,18 +160,12 @@ class Sources:
                 )
 
     def list_variable_sources(self) -> Iterator[tuple[str, str]]:
-        """Yield each variable of the environment and `.env` with its source: `environment`, or `.env line 4`.
-
-        A variable that is set in both is returned once, with its line in `.env` as the source.
-        """
+        """A variable that is set in both places is returned once, with its line in `.env`."""
         yield from ((name, "environment") for name, text in self._environ.items() if text and name not in self.file)
         yield from ((name, given.origin) for name, given in self.file.items())
 
     def find_variables_only_in_env_file(self, excluded: Collection[str]) -> dict[str, _Given]:
-        """Return the variables that only `.env` sets, for libraries that read the environment, such as LiteLLM.
-
-        Placeholders and the variables in `excluded` are left out.
-        """
+        """For libraries that read the environment. Placeholders and `excluded` are left out."""
         return {
             name: given
             for name, given in self.file.items()
@@ -220,7 +225,9 @@ class Sources:
         scope = ChainMap(environ, known)
         characters = 0
         for binding in parse_stream(io.StringIO(text)):
-            line = _first_line(binding.original.string, binding.original.line)
+            original = binding.original.string
+            # the parser includes blank lines before an assignment
+            line = binding.original.line + original[: len(original) - len(original.lstrip())].count("\n")
             if binding.error:
                 self._warnings.append(f"{env_file}, line {line}, is not of the form NAME=value and was ignored.")
             elif binding.key is not None and binding.value is not None:
@@ -235,8 +242,3 @@ class Sources:
                         )
                 known[binding.key] = value = "".join(parts).strip()
                 yield binding.key, _Given(value, f"{env_file} line {line}")
-
-
-def _first_line(text: str, line: int) -> int:
-    # the parser includes blank lines before an assignment
-    return line + text[: len(text) - len(text.lstrip())].count("\n")

@@ -21,10 +21,7 @@ _NESTED_KEY = re.compile(
 
 
 def read_settings_file(path: str, warnings: list[str], max_bytes: int = MAX_CONFIG_BYTES) -> str:
-    """Return the text of a settings file. "": the file is missing, or the path is a folder.
-
-    Raises `ConfigurationError` if the file is unreadable, too large or not UTF-8.
-    """
+    """ "": the file is missing, or the path is a folder. Raises `ConfigurationError`."""
     if os.path.isdir(path):
         warnings.append(f"{path} is a folder, so nothing was read from it.")
         return ""
@@ -42,7 +39,7 @@ def read_settings_file(path: str, warnings: list[str], max_bytes: int = MAX_CONF
 
 
 def decode_toml(text: str, name: str) -> Mapping[str, Any]:
-    """Return the tables of a configuration file. Raises `ConfigurationError`, whose message begins with `name`."""
+    """Raises `ConfigurationError`, whose message begins with `name`."""
     import tomllib  # noqa: PLC0415  # most installations have no file
 
     if _NESTED_KEY.search(text):

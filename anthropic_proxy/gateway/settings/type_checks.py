@@ -1,8 +1,6 @@
-"""Checks of values in the configuration file against their types, and texts about the allowed values.
+"""Checks of values in the configuration file against the types of struct fields, and texts about the allowed values.
 
-Each value belongs to a struct field, such as those in `file_format`. The argument `expected` is the type of this field.
-`has_type` checks a value against this type. `describe_type` returns the allowed values for error messages. The type of
-a table is a `StructType` (fixed fields) or a `DictType` (names that users choose); `find_table_type` returns it.
+A table is a `StructType` (fixed fields) or a `DictType` (names that users choose).
 """
 
 from functools import cache
@@ -28,7 +26,6 @@ __all__ = [
 
 
 def has_type(value: object, expected: Any) -> bool:
-    """Return True if a value of a TOML file can be converted to the type `expected` of a struct field."""
     try:
         msgspec.convert(value, expected)
     except msgspec.ValidationError:
@@ -37,10 +34,7 @@ def has_type(value: object, expected: Any) -> bool:
 
 
 def drop_invalid_fields(value: object, expected: Any) -> object:
-    """Return a value of a TOML file without its invalid fields, so that the valid ones can be checked further.
-
-    None: the value is invalid as a whole.
-    """
+    """None: the value is invalid as a whole."""
     kind = find_table_type(expected) if isinstance(value, dict) else None
     if isinstance(value, dict) and isinstance(kind, StructType):
         types = {field.name: field.type for field in msgspec.structs.fields(kind.cls)}
@@ -54,11 +48,7 @@ def drop_invalid_fields(value: object, expected: Any) -> object:
 
 @cache
 def find_table_type(expected: Any) -> StructType | DictType | None:
-    """Return the type of the table that a struct field accepts, or None.
-
-    `StructType` is a table with fixed fields. `DictType` is a table of tables with names that users choose. None: the
-    type `expected` of the field permits neither of them.
-    """
+    """None: the type permits no table, or one whose values are no tables."""
     for each in _alternatives(inspect.type_info(expected)):
         if isinstance(each, StructType) or (isinstance(each, DictType) and isinstance(each.value_type, StructType)):
             return each
@@ -67,10 +57,7 @@ def find_table_type(expected: Any) -> StructType | DictType | None:
 
 @cache
 def find_item_struct(expected: Any) -> Any:
-    """Return the struct class of the tables if a struct field accepts a list of tables, such as `[[routes]]`.
-
-    `expected` is the type of the field. None: the field accepts no such list.
-    """
+    """The class of the tables in a list such as `[[routes]]`. None: the field accepts no such list."""
     for each in _alternatives(inspect.type_info(expected)):
         if isinstance(each, inspect.ListType) and isinstance(each.item_type, StructType):
             return each.item_type.cls
@@ -78,19 +65,18 @@ def find_item_struct(expected: Any) -> Any:
 
 
 def find_value_struct(dict_type: DictType) -> Any:
-    """Return the struct class of the values of `dict_type`, the type of a table with names that users choose."""
     assert isinstance(dict_type.value_type, StructType)
     return dict_type.value_type.cls
 
 
 def list_allowed_texts(expected: Any) -> list[str]:
-    """Return the allowed texts if `expected`, the type of a struct field, contains a `Literal`. Empty: no `Literal`."""
+    """The texts of a `Literal`."""
     alternatives = _alternatives(inspect.type_info(expected))
     return [str(word) for each in alternatives if isinstance(each, inspect.LiteralType) for word in each.values]
 
 
 def describe_type(expected: Any) -> str:
-    """Return the allowed values of a type for an error text: `true or false`, `a list of texts in quotes`."""
+    """`true or false`, `a list of texts in quotes`"""
     return _describe(inspect.type_info(expected))
 
 

@@ -1,8 +1,4 @@
-"""Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values.
-
-A `decode_…` function gets a `FoundSetting` (text, variable and origin, such as `.env line 4`). It returns the value of
-a field of `Settings`. Functions such as `redact_and_shorten` and `join_with_or` format texts for error messages.
-"""
+"""Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values."""
 
 import math
 import os
@@ -44,10 +40,7 @@ _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
 def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "") -> ConfigurationError:
-    """Return the error for an invalid setting. The caller raises it.
-
-    `allowed` is a sentence about the allowed values. `suggestion` is a similar valid text, or "". Secrets are redacted.
-    """
+    """`allowed` is a sentence about the allowed values, `suggestion` a similar valid text or ""."""
     sentences = [f'{found.variable} is "{redact_and_shorten(found.text)}".', allowed, f"Set {found.origin_phrase}."]
     if suggestion and not _SECRET_PATTERN.search(found.text):
         sentences.append(f"Did you mean {found.format_assignment(suggestion)}")
@@ -55,11 +48,7 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
 
 
 def decode_choice(found: FoundSetting, choices: Mapping[str, str], shown_choices: Sequence[str]) -> str:
-    """Return the value in `choices` for the text of a setting. Upper and lower case are equal.
-
-    The keys of `choices` are the allowed texts in lower case. For any other text, the error message lists
-    `shown_choices`.
-    """
+    """The keys of `choices` are in lower case. The error message lists `shown_choices`."""
     chosen = choices.get(found.text.lower())
     if chosen is None:
         raise invalid_setting_error(
@@ -69,10 +58,7 @@ def decode_choice(found: FoundSetting, choices: Mapping[str, str], shown_choices
 
 
 def decode_boolean(found: FoundSetting) -> bool:
-    """Return True for `true`, `1`, `yes`, `on`, `y` and `t`, and False for `false`, `0`, `no`, `off`, `n` and `f`.
-
-    Upper and lower case are equal.
-    """
+    """`true`, `1`, `yes`, `on`, `y`, `t`, and their opposites. Upper and lower case are equal."""
     value = _BOOLEANS.get(found.text.lower())
     if value is None:
         raise invalid_setting_error(
@@ -82,7 +68,7 @@ def decode_boolean(found: FoundSetting) -> bool:
 
 
 def decode_seconds(found: FoundSetting) -> float:
-    """Return a setting text as a number of seconds, which must be finite and above 0."""
+    """Finite and above 0."""
     try:
         seconds = float(found.text)
     except ValueError:
@@ -93,9 +79,9 @@ def decode_seconds(found: FoundSetting) -> float:
 
 
 def decode_go_duration(found: FoundSetting) -> str:
-    """Return the setting text unchanged, after a check that it is a duration.
+    """The text is in Go's format (`10m`, `1h30m`), or a number of whole seconds, and is returned unchanged.
 
-    The text has Go's format (`10m`, `1h30m`) or is a number of whole seconds. A negative duration means no limit.
+    A negative duration means no limit.
     """
     if not _DURATION.fullmatch(found.text):
         raise invalid_setting_error(found, "Use seconds, or a time such as 30s, 10m or 24h; -1: no limit.")
@@ -103,10 +89,7 @@ def decode_go_duration(found: FoundSetting) -> str:
 
 
 def decode_integer(found: FoundSetting, minimum: int, maximum: int, unit: str) -> int:
-    """Return the setting text as an integer from `minimum` to `maximum`, both included.
-
-    `unit` is the unit for the error text, such as `tokens`; "": no unit.
-    """
+    """Both limits are included. `unit` is for the error text, such as `tokens`; "": no unit."""
     text = found.text.replace("_", "")
     if not (text.isascii() and text.isdigit() and minimum <= int(text[:20]) <= maximum):
         raise invalid_setting_error(found, f"Use a whole number{unit and ' of ' + unit} from {minimum} to {maximum}.")
@@ -114,7 +97,7 @@ def decode_integer(found: FoundSetting, minimum: int, maximum: int, unit: str) -
 
 
 def decode_url(found: FoundSetting) -> str:
-    """Return an http or https URL without a trailing slash. The only accepted query is `api-version` of Azure."""
+    """Without a trailing slash. The only accepted query is `api-version` of Azure."""
     allowed = "Use an address that begins with http:// or https://, without password and query."
     try:
         url = urlsplit(found.text)
@@ -131,7 +114,6 @@ def decode_url(found: FoundSetting) -> str:
 
 
 def decode_url_without_path(found: FoundSetting) -> str:
-    """Return an http or https URL of a server, without a path."""
     url = decode_url(found)
     if urlsplit(url).path or urlsplit(url).query:
         raise invalid_setting_error(found, "Use scheme, host and port only, such as https://proxy.example.org.")
@@ -139,7 +121,7 @@ def decode_url_without_path(found: FoundSetting) -> str:
 
 
 def decode_path(found: FoundSetting) -> str:
-    """Return the absolute path of a file. A relative path refers to the folder of the settings files."""
+    """An absolute path. A relative text refers to the folder of the settings files."""
     path = os.path.expanduser(found.text)
     if not os.path.isabs(path) and found.folder is None:
         raise invalid_setting_error(found, "Use an absolute path, because there is no folder for settings files.")
@@ -195,14 +177,13 @@ def _require_absolute_files(found: FoundSetting) -> None:
 
 
 def decode_redis_prefix(found: FoundSetting) -> str:
-    """Return the prefix of all Redis keys of the proxy. Raises `ConfigurationError` for an invalid prefix."""
     if not _REDIS_PREFIX.fullmatch(found.text):
         raise invalid_setting_error(found, "Use at most 64 letters, digits and the characters - _ . :")
     return found.text
 
 
 def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
-    """Return the API keys of a comma-separated list in order, without duplicates."""
+    """In order, without duplicates."""
     for item in found.items:
         if not _HEADER_TEXT.fullmatch(item):
             raise ConfigurationError(
@@ -215,17 +196,16 @@ def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
 
 
 def decode_model(found: FoundSetting) -> str:
-    """Return the model id of a setting, with or without a provider prefix: `openai/gpt-4.1`, `gpt-4.1`."""
+    """With or without a provider prefix: `openai/gpt-4.1`, `gpt-4.1`."""
     return _model(found, found.text)
 
 
 def decode_models(found: FoundSetting) -> tuple[str, ...]:
-    """Return the model ids of a comma-separated list in order, without duplicates."""
     return tuple(_model(found, item) for item in dict.fromkeys(found.items))
 
 
 def decode_hosts(found: FoundSetting) -> tuple[str, ...]:
-    """Return the host names of a comma-separated list in lower case, without ports and brackets."""
+    """In lower case, without ports and brackets."""
     names = [_HOST_NAME.fullmatch(item) for item in found.items]
     if not all(names):
         raise invalid_setting_error(
