@@ -9,6 +9,7 @@ import logging
 import random
 import string
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar, TypeVarTuple
@@ -28,6 +29,7 @@ from anthropic_proxy.engine.routing.rules import RouteRules
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
+from anthropic_proxy.secrets import redact_secrets
 
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
@@ -66,23 +68,28 @@ class BackgroundWork:
         return await self.run_in_thread(function, *arguments) if is_large else function(*arguments)
 
 
-class LibraryLog:
-    """Log of an engine without a server: the logger `anthropic_proxy` of the module `logging`."""
+_MAX_ONCE_TEXTS = 10_000
 
-    def __init__(self) -> None:
+
+class LibraryLog:
+    """Log of an engine without a server: the logger `anthropic_proxy` of the module `logging`. It masks `secrets`."""
+
+    def __init__(self, secrets: Sequence[str] = ()) -> None:
         self._logger = logging.getLogger("anthropic_proxy")
+        self._secrets = secrets
         self._written: set[str] = set()
 
     def write_once(self, text: str, level: LogLevel = "info") -> None:
-        if text not in self._written:
+        if text not in self._written and len(self._written) < _MAX_ONCE_TEXTS:
             self._written.add(text)
-            self._logger.log(logging.WARNING if level == "warning" else logging.INFO, "%s", text)
+            self._logger.log(logging.getLevelNamesMapping()[level.upper()], "%s", redact_secrets(text, self._secrets))
 
     def write_warning(self, text: str) -> None:
-        self._logger.warning("%s", text)
+        self._logger.warning("%s", redact_secrets(text, self._secrets))
 
     def write_traceback(self, request_id: str) -> None:
-        self._logger.exception("request %s failed", request_id)
+        text = redact_secrets(traceback.format_exc(), self._secrets)
+        self._logger.error("request %s failed\n%s", request_id, text)
 
 
 class Engine(Struct, frozen=True, kw_only=True):
@@ -133,7 +140,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     store: ValueStore = field(default_factory=MemoryValues)
     """Values that expire, such as sticky targets of routes."""
     log: EngineLog = field(default_factory=LibraryLog)
-    """Log for what an engineer should know. It masks the keys of the options."""
+    """Log for what an engineer should know. It masks keys."""
 
     async def close(self) -> None:
         """Stop the background refresh of model lists, and close the connections to providers."""
@@ -168,9 +175,14 @@ def new_id(prefix: str) -> str:
 def build_engine(options: EngineOptions) -> Engine:
     """Return an engine for a program without a server. The program closes it (`Engine.close`)."""
     transports = Transports(options, setup_variables=find_registry(options).list_setup_variables())
-    credentials = Credentials(options, {"google": transports.google_tokens})
+    credentials, log = (
+        Credentials(options, {"google": transports.google_tokens}),
+        LibraryLog(options.reveal_all_secrets()),
+    )
+    credentials.on_problem = log.write_warning
     return Engine(
         settings=options,
+        log=log,
         **build_engine_fields(options, transports.transports_by_name(), credentials),
         owned_transports=transports,
         web_fetch=transports.web_fetch,

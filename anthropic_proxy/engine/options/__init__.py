@@ -163,6 +163,12 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
         """Return the unredacted keys that clients send. The engine masks them in what it relays."""
         return ()
 
+    def reveal_all_secrets(self) -> Sequence[str]:
+        """Return the unredacted text of every key and other secret, so that logs can mask them."""
+        searching = [self.search.key] if self.search is not None and self.search.key is not None else []
+        own = (*(key for keys in self.keys.values() for key in keys), *searching, *self.other_secrets)
+        return [*(key.reveal() for key in own), *self.reveal_proxy_keys()]
+
     def export_to_litellm(self, exported: dict[str, Secret] | None = None) -> None:
         """Set the environment variables from which LiteLLM reads keys. A program without the server sets its own.
 

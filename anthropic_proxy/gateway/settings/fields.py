@@ -160,12 +160,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True):
         return [key.reveal() for key in (*self.proxy_api_keys, *self.admin_api_keys, *self.monitor_api_keys)]
 
     def reveal_all_secrets(self) -> Sequence[str]:
-        """Return the unredacted text of every provider key, proxy key and other secret, so that logs can hide them."""
-        own = (key for keys in self.keys.values() for key in keys)
-        searching = [self.search.key] if self.search is not None and self.search.key is not None else []
         client = [self.oidc.client_secret] if self.oidc is not None and self.oidc.client_secret is not None else []
-        found = (*own, *searching, *client, *self.other_secrets)
-        return [key.reveal() for key in found] + [*self.reveal_proxy_keys()]
+        return [*super().reveal_all_secrets(), *(secret.reveal() for secret in client)]
 
     def export_to_litellm(self, exported: dict[str, Secret] | None = None) -> None:
         export_to_litellm(self.litellm_variables, exported)
