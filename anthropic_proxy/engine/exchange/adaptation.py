@@ -12,8 +12,8 @@ from datetime import date
 from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.loop_or_thread import run_on_loop_or_in_thread
-from anthropic_proxy.engine.exchange.not_found import rejects_configured_model
+from anthropic_proxy.engine.exchange.call_building import run_on_loop_or_in_thread
+from anthropic_proxy.engine.exchange.error_messages import rejects_configured_model
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.routing.router import Target, find_successor, switch_wire
 from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, Call

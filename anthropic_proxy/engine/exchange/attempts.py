@@ -26,17 +26,22 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.engine.exchange.call_building import (
+    MAX_REPLY_BYTES_ON_LOOP,
     build_call,
     build_continuation_target,
     build_relay_call,
+    decode_reply_schema,
     estimate_scaled_tokens,
     find_client_credential,
+    is_large_request,
     resolve_target_limits,
+    run_on_loop_or_in_thread,
 )
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.client_request import ClientRequest, record_upstream_request
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,
+    add_not_found_cause,
     decode_error_response,
     describe_attempt,
     idle_timeout_error,
@@ -44,15 +49,7 @@ from anthropic_proxy.engine.exchange.error_messages import (
     prefix_provider,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.loop_or_thread import (
-    MAX_REPLY_BYTES_ON_LOOP,
-    decode_reply_schema,
-    is_large_request,
-    run_on_loop_or_in_thread,
-)
 from anthropic_proxy.engine.exchange.media_inlining import new_media_inliner
-from anthropic_proxy.engine.exchange.not_found import add_not_found_cause
-from anthropic_proxy.engine.exchange.recording import record_upstream_request
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.route_choice import record_failed_call, record_response_time
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body

@@ -5,12 +5,14 @@ complete message, or an error. The receipt is the record of the exchange, for lo
 waiting requests, so that different clients are served in turn.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.hooks import Client, Receipt
+from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.hooks import Client, EngineLog, Receipt, Recorder, RecordPoint
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.trace_context import TraceContext
@@ -80,3 +82,34 @@ class ResponseSink(Protocol):
     async def wait_disconnected(self) -> None:
         """Wait until the client has disconnected."""
         ...
+
+
+def start_recording(engine: Engine, request: ClientRequest) -> Callable[[bytes], None]:
+    """Pass the body of a client request to the recorders, plugins that store bytes of requests.
+
+    Return a function that passes them a piece of the response to the client.
+    """
+    recorders = [*engine.recorders]
+    _record(recorders, engine.log, request.request_id, "client request", request.body)
+    return partial(_record, recorders, engine.log, request.request_id, "client response")
+
+
+def record_upstream_request(engine: Engine, request_id: str, body: bytes) -> None:
+    """Pass the body of an upstream request to the recorders, plugins that store bytes of requests.
+
+    `request_id` is the id of the client request.
+    """
+    _record([*engine.recorders], engine.log, request_id, "upstream request", body)
+
+
+def _record(recorders: list[Recorder], log: EngineLog, request_id: str, point: RecordPoint, data: bytes) -> None:
+    """Pass bytes to the recorders. `point`: place of the bytes in the exchange.
+
+    A recorder that raises an exception is removed, because its failure must not affect the client.
+    """
+    for recorder in [*recorders]:
+        try:
+            recorder.record(request_id, point, data)
+        except Exception:  # noqa: BLE001  # a defect of a plugin
+            recorders.remove(recorder)
+            log.write_traceback(request_id)

@@ -17,17 +17,22 @@ from msgspec import Raw, Struct, structs
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.attempts import AttemptRecords
-from anthropic_proxy.engine.exchange.call_building import build_relay_call, find_client_credential
+from anthropic_proxy.engine.exchange.call_building import (
+    MAX_BYTES_ON_LOOP,
+    build_relay_call,
+    find_client_credential,
+    is_large_request,
+    run_on_loop_or_in_thread,
+)
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,
+    add_not_found_cause,
     decode_error_response,
     idle_timeout_error,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.loop_or_thread import MAX_BYTES_ON_LOOP, is_large_request, run_on_loop_or_in_thread
-from anthropic_proxy.engine.exchange.not_found import add_not_found_cause
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.exchange.route_choice import choose_route
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, read_error_body

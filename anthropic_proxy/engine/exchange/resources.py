@@ -11,11 +11,10 @@ from functools import partial
 from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.call_building import build_relay_call
+from anthropic_proxy.engine.exchange.call_building import MAX_REPLY_BYTES_ON_LOOP, build_relay_call
 from anthropic_proxy.engine.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.error_messages import require_api_response
 from anthropic_proxy.engine.exchange.forwarding import call_provider
-from anthropic_proxy.engine.exchange.loop_or_thread import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.exchange.route_choice import build_routing_query, choose_rule, find_rule_route
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES

@@ -13,9 +13,8 @@ targets, for routes with `balance = "latency"`.
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.call_building import find_client_credential
+from anthropic_proxy.engine.exchange.call_building import MAX_BYTES_ON_LOOP, find_client_credential
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
-from anthropic_proxy.engine.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
 from anthropic_proxy.engine.messages.models import (
     MessagesRequest,
     decode_request_or_envelope,
