@@ -28,16 +28,14 @@ from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored
 from anthropic_proxy.engine.exchange.call_building import (
     MAX_REPLY_BYTES_ON_LOOP,
     build_call,
-    build_continuation_target,
     build_relay_call,
-    decode_reply_schema,
     estimate_scaled_tokens,
     find_client_credential,
     is_large_request,
     resolve_target_limits,
     run_on_loop_or_in_thread,
 )
-from anthropic_proxy.engine.exchange.client_request import ClientRequest, record_upstream_request
+from anthropic_proxy.engine.exchange.client_request import ClientRequest, record_bytes
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,
@@ -51,7 +49,6 @@ from anthropic_proxy.engine.exchange.error_messages import (
 )
 from anthropic_proxy.engine.exchange.media_inlining import new_media_inliner
 from anthropic_proxy.engine.exchange.relay import RelayStream
-from anthropic_proxy.engine.exchange.route_choice import record_failed_call, record_response_time
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
@@ -70,7 +67,9 @@ from anthropic_proxy.engine.messages.preparation import ProxyTool, prepare
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.routing.router import Route, Target
+from anthropic_proxy.engine.routing.rules import RouteBalancer
 from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
@@ -78,7 +77,6 @@ from anthropic_proxy.engine.wires.contract import (
     Credential,
     RelayWire,
     UpstreamRequest,
-    UpstreamResponse,
 )
 from anthropic_proxy.errors import (
     ClientError,
@@ -101,6 +99,11 @@ RETRY_DELAY_SECONDS = 0.5
 """Seconds before a retry if the provider's error response has no header `retry-after`."""
 MAX_LISTED_LOSSES = 20
 """Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
+_MAX_SCHEMA_STEPS_ON_LOOP = 1_000
+"""Maximum steps for decoding the schema of a reply on the event loop: 3 to 10 ms. A larger schema is decoded in a
+thread."""
+_KEY_ERRORS = (401, 429)
+"""HTTP statuses that concern the API key and not the server: 401, key rejected; 429, no quota left for the key."""
 
 
 class TargetRun(Struct):
@@ -177,14 +180,28 @@ class Attempts:
         Raises the error of the last called target if none replies.
         """
         failure: ProxyError | None = None
-        engine, receipt, rule = self._engine, self._receipt, route.rule
-        for target in route.targets:
-            started_at = engine.clock()
+        engine, incoming, receipt, rule = self._engine, self._incoming, self._receipt, route.rule
+        balancer = RouteBalancer(engine.store, engine.route_prices) if rule and rule.balance == "latency" else None
+        for position, target in enumerate(route.targets, 1):
+            started_at, provider, model = engine.clock(), target.provider, target.model
             try:
-                attempt = await self._try_target(request, target, is_last=target is route.targets[-1])
+                capable = target
+                if engine.catalog.can_query_provider(provider.name):
+                    capabilities = await engine.catalog.fetch_capabilities(provider.name, model)
+                    capable = structs.replace(target, capabilities=capabilities)
+                scale = await engine.observations.find_token_scale(provider.name, model)
+                adapted = await apply_stored_adaptations(engine, capable, receipt.adaptations)
+                run = self._new_run(request, adapted, scale, adaptations=MAX_ADAPTATIONS)
+                run.skips_open_circuit = position < len(route.targets)
+                attempt = await self._call_with_retries(adapted, run)
             except UpstreamError as error:
                 failure = error
-                record_failed_call(engine, self._incoming, rule, target, error)
+                if balancer is not None:  # only failures of the server, or of the proxy's own key, concern all requests
+                    concerns_key = error.status in _KEY_ERRORS and not find_client_credential(
+                        engine, incoming, provider
+                    )
+                    if error.status >= 500 or concerns_key:
+                        engine.background.start_task(balancer.record_failure(target))
                 receipt.failed_attempts.append(describe_attempt(target, error))
                 if not next_target_may_help(error):
                     break
@@ -192,7 +209,9 @@ class Attempts:
             except (ClientError, MissingExtra) as refusal:
                 failure = failure or refusal
             else:
-                record_response_time(engine, rule, target, receipt.session, engine.clock() - started_at)
+                if balancer is not None and rule is not None:
+                    seconds = engine.clock() - started_at
+                    engine.background.start_task(balancer.record_reply(target, rule, receipt.session, seconds))
                 return attempt
         if failure is None:
             raise InternalError("a route has no target")
@@ -209,7 +228,10 @@ class Attempts:
         run = self._new_run(request, previous.target, previous.run.token_scale, adaptations=0)
         run.continuation, target = continuation, previous.target
         if continuation:
-            run.stop_filter, target = previous.decoded().stop_filter, build_continuation_target(target)
+            run.stop_filter = previous.decoded().stop_filter
+            if version := target.dialect.continuation_version:  # some providers continue replies only in this version
+                path = f"{target.provider.default_url_path}/"
+                target = structs.replace(target, base_url=target.base_url.replace(path, f"{version}/", 1))
         return await self._call_with_retries(target, run)
 
     async def repeat_call(self, failed: Attempt, error: UnreadableReply, usage: Usage) -> Attempt:
@@ -242,16 +264,6 @@ class Attempts:
             secrets += [key.reveal() for key in self._engine.settings.other_secrets]
         redact_error(error, secrets)
 
-    async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> Attempt:
-        catalog, provider, model = self._engine.catalog, target.provider.name, target.model
-        if catalog.can_query_provider(provider):
-            target = structs.replace(target, capabilities=await catalog.fetch_capabilities(provider, model))
-        scale = await self._engine.observations.find_token_scale(provider, model)
-        target = await apply_stored_adaptations(self._engine, target, self._receipt.adaptations)
-        run = self._new_run(request, target, scale, adaptations=MAX_ADAPTATIONS)
-        run.skips_open_circuit = not is_last
-        return await self._call_with_retries(target, run)
-
     def _new_run(self, request: MessagesRequest, target: Target, token_scale: float, *, adaptations: int) -> TargetRun:
         self._engine.retry_budget.record_first_call(target.upstream)
         key_changes = self._engine.credentials.max_key_changes(target.provider)
@@ -279,13 +291,9 @@ class Attempts:
 
         Raises `error` if no retry is left.
         """
-        engine, pool, run, failed = (
-            self._engine,
-            self._engine.credentials,
-            attempt.run,
-            self._receipt.failed_attempts,
-        )
+        engine, pool, run = self._engine, self._engine.credentials, attempt.run
         target, credential, provider = attempt.target, attempt.credential, attempt.target.provider
+        delay, failed = error.retry_after or RETRY_DELAY_SECONDS, self._receipt.failed_attempts
         self._watchdog.end_upstream_call()
         self._redact_keys(error, attempt)
         add_key_setting(error, target, credential)
@@ -304,19 +312,18 @@ class Attempts:
             failed.append(describe_attempt(target, error))
             if key := pool.describe_key(provider, credential):
                 engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
-        elif run.retries_left and self._may_retry(target, error):
+        elif (
+            run.retries_left
+            and error.retryable
+            and delay <= engine.settings.timeouts.first_byte_seconds
+            and engine.retry_budget.try_spend_retry(target.upstream)
+        ):
             run.retries_left -= 1
             failed.append(describe_attempt(target, error))
-            await engine.sleep(error.retry_after or RETRY_DELAY_SECONDS)
+            await engine.sleep(delay)
         else:
             raise error
         return target
-
-    def _may_retry(self, target: Target, error: UpstreamError) -> bool:
-        delay = error.retry_after or RETRY_DELAY_SECONDS
-        if not error.retryable or delay > self._engine.settings.timeouts.first_byte_seconds:
-            return False
-        return self._engine.retry_budget.try_spend_retry(target.upstream)
 
     async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt, with the request adapted to the limits of the target.
@@ -361,14 +368,30 @@ class Attempts:
         )
 
     async def _send(self, attempt: Attempt) -> None:
-        """Encode and send the request of an attempt, and open its reply. Raises `UpstreamError`."""
-        engine, receipt, target = self._engine, self._receipt, attempt.target
-        upstream_request = await self._encode(attempt)
+        """Encode and send the request of an attempt, and open its reply.
+
+        Raises `UpstreamError`, and `UnsupportedFeature` in fidelity mode `strict` if the request drops fields.
+        """
+        engine, receipt, target, run, call = self._engine, self._receipt, attempt.target, attempt.run, attempt.call
+        report, is_first, encode = receipt.fidelity, run.continuation is None, target.wire.encode_request
+        upstream_request = await run_on_loop_or_in_thread(engine, encode, call, is_large=self._is_large)
+        if upstream_request.notes:
+            report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
+        if run.adaptations is not None:
+            report.add_notes(run.adaptations.notes)
+        if is_first and report.notes:
+            _require_lossless(report, target)
+        attempt.upstream_path = upstream_request.path
+        if not upstream_request.enforces_schema and (schema := bytes(call.request.output_schema)):
+            try:
+                attempt.reply_schema = ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP)
+            except WorkPostponed:
+                attempt.reply_schema = await engine.background.run_in_thread(ReplySchema, schema)
         receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
         receipt.model, receipt.base_url = target.model, target.base_url
         self.latest = attempt
-        breakers, upstream, adaptations = engine.circuit_breakers, target.upstream, attempt.run.adaptations
-        if attempt.run.skips_open_circuit:
+        breakers, upstream = engine.circuit_breakers, target.upstream
+        if run.skips_open_circuit:
             breakers.require_closed(upstream)
         opening = self._open(attempt, self.records.begin_attempt(target, upstream_request))
         del upstream_request  # the transport releases it after sending; a reply can take minutes
@@ -383,73 +406,51 @@ class Attempts:
             raise
         breakers.record_success(upstream)
         attempt.call = _without_body(attempt.call)
-        if adaptations is not None:
-            await adaptations.store_for_model(target)
-
-    async def _encode(self, attempt: Attempt) -> UpstreamRequest:
-        """Return the encoded request. In fidelity mode `strict`, raises `UnsupportedFeature` if it drops fields."""
-        target, call, run, report = attempt.target, attempt.call, attempt.run, self._receipt.fidelity
-        encode, is_first = target.wire.encode_request, run.continuation is None
-        upstream_request = await run_on_loop_or_in_thread(self._engine, encode, call, is_large=self._is_large)
-        if upstream_request.notes:
-            report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
         if run.adaptations is not None:
-            report.add_notes(run.adaptations.notes)
-        if is_first and report.notes:
-            _require_lossless(report, target)
-        attempt.upstream_path = upstream_request.path
-        if not upstream_request.enforces_schema and (schema := bytes(call.request.output_schema)):
-            attempt.reply_schema = await decode_reply_schema(self._engine, schema)
-        return upstream_request
+            await run.adaptations.store_for_model(target)
 
     async def _open(self, attempt: Attempt, upstream_request: UpstreamRequest) -> UpstreamStream | RelayStream:
         """Send an encoded request, and return the reply once its first content has arrived. Raises `UpstreamError`."""
-        target = attempt.target
-        self._watchdog.begin_upstream_call()
+        engine, target, watchdog, report = self._engine, attempt.target, self._watchdog, self._receipt.fidelity
+        wire, background = target.wire, engine.background
+        watchdog.begin_upstream_call()
         try:
-            send = self._engine.transports[target.provider.transport]
+            send = engine.transports[target.provider.transport]
             response = await send(target.base_url, upstream_request, attempt.credential)
             del upstream_request
             try:
-                return await self._read_beginning(attempt, response)
+                call, status, deltas = _without_body(attempt.call), response.status, None
+                self.records.set_status(status)
+                require_api_response(response, target)
+                if not 200 <= status < 300:
+                    body = await read_error_body(response, watchdog)
+                    headers = add_missing_date(response.headers, engine.clock)
+                    is_large, decode = len(body) > MAX_REPLY_BYTES_ON_LOOP, decode_error_response
+                    inputs = target, call, status, headers, body
+                    deltas = await background.run_in_thread_if_large(is_large, decode, *inputs)
+                if isinstance(wire, RelayWire):
+                    relay = RelayStream(wire, call, response, watchdog, credential=attempt.credential)
+                    await relay.wait_for_content()
+                    return relay
+                stop_filter = attempt.run.stop_filter
+                stream = UpstreamStream(
+                    wire, call, response, watchdog, background, report=report, stop_filter=stop_filter
+                )
+                if deltas is not None:  # a complete reply, such as a refusal, with an error status
+                    stream.set_deltas(deltas)
+                    return stream
+                try:
+                    await stream.wait_for_content()
+                except UpstreamError:
+                    self.records.count_unread_reply(stream.unread_usage)
+                    raise
             except BaseException:
                 await response.close()
                 raise
         except asyncio.CancelledError:
-            if not self._watchdog.recover_from_idle():
+            if not watchdog.recover_from_idle():
                 raise
-            raise idle_timeout_error(target.provider.prefix, self._watchdog.upstream_limit) from None
-
-    async def _read_beginning(self, attempt: Attempt, response: UpstreamResponse) -> UpstreamStream | RelayStream:
-        target, wire, call, watchdog = attempt.target, attempt.target.wire, _without_body(attempt.call), self._watchdog
-        background, status = self._engine.background, response.status
-        self.records.set_status(status)
-        require_api_response(response, target)
-        deltas: list[Delta] | None = None
-        if not 200 <= status < 300:
-            body = await read_error_body(response, watchdog)
-            headers, is_large = (
-                add_missing_date(response.headers, self._engine.clock),
-                len(body) > MAX_REPLY_BYTES_ON_LOOP,
-            )
-            decode = partial(decode_error_response, target, call, status, headers)
-            deltas = await background.run_in_thread_if_large(is_large, decode, body)  # a refusal is a complete reply
-        if isinstance(wire, RelayWire):
-            if deltas is not None:
-                raise InternalError("a relayed error was decoded as a reply")
-            relay = RelayStream(wire, call, response, watchdog, credential=attempt.credential)
-            await relay.wait_for_content()
-            return relay
-        report, stop_filter = self._receipt.fidelity, attempt.run.stop_filter
-        stream = UpstreamStream(wire, call, response, watchdog, background, report=report, stop_filter=stop_filter)
-        if deltas is not None:
-            stream.set_deltas(deltas)
-            return stream
-        try:
-            await stream.wait_for_content()
-        except UpstreamError:
-            self.records.count_unread_reply(stream.unread_usage)
-            raise
+            raise idle_timeout_error(target.provider.prefix, watchdog.upstream_limit) from None
         return stream
 
 
@@ -505,7 +506,8 @@ class AttemptRecords:
         )
         receipt.attempts.append(attempt)
         if self._engine.recorders:
-            record_upstream_request(self._engine, receipt.request_id, request.body)
+            recorders, log = [*self._engine.recorders], self._engine.log
+            record_bytes(recorders, log, receipt.request_id, "upstream request", request.body)
         if receipt.trace is None or not receipt.trace.span_id:
             return request
         attempt.span_id = new_span_id()

@@ -1,20 +1,11 @@
-"""Functions that prepare a request to a provider (attempt), such as its input and the limits of the model.
+"""Preparation of a request to a provider: the limits of its target, the input of its wire, and where the work runs.
 
-A target is a provider and model, and `resolve_target_limits` returns its limits. `build_continuation_target` returns
-the target of the next call for a reply that the provider has split.
-
-A wire is the code for one provider protocol, and a `Call` is its input for one upstream request. `build_call` returns
-the `Call` for a request that the wire translates. `build_relay_call` returns the `Call` for a relay, to which the
-client's request is forwarded without translation. `find_client_credential` returns the client's own key, if it is sent
-to the provider.
-
-`estimate_client_request_tokens` estimates the input tokens of a decoded request. If only few fields are decoded, it
-decodes the received body (`incoming`) again. For an invalid body, it estimates the tokens from the size. `token_scale`
-is the factor that corrects the estimates for a model.
+A target is a provider and model. A wire is the code for one provider protocol, and a `Call` is its input for one
+upstream request. The event loop serves all clients, so the work for a large request runs in a thread.
 """
 
-import functools
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from typing import TypeVar
 
 from msgspec import structs
@@ -30,7 +21,6 @@ from anthropic_proxy.engine.messages.preparation import (
     ServerToolKind,
     TargetLimits,
 )
-from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers import Provider
@@ -38,13 +28,49 @@ from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, BaseDialect, Call, Credential
 from anthropic_proxy.errors import ClientError
 
+MAX_BYTES_ON_LOOP = 2 * 1024 * 1024
+"""Maximum size of a request body that is decoded and encoded on the event loop: about 5 ms. A thread handles larger
+ones."""
+MAX_REPLY_BYTES_ON_LOOP = 256 * 1024
+"""Maximum size of an unstreamed reply that is decoded on the event loop. A thread decodes larger ones."""
+_BYTES_PER_TOOL = 512
+"""Bytes added to the size of a request for each tool definition, because each definition costs additional time."""
+MAX_STEPS_ON_LOOP = 4_000
+"""Maximum steps of schema conversion on the event loop (4 to 10 ms). A conversion with more steps runs in a thread.
+
+With this limit, twelve concurrent requests delay other requests by at most 0.2 s. Conversions are cached, so only the
+first request of a session needs a thread."""
+
+_Result = TypeVar("_Result")
+
+
+def is_large_request(incoming: ClientRequest, tool_count: int) -> bool:
+    return len(incoming.body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
+
+
+async def run_on_loop_or_in_thread(
+    engine: Engine,
+    function: Callable[[Call[BaseDialect]], _Result],
+    call: Call[BaseDialect],
+    *,
+    is_large: bool = False,
+) -> _Result:
+    """Return the result of `function(call)`, for example the encoded request."""
+    if is_large:
+        return await engine.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
+    try:
+        return function(call)
+    except WorkPostponed:
+        return await engine.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
+
+
 _PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
 _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch")
 """Kinds of server tools that the proxy itself can run for a provider without them, if `FETCH_URLS` is set. Without
 `SEARCH_URL`, a web search returns an error block."""
 
 
-@functools.lru_cache(maxsize=256)
+@lru_cache(maxsize=256)
 def build_target_limits(
     target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
 ) -> TargetLimits:
@@ -157,12 +183,8 @@ def build_relay_call(
         max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
         has_proxy_signatures=request.has_proxy_signatures,
         refused_signatures=refused_signatures,
-        estimate_input_tokens=functools.partial(_estimate, request, incoming),
+        estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), 1.0, request),
     )
-
-
-def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
-    return estimate_client_request_tokens(incoming, EstimateCache(), 1.0, request)
 
 
 def estimate_client_request_tokens(
@@ -197,70 +219,3 @@ def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Pr
         if value := incoming.headers.get(header):
             return Credential(header, value, CLIENT_CREDENTIAL_ORIGIN)
     return None
-
-
-def build_continuation_target(target: Target) -> Target:
-    """Return the target (provider and model) for the call that continues a reply which the provider has split.
-
-    Its base URL may have another API version than `target`, because some providers continue replies only in that
-    version.
-    """
-    version = target.dialect.continuation_version
-    if not version:
-        return target
-    base_url = target.base_url.replace(f"{target.provider.default_url_path}/", f"{version}/", 1)
-    return structs.replace(target, base_url=base_url)
-
-
-MAX_BYTES_ON_LOOP = 2 * 1024 * 1024
-"""Maximum size of a request body that is decoded and encoded on the event loop: about 5 ms. A thread handles larger
-ones."""
-MAX_REPLY_BYTES_ON_LOOP = 256 * 1024
-"""Maximum size of an unstreamed reply that is decoded on the event loop. A thread decodes larger ones."""
-_BYTES_PER_TOOL = 512
-"""Bytes added to the size of a request for each tool definition, because each definition costs additional time."""
-MAX_STEPS_ON_LOOP = 4_000
-"""Maximum steps of schema conversion on the event loop (4 to 10 ms). A conversion with more steps runs in a thread.
-
-With this limit, twelve concurrent requests delay other requests by at most 0.2 s. Conversions are cached, so only the
-first request of a session needs a thread."""
-_MAX_READING_STEPS_ON_LOOP = 1_000
-"""Maximum steps for decoding the schema of a reply on the event loop: 3 to 10 ms. A larger schema is decoded in a
-thread."""
-
-_Result = TypeVar("_Result")
-
-
-def is_large_request(incoming: ClientRequest, tool_count: int) -> bool:
-    """Return True if the work for a request on the event loop would delay other requests."""
-    return len(incoming.body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
-
-
-async def run_on_loop_or_in_thread(
-    engine: Engine,
-    function: Callable[[Call[BaseDialect]], _Result],
-    call: Call[BaseDialect],
-    *,
-    is_large: bool = False,
-) -> _Result:
-    """Return the result of `function(call)`, for example the encoded request.
-
-    Long work runs in a thread, short work on the event loop.
-    """
-    if is_large:
-        return await engine.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
-    try:
-        return function(call)
-    except WorkPostponed:
-        return await engine.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
-
-
-async def decode_reply_schema(engine: Engine, schema: bytes) -> ReplySchema:
-    """Decode the JSON Schema that the client requests for the reply. A large schema is decoded in a thread.
-
-    Raises `InvalidRequest` for an invalid schema.
-    """
-    try:
-        return ReplySchema(schema, max_steps_here=_MAX_READING_STEPS_ON_LOOP)
-    except WorkPostponed:
-        return await engine.background.run_in_thread(ReplySchema, schema)

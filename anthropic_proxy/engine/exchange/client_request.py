@@ -1,8 +1,7 @@
-"""The client's side of an exchange: `ClientRequest` is the request, and `ResponseSink` sends the response.
+"""The client's side of an exchange, which is one client request with its reply.
 
-An exchange is one client request with its reply. The `send_…` methods send stream events, bytes of a provider, a
-complete message, or an error. The receipt is the record of the exchange, for log and metrics. `queue_key` groups
-waiting requests, so that different clients are served in turn.
+`ClientRequest` is the request, and `ResponseSink` sends the response. Recorders, which are plugins, receive the bytes
+of both.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -90,19 +89,11 @@ def start_recording(engine: Engine, request: ClientRequest) -> Callable[[bytes],
     Return a function that passes them a piece of the response to the client.
     """
     recorders = [*engine.recorders]
-    _record(recorders, engine.log, request.request_id, "client request", request.body)
-    return partial(_record, recorders, engine.log, request.request_id, "client response")
+    record_bytes(recorders, engine.log, request.request_id, "client request", request.body)
+    return partial(record_bytes, recorders, engine.log, request.request_id, "client response")
 
 
-def record_upstream_request(engine: Engine, request_id: str, body: bytes) -> None:
-    """Pass the body of an upstream request to the recorders, plugins that store bytes of requests.
-
-    `request_id` is the id of the client request.
-    """
-    _record([*engine.recorders], engine.log, request_id, "upstream request", body)
-
-
-def _record(recorders: list[Recorder], log: EngineLog, request_id: str, point: RecordPoint, data: bytes) -> None:
+def record_bytes(recorders: list[Recorder], log: EngineLog, request_id: str, point: RecordPoint, data: bytes) -> None:
     """Pass bytes to the recorders. `point`: place of the bytes in the exchange.
 
     A recorder that raises an exception is removed, because its failure must not affect the client.

@@ -103,7 +103,7 @@ def decode_error_response(
         outcome.headers = forwarded_headers(headers)
     if isinstance(outcome, ProxyError):
         raise outcome
-    if isinstance(outcome, list):
+    if isinstance(outcome, list) and not target.is_relayed:
         return outcome
     raise InternalError(f"a wire gave {outcome!r} for an error answer")
 

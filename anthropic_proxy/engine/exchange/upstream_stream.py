@@ -33,7 +33,7 @@ from anthropic_proxy.engine.messages.deltas import (
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
-from anthropic_proxy.engine.wires.framing import FrameReader, new_frame_reader
+from anthropic_proxy.engine.wires.framing import new_frame_reader
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -195,9 +195,32 @@ class UpstreamStream:
                     self._watchdog.note_first_byte()
                 except UpstreamError as error:
                     self._broken, chunk = error, b""
-                deltas = self._decode(self._reader, chunk)
+                if self._check_framing:
+                    self._check_framing = False
+                    if chunk.lstrip()[:1] in (b"{", b"["):  # the server ignored `stream`
+                        self._reader, self._body = None, chunk
+                        continue
+                deltas, decoder = [], self._decoder
+                try:
+                    for frame in self._reader.feed(chunk) if chunk else self._reader.finish():
+                        deltas += decoder.decode_frame(frame)
+                        if decoder.finished:
+                            break
+                    if Stop in map(type, deltas):  # faster than a generator
+                        self._stopped = True
+                    elif self._stopped and any(map(_has_content, deltas)):  # the provider repeats its stop reason
+                        self._drain_until = 0.0
+                    if not chunk or decoder.finished:
+                        self._ended = True
+                        deltas += decoder.decode_end()
+                except UpstreamError as error:
+                    self._fail(error, deltas)  # raised after the client has received the earlier deltas
             if self.stop_filter is not None:
-                deltas = self._cut(self.stop_filter, deltas)
+                deltas = self.stop_filter.feed(deltas)
+                if self.stop_filter.matched:
+                    self._ended = True
+                elif self._ended and not self.continuation:
+                    deltas += self.stop_filter.flush()  # also before a failure, because it was received
             if deltas:
                 if trailing:
                     trailing += deltas
@@ -233,31 +256,6 @@ class UpstreamStream:
         self._first = list(deltas)
         self._ended = True
 
-    def _decode(self, reader: FrameReader, chunk: bytes) -> list[Delta]:
-        """Return the deltas of the bytes of one network read; b"": end of the response.
-
-        An error in the bytes is stored, and raised after the client has received the earlier deltas.
-        """
-        if self._check_framing:
-            self._check_framing = False
-            if chunk.lstrip()[:1] in (b"{", b"["):  # the server ignored `stream`
-                self._reader, self._body = None, chunk
-                return []
-        deltas: list[Delta] = []
-        decoder = self._decoder
-        try:
-            self._decode_frames(reader.feed(chunk) if chunk else reader.finish(), deltas)
-            if Stop in map(type, deltas):  # faster than a generator; runs on each read
-                self._stopped = True
-            elif self._stopped and any(map(_has_content, deltas)):  # the provider repeats its stop reason
-                self._drain_until = 0.0
-            if not chunk or decoder.finished:
-                self._ended = True
-                deltas += decoder.decode_end()
-        except UpstreamError as error:
-            self._fail(error, deltas)
-        return deltas
-
     async def _decode_remainder(self) -> list[Delta]:
         """Return the deltas of a reply that is not streamed, read as one body.
 
@@ -290,12 +288,6 @@ class UpstreamStream:
         except TimeoutError:
             return b""
 
-    def _decode_frames(self, frames: list[bytes], deltas: list[Delta]) -> None:
-        for frame in frames:
-            deltas += self._decoder.decode_frame(frame)
-            if self._decoder.finished:
-                break
-
     def _decode_complete(self, body: bytes, deltas: list[Delta]) -> None:
         """Append the deltas of a reply that was requested without `stream` to `deltas`.
 
@@ -304,18 +296,13 @@ class UpstreamStream:
         self._ended = True
         if self._framing == "sse" and body.lstrip().startswith(_SSE_BEGINNINGS):
             reader = new_frame_reader(self._framing)
-            self._decode_frames(reader.feed(body) + reader.finish(), deltas)
+            for frame in reader.feed(body) + reader.finish():
+                deltas += self._decoder.decode_frame(frame)
+                if self._decoder.finished:
+                    break
         else:
             deltas += self._decoder.decode_body(body)
         deltas += self._decoder.decode_end()
-
-    def _cut(self, stop_filter: StopSequenceFilter, deltas: list[Delta]) -> list[Delta]:
-        deltas = stop_filter.feed(deltas)
-        if stop_filter.matched:
-            self._ended = True
-        elif self._ended and not self.continuation:
-            deltas += stop_filter.flush()  # also before a failure, because it was received
-        return deltas
 
 
 async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
@@ -364,23 +351,20 @@ class SingleToolCallFilter:
         """
         kept: list[Delta] = []
         for delta in deltas:
-            self._sort(delta, kept)
+            if isinstance(delta, ToolCall) and self._key is None:
+                self._key = delta.key
+            if isinstance(delta, Thinking) and self._key is not None:
+                self._thoughts.append(delta)
+            elif isinstance(delta, ToolCall | ToolArgs | ToolEnd) and delta.key != self._key:
+                self._thoughts = []
+            else:
+                if isinstance(delta, Text | Block):
+                    kept += self._thoughts
+                    self._thoughts = []
+                kept.append(delta)
         return kept
 
     def flush_pending(self) -> list[Delta]:
         """Return the thinking that the filter still holds back. Call this when the reply ends early."""
         thoughts, self._thoughts = self._thoughts, []
         return thoughts
-
-    def _sort(self, delta: Delta, kept: list[Delta]) -> None:
-        if isinstance(delta, ToolCall) and self._key is None:
-            self._key = delta.key
-        if isinstance(delta, Thinking) and self._key is not None:
-            self._thoughts.append(delta)
-        elif isinstance(delta, ToolCall | ToolArgs | ToolEnd) and delta.key != self._key:
-            self._thoughts = []
-        else:
-            if isinstance(delta, Text | Block):
-                kept += self._thoughts
-                self._thoughts = []
-            kept.append(delta)

@@ -64,7 +64,7 @@ class ModelObservations:
     async def find_token_scale(self, provider: str, model: str) -> float:
         """Return the ratio of real to estimated input tokens of a model. 1.0: unknown."""
         known = await self.store.get(_scale_key(provider, model))
-        return _decode_scale(known) or 1.0
+        return 1.0 if known is None else _decode_scale(known) or 1.0
 
     async def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
         """Update the ratio of real to estimated input tokens of a model, after a reply.

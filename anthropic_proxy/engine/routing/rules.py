@@ -471,21 +471,18 @@ class RouteBalancer:
         }
         return sorted(targets, key=ranks.__getitem__)
 
-    async def record_latency(self, target: Target, seconds: float) -> None:
-        """Add the time until the first content of a reply, in seconds, to the average latency of a target."""
+    async def record_reply(self, target: Target, rule: ConfiguredRoute, session: str, seconds: float) -> None:
+        """Add the seconds until the first content to the average of a target, and keep the target of the session."""
         key = _latency_key(target)
         stored = _decode_latency(await self._find(key))
         average = seconds * _NEW_MEASUREMENT + stored * (1 - _NEW_MEASUREMENT) if stored else seconds
         await self._put(key, f"{average:.6f}", LATENCY_SECONDS)
+        if rule.sticky and session:
+            await self._put(_session_key(rule, session), target.prefixed_id, SESSION_SECONDS)
 
     async def record_failure(self, target: Target) -> None:
         """Record a failed call to a target, so that an order by latency puts it last for `FAILURE_SECONDS`."""
         await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
-
-    async def store_session_target(self, rule: ConfiguredRoute, session: str, target: Target) -> None:
-        """ValueStore the target that served a session, if the route is sticky."""
-        if rule.sticky and session:
-            await self._put(_session_key(rule, session), target.prefixed_id, SESSION_SECONDS)
 
     async def _find(self, key: str) -> str | None:
         try:
