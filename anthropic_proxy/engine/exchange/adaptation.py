@@ -56,7 +56,10 @@ class Adaptations:
         names, provider = ", ".join(adaptation.name for adaptation in adaptations), target.provider.prefix
         self._engine.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
         handling: Handling = "approximated" if target.is_relayed else "kept"  # the encoder notes any other loss
-        fields = dict.fromkeys(error.parameter or _name_field(adaptation.name) for adaptation in adaptations)
+        fields = dict[str, None]()
+        for adaptation in adaptations:
+            verb, _, value = adaptation.name.partition(" ")
+            fields[error.parameter or _FIELDS.get(verb, value)] = None
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += [adaptation.name for adaptation in adaptations]
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
@@ -119,11 +122,6 @@ _FIELDS = {
 """First word of an adaptation → request field that it changes, if the error of the provider names no field."""
 
 
-def _name_field(adaptation: str) -> str:
-    verb, _, value = adaptation.partition(" ")
-    return _FIELDS.get(verb, value)
-
-
 def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamError) -> Sequence[Adaptation]:
     """Return the adaptations that may avoid this upstream error in a retry, those for `error.cause` first."""
     if isinstance(error, UnreadableReply):
@@ -140,7 +138,11 @@ def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamError
     """Return the adaptations for an error cause that every wire (API) has: a lower output limit, or no images."""
     if cause.kind == "images":
         lasts = cause.is_certain or not (target.capabilities.known and target.capabilities.accepts_images)
-        return [Adaptation(NO_IMAGES, persistent=lasts)] if _has_images(call, target) else []
+        blind = structs.replace(call, request=structs.replace(call.request, accepts_images=False))
+        with suppress(UnsupportedFeature):
+            if target.wire.encode_request(call).body != target.wire.encode_request(blind).body:
+                return [Adaptation(NO_IMAGES, persistent=lasts)]
+        return []
     requested = call.request.max_tokens
     if cause.max_output_tokens is not None and cause.max_output_tokens < requested:
         return [Adaptation(f"limit {cause.max_output_tokens}")]
@@ -148,13 +150,6 @@ def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamError
         return []
     found = [Adaptation(f"limit {cause.max_tokens}", persistent=False)]
     return found if cause.context_window is None else [Adaptation(f"window {cause.context_window}"), *found]
-
-
-def _has_images(call: Call[BaseDialect], target: Target) -> bool:
-    blind = structs.replace(call, request=structs.replace(call.request, accepts_images=False))
-    with suppress(UnsupportedFeature):
-        return target.wire.encode_request(call).body != target.wire.encode_request(blind).body
-    return False
 
 
 NO_IMAGES, NO_DOCUMENTS = "images none", "documents none"

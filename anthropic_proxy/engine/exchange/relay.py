@@ -95,7 +95,11 @@ class RelayStream:
         """Return the bytes of the response up to its first event with data. SSE comments may precede the event."""
         chunks = [await self._next()]
         if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
-            await self._reject_unstreamed(begun)
+            rest = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
+            self._decoder.decode_body(begun + rest)  # raises the error that the body contains
+            error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
+            error.retryable = False  # a retry would cost the same again
+            raise error
         size = len(chunks[0])
         while not (self._begun or self.complete):
             if size > MAX_FRAME_BYTES:
@@ -104,18 +108,6 @@ class RelayStream:
             chunks.append(await self._next())
             size += len(chunks[-1])
         return await self._with_end(b"".join(chunks))
-
-    async def _reject_unstreamed(self, begun: bytes) -> None:
-        """Raise the error that a response body without SSE frames contains.
-
-        If the body is a complete message, raise an error that the provider's server does not stream.
-        """
-        self._decoder.decode_body(
-            begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
-        )
-        error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
-        error.retryable = False  # a retry would cost the same again
-        raise error
 
     def omit_message_start(self) -> None:
         """Remove the event `message_start` from the stream, because the client has already received one."""
@@ -151,8 +143,24 @@ class RelayStream:
     async def _next(self) -> bytes:
         """Return the SSE frames that the next network read completes. At the end, also return the remaining bytes."""
         try:
-            if chunk := await self._read():
-                data = self._pop_complete_frames(chunk)
+            if self._decoder.finished:
+                chunk = await self._read_behind_end()
+            elif self.stop_reason is not None:
+                chunk = await self._read_last_event()
+            else:
+                chunk = await self._response.read()
+                if self._begun:
+                    self._watchdog.upstream_at = self._watchdog.now()
+                else:
+                    self._watchdog.note_first_byte()
+            if chunk:
+                if self._decoder.finished:
+                    self._behind += chunk
+                    data = b""
+                elif not self._events.pending_bytes and chunk[-2:] == b"\n\n":
+                    data = chunk
+                else:
+                    data = self._events.feed(chunk)
                 relevant = self._wire.select_frames_to_inspect(data)
                 if relevant and (invalid := self._inspect(relevant)) is not None:
                     self._end_with_error(invalid[1])
@@ -186,18 +194,6 @@ class RelayStream:
         else:
             self.failure, self.ending = error, ErrorEvent(error)
 
-    async def _read(self) -> bytes:
-        if self._decoder.finished:
-            return await self._read_behind_end()
-        if self.stop_reason is not None:
-            return await self._read_last_event()
-        chunk = await self._response.read()
-        if self._begun:
-            self._watchdog.upstream_at = self._watchdog.now()
-        else:
-            self._watchdog.note_first_byte()
-        return chunk
-
     async def _read_last_event(self) -> bytes:
         """Return the next bytes of a message that lacks only `message_stop`. Raises `UpstreamError` after a timeout."""
         try:
@@ -219,14 +215,6 @@ class RelayStream:
                 return await self._response.read()
         except (TimeoutError, UpstreamError):
             return b""
-
-    def _pop_complete_frames(self, chunk: bytes) -> bytes:
-        if self._decoder.finished:
-            self._behind += chunk
-            return b""
-        if not self._events.pending_bytes and chunk[-2:] == b"\n\n":
-            return chunk
-        return self._events.feed(chunk)
 
     def _finish(self) -> bytes:
         """Return the bytes left in the buffer if they are a complete event.

@@ -65,7 +65,13 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
     async def send(response: UpstreamResponse, watchdog: Watchdog) -> None:
         if not is_download:
             require_api_response(response, target)
-        headers = _headers(response, is_download=is_download)
+        given = {name.lower(): value for name, value in response.headers.items()}
+        headers = forwarded_headers(response.headers)
+        headers["content-type"] = given.get("content-type", "application/json")
+        if is_download:
+            headers |= {"content-disposition": given.get("content-disposition", "attachment"), **_SAFE_HEADERS}
+            if "content-range" in given:  # of a response with status 206
+                headers["content-range"] = given["content-range"]
         send_bytes = partial(sink.send_relayed_bytes, headers=headers, status=response.status)
         if is_download or incoming.path.endswith("/results"):
             while piece := await response.read():
@@ -132,15 +138,3 @@ async def _with_mapped_models(
     except DECODE_ERRORS as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
     return structs.replace(incoming, body=body)
-
-
-def _headers(response: UpstreamResponse, *, is_download: bool) -> dict[str, str]:
-    """Return the headers of a response for the client. A download is never shown as a page of the proxy."""
-    given = {name.lower(): value for name, value in response.headers.items()}
-    headers = forwarded_headers(response.headers)
-    headers["content-type"] = given.get("content-type", "application/json")
-    if is_download:
-        headers |= {"content-disposition": given.get("content-disposition", "attachment"), **_SAFE_HEADERS}
-        if "content-range" in given:  # of a response with status 206
-            headers["content-range"] = given["content-range"]
-    return headers

@@ -551,7 +551,15 @@ class OllamaModelSource:
         tags = await self._query(request, _Tags, TAGS_TIMEOUT_SECONDS)
         if tags is None or tags.models is None:
             return None
-        return [model.name for model in sorted(tags.models, key=lambda model: -model.size) if _can_chat(model)]
+        names = []
+        for tag in sorted(tags.models, key=lambda tag: -tag.size):
+            if tag.capabilities is not None:
+                can_chat = "completion" in tag.capabilities
+            else:  # of the models of such a server, the others are embedding models
+                can_chat = "bert" not in ((tag.details.family if tag.details is not None else None) or "")
+            if can_chat:
+                names.append(tag.name)
+        return names
 
     async def query_capabilities(self, model: str) -> ModelCapabilities | None:
         body = msgspec.json.encode({"model": model})
@@ -559,7 +567,18 @@ class OllamaModelSource:
         details = await self._query(request, _ModelDetails, SHOW_TIMEOUT_SECONDS)
         if details is None:
             return None
-        window = self._window_of(model, details)
+        lengths = []
+        for name, value in (details.model_info or {}).items():
+            if name.endswith(".context_length"):
+                with suppress(InvalidJson):
+                    lengths.append(int(max(decode_json(bytes(value), float), 0)))
+        own = max(lengths, default=0)
+        if details.remote_host or self._is_cloud_model(model):
+            window = own or ModelCapabilities().context_window
+        else:
+            chosen = _NUM_CTX.search(details.parameters or "")
+            default = min(own or MAX_DEFAULT_WINDOW, MAX_DEFAULT_WINDOW)
+            window = self._window or (int(chosen[1]) if chosen else default)
         abilities = details.capabilities
         family = details.details.family if details.details is not None else None
         efforts: tuple[str, ...] = ()
@@ -587,15 +606,6 @@ class OllamaModelSource:
             known=True,
         )
 
-    def _window_of(self, model: str, details: _ModelDetails) -> int:
-        info = details.model_info or {}
-        lengths = (_positive_int(value) for name, value in info.items() if name.endswith(".context_length"))
-        own = max((length for length in lengths if length), default=None)
-        if details.remote_host or self._is_cloud_model(model):
-            return own or ModelCapabilities().context_window
-        chosen = _NUM_CTX.search(details.parameters or "")
-        return self._window or (int(chosen[1]) if chosen else min(own or MAX_DEFAULT_WINDOW, MAX_DEFAULT_WINDOW))
-
     def _is_cloud_model(self, model: str) -> bool:
         if urlsplit(self._base_url).hostname == _CLOUD_HOST:
             return True
@@ -613,18 +623,3 @@ class OllamaModelSource:
             return decode_json(body, kind)
         except (ProxyError, TimeoutError, InvalidJson):
             return None
-
-
-def _can_chat(tag: _Tag) -> bool:
-    if tag.capabilities is not None:
-        return "completion" in tag.capabilities
-    family = tag.details.family if tag.details is not None else None
-    return "bert" not in (family or "")  # without `capabilities`, the other models are embedding models
-
-
-def _positive_int(value: Raw) -> int | None:
-    try:
-        number = decode_json(bytes(value), float)
-    except InvalidJson:
-        return None
-    return int(number) if number > 0 else None

@@ -103,7 +103,15 @@ class Credentials:
                 header, scheme = self._find_header(provider)
                 headers = tuple(Credential(header, scheme + key.reveal(), key.origin) for key in keys)
                 self._headers[provider.name] = headers
-            return headers[0 if is_first or len(keys) == 1 else self._next(provider.name, keys)]
+            if is_first or len(keys) == 1:
+                return headers[0]
+            start = self._next_positions.get(provider.name, 0)
+            for step in range(len(keys)):
+                position = (start + step) % len(keys)
+                if self._is_available(keys[position]):
+                    self._next_positions[provider.name] = position + 1
+                    return headers[position]
+            return headers[min(range(len(keys)), key=lambda place: self._cooldown_ends[keys[place].reveal()])]
         is_from_settings = provider.key_source == "settings"
         if is_from_settings and (problem := describe_missing_key(provider, self._settings)):
             raise AuthenticationFailed(problem, should_retry=False)
@@ -235,15 +243,6 @@ class Credentials:
         if server is None or server.key_header is None:
             return provider.key_header, provider.key_scheme
         return server.key_header, server.key_scheme
-
-    def _next(self, name: str, keys: Sequence[Secret]) -> int:
-        start = self._next_positions.get(name, 0)
-        for step in range(len(keys)):
-            position = (start + step) % len(keys)
-            if self._is_available(keys[position]):
-                self._next_positions[name] = position + 1
-                return position
-        return min(range(len(keys)), key=lambda position: self._cooldown_ends[keys[position].reveal()])
 
     def _is_available(self, key: Secret) -> bool:
         return self._cooldown_ends.get(key.reveal(), 0.0) <= self._clock()

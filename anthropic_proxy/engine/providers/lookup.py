@@ -20,7 +20,6 @@ from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
     ModelRule,
     Provider,
-    RetiredModel,
     ServerOverride,
     WireConfig,
 )
@@ -120,6 +119,13 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     origin = find_origin(table, built_in)
     row, server = origin.row, origin.server
     serves_installed = row.uses_installed_models and table.wire == "ollama"
+    rules: list[tuple[str, Mapping[str, Any]]] = []
+    if server is not None and server.accepts_pdf:
+        rules.append(("*", {"accepts_pdf": True}))
+    for model in table.models:
+        if model.capabilities:
+            known = {"known": True} if "context_window" in model.capabilities else {}
+            rules.append((model.pattern.lower(), {**model.capabilities, **known}))
     defaults = table.known_models or ("" if serves_installed else None,)
     return Provider(
         name=table.name,
@@ -138,9 +144,9 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         known_models=table.known_models,
         uses_installed_models=serves_installed,
         default_url_path=row.default_url_path,
-        retired_models=_find_retired_models(origin),
+        retired_models=server.retired_models if server else row.retired_models if origin.is_vendor else {},
         models_table=(server.models_table if server else "") or row.name,
-        capability_rules=_list_capability_rules(table, server),
+        capability_rules=rules,
         is_configured=True,
         docs_url=(server.docs_url if server else "") or row.docs_url,
     )
@@ -178,11 +184,12 @@ def _build_config(table: ConfiguredProvider, config: AnyWireConfig) -> AnyWireCo
     if "signature_tag" in dialect.__struct_fields__:  # no server can use the reasoning of another one
         dialect = structs.replace(dialect, signature_tag=f"file-{table.name}")
     own = [("*", table.dialect), *((model.pattern.lower(), model.dialect) for model in table.models)]
-    rules = [
-        ModelRule(pattern, _decode_dialect(fields, config.wire.dialect_type), f"[providers.{table.name}]", "")
-        for pattern, fields in own
-        if fields
-    ]
+    rules = []
+    for pattern, fields in own:
+        if fields:
+            decoded = structs.asdict(msgspec.convert(fields, config.wire.dialect_type))
+            values = {name: decoded[name] for name in fields}
+            rules.append(ModelRule(pattern, values, f"[providers.{table.name}]", ""))
     return WireConfig(
         wire=config.wire,
         dialect=dialect,
@@ -190,32 +197,3 @@ def _build_config(table: ConfiguredProvider, config: AnyWireConfig) -> AnyWireCo
         setting_overrides=config.setting_overrides,
         url_suffixes=config.url_suffixes,
     )
-
-
-def _decode_dialect(fields: Mapping[str, object], dialect_type: type[BaseDialect]) -> Mapping[str, object]:
-    """Return the dialect fields of a provider table, converted to the types in `dialect_type`."""
-    decoded = structs.asdict(msgspec.convert(fields, dialect_type))
-    return {name: decoded[name] for name in fields}
-
-
-def _find_retired_models(origin: Origin) -> Mapping[str, RetiredModel]:
-    if origin.server is not None:
-        return origin.server.retired_models
-    return origin.row.retired_models if origin.is_vendor else {}
-
-
-def _list_capability_rules(
-    table: ConfiguredProvider, server: ServerOverride | None
-) -> Sequence[tuple[str, Mapping[str, Any]]]:
-    """Return pairs of model pattern and capabilities from a provider table of the configuration file.
-
-    A model with a context window in the file counts as known.
-    """
-    rules: list[tuple[str, Mapping[str, Any]]] = []
-    if server is not None and server.accepts_pdf:
-        rules.append(("*", {"accepts_pdf": True}))
-    for model in table.models:
-        if model.capabilities:
-            known = {"known": True} if "context_window" in model.capabilities else {}
-            rules.append((model.pattern.lower(), {**model.capabilities, **known}))
-    return rules

@@ -95,7 +95,15 @@ async def query_chat_models(
     except (InvalidJson, TypeError):
         text = f"{provider.prefix} answered the query for its models with something else, at {base_url}"
         raise UpstreamProtocolError(text, provider=provider.prefix) from None
-    return list({model.id: model for model in map(_decode_entry, entries) if _can_chat(model.id, provider)}.values())
+    found = {}
+    for listed in entries:
+        meta = listed.get("meta")
+        entry = {**meta, **listed} if isinstance(meta, dict) else listed  # `meta`: llama.cpp
+        name = str(entry.get("id") or entry.get("model") or entry.get("name") or "").removeprefix("models/")
+        is_other = any(fnmatchcase(name.lower(), pattern) for pattern in _NON_CHAT_PATTERNS)
+        if name and name not in provider.non_chat_models and not is_other:
+            found[name] = ListedModel(name, _find_number(entry, _WINDOW_FIELDS), _find_number(entry, _OUTPUT_FIELDS))
+    return list(found.values())
 
 
 def _list_wire(provider: Provider) -> str:
@@ -114,21 +122,5 @@ def _find_entries(decoded: Any) -> Iterator[Mapping[str, Any]]:
             yield entry
 
 
-def _decode_entry(entry: Mapping[str, Any]) -> ListedModel:
-    if isinstance(meta := entry.get("meta"), dict):  # llama.cpp
-        entry = {**meta, **entry}
-    name = str(entry.get("id") or entry.get("model") or entry.get("name") or "").removeprefix("models/")
-    return ListedModel(name, _find_number(entry, _WINDOW_FIELDS), _find_number(entry, _OUTPUT_FIELDS))
-
-
 def _find_number(entry: Mapping[str, Any], names: Sequence[str]) -> int | None:
     return next((value for name in names if isinstance(value := entry.get(name), int) and value > 0), None)
-
-
-def _can_chat(model: str, provider: Provider) -> bool:
-    name = model.lower()
-    return (
-        bool(model)
-        and model not in provider.non_chat_models
-        and not any(fnmatchcase(name, pattern) for pattern in _NON_CHAT_PATTERNS)
-    )

@@ -326,8 +326,13 @@ def choose_models_for_tier(
         reason = f"{preferred.name} is preferred and serves Claude models itself"
         first = ModelChoice(provider=preferred, model=requested, reason=reason, model_setting="as asked", tier=tier)
     else:
+        model = (preferred.default_small_model if tier == "haiku" else preferred.default_big_model) or ""
+        installed = catalog.cached_model_ids(preferred.name)
+        if preferred.uses_installed_models and installed and not _is_listed(model, installed):
+            local = [name for name in installed if not name.endswith(_CLOUD_SUFFIXES)] or installed
+            model = local[-1] if tier == "haiku" else local[0]
         reason = f"{tier} is {variable} (default of {preferred.name})"
-        choice = _through_vertex(preferred, _default_model(tier, preferred, catalog), reason, settings)
+        choice = _through_vertex(preferred, model, reason, settings)
         first = structs.replace(choice, model_setting=f"{variable}{DEFAULT_MODEL_SUFFIX}", variable=variable, tier=tier)
     choices = {first.prefixed_id: first}
     variable = f"FALLBACK_{tier.upper()}"
@@ -339,15 +344,6 @@ def choose_models_for_tier(
             choice.prefixed_id, structs.replace(choice, reason=reason, model_setting=setting, variable=variable)
         )
     return list(choices.values())
-
-
-def _default_model(tier: str, preferred: Provider, catalog: Catalog) -> str:
-    model = (preferred.default_small_model if tier == "haiku" else preferred.default_big_model) or ""
-    installed = catalog.cached_model_ids(preferred.name)
-    if preferred.uses_installed_models and installed and not _is_listed(model, installed):
-        local = [name for name in installed if not name.endswith(_CLOUD_SUFFIXES)] or installed
-        return local[-1] if tier == "haiku" else local[0]
-    return model
 
 
 def _resolve_bare_name(
@@ -710,7 +706,13 @@ def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> st
     """Return an error text if the model of a setting has an unknown provider prefix. "": no such error."""
     prefix, slash, model = choice.model.partition("/")
     is_guess = bool(choice.variable and choice.note)  # no prefix and no model list has selected the provider
-    if not slash or not is_guess or _has_ids_with_slash(choice.provider, settings):
+    if not slash or not is_guess:
+        return ""
+    row = choice.provider
+    is_own_server = row.is_configured or row.uses_installed_models or row.name in settings.base_urls
+    if is_own_server or row.key_source == "google" or row.transport != "http":
+        return ""  # model ids of these servers may contain a slash
+    if any("/" in model_id for model_id in row.known_models):
         return ""
     registry = find_registry(settings)
     word = prefix.lower()
@@ -730,11 +732,3 @@ def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> st
         f"{subject}, but {prefix}/ is the prefix of no provider, and {choice.provider.prefix} has no such model. "
         f"Use {join_with_or(known)} as the prefix. Set in {where}.{hint}"
     )
-
-
-def _has_ids_with_slash(row: Provider, settings: EngineOptions) -> bool:
-    """Return True if model ids of a provider may contain a slash that does not end a provider prefix."""
-    is_own_server = row.is_configured or row.uses_installed_models or row.name in settings.base_urls
-    if is_own_server or row.key_source == "google" or row.transport != "http":
-        return True
-    return any("/" in model for model in row.known_models)
