@@ -1,8 +1,7 @@
 """Adaptations: changes of an upstream request after the provider rejected it, such as `drop temperature`.
 
-The proxy repeats the rejected request with such a change. `Adaptations` collects the changes for one client request.
-`find_adapted_target` returns a changed target (provider and model) for the repetition. `store_for_model` stores the
-changes after a success, and `apply_stored_adaptations` applies them to later requests for the same model.
+The proxy repeats the rejected request with such a change. Changes that later requests for the same model also need are
+stored after the success.
 """
 
 from collections.abc import Sequence
@@ -22,10 +21,7 @@ from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, Upstream
 
 
 class Adaptations:
-    """Changes that one client request needs for one model of a provider, because the provider rejected the request.
-
-    The name of each change is added to the list `used_names`.
-    """
+    """Changes that one client request needs for one model. Their names are added to the list `used_names`."""
 
     def __init__(self, engine: Engine, used_names: list[str]) -> None:
         self._engine = engine
@@ -38,10 +34,8 @@ class Adaptations:
         """Pairs of model and name of an adaptation to store for it once a request with the adaptation succeeds."""
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
-        """Return a copy of `target` with changed settings, with which the rejected request is repeated.
-
-        None: no known change fits the error.
-        """
+        """Return a changed copy of `target` for the repetition of a rejected request. None: no known change fits the
+        error."""
         adaptations = await run_on_loop_or_in_thread(
             self._engine, lambda call: _find_adaptations(target, call, error), call
         )
@@ -70,11 +64,8 @@ class Adaptations:
         return adapted
 
     async def store_for_model(self, target: Target) -> None:
-        """Store those changes of this request that later requests to the same model also need.
-
-        A change that only this request needs, such as a lower output limit for a long input, is not stored. Call this
-        after the changed request has succeeded.
-        """
+        """Store the changes that later requests to the model also need. Call this after the changed request has
+        succeeded."""
         for model, name in self._lasting:
             await self._engine.observations.store_adaptation(target.upstream, model, name)
         self._lasting.clear()
@@ -83,10 +74,7 @@ class Adaptations:
 
 
 async def apply_stored_adaptations(engine: Engine, target: Target, used_names: list[str]) -> Target:
-    """Return `target` with the request changes that earlier requests have stored for its model.
-
-    The list `used_names` is cleared and receives the names of these changes.
-    """
+    """Return `target` with the stored changes of its model. `used_names` is cleared and receives their names."""
     used_names.clear()
     return await _apply_stored(engine, target, used_names)
 
@@ -123,7 +111,6 @@ _FIELDS = {
 
 
 def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamError) -> Sequence[Adaptation]:
-    """Return the adaptations that may avoid this upstream error in a retry, those for `error.cause` first."""
     if isinstance(error, UnreadableReply):
         return ()  # its text may quote the model
     if not target.is_relayed and error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
@@ -135,7 +122,6 @@ def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamEr
 
 
 def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamErrorCause) -> Sequence[Adaptation]:
-    """Return the adaptations for an error cause that every wire (API) has: a lower output limit, or no images."""
     if cause.kind == "images":
         lasts = cause.is_certain or not (target.capabilities.known and target.capabilities.accepts_images)
         blind = structs.replace(call, request=structs.replace(call.request, accepts_images=False))
@@ -157,7 +143,7 @@ NO_IMAGES, NO_DOCUMENTS = "images none", "documents none"
 
 
 def _apply_adaptation(engine: Engine, target: Target, name: str) -> Target | None:
-    """Return a copy of `target` with the adaptation called `name`. None: it cannot be applied to this target."""
+    """Return a changed copy of `target`. None: the adaptation `name` cannot be applied to it."""
     verb, _, value = name.partition(" ")
     if verb == "wire":
         return switch_wire(target, value, engine.settings)

@@ -222,8 +222,8 @@ class Attempts:
     async def open_next_call(self, previous: Attempt, request: MessagesRequest, continuation: str = "") -> Attempt:
         """Open another call for a started reply, at the same target. Raises `UpstreamError`.
 
-        `continuation` is the token with which the provider continues a reply that it has split. "": the model is called
-        again for another reason, such as results of tools.
+        `continuation` is the token with which the provider continues a reply that it has split. "": another reason,
+        such as results of tools.
         """
         run = self._new_run(request, previous.target, previous.run.token_scale, adaptations=0)
         run.continuation, target = continuation, previous.target
@@ -235,19 +235,17 @@ class Attempts:
         return await self._call_with_retries(target, run)
 
     async def repeat_call(self, failed: Attempt, error: UnreadableReply, usage: Usage) -> Attempt:
-        """Send the request of a call again whose reply is unreadable after thinking only. Raises `UpstreamError`.
+        """Repeat a call whose reply is unreadable after thinking only. Raises `error` if the target has no retry left.
 
-        `usage` is the token usage of the failed call. `error` is raised if the target has no retry left.
+        `usage` is the token usage of the failed call.
         """
         self._engine.circuit_breakers.record_failure(failed.target.upstream, error)
         return await self._call_with_retries(await self._prepare_retry(failed, error, usage), failed.run)
 
     def add_note(self, note: FidelityNote) -> None:
-        """Add a note about the handling of one field to the receipt."""
         self._receipt.fidelity.add_notes([note])
 
     def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: float) -> int:
-        """Return the estimated input tokens of a request, multiplied by the model's correction factor."""
         return estimate_scaled_tokens(self._estimates, token_scale, request)
 
     def annotate_error(self, error: UpstreamError) -> None:
@@ -326,10 +324,7 @@ class Attempts:
         return target
 
     async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
-        """Return a new attempt, with the request adapted to the limits of the target.
-
-        Raises the decoding error of an invalid request, unless the target receives the body unchanged (relay).
-        """
+        """Return a new attempt. Raises the decoding error of an invalid request, unless the target is a relay."""
         engine, request, report = self._engine, run.request, self._receipt.fidelity
         if target.is_relayed:
             report.clear_notes()
@@ -410,7 +405,6 @@ class Attempts:
             await run.adaptations.store_for_model(target)
 
     async def _open(self, attempt: Attempt, upstream_request: UpstreamRequest) -> UpstreamStream | RelayStream:
-        """Send an encoded request, and return the reply once its first content has arrived. Raises `UpstreamError`."""
         engine, target, watchdog, report = self._engine, attempt.target, self._watchdog, self._receipt.fidelity
         wire, background = target.wire, engine.background
         watchdog.begin_upstream_call()
@@ -459,7 +453,6 @@ def _without_body(call: Call[BaseDialect]) -> Call[BaseDialect]:
 
 
 def _require_lossless(report: FidelityReport, target: Target) -> None:
-    """Raise `UnsupportedFeature` in mode `strict` if the upstream request drops fields of the client request."""
     losses = report.list_rejected_losses()
     if not losses:
         return
@@ -477,10 +470,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AttemptRecords:
-    """Writer of `Receipt.attempts`, the list of the requests to providers for one client request.
-
-    At most one attempt is open (without a recorded end) at a time.
-    """
+    """Writer of `Receipt.attempts`. At most one attempt is open (without a recorded end) at a time."""
 
     def __init__(self, receipt: Receipt, engine: Engine) -> None:
         self._receipt = receipt
@@ -493,10 +483,7 @@ class AttemptRecords:
         """Token usage of attempts that failed before their first content. The reply to the client does not count it."""
 
     def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
-        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces.
-
-        The body of `request` is passed to plugins that record requests.
-        """
+        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
         if self._open is not None:
             self.end_attempt()
         receipt, (host, port) = self._receipt, _find_address(target.base_url)
@@ -514,15 +501,11 @@ class AttemptRecords:
         return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
 
     def set_status(self, status: int) -> None:
-        """Record the HTTP status of the provider's response in the open attempt."""
         if self._open is not None:
             self._open.status = status
 
     def fail_attempt(self, error: UpstreamError, usage: Usage | None = None) -> None:
-        """Record that the open attempt ended with `error`. The caller has removed API keys from its message.
-
-        `usage` is the token usage of an attempt that failed after thinking, which the provider charges.
-        """
+        """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
         if self._open is not None:
             self._open.error_type, self._open.error = error.error_type, error.message
             self._uncounted = None
@@ -537,17 +520,12 @@ class AttemptRecords:
             self.unread_usage = sum_usages(self.unread_usage, usage)
 
     def end_attempt(self) -> None:
-        """Record that the open attempt ended without an error. Does nothing if no attempt is open."""
         if self._open is not None:
             self._open.duration_seconds = self._clock() - self._receipt.started_at - self._open.offset_seconds
             self._open = None
 
     def add_usage(self, usage: Usage) -> None:
-        """Record the token usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts.
-
-        Call this only for a reply that consists of several upstream calls. Without it, `finish_last_attempt` calculates
-        the usage of the last attempt.
-        """
+        """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
         last, self._uncounted = self._receipt.attempts[-1], None
         _set_usage(last, sum_usages(self.unread_usage, usage))
         self._subtract_earlier_attempts(last)
@@ -555,9 +533,8 @@ class AttemptRecords:
     def finish_last_attempt(self) -> None:
         """Complete the record of the last attempt when the client request ends.
 
-        The last attempt gets the token usage of the client request, minus the usage of the earlier attempts. If this
-        attempt is still open, its end and the error of the client request are recorded too. Nothing is changed if the
-        last attempt failed, or if `add_usage` has already recorded its usage.
+        It gets the usage of the client request minus that of the earlier attempts, unless it failed or `add_usage` has
+        recorded its usage.
         """
         receipt, last = self._receipt, self._uncounted
         if last is None:
@@ -595,7 +572,6 @@ def _set_usage(attempt: UpstreamAttempt, usage: Usage) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _find_address(base_url: str) -> tuple[str, int]:
-    """Return host and port of a base URL. Invalid URL: an empty host, because the upstream call reports the error."""
     try:
         url = urlsplit(base_url)
         return url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
@@ -619,21 +595,17 @@ class RepeatableStream:
 
     @property
     def default_signature(self) -> str:
-        """Value of the field `signature` for thinking blocks that the provider did not sign."""
         return self._stream.default_signature
 
     @property
     def complete(self) -> bool:
-        """True if the reply was read to its end without a failure."""
         return self._stream.complete
 
     @property
     def continuation(self) -> str | None:
-        """Token with which another call continues this reply, as in `UpstreamStream`."""
         return self._stream.continuation
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas of the reply. None: the end of the reply. Raises `UpstreamError`."""
         try:
             deltas = await self._stream.read()
         except UnreadableReply as error:
@@ -655,9 +627,7 @@ class RepeatableStream:
         return deltas
 
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas when the reply ends early."""
         return self._stream.flush_pending()
 
     async def close(self) -> None:
-        """End the upstream call, even if its reply is incomplete."""
         await self._stream.close()

@@ -74,11 +74,9 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 def build_target_limits(
     target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
 ) -> TargetLimits:
-    """Return the limits to which client requests for `target` (provider and model) are adapted.
+    """Return the limits to which client requests for `target` are adapted.
 
-    They follow from the facts about the model in `target`, and from the other arguments. `rejects_overflow` is True if
-    the proxy rejects requests that exceed the context window. `has_web_search` and `has_web_fetch` are True if the
-    proxy itself can run these tools.
+    `has_web_search` and `has_web_fetch` are True if the proxy itself can run these tools.
     """
     facts, dialect = target.capabilities, target.dialect
     stated = facts.context_window_from_error
@@ -108,11 +106,6 @@ def build_target_limits(
 
 
 def resolve_target_limits(engine: Engine, target: Target) -> TargetLimits:
-    """Return the limits to which client requests for `target` are adapted, with the settings in use.
-
-    `target` is a provider and model. Settings such as `SEARCH_URL` and `FETCH_URLS` decide which tools the proxy itself
-    can run for the model.
-    """
     return build_target_limits(
         target,
         rejects_overflow=engine.settings.check_context_window,
@@ -131,10 +124,9 @@ def build_call(
     estimate: Callable[[], int],
     new_id: Callable[[str], str],
 ) -> Call[BaseDialect]:
-    """Return the input from which the wire (provider protocol) encodes the upstream request.
+    """Return the input of a wire that translates the request.
 
-    `continuation` is the token with which the provider continues a reply that it has split. "": the call continues no
-    reply.
+    `continuation` is the token with which the provider continues a reply that it has split. "": none.
     """
     return Call(
         request=prepared.request,
@@ -161,11 +153,7 @@ def build_relay_call(
     new_id: Callable[[str], str],
     refused_signatures: Collection[bytes] = frozenset(),
 ) -> Call[BaseDialect]:
-    """Return the `Call` (input of the wire) for a relay, to which the client's request is forwarded.
-
-    The wire, the code for the provider protocol, does not translate such a request. The `Call` therefore contains the
-    body, headers, path and query that the client sent.
-    """
+    """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
     return Call(
         request=UNPREPARED,
         model=target.model,
@@ -190,7 +178,7 @@ def build_relay_call(
 def estimate_client_request_tokens(
     incoming: ClientRequest, estimates: EstimateCache, token_scale: float, request: MessagesRequest
 ) -> int:
-    """Return the estimated input tokens of a client request, multiplied by the correction factor `token_scale`."""
+    """Return the estimated input tokens of a client request, also of one that only its provider can decode."""
     if request.scanned_only:
         request = decode_request_or_envelope(incoming.body)
     try:
@@ -202,15 +190,11 @@ def estimate_client_request_tokens(
 
 
 def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
-    """Return the estimated input tokens of a request, multiplied by the model's correction factor `token_scale`."""
     return round(estimates.get_or_estimate(request) * token_scale)
 
 
 def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Provider) -> Credential | None:
-    """Return the client's own API key if it is to be sent to the provider, else None.
-
-    It is sent only if the provider accepts keys of clients, and the settings have no key for this provider.
-    """
+    """Return the client's own key if the provider accepts it and the settings have none. None: it is not sent."""
     if not (provider.accepts_client_credential and incoming.client.credential_forwardable) or engine.settings.keys.get(
         provider.name
     ):

@@ -43,10 +43,7 @@ class ClientRequest(Struct, kw_only=True):
 
     @property
     def queue_key(self) -> str:
-        """Client name and session id as one text, by which the queue groups waiting upstream calls.
-
-        The queue alternates between the groups, so that one session does not delay all others.
-        """
+        """Key by which the queue groups waiting calls, so that one session does not delay all others."""
         return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"
 
 
@@ -54,7 +51,7 @@ class ResponseSink(Protocol):
     """Interface to send the HTTP response to one client request. `gateway/server/response_sink.py` implements it."""
 
     def attach_receipt(self, receipt: Receipt) -> None:
-        """Set the record of the exchange, from which response headers are built. Call this before any other method."""
+        """Set the receipt, from which response headers are built. Call this before any other method."""
         ...
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
@@ -70,9 +67,7 @@ class ResponseSink(Protocol):
         """Send bytes of a provider to the client unchanged. The first call also sends `status` and `headers`."""
         ...
 
-    async def send_message(self, response: MessagesResponse) -> None:
-        """Send a complete reply as JSON with status 200."""
-        ...
+    async def send_message(self, response: MessagesResponse) -> None: ...
 
     async def send_error_response(self, error: ProxyError) -> None:
         """Send an error with its HTTP status. Call this only before anything else was sent."""
@@ -84,20 +79,14 @@ class ResponseSink(Protocol):
 
 
 def start_recording(engine: Engine, request: ClientRequest) -> Callable[[bytes], None]:
-    """Pass the body of a client request to the recorders, plugins that store bytes of requests.
-
-    Return a function that passes them a piece of the response to the client.
-    """
+    """Pass the body of a client request to the recorders. Return a function that passes a piece of the response."""
     recorders = [*engine.recorders]
     record_bytes(recorders, engine.log, request.request_id, "client request", request.body)
     return partial(record_bytes, recorders, engine.log, request.request_id, "client response")
 
 
 def record_bytes(recorders: list[Recorder], log: EngineLog, request_id: str, point: RecordPoint, data: bytes) -> None:
-    """Pass bytes to the recorders. `point`: place of the bytes in the exchange.
-
-    A recorder that raises an exception is removed, because its failure must not affect the client.
-    """
+    """Pass bytes to the recorders. One that raises an exception is removed: its failure must not affect the client."""
     for recorder in [*recorders]:
         try:
             recorder.record(request_id, point, data)

@@ -1,8 +1,8 @@
-"""Functions that decode errors of providers, and add the provider and the setting to change to their messages.
+"""Errors of providers: their decoding, and the cause and remedy in their messages.
 
-`decode_error_response` raises the `UpstreamError` of a response with an error status. `require_api_response` rejects
-responses of other servers. `prefix_provider`, `add_key_setting` and `add_address_setting` add to the message of an
-error. `next_target_may_help` decides if another provider is tried. `describe_attempt` returns a text for the log.
+A message names the provider, and the setting that the user must change: the key, the base URL or the model. Claude Code
+replaces the text of every 404 by a text about the requested model (version 2.1.328, observed 2026-11). Therefore a 404
+that a setting of the proxy has caused becomes a 400.
 """
 
 import re
@@ -42,32 +42,21 @@ from errors of providers, because the client's log-in is not the cause."""
 
 
 def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:
-    """Return the error for a provider that sent no byte for `seconds`."""
     limits = "UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set this limit"
     return UpstreamTimeout(f"{provider} sent no data for {seconds:g} s; {limits}.", provider=provider)
 
 
 def describe_attempt(target: Target, error: UpstreamError) -> str:
-    """Return the provider and the status of a failed attempt as text, such as `groq 429`.
-
-    The text appears in the log and in a response header.
-    """
+    """Return provider and status of a failed attempt for the log and a response header: `groq 429`."""
     return f"{target.provider.prefix} {'circuit_open' if isinstance(error, CircuitOpen) else error.status}"
 
 
 def next_target_may_help(error: UpstreamError) -> bool:
-    """Return True if another target (provider and model) may succeed after this error.
-
-    False: the cause is the request itself, so each target would reject it.
-    """
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 
 
 def require_api_response(response: UpstreamResponse, target: Target) -> None:
-    """Raise `UpstreamProtocolError` if a response cannot come from the API of the provider.
-
-    Such a response is a redirect or a web page, or it has an invalid status or an unsupported compression.
-    """
+    """Raise `UpstreamProtocolError` for a redirect, a web page, an invalid status or an unsupported compression."""
     status, variable = response.status, target.provider.base_url_variable
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if 300 <= status < 400:
@@ -93,11 +82,7 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
 def decode_error_response(
     target: Target, call: Call[BaseDialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> list[Delta]:
-    """Decode a provider's response with an error status, and raise it as `UpstreamError`.
-
-    Some providers send a complete reply, such as a refusal, with an error status. Such a reply is returned as deltas
-    (decoded fragments).
-    """
+    """Raise the error of a response. Return the deltas of a complete reply, such as a refusal, with an error status."""
     outcome = target.wire.decode_error(call, status, headers, body)
     if isinstance(outcome, UpstreamError) and target.is_relayed:
         outcome.headers = forwarded_headers(headers)
@@ -109,17 +94,15 @@ def decode_error_response(
 
 
 def prefix_provider(error: UpstreamError, name: str) -> None:
-    """Put `name`, the provider, before the message of an error, unless the error already names a provider."""
     if name and not error.provider:
         error.provider = name
         error.message = f"{name}: {error.message}"
 
 
 def add_key_setting(error: UpstreamError, target: Target, credential: Credential | None) -> None:
-    """Put the provider's name before the message of an error, and name the source of a key that the provider rejected.
+    """Name the provider, and the source of a key that it rejected.
 
-    The source is, for example, the setting with the key. If the key belongs to the proxy, texts such as
-    `invalid x-api-key` are replaced, because Claude Code would ask its user to log in.
+    Texts such as `invalid x-api-key` are replaced, because Claude Code would ask its user to log in.
     """
     prefix_provider(error, target.provider.prefix)
     ours = credential is not None and credential.origin != CLIENT_CREDENTIAL_ORIGIN
@@ -133,11 +116,7 @@ def add_key_setting(error: UpstreamError, target: Target, credential: Credential
 
 
 def add_address_setting(error: UpstreamError, target: Target) -> None:
-    """Add the name of the setting with the base URL to the message of an error, if the connection failed.
-
-    The name is added if the address is not the provider's default, or if that default is local, as for Ollama. A remote
-    default address needs no change, so nothing is added for it.
-    """
+    """Name the setting of the base URL in the error of a failed connection, unless the address is a remote default."""
     variable, default = target.provider.base_url_variable, urlsplit(target.provider.base_url)
     if not target.provider.has_local_default_url and urlsplit(target.base_url)[:2] == default[:2]:
         return
@@ -181,10 +160,7 @@ _MAX_ROUTE_ERROR_CHARACTERS = 200
 
 
 def add_not_found_cause(error: UpstreamError, target: Target, path: str, settings: EngineOptions) -> None:
-    """Add cause and remedy to the message of `error`, if the provider rejects the URL or the model.
-
-    A 404 caused by a setting becomes a 400.
-    """
+    """Add cause and remedy to the message of `error`, if the provider rejects the URL or the model."""
     is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
         _become(error, _describe_address(error, target, path, settings, 405 if is_405 else 404))
@@ -212,13 +188,12 @@ def _become(error: UpstreamError, message: str) -> None:
 
 
 def _words_of(error: UpstreamError, target: Target) -> str:
-    """Return the provider's own text of an error, without the provider name and advice of the proxy. "": no text."""
+    """Return the provider's own text of an error. "": none."""
     text = _WIRE_ADVICE.sub("", error.message.removeprefix(f"{target.provider.prefix}: ")).strip()
     return "" if re.fullmatch(rf"{target.provider.prefix} returned HTTP 40[45]", text) else text
 
 
 def _is_about_address(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
-    """Return True if an error indicates a wrong base URL: its text is about the path and does not name the model."""
     provider = target.provider
     if provider.transport != "http" or (
         _find_address_variable(provider, settings) is None and not provider.has_local_default_url
@@ -249,10 +224,9 @@ def _describe_address(error: UpstreamError, target: Target, path: str, settings:
 
 
 def describe_base_url_setting(provider: Provider, settings: EngineOptions, *, adds_remedy: bool) -> str:
-    """Return a sentence for an error message that names the setting of a provider's base URL.
+    """Return a sentence with the setting of a provider's base URL and its place, and a correction if `adds_remedy`.
 
-    The sentence also names the place of the setting, such as a line of `.env`. With `adds_remedy`, it is followed by a
-    proposed correction of the URL. The result is empty if no setting changes the provider's default URL.
+    "": the default base URL is used.
     """
     variable = _find_address_variable(provider, settings)
     if variable is None:
@@ -264,7 +238,6 @@ def describe_base_url_setting(provider: Provider, settings: EngineOptions, *, ad
 
 
 def _suggest(provider: Provider, variable: str, settings: EngineOptions) -> str:
-    """Return a question about a base URL, as a remedy: whether `/v1` is missing, or must be removed."""
     given = settings.base_urls[provider.name].partition("?")[0]
     path, usual = urlsplit(given).path.rstrip("/"), urlsplit(provider.reference_url or provider.base_url).path
     version = usual.rpartition("/")[2]
@@ -276,12 +249,10 @@ def _suggest(provider: Provider, variable: str, settings: EngineOptions) -> str:
 
 
 def _assign(provider: Provider, variable: str, address: str) -> str:
-    """Return the line for `.env` or the configuration file that sets the base URL of a provider to `address`."""
     return f'base_url = "{address}"' if provider.is_configured else f"{variable}={address}"
 
 
 def _describe_setting(target: Target) -> str:
-    """Return the setting that chose the model of a target, the file and line of the setting, and a remedy."""
     provider = target.provider
     variable, _, source = target.model_setting.partition(", ")
     retired = provider.retired_models.get(target.model)
@@ -297,7 +268,6 @@ def _describe_setting(target: Target) -> str:
 
 
 def _find_address_variable(provider: Provider, settings: EngineOptions) -> str | None:
-    """Return the variable that sets the base URL of a provider. None: the default base URL is used."""
     if provider.name not in settings.base_urls:
         return None
     origins: Mapping[str, str] = settings.origins

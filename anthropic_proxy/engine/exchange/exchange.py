@@ -255,10 +255,7 @@ class Exchange:
             await sink.send_events([answer.ending] if answer.ending else [], is_last=True)
 
     async def _warm_up(self) -> None:
-        """Reply to a request with `max_tokens: 0`, which asks the API to fill its cache.
-
-        The proxy sends an empty reply itself.
-        """
+        """Answer a request with `max_tokens: 0`, which asks the API to fill its cache, with an empty reply."""
         self._receipt.fidelity.add_notes((_WARM_UP,))
         writer = self._writer
         ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
@@ -280,7 +277,6 @@ class Exchange:
         return self._attempts.estimate_scaled_tokens(self._request, scale)
 
     async def _write(self, events: Sequence[Event], *, is_last: bool = False) -> None:
-        """Send events that the proxy created, instead of relayed bytes. A later failure becomes an `error` event."""
         self._opened = True
         await self._sink.send_events(events, is_last=is_last)
 
@@ -322,7 +318,6 @@ class Exchange:
         error.release_tracebacks()
 
     def _fill_receipt(self) -> None:
-        """Copy token usage, stop reason and HTTP status into the receipt, the record of the request."""
         writer, receipt = self._writer, self._receipt
         totals, other = writer.totals, self._attempts.records.unread_usage
         if writer.usage.repeated_input is not None:
@@ -343,7 +338,6 @@ class Exchange:
 
 
 def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
-    """Store facts about the client in the receipt, from the request headers: program, session, subagent and project."""
     receipt.user_agent = headers.get("user-agent", "")
     receipt.session = headers.get("x-claude-code-session-id", "")
     receipt.agent = headers.get("x-claude-code-agent-id", "")
@@ -351,10 +345,7 @@ def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
 
 
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
-    """Store the status, type and message of an error in the receipt, the record of the request.
-
-    `proxy_keys` are the keys with which clients authenticate. They are masked in the message first.
-    """
+    """Store an error in the receipt. `proxy_keys`, with which clients authenticate, are masked in its message."""
     redact_error(error, proxy_keys)
     receipt.outcome = "error"
     receipt.status = error.status
@@ -363,9 +354,6 @@ def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str
 
 
 def log_internal_error(error: Exception, engine: Engine, request_id: str) -> InternalError:
-    """Log the traceback of an unexpected exception, which is a defect of the proxy.
-
-    Return an `InternalError` for the client, which has only the class name of the exception.
-    """
+    """Log the traceback of a defect of the proxy. Return an error that names only the class of the exception."""
     engine.log.write_traceback(request_id)
     return InternalError(f"{type(error).__name__} in the proxy; the traceback is in its log.")

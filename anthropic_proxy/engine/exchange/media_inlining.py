@@ -56,10 +56,7 @@ _Key = tuple[str, str]
 
 
 def new_media_inliner(engine: Engine, incoming: ClientRequest) -> "MediaInliner | None":
-    """Return a downloader for the images and documents that one client request links to.
-
-    None: the request has no URLs of files, or the setting `FETCH_URLS` is off.
-    """
+    """Return a downloader for the files that one client request links to. None: no URLs, or `FETCH_URLS` is off."""
     if engine.web_fetch is None or _SOURCE_OF_LINK not in incoming.body:
         return None
     return MediaInliner(engine.web_fetch)
@@ -77,7 +74,7 @@ class MediaInliner:
         """Fidelity notes (records of changed fields) about the URLs of the latest request."""
 
     async def inline_urls(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> MessagesRequest:
-        """Return the request with downloaded files in place of the URLs of images and documents.
+        """Return the request with downloaded files in place of the URLs that the provider does not accept.
 
         If a download fails, the model receives a text with the URL instead of the file.
         """

@@ -37,11 +37,8 @@ _SAFE_HEADERS = {
 
 
 async def forward_resource(engine: Engine, incoming: ClientRequest, method: str, sink: ResponseSink) -> None:
-    """Forward a request for a batch, file or skill, and send the response to the client.
-
-    Raises an error with the status of the provider, or of the proxy if it does not forward the request, and
-    `ClientDisconnected`.
-    """
+    """Forward a request for a batch, file or skill, and send the response. Raises a `ProxyError` or
+    `ClientDisconnected`."""
     preferred = find_preferred_provider(engine.settings, engine.catalog)
     if not preferred.serves_claude:
         raise UnknownModel(
@@ -107,7 +104,6 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
 async def _with_mapped_models(
     engine: Engine, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
 ) -> ClientRequest:
-    """Return the request for a new batch with the model of each of its requests mapped to a model of the target."""
     rules, known = engine.route_rules, dict[str, str]()
 
     def resolve(path: str, model: str, params: bytes) -> str:

@@ -1,9 +1,7 @@
 """`ProviderRegistry`: the list of all providers, with search by name and by the prefix of a model id.
 
 A prefix, such as `openai/` in `openai/gpt-4.1`, selects the provider and is then removed from the id. An extra prefix,
-such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `extend` adds the providers of the
-configuration file. `list_setup_variables` returns the environment variables that enable
-providers.
+such as `bedrock/` for LiteLLM, stays in the id.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,10 +25,7 @@ from anthropic_proxy.engine.wires.contract import BaseDialect
 
 
 class ProviderRegistry(Sequence[Provider]):
-    """All providers in order of precedence. If several list the same model id, the first one serves it.
-
-    A provider prefix in the requested id overrides this order.
-    """
+    """All providers in order of precedence. If several list the same model id, the first one serves it."""
 
     def __init__(self, providers: Sequence[Provider]) -> None:
         self._rows = tuple(providers)
@@ -83,10 +78,6 @@ class ProviderRegistry(Sequence[Provider]):
         return tuple(variable for row in self._rows if row.offered_to_users and (variable := row.setup_variable))
 
     def extend(self, tables: tuple[ConfiguredProvider, ...]) -> "ProviderRegistry":
-        """Return a copy of this registry with the providers of `tables` of the configuration file.
-
-        The tables must be valid, because they are not checked again.
-        """
         return _extend(self, tables) if tables else self
 
 
@@ -112,10 +103,8 @@ class Origin(Struct, frozen=True):
 
 
 def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Provider:
-    """Return the registry entry of a provider that the configuration file defines by a valid table.
-
-    Omitted fields are copied from a similar provider in `built_in`.
-    """
+    """Return the entry of a provider of the configuration file. Omitted fields are those of a similar one in
+    `built_in`."""
     origin = find_origin(table, built_in)
     row, server = origin.row, origin.server
     serves_installed = row.uses_installed_models and table.wire == "ollama"
@@ -153,10 +142,8 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
 
 
 def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Origin:
-    """Return the registry entries to inherit from: the built-in provider with the same address, else a known server.
-
-    If no known server has the address, the entry of an unknown server is returned.
-    """
+    """Return the entries to inherit from: the built-in provider with the same address, else a known or an unknown
+    server."""
     url = urlsplit(table.base_url)
     candidates = [row for row in built_in if table.wire in row.wires and is_template(row)]
     for row in candidates:
@@ -172,10 +159,7 @@ def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Orig
 
 
 def is_template(row: Provider) -> bool:
-    """Return True if a configured provider can inherit from this provider: HTTP calls, with an API key.
-
-    Providers with access tokens or without HTTP (demo, LiteLLM) cannot be inherited from.
-    """
+    """Return True if a configured provider can inherit from this provider: HTTP calls, with an API key."""
     return row.transport == "http" and row.key_source == "settings"
 
 
