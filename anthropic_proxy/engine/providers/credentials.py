@@ -126,7 +126,7 @@ class Credentials:
         return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
 
     def max_key_changes(self, provider: Provider) -> int:
-        """Return how often one client request may change the key: to try each once. An access token is replaced once."""
+        """Return how often one request may change the key: to try each once. A token is replaced once."""
         if provider.key_source != "settings":
             return 1
         return max(len(self._keys.get(provider.name, ())) - 1, 0)

@@ -96,7 +96,7 @@ class RequestFacts:
 
     @property
     def background(self) -> bool:
-        """True if Claude Code sent the call beside the conversation, such as for a title: without tools and thinking."""
+        """True if Claude Code sent the call beside the conversation, such as for a title."""
         is_claude_code = SESSION_HEADER in self.headers or self.headers.get("user-agent", "").startswith(_CLAUDE_CODE)
         return is_claude_code and not self._request.tools and not self.thinking
 
