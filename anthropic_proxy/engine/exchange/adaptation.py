@@ -34,8 +34,7 @@ class Adaptations:
         """Pairs of model and name of an adaptation to store for it once a request with the adaptation succeeds."""
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
-        """Return a changed copy of `target` for the repetition of a rejected request. None: no known change fits the
-        error."""
+        """Return a changed copy of `target` for the repetition of a rejected request. None: no change fits."""
         adaptations = await run_on_loop_or_in_thread(
             self._engine, lambda call: _find_adaptations(target, call, error), call
         )
@@ -59,13 +58,12 @@ class Adaptations:
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
         self._lasting += [(target.model, adaptation.name) for adaptation in adaptations if adaptation.persistent]
         if adapted.model != target.model:
-            self._used[:] = [adaptation.name for adaptation in adaptations]
-            return await _apply_stored(self._engine, adapted, self._used)
+            names_now = [adaptation.name for adaptation in adaptations]
+            return await apply_stored_adaptations(self._engine, adapted, self._used, earlier=names_now)
         return adapted
 
     async def store_for_model(self, target: Target) -> None:
-        """Store the changes that later requests to the model also need. Call this after the changed request has
-        succeeded."""
+        """Store the changes that later requests to the model also need, after the changed request has succeeded."""
         for model, name in self._lasting:
             await self._engine.observations.store_adaptation(target.upstream, model, name)
         self._lasting.clear()
@@ -73,20 +71,17 @@ class Adaptations:
         self._refused.clear()
 
 
-async def apply_stored_adaptations(engine: Engine, target: Target, used_names: list[str]) -> Target:
-    """Return `target` with the stored changes of its model. `used_names` is cleared and receives their names."""
-    used_names.clear()
-    return await _apply_stored(engine, target, used_names)
-
-
-async def _apply_stored(engine: Engine, target: Target, used_names: list[str]) -> Target:
+async def apply_stored_adaptations(
+    engine: Engine, target: Target, used_names: list[str], *, earlier: Sequence[str] = ()
+) -> Target:
+    """Return `target` with the stored changes of its model. `used_names` becomes `earlier` and the names of these."""
+    used_names[:] = earlier
     for name in await engine.observations.find_adaptations(target.upstream, target.model):
         adapted = _apply_adaptation(engine, target, name)
         if adapted is None:
             continue
         if adapted.model != target.model:  # a new target, without the changes for the earlier model
-            used_names[:] = [name]
-            return await _apply_stored(engine, adapted, used_names)
+            return await apply_stored_adaptations(engine, adapted, used_names, earlier=[name])
         used_names.append(name)
         target = adapted
     return target

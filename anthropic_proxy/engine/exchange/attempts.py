@@ -196,12 +196,11 @@ class Attempts:
                 attempt = await self._call_with_retries(adapted, run)
             except UpstreamError as error:
                 failure = error
-                if balancer is not None:  # only failures of the server, or of the proxy's own key, concern all requests
-                    concerns_key = error.status in _KEY_ERRORS and not find_client_credential(
-                        engine, incoming, provider
-                    )
-                    if error.status >= 500 or concerns_key:
-                        engine.background.start_task(balancer.record_failure(target))
+                if balancer is not None and (
+                    error.status >= 500
+                    or (error.status in _KEY_ERRORS and not find_client_credential(engine, incoming, provider))
+                ):  # a rejected key of the client concerns no other request
+                    engine.background.start_task(balancer.record_failure(target))
                 receipt.failed_attempts.append(describe_attempt(target, error))
                 if not next_target_may_help(error):
                     break

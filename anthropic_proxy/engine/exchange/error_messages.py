@@ -88,7 +88,9 @@ def decode_error_response(
         outcome.headers = forwarded_headers(headers)
     if isinstance(outcome, ProxyError):
         raise outcome
-    if isinstance(outcome, list) and not target.is_relayed:
+    if isinstance(outcome, list):
+        if target.is_relayed:
+            raise InternalError("a relayed error was decoded as a reply")
         return outcome
     raise InternalError(f"a wire gave {outcome!r} for an error answer")
 

@@ -42,7 +42,6 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential, UpstreamResponse, read_body
 from anthropic_proxy.errors import (
-    InternalError,
     ProxyError,
     UpstreamError,
     UpstreamProtocolError,
@@ -195,8 +194,7 @@ async def call_provider(
                     if not 200 <= response.status < 300:
                         require_api_response(response, target)
                         body = await read_error_body(response, watchdog)
-                        decode_error_response(target, call, response.status, response.headers, body)
-                        raise InternalError("a relayed error was decoded as a reply")
+                        decode_error_response(target, call, response.status, response.headers, body)  # raises
                     return await read(response, watchdog)
                 finally:
                     await response.close()

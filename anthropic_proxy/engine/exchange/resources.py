@@ -37,8 +37,7 @@ _SAFE_HEADERS = {
 
 
 async def forward_resource(engine: Engine, incoming: ClientRequest, method: str, sink: ResponseSink) -> None:
-    """Forward a request for a batch, file or skill, and send the response. Raises a `ProxyError` or
-    `ClientDisconnected`."""
+    """Forward a request for a batch, file or skill, and send the response. May raise `ClientDisconnected`."""
     preferred = find_preferred_provider(engine.settings, engine.catalog)
     if not preferred.serves_claude:
         raise UnknownModel(

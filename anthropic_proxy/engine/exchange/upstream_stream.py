@@ -134,8 +134,7 @@ class UpstreamStream:
         return {Thinking, Usage}.issuperset(map(type, self._first))
 
     async def wait_for_content(self) -> None:
-        """Wait for the first content, which the next `read` returns. Raises `UpstreamError` if the response fails
-        before."""
+        """Wait for the first content, which the next `read` returns. Raises `UpstreamError`."""
         first: list[Delta] = []
         has_content = False
         try:
@@ -250,8 +249,7 @@ class UpstreamStream:
             return b""
 
     def _decode_complete(self, body: bytes, deltas: list[Delta]) -> None:
-        """Append the deltas of a body. Some servers send a stream though none was requested, so both formats are
-        decoded."""
+        """Append the deltas of a body. Some servers send a stream though none was requested."""
         self._ended = True
         if self._framing == "sse" and body.lstrip().startswith(_SSE_BEGINNINGS):
             reader = new_frame_reader(self._framing)

@@ -32,8 +32,10 @@ class TokenSource(Protocol):
     """Interface of a source of access tokens, which expire. `engine/upstream/google_auth.py` implements it."""
 
     async def acquire_token(self) -> tuple[Credential, str | None]:
-        """Return the header with a token, and its Google Cloud project (None if unknown). Raises
-        `AuthenticationFailed`."""
+        """Return the header with a token, and its Google Cloud project (None if unknown).
+
+        Raises `AuthenticationFailed`.
+        """
         ...
 
     def invalidate_token(self, credential: Credential) -> bool:
@@ -114,8 +116,10 @@ class Credentials:
         return None
 
     async def next_token_and_url(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
-        """Return the header with an access token, and `base_url` with the project inserted. Raises
-        `AuthenticationFailed`."""
+        """Return the header with a token, and `base_url` with the project inserted.
+
+        Raises `AuthenticationFailed`.
+        """
         credential, project = await self._tokens[provider.key_source].acquire_token()
         if project is None and UNKNOWN_PROJECT in base_url:
             raise AuthenticationFailed(

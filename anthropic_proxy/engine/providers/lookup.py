@@ -103,8 +103,7 @@ class Origin(Struct, frozen=True):
 
 
 def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Provider:
-    """Return the entry of a provider of the configuration file. Omitted fields are those of a similar one in
-    `built_in`."""
+    """Return the entry of a provider of the configuration file. Other fields are those of a similar one."""
     origin = find_origin(table, built_in)
     row, server = origin.row, origin.server
     serves_installed = row.uses_installed_models and table.wire == "ollama"
@@ -142,8 +141,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
 
 
 def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Origin:
-    """Return the entries to inherit from: the built-in provider with the same address, else a known or an unknown
-    server."""
+    """Return the entries to inherit from: the built-in provider with the same address, else a server."""
     url = urlsplit(table.base_url)
     candidates = [row for row in built_in if table.wire in row.wires and is_template(row)]
     for row in candidates:

@@ -31,8 +31,10 @@ def _match_server(provider: Provider, base_url: str) -> ServerOverride | None:
 
 
 def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOptions) -> str:
-    """Return the base URL for the API of `config`, without a trailing slash. It contains `UNKNOWN_PROJECT` if no
-    setting names the Google Cloud project."""
+    """Return the base URL for the API of `config`, without a trailing slash.
+
+    It contains `UNKNOWN_PROJECT` if no setting names the Google Cloud project.
+    """
     base_url = settings.base_urls.get(provider.name)
     if base_url is None:
         location = settings.vertex_location

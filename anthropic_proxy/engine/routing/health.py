@@ -190,8 +190,7 @@ class FairQueue:
         self._waiting_count = 0
 
     async def acquire(self, client: str) -> None:
-        """Wait until an upstream call is allowed. Call `release` after the call. Raises `ProxyBusy` if the queue is
-        full."""
+        """Wait until an upstream call is allowed. Call `release` after it. Raises `ProxyBusy` if the queue is full."""
         if self._slots is None:
             return
         if self._used < self._slots:
