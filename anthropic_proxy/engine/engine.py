@@ -46,7 +46,7 @@ class BackgroundWork:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a task on the event loop, and keep a reference to it, because asyncio itself keeps only a weak one."""
+        """Start a task, and keep a reference to it, because asyncio itself keeps only a weak one."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -54,7 +54,7 @@ class BackgroundWork:
     async def run_in_thread(self, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments) -> _Result:
         """Return the result of a function, computed in a thread after earlier computations have ended.
 
-        A cancelled computation still occupies the thread until it ends, because threads cannot be stopped.
+        A cancelled computation still occupies the thread until it ends.
         """
         await self._free.acquire()
         computation = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
@@ -64,7 +64,6 @@ class BackgroundWork:
     async def run_in_thread_if_large(
         self, is_large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments
     ) -> _Result:
-        """Return the result of a function, computed in the thread if `is_large` is True, else at once."""
         return await self.run_in_thread(function, *arguments) if is_large else function(*arguments)
 
 
@@ -164,10 +163,9 @@ class Engine(Struct, frozen=True, kw_only=True):
 
 
 def new_id(prefix: str) -> str:
-    """Return a new unique identifier: the prefix, then 24 random letters and digits.
+    """Return the prefix and 24 random letters and digits. They can be predicted, so an id is no secret.
 
-    Only 22 follow the prefix `toolu_px`, so that the id is as long as one with the prefix `toolu_`. Do not use an id as
-    a secret, because its random numbers can be predicted.
+    Only 22 follow the prefix `toolu_px`, so that the id is as long as one with the prefix `toolu_`.
     """
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
 
@@ -198,7 +196,7 @@ def build_engine_fields(
     credentials: Credentials,
     worker_index_and_count: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
-    """Return fields of an `Engine` by name: those that follow from its options. No connection is opened."""
+    """Return the fields of an `Engine` that follow from its options. No connection is opened."""
     limit = options.max_upstream_calls
     queue = FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit)
     listings = {

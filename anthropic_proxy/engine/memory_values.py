@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable
 
 MAX_KEYS = 10_000
-"""Maximum number of values. Above it, a new value replaces an old one."""
 
 
 class MemoryValues:
@@ -34,7 +33,6 @@ class MemoryValues:
         self.put_from_peer(key, value, lifetime_seconds)
 
     def put_from_peer(self, key: str, value: str, lifetime_seconds: float) -> None:
-        """Store a value that another worker has sent. `on_put` is not called."""
         self._store(key, value, self._clock() + lifetime_seconds)
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:

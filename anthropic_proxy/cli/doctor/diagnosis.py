@@ -33,7 +33,7 @@ from anthropic_proxy.cli.doctor.probes import (
     build_tool_results_request,
     check_accepted,
 )
-from anthropic_proxy.engine.exchange.not_found import describe_base_url_setting
+from anthropic_proxy.engine.exchange.error_messages import describe_base_url_setting
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.routing.router import Target, switch_wire
 from anthropic_proxy.engine.wires import openai_chat

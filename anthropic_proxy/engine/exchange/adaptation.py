@@ -1,8 +1,7 @@
 """Adaptations: changes of an upstream request after the provider rejected it, such as `drop temperature`.
 
-The proxy repeats the rejected request with such a change. `Adaptations` collects the changes for one client request.
-`find_adapted_target` returns a changed target (provider and model) for the repetition. `store_for_model` stores the
-changes after a success, and `apply_stored_adaptations` applies them to later requests for the same model.
+The proxy repeats the rejected request with such a change. Changes that later requests for the same model also need are
+stored after the success.
 """
 
 from collections.abc import Sequence
@@ -12,8 +11,8 @@ from datetime import date
 from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.loop_or_thread import run_on_loop_or_in_thread
-from anthropic_proxy.engine.exchange.not_found import rejects_configured_model
+from anthropic_proxy.engine.exchange.call_building import run_on_loop_or_in_thread
+from anthropic_proxy.engine.exchange.error_messages import rejects_configured_model
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.routing.router import Target, find_successor, switch_wire
 from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, Call
@@ -22,10 +21,7 @@ from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, Upstream
 
 
 class Adaptations:
-    """Changes that one client request needs for one model of a provider, because the provider rejected the request.
-
-    The name of each change is added to the list `used_names`.
-    """
+    """Changes that one client request needs for one model. Their names are added to the list `used_names`."""
 
     def __init__(self, engine: Engine, used_names: list[str]) -> None:
         self._engine = engine
@@ -38,10 +34,7 @@ class Adaptations:
         """Pairs of model and name of an adaptation to store for it once a request with the adaptation succeeds."""
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
-        """Return a copy of `target` with changed settings, with which the rejected request is repeated.
-
-        None: no known change fits the error.
-        """
+        """Return a changed copy of `target` for the repetition of a rejected request. None: no change fits."""
         adaptations = await run_on_loop_or_in_thread(
             self._engine, lambda call: _find_adaptations(target, call, error), call
         )
@@ -56,22 +49,21 @@ class Adaptations:
         names, provider = ", ".join(adaptation.name for adaptation in adaptations), target.provider.prefix
         self._engine.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
         handling: Handling = "approximated" if target.is_relayed else "kept"  # the encoder notes any other loss
-        fields = dict.fromkeys(error.parameter or _name_field(adaptation.name) for adaptation in adaptations)
+        fields = dict[str, None]()
+        for adaptation in adaptations:
+            verb, _, value = adaptation.name.partition(" ")
+            fields[error.parameter or _FIELDS.get(verb, value)] = None
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += [adaptation.name for adaptation in adaptations]
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
         self._lasting += [(target.model, adaptation.name) for adaptation in adaptations if adaptation.persistent]
         if adapted.model != target.model:
-            self._used[:] = [adaptation.name for adaptation in adaptations]
-            return await _apply_stored(self._engine, adapted, self._used)
+            names_now = [adaptation.name for adaptation in adaptations]
+            return await apply_stored_adaptations(self._engine, adapted, self._used, earlier=names_now)
         return adapted
 
     async def store_for_model(self, target: Target) -> None:
-        """Store those changes of this request that later requests to the same model also need.
-
-        A change that only this request needs, such as a lower output limit for a long input, is not stored. Call this
-        after the changed request has succeeded.
-        """
+        """Store the changes that later requests to the model also need, after the changed request has succeeded."""
         for model, name in self._lasting:
             await self._engine.observations.store_adaptation(target.upstream, model, name)
         self._lasting.clear()
@@ -79,23 +71,17 @@ class Adaptations:
         self._refused.clear()
 
 
-async def apply_stored_adaptations(engine: Engine, target: Target, used_names: list[str]) -> Target:
-    """Return `target` with the request changes that earlier requests have stored for its model.
-
-    The list `used_names` is cleared and receives the names of these changes.
-    """
-    used_names.clear()
-    return await _apply_stored(engine, target, used_names)
-
-
-async def _apply_stored(engine: Engine, target: Target, used_names: list[str]) -> Target:
+async def apply_stored_adaptations(
+    engine: Engine, target: Target, used_names: list[str], *, earlier: Sequence[str] = ()
+) -> Target:
+    """Return `target` with the stored changes of its model. `used_names` becomes `earlier` and the names of these."""
+    used_names[:] = earlier
     for name in await engine.observations.find_adaptations(target.upstream, target.model):
         adapted = _apply_adaptation(engine, target, name)
         if adapted is None:
             continue
         if adapted.model != target.model:  # a new target, without the changes for the earlier model
-            used_names[:] = [name]
-            return await _apply_stored(engine, adapted, used_names)
+            return await apply_stored_adaptations(engine, adapted, used_names, earlier=[name])
         used_names.append(name)
         target = adapted
     return target
@@ -119,13 +105,7 @@ _FIELDS = {
 """First word of an adaptation → request field that it changes, if the error of the provider names no field."""
 
 
-def _name_field(adaptation: str) -> str:
-    verb, _, value = adaptation.partition(" ")
-    return _FIELDS.get(verb, value)
-
-
 def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamError) -> Sequence[Adaptation]:
-    """Return the adaptations that may avoid this upstream error in a retry, those for `error.cause` first."""
     if isinstance(error, UnreadableReply):
         return ()  # its text may quote the model
     if not target.is_relayed and error.cause is not None and (found := _find_by_cause(target, call, error.cause)):
@@ -137,10 +117,13 @@ def _find_adaptations(target: Target, call: Call[BaseDialect], error: UpstreamEr
 
 
 def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamErrorCause) -> Sequence[Adaptation]:
-    """Return the adaptations for an error cause that every wire (API) has: a lower output limit, or no images."""
     if cause.kind == "images":
         lasts = cause.is_certain or not (target.capabilities.known and target.capabilities.accepts_images)
-        return [Adaptation(NO_IMAGES, persistent=lasts)] if _has_images(call, target) else []
+        blind = structs.replace(call, request=structs.replace(call.request, accepts_images=False))
+        with suppress(UnsupportedFeature):
+            if target.wire.encode_request(call).body != target.wire.encode_request(blind).body:
+                return [Adaptation(NO_IMAGES, persistent=lasts)]
+        return []
     requested = call.request.max_tokens
     if cause.max_output_tokens is not None and cause.max_output_tokens < requested:
         return [Adaptation(f"limit {cause.max_output_tokens}")]
@@ -150,19 +133,12 @@ def _find_by_cause(target: Target, call: Call[BaseDialect], cause: UpstreamError
     return found if cause.context_window is None else [Adaptation(f"window {cause.context_window}"), *found]
 
 
-def _has_images(call: Call[BaseDialect], target: Target) -> bool:
-    blind = structs.replace(call, request=structs.replace(call.request, accepts_images=False))
-    with suppress(UnsupportedFeature):
-        return target.wire.encode_request(call).body != target.wire.encode_request(blind).body
-    return False
-
-
 NO_IMAGES, NO_DOCUMENTS = "images none", "documents none"
 """Names of two adaptations: later requests to the model contain no images, or no documents."""
 
 
 def _apply_adaptation(engine: Engine, target: Target, name: str) -> Target | None:
-    """Return a copy of `target` with the adaptation called `name`. None: it cannot be applied to this target."""
+    """Return a changed copy of `target`. None: the adaptation `name` cannot be applied to it."""
     verb, _, value = name.partition(" ")
     if verb == "wire":
         return switch_wire(target, value, engine.settings)

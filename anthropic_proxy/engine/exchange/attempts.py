@@ -26,17 +26,20 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.engine.exchange.call_building import (
+    MAX_REPLY_BYTES_ON_LOOP,
     build_call,
-    build_continuation_target,
     build_relay_call,
     estimate_scaled_tokens,
     find_client_credential,
+    is_large_request,
     resolve_target_limits,
+    run_on_loop_or_in_thread,
 )
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.client_request import ClientRequest, record_bytes
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,
+    add_not_found_cause,
     decode_error_response,
     describe_attempt,
     idle_timeout_error,
@@ -44,17 +47,8 @@ from anthropic_proxy.engine.exchange.error_messages import (
     prefix_provider,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.loop_or_thread import (
-    MAX_REPLY_BYTES_ON_LOOP,
-    decode_reply_schema,
-    is_large_request,
-    run_on_loop_or_in_thread,
-)
 from anthropic_proxy.engine.exchange.media_inlining import new_media_inliner
-from anthropic_proxy.engine.exchange.not_found import add_not_found_cause
-from anthropic_proxy.engine.exchange.recording import record_upstream_request
 from anthropic_proxy.engine.exchange.relay import RelayStream
-from anthropic_proxy.engine.exchange.route_choice import record_failed_call, record_response_time
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
@@ -73,7 +67,9 @@ from anthropic_proxy.engine.messages.preparation import ProxyTool, prepare
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.routing.router import Route, Target
+from anthropic_proxy.engine.routing.rules import RouteBalancer
 from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
@@ -81,7 +77,6 @@ from anthropic_proxy.engine.wires.contract import (
     Credential,
     RelayWire,
     UpstreamRequest,
-    UpstreamResponse,
 )
 from anthropic_proxy.errors import (
     ClientError,
@@ -104,6 +99,11 @@ RETRY_DELAY_SECONDS = 0.5
 """Seconds before a retry if the provider's error response has no header `retry-after`."""
 MAX_LISTED_LOSSES = 20
 """Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
+_MAX_SCHEMA_STEPS_ON_LOOP = 1_000
+"""Maximum steps for decoding the schema of a reply on the event loop: 3 to 10 ms. A larger schema is decoded in a
+thread."""
+_KEY_ERRORS = (401, 429)
+"""HTTP statuses that concern the API key and not the server: 401, key rejected; 429, no quota left for the key."""
 
 
 class TargetRun(Struct):
@@ -180,14 +180,27 @@ class Attempts:
         Raises the error of the last called target if none replies.
         """
         failure: ProxyError | None = None
-        engine, receipt, rule = self._engine, self._receipt, route.rule
-        for target in route.targets:
-            started_at = engine.clock()
+        engine, incoming, receipt, rule = self._engine, self._incoming, self._receipt, route.rule
+        balancer = RouteBalancer(engine.store, engine.route_prices) if rule and rule.balance == "latency" else None
+        for position, target in enumerate(route.targets, 1):
+            started_at, provider, model = engine.clock(), target.provider, target.model
             try:
-                attempt = await self._try_target(request, target, is_last=target is route.targets[-1])
+                capable = target
+                if engine.catalog.can_query_provider(provider.name):
+                    capabilities = await engine.catalog.fetch_capabilities(provider.name, model)
+                    capable = structs.replace(target, capabilities=capabilities)
+                scale = await engine.observations.find_token_scale(provider.name, model)
+                adapted = await apply_stored_adaptations(engine, capable, receipt.adaptations)
+                run = self._new_run(request, adapted, scale, adaptations=MAX_ADAPTATIONS)
+                run.skips_open_circuit = position < len(route.targets)
+                attempt = await self._call_with_retries(adapted, run)
             except UpstreamError as error:
                 failure = error
-                record_failed_call(engine, self._incoming, rule, target, error)
+                if balancer is not None and (
+                    error.status >= 500
+                    or (error.status in _KEY_ERRORS and not find_client_credential(engine, incoming, provider))
+                ):  # a rejected key of the client concerns no other request
+                    engine.background.start_task(balancer.record_failure(target))
                 receipt.failed_attempts.append(describe_attempt(target, error))
                 if not next_target_may_help(error):
                     break
@@ -195,7 +208,9 @@ class Attempts:
             except (ClientError, MissingExtra) as refusal:
                 failure = failure or refusal
             else:
-                record_response_time(engine, rule, target, receipt.session, engine.clock() - started_at)
+                if balancer is not None and rule is not None:
+                    seconds = engine.clock() - started_at
+                    engine.background.start_task(balancer.record_reply(target, rule, receipt.session, seconds))
                 return attempt
         if failure is None:
             raise InternalError("a route has no target")
@@ -206,29 +221,30 @@ class Attempts:
     async def open_next_call(self, previous: Attempt, request: MessagesRequest, continuation: str = "") -> Attempt:
         """Open another call for a started reply, at the same target. Raises `UpstreamError`.
 
-        `continuation` is the token with which the provider continues a reply that it has split. "": the model is called
-        again for another reason, such as results of tools.
+        `continuation` is the token with which the provider continues a reply that it has split. "": another reason,
+        such as results of tools.
         """
         run = self._new_run(request, previous.target, previous.run.token_scale, adaptations=0)
         run.continuation, target = continuation, previous.target
         if continuation:
-            run.stop_filter, target = previous.decoded().stop_filter, build_continuation_target(target)
+            run.stop_filter = previous.decoded().stop_filter
+            if version := target.dialect.continuation_version:  # some providers continue replies only in this version
+                path = f"{target.provider.default_url_path}/"
+                target = structs.replace(target, base_url=target.base_url.replace(path, f"{version}/", 1))
         return await self._call_with_retries(target, run)
 
     async def repeat_call(self, failed: Attempt, error: UnreadableReply, usage: Usage) -> Attempt:
-        """Send the request of a call again whose reply is unreadable after thinking only. Raises `UpstreamError`.
+        """Repeat a call whose reply is unreadable after thinking only. Raises `error` if the target has no retry left.
 
-        `usage` is the token usage of the failed call. `error` is raised if the target has no retry left.
+        `usage` is the token usage of the failed call.
         """
         self._engine.circuit_breakers.record_failure(failed.target.upstream, error)
         return await self._call_with_retries(await self._prepare_retry(failed, error, usage), failed.run)
 
     def add_note(self, note: FidelityNote) -> None:
-        """Add a note about the handling of one field to the receipt."""
         self._receipt.fidelity.add_notes([note])
 
     def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: float) -> int:
-        """Return the estimated input tokens of a request, multiplied by the model's correction factor."""
         return estimate_scaled_tokens(self._estimates, token_scale, request)
 
     def annotate_error(self, error: UpstreamError) -> None:
@@ -244,16 +260,6 @@ class Attempts:
         if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
             secrets += [key.reveal() for key in self._engine.settings.other_secrets]
         redact_error(error, secrets)
-
-    async def _try_target(self, request: MessagesRequest, target: Target, *, is_last: bool) -> Attempt:
-        catalog, provider, model = self._engine.catalog, target.provider.name, target.model
-        if catalog.can_query_provider(provider):
-            target = structs.replace(target, capabilities=await catalog.fetch_capabilities(provider, model))
-        scale = await self._engine.observations.find_token_scale(provider, model)
-        target = await apply_stored_adaptations(self._engine, target, self._receipt.adaptations)
-        run = self._new_run(request, target, scale, adaptations=MAX_ADAPTATIONS)
-        run.skips_open_circuit = not is_last
-        return await self._call_with_retries(target, run)
 
     def _new_run(self, request: MessagesRequest, target: Target, token_scale: float, *, adaptations: int) -> TargetRun:
         self._engine.retry_budget.record_first_call(target.upstream)
@@ -282,13 +288,9 @@ class Attempts:
 
         Raises `error` if no retry is left.
         """
-        engine, pool, run, failed = (
-            self._engine,
-            self._engine.credentials,
-            attempt.run,
-            self._receipt.failed_attempts,
-        )
+        engine, pool, run = self._engine, self._engine.credentials, attempt.run
         target, credential, provider = attempt.target, attempt.credential, attempt.target.provider
+        delay, failed = error.retry_after or RETRY_DELAY_SECONDS, self._receipt.failed_attempts
         self._watchdog.end_upstream_call()
         self._redact_keys(error, attempt)
         add_key_setting(error, target, credential)
@@ -307,25 +309,21 @@ class Attempts:
             failed.append(describe_attempt(target, error))
             if key := pool.describe_key(provider, credential):
                 engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
-        elif run.retries_left and self._may_retry(target, error):
+        elif (
+            run.retries_left
+            and error.retryable
+            and delay <= engine.settings.timeouts.first_byte_seconds
+            and engine.retry_budget.try_spend_retry(target.upstream)
+        ):
             run.retries_left -= 1
             failed.append(describe_attempt(target, error))
-            await engine.sleep(error.retry_after or RETRY_DELAY_SECONDS)
+            await engine.sleep(delay)
         else:
             raise error
         return target
 
-    def _may_retry(self, target: Target, error: UpstreamError) -> bool:
-        delay = error.retry_after or RETRY_DELAY_SECONDS
-        if not error.retryable or delay > self._engine.settings.timeouts.first_byte_seconds:
-            return False
-        return self._engine.retry_budget.try_spend_retry(target.upstream)
-
     async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
-        """Return a new attempt, with the request adapted to the limits of the target.
-
-        Raises the decoding error of an invalid request, unless the target receives the body unchanged (relay).
-        """
+        """Return a new attempt. Raises the decoding error of an invalid request, unless the target is a relay."""
         engine, request, report = self._engine, run.request, self._receipt.fidelity
         if target.is_relayed:
             report.clear_notes()
@@ -364,14 +362,30 @@ class Attempts:
         )
 
     async def _send(self, attempt: Attempt) -> None:
-        """Encode and send the request of an attempt, and open its reply. Raises `UpstreamError`."""
-        engine, receipt, target = self._engine, self._receipt, attempt.target
-        upstream_request = await self._encode(attempt)
+        """Encode and send the request of an attempt, and open its reply.
+
+        Raises `UpstreamError`, and `UnsupportedFeature` in fidelity mode `strict` if the request drops fields.
+        """
+        engine, receipt, target, run, call = self._engine, self._receipt, attempt.target, attempt.run, attempt.call
+        report, is_first, encode = receipt.fidelity, run.continuation is None, target.wire.encode_request
+        upstream_request = await run_on_loop_or_in_thread(engine, encode, call, is_large=self._is_large)
+        if upstream_request.notes:
+            report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
+        if run.adaptations is not None:
+            report.add_notes(run.adaptations.notes)
+        if is_first and report.notes:
+            _require_lossless(report, target)
+        attempt.upstream_path = upstream_request.path
+        if not upstream_request.enforces_schema and (schema := bytes(call.request.output_schema)):
+            try:
+                attempt.reply_schema = ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP)
+            except WorkPostponed:
+                attempt.reply_schema = await engine.background.run_in_thread(ReplySchema, schema)
         receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
         receipt.model, receipt.base_url = target.model, target.base_url
         self.latest = attempt
-        breakers, upstream, adaptations = engine.circuit_breakers, target.upstream, attempt.run.adaptations
-        if attempt.run.skips_open_circuit:
+        breakers, upstream = engine.circuit_breakers, target.upstream
+        if run.skips_open_circuit:
             breakers.require_closed(upstream)
         opening = self._open(attempt, self.records.begin_attempt(target, upstream_request))
         del upstream_request  # the transport releases it after sending; a reply can take minutes
@@ -386,73 +400,50 @@ class Attempts:
             raise
         breakers.record_success(upstream)
         attempt.call = _without_body(attempt.call)
-        if adaptations is not None:
-            await adaptations.store_for_model(target)
-
-    async def _encode(self, attempt: Attempt) -> UpstreamRequest:
-        """Return the encoded request. In fidelity mode `strict`, raises `UnsupportedFeature` if it drops fields."""
-        target, call, run, report = attempt.target, attempt.call, attempt.run, self._receipt.fidelity
-        encode, is_first = target.wire.encode_request, run.continuation is None
-        upstream_request = await run_on_loop_or_in_thread(self._engine, encode, call, is_large=self._is_large)
-        if upstream_request.notes:
-            report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
         if run.adaptations is not None:
-            report.add_notes(run.adaptations.notes)
-        if is_first and report.notes:
-            _require_lossless(report, target)
-        attempt.upstream_path = upstream_request.path
-        if not upstream_request.enforces_schema and (schema := bytes(call.request.output_schema)):
-            attempt.reply_schema = await decode_reply_schema(self._engine, schema)
-        return upstream_request
+            await run.adaptations.store_for_model(target)
 
     async def _open(self, attempt: Attempt, upstream_request: UpstreamRequest) -> UpstreamStream | RelayStream:
-        """Send an encoded request, and return the reply once its first content has arrived. Raises `UpstreamError`."""
-        target = attempt.target
-        self._watchdog.begin_upstream_call()
+        engine, target, watchdog, report = self._engine, attempt.target, self._watchdog, self._receipt.fidelity
+        wire, background = target.wire, engine.background
+        watchdog.begin_upstream_call()
         try:
-            send = self._engine.transports[target.provider.transport]
+            send = engine.transports[target.provider.transport]
             response = await send(target.base_url, upstream_request, attempt.credential)
             del upstream_request
             try:
-                return await self._read_beginning(attempt, response)
+                call, status, deltas = _without_body(attempt.call), response.status, None
+                self.records.set_status(status)
+                require_api_response(response, target)
+                if not 200 <= status < 300:
+                    body = await read_error_body(response, watchdog)
+                    headers = add_missing_date(response.headers, engine.clock)
+                    is_large, decode = len(body) > MAX_REPLY_BYTES_ON_LOOP, decode_error_response
+                    inputs = target, call, status, headers, body
+                    deltas = await background.run_in_thread_if_large(is_large, decode, *inputs)
+                if isinstance(wire, RelayWire):
+                    relay = RelayStream(wire, call, response, watchdog, credential=attempt.credential)
+                    await relay.wait_for_content()
+                    return relay
+                stop_filter = attempt.run.stop_filter
+                stream = UpstreamStream(
+                    wire, call, response, watchdog, background, report=report, stop_filter=stop_filter
+                )
+                if deltas is not None:  # a complete reply, such as a refusal, with an error status
+                    stream.set_deltas(deltas)
+                    return stream
+                try:
+                    await stream.wait_for_content()
+                except UpstreamError:
+                    self.records.count_unread_reply(stream.unread_usage)
+                    raise
             except BaseException:
                 await response.close()
                 raise
         except asyncio.CancelledError:
-            if not self._watchdog.recover_from_idle():
+            if not watchdog.recover_from_idle():
                 raise
-            raise idle_timeout_error(target.provider.prefix, self._watchdog.upstream_limit) from None
-
-    async def _read_beginning(self, attempt: Attempt, response: UpstreamResponse) -> UpstreamStream | RelayStream:
-        target, wire, call, watchdog = attempt.target, attempt.target.wire, _without_body(attempt.call), self._watchdog
-        background, status = self._engine.background, response.status
-        self.records.set_status(status)
-        require_api_response(response, target)
-        deltas: list[Delta] | None = None
-        if not 200 <= status < 300:
-            body = await read_error_body(response, watchdog)
-            headers, is_large = (
-                add_missing_date(response.headers, self._engine.clock),
-                len(body) > MAX_REPLY_BYTES_ON_LOOP,
-            )
-            decode = partial(decode_error_response, target, call, status, headers)
-            deltas = await background.run_in_thread_if_large(is_large, decode, body)  # a refusal is a complete reply
-        if isinstance(wire, RelayWire):
-            if deltas is not None:
-                raise InternalError("a relayed error was decoded as a reply")
-            relay = RelayStream(wire, call, response, watchdog, credential=attempt.credential)
-            await relay.wait_for_content()
-            return relay
-        report, stop_filter = self._receipt.fidelity, attempt.run.stop_filter
-        stream = UpstreamStream(wire, call, response, watchdog, background, report=report, stop_filter=stop_filter)
-        if deltas is not None:
-            stream.set_deltas(deltas)
-            return stream
-        try:
-            await stream.wait_for_content()
-        except UpstreamError:
-            self.records.count_unread_reply(stream.unread_usage)
-            raise
+            raise idle_timeout_error(target.provider.prefix, watchdog.upstream_limit) from None
         return stream
 
 
@@ -461,7 +452,6 @@ def _without_body(call: Call[BaseDialect]) -> Call[BaseDialect]:
 
 
 def _require_lossless(report: FidelityReport, target: Target) -> None:
-    """Raise `UnsupportedFeature` in mode `strict` if the upstream request drops fields of the client request."""
     losses = report.list_rejected_losses()
     if not losses:
         return
@@ -479,10 +469,7 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class AttemptRecords:
-    """Writer of `Receipt.attempts`, the list of the requests to providers for one client request.
-
-    At most one attempt is open (without a recorded end) at a time.
-    """
+    """Writer of `Receipt.attempts`. At most one attempt is open (without a recorded end) at a time."""
 
     def __init__(self, receipt: Receipt, engine: Engine) -> None:
         self._receipt = receipt
@@ -495,10 +482,7 @@ class AttemptRecords:
         """Token usage of attempts that failed before their first content. The reply to the client does not count it."""
 
     def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
-        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces.
-
-        The body of `request` is passed to plugins that record requests.
-        """
+        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
         if self._open is not None:
             self.end_attempt()
         receipt, (host, port) = self._receipt, _find_address(target.base_url)
@@ -508,22 +492,19 @@ class AttemptRecords:
         )
         receipt.attempts.append(attempt)
         if self._engine.recorders:
-            record_upstream_request(self._engine, receipt.request_id, request.body)
+            recorders, log = [*self._engine.recorders], self._engine.log
+            record_bytes(recorders, log, receipt.request_id, "upstream request", request.body)
         if receipt.trace is None or not receipt.trace.span_id:
             return request
         attempt.span_id = new_span_id()
         return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
 
     def set_status(self, status: int) -> None:
-        """Record the HTTP status of the provider's response in the open attempt."""
         if self._open is not None:
             self._open.status = status
 
     def fail_attempt(self, error: UpstreamError, usage: Usage | None = None) -> None:
-        """Record that the open attempt ended with `error`. The caller has removed API keys from its message.
-
-        `usage` is the token usage of an attempt that failed after thinking, which the provider charges.
-        """
+        """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
         if self._open is not None:
             self._open.error_type, self._open.error = error.error_type, error.message
             self._uncounted = None
@@ -538,17 +519,12 @@ class AttemptRecords:
             self.unread_usage = sum_usages(self.unread_usage, usage)
 
     def end_attempt(self) -> None:
-        """Record that the open attempt ended without an error. Does nothing if no attempt is open."""
         if self._open is not None:
             self._open.duration_seconds = self._clock() - self._receipt.started_at - self._open.offset_seconds
             self._open = None
 
     def add_usage(self, usage: Usage) -> None:
-        """Record the token usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts.
-
-        Call this only for a reply that consists of several upstream calls. Without it, `finish_last_attempt` calculates
-        the usage of the last attempt.
-        """
+        """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
         last, self._uncounted = self._receipt.attempts[-1], None
         _set_usage(last, sum_usages(self.unread_usage, usage))
         self._subtract_earlier_attempts(last)
@@ -556,9 +532,8 @@ class AttemptRecords:
     def finish_last_attempt(self) -> None:
         """Complete the record of the last attempt when the client request ends.
 
-        The last attempt gets the token usage of the client request, minus the usage of the earlier attempts. If this
-        attempt is still open, its end and the error of the client request are recorded too. Nothing is changed if the
-        last attempt failed, or if `add_usage` has already recorded its usage.
+        It gets the usage of the client request minus that of the earlier attempts, unless it failed or `add_usage` has
+        recorded its usage.
         """
         receipt, last = self._receipt, self._uncounted
         if last is None:
@@ -596,7 +571,6 @@ def _set_usage(attempt: UpstreamAttempt, usage: Usage) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _find_address(base_url: str) -> tuple[str, int]:
-    """Return host and port of a base URL. Invalid URL: an empty host, because the upstream call reports the error."""
     try:
         url = urlsplit(base_url)
         return url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
@@ -620,21 +594,17 @@ class RepeatableStream:
 
     @property
     def default_signature(self) -> str:
-        """Value of the field `signature` for thinking blocks that the provider did not sign."""
         return self._stream.default_signature
 
     @property
     def complete(self) -> bool:
-        """True if the reply was read to its end without a failure."""
         return self._stream.complete
 
     @property
     def continuation(self) -> str | None:
-        """Token with which another call continues this reply, as in `UpstreamStream`."""
         return self._stream.continuation
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas of the reply. None: the end of the reply. Raises `UpstreamError`."""
         try:
             deltas = await self._stream.read()
         except UnreadableReply as error:
@@ -656,9 +626,7 @@ class RepeatableStream:
         return deltas
 
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas when the reply ends early."""
         return self._stream.flush_pending()
 
     async def close(self) -> None:
-        """End the upstream call, even if its reply is incomplete."""
         await self._stream.close()

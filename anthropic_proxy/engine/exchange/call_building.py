@@ -1,26 +1,17 @@
-"""Functions that prepare a request to a provider (attempt), such as its input and the limits of the model.
+"""Preparation of a request to a provider: the limits of its target, the input of its wire, and where the work runs.
 
-A target is a provider and model, and `resolve_target_limits` returns its limits. `build_continuation_target` returns
-the target of the next call for a reply that the provider has split.
-
-A wire is the code for one provider protocol, and a `Call` is its input for one upstream request. `build_call` returns
-the `Call` for a request that the wire translates. `build_relay_call` returns the `Call` for a relay, to which the
-client's request is forwarded without translation. `find_client_credential` returns the client's own key, if it is sent
-to the provider.
-
-`estimate_client_request_tokens` estimates the input tokens of a decoded request. If only few fields are decoded, it
-decodes the received body (`incoming`) again. For an invalid body, it estimates the tokens from the size. `token_scale`
-is the factor that corrects the estimates for a model.
+A target is a provider and model. A wire is the code for one provider protocol, and a `Call` is its input for one
+upstream request. The event loop serves all clients, so the work for a large request runs in a thread.
 """
 
-import functools
 from collections.abc import Callable, Collection
+from functools import lru_cache
+from typing import TypeVar
 
 from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
-from anthropic_proxy.engine.exchange.loop_or_thread import MAX_STEPS_ON_LOOP
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.preparation import (
@@ -31,10 +22,47 @@ from anthropic_proxy.engine.messages.preparation import (
     TargetLimits,
 )
 from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, BaseDialect, Call, Credential
 from anthropic_proxy.errors import ClientError
+
+MAX_BYTES_ON_LOOP = 2 * 1024 * 1024
+"""Maximum size of a request body that is decoded and encoded on the event loop: about 5 ms. A thread handles larger
+ones."""
+MAX_REPLY_BYTES_ON_LOOP = 256 * 1024
+"""Maximum size of an unstreamed reply that is decoded on the event loop. A thread decodes larger ones."""
+_BYTES_PER_TOOL = 512
+"""Bytes added to the size of a request for each tool definition, because each definition costs additional time."""
+MAX_STEPS_ON_LOOP = 4_000
+"""Maximum steps of schema conversion on the event loop (4 to 10 ms). A conversion with more steps runs in a thread.
+
+With this limit, twelve concurrent requests delay other requests by at most 0.2 s. Conversions are cached, so only the
+first request of a session needs a thread."""
+
+_Result = TypeVar("_Result")
+
+
+def is_large_request(incoming: ClientRequest, tool_count: int) -> bool:
+    return len(incoming.body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
+
+
+async def run_on_loop_or_in_thread(
+    engine: Engine,
+    function: Callable[[Call[BaseDialect]], _Result],
+    call: Call[BaseDialect],
+    *,
+    is_large: bool = False,
+) -> _Result:
+    """Return the result of `function(call)`, for example the encoded request."""
+    if is_large:
+        return await engine.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
+    try:
+        return function(call)
+    except WorkPostponed:
+        return await engine.background.run_in_thread(function, structs.replace(call, max_schema_steps=None))
+
 
 _PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
 _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch")
@@ -42,15 +70,13 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 `SEARCH_URL`, a web search returns an error block."""
 
 
-@functools.lru_cache(maxsize=256)
+@lru_cache(maxsize=256)
 def build_target_limits(
     target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
 ) -> TargetLimits:
-    """Return the limits to which client requests for `target` (provider and model) are adapted.
+    """Return the limits to which client requests for `target` are adapted.
 
-    They follow from the facts about the model in `target`, and from the other arguments. `rejects_overflow` is True if
-    the proxy rejects requests that exceed the context window. `has_web_search` and `has_web_fetch` are True if the
-    proxy itself can run these tools.
+    `has_web_search` and `has_web_fetch` are True if the proxy itself can run these tools.
     """
     facts, dialect = target.capabilities, target.dialect
     stated = facts.context_window_from_error
@@ -80,11 +106,6 @@ def build_target_limits(
 
 
 def resolve_target_limits(engine: Engine, target: Target) -> TargetLimits:
-    """Return the limits to which client requests for `target` are adapted, with the settings in use.
-
-    `target` is a provider and model. Settings such as `SEARCH_URL` and `FETCH_URLS` decide which tools the proxy itself
-    can run for the model.
-    """
     return build_target_limits(
         target,
         rejects_overflow=engine.settings.check_context_window,
@@ -103,10 +124,9 @@ def build_call(
     estimate: Callable[[], int],
     new_id: Callable[[str], str],
 ) -> Call[BaseDialect]:
-    """Return the input from which the wire (provider protocol) encodes the upstream request.
+    """Return the input of a wire that translates the request.
 
-    `continuation` is the token with which the provider continues a reply that it has split. "": the call continues no
-    reply.
+    `continuation` is the token with which the provider continues a reply that it has split. "": none.
     """
     return Call(
         request=prepared.request,
@@ -133,11 +153,7 @@ def build_relay_call(
     new_id: Callable[[str], str],
     refused_signatures: Collection[bytes] = frozenset(),
 ) -> Call[BaseDialect]:
-    """Return the `Call` (input of the wire) for a relay, to which the client's request is forwarded.
-
-    The wire, the code for the provider protocol, does not translate such a request. The `Call` therefore contains the
-    body, headers, path and query that the client sent.
-    """
+    """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
     return Call(
         request=UNPREPARED,
         model=target.model,
@@ -155,18 +171,14 @@ def build_relay_call(
         max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
         has_proxy_signatures=request.has_proxy_signatures,
         refused_signatures=refused_signatures,
-        estimate_input_tokens=functools.partial(_estimate, request, incoming),
+        estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), 1.0, request),
     )
-
-
-def _estimate(request: MessagesRequest, incoming: ClientRequest) -> int:
-    return estimate_client_request_tokens(incoming, EstimateCache(), 1.0, request)
 
 
 def estimate_client_request_tokens(
     incoming: ClientRequest, estimates: EstimateCache, token_scale: float, request: MessagesRequest
 ) -> int:
-    """Return the estimated input tokens of a client request, multiplied by the correction factor `token_scale`."""
+    """Return the estimated input tokens of a client request, also of one that only its provider can decode."""
     if request.scanned_only:
         request = decode_request_or_envelope(incoming.body)
     try:
@@ -178,15 +190,11 @@ def estimate_client_request_tokens(
 
 
 def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
-    """Return the estimated input tokens of a request, multiplied by the model's correction factor `token_scale`."""
     return round(estimates.get_or_estimate(request) * token_scale)
 
 
 def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Provider) -> Credential | None:
-    """Return the client's own API key if it is to be sent to the provider, else None.
-
-    It is sent only if the provider accepts keys of clients, and the settings have no key for this provider.
-    """
+    """Return the client's own key if the provider accepts it and the settings have none. None: it is not sent."""
     if not (provider.accepts_client_credential and incoming.client.credential_forwardable) or engine.settings.keys.get(
         provider.name
     ):
@@ -195,16 +203,3 @@ def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Pr
         if value := incoming.headers.get(header):
             return Credential(header, value, CLIENT_CREDENTIAL_ORIGIN)
     return None
-
-
-def build_continuation_target(target: Target) -> Target:
-    """Return the target (provider and model) for the call that continues a reply which the provider has split.
-
-    Its base URL may have another API version than `target`, because some providers continue replies only in that
-    version.
-    """
-    version = target.dialect.continuation_version
-    if not version:
-        return target
-    base_url = target.base_url.replace(f"{target.provider.default_url_path}/", f"{version}/", 1)
-    return structs.replace(target, base_url=base_url)

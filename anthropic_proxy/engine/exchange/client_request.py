@@ -1,16 +1,17 @@
-"""The client's side of an exchange: `ClientRequest` is the request, and `ResponseSink` sends the response.
+"""The client's side of an exchange, which is one client request with its reply.
 
-An exchange is one client request with its reply. The `send_…` methods send stream events, bytes of a provider, a
-complete message, or an error. The receipt is the record of the exchange, for log and metrics. `queue_key` groups
-waiting requests, so that different clients are served in turn.
+`ClientRequest` is the request, and `ResponseSink` sends the response. Recorders, which are plugins, receive the bytes
+of both.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.hooks import Client, Receipt
+from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.hooks import Client, EngineLog, Receipt, Recorder, RecordPoint
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.trace_context import TraceContext
@@ -42,10 +43,7 @@ class ClientRequest(Struct, kw_only=True):
 
     @property
     def queue_key(self) -> str:
-        """Client name and session id as one text, by which the queue groups waiting upstream calls.
-
-        The queue alternates between the groups, so that one session does not delay all others.
-        """
+        """Key by which the queue groups waiting calls, so that one session does not delay all others."""
         return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"
 
 
@@ -53,7 +51,7 @@ class ResponseSink(Protocol):
     """Interface to send the HTTP response to one client request. `gateway/server/response_sink.py` implements it."""
 
     def attach_receipt(self, receipt: Receipt) -> None:
-        """Set the record of the exchange, from which response headers are built. Call this before any other method."""
+        """Set the receipt, from which response headers are built. Call this before any other method."""
         ...
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
@@ -69,9 +67,7 @@ class ResponseSink(Protocol):
         """Send bytes of a provider to the client unchanged. The first call also sends `status` and `headers`."""
         ...
 
-    async def send_message(self, response: MessagesResponse) -> None:
-        """Send a complete reply as JSON with status 200."""
-        ...
+    async def send_message(self, response: MessagesResponse) -> None: ...
 
     async def send_error_response(self, error: ProxyError) -> None:
         """Send an error with its HTTP status. Call this only before anything else was sent."""
@@ -80,3 +76,20 @@ class ResponseSink(Protocol):
     async def wait_disconnected(self) -> None:
         """Wait until the client has disconnected."""
         ...
+
+
+def start_recording(engine: Engine, request: ClientRequest) -> Callable[[bytes], None]:
+    """Pass the body of a client request to the recorders. Return a function that passes a piece of the response."""
+    recorders = [*engine.recorders]
+    record_bytes(recorders, engine.log, request.request_id, "client request", request.body)
+    return partial(record_bytes, recorders, engine.log, request.request_id, "client response")
+
+
+def record_bytes(recorders: list[Recorder], log: EngineLog, request_id: str, point: RecordPoint, data: bytes) -> None:
+    """Pass bytes to the recorders. One that raises an exception is removed: its failure must not affect the client."""
+    for recorder in [*recorders]:
+        try:
+            recorder.record(request_id, point, data)
+        except Exception:  # noqa: BLE001  # a defect of a plugin
+            recorders.remove(recorder)
+            log.write_traceback(request_id)

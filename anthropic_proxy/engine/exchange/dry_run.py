@@ -1,8 +1,7 @@
 """`run_dry`: processes a client request like a real one, but stops before anything is sent to a provider.
 
-The result is a `DryRun`, with the chosen providers and the upstream request that would be sent. `DryRunClient`
-describes the imaginary client of the request. In place of sending, the exception `NotSent` is raised. Web searches and
-fetches are skipped. Only local servers receive real requests, which query the limits of their installed models.
+In place of sending, the exception `NotSent` is raised. Only local servers receive real requests, which query the limits
+of their installed models.
 """
 
 import asyncio
@@ -35,7 +34,6 @@ CLIENT_CREDENTIAL = "(credential of the client)"
 ACCESS_TOKEN = "Bearer (access token, requested when the request is sent)"
 """Value in place of an access token, which a dry run does not request."""
 COUNT_TOKENS_PATH = "/v1/messages/count_tokens"
-"""URL path of requests for a token count."""
 
 
 class DryRunClient(Struct, frozen=True, kw_only=True):
@@ -46,11 +44,9 @@ class DryRunClient(Struct, frozen=True, kw_only=True):
     team: str = ""
     """Team of this key. "": none."""
     headers: Mapping[str, str] = {}
-    """Header name in lower case → value, for conditions of routes."""
 
 
 LOCAL_DRY_RUN_CLIENT = DryRunClient()
-"""Client of a dry run without a key and without headers."""
 
 
 class NotSent(ProxyError):
@@ -143,7 +139,6 @@ async def _count_tokens(engine: Engine, incoming: ClientRequest, result: DryRun)
 
 
 def _without_network(engine: Engine, result: DryRun) -> Engine:
-    """Return the engine with transports, access tokens and web tools that send nothing and record into `result`."""
 
     def new_transport(name: str) -> "_RecordingTransport":
         return _RecordingTransport(name, result)
@@ -176,7 +171,7 @@ def _renamed_tools(request: MessagesRequest, result: DryRun) -> Mapping[str, str
 
 
 class _RecordingTransport:
-    """A `Transport` that stores its first upstream request in the result of the dry run, and raises `NotSent`."""
+    """It stores its first upstream request in the result of the dry run, and raises `NotSent`."""
 
     def __init__(self, name: str, result: DryRun) -> None:
         self._name = name
@@ -191,8 +186,6 @@ class _RecordingTransport:
 
 
 class _PlaceholderTokens:
-    """A `TokenSource` that returns a placeholder for the access token of a provider instead of requesting one."""
-
     async def acquire_token(self) -> tuple[Credential, str | None]:
         return Credential("authorization", ACCESS_TOKEN), UNKNOWN_PROJECT
 
@@ -201,8 +194,6 @@ class _PlaceholderTokens:
 
 
 class _SkippedWebTools:
-    """Replacement of web fetch and web search: each call adds its input to `DryRun.skipped` and fails."""
-
     def __init__(self, skipped: list[str]) -> None:
         self._skipped = skipped
 
@@ -216,8 +207,6 @@ class _SkippedWebTools:
 
 
 class _DryRunSink:
-    """A `ResponseSink` that keeps the receipt and the error for the result, and drops replies of the proxy."""
-
     def __init__(self, receipt: Receipt) -> None:
         self.receipt = receipt
         self.error: ProxyError | None = None

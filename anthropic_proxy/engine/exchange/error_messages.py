@@ -1,8 +1,8 @@
-"""Functions that decode errors of providers, and add the provider and the setting to change to their messages.
+"""Errors of providers: their decoding, and the cause and remedy in their messages.
 
-`decode_error_response` raises the `UpstreamError` of a response with an error status. `require_api_response` rejects
-responses of other servers. `prefix_provider`, `add_key_setting` and `add_address_setting` add to the message of an
-error. `next_target_may_help` decides if another provider is tried. `describe_attempt` returns a text for the log.
+A message names the provider, and the setting that the user must change: the key, the base URL or the model. Claude Code
+replaces the text of every 404 by a text about the requested model (version 2.1.328, observed 2026-11). Therefore a 404
+that a setting of the proxy has caused becomes a 400.
 """
 
 import re
@@ -11,6 +11,9 @@ from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.options.routes import TARGETS_SETTING
+from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
@@ -39,32 +42,21 @@ from errors of providers, because the client's log-in is not the cause."""
 
 
 def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:
-    """Return the error for a provider that sent no byte for `seconds`."""
     limits = "UPSTREAM_FIRST_BYTE_TIMEOUT and UPSTREAM_IDLE_TIMEOUT set this limit"
     return UpstreamTimeout(f"{provider} sent no data for {seconds:g} s; {limits}.", provider=provider)
 
 
 def describe_attempt(target: Target, error: UpstreamError) -> str:
-    """Return the provider and the status of a failed attempt as text, such as `groq 429`.
-
-    The text appears in the log and in a response header.
-    """
+    """Return provider and status of a failed attempt for the log and a response header: `groq 429`."""
     return f"{target.provider.prefix} {'circuit_open' if isinstance(error, CircuitOpen) else error.status}"
 
 
 def next_target_may_help(error: UpstreamError) -> bool:
-    """Return True if another target (provider and model) may succeed after this error.
-
-    False: the cause is the request itself, so each target would reject it.
-    """
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 
 
 def require_api_response(response: UpstreamResponse, target: Target) -> None:
-    """Raise `UpstreamProtocolError` if a response cannot come from the API of the provider.
-
-    Such a response is a redirect or a web page, or it has an invalid status or an unsupported compression.
-    """
+    """Raise `UpstreamProtocolError` for a redirect, a web page, an invalid status or an unsupported compression."""
     status, variable = response.status, target.provider.base_url_variable
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     if 300 <= status < 400:
@@ -90,33 +82,29 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
 def decode_error_response(
     target: Target, call: Call[BaseDialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> list[Delta]:
-    """Decode a provider's response with an error status, and raise it as `UpstreamError`.
-
-    Some providers send a complete reply, such as a refusal, with an error status. Such a reply is returned as deltas
-    (decoded fragments).
-    """
+    """Raise the error of a response. Return the deltas of a complete reply, such as a refusal, with an error status."""
     outcome = target.wire.decode_error(call, status, headers, body)
     if isinstance(outcome, UpstreamError) and target.is_relayed:
         outcome.headers = forwarded_headers(headers)
     if isinstance(outcome, ProxyError):
         raise outcome
     if isinstance(outcome, list):
+        if target.is_relayed:
+            raise InternalError("a relayed error was decoded as a reply")
         return outcome
     raise InternalError(f"a wire gave {outcome!r} for an error answer")
 
 
 def prefix_provider(error: UpstreamError, name: str) -> None:
-    """Put `name`, the provider, before the message of an error, unless the error already names a provider."""
     if name and not error.provider:
         error.provider = name
         error.message = f"{name}: {error.message}"
 
 
 def add_key_setting(error: UpstreamError, target: Target, credential: Credential | None) -> None:
-    """Put the provider's name before the message of an error, and name the source of a key that the provider rejected.
+    """Name the provider, and the source of a key that it rejected.
 
-    The source is, for example, the setting with the key. If the key belongs to the proxy, texts such as
-    `invalid x-api-key` are replaced, because Claude Code would ask its user to log in.
+    Texts such as `invalid x-api-key` are replaced, because Claude Code would ask its user to log in.
     """
     prefix_provider(error, target.provider.prefix)
     ours = credential is not None and credential.origin != CLIENT_CREDENTIAL_ORIGIN
@@ -130,13 +118,164 @@ def add_key_setting(error: UpstreamError, target: Target, credential: Credential
 
 
 def add_address_setting(error: UpstreamError, target: Target) -> None:
-    """Add the name of the setting with the base URL to the message of an error, if the connection failed.
-
-    The name is added if the address is not the provider's default, or if that default is local, as for Ollama. A remote
-    default address needs no change, so nothing is added for it.
-    """
+    """Name the setting of the base URL in the error of a failed connection, unless the address is a remote default."""
     variable, default = target.provider.base_url_variable, urlsplit(target.provider.base_url)
     if not target.provider.has_local_default_url and urlsplit(target.base_url)[:2] == default[:2]:
         return
     if isinstance(error, UpstreamUnreachable) and variable and variable not in error.message:
         error.message += f". The address is set by {variable}"
+
+
+_UNKNOWN_MODEL = re.compile(
+    r"model_not_found|access to (?:the )?model\b|(?:invalid|unknown|no such|unsupported) model\b|not a valid model"
+    r"|\b(?:model|deployment|engine)\b.{0,300}?\b(?:not found|not exist|unknown|no longer|not available|not supported|"
+    r"decommissioned|deprecated|retired|no access|have access)",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Texts of errors with a status other than 404 about an unknown model: DeepSeek `Model Not Exist`, OpenRouter `… is not
+a valid model ID`, Mistral `Invalid model: …` (their API references, read 2026-11)."""
+_MODEL_WORDS = re.compile(r"\b(?:model|deployment|engine)s?\b", re.IGNORECASE)
+_NOT_SERVED = re.compile(
+    r"\bnot[ _]found|page|cannot (?:post|get)|\broutes?\b|\bpath\b|\burls?\b|unexpected endpoint|unknown endpoint"
+    r"|no handler|not served|\bno static resource",
+    re.IGNORECASE,
+)
+"""Pattern of error texts about an unknown URL path, as web frameworks and gateways write them: FastAPI, Express,
+Fastify, Go, nginx, Spring, Kong, LM Studio."""
+_METHOD_REFUSED = re.compile(r"\bmethod\b.{0,20}\bnot (?:allowed|supported)|^[\w-]+ returned HTTP 405$", re.IGNORECASE)
+"""Pattern of error texts about the HTTP method. They indicate a wrong URL path: a server that answers every path with a
+web page, such as Open WebUI, rejects `POST`."""
+_OTHER_OBJECTS = re.compile(
+    r"\b(?:files?|responses?|items?|containers?|vectors?|conversations?|threads?|cached?|batch|images?)\b",
+    re.IGNORECASE,
+)
+"""Words for objects other than models that a request names by id. A 404 with such a word is not about the model."""
+_OBJECT_WITH_ID = re.compile(
+    r"\bcached?\b|\bwith id\b|\b(?:resp|file|conv|thread|batch|vs|item|msg)[-_]\w{6,}", re.IGNORECASE
+)
+"""Pattern of error texts about an object that a request names by id. Gemini: Not found: cache content metadata for 123
+(recorded). OpenAI: Response with id 'resp_123' not found (2026-11). The base URL is then right."""
+_WIRE_ADVICE = re.compile(r"\.?( The server or the model has no Responses API: set \w+=\w+)")
+"""Pattern of the advice that the wire for the Responses API adds to an error message. The advice is removed, so that
+only the provider's own text is examined."""
+_MAX_ROUTE_ERROR_CHARACTERS = 200
+
+
+def add_not_found_cause(error: UpstreamError, target: Target, path: str, settings: EngineOptions) -> None:
+    """Add cause and remedy to the message of `error`, if the provider rejects the URL or the model."""
+    is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
+    if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
+        _become(error, _describe_address(error, target, path, settings, 405 if is_405 else 404))
+    elif not rejects_configured_model(error, target, settings):
+        return
+    elif error.status == 404:
+        _become(error, f"{_without_end(error.message)}. {_describe_setting(target)}")
+    else:
+        error.message = f"{_without_end(error.message)}. {_describe_setting(target)}"
+        error.body = None
+
+
+def rejects_configured_model(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
+    """Return True if the provider does not know, or no longer serves, a model that the proxy or a setting chose."""
+    if not target.model_setting:
+        return False
+    if error.status == 404:
+        return not _is_about_address(error, target, settings) and not _OTHER_OBJECTS.search(_words_of(error, target))
+    return error.status in (400, 403) and _UNKNOWN_MODEL.search(error.message) is not None
+
+
+def _become(error: UpstreamError, message: str) -> None:
+    error.status, error.error_type, error.message = 400, "invalid_request_error", message
+    error.body, error.should_retry = None, False
+
+
+def _words_of(error: UpstreamError, target: Target) -> str:
+    """Return the provider's own text of an error. "": none."""
+    text = _WIRE_ADVICE.sub("", error.message.removeprefix(f"{target.provider.prefix}: ")).strip()
+    return "" if re.fullmatch(rf"{target.provider.prefix} returned HTTP 40[45]", text) else text
+
+
+def _is_about_address(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
+    provider = target.provider
+    if provider.transport != "http" or (
+        _find_address_variable(provider, settings) is None and not provider.has_local_default_url
+    ):
+        return False
+    text = _words_of(error, target)
+    if error.parameter == "model" or target.model in text or _MODEL_WORDS.search(text) or _OBJECT_WITH_ID.search(text):
+        return False
+    return len(text) <= _MAX_ROUTE_ERROR_CHARACTERS and (
+        not text or _NOT_SERVED.search(text) is not None or _METHOD_REFUSED.search(text) is not None
+    )
+
+
+def _describe_address(error: UpstreamError, target: Target, path: str, settings: EngineOptions, status: int) -> str:
+    provider = target.provider
+    base = target.base_url.partition("?")[0].rstrip("/")
+    address = f"{base}/{path.partition('?')[0].lstrip('/')}"
+    text = _without_end(_words_of(error, target))
+    quoted = f" ({text})" if text and len(text) <= 80 else ""
+    advice = _WIRE_ADVICE.search(error.message)
+    message = (
+        f"{provider.prefix}: nothing is served at {address}: HTTP {status}{quoted}.{advice[1] + '.' if advice else ''}"
+    )
+    variable = _find_address_variable(provider, settings)
+    if variable is None:
+        return f"{message} This is the default address of {provider.title}; {provider.base_url_variable} sets another."
+    return f"{message}{describe_base_url_setting(provider, settings, adds_remedy=True)}"
+
+
+def describe_base_url_setting(provider: Provider, settings: EngineOptions, *, adds_remedy: bool) -> str:
+    """Return a sentence with the setting of a provider's base URL and its place, and a correction if `adds_remedy`.
+
+    "": the default base URL is used.
+    """
+    variable = _find_address_variable(provider, settings)
+    if variable is None:
+        return ""
+    source = settings.origins.get(variable, "set")
+    return (
+        f" The address is set by {variable}, {source}.{_suggest(provider, variable, settings) if adds_remedy else ''}"
+    )
+
+
+def _suggest(provider: Provider, variable: str, settings: EngineOptions) -> str:
+    given = settings.base_urls[provider.name].partition("?")[0]
+    path, usual = urlsplit(given).path.rstrip("/"), urlsplit(provider.reference_url or provider.base_url).path
+    version = usual.rpartition("/")[2]
+    if version and version not in path.split("/"):
+        return f" Is /{version} missing? Try {_assign(provider, variable, f'{given}/{version}')}"
+    if not version and path:
+        return f" Is {path} superfluous? Try {_assign(provider, variable, given.removesuffix(path))}"
+    return " Check its path."
+
+
+def _assign(provider: Provider, variable: str, address: str) -> str:
+    return f'base_url = "{address}"' if provider.is_configured else f"{variable}={address}"
+
+
+def _describe_setting(target: Target) -> str:
+    provider = target.provider
+    variable, _, source = target.model_setting.partition(", ")
+    retired = provider.retired_models.get(target.model)
+    other = f"{variable}={provider.prefix}/{retired.successor if retired else '<another model>'}"
+    if source == "default" and target.model not in (provider.default_big_model, provider.default_small_model):
+        origin = f"{provider.prefix}/{target.model} replaces the retired default of {variable}, which is not set."
+    elif source == "default":
+        origin = f"{provider.prefix}/{target.model} is the default of {variable}, which is not set."
+    else:
+        origin = f"The model {provider.prefix}/{target.model} is set by {target.model_setting}."
+    remedy = f"use another model in {variable}" if variable.startswith(TARGETS_SETTING) else f"set {other}"
+    return f"{origin} Remedy: {remedy}"
+
+
+def _find_address_variable(provider: Provider, settings: EngineOptions) -> str | None:
+    if provider.name not in settings.base_urls:
+        return None
+    origins: Mapping[str, str] = settings.origins
+    names = (provider.base_url_variable, f"{provider.env_prefix}_BASE_URL")
+    return next((name for name in names if name in origins), provider.base_url_variable)
+
+
+def _without_end(text: str) -> str:
+    return text.rstrip().rstrip(".")

@@ -22,17 +22,17 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.admission import Admissions
+from anthropic_proxy.engine.exchange.admission import admit
 from anthropic_proxy.engine.exchange.attempts import Attempts, RepeatableStream
+from anthropic_proxy.engine.exchange.call_building import MAX_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.error_messages import idle_timeout_error
-from anthropic_proxy.engine.exchange.loop_or_thread import MAX_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.route_choice import choose_route, read_client_request
 from anthropic_proxy.engine.exchange.tool_loop import SchemaCheckedStream, open_reply
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter, UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
-from anthropic_proxy.engine.hooks import Receipt
+from anthropic_proxy.engine.hooks import Receipt, Settle
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage, clamp_count, sum_usages
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -88,12 +88,45 @@ class Exchange:
         record_client(receipt, incoming.headers)
         self._sink.attach_receipt(receipt)
         engine.start_exchange(receipt)
-        admissions = Admissions(engine, receipt)
+        settles: list[Settle] = []
         try:
-            await self._read_and_plan()
-            await admissions.admit(incoming, self._request, self._route, self._estimates)
-            self._begin_delivery()
-            if self._request.max_tokens == 0 and not self._route.targets[0].is_relayed:
+            # read
+            if len(incoming.body) <= MAX_BYTES_ON_LOOP:
+                request, choice = read_client_request(engine, incoming)
+            else:
+                request, choice = await engine.background.run_in_thread(read_client_request, engine, incoming)
+            self._request = request
+            receipt.requested_model, receipt.stream = request.model, request.stream
+            receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
+            receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
+            if not receipt.session and request.metadata is not None and request.metadata.user_id:
+                receipt.session = find_session_id(request.metadata.user_id) or ""
+            engine.name_model(incoming.number, request.model)
+            # plan
+            route = self._route = await choose_route(engine, incoming, request, self._estimates, choice)
+            receipt.route = route.rule.name if route.rule is not None else ""
+            receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
+            if request.decode_error is not None and not route.targets[0].is_relayed:  # a relay's provider validates it
+                raise request.decode_error  # noqa: TRY301  # one handler for all steps
+            for note in route.notes:
+                engine.log.write_once(note)
+            # admit
+            if engine.policies:
+                await admit(
+                    engine, incoming, request, route, estimates=self._estimates, receipt=receipt, settles=settles
+                )
+            self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
+            self._writer.clock, receipt.blocks = engine.clock, self._writer.marks
+            watchdog = self._watchdog = Watchdog(
+                wait_disconnected=self._sink.wait_disconnected,
+                on_idle=self._keep_alive if request.stream else None,
+                first_byte_seconds=engine.settings.timeouts.first_byte_seconds,
+                idle_seconds=engine.settings.timeouts.idle_seconds,
+            )
+            self._attempts = Attempts(engine, incoming, request, receipt, watchdog, estimates=self._estimates)
+            self._is_admitted = True
+            # call and deliver
+            if request.max_tokens == 0 and not route.targets[0].is_relayed:
                 await self._warm_up()
             else:
                 await engine.queue.acquire(incoming.queue_key)
@@ -122,69 +155,43 @@ class Exchange:
                 self._fill_receipt()
                 self._attempts.records.finish_last_attempt()
             receipt.duration_seconds = engine.clock() - receipt.started_at
-            admissions.settle()
+            for settle in settles:
+                settle(receipt)
             engine.end_exchange(receipt)
 
-    async def _read_and_plan(self) -> None:
-        """Decode the body, and choose the route. Raises the `ClientError` of an invalid request."""
-        engine, incoming, receipt = self._engine, self._incoming, self._receipt
-        if len(incoming.body) <= MAX_BYTES_ON_LOOP:
-            request, choice = read_client_request(engine, incoming)
-        else:
-            request, choice = await engine.background.run_in_thread(read_client_request, engine, incoming)
-        self._request = request
-        receipt.requested_model, receipt.stream = request.model, request.stream
-        receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
-        receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
-        if not receipt.session and request.metadata is not None and request.metadata.user_id:
-            receipt.session = find_session_id(request.metadata.user_id) or ""
-        engine.name_model(incoming.number, request.model)
-        route = self._route = await choose_route(engine, incoming, request, self._estimates, choice)
-        receipt.route = route.rule.name if route.rule is not None else ""
-        receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
-        if request.decode_error is not None and not route.targets[0].is_relayed:  # a relay's provider validates it
-            raise request.decode_error
-        for note in route.notes:
-            engine.log.write_once(note)
-
-    def _begin_delivery(self) -> None:
-        engine, request, timeouts = self._engine, self._request, self._engine.settings.timeouts
-        self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
-        self._writer.clock, self._receipt.blocks = engine.clock, self._writer.marks
-        watchdog = self._watchdog = Watchdog(
-            wait_disconnected=self._sink.wait_disconnected,
-            on_idle=self._keep_alive if request.stream else None,
-            first_byte_seconds=timeouts.first_byte_seconds,
-            idle_seconds=timeouts.idle_seconds,
-        )
-        self._attempts = Attempts(engine, self._incoming, request, self._receipt, watchdog, estimates=self._estimates)
-        self._is_admitted = True
-
     async def _call_and_deliver(self) -> None:
+        engine, request, receipt, writer = self._engine, self._request, self._receipt, self._writer
         self._is_queued = False
-        answer = await open_reply(self._engine, self._attempts, self._request, self._route)
+        if request.tool_choice is not None and request.tool_choice.disable_parallel_tool_use:
+            self._call_filter = SingleToolCallFilter()
+        answer = await open_reply(engine, self._attempts, request, self._route)
         try:
-            self._receipt.first_token_seconds = self._engine.clock() - self._receipt.started_at
+            receipt.first_token_seconds = engine.clock() - receipt.started_at
             if isinstance(answer, RelayStream):
                 await self._relay(answer)
-            elif self._request.stream:
+            elif request.stream:
                 await self._stream(answer)
             else:
                 await self._fold(answer)
-            # the calls of a tool loop have further input, which the estimate does not count
-            if self._writer.estimate and isinstance(answer, UpstreamStream | RepeatableStream):
-                await self._record_token_scale()
+            # the provider's count corrects later estimates for the model; in a tool loop it has input that the estimate
+            # does not count
+            attempt, counted = self._attempts.latest, writer.usage.input_tokens
+            is_one_call = isinstance(answer, UpstreamStream | RepeatableStream)
+            if writer.estimate and is_one_call and attempt is not None and counted is not None:
+                totals, estimated = writer.totals, round(writer.estimate / attempt.run.token_scale)
+                counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
+                await engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
         finally:
             self._watchdog.stop()  # complete or failed: a disconnect has no effect now
             if isinstance(answer, SchemaCheckedStream):
-                self._writer.usage = answer.usage  # also after an error, because the provider charges all calls
+                writer.usage = answer.usage  # also after an error, because the provider charges all calls
             await answer.close()
 
     async def _stream(self, answer: DeltaStream) -> None:
         writer, watchdog, sink = self._writer, self._watchdog, self._sink
         writer.signature = answer.default_signature
         self._streamed_reply = answer
-        call_filter = self._call_filter = self._new_call_filter()
+        call_filter = self._call_filter
         last: list[Event] = []
         while (deltas := await answer.read()) is not None:
             if call_filter is not None:
@@ -216,7 +223,7 @@ class Exchange:
     async def _fold(self, answer: DeltaStream) -> None:
         fold = Fold(self._writer)
         self._writer.signature = answer.default_signature
-        call_filter = self._new_call_filter()
+        call_filter = self._call_filter
         while (deltas := await answer.read()) is not None:
             fold.feed(call_filter.feed(deltas) if call_filter is not None else deltas)
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
@@ -247,19 +254,8 @@ class Exchange:
             watchdog.writing = True
             await sink.send_events([answer.ending] if answer.ending else [], is_last=True)
 
-    async def _record_token_scale(self) -> None:
-        """Store the provider's token count divided by the estimate, to correct later estimates for the model."""
-        writer, receipt, attempt = self._writer, self._receipt, self._attempts.latest
-        if attempt is not None and writer.usage.input_tokens is not None:
-            totals, estimated = writer.totals, round(writer.estimate / attempt.run.token_scale)
-            counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
-            await self._engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
-
     async def _warm_up(self) -> None:
-        """Reply to a request with `max_tokens: 0`, which asks the API to fill its cache.
-
-        The proxy sends an empty reply itself.
-        """
+        """Answer a request with `max_tokens: 0`, which asks the API to fill its cache, with an empty reply."""
         self._receipt.fidelity.add_notes((_WARM_UP,))
         writer = self._writer
         ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
@@ -281,7 +277,6 @@ class Exchange:
         return self._attempts.estimate_scaled_tokens(self._request, scale)
 
     async def _write(self, events: Sequence[Event], *, is_last: bool = False) -> None:
-        """Send events that the proxy created, instead of relayed bytes. A later failure becomes an `error` event."""
         self._opened = True
         await self._sink.send_events(events, is_last=is_last)
 
@@ -290,7 +285,12 @@ class Exchange:
 
         A relay sends the pings of its provider only, unless the stream was already started for an earlier target.
         """
-        if self._relayed or (self._is_relaying() and not self._opened):
+        latest = self._attempts.latest
+        if latest is not None:
+            is_relaying = latest.target.is_relayed
+        else:
+            is_relaying = not self._is_queued and self._route.targets[0].is_relayed
+        if self._relayed or (is_relaying and not self._opened):
             return
         is_idle = self._watchdog.now() - self._watchdog.upstream_at > EMPTY_DELTA_AFTER_SECONDS
         # a block of the proxy would collide with the blocks of a relayed stream, which start at 0
@@ -298,39 +298,26 @@ class Exchange:
         events = self._start() or (self._writer.keep_alive() if opens else [Ping()])
         await self._write(events)
 
-    def _is_relaying(self) -> bool:
-        if self._attempts.latest is not None:
-            return self._attempts.latest.target.is_relayed
-        return not self._is_queued and self._route.targets[0].is_relayed
-
     async def _fail(self, error: ProxyError) -> None:
         if isinstance(error, UpstreamError) and self._is_admitted:
             self._attempts.annotate_error(error)
         record_failure(self._receipt, error, self._engine.settings.reveal_proxy_keys())
         if self._opened:
-            await self._sink.send_events([*self._flush_pending(), *self._writer.fail(error)], is_last=True)
+            events: list[Event] = []
+            reply, self._streamed_reply = self._streamed_reply, None
+            if reply is not None and self._writer.started:  # what filters still hold
+                deltas = reply.flush_pending()
+                if self._call_filter is not None:
+                    deltas = [*self._call_filter.feed(deltas), *self._call_filter.flush_pending()]
+                events = self._writer.feed(deltas)
+            await self._sink.send_events([*events, *self._writer.fail(error)], is_last=True)
         elif self._relayed:
             await self._sink.send_events([ErrorEvent(error)], is_last=True)
         else:
             await self._sink.send_error_response(error)
         error.release_tracebacks()
 
-    def _flush_pending(self) -> list[Event]:
-        """Return, as events for the client, deltas that filters still hold when the reply ends early."""
-        reply, self._streamed_reply = self._streamed_reply, None
-        if reply is None or not self._writer.started:
-            return []
-        deltas = reply.flush_pending()
-        if self._call_filter is not None:
-            deltas = [*self._call_filter.feed(deltas), *self._call_filter.flush_pending()]
-        return self._writer.feed(deltas)
-
-    def _new_call_filter(self) -> SingleToolCallFilter | None:
-        choice = self._request.tool_choice
-        return SingleToolCallFilter() if choice is not None and choice.disable_parallel_tool_use else None
-
     def _fill_receipt(self) -> None:
-        """Copy token usage, stop reason and HTTP status into the receipt, the record of the request."""
         writer, receipt = self._writer, self._receipt
         totals, other = writer.totals, self._attempts.records.unread_usage
         if writer.usage.repeated_input is not None:
@@ -351,7 +338,6 @@ class Exchange:
 
 
 def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
-    """Store facts about the client in the receipt, from the request headers: program, session, subagent and project."""
     receipt.user_agent = headers.get("user-agent", "")
     receipt.session = headers.get("x-claude-code-session-id", "")
     receipt.agent = headers.get("x-claude-code-agent-id", "")
@@ -359,10 +345,7 @@ def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
 
 
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
-    """Store the status, type and message of an error in the receipt, the record of the request.
-
-    `proxy_keys` are the keys with which clients authenticate. They are masked in the message first.
-    """
+    """Store an error in the receipt. `proxy_keys`, with which clients authenticate, are masked in its message."""
     redact_error(error, proxy_keys)
     receipt.outcome = "error"
     receipt.status = error.status
@@ -371,9 +354,6 @@ def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str
 
 
 def log_internal_error(error: Exception, engine: Engine, request_id: str) -> InternalError:
-    """Log the traceback of an unexpected exception, which is a defect of the proxy.
-
-    Return an `InternalError` for the client, which has only the class name of the exception.
-    """
+    """Log the traceback of a defect of the proxy. Return an error that names only the class of the exception."""
     engine.log.write_traceback(request_id)
     return InternalError(f"{type(error).__name__} in the proxy; the traceback is in its log.")

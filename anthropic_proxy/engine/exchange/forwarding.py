@@ -1,8 +1,7 @@
-"""Functions that forward requests other than messages to a provider with the Messages API.
+"""Forwarding of requests other than messages to a provider with the Messages API: token counts, model lists, batches,
+files.
 
-`count_tokens` and `list_models` return a `JsonReply`: the body and the headers of the response to the client.
-`call_provider` sends one request; batches, files and skills use it too. Failed requests are not repeated, except with a
-key that was read again.
+Failed requests are not repeated, except with a key that was read again.
 """
 
 import asyncio
@@ -17,17 +16,22 @@ from msgspec import Raw, Struct, structs
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.attempts import AttemptRecords
-from anthropic_proxy.engine.exchange.call_building import build_relay_call, find_client_credential
+from anthropic_proxy.engine.exchange.call_building import (
+    MAX_BYTES_ON_LOOP,
+    build_relay_call,
+    find_client_credential,
+    is_large_request,
+    run_on_loop_or_in_thread,
+)
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,
+    add_not_found_cause,
     decode_error_response,
     idle_timeout_error,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.loop_or_thread import MAX_BYTES_ON_LOOP, is_large_request, run_on_loop_or_in_thread
-from anthropic_proxy.engine.exchange.not_found import add_not_found_cause
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.exchange.route_choice import choose_route
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, read_error_body
@@ -38,7 +42,6 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential, UpstreamResponse, read_body
 from anthropic_proxy.errors import (
-    InternalError,
     ProxyError,
     UpstreamError,
     UpstreamProtocolError,
@@ -58,24 +61,21 @@ query."""
 
 
 WaitDisconnected = Callable[[], Awaitable[None]]
-"""Function that waits until the client has disconnected."""
 _Result = TypeVar("_Result")
 
 
 class JsonReply(Struct, frozen=True):
-    """Response to a request for a token count or a model list: a JSON body, and headers of the provider."""
+    """Response to a request for a token count or a model list."""
 
     body: bytes
-    """Body of the client response: JSON text."""
     headers: Mapping[str, str] = {}
     """Provider headers for the client. Empty if the proxy produced the body itself."""
 
 
 async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnected: WaitDisconnected) -> JsonReply:
-    """Return the response to `POST /v1/messages/count_tokens`.
+    """Return the response to `POST /v1/messages/count_tokens`, with an estimate if the provider cannot count or fails.
 
-    The provider counts the tokens if it has this endpoint. Otherwise, or if the provider fails, the proxy returns an
-    estimate. Raises `ClientDisconnected`.
+    Raises `ClientDisconnected`.
     """
     large = len(incoming.body) > MAX_BYTES_ON_LOOP
     request = await engine.background.run_in_thread_if_large(
@@ -105,8 +105,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
 async def list_models(engine: Engine, incoming: ClientRequest, wait_disconnected: WaitDisconnected) -> JsonReply | None:
     """Return the preferred provider's own response to `GET /v1/models` or to a path below it.
 
-    None: the provider has no list of Claude models, or its response is an error. The caller then sends the proxy's own
-    list. Raises `ClientDisconnected`.
+    None: it has no list of Claude models, or its response is an error. Raises `ClientDisconnected`.
     """
     preferred = find_preferred_provider(engine.settings, engine.catalog)
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):
@@ -165,8 +164,7 @@ async def call_provider(
     """Send a client request to a provider, and return the result of `read` for its successful response.
 
     The call has `total_seconds`. None: it has the time limits of a message, and `read` calls `note_first_byte` of the
-    watchdog after each read. `method` replaces the HTTP method of the wire. If a key is rejected that can be read
-    again, the request is sent once more. Raises `UpstreamError` and `ClientDisconnected`.
+    watchdog after each read. Raises `UpstreamError` and `ClientDisconnected`.
     """
     provider, pool, timeouts = target.provider, engine.credentials, engine.settings.timeouts
     is_large = len(incoming.body) > MAX_BYTES_ON_LOOP
@@ -196,8 +194,7 @@ async def call_provider(
                     if not 200 <= response.status < 300:
                         require_api_response(response, target)
                         body = await read_error_body(response, watchdog)
-                        decode_error_response(target, call, response.status, response.headers, body)
-                        raise InternalError("a relayed error was decoded as a reply")
+                        decode_error_response(target, call, response.status, response.headers, body)  # raises
                     return await read(response, watchdog)
                 finally:
                     await response.close()
@@ -248,10 +245,7 @@ class _Listed(Struct):
 
 
 def _require_expected_shape(body: bytes, path: str, target: Target) -> None:
-    """Raise `UpstreamProtocolError` if a response with status 200 has no token count or model list.
-
-    Some servers answer unknown paths with status 200 and another body.
-    """
+    """Raise `UpstreamProtocolError` for another body: some servers answer unknown paths with status 200."""
     try:
         if path.endswith("/count_tokens"):
             msgspec.json.decode(body, type=_Counted)

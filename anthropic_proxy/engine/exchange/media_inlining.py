@@ -6,7 +6,7 @@ constants limit the downloads of one request.
 """
 
 import asyncio
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator
 
 import msgspec
 from msgspec import Raw, structs
@@ -56,10 +56,7 @@ _Key = tuple[str, str]
 
 
 def new_media_inliner(engine: Engine, incoming: ClientRequest) -> "MediaInliner | None":
-    """Return a downloader for the images and documents that one client request links to.
-
-    None: the request has no URLs of files, or the setting `FETCH_URLS` is off.
-    """
+    """Return a downloader for the files that one client request links to. None: no URLs, or `FETCH_URLS` is off."""
     if engine.web_fetch is None or _SOURCE_OF_LINK not in incoming.body:
         return None
     return MediaInliner(engine.web_fetch)
@@ -77,18 +74,25 @@ class MediaInliner:
         """Fidelity notes (records of changed fields) about the URLs of the latest request."""
 
     async def inline_urls(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> MessagesRequest:
-        """Return the request with downloaded files in place of the URLs of images and documents.
+        """Return the request with downloaded files in place of the URLs that the provider does not accept.
 
         If a download fails, the model receives a text with the URL instead of the file.
         """
-        to_fetch = {_key(block): block for block in _linked(request.messages) if _is_fetched(block, target, limits)}
+        contents = [message.content for message in request.messages if isinstance(message.content, list)]
+        to_fetch = {
+            _key(block): block
+            for content in contents
+            for block in _linked_in(content)
+            if (limits.accepts_images or not isinstance(block, ImageBlock))
+            and not target.wire.accepts_media_url(target.dialect, block)
+        }
         self.notes = []
         if not to_fetch:
             return request
         await asyncio.gather(*(self._find(block, limits) for key, block in to_fetch.items() if key not in self._found))
         self.notes = [_note_on(block, self._found[key]) for key, block in to_fetch.items()]
         messages = [
-            Message(message.role, self._with_bytes(message.content, to_fetch))
+            Message(message.role, [self._block_with_bytes(block, to_fetch) for block in message.content])
             if isinstance(message.content, list)
             else message
             for message in request.messages
@@ -123,9 +127,6 @@ class MediaInliner:
             )
         return fetched
 
-    def _with_bytes(self, content: list[Block], to_fetch: Container[_Key]) -> list[Block]:
-        return [self._block_with_bytes(block, to_fetch) for block in content]
-
     def _block_with_bytes(self, block: Block, to_fetch: Container[_Key]) -> Block:
         if isinstance(block, ToolResultBlock) and _may_link(block.content):
             blocks = decode_nested_content(block.content)
@@ -138,13 +139,13 @@ class MediaInliner:
         found = self._found[_key(block)]
         if isinstance(found, WebFetchFailed):
             return TextBlock(json_string(f"[{_kind(block)}: {name_url(block.source.url)}]"))
-        return _with_source(block, found)
-
-
-def _linked(messages: Sequence[Message]) -> Iterator[_Linked]:
-    for message in messages:
-        if isinstance(message.content, list):
-            yield from _linked_in(message.content)
+        if found.text is not None:
+            source = Source("text", media_type="text/plain", data=found.text)
+        else:
+            source = Source("base64", media_type=found.media_type, data=found.body_base64)
+        if isinstance(block, ImageBlock):
+            return ImageBlock(source)
+        return DocumentBlock(source, block.title or found.title or None, block.context)
 
 
 def _linked_in(content: list[Block]) -> Iterator[_Linked]:
@@ -159,26 +160,6 @@ def _linked_in(content: list[Block]) -> Iterator[_Linked]:
 def _may_link(content: Raw) -> bool:
     view = memoryview(content)
     return bool(view.nbytes) and view[0] == _LIST and _SOURCE_OF_LINK in bytes(view)
-
-
-def _is_fetched(block: _Linked, target: Target, limits: TargetLimits) -> bool:
-    """Return True if the proxy must fetch the URL of an image or document.
-
-    This is the case if the model accepts the file and its provider accepts no URL.
-    """
-    if isinstance(block, ImageBlock) and not limits.accepts_images:
-        return False
-    return not target.wire.accepts_media_url(target.dialect, block)
-
-
-def _with_source(block: _Linked, fetched: FetchedPage) -> Block:
-    if fetched.text is not None:
-        source = Source("text", media_type="text/plain", data=fetched.text)
-    else:
-        source = Source("base64", media_type=fetched.media_type, data=fetched.body_base64)
-    if isinstance(block, ImageBlock):
-        return ImageBlock(source)
-    return DocumentBlock(source, block.title or fetched.title or None, block.context)
 
 
 def _note_on(block: _Linked, found: FetchedPage | WebFetchFailed) -> FidelityNote:

@@ -1,10 +1,7 @@
 """`RelayStream`: the response of a provider with the Messages API, forwarded to the client byte for byte.
 
-Only the model name can be replaced. The token usage and the stop reason are decoded for the receipt, the record of the
-request. `wait_for_content` returns at the first event, `read` returns the next bytes, and `close` ends the upstream
-call. `usage_with_estimate` is the token usage so far, with estimated output tokens if the stream is incomplete.
-`omit_message_start` removes an event that the client already has.
-`forwarded_headers` selects the headers for the client.
+Only the model name can be replaced. The token usage and the stop reason are decoded for the receipt. A message is
+complete with its stop reason: later failures of the connection do not reach the client.
 """
 
 import asyncio
@@ -34,8 +31,6 @@ stream."""
 
 
 class RelayStream:
-    """Response of a provider as bytes for the client, with token usage and stop reason decoded from it."""
-
     def __init__(
         self,
         wire: RelayWire[BaseDialect],
@@ -74,10 +69,7 @@ class RelayStream:
         """Loop time until which bytes after the last event are awaited. 0: the wait has not started."""
 
     async def wait_for_content(self) -> None:
-        """Wait for the first event of a stream, or for the complete body of a reply without streaming.
-
-        Raises `UpstreamError` if the response fails before any content.
-        """
+        """Wait for the first event of a stream, or for the complete body. Raises `UpstreamError`."""
         if not self._streams:
             self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
             self._remember(self._decoder.decode_body(self._first))
@@ -92,10 +84,14 @@ class RelayStream:
             self._first = self._wire.replace_reply_model(self._first, self._requested_model)
 
     async def _read_beginning(self) -> bytes:
-        """Return the bytes of the response up to its first event with data. SSE comments may precede the event."""
+        """Return the bytes up to the first event with data. SSE comments may precede it."""
         chunks = [await self._next()]
         if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
-            await self._reject_unstreamed(begun)
+            rest = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
+            self._decoder.decode_body(begun + rest)  # raises the error that the body contains
+            error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
+            error.retryable = False  # a retry would cost the same again
+            raise error
         size = len(chunks[0])
         while not (self._begun or self.complete):
             if size > MAX_FRAME_BYTES:
@@ -105,25 +101,13 @@ class RelayStream:
             size += len(chunks[-1])
         return await self._with_end(b"".join(chunks))
 
-    async def _reject_unstreamed(self, begun: bytes) -> None:
-        """Raise the error that a response body without SSE frames contains.
-
-        If the body is a complete message, raise an error that the provider's server does not stream.
-        """
-        self._decoder.decode_body(
-            begun + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
-        )
-        error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
-        error.retryable = False  # a retry would cost the same again
-        raise error
-
     def omit_message_start(self) -> None:
-        """Remove the event `message_start` from the stream, because the client has already received one."""
+        """Remove the event `message_start`, because the client has already received one."""
         if self._first is not None:
             self._first = self._wire.remove_message_start(self._first)
 
     async def read(self) -> bytes | None:
-        """Return the next bytes of the response for the client. None: the response is complete."""
+        """Return the next bytes for the client. None: the response is complete."""
         if self._first is not None:
             first, self._first = self._first, None
             return first
@@ -134,25 +118,35 @@ class RelayStream:
 
     @property
     def usage_with_estimate(self) -> Usage:
-        """Token usage of the reply so far, with estimated output tokens if a stream is incomplete.
-
-        The estimate follows from the length of the received content. If the provider has reported a higher number, that
-        number is used.
-        """
+        """Token usage so far. Of an incomplete stream, the output is at least an estimate from the received content."""
         if self.stop_reason is not None or not self._streams:
             return self.usage
         estimate = -(-max(self._content_bytes, 0) // CHARACTERS_PER_TOKEN)
         return structs.replace(self.usage, output_tokens=max(self.usage.output_tokens or 0, estimate))
 
     async def close(self) -> None:
-        """End the upstream call. The connection to the provider is reused if the response was read completely."""
         await self._response.close(wait_for_end=self._decoder.finished)
 
     async def _next(self) -> bytes:
-        """Return the SSE frames that the next network read completes. At the end, also return the remaining bytes."""
         try:
-            if chunk := await self._read():
-                data = self._pop_complete_frames(chunk)
+            if self._decoder.finished:
+                chunk = await self._read_behind_end()
+            elif self.stop_reason is not None:
+                chunk = await self._read_last_event()
+            else:
+                chunk = await self._response.read()
+                if self._begun:
+                    self._watchdog.upstream_at = self._watchdog.now()
+                else:
+                    self._watchdog.note_first_byte()
+            if chunk:
+                if self._decoder.finished:
+                    self._behind += chunk
+                    data = b""
+                elif not self._events.pending_bytes and chunk[-2:] == b"\n\n":
+                    data = chunk
+                else:
+                    data = self._events.feed(chunk)
                 relevant = self._wire.select_frames_to_inspect(data)
                 if relevant and (invalid := self._inspect(relevant)) is not None:
                     self._end_with_error(invalid[1])
@@ -186,20 +180,7 @@ class RelayStream:
         else:
             self.failure, self.ending = error, ErrorEvent(error)
 
-    async def _read(self) -> bytes:
-        if self._decoder.finished:
-            return await self._read_behind_end()
-        if self.stop_reason is not None:
-            return await self._read_last_event()
-        chunk = await self._response.read()
-        if self._begun:
-            self._watchdog.upstream_at = self._watchdog.now()
-        else:
-            self._watchdog.note_first_byte()
-        return chunk
-
     async def _read_last_event(self) -> bytes:
-        """Return the next bytes of a message that lacks only `message_stop`. Raises `UpstreamError` after a timeout."""
         try:
             async with asyncio.timeout(TRAILING_USAGE_TIMEOUT_SECONDS):
                 return await self._response.read()
@@ -207,7 +188,6 @@ class RelayStream:
             raise UpstreamProtocolError("the reply had no final event") from None
 
     async def _read_behind_end(self) -> bytes:
-        """Return bytes that follow the last event within 0.25 s. Errors are ignored because the message is complete."""
         now = self._watchdog.now()
         self._drain_until = self._drain_until or now + TRAILING_BYTES_TIMEOUT_SECONDS
         if now >= self._drain_until or len(self._behind) > MAX_TRAILING_BYTES:
@@ -220,19 +200,7 @@ class RelayStream:
         except (TimeoutError, UpstreamError):
             return b""
 
-    def _pop_complete_frames(self, chunk: bytes) -> bytes:
-        if self._decoder.finished:
-            self._behind += chunk
-            return b""
-        if not self._events.pending_bytes and chunk[-2:] == b"\n\n":
-            return chunk
-        return self._events.feed(chunk)
-
     def _finish(self) -> bytes:
-        """Return the bytes left in the buffer if they are a complete event.
-
-        The bytes of an incomplete event are dropped.
-        """
         self.complete = True
         if self._decoder.finished:
             return self._wire.remove_events_after_end(self._behind + self._events.pop_pending())
@@ -249,10 +217,10 @@ class RelayStream:
         return pending
 
     def _inspect(self, relevant: bytes) -> tuple[bytes, UpstreamError] | None:
-        """Decode those of the forwarded frames that may contain token usage, a stop reason or an error.
+        """Decode `relevant`, the frames that may contain token usage, a stop reason or an error.
 
-        `relevant`: the bytes of these frames. Return the first frame that is not forwarded, with its error: clients
-        cannot decode it, or it is an error after the stop reason, for which clients would drop the complete message.
+        Return the first frame that is not forwarded, with its error: clients cannot decode it, or it follows the stop
+        reason, so that clients would drop the complete message.
         """
         if not self._begun:
             self._begun = True
@@ -273,7 +241,6 @@ class RelayStream:
         return None
 
     def _find_frame(self, frame: bytes, data: bytes) -> int:
-        """Return the position of a frame in the bytes of several."""
         start = 0
         for border in _BORDER.finditer(data):
             if frame in [*new_frame_reader(self._wire.framing).feed(data[start : border.end()])]:
@@ -300,10 +267,7 @@ _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the provider's headers for the client: rate limits, the organization, and advice on retries.
-
-    The header `request-id` becomes `x-upstream-request-id`. Headers with an invalid name or value are omitted.
-    """
+    """Return the provider's headers for the client. `request-id` becomes `x-upstream-request-id`."""
     passed = {
         lower: _raw(value)
         for name, value in headers.items()

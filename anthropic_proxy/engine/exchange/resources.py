@@ -11,11 +11,10 @@ from functools import partial
 from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.call_building import build_relay_call
+from anthropic_proxy.engine.exchange.call_building import MAX_REPLY_BYTES_ON_LOOP, build_relay_call
 from anthropic_proxy.engine.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.error_messages import require_api_response
 from anthropic_proxy.engine.exchange.forwarding import call_provider
-from anthropic_proxy.engine.exchange.loop_or_thread import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.exchange.route_choice import build_routing_query, choose_rule, find_rule_route
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
@@ -38,11 +37,7 @@ _SAFE_HEADERS = {
 
 
 async def forward_resource(engine: Engine, incoming: ClientRequest, method: str, sink: ResponseSink) -> None:
-    """Forward a request for a batch, file or skill, and send the response to the client.
-
-    Raises an error with the status of the provider, or of the proxy if it does not forward the request, and
-    `ClientDisconnected`.
-    """
+    """Forward a request for a batch, file or skill, and send the response. May raise `ClientDisconnected`."""
     preferred = find_preferred_provider(engine.settings, engine.catalog)
     if not preferred.serves_claude:
         raise UnknownModel(
@@ -66,7 +61,13 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
     async def send(response: UpstreamResponse, watchdog: Watchdog) -> None:
         if not is_download:
             require_api_response(response, target)
-        headers = _headers(response, is_download=is_download)
+        given = {name.lower(): value for name, value in response.headers.items()}
+        headers = forwarded_headers(response.headers)
+        headers["content-type"] = given.get("content-type", "application/json")
+        if is_download:
+            headers |= {"content-disposition": given.get("content-disposition", "attachment"), **_SAFE_HEADERS}
+            if "content-range" in given:  # of a response with status 206
+                headers["content-range"] = given["content-range"]
         send_bytes = partial(sink.send_relayed_bytes, headers=headers, status=response.status)
         if is_download or incoming.path.endswith("/results"):
             while piece := await response.read():
@@ -102,7 +103,6 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
 async def _with_mapped_models(
     engine: Engine, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
 ) -> ClientRequest:
-    """Return the request for a new batch with the model of each of its requests mapped to a model of the target."""
     rules, known = engine.route_rules, dict[str, str]()
 
     def resolve(path: str, model: str, params: bytes) -> str:
@@ -133,15 +133,3 @@ async def _with_mapped_models(
     except DECODE_ERRORS as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
     return structs.replace(incoming, body=body)
-
-
-def _headers(response: UpstreamResponse, *, is_download: bool) -> dict[str, str]:
-    """Return the headers of a response for the client. A download is never shown as a page of the proxy."""
-    given = {name.lower(): value for name, value in response.headers.items()}
-    headers = forwarded_headers(response.headers)
-    headers["content-type"] = given.get("content-type", "application/json")
-    if is_download:
-        headers |= {"content-disposition": given.get("content-disposition", "attachment"), **_SAFE_HEADERS}
-        if "content-range" in given:  # of a response with status 206
-            headers["content-range"] = given["content-range"]
-    return headers

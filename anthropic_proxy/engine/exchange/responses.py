@@ -63,7 +63,15 @@ def encode_events(events: Iterable[Event], request_id: str = "") -> bytes:
     try:
         return _encode_frames(events, request_id)
     except UnicodeEncodeError:
-        return _encode_frames([_replace_surrogates(event) for event in events], request_id)
+        replaced = []
+        for event in events:
+            changes = {
+                name: replace_surrogates(value)
+                for name in event.__struct_fields__
+                if isinstance(value := getattr(event, name), str) and not value.isascii()
+            }
+            replaced.append(msgspec.structs.replace(event, **changes))
+        return _encode_frames(replaced, request_id)
 
 
 def _encode_frames(events: Iterable[Event], request_id: str) -> bytes:
@@ -133,15 +141,6 @@ def receipt_headers(report: FidelityReport | None, failed_attempts: Sequence[str
 def _flatten(raw: Raw) -> bytes:
     # Valid JSON has line ends only between tokens, so a space may replace them.
     return bytes(raw).replace(b"\n", b" ").replace(b"\r", b" ")
-
-
-def _replace_surrogates(event: Event) -> Event:
-    replaced = {
-        name: replace_surrogates(value)
-        for name in event.__struct_fields__
-        if isinstance(value := getattr(event, name), str) and not value.isascii()
-    }
-    return msgspec.structs.replace(event, **replaced) if replaced else event
 
 
 def _encode_message_delta(event: MessageDelta) -> bytes:

@@ -1,13 +1,8 @@
 """`UpstreamStream`: one upstream response, decoded as lists of deltas.
 
-Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. `DeltaStream` is the interface
-of all streams of deltas. `wait_for_content` returns when the first content has arrived, and `read` returns the deltas
-of one network read. If the reply ends early, `flush_pending` returns the deltas that are still buffered.
-`default_signature` is the signature for thinking blocks that the provider did not sign.
-
-Some providers send a complete reply, such as a refusal, with an error status. The caller decodes it, and passes its
-deltas to the stream by `set_deltas`. Some providers split a long reply into several responses. `continuation` is the
-token that the next call sends to continue such a reply.
+Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. After the stop reason, the
+reply is complete: the stream waits only briefly for token usage, and later failures are ignored. Otherwise a failure is
+raised after the client has received the earlier deltas.
 """
 
 import asyncio
@@ -16,7 +11,7 @@ from email.utils import formatdate
 from typing import Protocol
 
 from anthropic_proxy.engine.engine import BackgroundWork
-from anthropic_proxy.engine.exchange.loop_or_thread import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.engine.exchange.call_building import MAX_REPLY_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import (
     Block,
@@ -33,7 +28,7 @@ from anthropic_proxy.engine.messages.deltas import (
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
-from anthropic_proxy.engine.wires.framing import FrameReader, new_frame_reader
+from anthropic_proxy.engine.wires.framing import new_frame_reader
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -50,10 +45,7 @@ _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class DeltaStream(Protocol):
-    """Interface of a stream that returns one reply as deltas, its decoded fragments.
-
-    The reply may come from several upstream responses.
-    """
+    """Stream of one reply as deltas. The reply may come from several upstream responses."""
 
     @property
     def default_signature(self) -> str:
@@ -62,36 +54,26 @@ class DeltaStream(Protocol):
 
     @property
     def complete(self) -> bool:
-        """True if the reply was read to its end without a failure, so that `read` returns no more deltas.
-
-        False: more deltas may follow, or the reply failed.
-        """
+        """True if the reply was read to its end without a failure."""
         ...
 
     @property
     def may_send_again(self) -> bool:
-        """True if another upstream call with the client request may follow, so that its content is still needed."""
+        """True if another call with the client request may follow, so that its content is still needed."""
         ...
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas (decoded fragments). None: the end of the reply.
-
-        Raises `UpstreamError` if an upstream response fails.
-        """
+        """Return the next deltas. None: the end of the reply. Raises `UpstreamError`."""
         ...
 
     def flush_pending(self) -> list[Delta]:
         """Return the buffered deltas when the reply ends early. A second call returns an empty list."""
         ...
 
-    async def close(self) -> None:
-        """End the upstream call, even if its reply is incomplete."""
-        ...
+    async def close(self) -> None: ...
 
 
 class UpstreamStream:
-    """Stream that decodes one upstream response, and returns its deltas (fragments of the reply)."""
-
     def __init__(
         self,
         wire: Wire[BaseDialect],
@@ -133,36 +115,26 @@ class UpstreamStream:
 
     @property
     def default_signature(self) -> str:
-        """Value of the field `signature` for thinking blocks that the provider did not sign."""
         return self._decoder.default_signature
 
     @property
     def complete(self) -> bool:
-        """True if the response was read to its end without a failure."""
         return self._ended and not self._first and self._failure is None
 
     @property
     def may_send_again(self) -> bool:
-        """Always False, because a reply with content is not requested again."""
         return False
 
     @property
     def continuation(self) -> str | None:
-        """Token with which another upstream call continues this reply, if the provider has split it.
-
-        "": the reply is complete. None: this provider never splits replies.
-        """
+        """Token with which another call continues a split reply. "": complete. None: never split."""
         return self._decoder.continuation_token
 
     def begins_with_thinking(self) -> bool:
-        """Return True if the content that `wait_for_content` found is only thinking."""
         return {Thinking, Usage}.issuperset(map(type, self._first))
 
     async def wait_for_content(self) -> None:
-        """Wait until the first content of the reply has arrived, which the next `read` returns.
-
-        Raises `UpstreamError` if the response fails before.
-        """
+        """Wait for the first content, which the next `read` returns. Raises `UpstreamError`."""
         first: list[Delta] = []
         has_content = False
         try:
@@ -178,10 +150,6 @@ class UpstreamStream:
         self._first = first
 
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas (decoded fragments) of the response. None: the end of the response.
-
-        If the response fails, its earlier deltas are returned first, and then `UpstreamError` is raised.
-        """
         if self._first:
             first, self._first = self._first, []
             return first
@@ -195,9 +163,32 @@ class UpstreamStream:
                     self._watchdog.note_first_byte()
                 except UpstreamError as error:
                     self._broken, chunk = error, b""
-                deltas = self._decode(self._reader, chunk)
+                if self._check_framing:
+                    self._check_framing = False
+                    if chunk.lstrip()[:1] in (b"{", b"["):  # the server ignored `stream`
+                        self._reader, self._body = None, chunk
+                        continue
+                deltas, decoder = [], self._decoder
+                try:
+                    for frame in self._reader.feed(chunk) if chunk else self._reader.finish():
+                        deltas += decoder.decode_frame(frame)
+                        if decoder.finished:
+                            break
+                    if Stop in map(type, deltas):  # faster than a generator
+                        self._stopped = True
+                    elif self._stopped and any(map(_has_content, deltas)):  # the provider repeats its stop reason
+                        self._drain_until = 0.0
+                    if not chunk or decoder.finished:
+                        self._ended = True
+                        deltas += decoder.decode_end()
+                except UpstreamError as error:
+                    self._fail(error, deltas)  # raised after the client has received the earlier deltas
             if self.stop_filter is not None:
-                deltas = self._cut(self.stop_filter, deltas)
+                deltas = self.stop_filter.feed(deltas)
+                if self.stop_filter.matched:
+                    self._ended = True
+                elif self._ended and not self.continuation:
+                    deltas += self.stop_filter.flush()  # also before a failure, because it was received
             if deltas:
                 if trailing:
                     trailing += deltas
@@ -214,55 +205,22 @@ class UpstreamStream:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return the deltas (decoded fragments) that are still buffered when the reply ends early."""
         if self._stopped:
             return []
         deltas = self._decoder.flush_pending()
         return deltas if self.stop_filter is None else [*self.stop_filter.feed(deltas), *self.stop_filter.flush()]
 
     async def close(self) -> None:
-        """End the upstream call. The connection is reused if the response was read completely."""
         self._report.add_notes(self._decoder.notes)
         await self._response.close(wait_for_end=self._decoder.finished)
 
     def set_deltas(self, deltas: Iterable[Delta]) -> None:
-        """Set the deltas that `read` returns, if the provider sent a complete reply with an error status.
-
-        The response body was already read for the error, so nothing else is read from the response.
-        """
+        """Set the deltas of a complete reply with an error status, whose body was already read."""
         self._first = list(deltas)
         self._ended = True
 
-    def _decode(self, reader: FrameReader, chunk: bytes) -> list[Delta]:
-        """Return the deltas of the bytes of one network read; b"": end of the response.
-
-        An error in the bytes is stored, and raised after the client has received the earlier deltas.
-        """
-        if self._check_framing:
-            self._check_framing = False
-            if chunk.lstrip()[:1] in (b"{", b"["):  # the server ignored `stream`
-                self._reader, self._body = None, chunk
-                return []
-        deltas: list[Delta] = []
-        decoder = self._decoder
-        try:
-            self._decode_frames(reader.feed(chunk) if chunk else reader.finish(), deltas)
-            if Stop in map(type, deltas):  # faster than a generator; runs on each read
-                self._stopped = True
-            elif self._stopped and any(map(_has_content, deltas)):  # the provider repeats its stop reason
-                self._drain_until = 0.0
-            if not chunk or decoder.finished:
-                self._ended = True
-                deltas += decoder.decode_end()
-        except UpstreamError as error:
-            self._fail(error, deltas)
-        return deltas
-
     async def _decode_remainder(self) -> list[Delta]:
-        """Return the deltas of a reply that is not streamed, read as one body.
-
-        An error is stored, and raised after the client has received the earlier deltas.
-        """
+        """Return the deltas of a reply that is not streamed."""
         deltas: list[Delta] = []
         try:
             body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
@@ -290,32 +248,18 @@ class UpstreamStream:
         except TimeoutError:
             return b""
 
-    def _decode_frames(self, frames: list[bytes], deltas: list[Delta]) -> None:
-        for frame in frames:
-            deltas += self._decoder.decode_frame(frame)
-            if self._decoder.finished:
-                break
-
     def _decode_complete(self, body: bytes, deltas: list[Delta]) -> None:
-        """Append the deltas of a reply that was requested without `stream` to `deltas`.
-
-        Some servers send a stream nevertheless, so both formats are decoded.
-        """
+        """Append the deltas of a body. Some servers send a stream though none was requested."""
         self._ended = True
         if self._framing == "sse" and body.lstrip().startswith(_SSE_BEGINNINGS):
             reader = new_frame_reader(self._framing)
-            self._decode_frames(reader.feed(body) + reader.finish(), deltas)
+            for frame in reader.feed(body) + reader.finish():
+                deltas += self._decoder.decode_frame(frame)
+                if self._decoder.finished:
+                    break
         else:
             deltas += self._decoder.decode_body(body)
         deltas += self._decoder.decode_end()
-
-    def _cut(self, stop_filter: StopSequenceFilter, deltas: list[Delta]) -> list[Delta]:
-        deltas = stop_filter.feed(deltas)
-        if stop_filter.matched:
-            self._ended = True
-        elif self._ended and not self.continuation:
-            deltas += stop_filter.flush()  # also before a failure, because it was received
-        return deltas
 
 
 async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
@@ -331,10 +275,7 @@ async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> byt
 
 
 def add_missing_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
-    """Return the response headers with a header `date`: the provider's, or else the current time (RFC 9110, 6.6.1).
-
-    If the provider states the time of a retry, the delay before the retry is that time minus this date.
-    """
+    """Return the headers with a `date` (RFC 9110, 6.6.1), from which a time of retry is converted to a delay."""
     if "date" in headers:
         return headers
     return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}
@@ -356,31 +297,26 @@ class SingleToolCallFilter:
         self._thoughts: list[Delta] = []
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Return `deltas`, decoded fragments of a reply, without those of tool calls after the first one.
+        """Return `deltas` without those of tool calls after the first one.
 
-        Thinking after the first tool call is held back, because it may belong to a call that is dropped. If a text or
-        another block follows, this thinking is returned before it. If a further tool call follows, the thinking is
-        dropped with that call.
+        Thinking after the first call is held back, because it may belong to a call that is dropped. It is returned
+        before a following text or block.
         """
         kept: list[Delta] = []
         for delta in deltas:
-            self._sort(delta, kept)
+            if isinstance(delta, ToolCall) and self._key is None:
+                self._key = delta.key
+            if isinstance(delta, Thinking) and self._key is not None:
+                self._thoughts.append(delta)
+            elif isinstance(delta, ToolCall | ToolArgs | ToolEnd) and delta.key != self._key:
+                self._thoughts = []
+            else:
+                if isinstance(delta, Text | Block):
+                    kept += self._thoughts
+                    self._thoughts = []
+                kept.append(delta)
         return kept
 
     def flush_pending(self) -> list[Delta]:
-        """Return the thinking that the filter still holds back. Call this when the reply ends early."""
         thoughts, self._thoughts = self._thoughts, []
         return thoughts
-
-    def _sort(self, delta: Delta, kept: list[Delta]) -> None:
-        if isinstance(delta, ToolCall) and self._key is None:
-            self._key = delta.key
-        if isinstance(delta, Thinking) and self._key is not None:
-            self._thoughts.append(delta)
-        elif isinstance(delta, ToolCall | ToolArgs | ToolEnd) and delta.key != self._key:
-            self._thoughts = []
-        else:
-            if isinstance(delta, Text | Block):
-                kept += self._thoughts
-                self._thoughts = []
-            kept.append(delta)

@@ -1,9 +1,7 @@
-"""`Watchdog`: observes one client request, detects an idle provider or a disconnected client, and sends pings.
+"""`Watchdog`: detects an idle provider or a disconnected client during one request, and sends pings.
 
-After a timeout or a disconnect, the watchdog cancels the task of the request. `uncancel` lets the task continue, for
-example to send an error. `recover_from_idle` does this if the provider was idle, so that another provider can be
-called. `begin_upstream_call`, `note_first_byte` and `end_upstream_call` start and stop the time limits for the
-provider. `stop` ends the watchdog.
+After a timeout or a disconnect, it cancels the task of the request. `uncancel` lets the task continue to send an error,
+and `recover_from_idle` to call another provider.
 """
 
 import asyncio
@@ -26,11 +24,6 @@ class ClientDisconnected(Exception):  # no failure
 
 
 class Watchdog:
-    """Monitor of one client request: it sends pings, and cancels the request's task after a timeout or disconnect.
-
-    `reason` is the reason of the cancellation.
-    """
-
     def __init__(
         self,
         *,
@@ -68,18 +61,16 @@ class Watchdog:
         self._schedule(min(self._due(), self.upstream_at + DISCONNECT_CHECK_DELAY_SECONDS))
 
     def begin_upstream_call(self) -> None:
-        """Start the time limit for the first byte of an upstream response. Call this before sending the request."""
         self._call_open = True
         self.upstream_at = self._loop.time()
         if self.upstream_limit != self._first_byte_seconds:  # not the first call of its exchange
             self._set_upstream_limit(self._first_byte_seconds)
 
     def end_upstream_call(self) -> None:
-        """Stop the time limit for the provider, after the end or the failure of its response."""
         self._call_open = False
 
     def note_first_byte(self) -> None:
-        """Record that upstream bytes have arrived, and limit the time until further bytes to `idle_seconds`."""
+        """Record that bytes have arrived, and limit the time until further bytes to `idle_seconds`."""
         self.upstream_at = self.now()
         if self.upstream_limit != self._idle_seconds:
             self._set_upstream_limit(self._idle_seconds)
@@ -95,11 +86,7 @@ class Watchdog:
         self._timer: asyncio.Handle = self._loop.call_at(at, self._tick)
 
     def recover_from_idle(self) -> bool:
-        """Undo a cancellation of the task that an idle provider caused, and return True.
-
-        The task can then call another provider. The result is False if the cancellation has another reason, such as a
-        disconnected client.
-        """
+        """Undo a cancellation that an idle provider caused, and return True. False: it has another reason."""
         if self.reason != "upstream silent" or self._exchange is None:
             return False
         self.reason = ""
@@ -109,7 +96,7 @@ class Watchdog:
         return True
 
     def stop(self) -> None:
-        """Stop the timer and the watchdog's tasks, and delete all references to the client request, to free memory."""
+        """Stop the timer and tasks, and delete all references to the client request, to free memory."""
         self._timer.cancel()
         for task in (self._disconnect_task, self._ping_task):
             if task is not None:
@@ -163,10 +150,7 @@ async def _suppress_errors(on_idle: Callable[[], Awaitable[None]]) -> None:
 
 
 def uncancel() -> None:
-    """Undo the watchdog's cancellation of the current task.
-
-    The task then continues, for example to send an error to the client.
-    """
+    """Undo the watchdog's cancellation of the current task."""
     task = asyncio.current_task()
     if task is not None:
         task.uncancel()

@@ -1,8 +1,7 @@
 """Model catalog: the limits and features (capabilities) of backend models, and the model lists of providers.
 
 The values for a model have three sources: the file `models.toml`, facts that the command `doctor` has observed at a
-server (`LearnedModel`), and the provider itself, if it can be queried (`ModelSource`: an Ollama server). `Catalog`
-caches them: the file applies until the provider has replied.
+server, and the provider itself, if it can be queried (Ollama). The file applies until the provider has replied.
 """
 
 import asyncio
@@ -27,9 +26,9 @@ from anthropic_proxy.errors import ProxyError
 
 
 class ModelCapabilities(Struct, frozen=True, kw_only=True):
-    """The limits and features of one model. The field defaults apply to unknown models.
+    """Limits and features of one model. The defaults apply to unknown models.
 
-    The fields `rejects_…` and `…_from_error` contain limits that errors of the provider have shown.
+    The fields `rejects_…` and `…_from_error` come from errors of the provider.
     """
 
     context_window: int = 128_000
@@ -68,17 +67,13 @@ _FIRST_DATE = 1_000
 
 
 class ModelRow(Struct, frozen=True, kw_only=True):
-    """One row of `models.toml`: the limits and features of the models with certain id prefixes.
-
-    A row without prefixes is the fallback for all other models of a provider.
-    """
+    """One row of `models.toml`. A row without prefixes is the fallback for all other models of a provider."""
 
     id_prefixes: tuple[str, ...] = field(default=(), name="starts")
     """Beginnings of the model ids that the row applies to. Empty: the fallback for all other models."""
     covers_newer_versions: bool = field(default=False, name="newer")
     """True if the row also applies to later versions without a row: `gpt-6` to `gpt-7`."""
     source: str
-    """Documentation page or file that the values of `capabilities` come from."""
     read_date: str = field(name="read")
     """Date on which `source` was read: `2026-11`, `2026-11-20`."""
     capabilities: ModelCapabilities
@@ -104,7 +99,6 @@ class _Table(Struct, frozen=True):
 
 
 def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
-    """Return the limits and features of a model from `models.toml`, or the fallback values of its provider."""
     table = _load_tables().get(provider)
     if table is None:
         return ModelCapabilities()
@@ -121,10 +115,7 @@ def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
 
 
 def load_model_rows() -> dict[str, tuple[ModelRow, ...]]:
-    """Read `models.toml` and return a mapping from provider name to its rows, in file order.
-
-    Raises `msgspec.ValidationError` for an invalid row.
-    """
+    """Return provider name → rows of `models.toml`. Raises `msgspec.ValidationError` for an invalid row."""
     import tomllib  # noqa: PLC0415  # imported by the first request, to shorten the start
 
     tables: dict[str, dict[str, Any]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
@@ -139,10 +130,6 @@ def load_model_rows() -> dict[str, tuple[ModelRow, ...]]:
 
 
 def _read_row(given: dict[str, Any], *, known: bool) -> ModelRow:
-    """Convert a TOML table to a row. `known`: value for `ModelCapabilities.known`.
-
-    Raises `msgspec.ValidationError` if `source` or `read` is missing.
-    """
     about = {name: value for name, value in given.items() if name in ModelRow.__struct_encode_fields__}
     capabilities = {name: value for name, value in given.items() if name not in about}
     return msgspec.convert({**about, "capabilities": {**capabilities, "known": known}}, ModelRow)
@@ -163,10 +150,7 @@ def _load_tables() -> dict[str, _Table]:
 
 
 def _split(name: str) -> _Name | None:
-    """Return prefix, version numbers and suffix of a model id. None: the id contains no version.
-
-    `claude-opus-4-8-20260901` → `claude-opus-`, (4, 8), `-20260901`.
-    """
+    """Split a model id at its version: `claude-opus-`, (4, 8), `-20260901`. None: it has no version."""
     found = _VERSION.search(name)
     if found is None:
         return None
@@ -205,9 +189,7 @@ class LearnedModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Limits and features of one model at one server, as the command `doctor` has observed them."""
 
     server: str
-    """Provider and host: `openai api.openai.com`."""
     model: str
-    """Model id at the server, without prefix."""
     observed_on: date
     """Date on which the command `doctor` made the observation."""
     evidence: str
@@ -222,7 +204,6 @@ class LearnedModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Levels of reasoning effort that the server accepted: `low`, `high`. Empty: not observed."""
 
     def apply(self, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return `capabilities` with the observed values in place of its own."""
         changes: dict[str, object] = {}
         if self.context_window is not None:
             known_output = capabilities.max_output if capabilities.known else self.context_window
@@ -250,7 +231,7 @@ class _LearnedFile(Struct, kw_only=True):
 
 
 def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedModels, Sequence[str]]:
-    """Return the facts in the file that are at most `LEARNED_MAX_AGE_DAYS` old, and warnings for the log."""
+    """Return the facts that are at most `LEARNED_MAX_AGE_DAYS` old, and warnings for the log."""
     if directory is None:
         return {}, ()
     file = directory / LEARNED_FILE_NAME
@@ -276,11 +257,7 @@ def load_learned_models(directory: Path | None, today: date) -> tuple[LearnedMod
 
 
 def store_learned_models(directory: Path, models: Sequence[LearnedModel], today: date) -> Path:
-    """Add facts about models to the file in the data directory, and return its path.
-
-    Outdated facts are replaced or removed. Raises `TimeoutError` if another run holds the lock of the directory too
-    long, and `OSError` if the file cannot be written.
-    """
+    """Add facts to the file, without outdated ones, and return its path. Raises `TimeoutError` and `OSError`."""
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / LEARNED_FILE_NAME
     temporary = file.with_suffix(f".{os.getpid()}.tmp")
@@ -313,26 +290,23 @@ _MAX_ENTRIES = 4096
 
 
 class ModelSource(Protocol):
-    """Interface of a client that queries one provider for its models and their limits and features."""
+    """Client that queries one provider for its models."""
 
     async def list_models(self) -> Sequence[str] | None:
-        """Query and return the ids of the provider's models, the largest model first. None: no reply."""
+        """Return the ids of the models, the largest first. None: no reply."""
         ...
 
     async def query_capabilities(self, model: str) -> ModelCapabilities | None:
-        """Query and return the limits and features of a model. None: no reply, or unknown model."""
+        """Return the limits and features of a model. None: no reply, or unknown model."""
         ...
 
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-        """Return the limits and features of a model that apply until the provider has replied to a query.
-
-        They are based on `capabilities`, the values of `models.toml` for the model.
-        """
+        """Return the values that apply until the provider has replied, based on those of `models.toml`."""
         ...
 
 
 class Catalog:
-    """Cached limits and features (capabilities) of models, and model lists of providers.
+    """Cached capabilities of models, and model lists of providers.
 
     `listings` maps a provider name to its model ids, the largest model first.
     """
@@ -367,10 +341,9 @@ class Catalog:
         return self._listings.get(provider)
 
     def cached_capabilities(self, provider: str, model: str, models_table: str = "") -> ModelCapabilities:
-        """Return the limits and features of a model from the cache, without a query.
+        """Return the capabilities of a model without a query.
 
-        If the provider has not reported them, they are based on `models.toml`. `models_table` is the name of the table
-        in this file; "": the name of the provider.
+        `models_table` is the name of the table in `models.toml`; "": the name of the provider.
         """
         capabilities = self._found.get((provider, model))
         if capabilities is None:
@@ -388,7 +361,6 @@ class Catalog:
         return bool(self._learned)
 
     def find_learned_model(self, server: str, model: str) -> LearnedModel | None:
-        """Return the facts about a model at a server, such as `openai api.openai.com`. None: there are none."""
         return self._learned.get((server, model))
 
     def replace_learned_models(self, learned: LearnedModels) -> None:
@@ -400,17 +372,13 @@ class Catalog:
         return provider in self._sources
 
     def has_reported_capabilities(self, provider: str, model: str) -> bool:
-        """Return True if the provider itself has reported the cached limits and features of a model.
-
-        False: they come from `models.toml`, or from a setting.
-        """
+        """Return True if the provider itself has reported the cached values of a model."""
         return (provider, model) in self._described
 
     async def fetch_capabilities(self, provider: str, model: str) -> ModelCapabilities:
-        """Return the limits and features of a model, if possible as its provider reports them.
+        """Return the capabilities of a model, if possible as its provider reports them.
 
-        The call waits only for the first query about the model, for a limited time. If there is no reply in this time,
-        the values are based on `models.toml`.
+        The call waits only for the first query about the model, for a limited time.
         """
         self.start_due_queries(provider, model)
         key = (provider, model)
@@ -422,7 +390,6 @@ class Catalog:
         return self.cached_capabilities(provider, model)
 
     def start_due_queries(self, provider: str, model: str) -> None:
-        """Start queries for the model list and for one model in the background, if the cached values are too old."""
         source = self._sources.get(provider)
         if source is None:
             return
@@ -433,7 +400,7 @@ class Catalog:
             self._start_query(key, self._describe(source, provider, model))
 
     async def refresh_listing(self, provider: str) -> None:
-        """Query the model list of a provider now and store it. Without a reply, the cached list is kept.
+        """Query the model list of a provider now. Without a reply, the cached list is kept.
 
         Ids with control characters are left out: commands print them on terminals.
         """
@@ -478,7 +445,6 @@ class Catalog:
 def build_catalog(
     ollama_models: Sequence[str] | None = None, sources: Mapping[str, ModelSource] | None = None
 ) -> Catalog:
-    """Return a new catalog. `ollama_models` are the ids of the installed models of Ollama; None: unknown."""
     return Catalog({} if ollama_models is None else {"ollama": tuple(ollama_models)}, sources)
 
 
@@ -526,7 +492,7 @@ class _ModelDetails(Struct):
 
 
 class OllamaModelSource:
-    """Client that queries one Ollama server for its models and their limits and features.
+    """Client that queries one Ollama server.
 
     `window` is the context window in tokens that the user has set for all local models. None: each model has its own.
     """
@@ -551,7 +517,15 @@ class OllamaModelSource:
         tags = await self._query(request, _Tags, TAGS_TIMEOUT_SECONDS)
         if tags is None or tags.models is None:
             return None
-        return [model.name for model in sorted(tags.models, key=lambda model: -model.size) if _can_chat(model)]
+        names = []
+        for tag in sorted(tags.models, key=lambda tag: -tag.size):
+            if tag.capabilities is not None:
+                can_chat = "completion" in tag.capabilities
+            else:  # of the models of such a server, the others are embedding models
+                can_chat = "bert" not in ((tag.details.family if tag.details is not None else None) or "")
+            if can_chat:
+                names.append(tag.name)
+        return names
 
     async def query_capabilities(self, model: str) -> ModelCapabilities | None:
         body = msgspec.json.encode({"model": model})
@@ -559,7 +533,18 @@ class OllamaModelSource:
         details = await self._query(request, _ModelDetails, SHOW_TIMEOUT_SECONDS)
         if details is None:
             return None
-        window = self._window_of(model, details)
+        lengths = []
+        for name, value in (details.model_info or {}).items():
+            if name.endswith(".context_length"):
+                with suppress(InvalidJson):
+                    lengths.append(int(max(decode_json(bytes(value), float), 0)))
+        own = max(lengths, default=0)
+        if details.remote_host or self._is_cloud_model(model):
+            window = own or ModelCapabilities().context_window
+        else:
+            chosen = _NUM_CTX.search(details.parameters or "")
+            default = min(own or MAX_DEFAULT_WINDOW, MAX_DEFAULT_WINDOW)
+            window = self._window or (int(chosen[1]) if chosen else default)
         abilities = details.capabilities
         family = details.details.family if details.details is not None else None
         efforts: tuple[str, ...] = ()
@@ -587,15 +572,6 @@ class OllamaModelSource:
             known=True,
         )
 
-    def _window_of(self, model: str, details: _ModelDetails) -> int:
-        info = details.model_info or {}
-        lengths = (_positive_int(value) for name, value in info.items() if name.endswith(".context_length"))
-        own = max((length for length in lengths if length), default=None)
-        if details.remote_host or self._is_cloud_model(model):
-            return own or ModelCapabilities().context_window
-        chosen = _NUM_CTX.search(details.parameters or "")
-        return self._window or (int(chosen[1]) if chosen else min(own or MAX_DEFAULT_WINDOW, MAX_DEFAULT_WINDOW))
-
     def _is_cloud_model(self, model: str) -> bool:
         if urlsplit(self._base_url).hostname == _CLOUD_HOST:
             return True
@@ -613,18 +589,3 @@ class OllamaModelSource:
             return decode_json(body, kind)
         except (ProxyError, TimeoutError, InvalidJson):
             return None
-
-
-def _can_chat(tag: _Tag) -> bool:
-    if tag.capabilities is not None:
-        return "completion" in tag.capabilities
-    family = tag.details.family if tag.details is not None else None
-    return "bert" not in (family or "")  # without `capabilities`, the other models are embedding models
-
-
-def _positive_int(value: Raw) -> int | None:
-    try:
-        number = decode_json(bytes(value), float)
-    except InvalidJson:
-        return None
-    return int(number) if number > 0 else None

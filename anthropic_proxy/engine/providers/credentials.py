@@ -32,14 +32,14 @@ class TokenSource(Protocol):
     """Interface of a source of access tokens, which expire. `engine/upstream/google_auth.py` implements it."""
 
     async def acquire_token(self) -> tuple[Credential, str | None]:
-        """Return the header with a valid access token, and its Google Cloud project (None if unknown).
+        """Return the header with a token, and its Google Cloud project (None if unknown).
 
-        Raises `AuthenticationFailed` if there is no token.
+        Raises `AuthenticationFailed`.
         """
         ...
 
     def invalidate_token(self, credential: Credential) -> bool:
-        """Discard an access token that the provider rejected. Return True if a retry can use another token."""
+        """Discard a token that the provider rejected. Return True if a retry can use another one."""
         ...
 
 
@@ -82,15 +82,13 @@ class Credentials:
         """Callback for each cooldown after a failed call, with unredacted key and seconds. Informs other workers."""
 
     def copy_state_from(self, previous: "Credentials") -> None:
-        """Copy the cooldowns and the order of the keys from `previous`, the object in use before a settings reload."""
         self._next_positions.update(previous._next_positions)
         self._cooldown_ends.update(previous._cooldown_ends)
 
     def next_credential(self, provider: Provider, *, is_first: bool = False) -> Credential | None:
         """Return the header with a provider's next API key, or with its first one if `is_first` is True.
 
-        None: the proxy has no key for this provider, and does not have to send one. Raises `AuthenticationFailed` if a
-        required key is missing.
+        None: no key is needed. Raises `AuthenticationFailed` if a required key is missing.
         """
         if self._read_at and (source := self._settings.key_sources.get(provider.name)) is not None:
             age_limit = source.refresh_seconds
@@ -103,16 +101,24 @@ class Credentials:
                 header, scheme = self._find_header(provider)
                 headers = tuple(Credential(header, scheme + key.reveal(), key.origin) for key in keys)
                 self._headers[provider.name] = headers
-            return headers[0 if is_first or len(keys) == 1 else self._next(provider.name, keys)]
+            if is_first or len(keys) == 1:
+                return headers[0]
+            start = self._next_positions.get(provider.name, 0)
+            for step in range(len(keys)):
+                position = (start + step) % len(keys)
+                if self._is_available(keys[position]):
+                    self._next_positions[provider.name] = position + 1
+                    return headers[position]
+            return headers[min(range(len(keys)), key=lambda place: self._cooldown_ends[keys[place].reveal()])]
         is_from_settings = provider.key_source == "settings"
         if is_from_settings and (problem := describe_missing_key(provider, self._settings)):
             raise AuthenticationFailed(problem, should_retry=False)
         return None
 
     async def next_token_and_url(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
-        """Return the header with an access token, and `base_url` with the Google Cloud project inserted.
+        """Return the header with a token, and `base_url` with the project inserted.
 
-        Raises `AuthenticationFailed` if the token or a required project is missing.
+        Raises `AuthenticationFailed`.
         """
         credential, project = await self._tokens[provider.key_source].acquire_token()
         if project is None and UNKNOWN_PROJECT in base_url:
@@ -124,18 +130,15 @@ class Credentials:
         return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
 
     def max_key_changes(self, provider: Provider) -> int:
-        """Return how often one client request may change to another key or token of a provider.
-
-        API keys: often enough to try each key once. Access tokens: once.
-        """
+        """Return how often one request may change the key: to try each once. A token is replaced once."""
         if provider.key_source != "settings":
             return 1
         return max(len(self._keys.get(provider.name, ())) - 1, 0)
 
     def exclude_failed_key(self, provider: Provider, credential: Credential | None, error: UpstreamError) -> bool:
-        """Start the cooldown of an API key, or discard an access token, if `error` concerns this key or token.
+        """Start the cooldown of a key, or discard a token, if `error` concerns it.
 
-        Return True if a retry can use another key or token. The only key of a provider has no cooldown.
+        Return True if a retry can use another one. The only key of a provider has no cooldown.
         """
         if provider.key_source != "settings":
             return (
@@ -155,9 +158,9 @@ class Credentials:
         return any(self._is_available(key) for key in keys)
 
     async def replace_rejected_key(self, provider: Provider, credential: Credential | None) -> bool:
-        """Read the key file or key command of a provider again, after it rejected `credential` with status 401.
+        """Read the key file or key command again, after a 401. Return True if a retry can use another key.
 
-        Requests that wait at the same time share one read. Return True if a retry can use another key.
+        Requests that wait at the same time share one read.
         """
         source = self._settings.key_sources.get(provider.name)
         if source is None or credential is None:
@@ -207,43 +210,25 @@ class Credentials:
         self._cooldown_ends[key] = self._clock() + seconds
 
     def cooldown_count(self) -> int:
-        """Return the number of API keys, of all providers, that are in cooldown (skipped after an error)."""
         now = self._clock()
         return sum(end > now for end in self._cooldown_ends.values())
 
     def list_cooldown_seconds(self, provider: str) -> list[float]:
-        """Return the remaining seconds of each cooldown of the provider's keys, without the keys themselves.
-
-        A key is not used during its cooldown. Keys without a cooldown are not in the list.
-        """
         now = self._clock()
         ends = (self._cooldown_ends.get(key.reveal(), 0.0) for key in self._keys.get(provider, ()))
         return [end - now for end in ends if end > now]
 
     def describe_key(self, provider: Provider, credential: Credential | None) -> str:
-        """Return the source of an API key and its masked text: `OPENAI_API_KEY in .env, line 1: …abcd`.
-
-        "": no API key is used.
-        """
+        """Return the source of a key and its masked text: `OPENAI_API_KEY in .env, line 1: …abcd`. "": no key."""
         if credential is None or provider.key_source != "settings":
             return ""
         return f"{credential.origin}: {Secret(credential.value.removeprefix(self._find_header(provider)[1]))}"
 
     def _find_header(self, provider: Provider) -> tuple[str, str]:
-        """Return the name of the request header for the provider's key, and the text before the key in its value."""
         server = find_server_override(provider, self._settings)
         if server is None or server.key_header is None:
             return provider.key_header, provider.key_scheme
         return server.key_header, server.key_scheme
-
-    def _next(self, name: str, keys: Sequence[Secret]) -> int:
-        start = self._next_positions.get(name, 0)
-        for step in range(len(keys)):
-            position = (start + step) % len(keys)
-            if self._is_available(keys[position]):
-                self._next_positions[name] = position + 1
-                return position
-        return min(range(len(keys)), key=lambda position: self._cooldown_ends[keys[position].reveal()])
 
     def _is_available(self, key: Secret) -> bool:
         return self._cooldown_ends.get(key.reveal(), 0.0) <= self._clock()

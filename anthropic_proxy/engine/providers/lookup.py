@@ -1,9 +1,7 @@
 """`ProviderRegistry`: the list of all providers, with search by name and by the prefix of a model id.
 
 A prefix, such as `openai/` in `openai/gpt-4.1`, selects the provider and is then removed from the id. An extra prefix,
-such as `bedrock/` for LiteLLM, also selects the provider but stays in the id. `extend` adds the providers of the
-configuration file. `list_setup_variables` returns the environment variables that enable
-providers.
+such as `bedrock/` for LiteLLM, stays in the id.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +18,6 @@ from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
     ModelRule,
     Provider,
-    RetiredModel,
     ServerOverride,
     WireConfig,
 )
@@ -28,10 +25,7 @@ from anthropic_proxy.engine.wires.contract import BaseDialect
 
 
 class ProviderRegistry(Sequence[Provider]):
-    """All providers in order of precedence. If several list the same model id, the first one serves it.
-
-    A provider prefix in the requested id overrides this order.
-    """
+    """All providers in order of precedence. If several list the same model id, the first one serves it."""
 
     def __init__(self, providers: Sequence[Provider]) -> None:
         self._rows = tuple(providers)
@@ -84,10 +78,6 @@ class ProviderRegistry(Sequence[Provider]):
         return tuple(variable for row in self._rows if row.offered_to_users and (variable := row.setup_variable))
 
     def extend(self, tables: tuple[ConfiguredProvider, ...]) -> "ProviderRegistry":
-        """Return a copy of this registry with the providers of `tables` of the configuration file.
-
-        The tables must be valid, because they are not checked again.
-        """
         return _extend(self, tables) if tables else self
 
 
@@ -113,13 +103,17 @@ class Origin(Struct, frozen=True):
 
 
 def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Provider:
-    """Return the registry entry of a provider that the configuration file defines by a valid table.
-
-    Omitted fields are copied from a similar provider in `built_in`.
-    """
+    """Return the entry of a provider of the configuration file. Other fields are those of a similar one."""
     origin = find_origin(table, built_in)
     row, server = origin.row, origin.server
     serves_installed = row.uses_installed_models and table.wire == "ollama"
+    rules: list[tuple[str, Mapping[str, Any]]] = []
+    if server is not None and server.accepts_pdf:
+        rules.append(("*", {"accepts_pdf": True}))
+    for model in table.models:
+        if model.capabilities:
+            known = {"known": True} if "context_window" in model.capabilities else {}
+            rules.append((model.pattern.lower(), {**model.capabilities, **known}))
     defaults = table.known_models or ("" if serves_installed else None,)
     return Provider(
         name=table.name,
@@ -138,19 +132,16 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         known_models=table.known_models,
         uses_installed_models=serves_installed,
         default_url_path=row.default_url_path,
-        retired_models=_find_retired_models(origin),
+        retired_models=server.retired_models if server else row.retired_models if origin.is_vendor else {},
         models_table=(server.models_table if server else "") or row.name,
-        capability_rules=_list_capability_rules(table, server),
+        capability_rules=rules,
         is_configured=True,
         docs_url=(server.docs_url if server else "") or row.docs_url,
     )
 
 
 def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Origin:
-    """Return the registry entries to inherit from: the built-in provider with the same address, else a known server.
-
-    If no known server has the address, the entry of an unknown server is returned.
-    """
+    """Return the entries to inherit from: the built-in provider with the same address, else a server."""
     url = urlsplit(table.base_url)
     candidates = [row for row in built_in if table.wire in row.wires and is_template(row)]
     for row in candidates:
@@ -166,10 +157,7 @@ def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Orig
 
 
 def is_template(row: Provider) -> bool:
-    """Return True if a configured provider can inherit from this provider: HTTP calls, with an API key.
-
-    Providers with access tokens or without HTTP (demo, LiteLLM) cannot be inherited from.
-    """
+    """Return True if a configured provider can inherit from this provider: HTTP calls, with an API key."""
     return row.transport == "http" and row.key_source == "settings"
 
 
@@ -178,11 +166,12 @@ def _build_config(table: ConfiguredProvider, config: AnyWireConfig) -> AnyWireCo
     if "signature_tag" in dialect.__struct_fields__:  # no server can use the reasoning of another one
         dialect = structs.replace(dialect, signature_tag=f"file-{table.name}")
     own = [("*", table.dialect), *((model.pattern.lower(), model.dialect) for model in table.models)]
-    rules = [
-        ModelRule(pattern, _decode_dialect(fields, config.wire.dialect_type), f"[providers.{table.name}]", "")
-        for pattern, fields in own
-        if fields
-    ]
+    rules = []
+    for pattern, fields in own:
+        if fields:
+            decoded = structs.asdict(msgspec.convert(fields, config.wire.dialect_type))
+            values = {name: decoded[name] for name in fields}
+            rules.append(ModelRule(pattern, values, f"[providers.{table.name}]", ""))
     return WireConfig(
         wire=config.wire,
         dialect=dialect,
@@ -190,32 +179,3 @@ def _build_config(table: ConfiguredProvider, config: AnyWireConfig) -> AnyWireCo
         setting_overrides=config.setting_overrides,
         url_suffixes=config.url_suffixes,
     )
-
-
-def _decode_dialect(fields: Mapping[str, object], dialect_type: type[BaseDialect]) -> Mapping[str, object]:
-    """Return the dialect fields of a provider table, converted to the types in `dialect_type`."""
-    decoded = structs.asdict(msgspec.convert(fields, dialect_type))
-    return {name: decoded[name] for name in fields}
-
-
-def _find_retired_models(origin: Origin) -> Mapping[str, RetiredModel]:
-    if origin.server is not None:
-        return origin.server.retired_models
-    return origin.row.retired_models if origin.is_vendor else {}
-
-
-def _list_capability_rules(
-    table: ConfiguredProvider, server: ServerOverride | None
-) -> Sequence[tuple[str, Mapping[str, Any]]]:
-    """Return pairs of model pattern and capabilities from a provider table of the configuration file.
-
-    A model with a context window in the file counts as known.
-    """
-    rules: list[tuple[str, Mapping[str, Any]]] = []
-    if server is not None and server.accepts_pdf:
-        rules.append(("*", {"accepts_pdf": True}))
-    for model in table.models:
-        if model.capabilities:
-            known = {"known": True} if "context_window" in model.capabilities else {}
-            rules.append((model.pattern.lower(), {**model.capabilities, **known}))
-    return rules

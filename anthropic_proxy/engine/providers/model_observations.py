@@ -1,8 +1,7 @@
 """`ModelObservations`: facts about models that the proxy has learned from upstream replies, in a store.
 
 An adaptation is a change of requests that a provider requires, such as a dropped field. The token scale of a model is
-the ratio of real to estimated tokens, which corrects estimates. Both expire after `RETENTION_SECONDS`.
-`find_adaptations` and `find_token_scale` return the facts, `store_adaptation` and `record_token_count` store them.
+the ratio of real to estimated tokens, which corrects estimates.
 """
 
 from collections.abc import Iterable
@@ -30,8 +29,6 @@ _SMOOTHING_FACTOR = 0.25
 
 
 class ModelObservations:
-    """Facts learned from upstream replies: request changes (adaptations) and token scales, by provider and model."""
-
     def __init__(self, store: ValueStore) -> None:
         self.store = store
         self.refused_signatures: dict[bytes, None] = {}
@@ -39,21 +36,17 @@ class ModelObservations:
         them need no rejected call in each later turn."""
 
     def remember_refused_signatures(self, digests: Iterable[bytes]) -> None:
-        """Remember digests of rejected thinking signatures. Of more than `MAX_SIGNATURES`, the oldest are forgotten."""
         self.refused_signatures |= dict.fromkeys(digests)
         while len(self.refused_signatures) > MAX_SIGNATURES:
             del self.refused_signatures[next(iter(self.refused_signatures))]
 
     async def find_adaptations(self, provider: str, model: str) -> tuple[str, ...]:
-        """Return the names of the stored request changes (adaptations) of a model, oldest first. Empty: none."""
+        """Return the names of the stored adaptations of a model, oldest first."""
         known = await self.store.get(_key(provider, model))
         return tuple(known.split("\n")) if known else ()
 
     async def store_adaptation(self, provider: str, model: str, adaptation: str) -> None:
-        """ValueStore the name of a request change that a model requires, such as `drop temperature`.
-
-        The name expires after `RETENTION_SECONDS`. Storing a known name again does not extend its time.
-        """
+        """Store the name of an adaptation. Storing a known name again does not extend its time."""
         known = await self.find_adaptations(provider, model)
         if adaptation in known:
             return
@@ -64,13 +57,10 @@ class ModelObservations:
     async def find_token_scale(self, provider: str, model: str) -> float:
         """Return the ratio of real to estimated input tokens of a model. 1.0: unknown."""
         known = await self.store.get(_scale_key(provider, model))
-        return _decode_scale(known) or 1.0
+        return 1.0 if known is None else _decode_scale(known) or 1.0
 
     async def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
-        """Update the ratio of real to estimated input tokens of a model, after a reply.
-
-        `estimated` is the proxy's estimate without correction.
-        """
+        """Update the token scale of a model. `estimated` is the proxy's estimate without correction."""
         if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return
         key, scale = _scale_key(provider, model), min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
@@ -80,7 +70,6 @@ class ModelObservations:
 
 
 def _decode_scale(text: str | None) -> float | None:
-    """Return a stored ratio. None: it is missing, or damaged."""
     try:
         scale = decode_json(text or "", float)
     except InvalidJson:

@@ -1,8 +1,4 @@
-"""`query_chat_models`: queries a provider for its model list, such as `GET /models`.
-
-`ListedModel` is one entry of the list, with limits if the vendor states them. `has_model_list` is False for providers
-that have no list.
-"""
+"""Queries of providers for their model lists, such as `GET /models`."""
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,28 +41,21 @@ _MAX_BYTES = 16 * 1024 * 1024
 
 
 class ListedModel(Struct, frozen=True):
-    """One model in a provider's model list."""
-
     id: str
-    """Model id as the provider's list has it."""
     context_window: int | None = None
-    """Context window in tokens. None: the list does not state it."""
+    """In tokens. None: the list does not state it."""
     max_output: int | None = None
-    """Output limit in tokens. None: the list does not state it."""
+    """In tokens. None: the list does not state it."""
 
 
 def has_model_list(provider: Provider) -> bool:
-    """Return True if the provider can be queried for its models. False for Vertex AI, LiteLLM and the demo."""
     return provider.transport == "http" and provider.key_source == "settings" and _list_wire(provider) in _PATHS
 
 
 async def query_chat_models(
     provider: Provider, settings: EngineOptions, send: Transport, credential: Credential | None, timeout_seconds: float
 ) -> list[ListedModel]:
-    """Query the model list of a provider, and return its chat models in the same order.
-
-    `timeout_seconds` is the time limit. Raises `UpstreamError`.
-    """
+    """Return the chat models in the list of a provider, in its order. Raises `UpstreamError`."""
     wire = _list_wire(provider)
     request = UpstreamRequest(path=_PATHS[wire], body=b"", method="GET", headers=_HEADERS.get(wire, {}))
     base_url = find_base_url(provider, provider.wires[wire], settings)
@@ -95,16 +84,22 @@ async def query_chat_models(
     except (InvalidJson, TypeError):
         text = f"{provider.prefix} answered the query for its models with something else, at {base_url}"
         raise UpstreamProtocolError(text, provider=provider.prefix) from None
-    return list({model.id: model for model in map(_decode_entry, entries) if _can_chat(model.id, provider)}.values())
+    found = {}
+    for listed in entries:
+        meta = listed.get("meta")
+        entry = {**meta, **listed} if isinstance(meta, dict) else listed  # `meta`: llama.cpp
+        name = str(entry.get("id") or entry.get("model") or entry.get("name") or "").removeprefix("models/")
+        is_other = any(fnmatchcase(name.lower(), pattern) for pattern in _NON_CHAT_PATTERNS)
+        if name and name not in provider.non_chat_models and not is_other:
+            found[name] = ListedModel(name, _find_number(entry, _WINDOW_FIELDS), _find_number(entry, _OUTPUT_FIELDS))
+    return list(found.values())
 
 
 def _list_wire(provider: Provider) -> str:
-    """Return the name of the provider's default wire (API), which decides the format of its model list."""
     return next(iter(provider.wires))
 
 
 def _find_entries(decoded: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield the objects of a decoded model list, one per model. Raises `TypeError` for JSON without such a list."""
     entries = decoded.get("data", decoded.get("models")) if isinstance(decoded, dict) else decoded
     if not isinstance(entries, list):
         raise TypeError("neither a list nor an object with a list")
@@ -114,21 +109,5 @@ def _find_entries(decoded: Any) -> Iterator[Mapping[str, Any]]:
             yield entry
 
 
-def _decode_entry(entry: Mapping[str, Any]) -> ListedModel:
-    if isinstance(meta := entry.get("meta"), dict):  # llama.cpp
-        entry = {**meta, **entry}
-    name = str(entry.get("id") or entry.get("model") or entry.get("name") or "").removeprefix("models/")
-    return ListedModel(name, _find_number(entry, _WINDOW_FIELDS), _find_number(entry, _OUTPUT_FIELDS))
-
-
 def _find_number(entry: Mapping[str, Any], names: Sequence[str]) -> int | None:
     return next((value for name in names if isinstance(value := entry.get(name), int) and value > 0), None)
-
-
-def _can_chat(model: str, provider: Provider) -> bool:
-    name = model.lower()
-    return (
-        bool(model)
-        and model not in provider.non_chat_models
-        and not any(fnmatchcase(name, pattern) for pattern in _NON_CHAT_PATTERNS)
-    )

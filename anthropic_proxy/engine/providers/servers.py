@@ -9,10 +9,7 @@ from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT, AnyWireCo
 
 
 def find_server_override(provider: Provider, settings: EngineOptions) -> ServerOverride | None:
-    """Return the registry entry of the server that the base URL setting of a provider selects.
-
-    None: no setting, the provider's own server, or a server without an entry.
-    """
+    """Return the entry of the server that the base URL setting selects. None: the provider's own, or an unknown one."""
     base_url = settings.base_urls.get(provider.name)
     return None if base_url is None or not provider.servers else _match_server(provider, base_url)
 
@@ -34,9 +31,9 @@ def _match_server(provider: Provider, base_url: str) -> ServerOverride | None:
 
 
 def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOptions) -> str:
-    """Return the base URL at which a provider offers the API that `config` describes, without a trailing slash.
+    """Return the base URL for the API of `config`, without a trailing slash.
 
-    If no setting names the Google Cloud project, the URL contains the placeholder `UNKNOWN_PROJECT` instead.
+    It contains `UNKNOWN_PROJECT` if no setting names the Google Cloud project.
     """
     base_url = settings.base_urls.get(provider.name)
     if base_url is None:
@@ -57,15 +54,12 @@ def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOpt
 
 
 def build_server_name(provider: Provider, base_url: str) -> str:
-    """Return the provider and the host as one text, such as `openai api.openai.com`.
-
-    Facts about the models of a server are stored under this text.
-    """
+    """Return provider and host, under which facts about models are stored: `openai api.openai.com`."""
     return f"{provider.name} {urlsplit(base_url).netloc.rpartition('@')[2]}"
 
 
 def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
-    """Return an error text with a remedy if a provider has no key but requires one. "": no key is missing."""
+    """Return an error text with a remedy if a required key is missing. "": none is missing."""
     if provider.key_source == "google":
         chosen = settings.preferred_provider == provider.name or settings.use_vertex_auth
         if chosen or settings.vertex_project or settings.google_credentials_file:

@@ -80,7 +80,6 @@ class CircuitBreakers:
         breaker.is_trial_running = True
 
     def record_success(self, upstream: str) -> None:
-        """Delete the failures of an upstream after a successful call, so that calls are not blocked any more."""
         if not self._breakers:
             return
         breaker = self._breakers.pop(upstream, None)
@@ -88,10 +87,7 @@ class CircuitBreakers:
             self.on_change(upstream, "", 0.0)
 
     def record_failure(self, upstream: str, error: UpstreamError) -> None:
-        """Count a failed call, and block calls after `FAILURES_TO_OPEN` failures in a row.
-
-        An error status below 500 counts as a success, because the upstream itself works.
-        """
+        """Count a failed call. An error status below 500 counts as a success, because the upstream itself works."""
         if error.status < 500:
             self.record_success(upstream)
             return
@@ -108,14 +104,12 @@ class CircuitBreakers:
         breaker.is_trial_running = False
 
     def open_circuit_from_peer(self, upstream: str, error: UpstreamError, seconds: float) -> None:
-        """Block calls to an upstream for `seconds`, because another worker process has blocked them."""
         breaker = self._breakers.setdefault(upstream, _Breaker())
         breaker.failures = max(breaker.failures, FAILURES_TO_OPEN)
         breaker.open_seconds = min(max(breaker.open_seconds, seconds), MAX_OPEN_SECONDS)
         breaker.error, breaker.retry_at = error, self._clock() + seconds
 
     def close_circuit_from_peer(self, upstream: str) -> None:
-        """Allow calls to an upstream again, because another worker process has allowed them."""
         self._breakers.pop(upstream, None)
 
     def open_circuit_count(self) -> int:
@@ -123,10 +117,7 @@ class CircuitBreakers:
         return sum(breaker.retry_at > now for breaker in self._breakers.values())
 
     def list_open_circuits(self) -> dict[str, OpenCircuit]:
-        """Return the open circuits by upstream, for all upstreams to which calls are blocked now.
-
-        Any thread may call the method.
-        """
+        """Return the open circuits by upstream. Any thread may call the method."""
         now = self._clock()
         return {
             upstream: OpenCircuit(breaker.retry_at - now, breaker.error.message)
@@ -135,10 +126,7 @@ class CircuitBreakers:
         }
 
     def release_trial(self, upstream: str) -> None:
-        """End a call that neither succeeded nor failed, for example because the client has disconnected.
-
-        If it was the trial call of an open circuit, the next call becomes the trial.
-        """
+        """End a call that neither succeeded nor failed. The next call becomes the trial."""
         breaker = self._breakers.get(upstream)
         if breaker is not None:
             breaker.is_trial_running = False
@@ -158,10 +146,7 @@ class _Account(Struct):
 
 
 class RetryBudget:
-    """The number of retries that are still allowed for each upstream (provider and host).
-
-    `clock` returns monotonic seconds.
-    """
+    """The number of retries that are still allowed for each upstream. `clock` returns monotonic seconds."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -169,12 +154,10 @@ class RetryBudget:
         """Upstream → its budget. Absent: no retry yet, so the budget is full."""
 
     def record_first_call(self, upstream: str) -> None:
-        """Add `RETRY_RATIO` to the retry budget of an upstream. Call this for the first call of a request."""
         if self._accounts and (account := self._accounts.get(upstream)) is not None:
             account.balance = min(account.balance + RETRY_RATIO, MAX_SAVED_RETRIES)
 
     def try_spend_retry(self, upstream: str) -> bool:
-        """Return True if a retry is allowed, and subtract it from the retry budget of the upstream."""
         now = self._clock()
         account = self._accounts.setdefault(upstream, _Account(MAX_SAVED_RETRIES, now))
         account.balance = min(account.balance + (now - account.updated_at) * RETRIES_PER_SECOND, MAX_SAVED_RETRIES)
@@ -195,8 +178,7 @@ RETRY_AFTER_SECONDS = 2.0
 class FairQueue:
     """Queue that limits the concurrent calls to providers, and serves the waiting clients in turn.
 
-    So a client with many waiting calls does not delay the calls of other clients. `slots` is the maximum number of
-    concurrent calls in this process; None: no limit.
+    `slots` is the maximum number of concurrent calls in this process; None: no limit.
     """
 
     def __init__(self, slots: int | None, limit: int | None = None) -> None:
@@ -208,10 +190,7 @@ class FairQueue:
         self._waiting_count = 0
 
     async def acquire(self, client: str) -> None:
-        """Wait until an upstream call is allowed, and count it as running. Call `release` after the call.
-
-        Raises `ProxyBusy` if the queue is full.
-        """
+        """Wait until an upstream call is allowed. Call `release` after it. Raises `ProxyBusy` if the queue is full."""
         if self._slots is None:
             return
         if self._used < self._slots:
@@ -239,7 +218,6 @@ class FairQueue:
             raise
 
     def release(self) -> None:
-        """End an upstream call that `acquire` has allowed, and allow the next waiting call."""
         if self._slots is None:
             return
         while self._waiting:
@@ -255,9 +233,7 @@ class FairQueue:
 
 
 def slots_per_worker(limit: int, worker_index: int, worker_count: int) -> int:
-    """Return the maximum number of concurrent upstream calls of one worker process, at least 1.
-
-    `limit` is the maximum number for all workers together.
+    """Return the concurrent upstream calls of one worker, at least 1. `limit` is that of all workers together.
 
     >>> [slots_per_worker(5, index, 3) for index in range(3)]
     [2, 2, 1]

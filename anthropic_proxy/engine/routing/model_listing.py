@@ -36,14 +36,12 @@ class ModelEntry(Struct, kw_only=True):
     """One model, in the format of the models list of the Messages API."""
 
     type: str = "model"
-    """Type of the object in the Messages API."""
     id: str
     """Id for client requests: `claude-opus-5`, `claude-openai/gpt-4.1`."""
     display_name: str
     """Title for model menus. The title of a Claude id has the backend model after an arrow: `Claude Opus 5 →
     openai/gpt-4.1`."""
     created_at: str = _RELEASED
-    """Release date. Providers report none, so all entries have the same date."""
     lifecycle: str = "active"
     """`active`; `deprecated` from the announcement of the retirement to its date; then `retired`."""
     deprecated_at: str | None = None
@@ -59,20 +57,14 @@ class ModelEntry(Struct, kw_only=True):
 
 
 def list_models(settings: EngineOptions, catalog: Catalog, today: date | None = None) -> list[ModelEntry]:
-    """Return the models of the response to `GET /v1/models` without duplicates, Claude ids first.
-
-    A model whose date of retirement is `today` or earlier is listed as retired. None: the current date.
-    """
+    """Return the models of the response to `GET /v1/models` without duplicates, Claude ids first."""
     today = today or date.today()
     entries = (*_list_tiers(settings, catalog, today), *_list_others(settings, catalog, today))
     return list({entry.id: entry for entry in entries}.values())
 
 
 def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today: date | None = None) -> ModelEntry:
-    """Return the entry of one model, for `GET /v1/models/<id>`.
-
-    Raises `UnknownModel` if no provider is known to have the model, and the errors of `build_route`.
-    """
+    """Return one entry, also for an unlisted id. Raises `UnknownModel`, and the errors of `build_route`."""
     today = today or date.today()
     for entry in list_models(settings, catalog, today):
         if entry.id == requested:
@@ -149,10 +141,6 @@ def _with_retirement(
 
 
 def _describe(capabilities: ModelCapabilities, server_tools: frozenset[str], settings: EngineOptions) -> dict[str, Any]:
-    """Return the features of a model in the format of `ModelCapabilities` of the Messages API.
-
-    A feature is supported if a request with it is served, by the provider or by the proxy.
-    """
     searches = "web_search" in server_tools or settings.search_url is not None or settings.search is not None
     runs_code = "code_execution" in server_tools
     levels = {level: _support(level in capabilities.efforts) for level in ("low", "medium", "high", "xhigh", "max")}
@@ -188,6 +176,5 @@ def _support(supported: bool) -> dict[str, Any]:
 
 
 def _title_of(name: str) -> str:
-    """Return the display title of a Claude id: `Claude Sonnet 5.5` for `claude-sonnet-5-5`."""
     company, family, *version = name.split("-")
     return f"{company.title()} {family.title()} {'.'.join(version)}"

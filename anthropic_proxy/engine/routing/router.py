@@ -75,20 +75,16 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
 
     @property
     def prefixed_id(self) -> str:
-        """Model id with the prefix of its provider: `openai/gpt-4.1`."""
         return f"{self.provider.prefix}/{self.model}"
 
     @property
     def is_relayed(self) -> bool:
-        """True if the client's request and the provider's reply are forwarded without translation to another API.
-
-        Only few fields are changed, such as `model`.
-        """
+        """True if request and reply are forwarded without translation to another API. Only few fields are changed."""
         return isinstance(self.wire, RelayWire)
 
     @property
     def upstream(self) -> str:
-        """Provider and host as one text, such as `openai api.openai.com`. Failures are counted for each such text."""
+        """Provider and host, such as `openai api.openai.com`. Failures are counted for each such text."""
         return _name_upstream(self.provider.name, self.base_url)
 
 
@@ -147,8 +143,6 @@ _MAX_ENTRIES = 1_024
 
 
 class RouteCache:
-    """Cache of the results of `build_route`."""
-
     def __init__(self) -> None:
         self._cached: tuple[EngineOptions, Catalog, int, dict[RoutingQuery, Route]] | None = None
         """Options, catalog and its edition, with the routes for them. A change replaces the tuple: a thread that still
@@ -157,7 +151,6 @@ class RouteCache:
         """True if any route returned by this cache is relayed."""
 
     def find_route(self, query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Route:
-        """Return the route of a client request. Raises the `ClientError` of `build_route`."""
         cached = self._cached
         if cached is None or cached[0] is not settings or cached[1] is not catalog or cached[2] != catalog.edition:
             cached = self._cached = settings, catalog, catalog.edition, {}
@@ -172,8 +165,6 @@ class RouteCache:
 
 
 class FixedRouteCache(RouteCache):
-    """Route cache that returns one given route for every request."""
-
     def __init__(self, route: Route) -> None:
         super().__init__()
         self._route = route
@@ -183,7 +174,6 @@ class FixedRouteCache(RouteCache):
 
 
 def choose_preferred_provider_name(settings: EngineOptions, ollama_models: Sequence[str] | None) -> str:
-    """Return the name of the preferred provider. `ollama_models` is None if Ollama has not replied."""
     if settings.preferred_provider is not None:
         return settings.preferred_provider
     registry = find_registry(settings)
@@ -197,7 +187,6 @@ def choose_preferred_provider_name(settings: EngineOptions, ollama_models: Seque
 
 
 def _is_preferable(provider: Provider, settings: EngineOptions) -> bool:
-    """Return True if a provider can be the preferred one without a setting that names it."""
     if provider.is_configured:
         has_model = provider.has_default_models or settings.big_model is not None
         return has_model and not describe_missing_key(provider, settings)
@@ -207,7 +196,6 @@ def _is_preferable(provider: Provider, settings: EngineOptions) -> bool:
 
 
 def find_preferred_provider(settings: EngineOptions, catalog: Catalog) -> Provider:
-    """Return the provider that serves Claude models, and ids without a prefix that no provider lists."""
     registry = find_registry(settings)
     return registry.find(choose_preferred_provider_name(settings, catalog.cached_model_ids(registry.local.name)))
 
@@ -235,7 +223,6 @@ class ModelChoice(Struct, frozen=True, kw_only=True):
     provider: Provider
     model: str
     reason: str
-    """Reason of the choice as text for the log: `sonnet is BIG_MODEL (.env line 4)`."""
     model_setting: str = ""
     """Deciding setting and its source: `BIG_MODEL, .env line 4`. "": not resolved by a Claude tier."""
     variable: str = ""
@@ -249,7 +236,6 @@ class ModelChoice(Struct, frozen=True, kw_only=True):
 
     @property
     def prefixed_id(self) -> str:
-        """Model id with the prefix of its provider: `openai/gpt-4.1`."""
         return f"{self.provider.prefix}/{self.model}"
 
 
@@ -285,7 +271,6 @@ def choose_models(requested: str, preferred: Provider, settings: EngineOptions, 
 def choose_models_for_rule(
     rule: ConfiguredRoute, requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog
 ) -> list[ModelChoice]:
-    """Return the models that the route `rule` of the configuration file names as targets, without duplicates."""
     choices: dict[str, ModelChoice] = {}
     for target in rule.targets:
         if target == DEFAULT_TARGET:
@@ -306,7 +291,6 @@ def choose_models_for_rule(
 def choose_models_for_tier(
     tier: str, requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog
 ) -> list[ModelChoice]:
-    """Return the models for a Claude tier (haiku, sonnet …): the mapped model, then its fallbacks."""
     if tier in settings.tier_models:
         variable, value = f"MODEL_{tier.upper()}", settings.tier_models[tier]
     elif preferred.serves_claude:
@@ -326,8 +310,13 @@ def choose_models_for_tier(
         reason = f"{preferred.name} is preferred and serves Claude models itself"
         first = ModelChoice(provider=preferred, model=requested, reason=reason, model_setting="as asked", tier=tier)
     else:
+        model = (preferred.default_small_model if tier == "haiku" else preferred.default_big_model) or ""
+        installed = catalog.cached_model_ids(preferred.name)
+        if preferred.uses_installed_models and installed and not _is_listed(model, installed):
+            local = [name for name in installed if not name.endswith(_CLOUD_SUFFIXES)] or installed
+            model = local[-1] if tier == "haiku" else local[0]
         reason = f"{tier} is {variable} (default of {preferred.name})"
-        choice = _through_vertex(preferred, _default_model(tier, preferred, catalog), reason, settings)
+        choice = _through_vertex(preferred, model, reason, settings)
         first = structs.replace(choice, model_setting=f"{variable}{DEFAULT_MODEL_SUFFIX}", variable=variable, tier=tier)
     choices = {first.prefixed_id: first}
     variable = f"FALLBACK_{tier.upper()}"
@@ -341,22 +330,13 @@ def choose_models_for_tier(
     return list(choices.values())
 
 
-def _default_model(tier: str, preferred: Provider, catalog: Catalog) -> str:
-    model = (preferred.default_small_model if tier == "haiku" else preferred.default_big_model) or ""
-    installed = catalog.cached_model_ids(preferred.name)
-    if preferred.uses_installed_models and installed and not _is_listed(model, installed):
-        local = [name for name in installed if not name.endswith(_CLOUD_SUFFIXES)] or installed
-        return local[-1] if tier == "haiku" else local[0]
-    return model
-
-
 def _resolve_bare_name(
     name: str, preferred: Provider, settings: EngineOptions, catalog: Catalog, *, allow_other_provider: bool
 ) -> ModelChoice:
-    """Return the choice for a model name without a provider prefix and without a Claude tier.
+    """Return the choice for a name without provider prefix and tier.
 
-    `allow_other_provider`: the `unknown_model_provider` of the preferred provider may receive a name that no provider
-    lists.
+    `allow_other_provider`: a name that no provider lists may go to the `unknown_model_provider` of the preferred
+    provider.
     """
     if name in _list_of(preferred, settings):
         return _through_vertex(
@@ -400,10 +380,7 @@ def _is_listed(name: str, listing: Sequence[str] | None) -> bool:
 
 
 def resolve_model_name_and_tier(requested: str, preferred: Provider, settings: EngineOptions) -> tuple[str, str]:
-    """Return the requested model id without alias and suffix `[1m]`, and its Claude tier ("" if none).
-
-    Raises `InvalidRequest` if the id is empty or too long.
-    """
+    """Return the requested id without alias and suffix `[1m]`, and its tier ("": none). Raises `InvalidRequest`."""
     registry = find_registry(settings)
     name = _strip_suffixes(requested, registry)
     row, model_name = _split_prefix(name, registry)
@@ -413,10 +390,7 @@ def resolve_model_name_and_tier(requested: str, preferred: Provider, settings: E
 
 
 def find_tier(name: str) -> str | None:
-    """Return the Claude tier in a model id: `opus` for `claude-opus-5`. None: the id names no tier.
-
-    Upper and lower case are equal. For `mythos`, the tier `fable` is returned.
-    """
+    """Return the Claude tier in a model id: `opus` for `claude-opus-5`. None: the id names no tier."""
     match = _TIER.search(name.lower())
     return _OTHER_TIERS.get(match[1], match[1]) if match else None
 
@@ -447,7 +421,6 @@ def _split_prefix(name: str, registry: ProviderRegistry) -> tuple[Provider | Non
 
 
 def _build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog) -> Target:
-    """Return the target for a chosen model. Raises `ClientError` if it is not served, cannot chat or has no wire."""
     row, model = choice.provider, choice.model
     if row.transport == "demo":
         preferred_provider = find_preferred_provider(settings, catalog)
@@ -500,7 +473,6 @@ def _pick_wire(row: Provider, model: str, settings: EngineOptions) -> str:
 
 
 def _find_wire_config(row: Provider, server: ServerOverride | None, wire_name: str) -> AnyWireConfig:
-    """Return the configuration of the wire `wire_name`, for the server of the base URL setting if one is known."""
     config = server.wires.get(wire_name) if server else None
     return config or row.wires[wire_name]
 
@@ -523,10 +495,7 @@ def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Engin
 
 
 def switch_wire(target: Target, wire_name: str, settings: EngineOptions) -> Target | None:
-    """Return a copy of a target (provider and model) that uses the wire (API) `wire_name` instead.
-
-    None: the provider does not offer this wire, or a setting fixes another one.
-    """
+    """Return `target` with another wire. None: the provider does not offer it, or a setting fixes the wire."""
     row, server = target.provider, find_server_override(target.provider, settings)
     if row.name in settings.wires or wire_name not in row.wires:
         return None
@@ -543,9 +512,9 @@ def switch_wire(target: Target, wire_name: str, settings: EngineOptions) -> Targ
 
 
 def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: EngineOptions) -> Target:
-    """Return the target with the wire (API) on which the provider runs most of the `wanted` server tools.
+    """Return the target with the wire on which the provider runs most of the `wanted` server tools.
 
-    The wire is kept if a base URL setting selects another server, because its server tools are unknown.
+    The server tools of another server, which a base URL setting selects, are unknown.
     """
     if find_server_override(target.provider, settings) is not None:
         return target
@@ -565,7 +534,6 @@ def find_server_tools(provider: Provider, model: str, settings: EngineOptions) -
 
 
 def find_capabilities(provider: Provider, model: str, settings: EngineOptions, catalog: Catalog) -> ModelCapabilities:
-    """Return the limits and features of a provider's model at the server that is called."""
     server = find_server_override(provider, settings)
     learned = None
     if catalog.has_learned_models and not provider.uses_installed_models:  # Ollama reports its capabilities itself
@@ -583,7 +551,6 @@ def find_capabilities(provider: Provider, model: str, settings: EngineOptions, c
 
 
 def apply_capability_rules(provider: Provider, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
-    """Return the limits and features of a model, with the changes from the provider's table in the file."""
     changes: dict[str, object] = {}
     for pattern, fields in provider.capability_rules:
         if fnmatchcase(model.lower(), pattern):
@@ -592,7 +559,6 @@ def apply_capability_rules(provider: Provider, model: str, capabilities: ModelCa
 
 
 def find_retirement(provider: Provider, model: str, settings: EngineOptions) -> RetiredModel | None:
-    """Return the retirement of a model, past or announced, at the server that is called. None: none is known there."""
     server = find_server_override(provider, settings)
     if server is not None and server.wires:
         return server.retired_models.get(model)
@@ -600,10 +566,7 @@ def find_retirement(provider: Provider, model: str, settings: EngineOptions) -> 
 
 
 def find_successor(target: Target, settings: EngineOptions, catalog: Catalog, today: date) -> Target | None:
-    """Return the target with the successor of a retired default model.
-
-    None: the model is in use until after `today`, or a setting or the client names it.
-    """
+    """Return the target with the successor of a retired default model. None: it is in use, or no default."""
     retirement = find_retirement(target.provider, target.model, settings)
     is_default = target.model_setting.endswith(DEFAULT_MODEL_SUFFIX)
     if not is_default or retirement is None or date.fromisoformat(retirement.retired_on) > today:
@@ -628,7 +591,6 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     reason: str
     """Deciding setting and its source: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`."""
     fallbacks: Sequence[str] = ()
-    """Model ids with prefix, in the order of the attempts after `target`."""
     retirement: RetiredModel | None = None
     """Retirement of the model of `target`. None: not announced."""
     retiring_vendor: str = ""
@@ -638,7 +600,6 @@ class TierMapping(Struct, frozen=True, kw_only=True):
 
 
 def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMapping]:
-    """Return the model mapping of each Claude tier, in the order haiku, sonnet, opus, fable."""
     preferred_provider = find_preferred_provider(settings, catalog)
     rows = []
     for tier in TIERS:
@@ -666,10 +627,7 @@ this model are reported with the model mapping."""
 
 
 def list_rule_choices(settings: EngineOptions, catalog: Catalog) -> list[tuple[ConfiguredRoute, ModelChoice]]:
-    """Return the models that routes of the configuration file name by id, each with the first route that names it.
-
-    Targets that are a Claude tier, or `default`, are not included.
-    """
+    """Return the models that routes of the file name by id, each with the first route that names it."""
     found: dict[str, tuple[ConfiguredRoute, ModelChoice]] = {}
     preferred = find_preferred_provider(settings, catalog)
     for rule in settings.routes:
@@ -680,7 +638,6 @@ def list_rule_choices(settings: EngineOptions, catalog: Catalog) -> list[tuple[C
 
 
 def list_rule_problems_and_warnings(settings: EngineOptions, catalog: Catalog) -> tuple[list[str], list[str]]:
-    """Return two lists of texts about models in routes: problems that prevent replies, and warnings."""
     problems, warnings = [], []
     for rule, choice in list_rule_choices(settings, catalog):
         if problem := _describe_choice_problem(choice, settings, catalog):
@@ -695,7 +652,6 @@ def list_rule_problems_and_warnings(settings: EngineOptions, catalog: Catalog) -
 
 
 def _describe_choice_problem(choice: ModelChoice, settings: EngineOptions, catalog: Catalog) -> str:
-    """Return the reason why a chosen model cannot serve requests, with a remedy. "": no problem."""
     try:
         _build_target(choice, settings, catalog)
     except ClientError as error:
@@ -707,10 +663,15 @@ _MIN_SIMILARITY = 0.7
 
 
 def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> str:
-    """Return an error text if the model of a setting has an unknown provider prefix. "": no such error."""
     prefix, slash, model = choice.model.partition("/")
     is_guess = bool(choice.variable and choice.note)  # no prefix and no model list has selected the provider
-    if not slash or not is_guess or _has_ids_with_slash(choice.provider, settings):
+    if not slash or not is_guess:
+        return ""
+    row = choice.provider
+    is_own_server = row.is_configured or row.uses_installed_models or row.name in settings.base_urls
+    if is_own_server or row.key_source == "google" or row.transport != "http":
+        return ""  # model ids of these servers may contain a slash
+    if any("/" in model_id for model_id in row.known_models):
         return ""
     registry = find_registry(settings)
     word = prefix.lower()
@@ -730,11 +691,3 @@ def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> st
         f"{subject}, but {prefix}/ is the prefix of no provider, and {choice.provider.prefix} has no such model. "
         f"Use {join_with_or(known)} as the prefix. Set in {where}.{hint}"
     )
-
-
-def _has_ids_with_slash(row: Provider, settings: EngineOptions) -> bool:
-    """Return True if model ids of a provider may contain a slash that does not end a provider prefix."""
-    is_own_server = row.is_configured or row.uses_installed_models or row.name in settings.base_urls
-    if is_own_server or row.key_source == "google" or row.transport != "http":
-        return True
-    return any("/" in model for model in row.known_models)

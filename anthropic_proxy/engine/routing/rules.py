@@ -1,8 +1,7 @@
 """Routes of the configuration file (`[[routes]]`): rules that choose providers and models by properties of a request.
 
-`RouteRules` checks the routes in the order of the file, and returns the first one of which a request meets all
-conditions. `RequestFacts` has the properties that conditions check, each computed only if a condition needs it, and
-only once. `RouteBalancer` then orders the targets (provider and model) of the route by weight, latency or price.
+The first route is used of which a request meets all conditions. `RequestFacts` computes each property only if a
+condition needs it, and only once. `RouteBalancer` orders the targets of the route by weight, latency or price.
 
 The time of a check is in proportion to the number of routes and conditions. A request cannot make it longer, because
 patterns are compared only with short values.
@@ -47,10 +46,7 @@ _DRAW_COUNT = 1 << 32
 
 
 class RequestFacts:
-    """Properties of one client request that the conditions of routes check.
-
-    `headers` have names in lower case, and `now` is in seconds since the epoch.
-    """
+    """Properties of one client request. `headers` have names in lower case; `now` is in seconds since the epoch."""
 
     def __init__(
         self,
@@ -82,32 +78,25 @@ class RequestFacts:
 
     @property
     def project(self) -> str:
-        """Value of the request header `x-project`. "": the header is absent."""
         return self.headers.get(PROJECT_HEADER, "")
 
     @property
     def subagent(self) -> bool:
-        """True if a sub-agent of Claude Code sent the request."""
         return bool(self.headers.get(AGENT_HEADER))
 
     @property
     def thinking(self) -> bool:
-        """True if the request enables thinking."""
         return self._request.thinking is not None and self._request.thinking.type != "disabled"
 
     @property
     def web_search(self) -> bool:
-        """True if the request offers the web search tool of the Messages API (a server tool)."""
         if self._web_search is None:
             self._web_search = "web_search" in server_tool_kinds(self._request.tools)
         return self._web_search
 
     @property
     def background(self) -> bool:
-        """True if Claude Code sent the call beside the conversation, for example for a title.
-
-        Such calls have no tools and no thinking.
-        """
+        """True if Claude Code sent the call beside the conversation, such as for a title."""
         is_claude_code = SESSION_HEADER in self.headers or self.headers.get("user-agent", "").startswith(_CLAUDE_CODE)
         return is_claude_code and not self._request.tools and not self.thinking
 
@@ -123,12 +112,10 @@ class RequestFacts:
 
     @property
     def images(self) -> bool:
-        """True if a message or tool result contains an image."""
         return self._find_media()[0]
 
     @property
     def pdfs(self) -> bool:
-        """True if a message or tool result contains a PDF document."""
         return self._find_media()[1]
 
     def _find_media(self) -> tuple[bool, bool]:
@@ -153,10 +140,7 @@ class RequestFacts:
         return self._media
 
     def local_weekday_and_minute(self, zone: str | None) -> tuple[int, int]:
-        """Return the time of the request as day of the week (0: Monday) and minutes since midnight.
-
-        `zone` is a time zone, such as `Europe/Berlin`; None: that of the server.
-        """
+        """Return the time of the request in a zone as day of the week (0: Monday) and minutes since midnight."""
         if zone not in self._times:
             moment = datetime.fromtimestamp(self.now, load_time_zone(zone))
             self._times[zone] = moment.weekday(), moment.hour * 60 + moment.minute
@@ -164,14 +148,12 @@ class RequestFacts:
 
     @cached_property
     def session(self) -> str:
-        """Session id that the client sent in a header or in `metadata.user_id`. "": the client sent none."""
         if session := self.headers.get(SESSION_HEADER):
             return session
         metadata = self._request.metadata
         return (metadata and metadata.user_id and find_session_id(metadata.user_id)) or ""
 
     def draw_percent(self, name: str) -> float:
-        """Return a pseudo-random number from 0 to 100 for the route `name`, the same within a session."""
         return self.draw_integer(draw_factor(name)) * 100 / _DRAW_COUNT
 
     def draw_integer(self, factor: int) -> int:
@@ -188,9 +170,9 @@ class RequestFacts:
 
 
 def draw_factor(name: str) -> int:
-    """Return the argument of `RequestFacts.draw_integer` for a route, computed from the name of the route.
+    """Return the argument of `RequestFacts.draw_integer` for a route.
 
-    Each route thereby has other draws. Otherwise all routes with the same share would match the same sessions.
+    Routes with the same share would otherwise match the same sessions.
     """
     return _hash(name) | 1
 
@@ -221,7 +203,7 @@ _MINUTES_PER_DAY = 24 * 60
 
 
 class Condition(Struct, frozen=True, eq=False):
-    """One condition of a route, as a function that checks a request, and as text for users."""
+    """One condition of a route."""
 
     name: str
     """Name of the field of `when`. `input` and `time` are conditions that join several fields."""
@@ -233,11 +215,7 @@ class Condition(Struct, frozen=True, eq=False):
 
 
 def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
-    """Return the conditions of a route in the order of their checks.
-
-    The first condition that is not met ends the checks. So those with little work come first, and the token count is
-    last.
-    """
+    """Return the conditions of a route in the order of their checks: those with little work come first."""
     when = route.when
     found: list[Condition] = []
     if tiers := list_condition_texts(when.tier):
@@ -288,7 +266,6 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
 
 
 def _compile_patterns(patterns: Sequence[str]) -> Callable[[str], bool]:
-    """Return a function that compares a text with names and `fnmatch` patterns. A pattern matches no empty text."""
     names = frozenset(text for text in patterns if not _WILDCARDS.intersection(text))
     beginnings = tuple(text[:-1] for text in patterns if text[-1:] == "*" and not _WILDCARDS.intersection(text[:-1]))
     others = [
@@ -368,7 +345,6 @@ def _compile_flag(name: str, wanted: bool, positive: str, negative: str) -> Cond
 
 
 def describe_conditions(route: ConfiguredRoute) -> str:
-    """Return the conditions of a route as text for users: `tier opus, input above 200,000 tokens`."""
     return ", ".join(condition.requirement for condition in compile_conditions(route)) or "every request"
 
 
@@ -394,7 +370,6 @@ class RouteRules:
         """True if the session of a request decides about its target."""
 
     def find_matching_route(self, facts: RequestFacts) -> ConfiguredRoute | None:
-        """Return the first route that matches a request. None: no route matches."""
         for route, conditions in self._routes:
             for condition in conditions:
                 if not condition.is_met(facts):
@@ -428,11 +403,9 @@ _NEW_MEASUREMENT = 0.3
 
 
 class RouteBalancer:
-    """Orders the targets (provider and model) of a route for each request, by the route's field `balance`.
+    """Orders the targets of a route for each request, by the route's field `balance`.
 
-    The first target serves the request, and the others are its fallbacks. Latencies are in the store, as is the target
-    of each session if a route by latency is sticky. While the store is unavailable, requests are served as if nothing
-    was stored.
+    While the store of latencies and sessions is unavailable, requests are served as if nothing was stored.
     """
 
     def __init__(
@@ -445,7 +418,6 @@ class RouteBalancer:
     async def order_targets(
         self, targets: Sequence[Target], rule: ConfiguredRoute, facts: RequestFacts
     ) -> Sequence[Target]:
-        """Return `targets` in the order in which they are called for a request that matches the route `rule`."""
         if rule.balance == "order" or len(targets) < 2:
             return targets
         if rule.balance == "cost":
@@ -471,21 +443,18 @@ class RouteBalancer:
         }
         return sorted(targets, key=ranks.__getitem__)
 
-    async def record_latency(self, target: Target, seconds: float) -> None:
-        """Add the time until the first content of a reply, in seconds, to the average latency of a target."""
+    async def record_reply(self, target: Target, rule: ConfiguredRoute, session: str, seconds: float) -> None:
+        """Add the seconds until the first content to the average of a target, and keep the target of the session."""
         key = _latency_key(target)
         stored = _decode_latency(await self._find(key))
         average = seconds * _NEW_MEASUREMENT + stored * (1 - _NEW_MEASUREMENT) if stored else seconds
         await self._put(key, f"{average:.6f}", LATENCY_SECONDS)
+        if rule.sticky and session:
+            await self._put(_session_key(rule, session), target.prefixed_id, SESSION_SECONDS)
 
     async def record_failure(self, target: Target) -> None:
         """Record a failed call to a target, so that an order by latency puts it last for `FAILURE_SECONDS`."""
         await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
-
-    async def store_session_target(self, rule: ConfiguredRoute, session: str, target: Target) -> None:
-        """ValueStore the target that served a session, if the route is sticky."""
-        if rule.sticky and session:
-            await self._put(_session_key(rule, session), target.prefixed_id, SESSION_SECONDS)
 
     async def _find(self, key: str) -> str | None:
         try:
@@ -499,7 +468,6 @@ class RouteBalancer:
 
 
 def _decode_latency(text: str | None) -> float:
-    """Return a stored latency in seconds. 0: it is missing, or damaged."""
     try:
         return decode_json(text or "0", float)
     except InvalidJson:

@@ -12,9 +12,8 @@ import msgspec
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.admission import admitted_token_count_request
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.client_request import ClientRequest, start_recording
 from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error, record_client, record_failure
-from anthropic_proxy.engine.exchange.recording import start_recording
 from anthropic_proxy.engine.exchange.resources import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.responses import json_headers
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected

@@ -43,8 +43,7 @@ class Balanced:
         if seconds is None:
             LOOP.run_until_complete(self.balancer.record_failure(target))
             return
-        LOOP.run_until_complete(self.balancer.record_latency(target, seconds))
-        LOOP.run_until_complete(self.balancer.store_session_target(self.rule, session, target))
+        LOOP.run_until_complete(self.balancer.record_reply(target, self.rule, session, seconds))
 
 
 def test_without_balance_the_order_is_that_of_the_file(tmp_path: Path) -> None:
