@@ -123,6 +123,8 @@ class App:
         totals = self.peer.totals
         metrics = Plugin(routes=[Route(path="/metrics", respond=MetricsPage(self.peer.query_totals).respond)])
         self._plugins = [metrics, *(open_plugins(settings) if plugins is None else plugins)]
+        self._waiting_plugins = [*self._plugins]
+        """Plugins that have not started yet. No request is served before."""
         self._receipts = ReceiptQueues(
             self._log,
             [observer for plugin in self._plugins for observer in plugin.observers],
@@ -137,7 +139,10 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI scope: a client request, or the lifespan (start and stop) of the application."""
         if scope["type"] == "http":
-            services, transports = self._current or await self._open()
+            if self._current is None or self._waiting_plugins:
+                await self._open()
+            assert self._current is not None
+            services, transports = self._current
             if self._checks_clients:
                 peer = scope["client"]
                 if peer is not None and not is_loopback(peer[0]):
@@ -252,6 +257,7 @@ class App:
         tune_gc()
 
     async def _open(self) -> tuple[Services, Transports]:
+        """Build the services and start the plugins, once. A plugin that failed is started again by the next request."""
         async with self._reload_lock:
             if self._current is None:
                 asyncio.get_running_loop().set_exception_handler(
@@ -264,10 +270,11 @@ class App:
                 await asyncio.to_thread(self._record.open, self._settings, waits=self._logs_startup)
                 self._current = services, self._transports
                 self.peer.start_instance_sharing()
-                gateway = ExchangeGateway(self._current_services, self._calculate_cost, self._request_reload)
-                for plugin in self._plugins:
-                    if plugin.start is not None:
-                        await plugin.start(gateway)
+            gateway = ExchangeGateway(self._current_services, self._calculate_cost, self._request_reload)
+            while self._waiting_plugins:
+                if (start := self._waiting_plugins[0].start) is not None:
+                    await start(gateway)
+                del self._waiting_plugins[0]
         return self._current
 
     def _current_services(self) -> Services:

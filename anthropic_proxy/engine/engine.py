@@ -18,10 +18,11 @@ from msgspec import Struct, field
 
 from anthropic_proxy.engine.hooks import EngineLog, LogLevel, Policy, Receipt, Recorder, Tracer, ValueStore
 from anthropic_proxy.engine.memory_values import MemoryValues
-from anthropic_proxy.engine.options import EngineOptions
-from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.options import EngineOptions, KeySource
+from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource
 from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
 from anthropic_proxy.engine.routing.router import RouteCache, apply_capability_rules
@@ -29,7 +30,7 @@ from anthropic_proxy.engine.routing.rules import RouteRules
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
-from anthropic_proxy.secrets import redact_secrets
+from anthropic_proxy.secrets import Secret, redact_secrets
 
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
@@ -170,24 +171,28 @@ def new_id(prefix: str) -> str:
     return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
 
 
-def build_engine(options: EngineOptions) -> Engine:
-    """Return an engine for a program without a server. The program closes it (`Engine.close`)."""
+def build_engine(
+    options: EngineOptions,
+    *,
+    log: EngineLog | None = None,
+    read_key: Callable[[KeySource], Secret] | None = None,
+    **fields: Any,
+) -> Engine:
+    """Return an engine for a program without a server. The program closes it (`Engine.close`).
+
+    `log` replaces `LibraryLog`, and `read_key` reads the key of a source in `options.key_sources` again. `fields` are
+    other fields of `Engine`, such as `policies`. Ollama serves only if `options.preferred_provider` or a prefix names
+    it; it is not searched. Raises `ConfigurationError` for a provider whose wire or dialect does not exist.
+    """
+    for table in options.configured_providers:
+        require_known_wire(table, PROVIDERS)
+    log = log or LibraryLog(options.reveal_all_secrets())
     transports = Transports(options, setup_variables=find_registry(options).list_setup_variables())
-    credentials, log = (
-        Credentials(options, {"google": transports.google_tokens}),
-        LibraryLog(options.reveal_all_secrets()),
-    )
+    credentials = Credentials(options, {"google": transports.google_tokens}, read_key=read_key)
     credentials.on_problem = log.write_warning
-    return Engine(
-        settings=options,
-        log=log,
-        **build_engine_fields(options, transports.transports_by_name(), credentials),
-        owned_transports=transports,
-        web_fetch=transports.web_fetch,
-        web_search=transports.web_search,
-        new_id=new_id,
-        clock=time.time,
-    )
+    own = {"web_fetch": transports.web_fetch, "web_search": transports.web_search, "new_id": new_id, "clock": time.time}
+    built = build_engine_fields(options, transports.transports_by_name(), credentials)
+    return Engine(settings=options, log=log, owned_transports=transports, **{**built, **own, **fields})
 
 
 def build_engine_fields(

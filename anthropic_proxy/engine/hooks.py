@@ -157,7 +157,7 @@ class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
     error: str = ""
     """Error message of the failure, with API keys masked. "": the attempt did not fail."""
     input_tokens: int = 0
-    """Input tokens without cached ones. All token counts of a failed attempt are 0."""
+    """Input tokens without cached ones. The counts of a failed attempt are those that the provider reported, else 0."""
     cache_read_tokens: int = 0
     """Input tokens read from the provider's cache."""
     cache_write_tokens: int = 0

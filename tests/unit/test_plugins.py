@@ -1,5 +1,6 @@
 """A plugin adds observers, policies and routes to the application, and calls the proxy through its gateway."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -151,4 +152,31 @@ async def test_recorders_receive_the_bytes_of_the_client_and_cannot_fail_a_reque
     made = await gateways[0].run(own, Client())
     assert keeping.bytes.pop("upstream request")
     assert keeping.bytes == {"client request": own, "client response": made}
+    await app.close()
+
+
+async def test_no_request_is_served_before_all_plugins_have_started() -> None:
+    begun, may_end, starts = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def start(gateway: Gateway) -> None:
+        starts.append("first")
+        if len(starts) == 1:
+            raise RuntimeError("a defect")
+        begun.set()
+        await may_end.wait()
+
+    async def start_other(gateway: Gateway) -> None:
+        starts.append("other")
+
+    settings = load_settings({"LOG_LEVEL": "error", "SERVE_DEMO": "true"}, PROVIDERS, env_file=None)
+    routes = [Route(path="/greeting", respond=greet)]
+    app = App(settings, logs_startup=False, plugins=[Plugin(routes=routes, start=start), Plugin(start=start_other)])
+    with pytest.raises(RuntimeError, match=exactly("a defect")):
+        await send_request(app, "GET", "/greeting")
+    requests = [asyncio.create_task(send_request(app, "GET", "/greeting")) for _ in range(2)]
+    await begun.wait()
+    assert not any(request.done() for request in requests)
+    may_end.set()
+    assert await asyncio.gather(*requests) == [(200, b"hello")] * 2
+    assert starts == ["first", "first", "other"]
     await app.close()

@@ -1,21 +1,21 @@
 """One exchange without a server: a program passes the body of a request, and reads the bytes of the response."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import Any, cast
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Self
 
 from msgspec import Struct
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.client_request import ClientRequest, start_recording
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.responses import (
-    encode_error,
+    encode_error_response,
     encode_events,
     encode_message,
-    error_headers,
+    exchange_headers,
     json_headers,
-    receipt_headers,
     stream_headers,
 )
 from anthropic_proxy.engine.hooks import Client, Receipt
@@ -24,15 +24,37 @@ from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.errors import ProxyError
 
 _MAX_WAITING_PIECES = 16
-"""Pieces of a response that wait for the reader. The provider's stream is not read further meanwhile."""
+"""Pieces of a response that wait for the program. The provider's stream is not read further meanwhile."""
 
 
 class InProcessResponse(Struct, frozen=True):
-    """Response to one request. The body must be read to its end, or closed (`aclose`)."""
+    """Response to one request."""
 
     status: int
     headers: Mapping[str, str]
-    body: AsyncGenerator[bytes, None]
+    body: "ResponseBody"
+    """Read it to its end, or close it: `await response.body.aclose()`."""
+
+
+class ResponseBody:
+    """Bytes of a response, as they come from the provider."""
+
+    def __init__(self, sink: "_BufferedSink", task: asyncio.Task[None]) -> None:
+        self._sink, self._task = sink, task
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if piece := await self._sink.pop():
+            return piece
+        await self.aclose()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """End the exchange and the call of the provider, as after a client that disconnects."""
+        self._sink.close()
+        await asyncio.wait({self._task})
 
 
 async def send_request(engine: Engine, body: bytes, headers: Mapping[str, str] | None = None) -> InProcessResponse:
@@ -41,84 +63,97 @@ async def send_request(engine: Engine, body: bytes, headers: Mapping[str, str] |
     `headers` are those of the client, with names in lower case. Errors are responses with a status of 400 or more.
     """
     request = ClientRequest(request_id=engine.new_id("req_"), client=Client(), headers=headers or {}, body=body)
-    sink = _QueueSink(request.request_id)
+    request.trace = None if engine.tracer is None else engine.tracer.start_trace(None)
+    sink = _BufferedSink(request.request_id, start_recording(engine, request) if engine.recorders else None)
 
     async def run() -> None:
         try:
             await Exchange(engine, request, sink).run()
         finally:
-            await sink.put(b"")
+            sink.end()
 
     task = asyncio.create_task(run())
     try:
-        await asyncio.wait(cast("list[asyncio.Future[Any]]", [sink.head, task]), return_when=asyncio.FIRST_COMPLETED)
+        status, response_headers = await sink.wait_for_head()
     except asyncio.CancelledError:
         sink.close()
         raise
-    if not sink.head.done():
-        await task  # raises what ended it before its response
-    status, response_headers = sink.head.result()
-    return InProcessResponse(status, response_headers, sink.read(task))
+    return InProcessResponse(status, response_headers, ResponseBody(sink, task))
 
 
-class _QueueSink:
-    """It implements `ResponseSink`. b"" is the end of the pieces."""
+class _BufferedSink:
+    """It implements `ResponseSink`, and keeps pieces until the program reads them.
 
-    def __init__(self, request_id: str) -> None:
-        self._request_id = request_id
+    The last piece never waits for room: an exchange that is cancelled still ends with an error.
+    """
+
+    def __init__(self, request_id: str, record: Callable[[bytes], None] | None) -> None:
+        self._request_id, self._record = request_id, record
         self._receipt: Receipt | None = None
-        self._pieces: asyncio.Queue[bytes] = asyncio.Queue(_MAX_WAITING_PIECES)
+        self._head: tuple[int, Mapping[str, str]] | None = None
+        self._pieces: deque[bytes] = deque()
+        self._has_ended = False
         self._closed = asyncio.Event()
-        self.head: asyncio.Future[tuple[int, Mapping[str, str]]] = asyncio.get_running_loop().create_future()
+        self._ready, self._room = asyncio.Event(), asyncio.Event()
 
     def attach_receipt(self, receipt: Receipt) -> None:
         self._receipt = receipt
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
-        self._open(200, stream_headers(self._request_id))
-        await self.put(encode_events(events, self._request_id))
+        await self._put(200, stream_headers(self._request_id), encode_events(events, self._request_id), is_last=is_last)
 
     async def send_relayed_bytes(
         self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
     ) -> None:
         own = stream_headers(self._request_id) if is_stream else json_headers(self._request_id)
-        self._open(status, {**own, **headers})
-        if data:
-            await self.put(data)
+        await self._put(status, {**own, **headers}, data, is_last=is_last)
 
     async def send_message(self, response: MessagesResponse) -> None:
-        self._open(200, json_headers(self._request_id))
-        await self.put(encode_message(response))
+        await self._put(200, json_headers(self._request_id), encode_message(response), is_last=True)
 
     async def send_error_response(self, error: ProxyError) -> None:
-        self._open(error.status, error_headers(error, self._request_id))
-        await self.put(encode_error(error, self._request_id))
+        headers, body = encode_error_response(error, self._request_id)
+        await self._put(error.status, headers, body, is_last=True)
 
     async def wait_disconnected(self) -> None:
         await self._closed.wait()
 
-    async def put(self, piece: bytes) -> None:
-        if not self._closed.is_set():
-            await self._pieces.put(piece)
+    async def wait_for_head(self) -> tuple[int, Mapping[str, str]]:
+        """Return status and headers. Raises `CancelledError` if the exchange was cancelled before it had them."""
+        await self._ready.wait()
+        if self._head is None:
+            raise asyncio.CancelledError
+        return self._head
 
-    async def read(self, task: asyncio.Task[None]) -> AsyncGenerator[bytes, None]:
-        try:
-            while piece := await self._pieces.get():
-                yield piece
-        finally:
-            self.close()
-            await asyncio.wait({task})
+    async def pop(self) -> bytes:
+        """Return the next piece. b"": the response has ended."""
+        while not self._pieces and not self._has_ended and not self._closed.is_set():
+            self._ready.clear()
+            await self._ready.wait()
+        self._room.set()
+        return self._pieces.popleft() if self._pieces else b""
+
+    def end(self) -> None:
+        self._has_ended = True
+        self._ready.set()
 
     def close(self) -> None:
-        """Drop what is not read. The watchdog then ends the exchange, as after a client that disconnects."""
+        """Drop what is not read. The watchdog then ends the exchange."""
         self._closed.set()
-        while not self._pieces.empty():
-            self._pieces.get_nowait()
+        self._pieces.clear()
+        self._room.set()
+        self._ready.set()
 
-    def _open(self, status: int, headers: Mapping[str, str]) -> None:
-        if self.head.done():
-            return
-        if receipt := self._receipt:
-            report = receipt.fidelity if status == 200 else None
-            headers = {**headers, **receipt_headers(report, receipt.failed_attempts, receipt.route)}
-        self.head.set_result((status, headers))
+    async def _put(self, status: int, headers: Mapping[str, str], piece: bytes, *, is_last: bool) -> None:
+        if self._head is None:
+            own = {} if self._receipt is None else exchange_headers(self._receipt, status)
+            self._head = status, {**headers, **own}
+            self._ready.set()
+        while len(self._pieces) >= _MAX_WAITING_PIECES and not is_last and not self._closed.is_set():
+            self._room.clear()
+            await self._room.wait()
+        if piece and not self._closed.is_set():
+            if self._record is not None:
+                self._record(piece)
+            self._pieces.append(piece)
+            self._ready.set()

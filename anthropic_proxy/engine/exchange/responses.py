@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.messages.events import (
     BlockStart,
     BlockStop,
@@ -31,7 +32,7 @@ from anthropic_proxy.engine.messages.events import (
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesResponse
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.errors import ProxyError, UpstreamError
 
 MAX_RETRY_AFTER_SECONDS = 3600
 """A longer delay is lowered to this maximum."""
@@ -112,6 +113,14 @@ def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
     return headers
 
 
+def encode_error_response(error: ProxyError, request_id: str) -> tuple[dict[str, str], bytes]:
+    """Return headers and body of the response with an error. A provider's own body and headers are kept."""
+    headers, body = error_headers(error, request_id), encode_error(error, request_id)
+    if isinstance(error, UpstreamError):
+        return {**headers, **error.headers}, error.body or body
+    return headers, body
+
+
 def json_headers(request_id: str) -> dict[str, str]:
     return {"content-type": "application/json", "request-id": request_id}
 
@@ -136,6 +145,12 @@ def receipt_headers(report: FidelityReport | None, failed_attempts: Sequence[str
     if route:
         headers["x-proxy-route"] = route
     return headers
+
+
+def exchange_headers(receipt: Receipt, status: int) -> dict[str, str]:
+    """Return the headers that follow from the receipt of an exchange, with the client's limits."""
+    report = receipt.fidelity if status == 200 else None
+    return {**receipt.limit_headers, **receipt_headers(report, receipt.failed_attempts, receipt.route)}
 
 
 def _flatten(raw: Raw) -> bytes:

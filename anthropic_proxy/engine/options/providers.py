@@ -13,7 +13,7 @@ class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):
     capabilities: Mapping[str, object]
     """Field of `ModelTable` → value, without `dialect` and without fields that are not set."""
     dialect: Mapping[str, object]
-    """Dialect field → value as in the file. The registry (`engine.providers`) checks the names and types."""
+    """Dialect field → value as in the file. `providers.lookup` checks the names."""
 
 
 class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
@@ -27,7 +27,7 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     base_url: str
     """Base URL of the server, without a trailing slash."""
     wire: str
-    """API of the server: `chat`, `responses` and others. `engine.providers` checks the name."""
+    """API of the server: `chat`, `responses` and others. `providers.lookup` checks the name."""
     has_key: bool
     """True if the table of the provider has an `api_key`."""
     has_key_command: bool = False
@@ -37,7 +37,7 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     models: Sequence[ConfiguredModel]
     """Limits and deviations by pattern, in the order of the file. A later match overrides an earlier one."""
     dialect: Mapping[str, object]
-    """Dialect field → value as in the file. The registry (`engine.providers`) checks the names and types."""
+    """Dialect field → value as in the file. `providers.lookup` checks the names."""
     json_text: str
     """The table as JSON text, by which a reload finds changes. Contains no key."""
 

@@ -69,7 +69,7 @@ class Credentials:
         """Key → clock time at which its cooldown ends. A provider's only key has no cooldown."""
         self._keys: dict[str, Sequence[Secret]] = dict(settings.keys)
         """Provider name → its keys. A key that was read again replaces that of the settings."""
-        self._read_at = dict.fromkeys(settings.key_sources, clock())
+        self._read_at = dict.fromkeys(settings.key_sources if read_key is not None else (), clock())
         """Provider name → clock time of the last read of its key file or key command."""
         self._unchanged_at: dict[str, float] = {}
         """Provider name → clock time of the last read, if it found no other key."""
@@ -163,7 +163,7 @@ class Credentials:
         Requests that wait at the same time share one read.
         """
         source = self._settings.key_sources.get(provider.name)
-        if source is None or credential is None:
+        if source is None or credential is None or self._read_key is None:
             return False
         rejected = credential.value.removeprefix(self._find_header(provider)[1])
         if all(key.reveal() != rejected for key in self._keys.get(provider.name, ())):

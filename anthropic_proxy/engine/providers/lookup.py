@@ -22,6 +22,7 @@ from anthropic_proxy.engine.providers.registry import (
     WireConfig,
 )
 from anthropic_proxy.engine.wires.contract import BaseDialect
+from anthropic_proxy.errors import ConfigurationError, join_with_or
 
 
 class ProviderRegistry(Sequence[Provider]):
@@ -100,6 +101,17 @@ class Origin(Struct, frozen=True):
     is_vendor: bool
     """True if the base URL belongs to a known vendor. Its servers require a key."""
     config: AnyWireConfig
+
+
+def require_known_wire(table: ConfiguredProvider, built_in: Sequence[Provider]) -> None:
+    """Raise `ConfigurationError` if the wire of a provider, or a field of its dialects, does not exist."""
+    wires = dict.fromkeys(name for row in built_in if is_template(row) for name in row.wires)
+    if table.wire not in wires:
+        raise ConfigurationError(f'The wire of {table.name} is "{table.wire}". Use {join_with_or([*wires])}.')
+    known = find_origin(table, built_in).config.wire.dialect_type.__struct_fields__
+    for name in (*table.dialect, *(name for model in table.models for name in model.dialect)):
+        if name not in known:
+            raise ConfigurationError(f'The dialect of {table.name} has the field "{name}", which does not exist.')
 
 
 def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Provider:

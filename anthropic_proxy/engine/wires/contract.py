@@ -210,7 +210,7 @@ class Transport(Protocol):
     ) -> UpstreamResponse:
         """Send the request, and return the response once its status and headers have arrived.
 
-        Raises `UpstreamUnreachable` or `UpstreamTimeout`.
+        Raises `UpstreamUnreachable`, `UpstreamProtocolError`, or `ShuttingDown` after the transport was closed.
         """
         ...
 

@@ -75,9 +75,9 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     number = services.in_progress.add_request(request_id, receipt.method, receipt.path)
     headers, body_read, settings = decode_headers(scope), False, services.settings
     route = None if receipt.path in ENDPOINTS else services.routes.find(receipt.path)
-    trace = read_trace_context(headers) if TRACEPARENT in headers else None
-    receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
     try:
+        trace = read_trace_context(headers) if TRACEPARENT in headers else None
+        receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
         checks_key, policies = _checks_key_itself(receipt.method, route), services.policies
         client = receipt.client = await authenticate(scope, headers, settings, policies, route_checks_key=checks_key)
         endpoint: Endpoint

@@ -6,17 +6,16 @@ from typing import Any
 
 from anthropic_proxy.engine.exchange.forwarding import JsonReply
 from anthropic_proxy.engine.exchange.responses import (
-    encode_error,
+    encode_error_response,
     encode_events,
     encode_message,
-    error_headers,
+    exchange_headers,
     json_headers,
-    receipt_headers,
     stream_headers,
 )
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
-from anthropic_proxy.errors import MethodNotAllowed, ProxyError, UpstreamError
+from anthropic_proxy.errors import MethodNotAllowed, ProxyError
 from anthropic_proxy.gateway.error_catalog import error_help_headers
 from anthropic_proxy.plugins import Receipt, RouteResponse
 
@@ -114,14 +113,12 @@ class AsgiSink:
         """Does nothing if the response has started."""
         if self._started:
             return
-        headers = {**error_headers(error, self._request_id), **error_help_headers(error)}
+        headers, body = encode_error_response(error, self._request_id)
+        headers |= error_help_headers(error)
         if isinstance(error, MethodNotAllowed):
             headers["allow"] = ", ".join(error.allowed)
         elif error.closes_connection:
             headers["connection"] = "close"  # the remaining bytes would be parsed as a request
-        body = encode_error(error, self._request_id)
-        if isinstance(error, UpstreamError):
-            body, headers = error.body or body, {**headers, **error.headers}
         await self.send_response(error.status, body, headers)
 
     @property
@@ -140,12 +137,7 @@ class AsgiSink:
 
     async def _open(self, status: int, headers: Mapping[str, str]) -> None:
         if receipt := self._receipt:
-            report = receipt.fidelity if status == 200 else None
-            headers = {
-                **headers,
-                **receipt.limit_headers,
-                **receipt_headers(report, receipt.failed_attempts, receipt.route),
-            }
+            headers = {**headers, **exchange_headers(receipt, status)}
         await self._start(status, list(headers.items()))
 
     async def _start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:

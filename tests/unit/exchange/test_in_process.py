@@ -6,9 +6,13 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from anthropic_proxy.engine.engine import build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.options.providers import ConfiguredProvider
+from anthropic_proxy.errors import ConfigurationError
 from tests.support.harness import STALL, FakeResponse, ProxyHarness
 from tests.support.paths import ROOT
 
@@ -69,3 +73,56 @@ async def test_a_reader_that_stops_ends_the_call_of_the_provider() -> None:
     await response.body.aclose()
     assert answer.closed == 1
     assert [receipt.outcome for receipt in proxy.receipts] == ["cancelled"]
+
+
+async def test_a_body_that_is_never_read_ends_when_it_is_closed() -> None:
+    def answer(*_: object) -> FakeResponse:
+        return FakeResponse(200, *[PIECE] * 100, STALL, headers={"content-type": "text/event-stream"})
+
+    proxy = ProxyHarness(answer, OPENAI_API_KEY="k", MAX_UPSTREAM_CALLS="1")
+    for _ in range(2):
+        response = await send_request(proxy.services, body_of(stream=True))
+        await response.body.aclose()
+        assert [piece async for piece in response.body] == []
+    assert [receipt.outcome for receipt in proxy.receipts] == ["cancelled"] * 2
+
+
+def test_a_program_ends_although_it_has_not_read_a_response() -> None:
+    program = (
+        "import asyncio\nfrom tests.unit.exchange.test_in_process import *\n"
+        "answer = FakeResponse(200, *[PIECE] * 100, STALL, headers={'content-type': 'text/event-stream'})\n"
+        "proxy = ProxyHarness(lambda *_: answer, OPENAI_API_KEY='k')\n"
+        "async def main():\n    global kept\n    kept = await send_request(proxy.services, body_of(stream=True))\n"
+        "asyncio.run(main())\nprint(proxy.receipts[0].error_type)"
+    )
+    environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert ended.stdout == "api_error\n"
+
+
+async def test_an_error_of_the_provider_keeps_its_body_and_headers() -> None:
+    body = b'{"type":"error","error":{"type":"rate_limit_error","message":"slow down"}}'
+    headers = {"content-type": "application/json", "retry-after": "7", "anthropic-ratelimit-requests-limit": "9"}
+    proxy = ProxyHarness(lambda *_: FakeResponse(429, body, b"", headers=headers), ANTHROPIC_API_KEY="k")
+    response = await send_request(proxy.services, body_of())
+    assert [piece async for piece in response.body] == [body]
+    assert (response.status, response.headers["retry-after"]) == (429, "7")
+    assert response.headers["anthropic-ratelimit-requests-limit"] == "9"
+
+
+def test_an_unknown_wire_is_rejected() -> None:
+    table = ConfiguredProvider(
+        name="own",
+        base_url="http://h",
+        wire="chats",
+        has_key=False,
+        known_models=(),
+        models=(),
+        dialect={},
+        json_text="",
+    )
+    with pytest.raises(ConfigurationError) as rejected:
+        build_engine(EngineOptions(configured_providers=(table,)))
+    assert str(rejected.value) == 'The wire of own is "chats". Use chat, responses, messages, gemini or ollama.'

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import InternalError
 from anthropic_proxy.gateway.server.endpoints import prefers_html, serve_request
 from anthropic_proxy.gateway.server.response_sink import AsgiSink
@@ -55,6 +56,21 @@ async def test_an_unexpected_error_of_an_endpoint_is_answered_in_the_envelope_an
     assert "KeyError: 'nobody'" in log_text
     assert "GET /v1/models 500" in log_text.splitlines()[-1]
     assert "✕ KeyError in the proxy" in log_text.splitlines()[-1]
+
+
+class BrokenTracer:
+    """A tracer with a bug."""
+
+    def start_trace(self, parent: TraceContext | None) -> TraceContext:
+        raise KeyError("trace")
+
+
+async def test_an_unexpected_error_of_a_tracer_is_answered_and_logged() -> None:
+    proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"))
+    status, _, body = await ask(structs.replace(proxy.services, tracer=BrokenTracer()), "GET", "/v1/models")
+    assert (status, json.loads(body)["error"]["type"]) == (500, "api_error")
+    assert "KeyError: 'trace'" in proxy.log.getvalue()
+    assert proxy.services.in_progress.describe() == ""
 
 
 async def test_after_a_header_that_cannot_be_sent_an_error_can_be_sent() -> None:
