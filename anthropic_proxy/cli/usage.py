@@ -1,9 +1,9 @@
 """Command `usage`: requests, tokens and costs in the ledger, summed by a property such as the model or the day."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated
 
 from cyclopts import Parameter
 
@@ -12,21 +12,18 @@ from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.console.ledger.periods import resolve_usage_range
-from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
+from anthropic_proxy.console.ledger.queries import GroupName, UsageGroup, sum_usage
 from anthropic_proxy.console.ledger.sums import UsageSums, add_up
-from anthropic_proxy.console.ledger.tables import NOT_SENT
+from anthropic_proxy.console.ledger.tables import FACETS
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.prices.updates import describe_price_list, has_price_package
 from anthropic_proxy.gateway.settings import Settings
 
-Grouping = Literal["model", "day", "project", "session", "key", "provider", "route"]
-"""Values of the option `--by`: the property by which requests are summed."""
-
 
 def usage(
     *,
-    by: Grouping = "model",
+    by: GroupName = "model",
     since: str = "24h",
     until: str = "",
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
@@ -61,23 +58,7 @@ def usage(
         write_table(settings, by, groups, f"since {since}" + (f" until {until}" if until else ""))
 
 
-_TITLES: Mapping[str, str] = {
-    "model": "Model",
-    "day": "Day",
-    "project": "Project",
-    "session": "Session",
-    "key": "Key",
-    "provider": "Provider",
-    "route": "Route",
-}
-_UNNAMED: Mapping[str, str] = {
-    "model": NOT_SENT,
-    "provider": NOT_SENT,
-    "project": "no project",
-    "session": "no session",
-    "route": "no route",
-}
-"""Grouping → name of the group of requests without a value."""
+_TITLES = {"day": "Day", "hour": "Hour", "model": "Model"}
 _MAX_ROWS = 40
 """Maximum number of groups that the table lists. The last row has the sums of all groups."""
 _BAR_COLUMNS = 16
@@ -138,7 +119,10 @@ def _write_rows(output: Output, settings: Settings, by: str, groups: Sequence[Us
         format_tokens([sums.input_tokens + sums.cache_write_tokens for sums in everything]),
         format_tokens([sums.output_tokens for sums in everything]),
     ]
-    names = [*(name_group(settings, by, group) or _UNNAMED.get(by, "") for group in shown), "all"]
+    facet = FACETS.get(by)
+    title = _TITLES.get(by) or (facet.title if facet is not None else "")
+    unnamed = facet.none_text if facet is not None and facet.none_text != "none" else f"no {by}"
+    names = [*(name_group(settings, by, group) or unnamed for group in shown), "all"]
     costs = [format_cost(sums.cost, sums.unknown_cost_requests) for sums in everything]
     lengths = [group.sums.cost for group in shown]
     if not any(lengths):
@@ -153,7 +137,7 @@ def _write_rows(output: Output, settings: Settings, by: str, groups: Sequence[Us
         for name, sums, *cells, cost, bar in zip(names, everything, *tokens, costs, [*bars, ""], strict=True)
     ]
     columns = [
-        Column(_TITLES[by], can_be_cut=True),  # clients choose names of up to 200 characters
+        Column(title, can_be_cut=True),  # clients choose names of up to 200 characters
         *(Column(title, is_number=True) for title in titles),
         Column("", role="bar"),
     ]

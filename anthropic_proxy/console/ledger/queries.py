@@ -50,18 +50,10 @@ from anthropic_proxy.console.ledger.tables import (
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 
 GroupName = Literal["day", "hour", "model", "requested", "provider", "project", "key", "session", "route"]
-"""`requested` is the model that the client requested. `route` is the rule of the configuration file that chose the
-provider.
+"""Property by which sums are grouped: a time, or a facet whose column is a key of the sums. The command `usage` and the
+API offer the same names.
 """
 GROUP_NAMES: Sequence[str] = get_args(GroupName)
-_COLUMNS: Mapping[str, Sequence[str]] = {
-    "model": ("provider", "model"),
-    "requested": ("requested_model",),
-    "provider": ("provider",),
-    "project": ("project",),
-    "key": ("key_label",),
-    "route": ("route",),
-}
 
 
 class UsageGroup(Struct, frozen=True, kw_only=True):
@@ -95,9 +87,10 @@ def sum_usage(
         rows = connection.execute(query.group_by(session))
         groups = [UsageGroup(name=row[0], sums=UsageSums(*map(int, row[1:]))) for row in rows]
     else:
+        columns = ("provider", "model") if by == "model" else (FACETS[by].column,)
         groups = [
             UsageGroup(name=keys[-1], provider=keys[0] if by == "model" else "", sums=sums)
-            for _, keys, sums in _sum(connection, selection, 0, _COLUMNS[by])
+            for _, keys, sums in _sum(connection, selection, 0, columns)
         ]
     return sorted(
         groups, key=lambda group: (-group.sums.cost, -group.sums.all_tokens, -group.sums.requests, group.name)
