@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from anthropic_proxy.app import log_startup_summary
+from anthropic_proxy.gateway.startup_summary import log_startup_summary
 from tests.support.harness import ProxyHarness
 
 ADDRESS = "http://127.0.0.1:8082"

@@ -12,10 +12,10 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy import __version__
-from anthropic_proxy.app import log_startup_summary
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import build_catalog
 from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.startup_summary import log_startup_summary
 from anthropic_proxy.gateway.telemetry.log import Log
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT

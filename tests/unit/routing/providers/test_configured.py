@@ -8,7 +8,6 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy import __version__
-from anthropic_proxy.app import log_startup_summary
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, build_catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
@@ -23,6 +22,7 @@ from anthropic_proxy.engine.routing.router import (
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.errors import AuthenticationFailed, ClientError
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
+from anthropic_proxy.gateway.startup_summary import log_startup_summary
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.provider_lists import list_unset_names
 from tests.support.startup_summary import ADDRESS, NOW

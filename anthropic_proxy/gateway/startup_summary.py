@@ -1,0 +1,241 @@
+"""What the server writes at its start: address, models, providers, problems, and the first steps of a new user."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import date
+from textwrap import wrap
+
+from anthropic_proxy import __version__
+from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.routing.health import slots_per_worker
+from anthropic_proxy.engine.routing.router import find_preferred_provider, list_tier_mappings
+from anthropic_proxy.gateway.readiness import (
+    Readiness,
+    ReadyProvider,
+    describe_retirement,
+    find_readiness,
+    group_tier_mappings,
+    list_ignored_settings,
+    list_problems_and_warnings,
+)
+from anthropic_proxy.gateway.server.auth import (
+    claude_code_command,
+)
+from anthropic_proxy.gateway.services import (
+    Services,
+)
+from anthropic_proxy.gateway.settings import (
+    list_variables,
+)
+from anthropic_proxy.gateway.settings.place import describe_unread_files
+from anthropic_proxy.gateway.telemetry.log import Log
+
+UNKNOWN_ADDRESS = "http://<the address above>"
+"""Placeholder in the start-up summary for an unknown URL. Another ASGI server (uvicorn) then runs the application
+and prints its address itself."""
+DASHBOARD_PATH = "/dashboard"
+"""URL path of the dashboard, which a plugin serves."""
+_WIDTH = 98
+_RULE = f"  {'!' * (_WIDTH - 2)}"
+_TARGET_WIDTH = 24
+_STEP_WIDTH = 36
+
+
+def log_startup_summary(
+    services: Services,
+    address: str | None,
+    today: date | None = None,
+    *,
+    worker_count: int = 1,
+    exposure_warning: str = "",
+) -> None:
+    """`today` is the date for notices about retired models."""
+    log, where = services.log, address or UNKNOWN_ADDRESS
+    if log.is_json:
+        settings, catalog = services.settings, services.catalog
+        rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
+        problems, warnings = list_problems_and_warnings(settings, catalog, today or date.today())
+        mapping = [
+            {"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows
+        ]
+        services.log.write_json_event(
+            "start",
+            version=__version__,
+            address=address or "",
+            dashboard=f"{address}{DASHBOARD_PATH}" if address and services.routes.find(DASHBOARD_PATH) else "",
+            workers=worker_count,
+            settings_files=list(settings.files),
+            preferred_provider=find_preferred_provider(settings, catalog).name,
+            mapping=mapping,
+            ready=[_describe_provider(provider) for provider in found.ready],
+            not_set=found.unset,
+        )
+        for text in (
+            *_describe_unread_files(services),
+            *warnings,
+            *problems,
+            *([exposure_warning] if exposure_warning else []),
+        ):
+            services.log.write_line(text, level="warning")
+        return
+    for line in _title(services, where):
+        log.write_line(line)
+    if services.settings.files:
+        log.write_line(f"  settings: {', '.join(services.settings.files)}")
+    for warning in (*_describe_unread_files(services), *services.settings.warnings):
+        for line in _signed(log, "!", "warn", warning):
+            log.write_line(line, level="warning")
+    if worker_count > 1:
+        log.write_line(f"  {worker_count} workers, which share observations: exhausted keys, rejected parameters.")
+        if limit := services.settings.max_upstream_calls:
+            log.write_line(_share_out(log, limit, worker_count))
+    preferred = find_preferred_provider(services.settings, services.catalog)
+    lines = _first_steps(services) if preferred.name == "demo" else _mapping(services, where, today or date.today())
+    for line in lines:
+        log.write_line(line)
+    if exposure_warning:
+        log_exposure_warning(log, exposure_warning)
+
+
+def _title(services: Services, where: str) -> Iterator[str]:
+    """The dashboard has a line of its own if the first line would be too long."""
+    log = services.log
+    name = f"anthropic-proxy {__version__}"
+    line = f"{log.paint(name, 'title')}   {log.paint(where, 'type')}"
+    if where == UNKNOWN_ADDRESS or services.routes.find(DASHBOARD_PATH) is None:
+        yield line
+        return
+    link = f"{where}{DASHBOARD_PATH}"
+    gap = max(_WIDTH + 2 - len(f"{name}   {where}dashboard {link}"), 3)
+    shown = f"dashboard {log.paint(link, 'type')}"
+    if len(f"{name}   {where}dashboard {link}") + gap > (log.terminal_width or sys.maxsize):
+        yield line
+        yield f"  {shown}"
+    else:
+        yield f"{line}{' ' * gap}{shown}"
+
+
+def _describe_unread_files(services: Services) -> list[str]:
+    """Empty: no settings files in the current directory, which is not their place."""
+    sentence = describe_unread_files(services.settings.env_file, list_variables(find_registry(services.settings)))
+    return [sentence] if sentence else []
+
+
+def log_exposure_warning(log: Log, warning: str) -> None:
+    for line in (_RULE, *wrap(warning, _WIDTH, initial_indent="  ! ", subsequent_indent="    "), _RULE):
+        log.write_line(line, "error", "warning")
+
+
+def _share_out(log: Log, limit: int, workers: int) -> str:
+    maximum, minimum = slots_per_worker(limit, 0, workers), slots_per_worker(limit, workers - 1, workers)
+    if limit < workers:
+        return (
+            f"  {log.paint('!', 'warn')} MAX_UPSTREAM_CALLS={limit} is less than the number of workers; each "
+            "makes one call at a time."
+        )
+    each = f"{maximum}" if maximum == minimum else f"{minimum} or {maximum}"
+    return f"  MAX_UPSTREAM_CALLS={limit}: at most {each} at once in each worker."
+
+
+def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
+    log = services.log
+    settings, catalog = services.settings, services.catalog
+    rows = group_tier_mappings(settings, catalog)
+    width = max(_TARGET_WIDTH, *(len(row.target) for _, row in rows))
+    yield ""
+    for tiers, row in rows:
+        yield f"  {tiers:<14}  → {row.target:<{width}}  {log.paint(row.reason, 'quiet')}"
+        if row.fallbacks:
+            yield f"  {'':<14}    then {', '.join(row.fallbacks)}"
+    if count := len(settings.routes):
+        text = f"{count} route{'s come' if count > 1 else ' comes'} before this mapping:"
+        yield f"  {text}  {log.paint('anthropic-proxy routes list', 'type')}"
+    for problem in dict.fromkeys(problem for _, row in rows for problem in row.problems):
+        yield from _signed(log, "✕", "error", problem)
+    for sentence, line in dict.fromkeys(filter(None, (describe_retirement(row, today) for _, row in rows))):
+        yield f"  {log.paint('!', 'warn')} {sentence}  {log.paint(line, 'type')}"
+    found = find_readiness(settings, catalog)
+    for obstacle in found.obstacles:
+        yield from _signed(log, "✕", "error", obstacle)
+    for text in (*found.advice, *list_ignored_settings(settings, catalog)):
+        yield from _signed(log, "!", "warn", text)
+    yield from _describe_readiness(log, found)
+    yield ""
+    yield f"  Use it:  {log.paint('anthropic-proxy code', 'type')}"
+    yield from _show_command(log, "      or:  ", claude_code_command(where, settings))
+
+
+def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
+    """On a narrow terminal, the command has its own lines, joined by a backslash so that a shell accepts them."""
+    width = log.terminal_width or sys.maxsize
+    if len(lead) + len(command) <= width:
+        yield f"{lead}{log.paint(command, 'type')}"
+        return
+    yield lead.rstrip()
+    lines = [command]
+    if len(command) > width:
+        address, _, remainder = command.partition(" ")
+        lines = [f"{address} \\", remainder]
+    yield from (log.paint(line, "type") for line in lines)
+
+
+def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:
+    width = (log.terminal_width or sys.maxsize) - 4
+    first, *others = [text] if len(text) <= width else wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    yield f"  {log.paint(sign, role)} {first}"
+    yield from (f"    {other}" for other in others)
+
+
+def _describe_readiness(log: Log, found: Readiness) -> Iterator[str]:
+    providers = [_describe_provider(provider) for provider in found.ready] or ["none"]
+    ready = f"  ready: {', '.join(providers)}"
+    unset = f"not set: {' '.join(found.unset)}" if found.unset else ""
+    width = log.terminal_width or sys.maxsize
+    if len(ready) + 9 + len(unset) <= width:
+        yield f"{ready}{' ' * 9}{log.paint(unset, 'quiet')}" if unset else ready
+        return
+    yield from _join_items("  ready: ", providers, ", ", width)
+    if unset:
+        yield from (log.paint(line, "quiet") for line in _join_items("  not set: ", found.unset, " ", width))
+
+
+def _join_items(lead: str, items: Sequence[str], separator: str, width: int) -> Iterator[str]:
+    """Items are not divided."""
+    line = lead + items[0]
+    for item in items[1:]:
+        if len(line) + len(separator) + len(item) + 1 > width:
+            yield f"{line}{separator}".rstrip()
+            line = " " * len(lead) + item
+        else:
+            line += separator + item
+    yield line
+
+
+def _describe_provider(provider: ReadyProvider) -> str:
+    return f"{provider.name} ({provider.state})"
+
+
+def _first_steps(services: Services) -> Iterator[str]:
+    log = services.log
+    yield ""
+    for text in list_ignored_settings(services.settings, services.catalog):
+        yield from _signed(log, "!", "warn", text)
+    text = "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
+    yield from _signed(log, "!", "warn", text)
+    yield ""
+    steps = (
+        ("anthropic-proxy init", "asks two questions and writes the settings"),
+        ("OLLAMA_API_BASE=http://host:11434", "if Ollama runs on another host (none at localhost)"),
+        ('anthropic-proxy ask "hello"', "sends one request to the demo"),
+    )
+    for number, (command, meaning) in enumerate(steps):
+        lead = "Next:" if number == 0 else ""
+        line = f"  {lead:<6} {command:<{_STEP_WIDTH}}   {meaning}"
+        if log.terminal_width is not None and len(line) > log.terminal_width:
+            line = line.partition(" (")[0]
+        further = ""
+        if log.terminal_width is not None and len(line) > log.terminal_width:
+            line, further = f"  {lead:<6} {command}", f"{' ' * 11}{meaning.partition(' (')[0]}"
+        yield line.replace(command, log.paint(command, "type"), 1)
+        if further:
+            yield further
