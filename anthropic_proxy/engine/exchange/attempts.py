@@ -16,15 +16,14 @@ only.
 """
 
 import asyncio
-import functools
 from collections.abc import Mapping, Sequence
 from functools import partial
-from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
+from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.engine.exchange.call_building import (
     MAX_REPLY_BYTES_ON_LOOP,
     build_call,
@@ -35,7 +34,7 @@ from anthropic_proxy.engine.exchange.call_building import (
     resolve_target_limits,
     run_on_loop_or_in_thread,
 )
-from anthropic_proxy.engine.exchange.client_request import ClientRequest, record_bytes
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,
@@ -51,15 +50,9 @@ from anthropic_proxy.engine.exchange.media_inlining import new_media_inliner
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
-from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
+from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.messages.deltas import (
-    Delta,
-    Thinking,
     Usage,
-    clamp_count,
-    mark_input_repeated,
-    merge_latest,
-    sum_usages,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest, Tool
@@ -70,7 +63,6 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.routing.router import Route, Target
 from anthropic_proxy.engine.routing.rules import RouteBalancer
-from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
@@ -463,170 +455,3 @@ def _require_lossless(report: FidelityReport, target: Target) -> None:
         "(FIDELITY_<TIER> for one "
         "tier)."
     )
-
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-class AttemptRecords:
-    """Writer of `Receipt.attempts`. At most one attempt is open (without a recorded end) at a time."""
-
-    def __init__(self, receipt: Receipt, engine: Engine) -> None:
-        self._receipt = receipt
-        self._engine = engine
-        self._clock = engine.clock
-        self._open: UpstreamAttempt | None = None
-        self._uncounted: UpstreamAttempt | None = None
-        """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
-        self.unread_usage = Usage()
-        """Token usage of attempts that failed before their first content. The reply to the client does not count it."""
-
-    def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
-        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
-        if self._open is not None:
-            self.end_attempt()
-        receipt, (host, port) = self._receipt, _find_address(target.base_url)
-        offset = self._clock() - receipt.started_at
-        attempt = self._open = self._uncounted = UpstreamAttempt(
-            provider=target.provider.name, model=target.model, host=host, port=port, offset_seconds=offset
-        )
-        receipt.attempts.append(attempt)
-        if self._engine.recorders:
-            recorders, log = [*self._engine.recorders], self._engine.log
-            record_bytes(recorders, log, receipt.request_id, "upstream request", request.body)
-        if receipt.trace is None or not receipt.trace.span_id:
-            return request
-        attempt.span_id = new_span_id()
-        return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
-
-    def set_status(self, status: int) -> None:
-        if self._open is not None:
-            self._open.status = status
-
-    def fail_attempt(self, error: UpstreamError, usage: Usage | None = None) -> None:
-        """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
-        if self._open is not None:
-            self._open.error_type, self._open.error = error.error_type, error.message
-            self._uncounted = None
-            if usage is not None:
-                _set_usage(self._open, usage)
-        self.end_attempt()
-
-    def count_unread_reply(self, usage: Usage) -> None:
-        """Record the token usage of the open attempt, which has failed before its first content."""
-        if self._open is not None:
-            _set_usage(self._open, usage)
-            self.unread_usage = sum_usages(self.unread_usage, usage)
-
-    def end_attempt(self) -> None:
-        if self._open is not None:
-            self._open.duration_seconds = self._clock() - self._receipt.started_at - self._open.offset_seconds
-            self._open = None
-
-    def add_usage(self, usage: Usage) -> None:
-        """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
-        last, self._uncounted = self._receipt.attempts[-1], None
-        _set_usage(last, sum_usages(self.unread_usage, usage))
-        self._subtract_earlier_attempts(last)
-
-    def finish_last_attempt(self) -> None:
-        """Complete the record of the last attempt when the client request ends.
-
-        It gets the usage of the client request minus that of the earlier attempts, unless it failed or `add_usage` has
-        recorded its usage.
-        """
-        receipt, last = self._receipt, self._uncounted
-        if last is None:
-            return
-        if self._open is not None:
-            if receipt.outcome == "error":
-                last.error_type, last.error = receipt.error_type, receipt.error
-            self.end_attempt()
-        last.input_tokens, last.output_tokens = receipt.input_tokens, receipt.output_tokens
-        last.cache_read_tokens, last.cache_write_tokens = receipt.cache_read_tokens, receipt.cache_write_tokens
-        last.cache_write_1h_tokens, last.thinking_tokens = receipt.cache_write_1h_tokens, receipt.thinking_tokens
-        last.billed_searches, last.service_tier = receipt.billed_searches, receipt.service_tier
-        self._subtract_earlier_attempts(last)
-
-    def _subtract_earlier_attempts(self, last: UpstreamAttempt) -> None:
-        for earlier in self._receipt.attempts[:-1]:
-            last.input_tokens = max(last.input_tokens - earlier.input_tokens, 0)
-            last.output_tokens = max(last.output_tokens - earlier.output_tokens, 0)
-            last.cache_read_tokens = max(last.cache_read_tokens - earlier.cache_read_tokens, 0)
-            last.cache_write_tokens = max(last.cache_write_tokens - earlier.cache_write_tokens, 0)
-            last.cache_write_1h_tokens = max(last.cache_write_1h_tokens - earlier.cache_write_1h_tokens, 0)
-            last.thinking_tokens = max(last.thinking_tokens - earlier.thinking_tokens, 0)
-            last.billed_searches = max(last.billed_searches - earlier.billed_searches, 0)
-
-
-def _set_usage(attempt: UpstreamAttempt, usage: Usage) -> None:
-    if usage.repeated_input is not None:
-        usage = sum_usages(usage.repeated_input, usage)
-    attempt.input_tokens, attempt.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
-    attempt.cache_read_tokens, attempt.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
-    attempt.cache_write_1h_tokens = usage.cache_write_1h_tokens or 0
-    attempt.thinking_tokens = usage.thinking_tokens or 0
-    attempt.billed_searches, attempt.service_tier = clamp_count(usage.billed_searches), usage.billed_tier or ""
-
-
-@functools.lru_cache(maxsize=64)
-def _find_address(base_url: str) -> tuple[str, int]:
-    try:
-        url = urlsplit(base_url)
-        return url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
-    except ValueError:
-        return "", 0
-
-
-class RepeatableStream:
-    """Stream of the reply of one upstream call. Its usage is that of the repetition, with the input of both calls."""
-
-    def __init__(self, attempts: Attempts, attempt: Attempt) -> None:
-        self._attempts = attempts
-        self.attempt = attempt
-        """The call whose reply is read."""
-        self._stream = attempt.decoded()
-        self.may_send_again = True
-        """True while only thinking was read, and the call was not repeated."""
-        self._usage = Usage()
-        self._spent: Usage | None = None
-        """Token usage of the failed call. None: the call was not repeated."""
-
-    @property
-    def default_signature(self) -> str:
-        return self._stream.default_signature
-
-    @property
-    def complete(self) -> bool:
-        return self._stream.complete
-
-    @property
-    def continuation(self) -> str | None:
-        return self._stream.continuation
-
-    async def read(self) -> list[Delta] | None:
-        try:
-            deltas = await self._stream.read()
-        except UnreadableReply as error:
-            if not self.may_send_again:
-                raise
-            await self.close()
-            self.attempt = await self._attempts.repeat_call(self.attempt, error, self._usage)
-            self._stream = self.attempt.decoded()
-            self._spent, self._usage = mark_input_repeated(self._usage), Usage()
-            self.may_send_again = False
-            return []
-        for place, delta in enumerate(deltas or ()):
-            if isinstance(delta, Usage):
-                self._usage = merge_latest(self._usage, delta)
-                if self._spent is not None and deltas is not None:
-                    deltas[place] = sum_usages(self._spent, self._usage)
-            elif not isinstance(delta, Thinking):
-                self.may_send_again = False
-        return deltas
-
-    def flush_pending(self) -> list[Delta]:
-        return self._stream.flush_pending()
-
-    async def close(self) -> None:
-        await self._stream.close()

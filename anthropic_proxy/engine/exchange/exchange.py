@@ -23,11 +23,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.admission import admit
-from anthropic_proxy.engine.exchange.attempts import Attempts, RepeatableStream
+from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.call_building import MAX_BYTES_ON_LOOP
 from anthropic_proxy.engine.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
+from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.engine.exchange.route_choice import choose_route, read_client_request
 from anthropic_proxy.engine.exchange.tool_loop import SchemaCheckedStream, open_reply
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter, UpstreamStream

@@ -15,7 +15,7 @@ from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
-from anthropic_proxy.engine.exchange.attempts import AttemptRecords
+from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.engine.exchange.call_building import (
     MAX_BYTES_ON_LOOP,
     build_relay_call,

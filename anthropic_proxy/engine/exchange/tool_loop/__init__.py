@@ -6,8 +6,9 @@ a reply violates its JSON Schema. `open_reply` returns the stream of the complet
 """
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.attempts import Attempts, RepeatableStream
+from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.relay import RelayStream
+from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
