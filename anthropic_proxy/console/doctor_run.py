@@ -55,7 +55,9 @@ class RunFix(Struct, frozen=True):
 
 
 class RunTomlTable(Struct, frozen=True):
-    """The table lists the deviations of the server from the API that it implements."""
+    """Table for the file `anthropic-proxy.toml` that adapts the proxy to one unknown server. The table lists the
+    deviations of the server from the API that it implements.
+    """
 
     base_url: str
     """Base URL of the server, without credentials."""
@@ -67,10 +69,11 @@ class DoctorRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     version: int = _VERSION
     started_at: float
+    """Time of the start in seconds since the epoch."""
     ended_at: float = 0.0
-    """0: not complete."""
+    """Time of the end in seconds since the epoch. 0: not complete."""
     expected_requests: int = 0
-    """Estimated before the start. 0: not estimated yet."""
+    """Number of requests that were estimated before the start. 0: not estimated yet."""
     requests: int = 0
     tokens: int = 0
     price: float | None = None
@@ -82,6 +85,7 @@ class DoctorRun(Struct, frozen=True, kw_only=True, omit_defaults=True):
     settings_digest: str = ""
     """Digest of the settings at the start. If it differs now, the remedies may no longer apply."""
     problem: str = ""
+    """Reason for which the run ended before it was complete, with its remedy. "": none is known."""
 
 
 def find_folder(data_directory: Path) -> Path:
@@ -94,7 +98,7 @@ def load_current(data_directory: Path) -> DoctorRun | None:
 
 
 def load_complete(data_directory: Path) -> DoctorRun | None:
-    """None: there is none, or its file cannot be read."""
+    """Return the latest complete run. None: there is none, or its file cannot be read."""
     return _load(find_folder(data_directory) / _COMPLETE)
 
 
@@ -114,9 +118,9 @@ def remove_current(data_directory: Path) -> None:
 
 
 def digest_backend_settings(settings: Settings) -> str:
-    """If the digest has changed since a run, its remedies may no longer apply.
-
-    Keys are masked. Of a key from a command, only the presence counts, because each start may return another one.
+    """Return a digest of the settings on which the results of a run depend. If the digest has changed since a run, its
+    remedies may no longer apply. Keys are masked. Of a key from a command, only the presence counts, because each start
+    may return another one.
     """
     variables, secrets = list_backend_variables(find_registry(settings)), settings.reveal_all_secrets()
     texts = {name: value.reveal() for name, value in settings.raw_values.items()}

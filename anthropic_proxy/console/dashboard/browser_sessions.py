@@ -51,9 +51,12 @@ class _StoredSession(Struct, frozen=True, omit_defaults=True):
     key_digest: str = ""
     """HMAC of the user's key with the cookie, so that the store reveals nothing about the key. "": no key."""
     user: OidcUser | None = None
+    """User of the identity provider. None: the user signed in with a key."""
 
 
 class BrowserSessions:
+    """Sessions of signed-in browsers, in a store that all workers share. `clock` returns seconds since the epoch."""
+
     def __init__(
         self, current_settings: Callable[[], Settings], current_store: Callable[[], Store], clock: Callable[[], float]
     ) -> None:
@@ -64,7 +67,9 @@ class BrowserSessions:
         """Store keys of sessions that a sign-out ended while Redis was unavailable. They are written later."""
 
     async def create_for_key(self, key_text: str) -> str | None:
-        """None: the settings do not contain this key."""
+        """Begin a session for the user of a key, and return the value of its cookie. None: the settings do not contain
+        this key.
+        """
         matches = [hmac.compare_digest(key.encode(), key_text.encode()) for _, _, key in self._list_keys()]
         if not any(matches):
             return None
@@ -78,7 +83,9 @@ class BrowserSessions:
         return cookie
 
     async def find(self, cookie: str) -> Session | None:
-        """None: the session is unknown or has ended, or the settings no longer permit it."""
+        """Return the session of the browser that sent this session cookie. None: the session is unknown or has ended,
+        or the settings no longer permit it.
+        """
         if not cookie or len(cookie) > _MAX_COOKIE_CHARACTERS:
             return None
         store, place = self._current_store(), _find_place(cookie)
@@ -97,7 +104,9 @@ class BrowserSessions:
         return session
 
     async def end(self, cookie: str) -> None:
-        """While Redis is unavailable, other processes may still accept the cookie."""
+        """End the session of a cookie for all workers. While Redis is unavailable, other processes may still accept the
+        cookie.
+        """
         store, place = self._current_store(), _find_place(cookie)
         self._unsaved_ends.add(place)
         await self._save_ends(store)
@@ -114,7 +123,9 @@ class BrowserSessions:
                 self._unsaved_ends.discard(place)
 
     def _decode(self, cookie: str, stored: _StoredSession) -> Session | None:
-        """None: the key of the session, or the role of its user, is no longer in the settings."""
+        """Return the session for `stored`, its content in the store. None: the key of the session, or the role of its
+        user, is no longer in the settings.
+        """
         form_token = _sign(cookie, "form", "")
         if (user := stored.user) is not None:
             provider = self._current_settings().oidc
@@ -152,14 +163,16 @@ def _sign(cookie: str, purpose: str, content: str) -> str:
 
 
 def encode_session_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """With 0 `seconds`, the browser removes the cookie."""
+    """Return the header `Set-Cookie` with the session cookie of a signed-in browser. With 0 `seconds`, the browser
+    removes the cookie.
+    """
     secure = "; Secure" if is_https else ""
     return f"{COOKIE}={value}; Path=/dashboard; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}"
 
 
 class SignInLimit:
-    """All workers share the counters. Each `kind` of sign-in, by a key or by an identity provider, has its own
-    counters.
+    """Limit of failed sign-ins for each client address. All workers share the counters. Each `kind` of sign-in, by a
+    key or by an identity provider, has its own counters.
     """
 
     def __init__(

@@ -31,6 +31,7 @@ class Series(Struct, frozen=True):
     """CSS class of the color: `openai`, `cache-read`, `p50`."""
     values: Sequence[float | None]
     total: str = ""
+    """Sum of the values as text, for the legend. "": no sum is shown."""
 
 
 class ChartColumn(Struct, frozen=True):
@@ -59,6 +60,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     bands: Sequence[Band] = ()
     is_full_width: bool = False
     area: str = ""
+    """Name of the series with a filled area below its line. "": no series."""
 
 
 def draw_chart(chart: Chart) -> Markup:

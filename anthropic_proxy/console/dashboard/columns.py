@@ -21,6 +21,7 @@ class RequestColumn(Struct, frozen=True):
     title: str
     text: Callable[[StoredRequest], str]
     description: str = ""
+    """Title in the list from which a user chooses columns. "": the same as `title`."""
 
     @property
     def is_number(self) -> bool:
@@ -178,6 +179,7 @@ def build_finished_row(
 
 
 def build_running_row(receipt: Receipt, now: float) -> TableRow:
+    """`now`: seconds since the epoch."""
     started = int(receipt.started_at * MICROSECONDS)
     context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
     first = receipt.first_token_seconds

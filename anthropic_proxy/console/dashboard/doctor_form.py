@@ -103,6 +103,7 @@ class Estimate(Struct, frozen=True):
     requests: int
     tokens: int
     price: float | None
+    """Price in US dollars. None: a price is unknown."""
 
 
 class _StartFailed(Exception):

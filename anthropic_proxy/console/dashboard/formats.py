@@ -35,6 +35,7 @@ def short_count(value: float | None) -> str:
 
 
 def money(nano_dollars: float | None) -> str:
+    """Return a cost in nano-dollars as text, in the notation of the command line."""
     return format_cost(nano_dollars)
 
 

@@ -111,6 +111,7 @@ class KeyForm(Struct, kw_only=True):
     warnings: Sequence[str] = ()
     problem: str = ""
     done: str = ""
+    """Sentence about the change that was made. "": no change was made."""
     key_text: str = ""
     """Text of a new or rotated key, which only this page shows. "": no new text."""
     route_names: Sequence[str] = ()
@@ -148,7 +149,9 @@ def submit_form(
     sent: Mapping[str, str],
     clock: Callable[[], float] = time.time,
 ) -> KeyForm:
-    """If a value is invalid, nothing is changed, and the field `problem` of the returned form describes the error."""
+    """Return a sent form with a preview, and make its change if the user has confirmed it. If a value is invalid,
+    nothing is changed, and the field `problem` of the returned form describes the error.
+    """
     form = load_form(administration, settings, sent.get("action", ""), sent.get("target", ""))
     form.fields = {name: sent.get(name, "").strip() for name in form.fields}
     try:

@@ -67,12 +67,14 @@ class KeyRow(Struct, frozen=True, kw_only=True):
     state: KeyState
     hint: str
     expires: str
-    """"": the key does not expire, or its state mentions the expiry."""
+    """Text about the expiry of an active key, if the state does not mention it. "": the key does not expire, or only
+    its state mentions the expiry."""
     allowed: Sequence[tuple[str, str]]
     """Pairs of a title (such as models) and the allowed names. Empty: everything is allowed."""
     limits: str
     budgets: Sequence[BudgetBar]
     last_used_at: int | None
+    """Start of the last stored request in microseconds since the epoch. None: no stored request."""
     last_used: str
     sums: UsageSums
     requests: str
@@ -169,6 +171,7 @@ class KeyList(Struct, frozen=True):
     keys: Sequence[KeyRow]
     teams: Sequence[TeamRow]
     problem: str = ""
+    """Why the store of limits is not available, so that used budgets are unknown. "": it is available."""
 
 
 def read_key_list(context: PageContext) -> KeyList:
@@ -199,6 +202,7 @@ class UsedBudgets(NamedTuple):
     by_owner: Mapping[str, Sequence[Spending]]
     """Id of a key, or `team/NAME` → used amount of each budget. Absent: unknown."""
     problem: str = ""
+    """Why the store of limits cannot be read. "": it can be read."""
 
 
 def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team]) -> UsedBudgets:
@@ -221,7 +225,7 @@ def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team])
 
 
 def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
-    """None: this key does not exist."""
+    """Return the template values of the page about the virtual key in the URL. None: this key does not exist."""
     key = find_key(context.connection, context.path_parameters["id"])
     if key is None:
         return None
@@ -348,6 +352,7 @@ class KeyUsage(Struct, frozen=True):
 
 
 def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: str = "") -> KeyRow:
+    """`now`: seconds since the epoch."""
     last, expires = usage.last_used_at, ""
     if key.expires_at is not None and key.expires_at - now > EXPIRY_NOTICE_SECONDS and key.revoked_at is None:
         expires = f"expires in {_describe_span(key.expires_at - now)}"
@@ -386,7 +391,9 @@ def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spendi
 
 
 def describe_state(key: VirtualKey, now: float) -> KeyState:
-    """An active key that expires within `EXPIRY_NOTICE_SECONDS` has a warning with the remaining time."""
+    """State of a virtual key: active, expired or revoked. An active key that expires within `EXPIRY_NOTICE_SECONDS` has
+    a warning with the remaining time. `now`: seconds since the epoch.
+    """
     status = key.find_status(now)
     if status == "active" and key.expires_at is not None and key.expires_at - now <= EXPIRY_NOTICE_SECONDS:
         return KeyState("!", "warn", f"expires in {_describe_span(key.expires_at - now)}")
@@ -394,8 +401,8 @@ def describe_state(key: VirtualKey, now: float) -> KeyState:
 
 
 def list_allowed_names(rules: Rules) -> Sequence[tuple[str, str]]:
-    """Each item is a pair: `models`, `providers` or `routes`, and the allowed names as one text. If a kind is missing,
-    all its names are allowed.
+    """Return the models, providers and routes to which `rules` limit a key or a team. Each item is a pair: `models`,
+    `providers` or `routes`, and the allowed names as one text. If a kind is missing, all its names are allowed.
     """
     return [(name, ", ".join(names)) for name in LIST_FIELDS if (names := getattr(rules, name))]
 

@@ -176,6 +176,7 @@ class PriceRow(Struct, frozen=True, kw_only=True):
     rates: Sequence[str]
     """Price as text for each kind of token in `_RATES`. Empty: the price is unknown."""
     long_context: str
+    """Prices of requests with a long context, as text. "": they have no other prices."""
     source: str
 
 
@@ -228,7 +229,7 @@ def describe_price_sources(context: PageContext) -> str:
 def compare_costs(
     context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums], total: UsageSums
 ) -> Mapping[str, Any] | None:
-    """None: no tokens were used."""
+    """Table that shows how much the used tokens would have cost with other models. None: no tokens were used."""
     if not total.all_tokens:
         return None
     # the actual cost and the other costs are of the same requests: those of models whose prices were always known

@@ -56,7 +56,9 @@ _FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "applica
 
 
 class SignInAttempt(Struct, frozen=True, kw_only=True):
-    """The browser keeps them in a cookie until the response arrives."""
+    """Random values of one sign-in, which prove that the provider's response belongs to it. The browser keeps them in a
+    cookie until the response arrives.
+    """
 
     state: str
     """Random text in the request to the provider and in its response. It shows that the response belongs to this
@@ -84,6 +86,8 @@ class _Metadata(Struct, frozen=True):
 
 
 class CachedDocument(Generic[ValueT]):
+    """Cache for one document of the identity provider, such as its keys. `clock` returns seconds since the epoch."""
+
     def __init__(self, load: Callable[[], Awaitable[ValueT]], clock: Callable[[], float]) -> None:
         self._load, self._clock = load, clock
         self._value: ValueT | None = None
@@ -92,7 +96,9 @@ class CachedDocument(Generic[ValueT]):
         self._lock = asyncio.Lock()
 
     async def find_or_request(self, max_age_seconds: float) -> ValueT:
-        """If the request fails, the old document is returned. Raises `OidcError` if there is no old document."""
+        """Return the cached document, or request it again if it is older than `max_age_seconds`. If the request fails,
+        the old document is returned. Raises `OidcError` if there is no old document.
+        """
         async with self._lock:
             now = self._clock()
             if self._value is not None and now < self._loaded_at + max_age_seconds:

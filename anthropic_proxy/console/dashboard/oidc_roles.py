@@ -14,7 +14,9 @@ CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
 
 
 class OidcError(Exception):
-    """A sign-in failed or was rejected. The message is shown to the user; it has no tokens."""
+    """Exception: a sign-in with the identity provider failed or was rejected. Its message is shown to the user. It has
+    the cause and usually a remedy, but no tokens.
+    """
 
     def __init__(self, message: str, *, status: int = 403) -> None:
         super().__init__(message)
@@ -58,7 +60,7 @@ def require_accepted_user(settings: OidcSettings, claims: Mapping[str, Any]) -> 
 
 
 def resolve_role(settings: OidcSettings, user: OidcUser) -> Role | None:
-    """None: the user may not sign in."""
+    """Return the role that the present settings give to `user`. None: the user may not sign in."""
     if (user.issuer, user.client_id) != (settings.issuer, settings.client_id) or not _has_domain(settings, user.email):
         return None
     if _is_listed(settings.admins, user):

@@ -145,7 +145,9 @@ class PendingSignIn(Struct, frozen=True):
 
 
 def encode_attempt_cookie(value: str, seconds: int, *, is_https: bool) -> str:
-    """With 0 `seconds`, the browser removes the cookie."""
+    """Return the value of a header `Set-Cookie` with the values of a sign-in that has begun. By this cookie, the proxy
+    later recognizes the browser that began the sign-in. With 0 `seconds`, the browser removes the cookie.
+    """
     secure = "; Secure" if is_https else ""
     return f"{ATTEMPT_COOKIE}={value}; Path=/dashboard/oidc; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
 

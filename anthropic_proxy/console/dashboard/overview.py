@@ -366,6 +366,7 @@ def _draw_cached_share(found: _Queries) -> DrawnChart:
 
 class WeekGrid(Struct, frozen=True):
     drawing: Markup
+    """SVG of the grid. "": there are no requests."""
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     empty_text: str = "No requests in this range."

@@ -37,8 +37,9 @@ class PageContext(Struct, frozen=True, kw_only=True):
     connection: Connection
     facts: LedgerExtent
     now: float
+    """Time of the browser's request in seconds since the epoch."""
     running: Sequence[Receipt] = ()
-    """Those of all workers, the latest last."""
+    """Receipts (records) of the running requests of all workers, the latest last."""
     can_read: bool = True
     """True if the ledger can be read. False: the ledger is disabled or fails, and `connection` leads to an empty
     database."""
@@ -49,7 +50,9 @@ class PageContext(Struct, frozen=True, kw_only=True):
     """Function that returns limits and features of models for ids with prefix. Models that no request can reach are
     left out."""
     store: Store | None = None
+    """Store with the counters of limits and budgets. None: not available."""
     wait_for: WaitFor = asyncio.run
+    """Function that runs a coroutine of the store on the event loop of the server, and returns its result."""
     path_parameters: dict[str, str] = {}
     form_token: str = ""
     """Token that forms of this browser must contain, as protection against other sites. "": no key is required."""

@@ -103,7 +103,8 @@ class PageKind(Struct, frozen=True):
     section: str
     template: str
     build: Build
-    """None: the object of the page, such as a request, does not exist."""
+    """Function that returns the values for the template. Result None: the object of the page, such as a request, does
+    not exist."""
     missing: str = ""
     adds_up: bool = True
     """True if the page adds up all stored requests of a time range, which can take some time."""
@@ -148,7 +149,7 @@ class Progress(Struct):
     """Number of requests that a page adds up. The thread that builds the page sets it, and the event loop reads it."""
 
     requests: int = -1
-    """-1: not yet known."""
+    """Number of stored requests that the page adds up. -1: not yet known."""
 
 
 class StateLine(Struct, frozen=True):
@@ -198,9 +199,8 @@ class OpenedLedger(Struct, frozen=True):
     connection: Connection
     facts: LedgerExtent
     problem: StateLine | None = None
-    """None: the ledger can be read, or no request has been stored yet. With a problem, the connection leads to an empty
-    database.
-    """
+    """Line with the reason for which the ledger cannot be read. None: it can be read, or no request has been stored
+    yet. With a problem, the connection leads to an empty database."""
 
 
 class LedgerConnections:
@@ -250,7 +250,7 @@ async def respond_with_early_flush(
     render_head: Callable[[], RouteResponse],
     progress: Progress,
 ) -> RouteResponse:
-    """If the page is slow and adds up many requests, its head is sent before its content."""
+    """Return the response of `page`. If it is slow and adds up many requests, its head is sent before its content."""
     task = asyncio.ensure_future(page)
     done, _ = await asyncio.wait((task,), timeout=PATIENCE_SECONDS)
     while not done and progress.requests < 0:
@@ -290,7 +290,9 @@ def _read_body(response: RouteResponse) -> bytes:
 
 
 class Pages:
-    """Pages are built in `threads`, so that their database queries do not block the event loop."""
+    """Builder of the pages of the dashboard, with connections to the ledger, in one process. Pages are built in
+    `threads`, so that their database queries do not block the event loop.
+    """
 
     def __init__(self, gateway: Gateway, threads: ReaderThreads, clock: Callable[[], float] = time.time) -> None:
         self._gateway = gateway
@@ -342,7 +344,9 @@ class Pages:
     async def respond_form(
         self, request: RouteRequest, session: Session | None, path: str, template: str, values: Mapping[str, Any]
     ) -> RouteResponse:
-        """If `values` contain a text in `problem`, the HTTP status is 400."""
+        """Return a page with a form, rendered from `template` and `values`. If `values` contain a text in `problem`,
+        the HTTP status is 400.
+        """
         frame = self._frame(PAGES[path], request, session) | {"live": False}
         token, cookie = find_or_create_form_token(request, session, is_https=is_https(request, self._gateway.settings))
         frame |= {"edit_token": token, **values}
@@ -459,6 +463,7 @@ def _describe(facts: LedgerExtent | None) -> str:
 
 
 _POSITION = re.compile(r"([0-9]{1,18})\..*")
+"""Matches a position in a list in order of time: microseconds since the epoch, a dot, and a request id."""
 
 
 def limit_range(context: PageContext, lines: list[StateLine], maximum: int = MAX_SEARCHED_REQUESTS) -> PageContext:

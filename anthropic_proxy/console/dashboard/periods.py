@@ -41,7 +41,9 @@ class Periods(Struct, frozen=True):
     query: ViewQuery
     seconds: int
     starts: Sequence[int]
+    """Beginning of each period in seconds since the epoch."""
     end: int
+    """End of the last period in seconds since the epoch."""
 
     @property
     def length_name(self) -> str:

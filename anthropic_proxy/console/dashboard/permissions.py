@@ -25,6 +25,7 @@ class Session(Struct, frozen=True, kw_only=True):
     valid form."""
     role: Role = "owner"
     email: str = ""
+    """E-mail address of the user. "": the user signed in with a key."""
 
 
 class NavigationEntry(NamedTuple):
@@ -71,7 +72,9 @@ def explain_settings_refusal(request: RouteRequest, session: Session | None, set
 
 
 def explain_doctor_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """It sends test requests to the providers, which cost money, so it needs the permission to change settings."""
+    """Return the reason for which this user may not run the doctor. "": the user may run it. The test requests of the
+    doctor cost money, so a run needs the permission to change settings.
+    """
     reason = _explain_refusal(
         request,
         session,

@@ -43,6 +43,7 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
     p50: str = formats.UNKNOWN
     p95: str = formats.UNKNOWN
     failures: str = ""
+    """Link to the failed requests of the provider, if they are many. "": they are not."""
     line: Markup = Markup("")
 
 
@@ -260,7 +261,9 @@ class DoctorPanel(Struct, frozen=True, kw_only=True):
     is_running: bool = False
     is_stopping: bool = False
     share: float | None = None
+    """Share of the expected requests that were sent, from 0 to 1. None: no run, or the number is not estimated yet."""
     failure: str = ""
+    """Sentences about a run that has ended before it was complete. "": the latest run is complete."""
     is_outdated: bool = False
     table: Matrix = Matrix((), ())
     details: Sequence[tuple[str, Mapping[str, str]]] = ()

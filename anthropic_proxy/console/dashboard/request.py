@@ -35,7 +35,7 @@ _FRAGMENTS = ("text", "thinking", "partial_json")
 
 
 def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
-    """None: the ledger does not have the request."""
+    """Return the values for the template of the page of one request. None: the ledger does not have the request."""
     request_id = context.path_parameters["id"]
     require_valid_text("request id", request_id)
     row = find_stored_request(context.connection, request_id)
@@ -157,8 +157,10 @@ def _note(note: Mapping[str, str]) -> Mapping[str, str]:
 class TokenCost(Struct, frozen=True):
     name: str
     role: str
+    """CSS class of the color of this kind of token. "": web searches, which have no color."""
     tokens: str
     price: str
+    """Price in dollars per million tokens, as text. "": unknown, or free."""
     cost: str
 
 
@@ -280,6 +282,7 @@ class Attempt(Struct, frozen=True):
     provider: str
     model: str
     failure: str
+    """HTTP status and duration of a failed attempt: `429 after 0.21 s`. "": the attempt succeeded."""
     error: str
 
 
@@ -287,6 +290,7 @@ class Timeline(Struct, frozen=True):
     bars: Sequence[Bar]
     ticks: Sequence[str]
     first_token: float | None
+    """Position of the first token on the time scale, 0 to 1. None: the reply has no content."""
 
 
 def build_timeline(row: StoredRequest) -> Timeline:

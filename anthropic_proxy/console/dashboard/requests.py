@@ -157,7 +157,7 @@ def _name_value(name: str, value: str) -> str:
 
 
 def _chart(context: PageContext) -> DrawnChart | None:
-    """None: the hourly sums of the ledger lack a column that is filtered."""
+    """Return the chart of requests over time. None: the hourly sums of the ledger lack a column that is filtered."""
     if not context.selection.has_hourly_sums and not context.selection.is_short_range:
         return None
     periods = divide_range(context.charted_query)

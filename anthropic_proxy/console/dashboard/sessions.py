@@ -62,7 +62,9 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
 
 
 def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
-    """None: the ledger (database of requests) has no request of this session."""
+    """Return the values for the template of the page about the session in the URL. None: the ledger (database of
+    requests) has no request of this session.
+    """
     session = context.query.facets.get("session", "")
     if not session:
         return None

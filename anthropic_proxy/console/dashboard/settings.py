@@ -172,6 +172,7 @@ class Proposal(Struct, frozen=True, kw_only=True):
 
     @property
     def is_secret(self) -> bool:
+        """True if the setting is a key. Its value is then never shown."""
         return is_secret_variable(self.row.name)
 
     @property

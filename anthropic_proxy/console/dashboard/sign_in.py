@@ -54,7 +54,7 @@ class SignIn:
         ]
 
     async def find_session(self, request: RouteRequest) -> Session | None:
-        """None: the browser is not signed in, or no sign-in is required."""
+        """Session of the browser that sent `request`. None: the browser is not signed in, or no sign-in is required."""
         if request.client.name:
             return None
         return await self._sessions.find(find_cookie(request.headers.get("cookie", ""), COOKIE))

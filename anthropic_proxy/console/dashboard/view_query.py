@@ -37,8 +37,9 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     range_name: str = "24h"
     """Name of the time range, a key of `RANGES`. "": the range from `start` to `end`."""
     start: int
+    """Beginning of the time range in seconds since the epoch."""
     end: int
-    """Exclusive."""
+    """End of the time range in seconds since the epoch, exclusive."""
     facets: Mapping[str, str] = {}
     """Name of a filter (key of `FACETS`) → value that requests must have. The value "" selects requests without a
     value."""
@@ -54,13 +55,16 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     order: str = ""
     """Column by which rows are sorted; `-` in front: highest first. "": the default order."""
     columns: str = ""
+    """Names of the columns of a table, separated by commas. "": the default columns."""
     before: str = ""
     """Position in the list of requests, as `time.id`: only requests before this position are shown. "": from the
     beginning."""
     after: str = ""
 
     def link(self, path: str | None = None, **changes: object) -> str:
-        """None as `path` means this page."""
+        """Return the URL of a page with the parameters of this page, some of them changed. `changes` maps fields of
+        `ViewQuery` to their new values. None as `path` means this page.
+        """
         if path not in (None, self.path):
             changes = {"measure": "", "speed": "", "compared": "", **changes}
         if not {"before", "after"} & changes.keys() and changes.keys() - {"measure", "speed", "compared"}:

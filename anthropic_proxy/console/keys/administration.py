@@ -41,11 +41,12 @@ _RESERVED_LABEL = re.compile(r"local|admin|(admin )?key \d+", re.IGNORECASE)
 Changes = Mapping[str, tuple[object, object]]
 """Name of a changed field → (old value, new value), as the audit log stores them."""
 _CHANGE_LOCK = 0x6B657973
-"""PostgreSQL advisory lock, held during a change, so that ids of the audit log ascend in the order of the changes."""
+"""Number of the PostgreSQL advisory lock that is held during a change. Ids in the audit log thus ascend in the order of
+the changes."""
 
 
 class KeyChange(Struct, frozen=True, kw_only=True):
-    """A field with the value UNSET is not changed."""
+    """New values for the fields of an existing virtual key. A field with the value UNSET is not changed."""
 
     label: str | UnsetType = UNSET
     owner: str | UnsetType = UNSET
@@ -55,7 +56,9 @@ class KeyChange(Struct, frozen=True, kw_only=True):
 
 
 class KeyAdministration:
-    """Each change adds a row with the author `actor` to the audit log."""
+    """Operations of an administrator on virtual keys and teams in the database. Each change adds a row with the author
+    `actor` to the audit log.
+    """
 
     def __init__(self, engine: Engine, actor: str, clock: Callable[[], float] = time.time) -> None:
         self._engine = engine
@@ -63,7 +66,9 @@ class KeyAdministration:
         self._clock = clock
 
     def create_key(self, key: VirtualKey) -> tuple[VirtualKey, str]:
-        """The text cannot be read again later. Raises `InvalidRequest` for invalid values."""
+        """Store `key` and return it with its secret text, which cannot be read again later. Raises `InvalidRequest` for
+        invalid values.
+        """
         now = self._clock()
         key = structs.replace(key, id=f"key_{secrets.token_hex(12)}", created_at=now, revoked_at=None, hashes=())
         with self._changing() as connection:
@@ -148,8 +153,9 @@ class KeyAdministration:
             return require_key(connection, key.id)
 
     def change_team(self, name: str, rules: Mapping[str, Any], expected_current: Rules | None = None) -> Team:
-        """If no rule remains, the team is deleted from the database. Raises `InvalidRequest` for invalid values, or if
-        the present rules differ from a given `expected_current`.
+        """Set the given `rules` of the team `name`, and return the team. If no rule remains, the team is deleted from
+        the database. Raises `InvalidRequest` for invalid values, or if the present rules differ from a given
+        `expected_current`.
         """
         with self._changing() as connection:
             _require_same((find_team(connection, name) or Team(name)).rules, expected_current)

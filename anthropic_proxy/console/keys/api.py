@@ -30,7 +30,9 @@ BodyT = TypeVar("BodyT")
 
 
 class RuleFields(Struct, forbid_unknown_fields=True):
-    """A missing field keeps its value, and null or an empty list removes a rule."""
+    """Body of a request that changes models, limits and budgets of a team. A missing field keeps its value, and null or
+    an empty list removes a rule.
+    """
 
     models: tuple[str, ...] | UnsetType = UNSET
     providers: tuple[str, ...] | UnsetType = UNSET
@@ -54,7 +56,9 @@ class KeyFields(RuleFields, forbid_unknown_fields=True):
     expires_at: datetime | UnsetType | None = UNSET
 
     def find_expiry(self) -> float | UnsetType | None:
-        """UNSET means no change, and None no expiry. Raises `InvalidRequest` for a time without a time zone."""
+        """Time of expiry in seconds since the epoch. UNSET means no change, and None no expiry. Raises `InvalidRequest`
+        for a time without a time zone.
+        """
         if not isinstance(self.expires_at, datetime):
             return self.expires_at
         if self.expires_at.tzinfo is None:
@@ -67,8 +71,9 @@ class RotationFields(Struct, forbid_unknown_fields=True):
 
 
 class AdminApi:
-    """`current_store` returns the store with the used amounts of budgets, or None before the server has started.
-    `changed` is called after each change of a key or team, so that this process applies the change at once.
+    """The routes below `/admin`, with the functions that answer their requests. `current_store` returns the store with
+    the used amounts of budgets, or None before the server has started. `changed` is called after each change of a key
+    or team, so that this process applies the change at once.
     """
 
     def __init__(

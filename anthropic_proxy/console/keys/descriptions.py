@@ -116,6 +116,7 @@ def new_key() -> str:
 
 
 def hash_key(key: bytes) -> str:
+    """Return the SHA-256 hash of a key text (secret), which the database stores instead of the text."""
     # A plain hash suffices, because 238 random bits cannot be guessed (decision 0047).
     return hashlib.sha256(key).hexdigest()
 

@@ -45,8 +45,12 @@ class KeysUnavailable(ProxyBusy):
 
 
 class KeyEntry(Struct, frozen=True):
+    """One text (secret) of a virtual key."""
+
     ends_at: float
+    """Time from which the text is rejected, in seconds since the epoch."""
     ending: Ending
+    """Reason for the rejection from this time."""
     key: VirtualKey
     client: Client
 

@@ -71,6 +71,7 @@ def has_money_budget(scopes: Sequence[Scope]) -> bool:
 
 
 def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequence[KeyLimit]:
+    """`now`: seconds since the epoch."""
     return [limit for scope in scopes for limit in _build_limits(scope, estimate, now)]
 
 
@@ -99,6 +100,7 @@ def find_actual_amounts(limits: Sequence[KeyLimit], actual: Amounts) -> Sequence
 
 
 def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
+    """`now`: seconds since the epoch."""
     moment = datetime.fromtimestamp(now, UTC)
     end = find_period_end(budget.period, moment)
     period = {"day": moment.strftime("%Y-%m-%d"), "month": moment.strftime("%Y-%m"), "total": "total"}[budget.period]

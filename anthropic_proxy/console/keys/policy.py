@@ -33,6 +33,10 @@ counts."""
 
 
 class KeyPolicy:
+    """Policy that authenticates client requests by virtual keys, and applies the limits of the key and its team.
+    `clock` returns seconds since the epoch.
+    """
+
     def __init__(
         self, table: KeyTable, current_settings: Callable[[], Settings], clock: Callable[[], float] = time.time
     ) -> None:
@@ -47,8 +51,9 @@ class KeyPolicy:
         self._reservations = reservations
 
     async def identify(self, headers: Headers) -> Client | None:
-        """None: the headers contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises
-        `AuthenticationFailed` for any other key, and `KeysUnavailable` if virtual keys cannot be checked.
+        """Return the client that the virtual key or admin key in the request headers identifies. None: the headers
+        contain no key, or a `PROXY_API_KEY`, which the server checks itself. Raises `AuthenticationFailed` for any
+        other key, and `KeysUnavailable` if virtual keys cannot be checked.
         """
         presented = find_credentials(headers)
         if not presented:
@@ -186,7 +191,9 @@ class RequestCosts:
         self._costs = ModelCosts(self._settings)
 
     def estimate(self, request: AdmissionRequest, input_tokens: int) -> Amounts:
-        """Return the maximum over all models that may answer. A model without a known price counts as free."""
+        """Return the maximum of tokens and cost (in nano-dollars) over all models that may answer. A model without a
+        known price counts as free.
+        """
         costs = self._current_costs()
         found = Amounts(1, 0)
         for target in request.targets:
@@ -196,15 +203,17 @@ class RequestCosts:
         return found
 
     def find_target_without_price(self, request: AdmissionRequest) -> AdmissionTarget | None:
-        """None: all prices are known, so a budget in dollars can be checked."""
+        """Return the first provider and model that may answer `request` and has no known price. None: all prices are
+        known, so a budget in dollars can be checked.
+        """
         costs = self._current_costs()
         return next(
             (each for each in request.targets if costs.find_price_by_prefix(each.prefix, each.model) is None), None
         )
 
     def find_actual_usage(self, receipt: Receipt, input_tokens: int) -> Amounts:
-        """An unknown cost counts as 0. If the provider did not report the input tokens, the estimate `input_tokens` is
-        used.
+        """Return the tokens and the cost (in nano-dollars) of a finished request. An unknown cost counts as 0. If the
+        provider did not report the input tokens, the estimate `input_tokens` is used.
         """
         usage = find_request_usage(self._current_costs(), receipt, input_tokens)
         return Amounts(usage.tokens, usage.cost or 0)

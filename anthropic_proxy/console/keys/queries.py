@@ -151,11 +151,14 @@ class Spending(Struct, frozen=True):
 
 
 async def read_spending(store: Store, scope: Scope, now: float) -> Sequence[Spending]:
+    """Used amounts in the periods that contain `now` (seconds since the epoch). Raises `StoreUnavailable`."""
     return (await read_all_spending(store, [scope], now))[0]
 
 
 async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -> Sequence[Sequence[Spending]]:
-    """In the order of `scopes`, for the period that contains `now`. Raises `StoreUnavailable`."""
+    """Return the used amounts of all budgets of each of `scopes` (keys or teams), in the same order. The amounts are
+    those of the period that contains `now`, in seconds since the epoch. Raises `StoreUnavailable`.
+    """
     listed = [(index, budget) for index, scope in enumerate(scopes) for budget in scope.rules.budgets]
     found: list[list[Spending]] = [[] for _ in scopes]
     for start in range(0, len(listed), _MAX_COUNTERS):

@@ -102,7 +102,9 @@ class Reservations:
             self._run(self._settle(held.reservation, amounts))
 
     async def _reserve(self, limits: Sequence[KeyLimit]) -> Reservation:
-        """If the request is cancelled meanwhile, the reservation is released."""
+        """Reserve all `limits` in the store, and return the reservation. If the request is cancelled meanwhile, the
+        reservation is released.
+        """
         task = asyncio.ensure_future(self._store.reserve([each.limit for each in limits]))
         try:
             return await asyncio.shield(task)
@@ -137,8 +139,9 @@ class Reservations:
 
 
 def _find_budget_with_remainder(limits: Sequence[KeyLimit], reservation: Reservation) -> int | None:
-    """None: the refused limit is no budget, or running requests have reserved the remainder. `reservation`: refused
-    result of the store.
+    """Return the index in `limits` of the refused budget, if settled requests leave a remainder of it. None: the
+    refused limit is no budget, or running requests have reserved the remainder. `reservation`: refused result of the
+    store.
     """
     refused = reservation.refused
     if refused is None or limits[refused].budget is None or reservation.remaining[refused] <= 0:
@@ -147,6 +150,7 @@ def _find_budget_with_remainder(limits: Sequence[KeyLimit], reservation: Reserva
 
 
 def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float) -> LimitReached:
+    """`now`: seconds since the epoch."""
     wait = reservation.retry_after_seconds
     scope, maximum = refused.scope, refused.limit.maximum
     if refused.budget is not None:
@@ -196,7 +200,9 @@ _KINDS = {"requests_per_minute": "requests", "token_counts_per_minute": "request
 
 
 def build_rate_headers(limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> Mapping[str, str]:
-    """If both the key and its team have a limit, the headers report the one with the smaller remaining amount."""
+    """Return response headers with the state of the limits on requests and tokens per minute. If both the key and its
+    team have a limit, the headers report the one with the smaller remaining amount.
+    """
     headers: dict[str, str] = {}
     lowest: dict[str, int] = {}
     states = zip(limits, reservation.remaining, reservation.reset_seconds, strict=True)

@@ -109,14 +109,18 @@ class VirtualKey(Struct, frozen=True, kw_only=True):
     """Unique name of the key, by which log, metrics and ledger name the client."""
     owner: str = ""
     team: str = ""
+    """Name of the team of the key, which has shared rules. "": no team."""
     rules: Rules = Rules()
     created_at: float = 0.0
     expires_at: float | None = None
+    """Time from which the key is rejected. None: the key does not expire."""
     revoked_at: float | None = None
+    """Time of the revocation. None: the key is not revoked."""
     hashes: tuple[KeyHash, ...] = ()
     """Hashes of the texts of the key, the newest first."""
 
     def find_status(self, now: float) -> KeyStatus:
+        """`now`: seconds since the epoch."""
         if self.revoked_at is not None and self.revoked_at <= now:
             return "revoked"
         return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
@@ -130,8 +134,11 @@ class Team(Struct, frozen=True):
 
 
 class AuditEntry(Struct, frozen=True, kw_only=True):
+    """One change of a virtual key or a team: a row of the audit log. It has no secret."""
+
     id: int
     at: float
+    """Time of the change, in seconds since the epoch."""
     actor: str
     """Author of the change: `command (USER@HOST)`, `API (admin key 1)` or `dashboard (admin key 1)`."""
     action: str
@@ -188,7 +195,7 @@ def decode_budget(text: str) -> Budget:
 
 
 def find_period_end(period: Period, now: datetime) -> datetime | None:
-    """None: the period `total` never ends."""
+    """Return the end of the day or month that contains `now`, in UTC. None: the period `total` never ends."""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if period == "day":
         return midnight + timedelta(days=1)

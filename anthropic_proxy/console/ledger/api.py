@@ -154,8 +154,8 @@ def require_database_text(name: str, value: str) -> None:
 
 
 class ApiQuery:
-    """The constructor raises `InvalidRequest` (400) if the URL has another name than the `known` ones, or a value with
-    characters that databases reject.
+    """Query parameters of one HTTP request. The constructor raises `InvalidRequest` (400) if the URL has another name
+    than the `known` ones, or a value with characters that databases reject.
     """
 
     def __init__(self, request: RouteRequest, known: Sequence[str]) -> None:

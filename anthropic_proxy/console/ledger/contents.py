@@ -71,8 +71,8 @@ def build_content_rows(
 
 
 def join_deltas(reply: bytes) -> bytes:
-    """Otherwise an API key that is split over two fragments would not be found. A reply that is not streamed is
-    returned unchanged.
+    """Join the text fragments of each content block in a streamed reply, and return the joined reply. Otherwise an API
+    key that is split over two fragments would not be found. A reply that is not streamed is returned unchanged.
     """
     if not reply.startswith(b"event: "):
         return reply

@@ -36,14 +36,18 @@ _LARGE_CONTEXT_SUFFIX = "[1m]"
 
 
 class ModelCosts:
-    """After a reload of the settings, the caller creates another object."""
+    """Finder of model prices, with the providers and prices in `settings`. After a reload of the settings, the caller
+    creates another object.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._registry = find_registry(settings)
         self._prices = PriceList(settings)
 
     def find_price(self, provider: str, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
-        """None: the price is unknown. `tier`: result of `normalize_service_tier`."""
+        """Return the price of the model `model` of a provider. None: the price is unknown. `tier` is a service tier as
+        `normalize_service_tier` returns it.
+        """
         row = next((row for row in self._registry if row.name == provider), None)
         return None if row is None else self._prices.find(row, model, when, tier)
 
@@ -82,8 +86,9 @@ class ModelCosts:
         return "" if provider is None else provider.name
 
     def divide_cost(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
-        """Only the total cost is stored, so it is divided in proportion to the current prices. If no current price is
-        known, the result has the total cost under the key "".
+        """Divide the stored cost of a model by kind of token, and return the nano-dollars of each kind. Only the total
+        cost is stored, so it is divided in proportion to the current prices. If no current price is known, the result
+        has the total cost under the key "".
         """
         if not sums.cost:
             return {}
@@ -99,7 +104,9 @@ class ModelCosts:
 
 
 def calculate_base_cost(price: Price, sums: UsageSums) -> int:
-    """Surcharges for long contexts, web searches and service tiers are not included."""
+    """Cost of the tokens in nano-dollars. Surcharges for long contexts, web searches and service tiers are not
+    included.
+    """
     return structs.replace(price, long_contexts=()).calculate_cost(count_tokens(sums))
 
 
@@ -126,7 +133,9 @@ def read_search_count(source: str) -> int:
 
 
 class CostCalculator:
-    """The caller creates another calculator after a reload of the settings or of the price list."""
+    """Calculator of the costs of requests, at the prices that `settings` select. The caller creates another calculator
+    after a reload of the settings or of the price list.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._costs = ModelCosts(settings)
@@ -256,6 +265,7 @@ class _Call(Struct, frozen=True):
     model: str = ""
     searches: int = 0
     tier: str = ""
+    """Service tier as `normalize_service_tier` returns it. "": the normal tier."""
 
 
 def _to_call(tokens: TokenCounts, source: Receipt | UpstreamAttempt) -> _Call:
@@ -320,6 +330,7 @@ def _find_last_call(receipt: Receipt) -> Receipt | UpstreamAttempt:
 
 
 def _add_costs(calls: Sequence[_Call], prices: Sequence[Price | None]) -> int | None:
+    """Sum in nano-dollars. None: the price of a call is unknown."""
     whole = 0
     for call, price in zip(calls, prices, strict=True):
         searches = None if price is None else price.calculate_search_cost(call.searches)

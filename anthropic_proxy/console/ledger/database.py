@@ -81,7 +81,7 @@ def find_database_url(settings: Settings) -> URL:
 
 
 def find_database_file(url: URL) -> Path | None:
-    """None: the database is on PostgreSQL."""
+    """Return the path of the SQLite file at the address `url`. None: the database is on PostgreSQL."""
     return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
 
 
@@ -92,7 +92,9 @@ def describe_database_location(url: URL) -> str:
 
 
 def open_for_reading(settings: Settings) -> Engine:
-    """The engine does not create tables. Raises `ConfigurationError` if the ledger is disabled."""
+    """Return an engine for queries in any thread. It does not create tables. Raises `ConfigurationError` if the ledger
+    is disabled.
+    """
     url = find_database_url(settings)
     if (file := find_database_file(url)) is None:
         return _open_postgres(url)
@@ -112,8 +114,8 @@ def open_for_reading(settings: Settings) -> Engine:
 
 
 def open_for_writing(settings: Settings) -> Engine:
-    """Tables are created or migrated first. Raises `NewerSchemaError` for tables of a newer version, and
-    `ConfigurationError` for a database of another program.
+    """Return an engine for use in one thread. Tables are created or migrated first. Raises `NewerSchemaError` for
+    tables of a newer version, and `ConfigurationError` for a database of another program.
     """
     url = find_database_url(settings)
     file = find_database_file(url)

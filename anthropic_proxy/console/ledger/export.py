@@ -44,7 +44,9 @@ _json = msgspec.json.Encoder(decimal_format="number")
 
 
 class ExportTable(Struct, frozen=True):
-    """A `Decimal` in a row is an amount in US dollars, and None is a missing or unknown value."""
+    """Table for export as CSV or JSON, with column titles and rows. A `Decimal` in a row is an amount in US dollars,
+    and None is a missing or unknown value.
+    """
 
     titles: Sequence[str]
     rows: Sequence[Sequence[Any]]
@@ -76,7 +78,9 @@ def encode_json(value: Any) -> bytes:
 
 
 def to_dollars(nano_dollars: int | None) -> Decimal | None:
-    """Without trailing zeros. None: unknown."""
+    """Convert nano-dollars (10⁻⁹ US dollars) to US dollars without trailing zeros. None, which is an unknown amount, is
+    returned as None.
+    """
     if nano_dollars is None:
         return None
     amount = Decimal(nano_dollars) / NANO_DOLLARS

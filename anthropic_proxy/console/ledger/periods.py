@@ -30,7 +30,7 @@ class UsageRange(Struct, frozen=True):
 
     start: int
     end: int
-    """Exclusive."""
+    """First second after the range, in seconds since the epoch."""
 
     @property
     def is_short_range(self) -> bool:
@@ -60,7 +60,9 @@ def resolve_usage_range(since: str, until: str, now: datetime, timezone: tzinfo 
 
 
 def _find_times(option: str, text: str, now: datetime, timezone: tzinfo | None) -> tuple[datetime, datetime]:
-    """For a duration such as `24h`, both are `now` minus it. `timezone` None: that of the system."""
+    """Return the beginning and the end of the period in `text`. For a duration such as `24h`, both are `now` minus it.
+    `timezone` None: that of the system.
+    """
     word = text.strip().lower()
     if found := _DURATION.fullmatch(word):
         past = now - timedelta(hours=int(found[1]) * _UNIT_HOURS[found[2]])
@@ -93,19 +95,22 @@ def find_period_start(number: int, length: int) -> int:
 
 
 def find_period_number(when: int, length: int) -> int:
+    """Number of the period that contains `when`, counted since the epoch. Both arguments are in seconds."""
     return (when if length <= MAX_UTC_SECONDS else when + _offset(when)) // length
 
 
 def round_end_to_hour(end: int) -> int:
-    """A full hour of local time is rounded down as the start of a range is, so that the range keeps its length in time
-    zones with half or quarter hours.
+    """Return the end of a time range in hours since the epoch, usually rounded up. A full hour of local time is rounded
+    down as the start of a range is, so that the range keeps its length in time zones with half or quarter hours.
     """
     is_full = end % _QUARTER == 0 and (end + _offset(end)) % HOUR_SECONDS == 0
     return end // HOUR_SECONDS if is_full else -(-end // HOUR_SECONDS)
 
 
 def list_period_starts(start: int, end: int, length: int) -> Sequence[int]:
-    """The first period may begin before `start`."""
+    """Beginnings of all periods that overlap the range, in seconds since the epoch. The first period may begin before
+    `start`.
+    """
     numbers = range(find_period_number(start, length), find_period_number(end - 1, length) + 1)
     return [find_period_start(number, length) for number in numbers]
 

@@ -60,6 +60,7 @@ class UsageGroup(Struct, frozen=True, kw_only=True):
     name: str
     """Name of the group, such as a day (`2026-11-20`), an hour (`2026-11-20T13:00Z`) or a model."""
     provider: str = ""
+    """Name of the provider of a model. "": not grouped by model, or no provider was called."""
     sums: UsageSums
 
 
@@ -99,7 +100,9 @@ def sum_usage(
 
 class PeriodSums(Struct, frozen=True):
     start: int
+    """Beginning of the period in seconds since the epoch."""
     group: str
+    """Value of the grouping column, such as a model. "": not grouped, or the column is empty."""
     sums: UsageSums
 
 
@@ -111,6 +114,7 @@ class ModelSums(Struct, frozen=True):
 
 class ModelPeriod(Struct, frozen=True):
     start: int
+    """Beginning of the period in seconds since the epoch."""
     model: ModelSums
     first_tokens: str = ""
     """Times to the first token: encoded histograms as hexadecimal text, for `sum_encoded_histograms`."""
@@ -140,7 +144,9 @@ def sum_periods(
 
 
 def count_requests_in_previous_range(connection: Connection, selection: RequestSelection, now: int) -> int:
-    """If the range of `selection` ends after `now`, the previous range is only as long as its part until `now`."""
+    """Return the number of requests in the time range directly before that of `selection`, for a comparison. If the
+    range of `selection` ends after `now`, the previous range is only as long as its part until `now`.
+    """
     is_single = selection.is_short_range or not selection.has_hourly_sums
     start = selection.start if is_single else selection.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
     end = min(selection.end if is_single else selection.end_hour * MICROSECONDS_PER_HOUR, max(now, start))
@@ -158,7 +164,9 @@ def count_requests_in_previous_range(connection: Connection, selection: RequestS
 
 
 def sum_model_periods(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ModelPeriod]:
-    """Without latencies and speeds. `period_seconds` 0: one period."""
+    """Return numbers of requests, tokens and costs of each model in each period, in order of time. Latencies and speeds
+    are not read, so these fields of the result are empty. `period_seconds` 0 means one period.
+    """
     rows = _sum(connection, selection, period_seconds, ("provider", "model"))
     return [ModelPeriod(start, ModelSums(keys[0], keys[1], sums)) for start, keys, sums in rows]
 
@@ -324,13 +332,16 @@ MAX_ERRORS = 8
 
 class ErrorPeriod(Struct, frozen=True):
     start: int
+    """Beginning of the period in seconds since the epoch."""
     provider: str
     """Name of the provider. "": the request failed before a provider was called."""
     error_type: str
     status: int
     count: int
     first_at: int
+    """Start of the first of these requests, in microseconds since the epoch."""
     last_at: int
+    """Start of the latest of these requests, in microseconds since the epoch."""
 
 
 class ErrorGroup(Struct, frozen=True):
@@ -345,7 +356,9 @@ class ErrorGroup(Struct, frozen=True):
 
 
 def count_errors(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
-    """In order of time. Periods longer than one hour follow the time zone of the process."""
+    """Return the numbers of failed requests by period, provider, type of error and status, in order of time. Periods
+    longer than one hour follow the time zone of the process.
+    """
     if selection.values.get("outcome_class", "error") != "error":
         return []
     column = requests.c
@@ -474,7 +487,9 @@ def count_facets(
 
 
 def _find_sums(selection: RequestSelection, column: str) -> Table | None:
-    """None: no table with hourly sums has `column` and all filtered columns."""
+    """Return the table with hourly sums that has `column` and all filtered columns of `selection`. None: no such table,
+    so single requests must be counted.
+    """
     needed = {column, *selection.values}
     if selection.is_short_range or selection.is_changed or selection.text:
         return None
@@ -485,7 +500,9 @@ def _find_sums(selection: RequestSelection, column: str) -> Table | None:
 def _count_requests(
     connection: Connection, selection: RequestSelection, columns: Sequence[str]
 ) -> tuple[Mapping[str, Counter[str]], bool]:
-    """Only the latest requests are read. The second item is False if requests were left out."""
+    """Count the values of `columns` in the latest requests of `selection`. The result maps column and value to a number
+    of requests. The second item is False if requests were left out.
+    """
     selection = narrow_to_matching_hours(connection, selection)
     indexed = request_conditions(structs.replace(selection, text="", is_changed=False))
     latest = select(*_READ_COLUMNS).where(*indexed).order_by(requests.c.started_at.desc()).limit(MAX_COUNTED_REQUESTS)

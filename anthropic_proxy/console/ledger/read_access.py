@@ -39,7 +39,9 @@ class ReadFailure(Struct, frozen=True):
 
 
 def limit_query_time(engine: Engine, seconds: float = MAX_READ_SECONDS) -> None:
-    """On SQLite, the time counts from the opening of the connection, for all its queries together."""
+    """Make database queries on connections of `engine` fail if they need more than `seconds`. On SQLite, the time
+    counts from the opening of the connection, so all queries of a connection share this limit.
+    """
 
     @event.listens_for(engine, "connect")
     def set_statement_timeout(connection: DBAPIConnection, _: object) -> None:

@@ -34,6 +34,8 @@ class _Calls:
 
 
 class ReaderThreads:
+    """Threads for database queries, at most `MAX_THREADS`. They start with the first query."""
+
     def __init__(self) -> None:
         self._executor = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="ledger-reader")
         self._calls: dict[str, _Calls] = {}

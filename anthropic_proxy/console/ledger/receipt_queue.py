@@ -23,19 +23,24 @@ ABANDONED_SECONDS = 3600.0
 
 
 class BufferedContent(Struct):
+    """First bytes of one client request and of its reply, and the complete last request to a provider."""
+
     started_at: float
+    """Time of the first `record` for the request, in seconds by the clock of the buffer."""
     request: bytes = b""
     request_size: int = 0
-    """All bytes. `request` has at most `MAX_CONTENT_BYTES`."""
+    """Number of bytes of the complete client request. `request` has at most the first `MAX_CONTENT_BYTES` of them."""
     reply: bytearray = field(default_factory=bytearray)
     reply_size: int = 0
+    """Number of bytes of the complete reply. `reply` has at most the first `MAX_CONTENT_BYTES` of them."""
     upstream: bytes = b""
     """Body of the last request to a provider. b"": no provider was called, or the body did not fit."""
 
 
 class ContentBuffer:
-    """`warn` is called if a new client request or reply does not fit into the full buffer. The ledger then stores this
-    request without its texts.
+    """Buffer with the first bytes of each client request and reply, and with a limit for their total size. `warn` is
+    called if a new client request or reply does not fit into the full buffer. The ledger then stores this request
+    without its texts.
     """
 
     def __init__(
@@ -64,9 +69,9 @@ class ContentBuffer:
         return self._added - self._popped - self._discarded
 
     def record(self, request_id: str, point: RecordPoint, data: bytes) -> None:
-        """Only the first bytes of a client request and of its reply are kept. If these do not fit into the buffer, all
-        bytes of this client request are dropped. If a provider request does not fit, only the provider request is
-        dropped.
+        """Add `data`, bytes of a client request, reply or provider request, to the buffer. Only the first bytes of a
+        client request and of its reply are kept. If these do not fit into the buffer, all bytes of this client request
+        are dropped. If a provider request does not fit, only the provider request is dropped.
         """
         if point == "client request":
             kept = data[: self._max_content_bytes]
@@ -85,7 +90,9 @@ class ContentBuffer:
                     self._discarded += len(piece)
 
     def pop(self, request_id: str) -> BufferedContent | None:
-        """None: no bytes of this request. Called in the thread of the ledger."""
+        """Remove the bytes of the finished request `request_id` from the buffer and return them. None: the buffer has
+        no bytes of this request. Called in the thread of the ledger.
+        """
         content = self._contents.pop(request_id, None)
         if content is not None:
             self._popped += _count_bytes(content)
@@ -131,7 +138,9 @@ EXCHANGE_PATH = "/v1/messages"
 
 
 class ReceiptQueue:
-    """The thread executes the function `run`, which must return after a call of `stop`."""
+    """Queue of receipts (records of finished requests), which starts the thread that stores them. The thread executes
+    the function `run`, which must return after a call of `stop`.
+    """
 
     def __init__(
         self,
@@ -225,7 +234,9 @@ class ReceiptQueue:
         return self._is_stopped
 
     def wait_for_batch(self, seconds: float | None) -> None:
-        """Called in the thread of the ledger."""
+        """Wait for a receipt, and then a moment longer, so that one transaction can store several. None: no limit for
+        the wait. Called in the thread of the ledger.
+        """
         if not len(self) and not self._is_stopped and not _wait(self._added, seconds):
             return
         self.set_waiting_since()

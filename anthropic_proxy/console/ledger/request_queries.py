@@ -36,7 +36,9 @@ SEARCHED_COLUMNS = ("id", "error", "model", "requested_model", "project", "sessi
 
 class RequestSelection(Struct, frozen=True, kw_only=True):
     start: int = 0
+    """Beginning of the time range, in microseconds since the epoch."""
     end: int = 1 << 62
+    """End of the time range, in microseconds since the epoch, exclusive."""
     values: Mapping[str, str] = {}
     is_changed: bool = False
     text: str = ""
@@ -121,8 +123,9 @@ def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -
 
 
 def search_conditions(chosen: RequestSelection, columns: Any) -> list[ColumnElement[bool]]:
-    """This filter selects requests that the translation to the provider's format changed. `columns` has the columns of
-    `requests`, or of a subquery with the same columns.
+    """Return the SQL conditions for the text search of `chosen` and for its filter `is_changed`. This filter selects
+    requests that the translation to the provider's format changed. `columns` has the columns of `requests`, or of a
+    subquery with the same columns.
     """
     conditions: list[ColumnElement[bool]] = []
     if chosen.is_changed:
@@ -139,7 +142,7 @@ def list_stored_requests(
     before: tuple[int, str] | None = None,
     after: tuple[int, str] | None = None,
 ) -> list[StoredRequest]:
-    """The latest first. With `after`, the oldest of the later requests are returned."""
+    """Return at most `limit` requests, the latest first. With `after`, they are the oldest of the later requests."""
     column, own, chosen = requests.c, [], narrow_to_matching_hours(connection, chosen)
     if before is not None:  # one limit of time, so that the database begins at this place of the index
         chosen = structs.replace(chosen, end=min(chosen.end, before[0] + 1))
@@ -209,7 +212,9 @@ def list_sorted_requests(
     before: tuple[float, int, str] | None = None,
     after: tuple[float, int, str] | None = None,
 ) -> list[SortedRequest]:
-    """The page begins after the position `before`, or ends before `after`; without both, it is the first."""
+    """Return at most `limit` requests. The page begins after the position `before`, or ends before `after`; without
+    both, it is the first.
+    """
     unknown = _LOWEST if order.is_descending else _HIGHEST
     value = func.coalesce(SORT_KEYS[order.name] * 1.0, unknown).label("value")
     latest = (
@@ -248,7 +253,9 @@ class SessionRow(Struct, frozen=True, kw_only=True):
     project: str
     sums: UsageSums
     started_at: int
+    """Start of the first request of the session in microseconds since the epoch."""
     last_at: int
+    """Start of the last request of the session in microseconds since the epoch."""
     max_context: int
 
 
@@ -284,7 +291,9 @@ def sum_session(connection: Connection, session: str) -> SessionRow | None:
 
 
 def list_session_requests(connection: Connection, session: str) -> list[StoredRequest]:
-    """At most `MAX_SESSION_REQUESTS` are returned."""
+    """Return the latest requests of the session with the id `session`, in order of time. At most `MAX_SESSION_REQUESTS`
+    are returned.
+    """
     chosen = RequestSelection(values={"session": session})
     return list_stored_requests(connection, chosen, MAX_SESSION_REQUESTS)[::-1]
 

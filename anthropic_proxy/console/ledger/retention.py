@@ -31,13 +31,19 @@ _SAMPLED_ROWS = 1_000
 
 
 class Retention:
+    """Deletion of expired rows, and of the oldest rows of a database that is too large. `clock` returns seconds since
+    the epoch.
+    """
+
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._clock = clock
         self._next_at = 0.0
 
     def is_due(self) -> bool:
-        """This is the case at the start, and when `INTERVAL_SECONDS` have passed since the last complete deletion."""
+        """Return True if `delete_expired` must be called now. This is the case at the start, and when
+        `INTERVAL_SECONDS` have passed since the last complete deletion.
+        """
         return self._clock() >= self._next_at
 
     def seconds_until_due(self) -> float:
@@ -78,7 +84,9 @@ class Retention:
 
 
 def measure_used_bytes(connection: Connection) -> int:
-    """Without free pages. An estimate on PostgreSQL."""
+    """Return the size in bytes of the stored rows and indexes in the database, without free pages. On PostgreSQL, the
+    size is an estimate.
+    """
     if connection.dialect.name == "sqlite":
         used, free, size = (
             connection.exec_driver_sql(f"PRAGMA {name}").scalar() or 0

@@ -36,6 +36,7 @@ _HIDDEN_LABELS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - CHOSEN_BY_P
 _MAX_CACHED_LABELS = 10_000
 _read_tokens = attrgetter(*TOKEN_COUNTS)
 _MAX_COUNT = (2**63 - 1) >> 16
+"""Maximum stored number of tokens or nano-dollars."""
 _TRUNCATED_OUTCOMES = frozenset({"max_tokens", "model_context_window_exceeded"})
 _HOST, _PROCESS = platform.node(), os.getpid()
 _encode = msgspec.json.Encoder().encode
@@ -186,7 +187,7 @@ class AttemptTime(Struct, frozen=True, array_like=True):
     provider: str
     model: str
     status: int
-    """0: no response."""
+    """HTTP status of the provider's response. 0: no response."""
     error_type: str
     """Type of the failure in Anthropic's format, such as `rate_limit_error`. "": the attempt did not fail."""
     error: str

@@ -47,6 +47,7 @@ class Block(Struct):
     dropped_rows: int = 0
     """Number of requests of the block that cannot be decoded, after `Spool.claim`."""
     problem: str = ""
+    """Reason of the first failure to decode a request or its texts. "": there was none."""
 
 
 class _EncodedBlock(Struct):
@@ -55,7 +56,9 @@ class _EncodedBlock(Struct):
 
 
 class Spool:
-    """The rows are stored as blocks, each with the rows of one transaction."""
+    """File in the directory `folder` with rows that wait for the PostgreSQL database at `url`. The rows are stored as
+    blocks, each with the rows of one transaction.
+    """
 
     def __init__(self, folder: Path, url: URL) -> None:
         # without user and password

@@ -32,7 +32,7 @@ class UsageSums(Struct):
     requests: int = 0
     errors: int = 0
     cancelled: int = 0
-    """The client disconnected. They have neither succeeded nor failed."""
+    """Number of requests that ended early, because the client disconnected. They have neither succeeded nor failed."""
     input_tokens: int = 0
     """Number of input tokens that were neither read from nor written to a cache."""
     cache_read_tokens: int = 0
@@ -101,7 +101,7 @@ def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageS
 
 
 def known_cost_or_none(cost: int, unknown_requests: int) -> int | None:
-    """None: `cost` is 0, and the price of some requests is unknown."""
+    """Return `cost` in nano-dollars, or None if it is 0 and some requests (`unknown_requests`) have no known price."""
     return None if unknown_requests and not cost else cost
 
 

@@ -198,9 +198,9 @@ hourly = Table(
     Column("first_token_histogram", LargeBinary, nullable=False),
     Column("duration_histogram", LargeBinary, nullable=False),
 )
-"""`instance` is "" on SQLite, and an id of the writing process on PostgreSQL. `…_histogram` columns have numbers of
-durations, encoded by `sums.encode_histogram`.
-"""
+"""Sums over the requests that started in one hour (hours since the epoch, UTC). `instance` is "" on SQLite, and an id
+of the writing process on PostgreSQL. `…_histogram` columns have numbers of durations, encoded by
+`sums.encode_histogram`."""
 
 session_hours = Table(
     "session_hours",
@@ -214,9 +214,8 @@ session_hours = Table(
     Column("last_at", BigInteger, nullable=False),
     Index("session_hours_by_session", "session", "hour"),
 )
-"""`max_context` is the largest number of input tokens of one request. `started_at` and `last_at` are the starts of the
-first and of the last request.
-"""
+"""Sums over the requests of a session that started in one hour. `max_context` is the largest number of input tokens of
+one request. `started_at` and `last_at` are the starts of the first and of the last request."""
 
 contents = Table(
     "contents",

@@ -85,8 +85,8 @@ _ReadValues = Callable[[Mapping[str, Any]], Any]
 
 
 class DriverConnection:
-    """After a database error on SQLite, the caller must dispose the engine and open a new `DriverConnection`
-    (`LedgerWriter._fail` does).
+    """Connection of `engine` for transactions that the database driver executes, in one thread. After a database error
+    on SQLite, the caller must dispose the engine and open a new `DriverConnection` (`LedgerWriter._fail` does).
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -163,7 +163,7 @@ class DriverStatement:
             connection.cursor.executemany(sql, list(map(values, rows)))
 
     def fetch_one(self, connection: DriverConnection, row: Mapping[str, Any]) -> Sequence[Any] | None:
-        """None: no result."""
+        """Execute the statement, a query, with the parameters `row`, and return its first result. None: no result."""
         sql, values = self._find_compiled(connection.dialect)
         connection.cursor.execute(sql, values(row))
         found: Sequence[Any] | None = connection.cursor.fetchone()
@@ -182,8 +182,8 @@ class DriverStatement:
 
 
 class TableInsertion:
-    """`read_values` returns the values of one row in the order of `columns`. The values must have types that the driver
-    accepts without a conversion by SQLAlchemy.
+    """SQL statement that inserts rows into `table`. `read_values` returns the values of one row in the order of
+    `columns`, in types that the driver accepts without a conversion by SQLAlchemy.
     """
 
     def __init__(self, table: Table, columns: Sequence[str], read_values: Callable[[Any], Sequence[Any]]) -> None:
@@ -392,11 +392,12 @@ class LedgerWriter:
 
     @property
     def _retry_delay(self) -> float:
+        """Seconds until the next attempt to write, which grows with each failure."""
         return self._retry_delays[max(0, min(self._failed_attempts, len(self._retry_delays)) - 1)]
 
     def _find_pause(self) -> float:
-        """While rows wait, or after a failure, this is the delay until the next attempt. Otherwise it is the time until
-        expired rows are deleted.
+        """Return the time in seconds until the next write or deletion. While rows wait, or after a failure, this is the
+        delay until the next attempt. Otherwise it is the time until expired rows are deleted.
         """
         if self._queue.state.queued_rows or self._failed_attempts:
             return self._retry_delay
@@ -496,6 +497,7 @@ class LedgerWriter:
             self._write_singly(connection)
 
     def _write_singly(self, connection: DriverConnection) -> None:
+        """Write each row in its own transaction, and drop rows with a value that the database rejects."""
         for row in [*self._batch]:
             try:
                 connection.run(lambda row=row: self._store(connection, [row], is_repeated=True))  # type: ignore[misc]

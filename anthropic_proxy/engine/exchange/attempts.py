@@ -1,6 +1,6 @@
 """The calls to providers for one client request: which target is called next, and what one call consists of.
 
-A target is a provider and model, and a call to it is an attempt. `Attempts.open_reply` tries the targets of a route in
+A target is a provider and model, and a call to it is an attempt. `Attempts.open_first_call` tries the targets of a route in
 order until one sends content. At one target there can be several attempts, as long as nothing has been delivered:
 
 - with a changed request, if the provider's error names a field that can be changed (`adaptation.py`),
@@ -166,7 +166,7 @@ class Attempts:
         self.latest: Attempt | None = None
         """The attempt that was encoded last. None: no request was encoded."""
 
-    async def open_reply(self, request: MessagesRequest, route: Route) -> Attempt:
+    async def open_first_call(self, request: MessagesRequest, route: Route) -> Attempt:
         """Call the targets of the route in order, and return the first attempt whose reply has content.
 
         Raises the error of the last called target if none replies.
@@ -452,6 +452,5 @@ def _require_lossless(report: FidelityReport, target: Target) -> None:
     raise UnsupportedFeature(
         f"{target.provider.prefix}/{target.model} would lose {listed}{more}. FIDELITY=strict rejects this. "
         "Remove it from the request, choose another backend, or allow it with FIDELITY=best-effort "
-        "(FIDELITY_<TIER> for one "
-        "tier)."
+        "(FIDELITY_<TIER> for one tier)."
     )

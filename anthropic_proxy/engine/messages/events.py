@@ -90,6 +90,7 @@ class MessageDelta(Struct, frozen=True):
 
     stop_reason: str
     stop_sequence: str | None
+    """Stop sequence that ended the reply. None: another reason."""
     stop_details: dict[str, Any] | None
     """Details of a refusal. None: the field is not sent."""
     usage: UsageBody

@@ -113,6 +113,7 @@ class StopSequenceFilter:
 
     def __init__(self, sequences: Sequence[str]) -> None:
         self.matched: str | None = None
+        """Stop sequence that ended the reply. None: no stop sequence has matched."""
         # Sequences of white space alone would cut at the first word, so they are ignored.
         self._sequences = list(dict.fromkeys(sequence for sequence in sequences if sequence.strip()))
         self._automaton = _Automaton(self._sequences)

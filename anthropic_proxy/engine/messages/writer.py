@@ -97,6 +97,7 @@ class MessageWriter:
         self.estimate = 0
         """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
         self.clock: Callable[[], float] | None = None
+        """Clock for the times in `marks`. None: `marks` stays empty."""
         self.marks: list[tuple[str, str, float, int]] = []
         """Rows: kind of a content block, tool name, start time, number of characters before it. The kind "" marks the
         end of the reply. At most `MAX_MARKS` rows are kept."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MAX_CONFIG_BYTES = 4 * 1024 * 1024
-"""Maximum size of any other settings file, such as a configuration file with 10,000 routes."""
+"""Maximum bytes of a settings file without a limit of its own, such as a configuration file with 10,000 routes."""
 
 LOCK_SECONDS = 5.0
 """Maximum seconds of the wait for a lock."""

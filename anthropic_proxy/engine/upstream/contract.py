@@ -10,21 +10,24 @@ IMAGE_MEDIA_TYPES = frozenset({"image/jpeg", "image/png", "image/gif", "image/we
 TEXT_MEDIA_TYPES = frozenset(
     {"text/*", *(f"application/{kind}" for kind in ("xhtml+xml", "json", "xml", "rss+xml", "atom+xml"))}
 )
-"""`text/*`: all text types."""
+"""Media types of which a fetch returns text. `text/*`: all text types."""
 PDF_MEDIA_TYPE = "application/pdf"
 DEFAULT_MEDIA_TYPES = TEXT_MEDIA_TYPES | {PDF_MEDIA_TYPE}
 """Text and PDF."""
 MAX_URL_CHARACTERS = 250
-"""A longer URL is rejected with `url_too_long` (Anthropic's page on the tool)."""
+"""Maximum number of characters of a URL of the web fetch tool. A longer URL is rejected with `url_too_long`
+(Anthropic's page on the tool)."""
 
 
 class FetchedPage(Struct, frozen=True, kw_only=True):
+    """A web page that was fetched for a model: its text, or the bytes of a PDF or an image."""
+
     url: str
-    """After redirects."""
+    """URL of the fetched page, after redirects."""
     media_type: str
     """Media type of the page in lower case, without parameters: `text/html`, `application/pdf`, `image/png`."""
     title: str = ""
-    """Empty: no title."""
+    """Title of an HTML page. "": no title."""
     text: str | None = None
     """Content of the page as text; HTML is converted to Markdown. None: binary content, in `body`."""
     body: bytes = b""
@@ -46,7 +49,7 @@ class SearchResult(Struct, frozen=True, kw_only=True):
 
 
 class WebFetch(Protocol):
-    """It rejects URLs of private addresses."""
+    """Interface of a function that fetches one URL for a model. It rejects URLs of private addresses."""
 
     async def __call__(
         self,

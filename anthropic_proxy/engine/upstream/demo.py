@@ -30,10 +30,12 @@ CHUNK_INTERVAL_SECONDS = 0.01
 
 
 class DemoResponse:
-    """It is produced while it is read."""
+    """Response of the demo, which is produced while it is read. `chunk_interval_seconds` is the pause before each
+    chunk.
+    """
 
     body_received = False
-    """Not known before `read` returns the end."""
+    """Always False: whether the body has ended is not known before `read` returns the end."""
 
     def __init__(
         self, status: int, content_type: str, chunks: Iterable[bytes], chunk_interval_seconds: float = 0.0
@@ -109,17 +111,17 @@ class DemoRequest(Struct, kw_only=True):
     tool_choice: str
     """Choice of the client: `auto`, `none`, `required`, or one tool as `tool:<name>`."""
     max_reply_tokens: int | None
-    """None: no limit."""
+    """Maximum size of the demo reply in tokens. None: no limit."""
     stream: bool
     includes_usage: bool
     """True if a stream ends with a chunk of token counts."""
     requires_json: bool
     reply_schema: Any
-    """None: no schema."""
+    """JSON Schema of the reply, decoded. None: no schema."""
     last_user_text: str = ""
     """Last text of the user, without sections that the client adds."""
     working_directory: str = ""
-    """Empty: the client's messages state none."""
+    """Working directory of the client, as the client's messages state it. "": not stated."""
     tool_calls: list[ToolCall] = field(default_factory=list)
     """Tool calls of the model since its last message without a tool call, in order."""
     tool_results: list[tuple[str, str]] = field(default_factory=list)
@@ -317,7 +319,7 @@ MAX_DEFAULT_VALUE_NODES = 1_000
 """Maximum size of the default values for one JSON Schema, in nodes. A node is a key, a value or 64 characters."""
 MAX_DEFAULT_VALUE_STEPS = 20_000
 MAX_SCHEMA_DEPTH = 32
-"""A deeper schema raises `WorkLimitExceeded`."""
+"""Maximum nesting depth of a schema with default values. A deeper schema raises `WorkLimitExceeded`."""
 _TEXT = "demo"
 _UNION_KEYWORDS = ("anyOf", "oneOf", "allOf")
 
@@ -334,7 +336,10 @@ def build_default_value(field: str, schema: Any) -> Any:
 
 
 class _Defaults:
-    """A value has the stated type and is not below a stated minimum. Patterns, formats and the like are ignored."""
+    """Builder of default values for a JSON Schema (`root`), for required arguments that the user's text does not
+    contain. A value has the stated type and is not below a stated minimum. Patterns, formats and other keywords are
+    ignored.
+    """
 
     def __init__(self, field: str, root: Any) -> None:
         self._budget = WorkBudget(
@@ -394,7 +399,9 @@ class _Defaults:
 
 
 def _stated(schema: Mapping[str, Any]) -> list[Any]:
-    """By `const`, `default` or the first member of `enum`, in a list. Empty: none of the keywords."""
+    """Return the value that a schema states by `const`, `default` or the first member of `enum`, in a list. Empty list:
+    the schema has none of the keywords.
+    """
     values = [schema[keyword] for keyword in ("const", "default") if keyword in schema]
     enum = schema.get("enum")
     return (values + enum[:1] if isinstance(enum, list) else values)[:1]
@@ -418,7 +425,7 @@ def _lower_bound(*limits: Any) -> Any:
 
 
 MAX_PROMPT_CHARACTERS = 300
-"""A longer text gets no tool call."""
+"""Maximum number of characters of a user text that is compared with the patterns. A longer text gets no tool call."""
 _START = (
     r"\s*(?:(?:please|now|then)\s+|(?:can|could|would) you\s+(?:please\s+)?)?"
     r"(?:use\s+(?:the\s+)?(?P<tool>\w+)(?:\s+tool)?\s+(?:to|and)\s+)?"
@@ -485,7 +492,9 @@ DEMO_TOOL_RULES = (
 
 
 def find_requested_call(request: DemoRequest) -> ToolCall | None:
-    """None: no rule matches the user's last text, or the client offers no suitable tool."""
+    """Return the tool call that the user's last text requests. None: no rule of the demo matches the text. Also None if
+    the client offers no suitable tool.
+    """
     prompt = request.last_user_text
     if not request.tools or len(prompt) > MAX_PROMPT_CHARACTERS:
         return None

@@ -32,20 +32,22 @@ RENEW_BEFORE_EXPIRY_SECONDS = 225.0
 """Time before expiry at which a token is renewed in the background (value of google-auth). Google's metadata server
 returns the old token until five minutes before its expiry."""
 EXPIRY_MARGIN_SECONDS = 15.0
-"""A token could expire before the server checks it."""
+"""Number of seconds before expiry from which a token is no longer sent, because it could expire before the server
+checks it."""
 MIN_RENEWAL_INTERVAL_SECONDS = 30.0
 """Minimum time between two background renewals, and between two replacements of a rejected token."""
 RENEWAL_TIMEOUT_SECONDS = 30.0
 """Maximum time for one renewal. A shorter UPSTREAM_FIRST_BYTE_TIMEOUT replaces this value."""
 MAX_ABANDONED_THREADS = 16
-"""Above it, requests fail. A thread ends when Google's server replies or closes the connection."""
+"""Maximum number of abandoned threads. Above it, no renewal starts and requests fail. A thread ends when Google's
+server replies or closes the connection."""
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
 class AccessToken(Struct, frozen=True):
     credential: Credential
     project_id: str | None
-    """None: unknown."""
+    """Google Cloud project of the credentials. None: unknown."""
     expires_at: float
     """In seconds since the epoch."""
 
@@ -64,7 +66,7 @@ class GoogleTokenCache:
         self._clock = clock
         self._seconds = seconds
         self._abandoned = 0
-        """Threads that still run a renewal which exceeded its time limit."""
+        """Number of threads that still run an abandoned renewal (a renewal that exceeded its time limit)."""
         self._token: AccessToken | None = None
         self._renewal: asyncio.Task[AccessToken] | None = None
         self._renew_after = -math.inf
@@ -81,7 +83,9 @@ class GoogleTokenCache:
         return token.credential, token.project_id
 
     def invalidate_token(self, credential: Credential) -> bool:
-        """False: another token was discarded within `MIN_RENEWAL_INTERVAL_SECONDS`, so a retry has no other one."""
+        """Discard the access token that the provider has rejected. False: another token was discarded within
+        `MIN_RENEWAL_INTERVAL_SECONDS`, so a retry has no other one.
+        """
         if self._token is None or self._token.credential.value != credential.value:
             return True
         if self._clock() < self._invalidated_at + MIN_RENEWAL_INTERVAL_SECONDS:

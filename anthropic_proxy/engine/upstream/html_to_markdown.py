@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 MAX_HTML_CHARACTERS = 2 * 1024 * 1024
-"""The remainder is cut, and the text ends with a note."""
+"""Maximum characters of HTML that are converted. The remainder is cut, and the text ends with a note."""
 _CHUNK_CHARACTERS = 64 * 1024
 _TRUNCATION_NOTE = "[the page goes on]"
 _MIN_MAIN_CHARACTERS = 200
-"""A page with a shorter `main` is converted completely."""
+"""Minimum number of characters in the HTML element `main`. A page with a shorter `main` is converted completely."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -41,7 +41,7 @@ _MAX_URL_CHARACTERS = 1024 * 1024
 
 class PageText(NamedTuple):
     title: str
-    """Empty: no title."""
+    """Title of the HTML page. "": no title."""
     markdown: str
 
 

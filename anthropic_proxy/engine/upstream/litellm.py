@@ -40,7 +40,9 @@ class LiteLLMThread:
         self._library: LiteLLMLibrary | None = None
 
     async def run_coroutine(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """If the caller is cancelled, so is the coroutine. Raises `RuntimeError` if the system has no thread left."""
+        """Run a coroutine in the thread. If the caller is cancelled, so is the coroutine. Raises `RuntimeError` if the
+        system has no thread left.
+        """
         if self._loop is None:
             loop = asyncio.new_event_loop()
             try:
@@ -126,7 +128,9 @@ def to_acompletion_arguments(body: bytes, timeout: float) -> dict[str, Any]:
 
 
 class ReplyConverter:
-    """LiteLLM returns one object for a complete reply, or one for each chunk of a stream."""
+    """Converts the Python objects that LiteLLM returns for one reply to JSON of Chat Completions. LiteLLM returns one
+    object for a complete reply, or one object for each chunk of a stream.
+    """
 
     def __init__(self) -> None:
         self._blocks = 0

@@ -11,11 +11,11 @@ from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
 
 PROBE_TIMEOUT_SECONDS = 2.0
 STREAM_TIMEOUT_SECONDS = 30.0
-"""The proxy sends a comment every 10 seconds."""
+"""Maximum number of seconds without data on an event stream of the proxy, which sends a comment every 10 seconds."""
 
 
 def get_json(host: str, port: int, path: str, token: str = "", certificate_file: str = "") -> Any | None:
-    """None: no response in time, a status other than 200, or no JSON."""
+    """Return the decoded JSON of a `GET`. None: no response in time, a status other than 200, or no JSON."""
     with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))
@@ -76,7 +76,7 @@ def stream_events(
 
 
 def _connect(host: str, port: int, certificate_file: str, timeout: float | None = None) -> http.client.HTTPConnection:
-    """With TLS, only the certificate in `certificate_file` is trusted, for any host name."""
+    """Connection to the proxy. With TLS, only the certificate in `certificate_file` is trusted, for any host name."""
     if not certificate_file:
         return http.client.HTTPConnection(host, port, timeout=timeout)
     context = ssl.create_default_context(cafile=certificate_file)

@@ -61,12 +61,12 @@ class Transports:
 
     @property
     def web_fetch(self) -> WebFetch | None:
-        """None: the settings disable web fetch."""
+        """Function that fetches a web page for a model. None: the settings disable web fetch."""
         return self._fetch_url if self._settings.fetch_urls else None
 
     @property
     def web_search(self) -> WebSearch | None:
-        """None: the settings name no search service."""
+        """Function that runs a web search for a model. None: the settings name no search service."""
         url, service = self._settings.search_url, self._settings.search
         if url is not None:
             return SearxngClient(self._http.send, url).search

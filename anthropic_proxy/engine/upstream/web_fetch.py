@@ -44,11 +44,14 @@ __all__ = ["PageFetcher"]
 NameLookup = Callable[..., Sequence[AddressInfo]]
 """Blocking function that looks up a host name, with the signature of `socket.getaddrinfo`."""
 _LOOKUP_THREADS = 4
-"""Separate, so that slow lookups do not delay those of providers."""
+"""Number of threads for the name lookups of web pages. They are separate, so that slow lookups do not delay those of
+providers."""
 
 
 class GuardedDialer:
-    """For URLs that clients or models choose. Addresses in `allowed_networks` are permitted too."""
+    """Opens TCP connections to public addresses only, for URLs that clients or models choose. Addresses in
+    `allowed_networks` are permitted too. `lookup` looks up host names.
+    """
 
     def __init__(self, allowed_networks: Sequence[IpNetwork], lookup: NameLookup = socket.getaddrinfo) -> None:
         self._threads = ThreadPoolExecutor(_LOOKUP_THREADS, thread_name_prefix="names")
@@ -73,7 +76,9 @@ class GuardedDialer:
         return opened
 
     async def resolve_public_addresses(self, origin: Origin) -> Sequence[AddressInfo]:
-        """Raises `WebFetchFailed` for a private address, `OSError` for an unknown host."""
+        """Return the addresses of a host, if all are public or in an allowed network. Raises `WebFetchFailed` for a
+        private address, `OSError` for an unknown host.
+        """
         infos: Sequence[AddressInfo]
         kind = socket.SOCK_STREAM
         if origin.has_host_name:
@@ -96,12 +101,12 @@ def private_address_error(host: str) -> WebFetchFailed:
 
 
 FETCH_TIMEOUT_SECONDS = 5.0
-"""Name lookups, connections, redirects and the body."""
+"""Maximum number of seconds for one fetch: name lookups, connections, redirects and the body."""
 MAX_PAGE_BYTES = 20 * 1024 * 1024
-"""After decompression. A larger page is rejected with `content_too_large`."""
+"""Maximum size of a body after decompression. A larger page is rejected with `content_too_large`."""
 MAX_REDIRECTS = 5
 MAX_CONCURRENT_FETCHES = 16
-"""Further fetches wait."""
+"""Maximum number of concurrent fetches of one process. Further fetches wait."""
 _TEXT_THREADS = 2
 HTML_CONVERTER = SandboxedProgram(
     path=html_to_markdown.__file__,
@@ -110,7 +115,8 @@ HTML_CONVERTER = SandboxedProgram(
     memory_bytes=512 * 1024 * 1024,
     imports_packages=True,
 )
-"""Its time limit, twice that of the slowest benign page, is not included in `FETCH_TIMEOUT_SECONDS`."""
+"""Sandboxed program that converts HTML to Markdown. Its time limit is twice the time of the slowest benign page. It is
+not included in `FETCH_TIMEOUT_SECONDS`."""
 _MAX_CONCURRENT_CONVERSIONS = 2
 _MAX_NORMALIZED_URL_LENGTH = 8 * 1024
 """Maximum number of characters of a normalized URL: the URL of the caller, or the target of a redirect."""
@@ -133,7 +139,9 @@ class _FetchOptions(NamedTuple):
 
 
 class PageFetcher:
-    """From public networks and from `allowed_networks`. `html_converter` converts HTML to Markdown."""
+    """Client that fetches web pages for a model, from public networks and from `allowed_networks`. `html_converter` is
+    the program that converts HTML to Markdown.
+    """
 
     def __init__(
         self,

@@ -19,19 +19,23 @@ __all__ = ["MAX_QUERY_CHARACTERS", "SearchClient", "SearxngClient"]
 
 
 SEARCH_TIMEOUT_SECONDS = 20.0
-"""SearXNG waits for the slowest of its search engines."""
+"""Maximum time for one search. SearXNG waits for the slowest of its search engines."""
 MAX_QUOTED_CHARACTERS = 200
 """Maximum number of characters that an error message quotes from a response of the search service."""
 _MAX_BYTES = 8 * 1024 * 1024
 _MAX_SITES = 5
-"""With more domains, only the results are filtered: the domains would displace the words of the query."""
+"""Maximum number of domains in a query. With more domains, the query contains none, because they would displace its
+words; only the results are filtered."""
 
 
 class SearchClient(ABC):
-    """`setting` is the name of the setting that configures the service, for error messages."""
+    """Client of a search service, with a subclass for each service. `setting` is the name of the setting that
+    configures the service. Error messages for the user contain this name.
+    """
 
     max_query_characters: int
-    """A longer query is rejected with `query_too_long`, because services cut or reject it."""
+    """Maximum characters of a query. A longer query is rejected with `query_too_long`, because services cut or reject
+    it."""
 
     def __init__(
         self, send: Transport, url: str, *, credential: Credential | None = None, setting: str = "SEARCH_URL"
@@ -58,7 +62,9 @@ class SearchClient(ABC):
     async def search(
         self, query: str, allowed_domains: Sequence[str] = (), blocked_domains: Sequence[str] = (), limit: int = 10
     ) -> Sequence[SearchResult]:
-        """The best first, never from `blocked_domains`. `allowed_domains` empty: all. Raises `WebSearchFailed`."""
+        """Return at most `limit` results, the best first, never from `blocked_domains`. `allowed_domains` empty: all
+        domains. Raises `WebSearchFailed`.
+        """
         words = " ".join(query.split())
         if not words or not words.isprintable():
             raise WebSearchFailed("a query is text that can be printed", "invalid_tool_input")
@@ -132,11 +138,11 @@ def _is_web_url(url: str) -> bool:
 
 
 MAX_QUERY_CHARACTERS = 1_000
-"""The search engines behind SearXNG cut or reject longer queries."""
+"""Maximum characters of a query to SearXNG. The search engines behind SearXNG cut or reject longer queries."""
 
 
 class SearxngClient(SearchClient):
-    """The `settings.yml` of the server must enable the JSON format."""
+    """Client of a SearXNG server with the base URL `url`. Its `settings.yml` must enable the JSON format."""
 
     max_query_characters = MAX_QUERY_CHARACTERS
 

@@ -22,6 +22,7 @@ class _Lines:
     __slots__ = ("_after_cr", "_begun", "_held", "_limit", "_pieces")
 
     def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
+        """`limit`: maximum size of a frame in bytes."""
         self._limit = limit
         self._pieces: list[bytes] = []
         self._held = 0

@@ -54,7 +54,9 @@ def repair_json(text: Raw | bytes) -> bytes:
 
 
 def decode_repaired(text: Raw | bytes) -> Any:
-    """Never raises. Text that is still invalid after a repair is returned as a `str`."""
+    """Return the decoded value of JSON text from a provider, repaired if necessary. Never raises. Text that is still
+    invalid after the repair is returned as a `str`.
+    """
     try:
         return msgspec.json.decode(text)
     except DECODE_ERRORS:

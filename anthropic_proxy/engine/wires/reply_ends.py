@@ -17,6 +17,7 @@ read the model's output, such as a malformed tool call. `blocked`: a content fil
 server stopped the reply after an error. `unknown`: any other finish reason."""
 
 _MAX_CHARACTERS = 100
+"""Maximum number of characters of a finish reason that are read. The remaining characters are ignored."""
 # Sources of the values (read 2026-11-20): vLLM `v1/engine/__init__.py` (abort, error, repetition); SGLang (abort);
 # Z.ai's Chat Completion reference (sensitive, model_context_window_exceeded, network_error); vercel/ai
 # `map-mistral-finish-reason.ts` (model_length); DeepSeek's API reference (insufficient_system_resource); TGI

@@ -65,7 +65,9 @@ def empty_signature(tag: str, *, replay: Literal[0, 1] = 0) -> str:
 
 
 def decode_signature(tag: str, signature: str) -> ReasoningState | None:
-    """Never raises. None: damaged, of another tag, or not made by the proxy."""
+    """Return the state in a signature that the client sent back. Never raises. None: the signature is damaged, has
+    another tag, or was not made by the proxy.
+    """
     head = f"{SIGNATURE_PREFIX}{tag}."
     if not signature.startswith(head):
         return None

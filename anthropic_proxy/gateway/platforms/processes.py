@@ -72,7 +72,9 @@ def end_process(process: "subprocess.Popen[Any]", kill_after_seconds: float) -> 
 
 
 def stop_process_when_stdin_ends() -> None:
-    """If standard input is a pipe from the parent process, this process thus stops when the parent ends."""
+    """Start a thread that stops this process (SIGTERM) when its standard input ends. If standard input is a pipe from
+    the parent process, this process thus stops when the parent ends.
+    """
 
     def wait() -> None:
         while os.read(0, 4096):
@@ -251,7 +253,9 @@ def raise_fd_limit() -> None:
 
 
 def max_client_connections() -> int:
-    """Each reply uses two descriptors, to the client and to the provider. Without a limit: 1,048,576."""
+    """Return the number of client connections for which the limit of open file descriptors suffices. Each reply in
+    progress uses two: one to the client and one to the provider. Without a limit: 1,048,576.
+    """
     if sys.platform != "win32":
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft != resource.RLIM_INFINITY:

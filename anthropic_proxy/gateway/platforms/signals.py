@@ -40,7 +40,9 @@ def restore_sighup() -> None:
 
 
 def restore_default_signals() -> None:
-    """For a command that is not a server: Ctrl+C raises `KeyboardInterrupt`, SIGTERM and SIGHUP end the process."""
+    """Restore the usual signal handling of Python programs, for a command that is not a server. Ctrl+C then raises
+    `KeyboardInterrupt`, and SIGTERM and SIGHUP end the process.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     restore_sighup()
@@ -128,7 +130,9 @@ def add_signal_callback(number: signal.Signals, loop: asyncio.AbstractEventLoop,
 
 
 class StopSignals:
-    """They call `stop`. Before a timer ends a process that does not stop, `report` logs the requests in progress."""
+    """Handlers of stop signals, which call `stop`, and timers that end a process that does not stop. Before a timer
+    ends the process, `report` is called to log the requests in progress.
+    """
 
     # The process ends with status 1 if the event loop does not respond within `loop_timeout` seconds, or if
     # `cancel_timers` is not called within `exit_timeout` seconds after the response.

@@ -20,7 +20,9 @@ Callback = Callable[[], object]
 if sys.platform == "win32":
 
     class SocketEvents:
-        """The thread starts with the first callback and ends after the last one, or with the process."""
+        """Callbacks in one event loop for events of several sockets, found by a thread that calls `select`. The thread
+        starts with the first callback and ends after the last one, or with the process.
+        """
 
         def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
             self._loop = loop
@@ -155,7 +157,9 @@ class PortOwner(Struct, frozen=True):
 
 
 def find_port_owner(port: int, proc_directory: Path = _PROC) -> PortOwner | None:
-    """None: unknown, for example on macOS and Windows, or for a process of another user."""
+    """Return the process that listens on a TCP port. None: unknown, for example on macOS and Windows, or for a process
+    of another user.
+    """
     sockets = set()
     for table in ("tcp", "tcp6"):
         try:

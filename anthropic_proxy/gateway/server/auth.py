@@ -192,7 +192,7 @@ def _origin_allowed(origin: str, own: str, settings: Settings) -> bool:
 
 
 def _split_origin(origin: str) -> tuple[str, str, str] | None:
-    """None: the origin has no host, for example `null`."""
+    """Return scheme, host and port of an `Origin` header. None: the origin has no host, for example `null`."""
     scheme, found, host = origin.lower().partition("://")
     name = _host_name(host) if found else ""
     if not name:
@@ -203,7 +203,7 @@ def _split_origin(origin: str) -> tuple[str, str, str] | None:
 
 @functools.lru_cache(maxsize=16)
 def _host_name(host: str) -> str:
-    """In lower case, without port and brackets. "": invalid."""
+    """Return the name or IP address in a `Host` header in lower case, without port and brackets. "": invalid."""
     found = _HOST.fullmatch(host)
     return (found["address"] or found["name"].rstrip(".")).lower() if found else ""
 

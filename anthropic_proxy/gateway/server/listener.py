@@ -44,7 +44,9 @@ def format_url(host: str, port: int, *, uses_tls: bool = False) -> str:
 
 
 class ServerTls:
-    """Open connections keep the context with which they began. Raises `ConfigurationError` for unusable files."""
+    """TLS context for new connections, built again when a certificate or key file changes. Open connections keep the
+    context with which they began. Raises `ConfigurationError` if the files cannot be used at the start.
+    """
 
     def __init__(
         self,
@@ -65,7 +67,9 @@ class ServerTls:
                 self.reload()
 
     def reload(self) -> None:
-        """If the files are invalid, the old ones stay in use."""
+        """Read certificate and key again for new connections, and log the result. If they are invalid, the old ones
+        stay in use.
+        """
         try:
             self.context = build_tls_context(*self._files)
         except ConfigurationError as error:
@@ -77,7 +81,9 @@ class ServerTls:
 
 
 def build_tls_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
-    """If `key_file` is empty, `certificate_file` contains both. Raises `ConfigurationError` for an unusable file."""
+    """Return the TLS context for PEM files of a certificate and its key. If `key_file` is empty, `certificate_file`
+    contains both. Raises `ConfigurationError` for an unusable file.
+    """
     _require_mark(certificate_file, "TLS_CERT_FILE", b"-----BEGIN CERTIFICATE-----", "certificate")
     variable = "TLS_KEY_FILE" if key_file else "TLS_CERT_FILE"
     _require_mark(key_file or certificate_file, variable, b"PRIVATE KEY-----", "private key")

@@ -59,7 +59,9 @@ _POLL_SECONDS = 0.02
 
 
 class Peer(Protocol):
-    """Exchange of statistics and observed facts, such as an API key in cooldown, with the other server processes."""
+    """Interface by which one server process exchanges statistics and observed facts with the others. A fact is, for
+    example, that an API key is in cooldown.
+    """
 
     in_progress: SharedRequestTable
 
@@ -80,7 +82,7 @@ class Peer(Protocol):
 
 
 class Application(HttpApplication, Protocol):
-    """`app.App` implements it."""
+    """Interface of the ASGI application of the proxy, as the server uses it. `app.App` implements it."""
 
     async def start(self) -> None:
         """Called before the first request."""
@@ -105,12 +107,14 @@ class Application(HttpApplication, Protocol):
     def peer(self) -> Peer: ...
 
     async def reload_settings(self) -> None:
-        """If the settings are invalid, the current ones are kept."""
+        """Read the settings again and use them for new requests. If they are invalid, the current settings are kept."""
         ...
 
 
 class LoadApp(Protocol):
-    """Builds the application, once in each server process. Picklable, for new worker processes."""
+    """Function that builds the application. Each server process calls it once. The function must be picklable, because
+    a new worker process receives it from the supervisor.
+    """
 
     def __call__(self, *, address: str, logs_startup: bool = True) -> Application:
         """`address`: URL of the server. `logs_startup`: log the start-up summary."""
@@ -119,7 +123,7 @@ class LoadApp(Protocol):
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """Picklable, so that a worker can receive it."""
+    """Configuration that all processes of a server share. Picklable, so that a worker can receive it."""
 
     address: str
     """URL of the server: `http://127.0.0.1:8082`."""
@@ -141,7 +145,9 @@ class ServerConfig:
 
 
 class ServerProcess:
-    """`control` is the socket to the supervisor process. None: this process is the whole server."""
+    """HTTP server in this process, which serves one listening socket until a signal or the supervisor stops it.
+    `control` is the socket to the supervisor process. None: this process is the whole server and has no supervisor.
+    """
 
     def __init__(
         self,
@@ -319,7 +325,9 @@ class ServerProcess:
                 self._reload()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Each second: update the header `date`, free memory if due, and write a heartbeat."""
+        """Update the header `date`, free memory if due, and write a heartbeat (sign that the event loop runs). Each
+        call schedules the next, once a second.
+        """
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
         self._state.heap_trimmer.trim_if_due(loop.time())
         self._app.peer.in_progress.write_heartbeat()

@@ -26,7 +26,9 @@ COMPLETE_BODY_EXTENSION = "anthropic_proxy.whole_body"
 
 
 def pop_complete_body(scope: Mapping[str, Any]) -> bytes | None:
-    """None: the server has not received all of the body; call `read_body` instead."""
+    """Return the request body without waiting if the server has received all of it. If the result is None, call
+    `read_body` instead.
+    """
     pop = scope.get("extensions", {}).get(COMPLETE_BODY_EXTENSION)
     return None if pop is None else pop()
 
@@ -37,7 +39,9 @@ async def read_body(
     read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
     body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
 ) -> bytes | None:
-    """None: the client disconnected. Raises `RequestTimeout`, and `RequestTooLarge` above `MAX_BODY_BYTES`."""
+    """Return the request body from ASGI `receive`, or None if the client disconnected. Raises `RequestTimeout` for a
+    slow client, and `RequestTooLarge` above `MAX_BODY_BYTES`.
+    """
     pieces: list[bytes] = []
     size = 0
     try:

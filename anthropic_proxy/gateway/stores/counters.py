@@ -29,7 +29,7 @@ class Holds:
         """Heap of the ends of leases, with outdated entries of renewed and settled reservations."""
 
     def put(self, reservation_id: str, lease_ends_at: float, amount: int) -> None:
-        """`lease_ends_at`: time in seconds."""
+        """Add a hold, or replace the earlier hold of the reservation. `lease_ends_at`: time in seconds."""
         self.total += amount - self._found.get(reservation_id, (0.0, 0))[1]
         self._found[reservation_id] = lease_ends_at, amount
         heappush(self._ends, (lease_ends_at, reservation_id))
@@ -41,6 +41,7 @@ class Holds:
         self.total -= self._found.pop(reservation_id, (0.0, 0))[1]
 
     def remove_expired(self, now: float) -> None:
+        """Remove the holds with a lease that has ended at `now` (seconds)."""
         while self._ends and self._ends[0][0] <= now:
             _, reservation_id = heappop(self._ends)
             if self._found.get(reservation_id, (now + 1, 0))[0] <= now:
@@ -60,13 +61,16 @@ class Holds:
 SLOT_COUNT = 256
 """Number of slots into which the period of a `rate` limit is divided."""
 SETTLED_SECONDS = 300.0
-"""For so long, a repeated settlement has no effect."""
+"""Time in seconds for which the id of a settled reservation is remembered, so that a repeated settlement has no effect.
+"""
 UNKNOWN_WAIT_SECONDS = 1.0
-"""For a limit that has room only when a running request ends, at an unknown time."""
+"""Value of `Reservation.retry_after_seconds` if a limit has room only when a running request ends, at an unknown time.
+"""
 
 
 class Counter(Struct):
     expires_at: float = 0.0
+    """Time in seconds after which the counter is deleted."""
     used: int = 0
     """Sum of the settled amounts (kind `amount`)."""
     slot_seconds: float = 0.0
@@ -81,6 +85,7 @@ class Counter(Struct):
         return self.used + sum(self.slots.values()) + self.holds.total
 
     def remove_expired(self, limit: Limit, now: float) -> None:
+        """Remove old slots and ended reservations. `now`: time in seconds."""
         if limit.kind == "rate":
             # a change of the period removes all slots
             if self.slot_seconds != limit.seconds / SLOT_COUNT:
@@ -91,7 +96,9 @@ class Counter(Struct):
             self.holds.remove_expired(now)
 
     def add(self, other: "Counter", limit: Limit, now: float) -> None:
-        """`other` is a counter of the same limit by the same clock. `now`: its present time in seconds."""
+        """Add the amounts of `other`, a counter of the same limit by the same clock. `now`: its present time in
+        seconds.
+        """
         self.remove_expired(limit, now)
         self.used += other.used
         for slot, amount in other.slots.items():
@@ -212,7 +219,7 @@ def renew_counters(
 
 
 def _extend(counter: Counter, limit: Limit, now: float, lease_seconds: float) -> None:
-    """For the kind `amount`, the expiry is set only once: the budget ends then."""
+    """Set the expiry of `counter`. For the kind `amount`, it is set only once: the budget ends then."""
     match limit.kind:
         case "rate":
             counter.expires_at = now + limit.seconds + counter.slot_seconds

@@ -152,6 +152,7 @@ class FallbackStore:
                 await self._try(partial(self.redis.renew, chosen), _keys(chosen))
 
     async def close(self) -> None:
+        """Send the amounts that Redis does not have yet, within two seconds, and close all connections."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

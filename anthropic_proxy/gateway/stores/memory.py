@@ -12,7 +12,8 @@ from anthropic_proxy.gateway.stores.counters import SETTLED_SECONDS, Counter
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
 MAX_COUNTERS = 100_000
-"""Above it, expired counters are deleted, then the half of the counters that expires first."""
+"""Maximum number of counters. Above it, expired counters are deleted, then the half of the counters that expires first.
+"""
 
 
 class MemoryStore(MemoryValues):
@@ -56,7 +57,7 @@ class MemoryStore(MemoryValues):
         return structs.replace(reservation, slots=slots)
 
     def find_counter(self, limit: Limit) -> Counter:
-        """Without expired amounts. A missing counter is returned empty."""
+        """Return the counter of `limit` without its expired amounts. A missing counter is returned empty."""
         counter = self._find(limit.key)
         counter.remove_expired(limit, self._clock())
         return counter

@@ -12,13 +12,15 @@ from anthropic_proxy.plugins import Limit, Reservation
 
 MAX_LIMITS = 100_000
 MAX_PENDING = 100_000
-"""Above it, the oldest settlement is dropped, and its reservation ends with its lease (time limit)."""
+"""Maximum number of settlements that wait for the shared store. Above it, the oldest one is dropped, and its
+reservation ends with its lease (time limit)."""
 
 
 class _Answer(Struct):
     """Latest result of the shared store for a limit, from which the share of this process is calculated."""
 
     at: float
+    """Time of the result in monotonic seconds."""
     left: int
     own: int | None
     """Amount of this process at that time. None: not calculated yet, because it is a sum of slots (kind `rate`)."""
@@ -92,7 +94,7 @@ class OwnUsage:
         return {key: pair for key, pair in found.items() if pair[1].total()}
 
     def collect_all_as_sent(self) -> Mapping[str, tuple[Limit, Counter]]:
-        """For a shared store that has lost its data. The returned copies count as sent."""
+        """Copy all amounts of this process, for a shared store that has lost its data. They count as sent."""
         self.pop_unsent_amounts()
         found = {key: (limit, self.values.find_counter(limit)) for key, limit in self._limits.items()}
         return {

@@ -34,7 +34,9 @@ _Result = TypeVar("_Result")
 
 
 class SqliteStore:
-    """Implements `plugins.Store`. The file is opened at the first use. `clock`: seconds since the epoch."""
+    """Store in the SQLite file `file`, opened at the first use. Implements `plugins.Store`. `clock`: seconds since the
+    epoch.
+    """
 
     def __init__(
         self, file: Path, warn: Callable[[str], None] = lambda _: None, *, clock: Callable[[], float] = time.time
@@ -150,7 +152,7 @@ class SqliteStore:
         replacement: Callable[[], Awaitable[_Result]],
         on_success: Callable[[_Result], None] = lambda _: None,
     ) -> _Result:
-        """If the file cannot be used, return the result of `replacement`."""
+        """Run `function` in a transaction. If the file cannot be used, return the result of `replacement`."""
         if not self._problem:
             try:
                 result = await self._execute(function)
@@ -201,7 +203,9 @@ class SqliteStore:
             write_counters(database, counters.settle_counters(self._reader(database), reservation, amounts, now))
 
     async def _execute(self, function: Callable[[sqlite3.Connection], _Result], *, is_retry: bool = False) -> _Result:
-        """`is_retry`: the file is tried although the latest transaction failed."""
+        """Run `function` in one transaction, in the thread of the store. `is_retry`: the file is tried although the
+        latest transaction failed.
+        """
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._run_transaction, function, is_retry)
 
@@ -277,7 +281,9 @@ _decode = msgspec.msgpack.Decoder(_State).decode
 
 
 class _StoredHolds(Holds):
-    """Changes are collected until `write`. `total`: sum of the holds; None for a counter that starts empty."""
+    """Holds of a stored counter. Changes are collected, and `write` stores them in the table. `total`: sum of the
+    holds; None for a counter that starts empty.
+    """
 
     def __init__(self, database: sqlite3.Connection, key: str, total: int | None) -> None:
         super().__init__()
@@ -285,6 +291,7 @@ class _StoredHolds(Holds):
         self._database, self._key = database, key
         self._starts_empty = total is None
         self._removed_until = 0.0
+        """Time in seconds until which holds with ended leases are removed by `write`."""
         self._changed: dict[str, tuple[float, int] | None] = {}
 
     def put(self, reservation_id: str, end: float, amount: int) -> None:
@@ -352,7 +359,7 @@ def read_counter(database: sqlite3.Connection, key: str, now: float) -> Counter:
 
 
 def write_counters(database: sqlite3.Connection, changed: Mapping[str, Counter]) -> None:
-    """`read_counter` must have returned the counters in the same transaction."""
+    """Write counters, which `read_counter` must have returned in the same transaction."""
     for key, counter in changed.items():
         if isinstance(counter.holds, _StoredHolds):
             counter.holds.write()

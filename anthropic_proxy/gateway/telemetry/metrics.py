@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 BUCKET_LIMITS_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 """A last bucket counts longer durations."""
 MAX_MODEL_LABELS = 100
-"""Clients choose model names, so further models are counted as `other`."""
+"""Maximum number of model labels, because clients choose model names. Further models are counted as `other`."""
 MAX_LABEL_SETS = 2_000
-"""Labels contain texts from providers, so further combinations are counted as `other`."""
+"""Maximum number of different label combinations (`LabelSet`). Further combinations are counted as `other`, because
+labels contain texts from providers."""
 MAX_FAILED_ATTEMPT_LABELS = 500
-"""Further pairs of provider and status are counted as `other`."""
+"""Maximum number of pairs of provider and status of failed attempts. Further pairs are counted as `other`."""
 MAX_LABEL_CHARACTERS = 100
-"""A longer name is counted as `other`."""
+"""Maximum characters of a label. A longer name is counted as `other`."""
 OTHER_LABEL, NONE_LABEL = "other", "none"
 """Labels for a name above a maximum, and for an empty name."""
 _ANSWERED = 200
@@ -39,7 +40,9 @@ def _no_times() -> list[int]:
 
 
 class ExchangeCounters(Struct, array_like=True):
-    """Tokens are counted as in Anthropic's API: input excludes cached tokens, and output includes thinking."""
+    """Counters of the exchanges with the same labels (provider, model, streaming, HTTP status, outcome). Tokens are
+    counted as in Anthropic's API: input excludes cached tokens, and output includes thinking.
+    """
 
     # Token counts are floats, as in Prometheus: sums of invalid usage numbers can exceed 64-bit integers, which no
     # encoder accepts.
@@ -78,7 +81,9 @@ class ExchangeCounters(Struct, array_like=True):
 
 
 class Gauges(Struct, array_like=True):
-    """A number that the system does not report is 0."""
+    """Current state of one process or of several together, such as memory and running requests. A number that the
+    system does not report is 0.
+    """
 
     started_at: float
     """Start of the process in seconds since the epoch. For several processes: the earliest start."""
@@ -170,7 +175,9 @@ class MetricsSnapshot(Struct):
 
 
 class MetricsTotals:
-    """`contains_secret` finds names with a secret, such as an API key. Their label is `other`."""
+    """Metrics of this process, to which each finished request is added. `contains_secret` finds names with a secret,
+    such as an API key. Their label is `other`.
+    """
 
     def __init__(self, contains_secret: Callable[[str], bool]) -> None:
         self.snapshot = MetricsSnapshot()
@@ -222,7 +229,9 @@ class MetricsTotals:
             self.snapshot.count_failed_attempt(attempt)
 
     def _name_model(self, receipt: Receipt) -> str:
-        """Clients choose model names, so the number of labels is limited."""
+        """Return the model label for a receipt. Clients choose model names, so the number of labels is limited, and a
+        name with a secret becomes `other`.
+        """
         if not receipt.model:
             return NONE_LABEL
         known = (receipt.provider, receipt.model)
@@ -277,7 +286,7 @@ Samples = dict[Labels, float]
 
 
 class MetricFamily(Struct, frozen=True):
-    """Units are seconds and bytes."""
+    """Definition of one Prometheus metric: its name, type, labels and description. Units are seconds and bytes."""
 
     name: str
     kind: MetricKind
@@ -381,7 +390,7 @@ OPEN_FDS = MetricFamily("process_open_fds", "gauge", (), "Open file descriptors 
 MAX_FDS = MetricFamily("process_max_fds", "gauge", (), "Maximum number of open file descriptors of all processes.")
 
 FAMILIES = tuple(value for value in tuple(globals().values()) if isinstance(value, MetricFamily))
-"""In the order of the page `/metrics`."""
+"""Definitions of all metrics, in the order of the page `/metrics`."""
 
 
 class Histogram(Struct):

@@ -33,7 +33,8 @@ from anthropic_proxy.gateway.workers.link import WorkerPeer
 WORKER_TIMEOUT_SECONDS = 1.0
 """Seconds for a worker to report its statistics to the hub. Then the hub uses the worker's previous report."""
 MAX_OBSERVATIONS = 10_000
-"""Observations are facts about models, keys or addresses. A further one replaces the oldest."""
+"""Maximum number of observations (facts about models, keys or addresses) stored for workers that start later. A further
+one replaces the oldest."""
 
 
 @dataclass
@@ -42,6 +43,7 @@ class _Query:
     message: StatsQuery
     number: int
     deadline: float
+    """Time, in seconds of the hub's clock, at which the hub answers even if workers are missing."""
     missing: set[IpcChannel]
 
 
@@ -113,7 +115,7 @@ class Hub:
             self._note_end(channel)
 
     def remove_worker(self, channel: IpcChannel) -> None:
-        """Its counters stay part of the statistics of all workers."""
+        """Remove and close the channel of an ended worker. Its counters stay part of the statistics of all workers."""
         self.receive_from(channel)
         self._channels.remove(channel)
         self._watch_ends.pop(channel, None)
@@ -121,7 +123,7 @@ class Hub:
         self._note_end(channel)
 
     def next_query_deadline(self) -> float | None:
-        """None: no query waits."""
+        """Return the time of the clock at which `answer_due_queries` must be called next. None: no query waits."""
         return min((query.deadline for query in self._queries), default=None)
 
     def answer_due_queries(self) -> None:

@@ -13,13 +13,15 @@ from anthropic_proxy.gateway.stores.redis import FAILURES
 from anthropic_proxy.gateway.workers.ipc import SharedObservation
 
 SEND_DELAY_SECONDS = 0.5
-"""Until then, a newer observation with the same name replaces an older one."""
+"""Seconds for which observations are collected before they are sent. A newer one with the same name replaces an older
+one."""
 IDLE_SECONDS_BEFORE_PING = 10.0
-"""The connection is then checked. After twice this time, the process connects again."""
+"""Seconds without a message from Redis after which the connection is checked. After twice this time, the process
+connects again."""
 MAX_RECONNECT_DELAY_SECONDS = 5.0
 """Maximum pause before the next attempt to connect. The pause is random."""
 MAX_UNSENT_OBSERVATIONS = 10_000
-"""Above it, new observations are dropped."""
+"""Maximum number of observations that wait for Redis. Above it, new ones are dropped."""
 
 
 class InstanceSharing:

@@ -22,7 +22,7 @@ from msgspec import Struct
 MAX_UNSENT_BYTES = 16 * 1024 * 1024
 """Unsent bytes of a channel above which new messages are dropped, because the receiving process does not read."""
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""The sender drops a larger message."""
+"""Maximum size of an encoded message. The sender drops a larger message."""
 _READ_BYTES = 256 * 1024
 _LENGTH_BYTES = 4
 
@@ -148,7 +148,9 @@ class IpcChannel:
         return True
 
     def receive(self) -> Sequence[Message]:
-        """After a damaged message the channel ends, because the beginning of the next message is unknown."""
+        """Read the available bytes from the socket, and return the messages that are complete. After a damaged message
+        the channel ends, because the beginning of the next message is unknown.
+        """
         while not self.ended:
             try:
                 data = self._end.recv(_READ_BYTES)

@@ -58,9 +58,9 @@ if TYPE_CHECKING:
 REPORT_INTERVAL_SECONDS = 1.0
 """A killed worker loses its unreported statistics."""
 PUBLISH_DELAY_SECONDS = 0.1
-"""Only the last fact about the same object is sent."""
+"""Delay before a worker sends facts (observations) to the hub. Only the last one about the same object is sent."""
 HUB_TIMEOUT_SECONDS = 5.0
-"""The hub itself waits up to 1 s for other workers."""
+"""Maximum seconds of a worker's wait for statistics from the hub. The hub itself waits up to 1 s for other workers."""
 CLOSE_TIMEOUT_SECONDS = 1.0
 
 
@@ -103,7 +103,7 @@ class WorkerPeer:
         return (self._link.worker_index, self._link.worker_count) if self._link is not None else (0, 1)
 
     def find_publisher(self, store: Store) -> Callable[[SharedObservation], None] | None:
-        """None: there are no other processes."""
+        """Return the function that sends an observed fact to all other processes. None: there are none."""
         if store.state.kind == "redis" and self._instances is None:
             from anthropic_proxy.gateway.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
             from anthropic_proxy.gateway.workers.instance_sharing import InstanceSharing  # noqa: PLC0415
@@ -272,7 +272,7 @@ class RequestSharing:
         self._pending: deque[LoggedRequest] = deque(maxlen=MAX_QUEUED_REQUESTS)
         self._watched_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        """None: this worker is not watched."""
+        """Timer of the next update. None: this worker is not watched."""
         self._sent_running = False
         feed.peer_count = worker_count - 1
         feed.watch_peers = lambda needs_recent: send(RequestsWatch(WATCH_SECONDS, needs_recent))
@@ -331,7 +331,7 @@ def register_publisher(services: Services, publish: Callable[[SharedObservation]
 
 
 def apply_observation(services: Services, observation: SharedObservation) -> None:
-    """It is ignored if it was observed with other provider settings."""
+    """Apply a fact that another worker has observed. It is ignored if it was observed with other provider settings."""
     addresses, upstreams = _settings_digests(services.settings)
     if (
         observation.kind == MODEL_OBSERVATION

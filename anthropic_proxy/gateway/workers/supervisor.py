@@ -38,7 +38,8 @@ from anthropic_proxy.gateway.workers.worker import LoadWorkerApp, SupervisorConn
 
 MIN_RESTART_INTERVAL_SECONDS = 1.0
 MAX_MISSED_HEARTBEATS = 3
-"""While the server stops. One heartbeat is due each second."""
+"""Number of successive missed heartbeats (one is due each second) after which a worker is killed while the server
+stops."""
 _spawning = get_context("spawn")
 
 
@@ -55,7 +56,8 @@ class _Worker:
     """True if the worker has begun to serve, or a start-up error of the worker was already handled."""
     beats: int = 0
     missed: int = 0
-    """Checks (one each second) since the last heartbeat. Not a time: clocks advance while a machine is suspended."""
+    """Number of checks (one each second) since the last heartbeat. Not a time, because clocks advance while a machine
+    is suspended."""
     killed: bool = False
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class WorkerApplication(Application, Protocol):
-    """`app.App` implements it. The methods are called in the supervisor."""
+    """Interface of an application that one or several server processes can serve. `app.App` implements it."""
 
     @property
     def peer(self) -> WorkerPeer: ...
@@ -44,7 +44,9 @@ class WorkerApplication(Application, Protocol):
 
 
 class LoadWorkerApp(Protocol):
-    """Builds the application, once in each server process, also in the supervisor. Picklable."""
+    """Function that builds the application. Each server process, also the supervisor, calls it once. The function can
+    be pickled, so that a new worker process can receive it.
+    """
 
     def __call__(self, *, address: str, logs_startup: bool = True, link: WorkerLink | None = None) -> WorkerApplication:
         """`link` is the worker's connection to the hub, None in the supervisor or the only server process."""
@@ -53,7 +55,7 @@ class LoadWorkerApp(Protocol):
 
 @dataclass(frozen=True)
 class SupervisorConnection:
-    """Picklable only while it is passed to a new worker process."""
+    """Connection of a worker with its supervisor. Picklable only while it is passed to a new worker process."""
 
     control: socket.socket
     """Socket for commands of the supervisor, and for the worker's reply that it has begun to serve."""

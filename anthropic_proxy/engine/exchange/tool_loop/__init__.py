@@ -33,7 +33,7 @@ async def open_reply(
     if ends_with_paused_reply(request.messages):
         runner = ProxyToolRunner(engine)
         request, ahead = await run_pending_calls(engine, runner, request, route)
-    attempt = await attempts.open_reply(request, route)
+    attempt = await attempts.open_first_call(request, route)
     if isinstance(attempt.stream, RelayStream):
         return attempt.stream
     stream, reply_schema = attempt.decoded(), attempt.reply_schema

@@ -258,6 +258,7 @@ class McpToolPermissions(Struct):
     """Permissions for the tools of one MCP server, set in the server's definition (beta `mcp-client-2025-04-04`)."""
 
     allowed_tools: list[str] | None = None
+    """Names of tools. None: all tools of the server."""
     enabled: bool | None = None
 
 
@@ -265,6 +266,7 @@ class McpServer(Struct):
     name: str = ""
     """Name of the server in this request. Toolsets (entries of `tools`) refer to it. "": missing or invalid."""
     url: str = ""
+    """Address of the server. "": missing or invalid."""
     authorization_token: str | None = None
     """Secret of the client for this server only. It is never logged, and redacted in errors."""
     tool_configuration: McpToolPermissions | None = None

@@ -73,6 +73,7 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     accepts_tools: bool = True
     server_tools: tuple[ServerToolKind, ...] = ()
     server_tools_exclusive: bool = False
+    """True if the provider rejects a request with both server tools and functions."""
     proxy_tool_kinds: tuple[ServerToolKind, ...] = ()
     """Server tools that the proxy runs unless the provider does: web_search, web_fetch, tool_search."""
     can_search: bool = True

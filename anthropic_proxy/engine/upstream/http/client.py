@@ -39,7 +39,7 @@ from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Cred
 from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 
 _MAX_CACHED_HEADS = 256
-"""A full cache is emptied, because relayed requests may all differ."""
+"""Maximum number of cached request heads. A full cache is emptied, because relayed requests may all differ."""
 
 
 class _Head(Struct, frozen=True):
@@ -48,7 +48,7 @@ class _Head(Struct, frozen=True):
     credential: Credential | None
     origin: Origin
     proxy: str | None
-    """None: the server is connected directly."""
+    """URL of the HTTP proxy. None: the server is connected directly."""
     header_bytes: bytes
     """Request line and headers, without `content-length` and the final empty line."""
 
@@ -176,7 +176,9 @@ PROXY_AUTHENTICATION_REQUIRED = 407
 
 
 class Connector:
-    """`dialer` opens the connections that use no HTTP proxy. None: one that accepts any address."""
+    """Opener of connections to servers, directly or through an HTTP proxy, each within `timeout_seconds`. `dialer`
+    opens the TCP connections that use no HTTP proxy. None: a dialer that accepts any address is used.
+    """
 
     def __init__(
         self,

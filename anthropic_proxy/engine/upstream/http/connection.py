@@ -16,19 +16,21 @@ from anthropic_proxy.engine.upstream.http.response import HttpResponse
 from anthropic_proxy.engine.upstream.http.url import Origin
 
 MAX_RESPONSE_HEAD_BYTES = 256 * 1024
-"""1xx heads included. Also for chunk sizes, their extensions and trailers. Above it: `InvalidHttp`."""
+"""Maximum size of a response head, 1xx heads included. A larger head fails with `InvalidHttp`. The limit also applies
+to chunk sizes and extensions between two fragments of a body, and to trailers."""
 MAX_UNREAD_BYTES = 64 * 1024
-"""Above it, the connection stops reading from its socket."""
+"""Maximum number of received bytes that the caller has not read. Above it, the connection stops reading from its
+socket."""
 MAX_TLS_WRITE_BYTES = 16 * 1024
 """Maximum bytes of a request body per TLS write. OpenSSL keeps a buffer of the maximum write size per connection."""
 KEEP_ALIVE_SECONDS = 60.0
-"""Providers close idle connections later."""
+"""Number of seconds after which an idle connection is closed. Providers close idle connections later."""
 _CLEANUP_INTERVAL_SECONDS = 15.0
 _SWITCHING = 101
 
 
 def new_response_parser(callbacks: object) -> httptools.HttpResponseParser:
-    """It accepts some deviations, such as missing carriage returns."""
+    """Return a parser for HTTP responses, which accepts some deviations, such as missing carriage returns."""
     parser = httptools.HttpResponseParser(callbacks)
     parser.set_dangerous_leniencies(
         lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
@@ -56,6 +58,7 @@ class Connection(asyncio.Protocol):
         self.origin = origin
         """Server to which the requests are sent, also if the connection leads through an HTTP proxy."""
         self.idle_since = 0.0
+        """Time of the event loop's clock, in seconds, at which the connection became idle."""
         self._owner = owner
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -212,7 +215,9 @@ class Connection(asyncio.Protocol):
 
 
 def _has_stated_end(response: HttpResponse) -> bool:
-    """Otherwise the body ends with the connection (RFC 9112, 6.3)."""
+    """Return True if the headers of a response state the end of its body. Without such headers the body ends with the
+    connection (RFC 9112, 6.3).
+    """
     coding = response.headers.get("transfer-encoding")
     return "content-length" in response.headers if coding is None else coding.lower().endswith("chunked")
 
@@ -230,7 +235,9 @@ def _write(transport: asyncio.Transport, head: bytes, body: bytes, *, split_body
 
 
 class ConnectionPool:
-    """An idle connection is closed after `keep_alive_seconds`; 0: no reuse."""
+    """Idle connections by server, for reuse, and the set of all open connections. An idle connection is closed after
+    `keep_alive_seconds`; 0: no reuse.
+    """
 
     def __init__(self, keep_alive_seconds: float = KEEP_ALIVE_SECONDS) -> None:
         self.keep_alive_seconds = keep_alive_seconds

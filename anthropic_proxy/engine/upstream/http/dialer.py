@@ -77,7 +77,7 @@ DNS_CACHE_SECONDS = 300.0
 HAPPY_EYEBALLS_DELAY_SECONDS = 0.25
 """Number of seconds after which the next address of a host is tried while an attempt is still running (RFC 8305)."""
 SOCKET_RECEIVE_BUFFER_BYTES = 64 * 1024
-"""The usual default is several MiB."""
+"""Size of the receive buffer of a socket in the operating system. The usual default is several MiB."""
 
 
 class LocalConnectionRefused(ConnectionRefusedError):
@@ -91,7 +91,7 @@ class Dialer(Protocol):
 
 
 class DnsCachingDialer:
-    """It accepts any address, and caches the addresses of each host name."""
+    """Dialer for TCP connections to any address. It caches the addresses of each host name."""
 
     def __init__(self) -> None:
         self._lookups: dict[Origin, tuple[float, asyncio.Task[Sequence[AddressInfo]]]] = {}
@@ -124,6 +124,7 @@ class DnsCachingDialer:
 
 
 def is_local_connection_refused(error: BaseException, addresses: Sequence[str]) -> bool:
+    """True if `error` is a refused connection and all tried `addresses` are private."""
     return is_connection_refused(error) and not any(map(is_public_address, addresses))
 
 
@@ -133,7 +134,9 @@ async def _resolve(origin: Origin) -> Sequence[AddressInfo]:
 
 
 def _retrieve_exception(lookup: "asyncio.Task[Sequence[AddressInfo]]") -> None:
-    """Otherwise asyncio would log the exception if no request waits for the lookup."""
+    """Mark the exception of a failed name lookup as retrieved. Otherwise asyncio would log it if no request waits for
+    it.
+    """
     if not lookup.cancelled():
         lookup.exception()
 
@@ -197,7 +200,9 @@ _LOW_32 = 0xFFFFFFFF
 
 
 def is_public_address(address: str, allowed: Sequence[IpNetwork] = ()) -> bool:
-    """Also True for the networks `allowed`. False: a private address, or a text that is no address."""
+    """Return True if an IP address is public, or is in one of the networks `allowed`. False: a private address, or a
+    text that is no address.
+    """
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

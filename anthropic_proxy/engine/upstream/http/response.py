@@ -22,7 +22,7 @@ class Decompressor:
         return self._encoding in ("", "identity", "gzip", "x-gzip", "deflate")
 
     def decompress(self, data: bytes) -> Iterator[bytes]:
-        """In chunks of at most 256 KiB. Raises `zlib.error`."""
+        """Yield the decompressed bytes of a piece of the body, in chunks of at most 256 KiB. Raises `zlib.error`."""
         if self._encoding in ("", "identity"):
             yield data
             return
@@ -41,13 +41,16 @@ class Decompressor:
 
 
 MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
-"""A larger body fails with `UpstreamProtocolError`."""
+"""Maximum size of a response body after decompression. A larger body fails with `UpstreamProtocolError`."""
 DRAIN_TIMEOUT_SECONDS = 0.25
-"""For the last bytes of a complete reply, so that the connection can be reused."""
+"""Number of seconds that `HttpResponse.close` waits for the last bytes of a complete reply, so that the connection can
+be reused."""
 
 
 class HttpResponse:
-    """The connection appends bytes, and `read` returns them. With too many unread bytes, the connection pauses."""
+    """Response of a provider: the connection appends received bytes, and `read` returns them. If too many bytes are
+    unread, the connection pauses until the next `read`.
+    """
 
     __slots__ = (
         "_decompressed",
@@ -117,7 +120,9 @@ class HttpResponse:
         return self._pop_received()
 
     async def close(self, *, wait_for_end: bool = False) -> None:
-        """`wait_for_end`: wait a short time for the end of the body, so that the connection can be reused."""
+        """End the use of the response, and close its connection if the body is still incomplete. `wait_for_end`: wait a
+        short time for the end of the body, so that the connection can be reused.
+        """
         on_release, self._on_release = self._on_release, None
         if on_release is None:
             return
@@ -144,7 +149,9 @@ class HttpResponse:
         return self._waiter
 
     def _pop_received(self) -> bytes:
-        """Empty: the end of the body. Raises `UpstreamProtocolError` if the body ended early."""
+        """Remove and return the received bytes of the body. b"": the end of the body. Raises `UpstreamProtocolError` if
+        the body ended early.
+        """
         if fragments := self._fragments:
             data = fragments[0] if len(fragments) == 1 else b"".join(fragments)
             fragments.clear()

@@ -88,7 +88,9 @@ def join_url(base_url: str, path: str) -> str:
 
 
 def encode_request_head(method: str, target: str, host: str, headers: dict[str, str]) -> bytes:
-    """Without `content-length` and the final empty line, so that the result can be cached. Raises `ValueError`."""
+    """Return request line and headers as bytes, without `content-length` and the final empty line, so that the result
+    can be cached. Raises `ValueError` for a line break or NUL in a header.
+    """
     lines = encode_header_lines(_DEFAULT_HEADERS | headers)
     return f"{method} {target} HTTP/1.1\r\nhost: {host}\r\n".encode() + lines
 

@@ -35,6 +35,8 @@ class JsonSpan(Struct, frozen=True):
 
 
 class Edit(Struct, frozen=True):
+    """Replacement of the bytes from offset `start` to `end` by `text`."""
+
     start: int
     end: int
     text: bytes = b""

@@ -76,7 +76,9 @@ class UpstreamFault(Struct, frozen=True, kw_only=True):
 
 
 def decode_error_body(status: int | None, headers: Mapping[str, str], body: bytes) -> UpstreamFault:
-    """Never raises. If the body is no JSON error, `excerpt` of the result has its beginning."""
+    """Return the content of an error response of a provider. Never raises. If the body is not a JSON error, the field
+    `excerpt` of the result has the beginning of the body.
+    """
     try:
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -97,7 +99,9 @@ def _stays(headers: Mapping[str, str]) -> bool:
 
 
 def read_error_object(content: Any, status: int | None, headers: Mapping[str, str]) -> UpstreamFault:
-    """Never raises. `content`: the decoded error body, or the value of its field `error`."""
+    """Return the content of a decoded error of any provider. Never raises. `content` is the decoded error body, or the
+    value of its field `error`.
+    """
     while isinstance(content, list) and content:
         content = content[0]
     outer = content if isinstance(content, dict) else {}

@@ -86,6 +86,7 @@ class GroundingChunk(Struct, gc=False):
     """Source of the provider's web search results."""
 
     web: WebSource | None = None
+    """The web page. None: a source of another type."""
 
 
 class Segment(Struct, gc=False):

@@ -24,6 +24,7 @@ class ToolCallDelta(Struct, gc=False):
     index: int | None = None
     """Index of the call in the reply. None: the server omits indexes."""
     id: str | None = None
+    """Id of the tool call. None: a later fragment of the call, or a server without ids."""
     function: FunctionCall | None = None
     extra_content: Raw = ABSENT
     """Vendor field with a thought signature of Gemini, as JSON."""

@@ -56,7 +56,9 @@ _CLIENT_FAULTS = frozenset(
 
 
 def decode_error_object(error: Any) -> UpstreamFault:
-    """Never raises. `error`: the object itself, or an object with the field `error`."""
+    """Decode the error object of a stream event or of a failed response. Never raises. `error`: the object itself, or
+    an object with the field `error`.
+    """
     nested = error.get("error") if isinstance(error, dict) else None
     fault = read_error_object({"error": error if nested is None else nested}, 200, {})
     if fault.status in (None, 200) and fault.codes & _CLIENT_FAULTS:

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     import ssl
 
 MAX_ACCEPTS_PER_ITERATION = 64
+"""Maximum number of client connections accepted in one iteration of the event loop."""
 MAX_ACCEPTS_AT_SHUTDOWN = 4096
-"""More than the maximum size of the backlog."""
+"""Maximum number of client connections accepted from the backlog when the server stops: more than its maximum size."""
 ACCEPT_PAUSE_SECONDS = 0.1
 """Seconds without accepting connections after the maximum number of connections or file descriptors is reached."""
 HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
@@ -30,7 +31,7 @@ _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Acceptor:
-    """`find_tls_context` returns None for no TLS."""
+    """Acceptor of client connections on one listening socket. `find_tls_context` returns None for no TLS."""
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 class Http1Connection(ConnectionLifecycle):
-    """Each request gets one `RequestResponseCycle`. Offers of another protocol (`Upgrade: h2c`) are ignored."""
+    """Client connection with one `RequestResponseCycle` for each request. Offers such as `Upgrade: h2c` are ignored."""
 
     def __init__(self, state: ServerState) -> None:
         super().__init__(state)

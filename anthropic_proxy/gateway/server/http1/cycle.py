@@ -58,7 +58,7 @@ class FlowControl:
         self._writable.set()
 
     async def wait_writable(self) -> None:
-        """Call this only if `write_paused` is True."""
+        """Wait until the write buffer accepts bytes. Call this only if `write_paused` is True."""
         await self._writable.wait()
 
 
@@ -84,7 +84,9 @@ class AsgiApp(Protocol):
 
 
 class RequestResponseCycle:
-    """`count_freed_bytes` gets the number of body bytes at its end, `on_response` starts the next one."""
+    """One client request and its response. At its end, `count_freed_bytes` gets the number of its body bytes; after the
+    complete response, `on_response` starts the next request.
+    """
 
     __slots__ = (
         "_chunked",
@@ -187,7 +189,9 @@ class RequestResponseCycle:
         self.wake_receiver()
 
     async def run_app(self, app: AsgiApp) -> None:
-        """If the response is incomplete, status 500 is sent or the connection is closed."""
+        """Run the application for this request, then release the memory of the request. If the response is incomplete,
+        status 500 is sent or the connection is closed.
+        """
         self.scope["extensions"] = {COMPLETE_BODY_EXTENSION: self._pop_complete_body}
         try:
             await app(self.scope, self.receive, self.send)
@@ -283,7 +287,7 @@ class RequestResponseCycle:
         return b"%b%b\r\n" % (STATUS_LINES[status], encoded)
 
     def _pop_complete_body(self) -> bytes | None:
-        """None: incomplete, already received, or the client has disconnected."""
+        """Return the complete request body. None: incomplete, already received, or the client has disconnected."""
         if self.more_body or self.disconnected or not self._notified:
             return None
         self._notified = False

@@ -28,10 +28,10 @@ from anthropic_proxy.gateway.server.http1.cycle import STATUS_LINES, AsgiApp, Fl
 KEEP_ALIVE_SECONDS = 75.0
 """Idle time after which the server closes a client connection. Clients close theirs earlier, after at most 60 s."""
 HEAD_TIMEOUT_SECONDS = 30.0
-"""Incomplete headers are then rejected with 408."""
+"""Seconds for a client to send request line and headers. Then incomplete headers are rejected with 408."""
 # some clients read the response only after they have sent the whole body
 BODY_DRAIN_TIMEOUT_SECONDS = 10.0
-"""For the rest of the request body after the response. Then the connection is closed."""
+"""Seconds for the rest of the request body after the response. Then the connection is closed."""
 WRITE_TIMEOUT_SECONDS = 300.0
 """Seconds after which a connection is aborted if its client reads no byte of a response that waits to be sent."""
 NEW_CONNECTION_GRACE_SECONDS = 0.5
@@ -40,8 +40,10 @@ _SAFE_METHODS = frozenset(("GET", "HEAD"))
 
 
 class HttpApplication(AsgiApp, Protocol):
+    """Interface of the ASGI application that answers client requests, and logs those that the HTTP parser rejects."""
+
     def log_rejected_request(self, error: ProxyError) -> str:
-        """Return the request id for the error body."""
+        """Log a request that the HTTP parser rejected, and return the request id for the error body."""
         ...
 
 
@@ -132,7 +134,10 @@ class ConnectionLifecycle(asyncio.Protocol):
             self._write_timer.stop()
 
     def close_after_responses(self) -> None:
-        """A client without a request yet has `NEW_CONNECTION_GRACE_SECONDS` to send one."""
+        """Close the connection after the responses to its current requests, because the server stops.
+
+        A client without a request yet has `NEW_CONNECTION_GRACE_SECONDS` to send one.
+        """
         self._stopping = True
         if self._in_head:
             return
@@ -148,7 +153,7 @@ class ConnectionLifecycle(asyncio.Protocol):
             self._close()
 
     def elapsed_head_seconds(self) -> float:
-        """0: no head has begun."""
+        """Return for how many seconds the server has waited for the rest of a request head. 0: no head has begun."""
         return self._head_timer.elapsed_seconds()
 
     def _start(self, cycle: RequestResponseCycle) -> None:
@@ -212,7 +217,9 @@ class ConnectionLifecycle(asyncio.Protocol):
             self.transport.abort()
 
     def _send_error(self, error: ProxyError) -> None:
-        """If earlier requests are unfinished, only their responses are sent before the close."""
+        """Reject the current request: send an error response and close the connection. If earlier requests are
+        unfinished, only their responses are sent before the close.
+        """
         if self._rejected:
             return
         self._rejected = True
@@ -235,7 +242,9 @@ class ConnectionLifecycle(asyncio.Protocol):
         self._close_gracefully()
 
     def _close_gracefully(self) -> None:
-        """If the client may still send, end only the sending direction, and discard data until the drain timer ends."""
+        """Close the connection. If the client may still send, end only the sending direction, and discard data until
+        the drain timer ends, so that the client can read the response.
+        """
         self._head_timer.stop()
         self._drop_pipeline()
         if not self._is_mid_request() or self.transport.is_closing():
@@ -260,7 +269,7 @@ class OneShotTimer:
         self._loop = loop
         self._since = 0.0
         self.timer: asyncio.TimerHandle | None = None
-        """None: not started, or stopped."""
+        """Timer of the event loop. None: not started, or stopped."""
 
     def start(self, seconds: float, on_timeout: Callable[[], None]) -> None:
         self.stop()
@@ -277,7 +286,9 @@ class OneShotTimer:
 
 
 class KeepAliveTimer:
-    """The loop's timer is not restarted for each request, which would be slower than one check when it ends."""
+    """Calls `on_timeout` when a connection has been idle (without a request) for `seconds`. The loop's timer is not
+    restarted for each request, which would be slower than one check when it ends.
+    """
 
     __slots__ = ("_idle_since", "_loop", "_on_timeout", "_seconds", "_timer")
 
@@ -402,8 +413,8 @@ class ReceiveBuffer:
             self._later = bytearray()
 
     def pop_piece(self, max_piece_bytes: int) -> memoryview:
-        """The piece ends after a request head, after `max_piece_bytes` or with the buffered bytes, whichever comes
-        first. Within a body of known length, it contains all buffered bytes of the body.
+        """Remove the next piece and return it. It ends after a request head, after `max_piece_bytes` or with the
+        buffered bytes, whichever comes first. Within a body of known length, it contains all buffered bytes of it.
         """
         if self._later:
             self.data, self._start = self.data[self._start :] + self._later, 0

@@ -200,7 +200,9 @@ class RedisStore:
         return [self._name_key("processes", ""), self._name_key("generation", "")]
 
     async def send_heartbeat(self, *, is_recorded: bool, since: str = "") -> HeartbeatReply:
-        """Without `is_recorded`, Redis only replies. `since`: `time` of an earlier reply, for `recent`."""
+        """Send a heartbeat, by which this process counts as running, and return the reply of Redis. Without
+        `is_recorded`, Redis only replies. `since`: `time` of an earlier reply, for `recent`.
+        """
         words = [self.process_id if is_recorded else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
         return HeartbeatReply(*await self._pipeline.run_script("heartbeat", self.heartbeat_keys, words))
 

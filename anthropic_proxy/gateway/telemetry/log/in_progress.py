@@ -3,7 +3,7 @@
 from struct import Struct
 
 HEARTBEAT_INTERVAL_SECONDS = 1.0
-"""The supervisor kills a worker without heartbeats."""
+"""Interval at which the event loop writes a heartbeat. The supervisor kills a worker without heartbeats."""
 _BEAT_BYTES = 8
 _NEWEST = _BEAT_BYTES
 """Offset in the memory of the byte that has the index of the latest slot."""
@@ -16,13 +16,16 @@ _SLOTS = 32
 _STARTS = tuple(_NEWEST + 1 + number * _SLOT_BYTES for number in range(_SLOTS))
 SHARED_MEMORY_BYTES = _NEWEST + 1 + _SLOTS * _SLOT_BYTES
 MAX_LISTED_REQUESTS = 3
-"""Further requests are only counted."""
+"""Maximum number of requests that `describe_requests` lists. Further requests are only counted."""
 _write_slot = Struct(f"{_TEXT_BYTES}s{MAX_FIELD_LENGTH}s").pack_into
 _write_model = Struct(f"{MAX_FIELD_LENGTH}s").pack_into
 
 
 class SharedRequestTable:
-    """`shared_memory` None: private memory, until `use_shared_memory` is called."""
+    """List of the running client requests of this process, and its count of heartbeats, in shared memory.
+    `shared_memory` is the memory that the supervisor can read. None: private memory, until `use_shared_memory` is
+    called.
+    """
 
     def __init__(self, shared_memory: memoryview | None = None) -> None:
         self._memory = memoryview(bytearray(SHARED_MEMORY_BYTES)) if shared_memory is None else shared_memory

@@ -74,7 +74,9 @@ def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
 
 @functools.lru_cache(maxsize=64)
 def _without_keys(words: tuple[str, ...], secrets: tuple[str, ...]) -> tuple[str, ...] | None:
-    """None: the words contain no keys. Most requests have the same words."""
+    """Return the words with API keys masked. None: the words contain no keys. Results are cached, because most requests
+    have the same words.
+    """
     masked = tuple(redact_secrets(word, secrets) for word in words)
     return None if masked == words else masked
 

@@ -34,7 +34,7 @@ from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import list_secret_encodings, redact_secrets
 
 MAX_QUEUED_ENTRIES = 5_000
-"""Further entries are dropped and counted."""
+"""Maximum number of queued log entries. Further entries are dropped and counted."""
 BATCH_INTERVAL_SECONDS = 0.05
 FLUSH_TIMEOUT_SECONDS = 1.0
 """Maximum seconds for which `flush` waits, because the program that reads the log may be blocked."""
@@ -44,7 +44,9 @@ a pipe. A longer entry is written by itself."""
 
 
 class BackgroundWriter:
-    """Above `max_queued` entries, new ones are dropped; `describe_dropped` returns the entry about their number."""
+    """Queue of log entries, and the thread that writes them to the file `descriptor`. If `max_queued` entries wait, new
+    entries are dropped. The thread then reports their number by the log entry that `describe_dropped` returns.
+    """
 
     def __init__(
         self,
@@ -84,7 +86,9 @@ class BackgroundWriter:
             written.wait(seconds)
 
     def _start(self) -> None:
-        """If the system has no thread left, the next entry tries again."""
+        """Start the thread, unless another thread does so. If the system has no thread left, the next entry tries
+        again.
+        """
         if not self._starting.acquire(blocking=False):
             return
         try:
@@ -146,7 +150,9 @@ _MAX_ONCE_KEYS = 10_000
 
 
 class Log:
-    """`secrets` are keys that are masked in each entry."""
+    """Log on one stream, such as standard error. Entries have counts, names and times, but no message content.
+    `secrets` are keys that are masked in each entry.
+    """
 
     def __init__(
         self,
@@ -237,7 +243,7 @@ class Log:
             self._write(_encode_fields(level="info", event=name, **fields))
 
     def write_warning(self, text: str) -> None:
-        """Also if the same text was already written. Any thread may call this."""
+        """Write a warning line, also if the same text was already written. Any thread may call this."""
         self.write_line(f"{self.paint('!', 'warn')} {text}", level="warning")
 
     def write_once(self, text: str, level: LogLevel = "info") -> None:
@@ -267,7 +273,7 @@ class Log:
 
     @property
     def terminal_width(self) -> int | None:
-        """None: the stream is no terminal, or its width is unknown."""
+        """Maximum number of columns of a log line. None: the stream is no terminal, or its width is unknown."""
         if self._columns is not None or not self._is_terminal:
             return self._columns
         try:

@@ -14,7 +14,8 @@ from anthropic_proxy.gateway.telemetry.log.request_feed import RequestFeed
 from anthropic_proxy.plugins import Observer, Receipt
 
 MAX_QUEUED_RECEIPTS = 1_000
-"""If the queue of an observer is full, its oldest receipt is dropped and counted."""
+"""Maximum number of receipts queued for one observer. If the queue is full, its oldest receipt is dropped and counted.
+"""
 
 
 class ReceiptQueues:
@@ -72,7 +73,9 @@ class ReceiptQueues:
 
 
 class _Queue:
-    """An observer with a plain method `record` receives each receipt at once."""
+    """Receipts queued for one observer, and the task that delivers them. An observer with a plain method `record`
+    receives each receipt at once.
+    """
 
     def __init__(self, receipts: ReceiptQueues, observer: Observer) -> None:
         self._receipts = receipts

@@ -15,7 +15,7 @@ MAX_RECENT_REQUESTS = 200
 MAX_RUNNING_REQUESTS = 1_000
 """Maximum number of running requests that a process lists in its views. Further requests run but are not listed."""
 MAX_QUEUED_REQUESTS = 1_000
-"""If the queue of a view is full, the oldest request is dropped."""
+"""Maximum number of finished requests queued for one view. If the queue is full, the oldest one is dropped."""
 COLLECT_TIMEOUT_SECONDS = 1.0
 """Maximum seconds for the other workers to send their requests. Slower workers are counted as unresponsive."""
 
@@ -66,7 +66,7 @@ class RequestView:
 
 
 class _Collection:
-    """`missing`: number of workers that have not sent theirs yet."""
+    """Requests that other workers send for one snapshot. `missing`: number of workers that have not sent theirs yet."""
 
     def __init__(self, missing: int) -> None:
         self.missing = missing
@@ -87,12 +87,12 @@ class RequestFeed:
         self.on_finish: Callable[[LoggedRequest], None] | None = None
         """Called for each finished request of this process, to send it to other workers. None: no worker needs it."""
         self.watch_peers: Callable[[bool], None] | None = None
-        """Makes the others send their requests for some seconds; True: all recent ones first. None: no other workers.
-        """
+        """Function that makes the other workers send their requests for some seconds. Argument True: all recent ones
+        first. None: there are no other workers."""
         self.peer_count = 0
 
     def add_running(self, receipt: Receipt) -> None:
-        """Not listed above `MAX_RUNNING_REQUESTS`. Its fields may still change."""
+        """Add an exchange that has begun, unless `MAX_RUNNING_REQUESTS` are listed. Its fields may still change."""
         if len(self._running) < MAX_RUNNING_REQUESTS:
             self._running[receipt.request_id] = receipt
 
@@ -112,12 +112,15 @@ class RequestFeed:
         return list(self._running.values())
 
     def redact(self, snapshot: RequestSnapshot) -> RequestSnapshot:
+        """Mask API keys in texts that clients may have chosen."""
         secrets = tuple(self._secrets())
         finished = [LoggedRequest(redact_receipt(row.receipt, secrets), row.is_exchange) for row in snapshot.finished]
         return RequestSnapshot(finished, [redact_receipt(receipt, secrets) for receipt in snapshot.running])
 
     async def collect_snapshot(self) -> RequestSnapshot:
-        """The latest last. Workers that do not answer within `COLLECT_TIMEOUT_SECONDS` are missing."""
+        """Requests of all workers, the latest last. Those of workers that do not answer within
+        `COLLECT_TIMEOUT_SECONDS` are missing.
+        """
         own = self.build_own_snapshot()
         if self.watch_peers is None or not self.peer_count:
             return own
@@ -144,7 +147,9 @@ class RequestFeed:
         return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
 
     def apply_worker_update(self, worker: int, snapshot: RequestSnapshot, *, contains_recent: bool) -> None:
-        """`contains_recent`: all recent finished requests. False: those since the last update."""
+        """Add the requests that another worker has sent: all running ones, and finished ones since the last update. If
+        `contains_recent` is True, they are all recent finished requests instead.
+        """
         self._running_elsewhere[worker] = snapshot.running
         if not contains_recent:
             for request in snapshot.finished:
@@ -192,9 +197,11 @@ def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) 
 REFRESH_SECONDS = 1.0
 """Seconds between two checks of the running requests. A live view sends them if they have changed."""
 PING_SECONDS = 10.0
-"""After so long without an event, an SSE comment is sent, so that both sides detect a broken connection."""
+"""Seconds without an event after which a live view sends an SSE comment, so that both sides detect a broken connection.
+"""
 MAX_LIVE_SECONDS = 60.0
-"""Clients connect again after the end. Some servers wait for open responses before they stop."""
+"""Maximum seconds of one live response, because some servers wait for open responses before they stop. Clients connect
+again after the end."""
 
 
 async def stream_request_events(

@@ -7,7 +7,7 @@ from anthropic_proxy.plugins import Plugin
 
 
 def open_plugin(settings: Settings) -> Plugin:
-    """If the packages of the extra `otel` are missing, the plugin does nothing."""
+    """Return the plugin that exports traces. Without the packages of the extra `otel`, it does nothing."""
     try:
         from anthropic_proxy.gateway.telemetry.traces.exporter import TraceExporter  # noqa: PLC0415  # imports the OpenTelemetry SDK
     except ImportError:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 SERVICE_NAME = "anthropic-proxy"
 STOP_SECONDS = 2.0
-"""Spans not sent by then are lost."""
+"""Maximum seconds to send spans to the collector at the end of the process. Spans not sent by then are lost."""
 _EXPORT_LOGGERS = "opentelemetry.exporter"
 _CONNECTION_ERROR = re.compile(r"\[(?:Errno|WinError) -?\d+\] ([^'\")]+)")
 """Pattern of the reason of the operating system in the text of a connection error: `Connection refused`."""
@@ -52,7 +52,9 @@ MIN_SECONDS_BETWEEN_WARNINGS = 60.0
 
 
 class TraceExporter:
-    """It implements `plugins.Tracer` and `plugins.Observer`. `names`: `otlp` (a collector), `console`, or both."""
+    """Exporter of the traces of this process: a `plugins.Tracer` and `plugins.Observer`. `names`: `otlp` (a collector),
+    `console`, or both.
+    """
 
     def __init__(self, names: Sequence[str], open_exporter: Callable[[str], SpanExporter] | None = None) -> None:
         self._names = names
@@ -63,6 +65,7 @@ class TraceExporter:
         self._settings: Settings | None = None
         """Settings of `_secrets`. After a reload, the gateway has other settings."""
         self._secrets: tuple[str, ...] = ()
+        """API keys in `_settings`, which are masked in attributes of spans."""
 
     async def start(self, gateway: Gateway) -> None:
         """Problems of the SDK are logged by `gateway`."""
@@ -263,7 +266,9 @@ def _request_attributes(receipt: Receipt, route: str) -> Attributes:
 
 
 def _attempt_attributes(receipt: Receipt, attempt: UpstreamAttempt) -> "Iterator[tuple[str, AttributeValue]]":
-    """As the GenAI conventions define them. A call for a model list has neither operation nor model."""
+    """Yield the attributes of the span of a provider call, as the GenAI conventions define them. A call for a model
+    list has neither operation nor model.
+    """
     operation = _find_operation(receipt)
     yield "gen_ai.provider.name", PROVIDER_NAMES.get(attempt.provider, attempt.provider)
     if operation:

@@ -169,6 +169,7 @@ class Quantity(Struct, frozen=True, kw_only=True):
     value: int
     """Number of tokens. For an exclusive limit (`must be less than 8192`): the largest allowed number."""
     subject: QuantitySubject
+    """Kind of the counted tokens: input, output or both (`context`). "": the text names no subject."""
     role: QuantityRole
     has_adjacent_subject: bool = False
     """True if the subject stands next to the number. False: it stands elsewhere, or is not named."""
@@ -476,6 +477,7 @@ _LOWERED = 8_192
 
 class KnownTokenCounts(Struct, frozen=True, kw_only=True):
     context_window: int | None = None
+    """Context window of the model in tokens. None: unknown."""
     estimate_input: Callable[[], int] = lambda: 0
     """Function that returns the estimated input tokens of the request. 0: unknown."""
     requested_output: int = 0
