@@ -21,7 +21,7 @@ from anthropic_proxy.gateway.settings import (
 from anthropic_proxy.gateway.settings.place import CONFIG_VARIABLE, find_data_directory
 
 
-def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool = True) -> "Settings":
+def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool = True) -> Settings:
     """Return the settings of a command: those of the proxy that runs on PORT, else those of the command itself.
 
     A folder that the user has named takes precedence over the running proxy. `resolves_keys` is True for a command that
@@ -39,9 +39,7 @@ def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool
     return settings
 
 
-def _load_of_running_proxy(
-    environ: Mapping[str, str], env_file: str | None, *, resolves_keys: bool
-) -> "Settings | None":
+def _load_of_running_proxy(environ: Mapping[str, str], env_file: str | None, *, resolves_keys: bool) -> Settings | None:
     """Return the settings of the proxy that runs on PORT, and name their source unless they are those of the command.
 
     None: there is no such proxy. Settings of the command other than HOST and PORT may be invalid.
@@ -72,7 +70,7 @@ def _load_of_running_proxy(
     return structs.replace(settings, host=host, port=port)
 
 
-def describe_files(settings: "Settings") -> str:
+def describe_files(settings: Settings) -> str:
     """Return the settings files that were read, as a line for the user."""
     if settings.files:
         return f"Settings files: {', '.join(settings.files)}"

@@ -97,7 +97,7 @@ def check(
     sys.exit(1 if problems or warnings else 0)
 
 
-async def _find_problems(settings: "Settings") -> tuple[list[str], list[str]]:
+async def _find_problems(settings: Settings) -> tuple[list[str], list[str]]:
     """Return two lists of sentences: problems of the settings, which prevent requests, and warnings.
 
     The only network request is to the Ollama server, if Ollama is the preferred provider.

@@ -158,18 +158,18 @@ class RequestDryRun(NamedTuple):
 
     body: dict[str, Any]
     """Fields of the client request."""
-    result: "DryRun"
+    result: DryRun
     head: bytes
     """Request line and headers of the upstream request, with a masked credential. b"": there is no HTTP request."""
 
 
 def dry_run_request(
-    settings: "Settings",
+    settings: Settings,
     content: bytes,
     input_name: str,
     model: str | None,
     *,
-    sender: "DryRunClient | None" = None,
+    sender: DryRunClient | None = None,
     clock: Callable[[], float] | None = None,
 ) -> RequestDryRun:
     """Do all steps of a client request except the call to the provider.

@@ -92,7 +92,7 @@ class _Setup:
     lines are written without a question.
     """
 
-    def __init__(self, output: "Output", is_interactive: bool, skip_test: bool, is_confirmed: bool) -> None:
+    def __init__(self, output: Output, is_interactive: bool, skip_test: bool, is_confirmed: bool) -> None:
         self._output, self._is_interactive = output, is_interactive
         self._skip_test, self._is_confirmed = skip_test, is_confirmed
         self._environ: Mapping[str, str] = copy_environment()
@@ -181,7 +181,7 @@ class _Setup:
             )
         return self._ask_key(provider)
 
-    def _ask_key(self, provider: "Provider") -> dict[str, str] | None:
+    def _ask_key(self, provider: Provider) -> dict[str, str] | None:
         """Return variable → key. None: the provider accepts none of the entered keys."""
         variable = str(provider.key_variable)
         for _ in range(_MAX_ATTEMPTS):
@@ -193,7 +193,7 @@ class _Setup:
                 return values
         return None
 
-    def _ask_address(self, provider: "Provider") -> dict[str, str] | None:
+    def _ask_address(self, provider: Provider) -> dict[str, str] | None:
         """Return variable → address. None: no server answers at the entered addresses."""
         variable = str(provider.base_url_variable)
         start = f"To start {provider.title} there:  {provider.prefix} serve"
@@ -210,9 +210,7 @@ class _Setup:
                 return values
         return None
 
-    def _accept(
-        self, provider: "Provider", key: str, values: dict[str, str], address: str = ""
-    ) -> dict[str, str] | None:
+    def _accept(self, provider: Provider, key: str, values: dict[str, str], address: str = "") -> dict[str, str] | None:
         """Test a key or address of `provider` by a request, and print the result. Return `values` on success.
 
         None: the key was rejected, or no server answers. `key`, `address`: "": the key or address of the settings is
@@ -241,7 +239,7 @@ class _Setup:
         self._output.write_line(f"  {check} accepted, {len(accepted.models)} models, {accepted.seconds:.1f} s")
         return values
 
-    def _write(self, provider: "Provider", lines: Mapping[str, str]) -> int:
+    def _write(self, provider: Provider, lines: Mapping[str, str]) -> int:
         """Show `lines` (variable → value), ask for confirmation and add them to `.env`. Return the exit status."""
         added, differences = separate_existing_lines(lines, self._in_file, self._settings)
         for difference in differences:
@@ -456,15 +454,15 @@ _NAME_OF_LOCAL_SERVER = "own"
 _MAX_LISTED_MODELS = 8
 
 
-def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToWrite] | None:
+def ask_server(output: Output, settings: Settings) -> tuple[Provider, FilesToWrite] | None:
     """Ask the user for the address, key and model of a server, and send a test request to the server.
 
     Return the server as a provider, with the lines to add to `.env` and `anthropic-proxy.toml`. None: the test failed
     for each server that the user entered.
     """
     for _ in range(_MAX_ATTEMPTS):
-        address = _ask_address(output)
-        key = _ask_key(output)
+        address = _ask_server_address(output)
+        key = _ask_server_key(output)
         try:
             address, accepted = _find_models(settings, address, key)
         except UpstreamError as error:
@@ -483,7 +481,7 @@ def ask_server(output: "Output", settings: Settings) -> tuple[Provider, FilesToW
     return None
 
 
-def show_files(output: "Output", provider: Provider, files: FilesToWrite) -> None:
+def show_files(output: Output, provider: Provider, files: FilesToWrite) -> None:
     """Print the lines that will be added to each file, and notices about settings that stay."""
     for addition in files.additions:
         if addition.added:
@@ -496,7 +494,7 @@ def show_files(output: "Output", provider: Provider, files: FilesToWrite) -> Non
         output.write_notice(text, "!", "warn")
 
 
-def _ask_address(output: "Output") -> str:
+def _ask_server_address(output: Output) -> str:
     while True:
         address = input("  Its address, such as http://localhost:8000/v1: ").strip()
         try:
@@ -505,7 +503,7 @@ def _ask_address(output: "Output") -> str:
             output.write_notice("An address begins with http:// or https://.", "✕", "error")
 
 
-def _ask_key(output: "Output") -> str:
+def _ask_server_key(output: Output) -> str:
     while True:
         key = getpass("  Its key (not shown; empty: none): ").strip()
         if not key or _is_valid_key(output, "key", key):
@@ -546,7 +544,7 @@ def _find_models(settings: Settings, address: str, key: str) -> tuple[str, KeyTe
     return f"{address}/v1", check_key(present, provider, key, f"{address}/v1")
 
 
-def _ask_model(output: "Output", listed: tuple[str, ...]) -> str:
+def _ask_model(output: Output, listed: tuple[str, ...]) -> str:
     """Ask the user for a model of the server. The default is the first of `listed`, the models of the server."""
     shown = ", ".join(listed[:_MAX_LISTED_MODELS])
     more = len(listed) - _MAX_LISTED_MODELS

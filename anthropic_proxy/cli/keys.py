@@ -322,13 +322,13 @@ def audit(
     output.write_table(columns, [row[1:] for row in texts])
 
 
-def _warn_of_unknown_routes(rules: "Rules", settings: "Settings") -> None:
+def _warn_of_unknown_routes(rules: Rules, settings: Settings) -> None:
     for warning in describe_unknown_routes(rules.routes, settings):
         Output().write_notice(warning, "!", "warn")
 
 
 @contextmanager
-def _administering(settings: "Settings") -> "Iterator[KeyAdministration]":
+def _administering(settings: Settings) -> Iterator[KeyAdministration]:
     """Open the database for changes of keys. It is created or migrated if necessary."""
     place = describe_database_location(find_database_url(settings))
     try:

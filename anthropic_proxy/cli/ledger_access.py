@@ -31,7 +31,7 @@ from anthropic_proxy.gateway.telemetry.log.request_feed import LoggedRequest
 
 
 @contextmanager
-def open_ledger_for_reading(settings: Settings) -> "Iterator[Connection | None]":
+def open_ledger_for_reading(settings: Settings) -> Iterator[Connection | None]:
     """Yield a connection for reading the ledger. None: no request is stored.
 
     Raises `ConfigurationError` if the ledger is off or unreadable.

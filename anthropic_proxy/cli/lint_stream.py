@@ -80,7 +80,7 @@ def _find_other_format(content: bytes) -> str:
     return "JSON. Set stream to true in the request."
 
 
-def _write_report(output: "Output", grammar: "EventGrammar", name: str) -> None:
+def _write_report(output: Output, grammar: "EventGrammar", name: str) -> None:
     repeated: Counter[tuple[str, str]] = Counter()
     for violation in grammar.violations:
         kind = (violation.rule, _NUMBER.sub("0", violation.message))

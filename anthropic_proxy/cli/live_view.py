@@ -259,7 +259,7 @@ class LiveView(App[None]):
         self._show_details()
 
     @property
-    def _table(self) -> "DataTable[Text]":
+    def _table(self) -> DataTable[Text]:
         return self.query_one(DataTable)
 
     def _show_all(self) -> None:

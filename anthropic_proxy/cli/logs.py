@@ -59,7 +59,7 @@ def logs(
     _print_requests(settings, number, follow=follow, errors=errors, as_json=as_json)
 
 
-def _show_requests(settings: "Settings") -> None:
+def _show_requests(settings: Settings) -> None:
     """Run the full-screen view of the requests of the running proxy, until the user ends it."""
     try:
         from anthropic_proxy.cli.live_view import LiveView  # noqa: PLC0415
@@ -78,7 +78,7 @@ def _show_requests(settings: "Settings") -> None:
         sys.exit(view.return_code)
 
 
-def _print_requests(settings: "Settings", number: int, *, follow: bool, errors: bool, as_json: bool) -> None:
+def _print_requests(settings: Settings, number: int, *, follow: bool, errors: bool, as_json: bool) -> None:
     log = Log(sys.stdout, "json" if as_json else "auto", color=settings.color)
     if number > 0:
         settings.has_ledger()  # an unknown address ends the command, also if the proxy itself has enough requests
@@ -106,21 +106,19 @@ def _print_requests(settings: "Settings", number: int, *, follow: bool, errors: 
             sys.stderr.write(f"The proxy on port {settings.port} has stopped. Waiting for the next one.\n")
 
 
-def _read_stored(
-    settings: "Settings", number: int, *, errors: bool, before: float | None = None
-) -> "list[LoggedRequest]":
+def _read_stored(settings: Settings, number: int, *, errors: bool, before: float | None = None) -> list[LoggedRequest]:
     """`errors`: only failed requests. `before`: only those that started earlier, in seconds since the epoch."""
     if not settings.has_ledger() or number == 0:
         return []
     return read_last_requests(settings, number, failed_only=errors, before=before)
 
 
-def is_failed(request: "LoggedRequest") -> bool:
+def is_failed(request: LoggedRequest) -> bool:
     """Return True if the client of the request received an error. A request that the client cancelled is no failure."""
     return request.receipt.outcome == "error" or request.receipt.status >= 400
 
 
-def _write(log: "Log", request: "LoggedRequest") -> None:
+def _write(log: Log, request: LoggedRequest) -> None:
     format_entry = log.format_exchange if request.is_exchange else log.format_request
     sys.stdout.write(f"{log.to_encodable(format_entry(request.receipt))}\n")
     sys.stdout.flush()

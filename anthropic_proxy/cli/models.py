@@ -48,7 +48,7 @@ def models(
     sys.exit(status)
 
 
-async def _show_mapping(output: "Output", as_json: bool) -> int:
+async def _show_mapping(output: Output, as_json: bool) -> int:
     """Print the model of each Claude tier, and the number of models of each provider. Return the exit status."""
     services = await open_services(load_command_settings(resolves_keys=True))
     try:
@@ -85,7 +85,7 @@ async def _show_mapping(output: "Output", as_json: bool) -> int:
     return 0
 
 
-async def _show(output: "Output", name: str, as_json: bool) -> int:
+async def _show(output: Output, name: str, as_json: bool) -> int:
     """Print the models of one provider (`openai`), or one model (`openai/gpt-4.1`). Return the exit status."""
     settings = load_command_settings(resolves_keys=True)
     word, _, model = name.partition("/")
@@ -127,7 +127,7 @@ async def _show(output: "Output", name: str, as_json: bool) -> int:
     return status
 
 
-def _write_price(output: "Output", price: "ModelPrice | None") -> None:
+def _write_price(output: Output, price: "ModelPrice | None") -> None:
     """Print all prices of one model with their source: each kind of token, long contexts and web searches."""
     if price is None:
         return
@@ -146,7 +146,7 @@ def _list_amounts(prices: "TokenPrices") -> list[str]:
     return [format_price(amount) for amount in (*amounts, prices.thinking)]
 
 
-def _write_price_source(output: "Output", settings: "Settings | None") -> None:
+def _write_price_source(output: Output, settings: Settings | None) -> None:
     """Print origin and date of the price list on a terminal, or that it is not installed or not valid.
 
     `settings`: None: nothing with a price was printed.
@@ -162,13 +162,13 @@ def _write_price_source(output: "Output", settings: "Settings | None") -> None:
             output.write_notice(problem, "!", "warn")
 
 
-def _columns(output: "Output", *titles: str) -> Sequence["Column"]:
+def _columns(output: Output, *titles: str) -> Sequence["Column"]:
     names, limits = [Column(title) for title in titles], [Column("Context", True), Column("Output", True)]
     prices = [Column(_PRICES_TITLE)] if output.is_terminal else [Column(title, True) for title in _PRICE_TITLES]
     return [*names, *limits, *prices]
 
 
-def _cells(output: "Output", facts: "ModelFacts") -> Sequence[str]:
+def _cells(output: Output, facts: "ModelFacts") -> Sequence[str]:
     if facts.model.endswith("…"):  # the requested model itself
         return ["as listed"] * (3 if output.is_terminal else 5)
     limits = [

@@ -94,7 +94,7 @@ async def _update(settings: Settings, source: str, as_json: bool) -> int:
     return 0
 
 
-def _list_prices(services: "Services") -> _Prices:
+def _list_prices(services: Services) -> _Prices:
     rows = list_tier_mappings(services.settings, services.catalog)
     names = [name for row in rows for name in (row.target, *row.fallbacks) if "…" not in name]
     for rule in services.settings.routes:
@@ -106,7 +106,7 @@ def _list_prices(services: "Services") -> _Prices:
     return {name: find_model_price(services.settings, name) for name in dict.fromkeys(names)}
 
 
-def _write_result(output: "Output", result: "PriceUpdate", before: _Prices, after: _Prices, *, as_json: bool) -> None:
+def _write_result(output: Output, result: PriceUpdate, before: _Prices, after: _Prices, *, as_json: bool) -> None:
     stored = result.stored
     changed = [name for name in after if _amounts(before.get(name)) != _amounts(after[name])]
     if as_json:
@@ -137,6 +137,6 @@ def _write_result(output: "Output", result: "PriceUpdate", before: _Prices, afte
     )
 
 
-def _amounts(price: "ModelPrice | None") -> object:
+def _amounts(price: ModelPrice | None) -> object:
     """Return all amounts of a price, without its source, to compare two prices."""
     return None if price is None else structs.replace(price, source="")

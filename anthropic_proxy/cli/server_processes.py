@@ -57,7 +57,7 @@ def start_server(
     )
 
 
-def _find_tls_files(settings: "Settings") -> tuple[str, str] | None:
+def _find_tls_files(settings: Settings) -> tuple[str, str] | None:
     """Return the PEM files of certificate and key, after a check. None: TLS is off."""
     if settings.tls_certificate_file is None:
         if settings.tls_key_file is not None:

@@ -425,7 +425,7 @@ _BUILDERS: Mapping[str, Callable[[ServiceDefinition, Mapping[str, str]], Service
 }
 
 
-def _call(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     program = find_program(command[0], copy_environment())
     if program is None:
         raise ConfigurationError(f"{command[0]} was not found: this system has no known service manager.")

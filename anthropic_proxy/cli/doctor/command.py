@@ -54,7 +54,7 @@ MAX_UNCONFIRMED_REQUESTS = 150
 class _Options(NamedTuple):
     """Options of the command."""
 
-    names: "Sequence[str]"
+    names: Sequence[str]
     """Providers or models to examine. Empty: all that the settings configure."""
     asks: bool
     """True: ask the user before many requests."""
@@ -120,9 +120,7 @@ def doctor(
 
 
 @asynccontextmanager
-async def _open_backends(
-    settings: "Settings", options: _Options
-) -> "AsyncIterator[tuple[Services, Sequence[Backend]]]":
+async def _open_backends(settings: Settings, options: _Options) -> AsyncIterator[tuple[Services, Sequence[Backend]]]:
     services = await open_services(settings, log=Log(io.StringIO()))
     try:
         if not settings.keys or options.names:
@@ -132,7 +130,7 @@ async def _open_backends(
         await services.close()
 
 
-async def _examine(settings: "Settings", options: _Options, stack: ExitStack) -> "tuple[Report, RunRecorder]":
+async def _examine(settings: Settings, options: _Options, stack: ExitStack) -> tuple[Report, RunRecorder]:
     """Send the probes (test requests) to the configured backends, and return the report and the open recorder.
 
     `stack` closes the recorder. Raises `ConfigurationError` if a user of the dashboard stops the run.
@@ -154,14 +152,14 @@ async def _examine(settings: "Settings", options: _Options, stack: ExitStack) ->
 
 
 async def _show_run(
-    services: "Services", backends: "Sequence[Backend]", recorder: "RunRecorder", *, shows_table: bool
-) -> "Report":
+    services: Services, backends: Sequence[Backend], recorder: RunRecorder, *, shows_table: bool
+) -> Report:
     """Run the doctor, show and store its progress, and return the report. `recorder` may cancel this task."""
     run = asyncio.current_task()
     assert run is not None
     with DoctorProgress(shows_table=shows_table) as progress:
 
-        def show(diagnoses: "Sequence[Diagnosis]") -> None:
+        def show(diagnoses: Sequence[Diagnosis]) -> None:
             progress.update(diagnoses)
             recorder.update_diagnoses(diagnoses)
 
@@ -176,7 +174,7 @@ async def _show_run(
                 task.cancel()
 
 
-def _describe_cost(backends: "Sequence[Backend]", expected: "ProbeTotals", price: float | None) -> tuple[str, str]:
+def _describe_cost(backends: Sequence[Backend], expected: ProbeTotals, price: float | None) -> tuple[str, str]:
     shown = f", {format_amount(price * NANO_DOLLARS)}" if price else ""
     cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
     return f"{len(backends)} {'backend' if len(backends) == 1 else 'backends'}", cost
@@ -185,7 +183,7 @@ def _describe_cost(backends: "Sequence[Backend]", expected: "ProbeTotals", price
 def _print_estimate(options: _Options) -> None:
     settings = load_command_settings(of_running_proxy=not options.is_attached)
 
-    async def find_backends() -> "Sequence[Backend]":
+    async def find_backends() -> Sequence[Backend]:
         async with _open_backends(settings, options) as (_, found):
             return [one for one in found if one.target.provider.transport != "demo"]  # it has no model to examine
 
@@ -200,7 +198,7 @@ def _print_estimate(options: _Options) -> None:
     print(f"{count}: {cost}.", *models, sep="\n  ")
 
 
-def _announce(backends: "Sequence[Backend]", expected: "ProbeTotals", settings: "Settings", *, asks: bool) -> None:
+def _announce(backends: Sequence[Backend], expected: ProbeTotals, settings: Settings, *, asks: bool) -> None:
     """Print the expected number of requests and tokens on stderr.
 
     `asks`: ask the user before many requests. Raises `ConfigurationError` if the user does not accept.

@@ -282,7 +282,7 @@ class DoctorProcesses:
         finally:
             self._close(process)
 
-    def _open_process(self, *options: str, stdin: int) -> "subprocess.Popen[str]":
+    def _open_process(self, *options: str, stdin: int) -> subprocess.Popen[str]:
         """Start the command. Raises `_StartFailed`, also if the proxy is stopping."""
         environment = {**copy_environment(), "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
         command = proxy_command("doctor", *options)
@@ -305,7 +305,7 @@ class DoctorProcesses:
             self._processes.add(process)
         return process
 
-    def _close(self, process: "subprocess.Popen[str]") -> None:
+    def _close(self, process: subprocess.Popen[str]) -> None:
         end_process(process, _STOP_SECONDS)
         for stream in (process.stdout, process.stderr):
             if stream is not None:

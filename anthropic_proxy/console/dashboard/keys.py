@@ -206,14 +206,12 @@ class UsedBudgets(NamedTuple):
 
 
 def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team]) -> UsedBudgets:
-    scopes = {
-        (owner.id if isinstance(owner, VirtualKey) else f"team/{owner.name}"): (
-            list_scopes(owner, None)[0]
-            if isinstance(owner, VirtualKey)
-            else list_scopes(VirtualKey(id="", label=""), owner)[1]
-        )
-        for owner in owners
-    }
+    scopes = {}
+    for owner in owners:
+        if isinstance(owner, VirtualKey):
+            scopes[owner.id] = list_scopes(owner, None)[0]
+        else:
+            scopes[f"team/{owner.name}"] = list_scopes(VirtualKey(id="", label=""), owner)[1]
     store = context.store
     if store is None or not any(scope.rules != Rules() for scope in scopes.values()):
         return UsedBudgets({} if store is None else dict.fromkeys(scopes, ()))

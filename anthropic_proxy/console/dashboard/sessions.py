@@ -84,8 +84,11 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     window = find_context_window(context, served[-1]) if served else None
     # nothing is counted of a failed request
     contexts = [None if row.outcome_class == "error" else float(row.all_input_tokens) or None for row in rows]
-    cost = total.sums.cost - sum(row.cost or 0 for row in rows)
-    costs: list[float | None] = [float(cost := cost + (row.cost or 0)) for row in rows]
+    earlier = total.sums.cost - sum(row.cost or 0 for row in rows)
+    costs: list[float | None] = []
+    for row in rows:
+        earlier += row.cost or 0
+        costs.append(float(earlier))
     sums = total.sums
     known = sums.requests - sums.unknown_cost_requests
     each = "no price is known"

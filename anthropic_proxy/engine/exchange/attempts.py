@@ -1,7 +1,7 @@
 """The calls to providers for one client request: which target is called next, and what one call consists of.
 
-A target is a provider and model, and a call to it is an attempt. `Attempts.open_first_call` tries the targets of a route in
-order until one sends content. At one target there can be several attempts, as long as nothing has been delivered:
+A target is a provider and model, and a call to it is an attempt. `Attempts.open_first_call` tries the targets of a
+route in order until one sends content. At one target there can be several attempts, as long as nothing was delivered:
 
 - with a changed request, if the provider's error names a field that can be changed (`adaptation.py`),
 - with a key that was read again from its file or command, after a 401,

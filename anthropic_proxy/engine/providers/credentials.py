@@ -174,7 +174,7 @@ class Credentials:
             await asyncio.shield(self._start_read(provider.name, source))
         return all(key.reveal() != rejected for key in self._keys.get(provider.name, ()))
 
-    def _start_read(self, name: str, source: KeySource) -> "asyncio.Task[None]":
+    def _start_read(self, name: str, source: KeySource) -> asyncio.Task[None]:
         task = self._reads.get(name)
         if task is None:
             task = self._reads[name] = asyncio.create_task(self._read(name, source))

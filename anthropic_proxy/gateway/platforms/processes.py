@@ -57,7 +57,7 @@ def exit_handles(process: BaseProcess) -> list[int]:
     return [] if sys.platform == "win32" else [process.sentinel]
 
 
-def end_process(process: "subprocess.Popen[Any]", kill_after_seconds: float) -> None:
+def end_process(process: subprocess.Popen[Any], kill_after_seconds: float) -> None:
     """End a child process by closing its standard input, or kill it if it has no pipe. Wait until it has ended."""
     if process.stdin is None:
         process.kill()

@@ -311,7 +311,7 @@ class ServerProcess:
         self._reloading = asyncio.get_running_loop().create_task(self._app.reload_settings())
         self._reloading.add_done_callback(self._end_reload)
 
-    def _end_reload(self, reloading: "asyncio.Task[None] | None" = None) -> None:
+    def _end_reload(self, reloading: asyncio.Task[None] | None = None) -> None:
         self._reloading = None
         if self._reload_again:
             self._reload_again = False

@@ -28,7 +28,7 @@ class OidcSettings(Struct, frozen=True, kw_only=True):
     """`OIDC_ISSUER`: URL of the identity provider, without `/.well-known/openid-configuration` and trailing slash."""
     client_id: str
     """`OIDC_CLIENT_ID`: id under which the proxy is registered at the identity provider."""
-    client_secret: "Secret | None" = None
+    client_secret: Secret | None = None
     """`OIDC_CLIENT_SECRET`: secret of the proxy at the identity provider. None: the sign-in is protected by PKCE
     only."""
     scopes: Sequence[str] = DEFAULT_SCOPES

@@ -237,7 +237,7 @@ class WorkerLink:
         for observation in observations.values():
             self._send(observation)
 
-    def _expire_query(self, query: "asyncio.Future[StatsTotal]") -> None:
+    def _expire_query(self, query: asyncio.Future[StatsTotal]) -> None:
         if not query.done():
             query.set_exception(InternalError("The supervisor did not return the counters of the workers in time."))
             self._pending_query = None

@@ -68,7 +68,7 @@ def _interleave(addresses: Iterable[AddressInfo]) -> list[AddressInfo]:
     return [info for rank in zip_longest(*families.values()) for info in rank if info is not None]
 
 
-def _close_result(attempt: "asyncio.Task[socket.socket]") -> None:
+def _close_result(attempt: asyncio.Task[socket.socket]) -> None:
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().close()
 

@@ -144,7 +144,7 @@ class HttpResponse:
         finally:
             timer.cancel()
 
-    def _next_fragment(self) -> "asyncio.Future[None]":
+    def _next_fragment(self) -> asyncio.Future[None]:
         self._waiter = self._loop.create_future()
         return self._waiter
 

@@ -266,18 +266,17 @@ class GeminiDecoder(Decoder):
             usage.service_tier = self._usage.service_tier
         if usage.traffic_type is None:
             usage.traffic_type = self._usage.traffic_type
-        before, totals = self._usage, usage
-        if totals == before:
+        if usage == self._usage:
             return
-        self._usage = totals
-        tier, traffic = totals.service_tier, totals.traffic_type
+        self._usage = usage
+        tier, traffic = usage.service_tier, usage.traffic_type
         if not tier and traffic and traffic != "TRAFFIC_TYPE_UNSPECIFIED":
             # Vertex AI's `ON_DEMAND_FLEX` is AI Studio's `flex` (`TrafficType` of the official SDK google-genai 3.3)
             tier = traffic.removeprefix("ON_DEMAND_").lower()
-        prompt = totals.prompt_token_count
-        output, thoughts = totals.candidates_token_count, totals.thoughts_token_count
-        whole = None if prompt is None else prompt + (totals.tool_use_prompt_token_count or 0)
-        uncached, cached, _ = split_input_tokens(whole, totals.cached_content_token_count, None)
+        prompt = usage.prompt_token_count
+        output, thoughts = usage.candidates_token_count, usage.thoughts_token_count
+        whole = None if prompt is None else prompt + (usage.tool_use_prompt_token_count or 0)
+        uncached, cached, _ = split_input_tokens(whole, usage.cached_content_token_count, None)
         deltas.append(
             Usage(
                 input_tokens=uncached,
