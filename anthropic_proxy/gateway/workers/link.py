@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.errors import InternalError, UpstreamError
 from anthropic_proxy.gateway.platforms.processes import read_process_stats
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log.in_progress import SharedRequestTable
 from anthropic_proxy.gateway.telemetry.log.request_feed import (
     MAX_QUEUED_REQUESTS,
@@ -318,7 +318,7 @@ def register_publisher(services: Services, publish: Callable[[SharedObservation]
     """The messages contain digests of API keys, not the keys."""
     addresses, upstreams = _settings_digests(services.settings)
     # A shared store needs no messages.
-    if isinstance(store := services.observations.store, MemoryStore):
+    if isinstance(store := services.observations.store, MemoryValues):
         store.on_put = lambda key, value, seconds: publish(
             SharedObservation(MODEL_OBSERVATION, addresses, key, value, seconds)
         )
@@ -336,7 +336,7 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
     if (
         observation.kind == MODEL_OBSERVATION
         and observation.settings_digest == addresses
-        and isinstance(store := services.observations.store, MemoryStore)
+        and isinstance(store := services.observations.store, MemoryValues)
     ):
         store.put_from_peer(observation.name, observation.value, observation.lifetime_seconds)
     elif observation.kind == KEY_COOLDOWN:
