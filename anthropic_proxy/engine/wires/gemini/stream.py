@@ -39,7 +39,12 @@ from anthropic_proxy.engine.messages.server_blocks import (
 )
 from anthropic_proxy.engine.messages.server_blocks import SearchResultPage as Result
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import build_blocked_reply_stop, find_reply_end, read_error_object
+from anthropic_proxy.engine.wires.failures import (
+    build_blocked_reply_stop,
+    build_stop,
+    find_reply_end,
+    read_error_object,
+)
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.errors import classify_fault
 from anthropic_proxy.engine.wires.gemini.frames import (
@@ -296,26 +301,17 @@ class GeminiDecoder(Decoder):
             kind: FinishKind = "blocked"
         else:
             kind = "limit" if reason in _LIMITS else find_finish_kind(reason)
-        stop = Stop("end_turn")
-        if kind == "blocked":
-            words = candidate.finish_message
-            stop = build_blocked_reply_stop(self._call.provider, f"{reason}: {words}" if words else reason)
-        elif kind == "limit":
-            totals, window = self._usage, self._call.context_window
-            used = sum(
-                count or 0
-                for count in (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
-            )
-            fills_window = window is not None and used >= window - 1
-            stop = Stop("model_context_window_exceeded" if fills_window else "max_tokens")
-        elif kind == "window":
-            stop = Stop("model_context_window_exceeded")
-        elif kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
+        if kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
             words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
             provider = self._call.provider
             self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider)
             self._ended_normally = False
             return
+        totals, window, message = self._usage, self._call.context_window, candidate.finish_message
+        counts = (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
+        fills_window = window is not None and sum(count or 0 for count in counts) >= window - 1
+        shown = f"{reason}: {message}" if message else reason
+        stop = build_stop(kind, self._call.provider, shown, fills_window=fills_window)
         was_normal, self._ended_normally = self._ended_normally, stop.reason == "end_turn"
         if not (was_normal and self._ended_normally):
             deltas += self._stop(stop)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import UpstreamFault, build_blocked_reply_stop, read_error_object
+from anthropic_proxy.engine.wires.failures import UpstreamFault, build_stop, read_error_object
 from anthropic_proxy.engine.wires.json_repair import (
     DECODE_ERRORS,
     FrameRepair,
@@ -186,16 +186,15 @@ class OllamaDecoder(Decoder):
                 deltas += self._text.finish(
                     reply_ended_early=reply_ended_early, is_text_reply=not reply_ended_early and not self._calls
                 )
-            if kind == "blocked":
-                stop = build_blocked_reply_stop(self._call.provider, read.done_reason or "")
-            elif kind == "window":
-                stop = Stop("model_context_window_exceeded")
-            elif kind == "limit" or self._has_incomplete:
-                window = resolve_context_window(self._call)
-                spent = (read.prompt_eval_count or 0) + (read.eval_count or 0)
-                stop = Stop("max_tokens" if window is None or spent < window - 1 else "model_context_window_exceeded")
-            else:
-                stop = Stop("end_turn")
+            window = resolve_context_window(self._call)
+            spent = (read.prompt_eval_count or 0) + (read.eval_count or 0)
+            stop = build_stop(
+                kind,
+                self._call.provider,
+                read.done_reason or "",
+                is_cut=self._has_incomplete,
+                fills_window=window is not None and spent >= window - 1,
+            )
             deltas += [*usage, stop]
         return deltas
 

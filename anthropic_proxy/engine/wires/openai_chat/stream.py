@@ -32,7 +32,7 @@ from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
-    build_blocked_reply_stop,
+    build_stop,
     build_upstream_error,
     read_error_object,
 )
@@ -287,17 +287,8 @@ class ChatDecoder(Decoder):
             self._unreadable = build_unreadable_reply(self._provider, reason)
             return
         self._end_blocks(deltas, reply_ended_early=kind not in {"end", "calls"})
-        if self._refusal:
-            details = {"type": "refusal", "category": None, "explanation": "".join(self._refusal)}
-            self._stop = Stop("refusal", details=details)
-        elif kind == "blocked":
-            self._stop = build_blocked_reply_stop(self._provider, reason)
-        elif kind == "window":
-            self._stop = Stop("model_context_window_exceeded")
-        elif kind == "limit" or (self._calls is not None and self._calls.has_incomplete_arguments):
-            self._stop = Stop("max_tokens")
-        else:
-            self._stop = Stop("tool_use" if kind == "calls" else "end_turn")
+        is_cut = self._calls is not None and self._calls.has_incomplete_arguments
+        self._stop = build_stop(kind, self._provider, reason, refusal="".join(self._refusal), is_cut=is_cut)
         if self._stop.reason != "max_tokens" or self._call.context_window is None:
             self._emit_stop(deltas)
 

@@ -48,7 +48,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
 )
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import build_blocked_reply_stop, find_reply_end
+from anthropic_proxy.engine.wires.failures import build_stop, find_reply_end
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.errors import classify_fault, decode_error_object
@@ -360,20 +360,18 @@ class ResponsesDecoder(Decoder):
         self._read_usage(response, deltas)
         self._stopped = True
         calls = [state.tool_call for state in self._items.values() if state.tool_call is not None]
-        if self._refusal:
-            stop = Stop("refusal", details={"type": "refusal", "category": None, "explanation": self._refusal})
-        elif kind == "blocked":
-            stop = build_blocked_reply_stop(self._call.provider, reason)
-        elif kind == "window":
-            stop = Stop("model_context_window_exceeded")
-        elif kind == "limit" or any(call.incomplete for call in calls):
-            counts, window = response.usage, self._call.context_window
-            total = 0 if counts is None else (counts.input_tokens or 0) + (counts.output_tokens or 0)
-            is_full = counts is not None and window is not None and total >= window - 1
-            stop = Stop("model_context_window_exceeded" if is_full else "max_tokens")
-        else:
-            stop = Stop("end_turn")
-        deltas.append(stop)
+        counts, window = response.usage, self._call.context_window
+        total = 0 if counts is None else (counts.input_tokens or 0) + (counts.output_tokens or 0)
+        deltas.append(
+            build_stop(
+                kind,
+                self._call.provider,
+                reason,
+                refusal=self._refusal,
+                is_cut=any(call.incomplete for call in calls),
+                fills_window=counts is not None and window is not None and total >= window - 1,
+            )
+        )
 
     def _end_open(self, deltas: list[Delta], *, reply_ended_early: bool) -> None:
         """End the open items. `reply_ended_early`: True if the reply did not end normally."""
