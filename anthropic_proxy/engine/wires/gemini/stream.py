@@ -312,7 +312,7 @@ class GeminiDecoder(Decoder):
         fills_window = window is not None and sum(count or 0 for count in counts) >= window - 1
         shown = f"{reason}: {message}" if message else reason
         stop = build_stop(kind, self._call.provider, shown, fills_window=fills_window)
-        was_normal, self._ended_normally = self._ended_normally, stop.reason == "end_turn"
+        was_normal, self._ended_normally = self._ended_normally, stop.reason in ("end_turn", "tool_use")
         if not (was_normal and self._ended_normally):
             deltas += self._stop(stop)
 
