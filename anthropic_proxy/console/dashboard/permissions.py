@@ -57,9 +57,9 @@ def reads_own_requests_only(role: Role) -> bool:
     return role == "member"
 
 
-def explain_settings_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
+def explain_settings_denial(request: RouteRequest, session: Session | None, settings: Settings) -> str:
     """ "": the user may change them."""
-    return _explain_refusal(
+    return _explain_denial(
         request,
         session,
         settings,
@@ -71,11 +71,11 @@ def explain_settings_refusal(request: RouteRequest, session: Session | None, set
     )
 
 
-def explain_doctor_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
+def explain_doctor_denial(request: RouteRequest, session: Session | None, settings: Settings) -> str:
     """Return the reason for which this user may not run the doctor. "": the user may run it. The test requests of the
     doctor cost money, so a run needs the permission to change settings.
     """
-    reason = _explain_refusal(
+    reason = _explain_denial(
         request,
         session,
         settings,
@@ -93,7 +93,7 @@ def explain_doctor_refusal(request: RouteRequest, session: Session | None, setti
     )
 
 
-def _explain_refusal(
+def _explain_denial(
     request: RouteRequest, session: Session | None, settings: Settings, *, disabled: str, of_role: str, of_address: str
 ) -> str:
     if not settings.dashboard_editing:
@@ -105,7 +105,7 @@ def _explain_refusal(
     return "" if request.client.address_trusted and not settings.allow_unauthenticated else of_address
 
 
-def explain_key_refusal(request: RouteRequest, session: Session | None, settings: Settings) -> str:
+def explain_key_denial(request: RouteRequest, session: Session | None, settings: Settings) -> str:
     if not settings.dashboard_editing:
         return "DASHBOARD_EDITING is false, so the dashboard changes no keys."
     if find_role(request, session) == "admin":  # the API below /admin has the same rule

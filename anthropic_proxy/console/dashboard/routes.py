@@ -22,9 +22,9 @@ from anthropic_proxy.console.dashboard.forms import (
 )
 from anthropic_proxy.console.dashboard.permissions import (
     Session,
-    explain_doctor_refusal,
-    explain_key_refusal,
-    explain_settings_refusal,
+    explain_doctor_denial,
+    explain_key_denial,
+    explain_settings_denial,
     reads_own_requests_only,
 )
 from anthropic_proxy.console.dashboard.responses import (
@@ -95,14 +95,14 @@ class Dashboard:
             *self._form_routes(
                 SETTINGS_EDIT_PATH,
                 "/dashboard/settings",
-                explain_refusal=explain_settings_refusal,
+                explain_denial=explain_settings_denial,
                 show=show_setting,
                 submit=change_setting,
             ),
             *self._form_routes(
                 DOCTOR_PATH,
                 PROVIDERS_PATH,
-                explain_refusal=explain_doctor_refusal,
+                explain_denial=explain_doctor_denial,
                 show=self._doctor.show,
                 submit=self._doctor.submit,
             ),
@@ -167,7 +167,7 @@ class Dashboard:
         return self._form_routes(
             key_form.KEY_EDIT_PATH,
             "/dashboard/keys",
-            explain_refusal=explain_key_refusal,
+            explain_denial=explain_key_denial,
             show=key_form.show_key_form,
             submit=key_form.submit_key_form,
             max_bytes=key_form.MAX_KEY_FORM_BYTES,
@@ -178,17 +178,17 @@ class Dashboard:
         path: str,
         page_path: str,
         *,
-        explain_refusal: Callable[[RouteRequest, Session | None, Settings], str],
+        explain_denial: Callable[[RouteRequest, Session | None, Settings], str],
         show: Callable[[OpenedForm], Awaitable[RouteResponse]],
         submit: Callable[[OpenedForm, Mapping[str, str]], Awaitable[RouteResponse]],
         max_bytes: int = MAX_FORM_BYTES,
     ) -> Sequence[Route]:
-        """`show` and `submit` are called only for users for whom `explain_refusal` returns "", and `submit` only if the
+        """`show` and `submit` are called only for users for whom `explain_denial` returns "", and `submit` only if the
         form is one of this browser.
         """
 
         def open_form(request: RouteRequest, session: Session | None, pages: "Pages", gateway: Gateway) -> OpenedForm:
-            if reason := explain_refusal(request, session, gateway.settings):
+            if reason := explain_denial(request, session, gateway.settings):
                 raise PermissionDenied(reason)
             return OpenedForm(request, session, gateway, partial(pages.respond_form, request, session, page_path))
 

@@ -170,7 +170,7 @@ class GoogleCredentials:
         except exceptions.GoogleAuthError as error:
             if isinstance(error, exceptions.TransportError) or error.retryable:
                 raise UpstreamUnreachable(f"no access token: {_describe(error)} ({self.origin})") from error
-            raise self._refusal(error) from error
+            raise self._build_error(error) from error
         except (
             OSError,
             ValueError,
@@ -179,7 +179,7 @@ class GoogleCredentials:
             AttributeError,
             RecursionError,
         ) as error:  # an invalid credentials file
-            raise self._refusal(error) from error
+            raise self._build_error(error) from error
         quota_project = credentials.quota_project_id
         extra_headers = {"x-goog-user-project": quota_project} if quota_project else {}
         credential = Credential("authorization", f"Bearer {credentials.token}", self.origin, extra_headers)
@@ -202,7 +202,7 @@ class GoogleCredentials:
             project = credentials.get_project_id(request)
         return credentials, project
 
-    def _refusal(self, error: Exception) -> AuthenticationFailed:
+    def _build_error(self, error: Exception) -> AuthenticationFailed:
         return AuthenticationFailed(
             f"vertex has no access token: {_describe(error)} The credentials come from {self.origin}. "
             "Set GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login",

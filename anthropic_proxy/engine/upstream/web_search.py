@@ -84,7 +84,7 @@ class SearchClient(ABC):
                 try:
                     body = await read_body(response, _MAX_BYTES)
                     if response.status != 200:
-                        raise self._refusal(response, body)
+                        raise self._build_error(response, body)
                 finally:
                     await response.close()
         except TimeoutError:
@@ -108,7 +108,7 @@ class SearchClient(ABC):
                 chosen[url] = result
         return list(chosen.values())
 
-    def _refusal(self, response: UpstreamResponse, body: bytes) -> WebSearchFailed:
+    def _build_error(self, response: UpstreamResponse, body: bytes) -> WebSearchFailed:
         status = response.status
         message = f"{self._url} answers with HTTP {status}"
         if 300 <= status < 400:

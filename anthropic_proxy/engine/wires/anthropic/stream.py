@@ -119,7 +119,7 @@ class _Kind(Struct, gc=False):
     content: Raw = ABSENT
 
     @property
-    def refuses(self) -> bool:
+    def is_error(self) -> bool:
         return self.type == "error" or (self.error not in (ABSENT, _NULL) and self.content == ABSENT)
 
 
@@ -165,8 +165,8 @@ class RelayInspector(Decoder):
                 raise UpstreamProtocolError(f"{provider} sent an event that is not JSON.", provider=provider) from None
             self.finished = self._read_kind(frame).type == "message_stop" or self.finished
             return self._keep_tier(_read_odd(frame, self._billed_tier))
-        if event.refuses:
-            raise self._refusal(frame)
+        if event.is_error:
+            raise self._build_error(frame)
         if event.type == "message_stop":
             self.finished = True
         return self._keep_tier(list(_read(event.message, event.usage, event.delta, self._billed_tier)))
@@ -190,8 +190,8 @@ class RelayInspector(Decoder):
             if reads:
                 return _read_odd(body)
             reply = _Reply()
-        if reply.refuses:
-            raise self._refusal(body)
+        if reply.is_error:
+            raise self._build_error(body)
         if not reads:
             provider = self._call.provider
             raise UpstreamProtocolError(f"{provider} sent an invalid message.", provider=provider)
@@ -212,11 +212,11 @@ class RelayInspector(Decoder):
             kind = _decode_kind(frame)
         except DECODE_ERRORS:
             return _Kind()
-        if kind.refuses:
-            raise self._refusal(frame)
+        if kind.is_error:
+            raise self._build_error(frame)
         return kind
 
-    def _refusal(self, frame: bytes) -> UpstreamError:
+    def _build_error(self, frame: bytes) -> UpstreamError:
         self.finished = True
         error = build_upstream_error(
             decode_error_body(None, {}, frame),

@@ -98,7 +98,7 @@ class GeminiDecoder(Decoder):
         own = find_google_tools(call.request, call.dialect)
         self._sources = _Grounding(call, own) if own.field_names else None
         self._programs = _CodeExecutions(call.new_id)
-        self._mender = FrameRepair()
+        self._frame_repair = FrameRepair()
         self._late = TrailingThinkingBuffer()
         self._usage = UsageMetadata()
         self._calls = 0
@@ -120,7 +120,7 @@ class GeminiDecoder(Decoder):
         try:
             reply = decode_strict_reply(frame)
         except DECODE_ERRORS:
-            for reply in self._replies_in(frame, self._mender.repair):
+            for reply in self._replies_in(frame, self._frame_repair.repair):
                 self._read(reply, deltas)
         else:
             self._read(reply, deltas)

@@ -105,7 +105,7 @@ class OllamaDecoder(Decoder):
         dialect = call.dialect
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
-        self._mender = ToolCallRepair(call, names=dialect.repairs_tool_names)
+        self._call_repair = ToolCallRepair(call, names=dialect.repairs_tool_names)
         self._mends_arguments = dialect.repairs_tool_arguments
         self._has_content = False
         self._unreadable: UnreadableReply | None = None
@@ -113,7 +113,7 @@ class OllamaDecoder(Decoder):
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
-        return (*(self._text.notes if self._text is not None else ()), *self._mender.notes)
+        return (*(self._text.notes if self._text is not None else ()), *self._call_repair.notes)
 
     def decode_frame(self, frame: bytes) -> list[Delta]:
         try:
@@ -210,15 +210,15 @@ class OllamaDecoder(Decoder):
             return
         if self._text is not None:
             deltas += self._text.finish()
-        found = self._mender.repair_name(name) if name else self._mender.find_name_by_arguments(arguments)
+        found = self._call_repair.repair_name(name) if name else self._call_repair.find_name_by_arguments(arguments)
         if found is None:
             raise self._protocol_error("sent a tool call without a name")
         self._calls += 1
         deltas.append(ToolCall(key, self._ids.assign_client_id(part.id), found))
         if arguments:
-            mended = self._mender.repair_arguments(arguments, found) if self._mends_arguments else arguments
-            self._has_incomplete = self._has_incomplete or is_truncated_object(mended)
-            deltas.append(ToolArgs(key, mended))
+            repaired = self._call_repair.repair_arguments(arguments, found) if self._mends_arguments else arguments
+            self._has_incomplete = self._has_incomplete or is_truncated_object(repaired)
+            deltas.append(ToolArgs(key, repaired))
         deltas.append(ToolEnd(key))
 
     def _protocol_error(self, words: str) -> UpstreamProtocolError:

@@ -81,7 +81,7 @@ class ChatDecoder(Decoder):
         )
         self.finished = False
         """True after the event `[DONE]`, or after a complete body was decoded."""
-        self._mender = FrameRepair()
+        self._frame_repair = FrameRepair()
         self._late = TrailingThinkingBuffer()
         self._output = (
             OutputToolConverter()
@@ -118,7 +118,7 @@ class ChatDecoder(Decoder):
         try:
             chunk = decode_chunk(frame)
         except DECODE_ERRORS:
-            chunk = self._decode_mended(frame, self._mender.repair)
+            chunk = self._decode_mended(frame, self._frame_repair.repair)
         return self._order(self._read(chunk, frame))
 
     def decode_body(self, body: bytes) -> list[Delta]:

@@ -119,7 +119,7 @@ class ResponsesDecoder(Decoder):
         self._search = WebSearchDecoder(call)
         self._thoughts = PendingReasoning(self.default_signature)
         self._late = TrailingThinkingBuffer()
-        self._mender = FrameRepair()
+        self._frame_repair = FrameRepair()
         self._items: dict[int, OutputItemState] = {}
         self._complete_items = 0
         self._last = 0
@@ -137,7 +137,7 @@ class ResponsesDecoder(Decoder):
         try:
             event = decode_strict_event(frame)
         except DECODE_ERRORS:
-            event = self._decode(decode_event, frame, self._mender.repair)
+            event = self._decode(decode_event, frame, self._frame_repair.repair)
         deltas: list[Delta] = []
         read = _READERS.get(event.type)
         if read is not None:
