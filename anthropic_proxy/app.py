@@ -33,7 +33,6 @@ from anthropic_proxy.gateway.server.response_sink import Receive, Scope, Send
 from anthropic_proxy.gateway.services import (
     Services,
     new_log,
-    new_transports,
     open_services,
     prefetch_tier_model_limits,
     require_route_prices,
@@ -88,7 +87,7 @@ class App:
         self._address = address
         self._logs_startup = logs_startup
         self._reader = reader
-        self._transports = new_transports(settings)
+        self._transports = Transports(settings)
         self._current: tuple[Services, Transports] | None = None
         """Services and transports for new exchanges. Running exchanges keep the services with which they began."""
         self._reload_lock = asyncio.Lock()

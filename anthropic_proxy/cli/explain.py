@@ -27,11 +27,12 @@ from anthropic_proxy.engine.exchange.dry_run import (
     DryRunClient,
     run_dry,
 )
+from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, apply_edits, find_members
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES
-from anthropic_proxy.gateway.services import new_transports, open_services
+from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
@@ -183,7 +184,7 @@ def dry_run_request(
     path = "/v1/messages" if "max_tokens" in fields or "stream" in fields else COUNT_TOKENS_PATH
 
     async def run() -> tuple[DryRun, bytes]:
-        transports = new_transports(settings)
+        transports = Transports(settings)
         log = Log(form="plain", level="error", secrets=settings.reveal_all_secrets())
         services = await open_services(settings, transports=transports, log=log)
         try:

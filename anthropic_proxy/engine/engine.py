@@ -187,7 +187,7 @@ def build_engine(
     for table in options.configured_providers:
         require_known_wire(table, PROVIDERS)
     log = log or LibraryLog(options.reveal_all_secrets())
-    transports = Transports(options, setup_variables=find_registry(options).list_setup_variables())
+    transports = Transports(options)
     credentials = Credentials(options, {"google": transports.google_tokens}, read_key=read_key)
     credentials.on_problem = log.write_warning
     own = {"web_fetch": transports.web_fetch, "web_search": transports.web_search, "new_id": new_id, "clock": time.time}

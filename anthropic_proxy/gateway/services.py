@@ -87,7 +87,7 @@ async def open_services(
     previous: Services | None = None,
 ) -> Services:
     """`previous` are the services that a reload replaces. The caller closes the result."""
-    transports, log = transports or new_transports(settings), log or new_log(settings)
+    transports, log = transports or Transports(settings), log or new_log(settings)
     by_name, tokens = transports.transports_by_name(), {"google": transports.google_tokens}
     services = build_services(
         settings, by_name, log, tokens=tokens, receipts=receipts, worker_index_and_count=worker_index_and_count
@@ -132,11 +132,6 @@ async def open_services(
     if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
         await services.catalog.refresh_listing(find_registry(settings).local.name)
     return services
-
-
-def new_transports(settings: Settings) -> Transports:
-    """They open no connection before the first request."""
-    return Transports(settings, setup_variables=find_registry(settings).list_setup_variables())
 
 
 def new_log(settings: Settings) -> Log:

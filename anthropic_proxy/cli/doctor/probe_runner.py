@@ -14,6 +14,7 @@ from anthropic_proxy.cli.doctor.findings import ProbeTotals
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.responses import encode_events
+from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesResponse
@@ -26,7 +27,6 @@ from anthropic_proxy.engine.routing.router import FixedRouteCache, Route, Target
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
 from anthropic_proxy.gateway.services import Services
-from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Client, Receipt
 
@@ -128,7 +128,7 @@ class ProbeRunner:
     async def send(self, target: Target, body: Mapping[str, Any]) -> ProbeResult:
         """`body`: request of the Messages API without `model`."""
         recorded: list[UpstreamExchange] = []
-        observations = ModelObservations(MemoryStore())
+        observations = ModelObservations(MemoryValues())
         name = target.provider.transport
         services = structs.replace(
             self._services,

@@ -103,11 +103,15 @@ class Origin(Struct, frozen=True):
     config: AnyWireConfig
 
 
+def list_wires(built_in: Sequence[Provider]) -> list[str]:
+    """Return the names of the wires that a configured provider can have."""
+    return list(dict.fromkeys(name for row in built_in if is_template(row) for name in row.wires))
+
+
 def require_known_wire(table: ConfiguredProvider, built_in: Sequence[Provider]) -> None:
     """Raise `ConfigurationError` if the wire of a provider, or a field of its dialects, does not exist."""
-    wires = dict.fromkeys(name for row in built_in if is_template(row) for name in row.wires)
-    if table.wire not in wires:
-        raise ConfigurationError(f'The wire of {table.name} is "{table.wire}". Use {join_with_or([*wires])}.')
+    if table.wire not in (wires := list_wires(built_in)):
+        raise ConfigurationError(f'The wire of {table.name} is "{table.wire}". Use {join_with_or(wires)}.')
     known = find_origin(table, built_in).config.wire.dialect_type.__struct_fields__
     for name in (*table.dialect, *(name for model in table.models for name in model.dialect)):
         if name not in known:

@@ -6,8 +6,8 @@ the ratio of real to estimated tokens, which corrects estimates.
 
 from collections.abc import Iterable
 
-from anthropic_proxy.engine.hooks import ValueStore
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.engine.memory_values import MemoryValues
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
 """Seconds until a stored fact expires. A parameter that was dropped because of a stored adaptation is then sent
@@ -29,7 +29,7 @@ _SMOOTHING_FACTOR = 0.25
 
 
 class ModelObservations:
-    def __init__(self, store: ValueStore) -> None:
+    def __init__(self, store: MemoryValues) -> None:
         self.store = store
         self.refused_signatures: dict[bytes, None] = {}
         """Digests of thinking signatures that a provider has rejected, oldest first. The conversations that contain

@@ -5,10 +5,11 @@ running still use the old one, and the last of them closes it. So `begin_exchang
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokenCache
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
@@ -32,11 +33,9 @@ class Transports:
         self,
         settings: EngineOptions,
         *,
-        setup_variables: Sequence[str],
         litellm_variables: dict[str, Secret] | None = None,
     ) -> None:
         self._settings = settings
-        self._setup_variables = setup_variables
         self._demo: Transport | None = None
         self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
         self._http = HttpTransport(
@@ -89,9 +88,7 @@ class Transports:
         """Return this object if its connections can be kept with the new settings, or else a new one."""
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
-            return Transports(
-                settings, setup_variables=self._setup_variables, litellm_variables=self._litellm_variables
-            )
+            return Transports(settings, litellm_variables=self._litellm_variables)
         self._settings, self._litellm = settings, None
         if _token_settings(settings) != _token_settings(previous):
             self.google_tokens = _new_google_tokens(settings)
@@ -139,7 +136,7 @@ class Transports:
             from anthropic_proxy.engine.upstream import demo  # noqa: PLC0415
 
             self._demo = demo.new_demo_transport(
-                self._setup_variables, chunk_interval_seconds=demo.CHUNK_INTERVAL_SECONDS
+                find_registry(self._settings).list_setup_variables(), chunk_interval_seconds=demo.CHUNK_INTERVAL_SECONDS
             )
         return await self._demo(base_url, request, credential)
 

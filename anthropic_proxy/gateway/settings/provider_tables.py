@@ -8,7 +8,7 @@ import msgspec
 
 from anthropic_proxy.engine.options import SearchService
 from anthropic_proxy.engine.options.providers import ConfiguredModel, ConfiguredProvider
-from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_origin, is_template
+from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_origin, list_wires
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.engine.wires.contract import BaseDialect
 from anthropic_proxy.errors import ConfigurationError
@@ -264,10 +264,9 @@ def _require_valid_table(table: ConfiguredProvider, built_in: Sequence[Provider]
                 f"Use another name, for example [providers.my-{table.name}]"
             )
     with errors.collect():
-        names = dict.fromkeys(name for row in built_in if is_template(row) for name in row.wires)
-        if table.wire not in names:
+        if table.wire not in (names := list_wires(built_in)):
             path = ("providers", table.name, "wire")
-            raise file.invalid_choice_error(path, table.wire, list(names), _OTHER_WIRE_NAMES.get(table.wire, ""))
+            raise file.invalid_choice_error(path, table.wire, names, _OTHER_WIRE_NAMES.get(table.wire, ""))
         dialect_type = find_origin(table, built_in).config.wire.dialect_type
         _check_dialects(table, dialect_type, built_in, file)
     errors.require_empty()

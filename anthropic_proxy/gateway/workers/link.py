@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.errors import InternalError, UpstreamError
 from anthropic_proxy.gateway.platforms.processes import read_process_stats
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
@@ -317,11 +316,9 @@ MODEL_OBSERVATION, KEY_COOLDOWN, CIRCUIT_STATE = "model", "key", "upstream"
 def register_publisher(services: Services, publish: Callable[[SharedObservation], None]) -> None:
     """The messages contain digests of API keys, not the keys."""
     addresses, upstreams = _settings_digests(services.settings)
-    # A shared store needs no messages.
-    if isinstance(store := services.observations.store, MemoryValues):
-        store.on_put = lambda key, value, seconds: publish(
-            SharedObservation(MODEL_OBSERVATION, addresses, key, value, seconds)
-        )
+    services.observations.store.on_put = lambda key, value, seconds: publish(
+        SharedObservation(MODEL_OBSERVATION, addresses, key, value, seconds)
+    )
     services.credentials.on_cooldown = lambda key, seconds: publish(
         SharedObservation(KEY_COOLDOWN, "", _digest(key), "", seconds)
     )
@@ -333,12 +330,8 @@ def register_publisher(services: Services, publish: Callable[[SharedObservation]
 def apply_observation(services: Services, observation: SharedObservation) -> None:
     """Apply a fact that another worker has observed. It is ignored if it was observed with other provider settings."""
     addresses, upstreams = _settings_digests(services.settings)
-    if (
-        observation.kind == MODEL_OBSERVATION
-        and observation.settings_digest == addresses
-        and isinstance(store := services.observations.store, MemoryValues)
-    ):
-        store.put_from_peer(observation.name, observation.value, observation.lifetime_seconds)
+    if observation.kind == MODEL_OBSERVATION and observation.settings_digest == addresses:
+        services.observations.store.put_from_peer(observation.name, observation.value, observation.lifetime_seconds)
     elif observation.kind == KEY_COOLDOWN:
         for key in (key.reveal() for keys in services.settings.keys.values() for key in keys):
             if _digest(key) == observation.name:

@@ -66,7 +66,7 @@ def load(text: str, folder: Path, **environ: str) -> Settings:
 async def asking(service: SearchStandIn, folder: Path, key: str = KEY) -> AsyncIterator[WebSearch]:
     with serving_strictly(new_search_service(service)) as running:
         text = f'[search]\nservice = "{service.kind}"\nbase_url = "{running.url}"\napi_key = {{ env = "THE_KEY" }}\n'
-        transports = Transports(load(text, folder, THE_KEY=key), setup_variables=())
+        transports = Transports(load(text, folder, THE_KEY=key))
         assert transports.web_search is not None
         yield transports.web_search
         await transports.close()
@@ -143,7 +143,7 @@ async def test_a_missing_key_fails_each_search_and_is_a_warning(tmp_path: Path) 
         f"the variable of search.api_key in {path}, line 3, is not set. For details:  anthropic-proxy config check"
     )
     assert find_feature_problems(settings) == [f"Web searches fail: {problem}"]
-    search = Transports(settings, setup_variables=()).web_search
+    search = Transports(settings).web_search
     assert search is not None
     with pytest.raises(WebSearchFailed) as caught:
         await search("brie")
@@ -153,7 +153,7 @@ async def test_a_missing_key_fails_each_search_and_is_a_warning(tmp_path: Path) 
 async def test_searxng_in_the_file(tmp_path: Path) -> None:
     with serving_strictly(new_searxng(Searxng([result("https://a.test/")]))) as running:
         settings = load(f'[search]\nservice = "searxng"\nbase_url = "{running.url}"\n', tmp_path)
-        transports = Transports(settings, setup_variables=())
+        transports = Transports(settings)
         assert transports.web_search is not None
         assert [page.url for page in await transports.web_search("brie")] == ["https://a.test/"]
         await transports.close()
