@@ -29,7 +29,7 @@ def ids(proxy: Proxy) -> list[str]:
     """Create a key with all limits in a team, and one with a hostile label. Return their ids."""
     with httpx.Client(base_url=proxy.url, headers={"x-api-key": ADMIN}) as client:
         limits = {"models": ["claude-*"], "routes": ["cheap"], "requests_per_minute": 60, "budgets": BUDGETS}
-        bodies = [{"name": "ci", "owner": "ada", "team": "build", **limits}, {"name": HOSTILE, "owner": HOSTILE}]
+        bodies = [{"name": "ci", "owner": "Lovelace", "team": "build", **limits}, {"name": HOSTILE, "owner": HOSTILE}]
         client.post("/admin/teams/build", json={"concurrency": 4}).raise_for_status()
         return [client.post("/admin/keys", json=body).raise_for_status().json()["id"] for body in bodies]
 
@@ -133,7 +133,7 @@ def test_every_action_works_by_keyboard_alone(tab: Page) -> None:
 
 def test_keys_are_found_and_their_requests_are_linked(tab: Page, ids: list[str]) -> None:
     tab.keyboard.press("/")
-    tab.keyboard.type("ada")
+    tab.keyboard.type("lovelace")
     tab.keyboard.press("Enter")
     expect(tab.locator("#rows tr.go")).to_have_count(1)
     expect(tab.locator("#rows")).to_contain_text("$0.00 of $50.00 per month")
