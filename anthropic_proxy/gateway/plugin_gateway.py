@@ -77,8 +77,9 @@ class ExchangeGateway:
 
     async def run(self, body: bytes, client: Client) -> bytes:
         services, sink = self._current_services(), _BufferSink()
-        request = ClientRequest(request_id=services.new_id("req_"), client=client, headers={}, body=body)
-        request.trace = None if services.tracer is None else services.tracer.start_trace(None)
+        receipt = Receipt(request_id=services.new_id("req_"), client=client, started_at=services.clock())
+        receipt.trace = None if services.tracer is None else services.tracer.start_trace(None)
+        request = ClientRequest(receipt=receipt, headers={}, body=body)
         record = start_recording(services, request)
         await Exchange(services, request, sink).run()
         record(sink.body)
@@ -154,8 +155,6 @@ class _BufferSink:
     def __init__(self) -> None:
         self.body = b""
         self.error: ProxyError | None = None
-
-    def attach_receipt(self, receipt: Receipt) -> None: ...
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         raise InternalError("a plugin sent a request with stream")

@@ -6,13 +6,11 @@ import json
 
 import pytest
 
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.watchdog import DISCONNECT_CHECK_DELAY_SECONDS
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.plugins import Client
 from tests.support.fake_upstream import BODY, KEYS, STREAM, error
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 
 EXCHANGES = 10
 
@@ -49,7 +47,7 @@ async def test_an_exchange_leaves_nothing_for_the_collector(kind: str, stream: b
     proxy = ProxyHarness(lambda *_: answer(kind, stream), **KEYS)
     message = {"role": "user", "content": "hello"}
     body = json.dumps({"model": "openai/gpt-4.1", "max_tokens": 9, "stream": stream, "messages": [message]}).encode()
-    inbound = ClientRequest(request_id="req_test", client=Client(), headers={}, body=body)
+    inbound = new_client_request(body)
     await Exchange(proxy.services, inbound, _Forgetful()).run()
     gc.collect()
     gc.disable()

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.engine.exchange.call_building import build_relay_call
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.relay import RelayStream, forwarded_headers
 from anthropic_proxy.engine.exchange.responses import encode_error, encode_events, error_headers
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
@@ -15,12 +14,11 @@ from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.errors import ProxyError, UpstreamError
-from anthropic_proxy.plugins import Client
-from tests.support.harness import FakeResponse
+from tests.support.harness import FakeResponse, new_client_request
 
 
 def new_call(target: Target, request: MessagesRequest, posted: bytes, headers: Mapping[str, str], query: str) -> Call:
-    inbound = ClientRequest(request_id="req_golden", client=Client(), headers=headers, body=posted, query=query)
+    inbound = new_client_request(posted, headers=headers, query=query)
     return build_relay_call(inbound, request, target, lambda prefix: prefix + "0" * 22)
 
 

@@ -15,6 +15,7 @@ from anthropic_proxy.engine.exchange.responses import encode_events, encode_mess
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.services import Services, build_services
@@ -55,6 +56,20 @@ class FakeResponse:
 UpstreamFunction = Callable[[str, UpstreamRequest, Credential | None], FakeResponse]
 
 
+def new_client_request(
+    body: bytes,
+    headers: Mapping[str, str] | None = None,
+    *,
+    client: Client | None = None,
+    request_id: str = "req_test",
+    path: str = "/v1/messages",
+    query: str = "",
+    trace: TraceContext | None = None,
+) -> ClientRequest:
+    receipt = Receipt(request_id=request_id, client=client or Client(), started_at=0.0, path=path, trace=trace)
+    return ClientRequest(receipt=receipt, headers=headers or {}, body=body, query=query)
+
+
 class RecordingSink:
     """A client that keeps everything it is sent."""
 
@@ -65,9 +80,6 @@ class RecordingSink:
         self.body: dict[str, Any] = {}
         self.error: ProxyError | None = None
         self.receipt: Receipt | None = None
-
-    def attach_receipt(self, receipt: Receipt) -> None:
-        self.receipt = receipt
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         self.stream += encode_events(events, "req_test")
@@ -123,11 +135,8 @@ class ProxyHarness:
         body = {"model": "claude-sonnet-4-5", "max_tokens": 64_000, **fields}
         body.setdefault("messages", [{"role": "user", "content": text}])
         sink = sink or RecordingSink()
-        inbound = ClientRequest(
-            request_id="req_test",
-            client=Client(credential_forwardable=not self.services.settings.proxy_api_keys),
-            headers=headers or {},
-            body=json.dumps(body).encode(),
-        )
+        client = Client(credential_forwardable=not self.services.settings.proxy_api_keys)
+        inbound = new_client_request(json.dumps(body).encode(), headers, client=client)
+        sink.receipt = inbound.receipt
         await Exchange(self.services, inbound, sink).run()
         return sink

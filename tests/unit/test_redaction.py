@@ -9,12 +9,10 @@ from urllib.parse import quote
 import pytest
 
 from anthropic_proxy.engine.exchange import forwarding
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
-from anthropic_proxy.plugins import Client
 from anthropic_proxy.secrets import redact_key_patterns, redact_secrets
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 
 KEYS = [
     "my-local-secret-token-9",
@@ -140,7 +138,7 @@ async def test_nor_where_tokens_are_counted() -> None:
 
     proxy = ProxyHarness(upstream, ANTHROPIC_API_KEY=key, PREFERRED_PROVIDER="anthropic")
     body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "Hi"}]}).encode()
-    inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=body)
+    inbound = new_client_request(body)
     await forwarding.count_tokens(proxy.services, inbound, RecordingSink().wait_disconnected)
     assert "because" in proxy.log.getvalue()
     assert leaks(key, proxy.log.getvalue()) == []

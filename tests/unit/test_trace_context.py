@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.trace_context import TraceContext, new_span_id, new_trace_id, read_trace_context
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
@@ -15,7 +14,7 @@ from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
 from tests.support.fake_upstream import KEYS, FakeUpstream, error, reply
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.tool_loop import Script, Searcher, call, calls, proxy, text
 from tests.support.tool_loop import reply as answer_of
 
@@ -77,7 +76,7 @@ async def exchange(harness: ProxyHarness, trace: TraceContext | None, **fields: 
     body = {"model": "claude-sonnet-4-5", "max_tokens": 900, "messages": [{"role": "user", "content": "hi"}], **fields}
     sink, encoded = RecordingSink(), json.dumps(body).encode()
     headers = {"traceparent": VALID, "tracestate": "vendor=x"}
-    request = ClientRequest(request_id="req_1", client=Client(), headers=headers, body=encoded, trace=trace)
+    request = new_client_request(encoded, headers=headers, trace=trace)
     await Exchange(harness.services, request, sink).run()
     return sink
 

@@ -139,10 +139,10 @@ class ProbeRunner:
             route_rules=None,
             transports={name: _record(self._services.transports[name], recorded)},
         )
-        sink, started = _ReplySink(), time.monotonic()
+        receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())
+        sink, started = _ReplySink(receipt), time.monotonic()
         request = ClientRequest(
-            request_id=services.new_id("req_"),
-            client=Client(name="doctor"),
+            receipt=receipt,
             headers={},
             body=msgspec.json.encode({"model": f"{target.provider.prefix}/{target.model}", **body}),
         )
@@ -230,16 +230,13 @@ class _RecordedResponse:
 class _ReplySink:
     """A `ResponseSink` that collects the reply to one probe instead of sending it to a client."""
 
-    def __init__(self) -> None:
+    def __init__(self, receipt: Receipt) -> None:
+        self._receipt = receipt
         self._stream = bytearray()
         self._message: dict[str, Any] | None = None
         self._error: ProxyError | None = None
-        self._receipt: Receipt | None = None
         self._overflow = asyncio.Event()
         """Set when the reply is larger than `_MAX_REPLY_BYTES`."""
-
-    def attach_receipt(self, receipt: Receipt) -> None:
-        self._receipt = receipt
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         self._append(encode_events(events))
@@ -270,10 +267,9 @@ class _ReplySink:
         """Return the collected reply as a `ProbeResult`. `error`: failure of the probe itself; None: no failure."""
         if error is None and self._overflow.is_set():
             error = UpstreamProtocolError(f"the reply is larger than {_MAX_REPLY_BYTES // 1024**2} MiB")
-        result, receipt = ProbeResult(error=error or self._error), self._receipt
-        if receipt is not None:
-            result.notes = tuple(receipt.notes)
-            result.input_tokens, result.output_tokens = receipt.input_tokens, receipt.output_tokens
+        receipt = self._receipt
+        result = ProbeResult(error=error or self._error, notes=tuple(receipt.notes))
+        result.input_tokens, result.output_tokens = receipt.input_tokens, receipt.output_tokens
         if self._message is not None:
             result.blocks, result.stop_reason = self._message["content"], self._message.get("stop_reason") or ""
         elif self._stream and result.error is None:

@@ -41,12 +41,12 @@ async def admit(
         output = min(requested, limit) if known else requested
         targets.append(AdmissionTarget(prefix=target.provider.prefix, model=target.model, max_output_tokens=output))
     described = AdmissionRequest(
-        client=incoming.client,
+        client=incoming.receipt.client,
         model=request.model,
         normalized_model=resolve_model_name_and_tier(request.model, preferred, settings)[0],
         body_bytes=len(incoming.body),
         route=route.rule.name if route.rule is not None else "",
-        request_id=incoming.request_id,
+        request_id=incoming.receipt.request_id,
         targets=targets,
         estimate_input_tokens=partial(estimate_client_request_tokens, incoming, estimates, scale, request),
         response_headers=receipt.limit_headers,
@@ -60,14 +60,12 @@ async def admitted_token_count_request(engine: Engine, incoming: ClientRequest) 
 
     Raises the `ClientError` of a policy that rejects the request.
     """
-    receipt = incoming.receipt or Receipt(
-        request_id=incoming.request_id, client=incoming.client, started_at=engine.clock(), path=incoming.path
-    )
+    receipt = incoming.receipt
     described = AdmissionRequest(
-        client=incoming.client,
+        client=receipt.client,
         model="",
         body_bytes=len(incoming.body),
-        request_id=incoming.request_id,
+        request_id=receipt.request_id,
         has_reply=False,
         response_headers=receipt.limit_headers,
     )

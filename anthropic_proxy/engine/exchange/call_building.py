@@ -163,7 +163,7 @@ def build_relay_call(
         streams_upstream=request.stream,
         client_body=incoming.body,
         client_headers=incoming.headers,
-        client_path=incoming.path,
+        client_path=incoming.receipt.path,
         client_query=incoming.query,
         new_id=new_id,
         provider=target.provider.prefix,
@@ -195,9 +195,8 @@ def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request
 
 def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Provider) -> Credential | None:
     """Return the client's own key if the provider accepts it and the settings have none. None: it is not sent."""
-    if not (provider.accepts_client_credential and incoming.client.credential_forwardable) or engine.settings.keys.get(
-        provider.name
-    ):
+    is_allowed = provider.accepts_client_credential and incoming.receipt.client.credential_forwardable
+    if not is_allowed or engine.settings.keys.get(provider.name):
         return None
     for header in ("x-api-key", "authorization"):
         if value := incoming.headers.get(header):

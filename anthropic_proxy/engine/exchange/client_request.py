@@ -11,48 +11,34 @@ from typing import Protocol
 from msgspec import Struct
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.hooks import Client, EngineLog, Receipt, Recorder, RecordPoint
+from anthropic_proxy.engine.hooks import EngineLog, Receipt, Recorder, RecordPoint
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
-from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import ProxyError
 
 
 class ClientRequest(Struct, kw_only=True):
     """An authenticated client request with its complete body."""
 
-    request_id: str
-    """Id of the request in the response headers, error bodies and the log: `req_…`."""
-    client: Client
-    """Client that the server identified by its key or address."""
+    receipt: Receipt
+    """Record of the request: id, client, path and trace from its arrival on, the rest when it has ended."""
     headers: Mapping[str, str]
     """Client headers, names in lower case. Credentials are removed unless they may be sent to the provider."""
     body: bytes
     """Received bytes of the request body. They are removed after the reply has started, to free memory."""
-    path: str = "/v1/messages"
-    """URL path without the query."""
     query: str = ""
     """Query of the URL, without `?`. "": none."""
-    trace: TraceContext | None = None
-    """Trace of the request. None: traces are off, and the client sent no valid `traceparent`."""
-    receipt: Receipt | None = None
-    """Record of the provider calls of a token count or model list. None: no such calls, or an exchange makes its own
-    receipt."""
     number: int = 0
     """Number of the request in `Services.in_progress`, the list of running requests."""
 
     @property
     def queue_key(self) -> str:
         """Key by which the queue groups waiting calls, so that one session does not delay all others."""
-        return f"{self.client.name} {self.headers.get('x-claude-code-session-id', '')}"
+        return f"{self.receipt.client.name} {self.headers.get('x-claude-code-session-id', '')}"
 
 
 class ResponseSink(Protocol):
     """Interface to send the HTTP response to one client request. `gateway/server/response_sink.py` implements it."""
-
-    def attach_receipt(self, receipt: Receipt) -> None:
-        """Set the receipt, from which response headers are built. Call this before any other method."""
-        ...
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         """Send events of a stream. The first call also sends status 200 and the stream headers.
@@ -81,8 +67,9 @@ class ResponseSink(Protocol):
 def start_recording(engine: Engine, request: ClientRequest) -> Callable[[bytes], None]:
     """Pass the body of a client request to the recorders. Return a function that passes a piece of the response."""
     recorders = [*engine.recorders]
-    record_bytes(recorders, engine.log, request.request_id, "client request", request.body)
-    return partial(record_bytes, recorders, engine.log, request.request_id, "client response")
+    request_id = request.receipt.request_id
+    record_bytes(recorders, engine.log, request_id, "client request", request.body)
+    return partial(record_bytes, recorders, engine.log, request_id, "client response")
 
 
 def record_bytes(recorders: list[Recorder], log: EngineLog, request_id: str, point: RecordPoint, data: bytes) -> None:

@@ -96,12 +96,12 @@ async def run_dry(
     engine: Engine, body: bytes, path: str = "/v1/messages", *, sender: DryRunClient = LOCAL_DRY_RUN_CLIENT
 ) -> DryRun:
     """Process a client request up to its first upstream request, and return the result without sending it."""
-    receipt = Receipt(request_id=engine.new_id("req_"), client=Client(), started_at=engine.clock(), path=path)
+    client = Client(name=sender.key, team=sender.team, credential_forwardable=not engine.settings.requires_client_key())
+    receipt = Receipt(request_id=engine.new_id("req_"), client=client, started_at=engine.clock(), path=path)
     result = DryRun(receipt=receipt)
     dry = _without_network(engine, result)
-    client = Client(name=sender.key, team=sender.team, credential_forwardable=not engine.settings.requires_client_key())
     headers = {"content-type": "application/json", "x-api-key": CLIENT_CREDENTIAL, **sender.headers}
-    incoming = ClientRequest(request_id=receipt.request_id, client=client, headers=headers, body=body, path=path)
+    incoming = ClientRequest(receipt=receipt, headers=headers, body=body)
     try:
         request, choice = read_client_request(engine, incoming)
         estimates = EstimateCache()
@@ -115,9 +115,8 @@ async def run_dry(
     except ProxyError as error:
         result.error = error
         return result
-    sink = _DryRunSink(receipt)
+    sink = _DryRunSink()
     await Exchange(dry, incoming, sink).run()
-    result.receipt = sink.receipt
     if not isinstance(sink.error, NotSent):
         result.error = sink.error
     result.renamed_tools = _renamed_tools(request, result)
@@ -131,7 +130,7 @@ async def _count_tokens(engine: Engine, incoming: ClientRequest, result: DryRun)
     result.receipt.provider, result.receipt.prefix = target.provider.name, target.provider.prefix
     result.receipt.model = target.model
     try:
-        reply = await forwarding.count_tokens(engine, incoming, _DryRunSink(result.receipt).wait_disconnected)
+        reply = await forwarding.count_tokens(engine, incoming, _DryRunSink().wait_disconnected)
     except NotSent:
         return
     if result.recorded is None:
@@ -207,12 +206,8 @@ class _SkippedWebTools:
 
 
 class _DryRunSink:
-    def __init__(self, receipt: Receipt) -> None:
-        self.receipt = receipt
+    def __init__(self) -> None:
         self.error: ProxyError | None = None
-
-    def attach_receipt(self, receipt: Receipt) -> None:
-        self.receipt = receipt
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None: ...
 

@@ -15,7 +15,7 @@ an error becomes an `error` event. `_relayed`: bytes of the provider were sent, 
 an HTTP response with the status of the error. The watchdog cancels this task if the provider is silent or the client
 disconnects; its `reason` tells these from the stop of the server.
 
-The receipt is the record of the exchange for log, metrics and ledger. It is created first and completed last.
+The receipt is the record of the request for log, metrics and ledger. The server creates it, `run` completes it.
 """
 
 import asyncio
@@ -64,9 +64,7 @@ class Exchange:
 
     def __init__(self, engine: Engine, incoming: ClientRequest, sink: ResponseSink) -> None:
         self._engine, self._incoming, self._sink = engine, incoming, sink
-        self._receipt = Receipt(
-            request_id=incoming.request_id, client=incoming.client, started_at=engine.clock(), path=incoming.path
-        )
+        self._receipt = incoming.receipt
         self._estimates = EstimateCache()
         """Token estimate of the request, computed at most once, for routes, limits and `message_start`."""
         self._is_admitted = False
@@ -85,9 +83,8 @@ class Exchange:
     async def run(self) -> None:
         """Serve the request. Raises only the cancellation of this task, after the client got an error."""
         engine, incoming, receipt = self._engine, self._incoming, self._receipt
-        receipt.trace = incoming.trace
+        receipt.started_at = engine.clock()  # the upload of the body does not count
         record_client(receipt, incoming.headers)
-        self._sink.attach_receipt(receipt)
         engine.start_exchange(receipt)
         settles: list[Settle] = []
         try:
@@ -149,7 +146,7 @@ class Exchange:
                 await self._fail(ShuttingDown())
                 raise
         except Exception as error:  # noqa: BLE001  # any other exception is a defect of the proxy
-            await self._fail(log_internal_error(error, engine, incoming.request_id))
+            await self._fail(log_internal_error(error, engine, receipt.request_id))
         finally:
             if self._is_admitted:
                 self._watchdog.stop()

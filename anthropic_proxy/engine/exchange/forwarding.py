@@ -36,7 +36,6 @@ from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.exchange.route_choice import choose_route
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, read_error_body
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
-from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
@@ -108,7 +107,7 @@ async def list_models(engine: Engine, incoming: ClientRequest, wait_disconnected
     None: it has no list of Claude models, or its response is an error. Raises `ClientDisconnected`.
     """
     preferred = find_preferred_provider(engine.settings, engine.catalog)
-    if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.path):
+    if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.receipt.path):
         return None
     request = MessagesRequest(model=f"{preferred.prefix}/models", messages=[])
     target = build_route(RoutingQuery(request.model), engine.settings, engine.catalog).targets[0]
@@ -170,10 +169,7 @@ async def call_provider(
     is_large = len(incoming.body) > MAX_BYTES_ON_LOOP
     request = await run_on_loop_or_in_thread(engine, target.wire.encode_request, call, is_large=is_large)
     request = structs.replace(request, method=method or request.method)
-    receipt = incoming.receipt or Receipt(
-        request_id=incoming.request_id, client=incoming.client, started_at=engine.clock()
-    )
-    records = AttemptRecords(receipt, engine)
+    records = AttemptRecords(incoming.receipt, engine)
     watchdog = Watchdog(
         wait_disconnected=wait_disconnected,
         on_idle=None,

@@ -62,9 +62,10 @@ async def send_request(engine: Engine, body: bytes, headers: Mapping[str, str] |
 
     `headers` are those of the client, with names in lower case. Errors are responses with a status of 400 or more.
     """
-    request = ClientRequest(request_id=engine.new_id("req_"), client=Client(), headers=headers or {}, body=body)
-    request.trace = None if engine.tracer is None else engine.tracer.start_trace(None)
-    sink = _BufferedSink(request.request_id, start_recording(engine, request) if engine.recorders else None)
+    receipt = Receipt(request_id=engine.new_id("req_"), client=Client(), started_at=engine.clock())
+    receipt.trace = None if engine.tracer is None else engine.tracer.start_trace(None)
+    request = ClientRequest(receipt=receipt, headers=headers or {}, body=body)
+    sink = _BufferedSink(receipt, start_recording(engine, request) if engine.recorders else None)
 
     async def run() -> None:
         try:
@@ -87,17 +88,13 @@ class _BufferedSink:
     The last piece never waits for room: an exchange that is cancelled still ends with an error.
     """
 
-    def __init__(self, request_id: str, record: Callable[[bytes], None] | None) -> None:
-        self._request_id, self._record = request_id, record
-        self._receipt: Receipt | None = None
+    def __init__(self, receipt: Receipt, record: Callable[[bytes], None] | None) -> None:
+        self._receipt, self._request_id, self._record = receipt, receipt.request_id, record
         self._head: tuple[int, Mapping[str, str]] | None = None
         self._pieces: deque[bytes] = deque()
         self._has_ended = False
         self._closed = asyncio.Event()
         self._ready, self._room = asyncio.Event(), asyncio.Event()
-
-    def attach_receipt(self, receipt: Receipt) -> None:
-        self._receipt = receipt
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         await self._put(200, stream_headers(self._request_id), encode_events(events, self._request_id), is_last=is_last)
@@ -146,8 +143,7 @@ class _BufferedSink:
 
     async def _put(self, status: int, headers: Mapping[str, str], piece: bytes, *, is_last: bool) -> None:
         if self._head is None:
-            own = {} if self._receipt is None else exchange_headers(self._receipt, status)
-            self._head = status, {**headers, **own}
+            self._head = status, {**headers, **exchange_headers(self._receipt, status)}
             self._ready.set()
         while len(self._pieces) >= _MAX_WAITING_PIECES and not is_last and not self._closed.is_set():
             self._room.clear()

@@ -38,25 +38,26 @@ _SAFE_HEADERS = {
 
 async def forward_resource(engine: Engine, incoming: ClientRequest, method: str, sink: ResponseSink) -> None:
     """Forward a request for a batch, file or skill, and send the response. May raise `ClientDisconnected`."""
+    path = incoming.receipt.path
     preferred = find_preferred_provider(engine.settings, engine.catalog)
     if not preferred.serves_claude:
         raise UnknownModel(
-            f"{incoming.path!r} is served only if Anthropic is the preferred provider, because no other provider has "
+            f"{path!r} is served only if Anthropic is the preferred provider, because no other provider has "
             f"batches, files and skills of the Messages API. The preferred provider is {preferred.name}."
         )
-    if incoming.client.key_id:
+    if incoming.receipt.client.key_id:
         raise PermissionDenied(
-            f"{incoming.path!r} is not served for virtual keys: batches, files and skills belong to the API key of "
+            f"{path!r} is not served for virtual keys: batches, files and skills belong to the API key of "
             "the provider, so that every virtual key would see and delete those of the others."
         )
     target = build_route(RoutingQuery(f"{preferred.prefix}/x"), engine.settings, engine.catalog).targets[0]
     wire = target.wire
     assert isinstance(wire, RelayWire), "a provider with Claude models has the Messages API"
-    if method == "POST" and incoming.path == BATCHES_PATH:
+    if method == "POST" and path == BATCHES_PATH:
         incoming = await _with_mapped_models(engine, incoming, target, wire)
     request = MessagesRequest(model=target.model, messages=[], has_proxy_signatures=False)
     call = build_relay_call(incoming, request, target, engine.new_id)
-    is_download = incoming.path.endswith("/content")
+    is_download = path.endswith("/content")
 
     async def send(response: UpstreamResponse, watchdog: Watchdog) -> None:
         if not is_download:
@@ -69,7 +70,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
             if "content-range" in given:  # of a response with status 206
                 headers["content-range"] = given["content-range"]
         send_bytes = partial(sink.send_relayed_bytes, headers=headers, status=response.status)
-        if is_download or incoming.path.endswith("/results"):
+        if is_download or path.endswith("/results"):
             while piece := await response.read():
                 watchdog.note_first_byte()
                 watchdog.writing = True
@@ -81,7 +82,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
         else:
             body = await read_body(response, MAX_BODY_BYTES, watchdog.note_first_byte)
             watchdog.end_upstream_call()
-            if incoming.path.startswith(BATCHES_PATH):
+            if path.startswith(BATCHES_PATH):
                 is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
                 body = await engine.background.run_in_thread_if_large(is_large, wire.remove_results_host, body)
             watchdog.writing = True

@@ -4,7 +4,7 @@ A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -59,10 +59,18 @@ _MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
 _ERROR = b"event: error\ndata: %b\n\n"
 
 
-def encode_events(events: Iterable[Event], request_id: str = "") -> bytes:
+def encode_events(events: Sequence[Event], request_id: str = "") -> bytes:
     """Return the SSE frames of events. `request_id` is added to the data of `error` events; "": no id."""
+    frames = []
     try:
-        return _encode_frames(events, request_id)
+        for event in events:
+            kind = type(event)
+            if kind is TextDelta:  # by far the most frequent
+                frames.append(_TEXT_DELTA % (event.index, _encode(event.text)))  # type: ignore[union-attr]
+            elif kind is ErrorEvent:
+                frames.append(_ERROR % encode_error(event.error, request_id))  # type: ignore[union-attr]
+            else:
+                frames.append(_ENCODERS[kind](event))
     except UnicodeEncodeError:
         replaced = []
         for event in events:
@@ -72,19 +80,7 @@ def encode_events(events: Iterable[Event], request_id: str = "") -> bytes:
                 if isinstance(value := getattr(event, name), str) and not value.isascii()
             }
             replaced.append(msgspec.structs.replace(event, **changes))
-        return _encode_frames(replaced, request_id)
-
-
-def _encode_frames(events: Iterable[Event], request_id: str) -> bytes:
-    frames = []
-    for event in events:
-        kind = type(event)
-        if kind is TextDelta:  # by far the most frequent
-            frames.append(_TEXT_DELTA % (event.index, _encode(event.text)))  # type: ignore[union-attr]
-        elif kind is ErrorEvent:
-            frames.append(_ERROR % encode_error(event.error, request_id))  # type: ignore[union-attr]
-        else:
-            frames.append(_ENCODERS[kind](event))
+        return encode_events(replaced, request_id)
     return b"".join(frames)
 
 

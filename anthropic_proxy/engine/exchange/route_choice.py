@@ -120,11 +120,11 @@ def build_request_facts(
         model=model,
         tier=tier,
         headers=incoming.headers,
-        key=incoming.client.name,
-        team=incoming.client.team,
+        key=incoming.receipt.client.name,
+        team=incoming.receipt.client.team,
         now=engine.clock(),
         count_tokens=estimates.get_or_estimate,
-        request_id=incoming.request_id,
+        request_id=incoming.receipt.request_id,
     )
 
 

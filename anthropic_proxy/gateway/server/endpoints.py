@@ -79,7 +79,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         trace = read_trace_context(headers) if TRACEPARENT in headers else None
         receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
         checks_key, policies = _checks_key_itself(receipt.method, route), services.policies
-        client = receipt.client = await authenticate(scope, headers, settings, policies, route_checks_key=checks_key)
+        receipt.client = await authenticate(scope, headers, settings, policies, route_checks_key=checks_key)
         endpoint: Endpoint
         if route is None:
             endpoint = find_endpoint(receipt.method, receipt.path)
@@ -93,9 +93,8 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         if body is None:
             raise ClientDisconnected  # noqa: TRY301
         body_read = True
-        request = ClientRequest(request_id=request_id, client=client, headers=headers, body=body, number=number)
-        request.trace, request.path, request.receipt = receipt.trace, receipt.path, receipt
-        request.query = scope.get("query_string", b"").decode("latin-1")
+        query = scope.get("query_string", b"").decode("latin-1")
+        request = ClientRequest(receipt=receipt, headers=headers, body=body, query=query, number=number)
         del body  # the exchange frees the body after decoding, if no other reference exists
         await endpoint(services, request, sink)
     except ProxyError as error:
@@ -148,6 +147,7 @@ def log_rejected_request(
 
 
 def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) -> Awaitable[None]:
+    sink.attach_receipt(request.receipt)
     if services.recorders:
         sink.attach_body_recorder(start_recording(services, request))
     return Exchange(services, request, sink).run()
@@ -173,7 +173,7 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
     if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
         await sink.send_json_reply(reply)
         return
-    entry = find_model(request.path.removeprefix("/v1/models/"), services.settings, services.catalog)
+    entry = find_model(request.receipt.path.removeprefix("/v1/models/"), services.settings, services.catalog)
     await sink.send_response(200, msgspec.json.encode(entry))
 
 
@@ -209,7 +209,7 @@ def _position(ids: Sequence[str], name: str, value: str) -> int:
 
 
 async def send_resource(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    method = request.receipt.method if request.receipt else "GET"
+    method = request.receipt.method
     async with admitted_token_count_request(services, request):
         await forward_resource(services, request, method, sink)
 
@@ -270,7 +270,7 @@ def _version(services: Services) -> dict[str, object]:
 
 
 async def _send(request: ClientRequest, sink: AsgiSink, status: int, body: dict[str, object]) -> None:
-    headers = {**json_headers(request.request_id), "cache-control": "no-store"}
+    headers = {**json_headers(request.receipt.request_id), "cache-control": "no-store"}
     await sink.send_response(status, msgspec.json.encode(body), headers)
 
 
@@ -284,7 +284,7 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
         headers = {"content-type": "application/json", "vary": "accept"}
         body = msgspec.json.encode({"message": text})
     else:
-        view = build_setup_view(settings, services.catalog) if request.client.address_trusted else None
+        view = build_setup_view(settings, services.catalog) if request.receipt.client.address_trusted else None
         needs_key = bool(settings.requires_client_key() or services.policies) or view is None
         public = [path for path in services.routes.paths if _checks_key_itself("GET", services.routes.find(path))]
         paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.routes.paths]
@@ -333,15 +333,15 @@ async def _send_plugin_route(
         raise RequestTooLarge(f"The body is larger than {route.max_body_bytes:,} bytes.")
     route_request = RouteRequest(
         method=scope["method"],
-        path=request.path,
+        path=request.receipt.path,
         path_parameters=found.path_parameters,
         query=parse_qs(request.query, keep_blank_values=True) if request.query else {},
         headers={name: value for name, value in request.headers.items() if name not in _CREDENTIAL_HEADERS},
         body=request.body,
-        client=request.client,
+        client=request.receipt.client,
         scheme=scope.get("scheme", "http"),
         address=(scope.get("client") or ("",))[0],
-        request_id=request.request_id,
+        request_id=request.receipt.request_id,
     )
     response = await route.respond(route_request)
     await sink.send_route_response(response, has_body=scope["method"] != "HEAD")

@@ -36,6 +36,7 @@ class AsgiSink:
         self._receipt: Receipt | None = None
 
     def attach_receipt(self, receipt: Receipt) -> None:
+        """Add the headers of an exchange, which follow from its receipt, to the response."""
         self._receipt = receipt
 
     def attach_body_recorder(self, record: Callable[[bytes], None]) -> None:

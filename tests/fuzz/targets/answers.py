@@ -10,7 +10,6 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
@@ -22,10 +21,9 @@ from anthropic_proxy.gateway.services import Services, build_services
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.plugins import Client
 from tests.fuzz.targets.connection import KeptConnection
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours
-from tests.support.harness import RecordingSink
+from tests.support.harness import RecordingSink, new_client_request
 
 _SETTINGS = {"OPENAI_API_KEY": "fuzz-key", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "PREFERRED_PROVIDER": "openai"}
 _ASKED: dict[str, Any] = {
@@ -103,7 +101,7 @@ class _Harness:
         )
         sink = RecordingSink()
         body = json.dumps({**_ASKED, "stream": stream}).encode()
-        inbound = ClientRequest(request_id="req_fuzz", client=Client(), headers={}, body=body)
+        inbound = new_client_request(body)
         self.loop.run_until_complete(asyncio.wait_for(Exchange(services, inbound, sink).run(), 30))
         return sink
 

@@ -11,7 +11,6 @@ from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.exchange.call_building import build_target_limits
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
@@ -27,7 +26,7 @@ from anthropic_proxy.plugins import Client
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, complete_replies, folders_of, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
 from tests.support.golden_runner import GoldenCase
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 
 MAX_CALLS = 40
 """Calls upstream that one exchange can make: ten of a turn's loop, each with its repeats and healings."""
@@ -140,9 +139,8 @@ class _Stage:
             queue=FairQueue(9),
         )
         sink = RecordingSink()
-        inbound = ClientRequest(
-            request_id="req_fuzz", client=Client(credential_forwardable=True), headers={}, body=body
-        )
+        inbound = new_client_request(body, client=Client(credential_forwardable=True))
+        sink.receipt = inbound.receipt
         _loop().run_until_complete(Exchange(services, inbound, sink).run())
         services.log.flush()
         return sink, self._proxy.log.getvalue(), self._upstream.calls

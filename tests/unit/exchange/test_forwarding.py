@@ -6,12 +6,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.forwarding import count_tokens, list_models
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
-from anthropic_proxy.plugins import Client, Receipt
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.virtual_time import in_virtual_time
 
 SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "odd-key-0123456789abcdef"}
@@ -138,11 +136,10 @@ async def test_token_counts_and_model_lists_are_attempts_of_their_trace(
         return FakeResponse(status, json.dumps(answer).encode())
 
     services = ProxyHarness(upstream, **SETTINGS).services
-    receipt = Receipt(request_id="req_1", client=Client(), started_at=services.clock(), path=path, trace=TRACE)
     body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "hello"}]}).encode()
-    incoming = ClientRequest(request_id="req_1", client=Client(), headers={}, body=body, path=path, receipt=receipt)
+    incoming = new_client_request(body, path=path, trace=TRACE)
     await (list_models if path == "/v1/models" else count_tokens)(services, incoming, RecordingSink().wait_disconnected)
-    (attempt,) = receipt.attempts
+    (attempt,) = incoming.receipt.attempts
     assert (attempt.provider, attempt.status, attempt.error_type, attempt.error) == ("anthropic", status, *error)
     assert sent[0].trace_headers["traceparent"] == f"00-{TRACE.trace_id}-{attempt.span_id}-01"
 
@@ -156,9 +153,7 @@ async def test_a_slow_error_body_does_not_prolong_the_time_for_a_token_count() -
 
     somewhere = ProxyHarness(lambda *_: Slow(500, *[b" "] * 9), **SETTINGS)
     body = json.dumps({"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": "hello"}]}).encode()
-    incoming = ClientRequest(
-        request_id="req_1", client=Client(), headers={}, body=body, path="/v1/messages/count_tokens"
-    )
+    incoming = new_client_request(body, path="/v1/messages/count_tokens")
     counted_reply = await count_tokens(somewhere.services, incoming, RecordingSink().wait_disconnected)
     assert json.loads(counted_reply.body)["input_tokens"] > 0
     assert asyncio.get_running_loop().time() == pytest.approx(10)

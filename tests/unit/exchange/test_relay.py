@@ -17,7 +17,6 @@ from msgspec import structs
 from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.call_building import build_relay_call
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import JsonReply
 from anthropic_proxy.engine.exchange.relay import RelayStream, forwarded_headers
@@ -34,8 +33,7 @@ from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequ
 from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.plugins import Client
-from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.messages import exactly
 from tests.support.provider_replies.messages import DOUBLE_START, MESSAGE_STREAMS, block, message_start
 from tests.support.virtual_time import in_virtual_time
@@ -51,9 +49,7 @@ def target_of(model: str = ASKED, **dialect: Any) -> Target:
 
 def call_of(body: bytes, target: Target, *, stream: bool = True, asked: str = ASKED, **inbound: Any) -> Call:
     request = MessagesRequest(model=asked, messages=[], stream=stream)
-    arrived = ClientRequest(
-        request_id="req_1", client=Client(), headers=inbound.pop("headers", {}), body=body, **inbound
-    )
+    arrived = new_client_request(body, headers=inbound.pop("headers", {}), **inbound)
     return build_relay_call(arrived, request, target, lambda prefix: prefix + "1")
 
 
@@ -385,7 +381,7 @@ def test_an_end_that_has_come_leaves_with_the_last_event(behind: bytes) -> None:
 
     pieces: list[tuple[bytes, bool]] = []
     message = {"model": ASKED, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
-    inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=json.dumps(message).encode())
+    inbound = new_client_request(json.dumps(message).encode())
     begin, end = b"".join(STREAM[:4]), b"".join(STREAM[4:]) + behind
     asyncio.run(Exchange(ProxyHarness(Streets(Received(200, begin, end)), **KEY).services, inbound, Noting()).run())
     assert pieces == [(begin, False), (end, True)]
@@ -505,9 +501,7 @@ def test_the_position_of_the_model_in_a_body_makes_no_difference() -> None:
 
     async def send(body: dict[str, Any]) -> None:
         raw = json.dumps(body).encode()
-        await Exchange(
-            proxy.services, ClientRequest(request_id="r", client=Client(), headers={}, body=raw), RecordingSink()
-        ).run()
+        await Exchange(proxy.services, new_client_request(raw), RecordingSink()).run()
 
     streets = Streets()
     proxy = ProxyHarness(streets, **KEY, OPENAI_API_KEY="sk-openai")
@@ -937,7 +931,7 @@ def test_a_disconnected_client_ends_the_relayed_call() -> None:
         body = json.dumps(
             {"model": ASKED, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
         )
-        inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=body.encode())
+        inbound = new_client_request(body.encode())
         await Exchange(proxy.services, inbound, sink).run()
 
     endless, sink = Endless(200), Leaving()
@@ -990,9 +984,7 @@ async def test_an_incomplete_reply_has_the_output_of_its_content(
 
 def counted(proxy: ProxyHarness, **fields: Any) -> JsonReply:
     body = json.dumps({"model": ASKED, "messages": [{"role": "user", "content": "x" * 400}], **fields}).encode()
-    inbound = ClientRequest(
-        request_id="r", client=Client(), headers={}, body=body, path="/v1/messages/count_tokens", query="beta=true"
-    )
+    inbound = new_client_request(body, path="/v1/messages/count_tokens", query="beta=true")
     return asyncio.run(forwarding.count_tokens(proxy.services, inbound, RecordingSink().wait_disconnected))
 
 
@@ -1038,7 +1030,7 @@ def test_a_server_that_does_not_count_is_not_asked() -> None:
 
 
 def listed(proxy: ProxyHarness, path: str = "/v1/models") -> JsonReply | None:
-    inbound = ClientRequest(request_id="r", client=Client(), headers={}, body=b"", path=path, query="limit=1000")
+    inbound = new_client_request(b"", path=path, query="limit=1000")
     return asyncio.run(forwarding.list_models(proxy.services, inbound, RecordingSink().wait_disconnected))
 
 

@@ -8,8 +8,7 @@ import pytest
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.resources import forward_resource
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
-from anthropic_proxy.plugins import Client
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.virtual_time import in_virtual_time
 
 SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "sk-ant-test-0123456789"}
@@ -17,7 +16,7 @@ BATCH = b'{"requests":[{"custom_id":"a","params":{"model":"claude-opus-5-5"}}]}'
 
 
 def asked(path: str, body: bytes = b"") -> ClientRequest:
-    return ClientRequest(request_id="req_test", client=Client(), headers={}, body=body, path=path)
+    return new_client_request(body, path=path)
 
 
 async def test_other_work_continues_while_the_models_of_a_small_batch_are_mapped() -> None:

@@ -12,17 +12,15 @@ import pytest
 from anthropic_proxy.cli.doctor.probes import PROBES
 from anthropic_proxy.cli.doctor.report import Fix
 from anthropic_proxy.cli.doctor.run import Diagnosis, Report, run_doctor, select_backends
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.plugins import Client
 from tests.support.fakes.anthropic.server import KEY, new_anthropic
 from tests.support.fakes.compatible.quirks import QUIRKS, new_quirk_server
 from tests.support.fakes.server import serving
-from tests.support.harness import RecordingSink
+from tests.support.harness import RecordingSink, new_client_request
 
 EXPECTED: Mapping[str, Mapping[str, object]] = {
     "completion_limit": {"output_limit_field": "max_completion_tokens"},
@@ -107,7 +105,7 @@ async def _send_probes(settings: Settings, model: str) -> Mapping[str, str]:
         services = await open_services(settings, log=Log(io.StringIO()))
         sink = RecordingSink()
         body = json.dumps({"model": model, **probe.body}).encode()
-        await Exchange(services, ClientRequest(request_id="r", client=Client(), headers={}, body=body), sink).run()
+        await Exchange(services, new_client_request(body), sink).run()
         await services.close()
         if sink.error is not None:
             errors[probe.name] = sink.error.message

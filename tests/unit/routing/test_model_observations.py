@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
@@ -15,9 +14,8 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.plugins import Client
 from tests.support.fake_upstream import KEYS, FakeUpstream, frame, reply
-from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.messages import exactly
 
 LONG = "The quick brown fox jumps over the lazy dog. " * 600
@@ -26,7 +24,7 @@ TOO_LONG = LONG * 50
 
 async def counted(proxy: ProxyHarness, text: str) -> int:
     body = {"model": "claude-sonnet-4-5", "messages": [{"role": "user", "content": text}]}
-    inbound = ClientRequest(request_id="req_test", client=Client(), headers={}, body=json.dumps(body).encode())
+    inbound = new_client_request(json.dumps(body).encode())
     return int(
         json.loads((await count_tokens(proxy.services, inbound, RecordingSink().wait_disconnected)).body)[
             "input_tokens"

@@ -119,7 +119,8 @@ class ChatDecoder(Decoder):
             chunk = decode_chunk(frame)
         except DECODE_ERRORS:
             chunk = self._decode_mended(frame, self._frame_repair.repair)
-        return self._order(self._read(chunk, frame))
+        deltas = self._late.feed(self._read(chunk, frame))  # `_order`, inlined for every chunk of a stream
+        return deltas if self._output is None else self._output.convert_to_text(deltas)
 
     def decode_body(self, body: bytes) -> list[Delta]:
         try:

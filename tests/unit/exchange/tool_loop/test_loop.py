@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.tool_loop.runner import MAX_CONCURRENT_CALLS, MAX_TOOL_CALLS
 from anthropic_proxy.engine.routing.router import RoutingQuery, build_route
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.plugins import Client
-from tests.support.harness import FakeResponse, RecordingSink
+from tests.support.harness import FakeResponse, RecordingSink, new_client_request
 from tests.support.platform_marks import needs_timer_signal
 from tests.support.reply_schemas import DEEPSEEK, FORMAT, GOOD, WRONG
 from tests.support.tool_loop import (
@@ -247,7 +246,7 @@ async def ask_raw(tools: str, blocks: str) -> RecordingSink:
     body = f'{{"model":"gpt-4.1","max_tokens":10,"tools":[{tools}],"messages":{turns}}}'
     script = Script(calls(call("web_fetch", url="https://a.test/")), reply(text(".")))
     sink, built = RecordingSink(), proxy(script, fetch=Fetcher())
-    inbound = ClientRequest(request_id="r", client=Client(credential_forwardable=True), headers={}, body=body.encode())
+    inbound = new_client_request(body.encode(), client=Client(credential_forwardable=True))
     await Exchange(built.services, inbound, sink).run()
     return sink
 
