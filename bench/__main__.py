@@ -4,6 +4,7 @@ import argparse
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -84,12 +85,13 @@ async def _measure(
 
 
 def _measure_pair(chosen: argparse.Namespace) -> int:
-    """Measure an older commit beside the code as it is; print both and their ratios."""
+    """Measure older commits beside the code as it is; print all values and the ratios to each commit."""
     plan = structs.replace(QUICK if chosen.quick else FULL, **({"rounds": chosen.rounds} if chosen.rounds else {}))
     with tempfile.TemporaryDirectory(prefix="bench-") as directory:
         try:
-            with checked_out(chosen.pair, Path(directory)) as place:
-                table = Table(title=TITLE, subjects=pair_with(place, chosen.pair), plan=plan, steps=tuple(STEPS))
+            with ExitStack() as stack:
+                places = {commit: stack.enter_context(checked_out(commit, Path(directory))) for commit in chosen.pair}
+                table = Table(title=TITLE, subjects=pair_with(places), plan=plan, steps=tuple(STEPS))
                 run = Run([table], Path(directory), _print_progress, lambda run: None)
                 uvloop.run(run.measure())
         except BenchError as error:
@@ -97,7 +99,7 @@ def _measure_pair(chosen: argparse.Namespace) -> int:
             return 1
     results = collect(run, [], {})
     results.save(chosen.json.with_name("pair.json"))
-    print(write_pair(results.sheets[0], chosen.pair))
+    print("\n\n".join(write_pair(results.sheets[0], commit) for commit in chosen.pair))
     return 0
 
 
@@ -115,7 +117,9 @@ def _read_options() -> argparse.Namespace:
     parser.add_argument("--limits", action="store_true", help="measure what keys, budgets and Redis cost")
     parser.add_argument("--scaling", action="store_true", help="measure workers, body sizes, lengths, open streams")
     parser.add_argument("--profile", action="store_true", help="sample where the proxy's time goes (Linux)")
-    parser.add_argument("--pair", metavar="COMMIT", help="measure that commit beside the code as it is, and no other")
+    parser.add_argument(
+        "--pair", action="append", metavar="COMMIT", help="measure that commit too, and nobody else; may be repeated"
+    )
     parser.add_argument("--rounds", type=int, help="rounds of every measure")
     parser.add_argument("--without", action="append", default=[], metavar="NAME", help="leave somebody out")
     parser.add_argument("--json", type=Path, default=LAST, metavar="FILE", help=f"keep all values there ({LAST.name})")

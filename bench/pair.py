@@ -1,13 +1,14 @@
-"""`scripts/ci.py bench --pair COMMIT`: an older commit beside the code as it is, in one interleaved run.
+"""`scripts/ci.py bench --pair COMMIT`: older commits beside the code as it is, in one interleaved run.
 
-The older commit gets a temporary git worktree. If its lock files and `pyproject.toml` are those of this checkout, both
-use the same environment; otherwise the worktree gets one of its own, by its own `scripts/setup.py`.
+Each older commit gets a temporary git worktree. If its lock files and `pyproject.toml` are those of this checkout, both
+use the same environment. Otherwise the worktree gets one of its own: by its own `scripts/setup.py`, or by pip if the
+commit is older than this script. A comparison with the commit before hides a slow drift, a fixed old commit shows it.
 """
 
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ _INPUTS = ("pyproject.toml", "locks/runtime.lock", "locks/build.lock", "locks/de
 @contextmanager
 def checked_out(commit: str, directory: Path, checkout: Path = CHECKOUT) -> Iterator[Path]:
     """Provide a temporary worktree of a commit. Raises `BenchError` if there is no such commit."""
-    place = directory / "before"
+    place = directory / commit.replace("/", "-")
     added = _git(checkout, "worktree", "add", "--quiet", "--detach", str(place), commit)
     if added.returncode:
         raise BenchError(f"--pair {commit}: {added.stderr.strip() or 'git cannot check it out'}")
@@ -44,20 +45,24 @@ def find_python(place: Path, checkout: Path = CHECKOUT) -> str:
     """
     if all(_content(place / name) == _content(checkout / name) for name in _INPUTS):
         return sys.executable
+    python = str(place / ".venv" / "bin" / "python")
+    commands = [[sys.executable, "scripts/setup.py", "dev"]]
     if not (place / "scripts/setup.py").exists():
-        raise BenchError("the older commit has no scripts/setup.py, which makes its environment: name a later commit")
-    made = subprocess.run(
-        [sys.executable, "scripts/setup.py", "dev"], cwd=place, capture_output=True, text=True, check=False
-    )
-    if made.returncode:
-        raise BenchError(f"the environment of the older commit cannot be made:\n{made.stderr[-2000:]}")
-    return str(place / ".venv" / "bin" / "python")
+        commands = [[sys.executable, "-m", "venv", ".venv"], [python, "-m", "pip", "install", "--quiet", "-e", "."]]
+    for command in commands:
+        made = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise BenchError(f"the environment of the older commit cannot be made:\n{made.stderr[-2000:]}")
+    return python
 
 
-def pair_with(place: Path, commit: str) -> tuple[Subject, Subject, Subject]:
-    """Return the direct call, the proxy of the older commit, and the proxy as it is."""
-    start = partial(start_proxy, checkout=place, python=find_python(place))
-    return DIRECT, structs.replace(PROXY, name=commit, start=start), PROXY
+def pair_with(places: Mapping[str, Path]) -> tuple[Subject, ...]:
+    """Return the direct call, the proxies of the older commits, and the proxy as it is. `places`: commit → worktree."""
+    older = [
+        structs.replace(PROXY, name=commit, start=partial(start_proxy, checkout=place, python=find_python(place)))
+        for commit, place in places.items()
+    ]
+    return DIRECT, *older, PROXY
 
 
 def write_pair(sheet: ResultTable, commit: str) -> str:
