@@ -70,12 +70,12 @@ def _answer(ours: int, theirs: int, answers: Iterable[tuple[str, str]], command:
         for expected, keys in answers:
             start = len(shown)
             while expected not in shown[start:]:
-                received = _read(ours)
+                received = read_output(ours)
                 assert received, f"the command ended before {expected!r}: {shown}"
                 shown += received
             wait_for(lambda: command is None or is_sleeping(command))
             os.write(ours, keys.encode())
-        while received := _read(ours):
+        while received := read_output(ours):
             shown += received
     finally:
         os.close(ours)
@@ -91,7 +91,7 @@ runpy.run_module("anthropic_proxy", run_name="__main__", alter_sys=True)
 """Program that runs the proxy with its standard input as the terminal of the process, so that Ctrl+C reaches it."""
 
 
-def _read(descriptor: int) -> str:
+def read_output(descriptor: int) -> str:
     """Return the next output. "": the command has ended."""
     ready, _, _ = select.select([descriptor], [], [], WAIT_SECONDS)
     if not ready:

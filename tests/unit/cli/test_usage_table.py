@@ -9,6 +9,7 @@ from anthropic_proxy.cli.usage import write_table
 from anthropic_proxy.console.ledger.queries import UsageGroup
 from anthropic_proxy.console.ledger.sums import UsageSums
 from anthropic_proxy.gateway.settings import Settings
+from tests.support.terminal import read_output
 
 
 def test_a_long_name_hides_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -25,9 +26,9 @@ def test_a_long_name_hides_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "stdout", terminal)
         write_table(Settings(), "project", groups, "since 24h")
         monkeypatch.undo()
-        terminal.flush()
-        lines = os.read(ours, 10_000).decode().replace("\r\n", "\n").splitlines()
+    shown = "".join(iter(lambda: read_output(ours), ""))  # the terminal may deliver its output in pieces
     os.close(ours)
+    lines = shown.replace("\r\n", "\n").splitlines()
     assert lines[2:6] == [
         f"  Project{' ' * 31}  Requests  Cached  Input  Output   Cost",
         f"  {'p' * 37}…         1       0  1,200      30  $2.00",
