@@ -65,6 +65,7 @@ class FallbackStore:
         """Message of the failure. "": Redis is available."""
         self._data_problem = ""
         self._failed_at = 0.0
+        self._interruptions = 0
         self._processes = 1
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
@@ -77,6 +78,7 @@ class FallbackStore:
             problem=self._problem,
             processes=self._processes,
             pending_settlements=len(self._usage.pending),
+            interruptions=self._interruptions,
         )
 
     def start(self) -> None:
@@ -199,6 +201,7 @@ class FallbackStore:
         problem = describe_failure(error, self._address)
         if not self._problem:
             self._failed_at = self._usage.clock()
+            self._interruptions += 1
             effect = f"Each process keeps its share (1 of {self._processes}) of the limits"
             if not self._fails_open:
                 effect = "Requests with limits are rejected (REDIS_FAILURE=closed)"
