@@ -9,6 +9,9 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, build_limits
+from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.gateway.stores.fallback import FallbackStore
 from anthropic_proxy.gateway.stores.redis import RedisStore
 from anthropic_proxy.plugins import Limit, Store, StoreUnavailable
@@ -382,3 +385,24 @@ async def test_values_that_are_read_at_the_same_time_are_one_message(instances: 
     before, idle = await count_reads(), await count_reads()
     assert await asyncio.gather(*map(store.get, keys)) == ["1.5", *[None] * 20]
     assert await count_reads() - idle == idle - before + 1
+
+
+async def test_a_loss_of_data_raises_budgets_once_to_their_use_by_the_ledger(instances: Instances) -> None:
+    async def read_used(limits: Sequence[KeyLimit], _: float) -> Sequence[int]:
+        return [450] * len(limits)
+
+    stores = await instances.open(2)
+    scope = Scope("key", "a", "key/a", Rules(budgets=(Budget(1_000, "tokens", "total"),)))
+    limits = build_limits([scope], Amounts(10, 0), time.time())
+    all_ = [Reservations(store, instances.warnings.append, read_used=read_used) for store in stores]
+
+    async def reserve() -> list[int]:
+        held = await asyncio.gather(*(each.reserve(limits, {}, time.time()) for each in all_ * 3))
+        return sorted(each.reservation.remaining[0] for each in held)
+
+    assert (await reserve())[0] == 1_000 - 450 - 60
+    instances.server.kill()
+    instances.server.start()
+    await wait_for_async(lambda: all(store.state.interruptions and store.state.available for store in stores))
+    assert (await reserve())[0] == 1_000 - 450 - 60
+    await asyncio.gather(*(each.stop() for each in all_))
