@@ -56,11 +56,10 @@ class FallbackStore:
         fails_open: bool,
         address: str,
         warn: Callable[[str], None],
-        usage: OwnUsage | None = None,
     ) -> None:
         self.redis = store
         self._fails_open, self._address, self._warn = fails_open, address, warn
-        self._usage = usage or OwnUsage()
+        self._usage = OwnUsage()
         self._problem = ""
         """Message of the failure. "": Redis is available."""
         self._data_problem = ""
