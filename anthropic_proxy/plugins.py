@@ -224,6 +224,8 @@ class StoreState(Struct, frozen=True, kw_only=True):
     """Number of running processes that use the store, as far as known."""
     pending_settlements: int = 0
     """Settled reservations that are not yet in the store."""
+    interruptions: int = 0
+    """Number of times that this process could not use the store. After each one, the store may have lost amounts."""
 
 
 class Store(ValueStore, Protocol):

@@ -1,12 +1,16 @@
 """Plugin of virtual keys, which are keys that the proxy issues to clients."""
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from anthropic_proxy.console.keys.api import AdminApi
 from anthropic_proxy.console.keys.key_table import KeyTable
+from anthropic_proxy.console.keys.limits import KeyLimit
 from anthropic_proxy.console.keys.policy import KeyPolicy
+from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.reservations import Reservations
+from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Plugin, Store
@@ -40,7 +44,7 @@ class _Access:
 
     async def start(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._reservations = Reservations(gateway.store, self._warn)
+        self._reservations = Reservations(gateway.store, self._warn, read_used=self._read_used)
         self._reservations.start()
         self.policy.set_reservations(self._reservations)
         await self._table.start()
@@ -52,6 +56,20 @@ class _Access:
 
     def budget_uses(self) -> Mapping[tuple[str, str, str, str], float]:
         return {} if self._reservations is None else self._reservations.find_budget_uses(time.time())
+
+    async def _read_used(self, limits: Sequence[KeyLimit], now: float) -> Sequence[int]:
+        def read() -> Sequence[int]:
+            engine = open_for_reading(self._settings)
+            try:
+                with engine.connect() as connection:
+                    return [
+                        sum_budget_use(connection, each.scope, each.budget, now) if each.budget else 0
+                        for each in limits
+                    ]
+            finally:
+                engine.dispose()
+
+        return await asyncio.to_thread(read)
 
     def _current_store(self) -> Store | None:
         return None if self._gateway is None else self._gateway.store

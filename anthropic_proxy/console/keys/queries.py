@@ -1,16 +1,27 @@
 """Database queries of virtual keys, teams and the audit log, and the used amounts of budgets."""
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import Connection, RowMapping, func, or_, select
 
 from anthropic_proxy.console.keys.limits import Scope, build_budget_counter, format_counter_amount
-from anthropic_proxy.console.keys.virtual_keys import AuditEntry, Budget, KeyHash, Rules, Team, VirtualKey
+from anthropic_proxy.console.keys.virtual_keys import (
+    AuditEntry,
+    Budget,
+    KeyHash,
+    Rules,
+    Team,
+    VirtualKey,
+    find_period_start,
+)
+from anthropic_proxy.console.ledger.queries import sum_periods
+from anthropic_proxy.console.ledger.request_queries import RequestSelection
 from anthropic_proxy.console.ledger.tables import audit_log, key_hashes, teams, virtual_keys
-from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.plugins import Store
@@ -59,6 +70,7 @@ def list_audit_entries(
     before_id: int | None = None,
     after_id: int | None = None,
     key_id: str = "",
+    team: str = "",
     limit: int | None = None,
 ) -> Sequence[AuditEntry]:
     """The latest rows first. `since`: seconds since the epoch.
@@ -73,6 +85,8 @@ def list_audit_entries(
         statement = statement.where(column > after_id)
     if key_id:
         statement = statement.where(audit_log.c.object.startswith(f"{key_id} ", autoescape=True))
+    if team:
+        statement = statement.where(audit_log.c.object == team)
     order = column.desc() if after_id is None else column.asc()
     rows = list(connection.execute(statement.order_by(order).limit(limit)).mappings())
     if after_id is not None:
@@ -168,3 +182,39 @@ async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -
         for (index, budget), counter, remaining in zip(chosen, counters, state.remaining, strict=True):
             found[index].append(Spending(budget, counter.maximum - remaining))
     return found
+
+
+def sum_budget_use(connection: Connection, scope: Scope, budget: Budget, now: float) -> int:
+    """Return the use of a budget in the period that contains `now`, by the ledger: nano-dollars, or tokens. It begins
+    when the budget was set. The use of a team is that of its present keys.
+
+    After the first hours, the hour in which the budget was set is left out.
+    """
+    is_team = scope.kind == "team"
+    start = find_period_start(budget.period, datetime.fromtimestamp(now, UTC)).timestamp()
+    _, id_or_team = scope.counter.split("/", 1)
+    kind = _find_budget_kind(budget.describe())
+    key_id, team = ("", id_or_team) if is_team else (id_or_team, "")
+    for entry in list_audit_entries(connection, key_id=key_id, team=team, since=start):
+        before, _ = entry.changes.get("budgets", (None, None))
+        if isinstance(before, list) and kind not in map(_find_budget_kind, before):
+            start = entry.at
+            break
+    selection = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
+    if not selection.is_short_range:
+        hour = -(-selection.start // MICROSECONDS_PER_HOUR)
+        selection = structs.replace(selection, start=hour * MICROSECONDS_PER_HOUR)
+    labels = [key.label for key in list_keys(connection) if key.team == scope.name] if is_team else [scope.name]
+    if not is_team:
+        selection = structs.replace(selection, values={"key_label": scope.name})
+    names = ("cost",) if budget.unit == "usd" else ("input_tokens", "cache_write_tokens", "output_tokens")
+    return sum(
+        sum(getattr(found.sums, name) for name in names)
+        for found in sum_periods(connection, selection, 0, "key_label", names)
+        if found.group in labels
+    )
+
+
+def _find_budget_kind(text: str) -> str:
+    """Return `per month` of `$50.00 per month`, and `tokens per day` of `2,000,000 tokens per day`."""
+    return text.split(" ", 1)[1]

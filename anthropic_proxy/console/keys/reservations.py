@@ -6,7 +6,8 @@ ones. Meanwhile the reservation is renewed, so that the store can drop the reser
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+import os
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 
@@ -28,6 +29,9 @@ REPORTED_SHARE = 0.8
 _REPORTED_SECONDS = 86_400.0
 """Time for which a budget without further requests is reported, unless its period ends earlier."""
 _MAX_REPORTED = 500
+_CHECK, _CHECK_SECONDS = "budget-check/", 10.0
+"""Beginning of the names of values that let one process check a budget, and their lifetime in seconds."""
+_MAX_CHECKED = 100_000
 
 
 class HeldLimits(Struct, eq=False):
@@ -36,8 +40,21 @@ class HeldLimits(Struct, eq=False):
 
 
 class Reservations:
-    def __init__(self, store: Store, warn: Callable[[str], None], renew_seconds: float = RENEW_SECONDS) -> None:
+    """`read_used` returns the use of budgets by the ledger, at a time in seconds since the epoch."""
+
+    def __init__(
+        self,
+        store: Store,
+        warn: Callable[[str], None],
+        renew_seconds: float = RENEW_SECONDS,
+        read_used: Callable[[Sequence[KeyLimit], float], Awaitable[Sequence[int]]] | None = None,
+    ) -> None:
         self._store = store
+        self._read_used = read_used
+        self._checked: set[str] = set()
+        """Counters of budgets with at least the use by the ledger, since the last interruption of the store."""
+        self._checking = asyncio.Lock()
+        self._interruptions = 0
         self._warn = warn
         self._renew_seconds = renew_seconds
         self._held: set[HeldLimits] = set()
@@ -62,6 +79,7 @@ class Reservations:
 
     async def reserve(self, limits: Sequence[KeyLimit], response_headers: dict[str, str], now: float) -> HeldLimits:
         """Raises `LimitReached`, and reserves nothing, if a limit would be exceeded."""
+        await self._add_forgotten_use(limits, now)
         reservation = await self._reserve(limits)
         # If a budget has a remainder that is too small for the estimate, only this remainder is reserved.
         for _ in limits:
@@ -79,6 +97,42 @@ class Reservations:
         if reservation.is_held:
             self._held.add(held)
         return held
+
+    async def _add_forgotten_use(self, limits: Sequence[KeyLimit], now: float) -> None:
+        """Add what the ledger has and the store lacks, because it has lost its data. Budgets are checked at their first
+        use in this process, and after each interruption of the store.
+        """
+        state = self._store.state
+        if state.interruptions != self._interruptions:
+            self._interruptions = state.interruptions
+            self._checked.clear()
+        if not state.available or self._read_used is None:
+            return
+        if all(each.budget is None or each.limit.key in self._checked for each in limits):
+            return
+        async with self._checking:
+            chosen = [each for each in limits if each.budget is not None and each.limit.key not in self._checked]
+            try:
+                # another process that checks at the same time would add the same amount
+                names = [f"{_CHECK}{each.limit.key}" for each in chosen]
+                counts = [await self._store.increment(name, 1, _CHECK_SECONDS) for name in names]
+                owned = [each for each, count in zip(chosen, counts, strict=True) if count == 1]
+                if owned:
+                    known = await self._read_used(owned, now)
+                    counters = [structs.replace(each.limit, amount=0) for each in owned]
+                    left = (await self._store.reserve(counters)).remaining
+                    missing = [
+                        max(used - (counter.maximum - remaining), 0)
+                        for used, counter, remaining in zip(known, counters, left, strict=True)
+                    ]
+                    if any(missing):
+                        addition = Reservation(os.urandom(16).hex(), counters, slots=[0] * len(counters))
+                        await self._store.settle(addition, missing)
+            except Exception as error:  # noqa: BLE001  # of the database or the store: requests are served
+                self._warn(f"The use of budgets was not read from the ledger: {type(error).__name__}: {error}")
+            if len(self._checked) > _MAX_CHECKED:
+                self._checked.clear()
+            self._checked.update(each.limit.key for each in chosen)
 
     def _note_budget_uses(self, limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> None:
         for each, remaining in zip(limits, reservation.remaining, strict=True):

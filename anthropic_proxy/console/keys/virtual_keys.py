@@ -194,6 +194,14 @@ def decode_budget(text: str) -> Budget:
     return Budget(float(Decimal(found["number"]) * scale), unit, period)
 
 
+def find_period_start(period: Period, now: datetime) -> datetime:
+    """Return the start of the day or month that contains `now`, in UTC. The period `total` starts in 1970."""
+    if period == "total":
+        return datetime.fromtimestamp(0, UTC)
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight if period == "day" else midnight.replace(day=1)
+
+
 def find_period_end(period: Period, now: datetime) -> datetime | None:
     """Return the end of the day or month that contains `now`, in UTC. None: the period `total` never ends."""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)

@@ -2,7 +2,7 @@
 
 The list is that of the installed package `genai-prices`, or a newer one in the data directory, which all processes of
 the user share. An update checks a list of the same project before it replaces the file. After an error, the list in use
-stays.
+stays. The updater of the package keeps less: decision 0048 in docs/contributing/decisions.
 """
 
 import asyncio
@@ -22,17 +22,16 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.platforms.files import locked_folder
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError, MissingExtra, UpstreamError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.env_writer import locked_for_change
+from anthropic_proxy.gateway.settings.env_writer import locked_for_change, replace_file
 from anthropic_proxy.plugins import Gateway, HttpReply, Plugin
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
-from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.gateway.settings.env_writer import replace_file
 
 FILE_NAME = "prices.json"
 MAX_PRICE_BYTES = 16 * 1024 * 1024
@@ -72,14 +71,6 @@ def read_prices(file: Path) -> StoredPrices | None:
     if stored.version != _VERSION:
         raise InvalidPrices(f"it has the format version {stored.version}, this program reads {_VERSION}")
     return stored
-
-
-def write_prices(file: Path, prices: StoredPrices) -> None:
-    """Replace the price file in one step, so that no process reads an incomplete file.
-
-    Raises `ConfigurationError` if the file cannot be written.
-    """
-    replace_file(file, msgspec.json.encode(prices).decode(), has_keys=False)
 
 
 def find_newest_date(text: str, today: date) -> date | None:
@@ -294,7 +285,7 @@ def store_new_prices(directory: Path, content: bytes, origin: str, today: date) 
             origin=origin,
             providers=msgspec.Raw(content),
         )
-        write_prices(file, stored)
+        replace_file(file, msgspec.json.encode(stored).decode(), has_keys=False)
     return PriceUpdate(stored, len(providers), sum(len(provider.models) for provider in providers))
 
 
@@ -309,12 +300,16 @@ def claim_update(directory: Path, days: int, clock: Callable[[], float] = time.t
     Raises `ConfigurationError` if the directory is not writable.
     """
     _create(directory)
-    file = directory / CLAIM_FILE_NAME
+    file, now = directory / CLAIM_FILE_NAME, clock()
     try:
         with locked_folder(directory):
-            if not _is_due(file, days, clock()):
-                return False
-            _write_claim(file, "begun", clock())
+            if file.exists():
+                age, pause = now - file.stat().st_mtime, days * _DAY_SECONDS
+                if file.read_text(encoding="utf-8") != "done":
+                    pause = min(pause, RETRY_SECONDS)
+                if 0 <= age < pause:
+                    return False
+            _write_claim(file, "begun", now)
             return True
     except TimeoutError:
         return False  # another process holds the lock, and the next check is soon
@@ -325,15 +320,6 @@ def claim_update(directory: Path, days: int, clock: Callable[[], float] = time.t
 def record_update_success(directory: Path, clock: Callable[[], float] = time.time) -> None:
     with suppress(OSError):  # the price file was just written to this directory
         _write_claim(directory / CLAIM_FILE_NAME, "done", clock())
-
-
-def _is_due(file: Path, days: int, now: float) -> bool:
-    try:
-        age, is_done = now - file.stat().st_mtime, file.read_text(encoding="utf-8") == "done"
-    except FileNotFoundError:
-        return True
-    pause = days * _DAY_SECONDS
-    return age < 0 or age >= (pause if is_done else min(pause, RETRY_SECONDS))
 
 
 def _write_claim(file: Path, text: str, now: float) -> None:
@@ -378,27 +364,31 @@ class PriceUpdater:
             await asyncio.wait([self._task])
 
     async def update_if_due(self, gateway: Gateway) -> None:
+        directory = self._directory
         try:
-            if await asyncio.to_thread(claim_update, self._directory, self._settings.price_update_days, self._clock):
-                await self._update(gateway, await asyncio.to_thread(find_price_list_url, self._settings))
-        except ConfigurationError as error:
-            gateway.log_warning_once(f"The prices are not updated (PRICE_UPDATE_DAYS). {error.message}")
-
-    async def _update(self, gateway: Gateway, url: str) -> None:
-        try:
-            content = await download_prices(lambda url: gateway.send_http("GET", url, max_bytes=MAX_PRICE_BYTES), url)
-            today = date.fromtimestamp(self._clock())
-            await asyncio.to_thread(store_new_prices, self._directory, content, url, today)
-            await asyncio.to_thread(find_price_source(self._directory).reload_if_changed)
-            record_update_success(self._directory, self._clock)
-            gateway.log_warning_once(f"Prices updated: {describe_price_list(self._directory)}, from {url}.")
+            if not await asyncio.to_thread(claim_update, directory, self._settings.price_update_days, self._clock):
+                return
+            url = await asyncio.to_thread(find_price_list_url, self._settings)
+            try:
+                content = await download_prices(
+                    lambda url: gateway.send_http("GET", url, max_bytes=MAX_PRICE_BYTES), url
+                )
+                today = date.fromtimestamp(self._clock())
+                await asyncio.to_thread(store_new_prices, directory, content, url, today)
+            except OlderPrices:
+                record_update_success(directory, self._clock)
+                return
+            except (InvalidPrices, UpstreamError) as error:
+                text = await asyncio.to_thread(describe_update_failure, error, url, directory)
+                gateway.log_warning_once(f"{text} To try again:  anthropic-proxy prices update")
+                return
+            await asyncio.to_thread(find_price_source(directory).reload_if_changed)
+            record_update_success(directory, self._clock)
+            gateway.log_warning_once(f"Prices updated: {describe_price_list(directory)}, from {url}.")
             if any(route.balance == "cost" for route in gateway.settings.routes):
                 await gateway.reload_settings()
-        except OlderPrices:
-            record_update_success(self._directory, self._clock)
-        except (InvalidPrices, UpstreamError) as error:
-            text = await asyncio.to_thread(describe_update_failure, error, url, self._directory)
-            gateway.log_warning_once(f"{text} To try again:  anthropic-proxy prices update")
+        except ConfigurationError as error:
+            gateway.log_warning_once(f"The prices are not updated (PRICE_UPDATE_DAYS). {error.message}")
 
     async def _run(self, gateway: Gateway) -> None:
         await asyncio.sleep(START_DELAY_SECONDS)

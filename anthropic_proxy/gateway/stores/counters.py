@@ -8,7 +8,7 @@ is divided into 256 slots with one sum each. An `amount` is a budget, and a `con
 Counters of these two kinds have holds, the amounts of unsettled reservations.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from math import floor
 
@@ -47,16 +47,6 @@ class Holds:
             if self._found.get(reservation_id, (now + 1, 0))[0] <= now:
                 self.remove(reservation_id)
 
-    def items(self) -> Iterable[tuple[str, tuple[float, int]]]:
-        """Pairs of id and hold: end of the lease in seconds, and amount."""
-        return self._found.items()
-
-    def copy(self) -> "Holds":
-        other = Holds()
-        for reservation_id, (end, amount) in self.items():
-            other.put(reservation_id, end, amount)
-        return other
-
 
 SLOT_COUNT = 256
 """Number of slots into which the period of a `rate` limit is divided."""
@@ -94,19 +84,6 @@ class Counter(Struct):
             self.slots = {slot: amount for slot, amount in self.slots.items() if slot >= first and amount}
         else:
             self.holds.remove_expired(now)
-
-    def add(self, other: "Counter", limit: Limit, now: float) -> None:
-        """Add the amounts of `other`, a counter of the same limit by the same clock. `now`: its present time in
-        seconds.
-        """
-        self.remove_expired(limit, now)
-        self.used += other.used
-        for slot, amount in other.slots.items():
-            self.slots[slot] = self.slots.get(slot, 0) + amount
-        for reservation_id, (end, amount) in other.holds.items():
-            self.holds.put(reservation_id, end, amount)
-        if limit.kind != "amount" or not self.expires_at:
-            self.expires_at = max(self.expires_at, other.expires_at)
 
     def find_wait_seconds(self, excess: int, limit: Limit, now: float) -> float:
         """Seconds until the counter has decreased by `excess`. `UNKNOWN_WAIT_SECONDS`: a request must end first."""

@@ -1,16 +1,14 @@
 """`FallbackStore`: a store in Redis that keeps working while Redis is unavailable.
 
 Theory of operation. Redis counts as unavailable after a failure, or if it sends no reply for a second in which this
-process runs; `_problem` then has the message. With `REDIS_FAILURE=open`, this process counts limits within its share of
-each limit and stores values itself; with `closed`, calls raise `StoreUnavailable`. `OwnUsage` remembers the amounts
-that Redis lacks. Heartbeats run all the time: they count the processes that share the limits, and find out when Redis
-is back or has lost its data, which another `generation` shows.
+process runs; `_problem` then has the message. With `REDIS_FAILURE=closed`, calls raise `StoreUnavailable`. With `open`,
+each process admits requests against its share of the last known amounts and its own use, stores values itself, and adds
+its own use to Redis afterwards. Processes connect again within `OTHERS_SECONDS` of each other. As long, a process keeps
+to its share after it has added its use, because the use of the others is still missing.
 
-Recovery adds the missing amounts, waits until the other processes have done so (otherwise the first process would admit
-requests against an empty counter), then uses Redis again, and adds what was reserved meanwhile. An interruption has one
-id, so that no amount is added twice if a reply is lost. A command for values that fails alone does not make limits
-unavailable: a heartbeat decides. Wrong data under single keys are reported and dropped, because a repetition is
-useless.
+Heartbeats run all the time: they count the processes that share the limits, and find out when Redis is back. A command
+for values that fails alone does not make limits unavailable: a heartbeat decides. Wrong data under single keys are
+reported and dropped, because a repetition is useless.
 """
 
 import asyncio
@@ -24,26 +22,23 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from anthropic_proxy.gateway.stores.counters import Counter
 from anthropic_proxy.gateway.stores.own_usage import OwnUsage
 from anthropic_proxy.gateway.stores.redis import (
     FAILURES,
     MAX_RENEWED,
-    LostStateError,
     RedisStore,
     describe_data_error,
     describe_failure,
     is_data_error,
 )
-from anthropic_proxy.gateway.stores.redis.command_pipeline import REPLY_TIMEOUT_SECONDS
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState, StoreUnavailable
 
 HEARTBEAT_SECONDS = 5.0
-"""Time in seconds between two heartbeats (checks of Redis). A loss of data is found within this time."""
+"""Time in seconds between two heartbeats (checks of Redis)."""
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
 """Pause after the first failed attempt to connect, and maximum. It doubles, and is multiplied by 0.5 to 1.5."""
 OTHERS_SECONDS = 8.0
-"""Maximum time in seconds for which this process waits for the others after an interruption of Redis."""
+"""Time in seconds in which all processes connect again, more than the maximum pause."""
 _CLOSE_SECONDS = 2.0
 _UNKNOWN_RESULT = (OSError, TimeoutError, RedisConnectionError, RedisTimeoutError, asyncio.CancelledError)
 """Exceptions after which it is unknown whether Redis has executed the command."""
@@ -61,21 +56,18 @@ class FallbackStore:
         fails_open: bool,
         address: str,
         warn: Callable[[str], None],
-        usage: OwnUsage | None = None,
     ) -> None:
         self.redis = store
         self._fails_open, self._address, self._warn = fails_open, address, warn
-        self._usage = usage or OwnUsage()
-        self._restoring: dict[str, tuple[Limit, Counter]] = {}
-        """Key → limit and counter with the amounts of an interruption, which are being added to Redis."""
-        self._restoring_id = ""
+        self._usage = OwnUsage()
         self._problem = ""
         """Message of the failure. "": Redis is available."""
         self._data_problem = ""
         self._failed_at = 0.0
+        self._interruptions = 0
         self._processes = 1
         self._task: asyncio.Task[None] | None = None
-        self._wake, self._recovered = asyncio.Event(), asyncio.Event()
+        self._wake = asyncio.Event()
 
     @property
     def state(self) -> StoreState:
@@ -85,6 +77,7 @@ class FallbackStore:
             problem=self._problem,
             processes=self._processes,
             pending_settlements=len(self._usage.pending),
+            interruptions=self._interruptions,
         )
 
     def start(self) -> None:
@@ -158,7 +151,7 @@ class FallbackStore:
             await asyncio.wait([self._task])
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                if self._usage.has_unsent or self._restoring:
+                if self._usage.has_unsent:
                     await self._add_missing()
                 await self.redis.close()
         except FAILURES:
@@ -178,15 +171,6 @@ class FallbackStore:
         if not self._problem:
             try:
                 return await function()
-            except LostStateError as error:
-                self._fail(error)
-                try:
-                    async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
-                        await self._recovered.wait()
-                except TimeoutError:
-                    pass
-                else:
-                    return await self._call(function, replacement, keys)
             except FAILURES as error:
                 if has_limits or is_data_error(error):
                     self._fail(error, keys)
@@ -216,14 +200,13 @@ class FallbackStore:
         problem = describe_failure(error, self._address)
         if not self._problem:
             self._failed_at = self._usage.clock()
-            self._recovered.clear()
-            if not isinstance(error, LostStateError):
-                effect = f"Each process keeps its share (1 of {self._processes}) of the limits"
-                if not self._fails_open:
-                    effect = "Requests with limits are rejected (REDIS_FAILURE=closed)"
-                elif self._processes == 1:
-                    effect = "This process counts limits by itself"
-                self._warn(f"{problem} {effect} until Redis is available.")
+            self._interruptions += 1
+            effect = f"Each process keeps its share (1 of {self._processes}) of the limits"
+            if not self._fails_open:
+                effect = "Requests with limits are rejected (REDIS_FAILURE=closed)"
+            elif self._processes == 1:
+                effect = "This process counts limits by itself"
+            self._warn(f"{problem} {effect} until Redis is available.")
             self._wake.set()
         self._problem = problem
 
@@ -236,12 +219,11 @@ class FallbackStore:
         pause = MIN_PAUSE_SECONDS
         while True:
             try:
-                is_complete = not (self._problem or self._usage.has_unsent)
-                heartbeat = await self.redis.send_heartbeat(is_recorded=is_complete)
-                if not is_complete or heartbeat.generation != self.redis.generation:
-                    await self._recover(heartbeat.generation)
-                    heartbeat = await self.redis.send_heartbeat(is_recorded=True)
-                self._processes = heartbeat.processes
+                processes = await self.redis.send_heartbeat()
+                if self._problem or self._usage.has_unsent:
+                    await self._recover()
+                    processes = await self.redis.send_heartbeat()
+                self._processes = processes
                 pause = MIN_PAUSE_SECONDS
                 seconds = HEARTBEAT_SECONDS
             except FAILURES as error:
@@ -254,40 +236,23 @@ class FallbackStore:
             except TimeoutError:
                 continue
 
-    async def _recover(self, generation: str) -> None:
-        """Add all amounts of this process that Redis lacks, then use Redis. `generation`: id of its data."""
-        known, self.redis.generation = self.redis.generation, generation
-        has_lost_data = bool(known) and known != generation
-        if has_lost_data:
-            self._problem = self._problem or describe_failure(LostStateError(), self._address)
-            self._usage.pending.clear()  # the amounts of this process contain them
-            self._restoring, self._restoring_id = dict(self._usage.collect_all_as_sent()), os.urandom(16).hex()
+    async def _recover(self) -> None:
+        """Add the use of this process that Redis lacks, then use Redis."""
         await self._add_missing()
-        if has_lost_data or (self._fails_open and self._problem):
-            # until all known processes have added their amounts; some may have ended
-            end, since = self._usage.clock() + OTHERS_SECONDS, ""
-            while self._usage.clock() < end:
-                heartbeat = await self.redis.send_heartbeat(is_recorded=True, since=since)
-                if heartbeat.recent >= self._processes:
-                    break
-                since = since or heartbeat.time
-                await asyncio.sleep(random.uniform(0.1, 0.5))
+        if self._problem and self._fails_open and self._processes > 1:
+            await asyncio.sleep(OTHERS_SECONDS)
+            await self._add_missing()
         if self._problem:
-            seconds = self._usage.clock() - self._failed_at if self._failed_at else 0.0
-            restored = " It had lost its data; each process adds its own amounts again." if has_lost_data else ""
-            self._warn(f"Redis at {self._address} is available again after {seconds:.1f} s.{restored}")
-        self._problem, self._failed_at = "", 0.0
-        self._recovered.set()
+            seconds = self._usage.clock() - self._failed_at
+            self._warn(f"Redis at {self._address} is available again after {seconds:.1f} s.")
+        self._problem = ""
         await self._add_missing()  # what this process reserved by itself meanwhile
 
     async def _add_missing(self) -> None:
-        if not self._restoring:
-            self._restoring, self._restoring_id = dict(self._usage.pop_unsent_amounts()), os.urandom(16).hex()
-        for key in list(self._restoring):
-            limit, counter = self._restoring[key]
-            step = self.redis.merge_counter(key, limit, counter, self._usage.clock(), self._restoring_id)
-            await self._finish(step, [key])
-            del self._restoring[key]
+        running = self._usage.queue_unsent()
+        for start in range(0, len(running), MAX_RENEWED):
+            chosen = running[start : start + MAX_RENEWED]
+            await self._finish(self.redis.renew(chosen), _keys(chosen))
         while self._usage.pending:
             reservation, amounts = self._usage.pending[0]
             await self._finish(self.redis.settle(reservation, amounts), _keys([reservation]))

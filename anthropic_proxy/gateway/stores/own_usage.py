@@ -1,12 +1,16 @@
-"""Amounts of limits that this process has reserved, for times without the shared store (Redis or a SQLite file)."""
+"""Amounts of limits that this process has reserved, for times without the shared store (Redis or a SQLite file).
 
+Without the shared store, `OwnUsage` admits requests against the last known amounts and those of this process. Then
+`queue_unsent` makes settlements of what the shared store lacks. They are made once, even if they are sent repeatedly.
+"""
+
+import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.gateway.stores.counters import Counter
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import Limit, Reservation
 
@@ -14,6 +18,8 @@ MAX_LIMITS = 100_000
 MAX_PENDING = 100_000
 """Maximum number of settlements that wait for the shared store. Above it, the oldest one is dropped, and its
 reservation ends with its lease (time limit)."""
+_QUEUED_LIMITS = 100
+"""Number of limits in one settlement of `queue_unsent`."""
 
 
 class _Answer(Struct):
@@ -32,19 +38,18 @@ class OwnUsage:
         self.values = MemoryStore(clock=clock)
         """All reservations of this process, and the values that are stored while the shared store is unavailable."""
         self.pending: deque[tuple[Reservation, Sequence[int]]] = deque(maxlen=MAX_PENDING)
-        """Settlements that wait for the shared store, which has made the reservations."""
-        self._unsent = MemoryStore(clock=clock)
-        """Reservations that were made without the shared store, so that it does not have them."""
-        self._unsent_ids: set[str] = set()
+        """Settlements that wait for the shared store."""
         self._running: dict[str, Reservation] = {}
         """Id → unsettled reservation of this process, with its slots in `values`."""
-        self._limits: dict[str, Limit] = {}
-        self._unsent_limits: dict[str, Limit] = {}
+        self._unsent_ids: set[str] = set()
+        """Those that were made without the shared store since the last `queue_unsent`."""
+        self._unsent: dict[str, tuple[Limit, int]] = {}
+        """Key → limit and amount of requests without the shared store. A budget has it when the request has ended."""
         self._answers: dict[str, _Answer] = {}
         """Key of a counter of the kind `rate` or `amount` → latest result of the shared store."""
 
     def add_existing_reservation(self, reservation: Reservation) -> None:
-        """Add a reservation of the shared store, for `collect_all_as_sent`, and its `remaining`, for `reserve`."""
+        """Note a result of the shared store, for `reserve`."""
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             own = None
             if limit.kind == "amount":
@@ -65,9 +70,10 @@ class OwnUsage:
         reservation = await self.values.reserve(shares, lease_seconds)
         if reservation.is_held:
             self._add_running(reservation)
-            self._unsent.add_existing_reservation(reservation)
             self._unsent_ids.add(reservation.id)
-            self._unsent_limits.update({limit.key: limit for limit in limits})
+            for limit in limits:
+                if limit.kind == "rate":
+                    self._add_unsent(limit, limit.amount)
         return structs.replace(reservation, limits=tuple(limits), slots=[0] * len(limits))
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
@@ -79,43 +85,43 @@ class OwnUsage:
         if reservation.id not in self._unsent_ids:
             return False
         self._unsent_ids.discard(reservation.id)
-        await self._unsent.settle(running, amounts)
+        for limit, amount in zip(reservation.limits, amounts, strict=True):
+            if limit.kind != "concurrency":
+                self._add_unsent(limit, amount - limit.amount if limit.kind == "rate" else amount)
         return True
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        running = [self._running[each.id] for each in reservations if each.id in self._running]
-        await self.values.renew(running)
-        await self._unsent.renew([each for each in running if each.id in self._unsent_ids])
+        await self.values.renew([self._running[each.id] for each in reservations if each.id in self._running])
 
-    def pop_unsent_amounts(self) -> Mapping[str, tuple[Limit, Counter]]:
-        """Return the amounts that the shared store lacks, by limit key, and count them as sent."""
-        found = {key: (limit, self._unsent.find_counter(limit)) for key, limit in self._unsent_limits.items()}
-        self._unsent, self._unsent_ids, self._unsent_limits = MemoryStore(clock=self.clock), set(), {}
-        return {key: pair for key, pair in found.items() if pair[1].total()}
-
-    def collect_all_as_sent(self) -> Mapping[str, tuple[Limit, Counter]]:
-        """Copy all amounts of this process, for a shared store that has lost its data. They count as sent."""
-        self.pop_unsent_amounts()
-        found = {key: (limit, self.values.find_counter(limit)) for key, limit in self._limits.items()}
-        return {
-            key: (limit, structs.replace(counter, slots=dict(counter.slots), holds=counter.holds.copy()))
-            for key, (limit, counter) in found.items()
-            if counter.total()
-        }
+    def queue_unsent(self) -> Sequence[Reservation]:
+        """Add settlements to `pending` that add the amounts which the shared store lacks, and return the running
+        reservations that it lacks: a renewal adds their held amounts.
+        """
+        found = [(structs.replace(limit, amount=0), amount) for limit, amount in self._unsent.values() if amount > 0]
+        for start in range(0, len(found), _QUEUED_LIMITS):
+            limits, amounts = zip(*found[start : start + _QUEUED_LIMITS], strict=True)
+            self.pending.append((Reservation(os.urandom(16).hex(), limits, slots=[0] * len(limits)), amounts))
+        running = [self._running[id_] for id_ in self._unsent_ids]
+        self._unsent.clear()
+        self._unsent_ids.clear()
+        return running
 
     @property
     def has_unsent(self) -> bool:
-        return bool(self._unsent_limits or self.pending)
+        return bool(self._unsent_ids or self._unsent or self.pending)
 
     def _add_running(self, reservation: Reservation) -> None:
         if len(self._running) >= MAX_LIMITS:
-            self._running.pop(next(iter(self._running)))
+            oldest = next(iter(self._running))
+            del self._running[oldest]
+            self._unsent_ids.discard(oldest)
         self._running[reservation.id] = reservation
-        for limit in reservation.limits:
-            self._limits.pop(limit.key, None)
-            self._limits[limit.key] = limit
-        while len(self._limits) > MAX_LIMITS:
-            del self._limits[next(iter(self._limits))]
+
+    def _add_unsent(self, limit: Limit, amount: int) -> None:
+        _, before = self._unsent.pop(limit.key, (limit, 0))
+        self._unsent[limit.key] = limit, before + amount
+        if len(self._unsent) > MAX_LIMITS:
+            del self._unsent[next(iter(self._unsent))]
 
     def _find_share(self, limit: Limit, process_count: int) -> int:
         """Return the maximum amount of `limit` for this process while the shared store is unavailable.

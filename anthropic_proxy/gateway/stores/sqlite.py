@@ -4,7 +4,7 @@ import asyncio
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -44,8 +44,6 @@ class SqliteStore:
         self._file, self._clock, self._warn = file, clock, warn
         self._usage = OwnUsage(clock)
         """Amounts of this process. It replaces the file while the file cannot be used."""
-        self._restoring: dict[str, tuple[Limit, Counter]] = {}
-        """Key → limit and counter with the amounts of an interruption, which are being added to the file."""
         self._problem = ""
         """Failure of the file. "": the file is used."""
         self._failure: BaseException | None = None
@@ -178,21 +176,21 @@ class SqliteStore:
     async def _add_missing(self) -> None:
         async with self._adding:
             while self._problem:
-                self._restoring = self._restoring or dict(self._usage.pop_unsent_amounts())
+                running = self._usage.queue_unsent()
                 settlements = list(islice(self._usage.pending, _SETTLED_AT_ONCE))
-                await self._execute(lambda database: self._add(database, settlements), is_retry=True)  # noqa: B023
-                self._restoring = {}
+                await self._execute(lambda database: self._add(database, running, settlements), is_retry=True)  # noqa: B023
                 for _ in settlements:
                     self._usage.pending.popleft()
                 if not self._usage.has_unsent:
                     self._problem = ""
 
-    def _add(self, database: sqlite3.Connection, settlements: Sequence[tuple[Reservation, Sequence[int]]]) -> None:
-        find, now = self._reader(database), self._clock()
-        for key, (limit, added) in self._restoring.items():
-            counter = find(key)
-            counter.add(added, limit, now)
-            write_counters(database, {key: counter})
+    def _add(
+        self,
+        database: sqlite3.Connection,
+        running: Sequence[Reservation],
+        settlements: Sequence[tuple[Reservation, Sequence[int]]],
+    ) -> None:
+        write_counters(database, counters.renew_counters(self._reader(database), running, self._clock()))
         for reservation, amounts in settlements:
             self._settle(database, reservation, amounts)
 
@@ -313,9 +311,6 @@ class _StoredHolds(Holds):
             )
             self.total -= sum(amount for reservation_id, amount in rows if reservation_id not in self._changed)
         self._removed_until = max(now, self._removed_until)
-
-    def items(self) -> Iterable[tuple[str, tuple[float, int]]]:
-        raise NotImplementedError("only the holds of a process are listed")
 
     def write(self) -> None:
         if self._starts_empty:

@@ -1,11 +1,14 @@
 """The server requires a key, serves virtual keys below /v1/ only, and sends the state of their limits."""
 
+import time
 from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.console.keys.administration import KeyAdministration
-from anthropic_proxy.console.keys.virtual_keys import Rules, VirtualKey
+from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange
+from anthropic_proxy.console.keys.limits import Scope
+from anthropic_proxy.console.keys.queries import sum_budget_use
+from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.periods import UsageRange
 from anthropic_proxy.console.ledger.queries import sum_usage
@@ -66,6 +69,46 @@ async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
     assert sums == {"ci": 3, "key 1": 1, "local": 2}
     stored = (tmp_path / "anthropic-proxy/ledger.sqlite3").read_bytes()
     assert find_leaks(stored, [key, key[6:46], *OTHERS.values()]) == []
+
+
+async def test_budgets_have_the_use_of_the_ledger_after_a_loss_of_the_store(tmp_path: Path) -> None:
+    """A budget begins when it is set, and that of a team has the use of all its keys."""
+    admin = {"x_api_key": OTHERS["ADMIN_API_KEY"]}
+    total = Budget(1_000_000, "tokens", "total")
+    key = create_key(tmp_path, Rules())
+
+    async def use(key: str) -> int:
+        reply = await send(app, "POST", "/v1/messages", ASKED, x_api_key=key)
+        assert reply.status == 200
+        return int(reply.json["usage"]["input_tokens"] + reply.json["usage"]["output_tokens"])
+
+    async def find_used() -> dict[str, int]:
+        listed = (await send(app, "GET", "/admin/keys", **admin)).json["data"]
+        keys = [(await send(app, "GET", f"/admin/keys/{each['id']}", **admin)).json for each in listed]
+        return {each["name"]: each["spending"][0]["used"] for each in keys if each["spending"]}
+
+    async with running_app(tmp_path, **OTHERS) as app:
+        await use(key)
+        engine = open_for_writing(Settings(data_directory=tmp_path / "anthropic-proxy"))
+        administration = KeyAdministration(engine, "test")
+        administration.change_key("ci", KeyChange(rules={"budgets": (total,)}, team="web"))
+        administration.change_team("web", {"budgets": (total,)})
+        _, other = administration.create_key(
+            VirtualKey(id="", label="other", team="web", rules=Rules(budgets=(total,)))
+        )
+        engine.dispose()
+        await send(app, "POST", "/admin/keys", {"name": "unused"}, **admin)  # reads the keys again
+        amounts = [await use(key), await use(other), await use(other)]
+        expected = {"ci": amounts[0], "other": sum(amounts[1:])}
+        assert await find_used() == expected
+    for file in (tmp_path / "anthropic-proxy").glob("limits.sqlite3*"):
+        file.unlink()
+    async with running_app(tmp_path, **OTHERS) as app:
+        expected = {"ci": expected["ci"] + await use(key), "other": expected["other"] + await use(other)}
+        assert await find_used() == expected
+    team = Scope("team", "web", "team/web", Rules())
+    with reading(Settings(data_directory=tmp_path / "anthropic-proxy")) as engine, engine.connect() as connection:
+        assert sum_budget_use(connection, team, total, time.time()) == sum(expected.values())
 
 
 def test_a_database_is_required(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.stores.own_usage import OwnUsage
@@ -52,3 +53,27 @@ async def test_a_rate_holds_in_each_period_of_an_interruption(arrivals: list[tup
     windows = [sum(start <= at < start + PERIOD for at in admitted) for start in admitted]
     assert max(windows) <= MAXIMUM + PROCESSES  # a share has at least one request
     assert sum(at >= clock.now - PERIOD for at in admitted) >= MAXIMUM - PROCESSES  # equal shares at the end
+
+
+async def test_the_use_without_the_shared_store_is_added_to_it_once() -> None:
+    clock = Clock()
+    shared, process = MemoryStore(clock=clock), OwnUsage(clock)
+    limits = [LIMIT, Limit("streams", "concurrency", 1, 9), Limit("budget", "amount", 10, 1_000, 3_600.0)]
+    ended, running, later = [await process.reserve(limits, LEASE_SECONDS, 1) for _ in range(3)]
+    assert await process.settle(ended, [4, 0, 7]), "the shared store does not know it"
+
+    async def add_all() -> list[int]:
+        await shared.renew(process.queue_unsent())
+        for reservation, amounts in [*process.pending, *process.pending]:  # a reply was lost
+            await shared.settle(reservation, amounts)
+        process.pending.clear()
+        read = await shared.reserve([structs.replace(limit, amount=0) for limit in limits])
+        return [limit.maximum - left for limit, left in zip(limits, read.remaining, strict=True)]
+
+    assert await add_all() == [4 + 1 + 1, 2, 7 + 10 + 10]
+    assert not process.has_unsent
+    assert not await process.settle(running, [3, 0, 5]), "the shared store has it now"
+    await shared.settle(running, [3, 0, 5])
+    assert not await process.settle(later, [0, 0, 0])
+    process.pending.append((later, [0, 0, 0]))
+    assert await add_all() == [4 + 3 + 1, 0, 7 + 5], "an amount of a rate that was too high stays"

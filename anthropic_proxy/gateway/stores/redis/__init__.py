@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from msgspec import Struct
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -28,7 +27,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from anthropic_proxy.gateway.stores.counters import SETTLED_SECONDS, SLOT_COUNT, Counter
+from anthropic_proxy.gateway.stores.counters import SETTLED_SECONDS
 from anthropic_proxy.gateway.stores.redis.command_pipeline import REPLY_TIMEOUT_SECONDS, CommandPipeline
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
@@ -47,20 +46,6 @@ _OBSERVATION = re.compile(r"\d+(\.\d+)? ")
 class StoredObservation(NamedTuple):
     lifetime_seconds: float
     text: str
-
-
-class LostStateError(Exception):
-    """Error: Redis has lost the data that this process used, because it started empty or the data were deleted."""
-
-
-class HeartbeatReply(Struct, frozen=True):
-    processes: int
-    recent: int
-    """Number of processes that sent a heartbeat after the time `since`, an argument of `RedisStore.send_heartbeat`."""
-    generation: str
-    """Id of the data in Redis. After a loss of the data, Redis has another id."""
-    time: str
-    """Time of the Redis server, as text in seconds, for `since` of the next `send_heartbeat`."""
 
 
 class RedisStore:
@@ -84,15 +69,13 @@ class RedisStore:
         self._prefix, self._clock = f"{{{prefix}}}", clock
         self._pipeline = CommandPipeline(self.client)
         self.process_id = os.urandom(16).hex()
-        self.generation = ""
-        """Id of the data in Redis that this process expects. "": not checked."""
 
     @property
     def state(self) -> StoreState:
         return StoreState(kind="redis")
 
     def _name_key(self, kind: str, name: str) -> str:
-        """`kind`: `value`, `counter`, `holds`, `settled`, `restored`, `channel` and others."""
+        """`kind`: `value`, `counter`, `holds`, `settled`, `channel` and others."""
         return f"{self._prefix}:{kind}:{name}"
 
     async def get(self, key: str) -> str | None:
@@ -115,14 +98,14 @@ class RedisStore:
     async def reserve(
         self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS, reservation_id: str = ""
     ) -> Reservation:
-        """Raises `LostStateError` if Redis has lost the data that this process used. `reservation_id` "": random."""
+        """`reservation_id` "": random."""
         id_ = reservation_id or os.urandom(16).hex()
-        words: list[object] = [self._now(), id_, lease_seconds, self.generation]
+        words: list[object] = [self._now(), id_, lease_seconds]
         for limit in limits:
             words += (limit.kind, limit.amount, limit.maximum, limit.seconds)
         found = await self._pipeline.run_script("reserve", self._reservation_keys(id_, limits), words)
         if not found:
-            raise LostStateError
+            raise TimeoutError
         refused = int(found[0])
         return Reservation(
             id=id_ if refused < 0 and any(limit.amount for limit in limits) else "",
@@ -136,15 +119,12 @@ class RedisStore:
         )
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
-        """Raises `LostStateError` if Redis has lost the data that this process expects."""
         if not reservation.is_held:
             return
-        words: list[object] = [self._now(), reservation.id, SETTLED_SECONDS, self.generation]
+        words: list[object] = [self._now(), reservation.id, SETTLED_SECONDS]
         for limit, slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
             words += (limit.kind, limit.amount, amount, limit.seconds, slot)
-        keys = self._reservation_keys(reservation.id, reservation.limits)
-        if int(await self._pipeline.run_script("settle", keys, words)) < 0:
-            raise LostStateError
+        await self._pipeline.run_script("settle", self._reservation_keys(reservation.id, reservation.limits), words)
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
         """The caller passes at most `MAX_RENEWED` reservations."""
@@ -157,21 +137,6 @@ class RedisStore:
                     words += (each.id, limit.kind, limit.amount, limit.seconds, each.lease_seconds)
         if keys:
             await self._pipeline.run_script("renew", keys, words)
-
-    async def merge_counter(self, key: str, limit: Limit, counter: Counter, now: float, idempotency_key: str) -> None:
-        """`now` is by the clock of `counter`. A repeated call with the same `idempotency_key` has no effect."""
-        # `now` is by the clock of `counter`, and `self._now()` by that of the store
-        words: list[object] = [self._now(), limit.kind, limit.seconds, counter.used]
-        holds = list(counter.holds.items())
-        words.append(len(holds))
-        for name, (end, amount) in holds:
-            words += (name, amount, max(end - now, 0.0))
-        if limit.kind == "rate":
-            present = math.floor(now / (limit.seconds / SLOT_COUNT))
-            for slot, amount in counter.slots.items():
-                words += (present - slot, amount)
-        keys = [*self._counter_keys([limit]), self._name_key("restored", f"{idempotency_key}:{key}")]
-        await self._pipeline.run_script("restore", keys, words)
 
     @property
     def observation_channel(self) -> str:
@@ -197,14 +162,13 @@ class RedisStore:
 
     @property
     def heartbeat_keys(self) -> list[str]:
-        return [self._name_key("processes", ""), self._name_key("generation", "")]
+        return [self._name_key("processes", "")]
 
-    async def send_heartbeat(self, *, is_recorded: bool, since: str = "") -> HeartbeatReply:
-        """Send a heartbeat, by which this process counts as running, and return the reply of Redis. Without
-        `is_recorded`, Redis only replies. `since`: `time` of an earlier reply, for `recent`.
-        """
-        words = [self.process_id if is_recorded else "", os.urandom(16).hex(), PROCESS_SECONDS, since, self.generation]
-        return HeartbeatReply(*await self._pipeline.run_script("heartbeat", self.heartbeat_keys, words))
+    async def send_heartbeat(self) -> int:
+        """Return the number of running processes that use this server, with this one."""
+        return int(
+            await self._pipeline.run_script("heartbeat", self.heartbeat_keys, [self.process_id, PROCESS_SECONDS])
+        )
 
     async def close(self) -> None:
         await self._pipeline.close()
@@ -215,7 +179,7 @@ class RedisStore:
         return "" if self._clock is None else f"{self._clock():.6f}"
 
     def _reservation_keys(self, id_: str, limits: Sequence[Limit]) -> list[str]:
-        return [self._name_key("generation", ""), self._name_key("settled", id_), *self._counter_keys(limits)]
+        return [self._name_key("settled", id_), *self._counter_keys(limits)]
 
     def _counter_keys(self, limits: Sequence[Limit]) -> list[str]:
         return [self._name_key(kind, limit.key) for limit in limits for kind in ("counter", "holds")]
@@ -223,7 +187,7 @@ class RedisStore:
 
 _CONNECTING = re.compile(r"^Error -?\d+ connecting to \S+ ")
 """Matches the beginning of a message of redis-py about a failed connection. Its number differs between systems."""
-FAILURES = (RedisError, OSError, TimeoutError, LostStateError)
+FAILURES = (RedisError, OSError, TimeoutError)
 _SCRIPT_END = re.compile(r" script:(?: \w+,)? on @\S+$")
 """Matches the end of an error message about a script: of Redis with the digest of the script, of Valkey without it."""
 _MAX_NAMED_KEYS = 10
@@ -255,8 +219,6 @@ def describe_failure(error: BaseException, address: str) -> str:
     subject = f"Redis at {address}"
     text = _SCRIPT_END.sub("", _CONNECTING.sub("", " ".join(str(error).split()))).rstrip(".")
     match error:
-        case LostStateError():
-            return f"{subject} has lost its data."
         case AuthenticationError():
             return _describe_password(subject)
         case NoPermissionError():

@@ -30,8 +30,8 @@ _MAX_LATE_STEPS = 20
 """Number of late steps that do not count. It bounds the wait on a machine that is always busy."""
 MAX_CALLS = 100
 """Maximum number of calls in one message. Redis runs them one after another, in about 0.05 ms each."""
-SCRIPTS = ("reserve", "settle", "renew", "restore", "heartbeat", "add", "publish")
-_WITH_COMMON = frozenset({"reserve", "settle", "renew", "restore"})
+SCRIPTS = ("reserve", "settle", "renew", "heartbeat", "add", "publish")
+_WITH_COMMON = frozenset({"reserve", "settle", "renew"})
 """Names of the scripts that use the functions of `common.lua`. Its text is put before theirs."""
 _Call = tuple[str, Sequence[str], Sequence[object], asyncio.Future[Any]]
 """A waiting call. For a command, the name is "", the keys are empty, and the arguments are its words."""

@@ -10,10 +10,6 @@ local function text(amount)  -- without an exponent, which HINCRBY rejects
   return string.format('%.0f', amount)
 end
 
-local function has_lost_data(key, generation)  -- "": not checked
-  return generation ~= '' and redis.call('GET', key) ~= generation
-end
-
 local failure
 local function try(step, index)  -- wrong data of one limit do not concern the other limits
   local is_done, problem = pcall(step, index)

@@ -1,12 +1,11 @@
 -- Reserve the amounts of all limits, or none. The Python code of the other stores: gateway/stores/counters.py.
--- KEYS: generation, marker of the settlement; then for each limit its counter (hash) and its holds (sorted set:
--- "amount:id" by the end of the lease). ARGV: time ("": of this server), id, lease seconds, expected generation ("": any); then kind, amount,
+-- KEYS: marker of the settlement; then for each limit its counter (hash) and its holds (sorted set:
+-- "amount:id" by the end of the lease). ARGV: time ("": of this server), id, lease seconds; then kind, amount,
 -- maximum, seconds of each limit.
 -- Returns: index of the refused limit from 0 or -1, retry-after, then remaining, reset, slot of each limit.
--- Nothing is returned if the generation differs: the data of the server were lost. Nor is it if the reservation is
--- already settled: the process no longer waited for it.
+-- Nothing is returned if the reservation is already settled: the process no longer waited for it.
 local id, lease = ARGV[2], tonumber(ARGV[3])
-if has_lost_data(KEYS[1], ARGV[4]) or redis.call('EXISTS', KEYS[2]) == 1 then
+if redis.call('EXISTS', KEYS[1]) == 1 then
   return {}
 end
 local states, refused, retry_after = {}, -1, -1
@@ -76,9 +75,9 @@ local function wait_of(state, excess)
   return state.seconds
 end
 
-for index = 1, #KEYS / 2 - 1 do
-  local at = 5 + (index - 1) * 4
-  local state = {key = KEYS[index * 2 + 1], holds = KEYS[index * 2 + 2], kind = ARGV[at], amount = tonumber(ARGV[at + 1]),
+for index = 1, (#KEYS - 1) / 2 do
+  local at = 4 + (index - 1) * 4
+  local state = {key = KEYS[index * 2], holds = KEYS[index * 2 + 1], kind = ARGV[at], amount = tonumber(ARGV[at + 1]),
     maximum = tonumber(ARGV[at + 2]), seconds = tonumber(ARGV[at + 3])}
   if state.kind == 'rate' then read_rate(state, state.seconds) else read_held(state) end
   local excess = state.used + state.held + state.amount - state.maximum

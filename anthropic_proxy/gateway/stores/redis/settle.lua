@@ -1,17 +1,13 @@
 -- Replace the reserved amounts with the actual ones, once.
--- KEYS: generation, marker of the settlement; then for each limit its counter and its holds.
--- ARGV: time ("": of this server), id, seconds for which the marker is kept, expected generation ("": any);
--- then kind, reserved amount, actual amount, seconds, slot of each limit.
--- Returns: 1; 0 if it was settled before; -1 if the generation differs: the data of the server were lost.
+-- KEYS: marker of the settlement; then for each limit its counter and its holds.
+-- ARGV: time ("": of this server), id, seconds for which the marker is kept; then kind, reserved amount,
+-- actual amount, seconds, slot of each limit.
 local id = ARGV[2]
-if has_lost_data(KEYS[1], ARGV[4]) then
-  return -1
-end
-local settled_until = tonumber(redis.call('GET', KEYS[2]) or 0)
+local settled_until = tonumber(redis.call('GET', KEYS[1]) or 0)
 if settled_until > now then
   return 0
 end
-redis.call('SET', KEYS[2], string.format('%.6f', now + tonumber(ARGV[3])), 'PX', math.ceil(tonumber(ARGV[3]) * 1000))
+redis.call('SET', KEYS[1], string.format('%.6f', now + tonumber(ARGV[3])), 'PX', math.ceil(tonumber(ARGV[3]) * 1000))
 
 local function settle_rate(key, reserved, actual, seconds, slot)
   local width = seconds / SLOT_COUNT
@@ -37,7 +33,7 @@ local function settle_rate(key, reserved, actual, seconds, slot)
 end
 
 local function settle_limit(index)
-  local key, holds, at = KEYS[index * 2 + 1], KEYS[index * 2 + 2], 5 + (index - 1) * 5
+  local key, holds, at = KEYS[index * 2], KEYS[index * 2 + 1], 4 + (index - 1) * 5
   local kind, reserved, actual, seconds = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   if kind == 'rate' then
     settle_rate(key, reserved, actual, seconds, tonumber(ARGV[at + 4]))
@@ -60,7 +56,7 @@ local function settle_limit(index)
   end
 end
 
-for index = 1, #KEYS / 2 - 1 do
+for index = 1, (#KEYS - 1) / 2 do
   try(settle_limit, index)
 end
 return reply(1)
