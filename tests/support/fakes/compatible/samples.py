@@ -138,7 +138,7 @@ BAD: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
         "moonshot",
         "choice",
         "'specified' is incompatible",
-        ask(K3, tools=[READ], tool_choice={"type": "function", "function": {"name": "Read"}}),
+        ask(K26, tools=[READ], tool_choice={"type": "function", "function": {"name": "Read"}}),
     ),
     ("moonshot", "reasoning_missing", "message at index 1", ask(K26, USER, *asked())),
     ("moonshot", "tool_name", "must start with a letter", ask(K2, tools=[tool("1st")])),
