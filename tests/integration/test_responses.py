@@ -103,7 +103,6 @@ def _given(reply: dict[str, Any]) -> dict[str, Any]:
     """Return the reasoning item that a reply must come back as: the stand-in refuses any that it did not give."""
     (thinking,) = (block for block in reply["content"] if block["type"] == "thinking")
     carry = decode_signature("oai", thinking["signature"])
-    assert carry is not None
     summary = [{"type": "summary_text", "text": thinking["thinking"]}]
     return {"type": "reasoning", "id": carry.item_id, "summary": summary, "encrypted_content": carry.encrypted}
 

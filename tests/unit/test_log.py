@@ -122,7 +122,6 @@ async def test_the_beginning_of_a_page_that_came_for_an_error_stands_with_the_fa
     page = b"<html><title>502 Bad Gateway</title>\nkey sk-proj-0123456789abcdef</html>"
     proxy = ProxyHarness(lambda *_: FakeResponse(502, page), OPENAI_API_KEY="sk-proj-0123456789abcdef")
     sink = await proxy.post()
-    assert sink.error is not None
     assert "Bad Gateway" not in sink.error.message
     *_, last = proxy.log.getvalue().splitlines()
     assert last.strip().startswith("openai answered: <html><title>502 Bad Gateway")

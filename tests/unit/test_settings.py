@@ -605,7 +605,6 @@ def test_an_identity_provider_needs_a_client_and_an_encrypted_address(tmp_path):
     client = {"OIDC_ISSUER": "https://login.example.org/realms/a/", "OIDC_CLIENT_ID": "proxy"}
     lists = {"OIDC_SCOPES": "email groups", "OIDC_DOMAINS": "@Example.org", "OIDC_ADMINS": "platform, ann@example.org"}
     oidc = load({**client, **lists}, "", tmp_path).oidc
-    assert oidc is not None
     assert (oidc.issuer, oidc.client_secret) == ("https://login.example.org/realms/a", None)
     assert (oidc.scopes, oidc.domains) == (("openid", "email", "groups"), ("example.org",))
     assert oidc.admins == ("platform", "ann@example.org")

@@ -31,7 +31,6 @@ def test_a_failure_before_the_answer_is_its_own_exception(
     with pytest.raises(error, match=words or None) as caught:
         client.messages.create(model=MODEL, max_tokens=50, messages=user_messages(f"hi [fault:{fault}]"), stream=stream)
     assert caught.value.body["type"] == "error"  # type: ignore[index]
-    assert caught.value.request_id is not None
     assert caught.value.request_id.startswith("req_")
     assert "openai" in caught.value.message.lower() or "prompt is too long" in caught.value.message
 

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body, read_error_object
-from anthropic_proxy.engine.wires.failures.kinds.policy import is_policy_refusal
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.secrets import redact_key_patterns, redact_secrets
 
@@ -316,32 +315,6 @@ def test_too_much_output_asked_for_is_not_too_long_a_prompt(message: str) -> Non
     error = refused(400, openai(message), asked=200)
     assert error.message.startswith("input length and `max_tokens` exceed context limit: 900 + 200 > 1000")
     assert error.parameter == "max_tokens"
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        openai("Invalid 'input': string too long. Expected maximum length 10", code="string_above_max_length"),
-        openai("Rate limit reached: context_length_exceeded? Limit 6000 tokens per minute"),
-        openai("Request too large for model on tokens per minute (TPM): Limit 6000"),
-    ],
-)
-def test_other_limits_are_no_context_window(body: Any) -> None:
-    assert "prompt is too long" not in refused(400, body).message
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        {"message": "filtered", "code": "content_filter", "innererror": {"code": "ResponsibleAIPolicyViolation"}},
-        {"message": "filtered", "innererror": {"code": "ResponsibleAIPolicyViolation"}},
-        {"message": "no", "code": "content_policy_violation"},
-        {"message": "no", "type": "content_filter"},
-    ],
-)
-def test_policy_stops_are_replies(error: Any) -> None:
-    assert is_policy_refusal(read_error_object({"error": error}, 400, {}))
-    assert not is_policy_refusal(read_error_object({"error": {"message": "no"}}, 400, {}))
 
 
 @pytest.mark.parametrize(

@@ -520,7 +520,6 @@ async def test_what_was_mended_stands_in_the_receipt(stream: bool) -> None:
     proxy = ProxyHarness(lambda *_: answer, OPENAI_BASE_URL="http://localhost:8000/v1", BIG_MODEL="openai/phi-4-mini")
     tools = [{"name": name, "input_schema": {"type": "object", **schema}} for name, schema in TOOLS.items()]
     sink = await proxy.post(stream=stream, tools=tools)
-    assert sink.receipt is not None
     notes = [f"{note.handling} {note.field}: {note.reason}" for note in sink.receipt.notes if "tool_use" in note.field]
     assert notes == [
         "emulated content.tool_use: a call of Read that the model wrote as text (hermes) became a block",

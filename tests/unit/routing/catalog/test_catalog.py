@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities, build_catalog
+from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
 from tests.support.interleaving import interleave
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -111,12 +111,6 @@ def test_names_in_any_case_and_found_again_are_the_same():
     catalogue = Catalog()
     assert catalogue.cached_capabilities("openai", "GPT-4.1") == catalogue.cached_capabilities("openai", "gpt-4.1")
     assert catalogue.cached_capabilities("openai", "gpt-4.1") is catalogue.cached_capabilities("openai", "gpt-4.1")
-
-
-def test_models_that_a_provider_lists():
-    assert build_catalog(["big", "small"]).cached_model_ids("ollama") == ("big", "small")
-    assert build_catalog([]).cached_model_ids("ollama") == ()
-    assert build_catalog().cached_model_ids("ollama") is None
 
 
 class _Ollama:

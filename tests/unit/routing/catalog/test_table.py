@@ -269,7 +269,6 @@ def test_a_later_model_of_openai_has_the_rules_of_the_newest(model: str) -> None
     by_default = aim("openai", model)
     assert by_default.wire is openai_responses.WIRE
     over_chat = switch_wire(by_default, "chat", load_settings({}, PROVIDERS, env_file=None))
-    assert over_chat is not None
     newest = aim("openai", "gpt-6.1-sol")
     assert by_default.dialect == newest.dialect
     assert over_chat.dialect.accepts_tools is False  # type: ignore[attr-defined]
@@ -278,7 +277,6 @@ def test_a_later_model_of_openai_has_the_rules_of_the_newest(model: str) -> None
 @pytest.mark.parametrize("model", ["gpt-6-luna", "gpt-6-sol"])
 def test_a_model_of_the_generation_before_takes_tools_over_chat_at_the_effort_none(model: str) -> None:
     over_chat = switch_wire(aim("openai", model), "chat", load_settings({}, PROVIDERS, env_file=None))
-    assert over_chat is not None
     assert over_chat.dialect.accepts_tools is True  # type: ignore[attr-defined]
     assert over_chat.dialect.forced_effort_with_tools == "none"  # type: ignore[attr-defined]
 
