@@ -357,12 +357,9 @@ def test_the_first_steps_fit_a_narrow_terminal() -> None:
     stream = io.StringIO()
     log_startup_summary(structs.replace(proxy.services, log=Log(stream, columns=60)), ADDRESS, BEFORE)
     assert stream.getvalue().splitlines()[-6:] == [
-        "  Next:  anthropic-proxy init",
-        "           asks two questions and writes the settings",
-        "         OLLAMA_API_BASE=http://host:11434",
-        "           if Ollama runs on another host",
-        '         anthropic-proxy ask "hello"',
-        "           sends one request to the demo",
+        *("  Next:  anthropic-proxy init", "           asks two questions and writes the settings"),
+        *("         OLLAMA_API_BASE=http://host:11434", "           if Ollama runs on another host"),
+        *('         anthropic-proxy ask "hello"', "           sends one request to the demo"),
     ]
 
 

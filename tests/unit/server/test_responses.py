@@ -206,15 +206,7 @@ def test_a_message_is_one_object() -> None:
     )
 
     assert list(json.loads(encode_message(message))) == [
-        "id",
-        "type",
-        "role",
-        "model",
-        "content",
-        "stop_reason",
-        "stop_sequence",
-        "stop_details",
-        "usage",
+        *("id", "type", "role", "model", "content", "stop_reason", "stop_sequence", "stop_details", "usage"),
     ]
 
 

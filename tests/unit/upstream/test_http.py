@@ -258,13 +258,12 @@ async def test_nothing_is_repeated_where_a_provider_may_have_begun(ending: Any) 
 @pytest.mark.parametrize(
     "behind",
     [
-        OK,
-        b"garbage",
-        b"H",
-        b"HTTP/1.1 100 Continue\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: ",
-        b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nfor somebody else",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        *(OK, b"garbage", b"H", b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-a: "),
+        *(),
+        *(
+            b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nfor somebody else",
+            b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        ),
     ],
 )
 async def test_bytes_that_nobody_asked_for_end_a_connection(behind: bytes) -> None:

@@ -22,6 +22,8 @@ from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 from anthropic_proxy.errors import UpstreamError
 from tests.support.decoding import decode_whole
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of
+from tests.support.fakes.openai_chat.models import find_model
+from tests.support.fakes.openai_chat.rules import check_body
 from tests.support.golden_runner import find_cases, read_fields
 from tests.support.paths import ROOT
 
@@ -75,6 +77,8 @@ def openai_scenarios() -> Iterator[Any]:
 
 @pytest.mark.parametrize("body", list(openai_scenarios()))
 def test_openai_knows_every_field(body: Any) -> None:
+    if (model := find_model(body["model"])) is not None:
+        assert [breach for breach in check_body(body, model) if breach.rule != "image_format"] == []
     from openai.types.chat import ChatCompletionContentPartParam
     from openai.types.chat import completion_create_params as params
 

@@ -36,6 +36,8 @@ from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.decoding import decode_whole
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
+from tests.support.fakes.openai_chat.models import find_model
+from tests.support.fakes.openai_responses.rules import check_body
 from tests.support.golden_runner import read_fields
 
 WEATHER = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
@@ -86,6 +88,9 @@ def openai_bodies() -> Iterator[Any]:
 
 @pytest.mark.parametrize("body", list(openai_bodies()))
 def test_openai_knows_every_field(body: Any) -> None:
+    if (model := find_model(body["model"])) is not None:
+        breaches = {breach.rule for breach in check_body(body, model, {})}
+        assert breaches <= {"reasoning_foreign", "reasoning_alone", "reasoning_not_stored", "effort"}
     from openai.types.responses import ResponseInputItemParam, ToolParam, response_create_params
     from openai.types.responses.response_create_params import ToolChoice
 

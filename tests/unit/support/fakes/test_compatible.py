@@ -9,19 +9,13 @@ import httpx2 as httpx
 import pytest
 
 from tests.support.fakes.compatible import KINDS, new_server
-from tests.support.fakes.compatible.samples import BAD, GOOD
+from tests.support.fakes.compatible.samples import BAD
 from tests.support.fakes.server import serving
 from tests.support.golden_runner import read_fields
 from tests.support.paths import FAKES, GOLDEN
 from tests.support.tls import NO_AUTHORITIES
 
 MODELS = {"groq": "openai/gpt-oss-120b", "moonshot": "kimi-k2.6", "xai": "grok-4.6", "local": "Qwen/Qwen3-8B"}
-
-
-@pytest.mark.parametrize(("name", "good"), GOOD, ids=range(len(GOOD)))
-def test_a_good_request_breaks_no_rule(name: str, good: dict[str, Any]) -> None:
-    kind = KINDS[name]
-    assert list(kind.check(good, kind.models[good["model"]])) == []
 
 
 @pytest.mark.parametrize(("name", "rule", "words", "bad"), BAD, ids=[f"{one[0]}-{one[1]}-{one[2][:20]}" for one in BAD])
