@@ -49,11 +49,6 @@ def test_every_end_of_a_model_has_a_source_and_a_date(model: str, end: RetiredMo
     assert re.fullmatch(r"20\d\d-\d\d-\d\d", end.retired_on)
 
 
-def test_no_advice_names_a_model_that_is_retired_itself() -> None:
-    for owner in OWNERS:
-        assert not {end.successor for end in owner.retired_models.values()} & set(owner.retired_models), owner.name
-
-
 @pytest.mark.parametrize(
     ("table", "model", "other"),
     [
