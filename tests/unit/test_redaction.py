@@ -17,13 +17,8 @@ from anthropic_proxy.secrets import redact_key_patterns, redact_secrets
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 KEYS = [
-    "my-local-secret-token-9",
-    'quote"and\\slash-key-77',
-    "sk-half/known+prefix==0123",
-    "abc:sk-0123456789abcdef:0123456789",
-    "key%41:colon@at#hash?x=1&y",
-    "k3y!",
-    "x" * 300 + "0123456789abcdef",
+    *("my-local-secret-token-9", 'quote"and\\slash-key-77', "sk-half/known+prefix==0123"),
+    *("abc:sk-0123456789abcdef:0123456789", "key%41:colon@at#hash?x=1&y", "k3y!", "x" * 300 + "0123456789abcdef"),
 ]
 SECRETS = {"quote": lambda key: quote(key, safe=""), "json": lambda key: json.dumps(key)[1:-1], "plain": str}
 

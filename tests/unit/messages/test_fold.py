@@ -118,23 +118,8 @@ class TestArguments:
     @pytest.mark.parametrize(
         "text",
         [
-            "[1]",
-            '"text"',
-            "1",
-            "no JSON",
-            "{'a': 1}",
-            '{"a":1,}',
-            '{"a":NaN}',
-            '{"a" 1',
-            '{"a":[1}',
-            '{"a":01',
-            '{"a":tx',
-            '{"a":"\\q',
-            '{"a":"\x01"}',
-            "{tru",
-            "{,",
-            '{"\\ud800":1}',
-            '{"a":' * 100_000,
+            *("[1]", '"text"', "1", "no JSON", "{'a': 1}", '{"a":1,}', '{"a":NaN}', '{"a" 1', '{"a":[1}', '{"a":01'),
+            *('{"a":tx', '{"a":"\\q', '{"a":"\x01"}', "{tru", "{,", '{"\\ud800":1}', '{"a":' * 100_000),
         ],
     )
     def test_what_is_no_object_is_shown_as_it_was(self, text: str) -> None:

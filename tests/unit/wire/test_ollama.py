@@ -135,15 +135,8 @@ def test_variants_of_compatible_servers_are_decoded() -> None:
     )
     fresh = [f"toolu_px{number:022d}" for number in (1, 2)]
     assert decode_stream(lines) == [
-        ToolCall(0, "call_1", "a"),
-        ToolArgs(0, '{"x":1}'),
-        ToolEnd(0),
-        ToolCall(1, fresh[0], "b"),
-        ToolEnd(1),
-        ToolCall(2, fresh[1], "c"),
-        ToolEnd(2),
-        Usage(output_tokens=3),
-        Stop("end_turn"),
+        *(ToolCall(0, "call_1", "a"), ToolArgs(0, '{"x":1}'), ToolEnd(0), ToolCall(1, fresh[0], "b"), ToolEnd(1)),
+        *(ToolCall(2, fresh[1], "c"), ToolEnd(2), Usage(output_tokens=3), Stop("end_turn")),
     ]
 
 
