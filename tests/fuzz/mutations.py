@@ -13,7 +13,7 @@ HOSTILE = (
     *('"😀e\u0301"'.encode(), b'"\xff\xfe"', b'"\xed\xa0\x80"', b'"\\x"', b"[]", b"{}", b"[null]", b"[[]]"),
     *(b'{"": null}', b'{"type": null}', b'{"type": "text"}', b'{"a": 1, "a": {"a": 2}}', b"[" * 300 + b"]" * 300),
     *(b'{"a":' * 250 + b"1" + b"}" * 250, b'"{\\"a\\": 1}"'),
-    *(b'"<think>a</think><tool_call>{\\"name\\": \\"x\\", \\"arguments\\": {}}</tool_call>"'),
+    b'"<think>a</think><tool_call>{\\"name\\": \\"x\\", \\"arguments\\": {}}</tool_call>"',
     *(b'"https://example.com/\\u0000?a=\\n"', b'"data:image/png;base64,iVBORw0KGgo="'),
 )
 """Valid and nearly valid JSON in place of a value."""

@@ -154,7 +154,7 @@ HOME = "/home/ada/project"
 LISTS = [
     *("list the files here", "List the files here.", "please list all the files", "list files", "ls"),
     *("Can you show me the files in this folder?", "what files are here?"),
-    *("Which files are in the current directory?"),
+    "Which files are in the current directory?",
     *("list the files in my project directory, please", "list the files and tell me what you see"),
 ]
 READS = [
