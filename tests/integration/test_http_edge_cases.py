@@ -37,12 +37,8 @@ def test_a_wrong_limit_is_the_clients_mistake(proxy: Proxy, limit: str) -> None:
 @pytest.mark.parametrize(
     "model",
     [
-        "claude-sonnet-4-5-20250929",
-        "claude-3-5-haiku-latest",
-        "claude-sonnet-4-5[1m]",
-        "gpt-4.1",
-        "openai/anything-new",
-        "claude-groq/llama-3.3-70b-versatile",
+        *("claude-sonnet-4-5-20250929", "claude-3-5-haiku-latest", "claude-sonnet-4-5[1m]", "gpt-4.1"),
+        *("openai/anything-new", "claude-groq/llama-3.3-70b-versatile"),
     ],
 )
 def test_a_model_of_messages_is_described_under_the_requested_name(proxy: Proxy, model: str) -> None:

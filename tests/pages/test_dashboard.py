@@ -209,8 +209,6 @@ def test_dragging_in_a_chart_sets_the_range(tab: Page) -> None:
     tab.goto("/dashboard/requests")
     stops = tab.locator("#time svg.full a")
     first, last = stops.nth(2).bounding_box(), stops.nth(5).bounding_box()
-    assert first is not None
-    assert last is not None
     tab.mouse.move(first["x"] + 2, first["y"] + 50)
     tab.mouse.down()
     tab.mouse.move(last["x"] + 2, last["y"] + 50, steps=5)

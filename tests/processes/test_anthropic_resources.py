@@ -122,7 +122,6 @@ class Resources:
     async def serve_file(self, request: web.Request, rest: list[str]) -> web.StreamResponse:
         if not rest and request.method == "POST":
             part = await (await request.multipart()).next()
-            assert part is not None
             content, name = await part.read(), f"file_{next(self.numbers)}"
             self.owners[name] = request.headers["x-api-key"]
             facts = {"id": name, "type": "file", "filename": part.filename, "mime_type": "text/html"}

@@ -92,7 +92,6 @@ def test_any_free_port_is_the_one_that_is_shown(tmp_path: Path) -> None:
         text=True,
     )
     with ending(process):
-        assert process.stderr is not None
         _, _, address, *_ = process.stderr.readline().split()
         assert address.startswith("http://localhost:")
         port = address.rpartition(":")[2]

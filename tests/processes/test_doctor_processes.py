@@ -199,7 +199,6 @@ async def test_results_that_cannot_be_stored_are_the_reason_of_a_failure(data: P
     await processes.start(data, 0.0)
     await wait_for_async(lambda: not doctor_run.is_running(data))
     failed = doctor_run.load_current(data)
-    assert failed is not None
     assert failed.problem == f"The results cannot be stored in {data}: it is a folder."
 
 

@@ -85,7 +85,6 @@ def test_a_browser_receives_mapping_health_and_the_command(settings: dict[str, s
 def test_the_policy_permits_the_style_sheet_alone(proxy: Proxy) -> None:
     response = proxy.client(headers=BROWSER).get("/")
     style = re.search(r"<style>(.*?)</style>", response.text, re.DOTALL)
-    assert style is not None
     digest = b64encode(sha256(style[1].encode()).digest()).decode()
     assert response.headers["content-security-policy"] == (
         f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -128,7 +128,6 @@ def check_command(step: Step) -> None:
 
 def test_the_matrix_has_each_system_and_each_supported_python() -> None:
     strategy = load(ROOT / ".github/workflows/tests.yml", Workflow).jobs["tests"].strategy
-    assert strategy is not None
     assert strategy.matrix["os"] == ["ubuntu-latest", "macos-latest", "windows-latest"]
     prefix = "Programming Language :: Python :: 3."
     listed = [line.removeprefix(prefix) for line in PROJECT["classifiers"] if line.startswith(prefix)]

@@ -72,7 +72,6 @@ def new_database(kind: str, directory: Path) -> Iterator[Settings]:
 @contextmanager
 def rejecting_connections(settings: Settings) -> Iterator[None]:
     """Let a PostgreSQL database reject connections, and end those that are open."""
-    assert settings.database_url is not None
     name = make_url(settings.database_url.reveal()).database
     server = make_url(os.environ[DATABASE_VARIABLE]).set(drivername="postgresql+psycopg")
     admin = create_engine(server, isolation_level="AUTOCOMMIT")

@@ -71,12 +71,10 @@ class RedisServer:
 
     def pause(self) -> None:
         """Stop the execution of the server: it accepts connections and answers nothing."""
-        assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """Continue the execution."""
-        assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
     def command(self, *words: str) -> str:

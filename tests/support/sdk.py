@@ -13,7 +13,6 @@ WEATHER: dict[str, Any] = {
     "description": "Tell the weather of a city.",
     "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
 }
-TIME: dict[str, Any] = {"name": "get_time", "input_schema": {"type": "object", "properties": {}}}
 
 
 def open_sdk(base_url: str, **options: Any) -> anthropic.Anthropic:

@@ -95,32 +95,6 @@ def test_key_and_address_of_every_provider_change_the_digest(provider: Provider)
             assert (variable, doctor_run.digest_backend_settings(settings) == before) == (variable, False)
 
 
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [("127.0.0.1:8000", "127.0.0.1:9000"), ('"own/some"', '"own/other"'), ("key-of-test-1234", "key-of-test-5678")],
-    ids=["address", "route", "key"],
-)
-def test_tables_of_the_configuration_file_change_the_digest(
-    old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    text = (
-        '[providers.own]\nbase_url = "http://127.0.0.1:8000/v1"\napi_key = { env = "OWN_KEY" }\n'
-        'models = ["some", "other"]\n'
-        '[[routes]]\nname = "small"\nwhen = { tier = "haiku" }\ntargets = ["own/some"]\n'
-    )
-    before = "some-key-of-test-1234"
-    digests = []
-    for file, key in ((text, before), (text.replace(old, new), before.replace(old, new))):
-        Path("anthropic-proxy.toml").write_text(file, "utf-8")
-        digests.append(
-            doctor_run.digest_backend_settings(
-                load_settings({"OWN_KEY": key}, PROVIDERS, env_file=".env", resolves_keys=True)
-            )
-        )
-    assert digests[0] != digests[1]
-
-
 def test_a_key_that_a_command_writes_may_rotate_but_its_failure_changes_the_digest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,21 +11,9 @@ from tests.faults.client import Answer
 _MODELS = [model for name, model in WIRES.items() if name not in ("demo", "relay")]
 _TOOL = as_tool({"type": "object", "properties": {"a": {"type": "string"}}})
 MARKS = (
-    "```json\n",
-    "~~~\n",
-    "```json\n~~~\n",
-    "<tool_call>",
-    "<function=probe>",
-    "<|python_tag|>",
-    "[TOOL_CALLS]",
-    "<think>",
-    "</think>",
-    "<function_calls><invoke name=",
-    "<|tool_calls_section_begin|>",
-    '{"name": "probe", "arguments": ',
-    "[{",
-    "<",
-    "`",
+    *("```json\n", "~~~\n", "```json\n~~~\n", "<tool_call>", "<function=probe>", "<|python_tag|>", "[TOOL_CALLS]"),
+    *("<think>", "</think>", "<function_calls><invoke name=", "<|tool_calls_section_begin|>"),
+    *('{"name": "probe", "arguments": ', "[{", "<", "`"),
 )
 
 

@@ -1,31 +1,17 @@
 """The golden scenarios as seats for an input: a real request, a real target, every quirk of every dialect."""
 
-import json
 from functools import cache
 from itertools import count
-from typing import Any
 
 from msgspec import structs
 
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.errors import ProxyError
 from tests.support.golden_runner import GoldenCase, find_cases
-from tests.support.provider_replies.chat import CHAT_REPLIES, CHAT_STREAMS
-from tests.support.provider_replies.gemini import GEMINI_REPLIES, GEMINI_STREAMS
 from tests.support.provider_replies.messages import MESSAGE_STREAMS
-from tests.support.provider_replies.ollama import OLLAMA_STREAMS
-from tests.support.provider_replies.responses import RESPONSE_STREAMS, RESPONSES
 
 WIRES = ("openai_chat", "openai_responses", "gemini", "ollama", "anthropic")
 MAX_SEED_BYTES = 16 * 1024
-COMPLETE_REPLIES: dict[str, tuple[dict[str, bytes], dict[str, Any]]] = {
-    "openai_chat": (CHAT_STREAMS, CHAT_REPLIES),
-    "openai_responses": (RESPONSE_STREAMS, RESPONSES),
-    "gemini": (GEMINI_STREAMS, GEMINI_REPLIES),
-    "ollama": (OLLAMA_STREAMS, {}),
-    "anthropic": (MESSAGE_STREAMS, {}),
-}
-"""Wire → streams and replies that are not streamed."""
 
 
 @cache
@@ -62,5 +48,6 @@ def call_of(wire: str, name: str) -> Call:
 
 
 def complete_replies(wire: str) -> list[bytes]:
-    streams, bodies = COMPLETE_REPLIES[wire]
-    return [*streams.values(), *(json.dumps(body).encode() for body in bodies.values())]
+    scenarios = [scenario_of(wire, name) for name in playable(wire)]
+    found = [scenario.upstream for scenario in scenarios if scenario.upstream and "status" not in scenario.fields]
+    return [*found, *MESSAGE_STREAMS.values()] if wire == "anthropic" else found

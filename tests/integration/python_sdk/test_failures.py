@@ -1,13 +1,10 @@
 """Each failure is the exception that the SDK has for it."""
 
-from pathlib import Path
-from typing import Any
-
 import anthropic
 import pytest
 
-from tests.support.sdk import MODEL, WEATHER, Upstream, open_sdk, text_of, user_messages
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.sdk import MODEL, open_sdk, text_of, user_messages
+from tests.support.server_process import Proxy
 
 
 @pytest.mark.parametrize(
@@ -34,7 +31,6 @@ def test_a_failure_before_the_answer_is_its_own_exception(
     with pytest.raises(error, match=words or None) as caught:
         client.messages.create(model=MODEL, max_tokens=50, messages=user_messages(f"hi [fault:{fault}]"), stream=stream)
     assert caught.value.body["type"] == "error"  # type: ignore[index]
-    assert caught.value.request_id is not None
     assert caught.value.request_id.startswith("req_")
     assert "openai" in caught.value.message.lower() or "prompt is too long" in caught.value.message
 
@@ -59,35 +55,3 @@ def test_the_sdks_own_retry_ends_well(proxy: Proxy) -> None:
     with open_sdk(base_url=proxy.url, api_key="x", max_retries=2) as client:
         asked = user_messages("Say exactly: at last [fault:server times=2]")
         assert text_of(client.messages.create(model=MODEL, max_tokens=50, messages=asked)).startswith("at last")
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        ({"max_tokens": None}, "max_tokens"),
-        ({"max_tokens": "many"}, "max_tokens"),
-        ({"messages": None}, "messages"),
-        ({"messages": []}, "messages"),
-        ({"model": None}, "model"),
-        ({"tools": [WEATHER, WEATHER]}, "unique"),
-    ],
-)
-def test_a_wrong_request_is_named(
-    client: anthropic.Anthropic, upstream: Upstream, wrong: dict[str, Any], words: str
-) -> None:
-    body = {"model": MODEL, "max_tokens": 5, "messages": user_messages("hi")} | wrong
-    body = {name: value for name, value in body.items() if value is not None}
-    with pytest.raises(anthropic.BadRequestError, match=words):
-        client.post("/v1/messages", body=body, cast_to=object)
-    assert upstream.exchanges == []
-
-
-def test_a_wrong_provider_key_is_not_tried_again(settings: dict[str, str], tmp_path: Path, upstream: Upstream) -> None:
-    wrong = settings | {"OPENAI_API_KEY": "sk-fake-0000000000000000"}
-    with (
-        running_proxy(tmp_path, wrong) as proxy,
-        open_sdk(base_url=proxy.url, api_key="x", max_retries=5) as client,
-        pytest.raises(anthropic.AuthenticationError, match="OPENAI_API_KEY"),
-    ):
-        client.messages.create(model=MODEL, max_tokens=5, messages=user_messages("hi"))
-    assert len(upstream.exchanges) == 1

@@ -86,17 +86,3 @@ def test_a_thread_that_must_be_kept_is_refused_in_its_own_words(
     assert type(caught.value).__name__ == "ThreadUnsupportedRequestError"
     assert caught.value.body["error"]["details"]["error_code"] == "thread_unsupported_request"  # type: ignore[index]
     assert upstream.exchanges == []
-
-
-def test_a_thread_that_goes_on_from_elsewhere_is_refused(client: anthropic.Anthropic, upstream: Upstream) -> None:
-    """Ignoring it would lose the conversation before it."""
-    with pytest.raises(anthropic.BadRequestError) as caught:
-        client.beta.messages.create(
-            model=MODEL,
-            max_tokens=200,
-            messages=user_messages("Go on"),
-            thread={"type": "continue", "previous_message_id": "msg_1"},
-        )
-    assert caught.value.response.headers.get("x-should-retry") != "true"
-    assert caught.value.body["error"]["details"]["error_code"] == "thread_unsupported_request"  # type: ignore[index]
-    assert upstream.exchanges == []

@@ -130,26 +130,6 @@ def window_of(words: Wording, window: int = WINDOW, characters: float = 4 / 1.15
     return check
 
 
-@pytest.mark.parametrize("words", WORDINGS)
-@pytest.mark.parametrize(
-    ("max_tokens", "length"), [(128_000, 5), (128_000, 3_000), (128_000, 14_000), (32_000, 3_000), (32_000, 14_000)]
-)
-async def test_an_output_limit_is_lowered_with_one_more_call_and_remembered(
-    words: Wording, max_tokens: int, length: int
-) -> None:
-    server = Server(window_of(words), lambda body: {**REPLY, "usage": {"prompt_tokens": size_of(body)}})
-    proxy = local(server)
-    text = "Look at the wide sea. " * (length // 5)
-    for calls in (2, 3, 4):
-        sink = await proxy.post(text, max_tokens=max_tokens)
-        assert sink.error is None
-        assert sink.body["content"] == [{"type": "text", "text": "well"}]
-        assert len(server.bodies) == calls
-    limits = [output_of(body) for body in server.bodies]
-    assert limits[0] == max_tokens
-    assert all(WINDOW / 8 < limit < WINDOW for limit in limits[1:])
-
-
 TEXTS = {"prose": ("Look at the wide sea. ", 3.95), "code": ("for (i = 0; i < n; i++) { a[i] = b[i] + 1; }\n", 2.07)}
 """Text, and characters in one token by the proxy's estimate."""
 
@@ -187,7 +167,6 @@ async def test_each_later_turn_of_a_growing_conversation_needs_one_call(
 async def test_a_prompt_above_the_window_is_too_long_with_the_numbers_of_the_text() -> None:
     server = Server(window_of(vllm_0_15))
     sink = await local(server).post("sea " * 40_000, max_tokens=32_000)
-    assert sink.error is not None
     tokens = size_of(server.bodies[0])
     assert sink.error.message == f"prompt is too long: {tokens} tokens > {WINDOW} maximum"
     assert len(server.bodies) == 1
@@ -212,7 +191,6 @@ async def test_an_error_that_no_change_removes_causes_no_more_than_three_calls(e
     proxy = local(server)
     message = {"role": "user", "content": [{"type": "text", "text": "What is this?"}, PICTURE]}
     sink = await proxy.post(messages=[message], max_tokens=28_000, output_config={"effort": "high"})
-    assert sink.error is not None
     assert sink.error.status == 400
     assert len(server.bodies) <= 3
     bodies = [json.dumps(body) for body in server.bodies]
@@ -300,18 +278,8 @@ async def test_images_that_results_may_not_hold_follow_in_a_user_message_from_th
 async def test_strict_fidelity_loses_no_image() -> None:
     server = Server(rejects_images(400, "Model does not support images."))
     sink = await local(server, FIDELITY="strict").post(messages=PLACES["pasted"])
-    assert sink.error is not None
     assert (sink.error.status, len(server.bodies)) == (400, 1)
     assert "messages.image" in sink.error.message
-
-
-async def test_a_refused_developer_becomes_a_system_message_from_then_on() -> None:
-    text = "chat template rejected the request: Unexpected message role."
-    server = Server(lambda body: vllm(text) if body["messages"][0]["role"] == "developer" else None)
-    proxy = ProxyHarness(server, OPENAI_API_KEY="sk-test-0123456789", OPENAI_WIRE="chat", BIG_MODEL="openai/gpt-5")
-    for _ in range(2):
-        assert (await proxy.post(system="Be brief.")).error is None
-    assert [body["messages"][0]["role"] for body in server.bodies] == ["developer", "system", "system"]
 
 
 async def test_a_server_of_ollama_at_v1_is_asked_without_a_level_that_it_rejects() -> None:
@@ -416,7 +384,6 @@ async def test_an_output_limit_is_lowered_on_every_wire(model: str, status: int)
 
     sink = await ProxyHarness(upstream, **keys, BIG_MODEL=model).post(max_tokens=20_000)
     assert limits == [20_000, 4_096]
-    assert sink.error is not None
     assert sink.error.status in (400, 413, 500)
 
 
@@ -431,7 +398,6 @@ QUOTAS = [
 async def test_a_spent_quota_is_marked_as_not_retryable(error: tuple[int, Any]) -> None:
     server = Server(lambda body: error)
     sink = await local(server).post()
-    assert sink.error is not None
     assert (sink.error.should_retry, len(server.bodies)) == (False, 1)
 
 
@@ -444,7 +410,6 @@ async def test_a_relayed_limit_passes_as_it_came() -> None:
     sink = await ProxyHarness(
         upstream, ANTHROPIC_API_KEY="sk-ant-test-0123456789", PREFERRED_PROVIDER="anthropic"
     ).post()
-    assert sink.error is not None
     assert (sink.error.status, sink.error.should_retry) == (429, None)
     assert json.loads(getattr(sink.error, "body", b"")) == body
 
@@ -492,7 +457,6 @@ async def test_a_retired_default_model_that_its_provider_still_serves_is_kept() 
 async def test_no_other_model_is_replaced(now: float, settings: dict[str, str], model: str) -> None:
     server = Server(without("gpt-4.1"))
     sink = await default_of_openai(server, now, **settings).post(model=model)
-    assert sink.error is not None
     assert sink.error.status == (404 if model.startswith("openai/") else 400)
     assert [body["model"] for body in server.bodies] == ["gpt-4.1"]
 

@@ -41,7 +41,6 @@ async def test_a_short_limit_is_waited_for_and_a_long_one_is_passed_on() -> None
     assert proxy.sleeps == [3.0]
     limited = ProxyHarness(FakeUpstream(lambda self, body: error(429, retry_after="30")), **KEYS)
     sink = await limited.post()
-    assert sink.error is not None
     assert sink.error.retry_after == 30
     assert limited.sleeps == []
 
@@ -51,7 +50,6 @@ async def test_a_pause_longer_than_the_first_byte_timeout_is_left_to_the_client(
     upstream = FakeUpstream(lambda self, body: error(429, "Slow down.", retry_after="3"))
     proxy = ProxyHarness(upstream, **KEYS, UPSTREAM_FIRST_BYTE_TIMEOUT="2")
     sink = await proxy.post()
-    assert sink.error is not None
     assert (sink.error.status, sink.error.error_type, sink.error.retry_after) == (429, "rate_limit_error", 3)
     assert sink.error.message == "openai: Slow down."
     assert (proxy.sleeps, len(upstream.requests)) == ([], 1)
@@ -83,7 +81,6 @@ async def test_a_retry_date_is_seconds_from_the_arrival_if_the_answer_has_no_dat
     headers = CIMultiDict({"Retry-After": format_datetime(soon, usegmt=True)})
     upstream = FakeUpstream(lambda self, body: FakeResponse(429, b"{}", headers=headers))
     sink = await ProxyHarness(upstream, **KEYS).post()
-    assert sink.error is not None
     assert 40 < (sink.error.retry_after or 0) <= 50
 
 
@@ -99,7 +96,6 @@ async def test_a_permanent_failure_is_reported_after_one_repeat(status: int) -> 
 async def test_what_does_not_heal_is_not_repeated(status: int) -> None:
     upstream = FakeUpstream(lambda self, body: error(status))
     sink = await ProxyHarness(upstream, **KEYS).post()
-    assert sink.error is not None
     assert sink.error.status == (400 if status == 404 else status)
     assert len(upstream.requests) == 1
 
@@ -135,10 +131,8 @@ async def test_an_overflow_without_numbers_is_reported_with_the_known_ones(
 
     proxy = ProxyHarness(upstream, **KEYS)
     short = await proxy.post(model=model, stream=stream, max_tokens=1_000)
-    assert short.error is not None
     assert short.error.message == f"prompt is too long: {window + 1} tokens > {window} maximum"
     long = await proxy.post("word " * 300_000, model=model, stream=stream, max_tokens=1_000)
-    assert long.error is not None
     estimated = int(long.error.message.removeprefix("prompt is too long: ").split()[0])
     assert estimated > 250_000
     assert long.error.message.endswith(f"> {window} maximum")
@@ -157,7 +151,6 @@ async def test_each_of_several_keys_has_one_try_however_long_the_calls_last() ->
 
     credentials._clock = later  # time passes between the calls, so that a key that rested is awake again
     sink = await proxy.post()
-    assert sink.error is not None
     assert sink.error.status == 429
     assert len(upstream.requests) == 3
 
@@ -202,7 +195,6 @@ async def test_the_next_target_answers_for_an_unresponsive_one(stream: bool) -> 
         FakeUpstream(lambda self, body: FakeResponse(200, STALL)), UPSTREAM_FIRST_BYTE_TIMEOUT="0.05", **KEYS
     )
     sink = await unresponsive.post(stream=stream)
-    assert sink.error is not None
     assert (sink.error.status, sink.error.error_type) == (504, "timeout_error")
     assert "UPSTREAM_FIRST_BYTE_TIMEOUT" in sink.error.message
 
@@ -235,7 +227,6 @@ async def test_an_overload_hidden_in_a_stream_is_a_status_and_may_fall_back() ->
     alone = ProxyHarness(FakeUpstream(lambda self, body: FakeResponse(200, hidden)), **KEYS)
     sink = await alone.post(stream=True)
     assert sink.stream == b""
-    assert sink.error is not None
     assert sink.error.status in (503, 529)
 
 
@@ -257,7 +248,6 @@ async def test_an_end_without_a_reason_is_no_success() -> None:
     sink = await ProxyHarness(upstream, **KEYS).post(stream=True)
     assert sink.stream.count(b"event: error") == 1
     unstreamed = await ProxyHarness(FakeUpstream(lambda self, body: FakeResponse(200, b"")), **KEYS).post()
-    assert unstreamed.error is not None
     assert unstreamed.error.status == 502
 
 
@@ -364,7 +354,6 @@ async def test_a_wrong_address_is_reported_once(
 ) -> None:
     upstream = FakeUpstream(lambda self, body: answer())
     sink = await ProxyHarness(upstream, **KEYS).post(stream=stream)
-    assert sink.error is not None
     assert sink.error.status == 502
     assert sink.error.should_retry is False
     assert expected_text in sink.error.message
@@ -387,6 +376,5 @@ async def test_a_key_that_is_refused_is_seen_in_what_was_tried_and_named_once_wi
 async def test_a_provider_that_forbids_a_retry_is_not_called_again_and_the_client_is_notified() -> None:
     upstream = FakeUpstream(lambda self, body: error(503, "closed for today", x_should_retry="false"))
     sink = await ProxyHarness(upstream, **KEYS).post()
-    assert sink.error is not None
     assert sink.error.should_retry is False
     assert len(upstream.requests) == 1

@@ -2,21 +2,15 @@
 
 import asyncio
 import json
-import ssl
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from ipaddress import ip_network
 from typing import Any
 
 import pytest
-import trustme
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 from msgspec import structs
 
 from anthropic_proxy.engine.exchange.media_inlining import MAX_CONCURRENT_FETCHES, MAX_URLS_PER_REQUEST
 from anthropic_proxy.engine.upstream.contract import IMAGE_MEDIA_TYPES, FetchedPage
-from anthropic_proxy.engine.upstream.web_fetch import PageFetcher
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import FetchErrorCode, WebFetchFailed
 from tests.support.fake_upstream import error, reply
@@ -186,7 +180,6 @@ async def test_a_link_that_cannot_be_had_becomes_a_text_that_names_it(code: Fetc
 async def test_strict_refuses_what_could_not_be_fetched() -> None:
     linked = Linked(Net(closed="url_not_allowed"), FIDELITY="strict", **MOONSHOT)
     sink = await linked.post(image("https://closed.test/cat.png"), QUESTION)
-    assert sink.error is not None
     assert sink.error.message == (
         "moonshot/kimi-k2.6 would lose messages.image: the backend accepts no URL, and it was not fetched: "
         "url_not_allowed; a text replaces it. FIDELITY=strict rejects this. Remove it from the request, "
@@ -261,31 +254,3 @@ async def test_a_request_without_links_is_not_looked_through() -> None:
     )
     assert linked.notes == []
     assert not net.fetched
-
-
-async def test_a_link_is_fetched_over_tls_past_the_guard() -> None:
-    authority, asked = trustme.CA(), []
-
-    async def picture(request: web.Request) -> web.Response:
-        asked.append(request.path)
-        return web.Response(body=PNG, content_type="image/png")
-
-    application = web.Application()
-    application.router.add_get("/{path:.*}", picture)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1", "127.0.0.2").configure_cert(context)
-    server = TestServer(application, host="0.0.0.0", scheme="https")
-    await server.start_server(ssl=context)
-    trusting = ssl.create_default_context()
-    authority.configure_trust(trusting)
-    pages = PageFetcher(allowed_networks=[ip_network("127.0.0.2/32")], tls=trusting)
-    linked = Linked(None, **MOONSHOT)
-    linked.proxy.services = structs.replace(linked.proxy.services, web_fetch=pages.fetch)
-    await linked.post(
-        image(f"https://127.0.0.2:{server.port}/open"), image(f"https://127.0.0.1:{server.port}/closed"), QUESTION
-    )
-    assert asked == ["/open"]
-    assert DATA in parts_of(linked.sent[0])
-    assert f"[image: https://127.0.0.1:{server.port}/closed]" in json.dumps(linked.sent[0])
-    await pages.close()
-    await server.close()

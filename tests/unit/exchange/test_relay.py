@@ -26,13 +26,11 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.model_observations import MAX_SIGNATURES, ModelObservations
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.engine.wires import anthropic
 from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.gateway.settings import load_settings
-from anthropic_proxy.gateway.stores.memory import MemoryStore
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.messages import exactly
 from tests.support.provider_replies.messages import DOUBLE_START, MESSAGE_STREAMS, block, message_start
@@ -125,14 +123,6 @@ def test_a_repeated_key_is_sent_once() -> None:
     assert sent(same, target_of(TARGET)).count(TARGET.encode()) == 2
 
 
-def test_a_large_body_with_many_models_in_it_is_walked_over_once() -> None:
-    call = {"type": "tool_use", "id": "t", "name": "n", "input": {"model": ASKED}}
-    body = json.dumps({"messages": [{"role": "assistant", "content": [call] * 20_000}], "model": ASKED}).encode()
-    renamed = json.loads(sent(body, target_of(TARGET)))
-    assert renamed["model"] == TARGET
-    assert renamed["messages"][0]["content"][-1] == call
-
-
 TOO_MANY_MEMBERS = "The request body contains more than 250,000 list elements and object members."
 MANY_KEYS = b",".join(b'"k%d":1' % number for number in range(260_000))
 DECODED = {
@@ -141,11 +131,6 @@ DECODED = {
     "repeated key": b'{"model":"%b","a":1,"a":2,"x":{%b}}',
 }
 """Bodies with many keys in an object that an edit of the relay decodes."""
-SKIPPED = {
-    "keys of an id": b'{"model":"%b","messages":[{"content":[{"type":"text","id":{%b},"x":"px1."}]}]}',
-    "keys of a user message": b'{"model":"%b","messages":[{"role":"user",%b}]}',
-}
-"""Bodies with many keys in an object that no edit needs."""
 
 
 @pytest.mark.slow
@@ -157,18 +142,6 @@ def test_a_relayed_body_of_too_many_members_is_refused_before_it_is_decoded(body
         with pytest.raises(InvalidRequest, match=exactly(TOO_MANY_MEMBERS)):
             sent(data, target_of(TARGET))
         assert tracemalloc.get_traced_memory()[1] < 4 * len(data)
-    finally:
-        tracemalloc.stop()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("body", SKIPPED.values(), ids=SKIPPED)
-def test_the_members_that_no_edit_needs_take_no_memory(body: bytes) -> None:
-    data, edited = (body % (model.encode(), MANY_KEYS) for model in (ASKED, TARGET))
-    tracemalloc.start()
-    try:
-        assert sent(data, target_of(TARGET, accepts_system_messages=False)) == edited
-        assert tracemalloc.get_traced_memory()[1] < 5 * len(data)
     finally:
         tracemalloc.stop()
 
@@ -536,7 +509,6 @@ def test_the_client_s_own_credential_passes_where_none_is_set(name: str, value: 
     streets = Streets()
     ask(ProxyHarness(streets, PREFERRED_PROVIDER="anthropic"), {name: value})
     (credential,) = [credential for _, _, credential in streets.sent]
-    assert credential is not None
     assert (credential.header, credential.value) == (name, value)
 
 
@@ -556,21 +528,12 @@ def test_with_a_key_of_the_proxy_s_own_a_key_must_be_set() -> None:
         ProxyHarness(streets, PREFERRED_PROVIDER="anthropic", PROXY_API_KEY="door-key"), {"x-api-key": "door-key"}
     )
     assert streets.sent == []
-    assert sink.error is not None
     assert sink.error.status == 401
     assert sink.error.message == (
         "anthropic has no key: ANTHROPIC_API_KEY is not set. Set it in .env or in the environment "
         "and start the proxy again."
     )
     assert sink.error.should_retry is False
-
-
-def test_several_keys_are_used_in_turn() -> None:
-    streets = Streets(refusal(401, "authentication_error"))
-    proxy = ProxyHarness(streets, ANTHROPIC_API_KEY="one,two", PREFERRED_PROVIDER="anthropic")
-    assert ask(proxy).error is None
-    ask(proxy)
-    assert streets.keys == ["one", "two", "two"]
 
 
 def test_a_refusal_passes_with_status_body_and_advice() -> None:
@@ -592,7 +555,6 @@ def test_a_refusal_passes_with_status_body_and_advice() -> None:
 def test_an_overload_is_tried_once_more_unless_the_api_forbids_it() -> None:
     assert ask(ProxyHarness(Streets(refusal(529, "overloaded_error")), **KEY)).error is None
     final = ask(ProxyHarness(Streets(refusal(529, "overloaded_error", **{"x-should-retry": "false"})), **KEY))
-    assert final.error is not None
     assert final.error.status == 529
 
 
@@ -713,7 +675,6 @@ def test_an_error_in_the_first_read_is_a_real_status(beginning: bytes, refusal: 
     proxy = ProxyHarness(Streets(*(FakeResponse(200, beginning + refusal, *tail) for _ in range(2))), **KEY)
     sink = ask(proxy, stream=True)
     assert sink.stream == b""
-    assert sink.error is not None
     assert (sink.error.status, sink.error.error_type, sink.error.message) == (
         529,
         "overloaded_error",
@@ -768,7 +729,6 @@ def test_a_stream_that_begins_with_an_event_that_no_client_can_read_is_an_error_
     broken = b"event: message_start\ndata: {\n\n"
     sink = ask(ProxyHarness(Streets(*(FakeResponse(200, broken, *STREAM) for _ in range(2))), **KEY), stream=True)
     assert sink.stream == b""
-    assert sink.error is not None
     assert (sink.error.status, sink.error.message) == (502, "anthropic sent an event that is not JSON.")
 
 
@@ -814,7 +774,6 @@ def test_another_backend_answers_if_the_relay_fails_before_its_first_event(strea
 
 def test_a_request_that_only_the_api_can_read_ends_with_the_api_s_refusal() -> None:
     sink = ask(ProxyHarness(Streets(refusal(500, text="the api's own")), **ELSEWHERE), thread={"type": "new"})
-    assert sink.error is not None
     assert sink.error.message == "anthropic: the api's own"
 
 
@@ -865,7 +824,6 @@ def test_thinking_whose_signature_is_refused_is_left_out_once() -> None:
         ProxyHarness(Streets(*[refusal(400, text="Invalid `signature` in `thinking` block")] * 3), **KEY),
         messages=messages,
     )
-    assert again.error is not None
     assert again.error.status == 400
 
 
@@ -895,51 +853,6 @@ def test_later_turns_leave_out_only_the_thinking_that_was_refused() -> None:
     other = turn("of-anthropic-too", "Three") + last
     assert ask(proxy, messages=other).error is None
     assert json.loads(streets.sent[-1][1].body)["messages"] == other
-
-
-def test_the_number_of_remembered_signatures_is_bounded() -> None:
-    observations = ModelObservations(MemoryStore())
-    observations.remember_refused_signatures(b"%d" % number for number in range(MAX_SIGNATURES + 5))
-    assert len(observations.refused_signatures) == MAX_SIGNATURES
-    assert b"4" not in observations.refused_signatures
-    assert b"5" in observations.refused_signatures
-
-
-def test_a_disconnected_client_ends_the_relayed_call() -> None:
-    class Endless(FakeResponse):
-        async def read(self) -> bytes:
-            if not self.closed and not self.begun:
-                self.begun = True
-                return STREAM[0]
-            await asyncio.Event().wait()
-            return b""
-
-        begun = False
-
-    class Leaving(RecordingSink):
-        left: asyncio.Event
-
-        async def send_relayed_bytes(self, data: bytes, headers: Any, *, is_last: bool, **other: Any) -> None:
-            await super().send_relayed_bytes(data, headers, is_last=is_last, **other)
-            self.left.set()
-
-        async def wait_disconnected(self) -> None:
-            await self.left.wait()
-
-    async def leave() -> None:
-        sink.left = asyncio.Event()
-        body = json.dumps(
-            {"model": ASKED, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "stream": True}
-        )
-        inbound = new_client_request(body.encode())
-        await Exchange(proxy.services, inbound, sink).run()
-
-    endless, sink = Endless(200), Leaving()
-    proxy = ProxyHarness(Streets(endless), **KEY)
-    asyncio.run(leave())
-    assert endless.closed
-    assert sink.stream == STREAM[0]
-    assert (proxy.receipts[0].outcome, proxy.receipts[0].input_tokens) == ("cancelled", 7)
 
 
 class LeavingAfterText(RecordingSink):
@@ -1068,7 +981,6 @@ def test_a_list_in_another_shape_is_not_passed_on() -> None:
 
 def test_a_wire_that_the_provider_itself_does_not_support_needs_an_address() -> None:
     sink = ask(ProxyHarness(Streets(), OPENAI_API_KEY="k", OPENAI_WIRE="messages"), model="openai/gpt-4.1")
-    assert sink.error is not None
     assert sink.error.message == (
         "openai/gpt-4.1 cannot be reached: OpenAI does not support messages. "
         "OPENAI_WIRE=messages is for your own server: set its address in OPENAI_BASE_URL"

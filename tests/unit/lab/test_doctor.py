@@ -166,7 +166,6 @@ def test_a_missing_package_has_the_command_that_installs_it(monkeypatch: pytest.
     report = asyncio.run(_run(load_settings(variables, PROVIDERS, env_file=None)))
     text = "mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not installed"
     (diagnosis,) = report.diagnoses
-    assert diagnosis.problem is not None
     assert (diagnosis.problem.kind, diagnosis.problem.message) == ("package", text)
     fix = Fix(name="litellm", problem=f"{text}.", remedy="python3 scripts/setup.py litellm")
     assert (report.exit_status, report.fixes) == (1, [fix])

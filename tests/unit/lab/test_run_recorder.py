@@ -33,9 +33,7 @@ def test_a_key_is_masked_in_texts_and_not_in_numbers(tmp_path: Path) -> None:
         started = doctor_run.load_current(tmp_path)
         recorder.finish(REPORT)
     run = doctor_run.load_complete(tmp_path)
-    assert started is not None
     assert (started.started_at, started.expected_requests, started.settings_digest) == (12_345.0, 12_346, digest)
-    assert run is not None
     assert (run.ended_at, run.price) == (12_345.0, 0.1234)
     assert run.fixes == [RunFix("openai", "rejects ….", "OPENAI_API_KEY=<new key>")]
 
@@ -49,7 +47,6 @@ def test_a_key_that_occurs_in_the_digest_leaves_it_unchanged(tmp_path: Path) -> 
     with doctor_run.locked_run(tmp_path):
         RunRecorder(tmp_path, settings, lambda: 1.0).start(2)
     run = doctor_run.load_current(tmp_path)
-    assert run is not None
     assert run.settings_digest == digest == doctor_run.digest_backend_settings(settings)
 
 

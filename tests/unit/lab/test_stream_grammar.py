@@ -52,21 +52,11 @@ ERROR = {"type": "error", "error": {"type": "api_error", "message": "x"}, "reque
 
 # 0 start, 1 ping, 2–5 thinking, 6–8 text, 9–12 call, 13 end, 14 stop
 GOOD: Events = [
-    start(),
-    PING,
-    opening(0, "thinking", thinking="", signature=""),
-    delta(0, "thinking_delta", thinking="hm"),
-    delta(0, "signature_delta", signature="s"),
-    closing(0),
-    opening(1, "text", text=""),
-    delta(1, "text_delta", text="a"),
-    closing(1),
-    opening(2, "tool_use", id="c", name="read", input={}),
-    delta(2, "input_json_delta", partial_json='{"p"'),
-    delta(2, "input_json_delta", partial_json=":1}"),
-    closing(2),
-    end(),
-    STOP,
+    *(start(), PING, opening(0, "thinking", thinking="", signature=""), delta(0, "thinking_delta", thinking="hm")),
+    *(delta(0, "signature_delta", signature="s"), closing(0), opening(1, "text", text="")),
+    *(delta(1, "text_delta", text="a"), closing(1), opening(2, "tool_use", id="c", name="read", input={})),
+    *(delta(2, "input_json_delta", partial_json='{"p"'), delta(2, "input_json_delta", partial_json=":1}"), closing(2)),
+    *(end(), STOP),
 ]
 
 

@@ -51,7 +51,6 @@ def failure(status: int, message: str = "no", param: str | None = None) -> FakeR
 
 def decode_headers(sink: RecordingSink) -> dict[str, str]:
     """Return the headers that the door would send at the end of this exchange."""
-    assert sink.receipt is not None
     return receipt_headers(sink.receipt.fidelity, sink.receipt.failed_attempts)
 
 
@@ -113,7 +112,6 @@ async def test_strict_refuses_before_anything_is_sent_and_names_every_loss() -> 
         top_k=5, tools=[RUN]
     )
     assert upstream.bodies == []
-    assert sink.error is not None
     assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
     assert sink.error.message == (
         "openai/gpt-4.1 would lose tools.code_execution: openai is not known to run "
@@ -142,7 +140,6 @@ async def test_strict_refuses_what_a_model_of_texts_would_lose(fields: dict[str,
     upstream = FakeProvider()
     sink = await ProxyHarness(upstream, GROQ_API_KEY="k", FIDELITY="strict").post(**fields)
     assert upstream.bodies == []
-    assert sink.error is not None
     assert sink.error.message == (
         f"groq/llama-3.3-70b-versatile would lose {lost}. FIDELITY=strict rejects this. Remove it from the "
         "request, choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one "
@@ -164,7 +161,6 @@ async def test_strict_tries_the_next_model_of_the_chain_first() -> None:
     assert [body["model"] for body in upstream.bodies] == ["llama-3.3-70b-versatile"]
     assert decode_headers(sink)["x-proxy-fidelity"] == "strict; approximated=1; emulated=0; dropped=0"
     refused = await proxy.post(temperature=0.5, top_k=5, max_tokens=100)
-    assert refused.error is not None
     assert refused.error.message.startswith("moonshot/kimi-k2.6 would lose temperature: ")
     assert len(upstream.bodies) == 1
 
@@ -173,7 +169,6 @@ async def test_strict_refuses_what_only_a_refusal_showed_to_be_lost() -> None:
     upstream = FakeProvider(failure(400, "Unsupported parameter: 'temperature'", "temperature"))
     sink = await ProxyHarness(upstream, OPENAI_API_KEY="k", FIDELITY="strict").post(temperature=0.5)
     assert len(upstream.bodies) == 1
-    assert sink.error is not None
     assert sink.error.message.startswith("openai/gpt-4.1 would lose temperature: ")
 
 
@@ -241,7 +236,6 @@ CHAT = {"OPENAI_API_KEY": "k", "OPENAI_WIRE": "chat", "FIDELITY": "strict"}
 async def test_a_search_without_a_service_is_a_loss() -> None:
     search = {"type": "web_search_20250305", "name": "web_search"}
     sink = await ProxyHarness(FakeProvider(), **CHAT).post(tools=[search])
-    assert sink.error is not None
     assert sink.error.message == (
         "openai/gpt-4.1 would lose tools.web_search: openai is not known to run web_search_20250305, "
         "and SEARCH_URL is not set, so each search fails. "

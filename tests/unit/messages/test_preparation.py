@@ -25,9 +25,8 @@ from anthropic_proxy.engine.messages.models import (
     ToolUseBlock,
     decode_nested_content,
     decode_request,
-    decode_request_or_envelope,
 )
-from anthropic_proxy.engine.messages.preparation import PreparationResult, PreparedRequest, TargetLimits, prepare
+from anthropic_proxy.engine.messages.preparation import PreparationResult, TargetLimits, prepare
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
 from tests.support.messages import exactly
 from tests.support.sessions import EncodingStyle, Session, encoding_styles, sessions
@@ -226,17 +225,6 @@ def test_blocks_that_no_wire_knows_become_text(message: dict[str, Any], words: l
     assert spoken(message) == [(message["role"], words)]
 
 
-def test_pictures_pdfs_and_reasoning_stay_for_the_wire_to_decide() -> None:
-    image = {"type": "image", "source": {"type": "url", "url": "https://x"}}
-    pdf = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERg=="}}
-    thought = {"type": "thinking", "thinking": "t", "signature": "s"}
-    hidden = {"type": "redacted_thinking", "data": "d"}
-    assert spoken(user(image, pdf), assistant(thought, hidden)) == [
-        ("user", ["ImageBlock", "DocumentBlock"]),
-        ("assistant", ["ThinkingBlock"]),
-    ]
-
-
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -342,18 +330,6 @@ def test_the_pictures_of_an_orphan_result_stay() -> None:
     ]
 
 
-def test_an_error_stays_an_error() -> None:
-    messages = prepared(assistant(call("1")), user(text("x"), result("1", [text("")], is_error=True))).request.messages
-    answer = messages[1].blocks[0]
-    assert isinstance(answer, ToolResultBlock)
-    assert answer.is_error
-
-
-def test_clean_messages_are_not_made_anew() -> None:
-    request = request_of(user(text("a")), assistant(text("b"), call("1")), user(result("1"), text("c")))
-    assert all(old is new for old, new in zip(request.messages, prepare(request, ANY).request.messages, strict=True))
-
-
 LONG = "mcp__server__" + "x" * 80
 
 
@@ -371,25 +347,7 @@ def test_names_that_a_wire_does_not_allow_get_an_alias_everywhere() -> None:
     assert re.fullmatch(r"mcp__server__x{37}_[0-9a-f]{8}", offered[0])
     assert ready.aliases == {offered[0]: LONG, offered[1]: "päth.read"}
     assert [block.name for block in ready.request.messages[1].blocks if isinstance(block, ToolUseBlock)] == offered
-    assert ready.request.tool_choice is not None
     assert (ready.request.tool_choice.name, ready.request.tool_choice.disable_parallel_tool_use) == (offered[0], True)
-
-
-def test_an_alias_is_always_the_same_and_fits_stricter_patterns() -> None:
-    strict = TargetLimits(tool_name_pattern=r"[a-zA-Z][a-zA-Z0-9_]*", max_tool_name_length=20)
-    first, second = (prepared(tools=[{"name": "9-lives"}], limits=strict) for _ in range(2))
-    assert first.aliases == second.aliases
-    (alias,) = first.aliases
-    assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_]{0,19}", alias)
-
-
-def test_a_renamed_tool_is_another_tool_for_caches() -> None:
-    request = request_of(tools=[{"name": LONG}])
-    (tool,) = prepare(request, ANY).request.tools
-    (wide,) = prepare(request, TargetLimits(max_tool_name_length=128)).request.tools
-    assert wide.name == LONG
-    assert tool.source != wide.source
-    assert tool.source is prepare(request, ANY).request.tools[0].source
 
 
 @pytest.mark.parametrize(
@@ -420,11 +378,6 @@ def test_an_old_editor_can_undo_and_a_new_one_cannot() -> None:
         assert ("undo_edit" in commands) == undoes
 
 
-def test_deferred_tools_are_offered_and_the_placeholder_is_not() -> None:
-    tools = [{"name": "Read"}, {"name": "WebFetch", "defer_loading": True}, {"name": "DeferredToolPlaceholder"}]
-    assert [tool.name for tool in prepared(tools=tools).request.tools] == ["Read", "WebFetch"]
-
-
 def test_system_messages_add_and_remove_tools() -> None:
     def change(kind: str, tool: dict[str, Any]) -> dict[str, Any]:
         return {"type": kind, "tool": tool}
@@ -445,23 +398,6 @@ def test_system_messages_add_and_remove_tools() -> None:
     )
     assert [tool.name for tool in ready.request.tools] == ["b", "c", "d"]
     assert texts_of(ready.request.messages) == [("user", ["a"]), ("system", ["s"])]
-
-
-@pytest.mark.parametrize(
-    ("choice", "tools", "left"),
-    [
-        ({"type": "auto"}, [{"name": "a"}], "auto"),
-        ({"type": "none"}, [{"name": "a"}], "none"),
-        ({"type": "any"}, [{"name": "a"}], "any"),
-        ({"type": "tool", "name": "a"}, [{"name": "a"}], "tool"),
-        ({"type": "auto"}, [], None),
-        ({"type": "none"}, [{"name": "DeferredToolPlaceholder"}], None),
-        ({"type": "of the future"}, [{"name": "a"}], None),
-    ],
-)
-def test_the_choice_of_a_tool(choice: dict[str, Any], tools: list[Any], left: str | None) -> None:
-    found = prepared(tools=tools, tool_choice=choice).request.tool_choice
-    assert (found.type if found else None) == left
 
 
 @pytest.mark.parametrize(
@@ -558,13 +494,6 @@ def test_the_output_limit_fits_model_and_window(asked: int, limits: TargetLimits
     assert [note.field for note in ready.notes] == (["max_tokens"] if given < asked else [])
 
 
-def test_nobody_counts_what_surely_fits() -> None:
-    def count(_: MessagesRequest) -> int:
-        raise AssertionError
-
-    assert prepare(request_of(max_tokens=500), TargetLimits(context_window=8_192), count).request.max_tokens == 500
-
-
 def test_what_only_anthropic_has_is_noted() -> None:
     notes = prepared(mcp_servers=[{"type": "url"}], container="c").notes
     assert [(note.handling, note.field) for note in notes] == [("dropped", "mcp_servers"), ("dropped", "container")]
@@ -576,44 +505,6 @@ def test_mending_is_noted() -> None:
     assert note.reason == "1 lone surrogate replaced by U+FFFD"
 
 
-def test_other_fields_are_passed_on() -> None:
-    ready = prepared(
-        stop_sequences=["END", "", "  "],
-        temperature=0.5,
-        top_p=0.9,
-        top_k=5,
-        service_tier="auto",
-        metadata={"user_id": "u"},
-        thinking={"type": "enabled", "budget_tokens": 2000, "display": "omitted"},
-        output_format={"type": "json_schema", "schema": {"a": 1}},
-        limits=TargetLimits(accepts_images=False, accepts_pdf=True),
-    ).request
-    assert (ready.stop_sequences, ready.temperature, ready.top_p, ready.top_k) == (["END"], 0.5, 0.9, 5)
-    assert (ready.service_tier, ready.user_id, ready.budget_tokens, ready.returns_thinking) == (
-        "auto",
-        "u",
-        2000,
-        False,
-    )
-    assert (ready.accepts_images, ready.accepts_pdf) == (False, True)
-    assert json.loads(bytes(ready.output_schema)) == {"a": 1}
-
-
-@pytest.mark.parametrize(
-    ("thinking", "shown"),
-    [
-        (None, True),
-        ({"type": "adaptive"}, True),
-        ({"type": "enabled", "budget_tokens": 2000}, True),
-        ({"type": "enabled", "budget_tokens": 2000, "display": "omitted"}, False),
-        ({"type": "disabled"}, False),
-    ],
-)
-def test_thinking_is_shown_unless_the_client_wants_none(thinking: dict[str, Any] | None, shown: bool) -> None:
-    fields = {} if thinking is None else {"thinking": thinking}
-    assert prepared(**fields).request.returns_thinking is shown
-
-
 def test_the_newer_field_for_a_schema_wins() -> None:
     ready = prepared(
         output_format={"type": "json_schema", "schema": {"old": 1}},
@@ -621,26 +512,6 @@ def test_the_newer_field_for_a_schema_wins() -> None:
     ).request
     assert json.loads(bytes(ready.output_schema)) == {"new": 1}
     assert bytes(prepared().request.output_schema) == b""
-
-
-def key(request: PreparedRequest) -> str:
-    found = request.session_key()
-    assert re.fullmatch(r"[0-9a-f]{32}", found)
-    return found
-
-
-def test_the_session_key_stays_through_a_session() -> None:
-    def keyed(session: str | None, words: str = "a", more: str = "") -> str:
-        turns = [user(text(words)), assistant(text("b")), user(text(more))] if more else [user(text(words))]
-        metadata = {"user_id": session} if session is not None else None
-        return key(prepared(*turns, system="s", metadata=metadata).request)
-
-    as_json = json.dumps({"device_id": "d", "account_uuid": "", "session_id": "0c1d"})
-    assert keyed(as_json) == keyed(as_json, "other", "more") == keyed("user_1_account__session_0c1d")
-    assert keyed(as_json) != keyed(as_json.replace("0c1d", "0c1e"))
-    assert keyed(None) == keyed(None, more="more") == keyed("somebody")
-    assert keyed(None) != keyed(None, "other")
-    assert "0c1d" not in keyed(as_json)
 
 
 IDS = st.sampled_from(["1", "2", "3", ""])
@@ -707,15 +578,6 @@ def test_any_history_is_paired_clean_and_alternating(history: list[dict[str, Any
     assert msgspec.json.encode([texts_of([message]) for message in request.messages]) == before
 
 
-@given(HISTORIES)
-def test_preparing_twice_changes_nothing_more(history: list[dict[str, Any]]) -> None:
-    request = request_of(*history)
-    with contextlib.suppress(ClientError):
-        once = prepare(request, ANY).request
-        again = prepare(MessagesRequest(model="m", messages=once.messages, max_tokens=1), ANY).request
-        assert texts_of(again.messages) == texts_of(once.messages)
-
-
 def check_both_scans(request: MessagesRequest) -> None:
     """Check that messages read as plain give the same result as the steps for all other messages, to the last note."""
     by_steps = structs.replace(request, messages=[*request.messages])
@@ -737,7 +599,6 @@ def test_a_plain_conversation_needs_no_steps(talk: Session, style: EncodingStyle
 
 PICTURE = {"type": "image", "source": {"type": "url", "url": "u"}}
 DOCUMENT = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "AA=="}}
-DEEP = json.loads("[" * 200 + "]" * 200)
 AGENT = [
     {"role": "user", "content": "Look."},
     system(text("Today.")),
@@ -759,59 +620,12 @@ def test_what_agents_send_is_plain() -> None:
     check_both_scans(request)
 
 
-@pytest.mark.parametrize(
-    ("place", "message"),
-    [
-        (0, {"role": "user", "content": ""}),
-        (0, user(text(""))),
-        (0, user({"type": "image", "source": {"type": "file", "file_id": "f"}})),
-        (0, user(FILM)),
-        (0, user(DOCUMENT | {"citations": {"enabled": True}})),
-        (1, system(PICTURE)),
-        (2, assistant(call("1"), call("2"), PICTURE)),
-        (2, assistant(call("1"), call("1"))),
-        (2, assistant(call("1"), call("2") | {"input": 5})),
-        (2, assistant(call("1"), call("2", nested=DEEP))),
-        (2, assistant(call("1"), call("2"), {"type": "redacted_thinking", "data": "d"})),
-        (2, user(text("No call."))),
-        (3, user(result("1"))),
-        (3, user(result("2"), result("1"))),
-        (3, user(text("First."), result("1"), result("2"))),
-        (3, user(result("1"), result("2", [text("")]))),
-        (3, user(result("1"), result("2", [{"type": "future"}]))),
-        (3, user(result("1"), result("2", []))),
-        (3, system(result("1"), result("2"))),
-        (4, user(result("1"))),
-        (9, assistant(call("5"))),
-    ],
-)
-def test_what_a_step_must_change_is_not_plain(place: int, message: dict[str, Any]) -> None:
-    history = [message if index == place else message_before for index, message_before in enumerate(AGENT)]
-    assert not isinstance(decode_request_or_envelope(body_of(*history)).messages, CleanMessages)
-
-
-@pytest.mark.parametrize(
-    "message", [{"role": "user", "content": "Wait."}, system(text("Wait.")), assistant(text("Wait."))]
-)
-def test_nothing_plain_stands_between_calls_and_results(message: dict[str, Any]) -> None:
-    assert not isinstance(request_of(*AGENT[:3], message, *AGENT[3:]).messages, CleanMessages)
-
-
 def test_errors_inside_a_result_are_refused_where_its_content_is_encoded() -> None:
     """A relay passes it on: the request is read all the same, only not as a plain one."""
     request = request_of(*AGENT[:3], user(result("1"), result("2", [{"type": "text", "text": 5}])))
     assert not isinstance(request.messages, CleanMessages)
     with pytest.raises(InvalidRequest, match=exactly("content.0.text: Input should be a string, got 5")):
         prepare(request, ANY)
-
-
-def test_aliases_stand_in_the_order_of_the_calls() -> None:
-    long = [f"{LONG}{number}" for number in range(9)]
-    calls, results = [call(name, name) for name in long], [result(name) for name in long]
-    aliases = prepared(
-        user(text("Go.")), assistant(*calls), user(*results), limits=TargetLimits(max_tool_name_length=64)
-    ).aliases
-    assert list(aliases.values()) == long
 
 
 @given(HISTORIES)

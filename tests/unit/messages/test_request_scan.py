@@ -57,11 +57,6 @@ def test_what_is_skimmed_is_what_is_read(changes: dict[str, Any]) -> None:
     assert skimmed.messages == []
 
 
-def test_tool_results_after_the_last_reply_are_counted() -> None:
-    request = decode_request_or_envelope(msgspec.json.encode({**ASKED, "messages": TOOL_MESSAGES}))
-    assert (request.tool_results, request.tool_errors) == (5, 2)
-
-
 @pytest.mark.parametrize(
     "request_",
     [
@@ -77,7 +72,6 @@ def test_tool_results_after_the_last_reply_are_counted() -> None:
 )
 def test_what_the_proxy_may_have_written_is_seen(request_: dict[str, Any]) -> None:
     skimmed = scan_request(msgspec.json.encode(request_))
-    assert skimmed is not None
     assert skimmed.has_proxy_signatures
 
 
@@ -93,25 +87,7 @@ def test_what_the_proxy_may_have_written_is_seen(request_: dict[str, Any]) -> No
 )
 def test_words_like_a_mark_are_none(request_: dict[str, Any]) -> None:
     skimmed = scan_request(msgspec.json.encode(request_))
-    assert skimmed is not None
     assert not skimmed.has_proxy_signatures
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"[]",
-        b'{"model":1,"messages":[]}',
-        b'{"model":"m"}',
-        b'{"model":"m","messages":[{"role":"user"}]}',
-        b'{"model":"m","messages":[{"role":"user","content":[{"type":"thinking","signature":7}]}]}',
-        b'{"model":"m","messages":[],"tools":[{"name":"a","input_schema":1}]}',
-        b'{"model":"m","messages":' + b"[" * 5_000,
-    ],
-)
-def test_what_is_unusual_is_left_to_who_reads_it_in_full(body: bytes) -> None:
-    assert scan_request(body) is None
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolEnd,
     Usage,
 )
-from anthropic_proxy.engine.messages.fold import fold
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 
 CITATION = Citation(Raw(b'{"cited_text":"c"}'))
@@ -34,72 +33,7 @@ def text_of(deltas: Sequence[Delta]) -> str:
     return "".join(delta.text for delta in deltas if isinstance(delta, Text))
 
 
-class TestMatch:
-    def test_cuts_before_the_sequence_and_reports_it(self) -> None:
-        cutter = StopSequenceFilter(["END", "HALT"])
-
-        assert cutter.feed([Text("one HALT two")]) == [Text("one "), Stop("stop_sequence", "HALT")]
-        assert cutter.matched == "HALT"
-
-    def test_spans_deltas(self) -> None:
-        assert cut(["END"], Text("one E"), Text("N"), Text("D two")) == [Text("one "), Stop("stop_sequence", "END")]
-
-    def test_at_the_very_beginning_leaves_no_text(self) -> None:
-        assert cut(["END"], Text("END")) == [Stop("stop_sequence", "END")]
-
-    @pytest.mark.parametrize(
-        "between", [Thinking("hm"), ToolCall(0, "c", "read"), Block(Raw(b"{}"))], ids=["thinking", "call", "block"]
-    )
-    def test_does_not_span_blocks(self, between: Delta) -> None:
-        assert cut(["END"], Text("EN"), between, Text("D")) == [Text("EN"), between, Text("D")]
-
-    @pytest.mark.parametrize("between", [Usage(output_tokens=1), ToolArgs(0, "{"), ToolEnd(0)])
-    def test_spans_what_is_no_block(self, between: Delta) -> None:
-        assert cut(["END"], Text("EN"), between, Text("D")) == [between, Stop("stop_sequence", "END")]
-
-    def test_is_looked_for_in_text_only(self) -> None:
-        deltas: list[Delta] = [Thinking("END"), ToolCall(0, "c", "END"), ToolArgs(0, '"END"'), ToolEnd(0)]
-
-        assert cut(["END"], *deltas) == deltas
-
-    def test_special_characters_mean_themselves(self) -> None:
-        assert cut(["a.c", "\n\n"], Text("abc (x|y)* a.c")) == [Text("abc (x|y)* "), Stop("stop_sequence", "a.c")]
-
-    def test_the_earliest_position_wins_then_the_order_of_the_list(self) -> None:
-        assert cut(["b", "ab"], Text("xab"))[-1] == Stop("stop_sequence", "ab")
-        assert cut(["ab", "abc"], Text("xabc"))[-1] == Stop("stop_sequence", "ab")
-        assert cut(["abc", "ab"], Text("xabc"))[-1] == Stop("stop_sequence", "abc")
-
-    @pytest.mark.parametrize(("remainder", "sequence"), [("c", "abc"), ("x", "ab"), ("", "ab")])
-    def test_waits_where_one_that_stands_earlier_in_the_list_is_still_possible(
-        self, remainder: str, sequence: str
-    ) -> None:
-        assert cut(["abc", "ab"], Text("xab"), Text(remainder))[-1] == Stop("stop_sequence", sequence)
-
-    @pytest.mark.parametrize(("remainder", "sequence"), [("d", "abcd"), ("x", "bc"), ("", "bc")])
-    def test_waits_where_an_earlier_one_is_still_possible(self, remainder: str, sequence: str) -> None:
-        assert cut(["abcd", "bc"], Text("abc"), Text(remainder))[-1] == Stop("stop_sequence", sequence)
-
-
 class TestHoldingBack:
-    def test_keeps_only_what_may_become_a_sequence(self) -> None:
-        cutter = StopSequenceFilter(["END"])
-
-        assert cutter.feed([Text("one E")]) == [Text("one ")]
-        assert cutter.feed([Text("x")]) == [Text("Ex")]
-
-    def test_text_that_is_free_passes_as_it_came(self) -> None:
-        delta = Text("one")
-
-        assert cut(["END"], delta)[0] is delta
-
-    def test_the_remainder_comes_with_the_end_of_the_answer(self) -> None:
-        assert cut(["END"], Text("one E"), Stop("end_turn")) == [Text("one "), Text("E"), Stop("end_turn")]
-        assert cut(["END"], Text("one E")) == [Text("one "), Text("E")]
-
-    def test_a_match_that_waited_wins_over_the_upstreams_end(self) -> None:
-        assert cut(["abcd", "bc"], Text("abc"), Stop("end_turn")) == [Text("a"), Stop("stop_sequence", "bc")]
-
     def test_a_citation_stays_behind_its_text(self) -> None:
         assert cut(["END"], Text("E"), CITATION, Text("x")) == [Text("Ex"), CITATION]
         assert cut(["END"], Text("a"), CITATION) == [Text("a"), CITATION]
@@ -119,11 +53,6 @@ class TestAfterTheMatch:
 
         assert cutter.feed([Text("END"), Stop("end_turn")]) == []
         assert cutter.flush() == []
-
-    def test_the_client_reads_the_reason(self) -> None:
-        message = fold(cut(["END"], Text("aEND")), message_id="msg_1", model="m", signature="s")
-
-        assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "END")
 
 
 @pytest.mark.parametrize("sequences", [[], [""], [" ", "\n\t"]])

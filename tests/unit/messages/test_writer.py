@@ -27,11 +27,9 @@ from anthropic_proxy.engine.messages.events import (
     BlockStart,
     BlockStop,
     CitationDelta,
-    ErrorEvent,
     Event,
     InputDelta,
     MessageDelta,
-    MessageStart,
     MessageStop,
     SignatureDelta,
     TextDelta,
@@ -151,25 +149,7 @@ def test_a_call_that_is_not_open_cannot_go_on(state: str, delta: Delta, before: 
         started(*before, *STATES[state]).feed([delta])
 
 
-@pytest.mark.parametrize("delta", [ToolArgs(2, "{"), ToolEnd(2)], ids=["arguments", "end"])
-@pytest.mark.parametrize("ended", [[], [ToolCall(2, "c2", "list"), ToolEnd(2)]], ids=["never begun", "waits, ended"])
-def test_nor_during_another_call(delta: Delta, ended: list[Delta]) -> None:
-    with pytest.raises(InternalError, match=exactly("A tool call was continued that is not open: key 2.")):
-        started(*STATES["call"], *ended).feed([delta])
-
-
 class TestStart:
-    def test_the_message_begins_with_the_estimate_and_without_content(self) -> None:
-        writer = MessageWriter(message_id="msg_1", model="claude-test", signature=SIGNED)
-
-        (event,) = writer.start(42)
-
-        assert isinstance(event, MessageStart)
-        message = event.message
-        assert (message.id, message.model, message.content, message.stop_reason) == ("msg_1", "claude-test", [], None)
-        assert (message.usage.input_tokens, message.usage.output_tokens) == (42, 0)
-        assert writer.started
-
     @pytest.mark.parametrize(
         "use",
         [lambda writer: writer.feed([Text("a")]), MessageWriter.keep_alive, MessageWriter.finish],
@@ -183,23 +163,6 @@ class TestStart:
         with pytest.raises(InternalError, match=exactly("The message was written after its end.")):
             use(writer)
 
-    def test_twice_is_a_bug(self) -> None:
-        with pytest.raises(InternalError, match=exactly("The message was started twice.")):
-            started().start(1)
-
-
-class TestEmptyFragments:
-    @pytest.mark.parametrize("delta", [Text(""), Thinking("")])
-    @pytest.mark.parametrize("state", STATES)
-    def test_write_nothing(self, delta: Delta, state: str) -> None:
-        assert started(*STATES[state]).feed([delta]) == []
-
-    def test_of_arguments_write_nothing(self) -> None:
-        assert started(*STATES["call"]).feed([ToolArgs(1, "")]) == []
-
-    def test_open_no_block_after_they_waited(self) -> None:
-        assert started(*STATES["call"]).feed([Text(""), Thinking(""), ToolEnd(1)]) == CLOSES_CALL
-
 
 class TestSignatures:
     def test_one_from_the_upstream_closes_its_block(self) -> None:
@@ -209,12 +172,6 @@ class TestSignatures:
 
     def test_one_without_text_makes_a_block(self) -> None:
         assert started().feed([Thinking("", "s")]) == [ThinkingStart(0), SignatureDelta(0, "s"), BlockStop(0)]
-
-    def test_the_default_may_change_until_the_block_closes(self) -> None:
-        writer = started(Thinking("a"))
-        writer.signature = "px1.other.e30"
-
-        assert writer.feed([Text("b")])[0] == SignatureDelta(0, "px1.other.e30")
 
 
 class TestKeepAlive:
@@ -244,12 +201,6 @@ class TestKeepAlive:
         assert writer.feed([Thinking("b")]) == [ThinkingDelta(0, "b")]
         assert writer.feed([Text("b")])[0] == SignatureDelta(0, SIGNED)
 
-    def test_a_call_that_stayed_empty_still_gets_its_arguments(self) -> None:
-        writer = started(*STATES["call"])
-        writer.keep_alive()
-
-        assert writer.feed([ToolEnd(1)]) == CLOSES_CALL
-
 
 class TestCalls:
     @pytest.mark.parametrize("state", ["none", "text", "call"])
@@ -257,9 +208,6 @@ class TestCalls:
         used = [ToolCall(9, "c9", "read"), ToolEnd(9)]
         with pytest.raises(InternalError, match=exactly("Two tool calls of one message have the same key: 9.")):
             started(*used, *STATES[state]).feed([ToolCall(9, "c10", "read")])
-
-    def test_arguments_of_white_space_become_an_object(self) -> None:
-        assert started(*STATES["call"]).feed([ToolArgs(1, " \n"), ToolEnd(1)]) == CLOSES_CALL
 
     @pytest.mark.parametrize("fragments", [["null"], ["nu", "ll"], [" n", "ull", "\n"], ["None"]])
     def test_null_means_no_arguments(self, fragments: list[str]) -> None:
@@ -272,39 +220,6 @@ class TestCalls:
         written = started(*STATES["call"]).feed(deltas)
         assert "".join(event.json for event in written if isinstance(event, InputDelta)) == "".join(fragments)
 
-    def test_white_space_before_arguments_is_not_sent_alone(self) -> None:
-        written = started(*STATES["call"]).feed(
-            [ToolArgs(1, " "), ToolArgs(1, " {"), ToolArgs(1, " "), ToolArgs(1, "}")]
-        )
-
-        assert written == [InputDelta(0, " {"), InputDelta(0, " "), InputDelta(0, "}")]
-
-    def test_parallel_calls_come_one_after_the_other_in_their_order(self) -> None:
-        deltas = [
-            ToolCall("x", "c1", "read"),
-            ToolCall("y", "c2", "list"),
-            ToolArgs("y", '{"d":'),
-            ToolArgs("x", '{"p":'),
-            ToolEnd("x"),
-            ToolArgs("y", "1}"),
-        ]
-
-        assert started().feed(deltas[:4]) == [ToolCallStart(0, "c1", "read"), InputDelta(0, '{"p":')]
-        assert started(*deltas[:4]).feed(deltas[4:]) == [
-            BlockStop(0),
-            ToolCallStart(1, "c2", "list"),
-            InputDelta(1, '{"d":'),
-            InputDelta(1, "1}"),
-        ]
-
-    def test_a_thousand_that_wait_are_all_written(self) -> None:
-        calls: list[Delta] = [ToolCall(key, f"c{key}", "read") for key in range(1000)]
-        ends: list[Delta] = [ToolEnd(key) for key in reversed(range(1000))]
-
-        written = started(*calls).feed(ends)
-
-        assert sum(isinstance(event, BlockStop) for event in written) == 1000
-
 
 class TestFinish:
     def test_without_a_stop_is_not_an_end(self) -> None:
@@ -313,22 +228,6 @@ class TestFinish:
             writer.finish()
         assert not writer.finished
         assert writer.fail(UpstreamTimeout("silent"))
-
-    def test_closes_an_open_call_as_it_stands_and_what_waits_behind_it(self) -> None:
-        writer = started(ToolCall(1, "c1", "read"), ToolArgs(1, '{"p'), ToolCall(2, "c2", "list"), Text("b"))
-        writer.feed([Stop("max_tokens")])
-
-        assert writer.finish()[:-2] == [
-            BlockStop(0),
-            ToolCallStart(1, "c2", "list"),
-            InputDelta(1, "{}"),
-            BlockStop(1),
-            *opens_text(2),
-            BlockStop(2),
-        ]
-
-    def test_an_empty_reply_has_no_invented_block(self) -> None:
-        assert [type(event) for event in whole([Stop("end_turn")])] == [MessageStart, MessageDelta, MessageStop]
 
     def test_usage_may_follow_the_stop_and_only_the_first_stop_counts(self) -> None:
         end = ending(whole([Stop("max_tokens"), Usage(input_tokens=3, output_tokens=4), Stop("end_turn")]))
@@ -351,19 +250,6 @@ class TestFinish:
         call: list[Delta] = [ToolCall(1, "c1", "read")] if called else [Text("a")]
 
         assert ending(whole([*call, Stop(reported_reason)])).stop_reason == reason
-
-    def test_sequence_and_details_are_passed(self) -> None:
-        details = {"type": "refusal", "category": None, "explanation": "no"}
-
-        assert ending(whole([Stop("stop_sequence", "END")])).stop_sequence == "END"
-        assert ending(whole([Stop("refusal", details=details)])).stop_details == details
-
-    def test_the_writer_knows_what_a_receipt_needs(self) -> None:
-        writer = started(*STATES["call"], ToolEnd(1), Usage(input_tokens=5))
-        assert (writer.calls, writer.stop_reason, writer.finished) == (1, None, False)
-        writer.feed([Stop("end_turn")])
-        writer.finish()
-        assert (writer.stop_reason, writer.finished, writer.totals.input_tokens) == ("tool_use", True, 5)
 
 
 class TestUsage:
@@ -421,24 +307,6 @@ class TestUsage:
         )
         assert b'"server_tool_use":{"web_search_requests":2,"web_fetch_requests":0}' in encoded
         assert b'"service_tier":"priority"' in encoded
-
-
-class TestFail:
-    def test_writes_one_error_and_nothing_after_it(self) -> None:
-        writer = started(*STATES["call"], Text("b"))
-        error = UpstreamTimeout("silent")
-
-        assert writer.fail(error) == [ErrorEvent(error)]
-        assert writer.finished
-        assert writer.fail(error) == []
-        with pytest.raises(InternalError):
-            writer.feed([Text("a")])
-
-    def test_writes_nothing_after_a_complete_reply(self) -> None:
-        writer = started(Stop("end_turn"))
-        writer.finish()
-
-        assert writer.fail(UpstreamTimeout("late")) == []
 
 
 @given(reply=a_reply(), cuts=st.lists(st.integers(0, 60)), pauses=st.sets(st.integers(0, 60)))

@@ -88,5 +88,4 @@ def test_a_record_that_a_command_reads_is_replaced_afterwards(tmp_path: Path) ->
     found = find_running_proxy(tmp_path, 8082)
     record.close()
     assert refused == 2
-    assert found is not None
     assert found.changed == ["LEDGER_DAYS", "OTEL_SERVICE_NAME"]

@@ -128,26 +128,6 @@ def test_the_key_of_a_session_in_the_store_is_short_and_random(tmp_path: Path) -
     assert not any("secret" in key for key in keys)
 
 
-class CountingStore(MemoryStore):
-    """A store that counts the reads that wait for it at the same time."""
-
-    waiting = max_waiting = 0
-
-    async def get(self, key: str) -> str | None:
-        self.waiting += 1
-        self.max_waiting = max(self.max_waiting, self.waiting)
-        await asyncio.sleep(0)
-        self.waiting -= 1
-        return await super().get(key)
-
-
-def test_all_values_of_a_route_are_read_at_the_same_time(tmp_path: Path) -> None:
-    balanced, store = Balanced(tmp_path, 'balance = "latency"'), CountingStore()
-    balanced.balancer = RouteBalancer(store, {})
-    assert balanced.order("s") == [A, B, C]
-    assert store.max_waiting == 4  # three targets and the session
-
-
 def test_without_sticky_a_session_moves_to_the_lowest_latency(tmp_path: Path) -> None:
     balanced = Balanced(tmp_path, 'balance = "latency"\nsticky = false')
     for name, seconds in ((B, 1.0), (C, 2.0), (A, 3.0)):

@@ -91,11 +91,6 @@ def test_several_keys_are_used_in_turn():
     assert values(Credentials(load(GROQ_API_KEY="a,b,c")), 5) == ["a", "b", "c", "a", "b"]
 
 
-def test_providers_rotate_their_keys_separately():
-    pool = Credentials(load(GROQ_API_KEY="a,b", OPENAI_API_KEY="x,y"))
-    assert [*values(pool, 1), *values(pool, 1, OPENAI), *values(pool, 1)] == ["a", "x", "b"]
-
-
 @pytest.mark.parametrize("status", [401, 402, 403, 429])
 def test_another_key_is_tried_where_this_one_is_at_fault_and_each_once(status):
     pool = Credentials(load(GROQ_API_KEY="a,b,c"), clock=Clock())
@@ -106,20 +101,6 @@ def test_another_key_is_tried_where_this_one_is_at_fault_and_each_once(status):
         if not pool.exclude_failed_key(GROQ, credential, failed(status)):
             break
     assert tried == ["a", "b", "c"]
-
-
-@pytest.mark.parametrize("status", [400, 404, 500, 529])
-def test_another_key_would_not_help_where_the_key_is_not_at_fault(status):
-    pool = Credentials(load(GROQ_API_KEY="a,b"))
-    assert not pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), failed(status))
-    assert values(pool, 2) == ["b", "a"]
-
-
-def test_a_single_key_is_never_paused():
-    pool = Credentials(load(GROQ_API_KEY="a"))
-    assert not pool.exclude_failed_key(GROQ, pool.next_credential(GROQ), failed(429, retry_after=60))
-    assert values(pool, 2) == ["a", "a"]
-    assert not pool.exclude_failed_key(GROQ, None, failed(401))
 
 
 def test_a_key_over_its_limit_is_paused_for_the_time_of_the_provider():

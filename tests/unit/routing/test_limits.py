@@ -36,7 +36,6 @@ async def test_the_only_provider_is_asked_however_often_it_failed() -> None:
     proxy = ProxyHarness(upstream, **KEYS)
     for _ in range(10):
         sink = await proxy.post()
-        assert sink.error is not None
         assert sink.error.message == "openai: the server is on fire"
     assert len(upstream.requests) == 20
     upstream._answer = lambda self, body: reply(False)

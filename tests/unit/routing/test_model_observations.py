@@ -86,7 +86,6 @@ async def test_what_cannot_fit_is_refused_unsent_in_the_words_that_make_clients_
     upstream = FakeUpstream(lambda self, body: reply(stream))
     settings = {"OPENAI_API_KEY": KEYS["OPENAI_API_KEY"], "BIG_MODEL": "gpt-4o", "CHECK_WINDOW": "true"}
     sink = await ProxyHarness(upstream, **settings).post(TOO_LONG, stream=stream)
-    assert sink.error is not None
     assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
     assert sink.error.message.startswith("prompt is too long: ")
     assert sink.error.message.endswith(" tokens > 128000 maximum")
@@ -146,7 +145,6 @@ async def test_input_over_the_limit_of_a_model_is_refused_although_its_window_is
     fitting, beyond = (LONG[:45] * round(max_input * share / each / 45) for share in (0.95, 1.05))
     assert (await proxy.post(fitting, stream=True, max_tokens=9)).error is None
     refused = await proxy.post(beyond, stream=True, max_tokens=9)
-    assert refused.error is not None
     assert re.fullmatch(rf"prompt is too long: \d+ tokens > {max_input} maximum", refused.error.message)
     assert len(upstream.requests) == 1
 
@@ -175,7 +173,6 @@ async def test_what_was_learned_of_a_model_decides_whether_an_input_fits() -> No
     proxy = ProxyHarness(upstream, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
     assert (await proxy.post(dense, stream=True, max_tokens=9)).error is None
     refused = await proxy.post(dense, stream=True, max_tokens=9)
-    assert refused.error is not None
     assert refused.error.message.startswith("prompt is too long: ")
 
 
@@ -184,7 +181,6 @@ async def test_pictures_by_address_are_counted_however_few_bytes_they_have() -> 
     upstream = FakeUpstream(lambda self, body: reply(True))
     proxy = ProxyHarness(upstream, OPENAI_API_KEY=KEYS["OPENAI_API_KEY"], BIG_MODEL="gpt-4o", CHECK_WINDOW="true")
     sink = await proxy.post(messages=[{"role": "user", "content": [picture] * 90}], stream=True, max_tokens=9)
-    assert sink.error is not None
     assert sink.error.message.startswith("prompt is too long: ")
     assert upstream.requests == []
 
@@ -194,13 +190,3 @@ def test_models_are_listed_with_their_maximum_input(model: str, max_input: int) 
     settings = ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS, BIG_MODEL=model).services.settings
     listed = list_models(settings, Catalog())
     assert next(entry for entry in listed if entry.id.startswith("claude-sonnet")).max_input_tokens == max_input
-
-
-async def test_an_overflow_without_numbers_states_the_maximum_input_of_the_model() -> None:
-    refusal = b'{"error":{"message":"too much","code":"context_length_exceeded","type":"invalid_request_error"}}'
-    proxy = ProxyHarness(
-        FakeUpstream(lambda self, body: FakeResponse(400, refusal)), **KEYS, BIG_MODEL="gpt-5.1", OPENAI_WIRE="chat"
-    )
-    sink = await proxy.post(LONG)
-    assert sink.error is not None
-    assert sink.error.message.endswith("prompt is too long: 272001 tokens > 272000 maximum")

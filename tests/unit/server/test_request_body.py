@@ -31,16 +31,6 @@ def piece(data: bytes, *, more: bool = False) -> Message:
     return {"type": "http.request", "body": data, "more_body": more}
 
 
-async def test_pieces_are_put_together() -> None:
-    assert await read_body(sends(piece(b"one"))) == b"one"
-    assert await read_body(sends(piece(b"one", more=True), piece(b"two", more=True), piece(b""))) == b"onetwo"
-
-
-async def test_a_client_that_leaves_sends_no_body() -> None:
-    assert await read_body(sends({"type": "http.disconnect"})) is None
-    assert await read_body(sends(piece(b"half", more=True), {"type": "http.disconnect"})) is None
-
-
 async def test_a_body_without_a_length_may_not_grow_for_ever() -> None:
     quarter = piece(b"x" * (MAX_BODY_BYTES // 4), more=True)
     with pytest.raises(RequestTooLarge):

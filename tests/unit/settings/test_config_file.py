@@ -11,7 +11,6 @@ import pytest
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
-from anthropic_proxy.gateway.settings.config_file import find_key_lines
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from tests.support.paths import ROOT
 from tests.support.provider_lists import name_choices
@@ -326,51 +325,3 @@ def test_a_key_command_is_not_searched_in_the_current_directory(
     monkeypatch.setenv("PATH", f":.:{own}:{os.defpath}")
     loaded = load_settings({}, PROVIDERS, env_file=str(settings / ".env"), resolves_keys=True)
     assert [key.reveal() for key in loaded.keys["vllm"]] == ["sk-own-0123456789"]
-
-
-TOML_TEXT = '''\
-#:schema ./schema.json
-title = "one"  # a comment
-
-[providers.vllm]
-base_url = "http://a"
-text = """
-[not.a.table]
-key = 1
-"""
-list = [
-  "a",  # ]
-  "b",
-]
-[ providers . "q.x" ]  # spaces and quotes
-dialect.effort = "low"
-inline = { first = 1, second = { third = 2 } }
-
-[[many]]
-x = 1
-'''
-
-
-def test_lines_of_headers_and_keys() -> None:
-    assert find_key_lines(TOML_TEXT) == {
-        ("title",): 2,
-        ("providers",): 4,
-        ("providers", "vllm"): 4,
-        ("providers", "vllm", "base_url"): 5,
-        ("providers", "vllm", "text"): 6,
-        ("providers", "vllm", "list"): 10,
-        ("providers", "q.x"): 14,
-        ("providers", "q.x", "dialect"): 15,
-        ("providers", "q.x", "dialect", "effort"): 15,
-        ("providers", "q.x", "inline"): 16,
-        ("providers", "q.x", "inline", "first"): 16,
-        ("providers", "q.x", "inline", "second"): 16,
-        ("providers", "q.x", "inline", "second", "third"): 16,
-        ("many",): 18,
-        ("many[0]",): 18,
-        ("many[0]", "x"): 19,
-    }
-
-
-def test_an_empty_text_has_no_keys() -> None:
-    assert find_key_lines("\n# nothing\n") == {}

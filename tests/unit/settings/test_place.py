@@ -124,7 +124,6 @@ def test_relative_paths_begin_at_the_folder_of_the_files(tmp_path: Path, monkeyp
     assert settings.tls_certificate_file == str(tmp_path / "tls/one.pem")
     assert settings.tls_key_file == "/tls/one.key"
     assert settings.google_credentials_file == str(tmp_path / "key.json")
-    assert settings.database_url is not None
     assert settings.database_url.reveal() == f"sqlite:///{tmp_path}/data/one.sqlite3?timeout=1"
     assert {name: secret.reveal() for name, secret in settings.otel_variables.items()} == {
         "OTEL_EXPORTER_OTLP_CERTIFICATE": str(tmp_path / "ca.pem"),

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -60,43 +59,6 @@ async def test_an_expired_value_is_missing_and_an_expired_number_starts_at_0(sto
     assert await store.increment("count", 1, 60.0) == 1.0
 
 
-async def test_all_limits_are_reserved_or_none(store: Store) -> None:
-    first = await store.reserve([RATE, STREAMS, BUDGET])
-    assert (first.is_held, first.refused, list(first.remaining)) == (True, None, [9, 1, 70])
-    await store.reserve([STREAMS])
-    second = await store.reserve([RATE, STREAMS, BUDGET])
-    assert (second.is_held, second.refused, second.retry_after_seconds) == (False, 1, 1.0)
-    assert list(second.remaining) == [9, 0, 70]
-    assert [await total(store, limit) for limit in (RATE, STREAMS, BUDGET)] == [1, 2, 30]
-
-
-async def test_a_settlement_replaces_the_reserved_amounts_once(store: Store) -> None:
-    reservation = await store.reserve([RATE, STREAMS, BUDGET])
-    for _ in range(2):
-        await store.settle(reservation, [1, 1, 12])
-    assert [await total(store, limit) for limit in (RATE, STREAMS, BUDGET)] == [1, 0, 12]
-    other = await store.reserve([RATE, STREAMS, BUDGET])
-    await store.settle(other, [0, 0, 95])
-    assert [await total(store, limit) for limit in (RATE, STREAMS, BUDGET)] == [1, 0, 107]
-    refused = await store.reserve([RATE, STREAMS, BUDGET])
-    assert (refused.refused, list(refused.remaining)) == (2, [9, 2, -7])
-    assert 3590 < refused.retry_after_seconds <= 3600
-
-
-async def test_a_full_rate_accepts_amounts_when_the_oldest_one_is_a_period_old(store: Store, clock: Clock) -> None:
-    for _ in range(5):
-        assert (await store.reserve([RATE])).is_held
-    await clock.pass_time(20.0)
-    for _ in range(5):
-        assert (await store.reserve([RATE])).is_held
-    refused = await store.reserve([RATE])
-    assert refused.refused == 0
-    assert 40.0 <= refused.retry_after_seconds <= 40.0 + 60 / SLOT_COUNT
-    assert 60.0 <= refused.reset_seconds[0] <= 60.0 + 60 / SLOT_COUNT
-    await clock.pass_time(refused.retry_after_seconds + 0.001)
-    assert [(await store.reserve([RATE])).is_held for _ in range(6)] == [True] * 5 + [False]
-
-
 async def test_no_amount_counts_for_ever_after_the_clock_was_set_back(store: Store, clock: Clock) -> None:
     rate = structs.replace(RATE, maximum=100)
     await store.reserve([rate])
@@ -107,19 +69,6 @@ async def test_no_amount_counts_for_ever_after_the_clock_was_set_back(store: Sto
         await clock.pass_time(10.0)
         assert (await store.reserve([rate])).is_held
     assert await total(store, rate) == 7
-
-
-async def test_leases_of_a_stopped_process_end_and_renewed_ones_do_not(store: Store, clock: Clock) -> None:
-    lost = await store.reserve([STREAMS, BUDGET], lease_seconds=30.0)
-    running = await store.reserve([STREAMS, BUDGET], lease_seconds=30.0)
-    await clock.pass_time(20.0)
-    await store.renew([running])
-    await clock.pass_time(20.0)
-    assert [await total(store, limit) for limit in (STREAMS, BUDGET)] == [1, 30]
-    await store.settle(lost, [0, 20])
-    await store.settle(running, [0, 10])
-    await store.renew([running])
-    assert [await total(store, limit) for limit in (STREAMS, BUDGET)] == [0, 30], "a late settlement counts"
 
 
 async def test_a_deleted_or_expired_counter_starts_at_0(store: Store, clock: Clock) -> None:
@@ -165,23 +114,6 @@ async def test_many_tasks_never_reserve_more_than_the_maximum(store: Store) -> N
     limits = [Limit("rate", "rate", 1, 25, 600.0), Limit("streams", "concurrency", 1, 30)]
     done = await asyncio.gather(*(store.reserve(limits) for _ in range(100)))
     assert sum(each.is_held for each in done) == 25
-
-
-async def test_a_reservation_costs_the_same_with_many_running_requests(store: Store) -> None:
-    limits = [Limit("streams", "concurrency", 1, 10**6), Limit("budget", "amount", 1, 10**6, 3600.0)]
-
-    async def measure() -> float:
-        times = []
-        for _ in range(20):
-            started = time.perf_counter()
-            await store.settle(await store.reserve(limits), [0, 1])
-            times.append(time.perf_counter() - started)
-        return min(times)
-
-    before = await measure()
-    for _ in range(1500):
-        await store.reserve(limits)
-    assert await measure() < 4 * before
 
 
 LIMITS = (

@@ -1,30 +1,17 @@
 """The demo: a Chat Completions server with a fixed description of itself and a few simple requests with tools."""
 
 import asyncio
-import functools
-import itertools
 import json
 import re
-import sys
-import tracemalloc
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from anthropic_proxy.engine.messages.deltas import Delta
-from anthropic_proxy.engine.messages.fold import fold
-from anthropic_proxy.engine.messages.models import decode_request
-from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream import demo
-from anthropic_proxy.engine.wires import openai_chat
-from anthropic_proxy.engine.wires.contract import Call, Transport, UpstreamRequest
-from anthropic_proxy.engine.wires.framing import SSEReader
-from anthropic_proxy.gateway.settings import list_variables
+from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
 
 Json = dict[str, Any]
 STRING: Json = {"type": "string"}
@@ -165,16 +152,10 @@ def answered(history: list[Json], choice: Json, *results: str) -> list[Json]:
 
 HOME = "/home/ada/project"
 LISTS = [
-    "list the files here",
-    "List the files here.",
-    "please list all the files",
-    "list files",
-    "ls",
-    "Can you show me the files in this folder?",
-    "what files are here?",
+    *("list the files here", "List the files here.", "please list all the files", "list files", "ls"),
+    *("Can you show me the files in this folder?", "what files are here?"),
     "Which files are in the current directory?",
-    "list the files in my project directory, please",
-    "list the files and tell me what you see",
+    *("list the files in my project directory, please", "list the files and tell me what you see"),
 ]
 READS = [
     "read a.txt",
@@ -302,11 +283,6 @@ async def test_the_text_states_what_it_is_and_how_to_configure_a_provider() -> N
     )
 
 
-def test_every_provider_that_can_be_preferred_is_named_by_a_setting_that_exists() -> None:
-    assert len(PROVIDERS.list_setup_variables()) == sum(row.offered_to_users for row in PROVIDERS)
-    assert set(PROVIDERS.list_setup_variables()) <= set(list_variables(PROVIDERS))
-
-
 async def test_additions_of_the_client_are_no_request() -> None:
     reminder = "<system-reminder>Primary working directory: /srv/app\nread secret.txt</system-reminder>"
     table = "<local-command-stdout>Source Tokens\nSkill 2</local-command-stdout>"
@@ -406,15 +382,6 @@ async def test_a_stream_contains_the_same_as_a_whole_reply() -> None:
         assert len({chunk.id for chunk in chunks}) == 1
 
 
-async def test_usage_is_sent_only_on_request_and_grows_with_the_input() -> None:
-    assert all(chunk.usage is None and chunk.choices for chunk in await stream("hello"))
-    short, long = (await complete("hello"))["usage"], (await complete("hello " * 100))["usage"]
-    tools = (await complete("hello", CODE_AGENT))["usage"]
-    assert tools.prompt_tokens > short.prompt_tokens > 0
-    assert long.prompt_tokens > short.prompt_tokens
-    assert short.total_tokens == short.prompt_tokens + short.completion_tokens
-
-
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 async def test_the_token_limit_cuts_text_and_arguments(field: str) -> None:
     for fields in ({}, {"tool_choice": "required"}):
@@ -468,81 +435,6 @@ def test_json_without_a_schema_is_an_object() -> None:
     assert choice["message"]["content"] == "{}"
 
 
-def doubling(levels: int) -> Json:
-    level = {"type": "object", "required": ["a", "b"]}
-    definitions: Json = {
-        f"d{n}": {**level, "properties": {key: {"$ref": f"#/$defs/d{n + 1}"} for key in "ab"}} for n in range(levels)
-    }
-    return {"$ref": "#/$defs/d0", "$defs": {**definitions, f"d{levels}": STRING}}
-
-
-def many(**item: Any) -> Json:
-    return {"type": "array", "minItems": 500, "items": {"$ref": "#/$defs/a"}, "$defs": {"a": item}}
-
-
-REFERENCE: Json = {"$ref": "#"}
-HOSTILE: dict[str, Json] = {
-    "minLength": {"type": "string", "minLength": 10**9},
-    "huge minLength": {"type": "string", "minLength": 10**18},
-    "float minLength": {"type": "string", "minLength": 1e300},
-    "minItems": {"type": "array", "minItems": 10**7, "items": STRING},
-    "huge minItems": {"type": "array", "minItems": 10**400},
-    "nested minItems": {"type": "array", "minItems": 900, "items": {"type": "array", "minItems": 900}},
-    "minimum": {"type": "number", "minimum": 10**400},
-    "exclusiveMinimum": {"type": "number", "exclusiveMinimum": 1e308},
-    "doubling definitions": doubling(24),
-    "many doubling definitions": doubling(2_000),
-    "pattern": {"type": "string", "pattern": "(.*)*(.*)*(.*)*(.*)*x{9}y"},
-    "reference to the root": {"anyOf": [REFERENCE] * 8},
-    "all references to the root": {"allOf": [REFERENCE] * 8},
-    "required references to the root": {"properties": {"a": STRING, "b": REFERENCE}, "required": ["a", "b"]},
-    "mutual references": {"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}},
-    "long reference": {"type": "array", "minItems": 400, "items": {"$ref": "#" + "/a" * 200_000}},
-    "enum": {"enum": [f"value {n}" for n in range(60_000)]},
-    "required": {"type": "object", "required": [f"name {n}" for n in range(40_000)]},
-    "types": {"type": ["string"] + [f"kind {n}" for n in range(20_000)]},
-    "unique items": {"type": "array", "minItems": 20_000, "uniqueItems": True, "items": {"type": "integer"}},
-    "long strings": {"required": ["a", "b"], "properties": {key: {"minLength": 10**7, **STRING} for key in "ab"}},
-    "large default": many(default="x" * 10**6),
-    "large key": many(default={"x" * 10**6: 1}),
-    "large required name": many(required=["x" * 10**6]),
-    "deep": functools.reduce(lambda inner, _: {"required": ["a"], "properties": {"a": inner}}, range(150), STRING),
-}  # fmt: skip
-
-
-def request_with(schema: Json, *, structured: bool) -> Json:
-    body: Json = {"model": "demo", "messages": [{"role": "user", "content": "hello"}]}
-    if structured:
-        output = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema}}
-        return {**body, "response_format": output}
-    tools = [{"type": "function", "function": {"name": "do_it", "parameters": schema}}]
-    return {**body, "tools": tools, "tool_choice": "required"}
-
-
-@pytest.mark.parametrize("shape", HOSTILE)
-@pytest.mark.parametrize("structured", [False, True])
-async def test_no_schema_causes_more_work_than_its_size(shape: str, structured: bool) -> None:
-    await post(request_with(STRING, structured=structured))  # it imports libraries
-    whole = {"type": "object", "properties": {"it": HOSTILE[shape]}, "required": ["it"]}
-    for schema in (HOSTILE[shape], whole):
-        body = request_with(schema, structured=structured)
-        calls = itertools.count()
-        tracemalloc.start()
-        sys.setprofile(lambda *_, calls=calls: next(calls) and None)
-        try:
-            status, answer = await post(body)
-        finally:
-            sys.setprofile(None)
-            _, peak = tracemalloc.get_traced_memory()
-            tracemalloc.stop()
-        field = "output_config.format.schema" if structured else "tools.do_it.input_schema"
-        assert status == 200 or json.loads(answer)["error"]["message"].startswith(f"{field}: it "), answer[:500]
-        size = len(json.dumps(body))
-        assert next(calls) < 20_000 + size
-        assert peak < 1_000_000 + 10 * size
-        assert len(answer) < 100_000
-
-
 async def test_a_schema_that_is_too_large_is_refused_with_its_name_and_the_limit() -> None:
     offered = tool("do_it", "", it={"type": "string", "minLength": 10**9})
     body = {"messages": [{"role": "user", "content": "hello"}], "tools": [offered], "tool_choice": "required"}
@@ -580,49 +472,6 @@ async def test_what_is_no_chat_request_is_refused_as_openai_does() -> None:
         assert response.status == 400
 
 
-async def test_nothing_is_left_to_read_after_close() -> None:
-    body = {"model": "demo", "messages": [{"role": "user", "content": "hi"}], "stream": True}
-    request = UpstreamRequest(path="/chat/completions", body=json.dumps(body).encode())
-    response = await new_demo_transport()("demo:", request, None)
-    assert await response.read()
-    await response.close()
-    await response.close()
-    assert await response.read() == b""
-
-
-WORDS = st.sampled_from(
-    [
-        *(
-            "read",
-            "list",
-            "run",
-            "use",
-            "the",
-            "file",
-            "files",
-            "a.txt",
-            "`ls`",
-            "here",
-            "in",
-            "weather",
-            "Paris",
-            "and",
-        ),
-        *("then", "please", "show", "me", ":", "'", '"', "\\", "/", "~", ".", "?"),
-    ]
-)
-
-
-@given(
-    prompt=st.text(max_size=300) | st.lists(WORDS, max_size=60).map(" ".join),
-    tools=st.sampled_from([CODE_AGENT, OFFICE, FILES]),
-)
-async def test_any_text_gets_a_reply_and_only_offered_tools_are_called(prompt: str, tools: list[Json]) -> None:
-    choice = await complete([ENVIRONMENT, {"role": "user", "content": prompt}], tools)
-    assert {name for name, _ in calls_of(choice)} <= {entry["function"]["name"] for entry in tools}
-    assert choice["message"]["content"]
-
-
 KEYWORDS = st.sampled_from(
     ["$ref", "type", "properties", "required", "items", "minItems", "minLength", "minimum", "enum", "anyOf", "default"]
 )
@@ -641,89 +490,3 @@ async def test_any_schema_gets_a_value_or_an_error_that_names_it(schema: Json) -
         json.loads(body["choices"][0]["message"]["content"])
     else:
         assert body["error"]["message"].startswith("output_config.format.schema: it ")
-
-
-class Session:
-    """A client of the Messages API; its requests go through the real wire, in process."""
-
-    def __init__(self, tools: list[Json], *, streams: bool) -> None:
-        self.messages: list[Json] = []
-        self._tools = [
-            {"name": entry["function"]["name"], "input_schema": entry["function"]["parameters"]} for entry in tools
-        ]
-        self._streams = streams
-        self._ids = itertools.count()
-
-    async def send_message(self, content: Any, **fields: Any) -> Json:
-        """Send one user message and return the reply as a Messages response."""
-        self.messages.append({"role": "user", "content": content})
-        request = {"model": "x", "max_tokens": 1000, "messages": self.messages, "tools": self._tools, **fields}
-        prepared = prepare(decode_request(json.dumps(request).encode()), TargetLimits())
-        call = Call(
-            request=prepared.request,
-            model="demo",
-            dialect=openai_chat.Dialect(),
-            streams_upstream=self._streams,
-            client_tool_names=prepared.aliases,
-            new_id=lambda prefix: f"{prefix}{next(self._ids):020}",
-            provider="demo",
-        )
-        response = await new_demo_transport()("demo:", openai_chat.WIRE.encode_request(call), None)
-        assert response.status == 200
-        decoder, reader = openai_chat.WIRE.new_decoder(call), SSEReader()
-        deltas: list[Delta] = []
-        body = b""
-        while part := await response.read():
-            body += part
-            for frame in reader.feed(part) if self._streams else ():
-                deltas += decoder.decode_frame(frame)
-        deltas += [] if self._streams else decoder.decode_body(body)
-        deltas += decoder.decode_end()
-        message = fold(deltas, message_id="msg_1", model="x", signature=decoder.default_signature)
-        reply: Json = json.loads(msgspec.json.encode(message))
-        self.messages.append({"role": "assistant", "content": reply["content"]})
-        return reply
-
-
-def uses_of(reply: Json) -> list[Json]:
-    return [block for block in reply["content"] if block["type"] == "tool_use"]
-
-
-@pytest.mark.parametrize("streams", [True, False])
-async def test_an_agent_s_session_works_through_the_real_wire(streams: bool) -> None:
-    session = Session(CODE_AGENT, streams=streams)
-    system = [
-        {"type": "text", "text": "x-anthropic-billing-header: cc_version=2.1.328.abc;"},
-        {"type": "text", "text": "You are an agent.", "cache_control": {"type": "ephemeral"}},
-    ]
-    session.messages = [
-        {"role": "user", "content": [{"type": "text", "text": "<system-reminder>read x.txt</system-reminder>"}]},
-        {"role": "system", "content": "# Environment\n - Primary working directory: /srv/app\n - Platform: linux"},
-    ]
-    reply = await session.send_message("read a.png", system=system)
-    [use] = uses_of(reply)
-    assert reply["stop_reason"] == "tool_use"
-    assert (use["name"], use["input"]) == ("Read", {"file_path": "/srv/app/a.png"})
-    picture = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}}
-    content = [{"type": "text", "text": "1→ant"}, picture]
-    results = [
-        {"type": "tool_result", "tool_use_id": use["id"], "content": content, "cache_control": {"type": "ephemeral"}},
-        {"type": "text", "text": "<system-reminder>read y.txt</system-reminder>"},
-    ]
-    reply = await session.send_message(results, system=system)
-    assert reply["stop_reason"] == "end_turn"
-    assert "ant" in reply["content"][0]["text"]
-    assert reply["usage"]["input_tokens"] > 0
-    assert reply["usage"]["output_tokens"] > 0
-    forced = await session.send_message("thank you", tool_choice={"type": "tool", "name": "WebSearch"})
-    assert [(use["name"], use["input"]) for use in uses_of(forced)] == [("WebSearch", {"query": "demo"})]
-    result = {"type": "tool_result", "tool_use_id": uses_of(forced)[0]["id"], "content": "No.", "is_error": True}
-    assert (await session.send_message([result]))["content"][0]["text"].startswith("WebSearch failed:\n\nNo.\n\n")
-
-
-@pytest.mark.parametrize("streams", [True, False])
-async def test_the_token_limit_is_a_stop_reason(streams: bool) -> None:
-    reply = await Session([], streams=streams).send_message("hello", max_tokens=4)
-    assert (reply["stop_reason"], reply["usage"]["output_tokens"]) == ("max_tokens", 4)
-    reply = await Session(FILES, streams=streams).send_message("read a.txt", max_tokens=9)
-    assert reply["stop_reason"] == "max_tokens"

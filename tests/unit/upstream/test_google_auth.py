@@ -98,15 +98,6 @@ async def test_the_billed_project_is_sent_with_the_token(google: Running, tmp_pa
     assert credential.extra_headers == {"x-goog-user-project": "who-pays"}
 
 
-async def test_fifty_requests_share_one_token(servers: TokenServers, google: Running, tmp_path: Path) -> None:
-    tokens = tokens_of(write_service_account(tmp_path, google.url))
-    found = await asyncio.gather(*(tokens.acquire_token() for _ in range(50)))
-    assert {one.value for one, _ in found} == {f"Bearer {servers.issued[0]}"}
-    assert len(google.journal.exchanges) == 1
-    await tokens.acquire_token()
-    assert len(google.journal.exchanges) == 1
-
-
 async def test_a_token_is_renewed_before_its_end_and_nobody_waits(
     servers: TokenServers, google: Running, tmp_path: Path
 ) -> None:
@@ -293,11 +284,6 @@ async def test_a_token_server_that_fails_is_worth_another_try(
     assert caught.value.retryable
     servers.failure = None
     assert (await tokens.acquire_token())[0].value == f"Bearer {servers.issued[0]}"
-
-
-async def test_a_token_server_that_is_not_there_is_worth_another_try(tmp_path: Path) -> None:
-    with pytest.raises(UpstreamUnreachable):
-        await tokens_of(write_service_account(tmp_path, "http://127.0.0.1:9")).acquire_token()
 
 
 async def test_without_the_extra_the_error_names_the_install_command(

@@ -229,7 +229,6 @@ def test_no_answer_at_all_is_no_connection() -> None:
         status_code=500,
     )
     unreachable = decode_exception(error).connection_error
-    assert unreachable is not None
     assert unreachable.message == "Connection error"
     answered = failure("InternalServerError", message="m", status_code=500, litellm_response_headers={"x": "y"})
     assert decode_exception(answered).connection_error is None

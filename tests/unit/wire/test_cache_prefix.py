@@ -31,14 +31,6 @@ def assert_grows(step: SessionStep, talk: Session, style_of: Callable[[], Encodi
         assert (new_fields, after.path, dict(after.headers)) == (old_fields, before.path, dict(before.headers))
 
 
-@pytest.mark.parametrize("step", SPEAKERS, ids=lambda step: step.name)
-def test_a_session_only_grows(step: SessionStep) -> None:
-    various = itertools.cycle(
-        [EncodingStyle("0a1"), EncodingStyle("f32", plain=True), EncodingStyle("77b", marks=False, turned=True)]
-    )
-    assert_grows(step, SESSION, lambda: next(various))
-
-
 @pytest.mark.parametrize("wire", WIRES)
 @given(data=st.data(), talk=sessions())
 def test_every_conversation_only_grows(wire: str, data: st.DataObject, talk: Session) -> None:

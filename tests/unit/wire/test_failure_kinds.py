@@ -202,15 +202,15 @@ def test_an_overflow_in_unseen_words_states_the_numbers_of_its_text(
 @pytest.mark.parametrize(
     "text",
     [
-        "The prompt is larger than the context of this model.",
-        "Conversation too long, start a new one",
+        *("The prompt is larger than the context of this model.", "Conversation too long, start a new one"),
         "We ran out of context: the input cannot fit",
         "The total length of the input overflows the model's window and context",
-        "request exceeds the maximum prompt length",
-        "invalid params, context window exceeds limit (2013)",
-        "Prompt 超长",
-        "输入文本过长，请减少输入",
-        "Total tokens of image and text exceed max message tokens. Request id: 0217",
+        *("request exceeds the maximum prompt length", "invalid params, context window exceeds limit (2013)"),
+        *(
+            "Prompt 超长",
+            "输入文本过长，请减少输入",
+            "Total tokens of image and text exceed max message tokens. Request id: 0217",
+        ),
     ],
 )
 def test_an_overflow_without_numbers_states_what_is_known(text: str) -> None:
@@ -458,22 +458,14 @@ def test_a_rejection_that_may_be_about_images_is_uncertain(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "image too large: the maximum is 5 MB",
-        "image exceeds 8000 pixels",
-        "Unsupported image media type: image/bmp",
-        "Could not process image",
-        "At most 5 image(s) may be provided in one prompt.",
-        "Image URLs are not supported, send base64 data",
-        "image generation is not supported by this model",
-        "This model does not support generating images",
-        "This model cannot return images",
-        "The model does not support image editing",
-        "Failed to download image from the remote host",
-        "tools are not supported by this model",
-        "Invalid base64 image_url",
-        "The model does not support image outputs",
-        "This model does not support image URLs",
-        "This model does not support images larger than 5 MB",
+        *("image too large: the maximum is 5 MB", "image exceeds 8000 pixels"),
+        *("Unsupported image media type: image/bmp", "Could not process image"),
+        *("At most 5 image(s) may be provided in one prompt.", "Image URLs are not supported, send base64 data"),
+        *("image generation is not supported by this model", "This model does not support generating images"),
+        *("This model cannot return images", "The model does not support image editing"),
+        *("Failed to download image from the remote host", "tools are not supported by this model"),
+        *("Invalid base64 image_url", "The model does not support image outputs"),
+        *("This model does not support image URLs", "This model does not support images larger than 5 MB"),
         "The model only supports text and image inputs of up to 5 MB",
         "Invalid value: 'file'. Supported values are: 'text', 'image_url'.",
         "messages[0].content[0].type must be 'text' or 'image_url'",
@@ -482,8 +474,11 @@ def test_a_rejection_that_may_be_about_images_is_uncertain(text: str) -> None:
         "The model `acme-vision` does not exist or you do not have access to it. Image input needs it.",
         "The model `acme-vision` does not exist. Use a vision model.",
         "model 'llava' not found, try pulling it first. Images need a vision model.",
-        "Unsupported content type: only 'application/json' content type is supported.",
-        "This model doesn't support the image_size field. Remove image_size and try again.",
+        *(),
+        *(
+            "Unsupported content type: only 'application/json' content type is supported.",
+            "This model doesn't support the image_size field. Remove image_size and try again.",
+        ),
     ],
 )
 def test_a_rejection_of_one_image_is_no_rejection_of_images(text: str) -> None:
@@ -632,14 +627,11 @@ def test_a_quota_that_is_used_up_is_not_retried(status: int, text: str, code: st
     [
         "Rate limit reached for requests per minute. Please try again in 2s.",
         "You exceeded your current quota, please check your plan and billing details. Please retry in 12.5s.",
-        "Too many concurrent requests for your plan",
-        "Slow down",
+        *("Too many concurrent requests for your plan", "Slow down"),
         "Limit reached on requests per day (RPD): Limit 1000, Used 1000. Please try again in 1m26.4s.",
-        "Limit 30000 tokens per minute, used 29000",
-        "Rate limit exceeded: free-models-per-min.",
+        *("Limit 30000 tokens per minute, used 29000", "Rate limit exceeded: free-models-per-min."),
         "Limit reached: 50000 input tokens per minute, see your limits per day",
-        "You exceeded your current quota, please check your plan and billing details.",
-        "请求频率超过限制",
+        *("You exceeded your current quota, please check your plan and billing details.", "请求频率超过限制"),
     ],
 )
 def test_a_limit_of_a_short_period_is_an_ordinary_one(text: str) -> None:

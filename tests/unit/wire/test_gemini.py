@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.exchange.responses import encode_message
-from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, Usage
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, ToolArgs, ToolCall, Usage
 from anthropic_proxy.engine.messages.fold import fold
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
@@ -22,11 +22,10 @@ from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import SSEReader
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema, encode_reply_schema
 from anthropic_proxy.engine.wires.json_repair import repair_json
-from anthropic_proxy.errors import UnreadableReply, UnsupportedFeature, UpstreamProtocolError
+from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 from tests.support.decoding import decode_whole
 from tests.support.messages import exactly
 from tests.support.paths import GOLDEN
-from tests.support.provider_replies.gemini import GEMINI_REPLIES, GEMINI_STREAMS
 
 CASES = GOLDEN / "gemini"
 VIEW = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {}}}
@@ -91,42 +90,6 @@ def message_of(deltas: list[Delta]) -> Any:
 def parts_of(replies: list[Any]) -> list[Any]:
     contents = [one.get("content", {}) for reply in replies for one in reply.get("candidates", [])]
     return [part for content in contents for part in content.get("parts", [])]
-
-
-def text_in(parts: list[Any], *, thought: bool) -> str:
-    return "".join(part.get("text", "") for part in parts if bool(part.get("thought")) is thought)
-
-
-def arguments_in(parts: list[Any]) -> list[tuple[str, Any]]:
-    """Name and arguments of every call, read independently of the wire."""
-    calls = (part["functionCall"] for part in parts if "functionCall" in part)
-    return [(call["name"], dict(call.get("args", {}))) for call in calls if "name" in call]
-
-
-@pytest.mark.parametrize("name", GEMINI_STREAMS)
-def test_complete_streams_are_decoded_without_loss(name: str) -> None:
-    frames = SSEReader().feed(GEMINI_STREAMS[name])
-    _check_reply(decoded(*frames), [json.loads(frame) for frame in frames])
-
-
-@pytest.mark.parametrize("name", GEMINI_REPLIES)
-def test_complete_replies_are_decoded_without_loss(name: str) -> None:
-    reply = GEMINI_REPLIES[name]
-    _check_reply(decode_whole(gemini.WIRE.new_decoder(a_call(stream=False)), json.dumps(reply).encode()), [reply])
-
-
-def _check_reply(deltas: list[Delta], replies: list[Any]) -> None:
-    """Compare deltas with chunks or one reply, which are read here independently of the wire."""
-    parts = parts_of(replies)
-    message = message_of(deltas)
-    assert "".join(delta.text for delta in deltas if isinstance(delta, Text)) == text_in(parts, thought=False)
-    assert "".join(delta.text for delta in deltas if isinstance(delta, Thinking)) == text_in(parts, thought=True)
-    calls = [(block["name"], block["input"]) for block in message["content"] if block["type"] == "tool_use"]
-    assert calls == arguments_in(parts)
-    counted = [reply["usageMetadata"] for reply in replies if "promptTokenCount" in reply["usageMetadata"]][-1]
-    assert message["usage"]["input_tokens"] == counted["promptTokenCount"]
-    assert message["usage"]["output_tokens"] == counted["totalTokenCount"] - counted["promptTokenCount"]
-    assert message["stop_reason"] == ("tool_use" if calls else "end_turn")
 
 
 @pytest.mark.parametrize("folder", sorted(CASES.glob("*/*/expected_upstream_request.json")), ids=str)
@@ -197,7 +160,6 @@ def test_finish_reasons(reason: str, expected: str) -> None:
     stop = stop_of(decoded(a_frame({"text": "Well."}, finish=reason)))
     assert stop.reason == expected
     if expected == "refusal":
-        assert stop.details is not None
         assert stop.details["explanation"] == f"Blocked by google: {reason}"
 
 
@@ -268,11 +230,6 @@ def test_a_body_without_candidates_is_an_error_worth_another_try() -> None:
     assert caught.value.retryable
 
 
-def test_an_empty_reply_stays_empty() -> None:
-    message = message_of(decoded(a_frame(finish="STOP")))
-    assert (message["content"], message["stop_reason"]) == ([], "end_turn")
-
-
 def test_null_counts_as_absent() -> None:
     frame = {"candidates": [{"content": {"parts": [{"text": None, "functionCall": None}]}, "groundingMetadata": None}]}
     nothing = {"promptFeedback": {"blockReason": None}, "usageMetadata": None, "candidates": None, "error": None}
@@ -339,14 +296,6 @@ def test_text_waits_for_its_sources_only_where_the_provider_may_search() -> None
     assert decoder.decode_frame(a_frame({"text": "Cold."})) == []
     assert Text("Cold.") in decoder.decode_frame(a_frame(finish="STOP"))
     assert gemini.WIRE.new_decoder(a_call()).decode_frame(a_frame({"text": "Cold."})) == [Text("Cold.")]
-
-
-@pytest.mark.parametrize("kind", ["audio/mp3", "video/mp4"])
-@pytest.mark.parametrize("block", ["image", "document"])
-def test_sound_and_film_are_refused(block: str, kind: str) -> None:
-    source = {"type": "base64", "media_type": kind, "data": "AAAA"}
-    with pytest.raises(UnsupportedFeature, match=kind):
-        gemini.WIRE.encode_request(a_call(user({"type": block, "source": source})))
 
 
 @pytest.mark.parametrize(
@@ -438,7 +387,6 @@ def keywords_in(schema: Any) -> set[str]:
 @given(tool_schemas)
 def test_schemas_hold_only_known_keywords_and_keep_every_name(schema: Any) -> None:
     reduced = encode_parameter_schema(schema, as_openapi=False)
-    assert reduced is not None
     assert set(reduced["properties"]) == set(schema["properties"])
     assert keywords_in(reduced) <= KNOWN
     assert keywords_in(encode_reply_schema(schema, as_openapi=False)) <= KNOWN
@@ -449,7 +397,6 @@ def test_lowered_schemas_are_what_the_official_sdk_calls_a_schema(schema: Any) -
     from google.genai import types
 
     lowered = encode_parameter_schema(schema, as_openapi=True)
-    assert lowered is not None
     assert set(lowered["properties"]) == set(schema["properties"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -458,7 +405,6 @@ def test_lowered_schemas_are_what_the_official_sdk_calls_a_schema(schema: Any) -
 
 def lowered(schema: Any) -> Any:
     parameters = encode_parameter_schema({"type": "object", "properties": {"a": schema}}, as_openapi=True)
-    assert parameters is not None
     return parameters["properties"]["a"]
 
 
@@ -488,13 +434,6 @@ def test_alternatives_with_only_required_fields_become_a_description() -> None:
     schema = {"type": "object", "properties": names, "anyOf": [{"required": ["x"]}, {"required": ["y"]}]}
     assert lowered(schema) == {"type": "OBJECT", "properties": properties, "description": requirement}
     assert lowered({**schema, "description": "One."})["description"] == f"One. {requirement}"
-
-
-def test_a_reference_with_an_escape_is_inlined() -> None:
-    schema = {"properties": {"a": {"$ref": "#/$defs/A~1B%20C"}}, "$defs": {"A/B C": {"type": "integer"}}}
-    reduced = encode_parameter_schema(schema, as_openapi=False)
-    assert reduced is not None
-    assert reduced["properties"] == {"a": {"type": "integer"}}
 
 
 nonsense: st.SearchStrategy[Any] = st.recursive(

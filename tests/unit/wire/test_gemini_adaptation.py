@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.wires import gemini
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness
 
@@ -260,7 +259,6 @@ async def test_a_rejected_signature_is_replaced_by_the_placeholder_once() -> Non
 async def test_a_rejection_of_both_forms_of_the_placeholder_is_reported() -> None:
     google = Google((lambda body: True, MISSING))
     sink = await proxy(google).post(model=f"gemini/{OLD}", **history())
-    assert sink.error is not None
     assert "thought_signature" in sink.error.message
     assert [signature_of(body) for body in google.bodies] == ["", PLACEHOLDER, ENCODED]
 
@@ -278,12 +276,5 @@ async def test_a_rejection_of_both_forms_of_the_placeholder_is_reported() -> Non
 async def test_a_field_that_was_not_sent_is_not_the_cause(text: str) -> None:
     google = Google((lambda body: True, text))
     sink = await proxy(google).post(model=f"gemini/{BEFORE_3}", temperature=None)
-    assert sink.error is not None
     assert sink.error.status == 400
     assert len(google.bodies) == 1
-
-
-def test_an_unknown_adaptation_changes_nothing() -> None:
-    dialect = gemini.Dialect()
-    assert gemini.WIRE.apply_adaptation(dialect, "drop everything") == dialect
-    assert gemini.WIRE.apply_adaptation(dialect, "budget") == dialect

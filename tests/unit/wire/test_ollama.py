@@ -25,7 +25,6 @@ from tests.support.fakes.ollama.rules import check_body
 from tests.support.fakes.ollama.shapes import check
 from tests.support.golden_runner import find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
-from tests.support.provider_replies.ollama import OLLAMA_STREAMS
 
 FOLDERS = find_cases("ollama")
 IN_THE_CLOUD = MODELS["gpt-oss:120b-cloud"]
@@ -96,32 +95,6 @@ def golden_requests() -> list[Any]:
 
 
 @pytest.mark.parametrize("body", golden_requests())
-def test_the_official_package_knows_every_field(body: Any) -> None:
-    from ollama import _types as types
-
-    known = {key: value for key, value in body.items() if key not in ("truncate", "shift")}
-    for message in known["messages"]:
-        message.pop("tool_call_id", None)
-        pictures = message.pop("images", [])
-        assert [types.Image(value=picture).model_dump() for picture in pictures] == pictures
-        for call in message.get("tool_calls", ()):  # the server's structs have these three, the package's do not yet
-            call.pop("id")
-            call["function"].pop("index")
-        assert _understood(types.Message, message) == message
-    for tool in known.get("tools", ()):
-        for one in tool["function"]["parameters"]["properties"].values():
-            for key in ("anyOf", "properties", "required"):
-                one.pop(key, None)
-        assert _understood(types.Tool, tool) == tool
-    assert _understood(types.Options, known["options"]) == known["options"]
-    assert types.ChatRequest.model_validate(known).model_dump(exclude_unset=True).keys() == known.keys()
-
-
-def _understood(kind: Any, value: Any) -> Any:
-    return json.loads(kind.model_validate(value).model_dump_json(exclude_unset=True, by_alias=True))
-
-
-@pytest.mark.parametrize("body", golden_requests())
 def test_the_fake_server_accepts_every_request(body: Any) -> None:
     """Models are looked up in the fake server.
 
@@ -148,31 +121,6 @@ def test_what_quirks_name_as_proof_exists() -> None:
 # Complete replies
 
 
-@pytest.mark.parametrize("name", OLLAMA_STREAMS)
-def test_complete_streams_are_decoded_without_loss(name: str) -> None:
-    body = OLLAMA_STREAMS[name]
-    lines = [json.loads(line) for line in body.splitlines()]
-    messages = [line["message"] for line in lines]
-    deltas = decode_stream(body)
-    assert "".join(one.text for one in deltas if isinstance(one, Text)) == "".join(one["content"] for one in messages)
-    thought = "".join(one.text for one in deltas if isinstance(one, Thinking))
-    assert thought == "".join(one.get("thinking", "") for one in messages)
-    calls = [call["function"] for one in messages for call in one.get("tool_calls", ())]
-    assert [one.name for one in deltas if isinstance(one, ToolCall)] == [call["name"] for call in calls]
-    arguments = [json.loads(one.json) for one in deltas if isinstance(one, ToolArgs)]
-    assert arguments == [call["arguments"] for call in calls]
-    assert [one.output_tokens for one in deltas if isinstance(one, Usage)] == [lines[-1]["eval_count"]]
-    assert isinstance(deltas[-1], Stop)
-
-
-@pytest.mark.parametrize("name", OLLAMA_STREAMS)
-def test_a_stream_without_its_last_line_is_an_error(name: str) -> None:
-    body = b"".join(OLLAMA_STREAMS[name].splitlines(keepends=True)[:-1])
-    with pytest.raises(UpstreamError) as caught:
-        decode_stream(body)
-    assert caught.value.message == "ollama ended its answer before it was complete."
-
-
 # Odd answers
 
 
@@ -187,15 +135,8 @@ def test_variants_of_compatible_servers_are_decoded() -> None:
     )
     fresh = [f"toolu_px{number:022d}" for number in (1, 2)]
     assert decode_stream(lines) == [
-        ToolCall(0, "call_1", "a"),
-        ToolArgs(0, '{"x":1}'),
-        ToolEnd(0),
-        ToolCall(1, fresh[0], "b"),
-        ToolEnd(1),
-        ToolCall(2, fresh[1], "c"),
-        ToolEnd(2),
-        Usage(output_tokens=3),
-        Stop("end_turn"),
+        *(ToolCall(0, "call_1", "a"), ToolArgs(0, '{"x":1}'), ToolEnd(0), ToolCall(1, fresh[0], "b"), ToolEnd(1)),
+        *(ToolCall(2, fresh[1], "c"), ToolEnd(2), Usage(output_tokens=3), Stop("end_turn")),
     ]
 
 
@@ -214,13 +155,6 @@ def test_any_line_is_deltas_or_an_upstream_error(line: Any) -> None:
         decoder.decode_frame(frame)
     except UpstreamError:
         return
-
-
-@given(st.integers(100, 599), st.binary(max_size=80) | st.sampled_from([b'{"error":"{"}', b'{"error":{"a":1}}', b"{}"]))
-def test_any_refusal_is_an_upstream_error(status: int, body: bytes) -> None:
-    error = ollama.WIRE.decode_error(new_call(), status, {}, body)
-    assert isinstance(error, UpstreamError)
-    assert 400 <= error.status < 600
 
 
 # Schemas
@@ -326,5 +260,4 @@ async def test_other_refusals_stand() -> None:
     server = Server("registry.ollama.ai/library/x does not support tools", lambda body: True)
     proxy = ProxyHarness(server, PREFERRED_PROVIDER="ollama", BIG_MODEL="ollama/x")
     kept = await proxy.post()
-    assert kept.error is not None
     assert (kept.error.status, len(server.chats)) == (400, 1)

@@ -227,7 +227,6 @@ async def test_a_rejection_without_adaptation_is_reported_after_one_call(
 ) -> None:
     server = Server(lambda body: True, lambda body: refusal(*answer))
     sink = await proxy(server).post(**fields)
-    assert sink.error is not None
     assert sink.error.status == 400
     assert answer[0] in sink.error.message
     assert len(server.bodies) == 1
@@ -356,7 +355,6 @@ async def test_a_language_that_the_user_chose_is_not_changed_but_named() -> None
     speaker = Speaker()
     sink = await reasoner(speaker, "openai", "gpt-5", OPENAI_WIRE="chat").post()  # type: ignore[arg-type]
     assert speaker.paths == ["/chat/completions"]
-    assert sink.error is not None
     assert sink.error.message.endswith("Set OPENAI_WIRE=responses.")
 
 

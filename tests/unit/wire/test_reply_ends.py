@@ -13,7 +13,7 @@ from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires import gemini, ollama, openai_chat, openai_responses
 from anthropic_proxy.engine.wires.contract import Call
-from anthropic_proxy.engine.wires.reply_ends import find_finish_kind, find_worst_kind, split_input_tokens
+from anthropic_proxy.engine.wires.reply_ends import find_worst_kind, split_input_tokens
 from anthropic_proxy.errors import UpstreamError
 from tests.support.decoding import decode_whole
 
@@ -48,11 +48,6 @@ def new_call(wire: Any, **dialect: Any) -> Call:
         new_id=lambda prefix: f"{prefix}1",
         provider="p",
     )
-
-
-@pytest.mark.parametrize(("kind", "reason"), [(kind, one) for kind, words in KINDS.items() for one in words.split()])
-def test_the_kind_of_a_reason(kind: str, reason: str) -> None:
-    assert find_finish_kind(reason) == kind
 
 
 @pytest.mark.parametrize(

@@ -154,11 +154,6 @@ def test_no_value_of_a_keyword_breaks_a_conversion(junk: Any, conversion: str) -
     assert isinstance(cost_of(CONVERSIONS[conversion], schema), CountedWork | str)
 
 
-def test_an_index_of_five_thousand_digits_refers_to_nothing() -> None:
-    schema = {"properties": {"a": {"$ref": "#/anyOf/" + "9" * 5_000}}, "anyOf": [{}]}
-    assert clean_schema(schema, MOONSHOT)[0]["properties"] == {"a": {"type": "object"}}
-
-
 def test_references_that_are_not_inlined_are_reported() -> None:
     lost = clean_schema(schemas.doubling("properties", 20), MOONSHOT)[1]
     assert lost == ["references after the first 1,000 became plain objects"]
@@ -174,7 +169,6 @@ def test_alternatives_with_the_same_property_stand_side_by_side() -> None:
 def test_a_union_of_types_has_its_keywords_in_its_alternatives_alone() -> None:
     schema = {"type": "object", "properties": {"a": {"type": ["array", "string"], "items": {"type": "integer"}}}}
     parameters = encode_parameter_schema(schema, as_openapi=True)
-    assert parameters is not None
     assert parameters["properties"]["a"] == {
         "anyOf": [{"type": "ARRAY", "items": {"type": "INTEGER"}}, {"type": "STRING"}]
     }
@@ -195,24 +189,12 @@ def tool(name: str, schema: Schema) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("wire", WIRES)
-async def test_a_tool_above_the_limit_is_refused_by_its_name(wire: str) -> None:
-    settings, model = WIRES[wire]
-    proxy = ProxyHarness(Model(), **settings)
-    for _ in range(2):
-        sink = await proxy.post(model=model, tools=[tool("t", schemas.wide_definition(900, 900))])
-        assert sink.error is not None
-        assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
-        assert sink.error.message == TOO_MANY_NODES
-
-
-@pytest.mark.parametrize("wire", WIRES)
 async def test_a_tool_above_the_limit_is_refused_by_the_name_that_the_client_gave_it(wire: str) -> None:
     settings, model = WIRES[wire]
     name = "n" * 100 + " größe"
     sink = await ProxyHarness(Model(), **settings).post(
         model=model, tools=[tool(name, schemas.wide_definition(900, 900))]
     )
-    assert sink.error is not None
     assert sink.error.message == TOO_MANY_NODES.replace(FIELD, f"tools.{name}.input_schema")
 
 
@@ -224,7 +206,6 @@ async def test_a_schema_of_more_than_four_mebibytes_is_not_read(reply: bool) -> 
     fields: dict[str, Any] = output if reply else {"tools": [tool("t", schema)]}
     sink = await ProxyHarness(Model(), **settings).post(model=model, **fields)
     path, size = "output_config.format.schema" if reply else "tools.0.input_schema", len(json.dumps(schema))
-    assert sink.error is not None
     assert sink.error.message == f"{path}: has {size:,} bytes; at most 4,194,304 are allowed"
 
 
@@ -235,7 +216,6 @@ async def test_tools_below_the_limit_do_not_add_up() -> None:
     messages = []
     for _ in range(2):
         sink = await proxy.post(model=model, tools=tools)
-        assert sink.error is not None
         messages.append(sink.error.message)
     assert messages[0] == messages[1], "what a cache holds changes nothing"
     assert messages[0].removeprefix("tools.t") == TOO_MANY_NODES.replace(FIELD, "11.input_schema")

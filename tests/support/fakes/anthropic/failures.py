@@ -51,7 +51,6 @@ def refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | Non
         "anthropic-ratelimit-input-tokens-remaining": "0",
         "anthropic-ratelimit-input-tokens-reset": "2026-11-20T12:00:00Z",
     }
-    low = "Your credit balance is too low to access the Anthropic API. Please go to Plans & Billing to upgrade."
     refusals = {
         "unauthorized": ErrorResponse(
             401, "authentication_error", "invalid x-api-key sk-ant-api03-Planned0123456789abcd"
@@ -60,10 +59,8 @@ def refuse_by_plan(fault: Fault, name: str, model: Model) -> ErrorResponse | Non
             403, "permission_error", "Your API key does not have permission to use this resource."
         ),
         "missing": refuse_model(name),
-        "billing": refuse_request(low),
         "rate": ErrorResponse(429, "rate_limit_error", "This request would exceed your rate limit.", limited),
         "server": ErrorResponse(500, "api_error", "Internal server error", {"x-should-retry": "true"}),
-        "final": ErrorResponse(529, "overloaded_error", "Overloaded", {"x-should-retry": "false"}),
         "overloaded": ErrorResponse(529, "overloaded_error", "Overloaded"),
         "gateway": ErrorResponse(502, "", "", page=b"<html><body><h1>502 Bad Gateway</h1></body></html>"),
         "large": ErrorResponse(413, "request_too_large", "Request exceeds the maximum size"),

@@ -4,7 +4,7 @@ Faults that a marker in the prompt asks for, besides the refusals of `failures`:
 `late` (no headers for `seconds`), `silence` (headers, then nothing for `seconds`), `stall` (the same after `pieces`
 events), `cut` (the connection breaks after `pieces` events), `half` (in the middle of the next event), `torn` (the
 stream ends there, without an end), `error` (an error event there), `reset` (the connection breaks before any byte),
-`filter`, `length`, `lingering` (the connection stays open behind the end).
+`filter`, `length`.
 """
 
 import asyncio
@@ -219,8 +219,6 @@ async def _stream(
             await _fail(request, response, one, fault.kind, request_id)
             return response, "cut"
         await response.write(one)
-    if fault.kind == "lingering":
-        await asyncio.sleep(fault.figure("seconds", 60))
     await response.write_eof()
     return response, "answered"
 

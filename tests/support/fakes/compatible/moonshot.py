@@ -43,7 +43,7 @@ _MODELS = {
     "kimi-k2.5": Model(262_144, 131_072, **_SWITCHES),
     "kimi-k2.6": Model(262_144, 131_072, **_SWITCHES),
     "kimi-k2.7-code": Model(262_144, 131_072, **_ALWAYS),
-    "kimi-k3": Model(1_048_576, 131_072, ("low", "high", "max"), **_ALWAYS),
+    "kimi-k3": Model(1_048_576, 1_048_576, ("low", "high", "max"), **_ALWAYS),
 }
 _KEEPING = ("kimi-k2.6", "kimi-k2.7-code", "kimi-k3")
 
@@ -62,7 +62,7 @@ def _check_thinking(body: dict[str, Any], model: Model) -> Iterator[ContractViol
     if not _thinks(body, model):
         return
     choice = body.get("tool_choice")
-    if choice == "required" or isinstance(choice, dict):
+    if not model.efforts and (choice == "required" or isinstance(choice, dict)):
         choice_name = "specified" if isinstance(choice, dict) else "required"
         yield ContractViolation(
             "choice", f"tool_choice '{choice_name}' is incompatible with thinking enabled", "tool_choice"

@@ -16,7 +16,6 @@ _STATUSES = {
     429: "RESOURCE_EXHAUSTED",
     500: "INTERNAL",
     503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
 }
 _TYPE = "type.googleapis.com/google.rpc."
 
@@ -109,10 +108,6 @@ def refuse_overflow(model: Model, tokens: int, *, vertex: bool = False) -> Error
     return refuse(400, text)
 
 
-def _refuse_uncounted(model: Model) -> ErrorResponse:
-    return refuse(400, f"The input token count exceeds the maximum number of tokens allowed {model.window}.")
-
-
 def _refuse_rate(fault: Fault, name: str) -> ErrorResponse:
     seconds = fault.figure("after", 1)
     text = (
@@ -137,17 +132,13 @@ def refuse_by_plan(fault: Fault, name: str, model: Model, *, vertex: bool) -> Er
     )
     refusals = {
         "rate": _refuse_rate(fault, name),
-        "exhausted": refuse(429, "Resource exhausted. Please try again later."),
         "overflow": refuse_overflow(model, model.window + 4_321, vertex=vertex),
-        "uncounted": _refuse_uncounted(model),
-        "payload": refuse(400, "Request payload size exceeds the limit: 20971520 bytes."),
         "unauthorized": refuse_token() if vertex else refuse_key("refused by plan"),
         "forbidden": refuse(403, "The caller does not have permission"),
         "missing": refuse_model(name, ""),
         "location": refuse(400, "User location is not supported for the API use."),
         "server": refuse(500, internal),
         "overloaded": refuse(503, "The model is overloaded. Please try again later."),
-        "deadline": refuse(504, "Deadline expired before operation could complete."),
         "unavailable": ErrorResponse(
             503, b"upstream connect error or disconnect/reset before headers", {}, "text/plain"
         ),

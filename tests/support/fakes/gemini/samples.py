@@ -68,36 +68,6 @@ def asking(mode: str, *names: str, **fields: Any) -> Body:
 
 SEARCHES = {"tools": [{"functionDeclarations": [function()]}, {"googleSearch": {}}]}
 JSON = {"responseMimeType": "application/json"}
-GOOD: tuple[tuple[str, str, Body], ...] = (
-    (NEW, "both", body()),
-    (NEW, "both", config(maxOutputTokens=65_536, stopSequences=["a"], thinkingConfig={"thinkingLevel": "minimal"})),
-    (OLD, "both", config(temperature=0.2, topP=0.9, topK=40, thinkingConfig={"thinkingBudget": 128})),
-    (OLDER, "both", config(maxOutputTokens=8_192)),
-    ("gemini-2.5-flash", "both", thinking(thinkingBudget=0)),
-    (
-        NEW,
-        "both",
-        body(user(), model(call(), call(identity="c2", signature=None)), user(result(), result(identity="c2"))),
-    ),
-    (OLD, "both", body(user(), model(call(signature=None)), user(result(), blob()), user())),
-    (NEW, "both", body(user(), model(call()), user(result(parts=[blob()])), user({"text": "go on"}))),
-    (NEW, "both", body(user(), model(call(signature=None)), user(result()), model(), user())),  # an earlier turn
-    (NEW, "both", body(user(blob(), blob("application/pdf", PDF), {"text": "?"}))),
-    (NEW, "both", asking("ANY", "look", **tools(function(schema=OBJECT)))),
-    # official clients send these, observed 2026-11
-    (NEW, "both", config(responseModalities=["TEXT"])),
-    (OLD, "both", body(systemInstruction=user({"text": "be brief"}), generationConfig={})),
-    (OLD, "both", thinking(includeThoughts=True) | lowered(type="OBJECT", properties={})),
-    (NEW, "both", tools(function(schema={**OBJECT, "additionalProperties": False}) | {"description": ""})),
-    (NEW, "vertex", body(**SEARCHES)),
-    (NEW, "google", body(**SEARCHES, toolConfig={"includeServerSideToolInvocations": True})),
-    (OLD, "both", config(**JSON, responseJsonSchema=OBJECT)),
-    (
-        "gemini-1.5-pro",
-        "both",
-        lowered(type="OBJECT", properties={"type": {"type": "STRING", "enum": ["a"]}}, required=["type"]),
-    ),
-)
 BAD: tuple[tuple[str, str, str, Body], ...] = (
     ("unknown_field", 'Unknown name "top_k": Cannot', NEW, body(top_k=3)),
     ("unknown_field", "'contents[0].parts[0]'", NEW, body(user({"text": "a", "cache_control": {}}))),

@@ -5,27 +5,9 @@ from typing import Any
 
 # Keywords that `parametersJsonSchema` and `responseJsonSchema` are documented to take (Structured output, 2026-11).
 _KEYWORDS = {
-    "type",
-    "format",
-    "title",
-    "description",
-    "enum",
-    "items",
-    "prefixItems",
-    "minItems",
-    "maxItems",
-    "minimum",
-    "maximum",
-    "anyOf",
-    "oneOf",
-    "properties",
-    "additionalProperties",
-    "required",
-    "propertyOrdering",
-    "$id",
-    "$defs",
-    "$ref",
-    "$anchor",
+    *("type", "format", "title", "description", "enum", "items", "prefixItems", "minItems", "maxItems", "minimum"),
+    *("maximum", "anyOf", "oneOf", "properties", "additionalProperties", "required", "propertyOrdering", "$id"),
+    *("$defs", "$ref", "$anchor"),
 }
 _TYPES = {"object", "array", "string", "number", "integer", "boolean", "null"}
 _FORMATS = {"STRING": {"enum", "date-time"}, "NUMBER": {"float", "double"}, "INTEGER": {"int32", "int64"}}

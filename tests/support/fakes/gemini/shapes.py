@@ -27,21 +27,12 @@ class GenerateContentRequest(BaseModel):
 
 # Fields that only one of the two doors knows (the SDK's converters, google-genai 3.3), by the path's last two names.
 _ONLY_VERTEX = {
-    "labels",
-    "functionCall.partialArgs",
-    "functionCall.willContinue",
-    "inlineData.displayName",
-    "fileData.displayName",
-    "tools.retrieval",
-    "tools.enterpriseWebSearch",
+    *("labels", "functionCall.partialArgs", "functionCall.willContinue", "inlineData.displayName"),
+    *("fileData.displayName", "tools.retrieval", "tools.enterpriseWebSearch"),
 }
 _ONLY_AI_STUDIO = {
-    "toolConfig.includeServerSideToolInvocations",
-    "functionResponse.willContinue",
-    "parts.toolCall",
-    "parts.toolResponse",
-    "parts.partMetadata",
-    "tools.fileSearch",
+    *("toolConfig.includeServerSideToolInvocations", "functionResponse.willContinue", "parts.toolCall"),
+    *("parts.toolResponse", "parts.partMetadata", "tools.fileSearch"),
 }
 # The SDK's `Schema` has these for its own use; neither door's has.
 _ONLY_SDK = {"additionalProperties", "defs", "ref", "$defs", "$ref"}

@@ -39,17 +39,6 @@ def prop(**schema: Any) -> dict[str, Any]:
     return tool(parameters={"type": "object", "properties": {"a": schema}})
 
 
-GOOD = (
-    body(),
-    body(stream=False, think=True, keep_alive="1h30m", format={"type": "object"}),
-    body(think="high", keep_alive=-1, format="json"),
-    body({"role": "system", "content": "be good"}, USER, ASKS, TOOL_RESULT, USER, tools=[READ]),
-    body(USER, ASKS_TWO, TOOL_RESULT, OTHER_TOOL_RESULT, tools=[READ]),
-    body(USER | {"images": [PICTURE]}, model="gemma3:4b"),
-    body(USER, {"role": "assistant", "content": "go on"}, think=False),
-    body(model="gpt-oss:120b-cloud", options={"num_predict": 5, "temperature": 1, "top_p": 0.5, "top_k": 3}),
-    prop(type=["string", "null"], description="a", enum=["a", None], anyOf=[{"type": "string"}], items={"x": 1}),
-)
 BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("unknown_field", "'max_tokens'", body(max_tokens=3)),
     ("unknown_field", "'cache_control'", body(USER | {"cache_control": {}})),

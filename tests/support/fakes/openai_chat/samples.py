@@ -93,41 +93,6 @@ def named(name: str) -> dict[str, Any]:
 
 
 FORMAT = {"type": "json_schema", "json_schema": {"name": "output", "schema": {"type": "array"}}}
-GOOD = (
-    body(),
-    body(stream=True, stream_options={"include_usage": True}, max_tokens=32_768, temperature=0.2, stop=["a"]),
-    body(USER, ASKS, TOOL_RESULT, USER, tools=[READ], tool_choice="required", parallel_tool_calls=False),
-    body(USER, ASKS_TWO, OTHER_TOOL_RESULT, TOOL_RESULT, {"role": "user", "content": [image(PNG_URL)]}, tools=[READ]),
-    body(
-        USER,
-        ASKS,
-        TOOL_RESULT,
-        ASKS,
-        TOOL_RESULT,
-        tools=[READ],
-        tool_choice={"type": "function", "function": {"name": "Read"}},
-    ),
-    body(
-        {"role": "developer", "content": "be good"}, USER, model="o3", max_completion_tokens=9, reasoning_effort="low"
-    ),
-    body(model="gpt-5.1", reasoning_effort="none", temperature=0.1),
-    user({"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0xLjc="}}),
-    tools(
-        function(
-            strict=True, type="object", properties={"a": {"type": "string"}}, required=["a"], additionalProperties=False
-        )
-    ),
-    tools(
-        function(**OBJECT | {"properties": {"type": {"type": "string"}, "properties": {"type": "array", "items": {}}}})
-    ),
-    tools(function(**OBJECT | {"properties": {"a": {"$ref": "#/$defs/a"}}, "$defs": {"a": {"type": "string"}}})),
-    # official clients send these, observed 2026-11
-    user({"type": "text", "text": "a"}, image("https://example.org/a.jpg")) | {"n": 1},
-    tools(function(**OBJECT, additionalProperties=False) | {"type": "function"}, n=1, tool_choice="auto"),
-    body(USER, {"role": "assistant", "tool_calls": [CALL]}, TOOL_RESULT, {"role": "assistant", "content": "a"}, USER),
-    body(model="gpt-5", moderation={"model": "omni-moderation-latest", "policy": {"input": {"mode": "block"}}}),
-    tools(READ, model="gpt-5-mini", tool_choice="required"),
-)
 BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("unknown_field", "supplied: top_k", body(top_k=3)),
     ("unknown_field", "messages[0].cache_control", body(USER | {"cache_control": {}})),

@@ -15,7 +15,6 @@ OUTPUT = {"type": "function_call_output", "call_id": "call_a", "output": "text"}
 THOUGHT = {"type": "reasoning", "id": "rs_known", "summary": [], "encrypted_content": ISSUED["rs_known"]}
 ASSISTANT_MESSAGE = {"type": "message", "role": "assistant", "content": "Hello."}
 SEARCH = {"type": "web_search"}
-PROGRAMS = {"type": "code_interpreter", "container": {"type": "auto"}}
 DOCS = {"type": "mcp", "server_label": "docs", "server_url": "https://mcp.example.com/", "require_approval": "never"}
 
 
@@ -47,36 +46,6 @@ def format_of(schema: dict[str, Any]) -> dict[str, Any]:
     return {"format": {"type": "json_schema", "name": "output", "schema": schema, "strict": False}}
 
 
-GOOD = (
-    body(),
-    {"model": "gpt-4.1", "input": "hello"},
-    body(USER, THOUGHT, CALL, OUTPUT, tools=[READ], include=["reasoning.encrypted_content"], stream=True),
-    body(USER, THOUGHT, ASSISTANT_MESSAGE, CALL, CALL | {"call_id": "call_b"}, OUTPUT | {"call_id": "call_b"}, OUTPUT),
-    body(
-        USER,
-        ASSISTANT_MESSAGE | {"phase": "final_answer"},
-        {"type": "message", "role": "developer", "content": "be good"},
-        USER,
-    ),
-    body(USER, CALL, OUTPUT | {"output": [{"type": "input_text", "text": "a"}, image(PNG_URL), pdf(**PDF)]}),
-    user(
-        {"type": "input_text", "text": "a"},
-        image("https://example.org/a.png"),
-        pdf(file_url="https://example.org/a.pdf"),
-    ),
-    tools(READ, SEARCH, tool_choice={"type": "allowed_tools", "mode": "required", "tools": [SEARCH]}, max_tool_calls=2),
-    tools(READ, tool_choice={"type": "function", "name": "Read"}, parallel_tool_calls=False),
-    tools(PROGRAMS, DOCS | {"allowed_tools": ["ask"], "authorization": "t"}, include=["code_interpreter_call.outputs"]),
-    tools(READ, PROGRAMS, tool_choice={"type": "allowed_tools", "mode": "required", "tools": [PROGRAMS]}),
-    body(model="gpt-5.1", reasoning={"effort": "none"}, temperature=0.2, max_output_tokens=16),
-    body(reasoning={"effort": "minimal", "summary": "auto"}, text=format_of(SCHEMA), truncation="disabled"),
-    # official clients send these, observed 2026-11
-    body(instructions="", stream=False, reasoning={"effort": "low", "summary": "detailed"}, tool_choice="auto"),
-    tools({**READ, "description": None, "strict": True, "parameters": SCHEMA | {"additionalProperties": False}}),
-    body(
-        USER, THOUGHT, CALL, OUTPUT, THOUGHT, CALL | OTHER, OUTPUT | OTHER, tools=[READ], reasoning={"summary": "auto"}
-    ),
-)
 BAD: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("unknown_field", "supplied: max_tokens", body(max_tokens=30)),
     ("unknown_field", "input[0].cache_control", body(USER | {"cache_control": {}})),

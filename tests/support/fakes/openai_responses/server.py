@@ -3,8 +3,8 @@
 Faults that a marker in the prompt asks for, besides the refusals of its sister's `failures`: `late` (no headers for
 `seconds`), `silence` (headers, then nothing for `seconds`), `stall` (the same after `pieces` events), `cut` (the
 connection breaks after `pieces` events), `torn` (the stream ends there, without an end), `error` (an error event
-there), `failed` (the response fails there), `reset` (the connection breaks before any byte), `forgotten` (all reasoning
-items are rejected), `refusal`, `filter`, `length`, `empty`.
+there), `failed` (the response fails there), `reset` (the connection breaks before any byte),
+`refusal`, `filter`, `length`, `empty`.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, send_stream
 from tests.support.fakes.model_scripts import Fault, decide
-from tests.support.fakes.openai_chat.failures import ErrorResponse, refuse, refuse_breach, refuse_by_plan
+from tests.support.fakes.openai_chat.failures import ErrorResponse, refuse, refuse_by_plan
 from tests.support.fakes.openai_chat.models import MODELS, Model, find_model
 from tests.support.fakes.openai_chat.reading import PICTURE_TOKENS, count, prompt_of
 from tests.support.fakes.openai_chat.replies import cut_reply
@@ -96,12 +96,6 @@ class Responses(OpenAI):
         return web.json_response(whole, headers=self.headers()), "answered"
 
     def _refuse_by_plan(self, fault: Fault, body: dict[str, Any], model: Model) -> ErrorResponse | None:
-        if fault.kind == "forgotten":
-            thought = next((item for item in as_items(body) if item.get("type") == "reasoning"), None)
-            if thought is None:
-                return None
-            text = f"Item '{thought['id']}' of type 'reasoning' was provided without its required following item."
-            return refuse_breach(ContractViolation("forgotten", text, "input"))
         kinds = {"missing": refuse_model(body["model"]), "overflow": refuse_overflow()}
         return kinds.get(fault.kind) or refuse_by_plan(fault, body["model"], model)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities, build_catalog
+from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
 from tests.support.interleaving import interleave
 
 LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
@@ -14,34 +14,20 @@ LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
     ("provider", "model", "window", "max_output", "vision", "pdf"),
     [
         ("openai", "gpt-4.1", 1_047_576, 32_768, True, True),
-        ("openai", "gpt-4.1-mini-2025-04-14", 1_047_576, 32_768, True, True),
         ("openai", "gpt-4o-2024-08-06", 128_000, 16_384, True, True),
         ("openai", "chatgpt-4o-latest", 128_000, 16_384, True, False),
         ("openai", "o3-mini", 200_000, 100_000, False, False),
-        ("openai", "gpt-5-nano", 400_000, 128_000, True, True),
-        ("openai", "gpt-5.4-mini", 400_000, 128_000, True, True),
         ("openai", "gpt-5.4", 1_050_000, 128_000, True, True),
-        ("openai", "gpt-5-pro", 400_000, 272_000, True, True),
-        ("openai", "gpt-6.1-sol", 1_050_000, 128_000, True, True),
         ("openai", "ft:gpt-4o-mini:mine::id", 128_000, 16_384, True, True),
-        ("openai", "openai/gpt-4.1", 1_047_576, 32_768, True, True),
         ("google", "models/gemini-2.5-pro-preview-03-25", 1_048_576, 65_536, True, True),
-        ("vertex", "gemini-2.0-flash", 1_048_576, 8_192, True, True),
         ("google", "gemma-4-31b", 262_144, 32_768, True, False),
         ("xai", "grok-4.7", 500_000, 65_536, True, False),
-        ("xai", "grok-3-mini-beta", 131_072, 65_536, False, False),
-        ("moonshot", "kimi-k2-instruct", 131_072, 131_072, False, False),
         ("moonshot", "kimi-k3.1-pro", 1_048_576, 131_072, True, False),
-        ("groq", "llama-3.3-70b-versatile", 131_072, 32_768, False, False),
-        ("openai", "gpt-4-0613", 8_192, 8_192, False, False),
-        ("openai", "gpt-4-turbo-2024-04-09", 128_000, 4_096, True, False),
         ("openai", "gpt-4-1106-preview", 128_000, 4_096, False, False),
-        ("openai", "gpt-3.5-turbo-0125", 16_385, 4_096, False, False),
         ("deepseek", "deepseek-v4-pro", 1_000_000, 393_216, False, False),
         ("groq", "openai/gpt-oss-120b", 131_072, 65_536, False, False),
         ("groq", "qwen/qwen3.8-27b", 131_072, 16_384, True, False),
         ("anthropic", "claude-haiku-5-5", 1_000_000, 128_000, True, True),
-        ("anthropic", "claude-sonnet-4-6", 1_000_000, 128_000, True, True),
         ("anthropic", "claude-sonnet-4-5-20250929", 200_000, 64_000, True, True),
     ],
 )
@@ -62,18 +48,11 @@ def test_known_models_have_their_numbers(provider, model, window, max_output, vi
         ("openai", "gpt-4.1", "", None),
         ("openai", "gpt-5", "minimal low medium high", "medium"),
         ("openai", "gpt-5.1", "none low medium high", "none"),
-        ("openai", "gpt-5.2", "none low medium high xhigh", "none"),
         ("openai", "gpt-5.3-codex", "low medium high xhigh", None),
-        ("openai", "gpt-5.6-sol", "none low medium high xhigh max", "medium"),
         ("openai", "gpt-6-astra", "low medium high xhigh max", None),
-        ("openai", "gpt-6-luna", "none low medium high xhigh max", None),
-        ("openai", "o4-mini", "low medium high", "medium"),
         ("google", "gemini-4-argon", "low medium high", "medium"),
-        ("google", "gemini-3.8-flash", "low medium high", "medium"),
-        ("google", "gemini-3.6-flash", "minimal low medium high", "medium"),
         ("google", "gemini-3.5-flash-lite", "minimal low medium high", "minimal"),
         ("google", "gemini-3.1-pro-preview", "low medium high", "high"),
-        ("google", "gemini-2.5-pro", "minimal low medium high xhigh", None),
         ("google", "gemini-2.5-flash-lite", "none low medium high", "none"),
         ("xai", "grok-4.6", "low medium high xhigh", None),
         ("xai", "grok-4.20", "", None),
@@ -111,12 +90,6 @@ def test_names_in_any_case_and_found_again_are_the_same():
     catalogue = Catalog()
     assert catalogue.cached_capabilities("openai", "GPT-4.1") == catalogue.cached_capabilities("openai", "gpt-4.1")
     assert catalogue.cached_capabilities("openai", "gpt-4.1") is catalogue.cached_capabilities("openai", "gpt-4.1")
-
-
-def test_models_that_a_provider_lists():
-    assert build_catalog(["big", "small"]).cached_model_ids("ollama") == ("big", "small")
-    assert build_catalog([]).cached_model_ids("ollama") == ()
-    assert build_catalog().cached_model_ids("ollama") is None
 
 
 class _Ollama:

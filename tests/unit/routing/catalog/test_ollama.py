@@ -10,7 +10,6 @@ import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities, OllamaModelSource
-from anthropic_proxy.engine.routing.router import list_tier_mappings
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import load_settings
@@ -127,7 +126,6 @@ async def test_useless_answers_are_ignored(answer: FakeResponse) -> None:
 
 async def test_models_that_chat_are_listed_by_size() -> None:
     listed = await OllamaModelSource(Server().send, "http://localhost:11434").list_models()
-    assert listed is not None
     assert (listed[0], listed[-1]) == ("qwen3-coder:30b", "gpt-oss:120b-cloud")
     assert "nomic-embed-text:latest" not in listed
 
@@ -136,20 +134,6 @@ async def test_older_servers_mark_models_without_chat_by_their_family() -> None:
     old = {"models": [{"name": "a", "size": 1}, {"name": "b", "size": 2, "details": {"family": "nomic-bert"}}]}
     server = Server(tags=lambda _: FakeResponse(200, msgspec.json.encode(old)))
     assert await OllamaModelSource(server.send, "http://localhost:11434").list_models() == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("pulled", "small", "big"),
-    [
-        (("large:70b", "glm:cloud", "small:3b", "x:120b-cloud"), "small:3b", "large:70b"),
-        (("x:120b-cloud",), "x:120b-cloud", "x:120b-cloud"),
-        (("large:70b", "llama3:latest", "llama3:8b"), "llama3:8b", "llama3"),
-    ],
-)
-def test_the_defaults_are_models_on_the_user_s_machine(pulled: Sequence[str], small: str, big: str) -> None:
-    settings = load_settings({"PREFERRED_PROVIDER": "ollama"}, PROVIDERS, env_file=None)
-    rows = list_tier_mappings(settings, Catalog({"ollama": pulled}))
-    assert [row.target for row in rows] == [f"ollama/{small}", *[f"ollama/{big}"] * 3]
 
 
 # When it is asked

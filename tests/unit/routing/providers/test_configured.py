@@ -233,7 +233,6 @@ async def test_a_wrong_path_is_explained() -> None:
     settings = load('[providers.a]\nbase_url = "http://a:8000"\nmodels = ["m"]\n')
     proxy.services = structs.replace(proxy.services, settings=settings, credentials=Credentials(settings))
     sink = await proxy.post(model="a/m")
-    assert sink.error is not None
     assert sink.error.message == (
         "a: nothing is served at http://a:8000/chat/completions: HTTP 404 (Not Found). The address is set by base_url "
         'of [providers.a], anthropic-proxy.toml line 2. Is /v1 missing? Try base_url = "http://a:8000/v1"'

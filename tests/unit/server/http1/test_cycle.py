@@ -1,17 +1,14 @@
 """The ASGI messages of request and response bodies, over a socket."""
 
 import asyncio
-import gc
 import tracemalloc
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from anthropic_proxy.gateway.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
-from anthropic_proxy.gateway.server.http1.cycle import MAX_JOINED_BODY_BYTES, RequestResponseCycle
-from anthropic_proxy.gateway.server.request_body import pop_complete_body
-from tests.support.http1_server import CLOSE, GET, Echo, serving, talk
+from anthropic_proxy.gateway.server.http1.cycle import MAX_JOINED_BODY_BYTES
+from tests.support.http1_server import CLOSE, Echo, serving, talk
 from tests.support.virtual_time import in_virtual_time
 
 Receive = Callable[[], Awaitable[Any]]
@@ -95,23 +92,6 @@ async def test_chunks_of_any_size_are_put_together(size: int) -> None:
     assert app.body == body
 
 
-async def test_a_whole_body_is_handed_over_without_waiting() -> None:
-    bodies: list[bytes | None] = []
-
-    class Taker(Listener):
-        async def __call__(self, scope: Any, receive: Receive, send: Callable[..., Any]) -> None:
-            bodies.append(pop_complete_body(scope))
-            self.received.append({"body": b""})
-            await super().__call__(scope, receive, send)
-
-    async with serving(Taker()) as port:
-        await talk(port, POST + b"Content-Length: 4\r\n\r\nabcd")
-        await talk(port, POST + b"Content-Length: 0\r\n\r\n")
-        await talk(port, CHUNKED + b"4\r\nab", b"cd\r\n0\r\n\r\n")
-        await talk(port, POST + b"Expect: 100-continue\r\nContent-Length: 4\r\n\r\n", b"abcd")
-    assert bodies == [b"abcd", b"", None, None]
-
-
 @pytest.mark.parametrize("value", [b"a\r\nx-evil: b", b"a\nb", b"a\x00b", b"a\r"])
 @pytest.mark.parametrize("place", [0, 1])
 async def test_a_header_that_would_write_lines_of_its_own_is_not_sent(value: bytes, place: int) -> None:
@@ -156,83 +136,6 @@ async def test_a_client_of_http_1_0_gets_no_chunks() -> None:
     assert body == b"onetwo"
     assert b"connection: close" in head
     assert b"chunked" not in head
-
-
-async def test_requests_leave_nothing_for_the_collector_of_garbage() -> None:
-    async with serving(Echo()) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd"
-        left = []
-        gc.collect()
-        gc.disable()
-        try:
-            for count in (5, 50):
-                for _ in range(count):
-                    writer.write(request)
-                    await reader.readuntil(b"}")
-                left.append(gc.collect())
-        finally:
-            gc.enable()
-        writer.close()
-    assert left[1] < left[0] + 50
-
-
-@in_virtual_time
-async def test_a_client_that_pipelines_and_leaves_leaves_no_circle() -> None:
-    def waiting() -> int:
-        return sum(type(one) is RequestResponseCycle for one in gc.get_objects())
-
-    app = Echo()
-    app.go_on.clear()
-    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nabcd"
-    async with serving(app) as port:
-        gc.collect()
-        gc.disable()
-        try:
-            before = waiting()
-            for behind in (request * 3, request + b"nonsense\r\n\r\n", request[:-2]):
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-                writer.write(request + behind)
-                await asyncio.sleep(0.05)
-                writer.transport.abort()
-            await asyncio.sleep(0.05)
-            app.go_on.set()
-            await asyncio.sleep(0.1)
-            assert waiting() == before
-        finally:
-            gc.enable()
-
-
-@pytest.mark.parametrize("ending", ["answered", "left", "left behind another", "refused", "left amid the body"])
-@in_virtual_time
-async def test_freed_bytes_are_noted_after_every_outcome(ending: str) -> None:
-    given_back: list[None] = []
-    trimmer = HeapTrimmer(measure_free=lambda: 0, trim_heap=lambda: given_back.append(None))
-    app = Echo()
-    head, body = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n", b"abcd"
-    requests = {
-        "answered": head + body,
-        "left": head + body,
-        "left behind another": GET + head + body,
-        "refused": GET + b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\nzz\r\n",
-        "left amid the body": head + body[:2],
-    }
-    async with serving(app, heap_trimmer=trimmer) as port:
-        if ending != "answered":
-            app.go_on.clear()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(requests[ending])
-        if ending == "answered":
-            await reader.readuntil(b"}")
-        else:
-            await asyncio.sleep(0.05)
-        writer.transport.abort()
-        await asyncio.sleep(0.05)
-        app.go_on.set()
-        await asyncio.sleep(0.05)
-    trimmer.trim_if_due(1)
-    trimmer.trim_if_due(1 + TRIM_AFTER_IDLE_SECONDS)
-    assert given_back
 
 
 @in_virtual_time

@@ -1,7 +1,6 @@
 """Pipelined requests on one connection: all are answered, in order, and only few of them are buffered."""
 
 import asyncio
-import gc
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,8 +15,8 @@ from anthropic_proxy.gateway.server.http1.connection import (
     MAX_UNPARSED_BYTES,
     Http1Connection,
 )
-from anthropic_proxy.gateway.server.http1.cycle import MAX_BUFFERED_BODY_BYTES, RequestResponseCycle
-from anthropic_proxy.gateway.server.http1.lifecycle import MAX_PIECE_BYTES, ReceiveBuffer
+from anthropic_proxy.gateway.server.http1.cycle import MAX_BUFFERED_BODY_BYTES
+from anthropic_proxy.gateway.server.http1.lifecycle import MAX_PIECE_BYTES
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
 from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS
@@ -73,29 +72,6 @@ async def test_any_number_of_requests_is_answered_while_few_are_parsed(request_b
     assert len({str(answer) for answer in answers[:-1]}) == 1
     assert Counted.cycles <= MAX_PIPELINED_REQUESTS
     assert Counted.unparsed <= MAX_UNPARSED_BYTES + READ_BYTES
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("request_bytes", [TINY, WITH_BODY, OFFER], ids=["tiny", "body", "upgrade"])
-async def test_requests_behind_a_slow_answer_stay_unparsed(request_bytes: bytes) -> None:
-    def cycles() -> int:
-        return sum(type(one) is RequestResponseCycle for one in gc.get_objects())
-
-    class Counted(Watched):
-        pass
-
-    app = Echo()
-    app.go_on.clear()
-    async with serving(app, Counted) as port:
-        before = cycles()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(request_bytes * 20_000 + CLOSE)
-        await until(lambda: Counted.full)
-        assert cycles() - before == MAX_PIPELINED_REQUESTS + 1
-        app.go_on.set()
-        async with asyncio.timeout(WAIT_SECONDS):
-            assert (await reader.read()).count(b"HTTP/1.1 200") == 20_001
-        writer.close()
 
 
 @pytest.mark.parametrize(
@@ -200,32 +176,6 @@ async def test_a_request_line_of_another_form_is_refused_wherever_it_is_cut(line
         codes = re.findall(rb"HTTP/1\.1 (\d+)", answers)
         assert codes in ([b"200", b"400"], [b"200"]) if before else codes == [b"400"]
         assert len(app.refused) == 1
-
-
-def test_a_piece_ends_at_the_first_end_of_a_head_wherever_it_was_cut() -> None:
-    heads = [b"GET /%d HTTP/1.1\r\nHost: x\r\n\r\n" % number for number in range(5)]
-    whole = b"".join(heads)
-    for size in range(1, 40):
-        buffer, pieces, at = ReceiveBuffer(), [], 0
-        while at < len(whole):
-            buffer.append(whole[at : at + size])
-            at += size
-            while buffer.data:
-                pieces.append(bytes(buffer.pop_piece(MAX_PIECE_BYTES)))
-        assert b"".join(pieces) == whole
-        ends = {len(b"".join(heads[: number + 1])) for number in range(5)}
-        places = {sum(map(len, pieces[: number + 1])) for number in range(len(pieces))}
-        assert ends <= places
-
-
-def test_a_body_of_known_length_is_one_piece() -> None:
-    buffer = ReceiveBuffer()
-    buffer.append(GET + b"\r\n\r\n" * 50_000 + GET)
-    assert bytes(buffer.pop_piece(MAX_PIECE_BYTES)) == GET
-    buffer.body_left = 200_000
-    assert len(buffer.pop_piece(MAX_PIECE_BYTES)) == 200_000
-    assert bytes(buffer.pop_piece(MAX_PIECE_BYTES)) == GET
-    assert not buffer.data
 
 
 @in_virtual_time

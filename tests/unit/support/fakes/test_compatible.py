@@ -2,24 +2,20 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
 
 from tests.support.fakes.compatible import KINDS, new_server
-from tests.support.fakes.compatible.samples import BAD, GOOD
+from tests.support.fakes.compatible.samples import BAD
 from tests.support.fakes.server import serving
-from tests.support.paths import FAKES
+from tests.support.golden_runner import read_fields
+from tests.support.paths import FAKES, GOLDEN
 from tests.support.tls import NO_AUTHORITIES
 
 MODELS = {"groq": "openai/gpt-oss-120b", "moonshot": "kimi-k2.6", "xai": "grok-4.6", "local": "Qwen/Qwen3-8B"}
-
-
-@pytest.mark.parametrize(("name", "good"), GOOD, ids=range(len(GOOD)))
-def test_a_good_request_breaks_no_rule(name: str, good: dict[str, Any]) -> None:
-    kind = KINDS[name]
-    assert list(kind.check(good, kind.models[good["model"]])) == []
 
 
 @pytest.mark.parametrize(("name", "rule", "words", "bad"), BAD, ids=[f"{one[0]}-{one[1]}-{one[2][:20]}" for one in BAD])
@@ -35,6 +31,14 @@ def test_every_rule_has_a_sample_that_breaks_it() -> None:
         text = (folder / f"{name}.py").read_text("utf-8")
         named = set(re.findall(r'ContractViolation\(\s*"(\w+)"', text))
         assert named <= {rule for kind, rule, _, _ in BAD if kind == name}, name
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("openai_chat/*/*/expected_upstream_request.json")), ids=str)
+def test_what_the_wire_sends_breaks_no_rule(path: Path) -> None:
+    body = json.loads(path.read_bytes())["body"]
+    kind = KINDS.get(read_fields(path.parent)["provider"])
+    if kind and body["model"] in kind.models:
+        assert list(kind.check(body, kind.models[body["model"]])) == []
 
 
 def test_counts_stand_where_each_server_puts_them() -> None:

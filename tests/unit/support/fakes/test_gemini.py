@@ -16,7 +16,7 @@ from google.genai import types
 
 from tests.support.fakes.gemini.models import MODELS, find_model
 from tests.support.fakes.gemini.rules import check_body
-from tests.support.fakes.gemini.samples import BAD, GOOD
+from tests.support.fakes.gemini.samples import BAD
 from tests.support.fakes.gemini.server import KEY, PROJECT, new_gemini
 from tests.support.fakes.gemini.signatures import PLACEHOLDER, Signatures, decode
 from tests.support.fakes.server import Running, serving
@@ -36,13 +36,6 @@ ADD = types.FunctionDeclaration(
 
 def breaches_of(body: dict[str, Any], model: str, api: str) -> list[Any]:
     return list(check_body(body, model, MODELS[model], Signatures(random.Random(1)), vertex=api == "vertex"))
-
-
-@pytest.mark.parametrize(("model", "apis", "good"), GOOD, ids=range(len(GOOD)))
-def test_a_good_request_breaks_no_rule(model: str, apis: str, good: dict[str, Any]) -> None:
-    for api in ("google", "vertex"):
-        if apis in ("both", api):
-            assert breaches_of(good, model, api) == []
 
 
 @pytest.mark.parametrize(

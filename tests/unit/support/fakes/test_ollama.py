@@ -11,7 +11,7 @@ import pytest
 from tests.support.fakes.ollama import new_ollama
 from tests.support.fakes.ollama.models import MODELS, find_model
 from tests.support.fakes.ollama.rules import check_body
-from tests.support.fakes.ollama.samples import ASKS, BAD, GOOD, READ, TOOL_RESULT, USER, body
+from tests.support.fakes.ollama.samples import ASKS, BAD, READ, TOOL_RESULT, USER, body
 from tests.support.fakes.server import Running, serving
 from tests.support.paths import FAKES
 from tests.support.waiting import WAIT_SECONDS
@@ -21,11 +21,6 @@ def broken(request: dict[str, Any]) -> list[Any]:
     found = find_model(request.get("model", "qwen3:8b"))
     assert found is not None
     return list(check_body(request, *found))
-
-
-@pytest.mark.parametrize("good", GOOD, ids=range(len(GOOD)))
-def test_a_good_request_breaks_no_rule(good: dict[str, Any]) -> None:
-    assert broken(good) == []
 
 
 @pytest.mark.parametrize(("rule", "words", "bad"), BAD, ids=[f"{rule}-{words[:30]}" for rule, words, _ in BAD])

@@ -13,15 +13,10 @@ import pytest
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.openai_chat.models import MODELS
 from tests.support.fakes.openai_chat.rules import check_body
-from tests.support.fakes.openai_chat.samples import BAD, GOOD, READ, USER, body
+from tests.support.fakes.openai_chat.samples import BAD, READ, USER, body
 from tests.support.fakes.server import Running, serving
 from tests.support.paths import FAKES
 from tests.support.waiting import WAIT_SECONDS
-
-
-@pytest.mark.parametrize("good", GOOD, ids=range(len(GOOD)))
-def test_a_good_request_breaks_no_rule(good: dict[str, Any]) -> None:
-    assert list(check_body(good, MODELS[good["model"]])) == []
 
 
 @pytest.mark.parametrize(("rule", "words", "bad"), BAD, ids=[f"{rule}-{words[:30]}" for rule, words, _ in BAD])
@@ -55,7 +50,6 @@ def test_the_official_client_holds_a_conversation_with_tools(client: openai.Open
     first = client.chat.completions.create(model="gpt-4.1", messages=messages, tools=[READ])
     asked = first.choices[0].message
     assert first.choices[0].finish_reason == "tool_calls"
-    assert asked.tool_calls is not None
     assert json.loads(asked.tool_calls[0].function.arguments) == {"file_path": "/notes/today.txt"}
     tool = {"role": "tool", "tool_call_id": asked.tool_calls[0].id, "content": "    1→milk\n    2→bread"}
     assistant_message = {"role": "assistant", "tool_calls": [call.model_dump() for call in asked.tool_calls]}

@@ -11,14 +11,9 @@ import pytest
 from tests.support.fakes.openai_chat.models import MODELS
 from tests.support.fakes.openai_responses import KEY, new_openai
 from tests.support.fakes.openai_responses.rules import check_body
-from tests.support.fakes.openai_responses.samples import BAD, GOOD, ISSUED, READ, USER
+from tests.support.fakes.openai_responses.samples import BAD, ISSUED, READ, USER
 from tests.support.fakes.server import Running, serving
 from tests.support.paths import FAKES
-
-
-@pytest.mark.parametrize("good", GOOD, ids=range(len(GOOD)))
-def test_a_good_request_breaks_no_rule(good: dict[str, Any]) -> None:
-    assert list(check_body(good, MODELS[good["model"]], ISSUED)) == []
 
 
 @pytest.mark.parametrize(("rule", "words", "bad"), BAD, ids=[f"{rule}-{words[:30]}" for rule, words, _ in BAD])

@@ -1,7 +1,6 @@
 """Connection to the first of several addresses that accepts one, on both event loops."""
 
 import asyncio
-import errno
 import socket
 import sys
 from collections.abc import Callable, Coroutine, Iterator
@@ -107,46 +106,3 @@ def test_a_cancelled_connection_leaves_no_socket(run: Run, port: int) -> None:
         await sockets.all_closed_except(None)
 
     run(main())
-
-
-def test_the_error_of_all_attempts_has_their_common_number(run: Run, port: int) -> None:
-    async def main() -> None:
-        sockets = Sockets()
-        infos = [info("127.0.0.3", port), info("127.0.0.4", port)]
-        with pytest.raises(ConnectionRefusedError) as caught:
-            await connect_first(infos, sockets.new, delay_seconds=LONG_SECONDS)
-        assert caught.value.errno == errno.ECONNREFUSED
-        await sockets.all_closed_except(None)
-
-    run(main())
-
-
-async def test_different_errors_become_one_that_has_all_their_texts() -> None:
-    failures = iter([OSError(errno.EMFILE, "Too many open files"), OSError(errno.EACCES, "Permission denied")])
-
-    def refuse(_: AddressInfo) -> socket.socket:
-        raise next(failures)
-
-    with pytest.raises(OSError, match="Too many") as caught:
-        await connect_first([info("127.0.0.1", 1), info("127.0.0.2", 1)], refuse, delay_seconds=LONG_SECONDS)
-    expected = f"[Errno {errno.EMFILE}] Too many open files, [Errno {errno.EACCES}] Permission denied"
-    assert (caught.value.errno, str(caught.value)) == (None, expected)
-
-
-async def test_without_an_address_the_error_names_the_reason() -> None:
-    with pytest.raises(OSError, match=r"^the host name has no address$"):
-        await connect_first([], Sockets().new, delay_seconds=LONG_SECONDS)
-
-
-async def test_address_families_alternate() -> None:
-    tried: list[str] = []
-
-    def refuse(info: AddressInfo) -> socket.socket:
-        tried.append(info[4][0])
-        raise ConnectionRefusedError(errno.ECONNREFUSED, "refused")
-
-    six, four = ["2001:db8::1", "2001:db8::2", "2001:db8::3"], ["192.0.2.1", "192.0.2.2"]
-    infos = [info(host, 1, socket.AF_INET6) for host in six] + [info(host, 1) for host in four]
-    with pytest.raises(ConnectionRefusedError):
-        await connect_first(infos, refuse, delay_seconds=LONG_SECONDS)
-    assert tried == ["2001:db8::1", "192.0.2.1", "2001:db8::2", "192.0.2.2", "2001:db8::3"]
