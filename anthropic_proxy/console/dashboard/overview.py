@@ -35,17 +35,10 @@ from anthropic_proxy.console.dashboard.periods import (
 from anthropic_proxy.console.dashboard.view_query import RANGE_TITLES, ViewQuery
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ErrorGroup, ModelPeriod, PeriodSums, count_errors, list_errors
+from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums, add_up, add_up_groups
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
-from anthropic_proxy.console.ledger.sums import (
-    Histogram,
-    UsageSums,
-    add_histogram,
-    add_up,
-    add_up_groups,
-    find_percentile,
-)
-from anthropic_proxy.console.ledger.tables import NOT_SENT
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.money import format_cost
 

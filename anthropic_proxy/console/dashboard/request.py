@@ -18,10 +18,14 @@ from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.contents import StoredContent, read_contents
 from anthropic_proxy.console.ledger.costs import KINDS, ModelCosts, read_search_count
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
+from anthropic_proxy.console.ledger.records import (
+    AttemptTime,
+    StoredRequest,
+    UsageSums,
+    decode_attempt_times,
+    decode_block_times,
+)
 from anthropic_proxy.console.ledger.request_queries import find_stored_request
-from anthropic_proxy.console.ledger.rows import AttemptTime, decode_attempt_times, decode_block_times
-from anthropic_proxy.console.ledger.sums import UsageSums
-from anthropic_proxy.console.ledger.tables import StoredRequest
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 
 MAX_TEXT_CHARACTERS = 20_000

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import Connection, exc
 
 from anthropic_proxy import __version__
@@ -22,23 +23,21 @@ from anthropic_proxy.console.ledger.database import (
 )
 from anthropic_proxy.console.ledger.export import (
     EXPORT_TITLES,
+    REQUEST_TITLES,
     build_request_object,
     build_usage_object,
     encode_json,
     tabulate_requests,
     tabulate_usage,
 )
-from anthropic_proxy.console.ledger.periods import UsageRange, resolve_usage_range
-from anthropic_proxy.console.ledger.queries import GROUP_NAMES, count_facets, sum_usage
+from anthropic_proxy.console.ledger.periods import RequestSelection, resolve_usage_range
+from anthropic_proxy.console.ledger.queries import count_facets, sum_usage
 from anthropic_proxy.console.ledger.read_access import describe_read_failure, limit_query_time, limit_search_range
+from anthropic_proxy.console.ledger.records import FACETS, GROUP_NAMES, StoredRequest, UsageSums
 from anthropic_proxy.console.ledger.request_queries import (
-    RequestSelection,
     find_stored_request,
     list_stored_requests,
 )
-from anthropic_proxy.console.ledger.sums import UsageSums
-from anthropic_proxy.console.ledger.tables import FACETS, StoredRequest
-from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
@@ -77,10 +76,8 @@ def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteRes
     names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
     query = _Query(request, names)
     form, limit = query.choose("format", _FORMATS, "json"), query.read_number("limit", DEFAULT_ROWS, MAX_ROWS)
-    period = query.resolve_usage_range()
-    chosen = RequestSelection(
-        start=period.start * MICROSECONDS,
-        end=period.end * MICROSECONDS,
+    chosen = structs.replace(
+        query.resolve_usage_range(),
         values={facet.column: query.values[name] for name, facet in FACETS.items() if name in query.values},
         is_changed=query.is_true("changed"),
         text=query.values.get("search", ""),
@@ -139,7 +136,7 @@ def _reading(settings: Settings | None) -> Iterator[tuple[Connection, Settings]]
 def _fail(message: str, status: int = 503) -> RouteResponse:
     kind = "timeout_error" if status == 504 else "api_error"
     failure = {"type": "error", "error": {"type": kind, "message": message}}
-    return msgspec.structs.replace(_json(failure), status=status)
+    return structs.replace(_json(failure), status=status)
 
 
 def _json(value: Any) -> RouteResponse:
@@ -185,7 +182,7 @@ class _Query(ApiQuery):
             raise InvalidRequest(f"{name} is {text!r}. Use a whole number from 1 to {highest:,}.")
         return int(text)
 
-    def resolve_usage_range(self) -> UsageRange:
+    def resolve_usage_range(self) -> RequestSelection:
         """Days of `since` and `until` begin at midnight in the time zone of the process."""
         since, until = self.values.get("since", "24h"), self.values.get("until", "")
         try:
@@ -343,7 +340,6 @@ def _row() -> Schema:
         for name, schema in components["StoredRequest"]["properties"].items()
     }
     for name in ("first_token", "duration"):
-        properties.pop(name)
         properties[f"{name}_seconds"] = _NUMBER_OR_NULL if name == "first_token" else {"type": "number"}
     properties |= {
         "started_at": {"type": "string", "format": "date-time"},
@@ -358,8 +354,8 @@ def _row() -> Schema:
     return {
         "type": "object",
         "description": "A stored request.",
-        "properties": properties,
-        "required": list(properties),
+        "properties": {name: properties[name] for name in REQUEST_TITLES},
+        "required": list(REQUEST_TITLES),
     }
 
 

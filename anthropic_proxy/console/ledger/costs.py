@@ -13,15 +13,16 @@ from decimal import Decimal
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.prices.price_list import (
     CONSTANT_SECONDS,
     MAX_CACHED_PRICES,
     Price,
     PriceList,
+    TokenCountFields,
     TokenCounts,
-    count_tokens,
+    count_input_tokens,
 )
 from anthropic_proxy.gateway.prices.updates import LoadedPrices, find_price_source
 from anthropic_proxy.gateway.settings import Settings, normalize_service_tier
@@ -107,7 +108,7 @@ def calculate_base_cost(price: Price, sums: UsageSums) -> int:
     """Cost of the tokens in nano-dollars. Surcharges for long contexts, web searches and service tiers are not
     included.
     """
-    return structs.replace(price, long_contexts=()).calculate_cost(count_tokens(sums))
+    return structs.replace(price, long_contexts=()).calculate_cost(sums)
 
 
 def _weigh(price: Price, sums: UsageSums) -> Mapping[str, Decimal]:
@@ -153,12 +154,13 @@ class CostCalculator:
             and not normalize_service_tier(receipt.service_tier)
         ):
             # almost all requests: one call to a provider, without searches, in the normal service tier
-            tokens = count_tokens(receipt)
-            if not _has_tokens(tokens):
+            if not _has_tokens(receipt):
                 return Cost(0, 0, "")
             price, requested = self._find_prices(receipt)
-            listed = None if requested is None else requested.calculate_cost(tokens)
-            return Cost(None, listed, "") if price is None else Cost(price.calculate_cost(tokens), listed, price.source)
+            listed = None if requested is None else requested.calculate_cost(receipt)
+            if price is None:
+                return Cost(None, listed, "")
+            return Cost(price.calculate_cost(receipt), listed, price.source)
         calls = _list_calls(receipt)
         if not calls:
             return Cost(0, 0, "")
@@ -238,14 +240,15 @@ def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -
     calls = _list_calls(receipt)
     if _lacks_input(receipt):
         last = _find_last_call(receipt)
-        calls = [call for call in calls if call.tokens.total_input_tokens]
-        context = max([input_tokens, *(call.tokens.total_input_tokens for call in calls)])
-        tokens = TokenCounts(input=context, output=last.output_tokens, thinking=last.thinking_tokens)
+        calls = [call for call in calls if count_input_tokens(call.tokens)]
+        context = max([input_tokens, *(count_input_tokens(call.tokens) for call in calls)])
+        tokens = TokenCounts(context, output_tokens=last.output_tokens, thinking_tokens=last.thinking_tokens)
         one = _to_call(tokens, last)
         calls.append(
             structs.replace(one, provider=last.provider, model=last.model) if len(receipt.attempts) > 1 else one
         )
-    new_tokens = sum(call.tokens.input + call.tokens.cache_write + call.tokens.output for call in calls)
+    counts = [call.tokens for call in calls]
+    new_tokens = sum(one.input_tokens + one.cache_write_tokens + one.output_tokens for one in counts)
     used = _find_used_prices(costs, receipt, calls)
     # a budget counts the known part of a cost
     if any(price is None for price in used):
@@ -259,7 +262,7 @@ def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -
 
 
 class _Call(Struct, frozen=True):
-    tokens: TokenCounts
+    tokens: TokenCountFields
     provider: str = ""
     """Name of the provider. "": provider and model are those of the receipt."""
     model: str = ""
@@ -268,19 +271,18 @@ class _Call(Struct, frozen=True):
     """Service tier as `normalize_service_tier` returns it. "": the normal tier."""
 
 
-def _to_call(tokens: TokenCounts, source: Receipt | UpstreamAttempt) -> _Call:
+def _to_call(tokens: TokenCountFields, source: Receipt | UpstreamAttempt) -> _Call:
     return _Call(tokens, searches=source.billed_searches, tier=normalize_service_tier(source.service_tier))
 
 
 def _list_calls(receipt: Receipt) -> list[_Call]:
     """The last item has tokens that belong to no attempt, such as those of an interrupted reply."""
-    whole = _to_call(count_tokens(receipt), receipt)
+    whole = _to_call(receipt, receipt)
     if len(receipt.attempts) < 2:
         calls = [whole]
     else:
         calls = [
-            structs.replace(_to_call(count_tokens(one), one), provider=one.provider, model=one.model)
-            for one in receipt.attempts
+            structs.replace(_to_call(one, one), provider=one.provider, model=one.model) for one in receipt.attempts
         ]
         left = TokenCounts(
             **{
@@ -303,8 +305,8 @@ def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call
     ]
 
 
-def _has_tokens(tokens: TokenCounts) -> bool:
-    return bool(tokens.total_input_tokens or tokens.output)
+def _has_tokens(tokens: TokenCountFields) -> bool:
+    return bool(count_input_tokens(tokens) or tokens.output_tokens)
 
 
 def _lacks_usage(receipt: Receipt) -> bool:
@@ -312,7 +314,7 @@ def _lacks_usage(receipt: Receipt) -> bool:
     if receipt.outcome != "cancelled" or not receipt.provider:
         return False
     last = _find_last_call(receipt)
-    return not last.error_type and not _has_tokens(count_tokens(last))
+    return not last.error_type and not _has_tokens(last)
 
 
 def _lacks_input(receipt: Receipt) -> bool:
@@ -320,8 +322,8 @@ def _lacks_input(receipt: Receipt) -> bool:
     if not receipt.provider:
         return False
     last, is_cancelled = _find_last_call(receipt), receipt.outcome == "cancelled"
-    if count_tokens(receipt).total_input_tokens:  # of earlier calls
-        return is_cancelled and not last.error_type and not count_tokens(last).total_input_tokens
+    if count_input_tokens(receipt):  # of earlier calls
+        return is_cancelled and not last.error_type and not count_input_tokens(last)
     return is_cancelled or receipt.first_token_seconds is not None
 
 

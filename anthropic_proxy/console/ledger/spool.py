@@ -17,7 +17,7 @@ from msgspec import Struct
 from sqlalchemy import URL
 
 from anthropic_proxy.console.ledger.contents import ContentRow
-from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.records import StoredRequest
 
 _T = TypeVar("_T")
 _FILE_NAME = "ledger-spool-{}.sqlite3"

@@ -52,28 +52,21 @@ from anthropic_proxy.console.ledger.database import (
     is_value_failure,
     open_for_writing,
 )
+from anthropic_proxy.console.ledger.histograms import add_histogram, count_buckets, decode_histogram, encode_histogram
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
-from anthropic_proxy.console.ledger.retention import Retention
-from anthropic_proxy.console.ledger.rows import RowBuilder, decode_attempt_times, is_rejected_by_limit
-from anthropic_proxy.console.ledger.spool import Block, Spool
-from anthropic_proxy.console.ledger.sums import (
-    SUM_NAMES,
-    TOKEN_COUNTS,
-    TOOL_COUNTS,
-    add_histogram,
-    count_buckets,
-    decode_histogram,
-    encode_histogram,
-)
-from anthropic_proxy.console.ledger.tables import (
+from anthropic_proxy.console.ledger.records import (
     HOURLY_KEYS,
     SESSION_KEYS,
+    SUM_NAMES,
+    RequestCounts,
+    RowBuilder,
     StoredRequest,
-    contents,
-    hourly,
-    requests,
-    session_hours,
+    decode_attempt_times,
+    is_rejected_by_limit,
 )
+from anthropic_proxy.console.ledger.retention import Retention
+from anthropic_proxy.console.ledger.spool import Block, Spool
+from anthropic_proxy.console.ledger.tables import contents, hourly, requests, session_hours
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.prices.updates import find_price_source
@@ -211,7 +204,7 @@ _HOURLY_SUMS = (
     *(name for name in SUM_NAMES if name != "cancelled"),
     *("duration", "first_token_sum", "first_token_count"),
 )
-_COUNTED = (*TOKEN_COUNTS, *TOOL_COUNTS)
+_COUNTED = RequestCounts.__struct_fields__
 _read_counted = attrgetter(*_COUNTED)
 _NEXT_CALL = "],["
 """Text between two calls to providers in the column `attempt_times`."""

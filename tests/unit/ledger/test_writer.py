@@ -13,16 +13,9 @@ from sqlalchemy import delete, insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from anthropic_proxy.console.ledger.database import find_database_problems, open_for_writing
-from anthropic_proxy.console.ledger.rows import CHOSEN_BY_PROXY, RowBuilder
-from anthropic_proxy.console.ledger.sums import decode_histogram, find_percentile
-from anthropic_proxy.console.ledger.tables import (
-    HOURLY_KEYS,
-    SESSION_KEYS,
-    StoredRequest,
-    key_hashes,
-    requests,
-    session_hours,
-)
+from anthropic_proxy.console.ledger.histograms import decode_histogram, find_percentile
+from anthropic_proxy.console.ledger.records import CHOSEN_BY_PROXY, HOURLY_KEYS, SESSION_KEYS, RowBuilder, StoredRequest
+from anthropic_proxy.console.ledger.tables import key_hashes, requests, session_hours
 from anthropic_proxy.console.ledger.writer import (
     MAX_ROWS_PER_STATEMENT,
     DriverConnection,
