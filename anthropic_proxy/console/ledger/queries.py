@@ -19,7 +19,6 @@ from anthropic_proxy.console.ledger.periods import RequestSelection, build_perio
 from anthropic_proxy.console.ledger.records import (
     FACETS,
     HOURLY_KEYS,
-    SESSION_KEYS,
     SUM_NAMES,
     GroupName,
     StoredRequest,
@@ -237,8 +236,8 @@ class _Source(Struct, frozen=True):
 
 def _find_source(selection: RequestSelection, *columns: str) -> _Source:
     """`columns`: those by which the sums are grouped."""
-    table, keys = (hourly, HOURLY_KEYS) if {*columns} <= {*HOURLY_KEYS} else (session_hours, SESSION_KEYS)
-    if selection.is_short_range or not selection.has_sums(keys, *columns):
+    table = hourly if {*columns} <= {*HOURLY_KEYS} else session_hours
+    if selection.is_short_range or not selection.has_sums(SUM_TABLES[table], *columns):
         seconds: ColumnElement[Any] = requests.c.started_at // MICROSECONDS
         return _Source(requests, request_conditions(selection), seconds, request_sums(requests.c))
     seconds = cast(table.c.hour, BigInteger) * HOUR_SECONDS + (HOUR_SECONDS - 1)
@@ -454,7 +453,7 @@ def count_facets(
         other = structs.replace(
             selection, values={key: value for key, value in selection.values.items() if key != column}
         )
-        sums = next((table for table, keys in SUM_TABLES if other.has_sums(keys, column)), None)
+        sums = next((table for table, keys in SUM_TABLES.items() if other.has_sums(keys, column)), None)
         if sums is not None and not other.is_short_range:
             number = func.sum(sums.c.requests)
             query = select(sums.c[column], number).where(*hourly_conditions(other, sums)).group_by(sums.c[column])

@@ -69,7 +69,7 @@ def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -
 
     The range is therefore reduced to the hours from the first to the last with this value, by the hourly sums.
     """
-    for sums, keys in SUM_TABLES:
+    for sums, keys in SUM_TABLES.items():
         values = {name: value for name, value in chosen.values.items() if name in keys}
         if any(COMMON_VALUES.get(name) == value and name != "outcome_class" for name, value in values.items()):
             known = structs.replace(chosen, values=values)

@@ -5,7 +5,7 @@ thousands of rows instead of millions. `contents` has message texts if they are 
 virtual keys.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import FieldInfo, fields
@@ -160,7 +160,8 @@ audit_log = Table(
 """One row per change of keys and teams. `changes`: JSON object of field → old and new value, without secrets."""
 
 
-SUM_TABLES = ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS))
+SUM_TABLES: Mapping[Table, Sequence[str]] = {hourly: HOURLY_KEYS, session_hours: SESSION_KEYS}
+"""Table of sums by hour → its keys besides hour and instance."""
 
 
 def hourly_sums(table: Table) -> list[ColumnElement[Any]]:
