@@ -1,6 +1,6 @@
 """Limits and budgets of virtual keys and teams, expressed as counters in a store (memory, a file or Redis)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from msgspec import Struct
@@ -72,7 +72,24 @@ def has_money_budget(scopes: Sequence[Scope]) -> bool:
 
 def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequence[KeyLimit]:
     """`now`: seconds since the epoch."""
-    return [limit for scope in scopes for limit in _build_limits(scope, estimate, now)]
+    found: list[KeyLimit] = []
+    for scope in scopes:
+        rules, start = scope.rules, scope.counter
+        if (maximum := rules.requests_per_minute) is not None:
+            limit = Limit(f"{start}/requests", "rate", 1, maximum, MINUTE_SECONDS)
+            found.append(KeyLimit(scope, limit, "requests_per_minute"))
+        if (maximum := rules.tokens_per_minute) is not None:
+            # a request above the whole limit is admitted if no other one is counted
+            limit = Limit(f"{start}/tokens", "rate", min(estimate.tokens, maximum), maximum, MINUTE_SECONDS)
+            found.append(KeyLimit(scope, limit, "tokens_per_minute"))
+        if (maximum := rules.concurrency) is not None:
+            found.append(KeyLimit(scope, Limit(f"{start}/concurrency", "concurrency", 1, maximum), "concurrency"))
+        for budget in rules.budgets:
+            counter = build_budget_counter(scope, budget, now)
+            amount = min(_find_amount(budget, estimate), counter.maximum + 1)
+            limit = Limit(counter.key, counter.kind, amount, counter.maximum, counter.seconds)
+            found.append(KeyLimit(scope, limit, budget=budget))
+    return found
 
 
 def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:
@@ -111,24 +128,6 @@ def build_budget_counter(scope: Scope, budget: Budget, now: float) -> Limit:
 def format_counter_amount(amount: int, budget: Budget) -> str:
     """`amount` is in nano-dollars (10⁻⁹ US dollars) for a budget in dollars, otherwise in tokens."""
     return format_amount(amount) if budget.unit == "usd" else f"{amount:,} tokens"
-
-
-def _build_limits(scope: Scope, estimate: Amounts, now: float) -> Iterator[KeyLimit]:
-    rules, start = scope.rules, scope.counter
-    if (maximum := rules.requests_per_minute) is not None:
-        limit = Limit(f"{start}/requests", "rate", 1, maximum, MINUTE_SECONDS)
-        yield KeyLimit(scope, limit, "requests_per_minute")
-    if (maximum := rules.tokens_per_minute) is not None:
-        # a request above the whole limit is admitted if no other one is counted
-        limit = Limit(f"{start}/tokens", "rate", min(estimate.tokens, maximum), maximum, MINUTE_SECONDS)
-        yield KeyLimit(scope, limit, "tokens_per_minute")
-    if (maximum := rules.concurrency) is not None:
-        yield KeyLimit(scope, Limit(f"{start}/concurrency", "concurrency", 1, maximum), "concurrency")
-    for budget in rules.budgets:
-        counter = build_budget_counter(scope, budget, now)
-        amount = min(_find_amount(budget, estimate), counter.maximum + 1)
-        limit = Limit(counter.key, counter.kind, amount, counter.maximum, counter.seconds)
-        yield KeyLimit(scope, limit, budget=budget)
 
 
 def _find_amount(budget: Budget, amounts: Amounts) -> int:

@@ -56,14 +56,20 @@ def respond(route: str, request: RouteRequest, settings: Settings | None) -> Rou
             by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
             chosen = query.resolve_usage_range()
             with _reading(settings) as (connection, current):
-                groups = sum_usage(connection, chosen, msgspec.convert(by, type=Any))
+                groups = sum_usage(connection, chosen, by)
             if form == "csv":
                 return tabulate_usage(current, by, groups).build_download(f"usage-by-{by}", form)
             return _json(build_usage_object(current, by, groups, chosen))
         if route == "/api/requests":
             return _list_requests(request, settings)
         if route == "/api/requests/{id}":
-            return _get_request(request, settings)
+            request_id = request.path_parameters["id"]
+            require_database_text("id", request_id)
+            with _reading(settings) as (connection, _):
+                row = find_stored_request(connection, request_id)
+            if row is None:
+                raise UnknownModel(f"The ledger has no request {request_id!r}.")
+            return _json(build_request_object(row))
         return _json(build_ledger_document())
     except ConfigurationError as error:
         return _fail(error.message)
@@ -103,16 +109,6 @@ def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteRes
             if facet.column in found
         }
     return _json(body)
-
-
-def _get_request(request: RouteRequest, settings: Settings | None) -> RouteResponse:
-    request_id = request.path_parameters["id"]
-    require_database_text("id", request_id)
-    with _reading(settings) as (connection, _):
-        row = find_stored_request(connection, request_id)
-    if row is None:
-        raise UnknownModel(f"The ledger has no request {request_id!r}.")
-    return _json(build_request_object(row))
 
 
 @contextmanager
@@ -218,53 +214,61 @@ def build_ledger_document() -> Schema:
     for name in _COSTS:
         properties[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
     description = UsageSums.__doc__ or ""
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "anthropic-proxy: usage ledger",
-            "version": __version__,
-            "description": "Stored requests and sums of usage. The access rules are those of the Messages API.",
-        },
-        "security": [{}, {"key": []}, {"token": []}],
-        "paths": {
+    return build_openapi(
+        "usage ledger",
+        "Stored requests and sums of usage. The access rules are those of the Messages API.",
+        {
             "/api/usage": {"get": _usage()},
             "/api/requests": {"get": _requests()},
             "/api/requests/{id}": {
-                "get": _operation("getRequest", "One stored request.", [parameter], _refer("Request"), has_csv=False)
+                "get": _operation("getRequest", "One stored request.", [parameter], refer_to("Request"), has_csv=False)
             },
         },
+        {
+            "Sums": {
+                "type": "object",
+                "description": description.split(".")[0],
+                "properties": properties,
+                "required": list(EXPORT_TITLES),
+            },
+            "Request": _row(),
+            "Error": _ERROR,
+        },
+        needs_key=False,
+    )
+
+
+def build_openapi(
+    title: str, description: str, paths: Schema, schemas: Mapping[str, Any], *, needs_key: bool = True
+) -> Schema:
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"anthropic-proxy: {title}", "version": __version__, "description": description},
+        "security": [*([] if needs_key else [{}]), {"key": []}, {"token": []}],
+        "paths": paths,
         "components": {
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
                 "token": {"type": "http", "scheme": "bearer"},
             },
-            "schemas": {
-                "Sums": {
-                    "type": "object",
-                    "description": description.split(".")[0],
-                    "properties": properties,
-                    "required": list(EXPORT_TITLES),
-                },
-                "Request": _row(),
-                "Error": _ERROR,
-            },
+            "schemas": schemas,
         },
     }
 
 
 def _usage() -> Schema:
     parameters = [
-        _parameter("by", {"enum": list(GROUP_NAMES), "default": "model"}, "Grouping of the sums."),
+        build_parameter("by", {"enum": list(GROUP_NAMES), "default": "model"}, "Grouping of the sums."),
         *_common(),
     ]
-    group = {"allOf": [{"properties": {"name": {"type": "string"}}, "required": ["name"]}, _refer("Sums")]}
+    group = {"allOf": [{"properties": {"name": {"type": "string"}}, "required": ["name"]}, refer_to("Sums")]}
     result = {
         "type": "object",
         "properties": {
             "from": {"type": "string", "description": "Beginning of the period."},
             "to": {"type": "string", "description": "End of the period, exclusive."},
             "by": {"type": "string"},
-            "total": _refer("Sums"),
+            "total": refer_to("Sums"),
             "groups": {"type": "array", "items": group},
         },
         "required": ["from", "to", "by", "total", "groups"],
@@ -277,23 +281,23 @@ def _requests() -> Schema:
     flag = {"type": "boolean", "default": False}
     parameters = [
         *_common(),
-        *(_parameter(name, {"type": "string"}, f"Only requests with this {name}.") for name in FACETS),
-        _parameter(
+        *(build_parameter(name, {"type": "string"}, f"Only requests with this {name}.") for name in FACETS),
+        build_parameter(
             "search",
             {"type": "string"},
             "Part of an error, model, project or session, or a request id. A search reads at most 100,000 requests. "
             "`before` of the response continues it.",
         ),
-        _parameter("changed", flag, "Only requests that the translation changed."),
-        _parameter("facets", flag, "Add the number of requests for each value of each filter."),
-        _parameter("limit", number, "Maximum number of requests."),
-        _parameter("before", {"type": "string"}, "Value of `before` in the response with newer requests."),
+        build_parameter("changed", flag, "Only requests that the translation changed."),
+        build_parameter("facets", flag, "Add the number of requests for each value of each filter."),
+        build_parameter("limit", number, "Maximum number of requests."),
+        build_parameter("before", {"type": "string"}, "Value of `before` in the response with newer requests."),
     ]
     counts = {"type": "object", "properties": {"value": {"type": "string"}, "requests": {"type": "integer"}}}
     result = {
         "type": "object",
         "properties": {
-            "requests": {"type": "array", "items": _refer("Request")},
+            "requests": {"type": "array", "items": refer_to("Request")},
             "before": {"type": ["string", "null"], "description": "Position of older requests. Null: there are none."},
             "facets": {"type": "object", "additionalProperties": {"type": "array", "items": counts}},
         },
@@ -323,13 +327,13 @@ def _operation(name: str, summary: str, parameters: list[Schema], result: Schema
 
 def _common() -> list[Schema]:
     return [
-        _parameter("since", {"type": "string", "default": "24h"}, f"Beginning: {_PERIOD}"),
-        _parameter("until", {"type": "string"}, "End, in the same forms. By default now."),
-        _parameter("format", {"enum": ["json", "csv"], "default": "json"}, "Form of the response."),
+        build_parameter("since", {"type": "string", "default": "24h"}, f"Beginning: {_PERIOD}"),
+        build_parameter("until", {"type": "string"}, "End, in the same forms. By default now."),
+        build_parameter("format", {"enum": ["json", "csv"], "default": "json"}, "Form of the response."),
     ]
 
 
-def _parameter(name: str, schema: Schema, description: str) -> Schema:
+def build_parameter(name: str, schema: Schema, description: str) -> Schema:
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
@@ -359,12 +363,12 @@ def _row() -> Schema:
     }
 
 
-def _refer(name: str) -> Schema:
+def refer_to(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _error_response(description: str) -> Schema:
-    return {"description": description, "content": {"application/json": {"schema": _refer("Error")}}}
+    return {"description": description, "content": {"application/json": {"schema": refer_to("Error")}}}
 
 
 _ATTEMPT: Mapping[str, Any] = {

@@ -7,7 +7,7 @@ bills.
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -28,8 +28,6 @@ from anthropic_proxy.gateway.prices.updates import LoadedPrices, find_price_sour
 from anthropic_proxy.gateway.settings import Settings, normalize_service_tier
 from anthropic_proxy.plugins import Cost, Receipt, UpstreamAttempt
 
-KINDS = ("cache_read", "cache_write", "input", "output", "thinking")
-"""Kinds of tokens that have their own price, in the order of a stacked chart from bottom to top."""
 _VENDOR = "anthropic"
 """Name of the provider with the list prices of requested Claude models."""
 _LARGE_CONTEXT_SUFFIX = "[1m]"
@@ -86,21 +84,25 @@ class ModelCosts:
         provider = self._registry.find_by_prefix(prefix)
         return "" if provider is None else provider.name
 
-    def divide_cost(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
-        """Divide the stored cost of a model by kind of token, and return the nano-dollars of each kind. Only the total
-        cost is stored, so it is divided in proportion to the current prices. If no current price is known, the result
-        has the total cost under the key "".
+    def divide_cost(self, provider: str, model: str, tokens: TokenCounts, cost: int) -> dict[str, int]:
+        """Divide the stored `cost` of a model by kind of token, and return the nano-dollars of each kind. Only the
+        total cost is stored, so it is divided in proportion to the current prices. If no current price is known, the
+        result has the total cost under the key "".
         """
-        if not sums.cost:
+        if not cost:
             return {}
         price = self.find_price(provider, model)
-        amounts = {} if price is None else _weigh(price, sums)
+        amounts: dict[str, Decimal] = {}
+        if price is not None:
+            rates, long = price.base, min(tokens.cache_write_1h_tokens, tokens.cache_write_tokens)
+            amounts = {kind: number * getattr(rates, kind) for kind, number in tokens.divide_by_kind().items()}
+            amounts["cache_write"] += long * (rates.cache_write_1h - rates.cache_write)
         whole = sum(amounts.values())
         if not whole:
-            return {"": sums.cost}
-        divided = {kind: int(sums.cost * amount / whole) for kind, amount in amounts.items() if amount}
+            return {"": cost}
+        divided = {kind: int(cost * amount / whole) for kind, amount in amounts.items() if amount}
         first = max(divided, key=lambda kind: divided[kind])
-        divided[first] += sums.cost - sum(divided.values())
+        divided[first] += cost - sum(divided.values())
         return divided
 
 
@@ -109,19 +111,6 @@ def calculate_base_cost(price: Price, sums: UsageSums) -> int:
     included.
     """
     return structs.replace(price, long_contexts=()).calculate_cost(sums)
-
-
-def _weigh(price: Price, sums: UsageSums) -> Mapping[str, Decimal]:
-    thinking = min(sums.thinking_tokens, sums.output_tokens)
-    rates = price.base
-    long = min(sums.cache_write_1h_tokens, sums.cache_write_tokens)
-    return {
-        "cache_read": sums.cache_read_tokens * rates.cache_read,
-        "cache_write": (sums.cache_write_tokens - long) * rates.cache_write + long * rates.cache_write_1h,
-        "input": sums.input_tokens * rates.input,
-        "output": (sums.output_tokens - thinking) * rates.output,
-        "thinking": thinking * rates.thinking,
-    }
 
 
 _SEARCH_COUNT = re.compile(r", (\d+) web search(?:es)?$")

@@ -196,10 +196,8 @@ _read_labels = attrgetter(
     *("client.name", "project", "session", "agent", "user_agent", "method", "path", "requested_model"),
     *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type"),
 )
-CHOSEN_BY_PROXY = frozenset({"key_label", "outcome_class"})
-"""Key columns of the sums whose values a client without access cannot choose. All others are "" in its rows, because
-each new value would add a row to the sums."""
-_HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - CHOSEN_BY_PROXY
+_HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - {"key_label", "outcome_class"}
+"""Columns that are "" in the rows of clients without access: each new value would add a row to the sums."""
 _MAX_CACHED_LABELS = 10_000
 _read_tokens = attrgetter(*TokenCounts.__struct_fields__)
 _MAX_COUNT = (2**63 - 1) >> 16
@@ -247,7 +245,13 @@ class RowBuilder:
             error, row.failed_attempts, row.notes, row.adaptations, times, row.reply_blocks = self._redact(texts)
             row.error = _cut(error, MAX_ERROR_CHARACTERS)
             row.attempt_times = shorten_attempt_errors(times)  # after the removal of keys
-        row.stream, row.status, row.outcome_class = receipt.stream, receipt.status, classify_outcome(receipt)
+        row.stream, row.status = receipt.stream, receipt.status
+        if receipt.outcome in ("error", "cancelled"):
+            row.outcome_class = receipt.outcome
+        elif receipt.outcome in _TRUNCATED_OUTCOMES:
+            row.outcome_class = "truncated"
+        else:
+            row.outcome_class = "retried" if receipt.failed_attempts else "ok"
         row.cost = None if cost.cost is None else _limit(cost.cost)
         row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
         row.price_source = cost.source
@@ -274,7 +278,10 @@ class RowBuilder:
     def _redact(self, texts: Sequence[str]) -> Sequence[str]:
         together = " ".join(texts)
         if not (together.isascii() and together.isprintable()):
-            texts = list(map(_clean, texts))
+            texts = [
+                text.translate(_NO_CONTROL_CHARACTERS).encode(errors="replace").decode()  # lone surrogates become "?"
+                for text in texts
+            ]
             together = " ".join(texts)
         if any(map(together.__contains__, self._spellings)) or redact_key_patterns(together) != together:
             return [redact_secrets(text, self._secrets) for text in texts]
@@ -295,22 +302,9 @@ class _Labels(dict[str, str]):
         return label
 
 
-def classify_outcome(receipt: Receipt) -> str:
-    """Return the value of the column `outcome_class` for `receipt`, the record of one request."""
-    if receipt.outcome in ("error", "cancelled"):
-        return receipt.outcome
-    if receipt.outcome in _TRUNCATED_OUTCOMES:
-        return "truncated"
-    return "retried" if receipt.failed_attempts else "ok"
-
-
 def _cut(text: str, max_characters: int) -> str:
     """Return `text`, cut to a maximum length. Keys must be redacted before."""
     return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
-
-
-def _clean(text: str) -> str:
-    return text.translate(_NO_CONTROL_CHARACTERS).encode(errors="replace").decode()
 
 
 def _json(items: Sequence[object]) -> str:

@@ -24,6 +24,7 @@ from anthropic_proxy.console.ledger.records import (
 from anthropic_proxy.console.ledger.tables import SUM_TABLES, hourly, hourly_sums, request_sums, requests, session_hours
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.gateway.prices.price_list import TokenCounts
 from anthropic_proxy.plugins import Client, Receipt
 
 _STREAMED_ROWS = 1_000
@@ -281,9 +282,11 @@ def _select(
     query = select(*keys, *values).where(*conditions).group_by(column.session)
     found = connection.execute(query.order_by(values[-2].desc()).limit(limit)).all()
     moved = [session for session, first, last, *_ in found if first != last]
-    latest = (
-        _find_latest_projects(connection, column, values[-2], [*conditions, column.session.in_(moved)]) if moved else {}
-    )
+    latest: dict[str, str] = {}
+    if moved:
+        by_project = select(column.session, column.project).where(*conditions, column.session.in_(moved))
+        grouped = by_project.group_by(column.session, column.project).order_by(values[-2], column.project)
+        latest = {row.session: row.project for row in connection.execute(grouped)}  # the last row of a session counts
     rows = [
         SessionRow(
             session=session,
@@ -299,14 +302,12 @@ def _select(
     return SessionList(rows, count, column is session_hours.c or read < MAX_SAMPLED_REQUESTS)
 
 
-def _find_latest_projects(
-    connection: Connection, column: Any, last_at: ColumnElement[Any], conditions: Sequence[ColumnElement[bool]]
-) -> dict[str, str]:
-    keys = column.session, column.project
-    query = select(*keys).where(*conditions).group_by(*keys).order_by(last_at, column.project)
-    return {row.session: row.project for row in connection.execute(query)}
-
-
+_COPIED = (
+    *TokenCounts.__struct_fields__,
+    *("path", "requested_model", "provider", "prefix", "model", "route", "route_reason", "stream", "status"),
+    *("tool_count", "message_count", "tool_results", "tool_errors", "outcome", "error_type", "error"),
+)
+"""Fields that a receipt has too, in the same form."""
 _decode_texts = msgspec.json.Decoder(list[str]).decode
 _decode_notes = msgspec.json.Decoder(list[FidelityNote]).decode
 
@@ -325,34 +326,13 @@ def to_receipt(row: StoredRequest) -> Receipt:
     fidelity = FidelityReport()
     fidelity.add_notes(list_notes(row))
     return Receipt(
+        **{name: getattr(row, name) for name in _COPIED},
         request_id=row.id,
         client=Client(name=row.key_label),
         started_at=row.started_at / MICROSECONDS,
         method=row.method or ("POST" if row.path == EXCHANGE_PATH else "–"),
-        path=row.path,
-        requested_model=row.requested_model,
-        provider=row.provider,
-        prefix=row.prefix,
-        model=row.model,
-        route=row.route,
-        route_reason=row.route_reason,
-        tool_count=row.tool_count,
-        message_count=row.message_count,
-        tool_results=row.tool_results,
-        tool_errors=row.tool_errors,
-        stream=row.stream,
-        input_tokens=row.input_tokens,
-        cache_read_tokens=row.cache_read_tokens,
-        cache_write_tokens=row.cache_write_tokens,
-        cache_write_1h_tokens=row.cache_write_1h_tokens,
-        output_tokens=row.output_tokens,
-        thinking_tokens=row.thinking_tokens,
         first_token_seconds=None if row.first_token is None else row.first_token / MICROSECONDS,
         duration_seconds=row.duration / MICROSECONDS,
-        status=row.status,
-        outcome=row.outcome,
-        error_type=row.error_type,
-        error=row.error,
         failed_attempts=list_failed_attempts(row),
         fidelity=fidelity,
     )

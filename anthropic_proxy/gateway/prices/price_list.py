@@ -71,6 +71,17 @@ class TokenCounts(Struct):
     def all_tokens(self) -> int:
         return self.all_input_tokens + self.output_tokens
 
+    def divide_by_kind(self) -> dict[str, int]:
+        """Kinds of tokens that have their own price, in the order of a stacked chart from bottom to top."""
+        thinking = min(self.thinking_tokens, self.output_tokens)
+        return {
+            "cache_read": self.cache_read_tokens,
+            "cache_write": self.cache_write_tokens,
+            "input": self.input_tokens,
+            "output": self.output_tokens - thinking,
+            "thinking": thinking,
+        }
+
 
 class Rates(Struct, frozen=True, dict=True):
     """Prices of each kind of token in US dollars per million tokens."""

@@ -332,10 +332,10 @@ SUMS = UsageSums(requests=3, input_tokens=1_000, cache_read_tokens=2_000, output
 def test_the_kinds_of_tokens_divide_the_stored_cost_completely(tmp_path: Path) -> None:
     costs = ModelCosts(load(tmp_path, TEST_MODEL))
     SUMS.cost = 7_000_001  # at the price: 2,000,000 input, 1,000,000 cache, 3,000,000 output, 1,000,000 thinking
-    parts = costs.divide_cost("openai", "test-model", SUMS)
+    parts = costs.divide_cost("openai", "test-model", SUMS, SUMS.cost)
     assert parts == {"cache_read": 1_000_000, "input": 2_000_000, "output": 3_000_001, "thinking": 1_000_000}
-    assert costs.divide_cost("openai", "without-price", SUMS) == {"": 7_000_001}
-    assert costs.divide_cost("openai", "test-model", UsageSums(requests=1)) == {}
+    assert costs.divide_cost("openai", "without-price", SUMS, SUMS.cost) == {"": 7_000_001}
+    assert costs.divide_cost("openai", "test-model", UsageSums(requests=1), 0) == {}
 
 
 def test_summed_tokens_have_the_price_without_a_long_context(tmp_path: Path) -> None:
