@@ -18,7 +18,6 @@ from textual.widgets import DataTable, Footer, Input, Static
 
 from anthropic_proxy.cli.logs import RequestUpdate
 from anthropic_proxy.errors import ProxyError
-from anthropic_proxy.gateway.prices.price_list import count_input_tokens
 from anthropic_proxy.gateway.telemetry.log import escape_unprintable
 from anthropic_proxy.gateway.telemetry.log.request_feed import LoggedRequest
 from anthropic_proxy.plugins import Receipt
@@ -96,7 +95,7 @@ def describe_request(receipt: Receipt) -> Iterator[str]:
 
 def _build_row(receipt: Receipt, now: float, *, is_running: bool) -> Row:
     outcome, role = _describe_outcome(receipt, is_running=is_running)
-    context = count_input_tokens(receipt)
+    context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
     total = now - receipt.started_at if is_running else receipt.duration_seconds
     first = receipt.first_token_seconds
     cells = (

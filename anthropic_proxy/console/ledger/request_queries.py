@@ -36,7 +36,9 @@ def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[Co
     # a table of hourly sums has no columns for a text search
     conditions = [sums.c.hour >= chosen.start // MICROSECONDS_PER_HOUR, sums.c.hour < chosen.end_hour]
     conditions += [sums.c[name] == value for name, value in chosen.values.items()]
-    return [*conditions, hourly.c.requested_model != ""] if chosen.has_model else conditions
+    if chosen.has_model and "requested_model" in sums.c:
+        conditions.append(sums.c.requested_model != "")
+    return conditions
 
 
 def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
