@@ -33,7 +33,7 @@ from anthropic_proxy.console.ledger.export import (
 from anthropic_proxy.console.ledger.periods import RequestSelection, resolve_usage_range
 from anthropic_proxy.console.ledger.queries import count_facets, sum_usage
 from anthropic_proxy.console.ledger.read_access import describe_read_failure, limit_query_time, limit_search_range
-from anthropic_proxy.console.ledger.records import FACETS, GROUP_NAMES, StoredRequest, UsageSums
+from anthropic_proxy.console.ledger.records import FACETS, GROUP_NAMES, AttemptTime, BlockTime, StoredRequest, UsageSums
 from anthropic_proxy.console.ledger.request_queries import (
     find_stored_request,
     list_stored_requests,
@@ -371,25 +371,24 @@ def _error_response(description: str) -> Schema:
     return {"description": description, "content": {"application/json": {"schema": refer_to("Error")}}}
 
 
-_ATTEMPT: Mapping[str, Any] = {
-    "type": "object",
-    "description": "A call to a provider. Offset: time since the start of the client request.",
-    "properties": {
-        **{name: {"type": "number"} for name in ("offset_seconds", "duration_seconds")},
-        **{name: {"type": "string"} for name in ("provider", "model", "error_type", "error")},
-        "status": {"type": "integer"},
-    },
-}
-_BLOCK: Mapping[str, Any] = {
-    "type": "object",
-    "description": "A content block of the reply. Offset: time since the start of the client request.",
-    "properties": {
-        **{name: {"type": "number"} for name in ("offset_seconds", "duration_seconds")},
+def _times(kind: type[AttemptTime | BlockTime], description: str, own: Mapping[str, Any]) -> Schema:
+    """`own`: fields with another schema than that of their type."""
+    names = {f"{name}_seconds": {"type": "number"} for name in ("offset", "duration")}
+    types = {str: "string", int: "integer"}
+    others = {one.name: {"type": types[one.type]} for one in structs.fields(kind) if f"{one.name}_seconds" not in names}
+    text = f"{description} Offset: time since the start of the client request."
+    return {"type": "object", "description": text, "properties": {**names, **others, **own}}
+
+
+_ATTEMPT = _times(AttemptTime, "A call to a provider.", {})
+_BLOCK = _times(
+    BlockTime,
+    "A content block of the reply.",
+    {
         "kind": {"enum": ["text", "thinking", "tool call", "server tool"]},
         "name": {"type": "string", "description": "Name of the called tool, or empty."},
-        "characters": {"type": "integer"},
     },
-}
+)
 _NOTE: Mapping[str, Any] = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in ("handling", "field", "reason")},
