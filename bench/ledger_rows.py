@@ -18,11 +18,11 @@ from statistics import median
 from sqlalchemy import Connection
 
 from anthropic_proxy.console.ledger.database import open_for_reading
-from anthropic_proxy.console.ledger.periods import UsageRange
-from anthropic_proxy.console.ledger.queries import GROUP_NAMES, count_facets, sum_usage
+from anthropic_proxy.console.ledger.periods import RequestSelection
+from anthropic_proxy.console.ledger.queries import count_facets, sum_usage
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
+from anthropic_proxy.console.ledger.records import GROUP_NAMES
 from anthropic_proxy.console.ledger.request_queries import (
-    RequestSelection,
     find_stored_request,
     list_stored_requests,
 )
@@ -120,7 +120,7 @@ def list_queries(connection: Connection) -> Iterator[tuple[str, Callable[[], obj
     end = int(time.time()) // 3_600 + 1
     for days in (1, 7, DAYS):
         for by in GROUP_NAMES:
-            chosen = UsageRange((end - days * 24) * 3_600, end * 3_600)
+            chosen = RequestSelection(start=(end - days * 24) * 3_600_000_000, end=end * 3_600_000_000)
             yield f"usage, {days} days, by {by}", lambda by=by, chosen=chosen: sum_usage(connection, chosen, by)  # type: ignore[misc]
     everything = RequestSelection()
     errors = RequestSelection(values={"outcome_class": "error"})

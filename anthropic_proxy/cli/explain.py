@@ -17,8 +17,8 @@ from anthropic_proxy.cli.explanation import LABEL_COLUMNS, SIGNS, Explanation, m
 from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.console.ledger.export import build_request_object
+from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import list_failed_attempts, list_notes
-from anthropic_proxy.console.ledger.tables import StoredRequest
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.exchange.dry_run import (
     COUNT_TOKENS_PATH,

@@ -15,14 +15,14 @@ from anthropic_proxy.console.ledger.database import (
     has_tables,
     open_for_reading,
 )
+from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
+from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
-    RequestSelection,
     find_stored_request,
     list_stored_requests,
     to_receipt,
 )
-from anthropic_proxy.console.ledger.tables import StoredRequest
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError

@@ -12,9 +12,8 @@ from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.console.ledger.periods import resolve_usage_range
-from anthropic_proxy.console.ledger.queries import GroupName, UsageGroup, sum_usage
-from anthropic_proxy.console.ledger.sums import UsageSums, add_up
-from anthropic_proxy.console.ledger.tables import FACETS
+from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
+from anthropic_proxy.console.ledger.records import FACETS, GroupName, UsageSums, add_up
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.prices.updates import describe_price_list, has_price_package

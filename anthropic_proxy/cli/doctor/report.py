@@ -215,7 +215,7 @@ def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> floa
         if price.is_free:
             continue
         is_known = True
-        tokens = TokenCounts(input=totals.input_tokens, output=totals.output_tokens)
+        tokens = TokenCounts(input_tokens=totals.input_tokens, output_tokens=totals.output_tokens)
         total += price.calculate_cost(tokens) / NANO_DOLLARS
     return total if is_known else None
 

@@ -7,10 +7,11 @@ from msgspec import Struct
 
 from anthropic_proxy.console.dashboard import formats
 from anthropic_proxy.console.dashboard.view_query import NO_COLUMNS
+from anthropic_proxy.console.ledger.records import NOT_SENT, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder
-from anthropic_proxy.console.ledger.tables import NOT_SENT, StoredRequest
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.prices.price_list import count_input_tokens
 from anthropic_proxy.plugins import Receipt
 
 
@@ -181,7 +182,7 @@ def build_finished_row(
 def build_running_row(receipt: Receipt, now: float) -> TableRow:
     """`now`: seconds since the epoch."""
     started = int(receipt.started_at * MICROSECONDS)
-    context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
+    context = count_input_tokens(receipt)
     first = receipt.first_token_seconds
     cells = {
         "project": receipt.project,

@@ -12,8 +12,7 @@ from anthropic_proxy.console.dashboard import formats
 from anthropic_proxy.console.dashboard.periods import DrawnChart, Periods, draw_group_chart
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.queries import ErrorGroup, ErrorPeriod, ModelPeriod, PeriodSums
-from anthropic_proxy.console.ledger.sums import UsageSums
-from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.records import StoredRequest, UsageSums
 from anthropic_proxy.gateway.error_catalog import PAGE, find_entry, load_remedies
 
 KINDS: Mapping[str, tuple[str, str]] = {

@@ -23,8 +23,8 @@ from anthropic_proxy.console.ledger.export import (
     to_dollars,
 )
 from anthropic_proxy.console.ledger.queries import count_errors, list_errors
+from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.request_queries import find_stored_request, list_session_requests, list_sessions
-from anthropic_proxy.console.ledger.sums import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings_listing import list_settings

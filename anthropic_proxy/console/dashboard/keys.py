@@ -26,8 +26,8 @@ from anthropic_proxy.console.keys.queries import (
 from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, KeyStatus, Rules, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.queries import find_last_key_uses
+from anthropic_proxy.console.ledger.records import UsageSums, add_up, add_up_groups
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
-from anthropic_proxy.console.ledger.sums import UsageSums, add_up, add_up_groups
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.plugins import StoreUnavailable

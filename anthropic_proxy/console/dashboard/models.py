@@ -15,9 +15,9 @@ from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageCont
 from anthropic_proxy.console.dashboard.periods import DrawnChart, divide_range, draw_group_chart, explain_missing_cost
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
+from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, PeriodSums, count_facets
-from anthropic_proxy.console.ledger.sums import Histogram, UsageSums, add_up, find_percentile
-from anthropic_proxy.console.ledger.tables import NOT_SENT
+from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums, add_up
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import Price
 from anthropic_proxy.gateway.prices.updates import describe_price_list, find_price_source

@@ -35,17 +35,10 @@ from anthropic_proxy.console.dashboard.periods import (
 from anthropic_proxy.console.dashboard.view_query import RANGE_TITLES, ViewQuery
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ErrorGroup, ModelPeriod, PeriodSums, count_errors, list_errors
+from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums, add_up, add_up_groups
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
-from anthropic_proxy.console.ledger.sums import (
-    Histogram,
-    UsageSums,
-    add_histogram,
-    add_up,
-    add_up_groups,
-    find_percentile,
-)
-from anthropic_proxy.console.ledger.tables import NOT_SENT
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.money import format_cost
 
@@ -263,7 +256,7 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
 def _draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[ModelPeriod]) -> DrawnChart:
     measure = context.query.measure
     if measure == "tokens":
-        return _draw_kinds(periods, model_periods, lambda one: _count_tokens(one.model.sums), formats.short_count)
+        return _draw_kinds(periods, model_periods, lambda one: one.model.sums.divide_by_kind(), formats.short_count)
     if measure == "requests":
         rows = queries.sum_periods(
             context.connection, context.model_selection, periods.seconds, "outcome_class", ("requests",)
@@ -284,21 +277,10 @@ def _draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[
         drawn = _draw_kinds(
             periods,
             model_periods,
-            lambda one: costs.divide_cost(one.model.provider, one.model.model, one.model.sums),
+            lambda one: costs.divide_cost(one.model.provider, one.model.model, one.model.sums, one.model.sums.cost),
             formats.chart_money,
         )
     return structs.replace(drawn, empty_text=explain_missing_cost(add_up(one.model.sums for one in model_periods)))
-
-
-def _count_tokens(sums: UsageSums) -> dict[str, int]:
-    thinking = min(sums.thinking_tokens, sums.output_tokens)
-    return {
-        "cache_read": sums.cache_read_tokens,
-        "cache_write": sums.cache_write_tokens,
-        "input": sums.input_tokens,
-        "output": sums.output_tokens - thinking,
-        "thinking": thinking,
-    }
 
 
 def _draw_kinds(

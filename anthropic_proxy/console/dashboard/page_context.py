@@ -12,11 +12,10 @@ from msgspec import MsgspecError, Struct, structs
 from sqlalchemy import Connection, exc
 
 from anthropic_proxy.console.dashboard.view_query import ViewQuery
-from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS
+from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS, RequestSelection
 from anthropic_proxy.console.ledger.queries import LedgerExtent
 from anthropic_proxy.console.ledger.read_access import describe_read_failure
-from anthropic_proxy.console.ledger.request_queries import RequestSelection
-from anthropic_proxy.console.ledger.tables import FACETS
+from anthropic_proxy.console.ledger.records import FACETS
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.settings import Settings

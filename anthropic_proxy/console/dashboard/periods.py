@@ -8,10 +8,10 @@ from msgspec import Struct
 from anthropic_proxy.console.dashboard import formats
 from anthropic_proxy.console.dashboard.charts import MAX_SERIES, Band, Chart, ChartColumn, Series, draw_chart
 from anthropic_proxy.console.dashboard.view_query import ViewQuery
+from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.periods import find_period_number, find_period_start, list_period_starts
 from anthropic_proxy.console.ledger.queries import PeriodSums
-from anthropic_proxy.console.ledger.sums import Histogram, UsageSums, find_percentile
-from anthropic_proxy.console.ledger.tables import NOT_SENT
+from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 
 _PERIODS = ((3, 300), (48, 3_600), (24 * 8, 6 * 3_600), (24 * 45, 86_400), (24 * 400, 3 * 86_400))

@@ -16,7 +16,8 @@ from anthropic_proxy.console.dashboard.periods import divide_range
 from anthropic_proxy.console.doctor_run import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
-from anthropic_proxy.console.ledger.sums import Histogram, UsageSums, add_histogram, find_percentile
+from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
+from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS

@@ -16,12 +16,15 @@ from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
 from anthropic_proxy.console.dashboard.view_query import require_valid_text
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.contents import StoredContent, read_contents
-from anthropic_proxy.console.ledger.costs import KINDS, ModelCosts, read_search_count
+from anthropic_proxy.console.ledger.costs import ModelCosts, read_search_count
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
+from anthropic_proxy.console.ledger.records import (
+    AttemptTime,
+    StoredRequest,
+    decode_attempt_times,
+    decode_block_times,
+)
 from anthropic_proxy.console.ledger.request_queries import find_stored_request
-from anthropic_proxy.console.ledger.rows import AttemptTime, decode_attempt_times, decode_block_times
-from anthropic_proxy.console.ledger.sums import UsageSums
-from anthropic_proxy.console.ledger.tables import StoredRequest
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 
 MAX_TEXT_CHARACTERS = 20_000
@@ -166,23 +169,13 @@ class TokenCost(Struct, frozen=True):
 
 def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
     """The stored cost without that of searches is divided in the proportion of the current prices of the kinds."""
-    thinking = min(row.thinking_tokens, row.output_tokens)
-    numbers = {
-        "cache_read": row.cache_read_tokens,
-        "cache_write": row.cache_write_tokens,
-        "input": row.input_tokens,
-        "output": row.output_tokens - thinking,
-        "thinking": thinking,
-    }
     prices, costs = ModelCosts(context.settings), dict[str, int]()
     search_cost, searches = _find_searches(prices, row)
     if row.cost:
-        names = ("cache_read", "cache_write", "cache_write_1h", "input", "output", "thinking")
-        counts = {f"{name}_tokens": getattr(row, f"{name}_tokens") for name in names}
-        costs = prices.divide_cost(row.provider, row.model, UsageSums(cost=row.cost - search_cost, **counts))
+        costs = prices.divide_cost(row.provider, row.model, row, row.cost - search_cost)
     found = []
-    for kind in KINDS:
-        number, amount = numbers[kind], costs.get(kind)
+    for kind, number in row.divide_by_kind().items():
+        amount = costs.get(kind)
         if number or kind in ("input", "output"):
             each = formats.money(round(amount * 1_000_000 / number)) if amount and number else ""
             cost = formats.money(amount) if amount else ""

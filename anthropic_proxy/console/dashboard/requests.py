@@ -15,6 +15,7 @@ from anthropic_proxy.console.dashboard.columns import (
 from anthropic_proxy.console.dashboard.page_context import PageContext
 from anthropic_proxy.console.dashboard.periods import OUTCOME_TITLES, DrawnChart, divide_range, draw_group_chart
 from anthropic_proxy.console.ledger.queries import MAX_COUNTED_REQUESTS, count_facets, sum_periods
+from anthropic_proxy.console.ledger.records import FACETS, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
     MAX_SORTED_REQUESTS,
     SORT_KEYS,
@@ -23,7 +24,6 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_sorted_requests,
     list_stored_requests,
 )
-from anthropic_proxy.console.ledger.tables import FACETS, StoredRequest
 from anthropic_proxy.errors import InvalidRequest
 
 ROWS_PER_PAGE = 50

@@ -16,7 +16,7 @@ from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
 from anthropic_proxy.console.dashboard.periods import DrawnChart, explain_missing_cost
 from anthropic_proxy.console.dashboard.request import find_context_window
 from anthropic_proxy.console.ledger import request_queries as queries
-from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.money import format_cost
 

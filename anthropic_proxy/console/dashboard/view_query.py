@@ -12,8 +12,8 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.api import require_database_text
 from anthropic_proxy.console.ledger.periods import resolve_usage_range
-from anthropic_proxy.console.ledger.tables import FACETS
-from anthropic_proxy.console.ledger.units import HOUR_SECONDS
+from anthropic_proxy.console.ledger.records import FACETS
+from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.errors import InvalidRequest
 
 RANGES: Mapping[str, int] = {"1h": 1, "24h": 24, "yesterday": 24, "7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
@@ -185,7 +185,7 @@ def _read_range(values: Mapping[str, str], now: float) -> tuple[str, int, int]:
     if name not in RANGES:
         raise InvalidRequest(f"range: {name!r} is not allowed; use {', '.join(RANGES)}.")
     found = resolve_usage_range(name, name if name == "yesterday" else "", datetime.fromtimestamp(now, UTC))
-    return name, found.start, min(found.end, int(now) + 1)
+    return name, found.start // MICROSECONDS, min(found.end // MICROSECONDS, int(now) + 1)
 
 
 def _read_time(name: str, text: str) -> int:

@@ -11,14 +11,21 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
 
-from anthropic_proxy import __version__
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.console.keys.descriptions import encode_audit_entry, encode_key, encode_team
 from anthropic_proxy.console.keys.key_table import KeysUnavailable
 from anthropic_proxy.console.keys.limits import list_scopes
 from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys, list_teams, read_spending, require_key
 from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, Rules, VirtualKey
-from anthropic_proxy.console.ledger.api import ApiQuery, require_database_text
+from anthropic_proxy.console.ledger.api import (
+    ApiQuery,
+    Schema,
+    build_openapi,
+    build_parameter,
+    refer_to,
+    require_database_text,
+)
+from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, open_for_reading
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, PermissionDenied
 from anthropic_proxy.gateway.settings import Settings
@@ -92,7 +99,7 @@ class AdminApi:
     def routes(self) -> Sequence[Route]:
         reading: Mapping[str, Callable[[RouteRequest], Any]] = {
             "/admin/keys": self._list_keys,
-            "/admin/teams": self._list_teams,
+            "/admin/teams": lambda _: {"data": [*map(encode_team, self._query(list_teams))], "has_more": False},
             "/admin/audit": self._list_audit_entries,
             "/admin/openapi.json": lambda _: build_document(),
         }
@@ -166,9 +173,6 @@ class AdminApi:
         spending = [] if store is None else await read_spending(store, scope, self._clock())
         return _json({**self._encode(key), "spending": [each.encode() for each in spending]})
 
-    def _list_teams(self, request: RouteRequest) -> Any:
-        return {"data": [encode_team(team) for team in self._query(list_teams)], "has_more": False}
-
     def _list_audit_entries(self, request: RouteRequest) -> Any:
         query = _Query(request, ("limit", "after_id"))
         limit, after = query.limit(), query.text("after_id")
@@ -213,8 +217,6 @@ class AdminApi:
         return encode_key(key, self._clock())
 
     def _query(self, query: Callable[[Any], BodyT]) -> BodyT:
-        from anthropic_proxy.console.ledger.database import open_for_reading  # noqa: PLC0415  # loads SQLAlchemy
-
         engine = open_for_reading(self._current_settings())
         try:
             with engine.connect() as connection:
@@ -253,8 +255,6 @@ def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any
 
 
 def _with_database_errors(call: Callable[[], BodyT]) -> BodyT:
-    from anthropic_proxy.console.ledger.database import DATABASE_ERRORS  # noqa: PLC0415  # only for the administration
-
     try:
         return call()
     except (*DATABASE_ERRORS, ConfigurationError):
@@ -266,38 +266,23 @@ def _json(value: Any) -> RouteResponse:
     return RouteResponse(headers=headers, body=msgspec.json.encode(value))
 
 
-Schema = dict[str, Any]
-_TEXT: Mapping[str, Any] = {"type": "string"}
+_TEXT: Schema = {"type": "string"}
 _TIME: Mapping[str, Any] = {"type": ["string", "null"], "format": "date-time"}
 _COUNT: Mapping[str, Any] = {"type": ["integer", "null"], "minimum": 1, "description": "Null: no limit."}
 _TEXTS: Mapping[str, Any] = {"type": "array", "items": _TEXT}
 
 
 def build_document() -> Schema:
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "anthropic-proxy: administration",
-            "version": __version__,
-            "description": "Virtual keys, teams and the audit log. Each request needs one of ADMIN_API_KEY.",
-        },
-        "security": [{"key": []}, {"token": []}],
-        "paths": build_paths(),
-        "components": {
-            "securitySchemes": {
-                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-                "token": {"type": "http", "scheme": "bearer"},
-            },
-            "schemas": {**build_schemas(), "Error": {"type": "object"}},
-        },
-    }
+    description = "Virtual keys, teams and the audit log. Each request needs one of ADMIN_API_KEY."
+    schemas = {**build_schemas(), "Error": {"type": "object"}}
+    return build_openapi("administration", description, build_paths(), schemas)
 
 
 def build_paths() -> Schema:
     """The paths refer to the schemas of `build_schemas` and to a schema `Error`, which the caller must add to the
     document.
     """
-    key, key_path, team_path = _refer("VirtualKey"), _in_path("id"), _in_path("name")
+    key, key_path, team_path = refer_to("VirtualKey"), _in_path("id"), _in_path("name")
     return {
         "/admin/keys": {
             "get": _operation("listKeys", "All keys, the newest first.", _list_of(key), [*_paging(), *_KEY_FILTERS]),
@@ -311,12 +296,12 @@ def build_paths() -> Schema:
             "post": _operation("rotateKey", "Give a key a new text.", _NEW, [key_path], body="RotationFields")
         },
         "/admin/keys/{id}/revoke": {"post": _operation("revokeKey", "Revoke a key for ever.", key, [key_path])},
-        "/admin/teams": {"get": _operation("listTeams", "Teams with rules.", _list_of(_refer("Team")))},
+        "/admin/teams": {"get": _operation("listTeams", "Teams with rules.", _list_of(refer_to("Team")))},
         "/admin/teams/{name}": {
-            "post": _operation("changeTeam", "Change the rules of a team.", _refer("Team"), [team_path], body="Rules")
+            "post": _operation("changeTeam", "Change the rules of a team.", refer_to("Team"), [team_path], body="Rules")
         },
         "/admin/audit": {
-            "get": _operation("listChanges", "Changes, the latest first.", _list_of(_refer("Change")), _paging())
+            "get": _operation("listChanges", "Changes, the latest first.", _list_of(refer_to("Change")), _paging())
         },
     }
 
@@ -354,12 +339,12 @@ def _operation(
         "operationId": name,
         "summary": summary,
         "responses": {"200": _response("Success", result)}
-        | {status: _response(text, _refer("Error")) for status, text in errors.items()},
+        | {status: _response(text, refer_to("Error")) for status, text in errors.items()},
     }
     if parameters:
         operation["parameters"] = parameters
     if body:
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": _refer(body)}}}
+        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": refer_to(body)}}}
     return operation
 
 
@@ -383,29 +368,21 @@ def _in_path(name: str) -> Schema:
     return {"name": name, "in": "path", "required": True, "schema": _TEXT}
 
 
-def _in_query(name: str, schema: Mapping[str, Any], description: str) -> Schema:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
-
-
 def _paging() -> list[Schema]:
     number = {"type": "integer", "minimum": 1, "maximum": MAX_ROWS, "default": DEFAULT_ROWS}
     return [
-        _in_query("limit", number, "Maximum number of rows."),
-        _in_query("after_id", _TEXT, "`last_id` of the previous response."),
+        build_parameter("limit", number, "Maximum number of rows."),
+        build_parameter("after_id", _TEXT, "`last_id` of the previous response."),
     ]
 
 
-def _refer(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
 _KEY_FILTERS = [
-    _in_query("status", {"enum": ["active", "expired", "revoked"]}, "Only keys in this state."),
-    _in_query("team", _TEXT, "Only keys of this team."),
+    build_parameter("status", {"enum": ["active", "expired", "revoked"]}, "Only keys in this state."),
+    build_parameter("team", _TEXT, "Only keys of this team."),
 ]
 _SPENDING: Mapping[str, Any] = {
-    "allOf": [_refer("VirtualKey"), {"properties": {"spending": {"type": "array", "items": _refer("Spending")}}}],
+    "allOf": [refer_to("VirtualKey"), {"properties": {"spending": {"type": "array", "items": refer_to("Spending")}}}],
 }
 _NEW: Mapping[str, Any] = {
-    "allOf": [_refer("VirtualKey"), {"properties": {"key": _TEXT}, "required": ["key"]}],
+    "allOf": [refer_to("VirtualKey"), {"properties": {"key": _TEXT}, "required": ["key"]}],
 }

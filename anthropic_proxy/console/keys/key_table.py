@@ -8,18 +8,17 @@ cannot be read, the keys of the last query stay in use.
 import asyncio
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from msgspec import Struct
+from sqlalchemy import Engine
 
+from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
+from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, open_for_reading, open_for_writing
+from anthropic_proxy.errors import ConfigurationError, ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
-
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
-from anthropic_proxy.errors import ProxyBusy
 
 REFRESH_SECONDS = 1.0
 """Pause in seconds between two queries for changes. A change takes effect after at most this time and the duration of
@@ -117,18 +116,6 @@ class KeyTable:
 
     def _load(self) -> str:
         """Return the reason of a failure; "": success."""
-        from anthropic_proxy.console.keys.queries import (  # noqa: PLC0415  # only with virtual keys
-            find_newest_audit_id,
-            list_keys,
-            list_teams,
-        )
-        from anthropic_proxy.console.ledger.database import (  # noqa: PLC0415
-            DATABASE_ERRORS,
-            open_for_reading,
-            open_for_writing,
-        )
-        from anthropic_proxy.errors import ConfigurationError  # noqa: PLC0415
-
         try:
             if self._engine is None:
                 open_for_writing(self._settings).dispose()  # creates or migrates the database

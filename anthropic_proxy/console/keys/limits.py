@@ -72,24 +72,24 @@ def has_money_budget(scopes: Sequence[Scope]) -> bool:
 
 def build_limits(scopes: Sequence[Scope], estimate: Amounts, now: float) -> Sequence[KeyLimit]:
     """`now`: seconds since the epoch."""
-    limits = []
+    found: list[KeyLimit] = []
     for scope in scopes:
         rules, start = scope.rules, scope.counter
         if (maximum := rules.requests_per_minute) is not None:
             limit = Limit(f"{start}/requests", "rate", 1, maximum, MINUTE_SECONDS)
-            limits.append(KeyLimit(scope, limit, "requests_per_minute"))
+            found.append(KeyLimit(scope, limit, "requests_per_minute"))
         if (maximum := rules.tokens_per_minute) is not None:
             # a request above the whole limit is admitted if no other one is counted
             limit = Limit(f"{start}/tokens", "rate", min(estimate.tokens, maximum), maximum, MINUTE_SECONDS)
-            limits.append(KeyLimit(scope, limit, "tokens_per_minute"))
+            found.append(KeyLimit(scope, limit, "tokens_per_minute"))
         if (maximum := rules.concurrency) is not None:
-            limits.append(KeyLimit(scope, Limit(f"{start}/concurrency", "concurrency", 1, maximum), "concurrency"))
+            found.append(KeyLimit(scope, Limit(f"{start}/concurrency", "concurrency", 1, maximum), "concurrency"))
         for budget in rules.budgets:
             counter = build_budget_counter(scope, budget, now)
             amount = min(_find_amount(budget, estimate), counter.maximum + 1)
             limit = Limit(counter.key, counter.kind, amount, counter.maximum, counter.seconds)
-            limits.append(KeyLimit(scope, limit, budget=budget))
-    return limits
+            found.append(KeyLimit(scope, limit, budget=budget))
+    return found
 
 
 def build_token_count_limits(scopes: Sequence[Scope]) -> Sequence[KeyLimit]:

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console.keys.descriptions import format_time
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, find_actual_amounts
-from anthropic_proxy.console.keys.virtual_keys import Budget, find_period_end
+from anthropic_proxy.console.keys.virtual_keys import find_period_end
 from anthropic_proxy.errors import LimitReached, ProxyError
 from anthropic_proxy.plugins import Reservation, Store
 
@@ -207,8 +207,19 @@ def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float)
     """`now`: seconds since the epoch."""
     wait = reservation.retry_after_seconds
     scope, maximum = refused.scope, refused.limit.maximum
-    if refused.budget is not None:
-        return _budget_error(refused, refused.budget, wait, now)
+    if (budget := refused.budget) is not None:
+        end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
+        change = f"Another budget:  {scope.format_change_command(f'--budget AMOUNT/{budget.period}')}"
+        if wait <= RESERVED_WAIT_SECONDS:
+            message = (
+                f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. "
+                f"Try again when one ends. {change}"
+            )
+            return LimitReached(message, retry_after=wait)
+        renewal = "It is not renewed." if end is None else f"It is renewed at {format_time(end.timestamp())}."
+        message = f"{scope.describe()} has used up its budget of {budget.describe()}. {renewal} {change}"
+        retry_after = None if end is None else end.timestamp() - now
+        return LimitReached(message, retry_after=retry_after, should_retry=False)
     if refused.rule == "concurrency":
         message = (
             f"{scope.describe()} has {_plural(maximum, 'request')} in progress, which is its limit. Try again when one "
@@ -232,22 +243,6 @@ _UNITS = {
 
 def _plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _budget_error(refused: KeyLimit, budget: Budget, wait: float, now: float) -> LimitReached:
-    scope = refused.scope
-    end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
-    change = f"Another budget:  {scope.format_change_command(f'--budget AMOUNT/{budget.period}')}"
-    if wait <= RESERVED_WAIT_SECONDS:
-        message = (
-            f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. Try "
-            f"again when one ends. {change}"
-        )
-        return LimitReached(message, retry_after=wait)
-    renewal = "It is not renewed." if end is None else f"It is renewed at {format_time(end.timestamp())}."
-    message = f"{scope.describe()} has used up its budget of {budget.describe()}. {renewal} {change}"
-    retry_after = None if end is None else end.timestamp() - now
-    return LimitReached(message, retry_after=retry_after, should_retry=False)
 
 
 _KINDS = {"requests_per_minute": "requests", "token_counts_per_minute": "requests", "tokens_per_minute": "tokens"}

@@ -227,7 +227,14 @@ def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = ""
     for name, value in given.items():
         texts = [value] if isinstance(value, str) else value
         if name in NUMBER_FIELDS:
-            changes[NUMBER_FIELDS[name]] = _decode_number(f"{prefix}{name}", texts[-1])
+            text = texts[-1].strip()
+            digits = text.replace("_", "").replace(",", "")
+            if text.lower() == NONE:
+                changes[NUMBER_FIELDS[name]] = None
+            elif digits.isascii() and digits.isdecimal() and len(digits) <= 13 and int(digits):
+                changes[NUMBER_FIELDS[name]] = int(digits)
+            else:
+                raise InvalidRequest(f'{prefix}{name} is "{text[:60]}". Use a whole number above 0, or none: no limit.')
             continue
         items = [item.strip() for text in texts if text.strip().lower() != NONE for item in text.split(",")]
         if name == "budget":
@@ -243,16 +250,6 @@ def encode_rule_texts(rules: Rules) -> dict[str, str]:
         value = getattr(rules, field)
         texts[name] = "" if value is None else str(value)
     return {**texts, "budget": ",".join(budget.encoded_text for budget in rules.budgets)}
-
-
-def _decode_number(name: str, text: str) -> int | None:
-    text = text.strip()
-    if text.lower() == NONE:
-        return None
-    digits = text.replace("_", "").replace(",", "")
-    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 13 and int(digits)):
-        raise InvalidRequest(f'{name} is "{text[:60]}". Use a whole number above 0, or none: no limit.')
-    return int(digits)
 
 
 _DURATION = re.compile(r"(\d{1,5})([mhdw])")

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import Connection, exc
 
 from anthropic_proxy import __version__
@@ -22,23 +23,21 @@ from anthropic_proxy.console.ledger.database import (
 )
 from anthropic_proxy.console.ledger.export import (
     EXPORT_TITLES,
+    REQUEST_TITLES,
     build_request_object,
     build_usage_object,
     encode_json,
     tabulate_requests,
     tabulate_usage,
 )
-from anthropic_proxy.console.ledger.periods import UsageRange, resolve_usage_range
-from anthropic_proxy.console.ledger.queries import GROUP_NAMES, count_facets, sum_usage
+from anthropic_proxy.console.ledger.periods import RequestSelection, resolve_usage_range
+from anthropic_proxy.console.ledger.queries import count_facets, sum_usage
 from anthropic_proxy.console.ledger.read_access import describe_read_failure, limit_query_time, limit_search_range
+from anthropic_proxy.console.ledger.records import FACETS, GROUP_NAMES, AttemptTime, BlockTime, StoredRequest, UsageSums
 from anthropic_proxy.console.ledger.request_queries import (
-    RequestSelection,
     find_stored_request,
     list_stored_requests,
 )
-from anthropic_proxy.console.ledger.sums import UsageSums
-from anthropic_proxy.console.ledger.tables import FACETS, StoredRequest
-from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
@@ -57,14 +56,20 @@ def respond(route: str, request: RouteRequest, settings: Settings | None) -> Rou
             by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
             chosen = query.resolve_usage_range()
             with _reading(settings) as (connection, current):
-                groups = sum_usage(connection, chosen, msgspec.convert(by, type=Any))
+                groups = sum_usage(connection, chosen, by)
             if form == "csv":
                 return tabulate_usage(current, by, groups).build_download(f"usage-by-{by}", form)
             return _json(build_usage_object(current, by, groups, chosen))
         if route == "/api/requests":
             return _list_requests(request, settings)
         if route == "/api/requests/{id}":
-            return _get_request(request, settings)
+            request_id = request.path_parameters["id"]
+            require_database_text("id", request_id)
+            with _reading(settings) as (connection, _):
+                row = find_stored_request(connection, request_id)
+            if row is None:
+                raise UnknownModel(f"The ledger has no request {request_id!r}.")
+            return _json(build_request_object(row))
         return _json(build_ledger_document())
     except ConfigurationError as error:
         return _fail(error.message)
@@ -77,10 +82,8 @@ def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteRes
     names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
     query = _Query(request, names)
     form, limit = query.choose("format", _FORMATS, "json"), query.read_number("limit", DEFAULT_ROWS, MAX_ROWS)
-    period = query.resolve_usage_range()
-    chosen = RequestSelection(
-        start=period.start * MICROSECONDS,
-        end=period.end * MICROSECONDS,
+    chosen = structs.replace(
+        query.resolve_usage_range(),
         values={facet.column: query.values[name] for name, facet in FACETS.items() if name in query.values},
         is_changed=query.is_true("changed"),
         text=query.values.get("search", ""),
@@ -108,16 +111,6 @@ def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteRes
     return _json(body)
 
 
-def _get_request(request: RouteRequest, settings: Settings | None) -> RouteResponse:
-    request_id = request.path_parameters["id"]
-    require_database_text("id", request_id)
-    with _reading(settings) as (connection, _):
-        row = find_stored_request(connection, request_id)
-    if row is None:
-        raise UnknownModel(f"The ledger has no request {request_id!r}.")
-    return _json(build_request_object(row))
-
-
 @contextmanager
 def _reading(settings: Settings | None) -> Iterator[tuple[Connection, Settings]]:
     """Raises `UnknownModel` if nothing is stored, and `ConfigurationError` for tables of another version."""
@@ -139,7 +132,7 @@ def _reading(settings: Settings | None) -> Iterator[tuple[Connection, Settings]]
 def _fail(message: str, status: int = 503) -> RouteResponse:
     kind = "timeout_error" if status == 504 else "api_error"
     failure = {"type": "error", "error": {"type": kind, "message": message}}
-    return msgspec.structs.replace(_json(failure), status=status)
+    return structs.replace(_json(failure), status=status)
 
 
 def _json(value: Any) -> RouteResponse:
@@ -185,7 +178,7 @@ class _Query(ApiQuery):
             raise InvalidRequest(f"{name} is {text!r}. Use a whole number from 1 to {highest:,}.")
         return int(text)
 
-    def resolve_usage_range(self) -> UsageRange:
+    def resolve_usage_range(self) -> RequestSelection:
         """Days of `since` and `until` begin at midnight in the time zone of the process."""
         since, until = self.values.get("since", "24h"), self.values.get("until", "")
         try:
@@ -221,53 +214,61 @@ def build_ledger_document() -> Schema:
     for name in _COSTS:
         properties[name] = {**_NUMBER_OR_NULL, "description": "US dollars. Null: unknown."}
     description = UsageSums.__doc__ or ""
-    return {
-        "openapi": "3.1.0",
-        "info": {
-            "title": "anthropic-proxy: usage ledger",
-            "version": __version__,
-            "description": "Stored requests and sums of usage. The access rules are those of the Messages API.",
-        },
-        "security": [{}, {"key": []}, {"token": []}],
-        "paths": {
+    return build_openapi(
+        "usage ledger",
+        "Stored requests and sums of usage. The access rules are those of the Messages API.",
+        {
             "/api/usage": {"get": _usage()},
             "/api/requests": {"get": _requests()},
             "/api/requests/{id}": {
-                "get": _operation("getRequest", "One stored request.", [parameter], _refer("Request"), has_csv=False)
+                "get": _operation("getRequest", "One stored request.", [parameter], refer_to("Request"), has_csv=False)
             },
         },
+        {
+            "Sums": {
+                "type": "object",
+                "description": description.split(".")[0],
+                "properties": properties,
+                "required": list(EXPORT_TITLES),
+            },
+            "Request": _row(),
+            "Error": _ERROR,
+        },
+        needs_key=False,
+    )
+
+
+def build_openapi(
+    title: str, description: str, paths: Schema, schemas: Mapping[str, Any], *, needs_key: bool = True
+) -> Schema:
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"anthropic-proxy: {title}", "version": __version__, "description": description},
+        "security": [*([] if needs_key else [{}]), {"key": []}, {"token": []}],
+        "paths": paths,
         "components": {
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
                 "token": {"type": "http", "scheme": "bearer"},
             },
-            "schemas": {
-                "Sums": {
-                    "type": "object",
-                    "description": description.split(".")[0],
-                    "properties": properties,
-                    "required": list(EXPORT_TITLES),
-                },
-                "Request": _row(),
-                "Error": _ERROR,
-            },
+            "schemas": schemas,
         },
     }
 
 
 def _usage() -> Schema:
     parameters = [
-        _parameter("by", {"enum": list(GROUP_NAMES), "default": "model"}, "Grouping of the sums."),
+        build_parameter("by", {"enum": list(GROUP_NAMES), "default": "model"}, "Grouping of the sums."),
         *_common(),
     ]
-    group = {"allOf": [{"properties": {"name": {"type": "string"}}, "required": ["name"]}, _refer("Sums")]}
+    group = {"allOf": [{"properties": {"name": {"type": "string"}}, "required": ["name"]}, refer_to("Sums")]}
     result = {
         "type": "object",
         "properties": {
             "from": {"type": "string", "description": "Beginning of the period."},
             "to": {"type": "string", "description": "End of the period, exclusive."},
             "by": {"type": "string"},
-            "total": _refer("Sums"),
+            "total": refer_to("Sums"),
             "groups": {"type": "array", "items": group},
         },
         "required": ["from", "to", "by", "total", "groups"],
@@ -280,23 +281,23 @@ def _requests() -> Schema:
     flag = {"type": "boolean", "default": False}
     parameters = [
         *_common(),
-        *(_parameter(name, {"type": "string"}, f"Only requests with this {name}.") for name in FACETS),
-        _parameter(
+        *(build_parameter(name, {"type": "string"}, f"Only requests with this {name}.") for name in FACETS),
+        build_parameter(
             "search",
             {"type": "string"},
             "Part of an error, model, project or session, or a request id. A search reads at most 100,000 requests. "
             "`before` of the response continues it.",
         ),
-        _parameter("changed", flag, "Only requests that the translation changed."),
-        _parameter("facets", flag, "Add the number of requests for each value of each filter."),
-        _parameter("limit", number, "Maximum number of requests."),
-        _parameter("before", {"type": "string"}, "Value of `before` in the response with newer requests."),
+        build_parameter("changed", flag, "Only requests that the translation changed."),
+        build_parameter("facets", flag, "Add the number of requests for each value of each filter."),
+        build_parameter("limit", number, "Maximum number of requests."),
+        build_parameter("before", {"type": "string"}, "Value of `before` in the response with newer requests."),
     ]
     counts = {"type": "object", "properties": {"value": {"type": "string"}, "requests": {"type": "integer"}}}
     result = {
         "type": "object",
         "properties": {
-            "requests": {"type": "array", "items": _refer("Request")},
+            "requests": {"type": "array", "items": refer_to("Request")},
             "before": {"type": ["string", "null"], "description": "Position of older requests. Null: there are none."},
             "facets": {"type": "object", "additionalProperties": {"type": "array", "items": counts}},
         },
@@ -326,13 +327,13 @@ def _operation(name: str, summary: str, parameters: list[Schema], result: Schema
 
 def _common() -> list[Schema]:
     return [
-        _parameter("since", {"type": "string", "default": "24h"}, f"Beginning: {_PERIOD}"),
-        _parameter("until", {"type": "string"}, "End, in the same forms. By default now."),
-        _parameter("format", {"enum": ["json", "csv"], "default": "json"}, "Form of the response."),
+        build_parameter("since", {"type": "string", "default": "24h"}, f"Beginning: {_PERIOD}"),
+        build_parameter("until", {"type": "string"}, "End, in the same forms. By default now."),
+        build_parameter("format", {"enum": ["json", "csv"], "default": "json"}, "Form of the response."),
     ]
 
 
-def _parameter(name: str, schema: Schema, description: str) -> Schema:
+def build_parameter(name: str, schema: Schema, description: str) -> Schema:
     return {"name": name, "in": "query", "schema": schema, "description": description}
 
 
@@ -343,7 +344,6 @@ def _row() -> Schema:
         for name, schema in components["StoredRequest"]["properties"].items()
     }
     for name in ("first_token", "duration"):
-        properties.pop(name)
         properties[f"{name}_seconds"] = _NUMBER_OR_NULL if name == "first_token" else {"type": "number"}
     properties |= {
         "started_at": {"type": "string", "format": "date-time"},
@@ -358,38 +358,37 @@ def _row() -> Schema:
     return {
         "type": "object",
         "description": "A stored request.",
-        "properties": properties,
-        "required": list(properties),
+        "properties": {name: properties[name] for name in REQUEST_TITLES},
+        "required": list(REQUEST_TITLES),
     }
 
 
-def _refer(name: str) -> Schema:
+def refer_to(name: str) -> Schema:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _error_response(description: str) -> Schema:
-    return {"description": description, "content": {"application/json": {"schema": _refer("Error")}}}
+    return {"description": description, "content": {"application/json": {"schema": refer_to("Error")}}}
 
 
-_ATTEMPT: Mapping[str, Any] = {
-    "type": "object",
-    "description": "A call to a provider. Offset: time since the start of the client request.",
-    "properties": {
-        **{name: {"type": "number"} for name in ("offset_seconds", "duration_seconds")},
-        **{name: {"type": "string"} for name in ("provider", "model", "error_type", "error")},
-        "status": {"type": "integer"},
-    },
-}
-_BLOCK: Mapping[str, Any] = {
-    "type": "object",
-    "description": "A content block of the reply. Offset: time since the start of the client request.",
-    "properties": {
-        **{name: {"type": "number"} for name in ("offset_seconds", "duration_seconds")},
+def _times(kind: type[AttemptTime | BlockTime], description: str, own: Mapping[str, Any]) -> Schema:
+    """`own`: fields with another schema than that of their type."""
+    names = {f"{name}_seconds": {"type": "number"} for name in ("offset", "duration")}
+    types = {str: "string", int: "integer"}
+    others = {one.name: {"type": types[one.type]} for one in structs.fields(kind) if f"{one.name}_seconds" not in names}
+    text = f"{description} Offset: time since the start of the client request."
+    return {"type": "object", "description": text, "properties": {**names, **others, **own}}
+
+
+_ATTEMPT = _times(AttemptTime, "A call to a provider.", {})
+_BLOCK = _times(
+    BlockTime,
+    "A content block of the reply.",
+    {
         "kind": {"enum": ["text", "thinking", "tool call", "server tool"]},
         "name": {"type": "string", "description": "Name of the called tool, or empty."},
-        "characters": {"type": "integer"},
     },
-}
+)
 _NOTE: Mapping[str, Any] = {
     "type": "object",
     "properties": {name: {"type": "string"} for name in ("handling", "field", "reason")},

@@ -7,28 +7,27 @@ bills.
 
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.prices.price_list import (
     CONSTANT_SECONDS,
     MAX_CACHED_PRICES,
     Price,
     PriceList,
+    TokenCountFields,
     TokenCounts,
-    count_tokens,
+    count_input_tokens,
 )
 from anthropic_proxy.gateway.prices.updates import LoadedPrices, find_price_source
 from anthropic_proxy.gateway.settings import Settings, normalize_service_tier
 from anthropic_proxy.plugins import Cost, Receipt, UpstreamAttempt
 
-KINDS = ("cache_read", "cache_write", "input", "output", "thinking")
-"""Kinds of tokens that have their own price, in the order of a stacked chart from bottom to top."""
 _VENDOR = "anthropic"
 """Name of the provider with the list prices of requested Claude models."""
 _LARGE_CONTEXT_SUFFIX = "[1m]"
@@ -85,21 +84,25 @@ class ModelCosts:
         provider = self._registry.find_by_prefix(prefix)
         return "" if provider is None else provider.name
 
-    def divide_cost(self, provider: str, model: str, sums: UsageSums) -> dict[str, int]:
-        """Divide the stored cost of a model by kind of token, and return the nano-dollars of each kind. Only the total
-        cost is stored, so it is divided in proportion to the current prices. If no current price is known, the result
-        has the total cost under the key "".
+    def divide_cost(self, provider: str, model: str, tokens: TokenCounts, cost: int) -> dict[str, int]:
+        """Divide the stored `cost` of a model by kind of token, and return the nano-dollars of each kind. Only the
+        total cost is stored, so it is divided in proportion to the current prices. If no current price is known, the
+        result has the total cost under the key "".
         """
-        if not sums.cost:
+        if not cost:
             return {}
         price = self.find_price(provider, model)
-        amounts = {} if price is None else _weigh(price, sums)
+        amounts: dict[str, Decimal] = {}
+        if price is not None:
+            rates, long = price.base, min(tokens.cache_write_1h_tokens, tokens.cache_write_tokens)
+            amounts = {kind: number * getattr(rates, kind) for kind, number in tokens.divide_by_kind().items()}
+            amounts["cache_write"] += long * (rates.cache_write_1h - rates.cache_write)
         whole = sum(amounts.values())
         if not whole:
-            return {"": sums.cost}
-        divided = {kind: int(sums.cost * amount / whole) for kind, amount in amounts.items() if amount}
+            return {"": cost}
+        divided = {kind: int(cost * amount / whole) for kind, amount in amounts.items() if amount}
         first = max(divided, key=lambda kind: divided[kind])
-        divided[first] += sums.cost - sum(divided.values())
+        divided[first] += cost - sum(divided.values())
         return divided
 
 
@@ -107,20 +110,7 @@ def calculate_base_cost(price: Price, sums: UsageSums) -> int:
     """Cost of the tokens in nano-dollars. Surcharges for long contexts, web searches and service tiers are not
     included.
     """
-    return structs.replace(price, long_contexts=()).calculate_cost(count_tokens(sums))
-
-
-def _weigh(price: Price, sums: UsageSums) -> Mapping[str, Decimal]:
-    thinking = min(sums.thinking_tokens, sums.output_tokens)
-    rates = price.base
-    long = min(sums.cache_write_1h_tokens, sums.cache_write_tokens)
-    return {
-        "cache_read": sums.cache_read_tokens * rates.cache_read,
-        "cache_write": (sums.cache_write_tokens - long) * rates.cache_write + long * rates.cache_write_1h,
-        "input": sums.input_tokens * rates.input,
-        "output": (sums.output_tokens - thinking) * rates.output,
-        "thinking": thinking * rates.thinking,
-    }
+    return structs.replace(price, long_contexts=()).calculate_cost(sums)
 
 
 _SEARCH_COUNT = re.compile(r", (\d+) web search(?:es)?$")
@@ -153,12 +143,13 @@ class CostCalculator:
             and not normalize_service_tier(receipt.service_tier)
         ):
             # almost all requests: one call to a provider, without searches, in the normal service tier
-            tokens = count_tokens(receipt)
-            if not _has_tokens(tokens):
+            if not _has_tokens(receipt):
                 return Cost(0, 0, "")
             price, requested = self._find_prices(receipt)
-            listed = None if requested is None else requested.calculate_cost(tokens)
-            return Cost(None, listed, "") if price is None else Cost(price.calculate_cost(tokens), listed, price.source)
+            listed = None if requested is None else requested.calculate_cost(receipt)
+            if price is None:
+                return Cost(None, listed, "")
+            return Cost(price.calculate_cost(receipt), listed, price.source)
         calls = _list_calls(receipt)
         if not calls:
             return Cost(0, 0, "")
@@ -238,14 +229,15 @@ def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -
     calls = _list_calls(receipt)
     if _lacks_input(receipt):
         last = _find_last_call(receipt)
-        calls = [call for call in calls if call.tokens.total_input_tokens]
-        context = max([input_tokens, *(call.tokens.total_input_tokens for call in calls)])
-        tokens = TokenCounts(input=context, output=last.output_tokens, thinking=last.thinking_tokens)
+        calls = [call for call in calls if count_input_tokens(call.tokens)]
+        context = max([input_tokens, *(count_input_tokens(call.tokens) for call in calls)])
+        tokens = TokenCounts(context, output_tokens=last.output_tokens, thinking_tokens=last.thinking_tokens)
         one = _to_call(tokens, last)
         calls.append(
             structs.replace(one, provider=last.provider, model=last.model) if len(receipt.attempts) > 1 else one
         )
-    new_tokens = sum(call.tokens.input + call.tokens.cache_write + call.tokens.output for call in calls)
+    counts = [call.tokens for call in calls]
+    new_tokens = sum(one.input_tokens + one.cache_write_tokens + one.output_tokens for one in counts)
     used = _find_used_prices(costs, receipt, calls)
     # a budget counts the known part of a cost
     if any(price is None for price in used):
@@ -259,7 +251,7 @@ def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -
 
 
 class _Call(Struct, frozen=True):
-    tokens: TokenCounts
+    tokens: TokenCountFields
     provider: str = ""
     """Name of the provider. "": provider and model are those of the receipt."""
     model: str = ""
@@ -268,19 +260,18 @@ class _Call(Struct, frozen=True):
     """Service tier as `normalize_service_tier` returns it. "": the normal tier."""
 
 
-def _to_call(tokens: TokenCounts, source: Receipt | UpstreamAttempt) -> _Call:
+def _to_call(tokens: TokenCountFields, source: Receipt | UpstreamAttempt) -> _Call:
     return _Call(tokens, searches=source.billed_searches, tier=normalize_service_tier(source.service_tier))
 
 
 def _list_calls(receipt: Receipt) -> list[_Call]:
     """The last item has tokens that belong to no attempt, such as those of an interrupted reply."""
-    whole = _to_call(count_tokens(receipt), receipt)
+    whole = _to_call(receipt, receipt)
     if len(receipt.attempts) < 2:
         calls = [whole]
     else:
         calls = [
-            structs.replace(_to_call(count_tokens(one), one), provider=one.provider, model=one.model)
-            for one in receipt.attempts
+            structs.replace(_to_call(one, one), provider=one.provider, model=one.model) for one in receipt.attempts
         ]
         left = TokenCounts(
             **{
@@ -303,8 +294,8 @@ def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call
     ]
 
 
-def _has_tokens(tokens: TokenCounts) -> bool:
-    return bool(tokens.total_input_tokens or tokens.output)
+def _has_tokens(tokens: TokenCountFields) -> bool:
+    return bool(count_input_tokens(tokens) or tokens.output_tokens)
 
 
 def _lacks_usage(receipt: Receipt) -> bool:
@@ -312,7 +303,7 @@ def _lacks_usage(receipt: Receipt) -> bool:
     if receipt.outcome != "cancelled" or not receipt.provider:
         return False
     last = _find_last_call(receipt)
-    return not last.error_type and not _has_tokens(count_tokens(last))
+    return not last.error_type and not _has_tokens(last)
 
 
 def _lacks_input(receipt: Receipt) -> bool:
@@ -320,8 +311,8 @@ def _lacks_input(receipt: Receipt) -> bool:
     if not receipt.provider:
         return False
     last, is_cancelled = _find_last_call(receipt), receipt.outcome == "cancelled"
-    if count_tokens(receipt).total_input_tokens:  # of earlier calls
-        return is_cancelled and not last.error_type and not count_tokens(last).total_input_tokens
+    if count_input_tokens(receipt):  # of earlier calls
+        return is_cancelled and not last.error_type and not count_input_tokens(last)
     return is_cancelled or receipt.first_token_seconds is not None
 
 

@@ -41,7 +41,7 @@ from anthropic_proxy.console.ledger.migrations import (
     is_known_version,
     upgrade_schema,
 )
-from anthropic_proxy.console.ledger.sums import TOOL_COUNTS
+from anthropic_proxy.console.ledger.records import RequestCounts
 from anthropic_proxy.console.ledger.tables import hourly, requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
@@ -308,10 +308,7 @@ def _copy_tables(copy: sqlite3.Connection) -> None:
             copy.execute(sql)
 
 
-_COMPARED = (
-    *("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "thinking_tokens", "cost"),
-    *TOOL_COUNTS,
-)
+_COMPARED = (*RequestCounts.__struct_fields__, "cost")
 
 
 def find_database_problems(connection: Connection) -> Iterator[str]:

@@ -15,14 +15,24 @@ from typing import Any, TextIO
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.ledger.periods import UsageRange
+from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import UsageGroup
-from anthropic_proxy.console.ledger.rows import AttemptTime, BlockTime, decode_attempt_times, decode_block_times
-from anthropic_proxy.console.ledger.sums import TOOL_COUNTS, UsageSums, add_up, known_cost_or_none
-from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.records import (
+    SUM_NAMES,
+    AttemptTime,
+    BlockTime,
+    RequestCounts,
+    StoredRequest,
+    UsageSums,
+    add_up,
+    decode_attempt_times,
+    decode_block_times,
+    known_cost_or_none,
+)
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.money import NANO_DOLLARS
+from anthropic_proxy.gateway.prices.price_list import TokenCounts
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteResponse
 
@@ -36,8 +46,18 @@ _LISTS = ("failed_attempts", "notes", "adaptations")
 _COSTS = ("cost", "requested_cost")
 _TIMES = ("offset", "duration")
 _DURATIONS = ("first_token", "duration")
+_COUNTS = {
+    "message_count": TokenCounts.__struct_fields__,
+    "route": tuple(name for name in RequestCounts.__struct_fields__ if name not in TokenCounts.__struct_fields__),
+}
+"""Column → counts that follow it, because programs may read a CSV file by the position of its columns."""
 REQUEST_TITLES: Sequence[str] = (
-    *(name for name in StoredRequest.__struct_fields__ if name not in _DURATIONS),
+    *(
+        title
+        for name in StoredRequest.__struct_fields__[len(RequestCounts.__struct_fields__) :]
+        if name not in _DURATIONS
+        for title in (name, *_COUNTS.get(name, ()))
+    ),
     *(f"{name}_seconds" for name in _DURATIONS),
 )
 _json = msgspec.json.Encoder(decimal_format="number")
@@ -103,9 +123,9 @@ def build_request_object(row: StoredRequest) -> dict[str, Any]:
         values[name] = to_dollars(values[name])
     values["started_at"] = format_time(row.started_at)
     for name in _DURATIONS:
-        microseconds = values.pop(name)
+        microseconds = values[name]
         values[f"{name}_seconds"] = None if microseconds is None else microseconds / MICROSECONDS
-    return values
+    return {title: values[title] for title in REQUEST_TITLES}
 
 
 def _encode_times(one: AttemptTime | BlockTime) -> dict[str, Any]:
@@ -118,8 +138,7 @@ def tabulate_requests(rows: Iterable[StoredRequest]) -> ExportTable:
 
 
 def list_request_values(row: StoredRequest) -> list[Any]:
-    values = build_request_object(row)
-    return [values[title] for title in REQUEST_TITLES]
+    return list(build_request_object(row).values())
 
 
 def _to_cell(value: Any) -> Any:
@@ -147,11 +166,10 @@ def _download(body: bytes, media_type: str, name: str) -> RouteResponse:
     return RouteResponse(headers=headers, body=body)
 
 
+_FIRST_TITLES = ("requests", "succeeded", "errors", "cancelled")
 EXPORT_TITLES = (
-    *("requests", "succeeded", "errors", "cancelled"),
-    *("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens", "thinking_tokens"),
-    *TOOL_COUNTS,
-    *("cost", "unknown_cost_requests", "requested_cost", "unknown_requested_cost_requests"),
+    *_FIRST_TITLES,
+    *(name for name in SUM_NAMES if name not in _FIRST_TITLES and name != "cache_write_1h_tokens"),
 )
 _UNKNOWN_COUNTS = {"cost": "unknown_cost_requests", "requested_cost": "unknown_requested_cost_requests"}
 """Title of a column with a cost → sum that counts the requests for which this cost is unknown."""
@@ -180,10 +198,12 @@ def tabulate_usage(settings: Settings, by: str, groups: Sequence[UsageGroup]) ->
     return ExportTable([by, *EXPORT_TITLES], rows)
 
 
-def build_usage_object(settings: Settings, by: str, groups: Sequence[UsageGroup], chosen: UsageRange) -> dict[str, Any]:
+def build_usage_object(
+    settings: Settings, by: str, groups: Sequence[UsageGroup], chosen: RequestSelection
+) -> dict[str, Any]:
     return {
-        "from": _format_time(chosen.start),
-        "to": _format_time(chosen.end),
+        "from": _format_time(chosen.start // MICROSECONDS),
+        "to": _format_time(chosen.end // MICROSECONDS),
         "by": by,
         "total": encode_sums(add_up(group.sums for group in groups)),
         "groups": [{"name": name_group(settings, by, group), **encode_sums(group.sums)} for group in groups],

@@ -1,4 +1,4 @@
-"""Time ranges as users write them (`24h`, `yesterday`, `2026-11-01`), and the periods into which a range is divided.
+"""Which requests (`RequestSelection`), time ranges as users write them (`24h`, `yesterday`), and periods of a range.
 
 Periods of at most one hour begin at multiples of their length in UTC. Longer periods, such as days, begin at multiples
 of their length in the time zone of the process, even if its offset from UTC changes in the range. Each period has a
@@ -7,7 +7,7 @@ number, which counts the periods of its length since the epoch.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, tzinfo
 from time import localtime
 from typing import Any
@@ -15,26 +15,58 @@ from typing import Any
 from msgspec import Struct
 from sqlalchemy import ColumnElement, case
 
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS
+from anthropic_proxy.console.ledger.records import HOURLY_KEYS
+from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
 
 MAX_SHORT_RANGE_HOURS = 3
 """Maximum length in hours of a time range for which sums are added up from single requests."""
 
 
-class UsageRange(Struct, frozen=True):
-    """Time range of requests, in seconds since the epoch.
+class RequestSelection(Struct, frozen=True, kw_only=True):
+    """Requests of a time range, of which filters may leave some out. Commands, API and pages read one selection.
 
-    A range above three hours begins and ends at a full hour, because its sums are stored by hour.
+    Above three hours, sums are read from tables with one row per hour, so they are those of complete hours.
     """
 
-    start: int
-    end: int
-    """First second after the range, in seconds since the epoch."""
+    start: int = 0
+    """Beginning of the time range, in microseconds since the epoch."""
+    end: int = 1 << 62
+    """End of the time range, in microseconds since the epoch, exclusive."""
+    values: Mapping[str, str] = {}
+    """Column → value."""
+    is_changed: bool = False
+    """True to select only requests that the translation to the provider's format changed."""
+    text: str = ""
+    """Text that an error, model, project or session, or the request id contains; case is ignored. "": no text search.
+    """
+    has_model: bool = False
+    """True to select only requests that named a model. A request with another path, or without a valid body, named
+    none."""
+
+    @property
+    def has_hourly_sums(self) -> bool:
+        """True if the table `hourly` has every column of the filters, so that its sums can be used."""
+        return self.has_sums(HOURLY_KEYS)
+
+    def has_sums(self, keys: Collection[str], *columns: str) -> bool:
+        """Return True if sums with `keys` have every column of the filters, and `columns`."""
+        needed = {*columns, *self.values, *(("requested_model",) if self.has_model else ())}
+        return not (self.is_changed or self.text or needed - {*keys})
+
+    @property
+    def end_hour(self) -> int:
+        """End of the time range in whole hours since the epoch, usually rounded up; this hour is excluded.
+
+        Queries of hourly sums need this value, because each row with sums is for a whole UTC hour. `round_end_to_hour`
+        describes the rounding.
+        """
+        return round_end_to_hour(-(-self.end // MICROSECONDS))
 
     @property
     def is_short_range(self) -> bool:
-        return self.end - self.start <= MAX_SHORT_RANGE_HOURS * HOUR_SECONDS
+        """True if the range has at most three hours, so that single requests are added up instead of hourly sums."""
+        return self.end - self.start <= MAX_SHORT_RANGE_HOURS * MICROSECONDS_PER_HOUR
 
 
 FORMS = "Use 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01"
@@ -42,7 +74,7 @@ _DURATION = re.compile(r"(\d{1,5})(h|d|w)")
 _UNIT_HOURS = {"h": 1, "d": 24, "w": 168}
 
 
-def resolve_usage_range(since: str, until: str, now: datetime, timezone: tzinfo | None = None) -> UsageRange:
+def resolve_usage_range(since: str, until: str, now: datetime, timezone: tzinfo | None = None) -> RequestSelection:
     """`since` and `until` are texts such as `24h`; an empty `until` means `now`. Raises `ConfigurationError`."""
     first, _ = _find_times("--since", since, now, timezone)
     end = now if not until else _find_times("--until", until, now, timezone)[1]
@@ -50,13 +82,15 @@ def resolve_usage_range(since: str, until: str, now: datetime, timezone: tzinfo 
         raise ConfigurationError(f'--since is "{since}", which is not in the past. {FORMS}.')
     if end <= first:
         raise ConfigurationError(f'--until is "{until}", which is not after --since {since}. {FORMS}.')
-    exact = UsageRange(math.ceil(first.timestamp()), math.ceil(end.timestamp()))
+    start, last = math.ceil(first.timestamp()), math.ceil(end.timestamp())
+    exact = RequestSelection(start=start * MICROSECONDS, end=last * MICROSECONDS)
     if exact.is_short_range:
         return exact
     # a range above three hours is extended to full hours
-    start, is_midnight = int(first.timestamp()), end.astimezone(timezone).time() == time.min
-    end_hour = exact.end // HOUR_SECONDS if is_midnight else -(-exact.end // HOUR_SECONDS)
-    return UsageRange(start // HOUR_SECONDS * HOUR_SECONDS, end_hour * HOUR_SECONDS)
+    is_midnight = end.astimezone(timezone).time() == time.min
+    end_hour = last // HOUR_SECONDS if is_midnight else -(-last // HOUR_SECONDS)
+    start_hour = int(first.timestamp()) // HOUR_SECONDS
+    return RequestSelection(start=start_hour * MICROSECONDS_PER_HOUR, end=end_hour * MICROSECONDS_PER_HOUR)
 
 
 def _find_times(option: str, text: str, now: datetime, timezone: tzinfo | None) -> tuple[datetime, datetime]:

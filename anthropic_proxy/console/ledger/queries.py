@@ -9,15 +9,24 @@ second lies, so that each hour counts once in time zones with half hours.
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
-from typing import Any, Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct, structs
 from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, case, cast, func, select
 
-from anthropic_proxy.console.ledger.periods import UsageRange, build_period_number, find_period_start
+from anthropic_proxy.console.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_encoded_histograms
+from anthropic_proxy.console.ledger.periods import RequestSelection, build_period_number, find_period_start
+from anthropic_proxy.console.ledger.records import (
+    FACETS,
+    HOURLY_KEYS,
+    SUM_NAMES,
+    GroupName,
+    StoredRequest,
+    UsageSums,
+    add_up_groups,
+)
 from anthropic_proxy.console.ledger.request_queries import (
     SEARCHED_COLUMNS,
-    RequestSelection,
     hourly_conditions,
     list_stored_requests,
     narrow_to_matching_hours,
@@ -25,35 +34,16 @@ from anthropic_proxy.console.ledger.request_queries import (
     search_conditions,
     value_condition,
 )
-from anthropic_proxy.console.ledger.sums import (
-    SUM_NAMES,
-    Histogram,
-    UsageSums,
-    add_up_groups,
-    encode_histogram,
-    find_bucket,
-    sum_encoded_histograms,
-)
 from anthropic_proxy.console.ledger.tables import (
-    FACETS,
-    HOURLY_KEYS,
-    SESSION_KEYS,
-    StoredRequest,
+    SUM_TABLES,
     hourly,
     hourly_sums,
     request_sums,
     requests,
     session_hours,
-    session_sums,
     virtual_keys,
 )
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
-
-GroupName = Literal["day", "hour", "model", "requested", "provider", "project", "key", "session", "route"]
-"""Property by which sums are grouped: a time, or a facet whose column is a key of the sums. The command `usage` and the
-API offer the same names.
-"""
-GROUP_NAMES: Sequence[str] = get_args(GroupName)
 
 
 class UsageGroup(Struct, frozen=True, kw_only=True):
@@ -65,10 +55,9 @@ class UsageGroup(Struct, frozen=True, kw_only=True):
 
 
 def sum_usage(
-    connection: Connection, chosen: UsageRange, by: GroupName, timezone: tzinfo | None = None
+    connection: Connection, selection: RequestSelection, by: GroupName, timezone: tzinfo | None = None
 ) -> list[UsageGroup]:
     """Days and hours are in order of time, others by descending cost. `timezone` None: that of the process."""
-    selection = RequestSelection(start=chosen.start * MICROSECONDS, end=chosen.end * MICROSECONDS)
     if by in ("day", "hour"):
 
         def name_time(start: int) -> str:
@@ -80,19 +69,11 @@ def sum_usage(
         hours = _sum(connection, selection, HOUR_SECONDS, ())
         times = add_up_groups((name_time(start), sums) for start, _, sums in hours)
         return [UsageGroup(name=name, sums=sums) for name, sums in times.items()]
-    if by == "session":
-        is_short = chosen.is_short_range
-        session = requests.c.session if is_short else session_hours.c.session
-        conditions = request_conditions(selection) if is_short else hourly_conditions(selection, session_hours)
-        query = select(session, *(request_sums(requests.c) if is_short else session_sums())).where(*conditions)
-        rows = connection.execute(query.group_by(session))
-        groups = [UsageGroup(name=row[0], sums=UsageSums(*map(int, row[1:]))) for row in rows]
-    else:
-        columns = ("provider", "model") if by == "model" else (FACETS[by].column,)
-        groups = [
-            UsageGroup(name=keys[-1], provider=keys[0] if by == "model" else "", sums=sums)
-            for _, keys, sums in _sum(connection, selection, 0, columns)
-        ]
+    columns = ("provider", "model") if by == "model" else (FACETS[by].column,)
+    groups = [
+        UsageGroup(name=keys[-1], provider=keys[0] if by == "model" else "", sums=sums)
+        for _, keys, sums in _sum(connection, selection, 0, columns)
+    ]
     return sorted(
         groups, key=lambda group: (-group.sums.cost, -group.sums.all_tokens, -group.sums.requests, group.name)
     )
@@ -253,12 +234,14 @@ class _Source(Struct, frozen=True):
     sums: Sequence[ColumnElement[Any]]
 
 
-def _find_source(selection: RequestSelection) -> _Source:
-    if selection.is_short_range or not selection.has_hourly_sums:
+def _find_source(selection: RequestSelection, *columns: str) -> _Source:
+    """`columns`: those by which the sums are grouped."""
+    table = hourly if {*columns} <= {*HOURLY_KEYS} else session_hours
+    if selection.is_short_range or not selection.has_sums(SUM_TABLES[table], *columns):
         seconds: ColumnElement[Any] = requests.c.started_at // MICROSECONDS
         return _Source(requests, request_conditions(selection), seconds, request_sums(requests.c))
-    seconds = cast(hourly.c.hour, BigInteger) * HOUR_SECONDS + (HOUR_SECONDS - 1)
-    return _Source(hourly, hourly_conditions(selection), seconds, hourly_sums())
+    seconds = cast(table.c.hour, BigInteger) * HOUR_SECONDS + (HOUR_SECONDS - 1)
+    return _Source(table, hourly_conditions(selection, table), seconds, hourly_sums(table))
 
 
 def _sum(
@@ -268,7 +251,7 @@ def _sum(
     group_columns: Sequence[str],
     sum_names: Sequence[str] = SUM_NAMES,
 ) -> list[tuple[int, Sequence[str], UsageSums]]:
-    source = _find_source(selection)
+    source = _find_source(selection, *group_columns)
     values = [source.sums[SUM_NAMES.index(name)] for name in sum_names]
     rows = _read(connection, selection, source, period_seconds, group_columns=group_columns, values=values)
     return [
@@ -470,7 +453,8 @@ def count_facets(
         other = structs.replace(
             selection, values={key: value for key, value in selection.values.items() if key != column}
         )
-        if (sums := _find_sums(other, column)) is not None:
+        sums = next((table for table, keys in SUM_TABLES.items() if other.has_sums(keys, column)), None)
+        if sums is not None and not other.is_short_range:
             number = func.sum(sums.c.requests)
             query = select(sums.c[column], number).where(*hourly_conditions(other, sums)).group_by(sums.c[column])
             rows = connection.execute(query.order_by(number.desc(), sums.c[column]).limit(limit))
@@ -484,17 +468,6 @@ def count_facets(
         if not is_whole:
             partial_columns.append(column)
     return FacetCounts(found, partial_columns)
-
-
-def _find_sums(selection: RequestSelection, column: str) -> Table | None:
-    """Return the table with hourly sums that has `column` and all filtered columns of `selection`. None: no such table,
-    so single requests must be counted.
-    """
-    needed = {column, *selection.values}
-    if selection.is_short_range or selection.is_changed or selection.text:
-        return None
-    tables = ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS))
-    return next((table for table, keys in tables if needed <= {*keys}), None)
 
 
 def _count_requests(

@@ -16,8 +16,8 @@ from sqlalchemy.sql.selectable import AliasedReturnsRows
 from sqlalchemy.sql.util import ClauseAdapter
 from sqlalchemy.sql.visitors import iterate
 
+from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.request_queries import (
-    RequestSelection,
     narrow_to_matching_hours,
     request_conditions,
     uncommon_value_condition,

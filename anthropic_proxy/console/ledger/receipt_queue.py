@@ -78,7 +78,12 @@ class ContentBuffer:
             if self._reserve(len(kept)):
                 self._contents[request_id] = BufferedContent(self._clock(), kept, len(data))
         elif point == "upstream request":
-            self._replace_upstream(request_id, data)
+            if (content := self._contents.get(request_id)) is not None:
+                self._discarded += len(content.upstream)
+                content.upstream = b""
+                if len(data) <= self._max_content_bytes and self.total_bytes + len(data) <= self._max_bytes:
+                    self._added += len(data)
+                    content.upstream = data
         elif content := self._contents.get(request_id):
             content.reply_size += len(data)
             if piece := data[: self._max_content_bytes - len(content.reply)]:
@@ -103,16 +108,6 @@ class ContentBuffer:
         content = self._contents.pop(request_id, None)
         if content is not None:
             self._discarded += _count_bytes(content)
-
-    def _replace_upstream(self, request_id: str, body: bytes) -> None:
-        content = self._contents.get(request_id)
-        if content is None:
-            return
-        self._discarded += len(content.upstream)
-        content.upstream = b""
-        if len(body) <= self._max_content_bytes and self.total_bytes + len(body) <= self._max_bytes:
-            self._added += len(body)
-            content.upstream = body
 
     def _reserve(self, count: int) -> bool:
         if self.total_bytes + count > self._max_bytes:

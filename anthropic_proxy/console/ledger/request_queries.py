@@ -1,4 +1,4 @@
-"""Which requests (`RequestSelection`), and queries for single requests, sorted lists and sessions.
+"""Conditions of a `RequestSelection`, and queries for single requests, sorted lists and sessions.
 
 The index of a facet leaves out the most common value of its column, because most rows have it. A condition on such a
 column must name this value (`value_condition`), or the database reads all rows of the time range. A filter by the
@@ -12,61 +12,23 @@ import msgspec
 from msgspec import Struct, structs
 from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, case, func, not_, or_, select
 
-from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS, round_end_to_hour
+from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH
-from anthropic_proxy.console.ledger.sums import UsageSums
-from anthropic_proxy.console.ledger.tables import (
+from anthropic_proxy.console.ledger.records import (
     COMMON_VALUES,
-    HOURLY_KEYS,
     SESSION_KEYS,
+    SUM_NAMES,
     StoredRequest,
-    hourly,
-    request_sums,
-    requests,
-    session_hours,
-    session_sums,
+    UsageSums,
 )
+from anthropic_proxy.console.ledger.tables import SUM_TABLES, hourly, hourly_sums, request_sums, requests, session_hours
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.gateway.prices.price_list import TokenCounts
 from anthropic_proxy.plugins import Client, Receipt
 
 _STREAMED_ROWS = 1_000
 SEARCHED_COLUMNS = ("id", "error", "model", "requested_model", "project", "session", "agent")
-
-
-class RequestSelection(Struct, frozen=True, kw_only=True):
-    start: int = 0
-    """Beginning of the time range, in microseconds since the epoch."""
-    end: int = 1 << 62
-    """End of the time range, in microseconds since the epoch, exclusive."""
-    values: Mapping[str, str] = {}
-    is_changed: bool = False
-    text: str = ""
-    """Text that an error, model, project or session, or the request id contains; case is ignored. "": no text search.
-    """
-
-    has_model: bool = False
-    """True to select only requests that named a model. A request with another path, or without a valid body, named
-    none."""
-
-    @property
-    def has_hourly_sums(self) -> bool:
-        """True if the table `hourly` has every column of the filters, so that its sums can be used."""
-        return not (self.is_changed or self.text or set(self.values) - set(HOURLY_KEYS))
-
-    @property
-    def end_hour(self) -> int:
-        """End of the time range in whole hours since the epoch, usually rounded up; this hour is excluded.
-
-        Queries of hourly sums need this value, because each row with sums is for a whole UTC hour. `round_end_to_hour`
-        describes the rounding.
-        """
-        return round_end_to_hour(-(-self.end // MICROSECONDS))
-
-    @property
-    def is_short_range(self) -> bool:
-        """True if the range has at most three hours, so that single requests are added up instead of hourly sums."""
-        return self.end - self.start <= MAX_SHORT_RANGE_HOURS * MICROSECONDS_PER_HOUR
 
 
 def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[ColumnElement[bool]]:
@@ -74,7 +36,9 @@ def hourly_conditions(chosen: RequestSelection, sums: Table = hourly) -> list[Co
     # a table of hourly sums has no columns for a text search
     conditions = [sums.c.hour >= chosen.start // MICROSECONDS_PER_HOUR, sums.c.hour < chosen.end_hour]
     conditions += [sums.c[name] == value for name, value in chosen.values.items()]
-    return [*conditions, hourly.c.requested_model != ""] if chosen.has_model else conditions
+    if chosen.has_model and "requested_model" in sums.c:
+        conditions.append(sums.c.requested_model != "")
+    return conditions
 
 
 def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
@@ -108,7 +72,7 @@ def narrow_to_matching_hours(connection: Connection, chosen: RequestSelection) -
 
     The range is therefore reduced to the hours from the first to the last with this value, by the hourly sums.
     """
-    for sums, keys in ((hourly, HOURLY_KEYS), (session_hours, SESSION_KEYS)):
+    for sums, keys in SUM_TABLES.items():
         values = {name: value for name, value in chosen.values.items() if name in keys}
         if any(COMMON_VALUES.get(name) == value and name != "outcome_class" for name, value in values.items()):
             known = structs.replace(chosen, values=values)
@@ -246,6 +210,10 @@ def _follows(keys: Any, position: tuple[float, int, str], descending: Sequence[b
 
 MAX_SESSION_REQUESTS = 1_000
 MAX_SAMPLED_REQUESTS = 50_000
+_SESSION_SUMS = [
+    *hourly_sums(session_hours),
+    *(func.min(session_hours.c.started_at), func.max(session_hours.c.last_at), func.max(session_hours.c.max_context)),
+]
 
 
 class SessionRow(Struct, frozen=True, kw_only=True):
@@ -269,13 +237,13 @@ class SessionList(Struct, frozen=True):
 
 def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) -> SessionList:
     """The latest first."""
-    if not (chosen.is_short_range or chosen.is_changed or chosen.text or set(chosen.values) - set(SESSION_KEYS)):
+    if chosen.has_sums(SESSION_KEYS) and not chosen.is_short_range:
         hour, values = session_hours.c.hour, chosen.values.items()
         conditions = [
             *(hour >= chosen.start // MICROSECONDS_PER_HOUR, hour < chosen.end_hour),
             *(session_hours.c.session != "", *(session_hours.c[name] == value for name, value in values)),
         ]
-        return _select(connection, session_hours.c, _session_columns(), conditions, limit)
+        return _select(connection, session_hours.c, _SESSION_SUMS, conditions, limit)
     column = requests.c
     named = and_(*request_conditions(chosen), column.session != "")
     sample = select(*column).where(named).order_by(column.started_at.desc()).limit(MAX_SAMPLED_REQUESTS)
@@ -286,7 +254,7 @@ def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) 
 
 
 def sum_session(connection: Connection, session: str) -> SessionRow | None:
-    found = _select(connection, session_hours.c, _session_columns(), [session_hours.c.session == session], 1)
+    found = _select(connection, session_hours.c, _SESSION_SUMS, [session_hours.c.session == session], 1)
     return found.rows[0] if found.rows else None
 
 
@@ -308,22 +276,19 @@ def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> di
     return {row.session: f"{row.prefix or row.provider}/{row.model}" for row in connection.execute(query)}
 
 
-def _session_columns() -> list[ColumnElement[Any]]:
-    column = session_hours.c
-    return [*session_sums(), func.min(column.started_at), func.max(column.last_at), func.max(column.max_context)]
-
-
 def _select(
     connection: Connection, column: Any, values: Sequence[Any], conditions: Sequence[ColumnElement[bool]], limit: int
 ) -> SessionList:
     project = (func.min(column.project), func.max(column.project))
-    keys = (column.session, *project, func.count().over(), func.sum(values[0]).over())
+    keys = (column.session, *project, func.count().over(), func.sum(values[SUM_NAMES.index("requests")]).over())
     query = select(*keys, *values).where(*conditions).group_by(column.session)
     found = connection.execute(query.order_by(values[-2].desc()).limit(limit)).all()
     moved = [session for session, first, last, *_ in found if first != last]
-    latest = (
-        _find_latest_projects(connection, column, values[-2], [*conditions, column.session.in_(moved)]) if moved else {}
-    )
+    latest: dict[str, str] = {}
+    if moved:
+        by_project = select(column.session, column.project).where(*conditions, column.session.in_(moved))
+        grouped = by_project.group_by(column.session, column.project).order_by(values[-2], column.project)
+        latest = {row.session: row.project for row in connection.execute(grouped)}  # the last row of a session counts
     rows = [
         SessionRow(
             session=session,
@@ -339,14 +304,12 @@ def _select(
     return SessionList(rows, count, column is session_hours.c or read < MAX_SAMPLED_REQUESTS)
 
 
-def _find_latest_projects(
-    connection: Connection, column: Any, last_at: ColumnElement[Any], conditions: Sequence[ColumnElement[bool]]
-) -> dict[str, str]:
-    keys = column.session, column.project
-    query = select(*keys).where(*conditions).group_by(*keys).order_by(last_at, column.project)
-    return {row.session: row.project for row in connection.execute(query)}
-
-
+_COPIED = (
+    *TokenCounts.__struct_fields__,
+    *("path", "requested_model", "provider", "prefix", "model", "route", "route_reason", "stream", "status"),
+    *("tool_count", "message_count", "tool_results", "tool_errors", "outcome", "error_type", "error"),
+)
+"""Fields that a receipt has too, in the same form."""
 _decode_texts = msgspec.json.Decoder(list[str]).decode
 _decode_notes = msgspec.json.Decoder(list[FidelityNote]).decode
 
@@ -365,34 +328,13 @@ def to_receipt(row: StoredRequest) -> Receipt:
     fidelity = FidelityReport()
     fidelity.add_notes(list_notes(row))
     return Receipt(
+        **{name: getattr(row, name) for name in _COPIED},
         request_id=row.id,
         client=Client(name=row.key_label),
         started_at=row.started_at / MICROSECONDS,
         method=row.method or ("POST" if row.path == EXCHANGE_PATH else "–"),
-        path=row.path,
-        requested_model=row.requested_model,
-        provider=row.provider,
-        prefix=row.prefix,
-        model=row.model,
-        route=row.route,
-        route_reason=row.route_reason,
-        tool_count=row.tool_count,
-        message_count=row.message_count,
-        tool_results=row.tool_results,
-        tool_errors=row.tool_errors,
-        stream=row.stream,
-        input_tokens=row.input_tokens,
-        cache_read_tokens=row.cache_read_tokens,
-        cache_write_tokens=row.cache_write_tokens,
-        cache_write_1h_tokens=row.cache_write_1h_tokens,
-        output_tokens=row.output_tokens,
-        thinking_tokens=row.thinking_tokens,
         first_token_seconds=None if row.first_token is None else row.first_token / MICROSECONDS,
         duration_seconds=row.duration / MICROSECONDS,
-        status=row.status,
-        outcome=row.outcome,
-        error_type=row.error_type,
-        error=row.error,
         failed_attempts=list_failed_attempts(row),
         fidelity=fidelity,
     )

@@ -9,7 +9,7 @@ from math import ceil
 from sqlalchemy import Connection, Engine, Table, delete, func, select, text
 
 from anthropic_proxy.console.ledger.database import convert_driver_errors
-from anthropic_proxy.console.ledger.tables import contents, hourly, key_hashes, requests, session_hours
+from anthropic_proxy.console.ledger.tables import SUM_TABLES, contents, key_hashes, requests
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.gateway.settings import Settings
 
@@ -21,7 +21,6 @@ TARGET_SHARE = 0.9
 """Share (0 to 1) of the maximum size to which a deletion by size reduces the database."""
 SUMS_SHARE = 0.5
 """Share (0 to 1) of the target size above which the oldest sums are deleted too."""
-SUM_TABLES = (hourly, session_hours)
 _MEGABYTE = 1_000_000
 _INDEX_BYTES_PER_ROW = 320
 """Approximate number of bytes of the index entries of one row on PostgreSQL."""

@@ -8,16 +8,17 @@ import hashlib
 import os
 import sqlite3
 import time
-from contextlib import closing, suppress
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import URL
 
 from anthropic_proxy.console.ledger.contents import ContentRow
-from anthropic_proxy.console.ledger.tables import StoredRequest
+from anthropic_proxy.console.ledger.records import StoredRequest
 
 _T = TypeVar("_T")
 _FILE_NAME = "ledger-spool-{}.sqlite3"
@@ -68,57 +69,43 @@ class Spool:
 
     def append(self, block: Block) -> bool:
         """False: the file is full or cannot be written."""
-        try:
-            with closing(self._open()) as database:
-                database.execute(
-                    "INSERT INTO block (rows, row_count) VALUES (?, ?)",
-                    (msgspec.msgpack.encode(block), len(block.rows)),
-                )
-        except (sqlite3.Error, OSError):
-            return False
-        return True
+        values = (msgspec.msgpack.encode(block), len(block.rows))
+        return self._execute("INSERT INTO block (rows, row_count) VALUES (?, ?)", values) is not None
 
     def claim(self) -> Block | None:
         """Requests that cannot be decoded are left out, and counted in `Block.dropped_rows`.
 
         None: no block is unclaimed, or the file cannot be used.
         """
-        if not self._has_file:
+        found = self._execute(_CLAIM, (time.time(), CLAIM_SECONDS)) if self._has_file else None
+        if not found:
             return None
-        try:
-            with closing(self._open()) as database:
-                found = database.execute(_CLAIM, (time.time(), CLAIM_SECONDS)).fetchone()
-        except (sqlite3.Error, OSError):
-            return None
-        if found is None:
-            return None
-        block = _decode_block(found[1], found[2])
-        block.id = found[0]
+        ((number, rows, row_count),) = found
+        block = _decode_block(rows, row_count)
+        block.id = number
         return block
 
     def release(self, block: Block) -> None:
-        with suppress(sqlite3.Error, OSError), closing(self._open()) as database:
-            database.execute("UPDATE block SET claimed_until = 0 WHERE id = ?", (block.id,))
+        self._execute("UPDATE block SET claimed_until = 0 WHERE id = ?", (block.id,))
 
     def delete(self, block: Block) -> bool:
         """False: the file cannot be written, or another worker has deleted the block.
 
         A block that stays is claimed again later. The worker that claims it skips the stored rows.
         """
-        try:
-            with closing(self._open()) as database:
-                return database.execute("DELETE FROM block WHERE id = ?", (block.id,)).rowcount > 0
-        except (sqlite3.Error, OSError):
-            return False
+        return bool(self._execute("DELETE FROM block WHERE id = ? RETURNING id", (block.id,)))
 
     def count_rows(self) -> int:
-        if not self._has_file:
-            return 0
+        found = self._execute("SELECT coalesce(sum(row_count), 0) FROM block", ()) if self._has_file else None
+        return found[0][0] if found else 0
+
+    def _execute(self, sql: str, values: Sequence[object]) -> list[Any] | None:
+        """Return the rows of the result. None: the file cannot be used."""
         try:
             with closing(self._open()) as database:
-                return int(database.execute("SELECT coalesce(sum(row_count), 0) FROM block").fetchone()[0])
+                return database.execute(sql, values).fetchall()
         except (sqlite3.Error, OSError):
-            return 0
+            return None
 
     def _open(self) -> sqlite3.Connection:
         self.file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

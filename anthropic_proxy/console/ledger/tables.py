@@ -1,18 +1,13 @@
-"""Tables of the ledger, and the records in them.
+"""Tables of the ledger. Those with requests and sums are derived from the structs of `records`.
 
 `requests` has one row per client request. `hourly` and `session_hours` have sums, so that a page about a month reads
 thousands of rows instead of millions. `contents` has message texts if they are stored. The other tables are those of
 virtual keys.
-
-Money is in nano-dollars, a duration in microseconds, and a time in microseconds since the epoch, all as integers. In a
-text column, "" means that a value is missing. In a number column of `requests`, NULL means unknown or missing, never
-zero.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import FieldInfo, fields
 from sqlalchemy import (
     BigInteger,
@@ -33,118 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from anthropic_proxy.console.ledger.sums import SUM_NAMES
-
-NOT_SENT = "not sent"
-"""Name of the provider and the model of requests that were sent to none."""
-
-
-class Facet(NamedTuple):
-    """Property by which lists of requests are filtered. Its column in `requests` has an index with the time."""
-
-    column: str
-    title: str
-    none_text: str = "none"
-    """Text for the value ""."""
-    common_value: str | None = None
-    """Value that most requests have. The index leaves it out. None: no value is that common."""
-
-
-FACETS: Mapping[str, Facet] = {
-    "outcome": Facet("outcome_class", "Outcome", common_value="ok"),
-    "provider": Facet("provider", "Provider", NOT_SENT),
-    "model": Facet("model", "Model used", NOT_SENT),
-    "requested": Facet("requested_model", "Requested"),
-    "project": Facet("project", "Project", common_value=""),
-    "session": Facet("session", "Session", common_value=""),
-    "key": Facet("key_label", "Key", common_value="local"),
-    "route": Facet("route", "Route", common_value=""),
-}
-"""Parameter of the URL → facet."""
-COMMON_VALUES = {facet.column: facet.common_value for facet in FACETS.values() if facet.common_value is not None}
-HOURLY_KEYS = ("project", "key_label", "provider", "model", "requested_model", "outcome_class", "route")
-SESSION_KEYS = ("session", "project", "key_label")
-
-
-class StoredRequest(Struct, gc=False):
-    """One client request: a row of the table `requests`.
-
-    Table, insertion, export and API are derived from these fields. A new field needs a migration, and a value in
-    `RowBuilder`.
-    """
-
-    id: str = ""
-    """`request-id` that the client received."""
-    started_at: int = 0
-    client: str = ""
-    """Product name in the user agent."""
-    key_label: str = ""
-    """Label of the key that the client presented, or `local`."""
-    project: str = ""
-    session: str = ""
-    agent: str = ""
-    user_agent: str = ""
-    path: str = ""
-    stream: bool = False
-    requested_model: str = ""
-    provider: str = ""
-    prefix: str = ""
-    model: str = ""
-    route_reason: str = ""
-    attempts: int = 0
-    failed_attempts: str = ""
-    """JSON list, as `notes`, `adaptations`, `attempt_times` and `reply_blocks`. "": an empty list."""
-    status: int = 0
-    outcome: str = ""
-    outcome_class: str = ""
-    """`ok`, `retried` (served after a failed attempt), `truncated` (the token limit ended the reply), `error`, or
-    `cancelled` (the client disconnected)."""
-    error_type: str = ""
-    error: str = ""
-    tool_count: int = 0
-    message_count: int = 0
-    input_tokens: int = 0
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-    cache_write_1h_tokens: int = 0
-    output_tokens: int = 0
-    thinking_tokens: int = 0
-    cost: int | None = None
-    """Price of tokens and billed searches at the used model."""
-    requested_cost: int | None = None
-    """The same at the requested model."""
-    price_source: str = ""
-    """Origin of the price, with service tier and number of billed searches."""
-    first_token: int | None = None
-    """Time to the first token. None: the reply has no content."""
-    duration: int = 0
-    output_rate: float | None = None
-    """Output tokens per second after the first token."""
-    notes: str = ""
-    note_count: int = 0
-    adaptations: str = ""
-    instance: str = ""
-    """Host name of the proxy."""
-    worker: int = 0
-    """Process id."""
-    attempt_times: str = ""
-    reply_blocks: str = ""
-    route: str = ""
-    """Name of the `[[routes]]` table that chose the target. "": none, or stored by an earlier version."""
-    tool_results: int = 0
-    """Results of client tools in a request that got a reply."""
-    tool_errors: int = 0
-    """Those with `is_error`."""
-    malformed_replies: int = 0
-    """1 if a tool call of the reply had an unknown name, or arguments that are no JSON object. 0 if the proxy does not
-    repair the tool calls of the server."""
-    method: str = ""
-    """HTTP method. "": stored by an earlier version."""
-
-    @property
-    def all_input_tokens(self) -> int:
-        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
-
+from anthropic_proxy.console.ledger.records import FACETS, HOURLY_KEYS, SESSION_KEYS, SUM_NAMES, Facet, StoredRequest
 
 metadata = MetaData()
 
@@ -276,14 +160,17 @@ audit_log = Table(
 """One row per change of keys and teams. `changes`: JSON object of field → old and new value, without secrets."""
 
 
-def hourly_sums() -> list[ColumnElement[Any]]:
-    column = hourly.c
+SUM_TABLES: Mapping[Table, Sequence[str]] = {hourly: HOURLY_KEYS, session_hours: SESSION_KEYS}
+"""Table of sums by hour → its keys besides hour and instance."""
+
+
+def hourly_sums(table: Table) -> list[ColumnElement[Any]]:
+    """`table`: `hourly` or `session_hours`."""
+    column = table.c
+    if table is session_hours:
+        return [func.sum(column[name]) for name in SUM_NAMES]
     cancelled = func.sum(case((column.outcome_class == "cancelled", column.requests), else_=0))
     return [cancelled if name == "cancelled" else func.sum(column[name]) for name in SUM_NAMES]
-
-
-def session_sums() -> list[ColumnElement[Any]]:
-    return [func.sum(session_hours.c[name]) for name in SUM_NAMES]
 
 
 def request_sums(columns: Any) -> list[ColumnElement[Any]]:

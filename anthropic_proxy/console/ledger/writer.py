@@ -17,8 +17,9 @@ import secrets
 import sqlite3
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -52,28 +53,18 @@ from anthropic_proxy.console.ledger.database import (
     is_value_failure,
     open_for_writing,
 )
+from anthropic_proxy.console.ledger.histograms import add_histogram, count_buckets, decode_histogram, encode_histogram
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
-from anthropic_proxy.console.ledger.retention import Retention
-from anthropic_proxy.console.ledger.rows import RowBuilder, decode_attempt_times, is_rejected_by_limit
-from anthropic_proxy.console.ledger.spool import Block, Spool
-from anthropic_proxy.console.ledger.sums import (
-    SUM_NAMES,
-    TOKEN_COUNTS,
-    TOOL_COUNTS,
-    add_histogram,
-    count_buckets,
-    decode_histogram,
-    encode_histogram,
-)
-from anthropic_proxy.console.ledger.tables import (
-    HOURLY_KEYS,
-    SESSION_KEYS,
+from anthropic_proxy.console.ledger.records import (
+    RequestCounts,
+    RowBuilder,
     StoredRequest,
-    contents,
-    hourly,
-    requests,
-    session_hours,
+    decode_attempt_times,
+    is_rejected_by_limit,
 )
+from anthropic_proxy.console.ledger.retention import Retention
+from anthropic_proxy.console.ledger.spool import Block, Spool
+from anthropic_proxy.console.ledger.tables import SUM_TABLES, contents, hourly, requests, session_hours
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.prices.updates import find_price_source
@@ -204,44 +195,35 @@ class TableInsertion:
             connection.cursor.execute(sql, list(chain.from_iterable(values)))
 
 
-_HOURLY_KEYS = ("hour", "instance", *HOURLY_KEYS)
-_SESSION_KEYS = ("hour", "instance", *SESSION_KEYS)
 _HISTOGRAMS = ("first_token_histogram", "duration_histogram")
-_HOURLY_SUMS = (
-    *(name for name in SUM_NAMES if name != "cancelled"),
-    *("duration", "first_token_sum", "first_token_count"),
-)
-_COUNTED = (*TOKEN_COUNTS, *TOOL_COUNTS)
+_COUNTED = RequestCounts.__struct_fields__
 _read_counted = attrgetter(*_COUNTED)
 _NEXT_CALL = "],["
 """Text between two calls to providers in the column `attempt_times`."""
 
 
-def _build_hourly_addition(database: str) -> ClauseElement:
-    """The histograms of the row replace the stored ones."""
-    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(hourly)
-    sums = {name: hourly.c[name] + insert.excluded[name] for name in _HOURLY_SUMS}
-    histograms = {name: insert.excluded[name] for name in _HISTOGRAMS}
-    return insert.on_conflict_do_update(index_elements=_HOURLY_KEYS, set_=sums | histograms)
-
-
-def _build_session_addition(database: str) -> ClauseElement:
-    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(session_hours)
-    own, new = session_hours.c, insert.excluded
-    changes: dict[str, Any] = {name: own[name] + new[name] for name in SUM_NAMES}
-    for name in ("max_context", "last_at"):
-        changes[name] = case((own[name] > new[name], own[name]), else_=new[name])
-    changes["started_at"] = case((own.started_at < new.started_at, own.started_at), else_=new.started_at)
-    return insert.on_conflict_do_update(index_elements=_SESSION_KEYS, set_=changes)
+def _build_addition(table: Table, database: str) -> ClauseElement:
+    """Numbers are added to the stored ones. The histograms of the row replace them."""
+    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(table)
+    changes: dict[str, Any] = {}
+    for own in (column for column in table.columns if not column.primary_key):
+        new = insert.excluded[own.name]
+        if own.name in _HISTOGRAMS:
+            changes[own.name] = new
+        elif own.name in ("max_context", "last_at"):
+            changes[own.name] = case((own > new, own), else_=new)
+        else:
+            changes[own.name] = case((own < new, own), else_=new) if own.name == "started_at" else own + new
+    return insert.on_conflict_do_update(index_elements=[*table.primary_key], set_=changes)
 
 
 _find_histograms = DriverStatement(
     lambda _: select(*(hourly.c[name] for name in _HISTOGRAMS)).where(
-        and_(*(hourly.c[name] == bindparam(name) for name in _HOURLY_KEYS))
+        and_(*(key == bindparam(key.name) for key in hourly.primary_key))
     )
 )
-_add_to_hourly = DriverStatement(_build_hourly_addition)
-_add_to_session_hours = DriverStatement(_build_session_addition)
+_add_to_hourly = DriverStatement(partial(_build_addition, hourly))
+_add_to_session_hours = DriverStatement(partial(_build_addition, session_hours))
 
 
 def add_hourly_sums(connection: DriverConnection, rows: Iterable[StoredRequest], instance: str) -> None:
@@ -249,9 +231,8 @@ def add_hourly_sums(connection: DriverConnection, rows: Iterable[StoredRequest],
     again. So on PostgreSQL, each writing process has rows of its own, with its id as `instance`; on SQLite, it is "".
     """
     added = []
-    for key, group in _group_by_hour(rows, instance, HOURLY_KEYS):
+    for sums, group in _sum_groups(hourly, rows, instance):
         first_tokens = [row.first_token for row in group if row.first_token is not None]
-        sums: dict[str, Any] = {**dict(zip(_HOURLY_KEYS, key, strict=True)), **_sum_rows(group)}
         sums["duration"] = sum(row.duration for row in group)
         sums["first_token_sum"], sums["first_token_count"] = sum(first_tokens), len(first_tokens)
         histograms = count_buckets(first_tokens), count_buckets(row.duration for row in group)
@@ -266,40 +247,38 @@ def add_hourly_sums(connection: DriverConnection, rows: Iterable[StoredRequest],
 
 def add_session_sums(connection: DriverConnection, rows: Iterable[StoredRequest], instance: str) -> None:
     added = []
-    for key, group in _group_by_hour(rows, instance, SESSION_KEYS):
+    for sums, group in _sum_groups(session_hours, rows, instance):
         times = [row.started_at for row in group]
-        sums = {**dict(zip(_SESSION_KEYS, key, strict=True)), **_sum_rows(group)}
         added.append(
             {**sums, "max_context": max(map(_find_context, group)), "started_at": min(times), "last_at": max(times)}
         )
     _add_to_session_hours.execute(connection, added)
 
 
-def _group_by_hour(
-    rows: Iterable[StoredRequest], instance: str, columns: Sequence[str]
-) -> list[tuple[tuple[Any, ...], list[StoredRequest]]]:
-    """Return pairs of a key and its rows, sorted by key. A key: hour, `instance`, and the values of `columns`."""
-    read_key = attrgetter(*columns)
+def _sum_groups(
+    table: Table, rows: Iterable[StoredRequest], instance: str
+) -> Iterator[tuple[dict[str, Any], list[StoredRequest]]]:
+    """Yield keys and sums of each row for `table`, and the requests in it, in the order of the keys."""
+    read_key = attrgetter(*SUM_TABLES[table])
     groups: dict[tuple[Any, ...], list[StoredRequest]] = {}
     for row in rows:
         groups.setdefault((row.started_at // MICROSECONDS_PER_HOUR, instance, *read_key(row)), []).append(row)
-    return sorted(groups.items(), key=itemgetter(0))
-
-
-def _sum_rows(rows: Sequence[StoredRequest]) -> dict[str, int]:
-    outcomes = [row.outcome_class for row in rows]
-    costs = [row.cost for row in rows if row.cost is not None]
-    requested = [row.requested_cost for row in rows if row.requested_cost is not None]
-    return {
-        **dict(zip(_COUNTED, map(sum, zip(*map(_read_counted, rows), strict=True)), strict=True)),
-        "requests": len(rows),
-        "errors": outcomes.count("error"),
-        "cancelled": outcomes.count("cancelled"),
-        "cost": sum(costs),
-        "unknown_cost_requests": len(rows) - len(costs),
-        "requested_cost": sum(requested),
-        "unknown_requested_cost_requests": len(rows) - len(requested),
-    }
+    for key, group in sorted(groups.items(), key=itemgetter(0)):
+        outcomes = [row.outcome_class for row in group]
+        costs = [row.cost for row in group if row.cost is not None]
+        requested = [row.requested_cost for row in group if row.requested_cost is not None]
+        sums = {
+            **dict(zip(("hour", "instance", *SUM_TABLES[table]), key, strict=True)),
+            **dict(zip(_COUNTED, map(sum, zip(*map(_read_counted, group), strict=True)), strict=True)),
+            "requests": len(group),
+            "errors": outcomes.count("error"),
+            "cancelled": outcomes.count("cancelled"),
+            "cost": sum(costs),
+            "unknown_cost_requests": len(group) - len(costs),
+            "requested_cost": sum(requested),
+            "unknown_requested_cost_requests": len(group) - len(requested),
+        }
+        yield sums, group
 
 
 def _find_context(row: StoredRequest) -> int:

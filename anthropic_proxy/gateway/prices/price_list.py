@@ -36,26 +36,9 @@ CONSTANT_SECONDS = 900
 MAX_CACHED_PRICES = 1_000
 
 
-class TokenCounts(Struct, frozen=True, kw_only=True):
-    """Numbers of tokens of one request by kind, as the Messages API counts them."""
-
-    input: int = 0
-    """Number of input tokens that are neither read from nor written to a cache."""
-    cache_read: int = 0
-    cache_write: int = 0
-    cache_write_1h: int = 0
-    """Number of tokens among `cache_write` that the provider keeps for one hour."""
-    output: int = 0
-    """Number of output tokens, including tokens of thinking."""
-    thinking: int = 0
-
-    @property
-    def total_input_tokens(self) -> int:
-        """Number of all input tokens, cached ones included. Surcharges for a long context depend on it."""
-        return self.input + self.cache_read + self.cache_write
-
-
 class TokenCountFields(Protocol):
+    """Numbers of tokens by kind, as the Messages API counts them: also a receipt, and one call to a provider."""
+
     input_tokens: int
     cache_read_tokens: int
     cache_write_tokens: int
@@ -64,15 +47,40 @@ class TokenCountFields(Protocol):
     thinking_tokens: int
 
 
-def count_tokens(source: TokenCountFields) -> TokenCounts:
-    return TokenCounts(
-        input=source.input_tokens,
-        cache_read=source.cache_read_tokens,
-        cache_write=source.cache_write_tokens,
-        cache_write_1h=source.cache_write_1h_tokens,
-        output=source.output_tokens,
-        thinking=source.thinking_tokens,
-    )
+def count_input_tokens(source: TokenCountFields) -> int:
+    """Cached tokens are included."""
+    return source.input_tokens + source.cache_read_tokens + source.cache_write_tokens
+
+
+class TokenCounts(Struct):
+    input_tokens: int = 0
+    """Number of input tokens that are neither read from nor written to a cache."""
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    cache_write_1h_tokens: int = 0
+    """Number of tokens among the cache writes that the provider keeps for one hour, at a higher price."""
+    output_tokens: int = 0
+    """Number of output tokens, including tokens of thinking."""
+    thinking_tokens: int = 0
+
+    @property
+    def all_input_tokens(self) -> int:
+        return count_input_tokens(self)
+
+    @property
+    def all_tokens(self) -> int:
+        return self.all_input_tokens + self.output_tokens
+
+    def divide_by_kind(self) -> dict[str, int]:
+        """Kinds of tokens that have their own price, in the order of a stacked chart from bottom to top."""
+        thinking = min(self.thinking_tokens, self.output_tokens)
+        return {
+            "cache_read": self.cache_read_tokens,
+            "cache_write": self.cache_write_tokens,
+            "input": self.input_tokens,
+            "output": self.output_tokens - thinking,
+            "thinking": thinking,
+        }
 
 
 class Rates(Struct, frozen=True, dict=True):
@@ -113,20 +121,23 @@ class Price(Struct, frozen=True, kw_only=True):
         every = [self.base, *(rates for _, rates in self.long_contexts)]
         return not any(getattr(rates, name) for rates in every for name in Rates.__struct_fields__)
 
-    def calculate_cost(self, tokens: TokenCounts) -> int:
+    def calculate_cost(self, tokens: TokenCountFields) -> int:
         """Nano-dollars."""
         rates = self.base
-        for above, surcharged in self.long_contexts:
-            if tokens.total_input_tokens > above:
-                rates = surcharged
+        if self.long_contexts:
+            context = count_input_tokens(tokens)
+            for above, surcharged in self.long_contexts:
+                if context > above:
+                    rates = surcharged
         (plain, read, written, output, thinking, kept), scale = rates.integer_ratios
-        thoughts, long = min(tokens.thinking, tokens.output), min(tokens.cache_write_1h, tokens.cache_write)
+        thoughts = min(tokens.thinking_tokens, tokens.output_tokens)
+        long = min(tokens.cache_write_1h_tokens, tokens.cache_write_tokens)
         scaled = _NANO_DOLLARS_PER_MICRO_DOLLAR * (
-            tokens.input * plain
-            + tokens.cache_read * read
-            + (tokens.cache_write - long) * written
+            tokens.input_tokens * plain
+            + tokens.cache_read_tokens * read
+            + (tokens.cache_write_tokens - long) * written
             + long * kept
-            + (tokens.output - thoughts) * output
+            + (tokens.output_tokens - thoughts) * output
             + thoughts * thinking
         )
         return (2 * scaled + scale) // (2 * scale)  # rounded half up
@@ -135,12 +146,12 @@ class Price(Struct, frozen=True, kw_only=True):
         """Nano-dollars, if each token is of the most expensive kind. Web searches are not included."""
         if self.is_free:
             return 0
-        inputs = [{kind: max_input_tokens} for kind in ("input", "cache_read", "cache_write")]
-        inputs.append({"cache_write": max_input_tokens, "cache_write_1h": max_input_tokens})
+        most = max_input_tokens
+        inputs = ((most, 0, 0, 0), (0, most, 0, 0), (0, 0, most, 0), (0, 0, most, most))
         return max(
             1,
             *(
-                self.calculate_cost(TokenCounts(**kinds, output=max_output_tokens, thinking=thinking))
+                self.calculate_cost(TokenCounts(*kinds, max_output_tokens, thinking))
                 for kinds in inputs
                 for thinking in (0, max_output_tokens)
             ),

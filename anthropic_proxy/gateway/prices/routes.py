@@ -15,7 +15,7 @@ from anthropic_proxy.gateway.prices.updates import find_price_source, has_price_
 from anthropic_proxy.gateway.settings import Settings
 
 EXTRA = "prices"
-_TYPICAL = TokenCounts(input=2_000, cache_read=18_000, output=1_000)
+_TYPICAL = TokenCounts(input_tokens=2_000, cache_read_tokens=18_000, output_tokens=1_000)
 """Token counts of the request for which prices are compared: a long conversation, mostly in the provider's cache."""
 
 

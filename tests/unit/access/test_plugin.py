@@ -10,7 +10,7 @@ from anthropic_proxy.console.keys.limits import Scope
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
-from anthropic_proxy.console.ledger.periods import UsageRange
+from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
@@ -65,7 +65,7 @@ async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
         assert (await send(app, "POST", "/v1/messages", ASKED, x_api_key=OTHERS["PROXY_API_KEY"])).status == 200
     settings = Settings(data_directory=tmp_path / "anthropic-proxy")
     with reading(settings) as engine, engine.connect() as connection:
-        sums = {group.name: group.sums.requests for group in sum_usage(connection, UsageRange(0, 10**10), "key")}
+        sums = {group.name: group.sums.requests for group in sum_usage(connection, RequestSelection(), "key")}
     assert sums == {"ci": 3, "key 1": 1, "local": 2}
     stored = (tmp_path / "anthropic-proxy/ledger.sqlite3").read_bytes()
     assert find_leaks(stored, [key, key[6:46], *OTHERS.values()]) == []

@@ -7,7 +7,7 @@ import pytest
 
 from anthropic_proxy.cli.usage import write_table
 from anthropic_proxy.console.ledger.queries import UsageGroup
-from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.terminal import read_output
 

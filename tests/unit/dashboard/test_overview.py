@@ -17,7 +17,7 @@ from anthropic_proxy.console.dashboard.page_context import FailedPanel
 from anthropic_proxy.console.dashboard.view_query import read_view_query
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.queries import ErrorGroup, PeriodSums
-from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost
 from tests.support.ledger import NOON, new_receipt, reading, store

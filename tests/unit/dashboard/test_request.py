@@ -21,12 +21,12 @@ from anthropic_proxy.console.dashboard.request import (
     list_client_events,
     sum_failed_attempt_time,
 )
+from anthropic_proxy.console.ledger.periods import RequestSelection
+from anthropic_proxy.console.ledger.records import MAX_ATTEMPT_ERROR_CHARACTERS, StoredRequest, decode_attempt_times
 from anthropic_proxy.console.ledger.request_queries import (
-    RequestSelection,
     list_stored_requests,
 )
-from anthropic_proxy.console.ledger.rows import MAX_ATTEMPT_ERROR_CHARACTERS, decode_attempt_times
-from anthropic_proxy.console.ledger.tables import StoredRequest, requests
+from anthropic_proxy.console.ledger.tables import requests
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, UpstreamAttempt
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store

@@ -14,7 +14,7 @@ from anthropic_proxy.console.ledger.costs import (
     find_request_usage,
     read_search_count,
 )
-from anthropic_proxy.console.ledger.sums import UsageSums
+from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.prices.price_list import TokenCounts, find_price
 from anthropic_proxy.gateway.prices.updates import find_price_package_version
@@ -177,26 +177,28 @@ def new_attempt(provider: str, model: str, input_tokens: int, output_tokens: int
     ("base_url", "model", "tokens", "cost"),
     [
         # half of each price: 1,000 × 2.5 + 100 × 12.5
-        ("https://api.anthropic.com", "claude-opus-4-8", TokenCounts(input=1_000, output=100), 3_750_000),
+        ("https://api.anthropic.com", "claude-opus-4-8", TokenCounts(input_tokens=1_000, output_tokens=100), 3_750_000),
         # 10,000 × 0.15 + 1,000 × 1.875 + 1,000 × 3 + 100 × 7.5; of 2,000 cache writes, 1,000 are kept for an hour
         (
             "https://api.anthropic.com",
             "claude-sonnet-4-6",
-            TokenCounts(cache_read=10_000, cache_write=2_000, cache_write_1h=1_000, output=100),
+            TokenCounts(
+                cache_read_tokens=10_000, cache_write_tokens=2_000, cache_write_1h_tokens=1_000, output_tokens=100
+            ),
             7_125_000,
         ),
         # cached input has no discount: 1,000 × 1 + 10,000 × 0.5 + 500 × 4
         (
             "https://api.openai.com/v1",
             "gpt-4.1",
-            TokenCounts(input=1_000, cache_read=10_000, output=500, thinking=400),
+            TokenCounts(input_tokens=1_000, cache_read_tokens=10_000, output_tokens=500, thinking_tokens=400),
             8_000_000,
         ),
         # a long context has half of its own price: 200,001 × 1.25 + 1,000 × 7.5
         (
             "https://generativelanguage.googleapis.com",
             "gemini-2.5-pro",
-            TokenCounts(input=200_001, output=1_000),
+            TokenCounts(input_tokens=200_001, output_tokens=1_000),
             257_501_250,
         ),
     ],
@@ -330,10 +332,10 @@ SUMS = UsageSums(requests=3, input_tokens=1_000, cache_read_tokens=2_000, output
 def test_the_kinds_of_tokens_divide_the_stored_cost_completely(tmp_path: Path) -> None:
     costs = ModelCosts(load(tmp_path, TEST_MODEL))
     SUMS.cost = 7_000_001  # at the price: 2,000,000 input, 1,000,000 cache, 3,000,000 output, 1,000,000 thinking
-    parts = costs.divide_cost("openai", "test-model", SUMS)
+    parts = costs.divide_cost("openai", "test-model", SUMS, SUMS.cost)
     assert parts == {"cache_read": 1_000_000, "input": 2_000_000, "output": 3_000_001, "thinking": 1_000_000}
-    assert costs.divide_cost("openai", "without-price", SUMS) == {"": 7_000_001}
-    assert costs.divide_cost("openai", "test-model", UsageSums(requests=1)) == {}
+    assert costs.divide_cost("openai", "without-price", SUMS, SUMS.cost) == {"": 7_000_001}
+    assert costs.divide_cost("openai", "test-model", UsageSums(requests=1), 0) == {}
 
 
 def test_summed_tokens_have_the_price_without_a_long_context(tmp_path: Path) -> None:

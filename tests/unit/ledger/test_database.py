@@ -26,9 +26,9 @@ from anthropic_proxy.console.ledger.database import (
     write_backup,
 )
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version, upgrade_schema
+from anthropic_proxy.console.ledger.records import COMMON_VALUES, FACETS, UsageSums
 from anthropic_proxy.console.ledger.request_queries import sum_session
-from anthropic_proxy.console.ledger.sums import UsageSums
-from anthropic_proxy.console.ledger.tables import COMMON_VALUES, FACETS, metadata
+from anthropic_proxy.console.ledger.tables import metadata
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret

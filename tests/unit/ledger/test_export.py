@@ -6,6 +6,7 @@ from decimal import Decimal
 import msgspec
 import pytest
 
+from anthropic_proxy.console.ledger.api import build_ledger_document
 from anthropic_proxy.console.ledger.export import (
     FORMATS,
     ExportTable,
@@ -13,6 +14,7 @@ from anthropic_proxy.console.ledger.export import (
     encode_json,
     tabulate_requests,
 )
+from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.settings import Settings
@@ -80,3 +82,11 @@ def test_no_cell_begins_a_formula_if_a_program_separates_cells_by_semicolons() -
     assert cells == ["a;'=1", "a; '@x", "a;\"'+1", "a\n'-1", "a; b", "a=1"]
     assert ";=" not in listed
     assert json.loads(listed) == ["a;=1"]
+
+
+def test_the_schema_of_a_request_has_every_field_of_its_calls_and_blocks() -> None:
+    row = StoredRequest(attempt_times='[[1,2,"groq","small",200,"",""]]', reply_blocks='[["text","",5]]')
+    found, schema = build_request_object(row), build_ledger_document()["components"]["schemas"]["Request"]
+    assert list(found) == list(schema["properties"])
+    for name in ("attempt_times", "reply_blocks"):
+        assert found[name][0].keys() == schema["properties"][name]["items"]["properties"].keys()

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from anthropic_proxy.console.ledger.periods import UsageRange, list_period_starts, resolve_usage_range
+from anthropic_proxy.console.ledger.periods import RequestSelection, list_period_starts, resolve_usage_range
 from anthropic_proxy.console.ledger.queries import collect_latencies, sum_periods, sum_usage
-from anthropic_proxy.console.ledger.request_queries import RequestSelection, list_sessions
+from anthropic_proxy.console.ledger.request_queries import list_sessions
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost
 from tests.support.ledger import new_receipt, reading, store
@@ -46,7 +46,8 @@ async def test_the_dashboard_and_usage_have_the_same_days(zone: str, database: S
     await store(database, *receipts, cost=Cost(1, 1, "x"))
     chosen = RequestSelection(start=first * 1_000_000, end=last * 1_000_000)
     with reading(database) as engine, engine.connect() as connection:
-        days = sum_usage(connection, UsageRange(first // HOUR * HOUR, -(-last // HOUR) * HOUR), "day")
+        end = -(-last // HOUR) * HOUR
+        days = sum_usage(connection, RequestSelection(start=first * 1_000_000, end=end * 1_000_000), "day")
         periods = sum_periods(connection, chosen, DAY)
         latencies = collect_latencies(connection, chosen, DAY)
         filtered = RequestSelection(start=chosen.start, end=chosen.end, text="req_")
@@ -63,7 +64,7 @@ async def test_the_dashboard_and_usage_have_the_same_days(zone: str, database: S
 def test_a_day_of_the_command_has_the_hours_of_local_time(zone: str) -> None:
     now = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
     found = resolve_usage_range("2026-10-25", "2026-10-25", now)
-    assert found.end - found.start == {"Europe/Berlin": 25}.get(zone, 24) * HOUR
+    assert found.end - found.start == {"Europe/Berlin": 25}.get(zone, 24) * HOUR * 1_000_000
 
 
 async def test_each_hour_belongs_to_one_day(zone: str, database: Settings) -> None:

@@ -132,10 +132,12 @@ SERVERS = {
     "deepseek": "https://api.deepseek.com",
 }
 COUNTED = [
-    TokenCounts(input=1_000, cache_read=5_000, output=700, thinking=300),
-    TokenCounts(input=10, cache_read=100, cache_write=5_000, cache_write_1h=2_000, output=9),
-    TokenCounts(input=200_001, output=1),
-    TokenCounts(input=100, cache_read=300_000, cache_write=300, output=50),
+    TokenCounts(input_tokens=1_000, cache_read_tokens=5_000, output_tokens=700, thinking_tokens=300),
+    TokenCounts(
+        input_tokens=10, cache_read_tokens=100, cache_write_tokens=5_000, cache_write_1h_tokens=2_000, output_tokens=9
+    ),
+    TokenCounts(input_tokens=200_001, output_tokens=1),
+    TokenCounts(input_tokens=100, cache_read_tokens=300_000, cache_write_tokens=300, output_tokens=50),
 ]
 """Requests with cache reads, both kinds of cache writes, thinking and long contexts."""
 
@@ -170,12 +172,12 @@ def test_costs_equal_those_of_the_package_for_each_model_of_a_vendor(vendor: str
             price = find_price(SERVERS[vendor], model.id, when, tier=tier)
             for tokens in COUNTED if price is not None else ():
                 usage = Usage(
-                    input_tokens=tokens.total_input_tokens,
-                    cache_read_tokens=tokens.cache_read,
-                    cache_write_tokens=tokens.cache_write,
-                    cache_write_1h_tokens=tokens.cache_write_1h,
-                    output_tokens=tokens.output,
-                    output_reasoning_tokens=tokens.thinking,
+                    input_tokens=tokens.all_input_tokens,
+                    cache_read_tokens=tokens.cache_read_tokens,
+                    cache_write_tokens=tokens.cache_write_tokens,
+                    cache_write_1h_tokens=tokens.cache_write_1h_tokens,
+                    output_tokens=tokens.output_tokens,
+                    output_reasoning_tokens=tokens.thinking_tokens,
                     web_searches=0 if price is None or price.web_search is None else 3,
                 )
                 own = snapshot.calc(usage, model.id, None, SERVERS[vendor], when, context).total_price
@@ -253,7 +255,7 @@ def test_a_free_model_is_free_in_each_tier_but_its_searches_are_not(tmp_path: Pa
     for prefix, model in (("vllm", "qwen"), ("ollama", "qwen3:8b")):
         provider = known(find_registry(settings).find_by_prefix(prefix))
         price = known(PriceList(settings).find(provider, model, TODAY, "priority"))
-        found.append((price.calculate_cost(TokenCounts(input=1_000)), price.calculate_search_cost(2)))
+        found.append((price.calculate_cost(TokenCounts(input_tokens=1_000)), price.calculate_search_cost(2)))
     assert found == [(0, None), (0, 0)]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,18 +12,23 @@ from sqlalchemy import Connection, select
 
 from anthropic_proxy.console.ledger import queries, request_queries
 from anthropic_proxy.console.ledger.export import build_usage_object
-from anthropic_proxy.console.ledger.periods import FORMS, UsageRange, resolve_usage_range
+from anthropic_proxy.console.ledger.histograms import (
+    MAX_BUCKET,
+    encode_histogram,
+    find_percentile,
+    sum_encoded_histograms,
+)
+from anthropic_proxy.console.ledger.periods import FORMS, RequestSelection, resolve_usage_range
 from anthropic_proxy.console.ledger.queries import (
-    GroupName,
     collect_latencies,
     count_facets,
     count_requests_in_previous_range,
     sum_periods,
     sum_usage,
 )
+from anthropic_proxy.console.ledger.records import COMMON_VALUES, GROUP_NAMES, add_up
 from anthropic_proxy.console.ledger.request_queries import (
     SORT_KEYS,
-    RequestSelection,
     SortedRequest,
     SortOrder,
     find_stored_request,
@@ -31,14 +36,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_stored_requests,
     request_conditions,
 )
-from anthropic_proxy.console.ledger.sums import (
-    MAX_BUCKET,
-    add_up,
-    encode_histogram,
-    find_percentile,
-    sum_encoded_histograms,
-)
-from anthropic_proxy.console.ledger.tables import COMMON_VALUES, requests
+from anthropic_proxy.console.ledger.tables import requests
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
@@ -69,10 +67,14 @@ async def connection(database: Settings) -> "Iterator[Connection]":
         yield opened
 
 
+def _select_hours(first: int, end: int) -> RequestSelection:
+    return RequestSelection(start=first * HOUR * 1_000_000, end=end * HOUR * 1_000_000)
+
+
 @pytest.mark.parametrize("hours", [3, 4], ids=["single requests", "sums by hour"])
 async def test_each_grouping_adds_up_to_the_same_sums(connection: Connection, hours: int) -> None:
-    chosen = UsageRange(FIRST_HOUR * HOUR, (FIRST_HOUR + hours) * HOUR)
-    found = {by: sum_usage(connection, chosen, by, UTC) for by in get_args(GroupName)}
+    chosen = _select_hours(FIRST_HOUR, FIRST_HOUR + hours)
+    found = {by: sum_usage(connection, chosen, by, UTC) for by in GROUP_NAMES}
     totals = {by: add_up(group.sums for group in groups) for by, groups in found.items()}
     assert all(total == totals["day"] for total in totals.values())
     total = totals["day"]
@@ -85,7 +87,7 @@ async def test_each_grouping_adds_up_to_the_same_sums(connection: Connection, ho
     assert {group.name: group.sums.requests for group in found["project"]} == {"project 0": 15, "project 1": 15}
     assert {group.name: group.sums.requests for group in found["route"]} == {"": 27, "cheap first": 3}
     assert [(group.provider, group.name) for group in found["model"]] == [("groq", "small")]
-    assert sum_usage(connection, UsageRange(0, FIRST_HOUR * HOUR), "model") == []
+    assert sum_usage(connection, _select_hours(0, FIRST_HOUR), "model") == []
 
 
 async def test_lists_continue_at_a_position_and_follow_the_selection(connection: Connection) -> None:
@@ -163,8 +165,8 @@ def _find_index(connection: Connection, chosen: RequestSelection) -> str:
 def test_long_periods_have_complete_hours(since: str, until: str, hours: tuple[int, int]) -> None:
     now = datetime.fromtimestamp(NOON + 600, UTC)
     found = resolve_usage_range(since, until, now, UTC)
-    offset = FIRST_HOUR * HOUR + (600 if found.is_short_range else 0)
-    assert ((found.start - offset) / HOUR, (found.end - offset) / HOUR) == hours
+    offset, hour = FIRST_HOUR * HOUR + (600 if found.is_short_range else 0), HOUR * 1_000_000
+    assert (found.start / hour - offset / HOUR, found.end / hour - offset / HOUR) == hours
 
 
 @pytest.mark.parametrize("since", ["0h", "2026-11-22"])
@@ -196,7 +198,7 @@ async def test_sums_of_sessions_include_every_request(database: Settings) -> Non
         filtered = request_queries.list_sessions(
             connection, RequestSelection(start=0, end=everything.end, values={"model": "small"}), 10
         )
-        (group, other) = sum_usage(connection, UsageRange(FIRST_HOUR * HOUR, (FIRST_HOUR + 100) * HOUR), "session")
+        (group, other) = sum_usage(connection, _select_hours(FIRST_HOUR, FIRST_HOUR + 100), "session")
     assert total is not None
     assert (total.sums.requests, total.sums.cost, total.max_context, total.project) == (
         count,
@@ -300,8 +302,7 @@ async def test_the_range_before_has_the_same_length_and_the_same_filters(databas
     found = {}
     with reading(database) as engine, engine.connect() as connection:
         for since in ("24h", "3h"):
-            period = resolve_usage_range(since, "", datetime.fromtimestamp(now, UTC), UTC)
-            chosen = RequestSelection(start=period.start * 1_000_000, end=period.end * 1_000_000)
+            chosen = resolve_usage_range(since, "", datetime.fromtimestamp(now, UTC), UTC)
             timeouts = structs.replace(chosen, text="timeout")
             sums = sum(row.sums.requests for row in sum_periods(connection, chosen, HOUR if since == "24h" else 300))
             before = count_requests_in_previous_range(connection, chosen, int(now * 1_000_000))

@@ -8,6 +8,7 @@ from msgspec import structs
 from sqlalchemy import insert, literal_column, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import (
     collect_latencies,
     count_errors,
@@ -28,7 +29,6 @@ from anthropic_proxy.console.ledger.read_access import (
     restrict_rows,
 )
 from anthropic_proxy.console.ledger.request_queries import (
-    RequestSelection,
     find_stored_request,
     list_session_requests,
     list_sessions,

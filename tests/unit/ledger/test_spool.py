@@ -9,8 +9,8 @@ import pytest
 from msgspec import structs
 from sqlalchemy import make_url
 
+from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.spool import Block, Spool
-from anthropic_proxy.console.ledger.tables import StoredRequest
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret

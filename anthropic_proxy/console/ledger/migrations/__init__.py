@@ -13,11 +13,11 @@ from anthropic_proxy.gateway.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-NEWEST_VERSION = "0010"
-"""Version of the schema that the module `tables` describes."""
 OWN_TABLES = ("alembic_version", "requests", "hourly")
 """Tables that every version of the schema has. Other programs also have a table `alembic_version`."""
 _FOLDER = Path(__file__).parent
+NEWEST_VERSION = max(name[1:5] for name in os.listdir(_FOLDER / "versions") if name.startswith("r"))
+"""Version of the schema that the module `tables` describes: that of the latest migration."""
 
 
 def find_sqlite_file(settings: Settings) -> Path | None:

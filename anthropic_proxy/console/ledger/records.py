@@ -1,40 +1,205 @@
-"""Rows of the table `requests`, built from the receipts of finished requests.
+"""What the ledger stores of a client request: its properties (`StoredRequest`), their sums, and filters.
 
-Keys are redacted, and characters that a database would reject are replaced. The columns `attempt_times` and
-`reply_blocks` have a JSON text each.
+`RowBuilder` builds a record from the receipt of a finished request. Tables, insertion, sums, export, API and pages
+follow from the structs and from `FACETS` of this module, so that a new column is declared here and in a migration.
+
+Keys are redacted, and characters that a database would reject are replaced. In a text, "" means that a value is
+missing. Money is in nano-dollars, a duration in microseconds, and a time in microseconds since the epoch.
 """
 
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.ledger.sums import TOKEN_COUNTS
-from anthropic_proxy.console.ledger.tables import HOURLY_KEYS, SESSION_KEYS, StoredRequest
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
+from anthropic_proxy.gateway.prices.price_list import TokenCounts, count_input_tokens
 from anthropic_proxy.plugins import BlockMark, Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, redact_secrets
+
+NOT_SENT = "not sent"
+"""Name of the provider and the model of requests that were sent to none."""
+
+
+class Facet(NamedTuple):
+    """Property by which requests are filtered and grouped. Its column in `requests` has an index with the time."""
+
+    column: str
+    title: str
+    none_text: str = "none"
+    """Text for the value ""."""
+    common_value: str | None = None
+    """Value that most requests have. The index leaves it out. None: no value is that common."""
+    sums: Sequence[Literal["hourly", "session_hours"]] = ("hourly",)
+    """Tables of sums that have the column as a key."""
+    is_group: bool = True
+    """True if the command `usage` and the API group sums by it."""
+
+
+FACETS: Mapping[str, Facet] = {
+    "outcome": Facet("outcome_class", "Outcome", common_value="ok", is_group=False),
+    "provider": Facet("provider", "Provider", NOT_SENT),
+    "model": Facet("model", "Model used", NOT_SENT),
+    "requested": Facet("requested_model", "Requested"),
+    "project": Facet("project", "Project", common_value="", sums=("hourly", "session_hours")),
+    "session": Facet("session", "Session", common_value="", sums=("session_hours",)),
+    "key": Facet("key_label", "Key", common_value="local", sums=("hourly", "session_hours")),
+    "route": Facet("route", "Route", common_value=""),
+}
+"""Parameter of the URL → facet."""
+COMMON_VALUES = {facet.column: facet.common_value for facet in FACETS.values() if facet.common_value is not None}
+HOURLY_KEYS = tuple(facet.column for facet in FACETS.values() if "hourly" in facet.sums)
+SESSION_KEYS = tuple(facet.column for facet in FACETS.values() if "session_hours" in facet.sums)
+GROUP_NAMES = ("day", "hour", *(name for name, facet in FACETS.items() if facet.is_group))
+if TYPE_CHECKING:
+    GroupName = str
+else:
+    GroupName = Literal[GROUP_NAMES]
+"""Time or facet by which sums are grouped."""
+
+
+class RequestCounts(TokenCounts):
+    """Numbers that are stored with a request, and summed over requests."""
+
+    tool_results: int = 0
+    """Results of client tools in a request that got a reply."""
+    tool_errors: int = 0
+    """Those with `is_error`: the tool failed."""
+    malformed_replies: int = 0
+    """Replies with a tool call that has an unknown name, or arguments that are no JSON object. 0 if the proxy does not
+    repair the tool calls of the server."""
+
+
+class StoredRequest(RequestCounts, gc=False):
+    """One client request: a row of the table `requests`. A number that is None is unknown or missing, never zero."""
+
+    id: str = ""
+    """`request-id` that the client received."""
+    started_at: int = 0
+    client: str = ""
+    """Product name in the user agent."""
+    key_label: str = ""
+    """Label of the key that the client presented, or `local`."""
+    project: str = ""
+    session: str = ""
+    agent: str = ""
+    user_agent: str = ""
+    path: str = ""
+    stream: bool = False
+    requested_model: str = ""
+    provider: str = ""
+    prefix: str = ""
+    model: str = ""
+    route_reason: str = ""
+    attempts: int = 0
+    failed_attempts: str = ""
+    """JSON list, as `notes`, `adaptations`, `attempt_times` and `reply_blocks`. "": an empty list."""
+    status: int = 0
+    outcome: str = ""
+    outcome_class: str = ""
+    """`ok`, `retried` (served after a failed attempt), `truncated` (the token limit ended the reply), `error`, or
+    `cancelled` (the client disconnected)."""
+    error_type: str = ""
+    error: str = ""
+    tool_count: int = 0
+    message_count: int = 0
+    cost: int | None = None
+    """Price of tokens and billed searches at the used model."""
+    requested_cost: int | None = None
+    """The same at the requested model."""
+    price_source: str = ""
+    """Origin of the price, with service tier and number of billed searches."""
+    first_token: int | None = None
+    """Time to the first token. None: the reply has no content."""
+    duration: int = 0
+    output_rate: float | None = None
+    """Output tokens per second after the first token."""
+    notes: str = ""
+    note_count: int = 0
+    adaptations: str = ""
+    instance: str = ""
+    """Host name of the proxy."""
+    worker: int = 0
+    """Process id."""
+    attempt_times: str = ""
+    reply_blocks: str = ""
+    route: str = ""
+    """Name of the `[[routes]]` table that chose the target. "": none, or stored by an earlier version."""
+    method: str = ""
+    """HTTP method. "": stored by an earlier version."""
+
+
+class UsageSums(RequestCounts):
+    """Numbers of requests and tokens, and costs, summed over several requests. The tables of sums have its fields."""
+
+    requests: int = 0
+    errors: int = 0
+    cancelled: int = 0
+    """Number of requests that ended early, because the client disconnected. They have neither succeeded nor failed."""
+    cost: int = 0
+    unknown_cost_requests: int = 0
+    """Number of requests to models without a known price. Their costs are missing in `cost`."""
+    requested_cost: int = 0
+    """Cost of the same tokens at the prices of the models that the clients requested."""
+    unknown_requested_cost_requests: int = 0
+
+    @property
+    def cached_input_share(self) -> float | None:
+        """0 to 1. None: there are none."""
+        return self.cache_read_tokens / self.all_input_tokens if self.all_input_tokens else None
+
+    @property
+    def tool_error_share(self) -> float | None:
+        """0 to 1. None: there are none."""
+        return self.tool_errors / self.tool_results if self.tool_results else None
+
+    @property
+    def succeeded(self) -> int:
+        return self.requests - self.errors - self.cancelled
+
+    @property
+    def known_cost(self) -> int | None:
+        """Cost in nano-dollars of the requests with a known price. None: the cost is 0, but some prices are unknown."""
+        return known_cost_or_none(self.cost, self.unknown_cost_requests)
+
+
+SUM_NAMES: Sequence[str] = UsageSums.__struct_fields__
+KeyT = TypeVar("KeyT")
+
+
+def add_up(sums: Iterable[UsageSums]) -> UsageSums:
+    return UsageSums(*map(sum, zip(*map(structs.astuple, sums), strict=True)))
+
+
+def add_up_groups(groups: Iterable[tuple[KeyT, UsageSums]]) -> dict[KeyT, UsageSums]:
+    found: dict[KeyT, list[UsageSums]] = {}
+    for key, sums in groups:
+        found.setdefault(key, []).append(sums)
+    return {key: add_up(several) for key, several in found.items()}
+
+
+def known_cost_or_none(cost: int, unknown_requests: int) -> int | None:
+    """Return `cost` in nano-dollars, or None if it is 0 and some requests (`unknown_requests`) have no known price."""
+    return None if unknown_requests and not cost else cost
+
 
 MAX_LABEL_CHARACTERS = 200
 MAX_ERROR_CHARACTERS = 2_000
 _REJECTED_CLIENTS = frozenset({"authentication_error", "permission_error"})
 """Types of errors of requests by clients without access to the proxy."""
-_LABELS = (
+_read_labels = attrgetter(
     *("client.name", "project", "session", "agent", "user_agent", "method", "path", "requested_model"),
     *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type"),
 )
-_read_labels = attrgetter(*_LABELS)
-CHOSEN_BY_PROXY = frozenset({"key_label", "outcome_class"})
-"""Key columns of the sums whose values a client without access cannot choose. All others are "" in its rows, because
-each new value would add a row to the sums."""
-_HIDDEN_LABELS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - CHOSEN_BY_PROXY
+_HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - {"key_label", "outcome_class"}
+"""Columns that are "" in the rows of clients without access: each new value would add a row to the sums."""
 _MAX_CACHED_LABELS = 10_000
-_read_tokens = attrgetter(*TOKEN_COUNTS)
+_read_tokens = attrgetter(*TokenCounts.__struct_fields__)
 _MAX_COUNT = (2**63 - 1) >> 16
 """Maximum stored number of tokens or nano-dollars."""
 _TRUNCATED_OUTCOMES = frozenset({"max_tokens", "model_context_window_exceeded"})
@@ -56,22 +221,17 @@ class RowBuilder:
 
     def build(self, receipt: Receipt, cost: Cost) -> StoredRequest:
         row = StoredRequest(id=receipt.request_id, instance=_HOST, worker=_PROCESS)
-        names = _read_labels(receipt)
-        if receipt.error_type in _REJECTED_CLIENTS and not receipt.provider:
-            names = tuple("" if label in _HIDDEN_LABELS else name for label, name in zip(_LABELS, names, strict=True))
-        labels = map(self._labels.__getitem__, names)
+        is_rejected = receipt.error_type in _REJECTED_CLIENTS and not receipt.provider
+        labels: Iterable[str] = map(self._labels.__getitem__, names := _read_labels(receipt))
+        if is_rejected:  # headers of clients without access are not kept in memory
+            labels = (_cut(label, MAX_LABEL_CHARACTERS) for label in self._redact(names))
         row.key_label, row.project, row.session, row.agent, row.user_agent, row.method, row.path, *models = labels
-        (
-            row.requested_model,
-            row.provider,
-            row.prefix,
-            row.model,
-            row.route,
-            row.route_reason,
-            row.outcome,
-            row.error_type,
-        ) = models
+        row.requested_model, row.provider, row.prefix, row.model, row.route, row.route_reason, *ends = models
+        row.outcome, row.error_type = ends
         row.client = row.user_agent.partition("/")[0]
+        if is_rejected:
+            for name in _HIDDEN_COLUMNS:
+                setattr(row, name, "")
         attempts, blocks = receipt.attempts, receipt.blocks
         texts = (
             receipt.error,
@@ -85,7 +245,13 @@ class RowBuilder:
             error, row.failed_attempts, row.notes, row.adaptations, times, row.reply_blocks = self._redact(texts)
             row.error = _cut(error, MAX_ERROR_CHARACTERS)
             row.attempt_times = shorten_attempt_errors(times)  # after the removal of keys
-        row.stream, row.status, row.outcome_class = receipt.stream, receipt.status, classify_outcome(receipt)
+        row.stream, row.status = receipt.stream, receipt.status
+        if receipt.outcome in ("error", "cancelled"):
+            row.outcome_class = receipt.outcome
+        elif receipt.outcome in _TRUNCATED_OUTCOMES:
+            row.outcome_class = "truncated"
+        else:
+            row.outcome_class = "retried" if receipt.failed_attempts else "ok"
         row.cost = None if cost.cost is None else _limit(cost.cost)
         row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
         row.price_source = cost.source
@@ -112,7 +278,10 @@ class RowBuilder:
     def _redact(self, texts: Sequence[str]) -> Sequence[str]:
         together = " ".join(texts)
         if not (together.isascii() and together.isprintable()):
-            texts = list(map(_clean, texts))
+            texts = [
+                text.translate(_NO_CONTROL_CHARACTERS).encode(errors="replace").decode()  # lone surrogates become "?"
+                for text in texts
+            ]
             together = " ".join(texts)
         if any(map(together.__contains__, self._spellings)) or redact_key_patterns(together) != together:
             return [redact_secrets(text, self._secrets) for text in texts]
@@ -125,31 +294,17 @@ class _Labels(dict[str, str]):
         self._redact = redact
 
     def __missing__(self, name: str) -> str:
-        (text,) = self._redact([name])
-        text = _cut(text, MAX_LABEL_CHARACTERS)
+        label = _cut(self._redact([name])[0], MAX_LABEL_CHARACTERS)
         if len(name) <= MAX_LABEL_CHARACTERS:  # clients send names of any length
             if len(self) >= _MAX_CACHED_LABELS:
                 self.clear()
-            self[name] = text
-        return text
-
-
-def classify_outcome(receipt: Receipt) -> str:
-    """Return the value of the column `outcome_class` for `receipt`, the record of one request."""
-    if receipt.outcome in ("error", "cancelled"):
-        return receipt.outcome
-    if receipt.outcome in _TRUNCATED_OUTCOMES:
-        return "truncated"
-    return "retried" if receipt.failed_attempts else "ok"
+            self[name] = label
+        return label
 
 
 def _cut(text: str, max_characters: int) -> str:
     """Return `text`, cut to a maximum length. Keys must be redacted before."""
     return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
-
-
-def _clean(text: str) -> str:
-    return text.translate(_NO_CONTROL_CHARACTERS).encode(errors="replace").decode()
 
 
 def _json(items: Sequence[object]) -> str:
@@ -209,7 +364,7 @@ def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime
             one.status,
             one.error_type,
             one.error,
-            one.input_tokens + one.cache_read_tokens + one.cache_write_tokens,
+            count_input_tokens(one),
         )
         for one in attempts
     ]
