@@ -36,6 +36,8 @@ class Recorder(Protocol):
 class StoreUnavailable(ProxyBusy):
     """Error: Redis is unavailable, and `REDIS_FAILURE=closed` rejects requests with limits. The client may retry."""
 
+    code = "redis-unavailable"
+
     def __init__(self) -> None:
         super().__init__(
             "The proxy cannot check limits, because its Redis server is unavailable. Try again in a moment.",

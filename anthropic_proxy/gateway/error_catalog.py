@@ -12,7 +12,7 @@ from importlib.resources import files
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.errors import ProxyError, UpstreamError
+from anthropic_proxy.errors import ProxyError
 
 PAGE = "/help/errors"
 """URL path at which the proxy serves the catalog."""
@@ -169,9 +169,8 @@ They have texts, because errors with the same status have different remedies. An
 
 def error_help_headers(error: ProxyError) -> dict[str, str]:
     """`x-proxy-help: /help/errors#rate-limit`"""
-    provider = isinstance(error, UpstreamError)
-    if entry := find_entry(error.status, error.error_type, error.message, is_of_provider=provider):
-        return {"x-proxy-help": f"{PAGE}#{entry}"}
+    if error.code:
+        return {"x-proxy-help": f"{PAGE}#{error.code}"}
     # a class of a plugin has no section, but its base class has one
     known = next(base for base in type(error).__mro__ if base.__module__.startswith("anthropic_proxy."))
     section = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", known.__name__).lower()

@@ -269,7 +269,9 @@ class _ReplySink:
     def build_result(self, error: ProxyError | None) -> ProbeResult:
         """Return the collected reply as a `ProbeResult`. `error`: failure of the probe itself; None: no failure."""
         if error is None and self._overflow.is_set():
-            error = UpstreamProtocolError(f"the reply is larger than {_MAX_REPLY_BYTES // 1024**2} MiB")
+            error = UpstreamProtocolError(
+                f"the reply is larger than {_MAX_REPLY_BYTES // 1024**2} MiB", code="reply-too-large"
+            )
         result, receipt = ProbeResult(error=error or self._error), self._receipt
         if receipt is not None:
             result.notes = tuple(receipt.notes)
