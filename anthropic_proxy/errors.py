@@ -236,7 +236,6 @@ class ProxyBusy(ProxyError):
 
     status = 529
     error_type = "overloaded_error"
-    code = "queue-full"
 
 
 class ShuttingDown(ProxyError):

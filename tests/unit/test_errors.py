@@ -171,7 +171,7 @@ async def test_an_error_for_a_limit_of_the_proxy_names_no_provider() -> None:
         529,
         "overloaded_error",
         "Too many wait.",
-        advised("queue-full", {"retry-after": "2"}),
+        advised("proxy-busy", {"retry-after": "2"}),
     )
     proxy.services = structs.replace(services, queue=Ending(None))
     text = "The proxy is shutting down, so the reply is incomplete. Try again in a moment."
