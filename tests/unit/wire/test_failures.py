@@ -83,6 +83,25 @@ def test_statuses_and_kinds(status: int, body: Any, expected: tuple[int, str, bo
 
 
 @pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [
+        (400, "two user messages 3 times in a row", "invalid-upstream-request"),
+        (401, "no server responds to this key", "rejected-key"),
+        (402, "no credit", "no-credit"),
+        (403, "the project has no key with access", "no-access"),
+        (404, "nothing is served at this id", "model-not-found"),
+        (413, "too large", "body-too-large"),
+        (429, "the same request 5 times in a row", "rate-limit"),
+        (500, "needs a, which is not installed. Install it: pip b", "provider-failed"),
+        (504, "cancelled before it was complete", "no-data"),
+        (529, "Error in the proxy; the traceback is in its log.", "overloaded"),
+    ],
+)
+def test_the_help_for_an_error_follows_from_its_status_not_from_its_text(status: int, message: str, code: str) -> None:
+    assert refused(status, openai(message)).code == code
+
+
+@pytest.mark.parametrize(
     ("error", "status"),
     [
         ({"message": "Provider returned error", "code": 429}, 429),
@@ -242,7 +261,7 @@ OVERFLOWS = [
 @pytest.mark.parametrize("status", [400, 413, 500])
 def test_a_prompt_that_is_too_long_has_the_message_of_anthropic(message: str, status: int) -> None:
     error = refused(status, openai(message), window=5, estimate=7)
-    assert error.message == "prompt is too long: 1200 tokens > 1000 maximum"
+    assert (error.code, error.message) == ("prompt-too-long", "prompt is too long: 1200 tokens > 1000 maximum")
     assert (error.status, error.error_type, error.retryable, error.parameter) == (
         400,
         "invalid_request_error",

@@ -155,7 +155,7 @@ def _decode_field_by_field(raw: Raw, path: str) -> Tool:
         if large := find_schema_size_error(tool.input_schema):
             raise InvalidRequest(f"{path}.input_schema: {large}", code="tool-schema")
         if field := _deep_field(tool):
-            raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}", code="tool-schema")
+            raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}", code="request-body")
         if flaw := find_schema_error(bytes(tool.input_schema)):
             raise InvalidRequest(f"{path}.input_schema: {flaw}", code="tool-schema")
         raise wrong_type_error(f"{path}.input_schema", "an object", tool.input_schema)
