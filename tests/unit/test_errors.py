@@ -179,7 +179,11 @@ async def test_an_error_for_a_limit_of_the_proxy_names_no_provider() -> None:
     proxy.services = structs.replace(services, policies=[Limited()])
     text = "The budget of local is spent. It begins again in 90 s."
     assert await answer(proxy) == (429, "rate_limit_error", text, advised("plugin-limit", {"retry-after": "90"}))
-    assert [receipt.provider for receipt in proxy.receipts] == ["", "", ""]
+    assert [(receipt.provider, receipt.error_code) for receipt in proxy.receipts] == [
+        ("", ""),
+        ("", "proxy-stops"),
+        ("", "plugin-limit"),
+    ]
 
 
 def test_every_status_of_the_proxy_itself_is_documented() -> None:

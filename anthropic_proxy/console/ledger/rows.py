@@ -26,7 +26,7 @@ _REJECTED_CLIENTS = frozenset({"authentication_error", "permission_error"})
 """Types of errors of requests by clients without access to the proxy."""
 _LABELS = (
     *("client.name", "project", "session", "agent", "user_agent", "method", "path", "requested_model"),
-    *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type"),
+    *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type", "error_code"),
 )
 _read_labels = attrgetter(*_LABELS)
 CHOSEN_BY_PROXY = frozenset({"key_label", "outcome_class"})
@@ -70,6 +70,7 @@ class RowBuilder:
             row.route_reason,
             row.outcome,
             row.error_type,
+            row.error_code,
         ) = models
         row.client = row.user_agent.partition("/")[0]
         attempts, blocks = receipt.attempts, receipt.blocks

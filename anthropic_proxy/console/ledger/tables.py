@@ -140,6 +140,8 @@ class StoredRequest(Struct, gc=False):
     repair the tool calls of the server."""
     method: str = ""
     """HTTP method. "": stored by an earlier version."""
+    error_code: str = ""
+    """Entry of the error catalog. "": no entry, or stored by an earlier version."""
 
     @property
     def all_input_tokens(self) -> int:

@@ -13,7 +13,7 @@ from anthropic_proxy.gateway.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-NEWEST_VERSION = "0010"
+NEWEST_VERSION = "0011"
 """Version of the schema that the module `tables` describes."""
 OWN_TABLES = ("alembic_version", "requests", "hourly")
 """Tables that every version of the schema has. Other programs also have a table `alembic_version`."""
