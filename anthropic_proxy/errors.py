@@ -28,6 +28,8 @@ ProxyError                            base class
 ├─ ConfigurationError                the user of the proxy must correct a setting, option, file or database
 └─ InternalError                     500 api_error; usually a bug of the proxy
 
+The `code` of an error is the slug of its entry in `docs/fix/errors.toml`, with cause and remedy. It is given where the
+error is raised, unless the class has one code for all its errors.
 Clients decide about a retry by the error type (`error_type`), so it is always one of
 https://docs.anthropic.com/en/api/errors. If `retryable` is True, the proxy may send the unchanged request to a provider
 again. If `closes_connection` is True, the server closes the client connection after the response.
@@ -90,17 +92,22 @@ class ProxyError(Exception):
     """True if the proxy may send the unchanged request to a provider again, because the failure is temporary."""
     closes_connection: bool = False
     """True if the connection is closed after the response, so that remaining bytes are not parsed as a request."""
+    code: str = ""
+    """Entry of the error catalog: `/help/errors#rate-limit`. "": the section of the class, for errors of plugins."""
 
     def __init__(
         self,
         message: str,
         *,
+        code: str = "",
         details: dict[str, Any] | None = None,
         retry_after: float | None = None,
         should_retry: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
+        if code:
+            self.code = code
         self.details = details
         """Object `error.details` of the error body, for example `{"error_code": …}`. None: the field is omitted."""
         self.retry_after = retry_after
@@ -135,6 +142,7 @@ class MethodNotAllowed(InvalidRequest):
     """The proxy serves the path of the client request, but with other HTTP methods."""
 
     status = 405
+    code = "method"
 
     def __init__(self, message: str, allowed: Iterable[str]) -> None:
         super().__init__(message)
@@ -145,6 +153,7 @@ class UnsupportedEncoding(InvalidRequest):
     """The body of the client request is compressed (`content-encoding`). The proxy accepts only uncompressed bodies."""
 
     status = 415
+    code = "content-encoding"
 
 
 class RequestTimeout(InvalidRequest):
@@ -152,12 +161,14 @@ class RequestTimeout(InvalidRequest):
 
     status = 408
     closes_connection = True
+    code = "slow-request"
 
 
 class MalformedHttp(InvalidRequest):
     """The client request is invalid HTTP, or two HTTP programs could read it differently (request smuggling)."""
 
     closes_connection = True
+    code = "malformed-http-message"
 
 
 class UnsupportedFeature(ClientError):
@@ -190,6 +201,7 @@ class RequestTooLarge(ClientError):
 
     status = 413
     error_type = "request_too_large"
+    code = "body-too-large"
 
 
 class UriTooLong(RequestTooLarge):
@@ -197,6 +209,7 @@ class UriTooLong(RequestTooLarge):
 
     status = 414
     closes_connection = True
+    code = "address-too-long"
 
 
 class HeadersTooLarge(RequestTooLarge):
@@ -204,6 +217,7 @@ class HeadersTooLarge(RequestTooLarge):
 
     status = 431
     closes_connection = True
+    code = "headers-too-long"
 
 
 class LimitReached(ClientError):
@@ -211,6 +225,7 @@ class LimitReached(ClientError):
 
     status = 429
     error_type = "rate_limit_error"
+    code = "plugin-limit"
 
 
 class ProxyBusy(ProxyError):
@@ -227,6 +242,7 @@ class ShuttingDown(ProxyError):
     """The proxy stops before the reply to a client request is complete. The client may retry after a second."""
 
     status = 503
+    code = "proxy-stops"
 
     def __init__(self) -> None:
         super().__init__(
@@ -239,6 +255,8 @@ class MissingExtra(ProxyError):
 
     `extra` is the group of optional packages that contains it.
     """
+
+    code = "package-missing"
 
     def __init__(self, subject: str, extra: str) -> None:
         # `subject` is a beginning such as "Vertex AI needs google-auth"
@@ -257,13 +275,15 @@ class ConfigurationError(ProxyError):
     It may stand for several errors: `messages` has a text for each.
     """
 
-    def __init__(self, *messages: str) -> None:
-        super().__init__("\n".join(messages))
+    def __init__(self, *messages: str, code: str = "") -> None:
+        super().__init__("\n".join(messages), code=code)
         self.messages = messages
 
 
 class InternalError(ProxyError):
     """An unexpected error inside the proxy, usually a bug. The log has the traceback of an unexpected exception."""
+
+    code = "bug"
 
 
 FetchErrorCode = Literal[
@@ -292,6 +312,8 @@ class ServerToolFailed(ProxyError):
 class WebFetchFailed(ServerToolFailed):
     """The proxy could not fetch a web page, or a link to an image or a document. The message states the reason."""
 
+    code = "page-not-fetched"
+
     def __init__(self, message: str, error_code: FetchErrorCode) -> None:
         super().__init__(message)
         self.error_code: FetchErrorCode = error_code
@@ -302,6 +324,8 @@ class WebSearchFailed(ServerToolFailed):
 
     The client receives only `error_code`, but not the message.
     """
+
+    code = "search-failed"
 
     def __init__(self, message: str, error_code: SearchErrorCode) -> None:
         super().__init__(message)
@@ -324,6 +348,18 @@ class UpstreamErrorCause(Struct, frozen=True, kw_only=True):
     """False if the error text also fits other causes. Only a success of the changed request then proves the cause."""
 
 
+_CODES_OF_STATUSES = {
+    400: "invalid-upstream-request",
+    401: "rejected-key",
+    402: "no-credit",
+    403: "no-access",
+    404: "model-not-found",
+    413: "body-too-large",
+    429: "rate-limit",
+}
+"""Status → code of an error with which a provider responded: its text is the provider's own, so the status decides."""
+
+
 class UpstreamError(ProxyError):
     """Base class of failed calls to a provider. The message starts with the provider name."""
 
@@ -333,6 +369,7 @@ class UpstreamError(ProxyError):
         self,
         message: str,
         *,
+        code: str = "",
         provider: str = "",
         status: int | None = None,
         kind: str | None = None,
@@ -342,11 +379,13 @@ class UpstreamError(ProxyError):
         should_retry: bool | None = None,
         parameter: str | None = None,
     ) -> None:
-        super().__init__(message, details=details, retry_after=retry_after, should_retry=should_retry)
+        super().__init__(message, code=code, details=details, retry_after=retry_after, should_retry=should_retry)
         self.provider = provider
         """Name of the provider in the registry: `openai`. "": not yet known."""
         self.status = type(self).status if status is None else status
         self.error_type = type(self).error_type if kind is None else kind
+        if not self.code:
+            self.code = _CODES_OF_STATUSES.get(self.status, "provider-failed" if self.error_type == "api_error" else "")
         if retryable is not None:
             self.retryable = retryable
         self.body: bytes | None = None
@@ -368,12 +407,14 @@ class UpstreamUnreachable(UpstreamError):
     """The provider did not answer, for example because DNS or TLS failed, or the connection was refused or closed."""
 
     retryable = True
+    code = "no-server"
 
 
 class UpstreamProtocolError(UpstreamError):
     """The provider's response is malformed, incomplete or too large for the proxy."""
 
     retryable = True
+    code = "invalid-reply"
 
 
 class UnreadableReply(UpstreamProtocolError):
@@ -382,12 +423,15 @@ class UnreadableReply(UpstreamProtocolError):
     Another call is allowed even if the client has already received thinking of the reply.
     """
 
+    code = "unreadable-output"
+
 
 class UpstreamTimeout(UpstreamError):
     """The provider sent no data within the time limit, or reported a timeout."""
 
     status = 504
     error_type = "timeout_error"
+    code = "no-data"
 
 
 class UpstreamOverloaded(UpstreamError):
@@ -396,10 +440,13 @@ class UpstreamOverloaded(UpstreamError):
     status = 529
     error_type = "overloaded_error"
     retryable = True
+    code = "overloaded"
 
 
 class CircuitOpen(UpstreamError):
     """The proxy did not call the provider, because the last calls failed."""
+
+    code = "provider-not-called"
 
 
 def join_with_or(words: Sequence[str]) -> str:

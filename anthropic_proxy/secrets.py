@@ -218,5 +218,6 @@ class UnknownSecret(Secret):
     def reveal(self) -> NoReturn:
         raise ConfigurationError(
             f"{self._name} is set in the environment of the running proxy (port {self._port}) only. Commands do not "
-            "know its value, because it contains a credential. Set it in the environment of this command too."
+            "know its value, because it contains a credential. Set it in the environment of this command too.",
+            code="only-in-the-server",
         )

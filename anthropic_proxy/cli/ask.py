@@ -35,7 +35,7 @@ def ask(
     """
     text = sys.stdin.read() if question is None else question
     if not text.strip():
-        raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"')
+        raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"', code="command-line")
     messages = [{"role": "user", "content": text}]
     body = json.dumps({"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": messages}).encode()
     with open_proxy(load_command_settings()) as proxy:

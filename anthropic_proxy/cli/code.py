@@ -91,7 +91,9 @@ def code(*arguments: _Arguments) -> None:
 
 def run(*command: _Arguments) -> None:
     if not command:
-        raise ConfigurationError("The program is missing. Example:  anthropic-proxy run -- python agent.py")
+        raise ConfigurationError(
+            "The program is missing. Example:  anthropic-proxy run -- python agent.py", code="command-line"
+        )
     program = _find_program(command[0], "")
     with open_proxy(load_command_settings()) as proxy:
         status = _run((program, *command[1:]), client_variables(proxy, copy_environment()))
@@ -134,7 +136,8 @@ def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Se
         if level.is_managed:
             raise ConfigurationError(
                 f"Claude Code would not use this proxy: {level.source} sets {name}, which overrides the value of "
-                "this command. Remove that line or ask its owner."
+                "this command. Remove that line or ask its owner.",
+                code="overridden-settings",
             )
         notices.append(f"{level.source} sets {name}. This session uses {address} instead.")
     for name, model in list_model_settings(level, arguments).items():
@@ -164,8 +167,8 @@ def _find_program(name: str, remedy: str) -> str:
     program = find_program(name, environ)
     if program is None:
         if problem := describe_missing_program(name, environ):
-            raise ConfigurationError(f'There is no program "{name}" in PATH: {problem}.')
-        raise ConfigurationError(f'There is no program "{name}" in PATH. {remedy}'.rstrip())
+            raise ConfigurationError(f'There is no program "{name}" in PATH: {problem}.', code="missing-program")
+        raise ConfigurationError(f'There is no program "{name}" in PATH. {remedy}'.rstrip(), code="missing-program")
     return program
 
 
@@ -175,7 +178,7 @@ def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
     try:
         return run_in_foreground(command, child_environment(variables, copy_environment()))
     except OSError as error:
-        raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}.") from None
+        raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}.", code="missing-program") from None
 
 
 def client_variables(
@@ -432,7 +435,8 @@ def _read_option(value: str, directory: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"--settings of Claude Code cannot be used: {name} contains no JSON object. "
-            "Pass the path of a JSON file, or a JSON object."
+            "Pass the path of a JSON file, or a JSON object.",
+            code="settings-option",
         )
     return content
 

@@ -45,7 +45,9 @@ def upgrade() -> None:
     try:
         open_for_writing(settings).dispose()
     except DATABASE_ERRORS as error:
-        raise ConfigurationError(describe_database_failure(classify_database_error(error), place, error)) from None
+        raise ConfigurationError(
+            describe_database_failure(classify_database_error(error), place, error), code="ledger-not-readable"
+        ) from None
     output.write_line(f"  {output.paint('✓', 'ok')} {place} has the schema {NEWEST_VERSION}.")
 
 

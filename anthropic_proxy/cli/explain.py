@@ -69,10 +69,11 @@ def explain(
     if file is None and not last:
         raise ConfigurationError(
             "FILE is missing. Use the name of a file, the id of a stored request, or --last. "
-            "More:  anthropic-proxy explain --help"
+            "More:  anthropic-proxy explain --help",
+            code="explain-source",
         )
     if file is not None and last:
-        raise ConfigurationError(f"--last and {file} exclude each other. Use one of them.")
+        raise ConfigurationError(f"--last and {file} exclude each other. Use one of them.", code="explain-source")
     if file is not None and (file.exists() or not str(file).startswith(_ID_START)):
         name, content = str(file), read_input(file, MAX_BODY_BYTES)
         settings = load_command_settings()

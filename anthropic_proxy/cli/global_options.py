@@ -28,7 +28,10 @@ def take_global_options(words: Sequence[str]) -> list[str]:
         if name == _CONFIG:
             folder = value if joined else next(remaining, "")
             if not folder:
-                raise ConfigurationError(f"{_CONFIG} has no value. Use the folder with .env and anthropic-proxy.toml.")
+                raise ConfigurationError(
+                    f"{_CONFIG} has no value. Use the folder with .env and anthropic-proxy.toml.",
+                    code="settings-folder",
+                )
             from anthropic_proxy.gateway.settings import use_settings_folder  # noqa: PLC0415  # --help needs none of it
 
             use_settings_folder(folder)

@@ -91,11 +91,13 @@ def _read_configuration(content: bytes, name: str) -> ImportPlan:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{name} is not UTF-8 text: byte {error.start} is invalid.") from None
+        raise ConfigurationError(
+            f"{name} is not UTF-8 text: byte {error.start} is invalid.", code="import-file"
+        ) from None
     try:
         return _read(text, name)
     except (AttributeError, TypeError, KeyError, IndexError) as error:
-        raise ConfigurationError(f"{name} has an unexpected structure. {_SUPPORTED}") from error
+        raise ConfigurationError(f"{name} has an unexpected structure. {_SUPPORTED}", code="import-file") from error
     except RecursionError:
         raise _reject(name, "it nests lists or objects too deeply") from None
     except ValueError:  # Python's limit of digits
@@ -128,14 +130,17 @@ def _decode_yaml(text: str, name: str) -> Any:
         import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
     except ImportError:
         raise ConfigurationError(
-            f"{name} is YAML, which needs PyYAML. It is not installed:  {build_extra_install_command('import')}"
+            f"{name} is YAML, which needs PyYAML. It is not installed:  {build_extra_install_command('import')}",
+            code="import-file",
         ) from None
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         reason = " ".join(str(error).split())
-        raise ConfigurationError(f"{name} is not valid YAML: {reason}. {_SUPPORTED}") from None
+        raise ConfigurationError(f"{name} is not valid YAML: {reason}. {_SUPPORTED}", code="import-file") from None
 
 
 def _reject(name: str, reason: str) -> ConfigurationError:
-    return ConfigurationError(f"{name} is no configuration of a supported proxy: {reason}. {_SUPPORTED}")
+    return ConfigurationError(
+        f"{name} is no configuration of a supported proxy: {reason}. {_SUPPORTED}", code="import-file"
+    )

@@ -74,7 +74,8 @@ def init(
     if not is_interactive and not (provider and yes):
         raise ConfigurationError(
             "There is no terminal for questions. Use options:  "
-            "anthropic-proxy init --provider openai --key-from-env OPENAI_API_KEY --yes"
+            "anthropic-proxy init --provider openai --key-from-env OPENAI_API_KEY --yes",
+            code="init-without-terminal",
         )
     output = Output()
     try:
@@ -159,7 +160,9 @@ class _Setup:
             if choice.found:
                 return {}
             if not self._is_interactive:
-                raise ConfigurationError("Vertex AI has no project: set VERTEX_PROJECT in the environment.")
+                raise ConfigurationError(
+                    "Vertex AI has no project: set VERTEX_PROJECT in the environment.", code="init-without-terminal"
+                )
             project = ""
             while not project:
                 project = input("  VERTEX_PROJECT, the id of the Google Cloud project: ").strip()
@@ -167,7 +170,9 @@ class _Setup:
         if key_variable is not None:
             key = self._environ.get(key_variable, "").strip()
             if not key:
-                raise ConfigurationError(f"--key-from-env is {key_variable}, but this variable is not set.")
+                raise ConfigurationError(
+                    f"--key-from-env is {key_variable}, but this variable is not set.", code="init-without-terminal"
+                )
             is_own = key_variable == provider.key_variable
             return self._accept(provider, key, {} if is_own else {str(provider.key_variable): key})
         if provider.uses_installed_models and not choice.found and self._is_interactive:
@@ -177,7 +182,8 @@ class _Setup:
         if not self._is_interactive:
             raise ConfigurationError(
                 f"{provider.prefix} has no key: {provider.key_variable} is not set. Set it in the environment, or name "
-                "its variable with --key-from-env."
+                "its variable with --key-from-env.",
+                code="init-without-terminal",
             )
         return self._ask_key(provider)
 
@@ -291,7 +297,9 @@ def _find_choice(choices: "Sequence[ProviderChoice]", name: str, option: str = "
     known = [choice.provider.prefix for choice in choices]
     nearest = find_similar_choice(word, known)
     meant = f" Did you mean:  {option}{nearest}" if nearest else ""
-    raise ConfigurationError(f'There is no provider "{name}". The providers are: {", ".join(known)}.{meant}')
+    raise ConfigurationError(
+        f'There is no provider "{name}". The providers are: {", ".join(known)}.{meant}', code="unknown-provider"
+    )
 
 
 TEST_TIMEOUT_SECONDS = 10.0

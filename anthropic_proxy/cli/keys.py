@@ -178,7 +178,9 @@ def show(key: str, *, as_json: _AsJson = False) -> None:
     settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:
         if connection is None:
-            raise UnknownModel("There are no keys. Create one:  anthropic-proxy keys create LABEL")
+            raise UnknownModel(
+                "There are no keys. Create one:  anthropic-proxy keys create LABEL", code="virtual-key-unknown"
+            )
         found = require_key(connection, key)
 
     async def read() -> Sequence[Spending]:
@@ -301,7 +303,7 @@ def audit(
         Print CSV instead.
     """
     if as_json and as_csv:
-        raise ConfigurationError("--json and --csv exclude each other. Use one of them.")
+        raise ConfigurationError("--json and --csv exclude each other. Use one of them.", code="usage-period")
     beginning = time.time() - decode_duration("--since", since)
     with open_ledger_for_reading(load_command_settings()) as connection:
         entries = [] if connection is None else list_audit_entries(connection, since=beginning)
@@ -339,7 +341,9 @@ def _administering(settings: Settings) -> Iterator[KeyAdministration]:
         with open_administration(settings, f"command ({user}@{platform.node()})") as administration:
             yield administration
     except DATABASE_ERRORS as error:
-        raise ConfigurationError(describe_database_failure(classify_database_error(error), place, error)) from None
+        raise ConfigurationError(
+            describe_database_failure(classify_database_error(error), place, error), code="ledger-not-readable"
+        ) from None
 
 
 def write_new_key(key: VirtualKey, key_text: str, completed_action: str, settings: Settings, *, as_json: bool) -> None:

@@ -61,7 +61,10 @@ def open_ledger_for_reading(settings: Settings) -> Iterator[Connection | None]:
 
 
 def _new_error(location: str, reason: str) -> ConfigurationError:
-    return ConfigurationError(f"The ledger {location} cannot be read: {reason}. Set DATABASE_URL to another database.")
+    return ConfigurationError(
+        f"The ledger {location} cannot be read: {reason}. Set DATABASE_URL to another database.",
+        code="ledger-not-readable",
+    )
 
 
 def read_last_requests(
@@ -94,12 +97,14 @@ def require_stored_body(settings: Settings, row: StoredRequest, command_or_optio
     if body is None:
         raise ConfigurationError(
             f"{command_or_option} needs the text of the request, which the ledger does not contain for {row.id}. "
-            f"The proxy stores later texts with LEDGER_CONTENT=true.{remedy}"
+            f"The proxy stores later texts with LEDGER_CONTENT=true.{remedy}",
+            code="explain-source",
         )
     if body.is_cut:
         raise ConfigurationError(
             f"{command_or_option} needs the complete text of the request. The ledger contains the first "
-            f"{MAX_CONTENT_BYTES:,} of {body.size:,} bytes of {row.id}.{remedy}"
+            f"{MAX_CONTENT_BYTES:,} of {body.size:,} bytes of {row.id}.{remedy}",
+            code="explain-source",
         )
     return body.data
 
@@ -120,8 +125,11 @@ def require_stored_request(settings: Settings, request_id: str | None, path: str
             if found is not None:
                 return found
     if request_id is None:
-        raise ConfigurationError('The ledger has no requests yet. Send one:  anthropic-proxy ask "hello"')
+        raise ConfigurationError(
+            'The ledger has no requests yet. Send one:  anthropic-proxy ask "hello"', code="request-not-stored"
+        )
     raise ConfigurationError(
         f"The ledger has no request {request_id}. It stores requests for {settings.ledger_days} days (LEDGER_DAYS). "
-        "List the last ones:  anthropic-proxy logs --no-follow"
+        "List the last ones:  anthropic-proxy logs --no-follow",
+        code="request-not-stored",
     )

@@ -74,10 +74,12 @@ def require_proxy(settings: Settings) -> LocalProxy:
     if (owner := find_port_owner(port)) is not None:
         raise ConfigurationError(
             f"No proxy responds on port {port} (PORT) of this machine: {owner.name} (process {owner.pid}) uses it. "
-            "Set PORT to the port of the proxy."
+            "Set PORT to the port of the proxy.",
+            code="no-proxy",
         )
     raise ConfigurationError(
-        f"No proxy responds on port {port} (PORT) of this machine. Start it:  anthropic-proxy serve"
+        f"No proxy responds on port {port} (PORT) of this machine. Start it:  anthropic-proxy serve",
+        code="no-proxy",
     )
 
 
@@ -94,7 +96,8 @@ def require_accepted_credential(proxy: LocalProxy) -> None:
     if is_credential_rejected(proxy.host, proxy.port, _PRIVATE_PATH, proxy.token, proxy.certificate_file):
         raise ConfigurationError(
             f"The proxy at {proxy.address} requires a key, and these settings have none that it accepts. "
-            "Set PROXY_API_KEY to one of its keys, in .env or in the environment."
+            "Set PROXY_API_KEY to one of its keys, in .env or in the environment.",
+            code="no-proxy",
         )
 
 

@@ -51,7 +51,9 @@ def logs(
         Print one JSON object per request.
     """
     if not 0 <= number <= MAX_LINES:
-        raise ConfigurationError(f'--number is "{number}". Use a whole number from 0 to {MAX_LINES}.')
+        raise ConfigurationError(
+            f'--number is "{number}". Use a whole number from 0 to {MAX_LINES}.', code="invalid-setting"
+        )
     settings = load_command_settings()
     if live:
         _show_requests(settings)
@@ -68,7 +70,8 @@ def _show_requests(settings: Settings) -> None:
             raise
         raise ConfigurationError(
             "logs --live needs the extra tui, which is not installed. Install it in the checkout:  "
-            "python3 scripts/setup.py tui   or, with uv:  uv sync --extra tui"
+            "python3 scripts/setup.py tui   or, with uv:  uv sync --extra tui",
+            code="live-view-missing",
         ) from None
     updates = RequestStream(settings).read_updates()
     first = next(updates)  # a missing proxy is reported before the screen opens
@@ -157,7 +160,7 @@ class RequestStream:
         for name, data in _open_stream(proxy):
             if name == "snapshot":
                 return self._apply_snapshot(data)
-        raise UpstreamUnreachable(f"The proxy at {proxy.address} closed the connection.")
+        raise UpstreamUnreachable(f"The proxy at {proxy.address} closed the connection.", code="proxy-connection")
 
     def read_updates(self) -> Iterator[RequestUpdate]:
         """Yield the recent requests of the proxy, then an update for each change, without end.

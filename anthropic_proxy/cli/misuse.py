@@ -34,7 +34,8 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
             of = f" of {' '.join(line[1:])}" if len(line) > 1 else ""
             remedy = f"Did you mean:  {' '.join(line)} {nearest}" if nearest else f"More:  {' '.join(line)} --help"
             raise ConfigurationError(
-                f'There is no command "{word}"{of}. The commands are: {", ".join(known)}. {remedy}'
+                f'There is no command "{word}"{of}. The commands are: {", ".join(known)}. {remedy}',
+                code="unknown-command",
             )
         line.append(word)
         commands = commands[word]

@@ -101,7 +101,10 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         remedy = "More:  anthropic-proxy models --help"
         if nearest:
             remedy = f"Did you mean:  anthropic-proxy models {nearest}"
-        raise ConfigurationError(f'There is no provider "{name}". The providers are: {", ".join(prefixes)}. {remedy}')
+        raise ConfigurationError(
+            f'There is no provider "{name}". The providers are: {", ".join(prefixes)}. {remedy}',
+            code="unknown-provider",
+        )
     services = await open_services(settings)
     try:
         offered = await (

@@ -161,10 +161,13 @@ def read_input(file: Path, max_bytes: int) -> bytes:
                 name, content = f'"{file}"', stream.read(max_bytes + 1)
     except OSError as error:
         raise ConfigurationError(
-            f'"{file}" cannot be read: {describe_os_error(error)}. For standard input, use the name "-".'
+            f'"{file}" cannot be read: {describe_os_error(error)}. For standard input, use the name "-".',
+            code="file-not-read",
         ) from None
     if len(content) > max_bytes:
-        raise ConfigurationError(f"{name} has more than {max_bytes:,} bytes, the maximum of this command.")
+        raise ConfigurationError(
+            f"{name} has more than {max_bytes:,} bytes, the maximum of this command.", code="file-not-read"
+        )
     return content
 
 

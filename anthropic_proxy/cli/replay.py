@@ -35,15 +35,17 @@ def replay(
     """
     if request is None and not last:
         raise ConfigurationError(
-            "REQUEST is missing. Use the id of a stored request, or --last. More:  anthropic-proxy replay --help"
+            "REQUEST is missing. Use the id of a stored request, or --last. More:  anthropic-proxy replay --help",
+            code="explain-source",
         )
     if request is not None and last:
-        raise ConfigurationError(f"--last and {request} exclude each other. Use one of them.")
+        raise ConfigurationError(f"--last and {request} exclude each other. Use one of them.", code="explain-source")
     settings = load_command_settings()
     row = require_stored_request(settings, request, path=EXCHANGE_PATH)
     if row.path != EXCHANGE_PATH:
         raise ConfigurationError(
-            f"{row.id} is a request to {row.path}. Only requests to {EXCHANGE_PATH} can be sent again."
+            f"{row.id} is a request to {row.path}. Only requests to {EXCHANGE_PATH} can be sent again.",
+            code="not-replayable",
         )
     body = replace_field(require_stored_body(settings, row, "replay"), "stream", True)
     if model is not None:

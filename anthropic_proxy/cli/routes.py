@@ -101,7 +101,9 @@ def explain(
     try:
         moment = None if at is None else datetime.fromisoformat(at).timestamp()
     except (ValueError, OverflowError):
-        raise ConfigurationError(f'--at is "{at}". Use a date and time, such as 2026-11-20T23:30.') from None
+        raise ConfigurationError(
+            f'--at is "{at}". Use a date and time, such as 2026-11-20T23:30.', code="routes-explain-option"
+        ) from None
     settings = load_command_settings()
     fields, result, _ = dry_run_request(
         settings,
@@ -146,7 +148,9 @@ def explain(
 def _decode_header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise ConfigurationError(f"--header is \"{text}\". Use a name and a value, such as 'x-project: web'.")
+        raise ConfigurationError(
+            f"--header is \"{text}\". Use a name and a value, such as 'x-project: web'.", code="routes-explain-option"
+        )
     return name.strip().lower(), value.strip()
 
 

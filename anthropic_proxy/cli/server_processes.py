@@ -61,7 +61,9 @@ def _find_tls_files(settings: Settings) -> tuple[str, str] | None:
     """Return the PEM files of certificate and key, after a check. None: TLS is off."""
     if settings.tls_certificate_file is None:
         if settings.tls_key_file is not None:
-            raise ConfigurationError("TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.")
+            raise ConfigurationError(
+                "TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.", code="tls-files"
+            )
         return None
 
     files = settings.tls_certificate_file, settings.tls_key_file or ""
@@ -71,7 +73,9 @@ def _find_tls_files(settings: Settings) -> tuple[str, str] | None:
 
 def _require_range(option: str, number: int, minimum: int, maximum: int) -> int:
     if not minimum <= number <= maximum:
-        raise ConfigurationError(f'{option} is "{number}". Use a whole number from {minimum} to {maximum}.')
+        raise ConfigurationError(
+            f'{option} is "{number}". Use a whole number from {minimum} to {maximum}.', code="invalid-setting"
+        )
     return number
 
 
@@ -100,7 +104,7 @@ def run_server(
     except ConfigurationError as error:
         if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
             raise
-        raise ConfigurationError(describe_occupied_port(host, port)) from error
+        raise ConfigurationError(describe_occupied_port(host, port), code="port-in-use") from error
     address = format_url(host, listener.getsockname()[1], uses_tls=tls_files is not None)
     if stops_at_end_of_input:
         print(address, flush=True)  # the listener already queues connections

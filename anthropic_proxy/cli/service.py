@@ -311,13 +311,15 @@ class Service(Struct, frozen=True):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(self.text, encoding=self.encoding)
         except OSError as error:
-            raise ConfigurationError(f"{self.path} cannot be written: {describe_os_error(error)}.") from None
+            raise ConfigurationError(
+                f"{self.path} cannot be written: {describe_os_error(error)}.", code="service"
+            ) from None
         self._run(self.install_commands, check=True)
 
     def uninstall(self) -> None:
         """Raises `ConfigurationError` if it is not installed."""
         if not self.is_installed():
-            raise ConfigurationError(f"The service is not installed: there is no {self.path}.")
+            raise ConfigurationError(f"The service is not installed: there is no {self.path}.", code="service")
         self._run(self.uninstall_commands, check=False)
         self.path.unlink(missing_ok=True)
 
@@ -333,7 +335,9 @@ class Service(Struct, frozen=True):
             done = _call(command)
             if check and done.returncode:
                 reason = " ".join((done.stderr or done.stdout).split()) or f"exit status {done.returncode}"
-                raise ConfigurationError(f"{' '.join(command)} failed: {reason}. The file {self.path} was written.")
+                raise ConfigurationError(
+                    f"{' '.join(command)} failed: {reason}. The file {self.path} was written.", code="service"
+                )
 
 
 def find_service(platform: str, directory: Path) -> Service:
@@ -345,12 +349,14 @@ def find_service(platform: str, directory: Path) -> Service:
     interpreter = Path(sys.executable)
     if any(word in folder for folder in interpreter.parts for word in _TEMPORARY):
         raise ConfigurationError(
-            f"{interpreter} is a temporary environment, which can be removed at any time. Install the proxy first."
+            f"{interpreter} is a temporary environment, which can be removed at any time. Install the proxy first.",
+            code="service",
         )
     build = _BUILDERS.get(platform)
     if build is None:
         raise ConfigurationError(
-            f"{platform} has no known service manager. Start the proxy with: anthropic-proxy serve"
+            f"{platform} has no known service manager. Start the proxy with: anthropic-proxy serve",
+            code="service",
         )
     environ = copy_environment()
     log_file = Path(platformdirs.user_log_dir(SERVICE_NAME, appauthor=False)) / "service.log"
@@ -428,5 +434,7 @@ _BUILDERS: Mapping[str, Callable[[ServiceDefinition, Mapping[str, str]], Service
 def _call(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     program = find_program(command[0], copy_environment())
     if program is None:
-        raise ConfigurationError(f"{command[0]} was not found: this system has no known service manager.")
+        raise ConfigurationError(
+            f"{command[0]} was not found: this system has no known service manager.", code="service"
+        )
     return subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)

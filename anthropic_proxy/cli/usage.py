@@ -44,7 +44,7 @@ def usage(
         Print CSV instead.
     """
     if as_json and as_csv:
-        raise ConfigurationError("--json and --csv exclude each other. Use one of them.")
+        raise ConfigurationError("--json and --csv exclude each other. Use one of them.", code="usage-period")
     chosen = resolve_usage_range(since, until, datetime.now(UTC))
     settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:

@@ -36,6 +36,8 @@ class Recorder(Protocol):
 class StoreUnavailable(ProxyBusy):
     """Error: Redis is unavailable, and `REDIS_FAILURE=closed` rejects requests with limits. The client may retry."""
 
+    code = "redis-unavailable"
+
     def __init__(self) -> None:
         super().__init__(
             "The proxy cannot check limits, because its Redis server is unavailable. Try again in a moment.",
@@ -251,6 +253,8 @@ class Receipt(Struct, kw_only=True):
     """Stop reason of the reply, `error`, or `cancelled` (the client disconnected)."""
     error_type: str = ""
     """Type of the error in Anthropic's format: `rate_limit_error`. "": no error."""
+    error_code: str = ""
+    """Entry of the error catalog at `/help/errors` with cause and remedy: `rate-limit`. "": no entry."""
     error: str = ""
     """Error message that the client received, with API keys masked. "": no error."""
     upstream_excerpt: str = ""

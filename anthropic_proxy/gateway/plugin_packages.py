@@ -41,13 +41,16 @@ def open_plugins(settings: Settings) -> Iterator[Plugin]:
         try:
             installed = point.load()(settings)
         except ConfigurationError as error:
-            raise ConfigurationError(*(f'Plugin "{name}" of PLUGINS: {text}' for text in error.messages)) from error
+            raise ConfigurationError(
+                *(f'Plugin "{name}" of PLUGINS: {text}' for text in error.messages), code=error.code
+            ) from error
         except Exception as error:
             error.add_note(f'This error is from the plugin "{name}" of PLUGINS ({distribution}).')
             raise
         if not isinstance(installed, Plugin):
             raise ConfigurationError(
-                f'The plugin "{name}" of PLUGINS ({distribution}) returned no object of the class Plugin.'
+                f'The plugin "{name}" of PLUGINS ({distribution}) returned no object of the class Plugin.',
+                code="plugin-not-found",
             )
         yield installed
 
@@ -67,9 +70,12 @@ def _find_entry_point(name: str) -> tuple["EntryPoint", str]:
     if not found:
         raise ConfigurationError(
             f'No installed package has the plugin "{name}" of PLUGINS. '
-            f"Plugins of installed packages: {', '.join(sorted(installed.names)) or 'none'}."
+            f"Plugins of installed packages: {', '.join(sorted(installed.names)) or 'none'}.",
+            code="plugin-not-found",
         )
     packages = ", ".join(f"{point.dist.name} {point.dist.version}" for point in found if point.dist is not None)
     if len(found) > 1:
-        raise ConfigurationError(f'Several installed packages have the plugin "{name}" of PLUGINS: {packages}.')
+        raise ConfigurationError(
+            f'Several installed packages have the plugin "{name}" of PLUGINS: {packages}.', code="plugin-not-found"
+        )
     return found[0], packages

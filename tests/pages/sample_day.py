@@ -98,6 +98,7 @@ def _with_outcome(receipt: Receipt, chance: random.Random, limited: float) -> Re
     """Make a few requests fail, retried or changed by the translation. `limited`: share of those to Groq that fail."""
     if receipt.provider == "groq" and chance.random() < limited:
         receipt.status, receipt.outcome, receipt.error_type, receipt.error = 429, "error", "rate_limit_error", _LIMIT
+        receipt.error_code = "rate-limit"
         receipt.output_tokens, receipt.input_tokens, receipt.first_token_seconds = 0, 0, None
         receipt.duration_seconds = 0.2
     elif receipt.provider == "openai" and chance.random() < 0.03:

@@ -35,15 +35,31 @@ def error_classes() -> dict[str, type[ProxyError]]:
 
 
 @cache
-def raised_messages() -> dict[str, frozenset[str]]:
-    """Return class name → messages in the source. Variable pieces are `…`; messages without fixed text are omitted."""
-    found: dict[str, set[str]] = defaultdict(set)
+def raised_messages() -> dict[tuple[str, str], list[str]]:
+    """Return (class name, code) → messages, in the order of the source, with `…` for each variable piece.
+
+    Messages without fixed text are omitted.
+    """
+    found: dict[tuple[str, str], dict[str, None]] = defaultdict(dict)
     for tree in _trees().values():
-        for name, call in _creations(tree):
+        for name, call in sorted(_creations(tree), key=lambda created: created[1].lineno):
+            codes = [keyword.value for keyword in call.keywords if keyword.arg == "code"]
+            code = ast.literal_eval(codes[0]) if codes and isinstance(codes[0], ast.Constant) else ""
             message = re.sub(r"…(?:\s*…)*", "…", _text(call.args[0])) if call.args else ""
             if re.search(r"[A-Za-z]{2}[^A-Za-z]+[A-Za-z]{2}", message):
-                found[name].add(" ".join(message.split()))
-    return {name: frozenset(messages) for name, messages in found.items()}
+                found[name, code or error_classes()[name].code][" ".join(message.split())] = None
+    return {key: list(messages) for key, messages in found.items()}
+
+
+@cache
+def named_texts() -> frozenset[str]:
+    """Return every string of the package: a code that is none of them belongs to no error."""
+    return frozenset(
+        node.value
+        for tree in _trees().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
 
 
 @cache

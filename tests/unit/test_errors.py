@@ -44,9 +44,9 @@ class Ending(FairQueue):
         raise ShuttingDown
 
 
-def advised(section: str, others: dict[str, str] | None = None) -> dict[str, str]:
-    """Return the expected headers: that of a section of the error catalog, and others."""
-    return {"x-proxy-help": f"/help/errors#{section}", **(others or {})}
+def advised(entry: str, others: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the expected headers: that of an entry of the error catalog, and others."""
+    return {"x-proxy-help": f"/help/errors#{entry}", **(others or {})}
 
 
 async def answer(
@@ -89,14 +89,14 @@ async def answer(
                 400,
                 "invalid_request_error",
                 "The request has no Host header.",
-                advised("malformed-http", {"connection": "close"}),
+                advised("malformed-http-message", {"connection": "close"}),
             ),
         ),
         (
             {"transfer_encoding": "gzip, chunked"},
             (
                 *(400, "invalid_request_error", "transfer-encoding: 'gzip, chunked' is not supported in HTTP/1.1."),
-                advised("malformed-http", {"connection": "close"}),
+                advised("malformed-http-message", {"connection": "close"}),
             ),
         ),
         (
@@ -120,7 +120,7 @@ async def answer(
             {"method": "GET"},
             (
                 *(405, "invalid_request_error", "GET is not supported at '/v1/messages'; use POST."),
-                advised("method-not-allowed", {"allow": "POST"}),
+                advised("method", {"allow": "POST"}),
             ),
         ),
         (
@@ -136,7 +136,7 @@ async def answer(
             {"query": b"x" * 16_384},
             (
                 *(414, "request_too_large", "Path and query have 16,396 bytes; 16,384 are allowed."),
-                advised("uri-too-long", {"connection": "close"}),
+                advised("address-too-long", {"connection": "close"}),
             ),
         ),
         (
@@ -144,14 +144,14 @@ async def answer(
             (
                 *(415, "invalid_request_error"),
                 "content-encoding: 'gzip' is not supported; send the body uncompressed.",
-                advised("unsupported-encoding"),
+                advised("content-encoding"),
             ),
         ),
         (
             {"x_long": "x" * 65_536},
             (
                 *(431, "request_too_large", "The headers have 65,560 bytes; 65,536 are allowed."),
-                advised("headers-too-large", {"connection": "close"}),
+                advised("headers-too-long", {"connection": "close"}),
             ),
         ),
     ],
@@ -178,8 +178,12 @@ async def test_an_error_for_a_limit_of_the_proxy_names_no_provider() -> None:
     assert await answer(proxy) == (503, "api_error", text, advised("proxy-stops", {"retry-after": "1"}))
     proxy.services = structs.replace(services, policies=[Limited()])
     text = "The budget of local is spent. It begins again in 90 s."
-    assert await answer(proxy) == (429, "rate_limit_error", text, advised("limit-reached", {"retry-after": "90"}))
-    assert [receipt.provider for receipt in proxy.receipts] == ["", "", ""]
+    assert await answer(proxy) == (429, "rate_limit_error", text, advised("plugin-limit", {"retry-after": "90"}))
+    assert [(receipt.provider, receipt.error_code) for receipt in proxy.receipts] == [
+        ("", ""),
+        ("", "proxy-stops"),
+        ("", "plugin-limit"),
+    ]
 
 
 def test_every_status_of_the_proxy_itself_is_documented() -> None:

@@ -147,7 +147,9 @@ async def _examine(settings: Settings, options: _Options, stack: ExitStack) -> t
             return await _show_run(services, backends, recorder, shows_table=not options.as_json), recorder
         except asyncio.CancelledError:
             if recorder.is_stopped:
-                raise ConfigurationError("The run was stopped on the page Providers of the dashboard.") from None
+                raise ConfigurationError(
+                    "The run was stopped on the page Providers of the dashboard.", code="doctor-stopped"
+                ) from None
             raise
 
 
@@ -210,11 +212,11 @@ def _announce(backends: Sequence[Backend], expected: ProbeTotals, settings: Sett
         return
     remedy = "To send them without a question:  anthropic-proxy doctor --yes"
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        raise ConfigurationError(f"The probes need {cost}. {remedy}")
+        raise ConfigurationError(f"The probes need {cost}. {remedy}", code="probe-cost")
     sys.stderr.write("Send them? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise ConfigurationError(f"Nothing was sent. {remedy}")
+        raise ConfigurationError(f"Nothing was sent. {remedy}", code="probe-cost")
 
 
 def _require_writable(file: Path | None) -> None:
@@ -232,7 +234,7 @@ def _require_writable(file: Path | None) -> None:
         reason = "no permission"
     else:
         return
-    raise ConfigurationError(f"--report: {file} cannot be written: {reason}.")
+    raise ConfigurationError(f"--report: {file} cannot be written: {reason}.", code="report-not-written")
 
 
 def _write_results(result: Report, settings: Settings, options: _Options) -> None:
@@ -242,7 +244,9 @@ def _write_results(result: Report, settings: Settings, options: _Options) -> Non
             form: Literal["json", "markdown"] = "json" if file.suffix.lower() == ".json" else "markdown"
             file.write_text(encode_report(result, form, today, secrets), encoding="utf-8")
     except OSError as error:
-        raise ConfigurationError(f"--report: {file} cannot be written: {describe_os_error(error)}.") from None
+        raise ConfigurationError(
+            f"--report: {file} cannot be written: {describe_os_error(error)}.", code="report-not-written"
+        ) from None
     finally:
         if options.as_json:
             sys.stdout.write(encode_report(result, "json", today, secrets))

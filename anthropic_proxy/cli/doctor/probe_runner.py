@@ -266,7 +266,9 @@ class _ReplySink:
     def build_result(self, error: ProxyError | None) -> ProbeResult:
         """Return the collected reply as a `ProbeResult`. `error`: failure of the probe itself; None: no failure."""
         if error is None and self._overflow.is_set():
-            error = UpstreamProtocolError(f"the reply is larger than {_MAX_REPLY_BYTES // 1024**2} MiB")
+            error = UpstreamProtocolError(
+                f"the reply is larger than {_MAX_REPLY_BYTES // 1024**2} MiB", code="reply-too-large"
+            )
         receipt = self._receipt
         result = ProbeResult(error=error or self._error, notes=tuple(receipt.notes))
         result.input_tokens, result.output_tokens = receipt.input_tokens, receipt.output_tokens

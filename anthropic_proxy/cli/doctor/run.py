@@ -180,18 +180,21 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
             return found
         if provider.transport == "demo":
             raise ConfigurationError(
-                "The demo is built in and has no model to examine. To examine the providers: anthropic-proxy doctor"
+                "The demo is built in and has no model to examine. To examine the providers: anthropic-proxy doctor",
+                code="nothing-to-examine",
             )
         raise ConfigurationError(
             f"{provider.prefix} has no default model. Name the model to examine: "
-            f"anthropic-proxy doctor {provider.prefix}/<model>"
+            f"anthropic-proxy doctor {provider.prefix}/<model>",
+            code="nothing-to-examine",
         )
     if "/" not in name and not name.startswith("claude"):
         known = [row.prefix for row in registry]
         nearest = find_similar_choice(name.lower(), known)
         raise ConfigurationError(
             f'There is no provider "{name}". The providers are: {", ".join(known)}. A model needs a prefix: '
-            f"openai/{name}. " + (f"Did you mean:  anthropic-proxy doctor {nearest}" if nearest else "")
+            f"openai/{name}. " + (f"Did you mean:  anthropic-proxy doctor {nearest}" if nearest else ""),
+            code="unknown-provider",
         )
     route = build_route(RoutingQuery(name), services.settings, services.catalog)
     return [

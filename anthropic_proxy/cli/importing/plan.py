@@ -268,7 +268,7 @@ def find_built_in_provider(base_url: str) -> Provider | None:
         url = urlsplit(base_url)
         host, port = url.hostname, url.port
     except ValueError:
-        raise ConfigurationError(f'"{base_url}" is not a URL.') from None
+        raise ConfigurationError(f'"{base_url}" is not a URL.', code="import-file") from None
     if port == _OLLAMA_PORT:
         return next(row for row in find_built_in_registry() if row.uses_installed_models)
     servers = [row for row in find_built_in_registry() if row.base_url and not row.uses_installed_models]
@@ -318,7 +318,8 @@ class FilesToWrite(Struct):
                     stream.write(addition.added)
             except OSError as error:
                 raise ConfigurationError(
-                    f"{addition.path.name} cannot be written: {describe_os_error(error)}."
+                    f"{addition.path.name} cannot be written: {describe_os_error(error)}.",
+                    code="import-file",
                 ) from None
 
 

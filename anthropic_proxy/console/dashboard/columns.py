@@ -88,7 +88,9 @@ def decode_columns(text: str) -> Sequence[RequestColumn]:
         return DEFAULT_COLUMNS
     names = {name for name in text.split(",") if name and name != NO_COLUMNS}
     if unknown := sorted(names - set(_BY_NAME)):
-        raise InvalidRequest(f"columns: {unknown[0][:40]!r} is not allowed; use {', '.join(_BY_NAME)}.")
+        raise InvalidRequest(
+            f"columns: {unknown[0][:40]!r} is not allowed; use {', '.join(_BY_NAME)}.", code="dashboard-parameter"
+        )
     return tuple(column for column in COLUMNS if column.name in names)
 
 
@@ -115,7 +117,10 @@ def read_order(text: str, names: Collection[str]) -> SortOrder | None:
         return None
     name = text.removeprefix("-")
     if name not in names:
-        raise InvalidRequest(f"sort: {text[:40]!r} is not allowed; use {', '.join(names)}, or one with - in front.")
+        raise InvalidRequest(
+            f"sort: {text[:40]!r} is not allowed; use {', '.join(names)}, or one with - in front.",
+            code="dashboard-parameter",
+        )
     return SortOrder(name, is_descending=text.startswith("-"))
 
 

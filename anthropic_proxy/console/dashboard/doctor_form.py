@@ -95,7 +95,9 @@ def _stop(directory: Path) -> None:
     try:
         doctor_run.request_stop(directory)
     except OSError as error:
-        raise InvalidRequest(f"The doctor cannot be stopped: {describe_os_error(error)}.") from None
+        raise InvalidRequest(
+            f"The doctor cannot be stopped: {describe_os_error(error)}.", code="dashboard-doctor"
+        ) from None
 
 
 class Estimate(Struct, frozen=True):
@@ -152,7 +154,7 @@ class DoctorProcesses:
         self._threads.add(thread)
         thread.start()
         if problem := await started:
-            raise InvalidRequest(f"The doctor cannot start: {problem}")
+            raise InvalidRequest(f"The doctor cannot start: {problem}", code="dashboard-doctor")
 
     async def stop(self) -> None:
         await asyncio.to_thread(self._refuse_processes)
@@ -267,18 +269,19 @@ class DoctorProcesses:
         try:
             process = self._open_process("--dry-run", "--json", "--attached", stdin=subprocess.DEVNULL)
         except _StartFailed as error:
-            raise InvalidRequest(f"The doctor cannot start: {error}") from None
+            raise InvalidRequest(f"The doctor cannot start: {error}", code="dashboard-doctor") from None
         try:
             output, errors = process.communicate(timeout=_ESTIMATE_SECONDS)
             return decode_json(output, Estimate)
         except subprocess.TimeoutExpired:
             raise InvalidRequest(
-                f"The doctor did not respond within {_ESTIMATE_SECONDS:g} s. {_IN_A_TERMINAL}"
+                f"The doctor did not respond within {_ESTIMATE_SECONDS:g} s. {_IN_A_TERMINAL}",
+                code="dashboard-doctor",
             ) from None
         except InvalidJson:
             problem = _STOPPING if self._is_stopping else _find_error(errors, process.returncode)
             problem = redact_secrets(problem, self._list_secrets())
-            raise InvalidRequest(f"The doctor cannot start: {problem}") from None
+            raise InvalidRequest(f"The doctor cannot start: {problem}", code="dashboard-doctor") from None
         finally:
             self._close(process)
 

@@ -13,7 +13,7 @@ from anthropic_proxy.console.dashboard.periods import DrawnChart, Periods, draw_
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.queries import ErrorGroup, ErrorPeriod, ModelPeriod, PeriodSums
 from anthropic_proxy.console.ledger.records import StoredRequest, UsageSums
-from anthropic_proxy.gateway.error_catalog import PAGE, find_entry, load_remedies
+from anthropic_proxy.gateway.error_catalog import PAGE, load_remedies
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "rate_limit_error": ("rate limit", "warn"),
@@ -97,12 +97,11 @@ class Remedy(Struct, frozen=True):
 
 def find_remedy(error: ErrorGroup | StoredRequest, key_setting: str = "") -> Remedy | None:
     """`key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text."""
-    entry = find_entry(error.status, error.error_type, error.error, is_of_provider=bool(error.provider))
-    if not entry:
+    text = load_remedies().get(error.error_code)
+    if text is None:  # a code of a plugin
         return None
-    text = load_remedies()[entry]
     if re.fullmatch(r"[A-Z0-9_]+", key_setting):
         text = text.replace("OPENAI_API_KEY", key_setting)
     elif key_setting:  # api_key of a table of anthropic-proxy.toml, which names a variable, a file or a command
         text = text.replace("OPENAI_API_KEY=key1,key2", f"key1,key2 in the place that {key_setting} names")
-    return Remedy(entry, text)
+    return Remedy(error.error_code, text)

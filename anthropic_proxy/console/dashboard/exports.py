@@ -49,10 +49,12 @@ def export_table(
     """
     name, form = query.get("table", [""])[-1], query["format"][-1]
     if form not in FORMATS:
-        raise InvalidRequest(f"format: {form[:20]!r} is not allowed; use csv or json.")
+        raise InvalidRequest(f"format: {form[:20]!r} is not allowed; use csv or json.", code="dashboard-parameter")
     chosen = name or next(iter(tables))
     if chosen not in tables:
-        raise InvalidRequest(f"table: {name[:20]!r} is not allowed; use {', '.join(tables)}.")
+        raise InvalidRequest(
+            f"table: {name[:20]!r} is not allowed; use {', '.join(tables)}.", code="dashboard-parameter"
+        )
     if not context.can_read and tables[chosen] not in _WITHOUT_LEDGER:
         return None
     return tables[chosen](context).build_download(chosen, form)
@@ -167,7 +169,7 @@ def _tabulate_session(context: PageContext) -> ExportTable:
 def _tabulate_request(context: PageContext) -> ExportTable:
     row = find_stored_request(context.connection, context.path_parameters["id"])
     if row is None:
-        raise UnknownModel(f"The ledger has no request {context.path_parameters['id']!r}.")
+        raise UnknownModel(f"The ledger has no request {context.path_parameters['id']!r}.", code="ledger-request")
     return tabulate_requests([row])
 
 

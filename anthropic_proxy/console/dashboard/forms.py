@@ -40,11 +40,15 @@ def find_cookie(header: str, name: str) -> str:
 def read_own_form(request: RouteRequest) -> Mapping[str, str]:
     """Raises `PermissionDenied` if another site sent the form, and `InvalidRequest` for too many fields."""
     if not is_from_own_page(request):
-        raise PermissionDenied(f"Forms of the web page {request.headers.get('origin', '')!r} are not accepted.")
+        raise PermissionDenied(
+            f"Forms of the web page {request.headers.get('origin', '')!r} are not accepted.", code="dashboard-form"
+        )
     try:
         fields = parse_qs(request.body.decode("utf-8", "replace"), max_num_fields=_MAX_FORM_FIELDS)
     except ValueError:
-        raise InvalidRequest(f"The form has more than {_MAX_FORM_FIELDS} fields. Open /dashboard again.") from None
+        raise InvalidRequest(
+            f"The form has more than {_MAX_FORM_FIELDS} fields. Open /dashboard again.", code="dashboard-parameter"
+        ) from None
     return {name: values[-1] for name, values in fields.items()}
 
 
@@ -91,7 +95,7 @@ def require_token(request: RouteRequest, session: Session | None, presented: str
 def require_equal_tokens(token: str, presented: str) -> None:
     """The error is also raised if `token` is empty, because the browser then has no token."""
     if not token or not hmac.compare_digest(token.encode(), presented.encode()):
-        raise PermissionDenied("The form is not of this session. Open /dashboard again.")
+        raise PermissionDenied("The form is not of this session. Open /dashboard again.", code="dashboard-form")
 
 
 class OpenedForm(Struct, frozen=True):

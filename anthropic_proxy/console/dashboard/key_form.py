@@ -120,7 +120,9 @@ class KeyForm(Struct, kw_only=True):
 def load_form(administration: KeyAdministration, settings: Settings, action: str, target: str) -> KeyForm:
     """Raises `InvalidRequest` for an unknown action, and `UnknownModel` for an unknown key."""
     if action not in _TITLES:
-        raise InvalidRequest(f"action: {action[:20]!r} is not allowed; use {', '.join(_TITLES)}.")
+        raise InvalidRequest(
+            f"action: {action[:20]!r} is not allowed; use {', '.join(_TITLES)}.", code="dashboard-parameter"
+        )
     names = [route.name for route in settings.routes]
     if action == "create":
         fields = {**dict.fromkeys((*NAME_FIELDS, "expires"), ""), **encode_rule_texts(Rules())}
@@ -192,7 +194,10 @@ def submit_form(
 
 def _require_unchanged(form: KeyForm, before: str) -> None:
     if before not in ("", form.before):
-        raise InvalidRequest("The values have changed since the preview. Nothing was changed. Open the form again.")
+        raise InvalidRequest(
+            "The values have changed since the preview. Nothing was changed. Open the form again.",
+            code="dashboard-parameter",
+        )
 
 
 def _preview(form: KeyForm, administration: KeyAdministration, now: float) -> Changes:

@@ -156,7 +156,9 @@ def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow
     """Raises `InvalidRequest` for an unknown filter or sort column."""
     query = context.query
     if query.measure not in ("", *STATUSES):
-        raise InvalidRequest(f"by: {query.measure[:20]!r} is not allowed; use {', '.join(STATUSES)}.")
+        raise InvalidRequest(
+            f"by: {query.measure[:20]!r} is not allowed; use {', '.join(STATUSES)}.", code="dashboard-parameter"
+        )
     text = query.text.lower()
     chosen = [
         row
@@ -319,7 +321,7 @@ def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Se
     query = context.query
     for name, text in (("before", query.before), ("after", query.after)):
         if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
-            raise InvalidRequest(f"{name}: {text[:40]!r} is not an id of this list.")
+            raise InvalidRequest(f"{name}: {text[:40]!r} is not an id of this list.", code="paging")
     return list_audit_entries(
         context.connection,
         before_id=int(query.before) if query.before else None,

@@ -43,10 +43,13 @@ def require_usable_identity_provider(settings: Settings) -> None:
     if not settings.requires_client_key():
         raise ConfigurationError(
             "OIDC_ISSUER is set, but clients need no key, so they read all requests without a sign-in. Set "
-            "VIRTUAL_KEYS=true or PROXY_API_KEY too."
+            "VIRTUAL_KEYS=true or PROXY_API_KEY too.",
+            code="identity-provider",
         )
     if find_spec("authlib") is None:
-        raise ConfigurationError(MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc").message)
+        raise ConfigurationError(
+            MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc").message, code="package-missing"
+        )
 
 
 class CompletedSignIn(Struct, frozen=True):

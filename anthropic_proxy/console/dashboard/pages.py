@@ -309,7 +309,8 @@ class Pages:
         if not may_open(role, kind.section):
             raise PermissionDenied(
                 f"The role {role} does not include the page {kind.section}. Open /dashboard, or ask an administrator "
-                "for another role."
+                "for another role.",
+                code="dashboard-role",
             )
         running = await self._gateway.collect_running_requests()
         loop = asyncio.get_running_loop()

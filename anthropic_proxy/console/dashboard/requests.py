@@ -122,7 +122,10 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tup
     connection, chosen, form = context.connection, context.selection, _SORTED_POSITION if order else _TIME_POSITION
     for text in filter(None, (query.before, query.after)):
         if form.fullmatch(text) is None:
-            raise InvalidRequest(f"before, after: {text[:40]!r} is not a position in the list. Open the page again.")
+            raise InvalidRequest(
+                f"before, after: {text[:40]!r} is not a position in the list. Open the page again.",
+                code="dashboard-parameter",
+            )
     place, other = form.fullmatch(query.before), form.fullmatch(query.after)
     if order is None:
         before = place and (int(place[1]), place[2])

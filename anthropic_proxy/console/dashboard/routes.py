@@ -111,11 +111,12 @@ class Dashboard:
         ]
 
     async def _report_missing(self, request: RouteRequest) -> RouteResponse:
-        error = UnknownModel(f"The dashboard has no page {request.path[:200]!r}.")
+        error = UnknownModel(f"The dashboard has no page {request.path[:200]!r}.", code="dashboard-path")
         if not self._settings.virtual_keys and request.path.startswith("/dashboard/keys"):
             error = UnknownModel(
                 "Virtual keys are off. With VIRTUAL_KEYS=true, each client has a key of its own, with limits, budgets "
-                "and costs. Set it in .env and start the proxy again."
+                "and costs. Set it in .env and start the proxy again.",
+                code="virtual-keys-off",
             )
         session, pages, _ = await self._open_pages(request)
         if session is None and not request.client.name:
@@ -153,7 +154,7 @@ class Dashboard:
     async def _stream(self, request: RouteRequest) -> RouteResponse:
         session = await self._sign_in.find_session(request)
         if not request.client.name and session is None:
-            raise PermissionDenied("Sign in at /dashboard to receive live rows.")
+            raise PermissionDenied("Sign in at /dashboard to receive live rows.", code="dashboard-form")
         assert self._gateway is not None
         names = None
         if session is not None and reads_own_requests_only(session.role):
@@ -189,7 +190,7 @@ class Dashboard:
 
         def open_form(request: RouteRequest, session: Session | None, pages: "Pages", gateway: Gateway) -> OpenedForm:
             if reason := explain_denial(request, session, gateway.settings):
-                raise PermissionDenied(reason)
+                raise PermissionDenied(reason, code="dashboard-role")
             return OpenedForm(request, session, gateway, partial(pages.respond_form, request, session, page_path))
 
         async def respond_to_get(request: RouteRequest) -> RouteResponse:
@@ -225,7 +226,7 @@ async def _send_asset(request: RouteRequest) -> RouteResponse:
 
     asset = await asyncio.to_thread(find_asset, request.path)  # the first call reads and compresses the files
     if asset is None:
-        raise UnknownModel(f"Nothing is served at {request.path!r}. Reload the page.")
+        raise UnknownModel(f"Nothing is served at {request.path!r}. Reload the page.", code="dashboard-path")
     fields = {
         **SECURITY_HEADERS,
         "content-type": asset.media_type,

@@ -123,7 +123,10 @@ def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
     """Raises `InvalidRequest` if the setting does not exist, or cannot be changed in the dashboard."""
     row = list_editable_settings(settings).get(name)
     if row is None:
-        raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
+        raise InvalidRequest(
+            f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.",
+            code="dashboard-setting",
+        )
     value = "" if is_secret_variable(name) or row.source == "default" else row.value
     return {
         "row": row,
@@ -184,13 +187,19 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
     """Raises `InvalidRequest` for an invalid name or value."""
     row = list_editable_settings(settings).get(name)
     if row is None or settings.env_file is None:
-        raise InvalidRequest(f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.")
+        raise InvalidRequest(
+            f"{name[:60]!r} cannot be changed here. Edit .env, or the environment if it is set there.",
+            code="dashboard-setting",
+        )
     value = value.strip()
     if len(value) > MAX_VALUE_CHARACTERS or not value.isprintable():
-        raise InvalidRequest(f"{name}: use one line of at most {MAX_VALUE_CHARACTERS} characters.")
+        raise InvalidRequest(
+            f"{name}: use one line of at most {MAX_VALUE_CHARACTERS} characters.", code="dashboard-setting"
+        )
     if "${" in value:
         raise InvalidRequest(
-            f"{name}: a reference such as ${{NAME}} is not allowed here, because pages show its value."
+            f"{name}: a reference such as ${{NAME}} is not allowed here, because pages show its value.",
+            code="dashboard-setting",
         )
     file = Path(settings.env_file)
     try:
@@ -198,7 +207,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
         text = update_env_text(before, name, value)
         warnings = _check(text, file)
     except ConfigurationError as error:
-        raise InvalidRequest(error.message) from None
+        raise InvalidRequest(error.message, code="dashboard-setting") from None
     # other lines are not shown, because they may contain keys
     difference = (
         [] if text == before else [("-", decode_env_text(before).get(name)), ("+", decode_env_text(text).get(name))]
@@ -225,13 +234,14 @@ def write_change(proposal: Proposal, expected_digest: str) -> None:
             if not proposal.before == digest(before) == expected_digest:
                 raise InvalidRequest(
                     f"Another change of .env was written after this preview, so {proposal.row.name} was not written. "
-                    "Check its value and show the change again."
+                    "Check its value and show the change again.",
+                    code="dashboard-setting",
                 )
             if before:
                 replace_file(proposal.file.with_name(BACKUP_FILE), before, has_keys=True)
             replace_file(proposal.file, proposal.text, has_keys=proposal.is_secret)
     except ConfigurationError as error:
-        raise InvalidRequest(f"{error.message} Nothing was changed.") from None
+        raise InvalidRequest(f"{error.message} Nothing was changed.", code="dashboard-setting") from None
 
 
 def _check(text: str, file: Path) -> Sequence[str]:

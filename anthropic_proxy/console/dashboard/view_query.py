@@ -165,7 +165,9 @@ def read_view_query(path: str, query: Mapping[str, Sequence[str]], now: float) -
 
 def require_valid_text(name: str, value: str) -> None:
     if len(value) > MAX_VALUE_CHARACTERS:
-        raise InvalidRequest(f"{name}: the value has more than {MAX_VALUE_CHARACTERS} characters.")
+        raise InvalidRequest(
+            f"{name}: the value has more than {MAX_VALUE_CHARACTERS} characters.", code="dashboard-parameter"
+        )
     require_database_text(name, value)
 
 
@@ -177,13 +179,13 @@ def _read_range(values: Mapping[str, str], now: float) -> tuple[str, int, int]:
     if "from" in values or "to" in values:
         start, last = _read_time("from", values.get("from", "")), _read_time("to", values.get("to", ""))
         if not start < last:
-            raise InvalidRequest("to: the end of the range is not after its beginning.")
+            raise InvalidRequest("to: the end of the range is not after its beginning.", code="dashboard-parameter")
         if last - start > MAX_RANGE_DAYS * 86_400:
-            raise InvalidRequest(f"to: the range is longer than {MAX_RANGE_DAYS} days.")
+            raise InvalidRequest(f"to: the range is longer than {MAX_RANGE_DAYS} days.", code="dashboard-parameter")
         return "", start, last
     name = values.get("range", "24h")
     if name not in RANGES:
-        raise InvalidRequest(f"range: {name!r} is not allowed; use {', '.join(RANGES)}.")
+        raise InvalidRequest(f"range: {name!r} is not allowed; use {', '.join(RANGES)}.", code="dashboard-parameter")
     found = resolve_usage_range(name, name if name == "yesterday" else "", datetime.fromtimestamp(now, UTC))
     return name, found.start // MICROSECONDS, min(found.end // MICROSECONDS, int(now) + 1)
 
@@ -192,7 +194,11 @@ def _read_time(name: str, text: str) -> int:
     try:
         time = datetime.strptime(text, _HOUR_FORMAT).replace(tzinfo=UTC)
     except ValueError:
-        raise InvalidRequest(f"{name}: {text[:20]!r} is not a time such as 2026-11-21T10:00Z.") from None
+        raise InvalidRequest(
+            f"{name}: {text[:20]!r} is not a time such as 2026-11-21T10:00Z.", code="dashboard-parameter"
+        ) from None
     if not YEARS[0] <= time.year <= YEARS[1]:
-        raise InvalidRequest(f"{name}: {text[:20]!r} is not between the years {YEARS[0]} and {YEARS[1]}.")
+        raise InvalidRequest(
+            f"{name}: {text[:20]!r} is not between the years {YEARS[0]} and {YEARS[1]}.", code="dashboard-parameter"
+        )
     return int(time.timestamp())

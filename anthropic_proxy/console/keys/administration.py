@@ -123,14 +123,15 @@ class KeyAdministration:
         """
         if not 0 <= overlap_seconds <= MAX_OVERLAP_SECONDS:
             raise InvalidRequest(
-                f"The overlap is {overlap_seconds:g} seconds. Use 0 to {MAX_OVERLAP_SECONDS:,} (30 days)."
+                f"The overlap is {overlap_seconds:g} seconds. Use 0 to {MAX_OVERLAP_SECONDS:,} (30 days).",
+                code="virtual-key-fields",
             )
         now = self._clock()
         with self._changing() as connection:
             key = require_key(connection, name)
             _require_same(key, expected_current)
             if key.revoked_at is not None:
-                raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.")
+                raise InvalidRequest(f"The key {key.label!r} is revoked. Create a new key.", code="virtual-key-fields")
             end = to_microseconds(now + overlap_seconds)
             for each in key.hashes:
                 if each.expires_at is None or to_microseconds(each.expires_at) > end:
@@ -198,11 +199,18 @@ class KeyAdministration:
         for field, value in (("label", key.label), ("owner", key.owner), ("team", key.team)):
             _require_name(field, value)
         if not key.label or _RESERVED_LABEL.fullmatch(key.label):
-            raise InvalidRequest(f"The label is {key.label!r}. Use another one: local, admin and key 1 have a meaning.")
+            raise InvalidRequest(
+                f"The label is {key.label!r}. Use another one: local, admin and key 1 have a meaning.",
+                code="virtual-key-fields",
+            )
         if key.expires_at is not None and key.expires_at <= now:
-            raise InvalidRequest("The expiry is in the past. Use a later time, or revoke the key.")
+            raise InvalidRequest(
+                "The expiry is in the past. Use a later time, or revoke the key.", code="virtual-key-fields"
+            )
         if key.expires_at is not None and key.expires_at > MAX_EXPIRY:
-            raise InvalidRequest("The expiry is after 9999-12-30. Use an earlier time, or none.")
+            raise InvalidRequest(
+                "The expiry is after 9999-12-30. Use an earlier time, or none.", code="virtual-key-fields"
+            )
         require_valid_rules(key.rules)
 
 
@@ -221,7 +229,7 @@ def open_administration(
 def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> tuple[Rules, Changes]:
     _require_name("team", name)
     if not name:
-        raise InvalidRequest("The team has no name.")
+        raise InvalidRequest("The team has no name.", code="virtual-key-fields")
     before = (find_team(connection, name) or Team(name)).rules
     after = require_valid_rules(structs.replace(before, **rules))
     return after, _compare(list_rule_fields(before), list_rule_fields(after))
@@ -229,21 +237,28 @@ def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> 
 
 def _require_same(present: VirtualKey | Rules, expected: VirtualKey | Rules | None) -> None:
     if expected is not None and present != expected:
-        raise InvalidRequest("The values have changed since the preview. Nothing was changed. Open the form again.")
+        raise InvalidRequest(
+            "The values have changed since the preview. Nothing was changed. Open the form again.",
+            code="dashboard-parameter",
+        )
 
 
 def _require_name(field: str, value: str) -> None:
     if len(value) > MAX_NAME_CHARACTERS or not value.isprintable() or value != value.strip():
         raise InvalidRequest(
             f"The {field} is {value[:80]!r}. Use at most {MAX_NAME_CHARACTERS} printable characters without spaces at "
-            "its ends."
+            "its ends.",
+            code="virtual-key-fields",
         )
 
 
 def _require_new_label(connection: Connection, key: VirtualKey) -> None:
     """Raise `InvalidRequest` if another key has or had the label: the owner of the label reads its requests."""
     if find_key(connection, key.label) is not None:
-        raise InvalidRequest(f"A key with the label {key.label!r} exists. Use another label, or rotate that key.")
+        raise InvalidRequest(
+            f"A key with the label {key.label!r} exists. Use another label, or rotate that key.",
+            code="virtual-key-fields",
+        )
     label = msgspec.json.encode(key.label).decode()
     renamed = select(audit_log.c.object).where(
         audit_log.c.action == "change key",
@@ -252,7 +267,8 @@ def _require_new_label(connection: Connection, key: VirtualKey) -> None:
     )
     if connection.execute(renamed.limit(1)).first() is not None:
         raise InvalidRequest(
-            f"Another key had the label {key.label!r}, and the ledger has its requests. Use another label."
+            f"Another key had the label {key.label!r}, and the ledger has its requests. Use another label.",
+            code="virtual-key-fields",
         )
 
 

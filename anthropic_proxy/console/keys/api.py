@@ -69,7 +69,10 @@ class KeyFields(RuleFields, forbid_unknown_fields=True):
         if not isinstance(self.expires_at, datetime):
             return self.expires_at
         if self.expires_at.tzinfo is None:
-            raise InvalidRequest("expires_at has no time zone. Use a time such as 2026-12-31T00:00:00Z, or null.")
+            raise InvalidRequest(
+                "expires_at has no time zone. Use a time such as 2026-12-31T00:00:00Z, or null.",
+                code="administration-request",
+            )
         return self.expires_at.timestamp()
 
 
@@ -148,19 +151,25 @@ class AdminApi:
                 require_database_text(name, value)
             return
         if not self._current_settings().admin_api_keys:
-            raise PermissionDenied("ADMIN_API_KEY is not set. Set it to a key of your choice, and use it for /admin.")
-        raise PermissionDenied(f"{request.path} needs one of ADMIN_API_KEY. PROXY_API_KEY is not accepted there.")
+            raise PermissionDenied(
+                "ADMIN_API_KEY is not set. Set it to a key of your choice, and use it for /admin.", code="admin-key"
+            )
+        raise PermissionDenied(
+            f"{request.path} needs one of ADMIN_API_KEY. PROXY_API_KEY is not accepted there.", code="admin-key"
+        )
 
     def _list_keys(self, request: RouteRequest) -> Any:
         query = _Query(request, ("limit", "after_id", "status", "team"))
         status, team, after = query.text("status"), query.text("team"), query.text("after_id")
         if status not in ("", "active", "expired", "revoked"):
-            raise InvalidRequest(f"status is {status[:40]!r}. Use active, expired or revoked.")
+            raise InvalidRequest(
+                f"status is {status[:40]!r}. Use active, expired or revoked.", code="administration-request"
+            )
         rows = [self._encode(key) for key in self._query(list_keys)]
         found = [row for row in rows if status in ("", row["status"]) and team in ("", row["team"])]
         ids = [row["id"] for row in found]
         if after and after not in ids:
-            raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.")
+            raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.", code="administration-request")
         return _encode_rows(found[ids.index(after) + 1 :] if after else found, query.limit())
 
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
@@ -177,7 +186,7 @@ class AdminApi:
         query = _Query(request, ("limit", "after_id"))
         limit, after = query.limit(), query.text("after_id")
         if after and not (after.isascii() and after.isdecimal() and len(after) < 10):
-            raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.")
+            raise InvalidRequest(f"after_id: {after[:40]!r} is not an id of this list.", code="administration-request")
         before = int(after) if after else None
         found = self._query(lambda connection: list_audit_entries(connection, before_id=before, limit=limit + 1))
         return _encode_rows([encode_audit_entry(entry) for entry in found], limit)
@@ -185,7 +194,7 @@ class AdminApi:
     def _create_key(self, request: RouteRequest, administration: KeyAdministration) -> Any:
         fields = _decode(request, KeyFields)
         if fields.name is UNSET:
-            raise InvalidRequest("name: Field required. Use a unique label for the key.")
+            raise InvalidRequest("name: Field required. Use a unique label for the key.", code="administration-request")
         key = VirtualKey(
             id="",
             label=fields.name,
@@ -232,7 +241,9 @@ class _Query(ApiQuery):
     def limit(self) -> int:
         text = self.values.get("limit", str(DEFAULT_ROWS))
         if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= MAX_ROWS):
-            raise InvalidRequest(f"limit: {text[:20]!r} is not allowed; use a number from 1 to {MAX_ROWS}.")
+            raise InvalidRequest(
+                f"limit: {text[:20]!r} is not allowed; use a number from 1 to {MAX_ROWS}.", code="paging"
+            )
         return int(text)
 
 
@@ -245,7 +256,9 @@ def _decode(request: RouteRequest, kind: type[BodyT]) -> BodyT:
     try:
         return decode_json(request.body, kind)
     except InvalidJson as error:
-        raise InvalidRequest(f"The body is not valid: {error}. The fields are in /admin/openapi.json.") from None
+        raise InvalidRequest(
+            f"The body is not valid: {error}. The fields are in /admin/openapi.json.", code="administration-request"
+        ) from None
 
 
 def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any]:

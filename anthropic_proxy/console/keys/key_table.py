@@ -36,6 +36,8 @@ Ending = Literal["unknown", "revoked", "expired", "replaced"]
 class KeysUnavailable(ProxyBusy):
     """Error: virtual keys cannot be checked or read, because their database is not available. The client may retry."""
 
+    code = "keys-unavailable-database"
+
     def __init__(self) -> None:
         super().__init__(
             "The proxy cannot check keys, because its database is not available. Try again in a moment.",

@@ -21,7 +21,8 @@ def open_plugin(settings: Settings) -> Plugin:
     if not settings.has_ledger():
         raise ConfigurationError(
             "VIRTUAL_KEYS is true, but DATABASE_URL is off: virtual keys are stored in that database. "
-            "Unset DATABASE_URL, or set it to a database, or set VIRTUAL_KEYS=false."
+            "Unset DATABASE_URL, or set it to a database, or set VIRTUAL_KEYS=false.",
+            code="virtual-keys-without-database",
         )
     access = _Access(settings)
     return Plugin(

@@ -134,7 +134,7 @@ def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> Authenticat
     typed = ("" if has_valid_checksum else ", or it was not copied completely") * (entry.ending == "unknown")
     end = format_time(max(entry.ends_at, 0.0))
     message = _REJECTED[entry.ending].format(label=entry.key.label, end=end, typed=typed)
-    return AuthenticationFailed(message, should_retry=False)
+    return AuthenticationFailed(message, code="virtual-key-rejected", should_retry=False)
 
 
 def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -> None:
@@ -147,14 +147,16 @@ def require_allowed_models(scopes: Sequence[Scope], request: AdmissionRequest) -
             if denied is not None or not used:
                 raise PermissionDenied(
                     f"{scope.describe()} does not allow the model {request.model!r} ({denied}). Allowed: "
-                    f"{', '.join(rules.models)}. Another list:  {scope.format_change_command('--models LIST')}"
+                    f"{', '.join(rules.models)}. Another list:  {scope.format_change_command('--models LIST')}",
+                    code="key-models",
                 )
         for target in request.targets:
             if not rules.allows_provider(target.prefix):
                 raise PermissionDenied(
                     f"{scope.describe()} does not allow the provider {target.prefix!r}, to which {request.model!r} is "
                     f"sent. Allowed: {', '.join(rules.providers)}. Another list:  "
-                    f"{scope.format_change_command('--providers LIST')}"
+                    f"{scope.format_change_command('--providers LIST')}",
+                    code="key-models",
                 )
 
 
@@ -167,11 +169,13 @@ def require_allowed_route(scopes: Sequence[Scope], request: AdmissionRequest) ->
         if request.route:
             raise PermissionDenied(
                 f"{scope.describe()} does not allow the route {request.route!r}, which matches this request. Allowed: "
-                f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}"
+                f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}",
+                code="key-routes",
             )
         raise PermissionDenied(
             f"{scope.describe()} allows only requests of certain routes, and no route matches this one. Allowed: "
-            f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}"
+            f"{allowed}. Another list:  {scope.format_change_command('--routes LIST')}",
+            code="key-routes",
         )
 
 
@@ -180,7 +184,8 @@ def unknown_price_error(scope: Scope, target: AdmissionTarget) -> PermissionDeni
     name = f"{target.prefix}/{target.model}"
     return PermissionDenied(
         f"{scope.describe()} has a budget in dollars, and the price of {name} is unknown. Add a table "
-        f'[prices."{name}"] to anthropic-proxy.toml, or use a budget in tokens.'
+        f'[prices."{name}"] to anthropic-proxy.toml, or use a budget in tokens.',
+        code="key-price",
     )
 
 

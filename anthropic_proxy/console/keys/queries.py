@@ -48,7 +48,9 @@ def find_key(connection: Connection, name: str) -> VirtualKey | None:
 def require_key(connection: Connection, name: str) -> VirtualKey:
     key = find_key(connection, name)
     if key is None:
-        raise UnknownModel(f"There is no key {name[:80]!r}. List the keys:  anthropic-proxy keys list")
+        raise UnknownModel(
+            f"There is no key {name[:80]!r}. List the keys:  anthropic-proxy keys list", code="virtual-key-unknown"
+        )
     return key
 
 
@@ -136,7 +138,8 @@ def _decode_rules(owner: str, text: str) -> Rules:
         return msgspec.json.decode(text, type=Rules) if text else Rules()
     except msgspec.DecodeError as error:
         raise ConfigurationError(
-            f"The limits of the {owner} are of a newer version of anthropic-proxy: {error}. Update this one."
+            f"The limits of the {owner} are of a newer version of anthropic-proxy: {error}. Update this one.",
+            code="virtual-keys-of-a-newer-version",
         ) from None
 
 

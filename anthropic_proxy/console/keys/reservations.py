@@ -215,23 +215,23 @@ def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float)
                 f"{scope.describe()} has a budget of {budget.describe()}, and running requests reserve the remainder. "
                 f"Try again when one ends. {change}"
             )
-            return LimitReached(message, retry_after=wait)
+            return LimitReached(message, code="virtual-key-limit", retry_after=wait)
         renewal = "It is not renewed." if end is None else f"It is renewed at {format_time(end.timestamp())}."
         message = f"{scope.describe()} has used up its budget of {budget.describe()}. {renewal} {change}"
         retry_after = None if end is None else end.timestamp() - now
-        return LimitReached(message, retry_after=retry_after, should_retry=False)
+        return LimitReached(message, code="virtual-key-limit", retry_after=retry_after, should_retry=False)
     if refused.rule == "concurrency":
         message = (
             f"{scope.describe()} has {_plural(maximum, 'request')} in progress, which is its limit. Try again when one "
             f"ends. Another limit:  {scope.format_change_command('--concurrency N')}"
         )
-        return LimitReached(message, retry_after=wait)
+        return LimitReached(message, code="virtual-key-limit", retry_after=wait)
     unit, option = _UNITS[refused.rule]
     message = (
         f"{scope.describe()} has reached its limit of {_plural(maximum, unit)} per minute. Try again in "
         f"{math.ceil(wait)} s. Another limit:  {scope.format_change_command(f'{option} N')}"
     )
-    return LimitReached(message, retry_after=wait)
+    return LimitReached(message, code="virtual-key-limit", retry_after=wait)
 
 
 _UNITS = {

@@ -158,27 +158,38 @@ def require_valid_rules(rules: Rules) -> Rules:
     for name in LIMIT_FIELDS:
         value = getattr(rules, name)
         if value is not None and not 1 <= value <= MAX_AMOUNT:
-            raise InvalidRequest(f"{name} is {value}. Use a whole number from 1 to {MAX_AMOUNT:,}, or null: no limit.")
+            raise InvalidRequest(
+                f"{name} is {value}. Use a whole number from 1 to {MAX_AMOUNT:,}, or null: no limit.",
+                code="virtual-key-limits",
+            )
     for name in LIST_FIELDS:
         patterns = getattr(rules, name)
         if len(patterns) > _MAX_PATTERNS:
-            raise InvalidRequest(f"{name} has {len(patterns)} entries. Use at most {_MAX_PATTERNS}.")
+            raise InvalidRequest(
+                f"{name} has {len(patterns)} entries. Use at most {_MAX_PATTERNS}.", code="virtual-key-limits"
+            )
         for pattern in patterns:
             has_form = re.fullmatch(NAME_PATTERN, pattern) is not None if name == "routes" else " " not in pattern
             if not (bool(pattern) and len(pattern) <= _MAX_PATTERN_CHARACTERS and pattern.isprintable() and has_form):
                 example = _EXAMPLES.get(name, "names of [[routes]] in anthropic-proxy.toml")
-                raise InvalidRequest(f"{name} contains {pattern[:40]!r}. Use {example}.")
+                raise InvalidRequest(f"{name} contains {pattern[:40]!r}. Use {example}.", code="virtual-key-limits")
     seen = set()
     for budget in rules.budgets:
         maximum = MAX_DOLLARS if budget.unit == "usd" else MAX_AMOUNT
         if not 0 < budget.amount <= maximum or not budget.counter_amount:
             raise InvalidRequest(
-                f"budgets has the amount {budget.amount:,.12g}. Use a number above 0 up to {maximum:,}."
+                f"budgets has the amount {budget.amount:,.12g}. Use a number above 0 up to {maximum:,}.",
+                code="virtual-key-limits",
             )
         if budget.unit == "tokens" and budget.amount != int(budget.amount):
-            raise InvalidRequest(f"budgets has the amount {budget.amount:g} in tokens. Use a whole number.")
+            raise InvalidRequest(
+                f"budgets has the amount {budget.amount:g} in tokens. Use a whole number.", code="virtual-key-limits"
+            )
         if (budget.unit, budget.period) in seen:
-            raise InvalidRequest(f"budgets has two amounts in {budget.unit} per {budget.period}. Use one of them.")
+            raise InvalidRequest(
+                f"budgets has two amounts in {budget.unit} per {budget.period}. Use one of them.",
+                code="virtual-key-limits",
+            )
         seen.add((budget.unit, budget.period))
     return rules
 
@@ -187,7 +198,7 @@ def decode_budget(text: str) -> Budget:
     """Return the budget in `text`, such as `50USD/month`. Raises `InvalidRequest` if the text is no budget."""
     found = _BUDGET.fullmatch(text.strip())
     if found is None or bool(found["dollar"]) == bool(found["unit"]):
-        raise InvalidRequest(f'The budget is "{text[:60]}". {_FORMS}.')
+        raise InvalidRequest(f'The budget is "{text[:60]}". {_FORMS}.', code="virtual-key-limits")
     scale = _SCALES.get((found["scale"] or "").lower(), 1)
     unit: Unit = "tokens" if (found["unit"] or "").startswith("token") else "usd"
     period: Period = "day" if found["period"] == "day" else "month" if found["period"] == "month" else "total"
@@ -234,7 +245,10 @@ def decode_rule_texts(given: Mapping[str, str | Sequence[str]], prefix: str = ""
             elif digits.isascii() and digits.isdecimal() and len(digits) <= 13 and int(digits):
                 changes[NUMBER_FIELDS[name]] = int(digits)
             else:
-                raise InvalidRequest(f'{prefix}{name} is "{text[:60]}". Use a whole number above 0, or none: no limit.')
+                raise InvalidRequest(
+                    f'{prefix}{name} is "{text[:60]}". Use a whole number above 0, or none: no limit.',
+                    code="virtual-key-limits",
+                )
             continue
         items = [item.strip() for text in texts if text.strip().lower() != NONE for item in text.split(",")]
         if name == "budget":
@@ -260,7 +274,9 @@ def decode_duration(name: str, text: str) -> float:
     """Return the duration in `text`, such as `30m`, `12h`, `30d` or `4w`, in seconds."""
     found = _DURATION.fullmatch(text.strip().lower())
     if found is None:
-        raise InvalidRequest(f'{name} is "{text[:60]}". Use a duration such as 30m, 12h, 30d or 4w.')
+        raise InvalidRequest(
+            f'{name} is "{text[:60]}". Use a duration such as 30m, 12h, 30d or 4w.', code="virtual-key-fields"
+        )
     return float(int(found[1]) * _UNIT_SECONDS[found[2]])
 
 
@@ -274,6 +290,7 @@ def decode_expiry(name: str, text: str, now: float) -> float | None:
         end = datetime.combine(date.fromisoformat(text.strip()), datetime.min.time(), UTC) + timedelta(days=1)
     except (ValueError, OverflowError):
         raise InvalidRequest(
-            f'{name} is "{text[:60]}". Use a duration such as 30d, a date such as 2026-12-31, or never.'
+            f'{name} is "{text[:60]}". Use a duration such as 30d, a date such as 2026-12-31, or never.',
+            code="virtual-key-fields",
         ) from None
     return end.timestamp()

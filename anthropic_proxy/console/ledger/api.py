@@ -68,7 +68,7 @@ def respond(route: str, request: RouteRequest, settings: Settings | None) -> Rou
             with _reading(settings) as (connection, _):
                 row = find_stored_request(connection, request_id)
             if row is None:
-                raise UnknownModel(f"The ledger has no request {request_id!r}.")
+                raise UnknownModel(f"The ledger has no request {request_id!r}.", code="ledger-request")
             return _json(build_request_object(row))
         return _json(build_ledger_document())
     except ConfigurationError as error:
@@ -117,13 +117,13 @@ def _reading(settings: Settings | None) -> Iterator[tuple[Connection, Settings]]
     url = None if settings is None else find_database_url(settings)
     file = None if url is None else find_database_file(url)
     if settings is None or url is None or (file is not None and not os.path.exists(file)):
-        raise UnknownModel("The ledger has no requests yet.")
+        raise UnknownModel("The ledger has no requests yet.", code="ledger-request")
     engine = open_for_reading(settings)
     limit_query_time(engine)
     try:
         with engine.connect() as connection:
             if not has_tables(connection, describe_database_location(url)):
-                raise UnknownModel("The ledger has no requests yet.")
+                raise UnknownModel("The ledger has no requests yet.", code="ledger-request")
             yield connection, settings
     finally:
         engine.dispose()
@@ -143,7 +143,7 @@ def _json(value: Any) -> RouteResponse:
 def require_database_text(name: str, value: str) -> None:
     # for SQLite, a pattern of LIKE ends at a null character; PostgreSQL rejects the query
     if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidRequest(f"{name}: the value contains a character that no text has.")
+        raise InvalidRequest(f"{name}: the value contains a character that no text has.", code="dashboard-parameter")
 
 
 class ApiQuery:
@@ -154,7 +154,9 @@ class ApiQuery:
     def __init__(self, request: RouteRequest, known: Sequence[str]) -> None:
         unknown = next((name for name in request.query if name not in known), None)
         if unknown is not None:
-            raise InvalidRequest(f"{unknown!r} is not a parameter of {request.path}. Use {', '.join(known)}.")
+            raise InvalidRequest(
+                f"{unknown!r} is not a parameter of {request.path}. Use {', '.join(known)}.", code="ledger-parameter"
+            )
         self.values = {name: values[-1] for name, values in request.query.items()}
         for name, value in self.values.items():
             require_database_text(name, value)
@@ -166,7 +168,7 @@ class _Query(ApiQuery):
     def choose(self, name: str, allowed: Sequence[str], default: str) -> str:
         value = self.values.get(name, default)
         if value not in allowed:
-            raise InvalidRequest(f"{name} is {value!r}. Use {', '.join(allowed)}.")
+            raise InvalidRequest(f"{name} is {value!r}. Use {', '.join(allowed)}.", code="ledger-parameter")
         return value
 
     def is_true(self, name: str) -> bool:
@@ -175,7 +177,9 @@ class _Query(ApiQuery):
     def read_number(self, name: str, default: int, highest: int) -> int:
         text = self.values.get(name, str(default))
         if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= highest):
-            raise InvalidRequest(f"{name} is {text!r}. Use a whole number from 1 to {highest:,}.")
+            raise InvalidRequest(
+                f"{name} is {text!r}. Use a whole number from 1 to {highest:,}.", code="ledger-parameter"
+            )
         return int(text)
 
     def resolve_usage_range(self) -> RequestSelection:
@@ -184,7 +188,7 @@ class _Query(ApiQuery):
         try:
             return resolve_usage_range(since, until, datetime.now(UTC))
         except ConfigurationError as error:
-            raise InvalidRequest(error.message.replace("--", "")) from None
+            raise InvalidRequest(error.message.replace("--", ""), code="ledger-parameter") from None
 
     def find_position(self) -> tuple[int, str] | None:
         """A position is the start of a request in microseconds, and its id. None: the list begins with the latest
@@ -194,7 +198,10 @@ class _Query(ApiQuery):
             return None
         time, point, request_id = text.partition(".")
         if not (time.isascii() and time.isdecimal() and len(time) < 19 and point):
-            raise InvalidRequest(f"before is {text!r}. Use the value of before in the response with newer requests.")
+            raise InvalidRequest(
+                f"before is {text!r}. Use the value of before in the response with newer requests.",
+                code="ledger-parameter",
+            )
         return int(time), request_id
 
 

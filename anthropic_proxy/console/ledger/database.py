@@ -186,7 +186,8 @@ def _require_no_tables(tables: Sequence[str], place: str, other_remedy: str) -> 
         listed = ", ".join(tables[:_MAX_LISTED_TABLES]) + (", …" if len(tables) > _MAX_LISTED_TABLES else "")
         raise ConfigurationError(
             f"The database {place} belongs to another program: it has tables ({listed}), and none of the ledger. "
-            f"Nothing was created. Set DATABASE_URL to a database of its own{other_remedy or '.'}"
+            f"Nothing was created. Set DATABASE_URL to a database of its own{other_remedy or '.'}",
+            code="database-of-another-program",
         )
 
 
@@ -197,10 +198,12 @@ def has_tables(connection: Connection, place: str) -> bool:
         return version is not None
     if is_known_version(version or ""):
         raise ConfigurationError(
-            f"The ledger {place} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade"
+            f"The ledger {place} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade",
+            code="ledger-not-readable",
         )
     raise ConfigurationError(
-        f"The ledger {place} has the tables of a newer version. Update this program, or set DATABASE_URL."
+        f"The ledger {place} has the tables of a newer version. Update this program, or set DATABASE_URL.",
+        code="ledger-not-readable",
     )
 
 

@@ -79,9 +79,11 @@ def resolve_usage_range(since: str, until: str, now: datetime, timezone: tzinfo 
     first, _ = _find_times("--since", since, now, timezone)
     end = now if not until else _find_times("--until", until, now, timezone)[1]
     if first >= now:
-        raise ConfigurationError(f'--since is "{since}", which is not in the past. {FORMS}.')
+        raise ConfigurationError(f'--since is "{since}", which is not in the past. {FORMS}.', code="usage-period")
     if end <= first:
-        raise ConfigurationError(f'--until is "{until}", which is not after --since {since}. {FORMS}.')
+        raise ConfigurationError(
+            f'--until is "{until}", which is not after --since {since}. {FORMS}.', code="usage-period"
+        )
     start, last = math.ceil(first.timestamp()), math.ceil(end.timestamp())
     exact = RequestSelection(start=start * MICROSECONDS, end=last * MICROSECONDS)
     if exact.is_short_range:
@@ -107,7 +109,7 @@ def _find_times(option: str, text: str, now: datetime, timezone: tzinfo | None) 
         day = days[word] if word in days else date.fromisoformat(word)
         return _midnight(day, timezone), min(_midnight(day + timedelta(days=1), timezone), now)
     except (ValueError, OverflowError):
-        raise ConfigurationError(f'{option} is "{text}". {FORMS}.') from None
+        raise ConfigurationError(f'{option} is "{text}". {FORMS}.', code="usage-period") from None
 
 
 def _midnight(day: date, timezone: tzinfo | None) -> datetime:

@@ -30,7 +30,7 @@ def open_plugin(settings: Settings) -> Plugin:
     url = settings.database_url
     if url is not None and url.reveal().startswith("postgres") and find_spec("psycopg") is None:
         missing = MissingExtra("A PostgreSQL database (DATABASE_URL) needs psycopg", "postgres")
-        raise ConfigurationError(missing.message)
+        raise ConfigurationError(missing.message, code="package-missing")
     ledger = _Ledger(settings)
     return Plugin(
         observers=[ledger.queue],

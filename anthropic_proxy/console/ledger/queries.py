@@ -335,6 +335,8 @@ class ErrorGroup(Struct, frozen=True):
     first_at: int
     last_at: int
     error: str
+    error_code: str
+    """Of the latest of these requests, as `error`."""
     request_id: str
 
 
@@ -366,12 +368,11 @@ def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[E
     for key in sorted(sorted(found), key=lambda key: -counts[key])[:MAX_ERRORS]:
         first_at, last_at = min(one.first_at for one in found[key]), max(one.last_at for one in found[key])
         latest = connection.execute(
-            select(column.error, column.id)
+            select(column.error, column.error_code, column.id)
             .where(column.started_at == last_at, column.outcome_class == "error", column.provider == key[0])
             .limit(1)
         ).first()
-        error, request_id = latest or ("", "")
-        groups.append(ErrorGroup(*key, counts[key], first_at, last_at, error, request_id))
+        groups.append(ErrorGroup(*key, counts[key], first_at, last_at, *(latest or ("", "", ""))))
     return groups
 
 

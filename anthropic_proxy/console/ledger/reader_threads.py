@@ -49,6 +49,7 @@ class ReaderThreads:
                 f"{calls.count} requests of this client read the ledger, which is the maximum. Wait until they are "
                 "complete, then try again.",
                 retry_after=RETRY_SECONDS,
+                code="ledger-readers",
             )
         calls.count += 1
         try:

@@ -132,6 +132,8 @@ class StoredRequest(RequestCounts, gc=False):
     """Name of the `[[routes]]` table that chose the target. "": none, or stored by an earlier version."""
     method: str = ""
     """HTTP method. "": stored by an earlier version."""
+    error_code: str = ""
+    """Entry of the error catalog. "": no entry, or stored by an earlier version."""
 
 
 class UsageSums(RequestCounts):
@@ -194,7 +196,7 @@ _REJECTED_CLIENTS = frozenset({"authentication_error", "permission_error"})
 """Types of errors of requests by clients without access to the proxy."""
 _read_labels = attrgetter(
     *("client.name", "project", "session", "agent", "user_agent", "method", "path", "requested_model"),
-    *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type"),
+    *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type", "error_code"),
 )
 _HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - {"key_label", "outcome_class"}
 """Columns that are "" in the rows of clients without access: each new value would add a row to the sums."""
@@ -227,7 +229,7 @@ class RowBuilder:
             labels = (_cut(label, MAX_LABEL_CHARACTERS) for label in self._redact(names))
         row.key_label, row.project, row.session, row.agent, row.user_agent, row.method, row.path, *models = labels
         row.requested_model, row.provider, row.prefix, row.model, row.route, row.route_reason, *ends = models
-        row.outcome, row.error_type = ends
+        row.outcome, row.error_type, row.error_code = ends
         row.client = row.user_agent.partition("/")[0]
         if is_rejected:
             for name in _HIDDEN_COLUMNS:

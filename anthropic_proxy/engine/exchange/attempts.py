@@ -452,5 +452,6 @@ def _require_lossless(report: FidelityReport, target: Target) -> None:
     raise UnsupportedFeature(
         f"{target.provider.prefix}/{target.model} would lose {listed}{more}. FIDELITY=strict rejects this. "
         "Remove it from the request, choose another backend, or allow it with FIDELITY=best-effort "
-        "(FIDELITY_<TIER> for one tier)."
+        "(FIDELITY_<TIER> for one tier).",
+        code="fidelity-strict",
     )

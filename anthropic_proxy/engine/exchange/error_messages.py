@@ -59,10 +59,13 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
     """Raise `UpstreamProtocolError` for a redirect, a web page, an invalid status or an unsupported compression."""
     status, variable = response.status, target.provider.base_url_variable
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+    code = ""
     if 300 <= status < 400:
+        code = "not-an-api"
         location = response.headers.get("location", "").partition("?")[0]
         problem = f"HTTP {status} is a redirect{f' ({location})' if location else ''}; redirects are not followed"
     elif 200 <= status < 300 and kind == "text/html":
+        code = "not-an-api"
         problem = f"the response is a web page (HTTP {status}, text/html) instead of an API response"
     elif (
         200 <= status < 300
@@ -74,7 +77,7 @@ def require_api_response(response: UpstreamResponse, target: Target) -> None:
     else:
         return
     where = f". The address is set by {variable}" if variable else ""
-    error = UpstreamProtocolError(f"{problem}{where}", should_retry=False)
+    error = UpstreamProtocolError(f"{problem}{where}", code=code, should_retry=False)
     error.retryable = False
     raise error
 
@@ -165,14 +168,14 @@ def add_not_found_cause(error: UpstreamError, target: Target, path: str, setting
     """Add cause and remedy to the message of `error`, if the provider rejects the URL or the model."""
     is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
-        _become(error, _describe_address(error, target, path, settings, 405 if is_405 else 404))
+        _become(error, _describe_address(error, target, path, settings, 405 if is_405 else 404), "wrong-address")
     elif not rejects_configured_model(error, target, settings):
         return
     elif error.status == 404:
-        _become(error, f"{_without_end(error.message)}. {_describe_setting(target)}")
+        _become(error, f"{_without_end(error.message)}. {_describe_setting(target)}", "model-not-found")
     else:
         error.message = f"{_without_end(error.message)}. {_describe_setting(target)}"
-        error.body = None
+        error.code, error.body = "model-not-found", None
 
 
 def rejects_configured_model(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
@@ -184,8 +187,8 @@ def rejects_configured_model(error: UpstreamError, target: Target, settings: Eng
     return error.status in (400, 403) and _UNKNOWN_MODEL.search(error.message) is not None
 
 
-def _become(error: UpstreamError, message: str) -> None:
-    error.status, error.error_type, error.message = 400, "invalid_request_error", message
+def _become(error: UpstreamError, message: str, code: str) -> None:
+    error.status, error.error_type, error.message, error.code = 400, "invalid_request_error", message, code
     error.body, error.should_retry = None, False
 
 

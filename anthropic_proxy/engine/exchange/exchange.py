@@ -347,7 +347,7 @@ def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str
     redact_error(error, proxy_keys)
     receipt.outcome = "error"
     receipt.status = error.status
-    receipt.error_type, receipt.error = error.error_type, error.message
+    receipt.error_type, receipt.error_code, receipt.error = error.error_type, error.code, error.message
     receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))
 
 

@@ -185,7 +185,7 @@ class RelayStream:
             async with asyncio.timeout(TRAILING_USAGE_TIMEOUT_SECONDS):
                 return await self._response.read()
         except TimeoutError:
-            raise UpstreamProtocolError("the reply had no final event") from None
+            raise UpstreamProtocolError("the reply had no final event", code="incomplete-reply") from None
 
     async def _read_behind_end(self) -> bytes:
         now = self._watchdog.now()

@@ -43,12 +43,14 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
     if not preferred.serves_claude:
         raise UnknownModel(
             f"{path!r} is served only if Anthropic is the preferred provider, because no other provider has "
-            f"batches, files and skills of the Messages API. The preferred provider is {preferred.name}."
+            f"batches, files and skills of the Messages API. The preferred provider is {preferred.name}.",
+            code="batches-files-skills",
         )
     if incoming.receipt.client.key_id:
         raise PermissionDenied(
             f"{path!r} is not served for virtual keys: batches, files and skills belong to the API key of "
-            "the provider, so that every virtual key would see and delete those of the others."
+            "the provider, so that every virtual key would see and delete those of the others.",
+            code="resources-of-a-virtual-key",
         )
     target = build_route(RoutingQuery(f"{preferred.prefix}/x"), engine.settings, engine.catalog).targets[0]
     wire = target.wire
@@ -114,7 +116,7 @@ async def _with_mapped_models(
             try:
                 request = decode_request_or_envelope(params)
             except ClientError as error:
-                raise InvalidRequest(f"{path}.{error.message}") from None
+                raise InvalidRequest(f"{path}.{error.message}", code=error.code) from None
             query = build_routing_query(request)
             rule = choose_rule(engine, rules, incoming, request, EstimateCache()).rule
         found = find_rule_route(engine, query, rule).targets[0]
@@ -123,7 +125,8 @@ async def _with_mapped_models(
             mapped += f" by the route {rule.name!r}" if rule is not None else ""
             raise InvalidRequest(
                 f"{field}: {model!r} is mapped to {mapped}. A batch is sent to {target.provider.prefix}, so each "
-                f"of its models must be one of {target.provider.prefix}."
+                f"of its models must be one of {target.provider.prefix}.",
+                code="model-of-a-batch",
             )
         if rules is None:
             known[model] = found.model
@@ -132,5 +135,5 @@ async def _with_mapped_models(
     try:  # always in a thread: a small body may have many requests, and each may need a comparison with all routes
         body = await engine.background.run_in_thread(wire.encode_batch, incoming.body, target.dialect, resolve)
     except DECODE_ERRORS as error:
-        raise InvalidRequest(f"The request body is not valid JSON: {error}.") from None
+        raise InvalidRequest(f"The request body is not valid JSON: {error}.", code="request-body") from None
     return structs.replace(incoming, body=body)

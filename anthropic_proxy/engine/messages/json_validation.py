@@ -50,12 +50,12 @@ def build_validator(schema: bytes, budget: WorkBudget) -> Validator:
     try:
         read = msgspec.json.decode(schema)
     except msgspec.DecodeError as error:
-        raise InvalidRequest(f"{budget.field}: {error}") from None
+        raise InvalidRequest(f"{budget.field}: {error}", code="tool-schema") from None
     except RecursionError:
-        raise InvalidRequest(f"{budget.field}: it is nested too deeply") from None
+        raise InvalidRequest(f"{budget.field}: it is nested too deeply", code="tool-schema") from None
     problem = find_violation(_META_VALIDATOR, read, budget)
     if problem:
-        raise InvalidRequest(f"{budget.field}: {problem}")
+        raise InvalidRequest(f"{budget.field}: {problem}", code="tool-schema")
     # a registry of our own: the library would fetch remote references, and search the whole schema for each anchor
     resource = DRAFT202012.create_resource(read)
     registry: Any = Registry().with_resource(resource.id() or "", resource).crawl()
@@ -70,7 +70,7 @@ def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
     causes this error if its target is missing, or if it refers to itself without end.
     """
     token = _budget.set(budget)
-    refusal = ""
+    refusal, code = "", "tool-schema"
     try:
         error = max(validator.iter_errors(value), key=relevance, default=None)
         if error is None:
@@ -81,7 +81,7 @@ def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
             path += error.path
         return f"{ValidationError('', path=path).json_path}: {error.message}"[:_MAX_PROBLEM_CHARACTERS]
     except WorkLimitExceeded as exceeded:
-        refusal = exceeded.message
+        refusal, code = exceeded.message, exceeded.code
     except RecursionError:
         refusal = f"{budget.field}: it refers to itself without end"
     except Unresolvable as reference:
@@ -89,7 +89,7 @@ def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
     finally:
         _budget.reset(token)
     # raised outside the handlers: an exception context would keep the frames of the check alive
-    raise InvalidRequest(refusal)
+    raise InvalidRequest(refusal, code=code)
 
 
 class _Unmatched(ValidationError):

@@ -33,6 +33,8 @@ ADVICE = "Refer to fewer definitions from each other, or list fewer alternatives
 class WorkLimitExceeded(InvalidRequest):
     """Error 400: the JSON Schemas of a client request cause too much work."""
 
+    code = "schema-work"
+
 
 class WorkPostponed(Exception):
     """Exception for work on JSON Schemas that would block the event loop too long.

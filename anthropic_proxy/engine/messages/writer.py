@@ -66,7 +66,9 @@ streaming."""
 def require_bounded_reply(characters: int) -> None:
     """Raise `UpstreamProtocolError` if `characters`, the length of a reply, is above `MAX_REPLY_CHARACTERS`."""
     if characters > MAX_REPLY_CHARACTERS:
-        raise UpstreamProtocolError(f"the reply is larger than {MAX_REPLY_CHARACTERS >> 20} MiB", retryable=False)
+        raise UpstreamProtocolError(
+            f"the reply is larger than {MAX_REPLY_CHARACTERS >> 20} MiB", retryable=False, code="reply-too-large"
+        )
 
 
 class _QueuedCall(Struct):
@@ -202,7 +204,7 @@ class MessageWriter:
         self._require_open()
         reason = self.stop_reason
         if self.stop is None or reason is None:
-            raise UpstreamProtocolError("The provider's reply ended before it was complete.")
+            raise UpstreamProtocolError("The provider's reply ended before it was complete.", code="incomplete-reply")
         self._close()
         while self._queue:
             self._write_queued()

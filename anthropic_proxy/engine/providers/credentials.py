@@ -112,7 +112,7 @@ class Credentials:
             return headers[min(range(len(keys)), key=lambda place: self._cooldown_ends[keys[place].reveal()])]
         is_from_settings = provider.key_source == "settings"
         if is_from_settings and (problem := describe_missing_key(provider, self._settings)):
-            raise AuthenticationFailed(problem, should_retry=False)
+            raise AuthenticationFailed(problem, code="provider-key-missing", should_retry=False)
         return None
 
     async def next_token_and_url(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
@@ -126,6 +126,7 @@ class Credentials:
                 f"{provider.prefix} has no project: VERTEX_PROJECT is not set, and the credentials "
                 f"({credential.origin}) name none. Set it in .env or in the environment and start the proxy again.",
                 should_retry=False,
+                code="vertex-project",
             )
         return credential, base_url.replace(UNKNOWN_PROJECT, project or "")
 

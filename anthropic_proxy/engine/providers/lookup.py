@@ -111,11 +111,15 @@ def list_wires(built_in: Sequence[Provider]) -> list[str]:
 def require_known_wire(table: ConfiguredProvider, built_in: Sequence[Provider]) -> None:
     """Raise `ConfigurationError` if the wire of a provider, or a field of its dialects, does not exist."""
     if table.wire not in (wires := list_wires(built_in)):
-        raise ConfigurationError(f'The wire of {table.name} is "{table.wire}". Use {join_with_or(wires)}.')
+        raise ConfigurationError(
+            f'The wire of {table.name} is "{table.wire}". Use {join_with_or(wires)}.', code="engine-provider"
+        )
     known = find_origin(table, built_in).config.wire.dialect_type.__struct_fields__
     for name in (*table.dialect, *(name for model in table.models for name in model.dialect)):
         if name not in known:
-            raise ConfigurationError(f'The dialect of {table.name} has the field "{name}", which does not exist.')
+            raise ConfigurationError(
+                f'The dialect of {table.name} has the field "{name}", which does not exist.', code="engine-provider"
+            )
 
 
 def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Provider:

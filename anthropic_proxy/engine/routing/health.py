@@ -200,6 +200,7 @@ class FairQueue:
             raise ProxyBusy(
                 f"This proxy makes at most {self._limit} upstream calls at once (MAX_UPSTREAM_CALLS), and "
                 f"{self._waiting_count} requests are already queued. Try again in a moment.",
+                code="queue-full",
                 retry_after=RETRY_AFTER_SECONDS,
             )
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()

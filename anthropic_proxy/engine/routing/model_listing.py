@@ -72,7 +72,10 @@ def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today:
     preferred = find_preferred_provider(settings, catalog)
     choice = choose_models(requested, preferred, settings, catalog)[0]
     if choice.note and find_tier(requested) is None:
-        raise UnknownModel(f"model: {requested!r} is not available. GET /v1/models lists the available models.")
+        raise UnknownModel(
+            f"model: {requested!r} is not available. GET /v1/models lists the available models.",
+            code="model-not-available",
+        )
     target = build_route(RoutingQuery(requested), settings, catalog).targets[0]
     display_name = requested if target.model == requested else f"{requested} → {target.provider.prefix}/{target.model}"
     entry = _entry((requested, display_name), target.provider, target.model, target.capabilities, settings)

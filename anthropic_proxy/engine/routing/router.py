@@ -261,7 +261,9 @@ def choose_models(requested: str, preferred: Provider, settings: EngineOptions, 
         row, name = None, model_name
     if row is not None:
         if not model_name:
-            raise InvalidRequest(f'model: "{requested}" names a provider but no model. An example: openai/gpt-4.1')
+            raise InvalidRequest(
+                f'model: "{requested}" names a provider but no model. An example: openai/gpt-4.1', code="model-name"
+            )
         return [_through_vertex(row, model_name, f"the request names its provider: {row.prefix}", settings)]
     if tier := find_tier(name):
         return choose_models_for_tier(tier, name, preferred, settings, catalog)
@@ -400,9 +402,14 @@ def _strip_suffixes(requested: str, registry: ProviderRegistry) -> str:
     if name[-len(_LONG_CONTEXT) :].lower() == _LONG_CONTEXT:
         name = name[: -len(_LONG_CONTEXT)]
     if not name:
-        raise InvalidRequest("model: an empty name is not allowed. Examples: claude-sonnet-5-5, openai/gpt-4.1")
+        raise InvalidRequest(
+            "model: an empty name is not allowed. Examples: claude-sonnet-5-5, openai/gpt-4.1", code="model-name"
+        )
     if len(name) > _MAX_NAME_LENGTH:  # names are cached and shown in errors
-        raise InvalidRequest(f"model: a name of {len(name)} characters is too long; the maximum is {_MAX_NAME_LENGTH}.")
+        raise InvalidRequest(
+            f"model: a name of {len(name)} characters is too long; the maximum is {_MAX_NAME_LENGTH}.",
+            code="model-name",
+        )
     if name[: len(_ALIAS)].lower() == _ALIAS:
         row, _ = _split_prefix(name[len(_ALIAS) :], registry)
         if row is not None:
@@ -430,26 +437,29 @@ def _build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog
                 "SERVE_DEMO=true serves both."
             )
             if choice.model_setting:
-                raise InvalidRequest(f"{choice.model_setting}: {refused}")
-            raise UnknownModel(f"model: {refused}")
+                raise InvalidRequest(f"{choice.model_setting}: {refused}", code="demo-not-served")
+            raise UnknownModel(f"model: {refused}", code="demo-not-served")
     if reason := row.non_chat_models.get(model):
         retired = row.retired_models.get(row.default_big_model or "")
         alternative = f"{row.prefix}/{retired.successor if retired else row.default_big_model}"
         raise InvalidRequest(
             f"{choice.prefixed_id} {reason} and does not support chat. One that does is {alternative}. "
-            f"Chat models of {row.prefix}:  anthropic-proxy models {row.prefix}"
+            f"Chat models of {row.prefix}:  anthropic-proxy models {row.prefix}",
+            code="no-chat-model",
         )
     if not model:
         example = f"{row.prefix}/<model>" if row.is_configured else "mistral/mistral-large-latest"
         raise InvalidRequest(
-            f"{row.name} has no default models. Set BIG_MODEL and SMALL_MODEL, for example to {example}"
+            f"{row.name} has no default models. Set BIG_MODEL and SMALL_MODEL, for example to {example}",
+            code="no-default-models",
         )
     wire_name, server = _pick_wire(row, model, settings), find_server_override(row, settings)
     config = _find_wire_config(row, server, wire_name)
     if config.custom_url_only and row.name not in settings.base_urls:
         raise UnsupportedFeature(
             f"{choice.prefixed_id} cannot be reached: {row.title} does not support {wire_name}. "
-            f"{row.env_prefix}_WIRE={wire_name} is for your own server: set its address in {row.base_url_variable}"
+            f"{row.env_prefix}_WIRE={wire_name} is for your own server: set its address in {row.base_url_variable}",
+            code="wire",
         )
     dialect = _merge_dialect(config, model)
     return Target(

@@ -109,7 +109,10 @@ class GoogleTokenCache:
     async def _load_token(self) -> AccessToken:
         origin = self._credentials.origin
         if self._abandoned >= MAX_ABANDONED_THREADS:
-            raise UpstreamTimeout(f"no access token: {self._abandoned} earlier requests for one still hang ({origin})")
+            raise UpstreamTimeout(
+                f"no access token: {self._abandoned} earlier requests for one still hang ({origin})",
+                code="token-timeout",
+            )
         loop = asyncio.get_running_loop()
         loaded: asyncio.Future[AccessToken] = loop.create_future()
 
@@ -138,7 +141,8 @@ class GoogleTokenCache:
                 return await loaded
         except TimeoutError:
             raise UpstreamTimeout(
-                f"no access token: its server did not answer within {self._seconds:g} s ({origin})"
+                f"no access token: its server did not answer within {self._seconds:g} s ({origin})",
+                code="token-timeout",
             ) from None
         finally:
             self._abandoned += loaded.cancelled()
@@ -169,7 +173,9 @@ class GoogleCredentials:
             credentials.refresh(request)
         except exceptions.GoogleAuthError as error:
             if isinstance(error, exceptions.TransportError) or error.retryable:
-                raise UpstreamUnreachable(f"no access token: {_describe(error)} ({self.origin})") from error
+                raise UpstreamUnreachable(
+                    f"no access token: {_describe(error)} ({self.origin})", code="no-token-server"
+                ) from error
             raise self._build_error(error) from error
         except (
             OSError,
@@ -207,6 +213,7 @@ class GoogleCredentials:
             f"vertex has no access token: {_describe(error)} The credentials come from {self.origin}. "
             "Set GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login",
             should_retry=False,
+            code="vertex-token",
         )
 
 

@@ -52,7 +52,9 @@ def stream_message(
                         raise _error(event)
                     yield event
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise UpstreamUnreachable(f"The connection to the proxy at {host}:{port} broke: {error}") from None
+            raise UpstreamUnreachable(
+                f"The connection to the proxy at {host}:{port} broke: {error}", code="proxy-connection"
+            ) from None
 
 
 def stream_events(
@@ -72,7 +74,9 @@ def stream_events(
                 elif line.startswith(b"data: "):
                     yield name, line[6:].rstrip()
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise UpstreamUnreachable(f"The connection to the proxy at {host}:{port} broke: {error}") from None
+            raise UpstreamUnreachable(
+                f"The connection to the proxy at {host}:{port} broke: {error}", code="proxy-connection"
+            ) from None
 
 
 def _connect(host: str, port: int, certificate_file: str, timeout: float | None = None) -> http.client.HTTPConnection:

@@ -197,7 +197,9 @@ async def read_body(response: UpstreamResponse, max_bytes: int, on_read: Callabl
             on_read()
         size += len(chunk)
         if size > max_bytes:
-            raise UpstreamProtocolError(f"the reply is larger than {max_bytes >> 20} MiB", retryable=False)
+            raise UpstreamProtocolError(
+                f"the reply is larger than {max_bytes >> 20} MiB", retryable=False, code="reply-too-large"
+            )
         chunks.append(chunk)
     return b"".join(chunks).removeprefix(b"\xef\xbb\xbf")
 

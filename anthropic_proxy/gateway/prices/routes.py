@@ -46,7 +46,7 @@ def require_known_prices(settings: Settings) -> None:
                 f"Add {table} with input and output to anthropic-proxy.toml{install or '.'}"
             )
     if messages:
-        raise ConfigurationError(*messages)
+        raise ConfigurationError(*messages, code="route-invalid")
 
 
 def _list_targets(settings: Settings) -> Iterator[tuple[ConfiguredRoute, Target]]:

@@ -226,10 +226,13 @@ class PriceUpdate(Struct, frozen=True):
 def require_price_directory(settings: Settings) -> Path:
     """Raises `ConfigurationError` if there is none, or if `genai-prices` is not installed."""
     if not has_price_package():
-        raise ConfigurationError(MissingExtra("An update of prices needs genai-prices", "prices").message)
+        raise ConfigurationError(
+            MissingExtra("An update of prices needs genai-prices", "prices").message, code="package-missing"
+        )
     if settings.data_directory is None:
         raise ConfigurationError(
-            "Prices cannot be stored, because the environment names no directory for data. Set XDG_DATA_HOME or HOME."
+            "Prices cannot be stored, because the environment names no directory for data. Set XDG_DATA_HOME or HOME.",
+            code="prices-not-stored",
         )
     return settings.data_directory
 
@@ -255,7 +258,7 @@ def read_price_list(file: Path) -> bytes:
         with file.open("rb") as stream:
             return stream.read(MAX_PRICE_BYTES + 1)
     except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read: {describe_os_error(error)}.") from None
+        raise ConfigurationError(f"{file} cannot be read: {describe_os_error(error)}.", code="env-file") from None
 
 
 def store_new_prices(directory: Path, content: bytes, origin: str, today: date) -> PriceUpdate:
@@ -314,7 +317,9 @@ def claim_update(directory: Path, days: int, clock: Callable[[], float] = time.t
     except TimeoutError:
         return False  # another process holds the lock, and the next check is soon
     except OSError as error:
-        raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
+        raise ConfigurationError(
+            f"{file} cannot be written: {describe_os_error(error)}.", code="prices-not-stored"
+        ) from None
 
 
 def record_update_success(directory: Path, clock: Callable[[], float] = time.time) -> None:
@@ -331,7 +336,9 @@ def _create(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"{directory} cannot be created: {describe_os_error(error)}.") from None
+        raise ConfigurationError(
+            f"{directory} cannot be created: {describe_os_error(error)}.", code="prices-not-stored"
+        ) from None
 
 
 START_DELAY_SECONDS = 10.0

@@ -56,7 +56,9 @@ async def authenticate(
         if number is not None:
             path = scope["path"]
             if scope["method"] not in ("GET", "HEAD") or not (path == "/metrics" or path.startswith("/api/")):
-                raise PermissionDenied("A key of MONITOR_API_KEY reads /metrics and /api/ with GET, nothing else.")
+                raise PermissionDenied(
+                    "A key of MONITOR_API_KEY reads /metrics and /api/ with GET, nothing else.", code="key-role"
+                )
             return Client(name=f"monitor key {number}", role="monitor")
     for policy in policies:
         if (client := await policy.identify(headers)) is not None:
@@ -64,12 +66,14 @@ async def authenticate(
             if client.role == "member" and not is_api:
                 raise PermissionDenied(
                     f"The key {client.name!r} is for the API below /v1/, not for {scope['path']!r}. "
-                    "Use one of PROXY_API_KEY or ADMIN_API_KEY there."
+                    "Use one of PROXY_API_KEY or ADMIN_API_KEY there.",
+                    code="key-role",
                 )
             if client.role == "admin" and is_api:
                 raise PermissionDenied(
                     "ADMIN_API_KEY is for the administration, not for the Messages API. Create a key for requests:  "
-                    "anthropic-proxy keys create LABEL"
+                    "anthropic-proxy keys create LABEL",
+                    code="key-role",
                 )
             return client
     if settings.requires_client_key():
@@ -85,7 +89,8 @@ def require_auth_if_exposed(settings: Settings) -> None:
     if not (is_loopback(settings.host) or settings.requires_client_key() or settings.allow_unauthenticated):
         raise ConfigurationError(
             f"{settings.host} can be reached from other machines, and no key is required. "
-            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if access is controlled elsewhere."
+            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if access is controlled elsewhere.",
+            code="open-to-network",
         )
 
 
@@ -117,16 +122,20 @@ def _identify_by_key(headers: Mapping[str, str], settings: Settings) -> Client:
             "This proxy requires a key: send yours as the API key (ANTHROPIC_API_KEY) or as Authorization: Bearer "
             "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
             should_retry=False,
+            code="proxy-key-missing",
         )
     if not presented:
         raise AuthenticationFailed(
             "This proxy requires a key: send one of PROXY_API_KEY as the API key (ANTHROPIC_API_KEY) or as "
             "Authorization: Bearer (ANTHROPIC_AUTH_TOKEN).",
             should_retry=False,
+            code="proxy-key-missing",
         )
     number = find_matching_key(presented, settings.proxy_api_keys)
     if number is None:
-        raise AuthenticationFailed("The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False)
+        raise AuthenticationFailed(
+            "The key is not one of this proxy's keys (PROXY_API_KEY).", should_retry=False, code="proxy-key-wrong"
+        )
     return Client(name=f"key {number}")
 
 
@@ -135,12 +144,14 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
     peer = scope.get("client")
     if not settings.allow_unauthenticated and peer is not None and not is_loopback(peer[0]):
         raise PermissionDenied(
-            f"Callers from {peer[0]} are not served without a key. Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true."
+            f"Callers from {peer[0]} are not served without a key. Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true.",
+            code="other-machine",
         )
     if not settings.allow_unauthenticated and (hop := _find_remote_forwarded_client(headers)):
         raise PermissionDenied(
             f"Requests that a proxy forwards for {hop} are not served without a key. "
-            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true."
+            "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true.",
+            code="other-machine",
         )
     host = headers.get("host", "")
     name = _host_name(host)
@@ -149,13 +160,18 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
     if not (has_known_name or (settings.allow_unauthenticated and _is_address(name))):
         raise PermissionDenied(
             f"Host {host!r} is not a name of this proxy. Use localhost, or add it to ALLOWED_HOSTS, or set "
-            "PROXY_API_KEY."
+            "PROXY_API_KEY.",
+            code="host-name",
         )
     origin = headers.get("origin")
     if origin is not None and not _origin_allowed(origin, f"{scope.get('scheme', 'http')}://{host}", settings):
-        raise PermissionDenied(f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.")
+        raise PermissionDenied(
+            f"Requests from the web page {origin!r} are not served without PROXY_API_KEY.", code="web-page"
+        )
     if headers.get("sec-fetch-site", "none") not in _SAME_SITE_VALUES:  # images and forms of a page send no Origin
-        raise PermissionDenied("Requests from a web page of another site are not served without PROXY_API_KEY.")
+        raise PermissionDenied(
+            "Requests from a web page of another site are not served without PROXY_API_KEY.", code="web-page"
+        )
 
 
 def _is_trusted_address(

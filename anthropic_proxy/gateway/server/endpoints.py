@@ -182,7 +182,9 @@ def _build_model_list_page(models: Sequence[ModelEntry], query: Mapping[str, str
     requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))
     limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0
     if not 1 <= limit <= MAX_MODELS_PER_PAGE:
-        raise InvalidRequest(f"limit: {requested[:20]!r} is not allowed; use a number from 1 to {MAX_MODELS_PER_PAGE}.")
+        raise InvalidRequest(
+            f"limit: {requested[:20]!r} is not allowed; use a number from 1 to {MAX_MODELS_PER_PAGE}.", code="paging"
+        )
     ids = [entry.id for entry in models]
     start, end = 0, len(ids)
     if "after_id" in query:
@@ -204,7 +206,7 @@ def _build_model_list_page(models: Sequence[ModelEntry], query: Mapping[str, str
 
 def _position(ids: Sequence[str], name: str, value: str) -> int:
     if value not in ids:
-        raise InvalidRequest(f"{name}: {value!r} is not an id of this list.")
+        raise InvalidRequest(f"{name}: {value!r} is not an id of this list.", code="paging")
     return ids.index(value)
 
 
@@ -389,7 +391,7 @@ def find_endpoint(method: str, path: str) -> Endpoint:
         if path.rstrip("/") == "/dashboard":
             command = build_extra_install_command("dashboard")
             text += f" The dashboard is not installed. Install it and start the proxy again: {command}"
-        raise UnknownModel(text)
+        raise UnknownModel(text, code="path-not-found")
     if method not in methods:
         raise _method_not_allowed(method, path, methods)
     return methods[method]

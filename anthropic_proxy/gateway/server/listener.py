@@ -30,7 +30,8 @@ def open_listener(host: str, port: int) -> socket.socket:
         other = 8082 if port in (MAX_PORT, 0) else max(port + 1, 1024)  # ports below 1024 need a privilege
         raise ConfigurationError(
             f"Port {port} on {host} cannot be used: {describe_os_error(error)}. "
-            f"Use another:  PORT={other}, or the option --port {other}"
+            f"Use another:  PORT={other}, or the option --port {other}",
+            code="port-in-use",
         ) from error
     return listener
 
@@ -97,17 +98,20 @@ def build_tls_context(certificate_file: str, key_file: str) -> ssl.SSLContext:
         if error.reason == "KEY_VALUES_MISMATCH":
             raise ConfigurationError(
                 f'TLS_KEY_FILE is "{name}": the key does not belong to the first certificate of "{certificate_file}". '
-                "Use the key of this certificate, and put the certificate of the server first."
+                "Use the key of this certificate, and put the certificate of the server first.",
+                code="tls-files",
             ) from None
         reason = (error.reason or str(error)).replace("_", " ").lower()
         raise ConfigurationError(
             f'TLS_CERT_FILE "{certificate_file}" and TLS_KEY_FILE "{name}" cannot be used: {reason}. '
-            "Check both files:  openssl x509 -in … and openssl pkey -in …"
+            "Check both files:  openssl x509 -in … and openssl pkey -in …",
+            code="tls-files",
         ) from None
     except _EncryptedKeyError:
         raise ConfigurationError(
             f'{variable} is "{key_file or certificate_file}": the key needs a passphrase. '
-            "Use a key without one, readable only by the user of the server."
+            "Use a key without one, readable only by the user of the server.",
+            code="tls-files",
         ) from None
     return context
 
@@ -126,10 +130,12 @@ def _require_mark(name: str, variable: str, mark: bytes, content: str) -> None:
         text = read_bounded_file(name)
     except OSError as error:
         raise ConfigurationError(
-            f'{variable} is "{name}": {describe_os_error(error)}. Use the path of a PEM file with the {content}.'
+            f'{variable} is "{name}": {describe_os_error(error)}. Use the path of a PEM file with the {content}.',
+            code="tls-files",
         ) from None
     if mark not in text:
         other = " Set TLS_KEY_FILE, or add the key to this file." if content == "private key" else ""
         raise ConfigurationError(
-            f'{variable} is "{name}": the file contains no {content} as PEM.{other or " Use a PEM file with it."}'
+            f'{variable} is "{name}": the file contains no {content} as PEM.{other or " Use a PEM file with it."}',
+            code="tls-files",
         )

@@ -100,12 +100,14 @@ class ConfigFile:
                 move = "" if reference else f"Put the key into .env as {variable}=… and write"
                 raise ConfigurationError(
                     f"{format_key_path(path)} is a text, but this file must not contain keys. {place} "
-                    f'{move or "Write"}  api_key = {{ env = "{variable}" }}'
+                    f'{move or "Write"}  api_key = {{ env = "{variable}" }}',
+                    code="key-in-file",
                 )
             places = {"env", "file", "command"}
             if isinstance(value, dict) and (not value.keys() - {"refresh"} or len(value.keys() & places) > 1):
                 raise ConfigurationError(
-                    f"{format_key_path(path)} has {len(value)} fields. Use one of env, file and command. {place}"
+                    f"{format_key_path(path)} has {len(value)} fields. Use one of env, file and command. {place}",
+                    code="key-in-file",
                 )
         kind = type_checks.find_table_type(expected) if isinstance(value, dict) else None
         if isinstance(value, dict) and isinstance(kind, type_checks.StructType):
@@ -127,7 +129,8 @@ class ConfigFile:
             if "api_key" in path:
                 raise ConfigurationError(
                     f"{format_key_path(path)} is invalid. Use {type_checks.describe_type(expected)}. Its value is not "
-                    f"shown, because it may be a key. It is in {self.describe_origin_in_sentence(path)}."
+                    f"shown, because it may be a key. It is in {self.describe_origin_in_sentence(path)}.",
+                    code="key-in-file",
                 )
             words = type_checks.list_allowed_texts(expected)
             similar = find_similar_choice(value, words) if isinstance(value, str) else ""
@@ -148,7 +151,8 @@ class ConfigFile:
                         hint = f"Allowed here: {', '.join(sorted(fields))}."
                     raise ConfigurationError(
                         f"{format_key_path(place)} is not a setting. "
-                        f"It is in {self.describe_origin_in_sentence(place)}. {hint}"
+                        f"It is in {self.describe_origin_in_sentence(place)}. {hint}",
+                        code="configuration-file",
                     )
                 self.require_valid_value((*path, key), value, fields[key].type)
         missing = [name for name, field in fields.items() if field.required and name not in table]
@@ -157,7 +161,8 @@ class ConfigFile:
                 if not find_similar_choice(name, unknown):  # else it is reported as misspelled
                     raise ConfigurationError(
                         f"{format_key_path((*path, name))} is missing. "
-                        f"Set it in {self.describe_origin_in_sentence(path)}."
+                        f"Set it in {self.describe_origin_in_sentence(path)}.",
+                        code="configuration-file",
                     )
         if struct_type is ModelTable and not errors:
             self._require_consistent_limits(path, table)
@@ -172,7 +177,8 @@ class ConfigFile:
                     raise ConfigurationError(
                         f"{format_key_path((*path, name))} is {limit}, but context_window is {window}. Use at most the "
                         "context window, which holds input and output together. "
-                        f"Set in {self.describe_origin_in_sentence((*path, name))}."
+                        f"Set in {self.describe_origin_in_sentence((*path, name))}.",
+                        code="limit-above-context-window",
                     )
         with errors.collect():
             if model.efforts is not None and model.default_effort and model.default_effort not in model.efforts:

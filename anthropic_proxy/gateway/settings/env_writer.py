@@ -43,7 +43,9 @@ def append_variables(file: Path, values: Mapping[str, str]) -> bool:
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
+        raise ConfigurationError(
+            f"{file} cannot be written: {describe_os_error(error)}.", code="init-without-terminal"
+        ) from None
     with locked_for_change(file):
         text = read_text(file)
         for name, value in values.items():
@@ -61,9 +63,13 @@ def locked_for_change(file: Path) -> Iterator[None]:
         try:
             stack.enter_context(locked_folder(file.resolve().parent))
         except TimeoutError:
-            raise ConfigurationError(f"{file} is being changed by another process. Try again.") from None
+            raise ConfigurationError(
+                f"{file} is being changed by another process. Try again.", code="init-without-terminal"
+            ) from None
         except OSError as error:
-            raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
+            raise ConfigurationError(
+                f"{file} cannot be written: {describe_os_error(error)}.", code="init-without-terminal"
+            ) from None
         yield
 
 
@@ -92,7 +98,7 @@ def read_text(file: Path) -> str:
         return read_bounded_file(file).decode("utf-8") if file.exists() else ""
     except (OSError, UnicodeDecodeError) as error:
         reason = describe_os_error(error) if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(f"{file} cannot be read: {reason}.") from None
+        raise ConfigurationError(f"{file} cannot be read: {reason}.", code="env-file") from None
 
 
 def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
@@ -116,7 +122,9 @@ def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink()
-        raise ConfigurationError(f"{file} cannot be written: {describe_os_error(error)}.") from None
+        raise ConfigurationError(
+            f"{file} cannot be written: {describe_os_error(error)}.", code="init-without-terminal"
+        ) from None
     return is_open
 
 

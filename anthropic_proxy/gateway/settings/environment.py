@@ -83,7 +83,9 @@ def find_proxies(environ: Mapping[str, str]) -> dict[str, Secret]:
             kind = urlsplit(address).scheme.lower()
             if kind not in _SCHEMES:
                 raise ConfigurationError(
-                    f"{variable} names a {kind} proxy, which is not supported. Use an http or https proxy, or unset it."
+                    f"{variable} names a {kind} proxy, which is not supported. Use an http or https proxy, or unset "
+                    "it.",
+                    code="proxy-kind",
                 )
             proxies[scheme] = Secret(address, f"{variable} in the environment")
             break

@@ -65,7 +65,8 @@ def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, resolves_
         if not _VARIABLE_NAME.fullmatch(reference.env) or _KEY_FORM.match(reference.env) or is_random:
             raise ConfigurationError(
                 f"The field env of {where}, is not the name of a variable. Its text is not shown, because it may be a "
-                'key. Put the key into .env as NAME=… and write  api_key = { env = "NAME" }'
+                'key. Put the key into .env as NAME=… and write  api_key = { env = "NAME" }',
+                code="key-in-file",
             )
         found = sources.find_referenced_key_variable(reference.env)
         if found is None:
@@ -127,12 +128,14 @@ def _decode_refresh(reference: KeyReference, path: KeyPath, where: str) -> float
         return None
     if reference.env is not None or path[0] != "providers":
         raise ConfigurationError(
-            f"The field refresh of {where}, has no effect. It is for a file or command with the key of a provider."
+            f"The field refresh of {where}, has no effect. It is for a file or command with the key of a provider.",
+            code="refresh-of-a-key",
         )
     found = _DURATION.fullmatch(given)
     if found is None:
         raise ConfigurationError(
-            f'The field refresh of {where}, is "{redact_and_shorten(given)}". Use a time such as 30s, 50m or 12h.'
+            f'The field refresh of {where}, is "{redact_and_shorten(given)}". Use a time such as 30s, 50m or 12h.',
+            code="refresh-of-a-key",
         )
     return int(found[1]) * _UNIT_SECONDS[found[2]]
 

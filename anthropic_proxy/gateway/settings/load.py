@@ -181,7 +181,8 @@ def _load_fields(sources: Sources, providers: Sequence[Provider], table_names: S
         for variable, accepted in others.items():
             if not monitor.isdisjoint(key.reveal() for key in accepted):
                 raise ConfigurationError(
-                    f"MONITOR_API_KEY has a key of {variable}. It only reads /metrics and /api/: choose another key."
+                    f"MONITOR_API_KEY has a key of {variable}. It only reads /metrics and /api/: choose another key.",
+                    code="monitor-key-shared",
                 )
     with sources.errors.collect():
         _require_models(fields, sources, providers)

@@ -59,14 +59,16 @@ def load_oidc(sources: "Sources") -> OidcSettings | None:
     if issuer is None and client_id is not None:
         raise ConfigurationError(
             "OIDC_CLIENT_ID is set, but OIDC_ISSUER is not. Set OIDC_ISSUER to the https:// URL of the identity "
-            "provider, or remove OIDC_CLIENT_ID."
+            "provider, or remove OIDC_CLIENT_ID.",
+            code="identity-provider",
         )
     if issuer is None:
         return None
     if client_id is None:
         raise ConfigurationError(
             "OIDC_ISSUER is set, but OIDC_CLIENT_ID is not. Register the proxy at the identity provider, and set "
-            "OIDC_CLIENT_ID to the id of the client."
+            "OIDC_CLIENT_ID to the id of the client.",
+            code="identity-provider",
         )
     fields = {name: found.text for name, found in texts.items() if found is not None}
     found_lists: dict[str, Any] = {

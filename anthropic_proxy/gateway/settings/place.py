@@ -41,7 +41,8 @@ def find_settings_folder(environ: Mapping[str, str]) -> Path | None:
         if not os.path.isabs(os.path.expanduser(named)):  # the current directory would decide
             raise ConfigurationError(
                 f'{CONFIG_VARIABLE} is "{named}". Use an absolute path, or one that begins with ~/. '
-                "The option --config accepts a relative path."
+                "The option --config accepts a relative path.",
+                code="settings-folder",
             )
         return _require_folder(CONFIG_VARIABLE, named)
     return find_checkout() or find_user_folder(environ)
@@ -55,7 +56,8 @@ def require_settings_folder(environ: Mapping[str, str]) -> Path:
     if (folder := find_settings_folder(environ)) is None:
         raise ConfigurationError(
             "There is no folder for the settings files, because the environment names no home directory. "
-            "Use --config with a folder."
+            "Use --config with a folder.",
+            code="settings-folder",
         )
     return folder
 
@@ -107,7 +109,9 @@ def _find_folder_of_user(environ: Mapping[str, str], variable: str, default: str
 def _require_folder(name: str, given: str) -> Path:
     folder = Path(os.path.abspath(os.path.expanduser(given)))
     if not folder.is_dir():
-        raise ConfigurationError(f'{name} is "{given}", but there is no folder {folder}. Create it, or name another.')
+        raise ConfigurationError(
+            f'{name} is "{given}", but there is no folder {folder}. Create it, or name another.', code="settings-folder"
+        )
     return folder
 
 

@@ -58,7 +58,8 @@ def load_search_service(file: ConfigFile, sources: Sources, *, resolves_keys: bo
             if file.find_value((*_SEARCH_TABLE_PATH, required)) is None:
                 raise ConfigurationError(
                     f"search.{required} is missing: {table.service} requires it. "
-                    f"Set it in {file.describe_origin_in_sentence(_SEARCH_TABLE_PATH)}."
+                    f"Set it in {file.describe_origin_in_sentence(_SEARCH_TABLE_PATH)}.",
+                    code="configuration-file",
                 )
             base_url = None
             if table.base_url is not None:
@@ -110,7 +111,8 @@ def load_provider_tables(file: ConfigFile, errors: ErrorList) -> tuple[Configure
                 raise ConfigurationError(
                     f'"{name}" cannot be the name of a provider: it is the prefix of model names. Use lower-case '
                     "letters, digits, hyphens and underscores. "
-                    f"It is in {file.describe_origin_in_sentence(('providers', name))}.{hint}"
+                    f"It is in {file.describe_origin_in_sentence(('providers', name))}.{hint}",
+                    code="named-provider",
                 )
             valid.append(name)
     with errors.collect():
@@ -220,14 +222,16 @@ def load_prices(file: ConfigFile, sources: Sources) -> tuple[ConfiguredPrice, ..
                 raise ConfigurationError(
                     f'[prices] has the model "{name}" without a prefix. Use the prefix of the provider and the model '
                     f"id, or a pattern, in quotes. It is in {file.describe_origin_in_sentence(path)}. "
-                    f'Did you mean [prices."openai/{name}"]'
+                    f'Did you mean [prices."openai/{name}"]',
+                    code="price-without-prefix",
                 )
             for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:
                 for tier in fields.tiers:
                     if not normalize_service_tier(tier):
                         raise ConfigurationError(
                             f'prices."{name}".tiers has the normal service tier "{tier}". Its prices are the fields '
-                            f"of the table itself. It is in {file.describe_origin_in_sentence(place)}."
+                            f"of the table itself. It is in {file.describe_origin_in_sentence(place)}.",
+                            code="configuration-file",
                         )
             origin = file.describe_origin(path)
             sources.origins[f'[prices."{name}"]'] = origin
@@ -261,7 +265,8 @@ def _require_valid_table(table: ConfiguredProvider, built_in: Sequence[Provider]
             raise ConfigurationError(
                 f"[providers.{table.name}] cannot be used: {table.name}/ is the prefix of a built-in provider, "
                 f"{existing.title}. It is in {file.describe_origin_in_sentence(('providers', table.name))}. "
-                f"Use another name, for example [providers.my-{table.name}]"
+                f"Use another name, for example [providers.my-{table.name}]",
+                code="named-provider",
             )
     with errors.collect():
         if table.wire not in (names := list_wires(built_in)):
@@ -290,7 +295,8 @@ def _check_dialects(
                     raise ConfigurationError(
                         f"{format_key_path((*place, name))} is a setting of the wire {' and '.join(wires)}, but this "
                         f"provider has the wire {table.wire}. "
-                        f"It is in {file.describe_origin_in_sentence((*place, name))}."
+                        f"It is in {file.describe_origin_in_sentence((*place, name))}.",
+                        code="named-provider",
                     )
         with errors.collect():
             file.require_valid_value(place, own, dialect_type)

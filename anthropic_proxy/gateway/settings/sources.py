@@ -238,7 +238,8 @@ class Sources:
                     if characters > _MAX_VALUE_CHARACTERS:
                         raise ConfigurationError(
                             f"{env_file}, line {line}: the values have more than {_MAX_VALUE_CHARACTERS:,} characters "
-                            "with the variables that they refer to."
+                            "with the variables that they refer to.",
+                            code="env-file",
                         )
                 known[binding.key] = value = "".join(parts).strip()
                 yield binding.key, _Given(value, f"{env_file} line {line}")

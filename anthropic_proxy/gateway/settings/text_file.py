@@ -31,10 +31,11 @@ def read_settings_file(path: str, warnings: list[str], max_bytes: int = MAX_CONF
         return ""
     except UnicodeDecodeError as error:
         raise ConfigurationError(
-            f"{path} is not UTF-8 text: byte {error.start} is invalid. Save it as UTF-8."
+            f"{path} is not UTF-8 text: byte {error.start} is invalid. Save it as UTF-8.",
+            code="env-file",
         ) from None
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {describe_os_error(error)}.") from None
+        raise ConfigurationError(f"{path} cannot be read: {describe_os_error(error)}.", code="env-file") from None
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -51,11 +52,13 @@ def decode_toml(text: str, name: str) -> Mapping[str, Any]:
         if not problem:
             problem, position = str(error), ""
         where = f"{name}, {position}, " if position.startswith("line") else f"{name} "
-        raise ConfigurationError(f"{where}is not valid TOML: {problem}.") from None
+        raise ConfigurationError(f"{where}is not valid TOML: {problem}.", code="configuration-file") from None
     except RecursionError:
         raise _nesting_error(name) from None
     except ValueError:  # Python's limit of digits
-        raise ConfigurationError(f"{name} is not valid TOML: a number has too many digits.") from None
+        raise ConfigurationError(
+            f"{name} is not valid TOML: a number has too many digits.", code="configuration-file"
+        ) from None
     level: list[Any] = [tables]
     for _ in range(_MAX_NESTING + 1):
         members = [member for one in level for member in (one.values() if isinstance(one, dict) else one)]
@@ -66,4 +69,6 @@ def decode_toml(text: str, name: str) -> Mapping[str, Any]:
 
 
 def _nesting_error(name: str) -> ConfigurationError:
-    return ConfigurationError(f"{name} nests tables or lists deeper than {_MAX_NESTING} levels.")
+    return ConfigurationError(
+        f"{name} nests tables or lists deeper than {_MAX_NESTING} levels.", code="configuration-file"
+    )

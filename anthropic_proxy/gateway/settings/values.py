@@ -44,7 +44,7 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
     sentences = [f'{found.variable} is "{redact_and_shorten(found.text)}".', allowed, f"Set {found.origin_phrase}."]
     if suggestion and not _SECRET_PATTERN.search(found.text):
         sentences.append(f"Did you mean {found.format_assignment(suggestion)}")
-    return ConfigurationError(" ".join(sentences))
+    return ConfigurationError(" ".join(sentences), code="invalid-setting")
 
 
 def decode_choice(found: FoundSetting, choices: Mapping[str, str], shown_choices: Sequence[str]) -> str:
@@ -172,7 +172,8 @@ def _require_absolute_files(found: FoundSetting) -> None:
             continue
         raise ConfigurationError(
             f'{found.variable} has the parameter {name}="{redact_and_shorten(value)}". Use an absolute path, because '
-            f"the library would search a relative one in the current directory. Set {found.origin_phrase}."
+            f"the library would search a relative one in the current directory. Set {found.origin_phrase}.",
+            code="relative-file-in-url",
         )
 
 
@@ -189,7 +190,8 @@ def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
             raise ConfigurationError(
                 f"{found.variable} contains a character that is invalid in a key: a space, a line break or a "
                 "letter outside ASCII. "
-                f"Use one key, or several separated by commas. Set {found.origin_phrase}."
+                f"Use one key, or several separated by commas. Set {found.origin_phrase}.",
+                code="invalid-key-text",
             )
     origin = f"{found.variable} {found.origin_phrase}"
     return tuple(Secret(item, origin) for item in dict.fromkeys(found.items))

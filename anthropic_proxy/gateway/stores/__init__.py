@@ -17,7 +17,9 @@ def open_store(settings: Settings, warn: Callable[[str], None]) -> Store:
         return _UnknownStore(settings.redis_url)
     if settings.redis_url is not None:
         if find_spec("redis") is None:
-            raise ConfigurationError(MissingExtra("A Redis server (REDIS_URL) needs redis-py", "redis").message)
+            raise ConfigurationError(
+                MissingExtra("A Redis server (REDIS_URL) needs redis-py", "redis").message, code="package-missing"
+            )
         from anthropic_proxy.gateway.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
         from anthropic_proxy.gateway.stores.redis import RedisStore, format_redis_address  # noqa: PLC0415
 

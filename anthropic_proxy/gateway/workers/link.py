@@ -343,7 +343,11 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
             # workers do not share the provider's own message, because it may contain an API key
             provider, (status, kind) = observation.name.partition(" ")[0], observation.value.split(" ", 1)
             failure = UpstreamError(
-                f"{provider} failed with status {status}.", provider=provider, status=int(status), kind=kind
+                f"{provider} failed with status {status}.",
+                provider=provider,
+                status=int(status),
+                kind=kind,
+                code="worker-failure",
             )
             services.circuit_breakers.open_circuit_from_peer(observation.name, failure, observation.lifetime_seconds)
 

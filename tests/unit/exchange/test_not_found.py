@@ -112,7 +112,10 @@ async def test_a_model_of_the_client_s_own_stays_a_404(asked: str) -> None:
 
 async def test_what_ollama_has_not_pulled() -> None:
     error_answer = {"error": 'model "qwen9" not found, try pulling it first'}
-    status, _, message = refusal(await ask(answer(error_answer), PREFERRED_PROVIDER="ollama", BIG_MODEL="qwen9"))
+    sink = await ask(answer(error_answer), PREFERRED_PROVIDER="ollama", BIG_MODEL="qwen9")
+    status, _, message = refusal(sink)
+    assert sink.error is not None
+    assert sink.error.code == "model-not-found"
     assert (status, message) == (
         400,
         "ollama: model 'qwen9' not found. Get it with: ollama pull qwen9. The model ollama/qwen9 is set by BIG_MODEL, "
@@ -193,8 +196,11 @@ async def test_a_refused_method_means_the_address(error_answer: object, shown: s
     ],
 )  # fmt: skip
 async def test_the_advice_fits_the_provider_s_usual_address(settings: dict[str, str], end: str) -> None:
-    status, _, message = refusal(await ask(answer({"detail": "Not Found"}), **settings))
+    sink = await ask(answer({"detail": "Not Found"}), **settings)
+    status, _, message = refusal(sink)
     assert (status, message.partition("served at ")[2]) == (400, end)
+    assert sink.error is not None
+    assert sink.error.code == "wrong-address"
 
 
 @pytest.mark.parametrize(
@@ -208,7 +214,10 @@ async def test_the_advice_fits_the_provider_s_usual_address(settings: dict[str, 
 async def test_other_statuses_about_the_model_name_the_setting_too(status: int, message: str) -> None:
     error_answer = {"error": {"message": message}}
     given = {"OPENAI_API_KEY": "k" * 20, "BIG_MODEL": "openai/gpt-9"}
-    assert refusal(await ask(answer(error_answer, status), **given))[::2] == (status, f"openai: {message}. {SET_BIG}")
+    sink = await ask(answer(error_answer, status), **given)
+    assert refusal(sink)[::2] == (status, f"openai: {message}. {SET_BIG}")
+    assert sink.error is not None
+    assert sink.error.code == "model-not-found"
     assert refusal(await ask(answer(error_answer, status), model="openai/gpt-9", **given))[2] == f"openai: {message}"
 
 

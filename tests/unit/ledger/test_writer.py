@@ -105,6 +105,7 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         "outcome": "end_turn",
         "outcome_class": "retried",
         "error_type": "",
+        "error_code": "",
         "error": "",
         "tool_count": 3,
         "message_count": 4,

@@ -27,6 +27,7 @@ from anthropic_proxy.errors import (
     InternalError,
     InvalidRequest,
     LimitReached,
+    PermissionDenied,
     ProxyError,
     UpstreamOverloaded,
     UpstreamRefused,
@@ -69,12 +70,16 @@ class TestErrors:
         assert error_headers(LimitReached("no", should_retry=False), "req_1")["x-should-retry"] == "false"
         assert error_headers(LimitReached("no", should_retry=True), "req_1")["x-should-retry"] == "true"
 
-    def test_the_help_header_names_a_section_of_the_error_catalog(self) -> None:
+    def test_the_help_header_names_an_entry_or_a_section_of_the_error_catalog(self) -> None:
         class TooManyTokens(LimitReached):
             """An error of a plugin."""
 
-        assert error_help_headers(UriTooLong("long")) == {"x-proxy-help": "/help/errors#uri-too-long"}
-        assert error_help_headers(TooManyTokens("no")) == {"x-proxy-help": "/help/errors#limit-reached"}
+        class TooSad(PermissionDenied):
+            """An error of a plugin whose base class has several entries."""
+
+        assert error_help_headers(UriTooLong("long")) == {"x-proxy-help": "/help/errors#address-too-long"}
+        assert error_help_headers(TooManyTokens("no")) == {"x-proxy-help": "/help/errors#plugin-limit"}
+        assert error_help_headers(TooSad("no")) == {"x-proxy-help": "/help/errors#permission-denied"}
 
 
 def test_headers_of_answers() -> None:

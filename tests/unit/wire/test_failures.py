@@ -82,6 +82,25 @@ def test_statuses_and_kinds(status: int, body: Any, expected: tuple[int, str, bo
 
 
 @pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [
+        (400, "two user messages 3 times in a row", "invalid-upstream-request"),
+        (401, "no server responds to this key", "rejected-key"),
+        (402, "no credit", "no-credit"),
+        (403, "the project has no key with access", "no-access"),
+        (404, "nothing is served at this id", "model-not-found"),
+        (413, "too large", "body-too-large"),
+        (429, "the same request 5 times in a row", "rate-limit"),
+        (500, "needs a, which is not installed. Install it: pip b", "provider-failed"),
+        (504, "cancelled before it was complete", "no-data"),
+        (529, "Error in the proxy; the traceback is in its log.", "overloaded"),
+    ],
+)
+def test_the_help_for_an_error_follows_from_its_status_not_from_its_text(status: int, message: str, code: str) -> None:
+    assert refused(status, openai(message)).code == code
+
+
+@pytest.mark.parametrize(
     ("error", "status"),
     [
         ({"message": "Provider returned error", "code": 429}, 429),

@@ -157,6 +157,7 @@ class SchemaCheckedStream:
                 f"{problem}.",
                 provider=provider,
                 retryable=False,
+                code="schema-not-followed",
             )
         self._call_count += 1
         if not self._reply.prepare_schema_retry(_AGAIN.format(problem)):

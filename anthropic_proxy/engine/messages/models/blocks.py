@@ -75,7 +75,7 @@ def decode_blocks(content: Raw, path: str) -> list[Block]:
     try:
         blocks = _decode_blocks(content)
     except RecursionError:
-        raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}") from None
+        raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}", code="request-body") from None
     except msgspec.ValidationError:
         pass
     else:
@@ -196,7 +196,7 @@ def _read_block(raw: Raw, path: str) -> Block:
         raise wrong_type_error(f"{path}.type", "a string", fields["type"])
     if kind not in _KNOWN_TYPES:
         if is_raw_too_deep(raw):
-            raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}")
+            raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}", code="request-body")
         return UnknownBlock(kind, raw)
     if "source" in fields and is_json_object(fields["source"]):
         fields["source"] = Raw(msgspec.json.encode(_decode_source_fields(fields["source"])))
@@ -214,4 +214,4 @@ def _read_block(raw: Raw, path: str) -> Block:
     if isinstance(block, ToolUseBlock) and not is_json_object(block.input):
         raise wrong_type_error(f"{path}.input", "an object", block.input)
     field = "input" if isinstance(block, ToolUseBlock | ServerToolUseBlock) else "content"
-    raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}")
+    raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}", code="request-body")

@@ -119,7 +119,9 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
         if body.count(b"{") > min(maximum for _, _, maximum in _MAX_COUNTS):
             for what, marker, maximum in _MAX_COUNTS:
                 if (found := body.count(marker)) > maximum:
-                    raise InvalidRequest(f"The request body contains {found} {what}; at most {maximum} are allowed.")
+                    raise InvalidRequest(
+                        f"The request body contains {found} {what}; at most {maximum} are allowed.", code="request-body"
+                    )
     try:
         read = _decode(body, repairs)
         _require_supported(read, for_token_count)
@@ -158,7 +160,7 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
             repairs=repairs,
         )
     except RecursionError:
-        raise InvalidRequest(f"The request body {TOO_DEEP_MESSAGE}.") from None
+        raise InvalidRequest(f"The request body {TOO_DEEP_MESSAGE}.", code="request-body") from None
 
 
 def decode_request_or_envelope(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
@@ -201,24 +203,28 @@ def _require_supported(read: _Body, for_token_count: bool) -> None:
         raise UnsupportedFeature(
             "thread: this proxy stores no conversations; send the complete history in messages",
             details={"error_code": "thread_unsupported_request"},
+            code="conversation-state",
         )
     if not read.messages:
-        raise InvalidRequest("messages: at least one message is required")
+        raise InvalidRequest("messages: at least one message is required", code="empty-messages")
     if read.max_tokens is None and not for_token_count:
         raise missing_field_error("max_tokens")
     if read.max_tokens is not None and read.max_tokens < 0:
         raise wrong_type_error("max_tokens", "greater than or equal to 0", read.max_tokens)
     if _is_given(read.compaction):
-        raise UnsupportedFeature("compaction: not available; send the complete history in messages")
+        raise UnsupportedFeature(
+            "compaction: not available; send the complete history in messages", code="conversation-state"
+        )
     sequences = read.stop_sequences or ()
     if len(sequences) > _MAX_SEQUENCES or sum(map(len, sequences)) > _MAX_SEQUENCE_CHARACTERS:
         raise InvalidRequest(
             f"stop_sequences: {len(sequences)} sequences of {sum(map(len, sequences))} characters; at most "
-            f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are allowed"
+            f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are allowed",
+            code="stop-sequences",
         )
     for form in (read.output_format, read.output_config and read.output_config.format):
         if form and (flaw := find_schema_error(bytes(form.schema))):
-            raise InvalidRequest(f"output_config.format.schema: {flaw}")
+            raise InvalidRequest(f"output_config.format.schema: {flaw}", code="invalid-field")
 
 
 _NO_SERVER = McpServer()
@@ -407,10 +413,10 @@ _decode_message_fields = build_fields_decoder(Message.__struct_encode_fields__)
 def _decode_field_by_field(body: bytes, repairs: list[str]) -> _Body:
     require_bounded_members(body)
     if (error := _find_utf8_error(body)) is not None:
-        raise InvalidRequest(f"The request body is not valid UTF-8: {error[0]} (byte {error[1]}).")
+        raise InvalidRequest(f"The request body is not valid UTF-8: {error[0]} (byte {error[1]}).", code="request-body")
     body = body.removeprefix(codecs.BOM_UTF8)
     if not body or body.isspace():
-        raise InvalidRequest("The request body is empty; it must be a JSON object.")
+        raise InvalidRequest("The request body is empty; it must be a JSON object.", code="request-body")
     body, lone = replace_lone_surrogates(body)
     if lone:
         repairs.append(f"{lone} lone surrogate{'s' if lone > 1 else ''} replaced by U+FFFD")
@@ -418,7 +424,7 @@ def _decode_field_by_field(body: bytes, repairs: list[str]) -> _Body:
         try:
             given = _decode_body_fields(body)
         except msgspec.ValidationError:
-            raise InvalidRequest("The request body must be a JSON object.") from None
+            raise InvalidRequest("The request body must be a JSON object.", code="request-body") from None
         for name in _INTEGERS & given.keys():
             # some client languages write all numbers with a fraction
             with suppress(msgspec.ValidationError):  # out of range; the decoding of the field raises with its path
@@ -437,7 +443,7 @@ def _decode_field_by_field(body: bytes, repairs: list[str]) -> _Body:
             read.system = _read_content(system, "system")
     except msgspec.DecodeError as error:
         reason = str(error).removeprefix("JSON is malformed: ")
-        raise InvalidRequest(f"The request body is not valid JSON: {reason}.") from None
+        raise InvalidRequest(f"The request body is not valid JSON: {reason}.", code="request-body") from None
     return read
 
 

@@ -75,7 +75,10 @@ _NO_STRUCTURE = bytes(set(range(256)) - set(b"[]{},"))
 def require_bounded_members(text: bytes, *, counts_nested: bool = True) -> None:
     """Raise `InvalidRequest` if `has_too_many_members` for this text."""
     if has_too_many_members(text, counts_nested=counts_nested):
-        raise InvalidRequest(f"The request body contains more than {MAX_MEMBERS:,} list elements and object members.")
+        raise InvalidRequest(
+            f"The request body contains more than {MAX_MEMBERS:,} list elements and object members.",
+            code="request-body",
+        )
 
 
 def has_too_many_members(text: bytes, *, counts_nested: bool = True) -> bool:
@@ -124,11 +127,11 @@ _MAX_SHOWN_CHARACTERS = 60
 
 
 def wrong_type_error(path: str, allowed: str, value: Any) -> InvalidRequest:
-    return InvalidRequest(f"{path}: Input should be {allowed}, got {_short_json(value)}")
+    return InvalidRequest(f"{path}: Input should be {allowed}, got {_short_json(value)}", code="invalid-field")
 
 
 def missing_field_error(path: str) -> InvalidRequest:
-    return InvalidRequest(f"{path}: Field required")
+    return InvalidRequest(f"{path}: Field required", code="invalid-field")
 
 
 def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> InvalidRequest:
@@ -148,7 +151,7 @@ def validation_error(error: Exception, raw: Raw | bytes, path: str = "") -> Inva
     if expected := _EXPECTED.fullmatch(what):
         wanted = [_WORDS.get(word, word) for word in expected["wanted"].split(" | ") if word != "null"]
         return wrong_type_error(where or "body", " or ".join(wanted), value)
-    return InvalidRequest(f"{where or 'body'}: {what}, got {_short_json(value)}")
+    return InvalidRequest(f"{where or 'body'}: {what}, got {_short_json(value)}", code="invalid-field")
 
 
 def decode_lenient_fields(

@@ -94,7 +94,7 @@ def _read_list(source: bytes) -> list[Tool]:
     tools = [_find(bytes(raw)) or _decode_field_by_field(raw, f"tools.{index}") for index, raw in enumerate(raws)]
     names = [tool.name for tool in tools if tool.name]
     if len(set(names)) < len(names):
-        raise InvalidRequest("tools: Tool names must be unique.")
+        raise InvalidRequest("tools: Tool names must be unique.", code="tool-choice")
     return tools
 
 
@@ -153,11 +153,11 @@ def _decode_field_by_field(raw: Raw, path: str) -> Tool:
         raise missing_field_error(f"{path}.name")
     if not _is_sound(tool):
         if large := find_schema_size_error(tool.input_schema):
-            raise InvalidRequest(f"{path}.input_schema: {large}")
+            raise InvalidRequest(f"{path}.input_schema: {large}", code="tool-schema")
         if field := _deep_field(tool):
-            raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}")
+            raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}", code="request-body")
         if flaw := find_schema_error(bytes(tool.input_schema)):
-            raise InvalidRequest(f"{path}.input_schema: {flaw}")
+            raise InvalidRequest(f"{path}.input_schema: {flaw}", code="tool-schema")
         raise wrong_type_error(f"{path}.input_schema", "an object", tool.input_schema)
     return _finish(tool, bytes(raw))
 
@@ -194,7 +194,7 @@ def decode_toolset(tool: Tool) -> Toolset:
     try:
         return msgspec.json.decode(tool.source, type=Toolset)
     except msgspec.ValidationError as error:
-        raise InvalidRequest(f"tools: {MCP_TOOLSET_TYPE}: {error}") from None
+        raise InvalidRequest(f"tools: {MCP_TOOLSET_TYPE}: {error}", code="invalid-field") from None
 
 
 def implied_toolsets(request: MessagesRequest) -> list[Tool]:

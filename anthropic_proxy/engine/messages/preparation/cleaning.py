@@ -129,7 +129,9 @@ def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[M
             ]
             cleaned.append(Message(role, blocks))
     if not cleaned.messages:
-        raise InvalidRequest("messages: at least one message must have content that is not empty")
+        raise InvalidRequest(
+            "messages: at least one message must have content that is not empty", code="empty-messages"
+        )
     return cleaned.messages
 
 
@@ -165,7 +167,8 @@ def _require_no_audio_video(content: list[Block], field: str) -> None:
         elif isinstance(block, ImageBlock | DocumentBlock) and block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES):
             raise UnsupportedFeature(
                 f"{field}.{place}.source.media_type: {block.source.media_type} is not supported; use a JPEG, "
-                "PNG, GIF or WebP image, a PDF or text"
+                "PNG, GIF or WebP image, a PDF or text",
+                code="media-type",
             )
 
 

@@ -158,7 +158,7 @@ def _output_limit(
     if limits.context_window is not None and count_tokens is not None and _may_overflow(request, limit, limits):
         tokens, maximum = count_tokens(request), limits.max_input or limits.context_window
         if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
-            raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum")
+            raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum", code="prompt-too-long")
         available = available_output_tokens(limits.context_window, tokens, limits.margin)
         if limit > available:
             limit, reason = available, "the remainder of the context window"

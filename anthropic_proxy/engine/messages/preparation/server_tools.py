@@ -128,7 +128,8 @@ def require_offered(choice: ToolChoice, offer: ToolOffer, limits: TargetLimits) 
         return
     listed = ", ".join(f"{tool.name or tool.type!r} ({tool.type})" for tool in forced)
     raise UnsupportedFeature(
-        f"tool_choice: '{choice.type}' forces {listed}, which {limits.provider} is not known to run"
+        f"tool_choice: '{choice.type}' forces {listed}, which {limits.provider} is not known to run",
+        code="forced-tool",
     )
 
 
@@ -148,13 +149,14 @@ def _require_valid_domains(tool: Tool, place: int) -> None:
     if allowed and blocked:
         raise InvalidRequest(
             f"{_field(tool, place)}: allowed_domains {_listed(allowed)} and blocked_domains "
-            f"{_listed(blocked)} cannot be used together; use one of them"
+            f"{_listed(blocked)} cannot be used together; use one of them",
+            code="domains",
         )
     for name, entries in (("allowed_domains", allowed), ("blocked_domains", blocked)):
         try:
             domain_names(entries or ())
         except ValueError as error:
-            raise InvalidRequest(f"{_field(tool, place)}.{name}: {error}") from None
+            raise InvalidRequest(f"{_field(tool, place)}.{name}: {error}", code="invalid-field") from None
 
 
 def _listed(entries: Sequence[str]) -> str:

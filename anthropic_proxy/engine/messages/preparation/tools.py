@@ -206,16 +206,21 @@ def select_tool_choice(
             return None
         if request.tools and not limits.accepts_tools:
             raise UnsupportedFeature(
-                f"tool_choice: '{choice.type}' forces a tool call, but the model does not support tools"
+                f"tool_choice: '{choice.type}' forces a tool call, but the model does not support tools",
+                code="forced-tool",
             )
-        raise InvalidRequest(f"tool_choice: '{choice.type}' forces a tool call, but no tool is offered in tools")
+        raise InvalidRequest(
+            f"tool_choice: '{choice.type}' forces a tool call, but no tool is offered in tools", code="tool-choice"
+        )
     if choice.type != "tool":
         return choice
     upstream = names.upstream_name(choice.name or "")
     if all(tool.name != upstream for tool in tools):
         listed = ", ".join(names.aliases.get(tool.name, tool.name) for tool in tools[:_MAX_LISTED])
         more = f" and {len(tools) - _MAX_LISTED} more" if len(tools) > _MAX_LISTED else ""
-        raise InvalidRequest(f"tool_choice.name: no tool named {choice.name!r} is offered; there are: {listed}{more}")
+        raise InvalidRequest(
+            f"tool_choice.name: no tool named {choice.name!r} is offered; there are: {listed}{more}", code="tool-choice"
+        )
     return choice if upstream == choice.name else replace(choice, name=upstream)
 
 

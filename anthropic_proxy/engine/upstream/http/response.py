@@ -164,9 +164,10 @@ class HttpResponse:
             return b""
         if isinstance(self._error, OSError):
             raise UpstreamProtocolError(
-                f"the connection was lost during the reply ({describe_os_error(self._error)})"
+                f"the connection was lost during the reply ({describe_os_error(self._error)})",
+                code="incomplete-reply",
             ) from self._error
-        raise UpstreamProtocolError("the reply ended before it was complete") from self._error
+        raise UpstreamProtocolError("the reply ended before it was complete", code="incomplete-reply") from self._error
 
     async def _read_decompressed(self, decompressor: Decompressor) -> bytes:
         """The event loop runs before each chunk, because one MiB of data can decompress to one GiB."""
@@ -178,11 +179,11 @@ class HttpResponse:
                     return b""
                 self._decompressed = decompressor.decompress(data)
         except zlib.error as error:
-            raise UpstreamProtocolError("the reply ended before it was complete") from error
+            raise UpstreamProtocolError("the reply ended before it was complete", code="incomplete-reply") from error
         self._decompressed_bytes += len(chunk)
         if self._decompressed_bytes > MAX_DECOMPRESSED_BYTES:
             message = f"the reply is larger than {MAX_DECOMPRESSED_BYTES >> 20} MiB after decompression"
-            raise UpstreamProtocolError(message, retryable=False)
+            raise UpstreamProtocolError(message, code="reply-too-large", retryable=False)
         await asyncio.sleep(0)
         return chunk
 

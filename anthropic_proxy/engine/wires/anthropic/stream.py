@@ -174,7 +174,9 @@ class RelayInspector(Decoder):
     def decode_end(self) -> list[Delta]:
         if not self.finished:
             provider = self._call.provider
-            raise UpstreamProtocolError(f"{provider}: the reply ended before it was complete", provider=provider)
+            raise UpstreamProtocolError(
+                f"{provider}: the reply ended before it was complete", provider=provider, code="incomplete-reply"
+            )
         return []
 
     def decode_body(self, body: bytes) -> list[Delta]:

@@ -130,6 +130,7 @@ def build_upstream_error(
         if shortage is not None:
             error = UpstreamRefused(
                 shortage.message or f"{provider}: {fault.message}"[:MAX_MESSAGE_CHARACTERS],
+                code="prompt-too-long" if shortage.cause.kind == "overflow" else "",
                 provider=provider,
                 status=400,
                 kind="invalid_request_error",

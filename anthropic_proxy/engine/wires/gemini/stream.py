@@ -130,7 +130,7 @@ class GeminiDecoder(Decoder):
         if self._unreadable is not None:
             raise self._unreadable
         if not self._stopped:
-            raise self._protocol_error("the stream ended before the reply was complete")
+            raise self._protocol_error("the stream ended before the reply was complete", "incomplete-reply")
         return self._release_text()
 
     def decode_body(self, body: bytes) -> list[Delta]:
@@ -328,9 +328,9 @@ class GeminiDecoder(Decoder):
     def _release_text(self) -> list[Delta]:
         return self._sources.release_buffered_deltas() if self._sources is not None else []
 
-    def _protocol_error(self, words: str) -> UpstreamProtocolError:
+    def _protocol_error(self, words: str, code: str = "") -> UpstreamProtocolError:
         provider = self._call.provider
-        return UpstreamProtocolError(f"{provider}: {words}", provider=provider)
+        return UpstreamProtocolError(f"{provider}: {words}", code=code, provider=provider)
 
 
 def _decode_frame(frame: bytes) -> list[GenerateContentResponse]:

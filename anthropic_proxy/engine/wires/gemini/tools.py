@@ -123,14 +123,16 @@ def _encode_choice(
         forced = next((tool for tool in request.tools if tool.name == choice.name), None)
         if has_functions or forced is None or _OWN.get(server_tool_kind(forced)) not in own.field_names:
             where = "with functions" if has_functions and forced is not None else "at this backend"
-            raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced {where}")
+            raise UnsupportedFeature(f"tool_choice: {choice.name} cannot be forced {where}", code="forced-tool")
         notes.append(
             FidelityNote("approximated", "tool_choice", f"{choice.name} is the only tool; it cannot be forced")
         )
         return {}
     if not has_functions:
         if choice.type == "any" and not own.field_names:
-            raise UnsupportedFeature("tool_choice: any requires a tool, and none of the given tools is available")
+            raise UnsupportedFeature(
+                "tool_choice: any requires a tool, and none of the given tools is available", code="forced-tool"
+            )
         if choice.type == "any":
             notes.append(FidelityNote("approximated", "tool_choice", "the provider's own tools cannot be forced"))
         return {}

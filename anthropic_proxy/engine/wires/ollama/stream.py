@@ -129,7 +129,7 @@ class OllamaDecoder(Decoder):
         if self._unreadable is not None:
             raise self._unreadable
         if not self.finished:
-            raise self._protocol_error("ended its answer before it was complete")
+            raise self._protocol_error("ended its answer before it was complete", "incomplete-reply")
         return []
 
     def flush_pending(self) -> list[Delta]:
@@ -221,6 +221,6 @@ class OllamaDecoder(Decoder):
             deltas.append(ToolArgs(key, repaired))
         deltas.append(ToolEnd(key))
 
-    def _protocol_error(self, words: str) -> UpstreamProtocolError:
+    def _protocol_error(self, words: str, code: str = "") -> UpstreamProtocolError:
         provider = self._call.provider
-        return UpstreamProtocolError(f"{provider} {words}.", provider=provider)
+        return UpstreamProtocolError(f"{provider} {words}.", code=code, provider=provider)

@@ -53,7 +53,8 @@ def encode_tools(call: Call[Dialect], budget: WorkBudget) -> ToolFields:
             asked = choice.name or ", ".join(tool.name for tool in call.request.tools) or "nothing"
             raise UnsupportedFeature(
                 f"tool_choice: {call.provider} cannot be forced to call a tool, because it supports none of the "
-                f"given tools: {asked}."
+                f"given tools: {asked}.",
+                code="forced-tool",
             )
         named = choice.type == "tool"
         tools.user_instruction = f"Call the tool {choice.name or ''} now." if named else "Call one of the tools now."

@@ -139,7 +139,9 @@ class ChatDecoder(Decoder):
         if self._stop is None and self._unreadable is None:
             if not (self._postponed or (self.finished and self._answered)):
                 raise UpstreamProtocolError(
-                    f"{self._provider} ended its answer before it was complete.", provider=self._provider
+                    f"{self._provider} ended its answer before it was complete.",
+                    provider=self._provider,
+                    code="incomplete-reply",
                 )
             self._finish(self._postponed or "stop", deltas, is_last=True)
         if self._unreadable is not None:

@@ -59,7 +59,8 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
     if tools.definitions and not dialect.accepts_tools:
         raise UnsupportedFeature(
             f"{call.provider}: {call.model} does not support tools over Chat Completions. "
-            f"Set {call.provider.upper()}_WIRE=responses, or choose another model."
+            f"Set {call.provider.upper()}_WIRE=responses, or choose another model.",
+            code="tools-over-chat",
         )
     if request.tool_choice is not None:
         _choose(request.tool_choice, tools, request.tools, call, dialect)
@@ -119,7 +120,9 @@ def _choose(
     if forced is not None and not is_client_tool(forced):
         if len(asked) > 1:
             raise UnsupportedFeature(
-                f"tool_choice: {call.provider} cannot be forced to call its own {forced.name} if there are other tools."
+                f"tool_choice: {call.provider} cannot be forced to call its own {forced.name} if there are other "
+                "tools.",
+                code="forced-tool",
             )
         if tools.definitions:
             tools.tool_choice = "required"
@@ -132,7 +135,8 @@ def _choose(
             name = choice.name or ", ".join(tool.name for tool in asked) or "nothing"
             raise UnsupportedFeature(
                 f"tool_choice: {call.provider} cannot be forced to call a tool, because it supports none of "
-                f"the given tools: {name}."
+                f"the given tools: {name}.",
+                code="forced-tool",
             )
         return
     thinking = dialect.is_thinking_at_effort(call.request.effort)

@@ -155,7 +155,7 @@ class ResponsesDecoder(Decoder):
         if self._unreadable is not None:
             raise self._unreadable
         if not self._stopped:
-            raise self._broken("ended its answer before it was complete")
+            raise self._broken("ended its answer before it was complete", "incomplete-reply")
         return []
 
     def flush_pending(self) -> list[Delta]:
@@ -173,8 +173,8 @@ class ResponsesDecoder(Decoder):
         except DECODE_ERRORS as error:
             raise self._broken("sent invalid JSON") from error
 
-    def _broken(self, what: str) -> UpstreamProtocolError:
-        return UpstreamProtocolError(f"{self._call.provider} {what}.", provider=self._call.provider)
+    def _broken(self, what: str, code: str = "") -> UpstreamProtocolError:
+        return UpstreamProtocolError(f"{self._call.provider} {what}.", code=code, provider=self._call.provider)
 
     def _find(self, event: StreamEvent) -> OutputItemState:
         if event.output_index is not None:

@@ -138,7 +138,8 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call[D
     if not offered or (choice.type == "tool" and choice.name not in offered):
         name = choice.name or ", ".join(tool.name for tool in call.request.tools) or "nothing"
         raise UnsupportedFeature(
-            f"tool_choice: {call.provider} cannot be forced to call a tool that it does not support: {name}."
+            f"tool_choice: {call.provider} cannot be forced to call a tool that it does not support: {name}.",
+            code="forced-tool",
         )
     wanted = offered.get(choice.name or "")
     if choice.type == "any" or wanted is None:
@@ -149,7 +150,8 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call[D
         return "required"
     if not dialect.accepts_forced_server_tool:
         raise UnsupportedFeature(
-            f"tool_choice: {call.provider} cannot be forced to call its own {wanted['type']} if there are other tools."
+            f"tool_choice: {call.provider} cannot be forced to call its own {wanted['type']} if there are other tools.",
+            code="forced-tool",
         )
     return {"type": "allowed_tools", "mode": "required", "tools": [wanted]}
 
@@ -169,7 +171,9 @@ def _encode_mcp_server(
     name = toolset.mcp_server_name
     server = servers.get(name)
     if server is None:
-        raise InvalidRequest(f"tools: mcp_toolset: mcp_servers has no server named {name!r} with a url")
+        raise InvalidRequest(
+            f"tools: mcp_toolset: mcp_servers has no server named {name!r} with a url", code="tool-choice"
+        )
     allowed = _allowed(toolset)
     if allowed == []:
         notes.append(FidelityNote("dropped", f"mcp_servers.{name}", "none of its tools is enabled"))
@@ -210,6 +214,7 @@ def _allowed(toolset: Toolset) -> list[str] | None:
         raise UnsupportedFeature(
             "tools: mcp_toolset: configs: this provider has a list of allowed tools for "
             f"{toolset.mcp_server_name!r}, but no list of forbidden ones ({', '.join(refused)}); disable all "
-            "by default_config and enable the others"
+            "by default_config and enable the others",
+            code="mcp-tools",
         )
     return None
