@@ -18,8 +18,8 @@ from anthropic_proxy.console.keys.virtual_keys import (
     VirtualKey,
     find_period_start,
 )
+from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_periods
-from anthropic_proxy.console.ledger.request_queries import RequestSelection
 from anthropic_proxy.console.ledger.tables import audit_log, key_hashes, teams, virtual_keys
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
