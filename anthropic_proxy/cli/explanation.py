@@ -199,7 +199,19 @@ class Explanation:
         output.write_line()
         count = len(list_unchanged_fields(self._body, self._changes))
         output.write_line(f"  {output.paint('✓', 'ok')} {count} field{'' if count == 1 else 's'} unchanged")
-        self._write_changes()
+        rows = [self._shorten(change) for change in self._changes]
+        fields = max((len(change.field) for change in rows), default=0)
+        effects = max((len(change.effect) for change in rows), default=0)
+        for change in rows:
+            sign, role = SIGNS[change.handling]
+            line = f"  {output.paint(sign, role)} {change.field:<{fields}}  {change.effect:<{effects}}"
+            used = 6 + fields + effects
+            if output.width is None or used + 2 + len(change.reason) <= output.width:
+                output.write_line(f"{line}  {change.reason}".rstrip())
+                continue
+            output.write_line(line.rstrip())
+            for reason in textwrap.wrap(change.reason, max(output.width - 6, 30)):
+                output.write_line(f"      {output.paint(reason, 'quiet')}")
         if result.recorded is not None:
             output.write_line(f"\n  Full upstream request:  {output.paint(upstream_request_command, 'type')}")
 
@@ -289,25 +301,6 @@ class Explanation:
 
     def _write_labeled(self, label: str, text: str) -> None:
         self._output.write_labeled(label, text, LABEL_COLUMNS)
-
-    def _write_changes(self) -> None:
-        """Write one row per changed field: sign, field, effect, reason.
-
-        A reason that does not fit into the width of the terminal is written on its own line.
-        """
-        rows = [self._shorten(change) for change in self._changes]
-        fields = max((len(change.field) for change in rows), default=0)
-        effects = max((len(change.effect) for change in rows), default=0)
-        for change in rows:
-            sign, role = SIGNS[change.handling]
-            line = f"  {self._output.paint(sign, role)} {change.field:<{fields}}  {change.effect:<{effects}}"
-            used = 6 + fields + effects
-            if self._output.width is None or used + 2 + len(change.reason) <= self._output.width:
-                self._output.write_line(f"{line}  {change.reason}".rstrip())
-                continue
-            self._output.write_line(line.rstrip())
-            for reason in textwrap.wrap(change.reason, max(self._output.width - 6, 30)):
-                self._output.write_line(f"      {self._output.paint(reason, 'quiet')}")
 
     def _shorten(self, change: Change) -> Change:
         """Return `change` with escaped texts. On a terminal, the middle of a long field name is omitted."""

@@ -93,34 +93,30 @@ def _read_configuration(content: bytes, name: str) -> ImportPlan:
     except UnicodeDecodeError as error:
         raise ConfigurationError(f"{name} is not UTF-8 text: byte {error.start} is invalid.") from None
     try:
-        return _read(text, name)
+        if text.lstrip().startswith(("{", "//", "/*")):
+            import json_repair  # noqa: PLC0415  # needed for this format alone: comments and trailing commas are permitted
+
+            config: Any = json_repair.loads(text)
+            if isinstance(config, dict) and {"Providers", "providers", "Router", "router"} & {*config}:
+                return read_router_config(config)
+            raise _reject(name, "it is JSON without Providers and Router")
+        if name.lower().endswith((".yaml", ".yml")) or _MODEL_LIST.search(text):
+            config = _decode_yaml(text, name)
+            if isinstance(config, dict) and LITELLM_SECTIONS & {*config}:
+                return read_litellm_config(config)
+            raise _reject(name, f"it is YAML without {join_with_or(sorted(LITELLM_SECTIONS))}")
+        if line := find_invalid_env_line(text):
+            raise _reject(name, f"it is no JSON or YAML, and line {line} does not set a variable")
+        variables = decode_env_text(text)
+        if not has_provider_variable(variables):
+            raise _reject(name, "it sets no key, address or model of a provider, such as OPENAI_API_KEY or BIG_MODEL")
+        return read_env_file(variables)
     except (AttributeError, TypeError, KeyError, IndexError) as error:
         raise ConfigurationError(f"{name} has an unexpected structure. {_SUPPORTED}") from error
     except RecursionError:
         raise _reject(name, "it nests lists or objects too deeply") from None
     except ValueError:  # Python's limit of digits
         raise _reject(name, "a number has too many digits") from None
-
-
-def _read(text: str, name: str) -> ImportPlan:
-    if text.lstrip().startswith(("{", "//", "/*")):
-        import json_repair  # noqa: PLC0415  # needed for this format alone: comments and trailing commas are permitted
-
-        config: Any = json_repair.loads(text)
-        if isinstance(config, dict) and {"Providers", "providers", "Router", "router"} & {*config}:
-            return read_router_config(config)
-        raise _reject(name, "it is JSON without Providers and Router")
-    if name.lower().endswith((".yaml", ".yml")) or _MODEL_LIST.search(text):
-        config = _decode_yaml(text, name)
-        if isinstance(config, dict) and LITELLM_SECTIONS & {*config}:
-            return read_litellm_config(config)
-        raise _reject(name, f"it is YAML without {join_with_or(sorted(LITELLM_SECTIONS))}")
-    if line := find_invalid_env_line(text):
-        raise _reject(name, f"it is no JSON or YAML, and line {line} does not set a variable")
-    variables = decode_env_text(text)
-    if not has_provider_variable(variables):
-        raise _reject(name, "it sets no key, address or model of a provider, such as OPENAI_API_KEY or BIG_MODEL")
-    return read_env_file(variables)
 
 
 def _decode_yaml(text: str, name: str) -> Any:

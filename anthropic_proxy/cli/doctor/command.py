@@ -113,7 +113,19 @@ def doctor(
         directory = settings.data_directory if options.learns else None
         lines = [] if directory is None else store_results(recorder, result, directory)  # the output may fail
     try:
-        _write_results(result, settings, options)
+        secrets, today, file = settings.reveal_all_secrets(), date.today(), options.report
+        try:
+            if file is not None:
+                form: Literal["json", "markdown"] = "json" if file.suffix.lower() == ".json" else "markdown"
+                file.write_text(encode_report(result, form, today, secrets), encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(f"--report: {file} cannot be written: {describe_os_error(error)}.") from None
+        finally:
+            if options.as_json:
+                sys.stdout.write(encode_report(result, "json", today, secrets))
+                sys.stderr.write(f"Done: {result.cost_summary}.\n")
+            else:
+                write_report(result, secrets)
     finally:
         sys.stderr.write("".join(f"{line}\n" for line in lines))
     sys.exit(result.exit_status)
@@ -233,22 +245,6 @@ def _require_writable(file: Path | None) -> None:
     else:
         return
     raise ConfigurationError(f"--report: {file} cannot be written: {reason}.")
-
-
-def _write_results(result: Report, settings: Settings, options: _Options) -> None:
-    secrets, today, file = settings.reveal_all_secrets(), date.today(), options.report
-    try:
-        if file is not None:
-            form: Literal["json", "markdown"] = "json" if file.suffix.lower() == ".json" else "markdown"
-            file.write_text(encode_report(result, form, today, secrets), encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"--report: {file} cannot be written: {describe_os_error(error)}.") from None
-    finally:
-        if options.as_json:
-            sys.stdout.write(encode_report(result, "json", today, secrets))
-            sys.stderr.write(f"Done: {result.cost_summary}.\n")
-        else:
-            write_report(result, secrets)
 
 
 _TITLE_WIDTH = 28

@@ -274,23 +274,19 @@ def describe_failure(error: BaseException, address: str) -> str:
         case InvalidResponse():
             return f"{subject} sent a reply that cannot be decoded: {text}."
         case ResponseError():
-            return _describe_response(subject, text)
+            if "NOAUTH" in text or "WRONGPASS" in text or "without any password" in text or "Authentication" in text:
+                return _describe_password(subject)
+            if "OOM" in text:
+                return f"{subject} has no memory left. Increase its setting maxmemory."
+            if "READONLY" in text:
+                return f"{subject} is a read-only replica. Set REDIS_URL to the primary server."
+            if "can't run this command" in text or "has no permissions" in text:  # within a script
+                return _describe_permission(subject, text)
+            return f"{subject} reports an error: {text}."
         case _ if "timeout" in text.lower() or not text:
             return f"{subject} did not answer within {REPLY_TIMEOUT_SECONDS:g} s."
         case _:
             return f"{subject} cannot be reached: {text}. Start it, or correct REDIS_URL."
-
-
-def _describe_response(subject: str, text: str) -> str:
-    if "NOAUTH" in text or "WRONGPASS" in text or "without any password" in text or "Authentication" in text:
-        return _describe_password(subject)
-    if "OOM" in text:
-        return f"{subject} has no memory left. Increase its setting maxmemory."
-    if "READONLY" in text:
-        return f"{subject} is a read-only replica. Set REDIS_URL to the primary server."
-    if "can't run this command" in text or "has no permissions" in text:  # within a script
-        return _describe_permission(subject, text)
-    return f"{subject} reports an error: {text}."
 
 
 def _describe_permission(subject: str, text: str) -> str:
