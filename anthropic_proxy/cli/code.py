@@ -33,7 +33,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import describe_missing_program, find_program, run_in_foreground
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
 from anthropic_proxy.gateway.settings import copy_environment
-from anthropic_proxy.gateway.telemetry.log import escape_unprintable
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 MAIN_MODELS = ("opus", "sonnet")
 """Models that Claude Code requests for a conversation, if the user chooses none."""

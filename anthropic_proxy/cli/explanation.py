@@ -24,7 +24,7 @@ from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.engine.wires.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.telemetry.log import escape_unprintable
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import Secret, redact_secrets
 
 MAX_VALUE_CHARACTERS = 20

@@ -33,10 +33,9 @@ from anthropic_proxy.gateway.readiness import find_google_project
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment, load_settings
 from anthropic_proxy.gateway.settings.env_writer import append_variables, format_env_line
-from anthropic_proxy.gateway.settings.masking import mask_env_lines, mask_setting
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import FoundSetting
-from anthropic_proxy.gateway.settings.values import decode_keys, decode_model, decode_url
+from anthropic_proxy.gateway.settings.values import decode_keys, decode_model, decode_url, mask_env_lines, mask_setting
 from anthropic_proxy.secrets import Secret
 
 OTHER_SERVER = "other"

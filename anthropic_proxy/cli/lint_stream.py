@@ -15,7 +15,8 @@ from cyclopts import Parameter
 from msgspec import Struct
 
 from anthropic_proxy.cli.output import Output, describe_input, read_input
-from anthropic_proxy.gateway.telemetry.log import Log, escape_unprintable
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 EXIT_INVALID = 1
 """Exit status 1: the stream has violations of the grammar."""

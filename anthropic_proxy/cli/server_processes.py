@@ -24,8 +24,7 @@ from anthropic_proxy.gateway.server.process import ServerConfig, ServerProcess
 from anthropic_proxy.gateway.services import require_route_prices
 from anthropic_proxy.gateway.settings import Settings, python_safe_path_for_workers
 from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
-from anthropic_proxy.gateway.workers.supervisor import Supervisor
-from anthropic_proxy.gateway.workers.worker import LoadWorkerApp, serve_supervised
+from anthropic_proxy.gateway.workers.supervisor import LoadWorkerApp, Supervisor, serve_supervised
 
 MAX_WORKERS = 1000
 """Maximum of the option `--workers`, the number of server processes. A larger number is rejected at start-up."""

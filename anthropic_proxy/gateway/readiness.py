@@ -33,7 +33,7 @@ from anthropic_proxy.engine.routing.router import (
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
-from anthropic_proxy.gateway.settings.masking import mask_setting
+from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.plugins import ModelMapping, ProviderSetup, Setup
 
 _MAX_KEYS = 3

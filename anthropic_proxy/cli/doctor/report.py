@@ -244,21 +244,6 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
     return redact_secrets("\n".join(_format_markdown(report, today)) + "\n", secrets)
 
 
-def _build_json(report: Report, today: date) -> dict[str, Any]:
-    return {
-        "version": __version__,
-        "date": today.isoformat(),
-        "exit_status": report.exit_status,
-        "requests": report.totals.requests,
-        "seconds": round(report.seconds, 3),
-        "input_tokens": report.totals.input_tokens,
-        "output_tokens": report.totals.output_tokens,
-        "backends": [_build_backend(diagnosis) for diagnosis in report.diagnoses],
-        "fixes": [structs.asdict(fix) for fix in report.fixes],
-        "tables": [server.table for server in report.servers],
-    }
-
-
 def _build_backend(diagnosis: Diagnosis) -> dict[str, Any]:
     backend = diagnosis.backend
     return {

@@ -28,7 +28,6 @@ from anthropic_proxy.errors import (
     build_extra_install_command,
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
-from anthropic_proxy.gateway.route_table import FoundRoute
 from anthropic_proxy.gateway.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
 from anthropic_proxy.gateway.server.request_body import decode_headers, pop_complete_body, read_body
 from anthropic_proxy.gateway.server.response_sink import AsgiSink, Receive, Scope, Send
@@ -38,7 +37,7 @@ from anthropic_proxy.gateway.server.web_page import (
     render_error_catalog,
     render_web_page,
 )
-from anthropic_proxy.gateway.services import Services
+from anthropic_proxy.gateway.services import FoundRoute, Services
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 from anthropic_proxy.gateway.telemetry.log.request_feed import encode_requests, stream_request_events

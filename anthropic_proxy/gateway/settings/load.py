@@ -245,13 +245,12 @@ def _preferred(providers: Sequence[Provider], table_names: Sequence[str], found:
 
 
 def _wire(row: Provider, found: FoundSetting) -> str | None:
-    words = ("auto", *row.wires)
-    wire = values.decode_choice(found, {word: word for word in words}, words)
+    wire = _choice("auto", *row.wires)(found)
     return None if wire == "auto" else wire
 
 
-def _choice(*words: str) -> Callable[[FoundSetting], str]:
-    return lambda found: values.decode_choice(found, {word: word for word in words}, words)
+def _choice(*words: str, **aliases: str) -> Callable[[FoundSetting], str]:
+    return lambda found: values.decode_choice(found, {word: word for word in words} | aliases, words)
 
 
 def _credentials(found: FoundSetting) -> str:
@@ -265,8 +264,8 @@ def _location(found: FoundSetting) -> str:
     return text
 
 
-def _days(found: FoundSetting) -> int:
-    return values.decode_integer(found, 1, 36_500, "days")
+def _integer(minimum: int, maximum: int, unit: str) -> Callable[[FoundSetting], int]:
+    return lambda found: values.decode_integer(found, minimum, maximum, unit)
 
 
 def _project(found: FoundSetting) -> str:
@@ -281,8 +280,8 @@ def _host(found: FoundSetting) -> str:
     return found.text.strip("[]")
 
 
-def _port(found: FoundSetting) -> int:
-    return values.decode_integer(found, 1, 65_535, "")
+_days = _integer(1, 36_500, "days")
+_port = _integer(1, 65_535, "")
 
 
 FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[str, ...]], ...] = (
@@ -293,12 +292,7 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("vertex_project", _project, False, ("VERTEX_PROJECT", "VERTEX_PROJECT_ID")),
     ("vertex_location", _location, False, ("VERTEX_LOCATION",)),
     ("google_credentials_file", _credentials, False, ("GOOGLE_APPLICATION_CREDENTIALS",)),
-    (
-        "ollama_context_length",
-        lambda found: values.decode_integer(found, 1, _MAX_TOKENS, "tokens"),
-        False,
-        ("OLLAMA_CONTEXT_LENGTH",),
-    ),
+    ("ollama_context_length", _integer(1, _MAX_TOKENS, "tokens"), False, ("OLLAMA_CONTEXT_LENGTH",)),
     ("ollama_keep_alive", values.decode_go_duration, False, ("OLLAMA_KEEP_ALIVE",)),
     ("proxy_api_keys", values.decode_keys, True, ("PROXY_API_KEY",)),
     ("virtual_keys", values.decode_boolean, False, ("VIRTUAL_KEYS",)),
@@ -315,28 +309,11 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("check_context_window", values.decode_boolean, False, ("CHECK_WINDOW",)),
     ("search_url", values.decode_url, False, ("SEARCH_URL",)),
     ("fetch_urls", values.decode_boolean, False, ("FETCH_URLS",)),
-    (
-        "max_upstream_calls",
-        lambda found: values.decode_integer(found, 1, 1_000_000, "calls"),
-        False,
-        ("MAX_UPSTREAM_CALLS",),
-    ),
+    ("max_upstream_calls", _integer(1, 1_000_000, "calls"), False, ("MAX_UPSTREAM_CALLS",)),
     ("stop_timeout_seconds", values.decode_seconds, False, ("STOP_TIMEOUT",)),
-    (
-        "drain_delay_seconds",
-        lambda found: values.decode_integer(found, 0, 3600, "seconds"),
-        False,
-        ("DRAIN_DELAY",),
-    ),
+    ("drain_delay_seconds", _integer(0, 3600, "seconds"), False, ("DRAIN_DELAY",)),
     ("log_format", _choice(*_LOG_FORMATS), False, ("LOG_FORMAT",)),
-    (
-        "log_level",
-        lambda found: values.decode_choice(
-            found, {**{word: word for word in _LOG_LEVELS}, **_OTHER_LOG_LEVELS}, _LOG_LEVELS
-        ),
-        False,
-        ("LOG_LEVEL",),
-    ),
+    ("log_level", _choice(*_LOG_LEVELS, **_OTHER_LOG_LEVELS), False, ("LOG_LEVEL",)),
     ("dashboard_url", values.decode_url_without_path, False, ("DASHBOARD_URL",)),
     ("dashboard_editing", values.decode_boolean, False, ("DASHBOARD_EDITING",)),
     ("plugins", lambda found: found.items, True, ("PLUGINS",)),
@@ -344,15 +321,10 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("redis_url", values.decode_redis_url, False, ("REDIS_URL",)),
     ("redis_failure", _choice("open", "closed"), False, ("REDIS_FAILURE",)),
     ("redis_prefix", values.decode_redis_prefix, False, ("REDIS_PREFIX",)),
-    ("price_update_days", lambda found: values.decode_integer(found, 0, 365, "days"), False, ("PRICE_UPDATE_DAYS",)),
+    ("price_update_days", _integer(0, 365, "days"), False, ("PRICE_UPDATE_DAYS",)),
     ("price_update_url", values.decode_url, False, ("PRICE_UPDATE_URL",)),
     ("ledger_days", _days, False, ("LEDGER_DAYS",)),
-    (
-        "ledger_max_mb",
-        lambda found: values.decode_integer(found, 10, 1_000_000, "megabytes"),
-        False,
-        ("LEDGER_MAX_MB",),
-    ),
+    ("ledger_max_mb", _integer(10, 1_000_000, "megabytes"), False, ("LEDGER_MAX_MB",)),
     ("ledger_content", values.decode_boolean, False, ("LEDGER_CONTENT",)),
     ("ledger_content_days", _days, False, ("LEDGER_CONTENT_DAYS",)),
 )

@@ -1,4 +1,7 @@
-"""Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values."""
+"""Decoders of setting texts, and their display with masked keys.
+
+Each decoder raises `ConfigurationError` for an invalid text, with the allowed values.
+"""
 
 import math
 import os
@@ -230,3 +233,34 @@ def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -
     if _SECRET_PATTERN.search(text):
         return repr(Secret(text.rpartition("@")[2] if "@" in text else text))
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
+
+
+_SECRET_NAME = re.compile(r"_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS)$")
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s]*(?=@)")
+_SECRET_PARAMETER = re.compile(r"([?&][^=&#\s]*(?:pass|pwd|secret|token|key)[^=&#\s]*=)[^&#\s]+", re.IGNORECASE)
+"""Pattern of a URL parameter that contains a credential: `?sslpassword=…`."""
+_REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+
+
+def is_secret_variable(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
+def mask_setting(name: str, text: str) -> str:
+    """The last four characters of a key remain. User names and passwords in a URL are masked too."""
+    if _REFERENCE.fullmatch(text):
+        return text
+    if is_secret_variable(name):
+        return ", ".join(str(Secret(item.strip(" '\""))) for item in text.split(",") if item.strip())
+    if "{" in text:
+        return str(Secret(text))
+    return _SECRET_PARAMETER.sub(r"\1…", _USER_INFO.sub("…", text))
+
+
+def mask_env_lines(text: str) -> str:
+    """Lines of another form than `NAME=value`, such as those of TOML, are unchanged."""
+    lines = []
+    for line in text.splitlines():
+        name, _, value = line.partition("=")
+        lines.append(f"{name}={mask_setting(name, value)}" if value and name.isidentifier() else line)
+    return "\n".join(lines)

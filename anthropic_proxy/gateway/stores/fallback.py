@@ -29,13 +29,13 @@ from anthropic_proxy.gateway.stores.own_usage import OwnUsage
 from anthropic_proxy.gateway.stores.redis import (
     FAILURES,
     MAX_RENEWED,
+    REPLY_TIMEOUT_SECONDS,
     LostStateError,
     RedisStore,
     describe_data_error,
     describe_failure,
     is_data_error,
 )
-from anthropic_proxy.gateway.stores.redis.command_pipeline import REPLY_TIMEOUT_SECONDS
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState, StoreUnavailable
 
 HEARTBEAT_SECONDS = 5.0
