@@ -320,7 +320,7 @@ class Explanation:
         return _TRANSPORTS.get(sent.transport) or f"{sent.request.method} {self._url()}"
 
     def _url(self) -> str:
-        """Without user name and password."""
+        """Return the URL without user name and password."""
         sent = self._result.recorded
         assert sent is not None
 

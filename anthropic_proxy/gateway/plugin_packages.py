@@ -59,7 +59,7 @@ def require_installed_plugins(settings: Settings) -> None:
 
 
 def _find_entry_point(name: str) -> tuple["EntryPoint", str]:
-    """With name and version of its package."""
+    """Return the entry point, with name and version of its package."""
     from importlib.metadata import entry_points  # noqa: PLC0415  # only if PLUGINS is set
 
     installed = entry_points(group=ENTRY_POINT_GROUP)

@@ -126,7 +126,6 @@ def _remove(file: Path) -> None:
 
 
 def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy | None:
-    """None: no proxy runs on this port."""
     folder = _find_folder(data_directory, port)
     if folder is None or not is_written_by_user_only(file := folder / _FILE_NAME):
         return None

@@ -64,7 +64,6 @@ class RouteTable:
         return tuple(self._exact)
 
     def find(self, path: str) -> FoundRoute | None:
-        """None: no plugin serves the path."""
         if found := self._exact.get(path):
             return found
         for pattern, methods in self._patterns:
@@ -242,5 +241,5 @@ def require_route_prices(settings: Settings) -> Settings:
 
 
 def _upstream_settings(settings: Settings) -> tuple[object, ...]:
-    """If one of these settings changes, learned facts about providers are dropped."""
+    """Return the settings whose change makes learned facts about providers useless."""
     return settings.base_urls, settings.wires, [table.json_text for table in settings.configured_providers]

@@ -123,7 +123,6 @@ def _find_model(one: ModelPeriod) -> tuple[str, str]:
 
 
 def _name_slowest(costs: ModelCosts, used: Sequence[UsedModel]) -> str:
-    """ "": fewer than two models have `_MIN_RATED` replies."""
     enough = [one for one in used if sum(one.first_tokens.values()) >= _MIN_RATED]
     rated = [(find_percentile(one.first_tokens, 0.95), one.model) for one in enough]
     known = [(value, one) for value, one in rated if value is not None]

@@ -58,7 +58,7 @@ def reads_own_requests_only(role: Role) -> bool:
 
 
 def explain_settings_denial(request: RouteRequest, session: Session | None, settings: Settings) -> str:
-    """ "": the user may change them."""
+    """Return the reason for which this user may not change settings. "": the user may change them."""
     return _explain_denial(
         request,
         session,

@@ -296,7 +296,7 @@ _HAS_QUALITY = re.compile(r";\s*q\s*=", re.IGNORECASE)
 
 
 def prefers_html(accept: str) -> bool:
-    """True for web browsers. A wildcard such as `*/*` does not count as HTML."""
+    """Return True for web browsers. A wildcard such as `*/*` does not count as HTML."""
     qualities: dict[str, float] = {}
     for element in _ELEMENT.findall(accept):
         found = _MEDIA_RANGE.match(element)

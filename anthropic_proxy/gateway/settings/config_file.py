@@ -81,7 +81,6 @@ class ConfigFile:
         return msgspec.convert(value, struct_type)
 
     def find_value(self, path: KeyPath) -> object:
-        """None: the file has no such key."""
         value: object = self.contents
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None

@@ -68,7 +68,7 @@ def locked_for_change(file: Path) -> Iterator[None]:
 
 
 def update_env_text(text: str, name: str, value: str) -> str:
-    """If `value` is "", the variable is removed."""
+    """Set one variable. With the `value` "", it is removed."""
     from dotenv.parser import parse_stream  # noqa: PLC0415  # only needed for a change
 
     bindings = [binding.original.string for binding in parse_stream(io.StringIO(text, newline=""))]

@@ -208,7 +208,7 @@ def _load_fields(sources: Sources, providers: Sequence[Provider], table_names: S
 def _find(
     sources: Sources, decode: Callable[[FoundSetting], SettingT], *variables: str, is_list: bool = False
 ) -> SettingT | None:
-    """None: not set, or invalid with the reason added to the errors of `sources`."""
+    """Return the decoded value, or None if it is not set or invalid. The reason is added to the errors of `sources`."""
     found = sources.find_setting(*variables, is_list=is_list)
     if found is not None:
         with sources.errors.collect():
@@ -381,7 +381,7 @@ class SettingsReader:
 
 
 def is_fixed_variable(name: str) -> bool:
-    """True: a change takes effect at the next start of the server."""
+    """Return True if a change takes effect at the next start of the server."""
     return name in FIXED_VARIABLES or name.startswith(OTEL_PREFIX)  # the library reads its variables once
 
 

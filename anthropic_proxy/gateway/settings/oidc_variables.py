@@ -13,7 +13,7 @@ _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
 def load_oidc(sources: Sources) -> OidcSettings | None:
-    """None: `OIDC_ISSUER` is not set. Raises `ConfigurationError`."""
+    """Return None if `OIDC_ISSUER` is not set. Raises `ConfigurationError`."""
     issuer, client_id = sources.find_setting("OIDC_ISSUER"), sources.find_setting("OIDC_CLIENT_ID")
     secret = sources.find_setting("OIDC_CLIENT_SECRET")
     texts = {name: sources.find_setting(f"OIDC_{name.upper()}") for name in ("role_claim", "email_claim")}

@@ -50,7 +50,6 @@ _SEARCH_TABLE_PATH = ("search",)
 
 
 def load_search_service(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> SearchService | None:
-    """None: the table `[search]` is missing or invalid."""
     with sources.errors.collect():
         if file.find_value(_SEARCH_TABLE_PATH) is not None:
             table = file.decode_table(_SEARCH_TABLE_PATH, SearchTable)

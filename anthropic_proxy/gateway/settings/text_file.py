@@ -21,7 +21,7 @@ _NESTED_KEY = re.compile(
 
 
 def read_settings_file(path: str, warnings: list[str], max_bytes: int = MAX_CONFIG_BYTES) -> str:
-    """ "": the file is missing, or the path is a folder. Raises `ConfigurationError`."""
+    """Return "" if the file is missing, or the path is a folder. Raises `ConfigurationError`."""
     if os.path.isdir(path):
         warnings.append(f"{path} is a folder, so nothing was read from it.")
         return ""

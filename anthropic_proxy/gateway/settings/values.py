@@ -100,7 +100,7 @@ def decode_integer(found: FoundSetting, minimum: int, maximum: int, unit: str) -
 
 
 def decode_url(found: FoundSetting) -> str:
-    """Without a trailing slash. The only accepted query is `api-version` of Azure."""
+    """Return the URL without a trailing slash. The only accepted query is `api-version` of Azure."""
     allowed = "Use an address that begins with http:// or https://, without password and query."
     try:
         url = urlsplit(found.text)
@@ -186,7 +186,7 @@ def decode_redis_prefix(found: FoundSetting) -> str:
 
 
 def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
-    """In order, without duplicates."""
+    """Return the keys in order, without duplicates."""
     for item in found.items:
         if not _HEADER_TEXT.fullmatch(item):
             raise ConfigurationError(
@@ -199,7 +199,7 @@ def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
 
 
 def decode_model(found: FoundSetting) -> str:
-    """With or without a provider prefix: `openai/gpt-4.1`, `gpt-4.1`."""
+    """Return a model name with or without a provider prefix: `openai/gpt-4.1`, `gpt-4.1`."""
     return _model(found, found.text)
 
 
@@ -208,7 +208,7 @@ def decode_models(found: FoundSetting) -> tuple[str, ...]:
 
 
 def decode_hosts(found: FoundSetting) -> tuple[str, ...]:
-    """In lower case, without ports and brackets."""
+    """Return the hosts in lower case, without ports and brackets."""
     names = [_HOST_NAME.fullmatch(item) for item in found.items]
     if not all(names):
         raise invalid_setting_error(

@@ -176,7 +176,7 @@ class Supervisor:
         self._polled_at = 0.0
 
     def run(self) -> int:
-        """`EXIT_STARTUP_FAILED`: a worker ended before any worker began to serve."""
+        """Return the exit status: `EXIT_STARTUP_FAILED` if a worker ended before any worker began to serve."""
         inbox, outbox = socket.socketpair()
         inbox.setblocking(False)
         outbox.setblocking(False)

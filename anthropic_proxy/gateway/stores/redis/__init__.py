@@ -238,7 +238,7 @@ _DATA_PROBLEM = re.compile(r"WRONGTYPE|not an integer|not a valid float|would ov
 
 
 def is_data_error(error: BaseException) -> bool:
-    """True: Redis is available, and commands for other keys can succeed."""
+    """Return True if Redis is available, and commands for other keys can succeed."""
     found = isinstance(error, ResponseError) and _DATA_PROBLEM.search(str(error))
     return isinstance(error, DataError) or bool(found)
 
