@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.exchange.dry_run import ACCESS_TOKEN, CLIENT_CREDENTIAL, COUNT_TOKENS_PATH, DryRun
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.preparation.prepare import NO_KNOWN_EFFORTS, TASK_BUDGET
@@ -198,7 +199,7 @@ class Explanation:
             return
         output.write_line()
         count = len(list_unchanged_fields(self._body, self._changes))
-        output.write_line(f"  {output.paint('✓', 'ok')} {count} field{'' if count == 1 else 's'} unchanged")
+        output.write_line(f"  {output.paint('✓', 'ok')} {formats.plural(count, 'field')} unchanged")
         rows = [self._shorten(change) for change in self._changes]
         fields = max((len(change.field) for change in rows), default=0)
         effects = max((len(change.effect) for change in rows), default=0)

@@ -22,6 +22,7 @@ from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.importing.plan import FilesToWrite, ImportPlan, ServerTable, prepare_files
 from anthropic_proxy.cli.local_proxy import find_proxy
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.options.providers import ConfiguredProvider
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -257,7 +258,7 @@ class _Setup:
         if append_variables(self._file, added):
             text = f"Other users could read {self._file}. Now only its owner can, because it contains a key."
             self._output.write_notice(text, "!", "warn")
-        count = f"{len(added)} line{'' if len(added) == 1 else 's'}"
+        count = formats.plural(len(added), "line")
         self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added {count} to {self._file}.")
         self._write_next_step()
         return 0
@@ -459,7 +460,7 @@ def ask_server(output: Output, settings: Settings) -> tuple[Provider, FilesToWri
         except UpstreamError as error:
             output.write_notice(f"{error.message.rstrip('.')}.", "✕", "error")
             continue
-        count = f"{len(accepted.models)} model{'' if len(accepted.models) == 1 else 's'}"
+        count = formats.plural(len(accepted.models), "model")
         output.write_line(f"  {output.paint('✓', 'ok')} accepted, {count}, {accepted.seconds:.1f} s")
         model = _ask_model(output, accepted.models)
         plan = ImportPlan("init")

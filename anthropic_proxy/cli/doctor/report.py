@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.doctor.dialect_row import FoundServer, describe_evidence, hide_credentials
 from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, Outcome, ProbeTotals, Problem, State
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList, TokenCounts
@@ -186,7 +187,7 @@ class Report(Struct, kw_only=True):
         totals = self.totals
         tokens = totals.input_tokens + totals.output_tokens
         shown = "" if self.price is None else f", {format_amount(self.price * NANO_DOLLARS)}"
-        return f"{format_count(totals.requests, 'request')}, {self.seconds:.1f} s, {tokens:,} tokens{shown}"
+        return f"{formats.plural(totals.requests, 'request')}, {self.seconds:.1f} s, {tokens:,} tokens{shown}"
 
     @property
     def totals(self) -> ProbeTotals:
@@ -196,10 +197,6 @@ class Report(Struct, kw_only=True):
             input_tokens=sum(one.input_tokens for one in each),
             output_tokens=sum(one.output_tokens for one in each),
         )
-
-
-def format_count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> float | None:

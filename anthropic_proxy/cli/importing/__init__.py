@@ -15,6 +15,7 @@ from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_
 from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
 from anthropic_proxy.cli.importing.router_config import read_router_config
 from anthropic_proxy.cli.output import Output, describe_input, read_input
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import list_tier_mappings
@@ -49,8 +50,7 @@ def import_settings(
     output = Output()
 
     count = len(plan.variables) + len(plan.servers) + len(plan.routes)
-    settings = "1 setting" if count == 1 else f"{count} settings"
-    notes = "1 note" if len(plan.notes) == 1 else f"{len(plan.notes)} notes"
+    settings, notes = formats.plural(count, "setting"), formats.plural(len(plan.notes), "note")
     verb = "would be imported" if dry_run else "imported"
     output.write_line(f"{name}, configuration of {plan.source}: {settings} {verb}, {notes}.")
 

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, structs
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.forms import OpenedForm, digest
 from anthropic_proxy.console.dashboard.responses import render_message
 from anthropic_proxy.console.keys.administration import Changes, KeyAdministration, KeyChange, open_administration

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.columns import SortableColumn, sort_rows
 from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
 from anthropic_proxy.console.dashboard.periods import DrawnChart, divide_range, draw_group_chart, explain_missing_cost

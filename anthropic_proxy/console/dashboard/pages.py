@@ -16,8 +16,8 @@ from typing import Any
 from msgspec import Struct, structs
 from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard import (
-    formats,
     keys,
     models,
     overview,

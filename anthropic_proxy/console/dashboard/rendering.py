@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from anthropic_proxy import __version__
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.columns import DEFAULT_COLUMNS
 from anthropic_proxy.console.dashboard.page_context import FailedPanel
 from anthropic_proxy.console.dashboard.responses import SECURITY_HEADERS, compress_response, load_assets

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.forms import OpenedForm, digest
 from anthropic_proxy.console.dashboard.responses import redirect
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
