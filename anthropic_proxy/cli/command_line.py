@@ -12,6 +12,7 @@ from cyclopts import App as Commands
 from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
+from anthropic_proxy.gateway.settings import use_settings_folder
 
 _PROGRAM = "anthropic-proxy"
 _COMPLETE = "__complete"
@@ -137,8 +138,6 @@ def take_global_options(words: Sequence[str]) -> list[str]:
             folder = value if joined else next(remaining, "")
             if not folder:
                 raise ConfigurationError(f"{_CONFIG} has no value. Use the folder with .env and anthropic-proxy.toml.")
-            from anthropic_proxy.gateway.settings import use_settings_folder  # noqa: PLC0415  # --help needs none of it
-
             use_settings_folder(folder)
         elif word in _VERBOSE:
             names_files.set(True)

@@ -61,7 +61,12 @@ def load_settings(
     run, and their keys cannot be sent. Raises one `ConfigurationError` with all errors.
     """
     config_file = resolve_config_file_path(env_file)
-    files = _digest_files(env_file, config_file)  # before they are read: a change meanwhile is noticed later
+    files = {}
+    for path in filter(None, (env_file, config_file)):
+        if os.path.isfile(path):
+            with suppress(OSError):  # the reader of the file reports the error
+                # before the files are read: a change meanwhile is noticed later
+                files[os.path.abspath(path)] = hashlib.sha256(read_bounded_file(path)).hexdigest()
     sources = Sources(environ, env_file)
     file = ConfigFile(config_file, sources.errors)
     tables = provider_tables.load_provider_tables(file, sources.errors)
@@ -132,15 +137,6 @@ def find_listen_address(environ: Mapping[str, str], env_file: str | None) -> tup
     sources, default = Sources(environ, env_file), Settings()
     host, port = sources.find_setting("HOST"), sources.find_setting("PORT")
     return default.host if host is None else _host(host), default.port if port is None else _port(port)
-
-
-def _digest_files(*paths: str | None) -> dict[str, str]:
-    digests = {}
-    for path in paths:
-        if path and os.path.isfile(path):
-            with suppress(OSError):  # the reader of the file reports the error
-                digests[os.path.abspath(path)] = hashlib.sha256(read_bounded_file(path)).hexdigest()
-    return digests
 
 
 def list_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
