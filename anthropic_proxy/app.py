@@ -302,11 +302,11 @@ class App:
                 await plugin.stop()
         for task in self._closing:
             task.cancel()
-        if self._current is not None:
-            await self._current[0].catalog.close()
+        if self._current is None:
+            await self._transports.close()
+        else:
             await self.peer.stop_instance_sharing()
-            await self._current[0].store.close()
-        await self._transports.close()
+            await self._current[0].close()
         await asyncio.to_thread(self._record.close)
         await asyncio.to_thread(self._log.flush)
 

@@ -13,13 +13,13 @@ from cyclopts import App as Commands
 from cyclopts import CycloptsError
 
 from anthropic_proxy import __version__
-from anthropic_proxy.cli.command_table import COMMANDS, MAIN_EXAMPLES
-from anthropic_proxy.cli.global_options import take_global_options
-from anthropic_proxy.cli.misuse import (
+from anthropic_proxy.cli.command_line import (
     describe_misuse,
     move_stdin_name_to_end,
     require_known_command,
+    take_global_options,
 )
+from anthropic_proxy.cli.command_table import COMMANDS, MAIN_EXAMPLES
 from anthropic_proxy.cli.serve import serve
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
 from anthropic_proxy.gateway.platforms.signals import restore_default_signals

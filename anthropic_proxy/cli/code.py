@@ -33,7 +33,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import describe_missing_program, find_program, run_in_foreground
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
 from anthropic_proxy.gateway.settings import copy_environment
-from anthropic_proxy.gateway.telemetry.log import escape_unprintable
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 MAIN_MODELS = ("opus", "sonnet")
 """Models that Claude Code requests for a conversation, if the user chooses none."""
@@ -82,7 +82,20 @@ def code(*arguments: _Arguments) -> None:
         effective = effective_environment(levels, environ)
         variables = client_variables(proxy, own, others, find_selected_model(levels), effective)
         for level in levels:
-            _report(level, variables, others, proxy.address)
+            notices = []
+            for name in find_overrides(level, variables):
+                if level.is_managed:
+                    raise ConfigurationError(
+                        f"Claude Code would not use this proxy: {level.source} sets {name}, which overrides the value "
+                        "of this command. Remove that line or ask its owner.",
+                        code="overridden-settings",
+                    )
+                notices.append(f"{level.source} sets {name}. This session uses {proxy.address} instead.")
+            for name, model in list_model_settings(level, others).items():
+                notices.append(f"{level.source} sets {name}: this session requests the model {model}.")
+            output = Output(sys.stderr)
+            for notice in notices:
+                output.write_line(escape_unprintable(notice))
         settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
         settings.write_text(json.dumps(merge_settings(levels, variables), indent=2), encoding="utf-8")
         status = _run((program, "--settings", str(settings), *others), variables)
@@ -124,27 +137,6 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
             f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "
             "Start it:  anthropic-proxy serve\n"
         )
-
-
-def _report(level: "ClaudeSettings", variables: Mapping[str, str], arguments: Sequence[str], address: str) -> None:
-    """Write one line to stderr for each setting of Claude Code that this session overrides or that chooses a model.
-
-    Raises `ConfigurationError` for a setting that cannot be overridden.
-    """
-    notices = []
-    for name in find_overrides(level, variables):
-        if level.is_managed:
-            raise ConfigurationError(
-                f"Claude Code would not use this proxy: {level.source} sets {name}, which overrides the value of "
-                "this command. Remove that line or ask its owner.",
-                code="overridden-settings",
-            )
-        notices.append(f"{level.source} sets {name}. This session uses {address} instead.")
-    for name, model in list_model_settings(level, arguments).items():
-        notices.append(f"{level.source} sets {name}: this session requests the model {model}.")
-    output = Output(sys.stderr)
-    for notice in notices:
-        output.write_line(escape_unprintable(notice))
 
 
 def _report_outdated(program: str) -> None:
@@ -201,7 +193,15 @@ def client_variables(
         if any(has_credential_header(place.get(CREDENTIAL_HEADERS, "")) for place in (environ, effective)):
             own = environ.get(CREDENTIAL_HEADERS, "").splitlines()
             variables[CREDENTIAL_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
-    optional = _find_limits(proxy, _requested_models(effective, arguments, model))
+    models = _requested_models(effective, arguments, model)
+    paths = [f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS, errors='replace')}" for model in models]
+    entries = [entry for path in paths if isinstance(entry := proxy.get_json(path), dict)]
+    window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
+    optional: dict[str, str] = {}
+    if window is not None:
+        optional |= {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(window), "CLAUDE_CODE_AUTO_COMPACT_WINDOW": str(window)}
+    if output is not None:
+        optional["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(output)
     optional["CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY"] = "1"
     return variables | {name: value for name, value in optional.items() if name not in effective}
 
@@ -261,22 +261,6 @@ def _requested_models(environ: Mapping[str, str], arguments: Sequence[str], sett
             name = environ.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}"
         requested.append(name)
     return requested
-
-
-def _find_limits(proxy: LocalProxy, models: Sequence[str]) -> dict[str, str]:
-    """Return the variables for context window and output limit: the smallest values of `models`.
-
-    Empty if the proxy does not list the models. Claude Code then assumes a window of 1,000,000 tokens.
-    """
-    paths = [f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS, errors='replace')}" for model in models]
-    entries = [entry for path in paths if isinstance(entry := proxy.get_json(path), dict)]
-    window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
-    limits: dict[str, str] = {}
-    if window is not None:
-        limits |= {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(window), "CLAUDE_CODE_AUTO_COMPACT_WINDOW": str(window)}
-    if output is not None:
-        limits["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(output)
-    return limits
 
 
 def _smallest(entries: Sequence[Mapping[str, Any]], field: str) -> int | None:

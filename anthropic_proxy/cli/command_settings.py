@@ -7,7 +7,7 @@ from pathlib import Path
 
 from msgspec import structs
 
-from anthropic_proxy.cli.global_options import names_files
+from anthropic_proxy.cli.command_line import names_files
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.running_proxy import describe_source, find_running_proxy, load_settings_of

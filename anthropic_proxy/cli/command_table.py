@@ -222,7 +222,7 @@ Each violation is one line: file, line, event, rule and cause. Exit status 0: va
         is_group=True,
     ),
     "import": Command(
-        "import_settings:import_settings",
+        "importing:import_settings",
         """Write the settings of another proxy's configuration as .env and anthropic-proxy.toml.
 
 The format is detected: config.json of claude-code-router, config.yaml of LiteLLM's proxy, or .env of an earlier

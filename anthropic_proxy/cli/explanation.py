@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.exchange.dry_run import ACCESS_TOKEN, CLIENT_CREDENTIAL, COUNT_TOKENS_PATH, DryRun
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.preparation.prepare import NO_KNOWN_EFFORTS, TASK_BUDGET
@@ -24,7 +25,7 @@ from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.engine.wires.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.telemetry.log import escape_unprintable
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import Secret, redact_secrets
 
 MAX_VALUE_CHARACTERS = 20
@@ -198,8 +199,20 @@ class Explanation:
             return
         output.write_line()
         count = len(list_unchanged_fields(self._body, self._changes))
-        output.write_line(f"  {output.paint('✓', 'ok')} {count} field{'' if count == 1 else 's'} unchanged")
-        self._write_changes()
+        output.write_line(f"  {output.paint('✓', 'ok')} {formats.plural(count, 'field')} unchanged")
+        rows = [self._shorten(change) for change in self._changes]
+        fields = max((len(change.field) for change in rows), default=0)
+        effects = max((len(change.effect) for change in rows), default=0)
+        for change in rows:
+            sign, role = SIGNS[change.handling]
+            line = f"  {output.paint(sign, role)} {change.field:<{fields}}  {change.effect:<{effects}}"
+            used = 6 + fields + effects
+            if output.width is None or used + 2 + len(change.reason) <= output.width:
+                output.write_line(f"{line}  {change.reason}".rstrip())
+                continue
+            output.write_line(line.rstrip())
+            for reason in textwrap.wrap(change.reason, max(output.width - 6, 30)):
+                output.write_line(f"      {output.paint(reason, 'quiet')}")
         if result.recorded is not None:
             output.write_line(f"\n  Full upstream request:  {output.paint(upstream_request_command, 'type')}")
 
@@ -290,25 +303,6 @@ class Explanation:
     def _write_labeled(self, label: str, text: str) -> None:
         self._output.write_labeled(label, text, LABEL_COLUMNS)
 
-    def _write_changes(self) -> None:
-        """Write one row per changed field: sign, field, effect, reason.
-
-        A reason that does not fit into the width of the terminal is written on its own line.
-        """
-        rows = [self._shorten(change) for change in self._changes]
-        fields = max((len(change.field) for change in rows), default=0)
-        effects = max((len(change.effect) for change in rows), default=0)
-        for change in rows:
-            sign, role = SIGNS[change.handling]
-            line = f"  {self._output.paint(sign, role)} {change.field:<{fields}}  {change.effect:<{effects}}"
-            used = 6 + fields + effects
-            if self._output.width is None or used + 2 + len(change.reason) <= self._output.width:
-                self._output.write_line(f"{line}  {change.reason}".rstrip())
-                continue
-            self._output.write_line(line.rstrip())
-            for reason in textwrap.wrap(change.reason, max(self._output.width - 6, 30)):
-                self._output.write_line(f"      {self._output.paint(reason, 'quiet')}")
-
     def _shorten(self, change: Change) -> Change:
         """Return `change` with escaped texts. On a terminal, the middle of a long field name is omitted."""
         escaped = Change(*(escape_unprintable(text) for text in structs.astuple(change)))
@@ -327,7 +321,7 @@ class Explanation:
         return _TRANSPORTS.get(sent.transport) or f"{sent.request.method} {self._url()}"
 
     def _url(self) -> str:
-        """Without user name and password."""
+        """Return the URL without user name and password."""
         sent = self._result.recorded
         assert sent is not None
 

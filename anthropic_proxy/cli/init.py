@@ -22,6 +22,7 @@ from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.importing.plan import FilesToWrite, ImportPlan, ServerTable, prepare_files
 from anthropic_proxy.cli.local_proxy import find_proxy
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.options.providers import ConfiguredProvider
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -33,10 +34,9 @@ from anthropic_proxy.gateway.readiness import find_google_project
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment, load_settings
 from anthropic_proxy.gateway.settings.env_writer import append_variables, format_env_line
-from anthropic_proxy.gateway.settings.masking import mask_env_lines, mask_setting
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import FoundSetting
-from anthropic_proxy.gateway.settings.values import decode_keys, decode_model, decode_url
+from anthropic_proxy.gateway.settings.values import decode_keys, decode_model, decode_url, mask_env_lines, mask_setting
 from anthropic_proxy.secrets import Secret
 
 OTHER_SERVER = "other"
@@ -106,24 +106,20 @@ class _Setup:
         choices = list_provider_choices(self._settings)
         choice = self._ask_provider(choices) if name is None else _find_choice(choices, name)
         if choice is None:
-            return self._add_server()
+            found = ask_server(self._output, self._settings)
+            if found is None:
+                return _EXIT_FAILED
+            provider, files = found
+            show_files(self._output, provider, files)
+            if not self._is_written_now():
+                return _EXIT_FAILED
+            files.write()
+            names = " and ".join(str(addition.path) for addition in files.additions if addition.added)
+            self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added the lines to {names}.")
+            self._write_next_step()
+            return 0
         values = self._find_values(choice, key_variable)
         return _EXIT_FAILED if values is None else self._write(choice.provider, list_env_lines(choice.provider, values))
-
-    def _add_server(self) -> int:
-        """Ask for a server that is no built-in provider, and add its lines to both files. Return the exit status."""
-        found = ask_server(self._output, self._settings)
-        if found is None:
-            return _EXIT_FAILED
-        provider, files = found
-        show_files(self._output, provider, files)
-        if not self._is_written_now():
-            return _EXIT_FAILED
-        files.write()
-        names = " and ".join(str(addition.path) for addition in files.additions if addition.added)
-        self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added the lines to {names}.")
-        self._write_next_step()
-        return 0
 
     def _is_written_now(self) -> bool:
         if self._is_confirmed or input("  Write them? [Y/n] ").strip().lower() in ("", "y", "yes"):
@@ -176,7 +172,20 @@ class _Setup:
             is_own = key_variable == provider.key_variable
             return self._accept(provider, key, {} if is_own else {str(provider.key_variable): key})
         if provider.uses_installed_models and not choice.found and self._is_interactive:
-            return self._ask_address(provider)
+            variable = str(provider.base_url_variable)
+            start = f"To start {provider.title} there:  {provider.prefix} serve"
+            self._output.write_notice(f"No server answers at {provider.base_url}. {start}", "!", "warn")
+            for _ in range(_MAX_ATTEMPTS):
+                address = input(f"  {variable}, its address: ").strip()
+                try:
+                    address = decode_url(FoundSetting(variable, address, "environment", (address,)))
+                except ConfigurationError:
+                    self._output.write_notice("An address begins with http:// or https://.", "✕", "error")
+                    continue
+                values = self._accept(provider, "", {variable: address}, address)
+                if values is not None:
+                    return values
+            return None
         if choice.found or provider.uses_installed_models:
             return self._accept(provider, "", {})
         if not self._is_interactive:
@@ -195,23 +204,6 @@ class _Setup:
             if not key or not _is_valid_key(self._output, variable, key):
                 continue
             values = self._accept(provider, key, {variable: key})
-            if values is not None:
-                return values
-        return None
-
-    def _ask_address(self, provider: Provider) -> dict[str, str] | None:
-        """Return variable → address. None: no server answers at the entered addresses."""
-        variable = str(provider.base_url_variable)
-        start = f"To start {provider.title} there:  {provider.prefix} serve"
-        self._output.write_notice(f"No server answers at {provider.base_url}. {start}", "!", "warn")
-        for _ in range(_MAX_ATTEMPTS):
-            address = input(f"  {variable}, its address: ").strip()
-            try:
-                address = decode_url(FoundSetting(variable, address, "environment", (address,)))
-            except ConfigurationError:
-                self._output.write_notice("An address begins with http:// or https://.", "✕", "error")
-                continue
-            values = self._accept(provider, "", {variable: address}, address)
             if values is not None:
                 return values
         return None
@@ -272,7 +264,7 @@ class _Setup:
         if append_variables(self._file, added):
             text = f"Other users could read {self._file}. Now only its owner can, because it contains a key."
             self._output.write_notice(text, "!", "warn")
-        count = f"{len(added)} line{'' if len(added) == 1 else 's'}"
+        count = formats.plural(len(added), "line")
         self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added {count} to {self._file}.")
         self._write_next_step()
         return 0
@@ -476,7 +468,7 @@ def ask_server(output: Output, settings: Settings) -> tuple[Provider, FilesToWri
         except UpstreamError as error:
             output.write_notice(f"{error.message.rstrip('.')}.", "✕", "error")
             continue
-        count = f"{len(accepted.models)} model{'' if len(accepted.models) == 1 else 's'}"
+        count = formats.plural(len(accepted.models), "model")
         output.write_line(f"  {output.paint('✓', 'ok')} accepted, {count}, {accepted.seconds:.1f} s")
         model = _ask_model(output, accepted.models)
         plan = ImportPlan("init")

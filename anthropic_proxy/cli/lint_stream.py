@@ -15,7 +15,9 @@ from cyclopts import Parameter
 from msgspec import Struct
 
 from anthropic_proxy.cli.output import Output, describe_input, read_input
-from anthropic_proxy.gateway.telemetry.log import Log, escape_unprintable
+from anthropic_proxy.console import formats
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 EXIT_INVALID = 1
 """Exit status 1: the stream has violations of the grammar."""
@@ -91,18 +93,14 @@ def _write_report(output: Output, grammar: "EventGrammar", name: str) -> None:
             output.write_line(f"{position}: {rule}: {escape_unprintable(str(violation))}")
     for (rule, _), number in repeated.items():
         if number > MAX_SHOWN_OF_ONE_KIND:
-            omitted = _count(number - MAX_SHOWN_OF_ONE_KIND, "similar violation")
+            omitted = formats.plural(number - MAX_SHOWN_OF_ONE_KIND, "similar violation")
             output.write_line(f"{output.paint(name, 'quiet')}: {output.paint(rule, 'error')}: {omitted} not shown")
-    events = _count(grammar.event_count, "event")
+    events = formats.plural(grammar.event_count, "event")
     if grammar.violations:
-        violations = _count(len(grammar.violations), "violation")
+        violations = formats.plural(len(grammar.violations), "violation")
         output.write_line(output.paint(f"✕ {violations} in {events}", "error"))
     else:
         output.write_line(output.paint(f"✓ {events}, no violations", "ok"))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 # Source of the grammar: the API reference, "Streaming messages", and recorded streams, read 2026-11.

@@ -112,7 +112,16 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
         require_accepted_credential(proxy)
         yield proxy
         return
-    log_file = _find_log_file()
+    try:
+        directory = user_log_path("anthropic-proxy", appauthor=False, ensure_exists=True)
+        log_file = directory / _LOG_NAME
+        log_file.touch(mode=0o600)
+        if log_file.stat().st_size > MAX_LOG_BYTES:
+            log_file.replace(directory / f"{_LOG_NAME}.1")
+            log_file.touch(mode=0o600)
+    except OSError:
+        log_file = Path(tempfile.mkdtemp(prefix="anthropic-proxy-")) / _LOG_NAME
+        log_file.touch(mode=0o600)
     written_before = log_file.stat().st_size
     with log_file.open("ab") as log:
         process = subprocess.Popen(
@@ -135,21 +144,3 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
         yield LocalProxy(host, int(port), version, client_token(settings), log_file=log_file)
     finally:
         end_process(process, settings.stop_timeout_seconds + _STOP_MARGIN_SECONDS)
-
-
-def _find_log_file() -> Path:
-    """Return the path of the log of started proxies, in the user's log directory or else in a temporary one.
-
-    A log above `MAX_LOG_BYTES` is first renamed to `proxy.log.1`.
-    """
-    try:
-        directory = user_log_path("anthropic-proxy", appauthor=False, ensure_exists=True)
-        file = directory / _LOG_NAME
-        file.touch(mode=0o600)
-        if file.stat().st_size > MAX_LOG_BYTES:
-            file.replace(directory / f"{_LOG_NAME}.1")
-            file.touch(mode=0o600)
-    except OSError:
-        file = Path(tempfile.mkdtemp(prefix="anthropic-proxy-")) / _LOG_NAME
-        file.touch(mode=0o600)
-    return file

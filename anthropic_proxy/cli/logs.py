@@ -56,29 +56,24 @@ def logs(
         )
     settings = load_command_settings()
     if live:
-        _show_requests(settings)
+        try:
+            from anthropic_proxy.cli.live_view import LiveView  # noqa: PLC0415
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in ("textual", "rich"):
+                raise
+            raise ConfigurationError(
+                "logs --live needs the extra tui, which is not installed. Install it in the checkout:  "
+                "python3 scripts/setup.py tui   or, with uv:  uv sync --extra tui",
+                code="live-view-missing",
+            ) from None
+        updates = RequestStream(settings).read_updates()
+        first = next(updates)  # a missing proxy is reported before the screen opens
+        view = LiveView(f"port {settings.port}", chain([first], updates))
+        view.run()
+        if view.return_code:
+            sys.exit(view.return_code)
         return
     _print_requests(settings, number, follow=follow, errors=errors, as_json=as_json)
-
-
-def _show_requests(settings: Settings) -> None:
-    """Run the full-screen view of the requests of the running proxy, until the user ends it."""
-    try:
-        from anthropic_proxy.cli.live_view import LiveView  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("textual", "rich"):
-            raise
-        raise ConfigurationError(
-            "logs --live needs the extra tui, which is not installed. Install it in the checkout:  "
-            "python3 scripts/setup.py tui   or, with uv:  uv sync --extra tui",
-            code="live-view-missing",
-        ) from None
-    updates = RequestStream(settings).read_updates()
-    first = next(updates)  # a missing proxy is reported before the screen opens
-    view = LiveView(f"port {settings.port}", chain([first], updates))
-    view.run()
-    if view.return_code:
-        sys.exit(view.return_code)
 
 
 def _print_requests(settings: Settings, number: int, *, follow: bool, errors: bool, as_json: bool) -> None:

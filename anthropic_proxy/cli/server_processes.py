@@ -24,8 +24,7 @@ from anthropic_proxy.gateway.server.process import ServerConfig, ServerProcess
 from anthropic_proxy.gateway.services import require_route_prices
 from anthropic_proxy.gateway.settings import Settings, python_safe_path_for_workers
 from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
-from anthropic_proxy.gateway.workers.supervisor import Supervisor
-from anthropic_proxy.gateway.workers.worker import LoadWorkerApp, serve_supervised
+from anthropic_proxy.gateway.workers.supervisor import LoadWorkerApp, Supervisor, serve_supervised
 
 MAX_WORKERS = 1000
 """Maximum of the option `--workers`, the number of server processes. A larger number is rejected at start-up."""
@@ -123,23 +122,20 @@ def run_server(
         elif workers:
             ServerProcess(load_app, config, listener).run()
         else:
-            _serve_with_code_reload(load_app, config, listener)
+            import uvicorn  # noqa: PLC0415  # for developers of the proxy only
+            from uvicorn.supervisors import ChangeReload  # noqa: PLC0415
+
+            restore_sighup()
+            # the kernel closes `control` when this process ends, also after SIGKILL
+            control, worker_control = socket.socketpair()
+            target = partial(serve_supervised, load_app, config, worker_control)
+            with python_safe_path_for_workers():
+                package = str(Path(__file__).parents[1])
+                watched = uvicorn.Config("", log_level="warning", reload=True, reload_dirs=[package])
+                ChangeReload(watched, target=target, sockets=[listener]).run()
+            control.close()
     finally:
         listener.close()
-
-
-def _serve_with_code_reload(load_app: LoadWorkerApp, config: ServerConfig, listener: socket.socket) -> None:
-    import uvicorn  # noqa: PLC0415  # for developers of the proxy only
-    from uvicorn.supervisors import ChangeReload  # noqa: PLC0415
-
-    restore_sighup()
-    # the kernel closes `control` when this process ends, also after SIGKILL
-    control, worker_control = socket.socketpair()
-    target = partial(serve_supervised, load_app, config, worker_control)
-    with python_safe_path_for_workers():
-        watched = uvicorn.Config("", log_level="warning", reload=True, reload_dirs=[str(Path(__file__).parents[1])])
-        ChangeReload(watched, target=target, sockets=[listener]).run()
-    control.close()
 
 
 _MAX_TRIED_PORTS = 20

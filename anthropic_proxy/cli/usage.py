@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.console.ledger.periods import resolve_usage_range
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
@@ -85,7 +86,7 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
         return
 
     total = add_up(group.sums for group in groups)
-    text = f"{_count(total.requests, 'request')}, {total.succeeded:,} succeeded"
+    text = f"{formats.plural(total.requests, 'request')}, {total.succeeded:,} succeeded"
     if total.errors:
         text += f", {total.errors:,} failed"
     if total.cancelled:
@@ -100,7 +101,7 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
     _write_rows(output, settings, by, groups, total)
 
     if total.unknown_cost_requests:
-        counted = _count(total.unknown_cost_requests, "request")
+        counted = formats.plural(total.unknown_cost_requests, "request")
         output.write_line(f"  The cost of {counted} is unknown: no price for the model. Set it in {_OWN_PRICES}")
     if not has_price_package():
         command = output.paint(build_extra_install_command("prices"), "type")
@@ -132,9 +133,13 @@ def _write_rows(output: Output, settings: Settings, by: str, groups: Sequence[Us
     if shows_tools := by == "model" and bool(total.tool_errors):
         titles.append("Tool errors")
     rows = [
-        [name, f"{sums.requests:,}", *cells, cost, *([_tool_errors(sums)] if shows_tools else ()), bar]
-        for name, sums, *cells, cost, bar in zip(names, everything, *tokens, costs, [*bars, ""], strict=True)
+        [name, f"{sums.requests:,}", *cells, cost]
+        for name, sums, *cells, cost in zip(names, everything, *tokens, costs, strict=True)
     ]
+    for row, sums, bar in zip(rows, everything, [*bars, ""], strict=True):
+        if shows_tools:
+            row.append(formats.error_count_and_share(sums.tool_errors, sums.tool_results))
+        row.append(bar)
     columns = [
         Column(title, can_be_cut=True),  # clients choose names of up to 200 characters
         *(Column(title, is_number=True) for title in titles),
@@ -159,14 +164,3 @@ def format_tokens(counts: Sequence[int]) -> list[str]:
         else f"{count:,}"
         for count in counts
     ]
-
-
-def _tool_errors(sums: UsageSums) -> str:
-    """Return the number of failed tools and their share of all tool results: `12, 3.5 %`."""
-    if not sums.tool_errors:
-        return "0" if sums.tool_results else "–"
-    return f"{sums.tool_errors:,}, {100 * sums.tool_errors / sums.tool_results:.1f} %"
-
-
-def _count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

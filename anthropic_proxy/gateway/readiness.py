@@ -33,7 +33,7 @@ from anthropic_proxy.engine.routing.router import (
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
-from anthropic_proxy.gateway.settings.masking import mask_setting
+from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.plugins import ModelMapping, ProviderSetup, Setup
 
 _MAX_KEYS = 3
@@ -159,7 +159,6 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> ReadyProvider | None:
-    """None: state unknown."""
     name = _name(provider)
     if keys := settings.keys.get(provider.name, ()):
         listed_keys = ", ".join(map(str, keys[:_MAX_KEYS]))
@@ -191,7 +190,7 @@ class RetirementNotice(NamedTuple):
 
 
 def describe_retirement(tier_mapping: TierMapping, today: date) -> RetirementNotice | None:
-    """None: no retirement was announced, or its date is after `today`."""
+    """Return the notice, or None if no retirement was announced or its date is after `today`."""
     retired = tier_mapping.retirement
     if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
         return None

@@ -33,7 +33,7 @@ from anthropic_proxy.gateway.settings import (
 from anthropic_proxy.gateway.settings.env_writer import replace_file
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.load import list_backend_variables
-from anthropic_proxy.gateway.settings.masking import is_secret_variable, mask_setting
+from anthropic_proxy.gateway.settings.values import is_secret_variable, mask_setting
 from anthropic_proxy.secrets import Secret, UnknownSecret
 
 _FILE_NAME = "settings.json"
@@ -126,7 +126,6 @@ def _remove(file: Path) -> None:
 
 
 def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy | None:
-    """None: no proxy runs on this port."""
     folder = _find_folder(data_directory, port)
     if folder is None or not is_written_by_user_only(file := folder / _FILE_NAME):
         return None

@@ -1,11 +1,12 @@
 """`Services`: the engine of a server process, with what the server and its plugins add. Each worker has its own."""
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import Any
 
-from msgspec import field, structs
+from msgspec import Struct, field, structs
 
 from anthropic_proxy.engine.engine import Engine, build_engine_fields, new_id
 from anthropic_proxy.engine.hooks import Receipt
@@ -22,7 +23,6 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
-from anthropic_proxy.gateway.route_table import RouteTable
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import read_key_again
 from anthropic_proxy.gateway.stores import open_store
@@ -30,7 +30,57 @@ from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.in_progress import SharedRequestTable
 from anthropic_proxy.gateway.telemetry.log.receipts import ReceiptQueues
-from anthropic_proxy.plugins import LedgerState, Plugin, Store
+from anthropic_proxy.plugins import LedgerState, Plugin, Route, Store
+
+_PARAMETER = re.compile(r"\{([a-z_]+\*?)\}")
+
+
+class FoundRoute(Struct, frozen=True):
+    """The routes that serve one URL path, by HTTP method, with the values of the parameters in the path."""
+
+    routes: Mapping[str, Route]
+    """HTTP method → route of a plugin that serves the path with this method."""
+    path_parameters: Mapping[str, str] = {}
+    """Parameter in braces of `Route.path` → the value in the URL path."""
+
+
+class RouteTable:
+    """A path without parameters has priority over patterns such as `/api/requests/{id}`."""
+
+    def __init__(self, routes: Sequence[Route] = ()) -> None:
+        by_path: dict[str, dict[str, Route]] = {}
+        for route in routes:
+            methods = by_path.setdefault(route.path, {})
+            for method in route.methods:
+                methods.setdefault(method, route)
+                if method == "GET":
+                    methods.setdefault("HEAD", route)
+        self._exact = {path: FoundRoute(methods) for path, methods in by_path.items() if "{" not in path}
+        self._patterns = [(_compile(path), methods) for path, methods in by_path.items() if "{" in path]
+
+    @property
+    def paths(self) -> Sequence[str]:
+        """Only paths without parameters."""
+        return tuple(self._exact)
+
+    def find(self, path: str) -> FoundRoute | None:
+        if found := self._exact.get(path):
+            return found
+        for pattern, methods in self._patterns:
+            if match := pattern.fullmatch(path):
+                return FoundRoute(methods, match.groupdict())
+        return None
+
+
+def _compile(path: str) -> re.Pattern[str]:
+    """A parameter in braces matches one segment that is not empty; with `*`, any text."""
+    pieces = _PARAMETER.split(path)
+    for index, piece in enumerate(pieces):
+        if index % 2 == 0:
+            pieces[index] = re.escape(piece)
+        else:
+            pieces[index] = f"(?P<{piece[:-1]}>.*)" if piece.endswith("*") else f"(?P<{piece}>[^/]+)"
+    return re.compile("".join(pieces), re.DOTALL)
 
 
 class Services(Engine, frozen=True, kw_only=True):
@@ -191,5 +241,5 @@ def require_route_prices(settings: Settings) -> Settings:
 
 
 def _upstream_settings(settings: Settings) -> tuple[object, ...]:
-    """If one of these settings changes, learned facts about providers are dropped."""
+    """Return the settings whose change makes learned facts about providers useless."""
     return settings.base_urls, settings.wires, [table.json_text for table in settings.configured_providers]

@@ -17,7 +17,7 @@ from anthropic_proxy.gateway.settings.config_file import format_key_path
 from anthropic_proxy.gateway.settings.file_format import DEFAULT_WIRE
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.load import FIELD_VARIABLES
-from anthropic_proxy.gateway.settings.masking import mask_setting
+from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.secrets import Secret
 
 _MODEL_VARIABLES = {"BIG_MODEL": "sonnet", "SMALL_MODEL": "haiku"}
@@ -56,12 +56,8 @@ def list_settings(settings: Settings) -> list[SettingRow]:
 
 def _derived_defaults(settings: Settings) -> dict[str, str]:
     """Base URLs of providers, and tier models of the preferred provider."""
-    defaults = {
-        row.base_url_variable: row.base_url
-        for row in find_registry(settings)
-        if row.base_url_variable and not row.is_configured
-    }
-    derived = {name: address for name, address in defaults.items() if name}
+    registry = [row for row in find_registry(settings) if not row.is_configured]
+    derived = {row.base_url_variable: row.base_url for row in registry if row.base_url_variable}
     derived["PREFERRED_PROVIDER"] = choose_preferred_provider_name(settings, None)
     without_models = structs.replace(settings, big_model=None, middle_model=None, small_model=None, tier_models={})
     targets = {mapping.tier: mapping.target for mapping in list_tier_mappings(without_models, Catalog())}

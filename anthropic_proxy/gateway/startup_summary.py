@@ -116,7 +116,7 @@ def _title(services: Services, where: str) -> Iterator[str]:
 
 
 def _describe_unread_files(services: Services) -> list[str]:
-    """Empty: no settings files in the current directory, which is not their place."""
+    """Return warnings about settings files in the current directory, which is not their place."""
     sentence = describe_unread_files(services.settings.env_file, list_variables(find_registry(services.settings)))
     return [sentence] if sentence else []
 

@@ -14,10 +14,10 @@ from urllib.parse import quote
 import msgspec
 import pytest
 
+from anthropic_proxy.engine.hooks import LogLevel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.trace_context import TraceContext
-from anthropic_proxy.gateway.telemetry.log import Log, LogLevel
-from anthropic_proxy.gateway.telemetry.log.log import BackgroundWriter
+from anthropic_proxy.gateway.telemetry.log import BackgroundWriter, Log
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.paths import ROOT

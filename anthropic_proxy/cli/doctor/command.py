@@ -25,7 +25,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.doctor.dialect_row import FoundServer, hide_credentials
 from anthropic_proxy.cli.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
-from anthropic_proxy.cli.doctor.report import LEGEND, ROWS, encode_report, format_count, uses_demo_provider
+from anthropic_proxy.cli.doctor.report import LEGEND, ROWS, encode_report, uses_demo_provider
 from anthropic_proxy.cli.doctor.run import (
     Backend,
     Diagnosis,
@@ -38,6 +38,7 @@ from anthropic_proxy.cli.doctor.run import (
 )
 from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, open_recorder, store_results
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
@@ -113,7 +114,21 @@ def doctor(
         directory = settings.data_directory if options.learns else None
         lines = [] if directory is None else store_results(recorder, result, directory)  # the output may fail
     try:
-        _write_results(result, settings, options)
+        secrets, today, file = settings.reveal_all_secrets(), date.today(), options.report
+        try:
+            if file is not None:
+                form: Literal["json", "markdown"] = "json" if file.suffix.lower() == ".json" else "markdown"
+                file.write_text(encode_report(result, form, today, secrets), encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(
+                f"--report: {file} cannot be written: {describe_os_error(error)}.", code="report-not-written"
+            ) from None
+        finally:
+            if options.as_json:
+                sys.stdout.write(encode_report(result, "json", today, secrets))
+                sys.stderr.write(f"Done: {result.cost_summary}.\n")
+            else:
+                write_report(result, secrets)
     finally:
         sys.stderr.write("".join(f"{line}\n" for line in lines))
     sys.exit(result.exit_status)
@@ -179,7 +194,7 @@ async def _show_run(
 def _describe_cost(backends: Sequence[Backend], expected: ProbeTotals, price: float | None) -> tuple[str, str]:
     shown = f", {format_amount(price * NANO_DOLLARS)}" if price else ""
     cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
-    return f"{len(backends)} {'backend' if len(backends) == 1 else 'backends'}", cost
+    return formats.plural(len(backends), "backend"), cost
 
 
 def _print_estimate(options: _Options) -> None:
@@ -237,24 +252,6 @@ def _require_writable(file: Path | None) -> None:
     raise ConfigurationError(f"--report: {file} cannot be written: {reason}.", code="report-not-written")
 
 
-def _write_results(result: Report, settings: Settings, options: _Options) -> None:
-    secrets, today, file = settings.reveal_all_secrets(), date.today(), options.report
-    try:
-        if file is not None:
-            form: Literal["json", "markdown"] = "json" if file.suffix.lower() == ".json" else "markdown"
-            file.write_text(encode_report(result, form, today, secrets), encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(
-            f"--report: {file} cannot be written: {describe_os_error(error)}.", code="report-not-written"
-        ) from None
-    finally:
-        if options.as_json:
-            sys.stdout.write(encode_report(result, "json", today, secrets))
-            sys.stderr.write(f"Done: {result.cost_summary}.\n")
-        else:
-            write_report(result, secrets)
-
-
 _TITLE_WIDTH = 28
 _MIN_COLUMN_WIDTH = 16
 _DEFAULT_WIDTH = 100
@@ -307,7 +304,7 @@ class DoctorProgress:
     def write_cost_of_stopped_probes(self) -> None:
         """Write the numbers of requests and tokens that were sent before the user stopped the command."""
         totals = [diagnosis.totals for diagnosis in self._diagnoses]
-        requests = format_count(sum(one.requests for one in totals), "request")
+        requests = formats.plural(sum(one.requests for one in totals), "request")
         tokens = sum(one.input_tokens + one.output_tokens for one in totals)
         sys.stderr.write(f"Stopped after {requests} and {tokens:,} tokens.\n")
 

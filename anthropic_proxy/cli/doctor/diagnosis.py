@@ -42,7 +42,7 @@ from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.engine.wires.openai_chat.frames import REASONING_FIELDS
 from anthropic_proxy.errors import MissingExtra, UpstreamError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.telemetry.log import escape_unprintable
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import redact_secrets
 
 MAX_EXCERPT_CHARACTERS = 160

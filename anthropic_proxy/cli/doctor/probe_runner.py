@@ -275,33 +275,28 @@ class _ReplySink:
         if self._message is not None:
             result.blocks, result.stop_reason = self._message["content"], self._message.get("stop_reason") or ""
         elif self._stream and result.error is None:
-            _join_events(bytes(self._stream), result)
+            blocks: dict[int, dict[str, Any]] = {}
+            for line in bytes(self._stream).splitlines():
+                if not line.startswith(b"data:"):
+                    continue
+                event = json.loads(line.removeprefix(b"data:"))
+                if event["type"] == "content_block_start":
+                    blocks[event["index"]] = dict(event["content_block"])
+                elif event["type"] == "content_block_delta":
+                    block, delta = blocks[event["index"]], event["delta"]
+                    kind = delta["type"]
+                    if kind == "input_json_delta":
+                        block["json"] = block.get("json", "") + delta["partial_json"]
+                    elif kind in _DELTA_FIELDS:
+                        field_name = _DELTA_FIELDS[kind]
+                        block[field_name] = block.get(field_name, "") + delta[field_name]
+                        result.text_events += kind != "signature_delta"
+                elif event["type"] == "message_delta":
+                    result.stop_reason = event["delta"].get("stop_reason") or ""
+                elif event["type"] == "error":
+                    result.error = ProxyError(event["error"]["message"])
+            for block in blocks.values():
+                if block["type"] == "tool_use":
+                    block["input"] = json.loads(block.pop("json", "") or "{}")
+            result.blocks = list(blocks.values())
         return result
-
-
-def _join_events(stream: bytes, result: ProbeResult) -> None:
-    """Add the content, the stop reason and an error of a stream to `result`."""
-    blocks: dict[int, dict[str, Any]] = {}
-    for line in stream.splitlines():
-        if not line.startswith(b"data:"):
-            continue
-        event = json.loads(line.removeprefix(b"data:"))
-        if event["type"] == "content_block_start":
-            blocks[event["index"]] = dict(event["content_block"])
-        elif event["type"] == "content_block_delta":
-            block, delta = blocks[event["index"]], event["delta"]
-            kind = delta["type"]
-            if kind == "input_json_delta":
-                block["json"] = block.get("json", "") + delta["partial_json"]
-            elif kind in _DELTA_FIELDS:
-                field_name = _DELTA_FIELDS[kind]
-                block[field_name] = block.get(field_name, "") + delta[field_name]
-                result.text_events += kind != "signature_delta"
-        elif event["type"] == "message_delta":
-            result.stop_reason = event["delta"].get("stop_reason") or ""
-        elif event["type"] == "error":
-            result.error = ProxyError(event["error"]["message"])
-    for block in blocks.values():
-        if block["type"] == "tool_use":
-            block["input"] = json.loads(block.pop("json", "") or "{}")
-    result.blocks = list(blocks.values())

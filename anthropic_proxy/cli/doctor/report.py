@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.doctor.dialect_row import FoundServer, describe_evidence, hide_credentials
 from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, Outcome, ProbeTotals, Problem, State
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList, TokenCounts
@@ -186,7 +187,7 @@ class Report(Struct, kw_only=True):
         totals = self.totals
         tokens = totals.input_tokens + totals.output_tokens
         shown = "" if self.price is None else f", {format_amount(self.price * NANO_DOLLARS)}"
-        return f"{format_count(totals.requests, 'request')}, {self.seconds:.1f} s, {tokens:,} tokens{shown}"
+        return f"{formats.plural(totals.requests, 'request')}, {self.seconds:.1f} s, {tokens:,} tokens{shown}"
 
     @property
     def totals(self) -> ProbeTotals:
@@ -196,10 +197,6 @@ class Report(Struct, kw_only=True):
             input_tokens=sum(one.input_tokens for one in each),
             output_tokens=sum(one.output_tokens for one in each),
         )
-
-
-def format_count(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> float | None:
@@ -242,21 +239,6 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
         values = redact_json_value(msgspec.to_builtins(content), secrets)
         return msgspec.json.format(msgspec.json.encode(values), indent=2).decode() + "\n"
     return redact_secrets("\n".join(_format_markdown(report, today)) + "\n", secrets)
-
-
-def _build_json(report: Report, today: date) -> dict[str, Any]:
-    return {
-        "version": __version__,
-        "date": today.isoformat(),
-        "exit_status": report.exit_status,
-        "requests": report.totals.requests,
-        "seconds": round(report.seconds, 3),
-        "input_tokens": report.totals.input_tokens,
-        "output_tokens": report.totals.output_tokens,
-        "backends": [_build_backend(diagnosis) for diagnosis in report.diagnoses],
-        "fixes": [structs.asdict(fix) for fix in report.fixes],
-        "tables": [server.table for server in report.servers],
-    }
 
 
 def _build_backend(diagnosis: Diagnosis) -> dict[str, Any]:

@@ -1,1 +1,142 @@
-"""Readers of the configuration of other proxies, for the command `import`, and the plan that they return."""
+"""Command `import`: reads the configuration of another proxy, and writes the same settings for this proxy.
+
+Each format has a reader in `importing`, which returns an `ImportPlan`. The plan says which lines the two settings files
+get, and which entries have no equivalent.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+
+from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_env_file
+from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
+from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
+from anthropic_proxy.cli.importing.router_config import read_router_config
+from anthropic_proxy.cli.output import Output, describe_input, read_input
+from anthropic_proxy.console import formats
+from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import list_tier_mappings
+from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
+from anthropic_proxy.gateway.settings import copy_environment
+from anthropic_proxy.gateway.settings.env_writer import decode_env_text, find_invalid_env_line
+from anthropic_proxy.gateway.settings.place import require_settings_folder
+from anthropic_proxy.gateway.settings.values import mask_env_lines
+
+_MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
+_SUPPORTED = (
+    "Supported are config.json of claude-code-router, config.yaml of LiteLLM's proxy, and .env of an earlier proxy."
+)
+
+
+def import_settings(
+    file: Path,
+    /,
+    *,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Parameters
+    ----------
+    file
+        Configuration file of the other proxy; `-` for standard input.
+    dry_run
+        Print the new lines and the resulting mapping of the Claude models, and write nothing.
+    """
+    name = describe_input(file)
+    plan = _read_configuration(read_input(file, MAX_CONFIG_BYTES), name)
+    files = prepare_files(plan, require_settings_folder(copy_environment()))
+    output = Output()
+
+    count = len(plan.variables) + len(plan.servers) + len(plan.routes)
+    settings, notes = formats.plural(count, "setting"), formats.plural(len(plan.notes), "note")
+    verb = "would be imported" if dry_run else "imported"
+    output.write_line(f"{name}, configuration of {plan.source}: {settings} {verb}, {notes}.")
+
+    for addition in files.additions:
+        if addition.added or addition.kept_names:
+            output.write_line()
+            output.write_line(output.paint(str(addition.path), "title"))
+        for line in mask_env_lines(addition.added).strip("\n").splitlines():
+            output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
+        for kept in addition.kept_names:
+            output.write_line(f"  {output.paint('!', 'warn')} {kept} stays as it is: the file has another value.")
+
+    if plan.notes:
+        output.write_line()
+        output.write_line(output.paint("Notes", "title"))
+    for setting, reason in plan.notes:
+        output.write_line(f"  {output.paint('!', 'warn')} {setting}: {reason}.")
+
+    output.write_line()
+    output.write_line(output.paint("Mapping", "title"))
+    tiers_by_target: dict[str, list[str]] = {}
+    for row in list_tier_mappings(files.settings, Catalog()):
+        target = f"{row.target}, then {', '.join(row.fallbacks)}" if row.fallbacks else row.target
+        tiers_by_target.setdefault(target, []).append(row.tier)
+    width = max(len(", ".join(tiers)) for tiers in tiers_by_target.values())
+    for target, tiers in tiers_by_target.items():
+        output.write_line(f"  {', '.join(tiers):<{width}}  → {target}")
+
+    if not dry_run:
+        files.write()
+    output.write_line()
+    command = f"anthropic-proxy import {file}" if dry_run else "anthropic-proxy doctor"
+    output.write_line(f"  Next:  {output.paint(command, 'type')}")
+
+
+def _read_configuration(content: bytes, name: str) -> ImportPlan:
+    """Raises `ConfigurationError` for an unknown format or type of value."""
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(
+            f"{name} is not UTF-8 text: byte {error.start} is invalid.", code="import-file"
+        ) from None
+    try:
+        if text.lstrip().startswith(("{", "//", "/*")):
+            import json_repair  # noqa: PLC0415  # needed for this format alone: comments and trailing commas are permitted
+
+            config: Any = json_repair.loads(text)
+            if isinstance(config, dict) and {"Providers", "providers", "Router", "router"} & {*config}:
+                return read_router_config(config)
+            raise _reject(name, "it is JSON without Providers and Router")
+        if name.lower().endswith((".yaml", ".yml")) or _MODEL_LIST.search(text):
+            config = _decode_yaml(text, name)
+            if isinstance(config, dict) and LITELLM_SECTIONS & {*config}:
+                return read_litellm_config(config)
+            raise _reject(name, f"it is YAML without {join_with_or(sorted(LITELLM_SECTIONS))}")
+        if line := find_invalid_env_line(text):
+            raise _reject(name, f"it is no JSON or YAML, and line {line} does not set a variable")
+        variables = decode_env_text(text)
+        if not has_provider_variable(variables):
+            raise _reject(name, "it sets no key, address or model of a provider, such as OPENAI_API_KEY or BIG_MODEL")
+        return read_env_file(variables)
+    except (AttributeError, TypeError, KeyError, IndexError) as error:
+        raise ConfigurationError(f"{name} has an unexpected structure. {_SUPPORTED}", code="import-file") from error
+    except RecursionError:
+        raise _reject(name, "it nests lists or objects too deeply") from None
+    except ValueError:  # Python's limit of digits
+        raise _reject(name, "a number has too many digits") from None
+
+
+def _decode_yaml(text: str, name: str) -> Any:
+    try:
+        import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
+    except ImportError:
+        raise ConfigurationError(
+            f"{name} is YAML, which needs PyYAML. It is not installed:  {build_extra_install_command('import')}",
+            code="import-file",
+        ) from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"{name} is not valid YAML: {reason}. {_SUPPORTED}", code="import-file") from None
+
+
+def _reject(name: str, reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} is no configuration of a supported proxy: {reason}. {_SUPPORTED}", code="import-file"
+    )

@@ -14,8 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.console.dashboard.forms import digest
-from anthropic_proxy.console.dashboard.oidc_roles import OidcUser, resolve_role
-from anthropic_proxy.console.dashboard.permissions import Role, Session
+from anthropic_proxy.console.dashboard.permissions import OidcUser, Role, Session, resolve_role
 from anthropic_proxy.engine.json_decoding import decode_json
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Limit, Reservation, Store

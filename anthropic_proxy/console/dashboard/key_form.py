@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, structs
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.forms import OpenedForm, digest
+from anthropic_proxy.console.dashboard.responses import render_message
 from anthropic_proxy.console.keys.administration import Changes, KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
 from anthropic_proxy.console.keys.virtual_keys import (
@@ -53,8 +54,6 @@ async def submit_key_form(form: OpenedForm, sent: Mapping[str, str]) -> RouteRes
 
 
 async def _respond(form: OpenedForm, found: "KeyForm | str") -> RouteResponse:
-    from anthropic_proxy.console.dashboard.rendering import render_message  # noqa: PLC0415  # loaded with the pages
-
     if isinstance(found, str):
         return await asyncio.to_thread(render_message, form.request, found, status=503)
     values = {

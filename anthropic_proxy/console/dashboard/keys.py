@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.columns import SortableColumn, build_finished_row, sort_rows
 from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
 from anthropic_proxy.console.dashboard.periods import divide_range, draw_group_chart

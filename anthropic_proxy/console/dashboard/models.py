@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.columns import SortableColumn, sort_rows
 from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
 from anthropic_proxy.console.dashboard.periods import DrawnChart, divide_range, draw_group_chart, explain_missing_cost
@@ -123,7 +123,6 @@ def _find_model(one: ModelPeriod) -> tuple[str, str]:
 
 
 def _name_slowest(costs: ModelCosts, used: Sequence[UsedModel]) -> str:
-    """ "": fewer than two models have `_MIN_RATED` replies."""
     enough = [one for one in used if sum(one.first_tokens.values()) >= _MIN_RATED]
     rated = [(find_percentile(one.first_tokens, 0.95), one.model) for one in enough]
     known = [(value, one) for value, one in rated if value is not None]

@@ -4,7 +4,6 @@ This module needs Authlib, an optional library, and is loaded with the first sig
 """
 
 import asyncio
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -22,7 +21,8 @@ from joserfc.errors import ClaimError, ExpiredTokenError, InvalidKeyIdError, Jos
 from joserfc.jwk import Key, KeySet
 from msgspec import Struct
 
-from anthropic_proxy.console.dashboard.oidc_roles import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError, find_claim_texts
+from anthropic_proxy.console.dashboard.permissions import CHECK_CLIENT, CHECK_ISSUER, RETRY, OidcError, find_claim_texts
+from anthropic_proxy.console.dashboard.sign_in import SignInAttempt
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.gateway.settings import OidcSettings
@@ -53,24 +53,6 @@ _CLAIM_TEXTS = {
 _MAX_SHOWN_CHARACTERS = 200
 ValueT = TypeVar("ValueT")
 _FORM = {"content-type": "application/x-www-form-urlencoded", "accept": "application/json"}
-
-
-class SignInAttempt(Struct, frozen=True, kw_only=True):
-    """Random values of one sign-in, which prove that the provider's response belongs to it. The browser keeps them in a
-    cookie until the response arrives.
-    """
-
-    state: str
-    """Random text in the request to the provider and in its response. It shows that the response belongs to this
-    browser."""
-    nonce: str
-    """Random text that the ID token must contain. It shows that the token belongs to this sign-in."""
-    verifier: str
-    """Secret of PKCE, which the token request contains. The provider has received only its hash before."""
-
-    @classmethod
-    def new(cls) -> "SignInAttempt":
-        return cls(state=_random(), nonce=_random(), verifier=secrets.token_urlsafe(48))
 
 
 class _Metadata(Struct, frozen=True):
@@ -261,10 +243,6 @@ class OidcClient:
                 f"The identity provider rejected the request for tokens: {name[:_MAX_SHOWN_CHARACTERS]}. {CHECK_CLIENT}"
             )
         raise OidcError(f"The identity provider answered {place} with HTTP {reply.status}. {CHECK_ISSUER}", status=502)
-
-
-def _random() -> str:
-    return secrets.token_urlsafe(24)
 
 
 class UnknownKeyError(Exception):

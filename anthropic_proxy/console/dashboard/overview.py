@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup, escape
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import NARROW, WIDE, Band, draw_sparkline
 from anthropic_proxy.console.dashboard.columns import TableRow, build_finished_row, build_running_row
 from anthropic_proxy.console.dashboard.error_kinds import (

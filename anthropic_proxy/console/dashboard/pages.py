@@ -16,8 +16,8 @@ from typing import Any
 from msgspec import Struct, structs
 from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard import (
-    formats,
     keys,
     models,
     overview,
@@ -303,9 +303,9 @@ class Pages:
     def close(self) -> None:
         self._ledger.close()
 
-    async def respond(self, kind: PageKind, request: RouteRequest, session: Session | None) -> RouteResponse:
+    async def respond(self, path: str, request: RouteRequest, session: Session | None) -> RouteResponse:
         """The parameter `format` of the URL selects a file with one table of the page. Raises `PermissionDenied`."""
-        role = find_role(request, session)
+        kind, role = PAGES[path], find_role(request, session)
         if not may_open(role, kind.section):
             raise PermissionDenied(
                 f"The role {role} does not include the page {kind.section}. Open /dashboard, or ask an administrator "

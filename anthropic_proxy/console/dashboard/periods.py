@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from markupsafe import Markup
 from msgspec import Struct
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import MAX_SERIES, Band, Chart, ChartColumn, Series, draw_chart
 from anthropic_proxy.console.dashboard.view_query import ViewQuery
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile

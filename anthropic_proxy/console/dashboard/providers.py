@@ -7,8 +7,7 @@ from typing import Any
 from markupsafe import Markup
 from msgspec import Struct, structs
 
-from anthropic_proxy.console import doctor_run
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import doctor_run, formats
 from anthropic_proxy.console.dashboard.charts import draw_sparkline
 from anthropic_proxy.console.dashboard.error_kinds import MIN_INCIDENT_SHARE
 from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel

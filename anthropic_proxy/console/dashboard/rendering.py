@@ -7,11 +7,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from anthropic_proxy import __version__
-from anthropic_proxy.console.dashboard import formats
-from anthropic_proxy.console.dashboard.assets import load_assets
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.columns import DEFAULT_COLUMNS
 from anthropic_proxy.console.dashboard.page_context import FailedPanel
-from anthropic_proxy.console.dashboard.responses import SECURITY_HEADERS, compress_response
+from anthropic_proxy.console.dashboard.responses import SECURITY_HEADERS, compress_response, load_assets
 from anthropic_proxy.console.dashboard.view_query import session_link
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
@@ -57,23 +56,3 @@ def render_page(
     return compress_response(
         request, RouteResponse(status=status, headers=fields, body=text.encode("utf-8", "replace"))
     )
-
-
-def render_public_page(
-    request: RouteRequest,
-    template: str,
-    title: str,
-    values: Mapping[str, Any],
-    *,
-    status: int = 200,
-    headers: Mapping[str, str] | None = None,
-) -> RouteResponse:
-    """Return the response with a page that needs no sign-in, such as the sign-in page, without links to other pages."""
-    frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
-    return render_page(request, template, {**frame, **values}, status=status, headers=headers)
-
-
-def render_message(
-    request: RouteRequest, message: str, *, status: int, headers: Mapping[str, str] | None = None
-) -> RouteResponse:
-    return render_public_page(request, "error.html", "Dashboard", {"message": message}, status=status, headers=headers)

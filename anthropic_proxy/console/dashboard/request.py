@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.columns import describe_outcome
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.page_context import Figure, PageContext

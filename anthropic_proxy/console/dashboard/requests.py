@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.columns import (
     COLUMNS,
     build_finished_row,

@@ -1,18 +1,25 @@
-"""Routes and responses of the dashboard that need no template.
+"""Routes, responses and static files of the dashboard.
 
 The start of the proxy loads this module, so it does not import the libraries for pages. These libraries, such as the
-template engine, are loaded in a thread with the first page.
+template engine, are loaded in a thread with the first page. The URL of a static file (style sheet, script, image)
+contains a hash of its content, so that browsers can keep the file.
 """
 
 import asyncio
 import gzip
+import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
+from importlib.resources import files
 from math import ceil
+from typing import Any
 from urllib.parse import quote
 
+from msgspec import Struct
+
 from anthropic_proxy.console.dashboard.forms import MAX_FORM_BYTES
-from anthropic_proxy.errors import ClientError, ProxyBusy, ProxyError
+from anthropic_proxy.errors import ClientError, ProxyBusy
 from anthropic_proxy.plugins import Route, RouteRequest, RouteResponse
 
 Respond = Callable[[RouteRequest], Awaitable[RouteResponse]]
@@ -58,7 +65,7 @@ def _with_error_page(respond: Respond) -> Respond:
             return await respond(request)
         except (ClientError, ProxyBusy) as error:
             headers = {} if error.retry_after is None else {"retry-after": str(ceil(error.retry_after))}
-            return await asyncio.to_thread(_render_error, request, error, headers)
+            return await asyncio.to_thread(render_message, request, error.message, status=error.status, headers=headers)
 
     return respond_or_explain
 
@@ -72,7 +79,52 @@ def form_route(path: str, respond: Respond, max_bytes: int = MAX_FORM_BYTES) -> 
     return Route(path=path, respond=explained, methods=["POST"], max_body_bytes=max_bytes, checks_key=True)
 
 
-def _render_error(request: RouteRequest, error: ProxyError, headers: Mapping[str, str]) -> RouteResponse:
-    from anthropic_proxy.console.dashboard.rendering import render_message  # noqa: PLC0415
+def render_public_page(
+    request: RouteRequest,
+    template: str,
+    title: str,
+    values: Mapping[str, Any],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> RouteResponse:
+    """Return the response with a page that needs no sign-in, such as the sign-in page, without links to other pages."""
+    from anthropic_proxy.console.dashboard.rendering import render_page  # noqa: PLC0415  # loads the template engine
 
-    return render_message(request, error.message, status=error.status, headers=headers)
+    frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
+    return render_page(request, template, {**frame, **values}, status=status, headers=headers)
+
+
+def render_message(
+    request: RouteRequest, message: str, *, status: int, headers: Mapping[str, str] | None = None
+) -> RouteResponse:
+    return render_public_page(request, "error.html", "Dashboard", {"message": message}, status=status, headers=headers)
+
+
+_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+_HASH_CHARACTERS = 12
+
+
+class Asset(Struct, frozen=True):
+    url: str
+    media_type: str
+    content: bytes
+    compressed: bytes
+
+
+@cache
+def load_assets() -> Mapping[str, Asset]:
+    """Return all static files by name. The name has no hash: `dashboard.css`."""
+    found = {}
+    for file in files(__package__).joinpath("static").iterdir():
+        stem, _, extension = file.name.rpartition(".")
+        if extension in _TYPES:
+            content = file.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()[:_HASH_CHARACTERS]
+            url = f"/dashboard/static/{stem}.{digest}.{extension}"
+            found[file.name] = Asset(url, _TYPES[extension], content, gzip.compress(content, mtime=0))
+    return found
+
+
+def find_asset(url: str) -> Asset | None:
+    return next((asset for asset in load_assets().values() if asset.url == url), None)

@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlencode
 
@@ -31,16 +32,17 @@ from anthropic_proxy.console.dashboard.responses import (
     SECURITY_HEADERS,
     Respond,
     accepts_gzip,
+    find_asset,
     form_route,
     page_route,
     redirect,
 )
 from anthropic_proxy.console.dashboard.settings import SETTINGS_EDIT_PATH, change_setting, show_setting
-from anthropic_proxy.console.dashboard.sign_in import SignIn
+from anthropic_proxy.console.dashboard.sign_in import SignIn, require_usable_identity_provider
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads
 from anthropic_proxy.errors import PermissionDenied, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Gateway, Route, RouteRequest, RouteResponse, Store
+from anthropic_proxy.plugins import Gateway, Plugin, Route, RouteRequest, RouteResponse, Store
 
 if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.pages import Pages
@@ -62,6 +64,12 @@ _EVENT_HEADERS = {
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
+
+
+def open_plugin(settings: Settings) -> Plugin:
+    require_usable_identity_provider(settings)
+    dashboard = Dashboard(settings)
+    return Plugin(routes=dashboard.routes(), start=dashboard.start, stop=dashboard.stop)
 
 
 class Dashboard:
@@ -136,16 +144,14 @@ class Dashboard:
             if not request.client.name and session is None:
                 return redirect(f"/dashboard/sign-in?next={quote(_address_of(request), safe='/')}")
             pages = await self._find_pages()
-            from anthropic_proxy.console.dashboard.pages import PAGES  # noqa: PLC0415
-
-            return await pages.respond(PAGES[path], request, session)
+            return await pages.respond(path, request, session)
 
         return respond
 
     async def _find_pages(self) -> "Pages":
         """Return the pages. The first call loads their libraries in a thread."""
         if self._pages is None:
-            pages_class = await asyncio.to_thread(_import_pages)
+            pages_class = (await asyncio.to_thread(import_module, "anthropic_proxy.console.dashboard.pages")).Pages
             assert self._gateway is not None
             if self._pages is None:  # two first requests may have waited for the libraries
                 self._pages = pages_class(self._gateway, self._threads)
@@ -214,16 +220,8 @@ class Dashboard:
         return await self._sign_in.find_session(request), pages, self._gateway
 
 
-def _import_pages() -> "type[Pages]":
-    from anthropic_proxy.console.dashboard.pages import Pages  # noqa: PLC0415
-
-    return Pages
-
-
 async def _send_asset(request: RouteRequest) -> RouteResponse:
     """Return the static file at the URL path of `request`. Its name contains a hash, so browsers keep it for a year."""
-    from anthropic_proxy.console.dashboard.assets import find_asset  # noqa: PLC0415
-
     asset = await asyncio.to_thread(find_asset, request.path)  # the first call reads and compresses the files
     if asset is None:
         raise UnknownModel(f"Nothing is served at {request.path!r}. Reload the page.", code="dashboard-path")

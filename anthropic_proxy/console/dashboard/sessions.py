@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 from msgspec import structs
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, ChartColumn, Series, draw_chart
 from anthropic_proxy.console.dashboard.columns import build_finished_row
 from anthropic_proxy.console.dashboard.page_context import Figure, PageContext

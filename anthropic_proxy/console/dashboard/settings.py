@@ -18,7 +18,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.forms import OpenedForm, digest
 from anthropic_proxy.console.dashboard.responses import redirect
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
@@ -38,7 +38,7 @@ from anthropic_proxy.gateway.settings.env_writer import (
     replace_file,
     update_env_text,
 )
-from anthropic_proxy.gateway.settings.masking import is_secret_variable, mask_setting
+from anthropic_proxy.gateway.settings.values import is_secret_variable, mask_setting
 from anthropic_proxy.gateway.settings_listing import SettingRow, list_settings
 from anthropic_proxy.plugins import Gateway, RouteResponse
 

@@ -215,7 +215,6 @@ class _MemoryCounters(ctypes.Structure):
 
 
 def _working_set_bytes() -> int:
-    """0: unknown."""
     if sys.platform != "win32":
         return 0
     counters = _MemoryCounters(size=ctypes.sizeof(_MemoryCounters))

@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
-from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -17,7 +16,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_erro
 from anthropic_proxy.engine.exchange.resources import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.responses import json_headers
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
-from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models
+from anthropic_proxy.engine.routing.model_listing import find_model, list_models
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
 from anthropic_proxy.errors import (
     InvalidRequest,
@@ -29,7 +28,6 @@ from anthropic_proxy.errors import (
     build_extra_install_command,
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
-from anthropic_proxy.gateway.route_table import FoundRoute
 from anthropic_proxy.gateway.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
 from anthropic_proxy.gateway.server.request_body import decode_headers, pop_complete_body, read_body
 from anthropic_proxy.gateway.server.response_sink import AsgiSink, Receive, Scope, Send
@@ -39,7 +37,7 @@ from anthropic_proxy.gateway.server.web_page import (
     render_error_catalog,
     render_web_page,
 )
-from anthropic_proxy.gateway.services import Services
+from anthropic_proxy.gateway.services import FoundRoute, Services
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 from anthropic_proxy.gateway.telemetry.log.request_feed import encode_requests, stream_request_events
@@ -166,19 +164,6 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
         return
     query = {name: values[-1] for name, values in parse_qs(request.query).items()}
     models = list_models(services.settings, services.catalog)
-    await sink.send_response(200, msgspec.json.encode(_build_model_list_page(models, query)))
-
-
-async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
-        await sink.send_json_reply(reply)
-        return
-    entry = find_model(request.receipt.path.removeprefix("/v1/models/"), services.settings, services.catalog)
-    await sink.send_response(200, msgspec.json.encode(entry))
-
-
-def _build_model_list_page(models: Sequence[ModelEntry], query: Mapping[str, str]) -> dict[str, Any]:
-    """Raises `InvalidRequest` for an invalid limit or an unknown id in `query`."""
     requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))
     limit = int(requested) if _PAGE_SIZE_DIGITS.fullmatch(requested) else 0
     if not 1 <= limit <= MAX_MODELS_PER_PAGE:
@@ -196,12 +181,17 @@ def _build_model_list_page(models: Sequence[ModelEntry], query: Mapping[str, str
     else:
         has_more = start + limit < end
     page = models[start : min(end, start + limit)]
-    return {
-        "data": page,
-        "has_more": has_more,
-        "first_id": page[0].id if page else None,
-        "last_id": page[-1].id if page else None,
-    }
+    first, last = (page[0].id, page[-1].id) if page else (None, None)
+    listing = {"data": page, "has_more": has_more, "first_id": first, "last_id": last}
+    await sink.send_response(200, msgspec.json.encode(listing))
+
+
+async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
+        await sink.send_json_reply(reply)
+        return
+    entry = find_model(request.receipt.path.removeprefix("/v1/models/"), services.settings, services.catalog)
+    await sink.send_response(200, msgspec.json.encode(entry))
 
 
 def _position(ids: Sequence[str], name: str, value: str) -> int:
@@ -308,7 +298,7 @@ _HAS_QUALITY = re.compile(r";\s*q\s*=", re.IGNORECASE)
 
 
 def prefers_html(accept: str) -> bool:
-    """True for web browsers. A wildcard such as `*/*` does not count as HTML."""
+    """Return True for web browsers. A wildcard such as `*/*` does not count as HTML."""
     qualities: dict[str, float] = {}
     for element in _ELEMENT.findall(accept):
         found = _MEDIA_RANGE.match(element)

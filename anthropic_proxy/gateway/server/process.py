@@ -188,7 +188,24 @@ class ServerProcess:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         self._stopping, self._hurrying = asyncio.Event(), asyncio.Event()
-        self._install_signal_handlers(loop)
+        stop, numbers = self._stop, STOP_SIGNALS
+        if self._control is not None:
+            stop, numbers = self._stopping.set, STOP_SIGNALS - INTERACTIVE_SIGNALS
+        self._signals = StopSignals(
+            stop,
+            self._report_blocked,
+            loop_timeout=self._config.stop_timeout_seconds,
+            exit_timeout=self._config.max_stop_seconds,
+        )
+        self._signals.install(loop, numbers)
+        if self._control is None:
+            if RELOAD_SIGNAL is not None:
+                add_signal_callback(RELOAD_SIGNAL, loop, self._handle_hangup)
+            restore_sighup()
+        else:
+            self._control.setblocking(False)
+            self._socket_events = SocketEvents(loop)
+            self._socket_events.on_readable(self._control, self._read_commands)
         self._tick(loop)
         starting, stopping = asyncio.ensure_future(self._app.start()), asyncio.ensure_future(self._stopping.wait())
         await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -240,26 +257,6 @@ class ServerProcess:
         timer = threading.Timer(EXIT_TIMEOUT_SECONDS, os._exit, [0])
         timer.daemon = True
         timer.start()
-
-    def _install_signal_handlers(self, loop: asyncio.AbstractEventLoop) -> None:
-        stop, numbers = self._stop, STOP_SIGNALS
-        if self._control is not None:
-            stop, numbers = self._stopping.set, STOP_SIGNALS - INTERACTIVE_SIGNALS
-        self._signals = StopSignals(
-            stop,
-            self._report_blocked,
-            loop_timeout=self._config.stop_timeout_seconds,
-            exit_timeout=self._config.max_stop_seconds,
-        )
-        self._signals.install(loop, numbers)
-        if self._control is None:
-            if RELOAD_SIGNAL is not None:
-                add_signal_callback(RELOAD_SIGNAL, loop, self._handle_hangup)
-            restore_sighup()
-        else:
-            self._control.setblocking(False)
-            self._socket_events = SocketEvents(loop)
-            self._socket_events.on_readable(self._control, self._read_commands)
 
     def _report_blocked(self) -> None:
         requests = self._app.peer.in_progress.describe()

@@ -9,9 +9,7 @@ from anthropic_proxy.gateway.settings.environment import (
     python_safe_path_for_workers,
     remove_python_safe_path,
 )
-from anthropic_proxy.gateway.settings.fields import (
-    Settings,
-)
+from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
 from anthropic_proxy.gateway.settings.file_format import (
     ConfiguredPrice,
     PriceTable,
@@ -25,7 +23,6 @@ from anthropic_proxy.gateway.settings.load import (
     list_variables,
     load_settings,
 )
-from anthropic_proxy.gateway.settings.oidc_variables import OidcSettings
 from anthropic_proxy.gateway.settings.otel_variables import export_to_otel
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE, ENV_FILE, find_env_file, use_settings_folder
 from anthropic_proxy.gateway.settings.provider_tables import normalize_service_tier

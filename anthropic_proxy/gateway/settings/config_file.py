@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
+from anthropic_proxy.gateway.settings import type_checks
 from anthropic_proxy.gateway.settings.file_format import ModelTable
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
 from anthropic_proxy.gateway.settings.sources import ErrorList, FoundSetting
@@ -81,7 +82,6 @@ class ConfigFile:
         return msgspec.convert(value, struct_type)
 
     def find_value(self, path: KeyPath) -> object:
-        """None: the file has no such key."""
         value: object = self.contents
         for key in path:
             value = value.get(key) if isinstance(value, dict) else None
@@ -89,8 +89,6 @@ class ConfigFile:
 
     def require_valid_value(self, path: KeyPath, value: object, expected: Any) -> None:
         """Raise `ConfigurationError` with a message for each part of `value` that does not have the type `expected`."""
-        from anthropic_proxy.gateway.settings import type_checks  # noqa: PLC0415  # most installations have no file
-
         if path and path[-1] == "api_key":
             place = f"It is in {self.describe_origin_in_sentence(path)}."
             if isinstance(value, str):

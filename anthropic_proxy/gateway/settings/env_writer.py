@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from anthropic_proxy.engine.platforms.files import locked_folder, read_bounded_file, repeat_while_read
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings.masking import is_secret_variable
+from anthropic_proxy.gateway.settings.values import is_secret_variable
 
 if TYPE_CHECKING:
     from dotenv.parser import Binding
@@ -74,7 +74,7 @@ def locked_for_change(file: Path) -> Iterator[None]:
 
 
 def update_env_text(text: str, name: str, value: str) -> str:
-    """If `value` is "", the variable is removed."""
+    """Set one variable. With the `value` "", it is removed."""
     from dotenv.parser import parse_stream  # noqa: PLC0415  # only needed for a change
 
     bindings = [binding.original.string for binding in parse_stream(io.StringIO(text, newline=""))]

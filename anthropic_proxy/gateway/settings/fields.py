@@ -13,7 +13,6 @@ from msgspec import Struct
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.gateway.settings.environment import export_to_litellm
 from anthropic_proxy.gateway.settings.file_format import ConfiguredPrice
-from anthropic_proxy.gateway.settings.oidc_variables import OidcSettings
 from anthropic_proxy.secrets import Secret
 
 FIXED_VARIABLES = frozenset(
@@ -26,6 +25,36 @@ FIXED_VARIABLES = frozenset(
     }
 )
 """Variables of settings that take effect only at the start of the server. A reload ignores their changes."""
+
+
+class OidcSettings(Struct, frozen=True, kw_only=True):
+    """An identity provider (OpenID Connect) for the sign-in to the dashboard, and the roles of its users.
+
+    `admins`, `viewers` and `members` list the users of each role. An entry is an e-mail address or a value of the claim
+    `role_claim`.
+    """
+
+    issuer: str
+    """`OIDC_ISSUER`: URL of the identity provider, without `/.well-known/openid-configuration` and trailing slash."""
+    client_id: str
+    """`OIDC_CLIENT_ID`: id under which the proxy is registered at the identity provider."""
+    client_secret: Secret | None = None
+    """`OIDC_CLIENT_SECRET`: secret of the proxy at the identity provider. None: the sign-in is protected by PKCE
+    only."""
+    scopes: Sequence[str] = ("openid", "email", "profile")
+    """`OIDC_SCOPES`: requested scopes. `openid` is always requested."""
+    role_claim: str = "groups"
+    """`OIDC_ROLE_CLAIM`: claim with the groups or roles of a user. Dots separate nested keys: `realm_access.roles`."""
+    email_claim: str = "email"
+    """`OIDC_EMAIL_CLAIM`: claim with the e-mail address of a user."""
+    admins: Sequence[str] = ()
+    """`OIDC_ADMINS`: users that change settings and virtual keys."""
+    viewers: Sequence[str] = ()
+    """`OIDC_VIEWERS`: users that can read all requests and settings, but change nothing."""
+    members: Sequence[str] = ()
+    """`OIDC_MEMBERS`: users that can read only their own requests. Empty: all other users of the identity provider."""
+    domains: Sequence[str] = ()
+    """`OIDC_DOMAINS`: domains of accepted e-mail addresses, in lower case. Empty: every domain is accepted."""
 
 
 class ReferencedVariable(Struct, frozen=True):

@@ -61,7 +61,12 @@ def load_settings(
     run, and their keys cannot be sent. Raises one `ConfigurationError` with all errors.
     """
     config_file = resolve_config_file_path(env_file)
-    files = _digest_files(env_file, config_file)  # before they are read: a change meanwhile is noticed later
+    files = {}
+    for path in filter(None, (env_file, config_file)):
+        if os.path.isfile(path):
+            with suppress(OSError):  # the reader of the file reports the error
+                # before the files are read: a change meanwhile is noticed later
+                files[os.path.abspath(path)] = hashlib.sha256(read_bounded_file(path)).hexdigest()
     sources = Sources(environ, env_file)
     file = ConfigFile(config_file, sources.errors)
     tables = provider_tables.load_provider_tables(file, sources.errors)
@@ -134,15 +139,6 @@ def find_listen_address(environ: Mapping[str, str], env_file: str | None) -> tup
     return default.host if host is None else _host(host), default.port if port is None else _port(port)
 
 
-def _digest_files(*paths: str | None) -> dict[str, str]:
-    digests = {}
-    for path in paths:
-        if path and os.path.isfile(path):
-            with suppress(OSError):  # the reader of the file reports the error
-                digests[os.path.abspath(path)] = hashlib.sha256(read_bounded_file(path)).hexdigest()
-    return digests
-
-
 def list_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
     """Return the names of all variables that `load_settings` reads, with aliases, in the order of reading."""
     sources = Sources({}, None)
@@ -209,7 +205,7 @@ def _load_fields(sources: Sources, providers: Sequence[Provider], table_names: S
 def _find(
     sources: Sources, decode: Callable[[FoundSetting], SettingT], *variables: str, is_list: bool = False
 ) -> SettingT | None:
-    """None: not set, or invalid with the reason added to the errors of `sources`."""
+    """Return the decoded value, or None if it is not set or invalid. The reason is added to the errors of `sources`."""
     found = sources.find_setting(*variables, is_list=is_list)
     if found is not None:
         with sources.errors.collect():
@@ -246,13 +242,12 @@ def _preferred(providers: Sequence[Provider], table_names: Sequence[str], found:
 
 
 def _wire(row: Provider, found: FoundSetting) -> str | None:
-    words = ("auto", *row.wires)
-    wire = values.decode_choice(found, {word: word for word in words}, words)
+    wire = _choice("auto", *row.wires)(found)
     return None if wire == "auto" else wire
 
 
-def _choice(*words: str) -> Callable[[FoundSetting], str]:
-    return lambda found: values.decode_choice(found, {word: word for word in words}, words)
+def _choice(*words: str, **aliases: str) -> Callable[[FoundSetting], str]:
+    return lambda found: values.decode_choice(found, {word: word for word in words} | aliases, words)
 
 
 def _credentials(found: FoundSetting) -> str:
@@ -266,8 +261,8 @@ def _location(found: FoundSetting) -> str:
     return text
 
 
-def _days(found: FoundSetting) -> int:
-    return values.decode_integer(found, 1, 36_500, "days")
+def _integer(minimum: int, maximum: int, unit: str) -> Callable[[FoundSetting], int]:
+    return lambda found: values.decode_integer(found, minimum, maximum, unit)
 
 
 def _project(found: FoundSetting) -> str:
@@ -282,8 +277,8 @@ def _host(found: FoundSetting) -> str:
     return found.text.strip("[]")
 
 
-def _port(found: FoundSetting) -> int:
-    return values.decode_integer(found, 1, 65_535, "")
+_days = _integer(1, 36_500, "days")
+_port = _integer(1, 65_535, "")
 
 
 FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[str, ...]], ...] = (
@@ -294,12 +289,7 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("vertex_project", _project, False, ("VERTEX_PROJECT", "VERTEX_PROJECT_ID")),
     ("vertex_location", _location, False, ("VERTEX_LOCATION",)),
     ("google_credentials_file", _credentials, False, ("GOOGLE_APPLICATION_CREDENTIALS",)),
-    (
-        "ollama_context_length",
-        lambda found: values.decode_integer(found, 1, _MAX_TOKENS, "tokens"),
-        False,
-        ("OLLAMA_CONTEXT_LENGTH",),
-    ),
+    ("ollama_context_length", _integer(1, _MAX_TOKENS, "tokens"), False, ("OLLAMA_CONTEXT_LENGTH",)),
     ("ollama_keep_alive", values.decode_go_duration, False, ("OLLAMA_KEEP_ALIVE",)),
     ("proxy_api_keys", values.decode_keys, True, ("PROXY_API_KEY",)),
     ("virtual_keys", values.decode_boolean, False, ("VIRTUAL_KEYS",)),
@@ -316,28 +306,11 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("check_context_window", values.decode_boolean, False, ("CHECK_WINDOW",)),
     ("search_url", values.decode_url, False, ("SEARCH_URL",)),
     ("fetch_urls", values.decode_boolean, False, ("FETCH_URLS",)),
-    (
-        "max_upstream_calls",
-        lambda found: values.decode_integer(found, 1, 1_000_000, "calls"),
-        False,
-        ("MAX_UPSTREAM_CALLS",),
-    ),
+    ("max_upstream_calls", _integer(1, 1_000_000, "calls"), False, ("MAX_UPSTREAM_CALLS",)),
     ("stop_timeout_seconds", values.decode_seconds, False, ("STOP_TIMEOUT",)),
-    (
-        "drain_delay_seconds",
-        lambda found: values.decode_integer(found, 0, 3600, "seconds"),
-        False,
-        ("DRAIN_DELAY",),
-    ),
+    ("drain_delay_seconds", _integer(0, 3600, "seconds"), False, ("DRAIN_DELAY",)),
     ("log_format", _choice(*_LOG_FORMATS), False, ("LOG_FORMAT",)),
-    (
-        "log_level",
-        lambda found: values.decode_choice(
-            found, {**{word: word for word in _LOG_LEVELS}, **_OTHER_LOG_LEVELS}, _LOG_LEVELS
-        ),
-        False,
-        ("LOG_LEVEL",),
-    ),
+    ("log_level", _choice(*_LOG_LEVELS, **_OTHER_LOG_LEVELS), False, ("LOG_LEVEL",)),
     ("dashboard_url", values.decode_url_without_path, False, ("DASHBOARD_URL",)),
     ("dashboard_editing", values.decode_boolean, False, ("DASHBOARD_EDITING",)),
     ("plugins", lambda found: found.items, True, ("PLUGINS",)),
@@ -345,15 +318,10 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("redis_url", values.decode_redis_url, False, ("REDIS_URL",)),
     ("redis_failure", _choice("open", "closed"), False, ("REDIS_FAILURE",)),
     ("redis_prefix", values.decode_redis_prefix, False, ("REDIS_PREFIX",)),
-    ("price_update_days", lambda found: values.decode_integer(found, 0, 365, "days"), False, ("PRICE_UPDATE_DAYS",)),
+    ("price_update_days", _integer(0, 365, "days"), False, ("PRICE_UPDATE_DAYS",)),
     ("price_update_url", values.decode_url, False, ("PRICE_UPDATE_URL",)),
     ("ledger_days", _days, False, ("LEDGER_DAYS",)),
-    (
-        "ledger_max_mb",
-        lambda found: values.decode_integer(found, 10, 1_000_000, "megabytes"),
-        False,
-        ("LEDGER_MAX_MB",),
-    ),
+    ("ledger_max_mb", _integer(10, 1_000_000, "megabytes"), False, ("LEDGER_MAX_MB",)),
     ("ledger_content", values.decode_boolean, False, ("LEDGER_CONTENT",)),
     ("ledger_content_days", _days, False, ("LEDGER_CONTENT_DAYS",)),
 )
@@ -410,7 +378,7 @@ class SettingsReader:
 
 
 def is_fixed_variable(name: str) -> bool:
-    """True: a change takes effect at the next start of the server."""
+    """Return True if a change takes effect at the next start of the server."""
     return name in FIXED_VARIABLES or name.startswith(OTEL_PREFIX)  # the library reads its variables once
 
 

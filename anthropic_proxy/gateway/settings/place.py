@@ -74,7 +74,7 @@ def find_env_file(environ: Mapping[str, str]) -> str | None:
 
 
 def find_checkout() -> Path | None:
-    """None: the program is installed."""
+    """Return the folder of the checkout from which the program runs, or None if it is installed."""
     try:
         text = (_PACKAGE_PARENT / "pyproject.toml").read_text(encoding="utf-8")
     except OSError:
@@ -83,7 +83,6 @@ def find_checkout() -> Path | None:
 
 
 def find_user_folder(environ: Mapping[str, str]) -> Path | None:
-    """None: the environment names no home directory."""
     return _find_folder_of_user(environ, "XDG_CONFIG_HOME", ".config")
 
 

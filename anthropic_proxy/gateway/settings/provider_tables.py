@@ -12,7 +12,7 @@ from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_origi
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.engine.wires.contract import BaseDialect
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import values
+from anthropic_proxy.gateway.settings import type_checks, values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
 from anthropic_proxy.gateway.settings.file_format import (
     ConfiguredPrice,
@@ -22,6 +22,7 @@ from anthropic_proxy.gateway.settings.file_format import (
     ProviderTable,
     SearchTable,
 )
+from anthropic_proxy.gateway.settings.key_references import resolve_keys
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.secrets import Secret
 
@@ -50,7 +51,6 @@ _SEARCH_TABLE_PATH = ("search",)
 
 
 def load_search_service(file: ConfigFile, sources: Sources, *, resolves_keys: bool) -> SearchService | None:
-    """None: the table `[search]` is missing or invalid."""
     with sources.errors.collect():
         if file.find_value(_SEARCH_TABLE_PATH) is not None:
             table = file.decode_table(_SEARCH_TABLE_PATH, SearchTable)
@@ -66,8 +66,6 @@ def load_search_service(file: ConfigFile, sources: Sources, *, resolves_keys: bo
                 base_url = values.decode_url(file.build_setting((*_SEARCH_TABLE_PATH, "base_url"), table.base_url))
             key, resolved = None, None
             if table.api_key is not None:
-                from anthropic_proxy.gateway.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess
-
                 resolved = resolve_keys(file, (*_SEARCH_TABLE_PATH, "api_key"), sources, resolves_keys=resolves_keys)
                 key = next(iter(resolved.keys), None)
             for field in ("service", "api_key"):
@@ -143,8 +141,6 @@ def load_provider_fields(
                 origin = file.describe_origin((*path, *keys_below))
                 sources.origins[table.format_setting_name(format_key_path(keys_below))] = origin
         if table.has_key:
-            from anthropic_proxy.gateway.settings.key_references import resolve_keys  # noqa: PLC0415  # imports subprocess
-
             sources.origins[table.api_key_setting] = file.describe_origin((*path, "api_key"))
             with sources.errors.collect():
                 resolved = resolve_keys(file, (*path, "api_key"), sources, resolves_keys=resolves_keys)
@@ -169,8 +165,6 @@ def load_provider_fields(
 
 
 def _load_table(file: ConfigFile, name: str, errors: ErrorList) -> ConfiguredProvider:
-    from anthropic_proxy.gateway.settings import type_checks  # noqa: PLC0415  # most installations have no file
-
     path, base_url = ("providers", name), ""
     kept = type_checks.drop_invalid_fields(file.find_value(path), ProviderTable)
     fields = kept if isinstance(kept, dict) else {}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import tomllib
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ _NESTED_KEY = re.compile(
 
 
 def read_settings_file(path: str, warnings: list[str], max_bytes: int = MAX_CONFIG_BYTES) -> str:
-    """ "": the file is missing, or the path is a folder. Raises `ConfigurationError`."""
+    """Return "" if the file is missing, or the path is a folder. Raises `ConfigurationError`."""
     if os.path.isdir(path):
         warnings.append(f"{path} is a folder, so nothing was read from it.")
         return ""
@@ -41,8 +42,6 @@ def read_settings_file(path: str, warnings: list[str], max_bytes: int = MAX_CONF
 
 def decode_toml(text: str, name: str) -> Mapping[str, Any]:
     """Raises `ConfigurationError`, whose message begins with `name`."""
-    import tomllib  # noqa: PLC0415  # most installations have no file
-
     if _NESTED_KEY.search(text):
         raise _nesting_error(name)
     try:

@@ -34,7 +34,7 @@ def has_type(value: object, expected: Any) -> bool:
 
 
 def drop_invalid_fields(value: object, expected: Any) -> object:
-    """None: the value is invalid as a whole."""
+    """Return the valid fields, or None if the value is invalid as a whole."""
     kind = find_table_type(expected) if isinstance(value, dict) else None
     if isinstance(value, dict) and isinstance(kind, StructType):
         types = {field.name: field.type for field in msgspec.structs.fields(kind.cls)}
@@ -48,7 +48,7 @@ def drop_invalid_fields(value: object, expected: Any) -> object:
 
 @cache
 def find_table_type(expected: Any) -> StructType | DictType | None:
-    """None: the type permits no table, or one whose values are no tables."""
+    """Return None if the type permits no table, or one whose values are no tables."""
     for each in _alternatives(inspect.type_info(expected)):
         if isinstance(each, StructType) or (isinstance(each, DictType) and isinstance(each.value_type, StructType)):
             return each

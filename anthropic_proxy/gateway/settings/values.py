@@ -1,4 +1,7 @@
-"""Decoders of setting texts. Each raises `ConfigurationError` for an invalid text, with the allowed values."""
+"""Decoders of setting texts, and their display with masked keys.
+
+Each decoder raises `ConfigurationError` for an invalid text, with the allowed values.
+"""
 
 import math
 import os
@@ -97,7 +100,7 @@ def decode_integer(found: FoundSetting, minimum: int, maximum: int, unit: str) -
 
 
 def decode_url(found: FoundSetting) -> str:
-    """Without a trailing slash. The only accepted query is `api-version` of Azure."""
+    """Return the URL without a trailing slash. The only accepted query is `api-version` of Azure."""
     allowed = "Use an address that begins with http:// or https://, without password and query."
     try:
         url = urlsplit(found.text)
@@ -184,7 +187,7 @@ def decode_redis_prefix(found: FoundSetting) -> str:
 
 
 def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
-    """In order, without duplicates."""
+    """Return the keys in order, without duplicates."""
     for item in found.items:
         if not _HEADER_TEXT.fullmatch(item):
             raise ConfigurationError(
@@ -198,7 +201,7 @@ def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
 
 
 def decode_model(found: FoundSetting) -> str:
-    """With or without a provider prefix: `openai/gpt-4.1`, `gpt-4.1`."""
+    """Return a model name with or without a provider prefix: `openai/gpt-4.1`, `gpt-4.1`."""
     return _model(found, found.text)
 
 
@@ -207,7 +210,7 @@ def decode_models(found: FoundSetting) -> tuple[str, ...]:
 
 
 def decode_hosts(found: FoundSetting) -> tuple[str, ...]:
-    """In lower case, without ports and brackets."""
+    """Return the hosts in lower case, without ports and brackets."""
     names = [_HOST_NAME.fullmatch(item) for item in found.items]
     if not all(names):
         raise invalid_setting_error(
@@ -232,3 +235,34 @@ def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -
     if _SECRET_PATTERN.search(text):
         return repr(Secret(text.rpartition("@")[2] if "@" in text else text))
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
+
+
+_SECRET_NAME = re.compile(r"_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS)$")
+_USER_INFO = re.compile(r"(?<=://)[^/?#\s]*(?=@)")
+_SECRET_PARAMETER = re.compile(r"([?&][^=&#\s]*(?:pass|pwd|secret|token|key)[^=&#\s]*=)[^&#\s]+", re.IGNORECASE)
+"""Pattern of a URL parameter that contains a credential: `?sslpassword=…`."""
+_REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+
+
+def is_secret_variable(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
+def mask_setting(name: str, text: str) -> str:
+    """The last four characters of a key remain. User names and passwords in a URL are masked too."""
+    if _REFERENCE.fullmatch(text):
+        return text
+    if is_secret_variable(name):
+        return ", ".join(str(Secret(item.strip(" '\""))) for item in text.split(",") if item.strip())
+    if "{" in text:
+        return str(Secret(text))
+    return _SECRET_PARAMETER.sub(r"\1…", _USER_INFO.sub("…", text))
+
+
+def mask_env_lines(text: str) -> str:
+    """Lines of another form than `NAME=value`, such as those of TOML, are unchanged."""
+    lines = []
+    for line in text.splitlines():
+        name, _, value = line.partition("=")
+        lines.append(f"{name}={mask_setting(name, value)}" if value and name.isidentifier() else line)
+    return "\n".join(lines)

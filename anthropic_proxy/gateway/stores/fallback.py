@@ -184,7 +184,7 @@ class FallbackStore:
         return await replacement()
 
     async def _try(self, function: Callable[[], Awaitable[None]], keys: Sequence[str]) -> bool:
-        """False: Redis is unavailable. True: success, or Redis rejects the data of `keys` for ever."""
+        """Return False if Redis is unavailable. True: success, or Redis rejects the data of `keys` for ever."""
         self.start()
         try:
             await function()

@@ -77,7 +77,7 @@ class OwnUsage:
         return structs.replace(reservation, limits=tuple(limits), slots=[0] * len(limits))
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> bool:
-        """False: the caller must settle it in the shared store too."""
+        """Return False if the caller must settle it in the shared store too."""
         running = self._running.pop(reservation.id, None)
         if running is None:
             return False

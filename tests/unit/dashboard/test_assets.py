@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.console.dashboard.assets import load_assets
+from anthropic_proxy.console.dashboard.responses import load_assets
 from tests.support.waiting import WAIT_SECONDS
 
 MAX_SCRIPT_LINES = 250
 IMPORT_CHECK = """
 import asyncio, sys, threading
 from importlib.abc import MetaPathFinder
+from types import SimpleNamespace
 
 slow = []
 
@@ -30,11 +31,13 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
 
 async def main():
-    dashboard = Dashboard(load_settings({}, PROVIDERS, env_file=None))
+    settings = load_settings({}, PROVIDERS, env_file=None)
+    dashboard = Dashboard(settings)
+    await dashboard.start(SimpleNamespace(settings=settings))
     routes = {(route.path, route.methods[0]): route.respond for route in dashboard.routes()}
     visitor = Client(name="")
     asset = routes["/dashboard/static/{name}", "GET"]
-    from anthropic_proxy.console.dashboard.assets import load_assets
+    from anthropic_proxy.console.dashboard.responses import load_assets
     file = await asset(RouteRequest(path=load_assets()["dashboard.js"].url, client=visitor))
     sign_in = await routes["/dashboard/sign-in", "GET"](RouteRequest(path="/dashboard/sign-in", client=visitor))
     print(file.status, sign_in.status, slow)

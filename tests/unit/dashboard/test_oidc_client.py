@@ -12,7 +12,7 @@ from anthropic_proxy.console.dashboard.oidc_client import (
     decode_key_set,
     verify_id_token,
 )
-from anthropic_proxy.console.dashboard.oidc_roles import OidcError
+from anthropic_proxy.console.dashboard.permissions import OidcError
 
 USABLE = RSAKey.generate_key(2048, {"kid": "usable", "use": "sig"})
 

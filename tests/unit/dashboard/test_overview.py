@@ -11,7 +11,7 @@ import pytest
 from msgspec import structs
 from sqlalchemy import text
 
-from anthropic_proxy.console.dashboard import formats
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.overview import build_overview_page, draw_week
 from anthropic_proxy.console.dashboard.page_context import FailedPanel

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from anthropic_proxy.console.dashboard.formats import clock_time, day_and_time
 from anthropic_proxy.console.dashboard.sessions import build_session_page, build_sessions_page
+from anthropic_proxy.console.formats import clock_time, day_and_time
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, ModelFeatures
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store

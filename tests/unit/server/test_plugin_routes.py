@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.app import App
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import UnknownModel
-from anthropic_proxy.gateway.route_table import RouteTable
+from anthropic_proxy.gateway.services import RouteTable
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import Plugin, Route, RouteRequest, RouteResponse
 from tests.support.waiting import WAIT_SECONDS

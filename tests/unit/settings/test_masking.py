@@ -4,7 +4,7 @@ import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
-from anthropic_proxy.gateway.settings.masking import mask_setting
+from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.gateway.settings_listing import list_settings
 
 

@@ -4,11 +4,16 @@ The methods raise the errors of redis-py. All errors of one command mean that Re
 `is_data_error` finds that they concern only the keys of the command.
 """
 
+import asyncio
 import math
 import os
 import re
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import cache
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -21,14 +26,15 @@ from redis.exceptions import (
     InvalidResponse,
     MovedError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
 )
 
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.gateway.stores.counters import SETTLED_SECONDS
-from anthropic_proxy.gateway.stores.redis.command_pipeline import REPLY_TIMEOUT_SECONDS, CommandPipeline
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
 MAX_CONNECTIONS = 8
@@ -196,7 +202,7 @@ _DATA_PROBLEM = re.compile(r"WRONGTYPE|not an integer|not a valid float|would ov
 
 
 def is_data_error(error: BaseException) -> bool:
-    """True: Redis is available, and commands for other keys can succeed."""
+    """Return True if Redis is available, and commands for other keys can succeed."""
     found = isinstance(error, ResponseError) and _DATA_PROBLEM.search(str(error))
     return isinstance(error, DataError) or bool(found)
 
@@ -236,23 +242,19 @@ def describe_failure(error: BaseException, address: str) -> str:
         case InvalidResponse():
             return f"{subject} sent a reply that cannot be decoded: {text}."
         case ResponseError():
-            return _describe_response(subject, text)
+            if "NOAUTH" in text or "WRONGPASS" in text or "without any password" in text or "Authentication" in text:
+                return _describe_password(subject)
+            if "OOM" in text:
+                return f"{subject} has no memory left. Increase its setting maxmemory."
+            if "READONLY" in text:
+                return f"{subject} is a read-only replica. Set REDIS_URL to the primary server."
+            if "can't run this command" in text or "has no permissions" in text:  # within a script
+                return _describe_permission(subject, text)
+            return f"{subject} reports an error: {text}."
         case _ if "timeout" in text.lower() or not text:
             return f"{subject} did not answer within {REPLY_TIMEOUT_SECONDS:g} s."
         case _:
             return f"{subject} cannot be reached: {text}. Start it, or correct REDIS_URL."
-
-
-def _describe_response(subject: str, text: str) -> str:
-    if "NOAUTH" in text or "WRONGPASS" in text or "without any password" in text or "Authentication" in text:
-        return _describe_password(subject)
-    if "OOM" in text:
-        return f"{subject} has no memory left. Increase its setting maxmemory."
-    if "READONLY" in text:
-        return f"{subject} is a read-only replica. Set REDIS_URL to the primary server."
-    if "can't run this command" in text or "has no permissions" in text:  # within a script
-        return _describe_permission(subject, text)
-    return f"{subject} reports an error: {text}."
 
 
 def _describe_permission(subject: str, text: str) -> str:
@@ -261,3 +263,145 @@ def _describe_permission(subject: str, text: str) -> str:
 
 def _describe_password(subject: str) -> str:
     return f"{subject} rejects the user or password. Correct them in REDIS_URL: redis://user:password@host:6379/0."
+
+
+REPLY_TIMEOUT_SECONDS = 1.0
+"""Maximum time for a reply of Redis to a message, including a new connection."""
+_STEPS = 10
+_STEP_SECONDS = REPLY_TIMEOUT_SECONDS / _STEPS
+_MAX_LATE_STEPS = 20
+"""Number of late steps that do not count. It bounds the wait on a machine that is always busy."""
+MAX_CALLS = 100
+"""Maximum number of calls in one message. Redis runs them one after another, in about 0.05 ms each."""
+SCRIPTS = ("reserve", "settle", "renew", "heartbeat", "add", "publish")
+_WITH_COMMON = frozenset({"reserve", "settle", "renew"})
+"""Names of the scripts that use the functions of `common.lua`. Its text is put before theirs."""
+_Call = tuple[str, Sequence[str], Sequence[object], asyncio.Future[Any]]
+"""A waiting call. For a command, the name is "", the keys are empty, and the arguments are its words."""
+
+
+class CommandPipeline:
+    """Sends commands and Lua scripts to Redis, several in one message.
+
+    Calls that come while an earlier message is in progress are sent together in the next one.
+
+    Redis has failed if it does not reply to a message within `REPLY_TIMEOUT_SECONDS`. A timer cannot decide that alone:
+    if this process is paused (a stopped container, a busy machine), the reply waits in the socket, and the timer of the
+    event loop is late too. Hence the time is counted in short steps, between which the event loop reads what has
+    arrived. A late step means that this process did not run, so it does not count.
+    """
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._waiting: list[_Call] = []
+        self._task: asyncio.Task[None] | None = None
+
+    async def run_script(self, name: str, keys: Sequence[str], arguments: Sequence[object]) -> Any:
+        """Raises the errors of redis-py."""
+        return await self._run(name, keys, arguments)
+
+    async def run_command(self, *words: object) -> Any:
+        """Raises the errors of redis-py."""
+        return await self._run("", (), words)
+
+    async def _run(self, name: str, keys: Sequence[str], words: Sequence[object]) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((name, keys, words, future))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._send_waiting())
+        return await future
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        for *_, future in self._waiting:
+            future.cancel()
+
+    async def _send_waiting(self) -> None:
+        while self._waiting:
+            calls, self._waiting = self._waiting[:MAX_CALLS], self._waiting[MAX_CALLS:]
+            calls = [call for call in calls if not call[3].done()]  # the caller no longer waits
+            try:
+                async with _limit_wait():
+                    await self._send(calls)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._fail(calls, error)
+            except Exception as error:  # noqa: BLE001  # redis-py raises any exception for an invalid reply
+                self._fail(calls, InvalidResponse(describe_os_error(error)))
+                # the rest of the reply would be read as the reply to the next command
+                with suppress(RedisError, OSError, TimeoutError):
+                    async with asyncio.timeout(REPLY_TIMEOUT_SECONDS):
+                        await self._client.connection_pool.disconnect()
+
+    def _fail(self, calls: Sequence[_Call], error: Exception) -> None:
+        # each of the other calls would wait for its own timeout
+        failed, self._waiting = [*calls, *self._waiting], []
+        for *_, future in failed:
+            if not future.done():
+                future.set_exception(error)
+
+    async def _send(self, calls: Sequence[_Call]) -> None:
+        results = await self._execute(calls)
+        if missing := {call[0] for call, result in results if isinstance(result, NoScriptError)}:
+            for name in missing:  # the server has started again
+                await self._client.script_load(_read_scripts()[name][1])
+            retried = [call for call, result in results if isinstance(result, NoScriptError)]
+            results = [pair for pair in results if not isinstance(pair[1], NoScriptError)]
+            results += await self._execute(retried)
+        for (*_, future), result in results:
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+
+    async def _execute(self, calls: Sequence[_Call]) -> list[tuple[_Call, Any]]:
+        scripts = _read_scripts()
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for name, keys, words, _ in calls:
+                if name:
+                    pipeline.evalsha(scripts[name][0], len(keys), *keys, *map(str, words))
+                else:
+                    pipeline.execute_command(*words)
+            return list(zip(calls, await pipeline.execute(raise_on_error=False), strict=True))
+
+
+@asynccontextmanager
+async def _limit_wait() -> AsyncIterator[None]:
+    """Raise `TimeoutError` in the block after `REPLY_TIMEOUT_SECONDS` in which the event loop has run."""
+    loop = asyncio.get_running_loop()
+    steps, late_steps, due = _STEPS, _MAX_LATE_STEPS, loop.time() + _STEP_SECONDS
+    timer: asyncio.Handle
+
+    def end_step() -> None:
+        nonlocal timer, steps, late_steps, due
+        if loop.time() - due > _STEP_SECONDS and late_steps:
+            late_steps -= 1
+        else:
+            steps -= 1
+        if steps:
+            due = loop.time() + _STEP_SECONDS
+            timer = loop.call_at(due, end_step)
+        else:
+            timeout.reschedule(loop.time())
+
+    timer = loop.call_at(due, end_step)
+    async with asyncio.timeout(None) as timeout:
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
+@cache
+def _read_scripts() -> Mapping[str, tuple[str, str]]:
+    """Return name of a script → its SHA-1 digest, by which Redis finds a loaded script, and its text."""
+    common = _read_script("common")
+    texts = {name: (common if name in _WITH_COMMON else "") + _read_script(name) for name in SCRIPTS}
+    return {name: (sha1(text.encode(), usedforsecurity=False).hexdigest(), text) for name, text in texts.items()}
+
+
+def _read_script(name: str) -> str:
+    return files(__package__).joinpath(f"{name}.lua").read_text("utf-8")

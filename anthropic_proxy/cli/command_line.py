@@ -1,13 +1,18 @@
-"""Messages about a wrong command line, such as an unknown option, with the allowed values and the nearest one."""
+"""The words of a command line: options that every command accepts, and messages about a wrong command line.
+
+A message about an unknown option or value names the allowed ones and the nearest one.
+"""
 
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App as Commands
 from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
+from anthropic_proxy.gateway.settings import use_settings_folder
 
 _PROGRAM = "anthropic-proxy"
 _COMPLETE = "__complete"
@@ -30,7 +35,7 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
         if not known or word.startswith("-"):
             return
         if word not in known:
-            nearest = _find_similar(word.lower(), known)
+            nearest = find_similar_choice(word.lower(), known)
             of = f" of {' '.join(line[1:])}" if len(line) > 1 else ""
             remedy = f"Did you mean:  {' '.join(line)} {nearest}" if nearest else f"More:  {' '.join(line)} --help"
             raise ConfigurationError(
@@ -61,7 +66,7 @@ def describe_misuse(error: CycloptsError, commands: Commands) -> str:
     if isinstance(error, UnknownOptionError):
         option = (error.token.keyword or error.token.value).partition("=")[0]
         known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
-        nearest = _find_similar(option, known)
+        nearest = find_similar_choice(option, known)
         remedy = f"Did you mean:  {nearest}" if nearest else f"All options:  {command} --help"
         return f"{command.removeprefix(_PROGRAM + ' ')} has no option {option}. {remedy}"
     if isinstance(error, UnusedCliTokensError):
@@ -72,7 +77,7 @@ def describe_misuse(error: CycloptsError, commands: Commands) -> str:
         return f"{accepted}. Arguments and options:  {command} --help"
     if isinstance(error, CoercionError) and error.token is not None and error.argument is not None:
         name, value = error.token.keyword or error.argument.name, str(error.token.value)
-        nearest = _find_similar(value.lower(), _choices(error.argument.hint))
+        nearest = find_similar_choice(value.lower(), _choices(error.argument.hint))
         typed = name if name.startswith("-") else command
         suggestion = f" Did you mean:  {typed} {nearest}" if nearest else ""
         return f'{name} is "{value}". Use {_describe_form(error.argument.hint)}.{suggestion}'
@@ -86,13 +91,6 @@ def describe_misuse(error: CycloptsError, commands: Commands) -> str:
     return " ".join(str(error).split())
 
 
-def _find_similar(text: str, choices: Sequence[str]) -> str:
-    """ "": none is similar."""
-    from anthropic_proxy.errors import find_similar_choice  # noqa: PLC0415  # imported for errors only
-
-    return find_similar_choice(text, choices)
-
-
 def _command_names(commands: Commands) -> list[str]:
     return [name for name in commands if not name.startswith("-")]
 
@@ -104,8 +102,6 @@ def _choices(hint: Any) -> list[str]:
 
 def _describe_form(hint: Any) -> str:
     """Return the allowed values of an option with the type `hint` as text, for a message that begins with "Use"."""
-    from anthropic_proxy.errors import join_with_or  # noqa: PLC0415
-
     if choices := _choices(hint):
         return join_with_or(choices)
     return next((form for kind, form in _FORMS.items() if kind in _flatten(hint)), "a text")
@@ -117,3 +113,38 @@ def _flatten(hint: Any) -> Iterator[Any]:
             yield from _flatten(inner)
     else:
         yield hint
+
+
+_CONFIG = "--config"
+_VERBOSE = ("-v", "--verbose")
+_STARTERS = ("code", "run")
+"""Commands that pass their arguments to another program. Options of the proxy come before these arguments."""
+names_files: ContextVar[bool] = ContextVar("names_files", default=False)
+"""True if the user wants the names of the files that were read (`-v`)."""
+
+
+def take_global_options(words: Sequence[str]) -> list[str]:
+    """Return the command line without `--config DIR` and `-v`, which apply to this process.
+
+    They may be before or after the name of the command, but not after `--`. Raises `ConfigurationError` if the folder
+    is missing.
+    """
+    kept: list[str] = []
+    remaining = iter(words)
+    for word in remaining:
+        name, joined, value = word.partition("=")
+        if word == "--" or (kept and kept[0] in _STARTERS and (name != _CONFIG or len(kept) > 1)):
+            return [*kept, word, *remaining]
+        if name == _CONFIG:
+            folder = value if joined else next(remaining, "")
+            if not folder:
+                raise ConfigurationError(
+                    f"{_CONFIG} has no value. Use the folder with .env and anthropic-proxy.toml.",
+                    code="settings-folder",
+                )
+            use_settings_folder(folder)
+        elif word in _VERBOSE:
+            names_files.set(True)
+        else:
+            kept.append(word)
+    return kept

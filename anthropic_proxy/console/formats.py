@@ -1,4 +1,4 @@
-"""Numbers, amounts of money, durations and times as texts for the pages.
+"""Numbers, amounts of money, durations and times as texts for pages and commands.
 
 Amounts are given in nano-dollars (10⁻⁹ dollars), and durations and times in microseconds, unless a function states
 another unit. Times count from the epoch. An unknown value (None) has the text `–`, an unknown amount `unknown`.
