@@ -7,7 +7,9 @@ last forever. Only a test of an upper bound uses a time of its own.
 import asyncio
 import inspect
 import sys
+import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -91,7 +93,15 @@ async def _resolve(observed: T | Awaitable[T]) -> T:
 def _render_failure(observe: Callable[[], Any], accept: Callable[[Any], object], value: object) -> str:
     condition = _render_source(observe) + ("" if accept is bool else f" is accepted by {_render_source(accept)}")
     title = f"not true within {WAIT_SECONDS} s: {condition}"
-    return "\n".join([title, *process_logs.render(), f"last value: {_render_value(value)}"])
+    return "\n".join([title, *process_logs.render(), *_render_threads(), f"last value: {_render_value(value)}"])
+
+
+def _render_threads() -> Iterator[str]:
+    """Yield the stacks of the other threads of this process: one of them does not do what is waited for."""
+    frames = sys._current_frames()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.ident in frames:
+            yield f"thread {thread.name}:\n{''.join(traceback.format_stack(frames[thread.ident]))}"
 
 
 def _render_source(function: Callable[..., Any]) -> str:
