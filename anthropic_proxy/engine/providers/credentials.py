@@ -7,7 +7,7 @@ access token expires, and comes from a `TokenSource`, such as Google's log-in.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from anthropic_proxy.engine.options import EngineOptions, KeySource
@@ -29,7 +29,12 @@ _READ_TIMEOUT_SECONDS = 35.0
 
 
 class TokenSource(Protocol):
-    """Interface of a source of access tokens, which expire. `engine/upstream/google_auth.py` implements it."""
+    """Interface of a source of access tokens, which expire. `engine/upstream/access_tokens.py` implements it."""
+
+    @property
+    def rejection_statuses(self) -> Collection[int]:
+        """HTTP statuses of a provider that has rejected a token."""
+        ...
 
     async def acquire_token(self) -> tuple[Credential, str | None]:
         """Return the header with a token, and its Google Cloud project (None if unknown).
@@ -141,10 +146,11 @@ class Credentials:
         Return True if a retry can use another one. The only key of a provider has no cooldown.
         """
         if provider.key_source != "settings":
+            source = self._tokens[provider.key_source]
             return (
                 credential is not None
-                and error.status == 401
-                and self._tokens[provider.key_source].invalidate_token(credential)
+                and error.status in source.rejection_statuses
+                and source.invalidate_token(credential)
             )
         keys = self._keys.get(provider.name, ())
         if credential is None or len(keys) < 2 or error.status not in (401, 402, 403, 429):
