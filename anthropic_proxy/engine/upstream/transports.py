@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.upstream.access_tokens import RENEWAL_TIMEOUT_SECONDS, TokenCache, TokenLoader
+from anthropic_proxy.engine.upstream.aws_auth import AwsCredentials
+from anthropic_proxy.engine.upstream.azure_auth import EntraCredentials
 from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.google_auth import GoogleCredentials
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
@@ -166,6 +168,8 @@ def _token_settings(settings: EngineOptions) -> tuple[object, ...]:
     return (
         settings.google_credentials_file,
         settings.vertex_project is None,
+        settings.aws_region,
+        settings.cloud_variables,
         timeouts.connect_seconds,
         timeouts.first_byte_seconds,
     )
@@ -179,6 +183,8 @@ def _new_tokens(settings: EngineOptions) -> Mapping[str, TokenCache]:
             needs_project=settings.vertex_project is None,
             connect_timeout=connect_timeout,
         ),
+        "aws": AwsCredentials(settings.aws_region, settings.cloud_variables),
+        "azure": EntraCredentials(settings.cloud_variables),
     }
     seconds = min(RENEWAL_TIMEOUT_SECONDS, settings.timeouts.first_byte_seconds)
     return {source: TokenCache(loader, seconds=seconds) for source, loader in loaders.items()}
