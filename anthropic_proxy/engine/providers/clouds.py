@@ -5,7 +5,8 @@ clients of the Python SDK `anthropic` 2.10.0: `AnthropicBedrock`, `AnthropicBedr
 `AnthropicFoundry`. The signatures of thinking are valid in all of them: platform.claude.com, "Extended thinking",
 "Thinking encryption", read 2026-11. The lists of betas are those of BerriAI/litellm
 (`anthropic_beta_headers_config.json`, read 2026-11-23); for Bedrock, those of Amazon's page "Anthropic Claude Messages
-API" are added. A beta or field that a cloud rejects nevertheless is left out of later requests for the model.
+API" are added, and for token counts that of the SDK. A beta or field that a cloud rejects nevertheless is left out of
+later requests for the model.
 """
 
 from msgspec import structs
@@ -29,6 +30,7 @@ _AT_AMAZON = (
     *("token-efficient-tools-2025-02-19", "tool-examples-2025-10-29", "tool-search-tool-2025-10-19"),
 )
 _TOOL_SEARCH = (("advanced-tool-use-2025-11-20", "tool-search-tool-2025-10-19"),)
+_COUNTING = "token-counting-2024-11-01"
 _NOT_IN_CLOUDS = ("container", "mcp_servers", "speed")
 """Fields of code execution, MCP servers and fast mode, whose betas the clouds do not accept."""
 
@@ -68,7 +70,7 @@ _BEDROCK_MESSAGES = WireConfig(
         has_count_tokens=True,
         betas=(
             *(*_AT_AMAZON, "claude-code-20250219", "per-turn-control-2026-07-01"),
-            *("structured-outputs-2025-11-13", "web-search-2025-03-05"),
+            *("structured-outputs-2025-11-13", "web-search-2025-03-05", _COUNTING),
         ),
         renamed_betas=_TOOL_SEARCH,
     ),
@@ -121,6 +123,7 @@ VERTEX_CLAUDE = WireConfig(
         betas=(
             *(*_EVERYWHERE, "compact-2026-01-12", "compact-2026-09-04", "per-turn-control-2026-07-01"),
             *("thinking-binding-controls-2026-08-01", "tool-search-tool-2025-10-19", "web-search-2025-03-05"),
+            _COUNTING,
         ),
         renamed_betas=_TOOL_SEARCH,
     ),
@@ -144,7 +147,7 @@ FOUNDRY = Provider(
                     *(*_EVERYWHERE, "advanced-tool-use-2025-11-20", "code-execution-2025-08-25", "effort-2025-11-24"),
                     *("files-api-2025-04-14", "mcp-client-2025-*", "per-turn-control-2026-07-01", "skills-2025-10-02"),
                     *("prompt-caching-scope-2026-01-05", "structured-outputs-2025-11-13", "web-fetch-2025-09-10"),
-                    "web-search-2025-03-05",
+                    *("web-search-2025-03-05", _COUNTING),
                 ),
             ),
         )
