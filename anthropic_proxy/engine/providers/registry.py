@@ -17,6 +17,7 @@ UNKNOWN_PROJECT = "{project}"
 """Placeholder in a Vertex AI base URL for the Google Cloud project. `Credentials.next_token_and_url` replaces it."""
 REGION, RESOURCE = "{region}", "{resource}"
 """Placeholders in a base URL for `AWS_REGION` and `ANTHROPIC_FOUNDRY_RESOURCE`."""
+_PLACE_VARIABLES = {"aws": "AWS_REGION", "azure": "ANTHROPIC_FOUNDRY_RESOURCE"}
 
 
 class ModelRule(Struct, frozen=True):
@@ -253,8 +254,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
             return None
         if self.key_source == "google":
             return f"{self.env_prefix}_PROJECT"
-        if self.key_source == "azure":
-            return "ANTHROPIC_FOUNDRY_RESOURCE"
+        if self.key_source in _PLACE_VARIABLES:
+            return _PLACE_VARIABLES[self.key_source]
         return self.base_url_variable if self.key_required == "never" else self.key_variable
 
     @property

@@ -39,8 +39,8 @@ class AwsCredentials:
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without botocore."""
         try:
-            from botocore import exceptions  # noqa: PLC0415  # not in the default path
-            from botocore.credentials import RefreshableCredentials  # noqa: PLC0415
+            from botocore import exceptions  # type: ignore[import-untyped]  # noqa: PLC0415  # not in the default path
+            from botocore.credentials import RefreshableCredentials  # type: ignore[import-untyped]  # noqa: PLC0415
         except ImportError:
             raise MissingExtra("Amazon Bedrock needs botocore", "bedrock") from None
         try:
@@ -67,7 +67,7 @@ class AwsCredentials:
         self._loaded = None
 
     def _load(self) -> Any:
-        from botocore.session import Session  # noqa: PLC0415
+        from botocore.session import Session  # type: ignore[import-untyped]  # noqa: PLC0415
 
         given = {name: secret.reveal() for name, secret in self._variables.items()}
         session: Any = Session(profile=given.get("AWS_PROFILE"))
@@ -85,8 +85,8 @@ def sign_request(
 
     Only the headers are signed that AWS requires. A proxy on the way may change others.
     """
-    from botocore.auth import SigV4Auth  # noqa: PLC0415
-    from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+    from botocore.auth import SigV4Auth  # type: ignore[import-untyped]  # noqa: PLC0415
+    from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]  # noqa: PLC0415
 
     service = "bedrock-mantle" if (urlsplit(url).hostname or "").startswith("bedrock-mantle.") else "bedrock"
     signed = {name: value for name, value in headers.items() if name == "content-type" or name.startswith("x-amz")}

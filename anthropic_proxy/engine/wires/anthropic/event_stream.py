@@ -117,6 +117,8 @@ def _read_headers(data: bytes) -> dict[str, str]:
                 position += _VALUE_BYTES[kind]
     except (IndexError, KeyError, UnicodeDecodeError) as error:
         raise _invalid("invalid headers") from error
+    if position != len(data):
+        raise _invalid("invalid headers")
     return headers
 
 
