@@ -20,8 +20,9 @@ from anthropic_proxy.engine.providers.registry import (
 from anthropic_proxy.engine.wires import anthropic
 
 _EVERYWHERE = (
-    *("computer-use-*", "context-1m-2025-08-07", "context-management-2025-06-27", "dangerous-tool-use-2026-09-03"),
-    *("interleaved-thinking-2025-05-14", "thinking-display-updates-2026-08-18"),
+    *("computer-use-2024-10-22", "computer-use-2025-01-24", "computer-use-2025-11-24", "context-1m-2025-08-07"),
+    *("context-management-2025-06-27", "dangerous-tool-use-2026-09-03", "interleaved-thinking-2025-05-14"),
+    "thinking-display-updates-2026-08-18",
 )
 _AT_AMAZON = (
     *_EVERYWHERE,
@@ -145,9 +146,9 @@ FOUNDRY = Provider(
                 dropped_fields=("speed",),
                 betas=(
                     *(*_EVERYWHERE, "advanced-tool-use-2025-11-20", "code-execution-2025-08-25", "effort-2025-11-24"),
-                    *("files-api-2025-04-14", "mcp-client-2025-*", "per-turn-control-2026-07-01", "skills-2025-10-02"),
+                    *("files-api-2025-04-14", "mcp-client-2025-04-04", "mcp-client-2025-11-20", "skills-2025-10-02"),
                     *("prompt-caching-scope-2026-01-05", "structured-outputs-2025-11-13", "web-fetch-2025-09-10"),
-                    *("web-search-2025-03-05", _COUNTING),
+                    *("per-turn-control-2026-07-01", "web-search-2025-03-05", _COUNTING),
                 ),
             ),
         )

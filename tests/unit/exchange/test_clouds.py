@@ -300,6 +300,16 @@ async def test_a_field_that_a_cloud_rejects_is_not_sent_again(kind: Kind) -> Non
     assert ["strict" in body["tools"][0] for body in bodies] == [True, True, False, False]
 
 
+async def test_a_field_of_the_client_s_own_is_not_remembered() -> None:
+    with cloud_of("foundry", rejected_fields=("mine",)) as (_, running):
+        engine = engine_of(settings_of("foundry", running.url))
+        for _ in range(2):
+            reply, message = await ask(engine, MODELS["foundry"], mine=1)
+            assert reply.status == 200, message
+        await engine.close()
+        assert ["mine" in exchange.body for exchange in running.journal.exchanges] == [True, False, True, False]
+
+
 def test_anthropic_s_own_refusal_of_a_beta_or_field_stays_the_client_s_to_see() -> None:
     assert not anthropic_wire.Dialect().drops_rejected_fields
 

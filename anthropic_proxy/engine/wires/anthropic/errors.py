@@ -34,6 +34,15 @@ _FIELD_REFUSED = re.compile(r"(?<![\w.])([a-z_]+)(?:\.\d+(?:\.[a-z_]+)*?\.([a-z_
 _DROP_BETAS, _DROP_FIELDS = "betas", "fields"
 _REQUIRED = frozenset(("messages", "max_tokens", "tools", "system"))
 """Fields that no request leaves out, even if the server rejects them."""
+_OF_API = frozenset(
+    (
+        *("cache_control", "container", "context_management", "diagnostics", "fallbacks", "inference_geo"),
+        *("mcp_servers", "output_config", "output_format", "safeguards", "service_tier", "speed", "temperature"),
+        *("top_k", "top_p", "tools.allowed_callers", "tools.cache_control", "tools.defer_loading"),
+        *("tools.eager_input_streaming", "tools.input_examples", "tools.strict"),
+    )
+)
+"""Fields of the API whose rejection is remembered. Other names are a client's own, and would fill the memory."""
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -77,7 +86,7 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
         sent = encode_request(call).headers.get("anthropic-beta", "")
         if not sent:
             return None
-        named = [beta for beta in sent.split(",") if beta in message]
+        named = [beta for beta in sent.split(",") if beta in message and " " not in beta]
         return Adaptation(" ".join((_DROP_BETAS, *named)))
     known = set(call.dialect.dropped_fields)
     found = dict.fromkeys(
@@ -86,7 +95,7 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
         if not inner or name == "tools"
     )
     fields = [name for name in found if name not in known and name not in _REQUIRED]
-    return Adaptation(" ".join((_DROP_FIELDS, *fields))) if fields else None
+    return Adaptation(" ".join((_DROP_FIELDS, *fields)), persistent=_OF_API.issuperset(fields)) if fields else None
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:

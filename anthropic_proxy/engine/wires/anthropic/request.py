@@ -46,7 +46,8 @@ _MESSAGES_PATH, _COUNT_PATH = "/v1/messages", "/v1/messages/count_tokens"
 _CLIENT_DATA = frozenset(("metadata", "safeguards"))
 
 _OF_TOOLS = "tools."
-_MAX_LISTED_BETAS = 10
+_MAX_LISTED_BETAS, _MAX_BETA_LENGTH = 10, 60
+"""Maximum number of removed betas in a note, and of the characters of each. A client chooses both."""
 
 _MARK = f'"{SIGNATURE_PREFIX}'.encode()
 _SEARCHED = b'"web_search_'
@@ -160,7 +161,7 @@ def _select_betas(call: Call[Dialect]) -> tuple[str, list[FidelityNote]]:
         if _matches(name, dialect.betas) and not _matches(name, dialect.removed_betas):
             kept[name] = None
         else:
-            removed.append(beta)
+            removed.append(beta[:_MAX_BETA_LENGTH])
     reason = f"{call.provider} does not accept {', '.join(removed[:_MAX_LISTED_BETAS])}"
     more = len(removed) - _MAX_LISTED_BETAS
     note = FidelityNote("approximated", _BETA_HEADER, f"{reason} and {more} more" if more > 0 else reason)
