@@ -39,6 +39,8 @@ class AwsCredentials:
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without botocore."""
         try:
+            import botocore.auth  # type: ignore[import-untyped]  # noqa: PLC0415  # `sign_request` needs it loaded
+            import botocore.awsrequest  # type: ignore[import-untyped]  # noqa: F401, PLC0415
             from botocore import exceptions  # type: ignore[import-untyped]  # noqa: PLC0415  # not in the default path
             from botocore.credentials import RefreshableCredentials  # type: ignore[import-untyped]  # noqa: PLC0415
         except ImportError:
