@@ -81,6 +81,7 @@ _PREFIX = r"[^\s:]+: "
 RULES_OF_BOTH: Sequence[Rule] = (
     Rule("provider-key-missing", r"^[^\s:]+ has no key: ", status=401),
     Rule("vertex-token", "^vertex has no access token: "),
+    Rule("cloud-credentials", "^(?:bedrock has no credentials of AWS|foundry has no access token): "),
     Rule("vertex-project", r"^[^\s:]+ (has no project|is not set up): VERTEX_PROJECT is not set", status=401),
     Rule("prompt-too-long", rf"^({_PREFIX})*prompt is too long\b", status=400),
     Rule("package-missing", rf"^(?!{_PREFIX}).*, which is not installed\. Install it", status=500),
@@ -122,8 +123,8 @@ RULES_OF_PROVIDERS: Sequence[Rule] = (
     Rule(
         "invalid-reply",
         "violates HTTP|with an unexpected body|continued a tool call|a tool call without a name|sent an invalid message"
-        "|sent invalid JSON|sent an event that is not JSON|the reply was not streamed|the reply is compressed"
-        "|is not a valid status for a reply",
+        "|sent invalid JSON|sent an event that is not JSON|sent an event stream with|the reply was not streamed"
+        "|the reply is compressed|is not a valid status for a reply",
         status=502,
     ),
     Rule("rejected-key", status=401),

@@ -45,12 +45,20 @@ class AccessToken(Struct, frozen=True):
 class TokenLoader(Protocol):
     """Source of the tokens of one cloud. It blocks, so threads call it: one at a time, besides abandoned ones."""
 
-    origin: str
-    """Source of the credentials, for error messages: `Application Default Credentials`."""
-    library: str
-    """Name of the library that requests tokens: `google-auth`."""
-    rejection_statuses: Collection[int]
-    """HTTP statuses of a provider that has rejected a token, such as 401."""
+    @property
+    def origin(self) -> str:
+        """Source of the credentials, for error messages: `Application Default Credentials`."""
+        ...
+
+    @property
+    def library(self) -> str:
+        """Name of the library that requests tokens: `google-auth`."""
+        ...
+
+    @property
+    def rejection_statuses(self) -> Collection[int]:
+        """HTTP statuses of a provider that has rejected a token, such as 401."""
+        ...
 
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without the library."""

@@ -41,7 +41,7 @@ class AwsCredentials:
         try:
             import botocore.auth  # type: ignore[import-untyped]  # noqa: PLC0415  # `sign_request` needs it loaded
             import botocore.awsrequest  # type: ignore[import-untyped]  # noqa: F401, PLC0415
-            from botocore import exceptions  # type: ignore[import-untyped]  # noqa: PLC0415  # not in the default path
+            from botocore import exceptions  # noqa: PLC0415  # not in the default path
             from botocore.credentials import RefreshableCredentials  # type: ignore[import-untyped]  # noqa: PLC0415
         except ImportError:
             raise MissingExtra("Amazon Bedrock needs botocore", "bedrock") from None
@@ -49,7 +49,7 @@ class AwsCredentials:
             found = self._loaded or self._load()
             keys = None if found is None else found.get_frozen_credentials()
         except exceptions.HTTPClientError as error:
-            raise UpstreamUnreachable(f"no credentials of AWS: {clean_error_text(str(error))}") from error
+            raise UpstreamUnreachable(f"no access token: {clean_error_text(str(error))} ({self.origin})") from error
         except (exceptions.BotoCoreError, exceptions.ClientError, ValueError) as error:
             raise _build_error(clean_error_text(str(error)).removesuffix(".")) from error
         if keys is None or not (keys.access_key and keys.secret_key):
@@ -87,8 +87,8 @@ def sign_request(
 
     Only the headers are signed that AWS requires. A proxy on the way may change others.
     """
-    from botocore.auth import SigV4Auth  # type: ignore[import-untyped]  # noqa: PLC0415
-    from botocore.awsrequest import AWSRequest  # type: ignore[import-untyped]  # noqa: PLC0415
+    from botocore.auth import SigV4Auth  # noqa: PLC0415
+    from botocore.awsrequest import AWSRequest  # noqa: PLC0415
 
     service = "bedrock-mantle" if (urlsplit(url).hostname or "").startswith("bedrock-mantle.") else "bedrock"
     signed = {name: value for name, value in headers.items() if name == "content-type" or name.startswith("x-amz")}
