@@ -173,7 +173,8 @@ def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> Rea
     if provider.key_source == "google":
         state = find_google_project(settings) or ""
     else:
-        state = settings.base_urls.get(provider.name, "")
+        place = {"aws": settings.aws_region, "azure": settings.foundry_resource}.get(provider.key_source)
+        state = place or settings.base_urls.get(provider.name, "")
     return ReadyProvider(name, state) if state else None
 
 

@@ -133,7 +133,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
 def _build_path(call: Call[Dialect]) -> str:
     """Raises `InvalidRequest` for a model that cannot be part of a path."""
     dialect = call.dialect
-    if call.client_path == _COUNT_PATH and dialect.count_path:
+    if dialect.count_path and call.client_path == _COUNT_PATH:
         return dialect.count_path
     if not _has_model_in_path(call):
         return f"{call.client_path}?{call.client_query}" if call.client_query else call.client_path
@@ -279,16 +279,17 @@ def _as_reminder(block: Any) -> Any:
 def _find_edits(body: bytes, call: Call[Dialect], added: Mapping[str, Any], notes: list[FidelityNote]) -> list[Edit]:
     """`added`: fields that are added unless the client has sent them. `notes` gets a note on each removed field."""
     dialect = call.dialect
-    removed = set(dialect.dropped_fields)
-    moved = {"model"} if _has_model_in_path(call) else set[str]()
-    if not dialect.sends_stream_field:
-        moved.add("stream")
     marked = call.has_proxy_signatures and (
         _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
     )
     reads = marked or not dialect.sends_past_thinking or (bool(call.refused_signatures) and _holds(body, _THINKING))
-    if not (call.is_renamed or reads or not dialect.forwards_metadata or removed or moved or added):
+    edits_fields = added or dialect.message_path or dialect.dropped_fields or not dialect.sends_stream_field
+    if not (call.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
         return []
+    removed = set(dialect.dropped_fields)
+    moved = {"model"} if _has_model_in_path(call) else set[str]()
+    if not dialect.sends_stream_field:
+        moved.add("stream")
     members = json_spans.find_members(body)
     edits: list[Edit] = []
     kept = [True] * len(members)
