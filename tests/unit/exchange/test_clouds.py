@@ -20,6 +20,7 @@ from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.wires import anthropic as anthropic_wire
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.gateway.settings import load_settings
+from tests.support.fakes.anthropic.server import STAND_IN, new_anthropic
 from tests.support.fakes.clouds import (
     BEDROCK_MODEL,
     FOUNDRY_MODEL,
@@ -389,30 +390,37 @@ async def test_a_cloud_that_is_not_set_up_names_the_variable(model: str, variabl
     )
 
 
-async def test_the_next_cloud_takes_over_with_the_thinking_of_the_first() -> None:
-    """The signature of a thought is valid in all clouds, so the next one gets it."""
+async def test_the_next_cloud_takes_over_with_all_the_thinking_of_the_session() -> None:
+    """The signature of a thought is valid at Anthropic and in all clouds. The fakes verify it."""
+    own = new_anthropic(KEY)
     with (
+        serving(own) as first,
         cloud_of("bedrock") as (cloud, bedrock),
         cloud_of("vertex") as (_, vertex),
         cloud_of("foundry") as (_, foundry),
     ):
-        variables = dict[str, str]()
+        variables = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_UPSTREAM_URL": first.url}
         kinds: list[Kind] = ["bedrock", "vertex", "foundry"]
         for kind, running in zip(kinds, (bedrock, vertex, foundry), strict=True):
             variables |= settings_of(kind, running.url)
-        variables["MODEL_OPUS"] = MODELS["bedrock"]
-        variables["FALLBACK_OPUS"] = f"{MODELS['vertex']},{MODELS['foundry']}"
+        variables["MODEL_OPUS"] = "anthropic/claude-opus-5-5"
+        variables["FALLBACK_OPUS"] = ",".join(MODELS[kind] for kind in kinds)
         engine = engine_of(variables)
-        reply, first = await ask(engine, "claude-opus-5-5", betas=BETAS[0])
-        assert reply.status == 200, first
-        history = [*CALL["messages"], {"role": "assistant", "content": first["content"]}]
-        again = [*history, {"role": "user", "content": "Say exactly: again"}]
-        cloud.keys.clear()
-        reply, second = await ask(engine, "claude-opus-5-5", betas=BETAS[0], messages=again)
+        messages: list[Any] = [*CALL["messages"]]
+        for revoke in (lambda: setattr(own[STAND_IN], "keys", ()), cloud.keys.clear, lambda: None):
+            reply, message = await ask(engine, "claude-opus-5-5", betas=BETAS[0], messages=messages)
+            assert reply.status == 200, message
+            assert [block["type"] for block in message["content"]] == ["thinking", "text"]
+            messages += [
+                {"role": "assistant", "content": message["content"]},
+                {"role": "user", "content": "Say exactly: again"},
+            ]
+            revoke()
         await engine.close()
-        assert reply.status == 200, second
-        (taken,) = vertex.journal.exchanges
-        assert taken.body["messages"] == again
-        assert vertex.journal.violations() == bedrock.journal.violations() == []
-        assert foundry.journal.exchanges == []
-    assert [block["type"] for block in first["content"]] == ["thinking", "text"]
+        answered = [
+            [exchange.body["messages"] for exchange in running.journal.exchanges if exchange.status == 200]
+            for running in (first, bedrock, vertex, foundry)
+        ]
+        assert answered == [[messages[:1]], [messages[:3]], [messages[:5]], []]
+        for running in (first, bedrock, vertex):
+            assert running.journal.violations() == []

@@ -23,10 +23,21 @@ from anthropic_proxy.engine.upstream.azure_auth import EntraCredentials
 from anthropic_proxy.errors import AuthenticationFailed, MissingExtra
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.secrets import Secret
-from tests.support.fakes.clouds import BEDROCK_MODEL, FOUNDRY_MODEL, REGION, Cloud, new_cloud
+from tests.support.fakes.clouds import (
+    BEDROCK_MODEL,
+    FOUNDRY_MODEL,
+    LOCATION,
+    PROJECT,
+    REGION,
+    VERTEX_MODEL,
+    Cloud,
+    new_cloud,
+)
+from tests.support.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
 from tests.support.waiting import WAIT_SECONDS
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_credentials_from_file:DeprecationWarning")
 FIRST, SECOND = ("AKIAFIRSTFIRST000001", "secret-of-the-first"), ("AKIASECONDSECOND0002", "secret-of-the-second")
 TOKEN = "session-token/of+the=second"
 CALL: dict[str, Any] = {"max_tokens": 900, "messages": [{"role": "user", "content": "Say exactly: hello"}]}
@@ -238,6 +249,27 @@ def test_the_service_of_a_signature_follows_the_host() -> None:
         found[host] = scope.split("/")[3]
         assert signed == "SignedHeaders=content-type;host;x-amz-date"
     assert list(found.values()) == ["bedrock", "bedrock-mantle"]
+
+
+async def test_a_token_of_google_that_vertex_rejects_is_replaced_for_claude_too(tmp_path: Path) -> None:
+    servers = TokenServers()
+
+    class Accepted(set[str]):
+        def __contains__(self, token: object) -> bool:
+            return servers.accepts(str(token))
+
+    cloud = Cloud("vertex", keys=Accepted())
+    with serving(new_cloud(cloud)) as running, serving(new_token_servers(servers)) as google:
+        settings = {"VERTEX_BASE_URL": running.url, "VERTEX_PROJECT": PROJECT, "VERTEX_LOCATION": LOCATION}
+        settings["GOOGLE_APPLICATION_CREDENTIALS"] = str(write_service_account(tmp_path, google.url))
+        engine = engine_of(running, settings)
+        model = f"vertex_ai/{VERTEX_MODEL}"
+        assert (await ask(engine, model))[0] == 200
+        servers.revoked.add(servers.issued[0])
+        assert (await ask(engine, model, stream=True))[0] == 200
+        await engine.close()
+        assert [exchange.status for exchange in running.journal.exchanges] == [200, 401, 200]
+    assert len(servers.issued) == 2
 
 
 # Microsoft Entra ID
