@@ -188,7 +188,7 @@ def build_engine(
         require_known_wire(table, PROVIDERS)
     log = log or LibraryLog(options.reveal_all_secrets())
     transports = Transports(options)
-    credentials = Credentials(options, {"google": transports.google_tokens}, read_key=read_key)
+    credentials = Credentials(options, transports.tokens, read_key=read_key)
     credentials.on_problem = log.write_warning
     own = {"web_fetch": transports.web_fetch, "web_search": transports.web_search, "new_id": new_id, "clock": time.time}
     built = build_engine_fields(options, transports.transports_by_name(), credentials)

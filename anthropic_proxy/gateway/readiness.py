@@ -172,7 +172,8 @@ def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> Rea
     if provider.key_source == "google":
         state = find_google_project(settings) or ""
     else:
-        state = settings.base_urls.get(provider.name, "")
+        place = {"aws": settings.aws_region, "azure": settings.foundry_resource}.get(provider.key_source)
+        state = place or settings.base_urls.get(provider.name, "")
     return ReadyProvider(name, state) if state else None
 
 
@@ -214,6 +215,11 @@ def list_problems_and_warnings(settings: Settings, catalog: Catalog, today: date
 _DEFAULT_CREDENTIALS = "~/.config/gcloud/application_default_credentials.json"
 """File that `gcloud auth application-default login` writes (cloud.google.com, "How Application Default Credentials
 works", read 2026-11)."""
+_EXTRAS = {
+    "aws": ("botocore", "Amazon Bedrock without an API key", "bedrock"),
+    "azure": ("azure.identity", "Microsoft Foundry without an API key", "azure"),
+}
+"""Value of `Provider.key_source` → library that it needs, subject of the error text, and name of the extra."""
 _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
 """LiteLLM provider prefix → first word of the provider's key variables, if it is not the prefix in upper case."""
 
@@ -250,6 +256,12 @@ def find_provider_problems(
         if find_google_project(settings) is None:
             obstacles.append("Vertex AI has no project: set VERTEX_PROJECT in .env or in the environment.")
         return obstacles
+    if provider.key_source in _EXTRAS and not settings.keys.get(provider.name):
+        package, title, extra = _EXTRAS[provider.key_source]
+        if not _is_installed(package):
+            name, command = package.replace(".", "-"), build_extra_install_command(extra)
+            return [f"{title} needs {name}, which is not installed:  {command}"]
+        return []
     if provider.transport == "litellm":
         if not _is_installed("litellm"):
             return [f"LiteLLM is not installed:  {build_extra_install_command('litellm')}"]

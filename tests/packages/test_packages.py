@@ -18,6 +18,8 @@ from tests.support.paths import ROOT
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = {*PROJECT["optional-dependencies"]} - {"tests"}
 IMPORTED = {
+    "azure": "azure.identity",
+    "bedrock": "botocore.session",
     "dashboard": "jinja2, pygal",
     "fetch": "lxml.html",
     "import": "yaml",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from msgspec import Struct
@@ -29,8 +30,14 @@ _VENDOR_URLS = {
     "mistral": "https://api.mistral.ai/v1",
 }
 """Prefix of LiteLLM → base URL of a vendor with the Chat Completions API."""
+_CLOUD_VARIABLES = {
+    "vertex_ai": {"vertex_project": "VERTEX_PROJECT", "vertex_location": "VERTEX_LOCATION"},
+    "bedrock": {"aws_region_name": "AWS_REGION"},
+}
+"""Prefix of a cloud → parameter of LiteLLM → variable of this proxy."""
 _READ_PARAMETERS = frozenset(
-    {"model", "api_base", "base_url", "api_key", "vertex_project", "vertex_location", "max_tokens", "weight", "order"}
+    {"model", "api_base", "base_url", "api_key", "max_tokens", "weight", "order"}
+    | {parameter for variables in _CLOUD_VARIABLES.values() for parameter in variables}
 )
 _SHARES = "it sets the shares of a balanced route. Limits are those of keys: anthropic-proxy keys create NAME"
 _OF_CLIENT = "the proxy sends the value of the client"
@@ -248,14 +255,17 @@ def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> st
             return _ANTHROPIC
         plan.add_note(f"{setting}.model", f"request a model with its prefix, {prefix}/…, instead of the pattern")
         return ""
-    if prefix == "vertex_ai" and not model.startswith("claude"):
-        for parameter, variable in (("vertex_project", "VERTEX_PROJECT"), ("vertex_location", "VERTEX_LOCATION")):
+    built_in = next((row for row in find_built_in_registry() if row.prefix == prefix), None)
+    if built_in is not None and built_in.prefix_patterns:
+        is_ours = any(fnmatchcase(model, pattern) for pattern in built_in.prefix_patterns)
+        built_in = built_in if is_ours else None
+    if built_in is not None and prefix in _CLOUD_VARIABLES and not url:
+        for parameter, variable in _CLOUD_VARIABLES[prefix].items():
             value = str(given.get(parameter) or "")
             reference = find_referenced_variable(value)
             if value and reference != variable:
                 plan.variables[variable] = f"${{{reference}}}" if reference else value
-        return f"vertex_ai/{model}"
-    built_in = next((row for row in find_built_in_registry() if row.prefix == prefix), None)
+        return f"{prefix}/{model}"
     if prefix == "azure" and url:
         host = url.split("/openai")[0].rstrip("/")
         return _place(plan, setting, given, name="azure", url=f"{host}/openai/v1", model=model)

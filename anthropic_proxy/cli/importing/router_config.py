@@ -34,10 +34,10 @@ _TRANSFORMERS = {
     "tooluse": "the proxy does not force a tool call",
     "forcereasoning": "the proxy adds no prompt that asks for reasoning",
     "vertex-gemini": "set VERTEX_PROJECT and VERTEX_LOCATION. Models of Vertex AI have the prefix vertex_ai/",
-    "vertex-claude": "Claude on Vertex AI needs the extra litellm, and LiteLLM's own variables for project and region",
+    "vertex-claude": "set VERTEX_PROJECT and VERTEX_LOCATION. Models of Vertex AI have the prefix vertex_ai/",
 }
 """Transformer → what the proxy does instead."""
-_VERTEX_PREFIXES = {"vertex-gemini": "vertex_ai", "vertex-claude": "litellm/vertex_ai"}
+_VERTEX_PREFIXES = {"vertex-gemini": "vertex_ai", "vertex-claude": "vertex_ai"}
 """Transformer of Vertex AI → prefix of its models here."""
 _WIRES = {"anthropic": "messages", "gemini": "gemini", "openai-responses": "responses"}
 """Transformer → API of a server whose address does not end with the path of an API."""

@@ -93,6 +93,7 @@ def _find_successor(engine: Engine, target: Target) -> Target | None:
 
 
 _FIELDS = {
+    "betas": "anthropic-beta",
     "documents": "messages.document",
     "effort": "output_config.effort",
     "images": "messages.image",

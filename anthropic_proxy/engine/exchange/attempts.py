@@ -264,7 +264,7 @@ class Attempts:
             forwarded = find_client_credential(self._engine, self._incoming, target.provider)
             attempt = await self._prepare(target, forwarded or pool.next_credential(target.provider), run)
             try:
-                if target.provider.key_source != "settings":
+                if attempt.credential is None and pool.uses_tokens(target.provider):
                     receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
                     attempt.credential, base_url = await pool.next_token_and_url(target.provider, target.base_url)
                     attempt.target = structs.replace(target, base_url=base_url)

@@ -185,6 +185,8 @@ class _RecordingTransport:
 
 
 class _PlaceholderTokens:
+    rejection_statuses = ()
+
     async def acquire_token(self) -> tuple[Credential, str | None]:
         return Credential("authorization", ACCESS_TOKEN), UNKNOWN_PROJECT
 

@@ -180,11 +180,17 @@ async def call_provider(
     send = engine.transports[provider.transport]
     deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
 
-    async def send_once(credential: Credential | None) -> _Result:
+    credential: Credential | None = None
+
+    async def send_once() -> _Result:
+        nonlocal credential
         watchdog.begin_upstream_call()
         try:
             async with asyncio.timeout_at(deadline) as limit:
-                response = await send(target.base_url, records.begin_attempt(target, request), credential)
+                base_url = target.base_url
+                if credential is None and pool.uses_tokens(provider):
+                    credential, base_url = await pool.next_token_and_url(provider, base_url)
+                response = await send(base_url, records.begin_attempt(target, request), credential)
                 try:
                     records.set_status(response.status)
                     if not 200 <= response.status < 300:
@@ -210,15 +216,19 @@ async def call_provider(
             own = find_client_credential(engine, incoming, provider)
             credential = own or pool.next_credential(provider, is_first=uses_first_key)
             try:
-                return await send_once(credential)
+                return await send_once()
             except UpstreamError as error:
                 watchdog.end_upstream_call()
                 redact_error(error, [credential.secret] if credential is not None else [])
                 add_key_setting(error, target, credential)
                 add_address_setting(error, target)
                 records.fail_attempt(error)
-                may_replace_key = may_replace_key and error.status == 401
-                if not (may_replace_key and await pool.replace_rejected_key(provider, credential)):
+                if not may_replace_key:
+                    raise
+                is_replaced = pool.uses_tokens(provider) and pool.exclude_failed_key(provider, credential, error)
+                if not is_replaced and error.status == 401:
+                    is_replaced = await pool.replace_rejected_key(provider, credential)
+                if not is_replaced:
                     raise
                 may_replace_key = False
     except asyncio.CancelledError:

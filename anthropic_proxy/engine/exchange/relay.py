@@ -14,7 +14,15 @@ from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAI
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential, RelayWire, UpstreamResponse, read_body
+from anthropic_proxy.engine.wires.contract import (
+    BaseDialect,
+    Call,
+    Credential,
+    RelayWire,
+    StreamConverter,
+    UpstreamResponse,
+    read_body,
+)
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES, EventSplitter, new_frame_reader
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_secret_bytes
@@ -52,7 +60,8 @@ class RelayStream:
         """True if nothing is left to read except the bytes that `wait_for_content` has received."""
         self._wire = wire
         self._requested_model = call.requested_model if call.is_renamed else None
-        self._response = response
+        converter = wire.new_stream_converter(response.headers) if call.streams_upstream else None
+        self._response = response if converter is None else _ConvertedResponse(response, converter)
         self._watchdog = watchdog
         self._credential = credential
         self._decoder = wire.new_decoder(call)
@@ -254,6 +263,35 @@ class RelayStream:
                 self.usage = merge_latest(self.usage, delta)
             elif isinstance(delta, Stop):
                 self.stop_reason = delta.reason
+
+
+class _ConvertedResponse:
+    """Response whose body is converted to server-sent events while it is read."""
+
+    def __init__(self, response: UpstreamResponse, converter: StreamConverter) -> None:
+        self._response = response
+        self._converter = converter
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._response.headers
+
+    @property
+    def body_received(self) -> bool:
+        return self._response.body_received
+
+    async def read(self) -> bytes:
+        while data := await self._response.read():
+            if events := self._converter.feed(data):
+                return events
+        return b""
+
+    async def close(self, *, wait_for_end: bool = False) -> None:
+        await self._response.close(wait_for_end=wait_for_end)
 
 
 _CONTENT = b'"content_block_start"'

@@ -109,6 +109,12 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     """`VERTEX_LOCATION`: region of Vertex AI, or `global`."""
     google_credentials_file: str | None = None
     """`GOOGLE_APPLICATION_CREDENTIALS`: path of the credentials file for Vertex AI. None: the path of gcloud."""
+    aws_region: str | None = None
+    """`AWS_REGION`, `AWS_DEFAULT_REGION`: region of Amazon Bedrock. None: Bedrock is not set up."""
+    foundry_resource: str | None = None
+    """`ANTHROPIC_FOUNDRY_RESOURCE`: name of the resource in Microsoft Foundry. None: Foundry is not set up."""
+    cloud_variables: Mapping[str, Secret] = {}
+    """Variables `AWS_…` and `AZURE_…` that are only in `.env`, with credentials of these clouds."""
     ollama_context_length: int | None = None
     """`OLLAMA_CONTEXT_LENGTH`: context window in tokens, sent to Ollama as `num_ctx`.
 

@@ -7,6 +7,7 @@ configuration file defines.
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import openai_chat
 from anthropic_proxy.engine.providers.anthropic import ANTHROPIC
+from anthropic_proxy.engine.providers.clouds import BEDROCK, FOUNDRY
 from anthropic_proxy.engine.providers.gemini import GOOGLE, VERTEX
 from anthropic_proxy.engine.providers.litellm import LITELLM
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
@@ -20,7 +21,7 @@ PROVIDERS = ProviderRegistry(
     (
         *(OPENAI, GOOGLE, VERTEX, OLLAMA),
         *openai_chat.PROVIDERS,
-        *(ANTHROPIC, openai_chat.DEMO, LITELLM),
+        *(ANTHROPIC, BEDROCK, FOUNDRY, openai_chat.DEMO, LITELLM),
     )
 )
 """All built-in providers. If several have a key and no setting decides, the first one is preferred, Anthropic last."""

@@ -37,6 +37,7 @@ ANTHROPIC = Provider(
 _THIRD_PARTY = anthropic.Dialect(
     verifies_signatures=False,
     forwards_client_headers=False,
+    betas=(),
     forwards_metadata=False,
     has_anthropic_errors=False,
     has_model_list=False,

@@ -103,7 +103,7 @@ def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
     if table is None:
         return ModelCapabilities()
     # prefix matches ignore dates and `-latest`, which are at the end
-    name = model.lower().removeprefix("models/").removeprefix("ft:")
+    name = model.lower().removeprefix("models/").removeprefix("ft:").rpartition("anthropic.")[2]
     for start, capabilities in table.by_start:
         is_other_version = start[-1].isdecimal() and _OTHER_VERSION.match(name, len(start))  # gpt-5.1 is not gpt-5
         if name.startswith(start) and not is_other_version:

@@ -7,13 +7,13 @@ access token expires, and comes from a `TokenSource`, such as Google's log-in.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
-from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_override
+from anthropic_proxy.engine.providers.servers import describe_missing_key, describe_unset_place, find_server_override
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import AuthenticationFailed, ConfigurationError, UpstreamError
 from anthropic_proxy.secrets import Secret
@@ -29,7 +29,12 @@ _READ_TIMEOUT_SECONDS = 35.0
 
 
 class TokenSource(Protocol):
-    """Interface of a source of access tokens, which expire. `engine/upstream/google_auth.py` implements it."""
+    """Interface of a source of access tokens, which expire. `engine/upstream/access_tokens.py` implements it."""
+
+    @property
+    def rejection_statuses(self) -> Collection[int]:
+        """HTTP statuses of a provider that has rejected a token."""
+        ...
 
     async def acquire_token(self) -> tuple[Credential, str | None]:
         """Return the header with a token, and its Google Cloud project (None if unknown).
@@ -98,6 +103,8 @@ class Credentials:
         if keys:
             headers = self._headers.get(provider.name)
             if headers is None:
+                if problem := describe_unset_place(provider, self._settings):
+                    raise AuthenticationFailed(problem, code="provider-place-missing", should_retry=False)
                 header, scheme = self._find_header(provider)
                 headers = tuple(Credential(header, scheme + key.reveal(), key.origin) for key in keys)
                 self._headers[provider.name] = headers
@@ -110,10 +117,13 @@ class Credentials:
                     self._next_positions[provider.name] = position + 1
                     return headers[position]
             return headers[min(range(len(keys)), key=lambda place: self._cooldown_ends[keys[place].reveal()])]
-        is_from_settings = provider.key_source == "settings"
-        if is_from_settings and (problem := describe_missing_key(provider, self._settings)):
+        if provider.key_source != "google" and (problem := describe_missing_key(provider, self._settings)):
             raise AuthenticationFailed(problem, code="provider-key-missing", should_retry=False)
         return None
+
+    def uses_tokens(self, provider: Provider) -> bool:
+        """Return True if calls need an access token or a signature of a cloud, because no API key is set."""
+        return provider.key_source != "settings" and not self._keys.get(provider.name)
 
     async def next_token_and_url(self, provider: Provider, base_url: str) -> tuple[Credential, str]:
         """Return the header with a token, and `base_url` with the project inserted.
@@ -132,7 +142,7 @@ class Credentials:
 
     def max_key_changes(self, provider: Provider) -> int:
         """Return how often one request may change the key: to try each once. A token is replaced once."""
-        if provider.key_source != "settings":
+        if self.uses_tokens(provider):
             return 1
         return max(len(self._keys.get(provider.name, ())) - 1, 0)
 
@@ -141,11 +151,12 @@ class Credentials:
 
         Return True if a retry can use another one. The only key of a provider has no cooldown.
         """
-        if provider.key_source != "settings":
+        if self.uses_tokens(provider):
+            source = self._tokens[provider.key_source]
             return (
                 credential is not None
-                and error.status == 401
-                and self._tokens[provider.key_source].invalidate_token(credential)
+                and error.status in source.rejection_statuses
+                and source.invalidate_token(credential)
             )
         keys = self._keys.get(provider.name, ())
         if credential is None or len(keys) < 2 or error.status not in (401, 402, 403, 429):
@@ -221,7 +232,7 @@ class Credentials:
 
     def describe_key(self, provider: Provider, credential: Credential | None) -> str:
         """Return the source of a key and its masked text: `OPENAI_API_KEY in .env, line 1: …abcd`. "": no key."""
-        if credential is None or provider.key_source != "settings":
+        if credential is None or self.uses_tokens(provider):
             return ""
         return f"{credential.origin}: {Secret(credential.value.removeprefix(self._find_header(provider)[1]))}"
 

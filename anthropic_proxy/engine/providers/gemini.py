@@ -4,6 +4,7 @@ A registry entry (`Provider`) has the addresses, keys, models and APIs of a prov
 deviations of the provider. Model rules change the dialect for some models.
 """
 
+from anthropic_proxy.engine.providers.clouds import VERTEX_CLAUDE
 from anthropic_proxy.engine.providers.registry import Provider, WireConfig, build_model_rules, build_retired_models
 from anthropic_proxy.engine.wires import gemini
 
@@ -102,7 +103,8 @@ VERTEX = Provider(
     prefix="vertex_ai",
     title="Vertex AI",
     env_prefix="VERTEX",
-    wires={"gemini": _VERTEX_WIRE},
+    wires={"gemini": _VERTEX_WIRE, "messages": VERTEX_CLAUDE},
+    wire_rules=(("claude-*", "messages"),),
     base_url="https://aiplatform.googleapis.com/v1",
     regional_urls=_VERTEX_URLS,
     default_url_path="/v1",

@@ -33,7 +33,10 @@ class ProviderRegistry(Sequence[Provider]):
         self._by_name = {row.name: row for row in self._rows}
         self._by_prefix = self._by_name | {row.prefix: row for row in self._rows}
         self._by_extra_prefix = {
-            prefix: row for row in self._rows for prefix in row.extra_prefixes if prefix not in self._by_prefix
+            prefix: row
+            for row in self._rows
+            for prefix in row.extra_prefixes
+            if prefix not in self._by_prefix or self._by_prefix[prefix].prefix_patterns
         }
         self.local: Provider = next(row for row in self._rows if row.uses_installed_models)
         """Provider that is preferred if no provider has a key and its server replies: Ollama."""

@@ -15,6 +15,9 @@ from anthropic_proxy.engine.wires.contract import DialectT, Wire
 
 UNKNOWN_PROJECT = "{project}"
 """Placeholder in a Vertex AI base URL for the Google Cloud project. `Credentials.next_token_and_url` replaces it."""
+REGION, RESOURCE = "{region}", "{resource}"
+"""Placeholders in a base URL for `AWS_REGION` and `ANTHROPIC_FOUNDRY_RESOURCE`."""
+_PLACE_VARIABLES = {"aws": "AWS_REGION", "azure": "ANTHROPIC_FOUNDRY_RESOURCE"}
 
 
 class ModelRule(Struct, frozen=True):
@@ -57,6 +60,8 @@ class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True, eq=False)
     """Pairs of base URL suffix and its replacement for this wire: (`/v1`, `/anthropic`). The first match applies.
 
     A provider may serve its APIs at different paths."""
+    models_table: str = ""
+    """Name of the table of `models.toml` with the models of this API. "": the table of the provider."""
     custom_url_only: bool = False
     """True if the wire requires a base URL setting, because the provider's own server does not support the API."""
 
@@ -157,7 +162,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     key_variable: str | None = None
     """Variable of the API keys: `GEMINI_API_KEY`. None: the provider has no key setting."""
     offered_to_users: bool = True
-    """True if error texts list the provider as a choice for a setting. False: demo and LiteLLM."""
+    """True if error texts list the provider as a choice for a setting. False: demo, LiteLLM, and clouds without default
+    models."""
     default_big_model: str | None = None
     """Default model for sonnet, opus and fable, without prefix. None: no default."""
     default_small_model: str | None = None
@@ -177,6 +183,10 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     used."""
     base_url: str
     """Default base URL, without a trailing slash."""
+    prefix_patterns: Sequence[str] = ()
+    """Patterns of the model ids to which the prefix leads, if it is also a prefix of LiteLLM, which gets all others.
+
+    Empty: all ids."""
     regional_urls: Sequence[tuple[str, str]] = ()
     """Pairs of `VERTEX_LOCATION` pattern and base URL with `{location}`. The first match replaces `base_url`."""
     default_url_path: str = ""
@@ -190,8 +200,9 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Text before the key in the value of the request header `key_header`: `Bearer `."""
     accepts_client_credential: bool = False
     """True if the client's credential is forwarded when no provider key and no `PROXY_API_KEY` is set."""
-    key_source: Literal["settings", "google"] = "settings"
-    """Source of the credential: API keys of `settings`, or `google`, tokens from Application Default Credentials."""
+    key_source: Literal["settings", "google", "aws", "azure"] = "settings"
+    """Source of the credential if no API key is set. `settings`: none; `google`: tokens from Application Default
+    Credentials; `aws`: signatures with the credentials of AWS; `azure`: tokens from Microsoft Entra ID."""
     key_required: Literal["always", "own_address", "never"] = "always"
     """`own_address`: a key is required unless a base URL setting selects another server, which may need no key."""
     uses_installed_models: bool = False
@@ -243,6 +254,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
             return None
         if self.key_source == "google":
             return f"{self.env_prefix}_PROJECT"
+        if self.key_source in _PLACE_VARIABLES:
+            return _PLACE_VARIABLES[self.key_source]
         return self.base_url_variable if self.key_required == "never" else self.key_variable
 
     @property

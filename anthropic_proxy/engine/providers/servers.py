@@ -5,7 +5,14 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.options import EngineOptions
-from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT, AnyWireConfig, Provider, ServerOverride
+from anthropic_proxy.engine.providers.registry import (
+    REGION,
+    RESOURCE,
+    UNKNOWN_PROJECT,
+    AnyWireConfig,
+    Provider,
+    ServerOverride,
+)
 
 
 def find_server_override(provider: Provider, settings: EngineOptions) -> ServerOverride | None:
@@ -40,6 +47,8 @@ def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOpt
         location = settings.vertex_location
         regional = (url for pattern, url in provider.regional_urls if fnmatchcase(location, pattern))
         base_url = next(regional, provider.base_url)
+        base_url = base_url.replace(REGION, settings.aws_region or REGION)
+        base_url = base_url.replace(RESOURCE, settings.foundry_resource or RESOURCE)
     elif provider.default_url_path and not urlsplit(base_url).path:
         base_url += provider.default_url_path
     if provider.project_url_path:
@@ -51,6 +60,18 @@ def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOpt
         if base_url.endswith(suffix):
             return base_url.removesuffix(suffix) + replacement
     return base_url
+
+
+def describe_unset_place(provider: Provider, settings: EngineOptions) -> str:
+    """Return an error text if the region or resource of a cloud is unknown. "": it is known, or not needed."""
+    has_address, has_key = provider.name in settings.base_urls, bool(settings.keys.get(provider.name))
+    if provider.key_source == "aws" and settings.aws_region is None and not (has_address and has_key):
+        variable = "AWS_REGION"
+    elif RESOURCE in provider.base_url and settings.foundry_resource is None and not has_address:
+        variable = "ANTHROPIC_FOUNDRY_RESOURCE"
+    else:
+        return ""
+    return f"{provider.prefix} is not set up: {variable} is not set. Set it in .env or in the environment."
 
 
 def build_server_name(provider: Provider, base_url: str) -> str:
@@ -65,6 +86,8 @@ def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
         if chosen or settings.vertex_project or settings.google_credentials_file:
             return ""
         return f"{provider.prefix} is not set up: VERTEX_PROJECT is not set. Set it in .env or in the environment."
+    if provider.key_source != "settings":
+        return describe_unset_place(provider, settings)
     if problem := settings.key_problems.get(provider.name):
         return f"{provider.prefix} has no key: {problem}"
     own_server = provider.key_required == "own_address" and provider.name in settings.base_urls

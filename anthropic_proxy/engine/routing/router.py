@@ -421,10 +421,16 @@ def _split_prefix(name: str, registry: ProviderRegistry) -> tuple[Provider | Non
     prefix, slash, model_name = name.partition("/")
     if not slash:
         return None, name
-    if (row := registry.find_by_extra_prefix(prefix.lower())) is not None:
-        return row, f"{prefix.lower()}/{model_name}" if model_name else ""
     row = registry.find_by_prefix(prefix.lower())
+    if row is None or (row.prefix_patterns and not _matches_any(model_name, row.prefix_patterns)):
+        other = registry.find_by_extra_prefix(prefix.lower())
+        if other is not None:
+            return other, f"{prefix.lower()}/{model_name}" if model_name else ""
     return row, name if row is None else model_name
+
+
+def _matches_any(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)
 
 
 def _build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog) -> Target:
@@ -550,7 +556,8 @@ def find_capabilities(provider: Provider, model: str, settings: EngineOptions, c
         base_url = settings.base_urls.get(provider.name, provider.base_url)
         learned = catalog.find_learned_model(build_server_name(provider, base_url), model)
     if server is None:
-        capabilities = catalog.cached_capabilities(provider.name, model, provider.models_table)
+        table = provider.wires[_pick_wire(provider, model, settings)].models_table or provider.models_table
+        capabilities = catalog.cached_capabilities(provider.name, model, table)
         return apply_capability_rules(provider, model, learned.apply(capabilities) if learned else capabilities)
     capabilities = catalog.cached_capabilities(server.models_table or provider.name, model)
     if not capabilities.known and server.capabilities:
@@ -679,7 +686,7 @@ def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> st
         return ""
     row = choice.provider
     is_own_server = row.is_configured or row.uses_installed_models or row.name in settings.base_urls
-    if is_own_server or row.key_source == "google" or row.transport != "http":
+    if is_own_server or row.key_source != "settings" or row.transport != "http":
         return ""  # model ids of these servers may contain a slash
     if any("/" in model_id for model_id in row.known_models):
         return ""

@@ -1,155 +1,23 @@
-"""Access tokens for Google Cloud (Vertex AI), requested by the library google-auth.
+"""Access tokens for Google Cloud (Vertex AI), requested by the library google-auth."""
 
-`GoogleTokenCache` has one token for all requests to providers. google-auth blocks, so it runs in a thread. If Google
-does not reply within a time limit, the provider calls that wait for the token fail, and the next one requests a token
-again.
-"""
-
-import asyncio
 import math
-import threading
-import time
-from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC
 from typing import Any
 
-from msgspec import Struct
-
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text, describe_os_error
+from anthropic_proxy.engine.upstream.access_tokens import RENEWAL_TIMEOUT_SECONDS, AccessToken
 from anthropic_proxy.engine.wires.contract import Credential
-from anthropic_proxy.errors import (
-    AuthenticationFailed,
-    InternalError,
-    MissingExtra,
-    ProxyError,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from anthropic_proxy.errors import AuthenticationFailed, MissingExtra, UpstreamUnreachable
 
-RENEW_BEFORE_EXPIRY_SECONDS = 225.0
-"""Time before expiry at which a token is renewed in the background (value of google-auth). Google's metadata server
-returns the old token until five minutes before its expiry."""
-EXPIRY_MARGIN_SECONDS = 15.0
-"""Number of seconds before expiry from which a token is no longer sent, because it could expire before the server
-checks it."""
-MIN_RENEWAL_INTERVAL_SECONDS = 30.0
-"""Minimum time between two background renewals, and between two replacements of a rejected token."""
-RENEWAL_TIMEOUT_SECONDS = 30.0
-"""Maximum time for one renewal. A shorter UPSTREAM_FIRST_BYTE_TIMEOUT replaces this value."""
-MAX_ABANDONED_THREADS = 16
-"""Maximum number of abandoned threads. Above it, no renewal starts and requests fail. A thread ends when Google's
-server replies or closes the connection."""
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
-class AccessToken(Struct, frozen=True):
-    credential: Credential
-    project_id: str | None
-    """Google Cloud project of the credentials. None: unknown."""
-    expires_at: float
-    """In seconds since the epoch."""
-
-
-class GoogleTokenCache:
-    """`seconds` is the maximum time for one renewal."""
-
-    def __init__(
-        self,
-        credentials: "GoogleCredentials",
-        *,
-        clock: Callable[[], float] = time.time,
-        seconds: float = RENEWAL_TIMEOUT_SECONDS,
-    ) -> None:
-        self._credentials = credentials
-        self._clock = clock
-        self._seconds = seconds
-        self._abandoned = 0
-        """Number of threads that still run an abandoned renewal (a renewal that exceeded its time limit)."""
-        self._token: AccessToken | None = None
-        self._renewal: asyncio.Task[AccessToken] | None = None
-        self._renew_after = -math.inf
-        """Clock time from which a token that is still valid is renewed in the background."""
-        self._invalidated_at = -math.inf
-
-    async def acquire_token(self) -> tuple[Credential, str | None]:
-        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, `UpstreamTimeout` or `MissingExtra` (google-auth)."""
-        token, now = self._token, self._clock()
-        if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
-            token = await asyncio.shield(self._renew())  # a disconnect of one client does not cancel the renewal
-        elif now >= token.expires_at - RENEW_BEFORE_EXPIRY_SECONDS and now >= self._renew_after:
-            self._renew()
-        return token.credential, token.project_id
-
-    def invalidate_token(self, credential: Credential) -> bool:
-        """Discard the access token that the provider has rejected. False: another token was discarded within
-        `MIN_RENEWAL_INTERVAL_SECONDS`, so a retry has no other one.
-        """
-        if self._token is None or self._token.credential.value != credential.value:
-            return True
-        if self._clock() < self._invalidated_at + MIN_RENEWAL_INTERVAL_SECONDS:
-            return False
-        self._invalidated_at = self._clock()
-        self._token = None
-        return True
-
-    def _renew(self) -> "asyncio.Task[AccessToken]":
-        if self._renewal is None:
-            self._renewal = asyncio.create_task(self._load_token())
-            self._renewal.add_done_callback(self._end_renewal)
-        return self._renewal
-
-    def _end_renewal(self, renewal: "asyncio.Task[AccessToken]") -> None:
-        self._renewal = None
-        self._renew_after = self._clock() + MIN_RENEWAL_INTERVAL_SECONDS
-        if not renewal.cancelled() and renewal.exception() is None:
-            self._token = renewal.result()
-
-    async def _load_token(self) -> AccessToken:
-        origin = self._credentials.origin
-        if self._abandoned >= MAX_ABANDONED_THREADS:
-            raise UpstreamTimeout(
-                f"no access token: {self._abandoned} earlier requests for one still hang ({origin})",
-                code="token-timeout",
-            )
-        loop = asyncio.get_running_loop()
-        loaded: asyncio.Future[AccessToken] = loop.create_future()
-
-        def end(token: AccessToken | None, failure: ProxyError) -> None:
-            if loaded.done():
-                self._abandoned -= 1
-            elif token is None:
-                loaded.set_exception(failure)
-            else:
-                loaded.set_result(token)
-
-        def work() -> None:
-            token: AccessToken | None = None
-            failure: ProxyError = InternalError("google-auth failed in the proxy; the traceback is in its log.")
-            try:
-                token = self._credentials.request_token()
-            except ProxyError as error:
-                failure = error
-            finally:
-                with suppress(RuntimeError):  # the loop has ended
-                    loop.call_soon_threadsafe(end, token, failure)
-
-        threading.Thread(target=work, name="google-auth", daemon=True).start()
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await loaded
-        except TimeoutError:
-            raise UpstreamTimeout(
-                f"no access token: its server did not answer within {self._seconds:g} s ({origin})",
-                code="token-timeout",
-            ) from None
-        finally:
-            self._abandoned += loaded.cancelled()
-
-
 class GoogleCredentials:
-    """Call the methods in a thread, because a request blocks. `file` None: google-auth searches by its own rules."""
+    """Loader of tokens. `file` None: google-auth searches by its own rules."""
+
+    library = "google-auth"
+    rejection_statuses = (401,)
 
     def __init__(self, file: str | None, *, needs_project: bool, connect_timeout: float) -> None:
         self._file = file
@@ -192,6 +60,9 @@ class GoogleCredentials:
         expiry = credentials.expiry  # naive, in UTC
         expires_at = math.inf if expiry is None else float(expiry.replace(tzinfo=UTC).timestamp())
         return AccessToken(credential, project, expires_at)
+
+    def discard_loaded(self) -> None:
+        """The loaded credentials stay: they request a new token at each renewal."""
 
     def _load(self, request: Any) -> tuple[Any, str | None]:
         import google.auth  # noqa: PLC0415

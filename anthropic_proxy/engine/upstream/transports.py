@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.upstream.access_tokens import RENEWAL_TIMEOUT_SECONDS, TokenCache, TokenLoader
+from anthropic_proxy.engine.upstream.aws_auth import AwsCredentials
+from anthropic_proxy.engine.upstream.azure_auth import EntraCredentials
 from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
-from anthropic_proxy.engine.upstream.google_auth import RENEWAL_TIMEOUT_SECONDS, GoogleCredentials, GoogleTokenCache
+from anthropic_proxy.engine.upstream.google_auth import GoogleCredentials
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.upstream.web_search import (
     BraveClient,
@@ -42,7 +45,8 @@ class Transports:
             settings.timeouts.connect_seconds, proxies=self._proxies, no_proxy_hosts=settings.no_proxy_hosts
         )
         self._fetcher: PageFetcher | None = None
-        self.google_tokens = _new_google_tokens(settings)
+        self.tokens: Mapping[str, TokenCache] = _new_tokens(settings)
+        """Value of `Provider.key_source` → its access tokens."""
         self._engine: LiteLLMThread | None = None
         self._litellm: LiteLLMTransport | None = None
         self._litellm_variables: dict[str, Secret] = {} if litellm_variables is None else litellm_variables
@@ -91,7 +95,7 @@ class Transports:
             return Transports(settings, litellm_variables=self._litellm_variables)
         self._settings, self._litellm = settings, None
         if _token_settings(settings) != _token_settings(previous):
-            self.google_tokens = _new_google_tokens(settings)
+            self.tokens = _new_tokens(settings)
         if self._engine is not None:
             self._export_litellm_variables()
         return self
@@ -164,14 +168,23 @@ def _token_settings(settings: EngineOptions) -> tuple[object, ...]:
     return (
         settings.google_credentials_file,
         settings.vertex_project is None,
+        settings.aws_region,
+        settings.cloud_variables,
         timeouts.connect_seconds,
         timeouts.first_byte_seconds,
     )
 
 
-def _new_google_tokens(settings: EngineOptions) -> GoogleTokenCache:
-    needs_project = settings.vertex_project is None
+def _new_tokens(settings: EngineOptions) -> Mapping[str, TokenCache]:
     connect_timeout = settings.timeouts.connect_seconds
-    file = settings.google_credentials_file
-    credentials = GoogleCredentials(file, needs_project=needs_project, connect_timeout=connect_timeout)
-    return GoogleTokenCache(credentials, seconds=min(RENEWAL_TIMEOUT_SECONDS, settings.timeouts.first_byte_seconds))
+    loaders: dict[str, TokenLoader] = {
+        "google": GoogleCredentials(
+            settings.google_credentials_file,
+            needs_project=settings.vertex_project is None,
+            connect_timeout=connect_timeout,
+        ),
+        "aws": AwsCredentials(settings.aws_region, settings.cloud_variables),
+        "azure": EntraCredentials(settings.cloud_variables),
+    }
+    seconds = min(RENEWAL_TIMEOUT_SECONDS, settings.timeouts.first_byte_seconds)
+    return {source: TokenCache(loader, seconds=seconds) for source, loader in loaders.items()}

@@ -128,6 +128,14 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """True if the provider enforces the client's JSON Schema for the reply. False: the proxy validates the reply."""
 
 
+class SignRequest(Protocol):
+    """Function that computes the signature of one HTTP request. It performs no I/O."""
+
+    def __call__(self, *, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
+        """Return the headers with the signature, names in lower case. `headers` are those of the request."""
+        ...
+
+
 CLIENT_CREDENTIAL_ORIGIN = "the client"
 """Value of `Credential.origin` for a credential from the client request. It is used for that request only."""
 
@@ -143,6 +151,9 @@ class Credential(Struct, frozen=True):
     """Source of the credential for error messages: `OPENAI_API_KEY`."""
     extra_headers: Mapping[str, str] = {}
     """Headers without secrets that belong to the credential, such as the project that is billed."""
+    sign: SignRequest | None = None
+    """Function that signs each request. `value` is then a secret of the signature, which is not sent itself. None: the
+    header `header` authenticates the request."""
 
     @property
     def secret(self) -> str:
@@ -263,6 +274,14 @@ class Decoder(ABC):
         """
 
 
+class StreamConverter(Protocol):
+    """Converter of the bytes of one streamed response to server-sent events."""
+
+    def feed(self, data: bytes) -> bytes:
+        """Return the events that are now complete. b"": none. Raises `UpstreamProtocolError`."""
+        ...
+
+
 class Adaptation(Struct, frozen=True):
     """Named change of the dialect for the next upstream requests, after the provider rejected a parameter."""
 
@@ -334,6 +353,10 @@ class RelayWire(Wire[DialectT]):
 
         A client requests this URL with the key that it sends to the proxy.
         """
+
+    @abstractmethod
+    def new_stream_converter(self, headers: Mapping[str, str]) -> StreamConverter | None:
+        """Return the converter for a streamed response with these headers. None: it has server-sent events."""
 
     @abstractmethod
     def replace_reply_model(self, reply: bytes, model: str) -> bytes:

@@ -94,6 +94,7 @@ def load_settings(
     sources.errors.require_empty()
     fields |= traces | {name: {**fields.get(name, {}), **added} for name, added in configured.items()}
     shared = {name for row in providers for name in (row.key_variable, row.base_url_variable) if name}
+    shared |= {"AWS_REGION", "AWS_DEFAULT_REGION"}
     keys = {row.key_variable for row in providers}
     others = {
         name: Secret(
@@ -119,6 +120,7 @@ def load_settings(
         http_proxies=proxies,
         no_proxy_hosts=find_no_proxy_setting(environ),
         litellm_variables=others,
+        cloud_variables={name: value for name, value in others.items() if name.startswith(("AWS_", "AZURE_"))},
         other_secrets=(*found, *find_otel_secrets(environ, traces["otel_variables"])),
         origins=sources.origins,
         raw_values=sources.given,
@@ -265,6 +267,12 @@ def _integer(minimum: int, maximum: int, unit: str) -> Callable[[FoundSetting], 
     return lambda found: values.decode_integer(found, minimum, maximum, unit)
 
 
+def _resource(found: FoundSetting) -> str:
+    if not found.text.replace("-", "").isalnum() or not found.text.isascii():  # it becomes part of a host name
+        raise values.invalid_setting_error(found, "Use the name of a resource: letters, digits and hyphens.")
+    return found.text
+
+
 def _project(found: FoundSetting) -> str:
     if not found.text.isascii() or not found.text.replace("-", "").replace(":", "").replace(".", "").isalnum():
         raise values.invalid_setting_error(found, "Use the id of a project: letters, digits and hyphens.")
@@ -289,6 +297,8 @@ FIELD_VARIABLES: tuple[tuple[str, Callable[[FoundSetting], object], bool, tuple[
     ("vertex_project", _project, False, ("VERTEX_PROJECT", "VERTEX_PROJECT_ID")),
     ("vertex_location", _location, False, ("VERTEX_LOCATION",)),
     ("google_credentials_file", _credentials, False, ("GOOGLE_APPLICATION_CREDENTIALS",)),
+    ("aws_region", _location, False, ("AWS_REGION", "AWS_DEFAULT_REGION")),
+    ("foundry_resource", _resource, False, ("ANTHROPIC_FOUNDRY_RESOURCE",)),
     ("ollama_context_length", _integer(1, _MAX_TOKENS, "tokens"), False, ("OLLAMA_CONTEXT_LENGTH",)),
     ("ollama_keep_alive", values.decode_go_duration, False, ("OLLAMA_KEEP_ALIVE",)),
     ("proxy_api_keys", values.decode_keys, True, ("PROXY_API_KEY",)),
@@ -396,6 +406,8 @@ _BACKEND_FIELDS = frozenset(
         "vertex_project",
         "vertex_location",
         "google_credentials_file",
+        "aws_region",
+        "foundry_resource",
         "ollama_context_length",
         "ollama_keep_alive",
     }

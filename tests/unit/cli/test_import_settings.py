@@ -552,6 +552,33 @@ def test_models_with_one_name_are_balanced(tmp_path: Path) -> None:
     ]
 
 
+def test_claude_of_litellm_at_clouds_becomes_that_of_the_proxy(tmp_path: Path) -> None:
+    content = """
+model_list:
+  - {model_name: claude-opus-5, litellm_params: {model: bedrock/us.anthropic.claude-opus-5, aws_region_name: us-west-2}}
+  - {model_name: nova, litellm_params: {model: "bedrock/amazon.nova-pro-v1:0"}}
+  - model_name: vertex
+    litellm_params: {model: vertex_ai/claude-opus-5, vertex_project: mine, vertex_location: global}
+"""
+    output = run_import(tmp_path, "config.yaml", content)
+    variables, tables = read_written(tmp_path)[0], read_tables(tmp_path)
+    assert variables == {
+        "AWS_REGION": "us-west-2",
+        "VERTEX_PROJECT": "mine",
+        "VERTEX_LOCATION": "global",
+        "BIG_MODEL": "bedrock/us.anthropic.claude-opus-5",
+        "SMALL_MODEL": "bedrock/us.anthropic.claude-opus-5",
+        "PREFERRED_PROVIDER": "bedrock",
+    }
+    assert [route["targets"] for route in tables["routes"]] == [
+        ["bedrock/amazon.nova-pro-v1:0"],
+        ["vertex_ai/claude-opus-5"],
+    ]
+    assert notes_of(output) == [
+        "model_list[1]: bedrock/… needs the extra litellm and LiteLLM's own variables for this provider."
+    ]
+
+
 def test_entries_that_are_not_copied_have_a_note(tmp_path: Path) -> None:
     assert notes_of(run_import(tmp_path, "config.yaml", LITELLM_CLAUDE, "--dry-run")) == [
         "model_list[2].litellm_params.temperature: the proxy sends the value of the client.",

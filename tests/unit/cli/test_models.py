@@ -139,11 +139,14 @@ def test_anthropic_lists_its_own_models(tmp_path: Path) -> None:
     )
 
 
+PREFIXES = [*OFFERED_PREFIXES, "bedrock", "foundry", "demo", "litellm"]
+
+
 def test_an_unknown_provider_is_named_with_the_nearest(tmp_path: Path) -> None:
     ended = run_command("models", "opnai", directory=tmp_path)
     assert (ended.returncode, ended.stderr) == (
         2,
-        f'✕ There is no provider "opnai". The providers are: {", ".join([*OFFERED_PREFIXES, "demo", "litellm"])}. '
+        f'✕ There is no provider "opnai". The providers are: {", ".join(PREFIXES)}. '
         "Did you mean:  anthropic-proxy models openai\n",
     )
 
@@ -156,7 +159,7 @@ def test_a_model_without_its_provider_is_named_with_it(tmp_path: Path, model: st
     ended = run_command("models", model, directory=tmp_path)
     assert (ended.returncode, ended.stderr) == (
         2,
-        f'✕ There is no provider "{model}". The providers are: {", ".join([*OFFERED_PREFIXES, "demo", "litellm"])}. '
+        f'✕ There is no provider "{model}". The providers are: {", ".join(PREFIXES)}. '
         f"Did you mean:  anthropic-proxy models {full_name}\n",
     )
 

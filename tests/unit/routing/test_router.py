@@ -275,7 +275,9 @@ def test_litellm_has_no_models_of_its_own_for_the_tiers():
         ("Mistral/Mistral-Large", "mistral/Mistral-Large"),
         ("claude-mistral/codestral-2", "mistral/codestral-2"),
         ("claude-litellm/zai/glm-5", "zai/glm-5"),
-        ("bedrock/anthropic.claude-sonnet-4-6-v1:0", "bedrock/anthropic.claude-sonnet-4-6-v1:0"),
+        ("bedrock/amazon.nova-pro-v1:0", "bedrock/amazon.nova-pro-v1:0"),
+        ("bedrock/converse/us.anthropic.claude-opus-5", "bedrock/converse/us.anthropic.claude-opus-5"),
+        ("litellm/bedrock/us.anthropic.claude-opus-5", "bedrock/us.anthropic.claude-opus-5"),
         ("openrouter/anthropic/claude-opus-4.5", "openrouter/anthropic/claude-opus-4.5"),
         ("azure/my-deployment", "azure/my-deployment"),
         ("deepseek/deepseek-chat", "deepseek/deepseek-chat"),
@@ -297,6 +299,20 @@ def test_a_foreign_prefix_alone_names_no_model(asked):
         build_route(RoutingQuery(asked), load(**ALL_KEYS), Catalog())
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        "anthropic.claude-sonnet-4-6",
+        "us.anthropic.claude-opus-4-6-v1",
+        "global.anthropic.claude-opus-5-5",
+        "arn:aws:bedrock:us-east-1:123456789012:application-inference-profile/abc",
+    ],
+)
+def test_claude_at_bedrock_is_not_litellm_s(model):
+    choice = choice_for(f"Bedrock/{model}", load(**ALL_KEYS))
+    assert (choice.provider.name, choice.model) == ("bedrock", model)
+
+
 def test_a_name_in_the_list_of_the_preferred_provider_is_not_litellm_s():
     settings = load(PREFERRED_PROVIDER="openai", OPENAI_KNOWN_MODELS="deepseek/deepseek-chat", OPENAI_API_KEY="o")
     assert goes_to("deepseek/deepseek-chat", settings) == "openai/deepseek/deepseek-chat"
@@ -304,7 +320,7 @@ def test_a_name_in_the_list_of_the_preferred_provider_is_not_litellm_s():
 
 
 def test_addresses_of_pictures_never_reach_litellm():
-    (target,) = build_route(RoutingQuery("bedrock/us.anthropic.claude-opus-4"), load(), Catalog()).targets
+    (target,) = build_route(RoutingQuery("litellm/bedrock/us.anthropic.claude-opus-4"), load(), Catalog()).targets
     assert target.provider.transport == "litellm"
     assert isinstance(target.dialect, openai_chat.Dialect)
     assert not target.dialect.accepts_image_urls
@@ -333,9 +349,10 @@ def test_an_audio_model_in_a_setting_is_a_problem_that_the_mapping_shows():
 
 @pytest.mark.parametrize("row", [row for row in PROVIDERS if row.wires], ids=lambda row: row.name)
 def test_a_target_has_all_that_a_call_needs(row):
-    (target,) = build_route(RoutingQuery(f"{row.prefix}/some-model"), load(), Catalog()).targets
+    model = "anthropic.some-model" if row.prefix_patterns else "some-model"
+    (target,) = build_route(RoutingQuery(f"{row.prefix}/{model}"), load(), Catalog()).targets
     assert target.provider is row
-    assert target.model == "some-model"
+    assert target.model == model
     assert target.base_url.startswith(row.base_url) or row.regional_urls
     assert isinstance(target.dialect, target.wire.dialect_type)
 

@@ -14,14 +14,14 @@ import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.credentials import Credentials
-from anthropic_proxy.engine.upstream.google_auth import (
+from anthropic_proxy.engine.upstream.access_tokens import (
     EXPIRY_MARGIN_SECONDS,
     MAX_ABANDONED_THREADS,
     MIN_RENEWAL_INTERVAL_SECONDS,
     RENEW_BEFORE_EXPIRY_SECONDS,
-    GoogleCredentials,
-    GoogleTokenCache,
+    TokenCache,
 )
+from anthropic_proxy.engine.upstream.google_auth import GoogleCredentials
 from anthropic_proxy.errors import (
     AuthenticationFailed,
     MissingExtra,
@@ -69,8 +69,8 @@ def google(servers: TokenServers, monkeypatch: pytest.MonkeyPatch) -> Iterator[R
         assert running.journal.violations() == []
 
 
-def tokens_of(path: Path, clock: Callable[[], float] = time.time, *, needs_project: bool = False) -> GoogleTokenCache:
-    return GoogleTokenCache(GoogleCredentials(str(path), needs_project=needs_project, connect_timeout=5), clock=clock)
+def tokens_of(path: Path, clock: Callable[[], float] = time.time, *, needs_project: bool = False) -> TokenCache:
+    return TokenCache(GoogleCredentials(str(path), needs_project=needs_project, connect_timeout=5), clock=clock)
 
 
 async def settled(condition: Callable[[], bool]) -> None:
@@ -144,7 +144,7 @@ async def test_a_renewal_that_hangs_fails_only_those_who_wait_for_it(
     servers: TokenServers, google: Running, tmp_path: Path
 ) -> None:
     path = write_service_account(tmp_path, google.url)
-    tokens = GoogleTokenCache(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=2)
+    tokens = TokenCache(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=2)
     servers.gate.clear()
     leaving = asyncio.create_task(tokens.acquire_token())
     await settled(servers.waiting.is_set)
@@ -161,7 +161,7 @@ async def test_a_renewal_that_hangs_fails_only_those_who_wait_for_it(
 
 async def test_threads_that_hang_do_not_pile_up(servers: TokenServers, google: Running, tmp_path: Path) -> None:
     path = write_service_account(tmp_path, google.url)
-    tokens = GoogleTokenCache(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=0.02)
+    tokens = TokenCache(GoogleCredentials(str(path), needs_project=False, connect_timeout=5), seconds=0.02)
     servers.gate.clear()
     for _ in range(MAX_ABANDONED_THREADS):
         with pytest.raises(UpstreamTimeout):
@@ -172,7 +172,7 @@ async def test_threads_that_hang_do_not_pile_up(servers: TokenServers, google: R
     assert caught.value.message == f"no access token: 16 earlier requests for one still hang ({origin})"
     servers.gate.set()
     await settled(lambda: not any(thread.name == "google-auth" for thread in threading.enumerate()))
-    tokens = GoogleTokenCache(GoogleCredentials(str(path), needs_project=False, connect_timeout=5))
+    tokens = TokenCache(GoogleCredentials(str(path), needs_project=False, connect_timeout=5))
     assert (await tokens.acquire_token())[0].value in {f"Bearer {token}" for token in servers.issued}
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import cast
 
 import httptools
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.upstream.http.connection import (
@@ -38,6 +38,8 @@ from anthropic_proxy.engine.upstream.http.url import (
 from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocolError, UpstreamUnreachable
 
+_MAX_BYTES_SIGNED_ON_LOOP = 1024 * 1024
+"""Maximum size of a request body whose signature is computed on the event loop: 3 ms. A thread computes others."""
 _MAX_CACHED_HEADS = 256
 """Maximum number of cached request heads. A full cache is emptied, because relayed requests may all differ."""
 
@@ -91,9 +93,16 @@ class HttpTransport:
         """Status and headers have arrived. Raises `UpstreamUnreachable`, `UpstreamProtocolError` or `ShuttingDown`."""
         if self._closed:
             raise ShuttingDown
-        cached = self._heads.get((base_url, request.path))
+        is_signed = credential is not None and credential.sign is not None
+        if credential is not None and is_signed:
+            if len(request.body) > _MAX_BYTES_SIGNED_ON_LOOP:
+                request = await asyncio.to_thread(_sign, base_url, request, credential)
+            else:
+                request = _sign(base_url, request, credential)
+            credential = None
+        cached = None if is_signed else self._heads.get((base_url, request.path))
         if cached is None or not cached.matches(request, credential):
-            cached = self._new_head(base_url, request, credential)
+            cached = self._new_head(base_url, request, credential, is_reusable=not is_signed)
         origin, head = cached.origin, cached.complete(request)
         response = None
         try:
@@ -119,6 +128,8 @@ class HttpTransport:
 
     def encode_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
         """Return the head exactly as `send` sends it. Raises `UpstreamUnreachable` if the base URL is invalid."""
+        if credential is not None and credential.sign is not None:
+            request, credential = _sign(base_url, request, credential), None
         return self._new_head(base_url, request, credential).complete(request)
 
     async def close(self) -> None:
@@ -126,7 +137,9 @@ class HttpTransport:
         self._closed = True
         self._pool.close()
 
-    def _new_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> _Head:
+    def _new_head(
+        self, base_url: str, request: UpstreamRequest, credential: Credential | None, *, is_reusable: bool = True
+    ) -> _Head:
         url = join_url(base_url, request.path)
         try:
             target_url = parse_url(url)
@@ -145,11 +158,21 @@ class HttpTransport:
         except ValueError as error:
             raise UpstreamUnreachable(f"no request can be sent to {_redacted(base_url)} ({error})") from error
         head = _Head(request.method, dict(request.headers), credential, target_url.origin, proxy, header_bytes)
-        if self._pool.keep_alive_seconds and (credential is None or credential.origin != CLIENT_CREDENTIAL_ORIGIN):
+        if credential is not None and credential.origin == CLIENT_CREDENTIAL_ORIGIN:
+            is_reusable = False
+        if self._pool.keep_alive_seconds and is_reusable:
             if len(self._heads) >= _MAX_CACHED_HEADS:
                 self._heads.clear()
             self._heads[base_url, request.path] = head
         return head
+
+
+def _sign(base_url: str, request: UpstreamRequest, credential: Credential) -> UpstreamRequest:
+    assert credential.sign is not None
+    url = join_url(base_url, request.path)
+    headers = {**request.headers, **credential.extra_headers}
+    signature = credential.sign(method=request.method, url=url, headers=headers, body=request.body)
+    return structs.replace(request, headers={**headers, **signature})
 
 
 def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamError:

@@ -4,9 +4,12 @@ Encoding a request again would lose signatures, citations and unknown fields. Th
 content that the provider would reject, such as signatures of other providers.
 """
 
+from collections.abc import Mapping
+
 from anthropic_proxy.engine.wires.anthropic.batches import encode_batch, remove_results_host
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.errors import apply_adaptation, decode_error, find_adaptation
+from anthropic_proxy.engine.wires.anthropic.event_stream import MEDIA_TYPE, EventStreamReader
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import (
     RelayInspector,
@@ -16,7 +19,7 @@ from anthropic_proxy.engine.wires.anthropic.stream import (
     select_frames_to_inspect,
     split_after_message_end,
 )
-from anthropic_proxy.engine.wires.contract import Call, Decoder, RelayWire
+from anthropic_proxy.engine.wires.contract import Call, Decoder, RelayWire, StreamConverter
 
 __all__ = ["WIRE", "Dialect"]
 
@@ -40,6 +43,9 @@ class AnthropicWire(RelayWire[Dialect]):
 
     def new_decoder(self, call: Call[Dialect]) -> Decoder:
         return RelayInspector(call)
+
+    def new_stream_converter(self, headers: Mapping[str, str]) -> StreamConverter | None:
+        return EventStreamReader() if headers.get("content-type", "").startswith(MEDIA_TYPE) else None
 
 
 WIRE = AnthropicWire()

@@ -25,12 +25,52 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     vllm-project/vllm issue 44000, lmstudio-bug-tracker issue 2204). Proven by:
     golden/anthropic/text/local_server_system_messages."""
     forwards_client_headers: bool = True
-    """True if the client's headers are forwarded: betas, platform, session and custom headers.
+    """True if the client's headers are forwarded: platform, session and custom headers.
 
-    False: only the API version and the content type are sent. Betas are Anthropic's own; the other headers identify the
-    user's machine.
+    False: only the API version, the content type and `betas` are sent. The other headers identify the user's machine.
     Proven by: golden/anthropic/text/local_server.
     """
+    betas: tuple[str, ...] = ("*",)
+    """Patterns of the betas that are forwarded, in the header `anthropic-beta`. Others are removed, because the server
+    would reject the request. Empty: the header is not sent.
+    Proven by: tests/unit/exchange/test_clouds.py."""
+    removed_betas: tuple[str, ...] = ()
+    """Patterns of betas that are removed although `betas` contains them, such as those that the server has rejected.
+
+    Proven by: tests/unit/exchange/test_clouds.py.
+    """
+    renamed_betas: tuple[tuple[str, str], ...] = ()
+    """Pairs of a beta and the name that the server has for it. Proven by: tests/unit/exchange/test_clouds.py."""
+    sends_betas_in_body: bool = False
+    """True if betas are also sent as `anthropic_beta` in the body. Proven by: tests/unit/exchange/test_clouds.py."""
+    message_path: str = ""
+    """Path of a message with `{model}`, for servers with the model in the URL, not in the body. "": `/v1/messages`.
+
+    Proven by: tests/unit/exchange/test_clouds.py.
+    """
+    stream_path: str = ""
+    """As `message_path`, for a message that is streamed. Proven by: tests/unit/exchange/test_clouds.py."""
+    count_path: str = ""
+    """Path of a token count, with the model in the body. "": `/v1/messages/count_tokens`.
+
+    Proven by: tests/unit/exchange/test_clouds.py.
+    """
+    sends_stream_field: bool = True
+    """True if `stream` is sent. False: the path tells. Proven by: tests/unit/exchange/test_clouds.py."""
+    version_in_body: str = ""
+    """Value of `anthropic_version` in the body, for clients with the API version 2023-06-01. A newer version is sent as
+    it is. "": the version is sent in the header. Proven by: tests/unit/exchange/test_clouds.py."""
+    accepts_newer_versions: bool = True
+    """True if the server has newer versions than `version_in_body`.
+
+    Proven by: tests/unit/exchange/test_clouds.py.
+    """
+    dropped_fields: tuple[str, ...] = ()
+    """Fields of the request that are removed, because the server rejects them: `speed`. `tools.strict` is the field
+    `strict` of each tool. Proven by: tests/unit/exchange/test_clouds.py."""
+    drops_rejected_fields: bool = False
+    """True if betas and fields that the server has rejected are left out of the next request. False: the client gets
+    the error, as from Anthropic's own server. Proven by: tests/unit/exchange/test_clouds.py."""
     forwards_metadata: bool = True
     """True if `metadata`, `safeguards` and the billing line of Claude Code are forwarded. False: they are removed,
     because they contain an account, a device and local paths. The billing line changes with each session, which spoils

@@ -12,7 +12,7 @@ from msgspec import Raw, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.anthropic.request import has_system_messages, list_signature_digests
+from anthropic_proxy.engine.wires.anthropic.request import encode_request, has_system_messages, list_signature_digests
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
@@ -29,6 +29,20 @@ _ROLE_REFUSED = re.compile(
 'assistant'", vLLM and mlx-vlm "Input should be 'user' or 'assistant'", LM Studio "Expected 'user' | 'assistant'",
 Anthropic 'Unexpected role "system"'. Sources: ollama issue 16372, vllm issue 44000, lmstudio-bug-tracker issue 2204."""
 _DROP_THINKING, _REMIND = "drop thinking", "role user"
+_FIELD_REFUSED = re.compile(r"(?<![\w.])([a-z_]+)(?:\.\d+(?:\.[a-z_]+)*?\.([a-z_]+))?: Extra inputs are not permitted")
+"""Pattern of errors about fields: `context_management: Extra inputs are not permitted`, `tools.0.custom.strict: …`."""
+_DROP_BETAS, _DROP_FIELDS = "betas", "fields"
+_REQUIRED = frozenset(("messages", "max_tokens", "tools", "system"))
+"""Fields that no request leaves out, even if the server rejects them."""
+_OF_API = frozenset(
+    (
+        *("cache_control", "container", "context_management", "diagnostics", "fallbacks", "inference_geo"),
+        *("mcp_servers", "output_config", "output_format", "safeguards", "service_tier", "speed", "temperature"),
+        *("top_k", "top_p", "tools.allowed_callers", "tools.cache_control", "tools.defer_loading"),
+        *("tools.eager_input_streaming", "tools.input_examples", "tools.strict"),
+    )
+)
+"""Fields of the API whose rejection is remembered. Other names are a client's own, and would fill the memory."""
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -59,10 +73,39 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.client_body):
         return Adaptation(_REMIND)
+    if error.status == 400 and call.dialect.drops_rejected_fields:
+        return _find_rejected(call, error.message)
     return None
+
+
+def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
+    """Return the change that leaves out the betas or fields that the server has rejected. None: no such change."""
+    text = message.lower()
+    # Bedrock (anthropics/claude-code issue 49370); Anthropic: "Unexpected value(s) `…` for the `anthropic-beta` header"
+    if "invalid beta flag" in text or ("anthropic-beta" in text and "unexpected value" in text):
+        sent = encode_request(call).headers.get("anthropic-beta", "")
+        if not sent:
+            return None
+        named = [beta for beta in sent.split(",") if beta in message and " " not in beta]
+        return Adaptation(" ".join((_DROP_BETAS, *named)))
+    known = set(call.dialect.dropped_fields)
+    found = dict.fromkeys(
+        f"tools.{inner}" if inner else name
+        for name, inner in _FIELD_REFUSED.findall(message)
+        if not inner or name == "tools"
+    )
+    fields = [name for name in found if name not in known and name not in _REQUIRED]
+    return Adaptation(" ".join((_DROP_FIELDS, *fields)), persistent=_OF_API.issuperset(fields)) if fields else None
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     if name == _REMIND:
         return structs.replace(dialect, accepts_system_messages=False)
-    return structs.replace(dialect, sends_past_thinking=False) if name == _DROP_THINKING else dialect
+    if name == _DROP_THINKING:
+        return structs.replace(dialect, sends_past_thinking=False)
+    verb, *names = name.split()
+    if verb == _DROP_FIELDS:
+        return structs.replace(dialect, dropped_fields=(*dialect.dropped_fields, *names))
+    if verb == _DROP_BETAS:
+        return structs.replace(dialect, removed_betas=(*dialect.removed_betas, *names) if names else ("*",))
+    return dialect

@@ -7,13 +7,16 @@ out first whether there is anything to edit.
 
 import hashlib
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import require_bounded_members
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
@@ -38,7 +41,13 @@ _NOT_FORWARDED_HEADERS = frozenset(
 _VERSION_HEADER, _VERSION = "anthropic-version", "2023-06-01"
 """API version that is added if the client request has none (source: the API reference, "Versions", read 2026-11)."""
 _NEEDED_EVERYWHERE = frozenset((_VERSION_HEADER, "accept", "content-type"))
+_BETA_HEADER, _ALL_BETAS = "anthropic-beta", ("*",)
+_MESSAGES_PATH, _COUNT_PATH = "/v1/messages", "/v1/messages/count_tokens"
 _CLIENT_DATA = frozenset(("metadata", "safeguards"))
+
+_OF_TOOLS = "tools."
+_MAX_LISTED_BETAS, _MAX_BETA_LENGTH = 10, 60
+"""Maximum number of removed betas in a note, and of the characters of each. A client chooses both."""
 
 _MARK = f'"{SIGNATURE_PREFIX}'.encode()
 _SEARCHED = b'"web_search_'
@@ -82,29 +91,96 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    headers = call.client_headers
+    headers, dialect = call.client_headers, call.dialect
+    betas, notes = _select_betas(call)
+    added: dict[str, Any] = {}
+    if dialect.version_in_body:
+        added["anthropic_version"] = _select_version(call, notes)
+    if dialect.sends_betas_in_body and betas:
+        added["anthropic_beta"] = betas.split(",")
     body = call.client_body
     if body:
-        body = _edit(body, lambda text: _find_edits(text, call))
-    if not call.dialect.accepts_system_messages and has_system_messages(body):
+        body = _edit(body, lambda text: _find_edits(text, call, added, notes))
+    if not dialect.accepts_system_messages and has_system_messages(body):
         body = _edit(body, _find_reminder_edits)
-    is_traced = "traceparent" in headers and call.dialect.forwards_client_headers
-    if call.dialect.forwards_client_headers:
+    is_traced = "traceparent" in headers and dialect.forwards_client_headers
+    if dialect.forwards_client_headers:
         sent_headers = {name: value for name, value in headers.items() if name not in _NOT_FORWARDED_HEADERS}
     else:
         sent_headers = {name: value for name, value in headers.items() if name in _NEEDED_EVERYWHERE}
     for name in headers.get("connection", "").split(","):
         sent_headers.pop(name.strip().lower(), None)
-    sent_headers.setdefault(_VERSION_HEADER, _VERSION)
+    if dialect.version_in_body:
+        sent_headers.pop(_VERSION_HEADER, None)
+    else:
+        sent_headers.setdefault(_VERSION_HEADER, _VERSION)
+    if betas:
+        sent_headers[_BETA_HEADER] = betas
+    else:
+        sent_headers.pop(_BETA_HEADER, None)
     if call.client_body:
         sent_headers.setdefault("content-type", "application/json")
     return UpstreamRequest(
-        path=f"{call.client_path}?{call.client_query}" if call.client_query else call.client_path,
+        path=_build_path(call),
         body=body,
         headers=sent_headers,
         trace_headers={name: headers[name] for name in _TRACE_HEADERS if name in headers} if is_traced else {},
         method="POST" if call.client_body else "GET",
+        notes=notes,
     )
+
+
+def _build_path(call: Call[Dialect]) -> str:
+    """Raises `InvalidRequest` for a model that cannot be part of a path."""
+    dialect = call.dialect
+    if dialect.count_path and call.client_path == _COUNT_PATH:
+        return dialect.count_path
+    if not _has_model_in_path(call):
+        return f"{call.client_path}?{call.client_query}" if call.client_query else call.client_path
+    if call.model.partition(";")[0] in ("", ".", ".."):
+        raise InvalidRequest(f'model: "{call.model}" is not a model id.', code="model-name")
+    path = dialect.stream_path if call.streams_upstream else dialect.message_path
+    return path.replace("{model}", quote(call.model, safe=":@"))
+
+
+def _has_model_in_path(call: Call[Dialect]) -> bool:
+    return bool(call.dialect.message_path) and call.client_path == _MESSAGES_PATH
+
+
+def _select_betas(call: Call[Dialect]) -> tuple[str, list[FidelityNote]]:
+    """Return the betas that the server accepts, separated by commas, and a note on the others."""
+    given, dialect = call.client_headers.get(_BETA_HEADER, ""), call.dialect
+    if not given or not dialect.betas:
+        return "", []
+    if dialect.betas == _ALL_BETAS and not dialect.removed_betas:
+        return given, []
+    known = dict(dialect.renamed_betas)
+    kept, removed = dict[str, None](), []
+    for beta in filter(None, (part.strip() for part in given.split(","))):
+        name = known.get(beta, beta)
+        if _matches(name, dialect.betas) and not _matches(name, dialect.removed_betas):
+            kept[name] = None
+        else:
+            removed.append(beta[:_MAX_BETA_LENGTH])
+    reason = f"{call.provider} does not accept {', '.join(removed[:_MAX_LISTED_BETAS])}"
+    more = len(removed) - _MAX_LISTED_BETAS
+    note = FidelityNote("approximated", _BETA_HEADER, f"{reason} and {more} more" if more > 0 else reason)
+    return ",".join(kept), [note] if removed else []
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _select_version(call: Call[Dialect], notes: list[FidelityNote]) -> str:
+    """Return the API version for the body. A note is added if it is another one than the client's."""
+    requested, own = call.client_headers.get(_VERSION_HEADER, _VERSION), call.dialect.version_in_body
+    if requested == _VERSION:
+        return own
+    if call.dialect.accepts_newer_versions:
+        return requested
+    notes.append(FidelityNote("approximated", _VERSION_HEADER, f"{requested} → {own}, the model's version"))
+    return own
 
 
 def _edit(body: bytes, find_edits: Callable[[bytes], list[Edit]]) -> bytes:
@@ -200,19 +276,32 @@ def _as_reminder(block: Any) -> Any:
     return {**fields, "text": f"<system-reminder>\n{text}\n</system-reminder>"}
 
 
-def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
+def _find_edits(body: bytes, call: Call[Dialect], added: Mapping[str, Any], notes: list[FidelityNote]) -> list[Edit]:
+    """`added`: fields that are added unless the client has sent them. `notes` gets a note on each removed field."""
     dialect = call.dialect
     marked = call.has_proxy_signatures and (
         _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
     )
     reads = marked or not dialect.sends_past_thinking or (bool(call.refused_signatures) and _holds(body, _THINKING))
-    if not (call.is_renamed or reads or not dialect.forwards_metadata):
+    edits_fields = added or dialect.message_path or dialect.dropped_fields or not dialect.sends_stream_field
+    if not (call.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
         return []
+    removed = set(dialect.dropped_fields)
+    moved = {"model"} if _has_model_in_path(call) else set[str]()
+    if not dialect.sends_stream_field:
+        moved.add("stream")
     members = json_spans.find_members(body)
     edits: list[Edit] = []
     kept = [True] * len(members)
     for position, member in enumerate(members):
-        if member.key == "model" and call.is_renamed:
+        if member.key in moved:
+            kept[position] = False
+        elif member.key in removed:
+            kept[position] = False
+            notes.append(FidelityNote("dropped", member.key, f"{call.provider} does not accept it"))
+        elif member.key == "tools" and body[member.value] == ord("["):
+            edits += _find_tool_edits(body, member, removed, call.provider, notes)
+        elif member.key == "model" and call.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
             removals = Removals(dialect, call.provider, call.refused_signatures)
@@ -221,7 +310,26 @@ def _find_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
             kept[position] = False
         elif member.key == "system" and not dialect.forwards_metadata:
             edits += _find_billing_edits(body, member)
+    missing = {name: value for name, value in added.items() if all(member.key != name for member in members)}
+    if missing and members:
+        text = msgspec.json.encode(missing)[1:-1] + (b"," if any(kept) else b"")
+        edits.insert(0, Edit(members[0].start, members[0].start, text))
     return edits + json_spans.build_removal_edits(members, kept)
+
+
+def _find_tool_edits(
+    body: bytes, tools: JsonSpan, removed: Collection[str], provider: str, notes: list[FidelityNote]
+) -> list[Edit]:
+    names = {name.removeprefix(_OF_TOOLS) for name in removed if name.startswith(_OF_TOOLS)}
+    edits: list[Edit] = []
+    found: set[str] = set()
+    for tool in json_spans.find_elements(body, tools.value, tools.end) if names else ():
+        if body[tool.value] == ord("{"):
+            members = json_spans.find_members(body, tool.value, tool.end)
+            edits += json_spans.build_removal_edits(members, [member.key not in names for member in members])
+            found |= names & {member.key for member in members}
+    notes += [FidelityNote("dropped", _OF_TOOLS + name, f"{provider} does not accept it") for name in sorted(found)]
+    return edits
 
 
 def _holds(body: bytes, mark: bytes) -> bool:

@@ -1,0 +1,426 @@
+"""Claude at the clouds: what they get is what the official SDK's own client of the cloud sends, and what differs."""
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import anthropic
+import httpx2
+import pytest
+
+from anthropic_proxy.engine.engine import Engine, build_engine
+from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.forwarding import count_tokens
+from anthropic_proxy.engine.exchange.in_process import send_request
+from anthropic_proxy.engine.hooks import Client
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.wires import anthropic as anthropic_wire
+from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.gateway.settings import load_settings
+from tests.support.fakes.anthropic.server import STAND_IN, new_anthropic
+from tests.support.fakes.clouds import (
+    BEDROCK_MODEL,
+    FOUNDRY_MODEL,
+    LOCATION,
+    MANTLE_MODEL,
+    OLDER_MODEL,
+    PROJECT,
+    REGION,
+    VERTEX_MODEL,
+    Cloud,
+    Kind,
+    encode_chunk,
+    encode_message,
+    new_cloud,
+)
+from tests.support.fakes.server import Exchange, Running, serving
+
+KEY = "the-key-of-the-cloud"
+MODELS: dict[Kind, str] = {
+    "bedrock": f"bedrock/{BEDROCK_MODEL}",
+    "mantle": f"bedrock/{MANTLE_MODEL}",
+    "vertex": f"vertex_ai/{VERTEX_MODEL}",
+    "foundry": f"foundry/{FOUNDRY_MODEL}",
+}
+KINDS: list[Kind] = ["bedrock", "mantle", "vertex", "foundry"]
+CALL: dict[str, Any] = {
+    "max_tokens": 900,
+    "system": [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+    "messages": [{"role": "user", "content": "Say exactly: hello"}],
+    "tools": [{"name": "get_time", "input_schema": {"type": "object", "properties": {}}}],
+    "thinking": {"type": "adaptive"},
+}
+BETAS = ["interleaved-thinking-2025-05-14"]
+
+
+class Tokens:
+    """Tokens of a cloud that never end."""
+
+    rejection_statuses = (401,)
+
+    async def acquire_token(self) -> tuple[Credential, str | None]:
+        return Credential("authorization", f"Bearer {KEY}", "a test"), None
+
+    def invalidate_token(self, credential: Credential) -> bool:
+        return False
+
+
+@contextmanager
+def cloud_of(kind: Kind, **accepted: Any) -> Iterator[tuple[Cloud, Running]]:
+    cloud = Cloud(kind, keys={KEY}, **accepted)
+    with serving(new_cloud(cloud)) as running:
+        yield cloud, running
+
+
+def settings_of(kind: Kind, url: str) -> dict[str, str]:
+    return {
+        "bedrock": {"BEDROCK_BASE_URL": url, "AWS_REGION": REGION, "AWS_BEARER_TOKEN_BEDROCK": KEY},
+        "mantle": {"BEDROCK_BASE_URL": f"{url}/anthropic", "AWS_REGION": REGION, "AWS_BEARER_TOKEN_BEDROCK": KEY},
+        "vertex": {"VERTEX_BASE_URL": url, "VERTEX_PROJECT": PROJECT, "VERTEX_LOCATION": LOCATION},
+        "foundry": {"FOUNDRY_BASE_URL": f"{url}/anthropic", "ANTHROPIC_FOUNDRY_API_KEY": KEY},
+    }[kind]
+
+
+def engine_of(variables: Mapping[str, str]) -> Engine:
+    options = load_settings({**variables, "PREFERRED_PROVIDER": "anthropic"}, PROVIDERS, env_file=None)
+    return build_engine(options, credentials=Credentials(options, {"google": Tokens()}))
+
+
+class _EngineTransport(httpx2.AsyncBaseTransport):
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        reply = await send_request(self._engine, await request.aread(), dict(request.headers))
+        return httpx2.Response(reply.status, headers=dict(reply.headers), content=reply.body)
+
+
+def sdk_of(engine: Engine) -> anthropic.AsyncAnthropic:
+    client = httpx2.AsyncClient(transport=_EngineTransport(engine))
+    return anthropic.AsyncAnthropic(api_key="-", http_client=client, max_retries=0)
+
+
+def reference_of(kind: Kind, url: str) -> Any:
+    """The official SDK's own client of the cloud."""
+    options: dict[str, Any] = {"max_retries": 0}
+    if kind == "bedrock":
+        return anthropic.AnthropicBedrock(api_key=KEY, aws_region=REGION, base_url=url, **options)
+    if kind == "mantle":
+        return anthropic.AnthropicBedrockMantle(api_key=KEY, aws_region=REGION, base_url=f"{url}/anthropic", **options)
+    if kind == "vertex":
+        return anthropic.AnthropicVertex(
+            region=LOCATION, project_id=PROJECT, access_token=KEY, base_url=f"{url}/v1", **options
+        )
+    return anthropic.AnthropicFoundry(api_key=KEY, base_url=f"{url}/anthropic", **options)
+
+
+def text_of(message: Any) -> str:
+    return "".join(block.text for block in message.content if block.type == "text")
+
+
+SAME_HEADERS = ("anthropic-version", "anthropic-beta", "authorization", "content-type", "x-api-key")
+OTHER_HEADERS = {"accept", "accept-encoding", "content-length", "host", "user-agent"}
+"""Headers that every HTTP request has."""
+
+
+def compare(ours: Exchange, theirs: Exchange) -> None:
+    assert (ours.method, ours.path) == (theirs.method, theirs.path)
+    assert ours.body == theirs.body
+    assert {name: ours.headers.get(name) for name in SAME_HEADERS} == {
+        name: theirs.headers.get(name) for name in SAME_HEADERS
+    }
+    assert set(ours.headers) - OTHER_HEADERS <= set(theirs.headers)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("betas", [[], BETAS])
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_cloud_gets_the_request_of_the_official_client(kind: Kind, betas: list[str], stream: bool) -> None:
+    model = MODELS[kind].partition("/")[2]
+    with cloud_of(kind) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        ours, theirs = sdk_of(engine), reference_of(kind, running.url)
+        call = {**CALL, **({"betas": betas} if betas else {})}
+        if stream:
+            with theirs.beta.messages.stream(model=model, **call) as events:
+                expected = events.get_final_message()
+            async with ours.beta.messages.stream(model=MODELS[kind], **call) as our_events:
+                found = await our_events.get_final_message()
+        else:
+            expected = theirs.beta.messages.create(model=model, **call)
+            found = await ours.beta.messages.create(model=MODELS[kind], **call)
+        await engine.close()
+        reference, sent = running.journal.exchanges
+        assert running.journal.violations() == []
+    compare(sent, reference)
+    assert text_of(found) == text_of(expected) == "hello"
+    assert found.usage == expected.usage
+    assert [block.type for block in found.content] == ["thinking", "text"]
+
+
+async def count_of(engine: Engine, model: str) -> int:
+    incoming = ClientRequest(
+        request_id="req_1",
+        client=Client(),
+        headers={"anthropic-version": "2026-10-21", "anthropic-beta": "token-counting-2024-11-01"},
+        body=json.dumps({"model": model, "messages": CALL["messages"]}).encode(),
+        path="/v1/messages/count_tokens",
+    )
+
+    async def never_disconnected() -> None:
+        await asyncio.Event().wait()
+
+    reply = await count_tokens(engine, incoming, never_disconnected)
+    return int(json.loads(reply.body)["input_tokens"])
+
+
+@pytest.mark.parametrize("kind", ["vertex", "mantle", "foundry"])
+async def test_tokens_are_counted_by_the_cloud(kind: Kind) -> None:
+    model = MODELS[kind].partition("/")[2]
+    with cloud_of(kind) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        client = reference_of(kind, running.url)
+        expected = client.beta.messages.count_tokens(model=model, messages=CALL["messages"])
+        found = await count_of(engine, MODELS[kind])
+        await engine.close()
+        reference, sent = running.journal.exchanges
+        assert running.journal.violations() == []
+    compare(sent, reference)
+    assert found == expected.input_tokens
+
+
+async def test_bedrock_counts_no_tokens_so_the_proxy_does() -> None:
+    with cloud_of("bedrock") as (_, running):
+        engine = engine_of(settings_of("bedrock", running.url))
+        assert await count_of(engine, MODELS["bedrock"]) > 0
+        await engine.close()
+        assert running.journal.exchanges == []
+
+
+# What a client of Anthropic sends, and a cloud does not have
+
+CLAUDE_CODE_BETAS = (
+    "claude-code-20250219,interleaved-thinking-2025-05-14,context-management-2025-06-27,per-turn-control-2026-07-01,"
+    "thinking-token-count-2026-05-13,advanced-tool-use-2025-11-20"
+)
+
+
+async def ask(engine: Engine, model: str, *, version: str = "2023-06-01", betas: str = "", **fields: Any) -> Any:
+    headers = {"anthropic-version": version, "content-type": "application/json", "x-app": "cli"}
+    body = json.dumps({"model": model, **CALL, **fields}).encode()
+    reply = await send_request(engine, body, headers | ({"anthropic-beta": betas} if betas else {}))
+    return reply, json.loads(b"".join([piece async for piece in reply.body]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "kept"),
+    [
+        ("bedrock", "interleaved-thinking-2025-05-14,context-management-2025-06-27,tool-search-tool-2025-10-19"),
+        (
+            "vertex",
+            "interleaved-thinking-2025-05-14,context-management-2025-06-27,per-turn-control-2026-07-01,"
+            "tool-search-tool-2025-10-19",
+        ),
+        (
+            "foundry",
+            "interleaved-thinking-2025-05-14,context-management-2025-06-27,per-turn-control-2026-07-01,"
+            "advanced-tool-use-2025-11-20",
+        ),
+    ],
+)
+async def test_betas_and_fields_that_a_cloud_does_not_have_are_left_out_and_noted(kind: Kind, kept: str) -> None:
+    with cloud_of(kind, betas=tuple(kept.split(","))) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        reply, message = await ask(
+            engine, MODELS[kind], betas=CLAUDE_CODE_BETAS, speed="fast", metadata={"user_id": "user_1_account_2"}
+        )
+        await engine.close()
+        (sent,) = running.journal.exchanges
+        assert running.journal.violations() == []
+    assert reply.status == 200, message
+    assert sent.headers["anthropic-beta"] == kept
+    assert sent.body.get("anthropic_beta") == (kept.split(",") if kind == "bedrock" else None)
+    assert not {"speed", "metadata"} & set(sent.body)
+    assert "x-app" not in sent.headers
+    assert reply.headers["x-proxy-fidelity"] == "best-effort; approximated=1; emulated=0; dropped=1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "model", "requested", "sent_version"),
+    [
+        ("bedrock", BEDROCK_MODEL, "2023-06-01", "bedrock-2023-05-31"),
+        ("bedrock", BEDROCK_MODEL, "2026-10-21", "2026-10-21"),
+        ("bedrock", OLDER_MODEL, "2026-10-21", "bedrock-2023-05-31"),
+        ("vertex", VERTEX_MODEL, "2023-06-01", "vertex-2023-10-16"),
+        ("vertex", "claude-sonnet-4-5@20250929", "2026-10-21", "2026-10-21"),
+    ],
+)
+async def test_the_api_version_is_the_client_s_in_the_cloud_s_own_words(
+    kind: Kind, model: str, requested: str, sent_version: str
+) -> None:
+    prefix = MODELS[kind].partition("/")[0]
+    with cloud_of(kind) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        reply, message = await ask(engine, f"{prefix}/{model}", version=requested)
+        await engine.close()
+        (sent,) = running.journal.exchanges
+    assert reply.status == 200, message
+    assert sent.body["anthropic_version"] == sent_version
+    assert "anthropic-version" not in sent.headers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_beta_that_a_cloud_rejects_is_not_sent_again(kind: Kind) -> None:
+    with cloud_of(kind, betas=("context-management-2025-06-27",)) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        betas = "interleaved-thinking-2025-05-14,context-management-2025-06-27"
+        for _ in range(2):
+            reply, message = await ask(engine, MODELS[kind], betas=betas)
+            assert reply.status == 200, message
+        await engine.close()
+        given = [exchange.headers.get("anthropic-beta") for exchange in running.journal.exchanges]
+    # Bedrock does not name the beta, so none is sent to the model again
+    remaining = None if kind == "bedrock" else "context-management-2025-06-27"
+    assert given == [betas, remaining, remaining]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_field_that_a_cloud_rejects_is_not_sent_again(kind: Kind) -> None:
+    tools = [{**CALL["tools"][0], "strict": True}, {**CALL["tools"][0], "name": "get_date"}]
+    with cloud_of(kind, rejected_fields=("inference_geo", "tools.strict")) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        for _ in range(2):
+            reply, message = await ask(engine, MODELS[kind], inference_geo="us", tools=tools)
+            assert reply.status == 200, message
+        await engine.close()
+        bodies = [exchange.body for exchange in running.journal.exchanges]
+    assert ["inference_geo" in body for body in bodies] == [True, False, False, False]
+    assert ["strict" in body["tools"][0] for body in bodies] == [True, True, False, False]
+
+
+async def test_a_field_of_the_client_s_own_is_not_remembered() -> None:
+    with cloud_of("foundry", rejected_fields=("mine",)) as (_, running):
+        engine = engine_of(settings_of("foundry", running.url))
+        for _ in range(2):
+            reply, message = await ask(engine, MODELS["foundry"], mine=1)
+            assert reply.status == 200, message
+        await engine.close()
+        assert ["mine" in exchange.body for exchange in running.journal.exchanges] == [True, False, True, False]
+
+
+def test_anthropic_s_own_refusal_of_a_beta_or_field_stays_the_client_s_to_see() -> None:
+    assert not anthropic_wire.Dialect().drops_rejected_fields
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("bedrock/us.anthropic.x/../../y", "/model/us.anthropic.x%2F..%2F..%2Fy/invoke"),
+        ("vertex_ai/claude-x/../y", None),
+        ("foundry/..", "/anthropic/v1/messages"),
+    ],
+)
+async def test_a_model_stays_within_its_part_of_the_path(model: str, path: str | None) -> None:
+    kind: Kind = {"bedrock": "bedrock", "vertex_ai": "vertex", "foundry": "foundry"}[model.partition("/")[0]]  # type: ignore[assignment]
+    base = f"/v1/projects/{PROJECT}/locations/{LOCATION}/publishers/anthropic/models"
+    with cloud_of(kind) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        reply, _ = await ask(engine, model)
+        await engine.close()
+        paths = [exchange.path for exchange in running.journal.exchanges]
+    assert reply.status == 404
+    assert paths == [path or f"{base}/claude-x%2F..%2Fy:rawPredict"]
+
+
+# Failures
+
+
+async def test_a_stream_of_bedrock_that_fails_ends_with_the_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any) -> Iterator[dict[str, Any]]:
+        yield {"type": "message_start", "message": {"id": "msg_1", "type": "message", "role": "assistant"}}
+        yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+        yield {"exception": "throttlingException"}
+
+    def encode(event: dict[str, Any]) -> bytes:
+        if "exception" not in event:
+            return encode_chunk(event)
+        headers = {":message-type": "exception", ":exception-type": event["exception"]}
+        return encode_message(headers, b'{"message":"Too many tokens, please wait"}')
+
+    monkeypatch.setattr("tests.support.fakes.clouds.events_of", failing)
+    monkeypatch.setattr("tests.support.fakes.clouds.encode_chunk", encode)
+    with cloud_of("bedrock") as (_, running):
+        engine = engine_of(settings_of("bedrock", running.url))
+        body = json.dumps({"model": MODELS["bedrock"], **CALL, "stream": True}).encode()
+        reply = await send_request(engine, body, {})
+        events = b"".join([piece async for piece in reply.body])
+        await engine.close()
+    assert b"event: message_start" in events
+    assert b'"type":"rate_limit_error","message":"Too many tokens, please wait"' in events
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_rejected_key_is_an_error_without_the_key(kind: Kind) -> None:
+    with cloud_of(kind) as (cloud, running):
+        cloud.keys.clear()
+        engine = engine_of(settings_of(kind, running.url))
+        reply, message = await ask(engine, MODELS[kind])
+        await engine.close()
+    status = 403 if kind in ("bedrock", "mantle") else 401
+    assert reply.status == status
+    assert KEY not in json.dumps(message)
+    assert message["error"]["type"] == ("permission_error" if status == 403 else "authentication_error")
+
+
+@pytest.mark.parametrize(
+    ("model", "variable"),
+    [(MODELS["bedrock"], "AWS_REGION"), (MODELS["foundry"], "ANTHROPIC_FOUNDRY_RESOURCE")],
+)
+async def test_a_cloud_that_is_not_set_up_names_the_variable(model: str, variable: str) -> None:
+    engine = engine_of({})
+    reply, message = await ask(engine, model)
+    await engine.close()
+    prefix = model.partition("/")[0]
+    assert (reply.status, message["error"]["message"]) == (
+        401,
+        f"{prefix} is not set up: {variable} is not set. Set it in .env or in the environment.",
+    )
+
+
+async def test_the_next_cloud_takes_over_with_all_the_thinking_of_the_session() -> None:
+    """The signature of a thought is valid at Anthropic and in all clouds. The fakes verify it."""
+    own = new_anthropic(KEY)
+    with (
+        serving(own) as first,
+        cloud_of("bedrock") as (cloud, bedrock),
+        cloud_of("vertex") as (_, vertex),
+        cloud_of("foundry") as (_, foundry),
+    ):
+        variables = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_UPSTREAM_URL": first.url}
+        kinds: list[Kind] = ["bedrock", "vertex", "foundry"]
+        for kind, running in zip(kinds, (bedrock, vertex, foundry), strict=True):
+            variables |= settings_of(kind, running.url)
+        variables["MODEL_OPUS"] = "anthropic/claude-opus-5-5"
+        variables["FALLBACK_OPUS"] = ",".join(MODELS[kind] for kind in kinds)
+        engine = engine_of(variables)
+        messages: list[Any] = [*CALL["messages"]]
+        for revoke in (lambda: setattr(own[STAND_IN], "keys", ()), cloud.keys.clear, lambda: None):
+            reply, message = await ask(engine, "claude-opus-5-5", betas=BETAS[0], messages=messages)
+            assert reply.status == 200, message
+            assert [block["type"] for block in message["content"]] == ["thinking", "text"]
+            messages += [
+                {"role": "assistant", "content": message["content"]},
+                {"role": "user", "content": "Say exactly: again"},
+            ]
+            revoke()
+        await engine.close()
+        answered = [
+            [exchange.body["messages"] for exchange in running.journal.exchanges if exchange.status == 200]
+            for running in (first, bedrock, vertex, foundry)
+        ]
+        assert answered == [[messages[:1]], [messages[:3]], [messages[:5]], []]
+        for running in (first, bedrock, vertex):
+            assert running.journal.violations() == []

@@ -1,0 +1,358 @@
+"""Credentials of Amazon and Microsoft: found by their libraries, renewed before they end, replaced when rejected."""
+
+import asyncio
+import datetime
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import pytest
+from aiohttp import web
+
+from anthropic_proxy.engine.engine import Engine, build_engine
+from anthropic_proxy.engine.exchange.in_process import send_request
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.upstream.access_tokens import RENEW_BEFORE_EXPIRY_SECONDS, TokenCache
+from anthropic_proxy.engine.upstream.aws_auth import MAX_AGE_SECONDS, AwsCredentials, sign_request
+from anthropic_proxy.engine.upstream.azure_auth import EntraCredentials
+from anthropic_proxy.errors import AuthenticationFailed, MissingExtra
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.secrets import Secret
+from tests.support.fakes.clouds import (
+    BEDROCK_MODEL,
+    FOUNDRY_MODEL,
+    LOCATION,
+    PROJECT,
+    REGION,
+    VERTEX_MODEL,
+    Cloud,
+    new_cloud,
+)
+from tests.support.fakes.google_tokens import TokenServers, new_token_servers, write_service_account
+from tests.support.fakes.server import RequestLog, Running, new_application, serving
+from tests.support.waiting import WAIT_SECONDS
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*load_credentials_from_file:DeprecationWarning")
+FIRST, SECOND = ("AKIAFIRSTFIRST000001", "secret-of-the-first"), ("AKIASECONDSECOND0002", "secret-of-the-second")
+TOKEN = "session-token/of+the=second"
+CALL: dict[str, Any] = {"max_tokens": 900, "messages": [{"role": "user", "content": "Say exactly: hello"}]}
+
+
+@pytest.fixture(autouse=True)
+def _no_credentials_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    return Cloud("bedrock")
+
+
+@pytest.fixture
+def bedrock(cloud: Cloud) -> Iterator[Running]:
+    with serving(new_cloud(cloud)) as running:
+        yield running
+
+
+def accept(cloud: Cloud, keys: tuple[str, str], token: str | None = None) -> None:
+    cloud.aws_keys.clear()
+    cloud.aws_keys[keys[0]] = keys[1], token
+
+
+def write_credentials(folder: Path, keys: tuple[str, str]) -> None:
+    (folder / "credentials").write_text(f"[default]\naws_access_key_id={keys[0]}\naws_secret_access_key={keys[1]}\n")
+
+
+def write_process(folder: Path, keys: tuple[str, str], token: str, *, seconds: int = 3600) -> None:
+    """A program that prints temporary credentials, and counts how often it ran."""
+    ends_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
+    printed = {
+        "Version": 1,
+        "AccessKeyId": keys[0],
+        "SecretAccessKey": keys[1],
+        "SessionToken": token,
+        "Expiration": ends_at.isoformat(),
+    }
+    (folder / "printed.json").write_text(json.dumps(printed))
+    program = folder / "program.py"
+    program.write_text(
+        "import pathlib\nhere = pathlib.Path(__file__).parent\n"
+        "with open(here / 'runs', 'a') as runs:\n    runs.write('x')\nprint((here / 'printed.json').read_text())\n"
+    )
+    (folder / "config").write_text(f"[default]\ncredential_process = {sys.executable} {program}\n")
+
+
+def runs(folder: Path) -> int:
+    file = folder / "runs"
+    return len(file.read_text()) if file.exists() else 0
+
+
+def engine_of(running: Running, variables: Mapping[str, str] | None = None) -> Engine:
+    given = {"BEDROCK_BASE_URL": running.url, "AWS_REGION": REGION, "PREFERRED_PROVIDER": "anthropic"}
+    return build_engine(load_settings(given | (dict(variables) if variables else {}), PROVIDERS, env_file=None))
+
+
+async def ask(engine: Engine, model: str = f"bedrock/{BEDROCK_MODEL}", **fields: Any) -> tuple[int, str]:
+    reply = await send_request(engine, json.dumps({"model": model, **CALL, **fields}).encode(), {})
+    return reply.status, b"".join([piece async for piece in reply.body]).decode()
+
+
+async def test_requests_are_signed_with_the_keys_of_the_shared_file(
+    cloud: Cloud, bedrock: Running, tmp_path: Path
+) -> None:
+    accept(cloud, FIRST)
+    write_credentials(tmp_path, FIRST)
+    engine = engine_of(bedrock)
+    for stream in (False, True):
+        status, text = await ask(engine, stream=stream)
+        assert status == 200, text
+    status, text = await ask(engine, system="x" * 2_000_000)  # signed in a thread
+    assert status == 200, text
+    await engine.close()
+    assert FIRST[1] not in str([exchange.headers for exchange in bedrock.journal.exchanges])
+
+
+async def test_a_model_with_special_characters_is_signed_as_it_is_sent(
+    cloud: Cloud, bedrock: Running, tmp_path: Path
+) -> None:
+    accept(cloud, FIRST)
+    write_credentials(tmp_path, FIRST)
+    engine = engine_of(bedrock)
+    for name in ("us.anthropic.claude-sonnet-4-5-20250929-v1:0", "arn:aws:bedrock:us-east-1:1:inference-profile/a b;c"):
+        status, text = await ask(engine, f"bedrock/{name}")
+        assert status == (200 if name.startswith("us") else 404), text  # 403: a wrong signature
+    await engine.close()
+
+
+async def test_the_signature_is_that_of_the_official_client(
+    cloud: Cloud, bedrock: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept(cloud, SECOND, TOKEN)
+    monkeypatch.delenv("AWS_BEARER_TOKEN_BEDROCK", raising=False)
+    client = anthropic.AnthropicBedrock(
+        aws_access_key=SECOND[0],
+        aws_secret_key=SECOND[1],
+        aws_session_token=TOKEN,
+        aws_region=REGION,
+        base_url=bedrock.url,
+        max_retries=0,
+    )
+    client.messages.create(model=BEDROCK_MODEL, **CALL)
+    write_process(tmp_path, SECOND, TOKEN)
+    engine = engine_of(bedrock)
+    status, text = await ask(engine)
+    await engine.close()
+    assert status == 200, text
+    theirs, ours = bedrock.journal.exchanges
+    assert ours.headers["x-amz-security-token"] == theirs.headers["x-amz-security-token"]
+    scopes = [each.headers["authorization"].partition(",")[0].partition("=")[2] for each in (theirs, ours)]
+    assert scopes[0] == scopes[1]
+
+
+async def test_keys_in_the_env_file_are_used(cloud: Cloud, bedrock: Running, tmp_path: Path) -> None:
+    accept(cloud, SECOND, TOKEN)
+    env_file = tmp_path / ".env"
+    env_file.write_text(
+        f"AWS_REGION={REGION}\nBEDROCK_BASE_URL={bedrock.url}\nAWS_ACCESS_KEY_ID={SECOND[0]}\n"
+        f"AWS_SECRET_ACCESS_KEY={SECOND[1]}\nAWS_SESSION_TOKEN={TOKEN}\n"
+    )
+    engine = build_engine(load_settings({"PREFERRED_PROVIDER": "anthropic"}, PROVIDERS, env_file=str(env_file)))
+    status, text = await ask(engine)
+    await engine.close()
+    assert status == 200, text
+
+
+async def test_keys_that_were_replaced_in_the_file_are_read_after_the_rejection(
+    cloud: Cloud, bedrock: Running, tmp_path: Path
+) -> None:
+    accept(cloud, FIRST)
+    write_credentials(tmp_path, FIRST)
+    engine = engine_of(bedrock)
+    assert (await ask(engine))[0] == 200
+    accept(cloud, SECOND)
+    write_credentials(tmp_path, SECOND)
+    assert (await ask(engine))[0] == 200
+    await engine.close()
+    assert [exchange.status for exchange in bedrock.journal.exchanges] == [200, 403, 200]
+
+
+async def test_many_requests_read_temporary_credentials_once(cloud: Cloud, bedrock: Running, tmp_path: Path) -> None:
+    accept(cloud, SECOND, TOKEN)
+    write_process(tmp_path, SECOND, TOKEN)
+    engine = engine_of(bedrock)
+    found = await asyncio.gather(*(ask(engine) for _ in range(20)))
+    await engine.close()
+    assert {status for status, _ in found} == {200}
+    assert runs(tmp_path) == 1
+
+
+async def test_temporary_credentials_are_renewed_before_they_end_and_nobody_waits(tmp_path: Path) -> None:
+    passed = 0.0
+    write_process(tmp_path, FIRST, TOKEN, seconds=800)  # botocore renews credentials with less than 900 seconds left
+    tokens = TokenCache(AwsCredentials(REGION, {}), clock=lambda: time.time() + passed)
+    first, _ = await tokens.acquire_token()
+    assert first.value == FIRST[1]
+    write_process(tmp_path, SECOND, TOKEN)
+    passed = MAX_AGE_SECONDS - RENEW_BEFORE_EXPIRY_SECONDS + 5
+    assert (await tokens.acquire_token())[0] is first
+    async with asyncio.timeout(WAIT_SECONDS):
+        while (await tokens.acquire_token())[0] is first:  # noqa: ASYNC110  # another thread makes it false
+            await asyncio.sleep(0.01)
+    assert (await tokens.acquire_token())[0].value == SECOND[1]
+
+
+async def test_credentials_that_end_soon_are_not_used_for_ten_minutes(tmp_path: Path) -> None:
+    write_process(tmp_path, FIRST, TOKEN, seconds=120)
+    token = await asyncio.to_thread(AwsCredentials(REGION, {}).request_token)
+    left = token.expires_at - datetime.datetime.now(datetime.UTC).timestamp()
+    assert 60 < left <= 120
+
+
+async def test_without_credentials_the_error_names_the_variables(bedrock: Running) -> None:
+    engine = engine_of(bedrock)
+    status, text = await ask(engine)
+    await engine.close()
+    assert status == 401
+    assert json.loads(text)["error"]["message"] == (
+        "bedrock has no credentials of AWS: none were found. "
+        "Set AWS_BEARER_TOKEN_BEDROCK, or AWS_PROFILE, or log in with: aws sso login"
+    )
+    assert bedrock.journal.exchanges == []
+
+
+async def test_a_profile_that_does_not_exist_is_named() -> None:
+    loader = AwsCredentials(REGION, {"AWS_PROFILE": Secret("nowhere")})
+    with pytest.raises(AuthenticationFailed, match="nowhere"):
+        await TokenCache(loader).acquire_token()
+
+
+def test_the_service_of_a_signature_follows_the_host() -> None:
+    from botocore.credentials import ReadOnlyCredentials
+
+    keys = ReadOnlyCredentials(*FIRST, None)
+    found = {}
+    for host in ("bedrock-runtime.us-east-1.amazonaws.com", "bedrock-mantle.us-east-1.api.aws"):
+        url = f"https://{host}/anthropic/v1/messages?beta=true"
+        headers = sign_request(
+            keys, REGION, method="POST", url=url, headers={"content-type": "x", "a": "b"}, body=b"{}"
+        )
+        scope, signed, _ = headers["authorization"].split(", ")
+        found[host] = scope.split("/")[3]
+        assert signed == "SignedHeaders=content-type;host;x-amz-date"
+    assert list(found.values()) == ["bedrock", "bedrock-mantle"]
+
+
+async def test_a_token_of_google_that_vertex_rejects_is_replaced_for_claude_too(tmp_path: Path) -> None:
+    servers = TokenServers()
+
+    class Accepted(set[str]):
+        def __contains__(self, token: object) -> bool:
+            return servers.accepts(str(token))
+
+    cloud = Cloud("vertex", keys=Accepted())
+    with serving(new_cloud(cloud)) as running, serving(new_token_servers(servers)) as google:
+        settings = {"VERTEX_BASE_URL": running.url, "VERTEX_PROJECT": PROJECT, "VERTEX_LOCATION": LOCATION}
+        settings["GOOGLE_APPLICATION_CREDENTIALS"] = str(write_service_account(tmp_path, google.url))
+        engine = engine_of(running, settings)
+        model = f"vertex_ai/{VERTEX_MODEL}"
+        assert (await ask(engine, model))[0] == 200
+        servers.revoked.add(servers.issued[0])
+        assert (await ask(engine, model, stream=True))[0] == 200
+        await engine.close()
+        assert [exchange.status for exchange in running.journal.exchanges] == [200, 401, 200]
+    assert len(servers.issued) == 2
+
+
+# Microsoft Entra ID
+
+
+class ManagedIdentity:
+    """The endpoint of a machine in Azure that gives tokens."""
+
+    def __init__(self) -> None:
+        self.issued: list[str] = []
+
+    async def answer(self, request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        exchange = journal.open(request, dict(request.query))
+        if (
+            request.headers.get("x-identity-header") != "the-header"
+            or request.query["resource"] != "https://ai.azure.com"
+        ):
+            exchange.status = 400
+            return web.json_response({"error": "invalid"}, status=400)
+        self.issued.append(f"eyJ0.token-{len(self.issued) + 1}")
+        ends_at = int(datetime.datetime.now(datetime.UTC).timestamp()) + 3600
+        return web.json_response(
+            {"access_token": self.issued[-1], "expires_on": str(ends_at), "resource": "https://ai.azure.com"}
+        )
+
+
+@pytest.fixture
+def identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManagedIdentity]:
+    stand_in = ManagedIdentity()
+    with serving(new_application(stand_in.answer, RequestLog())) as running:
+        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{running.url}/msi/token")
+        monkeypatch.setenv("IDENTITY_HEADER", "the-header")
+        yield stand_in
+
+
+async def test_foundry_gets_tokens_of_entra_and_a_rejected_one_is_replaced(identity: ManagedIdentity) -> None:
+    cloud = Cloud("foundry")
+    with serving(new_cloud(cloud)) as running:
+        cloud.keys = {"eyJ0.token-1"}
+        engine = engine_of(running, {"FOUNDRY_BASE_URL": f"{running.url}/anthropic"})
+        found = await asyncio.gather(*(ask(engine, f"foundry/{FOUNDRY_MODEL}") for _ in range(10)))
+        assert {status for status, _ in found} == {200}, found
+        assert len(identity.issued) == 1
+        cloud.keys = {"eyJ0.token-2"}
+        assert (await ask(engine, f"foundry/{FOUNDRY_MODEL}"))[0] == 200
+        await engine.close()
+        sent = [exchange.headers for exchange in running.journal.exchanges]
+    assert sent[0]["authorization"] == "Bearer eyJ0.token-1"
+    assert sent[-1]["authorization"] == "Bearer eyJ0.token-2"
+    assert "x-api-key" not in sent[0]
+    assert len(identity.issued) == 2
+
+
+async def test_without_a_log_in_the_error_names_the_variable(
+    identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("IDENTITY_HEADER", "another")
+    with pytest.raises(AuthenticationFailed) as caught:
+        await TokenCache(EntraCredentials({})).acquire_token()
+    assert caught.value.message.startswith("foundry has no access token: ")
+    assert caught.value.message.endswith("Set ANTHROPIC_FOUNDRY_API_KEY, or log in with: az login")
+
+
+@pytest.mark.parametrize(
+    ("module", "loader", "message"),
+    [
+        ("botocore", AwsCredentials(REGION, {}), "Amazon Bedrock needs botocore"),
+        ("azure.identity", EntraCredentials({}), "Microsoft Entra ID needs azure-identity"),
+    ],
+)
+async def test_without_the_extra_the_error_names_the_install_command(
+    module: str, loader: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden: Any = None
+    for name in [module, *(name for name in sys.modules if name.startswith(f"{module}."))]:
+        monkeypatch.setitem(sys.modules, name, hidden)
+    with pytest.raises(MissingExtra) as caught:
+        await TokenCache(loader).acquire_token()
+    assert caught.value.message.startswith(f"{message}, which is not installed. Install it in the checkout")
+
+
+def test_nothing_of_them_is_loaded_before_a_request_needs_it() -> None:
+    code = "import sys, anthropic_proxy.app; print([m for m in sys.modules if m.startswith(('azure', 'boto', 'msal'))])"
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert completed.stdout.strip() == "[]"
