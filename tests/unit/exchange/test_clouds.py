@@ -11,10 +11,8 @@ import httpx2
 import pytest
 
 from anthropic_proxy.engine.engine import Engine, build_engine
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.exchange.in_process import send_request
-from anthropic_proxy.engine.hooks import Client
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.wires import anthropic as anthropic_wire
@@ -37,6 +35,7 @@ from tests.support.fakes.clouds import (
     new_cloud,
 )
 from tests.support.fakes.server import Exchange, Running, serving
+from tests.support.harness import new_client_request
 
 KEY = "the-key-of-the-cloud"
 MODELS: dict[Kind, str] = {
@@ -162,11 +161,9 @@ async def test_the_cloud_gets_the_request_of_the_official_client(kind: Kind, bet
 
 
 async def count_of(engine: Engine, model: str) -> int:
-    incoming = ClientRequest(
-        request_id="req_1",
-        client=Client(),
-        headers={"anthropic-version": "2026-10-21", "anthropic-beta": "token-counting-2024-11-01"},
-        body=json.dumps({"model": model, "messages": CALL["messages"]}).encode(),
+    incoming = new_client_request(
+        json.dumps({"model": model, "messages": CALL["messages"]}).encode(),
+        {"anthropic-version": "2026-10-21", "anthropic-beta": "token-counting-2024-11-01"},
         path="/v1/messages/count_tokens",
     )
 
