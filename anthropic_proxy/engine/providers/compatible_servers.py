@@ -107,8 +107,11 @@ _CACHED_ON_REQUEST = build_model_rules(
 )
 _RESPONSES = WireConfig(
     wire=responses.OPENAI.wire,
-    dialect=structs.replace(responses.OPENAI.dialect, sends_user_id=False, sends_service_tier=False),
+    dialect=structs.replace(responses.OPENAI.dialect, sends_user_id=False, sends_service_tier=False, session_field=""),
     model_rules=responses.OPENAI.model_rules,
+)
+_AZURE_RESPONSES = structs.replace(
+    _RESPONSES, dialect=structs.replace(_RESPONSES.dialect, session_field="prompt_cache_key")
 )
 
 _DEEPSEEK = openai_chat.Dialect(
@@ -172,10 +175,10 @@ OPENAI_SERVERS = (
         wires={
             "chat": WireConfig(
                 wire=openai_chat.WIRE,
-                dialect=openai_chat.Dialect(signature_tag="azure"),
+                dialect=openai_chat.Dialect(signature_tag="azure", session_field="prompt_cache_key"),
                 model_rules=chat.OPENAI.model_rules,
             ),
-            "responses": _RESPONSES,
+            "responses": _AZURE_RESPONSES,
         },
         key_header="api-key",
         docs_url="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",
@@ -240,6 +243,7 @@ OPENAI_SERVERS = (
                 wire=openai_chat.WIRE,
                 dialect=openai_chat.Dialect(
                     signature_tag="mistral",
+                    session_field="prompt_cache_key",
                     output_limit_field="max_tokens",
                     mid_conversation_system="remind",
                     call_id_form="nine",
@@ -311,7 +315,7 @@ OPENAI_SERVERS = (
                 dialect=structs.replace(
                     _UNKNOWN,
                     signature_tag="local",
-                    replayed_thinking_field="reasoning_content",
+                    replayed_thinking_field="both",
                     buffers_tool_arguments=True,
                     sends_top_k=True,
                 ),

@@ -89,7 +89,9 @@ _KIMI_K3 = {
 
 OPENAI = WireConfig(
     wire=openai_chat.WIRE,
-    dialect=openai_chat.Dialect(sends_user_id=True, sends_store=True, sends_service_tier=True),
+    dialect=openai_chat.Dialect(
+        sends_user_id=True, sends_store=True, sends_service_tier=True, session_field="prompt_cache_key"
+    ),
     model_rules=build_model_rules(
         "developers.openai.com/api/docs/guides/reasoning",
         "2026-11",
@@ -168,6 +170,7 @@ _MOONSHOT_CHAT = WireConfig(
     wire=openai_chat.WIRE,
     dialect=openai_chat.Dialect(
         signature_tag="kimi",
+        session_field="prompt_cache_key",
         tool_name_pattern=r"[a-zA-Z][a-zA-Z0-9_-]*",
         output_limit_field="max_tokens",
         schema_rules=SchemaRules(inlines_references=True, allows_type_beside_alternatives=False),

@@ -44,7 +44,9 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """Pairs of a requested effort level and the level to send, where the two differ."""
     sends_parallel_tool_calls: bool
     sends_user_id: bool
-    """True if hashes of the client's user and session are sent as `safety_identifier` and `prompt_cache_key`."""
+    """True if a hash of the client's user is sent as `safety_identifier`."""
+    session_field: Literal["", "session_id", "prompt_cache_key"]
+    """Request field with a hash of the session, which finds the cached prompt. "": none."""
     sends_service_tier: bool
     """True if the client's `service_tier: "standard_only"` is sent as `service_tier: "default"`."""
     session_header: str
@@ -104,10 +106,10 @@ def add_user_and_tier(body: dict[str, Any], call: Call[OpenAIDialect], notes: li
     Return the headers of the upstream request. For some servers, they also contain the hash of the session.
     """
     request, dialect = call.request, call.dialect
-    if dialect.sends_user_id:
-        if request.user_id:
-            body["safety_identifier"] = request.user_key()
-        body["prompt_cache_key"] = request.session_key()
+    if dialect.sends_user_id and request.user_id:
+        body["safety_identifier"] = request.user_key()
+    if dialect.session_field:
+        body[dialect.session_field] = request.session_key()
     if request.service_tier == "standard_only":
         if dialect.sends_service_tier:
             body["service_tier"] = "default"
@@ -163,7 +165,8 @@ SHARED_DROPS: ParameterDrops = {
     "top_p": {"sampling_support": "never"},
     "parallel_tool_calls": {"sends_parallel_tool_calls": False},
     "safety_identifier": {"sends_user_id": False},
-    "prompt_cache_key": {"sends_user_id": False},
+    "prompt_cache_key": {"session_field": ""},
+    "session_id": {"session_field": ""},
     "store": {"sends_store": False},
     "service_tier": {"sends_service_tier": False},
     "strict": {"sends_strict": False},

@@ -113,13 +113,15 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     `thinking.keep: "all"` (Kimi k2.6 and later; k2.5 rejects it) or `thinking.clear_thinking: false` (Z.ai, recorded).
     Proven by: golden/openai_chat/thinking/moonshot_thinking, zai_thinking.
     """
-    replayed_thinking_field: Literal["", "reasoning_content", "reasoning", "content"] = ""
+    replayed_thinking_field: Literal["", "reasoning_content", "reasoning", "both", "content"] = ""
     """Field of an assistant message in which reasoning of earlier replies is sent back. "": the reasoning is dropped.
 
     Kimi, DeepSeek and Z.ai require or expect `reasoning_content` (recorded: deepseek/thinking_tools). Groq accepts
     `reasoning`. Mistral accepts `thinking` parts before the text in `content` (docs.mistral.ai, "Reasoning",
-    2026-11-20; vercel/ai packages/mistral). Proven by: golden/openai_chat/thinking/moonshot_thinking, groq_thinking,
-    mistral_thinking.
+    2026-11-20; vercel/ai packages/mistral). `both`: in `reasoning` and `reasoning_content`, because local servers read
+    only one of them: llama.cpp `reasoning_content` (tools/server/README.md), vLLM from 0.23 `reasoning`
+    (vllm-project/vllm issue 38488; docs/features/reasoning_outputs.md, 2026-11-23). Proven by:
+    golden/openai_chat/thinking/moonshot_thinking, groq_thinking, mistral_thinking, local_server_replayed.
     """
     thinking_replay_scope: Literal["kept", "calls", "every"] = "kept"
     """Assistant messages of the history that must contain reasoning while the model reasons.
@@ -224,9 +226,13 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     messages, Qwen the messages ("Prompt caching"; its SDK, chatrequest.ts, 2026-11-20). Proven by:
     golden/openai_chat/text/openrouter_cache_marks, openrouter_cache_marks_in_a_loop.
     """
-    session_field: Literal["", "session_id"] = ""
-    """Request field with a hash of the session, which keeps the session at one provider with a warm cache: OpenRouter's
-    `session_id` ("Prompt caching", 2026-11-20). "": none. Proven by: golden/openai_chat/text/openrouter_cache_marks."""
+    session_field: Literal["", "session_id", "prompt_cache_key"] = ""
+    """Request field with a hash of the session, which keeps the session at a place with a warm cache. "": none.
+
+    OpenRouter: `session_id` ("Prompt caching", 2026-11-20). `prompt_cache_key`: OpenAI, Azure (learn.microsoft.com,
+    "Prompt caching"), Mistral (docs.mistral.ai, "Prompt caching"), Moonshot (vercel/ai packages/moonshotai; read
+    2026-11-23). Proven by: golden/openai_chat/text/openrouter_cache_marks, text.
+    """
     reply_schema_form: Literal["json_schema", "json_object", "ask"] = "json_schema"
     """Method of sending the client's JSON Schema for the reply. `json_schema`: in `response_format`. `json_object`: in
     the system prompt, while `response_format` requires any JSON object (DeepSeek, older Kimi, Z.ai). `ask`: as the
@@ -239,7 +245,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/structured_output/groq_json.
     """
     sends_user_id: bool = False
-    """True if hashes of the client's user and session are sent as `safety_identifier` and `prompt_cache_key` (OpenAI).
+    """True if a hash of the client's user is sent as `safety_identifier` (OpenAI).
 
     Proven by: golden/openai_chat/text/text.
     """

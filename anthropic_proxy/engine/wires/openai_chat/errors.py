@@ -87,7 +87,6 @@ _DROPS: ParameterDrops = {
     "top_k": {"sends_top_k": False},
     "tool_stream": {"sends_tool_stream": False},
     "cache_control": {"sends_cache_marks": False},
-    "session_id": {"session_field": ""},
 }
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _EFFORTS = ("reasoning_effort", "effort", "think", "thinking", "reasoning")

@@ -86,11 +86,14 @@ class ServerToolCounts(Struct, gc=False):
 class TokenDetails(Struct, gc=False):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    """Tokens written to the cache, under the name of DashScope (vercel/ai packages/alibaba, 2026-11-23)."""
     reasoning_tokens: int | None = None
 
 
 class ChatUsage(Struct, gc=False):
-    """Token counts (`usage`). Some servers send cache reads as `cached_tokens` or `prompt_cache_hit_tokens`."""
+    """Token counts (`usage`). Some servers send cache reads as `cached_tokens` or `prompt_cache_hit_tokens`, Mistral
+    also as `num_cached_tokens` or in `prompt_token_details` (vercel/ai packages/mistral, 2026-11-23)."""
 
     prompt_tokens: int | None = None
     """Input tokens, cached input included."""
@@ -101,6 +104,8 @@ class ChatUsage(Struct, gc=False):
     completion_tokens_details: TokenDetails | None = None
     cached_tokens: int | None = None
     prompt_cache_hit_tokens: int | None = None
+    num_cached_tokens: int | None = None
+    prompt_token_details: TokenDetails | None = None
     server_tool_use_details: ServerToolCounts | None = None
 
     @property

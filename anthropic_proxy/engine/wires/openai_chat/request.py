@@ -94,13 +94,12 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
             body["tool_stream"] = True
     if dialect.sends_store:
         body["store"] = False
-    if dialect.session_field:
-        body[dialect.session_field] = call.request.session_key()
+    headers = add_user_and_tier(body, call, notes)
     if dialect.sends_cache_marks and call.request.has_cache_marks():
         body["cache_control"] = _CACHE_MARK
     return UpstreamRequest(
         path=PATH,
-        headers=add_user_and_tier(body, call, notes),  # before the body is encoded: it adds fields
+        headers=headers,
         body=_encode(body),
         notes=(*notes, *tools.notes, *messages.notes),
         enforces_schema=output.enforces_schema,
@@ -390,6 +389,8 @@ class ChatMessageEncoder(MessageEncoder):
             reply.reasoning = text
         elif field == "reasoning_content":
             reply.reasoning_content = text
+        elif field == "both":
+            reply.reasoning = reply.reasoning_content = text
         else:
             assert_never(field)
 

@@ -328,11 +328,19 @@ class ChatDecoder(Decoder):
 
 def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
     """Return a reply's token counts as the Messages API counts tokens. `tier`: the service tier that was billed."""
-    within, spent = counts.prompt_tokens_details or _NO_DETAILS, counts.completion_tokens_details or _NO_DETAILS
-    places = (within.cached_tokens, counts.prompt_cache_hit_tokens, counts.cached_tokens)
+    within = counts.prompt_tokens_details or counts.prompt_token_details or _NO_DETAILS
+    spent = counts.completion_tokens_details or _NO_DETAILS
+    places = (
+        within.cached_tokens,
+        counts.prompt_cache_hit_tokens,
+        counts.cached_tokens,
+        counts.num_cached_tokens,
+    )
     reads = [read for read in places if read is not None]
     cached = max(reads) if reads else None
-    uncached, cached, written = split_input_tokens(counts.prompt_tokens, cached, within.cache_write_tokens)
+    uncached, cached, written = split_input_tokens(
+        counts.prompt_tokens, cached, within.cache_write_tokens or within.cache_creation_input_tokens
+    )
     prompt, output, thinking = counts.prompt_tokens, counts.completion_tokens, spent.reasoning_tokens
     if prompt and output is not None and thinking and counts.total_tokens == prompt + output + thinking:
         # xAI's output tokens do not include reasoning (recorded: xai/tool_call).

@@ -103,9 +103,15 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_responses/text/sampling_and_tier.
     """
     sends_user_id: bool = True
-    """True if hashes of the client's user and session are sent as `safety_identifier` and `prompt_cache_key`.
+    """True if a hash of the client's user is sent as `safety_identifier`.
 
-    Proven by: golden/openai_responses/text/text, xai_reasoning.
+    Proven by: golden/openai_responses/text/text.
+    """
+    session_field: Literal["", "session_id", "prompt_cache_key"] = "prompt_cache_key"
+    """Request field with a hash of the session, which finds the cached prompt. "": none, for unknown servers. xAI's
+    Responses API reads `prompt_cache_key` (docs.x.ai, "Maximizing cache hits", 2026-11).
+
+    Proven by: golden/openai_responses/text/text.
     """
     min_output_tokens: int = 16
     """Minimum of `max_output_tokens` that the server accepts (error text quoted in pull requests of several gateways).
