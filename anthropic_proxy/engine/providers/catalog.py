@@ -121,7 +121,7 @@ def load_model_rows() -> dict[str, tuple[ModelRow, ...]]:
     tables: dict[str, dict[str, Any]] = tomllib.loads(_FILE.read_text(encoding="utf-8"))
     loaded = {}
     for provider, table in tables.items():
-        rows = [_read_row(row, known=True) for row in table.get("models", ())]
+        rows = [_read_row(row, known="context_window" in row) for row in table.get("models", ())]
         if "fallback" in table:
             rows.append(_read_row(table["fallback"], known=False))
         for name in (provider, *table.get("also", ())):

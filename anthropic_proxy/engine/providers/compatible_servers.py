@@ -4,13 +4,18 @@ Values without a named source are from the API reference of the server, read 202
 with the Chat Completions API", has the settings of each server.
 """
 
-from typing import Any
-
 from msgspec import structs
 
 from anthropic_proxy.engine.providers import anthropic as messages
 from anthropic_proxy.engine.providers import openai_chat as chat
 from anthropic_proxy.engine.providers import openai_responses as responses
+from anthropic_proxy.engine.providers.open_models import (
+    MISTRAL_RULES,
+    OPEN_MODEL_RULES,
+    REPLAY_RULES,
+    UNKNOWN,
+    UNOPENED_RULES,
+)
 from anthropic_proxy.engine.providers.registry import (
     Provider,
     ServerOverride,
@@ -19,57 +24,7 @@ from anthropic_proxy.engine.providers.registry import (
     build_retired_models,
 )
 from anthropic_proxy.engine.wires import openai_chat
-from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS
 
-_OPENAI_NAMES = ("gpt-[1-9]*", "chatgpt-*", "o[1-9]*")
-"""Patterns of OpenAI model ids, for unknown servers that forward to OpenAI."""
-_MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*codestral*", "*mixtral*")
-_UNOPENED_NAMES = ("*deepseek-r1*", "*qwq*", "*qwen3*-thinking-2507*")
-"""Patterns of models with a prompt template that ends with `<think>`: replies contain only the closing `</think>`."""
-
-_MISTRAL: dict[str, Any] = {"call_id_form": "nine", "requires_message_after_results": True}
-_AS_FOR_OPENAI: dict[str, Any] = {
-    "output_limit_field": "max_completion_tokens",
-    "mid_conversation_system": "keep",
-    "replayed_thinking_field": "",
-    "thinking_tags": (),
-    "text_call_formats": (),
-    "repairs_tool_names": False,
-    "buffers_tool_arguments": False,
-    "sends_top_k": False,
-}
-
-_UNKNOWN = openai_chat.Dialect(
-    signature_tag="other",
-    output_limit_field="max_tokens",
-    mid_conversation_system="remind",
-    thinking_tags=OPENED_THINKING_TAGS,
-    text_call_formats=TOOL_CALL_FORMATS,
-    repairs_tool_names=True,
-)
-"""Dialect (deviations from the API) for servers that are not listed. It uses only fields that every server accepts,
-such as `max_tokens`, and no system message inside the conversation.
-
-Tool calls and reasoning are also parsed from the reply text, because some servers do not parse them."""
-_MISTRAL_RULES = build_model_rules(
-    "mistral-common src/mistral_common/protocol/instruct/validator.py",
-    "2026-11",
-    *((name, _MISTRAL) for name in _MISTRAL_NAMES),
-)
-_UNKNOWN_RULES = (
-    *_MISTRAL_RULES,
-    *build_model_rules(
-        "developers.openai.com/api/docs/api-reference/chat",
-        "2026-11",
-        *((name, _AS_FOR_OPENAI) for name in _OPENAI_NAMES),
-    ),
-    *chat.OPENAI.model_rules,
-)
-_UNOPENED_RULES = build_model_rules(
-    "the models' chat templates on huggingface.co",
-    "2026-11",
-    *((name, {"thinking_tags": (*OPENED_THINKING_TAGS, "unopened")}) for name in _UNOPENED_NAMES),
-)
 _MISTRAL_REASONS = {
     "effort_form": "reasoning_effort",
     "replayed_thinking_field": "content",
@@ -228,7 +183,7 @@ OPENAI_SERVERS = (
                     accepts_pdf_urls=True,
                     session_field="session_id",
                 ),
-                model_rules=(*_MISTRAL_RULES, *_CACHED_ON_REQUEST),
+                model_rules=(*MISTRAL_RULES, *_CACHED_ON_REQUEST),
             )
         },
         capabilities={"efforts": ("none", "minimal", "low", "medium", "high", "xhigh", "max")},
@@ -313,13 +268,13 @@ OPENAI_SERVERS = (
             "chat": WireConfig(
                 wire=openai_chat.WIRE,
                 dialect=structs.replace(
-                    _UNKNOWN,
+                    UNKNOWN,
                     signature_tag="local",
                     replayed_thinking_field="both",
                     buffers_tool_arguments=True,
                     sends_top_k=True,
                 ),
-                model_rules=(*_UNOPENED_RULES, *_UNKNOWN_RULES),
+                model_rules=(*UNOPENED_RULES, *OPEN_MODEL_RULES),
             ),
             "responses": _RESPONSES,
         },
@@ -329,7 +284,7 @@ OPENAI_SERVERS = (
         name="other",
         url_patterns=("*",),
         wires={
-            "chat": WireConfig(wire=openai_chat.WIRE, dialect=_UNKNOWN, model_rules=_UNKNOWN_RULES),
+            "chat": WireConfig(wire=openai_chat.WIRE, dialect=UNKNOWN, model_rules=(*REPLAY_RULES, *OPEN_MODEL_RULES)),
             "responses": _RESPONSES,
         },
     ),

@@ -105,6 +105,35 @@ def test_names_of_models_count_in_any_case_and_with_their_maker_in_front() -> No
     assert not chat_dialect_of("http://127.0.0.1:8000/v1", "qwen3-coder").requires_message_after_results
 
 
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [
+        ("moonshotai/Kimi-K2-Thinking", "reasoning_content"),
+        ("accounts/example/models/kimi-k3", "reasoning_content"),
+        ("deepseek-ai/DeepSeek-V4-Pro", "reasoning_content"),
+        ("zai-org/GLM-5.3", "reasoning_content"),
+        ("MiniMaxAI/MiniMax-M2.7", "reasoning_content"),
+        ("Qwen/Qwen3.8-27B", "reasoning_content"),
+        ("openai/gpt-oss-120b", "reasoning_content"),
+        ("meta-llama/Llama-4-Scout", ""),
+        ("deepseek-ai/DeepSeek-V3.1", ""),
+        ("gpt-4.1", ""),
+    ],
+)
+def test_models_that_expect_their_reasoning_get_it_back_from_unknown_hosts(model: str, field: str) -> None:
+    assert chat_dialect_of("https://inference.example.com/v1", model).replayed_thinking_field == field
+
+
+def test_gpt_oss_has_its_levels_at_servers_of_no_known_vendor() -> None:
+    for address in ("https://inference.example.com/v1", "http://127.0.0.1:8000/v1"):
+        for model in ("gpt-oss-20b", "openai/gpt-oss-120b"):
+            target = aim(address, model)
+            assert target.capabilities.efforts == ("low", "medium", "high")
+            assert not target.capabilities.known, "the window depends on the host"
+            assert chat_dialect_of(address, model).effort_form == "reasoning_effort"
+    assert chat_dialect_of("http://127.0.0.1:8000/v1", "openai/gpt-oss-120b").replayed_thinking_field == "both"
+
+
 def test_levels_of_effort_hold_for_models_that_no_table_knows() -> None:
     target = aim("https://api.deepseek.com", "deepseek-v9")
     assert "max" in target.capabilities.efforts
