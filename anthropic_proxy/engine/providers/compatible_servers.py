@@ -8,12 +8,12 @@ from msgspec import structs
 
 from anthropic_proxy.engine.providers import anthropic as messages
 from anthropic_proxy.engine.providers import openai_chat as chat
-from anthropic_proxy.engine.providers import openai_responses as responses
 from anthropic_proxy.engine.providers.open_models import (
     MISTRAL_RULES,
     OPEN_MODEL_RULES,
     REPLAY_RULES,
     UNKNOWN,
+    UNKNOWN_RESPONSES,
     UNOPENED_RULES,
 )
 from anthropic_proxy.engine.providers.registry import (
@@ -23,6 +23,7 @@ from anthropic_proxy.engine.providers.registry import (
     build_model_rules,
     build_retired_models,
 )
+from anthropic_proxy.engine.providers.vendors import VENDORS
 from anthropic_proxy.engine.wires import openai_chat
 
 _MISTRAL_REASONS = {
@@ -60,13 +61,8 @@ _CACHED_ON_REQUEST = build_model_rules(
         for name in ("anthropic/*", "~anthropic/*", "qwen/*", "~qwen/*", "alibaba/*")
     ),
 )
-_RESPONSES = WireConfig(
-    wire=responses.OPENAI.wire,
-    dialect=structs.replace(responses.OPENAI.dialect, sends_user_id=False, sends_service_tier=False, session_field=""),
-    model_rules=responses.OPENAI.model_rules,
-)
 _AZURE_RESPONSES = structs.replace(
-    _RESPONSES, dialect=structs.replace(_RESPONSES.dialect, session_field="prompt_cache_key")
+    UNKNOWN_RESPONSES, dialect=structs.replace(UNKNOWN_RESPONSES.dialect, session_field="prompt_cache_key")
 )
 
 _DEEPSEEK = openai_chat.Dialect(
@@ -258,6 +254,7 @@ OPENAI_SERVERS = (
     _as_server(chat.GROQ, "api.groq.com/*"),
     _as_server(chat.MOONSHOT, "api.moonshot.ai/*", "api.moonshot.cn/*"),
     _as_server(chat.XAI, "api.x.ai/*"),
+    *VENDORS,
     ServerOverride(
         name="local",
         url_patterns=(
@@ -276,7 +273,7 @@ OPENAI_SERVERS = (
                 ),
                 model_rules=(*UNOPENED_RULES, *OPEN_MODEL_RULES),
             ),
-            "responses": _RESPONSES,
+            "responses": UNKNOWN_RESPONSES,
         },
         docs_url="https://docs.vllm.ai/en/latest/serving/openai_compatible_server",
     ),
@@ -285,7 +282,7 @@ OPENAI_SERVERS = (
         url_patterns=("*",),
         wires={
             "chat": WireConfig(wire=openai_chat.WIRE, dialect=UNKNOWN, model_rules=(*REPLAY_RULES, *OPEN_MODEL_RULES)),
-            "responses": _RESPONSES,
+            "responses": UNKNOWN_RESPONSES,
         },
     ),
 )

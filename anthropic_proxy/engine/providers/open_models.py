@@ -6,8 +6,11 @@ the host. The fields for the effort differ by host; only gpt-oss has the same fi
 
 from typing import Any
 
+from msgspec import structs
+
 from anthropic_proxy.engine.providers import openai_chat as chat
-from anthropic_proxy.engine.providers.registry import build_model_rules
+from anthropic_proxy.engine.providers import openai_responses as responses
+from anthropic_proxy.engine.providers.registry import WireConfig, build_model_rules
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS
 
@@ -42,6 +45,12 @@ UNKNOWN = openai_chat.Dialect(
 such as `max_tokens`, and no system message inside the conversation.
 
 Tool calls and reasoning are also parsed from the reply text, because some servers do not parse them."""
+UNKNOWN_RESPONSES = WireConfig(
+    wire=responses.OPENAI.wire,
+    dialect=structs.replace(responses.OPENAI.dialect, sends_user_id=False, sends_service_tier=False, session_field=""),
+    model_rules=responses.OPENAI.model_rules,
+)
+"""Configuration of the Responses API for servers other than OpenAI's."""
 MISTRAL_RULES = build_model_rules(
     "mistral-common src/mistral_common/protocol/instruct/validator.py",
     "2026-11",

@@ -139,8 +139,16 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     """Name of the request header with the API key. None: `key_header` and `key_scheme` of the provider apply."""
     key_scheme: str = ""
     """Text before the key in the header value, such as `Bearer `. Ignored if `key_header` is None."""
+    base_url: str = ""
+    """Address with which users select the server: `https://api.together.ai/v1`. "": they have several, or their own."""
+    key_variable: str = ""
+    """Variable in which the vendor's own tools expect the key: `TOGETHER_API_KEY`. "": unknown."""
     docs_url: str = ""
     """URL of the vendor's API documentation. "": none."""
+    source: str = ""
+    """Documents from which the dialects come. "": the sources are named at the configs of `wires`."""
+    read_date: str = ""
+    """Date on which `source` was read: `2026-11-23`."""
 
 
 class Provider(Struct, frozen=True, kw_only=True, eq=False):

@@ -69,12 +69,26 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_chat/thinking/o_series.
     """
-    effort_form: Literal["omit", "reasoning_effort", "thinking", "thinking_and_effort", "reasoning"] = "omit"
+    effort_form: Literal[
+        "omit",
+        "reasoning_effort",
+        "thinking",
+        "thinking_and_effort",
+        "reasoning",
+        "reasoning_enabled",
+        "enable_thinking",
+        "chat_template_kwargs",
+        "chat_template_args",
+    ] = "omit"
     """Request field for the effort level. `omit`: none. `reasoning_effort`: the field of this name.
 
     `thinking`: `thinking: {type}` (Kimi k2.5 and k2.6, Z.ai). `thinking_and_effort`: `thinking` and `reasoning_effort`
-    (DeepSeek v4). `reasoning`: `reasoning: {effort}` (OpenRouter). Proven by:
-    golden/openai_chat/thinking/reasoning_model, moonshot_thinking, deepseek_thinking, openrouter_reasoning.
+    (DeepSeek v4). `reasoning`: `reasoning: {effort}` (OpenRouter, Vercel). Only on or off: `reasoning_enabled`:
+    `reasoning: {enabled}` (Together: docs.together.ai, "Reasoning"); `enable_thinking`: the boolean field of this name
+    (DashScope: alibabacloud.com/help, "Deep thinking"); `chat_template_kwargs`, `chat_template_args`: the same inside
+    an object of this name (NVIDIA's and vLLM's, Baseten's; read 2026-11-23). Proven by:
+    golden/openai_chat/thinking/reasoning_model, moonshot_thinking, deepseek_thinking, openrouter_reasoning,
+    together_hybrid_off, dashscope_thinking.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
     """Pairs of a requested effort level and the level to send, where the two differ.
@@ -101,17 +115,19 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     later, DeepSeek v4). `always`: Kimi k2.7-code and k3. Proven by: golden/openai_chat/tools/moonshot_forced_tool,
     golden/openai_chat/thinking/deepseek_thinking_off.
     """
-    thinking_request_field: Literal["", "include_reasoning", "reasoning_format"] = ""
+    thinking_request_field: Literal["", "include_reasoning", "reasoning_format", "reasoning_split"] = ""
     """Request field that makes the server send reasoning separately from the text. "": none.
 
-    `include_reasoning: true` (Groq's gpt-oss) or `reasoning_format: "parsed"` (Groq's qwen3, which otherwise writes
-    `<think>` into the text). Proven by: golden/openai_chat/thinking/groq_thinking, groq_qwen.
+    `include_reasoning: true` (Groq's gpt-oss), `reasoning_format: "parsed"` (Groq's qwen3 and Cerebras, which otherwise
+    write `<think>` into the text) or `reasoning_split: true` (MiniMax: platform.minimax.io, text-openai-api.md,
+    2026-11-23). Proven by: golden/openai_chat/thinking/groq_thinking, groq_qwen, cerebras_gpt_oss, minimax_thinking.
     """
-    thinking_retention_field: Literal["", "keep", "clear_thinking"] = ""
+    thinking_retention_field: Literal["", "keep", "clear_thinking", "preserve_thinking"] = ""
     """Request field that makes the server keep the reasoning of earlier turns. "": none.
 
-    `thinking.keep: "all"` (Kimi k2.6 and later; k2.5 rejects it) or `thinking.clear_thinking: false` (Z.ai, recorded).
-    Proven by: golden/openai_chat/thinking/moonshot_thinking, zai_thinking.
+    `thinking.keep: "all"` (Kimi k2.6 and later; k2.5 rejects it), `thinking.clear_thinking: false` (Z.ai, recorded) or
+    `preserve_thinking: true` (DashScope: QwenLM/qwen-code dashscope.ts, 2026-11-23). Proven by:
+    golden/openai_chat/thinking/moonshot_thinking, zai_thinking, dashscope_thinking.
     """
     replayed_thinking_field: Literal["", "reasoning_content", "reasoning", "both", "content"] = ""
     """Field of an assistant message in which reasoning of earlier replies is sent back. "": the reasoning is dropped.

@@ -58,6 +58,11 @@ from anthropic_proxy.engine.wires.thinking import decode_signature, digest_base_
 
 PATH = "/chat/completions"
 
+_SWITCHES = frozenset(
+    {"thinking", "reasoning_enabled", "enable_thinking", "chat_template_kwargs", "chat_template_args"}
+)
+"""Values of `Dialect.effort_form` with which reasoning is only switched on or off."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -124,16 +129,26 @@ def _add_effort(body: dict[str, Any], call: Call[Dialect], has_tools: bool, note
             notes.append(NO_EFFORT)
         elif form == "reasoning":
             body["reasoning"] = {"effort": sent_effort}
+        elif form == "reasoning_enabled":
+            body["reasoning"] = {"enabled": sent_effort != "none"}
+        elif form == "enable_thinking":
+            body["enable_thinking"] = sent_effort != "none"
+        elif form in ("chat_template_kwargs", "chat_template_args"):
+            body[form] = {"enable_thinking": sent_effort != "none"}
         elif form == "reasoning_effort" or (form == "thinking_and_effort" and sent_effort != "none"):
             body["reasoning_effort"] = sent_effort
-        if form not in ("omit", "thinking") and sent_effort != effort:
+        if form in _SWITCHES:
+            if sent_effort != "none":
+                notes.append(EFFORT_AS_SWITCH)
+        elif form != "omit" and sent_effort != effort:
             notes.append(renamed_effort_note(effort, sent_effort))
-        elif form == "thinking" and sent_effort != "none":
-            notes.append(EFFORT_AS_SWITCH)
     thinking: dict[str, Any] = {}
     if form in ("thinking", "thinking_and_effort") and effort != "default":
         thinking["type"] = "disabled" if sent_effort == "none" else "enabled"
-    if dialect.thinking_retention_field and sent_effort != "none":
+    if dialect.thinking_retention_field == "preserve_thinking":
+        if sent_effort != "none":
+            body["preserve_thinking"] = True
+    elif dialect.thinking_retention_field and sent_effort != "none":
         thinking.setdefault("type", "enabled")
         thinking.update({"keep": "all"} if dialect.thinking_retention_field == "keep" else {"clear_thinking": False})
     if thinking:
@@ -142,6 +157,8 @@ def _add_effort(body: dict[str, Any], call: Call[Dialect], has_tools: bool, note
         body["include_reasoning"] = True
     elif dialect.thinking_request_field == "reasoning_format":
         body["reasoning_format"] = "parsed"
+    elif dialect.thinking_request_field == "reasoning_split":
+        body["reasoning_split"] = True
     return effort
 
 

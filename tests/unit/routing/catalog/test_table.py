@@ -9,6 +9,8 @@ import pytest
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog, _read_row, load_model_rows
 from anthropic_proxy.engine.providers.registry import ModelRule, Provider, RetiredModel, ServerOverride, WireConfig
+from anthropic_proxy.engine.providers.servers import find_server_override
+from anthropic_proxy.engine.providers.vendors import VENDORS
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, switch_wire
 from anthropic_proxy.engine.wires import openai_responses
 from anthropic_proxy.gateway.settings import load_settings
@@ -40,6 +42,17 @@ def test_every_rule_for_models_has_a_source_and_a_date(wire_config: WireConfig) 
         assert isinstance(rule, ModelRule)
         assert rule.source, rule.pattern
         assert DATE.fullmatch(rule.read_date), f"{rule.pattern}: {rule.read_date!r} is no date"
+
+
+@pytest.mark.parametrize("vendor", VENDORS, ids=[vendor.name for vendor in VENDORS])
+def test_every_vendor_has_a_source_and_a_date_and_is_selected_by_its_address(vendor: ServerOverride) -> None:
+    assert vendor.source
+    assert DATE.fullmatch(vendor.read_date)
+    assert vendor.title
+    assert vendor.key_variable
+    assert vendor.docs_url.startswith("https://")
+    settings = load_settings({"OPENAI_BASE_URL": vendor.base_url}, PROVIDERS, env_file=None)
+    assert find_server_override(PROVIDERS.find("openai"), settings) is vendor
 
 
 @pytest.mark.parametrize(("model", "end"), RETIRED, ids=[model for model, _ in RETIRED])
