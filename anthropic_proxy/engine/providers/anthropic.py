@@ -1,6 +1,6 @@
 """`ANTHROPIC`: the registry entry of Anthropic, and configurations for other vendors with the same Messages API.
 
-The configurations `MOONSHOT`, `OLLAMA`, `DEEPSEEK` and `CHAT_SERVERS` (vLLM and others) are used if the setting
+The configurations `MOONSHOT`, `OLLAMA`, `DEEPSEEK`, `ZAI` and `CHAT_SERVERS` (vLLM and others) are used if the setting
 `<PROVIDER>_WIRE` is `messages`. They list how these vendors deviate from Anthropic's API. These vendors receive the key
 as `Authorization: Bearer`, because Ollama's cloud and vLLM do not accept `x-api-key`. The sources are named at each
 configuration, and were read in 2026-11.
@@ -69,3 +69,12 @@ DEEPSEEK = WireConfig(
 
 Source: api-docs.deepseek.com/guides/anthropic_api.
 """
+
+ZAI = structs.replace(
+    CHAT_SERVERS,
+    url_suffixes=(
+        *(("/api/anthropic/v1", "/api/anthropic"), ("/api/coding/paas/v4", "/api/anthropic")),
+        ("/api/paas/v4", "/api/anthropic"),
+    ),
+)
+"""Messages API of Z.ai, also of its coding plan. Sources: MG-Cafe/claudecode-glm-stack; glm-launch 2026.9.1 (PyPI)."""

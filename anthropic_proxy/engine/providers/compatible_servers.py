@@ -230,7 +230,8 @@ OPENAI_SERVERS = (
                     sends_tool_stream=True,
                 ),
                 model_rules=_GLM_RULES,
-            )
+            ),
+            "messages": messages.ZAI,
         },
         models_table="zai",
         docs_url="https://docs.z.ai/api-reference/llm/chat-completion",

@@ -152,6 +152,12 @@ VENDORS = (
             ("*qwen3.[5-9]*", {"thinking_retention_field": "preserve_thinking"}),
             ("*qwen3.8-max*", _EFFORT),
         ),
+        # alibabacloud.com/help/en/model-studio/claude-code: only for Qwen models of a list
+        messages_suffixes=(
+            ("/apps/anthropic/v1", "/apps/anthropic"),
+            ("/compatible-mode/v1", "/apps/anthropic"),
+            ("/v1", "/apps/anthropic"),
+        ),
     ),
     _build_vendor(
         "minimax",
@@ -171,6 +177,8 @@ VENDORS = (
             "sends_parallel_tool_calls": False,
         },
         rules=(("*", {"replayed_thinking_field": ""}),),
+        # platform.minimax.io/docs/api-reference/text-anthropic-api
+        messages_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic")),
     ),
 )
 """Hosts of open models. The first match of `url_patterns` applies; they stand before the entries for any address."""
