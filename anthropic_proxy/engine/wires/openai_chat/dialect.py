@@ -88,7 +88,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     (DashScope: alibabacloud.com/help, "Deep thinking"); `chat_template_kwargs`, `chat_template_args`: the same inside
     an object of this name (NVIDIA's and vLLM's, Baseten's; read 2026-11-23). Proven by:
     golden/openai_chat/thinking/reasoning_model, moonshot_thinking, deepseek_thinking, openrouter_reasoning,
-    together_hybrid_off, dashscope_thinking.
+    together_hybrid_off, dashscope_thinking, nvidia_glm_off, baseten_glm.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
     """Pairs of a requested effort level and the level to send, where the two differ.
