@@ -28,6 +28,8 @@ from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.provider_models import query_chat_models
+from anthropic_proxy.engine.providers.servers import find_server_override
+from anthropic_proxy.engine.providers.vendors import VENDORS
 from anthropic_proxy.engine.routing.router import TierMapping, list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, UpstreamError, find_similar_choice
 from anthropic_proxy.gateway.readiness import find_google_project
@@ -472,8 +474,12 @@ def ask_server(output: Output, settings: Settings) -> tuple[Provider, FilesToWri
         output.write_line(f"  {output.paint('✓', 'ok')} accepted, {count}, {accepted.seconds:.1f} s")
         model = _ask_model(output, accepted.models)
         plan = ImportPlan("init")
-        name = _choose_name(address, settings)
-        variable = f"{name.upper().replace('-', '_')}_API_KEY" if key else ""
+        present = structs.replace(settings, base_urls={"openai": address})
+        server = find_server_override(PROVIDERS.find("openai"), present)
+        vendor = server if server is not None and server.key_variable else None
+        name = _choose_name(vendor.name.replace("_", "-") if vendor else _name_host(address), settings)
+        variable = vendor.key_variable if vendor else f"{name.upper().replace('-', '_')}_API_KEY"
+        variable = variable if key else ""
         plan.servers[name] = ServerTable(base_url=address, key_variable=variable, models={model: {}})
         plan.variables = {"PREFERRED_PROVIDER": name, **({variable: key} if key else {})}
         files = prepare_files(plan, require_settings_folder(copy_environment()))
@@ -496,7 +502,11 @@ def show_files(output: Output, provider: Provider, files: FilesToWrite) -> None:
 
 def _ask_server_address(output: Output) -> str:
     while True:
-        address = input("  Its address, such as http://localhost:8000/v1: ").strip()
+        address = input("  Its name, such as together, or its address, such as http://localhost:8000/v1: ").strip()
+        named = next((vendor for vendor in VENDORS if address.lower() in (vendor.name, vendor.title.lower())), None)
+        if named is not None:
+            output.write_line(f"  {named.title}: {named.base_url}, keys as for {named.key_variable}")
+            return named.base_url
         try:
             return decode_url(FoundSetting("base_url", address, "environment", (address,)))
         except ConfigurationError:
@@ -559,15 +569,19 @@ def _ask_model(output: Output, listed: tuple[str, ...]) -> str:
             output.write_notice("A model name has no spaces.", "✕", "error")
 
 
-def _choose_name(address: str, settings: Settings) -> str:
-    """Return an unused name for the server at `address`: `openrouter` for openrouter.ai, `own` in a local network."""
+def _name_host(address: str) -> str:
+    """Return a name for the server at `address`: `openrouter` for openrouter.ai, `own` in a local network."""
     host = urlsplit(address).hostname or ""
     labels = host.split(".")
     try:
         ip_address(host)
-        name = _NAME_OF_LOCAL_SERVER
     except ValueError:
-        name = _NAME_OF_LOCAL_SERVER if len(labels) == 1 else re.sub(r"[^a-z0-9-]", "-", labels[-2].lower())
+        return _NAME_OF_LOCAL_SERVER if len(labels) == 1 else re.sub(r"[^a-z0-9-]", "-", labels[-2].lower())
+    return _NAME_OF_LOCAL_SERVER
+
+
+def _choose_name(name: str, settings: Settings) -> str:
+    """Return `name`, with a number if a provider already has it."""
     registry = find_registry(settings)
     names = [name, *(f"{name}-{number}" for number in range(2, 100))]
     return next(each for each in names if registry.find_by_prefix(each) is None)

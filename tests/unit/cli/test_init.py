@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.cli import init
 from anthropic_proxy.cli.init import list_env_lines
+from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import load_settings
@@ -296,3 +298,35 @@ def test_another_compatible_server_becomes_a_table_of_the_configuration_file(tmp
     written = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
     assert (written.preferred_provider, written.base_urls) == ("own", {"own": f"{running.url}/v1"})
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("answer", "name", "variable", "base_url"),
+    [
+        ("Hugging Face", "huggingface", "HF_TOKEN", "https://router.huggingface.co/v1"),
+        ("kimi_code", "kimi-code", "KIMI_API_KEY", "https://api.kimi.com/coding/v1"),
+        (
+            "https://dashscope.aliyuncs.com/compatible-mode/v1",
+            "dashscope",
+            "DASHSCOPE_API_KEY",
+            "https://dashscope.aliyuncs.com/compatible-mode/v1",
+        ),
+        ("https://api.example.com/v1", "example", "EXAMPLE_API_KEY", "https://api.example.com/v1"),
+    ],
+)
+def test_a_vendor_is_chosen_by_name_and_gets_the_variable_of_its_own_tools(
+    answer: str, name: str, variable: str, base_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([answer, "some-model"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ANTHROPIC_PROXY_CONFIG", str(tmp_path))
+    monkeypatch.setattr("builtins.input", lambda _: next(answers))
+    monkeypatch.setattr(init, "getpass", lambda _: WRONG_KEY)
+    monkeypatch.setattr(init, "check_key", lambda *_: init.KeyTestResult(("some-model",), 0.1))
+    found = init.ask_server(Output(), load_settings({}, PROVIDERS, env_file=None))
+    assert found is not None
+    provider, files = found
+    assert (provider.name, provider.base_url) == (name, base_url)
+    lines = "".join(addition.added for addition in files.additions)
+    assert f"{variable}={WRONG_KEY}\n" in lines
+    assert f'api_key = {{ env = "{variable}" }}' in lines
