@@ -151,6 +151,7 @@ VENDORS = (
         dialect={"effort_form": "enable_thinking", **_REPLAYED},
         rules=(
             ("*qwen3.[5-9]*", {"thinking_retention_field": "preserve_thinking"}),
+            ("*qwen*", {"sends_cache_marks": True, "sends_cache_field": False}),
             ("*qwen3.8-max*", _EFFORT),
         ),
         # alibabacloud.com/help/en/model-studio/claude-code: only for Qwen models of a list

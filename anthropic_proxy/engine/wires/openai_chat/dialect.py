@@ -242,6 +242,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     messages, Qwen the messages ("Prompt caching"; its SDK, chatrequest.ts, 2026-11-20). Proven by:
     golden/openai_chat/text/openrouter_cache_marks, openrouter_cache_marks_in_a_loop.
     """
+    sends_cache_field: bool = True
+    """False if the cache marks of `sends_cache_marks` are only in the messages, without the request field (DashScope:
+    alibabacloud.com/help, "Context cache"; vercel/ai packages/alibaba, 2026-11-23).
+
+    Proven by: golden/openai_chat/text/dashscope_cache_marks.
+    """
     session_field: Literal["", "session_id", "prompt_cache_key"] = ""
     """Request field with a hash of the session, which keeps the session at a place with a warm cache. "": none.
 

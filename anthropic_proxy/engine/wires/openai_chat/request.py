@@ -100,7 +100,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     if dialect.sends_store:
         body["store"] = False
     headers = add_user_and_tier(body, call, notes)
-    if dialect.sends_cache_marks and call.request.has_cache_marks():
+    if dialect.sends_cache_marks and dialect.sends_cache_field and call.request.has_cache_marks():
         body["cache_control"] = _CACHE_MARK
     return UpstreamRequest(
         path=PATH,
