@@ -505,7 +505,7 @@ def _ask_server_address(output: Output) -> str:
         address = input("  Its name, such as together, or its address, such as http://localhost:8000/v1: ").strip()
         named = next((vendor for vendor in VENDORS if address.lower() in (vendor.name, vendor.title.lower())), None)
         if named is not None:
-            output.write_line(f"  {named.title}: {named.base_url}, keys as for {named.key_variable}")
+            output.write_line(f"  {named.title}: {named.base_url}")
             return named.base_url
         try:
             return decode_url(FoundSetting("base_url", address, "environment", (address,)))

@@ -25,7 +25,7 @@ from anthropic_proxy.engine.wires.json_schema import SchemaRules
 _READ = "2026-11-23"
 
 
-def _build_vendor(  # one parameter for each fact of an entry
+def _build_vendor(
     name: str,
     title: str,
     base_url: str,
@@ -132,7 +132,7 @@ VENDORS = (
         "https://api.deepinfra.com/v1/openai",
         url_patterns=("api.deepinfra.com/*",),
         key_variable="DEEPINFRA_API_KEY",
-        docs_url="https://deepinfra.com/docs",
+        docs_url="https://deepinfra.com",
         source="burin-labs/harn 36-deepinfra.toml (probed 2026-06 to 2026-10); models.dev providers/deepinfra",
         dialect={**_EFFORT, **_REPLAYED},
         rules=(
@@ -231,7 +231,7 @@ VENDORS = (
         "https://integrate.api.nvidia.com/v1",
         url_patterns=("integrate.api.nvidia.com/*",),
         key_variable="NVIDIA_API_KEY",
-        docs_url="https://docs.api.nvidia.com",
+        docs_url="https://build.nvidia.com",
         source="models.dev providers/nvidia; harn 38-nvidia.toml; anomalyco/opencode issue 13584 (model card of glm5)",
         dialect=_REPLAYED,
         rules=(
@@ -288,7 +288,7 @@ VENDORS = (
         "https://inference.baseten.co/v1",
         url_patterns=("inference.baseten.co/*",),
         key_variable="BASETEN_API_KEY",
-        docs_url="https://docs.baseten.co",
+        docs_url="https://app.baseten.co",
         source="harn 39-baseten.toml (probed 2026-06-23); catwalk baseten.json; models.dev providers/baseten",
         dialect=_REPLAYED,
         rules=(
@@ -305,7 +305,7 @@ VENDORS = (
         "https://llm.chutes.ai/v1",
         url_patterns=("llm.chutes.ai/*",),
         key_variable="CHUTES_API_KEY",
-        docs_url="https://chutes.ai/docs",
+        docs_url="https://chutes.ai",
         source="charmbracelet/catwalk chutes.json; models.dev providers/chutes; pi-mono openai-completions.ts",
         dialect={**_EFFORT, **_REPLAYED},
     ),
@@ -315,7 +315,7 @@ VENDORS = (
         "https://api.xiaomimimo.com/v1",
         url_patterns=("api.xiaomimimo.com/*",),
         key_variable="XIAOMI_API_KEY",
-        docs_url="https://platform.xiaomimimo.com",
+        docs_url="https://docs.openclaw.ai/providers/xiaomi",
         source="docs.molt.bot/providers/xiaomi; docs.rs/rig-core providers/xiaomimimo.rs",
         messages_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic")),
     ),
@@ -326,7 +326,7 @@ VENDORS = (
         "https://opencode.ai/zen/v1",
         url_patterns=("opencode.ai/zen/*",),
         key_variable="OPENCODE_API_KEY",
-        docs_url="https://opencode.ai/docs/zen",
+        docs_url="https://opencode.ai",
         source="docs.rs/crate/yoagent/0.25.6 (docs/providers/opencode.md); docs.rs/rig-core providers/opencode",
         dialect={"session_header": "x-opencode-session"},
     ),
