@@ -147,6 +147,20 @@ wire = "messages"
     )
 
 
+def test_a_host_of_open_models_has_its_limits_efforts_and_dialect_in_the_file_too() -> None:
+    settings = load("""
+[providers.fw]
+base_url = "https://api.fireworks.ai/inference/v1"
+api_key = { env = "FIREWORKS_API_KEY" }
+""")
+    model = "fw/accounts/fireworks/models/kimi-k3"
+    target = target_of(model, settings)
+    assert (target.capabilities.context_window, target.capabilities.efforts) == (1_048_576, ("low", "high", "max"))
+    dialect = dialect_of(model, settings)
+    assert (dialect.signature_tag, dialect.effort_form) == ("file-fw", "reasoning_effort")
+    assert (dialect.replayed_thinking_field, dialect.session_field) == ("reasoning_content", "prompt_cache_key")
+
+
 def test_a_variable_without_a_key_is_named() -> None:
     settings = load()
     with pytest.raises(AuthenticationFailed) as caught:
