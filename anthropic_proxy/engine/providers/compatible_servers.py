@@ -178,6 +178,7 @@ OPENAI_SERVERS = (
             "responses": _RESPONSES,
         },
         key_header="api-key",
+        key_source="azure_openai",
         docs_url="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",
     ),
     ServerOverride(

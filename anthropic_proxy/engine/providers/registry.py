@@ -20,6 +20,12 @@ REGION, RESOURCE = "{region}", "{resource}"
 _PLACE_VARIABLES = {"aws": "AWS_REGION", "azure": "ANTHROPIC_FOUNDRY_RESOURCE"}
 
 
+KeySourceName = Literal["settings", "google", "aws", "azure", "azure_openai"]
+"""Source of the credential if no API key is set. `settings`: none; `google`: tokens from Application Default
+Credentials; `aws`: signatures with the credentials of AWS; `azure` and `azure_openai`: tokens of Microsoft Entra ID for
+Foundry and for Azure OpenAI."""
+
+
 class ModelRule(Struct, frozen=True):
     """Rule that changes a dialect (the deviations of a provider from an API) for some models."""
 
@@ -139,6 +145,8 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     """Name of the request header with the API key. None: `key_header` and `key_scheme` of the provider apply."""
     key_scheme: str = ""
     """Text before the key in the header value, such as `Bearer `. Ignored if `key_header` is None."""
+    key_source: KeySourceName = "settings"
+    """`Provider.key_source` of a provider of the configuration file at this server."""
     docs_url: str = ""
     """URL of the vendor's API documentation. "": none."""
 
@@ -200,9 +208,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Text before the key in the value of the request header `key_header`: `Bearer `."""
     accepts_client_credential: bool = False
     """True if the client's credential is forwarded when no provider key and no `PROXY_API_KEY` is set."""
-    key_source: Literal["settings", "google", "aws", "azure"] = "settings"
-    """Source of the credential if no API key is set. `settings`: none; `google`: tokens from Application Default
-    Credentials; `aws`: signatures with the credentials of AWS; `azure`: tokens from Microsoft Entra ID."""
+    key_source: KeySourceName = "settings"
+    """Source of the credential if no API key is set."""
     key_required: Literal["always", "own_address", "never"] = "always"
     """`own_address`: a key is required unless a base URL setting selects another server, which may need no key."""
     uses_installed_models: bool = False
