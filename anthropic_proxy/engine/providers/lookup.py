@@ -128,9 +128,10 @@ def find_known_model(model_of: str, origin: Origin, built_in: Sequence[Provider]
     """Return the model among those of the server, or those of the provider that a prefix names. None: unknown."""
     server = origin.server
     table = (server.models_table if server else "") or origin.config.models_table or origin.row.models_table
-    capabilities = find_table_capabilities(table or origin.row.name, model_of)
+    table = table or origin.row.name
+    capabilities = find_table_capabilities(table, model_of)
     if capabilities.known:
-        return KnownModel(model_of, capabilities)
+        return KnownModel(model_of.removeprefix(f"{table}/"), capabilities)
     prefix, slash, name = model_of.partition("/")
     row = next((row for row in built_in if row.prefix == prefix.lower()), None)
     capabilities = find_table_capabilities((row.models_table or row.name) if row else prefix.lower(), name)
