@@ -4,6 +4,7 @@ It accepts both forms of addresses: `/openai/v1` without an API version, and the
 learn.microsoft.com, "Azure OpenAI v1 API"; openai-python, lib/azure.py (read 2026-11-23).
 """
 
+import datetime
 import json
 import re
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from tests.support.fakes.openai_responses.server import Responses
 from tests.support.fakes.server import ContractViolation, Exchange, RequestLog, new_application
 
 HOST = "mine.openai.azure.com"
+OPENAI_RESOURCE = "https://cognitiveservices.azure.com"
 API_VERSIONS = {"chat/completions": "2024-10-21", "responses": "2025-04-01-preview"}
 _PATH = re.compile(r"/openai/(?:(v1)/|deployments/([^/]+)/)?(chat/completions|responses)")
 _NO_ACCESS = (
@@ -94,3 +96,29 @@ def new_azure(azure: Azure) -> web.Application:
         return await (responses if request.path.endswith("/responses") else chat).answer(request, raw, journal)
 
     return new_application(answer, RequestLog())
+
+
+class ManagedIdentity:
+    """The endpoint of a machine in Azure that gives tokens."""
+
+    def __init__(self) -> None:
+        self.issued: list[str] = []
+        self.resource = "https://ai.azure.com"
+        self.seconds = 3600
+
+    async def answer(self, request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        exchange = journal.open(request, dict(request.query))
+        if request.headers.get("x-identity-header") != "the-header" or request.query["resource"] != self.resource:
+            exchange.status = 400
+            return web.json_response({"error": "invalid"}, status=400)
+        self.issued.append(f"eyJ0.token-{len(self.issued) + 1}")
+        ends_at = int(datetime.datetime.now(datetime.UTC).timestamp()) + self.seconds
+        return web.json_response(
+            {"access_token": self.issued[-1], "expires_on": str(ends_at), "resource": self.resource}
+        )
+
+    @staticmethod
+    def variables(url: str) -> dict[str, str]:
+        """Variables by which azure-identity finds it."""
+        own = {"IDENTITY_ENDPOINT": f"{url}/msi/token", "IDENTITY_HEADER": "the-header"}
+        return {"AZURE_TOKEN_CREDENTIALS": "ManagedIdentityCredential", **own}

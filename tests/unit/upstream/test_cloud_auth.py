@@ -12,7 +12,6 @@ from typing import Any
 
 import anthropic
 import pytest
-from aiohttp import web
 
 from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
@@ -25,7 +24,7 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import AuthenticationFailed, MissingExtra
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 from anthropic_proxy.secrets import Secret
-from tests.support.fakes.azure import HOST, Azure, new_azure
+from tests.support.fakes.azure import HOST, OPENAI_RESOURCE, Azure, ManagedIdentity, new_azure
 from tests.support.fakes.clouds import (
     BEDROCK_MODEL,
     FOUNDRY_MODEL,
@@ -278,33 +277,12 @@ async def test_a_token_of_google_that_vertex_rejects_is_replaced_for_claude_too(
 # Microsoft Entra ID
 
 
-class ManagedIdentity:
-    """The endpoint of a machine in Azure that gives tokens."""
-
-    def __init__(self) -> None:
-        self.issued: list[str] = []
-        self.resource = "https://ai.azure.com"
-        self.seconds = 3600
-
-    async def answer(self, request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
-        exchange = journal.open(request, dict(request.query))
-        if request.headers.get("x-identity-header") != "the-header" or request.query["resource"] != self.resource:
-            exchange.status = 400
-            return web.json_response({"error": "invalid"}, status=400)
-        self.issued.append(f"eyJ0.token-{len(self.issued) + 1}")
-        ends_at = int(datetime.datetime.now(datetime.UTC).timestamp()) + self.seconds
-        return web.json_response(
-            {"access_token": self.issued[-1], "expires_on": str(ends_at), "resource": self.resource}
-        )
-
-
 @pytest.fixture
 def identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManagedIdentity]:
     stand_in = ManagedIdentity()
     with serving(new_application(stand_in.answer, RequestLog())) as running:
-        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
-        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{running.url}/msi/token")
-        monkeypatch.setenv("IDENTITY_HEADER", "the-header")
+        for name, value in stand_in.variables(running.url).items():
+            monkeypatch.setenv(name, value)
         yield stand_in
 
 
@@ -343,7 +321,7 @@ def engine_of_azure(running: Running, monkeypatch: pytest.MonkeyPatch, folder: P
 async def test_azure_openai_gets_tokens_of_its_own_scope_and_a_rejected_one_is_replaced(
     identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    identity.resource = "https://cognitiveservices.azure.com"
+    identity.resource = OPENAI_RESOURCE
     azure = Azure({"large": "gpt-5.5"}, tokens={"eyJ0.token-1"})
     with serving(new_azure(azure)) as running:
         engine = engine_of_azure(running, monkeypatch, tmp_path)
@@ -364,7 +342,7 @@ async def test_azure_openai_gets_tokens_of_its_own_scope_and_a_rejected_one_is_r
 async def test_a_token_of_azure_openai_that_ends_soon_is_replaced_before(
     identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    identity.resource, identity.seconds = "https://cognitiveservices.azure.com", 10  # below the margin of the proxy
+    identity.resource, identity.seconds = OPENAI_RESOURCE, 10  # below the margin of the proxy
     azure = Azure({"large": "gpt-5.5"}, tokens={"eyJ0.token-1", "eyJ0.token-2"})
     with serving(new_azure(azure)) as running:
         engine = engine_of_azure(running, monkeypatch, tmp_path)

@@ -218,8 +218,8 @@ def test_azure_needs_no_key_because_entra_gives_tokens() -> None:
     with pytest.raises(AuthenticationFailed) as caught:  # no tokens instead of a key that is missing
         Credentials(without).next_credential(find_registry(without).find("azure"))
     assert caught.value.message == (
-        f"azure has no key: the variable of providers.azure.api_key in {CONFIG_FILE}, line 4, is not set. For details:  "
-        "anthropic-proxy config check"
+        f"azure has no key: the variable of providers.azure.api_key in {CONFIG_FILE}, line 4, is not set. For "
+        "details:  anthropic-proxy config check"
     )
 
 
