@@ -11,7 +11,7 @@ class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):
     pattern: str
     """`fnmatch` pattern of model ids, as in the file. Case is ignored."""
     model_of: str = ""
-    """Id of the known model behind these names, whose limits, rules and API apply. "": the names themselves."""
+    """Id of the known model behind these names, whose limits, rules, API and prices apply. "": none."""
     capabilities: Mapping[str, object]
     """Field of `ModelTable` → value, without `model_of`, `dialect` and fields that are not set."""
     dialect: Mapping[str, object]

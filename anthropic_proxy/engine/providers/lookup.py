@@ -181,9 +181,11 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     if server is not None and server.accepts_pdf:
         rules.append(("*", {"accepts_pdf": True}))
     wire_rules: list[tuple[str, str]] = []
+    known_names: list[tuple[str, str]] = []
     for model in table.models:
         pattern = model.pattern.lower()
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
+            known_names.append((pattern, known_model.name))
             limits = {name: getattr(known_model.capabilities, name) for name in _LIMITS}
             rules.append((pattern, {**limits, **({"accepts_pdf": True} if server and server.accepts_pdf else {})}))
             if not table.fixes_wire and not table.dialect and not model.dialect:
@@ -217,6 +219,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         retired_models=server.retired_models if server else row.retired_models if origin.is_vendor else {},
         models_table=(server.models_table if server else "") or row.name,
         capability_rules=rules,
+        known_names=known_names,
         is_configured=True,
         docs_url=(server.docs_url if server else "") or row.docs_url,
     )

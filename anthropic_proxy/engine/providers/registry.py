@@ -241,10 +241,18 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     capability_rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
     """Pairs of model id pattern and `ModelCapabilities` fields, for a provider of the configuration file. All matches
     apply."""
+    known_names: Sequence[tuple[str, str]] = ()
+    """Pairs of model id pattern and id of the known model behind it (`model_of`), for a provider of the configuration
+    file. The last match applies."""
     reference_url: str = ""
     """Base URL of the built-in provider with the same API, for advice about a wrong path. "": `base_url`."""
     is_configured: bool = False
     """True if a `[providers.NAME]` table of the configuration file defines the provider. False: it is built in."""
+
+    def find_known_name(self, model: str) -> str:
+        """Return the id under which prices of a model are known."""
+        matching = (name for pattern, name in reversed(self.known_names) if fnmatchcase(model.lower(), pattern))
+        return next(matching, model)
 
     @property
     def has_default_models(self) -> bool:
