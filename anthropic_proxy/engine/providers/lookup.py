@@ -111,8 +111,11 @@ class Origin(Struct, frozen=True):
         return (self.server.wires.get(wire) if self.server else None) or self.row.wires[wire]
 
 
-_LIMITS = [name for name in ModelCapabilities.__struct_fields__ if not name.startswith("rejects_")]
-_LIMITS = [name for name in _LIMITS if not name.endswith("_from_error")]
+_LIMITS = [
+    name
+    for name in ModelCapabilities.__struct_fields__
+    if not name.startswith("rejects_") and not name.endswith("_from_error")
+]
 """Fields of `ModelCapabilities` that `models.toml` sets."""
 
 
@@ -139,11 +142,14 @@ def find_known_model(model_of: str, origin: Origin, built_in: Sequence[Provider]
 
 
 def _choose_wire(model: str, table: ConfiguredProvider, origin: Origin) -> str:
-    """Return the API for a model with `model_of`. An address with a deployment has Chat Completions only."""
-    if "/deployments/" in table.base_url:
-        return table.wire
-    wires = (wire for pattern, wire in origin.row.wire_rules if fnmatchcase(model.lower(), pattern))
-    return next(wires, table.wire)
+    """Return the API for a model with `model_of`, if the server has it.
+
+    An address with a deployment of Azure has Chat Completions only.
+    """
+    offered = (origin.server.wires if origin.server else {}) or origin.row.wires
+    rules = () if "/deployments/" in table.base_url else origin.row.wire_rules
+    wire = next((wire for pattern, wire in rules if fnmatchcase(model.lower(), pattern)), table.wire)
+    return wire if wire in offered else table.wire
 
 
 def list_wires(built_in: Sequence[Provider]) -> list[str]:

@@ -1,6 +1,7 @@
 """Providers of the configuration file: routes, dialects, limits, the model list and the start-up summary."""
 
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from anthropic_proxy.engine.routing.router import (
 )
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.errors import AuthenticationFailed, ClientError, ConfigurationError
+from anthropic_proxy.gateway.readiness import list_problems_and_warnings
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.startup_summary import log_startup_summary
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -166,8 +168,12 @@ def test_a_wire_or_dialect_of_the_provider_applies_to_all_its_models(line: str, 
     assert target_of("azure/small-1", settings).capabilities.max_output == 5_000
 
 
-def test_an_address_of_a_deployment_has_chat_completions_only() -> None:
-    settings = load(AZURE.replace("/openai/v1", "/openai/deployments/gpt-4o-prod?api-version=2024-10-21"))
+@pytest.mark.parametrize(
+    "address",
+    ["https://mine.openai.azure.com/openai/deployments/a?api-version=2024-10-21", "https://openrouter.ai/api/v1"],
+)
+def test_an_address_without_the_responses_api_gets_chat_completions(address: str) -> None:
+    settings = load(AZURE.replace("https://mine.openai.azure.com/openai/v1", address))
     target = target_of("azure/gpt-4o-prod", settings)
     assert target.wire is openai_chat.WIRE
     assert target.capabilities.context_window == 1_050_000
@@ -201,6 +207,16 @@ def test_an_engine_without_the_server_refuses_an_unknown_model_behind_a_deployme
         'The model_of of azure/gpt-4o-prod is "my-own". Use the id of a model that the proxy knows, such as '
         "gpt-5.6-sol."
     )
+
+
+def test_without_the_library_of_entra_the_start_up_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden: Any = None
+    monkeypatch.setattr("anthropic_proxy.gateway.readiness.find_spec", lambda name: hidden)
+    settings = load(AZURE, PREFERRED_PROVIDER="azure", BIG_MODEL="azure/a", SMALL_MODEL="azure/b")
+    problems, _ = list_problems_and_warnings(settings, build_catalog(), date(2026, 11, 23))
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "Azure OpenAI without an API key needs azure-identity, which is not installed"
+    ]
 
 
 def test_azure_needs_no_key_because_entra_gives_tokens() -> None:
