@@ -189,13 +189,15 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     wire_rules: list[tuple[str, str]] = []
     known_names: list[tuple[str, str]] = []
     for model in table.models:
-        pattern = model.pattern.lower()
+        pattern, wire = model.pattern.lower(), table.wire
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
             known_names.append((pattern, known_model.name))
+            if not (table.fixes_wire or table.dialect or model.dialect):
+                wire = _choose_wire(known_model.name, table, origin)
             limits = {name: getattr(known_model.capabilities, name) for name in _LIMITS}
             rules.append((pattern, {**limits, **({"accepts_pdf": True} if server and server.accepts_pdf else {})}))
-            if not table.fixes_wire and not table.dialect and not model.dialect:
-                wire_rules.append((pattern, _choose_wire(known_model.name, table, origin)))
+        if model.model_of or model.dialect:
+            wire_rules.append((pattern, wire))
         if model.capabilities:
             known = {"known": True} if "context_window" in model.capabilities else {}
             rules.append((pattern, {**model.capabilities, **known}))

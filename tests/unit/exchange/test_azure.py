@@ -22,7 +22,8 @@ from tests.support.fakes.server import Exchange, Running, serving
 
 KEY, TOKEN = "the-key-of-the-resource", "eyJ0.the-token"
 RESOURCE = f"http://{HOST}"
-V1, CHAT_VERSION, RESPONSES_VERSION = f"{RESOURCE}/openai/v1", *API_VERSIONS.values()
+V1 = f"{RESOURCE}/openai/v1"
+CHAT_VERSION, RESPONSES_VERSION = API_VERSIONS["chat/completions"], API_VERSIONS["responses"]
 CHAT_URL = f"{RESOURCE}/openai/deployments/small?api-version={CHAT_VERSION}"
 RESPONSES_URL = f"{RESOURCE}/openai?api-version={RESPONSES_VERSION}"
 MODELS = 'models = { small = { model_of = "gpt-4.1" }, large = { model_of = "openai/gpt-5.5" } }'

@@ -1,6 +1,7 @@
 """Providers of the configuration file: routes, dialects, limits, the model list and the start-up summary."""
 
 import json
+import re
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ base_url = "https://mine.openai.azure.com/openai/v1"
 [providers.azure.models]
 "gpt-4o-prod" = { model_of = "gpt-5.6-sol" }
 "small-*" = { model_of = "openai/gpt-4.1", max_output = 5000 }
+"large-*" = { model_of = "gpt-5.6-terra" }
+"large-chat" = { dialect = { sends_top_k = true } }
 "small-chat" = { model_of = "gpt-5.6-sol", dialect = { sends_top_k = true } }
 "gpt-5.6-luna" = {}
 "claude" = { model_of = "anthropic/claude-opus-5-5" }
@@ -137,6 +140,8 @@ base_url = "https://mine.openai.azure.com/openai/v1"
         ("GPT-4o-prod", "gpt-5.6-sol", "responses", {}, {}),
         ("small-1", "gpt-4.1", "chat", {}, {"max_output": 5000}),
         ("small-chat", "gpt-5.6-sol", "chat", {"sends_top_k": True}, {}),  # its dialect is that of Chat Completions
+        ("large-1", "gpt-5.6-terra", "responses", {}, {}),
+        ("large-chat", "gpt-5.6-terra", "chat", {"sends_top_k": True}, {}),
         ("gpt-5.6-luna", "gpt-5.6-luna", "chat", {}, {}),
     ],
 )
@@ -162,7 +167,11 @@ def test_a_model_of_another_provider_gives_its_limits() -> None:
     [('wire = "responses"', "responses"), ('wire = "chat"', "chat"), ("dialect = { sends_top_k = false }", "chat")],
 )
 def test_a_wire_or_dialect_of_the_provider_applies_to_all_its_models(line: str, wire: str) -> None:
-    text = AZURE.replace('/v1"\n', f'/v1"\n{line}\n').replace(", dialect = { sends_top_k = true }", "")
+    text = (
+        AZURE.replace('/v1"\n', f'/v1"\n{line}\n')
+        .replace(", dialect = { sends_top_k = true }", "")
+        .replace("dialect = { sends_top_k = true }", "")
+    )
     settings = load(text)
     assert target_of("azure/gpt-4o-prod", settings).wire is PROVIDERS.find("openai").wires[wire].wire
     assert target_of("azure/small-1", settings).capabilities.max_output == 5_000
