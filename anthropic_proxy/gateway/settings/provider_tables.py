@@ -273,9 +273,8 @@ def _require_valid_table(table: ConfiguredProvider, built_in: Sequence[Provider]
         for model in table.models:
             with errors.collect():
                 if model.model_of and find_known_model(model.model_of, origin, built_in) is None:
-                    path = ("providers", table.name, "models", model.pattern, "model_of")
                     raise file.invalid_value_error(
-                        path,
+                        ("providers", table.name, "models", model.pattern, "model_of"),
                         model.model_of,
                         "Use the id of a model that the proxy knows, such as gpt-5.6-sol or anthropic/claude-opus-5-5 "
                         "(anthropic-proxy models lists them), or set the limits instead.",
