@@ -538,7 +538,7 @@ def _find_models(settings: Settings, address: str, key: str) -> tuple[str, KeyTe
         name=urlsplit(address).netloc,
         base_url=address,
         wire="chat",
-        has_key=False,
+        has_key=bool(key),
         known_models=(),
         models=(),
         dialect={},

@@ -10,8 +10,10 @@ class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):
 
     pattern: str
     """`fnmatch` pattern of model ids, as in the file. Case is ignored."""
+    model_of: str = ""
+    """Id of the known model behind these names, whose limits, rules, API and prices apply. "": none."""
     capabilities: Mapping[str, object]
-    """Field of `ModelTable` → value, without `dialect` and without fields that are not set."""
+    """Field of `ModelTable` → value, without `model_of`, `dialect` and fields that are not set."""
     dialect: Mapping[str, object]
     """Dialect field → value as in the file. `providers.lookup` checks the names."""
 
@@ -28,6 +30,8 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     """Base URL of the server, without a trailing slash."""
     wire: str
     """API of the server: `chat`, `responses` and others. `providers.lookup` checks the name."""
+    has_wire: bool = True
+    """True if `wire` is in the file. False: it is a default, which `model_of` of a model may replace."""
     has_key: bool
     """True if the table of the provider has an `api_key`."""
     has_key_command: bool = False
@@ -51,6 +55,7 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
         details |= {("dialect", name): value for name, value in self.dialect.items()}
         for model in self.models:
             place = ("models", model.pattern)
+            details |= {(*place, "model_of"): model.model_of} if model.model_of else {}
             details |= {(*place, name): value for name, value in model.capabilities.items()}
             details |= {(*place, "dialect", name): value for name, value in model.dialect.items()}
         return details
@@ -59,6 +64,11 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
         """Return the full name of a setting of this provider, such as `wire of [providers.vllm]` for `wire`."""
         # also a key of `Settings.origins`
         return f"{field} of [providers.{self.name}]"
+
+    @property
+    def fixes_wire(self) -> bool:
+        """True if all models are called over `wire`. False: those with `model_of` are called as that model is."""
+        return self.has_wire or not any(model.model_of for model in self.models)
 
     @property
     def base_url_setting(self) -> str:

@@ -132,6 +132,7 @@ OPENAI_SERVERS = (
             "responses": _AZURE_RESPONSES,
         },
         key_header="api-key",
+        key_source="azure_openai",
         docs_url="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",
     ),
     ServerOverride(

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.options.providers import ConfiguredProvider
+from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
     ModelRule,
@@ -104,6 +105,51 @@ class Origin(Struct, frozen=True):
     is_vendor: bool
     """True if the base URL belongs to a known vendor. Its servers require a key."""
     config: AnyWireConfig
+    """Configuration for `wire` of the table."""
+
+    def find_config(self, wire: str) -> AnyWireConfig:
+        return (self.server.wires.get(wire) if self.server else None) or self.row.wires[wire]
+
+
+_LIMITS = [
+    name
+    for name in ModelCapabilities.__struct_fields__
+    if not name.startswith("rejects_") and not name.endswith("_from_error")
+]
+"""Fields of `ModelCapabilities` that `models.toml` sets."""
+
+
+class KnownModel(Struct, frozen=True):
+    """The model that `model_of` names."""
+
+    name: str
+    """Its id without a prefix."""
+    capabilities: ModelCapabilities
+
+
+def find_known_model(model_of: str, origin: Origin, built_in: Sequence[Provider]) -> KnownModel | None:
+    """Return the model among those of the server, or those of the provider that a prefix names. None: unknown."""
+    server = origin.server
+    table = (server.models_table if server else "") or origin.config.models_table or origin.row.models_table
+    table = table or origin.row.name
+    capabilities = find_table_capabilities(table, model_of)
+    if capabilities.known:
+        return KnownModel(model_of.removeprefix(f"{table}/"), capabilities)
+    prefix, slash, name = model_of.partition("/")
+    row = next((row for row in built_in if row.prefix == prefix.lower()), None)
+    capabilities = find_table_capabilities((row.models_table or row.name) if row else prefix.lower(), name)
+    return KnownModel(name, capabilities) if slash and capabilities.known else None
+
+
+def _choose_wire(model: str, table: ConfiguredProvider, origin: Origin) -> str:
+    """Return the API for a model with `model_of`, if the server has it.
+
+    An address with a deployment of Azure has Chat Completions only.
+    """
+    offered = (origin.server.wires if origin.server else {}) or origin.row.wires
+    rules = () if "/deployments/" in table.base_url else origin.row.wire_rules
+    wire = next((wire for pattern, wire in rules if fnmatchcase(model.lower(), pattern)), table.wire)
+    return wire if wire in offered else table.wire
 
 
 def list_wires(built_in: Sequence[Provider]) -> list[str]:
@@ -117,9 +163,16 @@ def require_known_wire(table: ConfiguredProvider, built_in: Sequence[Provider]) 
         raise ConfigurationError(
             f'The wire of {table.name} is "{table.wire}". Use {join_with_or(wires)}.', code="engine-provider"
         )
-    known = find_origin(table, built_in).config.wire.dialect_type.__struct_fields__
+    origin = find_origin(table, built_in)
+    for model in table.models:
+        if model.model_of and find_known_model(model.model_of, origin, built_in) is None:
+            raise ConfigurationError(
+                f'The model_of of {table.name}/{model.pattern} is "{model.model_of}". Use the id of a model that the '
+                "proxy knows, such as gpt-5.6-sol.",
+                code="engine-provider",
+            )
     for name in (*table.dialect, *(name for model in table.models for name in model.dialect)):
-        if name not in known:
+        if name not in origin.config.wire.dialect_type.__struct_fields__:
             raise ConfigurationError(
                 f'The dialect of {table.name} has the field "{name}", which does not exist.', code="engine-provider"
             )
@@ -133,10 +186,21 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     rules: list[tuple[str, Mapping[str, Any]]] = []
     if server is not None and server.accepts_pdf:
         rules.append(("*", {"accepts_pdf": True}))
+    wire_rules: list[tuple[str, str]] = []
+    known_names: list[tuple[str, str]] = []
     for model in table.models:
+        pattern, wire = model.pattern.lower(), table.wire
+        if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
+            known_names.append((pattern, known_model.name))
+            if not (table.fixes_wire or table.dialect or model.dialect):
+                wire = _choose_wire(known_model.name, table, origin)
+            limits = {name: getattr(known_model.capabilities, name) for name in _LIMITS}
+            rules.append((pattern, {**limits, **({"accepts_pdf": True} if server and server.accepts_pdf else {})}))
+        if model.model_of or model.dialect:
+            wire_rules.append((pattern, wire))
         if model.capabilities:
             known = {"known": True} if "context_window" in model.capabilities else {}
-            rules.append((model.pattern.lower(), {**model.capabilities, **known}))
+            rules.append((pattern, {**model.capabilities, **known}))
     defaults = table.known_models or ("" if serves_installed else None,)
     return Provider(
         name=table.name,
@@ -147,9 +211,14 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         reference_url=row.base_url,
         key_variable=table.api_key_setting,
         key_required="always" if origin.is_vendor else "never",
+        key_source=server.key_source if server and not table.has_key else "settings",
         key_header=(server.key_header if server else None) or row.key_header,
         key_scheme=server.key_scheme if server and server.key_header else row.key_scheme,
-        wires={table.wire: _build_config(table, origin.config)},
+        wires={
+            wire: _build_config(table, origin.find_config(wire), origin, built_in)
+            for wire in dict.fromkeys((table.wire, *(wire for _, wire in wire_rules)))
+        },
+        wire_rules=tuple(reversed(wire_rules)),  # a later table overrides an earlier one
         default_big_model=defaults[0],
         default_small_model=defaults[-1],
         known_models=table.known_models,
@@ -158,6 +227,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         retired_models=server.retired_models if server else row.retired_models if origin.is_vendor else {},
         models_table=(server.models_table if server else "") or row.name,
         capability_rules=rules,
+        known_names=known_names,
         is_configured=True,
         docs_url=(server.docs_url if server else "") or row.docs_url,
     )
@@ -184,13 +254,21 @@ def is_template(row: Provider) -> bool:
     return row.transport == "http" and row.key_source == "settings"
 
 
-def _build_config(table: ConfiguredProvider, config: AnyWireConfig) -> AnyWireConfig:
+def _build_config(
+    table: ConfiguredProvider, config: AnyWireConfig, origin: Origin, built_in: Sequence[Provider]
+) -> AnyWireConfig:
     dialect: BaseDialect = config.dialect
     if "signature_tag" in dialect.__struct_fields__:  # no server can use the reasoning of another one
         dialect = structs.replace(dialect, signature_tag=f"file-{table.name}")
-    own = [("*", table.dialect), *((model.pattern.lower(), model.dialect) for model in table.models)]
     rules = []
-    for pattern, fields in own:
+    for model in table.models:
+        if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
+            values = {name: getattr(dialect, name) for name in dialect.__struct_fields__}
+            for rule in config.model_rules:  # instead of those that match the names in the table
+                values |= rule.dialect_fields if rule.matches_model(known_model.name) else {}
+            rules.append(ModelRule(model.pattern.lower(), values, f"[providers.{table.name}]", ""))
+    own = [("*", table.dialect), *((model.pattern.lower(), model.dialect) for model in table.models)]
+    for pattern, fields in own if config.wire is origin.config.wire else ():
         if fields:
             decoded = structs.asdict(msgspec.convert(fields, config.wire.dialect_type))
             values = {name: decoded[name] for name in fields}

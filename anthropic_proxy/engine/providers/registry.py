@@ -20,6 +20,12 @@ REGION, RESOURCE = "{region}", "{resource}"
 _PLACE_VARIABLES = {"aws": "AWS_REGION", "azure": "ANTHROPIC_FOUNDRY_RESOURCE"}
 
 
+KeySourceName = Literal["settings", "google", "aws", "azure", "azure_openai"]
+"""Source of the credential if no API key is set. `settings`: none; `google`: tokens from Application Default
+Credentials; `aws`: signatures with the credentials of AWS; `azure` and `azure_openai`: tokens of Microsoft Entra ID for
+Foundry and for Azure OpenAI."""
+
+
 class ModelRule(Struct, frozen=True):
     """Rule that changes a dialect (the deviations of a provider from an API) for some models."""
 
@@ -143,6 +149,8 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     """Address with which users select the server: `https://api.together.ai/v1`. "": they have several, or their own."""
     key_variable: str = ""
     """Variable in which the vendor's own tools expect the key: `TOGETHER_API_KEY`. "": unknown."""
+    key_source: KeySourceName = "settings"
+    """`Provider.key_source` of a provider of the configuration file at this server."""
     docs_url: str = ""
     """URL of the vendor's API documentation. "": none."""
     source: str = ""
@@ -208,9 +216,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Text before the key in the value of the request header `key_header`: `Bearer `."""
     accepts_client_credential: bool = False
     """True if the client's credential is forwarded when no provider key and no `PROXY_API_KEY` is set."""
-    key_source: Literal["settings", "google", "aws", "azure"] = "settings"
-    """Source of the credential if no API key is set. `settings`: none; `google`: tokens from Application Default
-    Credentials; `aws`: signatures with the credentials of AWS; `azure`: tokens from Microsoft Entra ID."""
+    key_source: KeySourceName = "settings"
+    """Source of the credential if no API key is set."""
     key_required: Literal["always", "own_address", "never"] = "always"
     """`own_address`: a key is required unless a base URL setting selects another server, which may need no key."""
     uses_installed_models: bool = False
@@ -242,10 +249,18 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     capability_rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
     """Pairs of model id pattern and `ModelCapabilities` fields, for a provider of the configuration file. All matches
     apply."""
+    known_names: Sequence[tuple[str, str]] = ()
+    """Pairs of model id pattern and id of the known model behind it (`model_of`), for a provider of the configuration
+    file. The last match applies."""
     reference_url: str = ""
     """Base URL of the built-in provider with the same API, for advice about a wrong path. "": `base_url`."""
     is_configured: bool = False
     """True if a `[providers.NAME]` table of the configuration file defines the provider. False: it is built in."""
+
+    def find_known_name(self, model: str) -> str:
+        """Return the id under which prices of a model are known."""
+        matching = (name for pattern, name in reversed(self.known_names) if fnmatchcase(model.lower(), pattern))
+        return next(matching, model)
 
     @property
     def has_default_models(self) -> bool:

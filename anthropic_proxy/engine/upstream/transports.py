@@ -12,7 +12,7 @@ from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.upstream.access_tokens import RENEWAL_TIMEOUT_SECONDS, TokenCache, TokenLoader
 from anthropic_proxy.engine.upstream.aws_auth import AwsCredentials
-from anthropic_proxy.engine.upstream.azure_auth import EntraCredentials
+from anthropic_proxy.engine.upstream.azure_auth import FOUNDRY_SCOPE, OPENAI_SCOPE, EntraCredentials
 from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.google_auth import GoogleCredentials
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
@@ -184,7 +184,15 @@ def _new_tokens(settings: EngineOptions) -> Mapping[str, TokenCache]:
             connect_timeout=connect_timeout,
         ),
         "aws": AwsCredentials(settings.aws_region, settings.cloud_variables),
-        "azure": EntraCredentials(settings.cloud_variables),
+        "azure": EntraCredentials(
+            settings.cloud_variables, FOUNDRY_SCOPE, service="foundry", key_setting="ANTHROPIC_FOUNDRY_API_KEY"
+        ),
+        "azure_openai": EntraCredentials(
+            settings.cloud_variables,
+            OPENAI_SCOPE,
+            service="Azure OpenAI",
+            key_setting="api_key in [providers.NAME]",
+        ),
     }
     seconds = min(RENEWAL_TIMEOUT_SECONDS, settings.timeouts.first_byte_seconds)
     return {source: TokenCache(loader, seconds=seconds) for source, loader in loaders.items()}

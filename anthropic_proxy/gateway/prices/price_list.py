@@ -248,7 +248,8 @@ class PriceList:
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
         if provider.transport == "demo" or (provider.uses_installed_models and not is_cloud):
             return FREE
-        return find_price(base_url, model, when, tier=tier, directory=self._settings.data_directory)
+        name = provider.find_known_name(model)
+        return find_price(base_url, name, when, tier=tier, directory=self._settings.data_directory)
 
 
 def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:

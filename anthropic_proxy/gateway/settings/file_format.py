@@ -40,6 +40,11 @@ class KeyReference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Limits and features of models. A field that is not set keeps the value that the proxy already knows."""
 
+    model_of: Annotated[str, Meta(min_length=1)] | None = None
+    """Known model behind these names, such as a deployment of Azure: `gpt-5.6-sol`, or `anthropic/claude-opus-5`.
+
+    Its limits, rules and prices apply, and without `wire` its API. Other fields of the table take precedence.
+    """
     context_window: TokenCount | None = None
     """Maximum tokens of input and output together."""
     max_input: TokenCount | None = None

@@ -8,10 +8,10 @@ import msgspec
 
 from anthropic_proxy.engine.options import SearchService
 from anthropic_proxy.engine.options.providers import ConfiguredModel, ConfiguredProvider
-from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_origin, list_wires
+from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_known_model, find_origin, list_wires
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.engine.wires.contract import BaseDialect
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice
 from anthropic_proxy.gateway.settings import type_checks, values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
 from anthropic_proxy.gateway.settings.file_format import (
@@ -153,7 +153,7 @@ def load_provider_fields(
         revealed = [key.reveal() for key in keys.get(table.name, ())]
         sources.given[f"providers.{table.name}"] = Secret(f"{table.json_text} {revealed}")
     base_urls = {table.name: table.base_url for table in tables}
-    wires = {table.name: table.wire for table in tables}
+    wires = {table.name: table.wire for table in tables if table.fixes_wire}
     return {
         "keys": keys,
         "key_sources": key_sources,
@@ -180,16 +180,18 @@ def _load_table(file: ConfigFile, name: str, errors: ErrorList) -> ConfiguredPro
         name=name,
         base_url=base_url,
         wire=table.wire,
+        has_wire="wire" in fields,
         has_key=table.api_key is not None,
         has_key_command=table.api_key is not None and table.api_key.command is not None,
         known_models=tuple(model for model in models if not _PATTERN_CHARACTERS.search(model)),
         models=tuple(
             ConfiguredModel(
                 pattern=pattern,
+                model_of=model_table.model_of or "",
                 capabilities={
                     field: value
                     for field in ModelTable.__struct_fields__
-                    if field != "dialect" and (value := getattr(model_table, field)) is not None
+                    if field not in ("model_of", "dialect") and (value := getattr(model_table, field)) is not None
                 },
                 dialect=model_table.dialect,
             )
@@ -266,8 +268,18 @@ def _require_valid_table(table: ConfiguredProvider, built_in: Sequence[Provider]
         if table.wire not in (names := list_wires(built_in)):
             path = ("providers", table.name, "wire")
             raise file.invalid_choice_error(path, table.wire, names, _OTHER_WIRE_NAMES.get(table.wire, ""))
-        dialect_type = find_origin(table, built_in).config.wire.dialect_type
-        _check_dialects(table, dialect_type, built_in, file)
+        origin = find_origin(table, built_in)
+        _check_dialects(table, origin.config.wire.dialect_type, built_in, file)
+        for model in table.models:
+            with errors.collect():
+                if model.model_of and find_known_model(model.model_of, origin, built_in) is None:
+                    raise file.invalid_value_error(
+                        ("providers", table.name, "models", model.pattern, "model_of"),
+                        model.model_of,
+                        "Use the id of a model that the proxy knows, such as gpt-5.6-sol or anthropic/claude-opus-5-5 "
+                        "(anthropic-proxy models lists them), or set the limits instead.",
+                        find_similar_choice(model.model_of, origin.row.known_models),
+                    )
     errors.require_empty()
 
 

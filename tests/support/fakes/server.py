@@ -73,7 +73,8 @@ class RequestLog:
 
 def leaks(headers: dict[str, str], raw: bytes) -> Iterator[ContractViolation]:
     """Yield the values that reached this provider and belong to the proxy's client alone."""
-    of_its_own = "x-stainless-" if headers.get("user-agent", "").startswith(("OpenAI/", "AsyncOpenAI/")) else "\n"
+    of_openai = headers.get("user-agent", "").startswith(("OpenAI/", "AsyncOpenAI/", "AzureOpenAI/"))
+    of_its_own = "x-stainless-" if of_openai else "\n"
     for name in headers:
         if name.startswith(PRIVATE_HEADERS) and not name.startswith(of_its_own):
             yield ContractViolation("leak", f"the client's header {name} reached the provider", name)

@@ -249,6 +249,32 @@ def test_own_prices_have_tiers_and_searches(tmp_path: Path) -> None:
     assert prices.find(groq, "llama", june, "flex") is None
 
 
+DEPLOYMENTS = """
+[providers.azure]
+base_url = "https://mine.openai.azure.com/openai/v1"
+
+[providers.azure.models]
+"team-*" = { model_of = "gpt-4.1-mini" }
+team-large = { model_of = "gpt-4.1" }
+own = { model_of = "gpt-4.1" }
+
+[prices."azure/own"]
+input = 7
+output = 8
+"""
+
+
+def test_a_deployment_has_the_price_of_its_model_unless_the_file_has_another(tmp_path: Path) -> None:
+    settings = load(tmp_path, DEPLOYMENTS)
+    address = "https://mine.openai.azure.com/openai/v1"
+    small, large = (known(find_price(address, model, TODAY)).base for model in ("gpt-4.1-mini", "gpt-4.1"))
+    assert small.input < large.input
+    assert find(settings, "azure/team-small") == small
+    assert find(settings, "azure/Team-Large") == large
+    assert find(settings, "azure/own") == rates("7", "7", "7", "8", "8")
+    assert find(settings, "azure/unknown") is None
+
+
 def test_a_free_model_is_free_in_each_tier_but_its_searches_are_not(tmp_path: Path) -> None:
     settings = load(tmp_path, OWN_TIERS)
     found = []

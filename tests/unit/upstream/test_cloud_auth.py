@@ -12,17 +12,19 @@ from typing import Any
 
 import anthropic
 import pytest
-from aiohttp import web
 
 from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
+from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.access_tokens import RENEW_BEFORE_EXPIRY_SECONDS, TokenCache
 from anthropic_proxy.engine.upstream.aws_auth import MAX_AGE_SECONDS, AwsCredentials, sign_request
 from anthropic_proxy.engine.upstream.azure_auth import EntraCredentials
+from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import AuthenticationFailed, MissingExtra
-from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 from anthropic_proxy.secrets import Secret
+from tests.support.fakes.azure import HOST, OPENAI_RESOURCE, Azure, ManagedIdentity, new_azure
 from tests.support.fakes.clouds import (
     BEDROCK_MODEL,
     FOUNDRY_MODEL,
@@ -275,34 +277,12 @@ async def test_a_token_of_google_that_vertex_rejects_is_replaced_for_claude_too(
 # Microsoft Entra ID
 
 
-class ManagedIdentity:
-    """The endpoint of a machine in Azure that gives tokens."""
-
-    def __init__(self) -> None:
-        self.issued: list[str] = []
-
-    async def answer(self, request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
-        exchange = journal.open(request, dict(request.query))
-        if (
-            request.headers.get("x-identity-header") != "the-header"
-            or request.query["resource"] != "https://ai.azure.com"
-        ):
-            exchange.status = 400
-            return web.json_response({"error": "invalid"}, status=400)
-        self.issued.append(f"eyJ0.token-{len(self.issued) + 1}")
-        ends_at = int(datetime.datetime.now(datetime.UTC).timestamp()) + 3600
-        return web.json_response(
-            {"access_token": self.issued[-1], "expires_on": str(ends_at), "resource": "https://ai.azure.com"}
-        )
-
-
 @pytest.fixture
 def identity(monkeypatch: pytest.MonkeyPatch) -> Iterator[ManagedIdentity]:
     stand_in = ManagedIdentity()
     with serving(new_application(stand_in.answer, RequestLog())) as running:
-        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
-        monkeypatch.setenv("IDENTITY_ENDPOINT", f"{running.url}/msi/token")
-        monkeypatch.setenv("IDENTITY_HEADER", "the-header")
+        for name, value in stand_in.variables(running.url).items():
+            monkeypatch.setenv(name, value)
         yield stand_in
 
 
@@ -324,21 +304,83 @@ async def test_foundry_gets_tokens_of_entra_and_a_rejected_one_is_replaced(ident
     assert len(identity.issued) == 2
 
 
-async def test_without_a_log_in_the_error_names_the_variable(
-    identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch
+AZURE = f"""
+[providers.azure]
+base_url = "http://{HOST}/openai/v1"
+models = {{ large = {{ model_of = "gpt-5.5" }} }}
+"""
+
+
+def engine_of_azure(running: Running, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Engine:
+    """Return an engine for which the stand-in is an HTTP proxy, so that the address of Azure leads to it."""
+    monkeypatch.chdir(folder)
+    Path(CONFIG_FILE).write_text(AZURE, encoding="utf-8")
+    return build_engine(load_settings({"HTTP_PROXY": running.url}, PROVIDERS, env_file=".env"))
+
+
+async def test_azure_openai_gets_tokens_of_its_own_scope_and_a_rejected_one_is_replaced(
+    identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    identity.resource = OPENAI_RESOURCE
+    azure = Azure({"large": "gpt-5.5"}, tokens={"eyJ0.token-1"})
+    with serving(new_azure(azure)) as running:
+        engine = engine_of_azure(running, monkeypatch, tmp_path)
+        found = await asyncio.gather(*(ask(engine, "azure/large") for _ in range(10)))
+        assert {status for status, _ in found} == {200}, found
+        assert len(identity.issued) == 1
+        azure.tokens = {"eyJ0.token-2"}
+        assert (await ask(engine, "azure/large"))[0] == 200
+        await engine.close()
+        sent = [exchange.headers for exchange in running.journal.exchanges]
+        assert running.journal.violations() == []
+    assert sent[0]["authorization"] == "Bearer eyJ0.token-1"
+    assert sent[-1]["authorization"] == "Bearer eyJ0.token-2"
+    assert not any("api-key" in headers for headers in sent)
+    assert len(identity.issued) == 2
+
+
+async def test_a_token_of_azure_openai_that_ends_soon_is_replaced_before(
+    identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    identity.resource, identity.seconds = OPENAI_RESOURCE, 10  # below the margin of the proxy
+    azure = Azure({"large": "gpt-5.5"}, tokens={"eyJ0.token-1", "eyJ0.token-2"})
+    with serving(new_azure(azure)) as running:
+        engine = engine_of_azure(running, monkeypatch, tmp_path)
+        assert [(await ask(engine, "azure/large"))[0] for _ in range(2)] == [200, 200]
+        await engine.close()
+        sent = [exchange.headers["authorization"] for exchange in running.journal.exchanges]
+    assert sent == ["Bearer eyJ0.token-1", "Bearer eyJ0.token-2"]
+
+
+@pytest.mark.parametrize(
+    ("source", "service", "setting"),
+    [
+        ("azure", "foundry", "ANTHROPIC_FOUNDRY_API_KEY"),
+        ("azure_openai", "Azure OpenAI", "api_key in [providers.NAME]"),
+    ],
+)
+async def test_without_a_log_in_the_error_names_the_setting(
+    source: str, service: str, setting: str, identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("IDENTITY_HEADER", "another")
     with pytest.raises(AuthenticationFailed) as caught:
-        await TokenCache(EntraCredentials({})).acquire_token()
-    assert caught.value.message.startswith("foundry has no access token: ")
-    assert caught.value.message.endswith("Set ANTHROPIC_FOUNDRY_API_KEY, or log in with: az login")
+        await Transports(EngineOptions()).tokens[source].acquire_token()
+    assert caught.value.message.startswith(f"{service} has no access token: ")
+    assert caught.value.message.endswith(f"Set {setting}, or log in with: az login")
+
+
+ENTRA = EntraCredentials({}, "https://ai.azure.com/.default", service="foundry", key_setting="A_KEY")
 
 
 @pytest.mark.parametrize(
     ("module", "loader", "message"),
     [
         ("botocore", AwsCredentials(REGION, {}), "Amazon Bedrock needs botocore"),
-        ("azure.identity", EntraCredentials({}), "Microsoft Entra ID needs azure-identity"),
+        (
+            "azure.identity",
+            ENTRA,
+            "Microsoft Entra ID needs azure-identity",
+        ),
     ],
 )
 async def test_without_the_extra_the_error_names_the_install_command(

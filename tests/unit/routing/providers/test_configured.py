@@ -1,6 +1,8 @@
 """Providers of the configuration file: routes, dialects, limits, the model list and the start-up summary."""
 
 import json
+import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,9 @@ from msgspec import structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
-from anthropic_proxy.engine.providers.catalog import Catalog, build_catalog
+from anthropic_proxy.engine.providers.catalog import Catalog, build_catalog, find_table_capabilities
 from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
@@ -20,7 +23,8 @@ from anthropic_proxy.engine.routing.router import (
     find_preferred_provider,
 )
 from anthropic_proxy.engine.wires import openai_chat
-from anthropic_proxy.errors import AuthenticationFailed, ClientError
+from anthropic_proxy.errors import AuthenticationFailed, ClientError, ConfigurationError
+from anthropic_proxy.gateway.readiness import list_problems_and_warnings
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.startup_summary import log_startup_summary
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -112,6 +116,132 @@ def test_limits_of_the_file_apply_to_matching_models() -> None:
     found = target_of("openrouter/qwen/qwen3-coder", settings).capabilities
     assert (found.context_window, found.max_output, found.accepts_images, found.known) == (50_000, 4_000, True, True)
     assert target_of("openrouter/other", settings).capabilities.context_window == 128_000
+
+
+AZURE = """
+[providers.azure]
+base_url = "https://mine.openai.azure.com/openai/v1"
+
+[providers.azure.models]
+"gpt-4o-prod" = { model_of = "gpt-5.6-sol" }
+"small-*" = { model_of = "openai/gpt-4.1", max_output = 5000 }
+"large-*" = { model_of = "gpt-5.6-terra" }
+"large-chat" = { dialect = { sends_top_k = true } }
+"small-chat" = { model_of = "gpt-5.6-sol", dialect = { sends_top_k = true } }
+"gpt-5.6-luna" = {}
+"claude" = { model_of = "anthropic/claude-opus-5-5" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "wire", "dialect", "limits"),
+    [
+        ("gpt-4o-prod", "gpt-5.6-sol", "responses", {}, {}),
+        ("GPT-4o-prod", "gpt-5.6-sol", "responses", {}, {}),
+        ("small-1", "gpt-4.1", "chat", {}, {"max_output": 5000}),
+        ("small-chat", "gpt-5.6-sol", "chat", {"sends_top_k": True}, {}),  # its dialect is that of Chat Completions
+        ("large-1", "gpt-5.6-terra", "responses", {}, {}),
+        ("large-chat", "gpt-5.6-terra", "chat", {"sends_top_k": True}, {}),
+        ("gpt-5.6-luna", "gpt-5.6-luna", "chat", {}, {}),
+    ],
+)
+def test_a_deployment_has_the_limits_the_rules_and_the_api_of_its_model(
+    name: str, model: str, wire: str, dialect: dict[str, Any], limits: dict[str, Any]
+) -> None:
+    found = target_of(f"azure/{name}", load(AZURE))
+    variables = {"OPENAI_BASE_URL": "https://mine.openai.azure.com/openai/v1", "OPENAI_WIRE": wire}
+    known = target_of(f"openai/{model}", load_settings(variables, PROVIDERS, env_file=None))
+    assert (found.model, found.wire) == (name, known.wire)
+    assert found.dialect == structs.replace(known.dialect, signature_tag="file-azure", **dialect)
+    assert found.capabilities == structs.replace(known.capabilities, **limits)
+
+
+def test_a_model_of_another_provider_gives_its_limits() -> None:
+    found, known = target_of("azure/claude", load(AZURE)), find_table_capabilities("anthropic", "claude-opus-5-5")
+    assert known.known
+    assert found.capabilities == known
+
+
+@pytest.mark.parametrize(
+    ("line", "wire"),
+    [('wire = "responses"', "responses"), ('wire = "chat"', "chat"), ("dialect = { sends_top_k = false }", "chat")],
+)
+def test_a_wire_or_dialect_of_the_provider_applies_to_all_its_models(line: str, wire: str) -> None:
+    without = re.sub(r",? ?dialect = \{.*?\}", "", AZURE)
+    settings = load(without.replace('/v1"\n', f'/v1"\n{line}\n'))
+    assert target_of("azure/gpt-4o-prod", settings).wire is PROVIDERS.find("openai").wires[wire].wire
+    assert target_of("azure/small-1", settings).capabilities.max_output == 5_000
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://mine.openai.azure.com/openai/deployments/a?api-version=2024-10-21", "https://openrouter.ai/api/v1"],
+)
+def test_an_address_without_the_responses_api_gets_chat_completions(address: str) -> None:
+    settings = load(AZURE.replace("https://mine.openai.azure.com/openai/v1", address))
+    target = target_of("azure/gpt-4o-prod", settings)
+    assert target.wire is openai_chat.WIRE
+    assert target.capabilities.context_window == 1_050_000
+
+
+@pytest.mark.parametrize(
+    ("value", "end"),
+    [
+        ("gtp-5.6-sol", ' Did you mean model_of = "gpt-5.6-sol"'),
+        ("my-own", ""),
+        ("anthropic/opus", ""),
+        ("nobody/gpt-5.6-sol", ' Did you mean model_of = "gpt-5.6-sol"'),
+    ],
+)
+def test_an_unknown_model_behind_a_deployment_is_refused(value: str, end: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load(AZURE.replace('"gpt-5.6-sol" }', f'"{value}" }}', 1))
+    assert str(caught.value) == (
+        f'providers.azure.models.gpt-4o-prod.model_of is "{value}". Use the id of a model that the proxy knows, such '
+        "as gpt-5.6-sol or anthropic/claude-opus-5-5 (anthropic-proxy models lists them), or set the limits instead. "
+        f"Set in {CONFIG_FILE}, line 6.{end}"
+    )
+
+
+def test_an_engine_without_the_server_refuses_an_unknown_model_behind_a_deployment() -> None:
+    table = load(AZURE).configured_providers[0]
+    unknown = structs.replace(table, models=[structs.replace(table.models[0], model_of="my-own")])
+    with pytest.raises(ConfigurationError) as caught:
+        require_known_wire(unknown, PROVIDERS)
+    assert str(caught.value) == (
+        'The model_of of azure/gpt-4o-prod is "my-own". Use the id of a model that the proxy knows, such as '
+        "gpt-5.6-sol."
+    )
+
+
+def test_without_the_library_of_entra_the_start_up_message_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden: Any = None
+    monkeypatch.setattr("anthropic_proxy.gateway.readiness.find_spec", lambda name: hidden)
+    settings = load(AZURE, PREFERRED_PROVIDER="azure", BIG_MODEL="azure/a", SMALL_MODEL="azure/b")
+    problems, _ = list_problems_and_warnings(settings, build_catalog(), date(2026, 11, 23))
+    assert [problem.partition(":")[0] for problem in problems] == [
+        "Azure OpenAI without an API key needs azure-identity, which is not installed"
+    ]
+
+
+def test_azure_needs_no_key_because_entra_gives_tokens() -> None:
+    settings = load(AZURE)
+    provider = find_registry(settings).find("azure")
+    assert Credentials(settings).next_credential(provider) is None
+    assert Credentials(settings).uses_tokens(provider)
+    with_key = load(AZURE.replace('/v1"\n', '/v1"\napi_key = { env = "AZURE_KEY" }\n'), AZURE_KEY="a-key")
+    provider = find_registry(with_key).find("azure")
+    credential = Credentials(with_key).next_credential(provider)
+    assert credential is not None
+    assert (credential.header, credential.value) == ("api-key", "a-key")
+    assert not Credentials(with_key).uses_tokens(provider)
+    without = load(AZURE.replace('/v1"\n', '/v1"\napi_key = { env = "AZURE_KEY" }\n'))
+    with pytest.raises(AuthenticationFailed) as caught:  # no tokens instead of a key that is missing
+        Credentials(without).next_credential(find_registry(without).find("azure"))
+    assert caught.value.message == (
+        f"azure has no key: the variable of providers.azure.api_key in {CONFIG_FILE}, line 4, is not set. For "
+        "details:  anthropic-proxy config check"
+    )
 
 
 def test_the_address_of_a_vendor_selects_its_entry() -> None:
