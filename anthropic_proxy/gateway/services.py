@@ -242,4 +242,5 @@ def require_route_prices(settings: Settings) -> Settings:
 
 def _upstream_settings(settings: Settings) -> tuple[object, ...]:
     """Return the settings whose change makes learned facts about providers useless."""
-    return settings.base_urls, settings.wires, [table.json_text for table in settings.configured_providers]
+    tables = [table.json_text for table in settings.configured_providers]
+    return settings.base_urls, settings.wires, tables, settings.call_options

@@ -61,6 +61,7 @@ from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
+from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.routing.router import Route, Target
 from anthropic_proxy.engine.routing.rules import RouteBalancer
 from anthropic_proxy.engine.wires.contract import (
@@ -248,6 +249,8 @@ class Attempts:
 
     def _redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:
         secrets = [attempt.credential.secret] if attempt.credential is not None else []
+        if (options := self._engine.settings.call_options.get(attempt.target.provider.name)) is not None:
+            secrets += options.reveal_secrets()
         secrets += [server.authorization_token for server in self._request.mcp_servers if server.authorization_token]
         if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
             secrets += [key.reveal() for key in self._engine.settings.other_secrets]
@@ -361,6 +364,12 @@ class Attempts:
         engine, receipt, target, run, call = self._engine, self._receipt, attempt.target, attempt.run, attempt.call
         report, is_first, encode = receipt.fidelity, run.continuation is None, target.wire.encode_request
         upstream_request = await run_on_loop_or_in_thread(engine, encode, call, is_large=self._is_large)
+        if (options := engine.settings.call_options.get(target.provider.name)) is not None:
+            change = partial(extend_request, options, client_headers=self._incoming.headers, with_body=True)
+            if self._is_large:
+                upstream_request = await engine.background.run_in_thread(change, upstream_request)
+            else:
+                upstream_request = change(upstream_request)
         if upstream_request.notes:
             report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
         if run.adaptations is not None:

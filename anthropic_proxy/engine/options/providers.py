@@ -4,6 +4,29 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from anthropic_proxy.secrets import Secret
+
+
+class CallOptions(Struct, frozen=True, kw_only=True):
+    """What a table `[providers.NAME]` adds to the calls to its provider, which may also be a built-in one."""
+
+    headers: Mapping[str, str] = {}
+    """Header in lower case → value. They replace headers that the proxy sets itself, except that of the key."""
+    secret_headers: Mapping[str, Secret] = {}
+    """Header in lower case → secret value, which logs and errors mask."""
+    copied_headers: Mapping[str, str] = {}
+    """Header in lower case → client header whose value it gets. Without that client header, it is not sent."""
+    body: Mapping[str, object] = {}
+    """Fields that are merged into the JSON body of messages. Tables are merged, other values replaced."""
+    key_header: str | None = None
+    """Header with the API key, in lower case. None: that of the provider."""
+    shown: Mapping[str, str] = {}
+    """Name of a setting → its text without secrets, for lists of settings."""
+
+    def reveal_secrets(self) -> Sequence[str]:
+        """Return the unredacted values that logs and errors must not contain."""
+        return [value.reveal() for value in self.secret_headers.values()]
+
 
 class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):
     """Limits, features and API deviations of the models of one configured provider that match a pattern."""

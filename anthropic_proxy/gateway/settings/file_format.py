@@ -60,8 +60,20 @@ class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Deviations of these models from the API, in addition to the deviations of the server."""
 
 
+class HeaderReference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Source of the value of a header: exactly one of `env` and `client`."""
+
+    env: str | None = None
+    """Name of a variable of the environment or of `.env`. Its value is a secret."""
+    client: str | None = None
+    """Header of the client request whose value is copied. If the client does not send it, the header is left out."""
+
+
 class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A server with a supported API. Requests for models with the prefix `NAME/` are sent to it."""
+    """A server with a supported API. Requests for models with the prefix `NAME/` are sent to it.
+
+    The table of a built-in provider, such as `[providers.openai]`, may only have the fields that begin with `headers`.
+    """
 
     base_url: str
     """Address of the server, as its documentation states it: `http://localhost:8000/v1`."""
@@ -76,6 +88,13 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
     dialect: dict[str, object] = {}
     """Deviations of the server from the API. Known servers, such as DeepSeek, need none."""
+    headers: dict[str, object] = {}
+    """Headers that are added to each call: a text, the value of a variable (`{ env = "NAME" }`), or the value of a
+    client header (`{ client = "x-team" }`)."""
+    body: dict[str, object] = {}
+    """Fields that are merged into the JSON body of each message, such as `provider` of OpenRouter."""
+    key_header: str | None = None
+    """Header that contains the API key, such as `api-key`. By default that of the server."""
 
 
 class SearchTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
