@@ -97,6 +97,10 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Header that contains the API key, such as `api-key`. By default that of the server."""
 
 
+OWN_FIELDS = frozenset({"base_url", "api_key", "wire", "models", "dialect"})
+"""Fields of `ProviderTable` that define a provider, so that the table of a built-in provider cannot have them."""
+
+
 class SearchTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Search service for web searches, used if the provider has no search of its own."""
 

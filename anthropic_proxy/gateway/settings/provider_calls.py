@@ -24,8 +24,6 @@ from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.gateway.settings.values import redact_and_shorten
 from anthropic_proxy.secrets import Secret
 
-CALL_FIELDS = ("headers", "body", "key_header")
-"""Fields of `ProviderTable` that change calls. A table of a built-in provider has only these."""
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _HEADER_TEXT = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

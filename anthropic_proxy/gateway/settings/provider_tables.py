@@ -15,6 +15,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import type_checks, values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
 from anthropic_proxy.gateway.settings.file_format import (
+    OWN_FIELDS,
     ConfiguredPrice,
     FileContents,
     ModelTable,
@@ -128,14 +129,10 @@ def load_provider_tables(
     return tuple(_load_table(file, name, errors) for name in valid)
 
 
-_OWN_FIELDS = frozenset({"base_url", "api_key", "wire", "models", "dialect"})
-"""Fields of a table that define a provider, so that a built-in provider cannot have them."""
-
-
 def find_extended_provider(file: ConfigFile, name: str, built_in: Sequence[Provider]) -> Provider | None:
     """Return the built-in provider whose calls the table `[providers.NAME]` changes. None: it defines its own."""
     table = file.find_value(("providers", name))
-    if not isinstance(table, dict) or not table or _OWN_FIELDS & table.keys():
+    if not isinstance(table, dict) or not table or OWN_FIELDS & table.keys():
         return None
     return next((row for row in built_in if name in (row.name, row.prefix)), None)
 
