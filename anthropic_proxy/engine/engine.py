@@ -207,7 +207,7 @@ def build_engine_fields(
     queue = FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit)
     listings = {
         row.name: OllamaModelSource(
-            extend_transport(transports[row.transport], options.call_options.get(row.name)),
+            extend_transport(row.find_transport(transports), options.call_options.get(row.name)),
             options.base_urls.get(row.name, row.base_url),
             window=options.ollama_context_length,
             find_credential=partial(credentials.next_credential, row),

@@ -409,7 +409,7 @@ class Attempts:
         wire, background = target.wire, engine.background
         watchdog.begin_upstream_call()
         try:
-            send = engine.transports[target.provider.transport]
+            send = target.provider.find_transport(engine.transports)
             response = await send(target.base_url, upstream_request, attempt.credential)
             del upstream_request
             try:

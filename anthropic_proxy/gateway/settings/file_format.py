@@ -69,6 +69,15 @@ class HeaderReference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Header of the client request whose value is copied. If the client does not send it, the header is left out."""
 
 
+class ClientCertificate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Certificate that identifies the proxy to a server (mutual TLS)."""
+
+    file: str
+    """Path of a PEM file with the certificate and its chain."""
+    key_file: str | None = None
+    """Path of a PEM file with the private key, without a password. By default it is in `file`."""
+
+
 class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A server with a supported API. Requests for models with the prefix `NAME/` are sent to it.
 
@@ -95,6 +104,14 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Fields that are merged into the JSON body of each message, such as `provider` of OpenRouter."""
     key_header: str | None = None
     """Header that contains the API key, such as `api-key`. By default that of the server."""
+    proxy: object = None
+    """Proxy for the calls to this provider: an address (`http://`, `https://`, `socks5://`, `socks5h://`) without
+    password, `{ env = "NAME" }`, or `none`. By default HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, unless NO_PROXY has the
+    host."""
+    ca_file: str | None = None
+    """Path of a PEM file with certificate authorities that are trusted in addition to those of the system."""
+    client_certificate: ClientCertificate | None = None
+    """Certificate that identifies the proxy to the server (mutual TLS)."""
 
 
 OWN_FIELDS = frozenset({"base_url", "api_key", "wire", "models", "dialect"})

@@ -43,6 +43,8 @@ def build_file_schema(providers: ProviderRegistry) -> Schema:
     table["properties"]["headers"]["additionalProperties"] = {
         "anyOf": [{"type": "string"}, _refer(HeaderReference.__name__)]
     }
+    variable = {"type": "object", "required": ["env"], "properties": {"env": {"type": "string"}}}
+    table["properties"]["proxy"] |= {"anyOf": [{"type": "string"}, variable | {"additionalProperties": False}]}
     calls = {name: field for name, field in table["properties"].items() if name not in OWN_FIELDS}
     definitions["built-in-provider"] = {**table, "properties": calls, "required": []}
     names = sorted({name for row in providers if row.transport == "http" for name in (row.name, row.prefix)})

@@ -5,25 +5,35 @@ about a header: a client header is copied only if the file names it, and headers
 contain credentials of the client, cannot be named.
 """
 
+import hashlib
 import math
+import os
 import re
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
 from anthropic_proxy.engine.options.providers import CallOptions, ConfiguredProvider
+from anthropic_proxy.engine.platforms.files import read_bounded_file
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.engine.providers.registry import Provider
+from anthropic_proxy.engine.upstream.http.url import parse_proxy_url
 from anthropic_proxy.errors import ConfigurationError, join_with_or
 from anthropic_proxy.gateway.settings import type_checks
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
-from anthropic_proxy.gateway.settings.file_format import HeaderReference, ProviderTable
+from anthropic_proxy.gateway.settings.file_format import ClientCertificate, HeaderReference, ProviderTable
 from anthropic_proxy.gateway.settings.provider_tables import find_extended_provider, list_provider_table_names
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.gateway.settings.values import redact_and_shorten
 from anthropic_proxy.secrets import Secret
 
+_MAX_PEM_BYTES = 4 * 1024 * 1024
+"""Maximum size of a file with certificates. The bundle of a system has about 230 KB."""
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _HEADER_TEXT = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -140,12 +150,32 @@ def _load_table(file: ConfigFile, name: str, row: Provider | None, sources: Sour
                 )
             _require_json(file, place, value)
             show(("body", field), redact_and_shorten(msgspec.json.encode(value).decode()))
+    if (proxy := given.get("proxy")) is not None:
+        with errors.collect():
+            fields["proxy"] = _decode_proxy(file, (*path, "proxy"), proxy, sources)
+            address = urlsplit(fields["proxy"].reveal())
+            show(("proxy",), f"{address.scheme}://{address.netloc.rpartition('@')[2]}" if address.scheme else "none")
+    digest = hashlib.sha256()
+    if (ca_file := given.get("ca_file")) is not None:
+        with errors.collect():
+            fields["ca_file"] = _load_pem(file, (*path, "ca_file"), ca_file, digest)
+            show(("ca_file",), fields["ca_file"])
+    certificate = given.get("client_certificate")
+    if certificate is not None and "file" in certificate:  # else the check of the table has reported it
+        place = (*path, "client_certificate")
+        with errors.collect():
+            _load_certificate(file, place, msgspec.convert(certificate, ClientCertificate), fields, digest)
+            show(("client_certificate", "file"), fields["certificate_file"])
+            if fields["certificate_key_file"]:
+                show(("client_certificate", "key_file"), fields["certificate_key_file"])
     errors.require_empty()
+    fields |= {"files_digest": digest.hexdigest() if {"ca_file", "certificate_file"} & fields.keys() else ""}
     fields |= {"headers": headers, "copied_headers": copied, "body": given.get("body", {})}
     if shown:
         setting = f"providers.{name}"
         before = sources.given[setting].reveal() if setting in sources.given else ""
         revealed = {header: value.reveal() for header, value in secrets.items()}
+        revealed["proxy"] = fields["proxy"].reveal() if "proxy" in fields else ""
         sources.given[setting] = Secret(f"{before} {revealed} {fields}")
     return CallOptions(secret_headers=secrets, shown=shown, **fields)
 
@@ -236,6 +266,102 @@ def _find_variable(file: ConfigFile, path: KeyPath, variable: str, sources: Sour
             code="provider-header",
         )
     return Secret(found.text, f"{variable} {found.origin_phrase}")
+
+
+def _decode_proxy(file: ConfigFile, path: KeyPath, value: object, sources: Sources) -> Secret:
+    """The result is "" for no proxy."""
+    if value == "none":
+        return Secret("")
+    allowed = 'Use http://host:port, https://…, socks5://…, socks5h://…, { env = "NAME" } or "none".'
+    if isinstance(value, str):
+        if "@" in value:
+            variable = re.sub(r"[^A-Z0-9]+", "_", f"{path[1]}_PROXY".upper())
+            raise ConfigurationError(
+                f"{format_key_path(path)} contains a user or password, but this file must not contain keys. "
+                f"It is in {file.describe_origin_in_sentence(path)}. "
+                f'Put the address into .env as {variable}=… and write  proxy = {{ env = "{variable}" }}',
+                code="provider-connection",
+            )
+        if not _is_proxy_address(value):
+            raise file.invalid_value_error(path, value, allowed)
+        return Secret(value)
+    if not isinstance(value, dict) or value.keys() != {"env"} or not isinstance(value["env"], str):
+        raise ConfigurationError(
+            f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key. "
+            f"It is in {file.describe_origin_in_sentence(path)}.",
+            code="provider-connection",
+        )
+    found = _find_variable(file, path, value["env"], sources)
+    if not _is_proxy_address(found.reveal()):
+        raise ConfigurationError(
+            f"{value['env']} is not the address of a proxy, but it is the value of {format_key_path(path)} in "
+            f"{file.describe_origin_in_sentence(path)}. Its text is not shown, because it may contain a password. "
+            "Use http://user:password@host:port, https://…, socks5://… or socks5h://….",
+            code="provider-connection",
+        )
+    return found
+
+
+def _is_proxy_address(text: str) -> bool:
+    try:
+        url = parse_proxy_url(text)
+        socks_texts = b64decode(url.authorization.partition(" ")[2]).split(b":", 1)
+    except ValueError:
+        return False
+    return url.request_target == "/" and (not url.origin.uses_socks or all(len(each) < 256 for each in socks_texts))
+
+
+def _find_file(file: ConfigFile, path: KeyPath, text: str, digest: "hashlib._Hash") -> str:
+    """Return the absolute path of a file, and add its contents to `digest`."""
+    found = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(file.path)), os.path.expanduser(text)))
+    try:
+        digest.update(read_bounded_file(Path(found), _MAX_PEM_BYTES))
+    except OSError as error:
+        raise file.invalid_value_error(
+            path, text, f"The file {found} cannot be read: {describe_os_error(error)}. Use the path of a PEM file."
+        ) from None
+    return found
+
+
+def _load_pem(file: ConfigFile, path: KeyPath, text: str, digest: "hashlib._Hash") -> str:
+    import ssl  # noqa: PLC0415  # loads OpenSSL, only required with such a file
+
+    found = _find_file(file, path, text, digest)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(found)
+    except ssl.SSLError:
+        raise file.invalid_value_error(
+            path, text, "The file contains no certificate in PEM form: -----BEGIN CERTIFICATE-----."
+        ) from None
+    return found
+
+
+def _load_certificate(
+    file: ConfigFile, path: KeyPath, table: ClientCertificate, fields: dict[str, Any], digest: "hashlib._Hash"
+) -> None:
+    import ssl  # noqa: PLC0415  # as above
+
+    fields["certificate_file"] = found = _find_file(file, (*path, "file"), table.file, digest)
+    key_file, key_path, key_text = "", (*path, "file"), table.file
+    if table.key_file is not None:
+        key_path, key_text = (*path, "key_file"), table.key_file
+        key_file = _find_file(file, key_path, key_text, digest)
+    fields["certificate_key_file"] = key_file
+
+    def refuse_password() -> str:
+        raise ValueError
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(found, key_file or None, refuse_password)
+    except ValueError:
+        raise file.invalid_value_error(
+            key_path, key_text, "The private key has a password. Use a file with a key without a password."
+        ) from None
+    except ssl.SSLError as error:
+        reason = "do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else "were not found in PEM form"
+        raise file.invalid_value_error(
+            key_path, key_text, f"The certificate and its private key {reason}. Use file and key_file of one pair."
+        ) from None
 
 
 def _require_json(file: ConfigFile, path: KeyPath, value: object) -> None:

@@ -3,6 +3,8 @@
 from pathlib import Path
 
 import pytest
+import trustme
+from cryptography.hazmat.primitives import serialization
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
@@ -116,11 +118,73 @@ INVALID = [
         "It is in anthropic-proxy.toml, line 3.",
     ),
     (
+        OPENAI + "proxy = 'http://a:b@h'\n",
+        "providers.openai.proxy contains a user or password, but this file must not contain keys. It is in "
+        "anthropic-proxy.toml, line 2. Put the address into .env as OPENAI_PROXY=… and write  "
+        'proxy = { env = "OPENAI_PROXY" }',
+    ),
+    (
+        OPENAI + "proxy = 'ftp://h'\n",
+        'providers.openai.proxy is "ftp://h". Use http://host:port, https://…, socks5://…, socks5h://…, '
+        '{ env = "NAME" } or "none". Set in anthropic-proxy.toml, line 2.',
+    ),
+    (
+        OPENAI + "proxy = 5\n",
+        "providers.openai.proxy is invalid. Use http://host:port, https://…, socks5://…, socks5h://…, "
+        '{ env = "NAME" } or "none". Its value is not shown, because it may be a key. '
+        "It is in anthropic-proxy.toml, line 2.",
+    ),
+    (
+        OPENAI + "proxy = { env = 'SECRET' }\n",
+        "SECRET is not the address of a proxy, but it is the value of providers.openai.proxy in "
+        "anthropic-proxy.toml, line 2. Its text is not shown, because it may contain a password. Use "
+        "http://user:password@host:port, https://…, socks5://… or socks5h://….",
+    ),
+    (
+        OPENAI + "ca_file = 'none.pem'\n",
+        'providers.openai.ca_file is "none.pem". The file none.pem cannot be read: no such file. Use the path of a '
+        "PEM file. Set in anthropic-proxy.toml, line 2.",
+    ),
+    (
+        OPENAI + "ca_file = 'anthropic-proxy.toml'\n",
+        'providers.openai.ca_file is "anthropic-proxy.toml". The file contains no certificate in PEM form: '
+        "-----BEGIN CERTIFICATE-----. Set in anthropic-proxy.toml, line 2.",
+    ),
+    (
+        OPENAI + "client_certificate = { key_file = 'a' }\n",
+        "providers.openai.client_certificate.file is missing. Set it in anthropic-proxy.toml, line 2.",
+    ),
+    (
+        OPENAI + "client_certificate = { file = 'a.pem', key_file = 'b.key' }\n",
+        'providers.openai.client_certificate.key_file is "b.key". The certificate and its private key do not belong '
+        "together. Use file and key_file of one pair. Set in anthropic-proxy.toml, line 2.",
+    ),
+    (
+        OPENAI + "client_certificate = { file = 'a.pem' }\n",
+        'providers.openai.client_certificate.file is "a.pem". The certificate and its private key were not found in '
+        "PEM form. Use file and key_file of one pair. Set in anthropic-proxy.toml, line 2.",
+    ),
+    (
+        OPENAI + "client_certificate = { file = 'a.pem', key_file = 'locked.key' }\n",
+        'providers.openai.client_certificate.key_file is "locked.key". The private key has a password. Use a file with '
+        "a key without a password. Set in anthropic-proxy.toml, line 2.",
+    ),
+    (
         "[providers.litellm]\nheaders = { x = 'a' }\n",
         "[providers.litellm] has no effect: the proxy itself sends no HTTP requests to LiteLLM. "
         "It is in anthropic-proxy.toml, line 1.",
     ),
 ]
+
+
+def write_certificates(folder: Path) -> None:
+    authority = trustme.CA()
+    first, second = authority.issue_cert("a.example"), authority.issue_cert("b.example")
+    first.cert_chain_pems[0].write_to_path(folder / "a.pem")
+    second.private_key_pem.write_to_path(folder / "b.key")
+    key = serialization.load_pem_private_key(first.private_key_pem.bytes(), None)
+    form, password = serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"password")
+    (folder / "locked.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, password))
 
 
 def load(folder: Path, text: str) -> Settings:
@@ -131,6 +195,8 @@ def load(folder: Path, text: str) -> Settings:
 
 @pytest.mark.parametrize(("text", "message"), INVALID, ids=[message[:60] for _, message in INVALID])
 def test_an_invalid_field_is_an_error_with_its_line(tmp_path: Path, text: str, message: str) -> None:
+    if "client_certificate" in text:
+        write_certificates(tmp_path)
     with pytest.raises(ConfigurationError) as caught:
         load(tmp_path, text)
     assert [each.replace(f"{tmp_path}/", "") for each in caught.value.messages] == [message]
