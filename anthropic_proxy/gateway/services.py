@@ -137,7 +137,10 @@ async def open_services(
     previous: Services | None = None,
 ) -> Services:
     """`previous` are the services that a reload replaces. The caller closes the result."""
-    transports, log = transports or Transports(settings), log or new_log(settings)
+    transports, log = (
+        transports or Transports(settings, worker_index_and_count=worker_index_and_count),
+        log or new_log(settings),
+    )
     by_name, tokens = transports.transports_by_name(), transports.tokens
     services = build_services(
         settings, by_name, log, tokens=tokens, receipts=receipts, worker_index_and_count=worker_index_and_count

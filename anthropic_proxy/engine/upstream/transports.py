@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.options.providers import CallOptions
 from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.routing.health import slots_per_worker
 from anthropic_proxy.engine.upstream.access_tokens import RENEWAL_TIMEOUT_SECONDS, TokenCache, TokenLoader
 from anthropic_proxy.engine.upstream.aws_auth import AwsCredentials
 from anthropic_proxy.engine.upstream.azure_auth import EntraCredentials
 from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.google_auth import GoogleCredentials
 from anthropic_proxy.engine.upstream.http.client import PROXY_VARIABLES, HttpTransport, TlsFiles
+from anthropic_proxy.engine.upstream.throttle import Throttle
 from anthropic_proxy.engine.upstream.web_search import (
     BraveClient,
     ExaClient,
@@ -38,15 +40,17 @@ class Transports:
         settings: EngineOptions,
         *,
         litellm_variables: dict[str, Secret] | None = None,
+        worker_index_and_count: tuple[int, int] = (0, 1),
     ) -> None:
         self._settings = settings
+        self._worker_index_and_count = worker_index_and_count
         self._demo: Transport | None = None
         self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
         self._http = HttpTransport(
             settings.timeouts.connect_seconds, proxies=self._proxies, no_proxy_hosts=settings.no_proxy_hosts
         )
         self._own = {
-            name: _OwnTransport(name, options, settings, self._proxies)
+            name: _OwnTransport(name, options, settings, self._proxies, worker_index_and_count)
             for name, options in settings.call_options.items()
             if any(options.connection)
         }
@@ -101,7 +105,11 @@ class Transports:
         """Return this object if its connections can be kept with the new settings, or else a new one."""
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
-            return Transports(settings, litellm_variables=self._litellm_variables)
+            return Transports(
+                settings,
+                litellm_variables=self._litellm_variables,
+                worker_index_and_count=self._worker_index_and_count,
+            )
         self._settings, self._litellm = settings, None
         if _token_settings(settings) != _token_settings(previous):
             self.tokens = _new_tokens(settings)
@@ -173,7 +181,14 @@ class Transports:
 class _OwnTransport:
     """HTTP with the proxy, the certificates and the throttle of one provider."""
 
-    def __init__(self, name: str, options: CallOptions, settings: EngineOptions, proxies: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        options: CallOptions,
+        settings: EngineOptions,
+        proxies: Mapping[str, str],
+        worker_index_and_count: tuple[int, int],
+    ) -> None:
         no_proxy_hosts = settings.no_proxy_hosts
         if options.proxy is not None:
             address, no_proxy_hosts = options.proxy.reveal(), ""
@@ -189,7 +204,18 @@ class _OwnTransport:
             ),
             proxy_setting=PROXY_VARIABLES if options.proxy is None else f"proxy of [providers.{name}]",
         )
-        self.send: Transport = self._http.send
+        self._throttle: Throttle | None = None
+        if (limit := options.requests_per_minute) is not None:
+            calls = slots_per_worker(limit, *worker_index_and_count)
+            self._throttle = Throttle(name, calls, limit, settings.timeouts.first_byte_seconds / 2)
+        self.send: Transport = self._http.send if self._throttle is None else self._send_later
+
+    async def _send_later(
+        self, base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        assert self._throttle is not None
+        await self._throttle.wait()
+        return await self._http.send(base_url, request, credential)
 
     async def close(self) -> None:
         await self._http.close()

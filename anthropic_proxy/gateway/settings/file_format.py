@@ -112,6 +112,8 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Path of a PEM file with certificate authorities that are trusted in addition to those of the system."""
     client_certificate: ClientCertificate | None = None
     """Certificate that identifies the proxy to the server (mutual TLS)."""
+    requests_per_minute: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    """Maximum number of calls to this provider within 60 seconds. Further calls wait in the order of their arrival."""
 
 
 OWN_FIELDS = frozenset({"base_url", "api_key", "wire", "models", "dialect"})

@@ -168,6 +168,9 @@ def _load_table(file: ConfigFile, name: str, row: Provider | None, sources: Sour
             show(("client_certificate", "file"), fields["certificate_file"])
             if fields["certificate_key_file"]:
                 show(("client_certificate", "key_file"), fields["certificate_key_file"])
+    if (limit := given.get("requests_per_minute")) is not None:
+        fields["requests_per_minute"] = limit
+        show(("requests_per_minute",), str(limit))
     errors.require_empty()
     fields |= {"files_digest": digest.hexdigest() if {"ca_file", "certificate_file"} & fields.keys() else ""}
     fields |= {"headers": headers, "copied_headers": copied, "body": given.get("body", {})}

@@ -170,6 +170,11 @@ INVALID = [
         "a key without a password. Set in anthropic-proxy.toml, line 2.",
     ),
     (
+        OPENAI + "requests_per_minute = 0\n",
+        'providers.openai.requests_per_minute is "0". Use a whole number from 1 to 100000. '
+        "Set in anthropic-proxy.toml, line 2.",
+    ),
+    (
         "[providers.litellm]\nheaders = { x = 'a' }\n",
         "[providers.litellm] has no effect: the proxy itself sends no HTTP requests to LiteLLM. "
         "It is in anthropic-proxy.toml, line 1.",
