@@ -81,7 +81,7 @@ class ClientCertificate(Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A server with a supported API. Requests for models with the prefix `NAME/` are sent to it.
 
-    The table of a built-in provider, such as `[providers.openai]`, may only have the fields that begin with `headers`.
+    The table of a built-in provider, such as `[providers.openai]`, has only `headers` and the fields below it.
     """
 
     base_url: str
