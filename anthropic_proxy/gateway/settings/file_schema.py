@@ -40,13 +40,15 @@ def build_file_schema(providers: ProviderRegistry) -> Schema:
     for reference in (KeyReference, HeaderReference):
         definitions[reference.__name__] |= {"minProperties": 1, "maxProperties": 1}
     contents, table, model = (definitions.pop(each.__name__) for each in (FileContents, ProviderTable, ModelTable))
-    table["properties"]["headers"]["additionalProperties"] = {
-        "anyOf": [{"type": "string"}, _refer(HeaderReference.__name__)]
-    }
     variable = {"type": "object", "required": ["env"], "properties": {"env": {"type": "string"}}}
-    table["properties"]["proxy"] |= {"anyOf": [{"type": "string"}, variable | {"additionalProperties": False}]}
-    calls = {name: field for name, field in table["properties"].items() if name not in OWN_FIELDS}
-    definitions["built-in-provider"] = {**table, "properties": calls, "required": []}
+    own = table["properties"]
+    own["headers"]["additionalProperties"] = {"anyOf": [{"type": "string"}, _refer(HeaderReference.__name__)]}
+    own["body"]["additionalProperties"] = True
+    del own["proxy"]["type"]
+    own["proxy"]["anyOf"] = [{"type": "string"}, {**variable, "additionalProperties": False}]
+    calls = {name: field for name, field in own.items() if name not in OWN_FIELDS}
+    text = "Headers, body fields and connection of the calls to a built-in provider."
+    definitions["built-in-provider"] = {**table, "description": text, "properties": calls, "required": []}
     names = sorted({name for row in providers if row.transport == "http" for name in (row.name, row.prefix)})
     for wire, dialect in dialects.items():
         nested = _define(dialect)
