@@ -170,7 +170,7 @@ async def open_services(
         same_upstreams = _upstream_settings(now) == _upstream_settings(then)
         if same_upstreams:
             carried["observations"] = previous.observations
-        if same_upstreams and now.keys == then.keys:
+        if same_upstreams and now.keys == then.keys and now.call_options == then.call_options:
             carried["circuit_breakers"] = previous.circuit_breakers  # a new address or key may repair the failure
             if services.transports == previous.transports and now.ollama_context_length == then.ollama_context_length:
                 carried["catalog"] = previous.catalog
@@ -246,4 +246,5 @@ def require_route_prices(settings: Settings) -> Settings:
 def _upstream_settings(settings: Settings) -> tuple[object, ...]:
     """Return the settings whose change makes learned facts about providers useless."""
     tables = [table.json_text for table in settings.configured_providers]
-    return settings.base_urls, settings.wires, tables, settings.call_options
+    calls = {name: (options.headers, options.body) for name, options in settings.call_options.items()}
+    return settings.base_urls, settings.wires, tables, calls

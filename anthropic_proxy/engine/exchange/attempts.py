@@ -247,10 +247,15 @@ class Attempts:
             prefix_provider(error, self._receipt.prefix)
             add_not_found_cause(error, attempt.target, attempt.upstream_path, self._engine.settings)
 
-    def _redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:
+    def _list_call_secrets(self, attempt: Attempt) -> list[str]:
+        """Return the secrets in the headers of a call, which the provider may quote in an error."""
         secrets = [attempt.credential.secret] if attempt.credential is not None else []
         if (options := self._engine.settings.call_options.get(attempt.target.provider.name)) is not None:
             secrets += options.reveal_secrets()
+        return secrets
+
+    def _redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:
+        secrets = self._list_call_secrets(attempt)
         secrets += [server.authorization_token for server in self._request.mcp_servers if server.authorization_token]
         if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
             secrets += [key.reveal() for key in self._engine.settings.other_secrets]
@@ -423,7 +428,7 @@ class Attempts:
                     inputs = target, call, status, headers, body
                     deltas = await background.run_in_thread_if_large(is_large, decode, *inputs)
                 if isinstance(wire, RelayWire):
-                    relay = RelayStream(wire, call, response, watchdog, credential=attempt.credential)
+                    relay = RelayStream(wire, call, response, watchdog, secrets=self._list_call_secrets(attempt))
                     await relay.wait_for_content()
                     return relay
                 stop_filter = attempt.run.stop_filter

@@ -30,7 +30,8 @@ def extend_request(
         headers[name] = secret.reveal()
     if client_headers is not None:
         for name, source in options.copied_headers.items():
-            if (value := client_headers.get(source)) is not None:
+            value = client_headers.get(source)
+            if value is not None and value.isascii() and value.isprintable():  # else no header can contain it
                 headers[name] = value
     body = merge_body(request.body, options.body) if with_body and options.body else request.body
     return structs.replace(request, headers=headers, body=body)

@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from anthropic_proxy.cli.explain import dry_run_request
 from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.exchange.in_process import send_request
+from anthropic_proxy.engine.options.providers import CallOptions
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.call_options import merge_body
+from anthropic_proxy.engine.providers.call_options import extend_request, merge_body
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings_listing import list_settings
 from tests.support.fakes.anthropic.server import KEY as ANTHROPIC_KEY
@@ -160,3 +163,60 @@ async def test_no_error_log_or_list_of_settings_contains_the_secret(tmp_path: Pa
 )
 def test_tables_are_merged_and_other_fields_replaced(body: bytes, fields: dict[str, object], expected: bytes) -> None:
     assert merge_body(body, fields) == expected
+
+
+def test_a_copied_header_of_a_client_is_visible_ascii() -> None:
+    request = UpstreamRequest(path="/x", body=b"", headers={"x-team": "of the wire"})
+    options = CallOptions(copied_headers={"x-team": "x-mine"})
+    for text, expected in [("red", "red"), ("", ""), ("r\u00e9d", "of the wire"), ("a\udcffb", "of the wire")]:
+        assert extend_request(options, request, client_headers={"x-mine": text}).headers == {"x-team": expected}
+    assert extend_request(options, request).headers == {"x-team": "of the wire"}
+
+
+def test_explain_masks_the_secret(tmp_path: Path) -> None:
+    text = "[providers.openai]\nheaders = { x-gateway-secret = { env = 'GATEWAY_SECRET' }, x-route = 'blue' }\n"
+    settings = load(tmp_path, text, OPENAI_API_KEY="sk-proj-0123456789abcdef4f2a")
+    body = json.dumps({"model": "openai/gpt-4.1", **CALL}).encode()
+    shown = dry_run_request(settings, body, "a file", None)
+    assert b"\r\nx-route: blue\r\n" in shown.head
+    assert "\r\nx-gateway-secret: …8f2c\r\n" in shown.head.decode()
+    assert shown.result.recorded is not None
+    assert SECRET not in str(shown.result.recorded.request.headers)
+
+
+async def test_an_error_in_a_relayed_stream_does_not_quote_the_secret(tmp_path: Path) -> None:
+    event = {"type": "error", "error": {"type": "api_error", "message": f"no access with {SECRET}"}}
+    start = {
+        "type": "message_start",
+        "message": {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "m",
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 1, "output_tokens": 1},
+        },
+    }
+    parts = [f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in (start, event)]
+
+    async def stream(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"".join(parts), headers={"content-type": "text/event-stream"})
+
+    application = web.Application()
+    application.router.add_post("/v1/messages", stream)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    text = "[providers.anthropic]\nheaders = { x-gateway-secret = { env = 'GATEWAY_SECRET' } }\n"
+    variables = {"ANTHROPIC_UPSTREAM_URL": f"http://127.0.0.1:{runner.addresses[0][1]}"}
+    settings = load(tmp_path, text, **variables, ANTHROPIC_API_KEY=ANTHROPIC_KEY, PREFERRED_PROVIDER="anthropic")
+    engine = build_engine(settings)
+    body = json.dumps({"model": "claude-sonnet-5-5", "stream": True, **CALL}).encode()
+    reply = await send_request(engine, body, {"anthropic-version": "2023-06-01"})
+    received = b"".join([piece async for piece in reply.body]).decode()
+    await engine.close()
+    await runner.cleanup()
+    assert "no access with …8f2c" in received
+    assert SECRET not in received
