@@ -30,7 +30,7 @@ from anthropic_proxy.gateway.settings.file_format import ClientCertificate, Head
 from anthropic_proxy.gateway.settings.provider_tables import find_extended_provider, list_provider_table_names
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.gateway.settings.values import redact_and_shorten
-from anthropic_proxy.secrets import Secret
+from anthropic_proxy.secrets import Secret, redact_key_patterns
 
 _MAX_PEM_BYTES = 4 * 1024 * 1024
 """Maximum size of a file with certificates. The bundle of a system has about 230 KB."""
@@ -149,7 +149,7 @@ def _load_table(file: ConfigFile, name: str, row: Provider | None, sources: Sour
                     code="provider-body",
                 )
             _require_json(file, place, value)
-            show(("body", field), redact_and_shorten(msgspec.json.encode(value).decode()))
+            show(("body", field), redact_and_shorten(redact_key_patterns(msgspec.json.encode(value).decode())))
     if (proxy := given.get("proxy")) is not None:
         with errors.collect():
             fields["proxy"] = _decode_proxy(file, (*path, "proxy"), proxy, sources)
@@ -162,9 +162,10 @@ def _load_table(file: ConfigFile, name: str, row: Provider | None, sources: Sour
             show(("ca_file",), fields["ca_file"])
     certificate = given.get("client_certificate")
     if certificate is not None and "file" in certificate:  # else the check of the table has reported it
-        place = (*path, "client_certificate")
         with errors.collect():
-            _load_certificate(file, place, msgspec.convert(certificate, ClientCertificate), fields, digest)
+            _load_certificate(
+                file, (*path, "client_certificate"), msgspec.convert(certificate, ClientCertificate), fields, digest
+            )
             show(("client_certificate", "file"), fields["certificate_file"])
             if fields["certificate_key_file"]:
                 show(("client_certificate", "key_file"), fields["certificate_key_file"])
