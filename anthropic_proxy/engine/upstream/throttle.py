@@ -34,7 +34,7 @@ class Throttle:
         seconds = self._estimate_wait(loop.time())
         if seconds > self._max_wait_seconds:
             raise ProxyBusy(
-                f"This proxy makes at most {self._limit} calls per minute to {self._name} (requests_per_minute of "
+                f"The calls per minute to {self._name} are limited to {self._limit} (requests_per_minute of "
                 f"[providers.{self._name}]), and {self._waiting} calls are already queued. Try again later.",
                 code="provider-throttle",
                 retry_after=seconds - self._max_wait_seconds,

@@ -54,8 +54,8 @@ async def test_a_call_that_would_wait_too_long_is_rejected_at_once() -> None:
     with pytest.raises(ProxyBusy) as raised:  # it would start at 120 s
         await throttle.wait()
     assert raised.value.message == (
-        "This proxy makes at most 4 calls per minute to openai (requests_per_minute of [providers.openai]), and 2 "
-        "calls are already queued. Try again later."
+        "The calls per minute to openai are limited to 4 (requests_per_minute of [providers.openai]), and 2 calls are "
+        "already queued. Try again later."
     )
     assert (raised.value.status, raised.value.code, raised.value.retry_after) == (529, "provider-throttle", 10.0)
     await asyncio.gather(*waiting)
