@@ -87,7 +87,6 @@ class App:
         self._address = address
         self._logs_startup = logs_startup
         self._reader = reader
-        self._transports = Transports(settings)
         self._current: tuple[Services, Transports] | None = None
         """Services and transports for new exchanges. Running exchanges keep the services with which they began."""
         self._reload_lock = asyncio.Lock()
@@ -101,6 +100,7 @@ class App:
             self._reveal_secrets,
         )
         """Statistics and observations that the workers of a server share."""
+        self._transports = Transports(settings, worker_index_and_count=self.peer.worker_index_and_count)
         self.heap_trimmer = HeapTrimmer()
         self._log = new_log(settings)
         totals = self.peer.totals

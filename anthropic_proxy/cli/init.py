@@ -427,7 +427,7 @@ def check_key(settings: Settings, provider: Provider, key: str, address: str = "
         services = await open_services(settings)
         try:
             credential = Credentials(settings).next_credential(provider)
-            send, started = services.transports[provider.transport], time.monotonic()
+            send, started = provider.find_transport(services.transports), time.monotonic()
             models = await query_chat_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS)
             return KeyTestResult(tuple(model.id for model in models), time.monotonic() - started)
         finally:

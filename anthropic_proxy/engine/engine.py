@@ -20,6 +20,7 @@ from anthropic_proxy.engine.hooks import EngineLog, LogLevel, Policy, Receipt, R
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
+from anthropic_proxy.engine.providers.call_options import extend_transport
 from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import require_known_wire
@@ -206,7 +207,7 @@ def build_engine_fields(
     queue = FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit)
     listings = {
         row.name: OllamaModelSource(
-            transports[row.transport],
+            extend_transport(row.find_transport(transports), options.call_options.get(row.name)),
             options.base_urls.get(row.name, row.base_url),
             window=options.ollama_context_length,
             find_credential=partial(credentials.next_credential, row),

@@ -137,7 +137,10 @@ async def open_services(
     previous: Services | None = None,
 ) -> Services:
     """`previous` are the services that a reload replaces. The caller closes the result."""
-    transports, log = transports or Transports(settings), log or new_log(settings)
+    transports, log = (
+        transports or Transports(settings, worker_index_and_count=worker_index_and_count),
+        log or new_log(settings),
+    )
     by_name, tokens = transports.transports_by_name(), transports.tokens
     services = build_services(
         settings, by_name, log, tokens=tokens, receipts=receipts, worker_index_and_count=worker_index_and_count
@@ -167,7 +170,7 @@ async def open_services(
         same_upstreams = _upstream_settings(now) == _upstream_settings(then)
         if same_upstreams:
             carried["observations"] = previous.observations
-        if same_upstreams and now.keys == then.keys:
+        if same_upstreams and now.keys == then.keys and now.call_options == then.call_options:
             carried["circuit_breakers"] = previous.circuit_breakers  # a new address or key may repair the failure
             if services.transports == previous.transports and now.ollama_context_length == then.ollama_context_length:
                 carried["catalog"] = previous.catalog
@@ -242,4 +245,6 @@ def require_route_prices(settings: Settings) -> Settings:
 
 def _upstream_settings(settings: Settings) -> tuple[object, ...]:
     """Return the settings whose change makes learned facts about providers useless."""
-    return settings.base_urls, settings.wires, [table.json_text for table in settings.configured_providers]
+    tables = [table.json_text for table in settings.configured_providers]
+    calls = {name: (options.headers, options.body) for name, options in settings.call_options.items()}
+    return settings.base_urls, settings.wires, tables, calls

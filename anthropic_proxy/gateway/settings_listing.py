@@ -79,6 +79,8 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
             name = table.format_setting_name(format_key_path(keys_below))
             default = DEFAULT_WIRE if keys_below == ("wire",) else ""
             rows.append(SettingRow(name, _show_value(value), settings.origins.get(name, "default"), default))
+    for options in settings.call_options.values():
+        rows += [SettingRow(name, text, settings.origins[name], "") for name, text in options.shown.items()]
     for name, variable in settings.referenced_variables.items():
         rows.append(SettingRow(name, ", ".join(map(str, variable.keys)), variable.origin, ""))
     if settings.search is not None:

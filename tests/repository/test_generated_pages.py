@@ -70,5 +70,5 @@ def test_the_guide_has_a_row_for_each_server_error_of_the_proxy_itself() -> None
         if error_classes()[name] in classes and error_classes()[name].status == 529
         for message in messages
     ]
-    sources = re.findall(r"`provider` is empty; `error` begins with `([^`]+)`", guide)
+    sources = re.findall(r"`provider` is (?:empty|set); `error` begins with `([^`]+)`", guide)
     assert [sum(message.startswith(each) for message in busy) for each in sources] == [1] * len(busy)

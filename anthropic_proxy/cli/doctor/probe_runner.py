@@ -137,7 +137,7 @@ class ProbeRunner:
             retry_budget=RetryBudget(),
             route_cache=FixedRouteCache(Route((target,), "probe", is_relayed=target.is_relayed)),
             route_rules=None,
-            transports={name: _record(self._services.transports[name], recorded)},
+            transports={name: _record(target.provider.find_transport(self._services.transports), recorded)},
         )
         receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())
         sink, started = _ReplySink(receipt), time.monotonic()
@@ -177,7 +177,7 @@ class ProbeRunner:
         self.totals.requests += 1
         try:
             credential = services.credentials.next_credential(provider)
-            send = services.transports[provider.transport]
+            send = provider.find_transport(services.transports)
             return await query_chat_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
         except ProxyError:
             return None

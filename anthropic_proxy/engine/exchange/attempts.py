@@ -61,6 +61,7 @@ from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
+from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.routing.router import Route, Target
 from anthropic_proxy.engine.routing.rules import RouteBalancer
 from anthropic_proxy.engine.wires.contract import (
@@ -246,8 +247,15 @@ class Attempts:
             prefix_provider(error, self._receipt.prefix)
             add_not_found_cause(error, attempt.target, attempt.upstream_path, self._engine.settings)
 
-    def _redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:
+    def _list_call_secrets(self, attempt: Attempt) -> list[str]:
+        """Return the secrets in the headers of a call, which the provider may quote in an error."""
         secrets = [attempt.credential.secret] if attempt.credential is not None else []
+        if (options := self._engine.settings.call_options.get(attempt.target.provider.name)) is not None:
+            secrets += options.reveal_secrets()
+        return secrets
+
+    def _redact_keys(self, error: UpstreamError, attempt: Attempt) -> None:
+        secrets = self._list_call_secrets(attempt)
         secrets += [server.authorization_token for server in self._request.mcp_servers if server.authorization_token]
         if attempt.target.provider.transport != "http":  # LiteLLM reads the keys; the proxy cannot know which it sent
             secrets += [key.reveal() for key in self._engine.settings.other_secrets]
@@ -361,6 +369,12 @@ class Attempts:
         engine, receipt, target, run, call = self._engine, self._receipt, attempt.target, attempt.run, attempt.call
         report, is_first, encode = receipt.fidelity, run.continuation is None, target.wire.encode_request
         upstream_request = await run_on_loop_or_in_thread(engine, encode, call, is_large=self._is_large)
+        if (options := engine.settings.call_options.get(target.provider.name)) is not None:
+            change = partial(extend_request, options, client_headers=self._incoming.headers, with_body=True)
+            if self._is_large:
+                upstream_request = await engine.background.run_in_thread(change, upstream_request)
+            else:
+                upstream_request = change(upstream_request)
         if upstream_request.notes:
             report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
         if run.adaptations is not None:
@@ -400,7 +414,7 @@ class Attempts:
         wire, background = target.wire, engine.background
         watchdog.begin_upstream_call()
         try:
-            send = engine.transports[target.provider.transport]
+            send = target.provider.find_transport(engine.transports)
             response = await send(target.base_url, upstream_request, attempt.credential)
             del upstream_request
             try:
@@ -414,7 +428,7 @@ class Attempts:
                     inputs = target, call, status, headers, body
                     deltas = await background.run_in_thread_if_large(is_large, decode, *inputs)
                 if isinstance(wire, RelayWire):
-                    relay = RelayStream(wire, call, response, watchdog, credential=attempt.credential)
+                    relay = RelayStream(wire, call, response, watchdog, secrets=self._list_call_secrets(attempt))
                     await relay.wait_for_content()
                     return relay
                 stop_filter = attempt.run.stop_filter

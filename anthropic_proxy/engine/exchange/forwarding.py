@@ -38,6 +38,7 @@ from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, read
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential, UpstreamResponse, read_body
 from anthropic_proxy.errors import (
@@ -169,6 +170,9 @@ async def call_provider(
     is_large = len(incoming.body) > MAX_BYTES_ON_LOOP
     request = await run_on_loop_or_in_thread(engine, target.wire.encode_request, call, is_large=is_large)
     request = structs.replace(request, method=method or request.method)
+    options = engine.settings.call_options.get(provider.name)
+    if options is not None:
+        request = extend_request(options, request, client_headers=incoming.headers)
     records = AttemptRecords(incoming.receipt, engine)
     watchdog = Watchdog(
         wait_disconnected=wait_disconnected,
@@ -177,7 +181,7 @@ async def call_provider(
         first_byte_seconds=2 * total_seconds if total_seconds else timeouts.first_byte_seconds,
         idle_seconds=2 * total_seconds if total_seconds else timeouts.idle_seconds,
     )
-    send = engine.transports[provider.transport]
+    send = provider.find_transport(engine.transports)
     deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
 
     credential: Credential | None = None
@@ -219,7 +223,8 @@ async def call_provider(
                 return await send_once()
             except UpstreamError as error:
                 watchdog.end_upstream_call()
-                redact_error(error, [credential.secret] if credential is not None else [])
+                secrets = [credential.secret] if credential is not None else []
+                redact_error(error, [*secrets, *(options.reveal_secrets() if options is not None else ())])
                 add_key_setting(error, target, credential)
                 add_address_setting(error, target)
                 records.fail_attempt(error)

@@ -6,7 +6,7 @@ complete with its stop reason: later failures of the connection do not reach the
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
@@ -17,7 +17,6 @@ from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageSto
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
-    Credential,
     RelayWire,
     StreamConverter,
     UpstreamResponse,
@@ -46,7 +45,7 @@ class RelayStream:
         response: UpstreamResponse,
         watchdog: Watchdog,
         *,
-        credential: Credential | None = None,
+        secrets: Sequence[str] = (),
     ) -> None:
         self.headers = forwarded_headers(response.headers)
         """Response headers of the provider that the client receives."""
@@ -63,7 +62,7 @@ class RelayStream:
         converter = wire.new_stream_converter(response.headers) if call.streams_upstream else None
         self._response = response if converter is None else _ConvertedResponse(response, converter)
         self._watchdog = watchdog
-        self._credential = credential
+        self._secrets = secrets
         self._decoder = wire.new_decoder(call)
         self._streams = call.streams_upstream
         self._first: bytes | None = None
@@ -172,9 +171,10 @@ class RelayStream:
         except UpstreamError as error:
             self._end_with_error(error)
             return b""
-        if self.failure is None or self._credential is None:
-            return data
-        return redact_secret_bytes(data, self._credential.secret)  # an error may quote the key
+        if self.failure is not None:
+            for secret in self._secrets:  # an error may quote the key
+                data = redact_secret_bytes(data, secret)
+        return data
 
     async def _with_end(self, data: bytes) -> bytes:
         """Return `data` with the remaining bytes of the response, if all are received: one packet instead of two."""

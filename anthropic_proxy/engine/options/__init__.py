@@ -12,7 +12,7 @@ from typing import Literal
 from msgspec import Struct
 
 from anthropic_proxy.engine.messages.fidelity import Fidelity
-from anthropic_proxy.engine.options.providers import ConfiguredProvider
+from anthropic_proxy.engine.options.providers import CallOptions, ConfiguredProvider
 from anthropic_proxy.engine.options.routes import ConfiguredRoute
 from anthropic_proxy.secrets import Secret
 
@@ -92,6 +92,8 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     """Tier (`opus`) → backend model, overriding BIG_MODEL, MIDDLE_MODEL and SMALL_MODEL (`MODEL_<TIER>`)."""
     configured_providers: tuple[ConfiguredProvider, ...] = ()
     """Tables `[providers.NAME]` of `anthropic-proxy.toml`. Their keys and addresses are in `keys` and `base_urls`."""
+    call_options: Mapping[str, CallOptions] = {}
+    """Provider name → headers, body fields and connection of its calls, from `[providers.NAME]`. Absent: none."""
     key_sources: Mapping[str, KeySource] = {}
     """Provider name → file or command from which its key in `keys` was read."""
     key_problems: Mapping[str, str] = {}
@@ -173,7 +175,8 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
         """Return the unredacted text of every key and other secret, so that logs can mask them."""
         searching = [self.search.key] if self.search is not None and self.search.key is not None else []
         own = (*(key for keys in self.keys.values() for key in keys), *searching, *self.other_secrets)
-        return [*(key.reveal() for key in own), *self.reveal_proxy_keys()]
+        calls = (secret for options in self.call_options.values() for secret in options.reveal_secrets())
+        return [*(key.reveal() for key in own), *calls, *self.reveal_proxy_keys()]
 
     def export_to_litellm(self, exported: dict[str, Secret] | None = None) -> None:
         """Set the environment variables from which LiteLLM reads keys. A program without the server sets its own.

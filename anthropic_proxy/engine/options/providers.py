@@ -1,8 +1,54 @@
 """Providers of the configuration file, after its checks: tables `[providers.NAME]`."""
 
 from collections.abc import Mapping, Sequence
+from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
+
+from anthropic_proxy.secrets import Secret
+
+
+class CallOptions(Struct, frozen=True, kw_only=True):
+    """What a table `[providers.NAME]` adds to the calls to its provider, which may also be a built-in one."""
+
+    headers: Mapping[str, str] = {}
+    """Header in lower case → value. They replace headers that the proxy sets itself, except that of the key."""
+    secret_headers: Mapping[str, Secret] = {}
+    """Header in lower case → secret value, which logs and errors mask."""
+    copied_headers: Mapping[str, str] = {}
+    """Header in lower case → client header whose value it gets. Without that client header, it is not sent."""
+    body: Mapping[str, object] = {}
+    """Fields that are merged into the JSON body of messages. Tables are merged, other values replaced."""
+    key_header: str | None = None
+    """Header with the API key, in lower case. None: that of the provider."""
+    proxy: Secret | None = None
+    """URL of the proxy (http, https, socks5, socks5h) that all calls use. An empty one: none, also not that of the
+    environment. None: the proxy of the environment."""
+    ca_file: str = ""
+    """PEM file with further certificate authorities. "": only those of the system."""
+    certificate_file: str = ""
+    """PEM file with the certificate that identifies the proxy to the server. "": none."""
+    certificate_key_file: str = ""
+    """PEM file with the private key. "": `certificate_file` contains it."""
+    files_digest: str = ""
+    """Digest of these files, so that a reload notices a renewed certificate."""
+    requests_per_minute: int | None = None
+    """Maximum number of calls within 60 s, in all workers together. Further calls wait. None: no limit."""
+    shown: Mapping[str, str] = {}
+    """Name of a setting → its text without secrets, for lists of settings."""
+
+    def reveal_secrets(self) -> Sequence[str]:
+        """Return the unredacted values that logs and errors must not contain."""
+        proxy = self.proxy.reveal() if self.proxy is not None else ""
+        password = unquote(urlsplit(proxy).password or "")
+        hidden = [proxy, password] if password else []
+        return [*(value.reveal() for value in self.secret_headers.values()), *hidden]
+
+    @property
+    def connection(self) -> tuple[object, ...]:
+        """What the connections of the provider depend on. All values empty: it uses the common connections."""
+        files = self.ca_file, self.certificate_file, self.certificate_key_file, self.files_digest
+        return self.proxy, *files, self.requests_per_minute
 
 
 class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):

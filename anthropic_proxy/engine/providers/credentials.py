@@ -237,6 +237,9 @@ class Credentials:
         return f"{credential.origin}: {Secret(credential.value.removeprefix(self._find_header(provider)[1]))}"
 
     def _find_header(self, provider: Provider) -> tuple[str, str]:
+        options = self._settings.call_options.get(provider.name)
+        if options is not None and options.key_header is not None:
+            return options.key_header, "Bearer " if options.key_header == "authorization" else ""
         server = find_server_override(provider, self._settings)
         if server is None or server.key_header is None:
             return provider.key_header, provider.key_scheme

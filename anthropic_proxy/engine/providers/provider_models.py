@@ -10,6 +10,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.servers import find_base_url
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
@@ -58,6 +59,8 @@ async def query_chat_models(
     """Return the chat models in the list of a provider, in its order. Raises `UpstreamError`."""
     wire = _list_wire(provider)
     request = UpstreamRequest(path=_PATHS[wire], body=b"", method="GET", headers=_HEADERS.get(wire, {}))
+    if (options := settings.call_options.get(provider.name)) is not None:
+        request = extend_request(options, request)
     base_url = find_base_url(provider, provider.wires[wire], settings)
     try:
         async with asyncio.timeout(timeout_seconds):

@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.options.providers import CallOptions
 from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.routing.health import slots_per_worker
 from anthropic_proxy.engine.upstream.access_tokens import RENEWAL_TIMEOUT_SECONDS, TokenCache, TokenLoader
 from anthropic_proxy.engine.upstream.aws_auth import AwsCredentials
 from anthropic_proxy.engine.upstream.azure_auth import FOUNDRY_SCOPE, OPENAI_SCOPE, EntraCredentials
 from anthropic_proxy.engine.upstream.contract import FetchedPage, WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.google_auth import GoogleCredentials
-from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.upstream.http.client import PROXY_VARIABLES, HttpTransport, TlsFiles
+from anthropic_proxy.engine.upstream.throttle import Throttle
 from anthropic_proxy.engine.upstream.web_search import (
     BraveClient,
     ExaClient,
@@ -37,13 +40,21 @@ class Transports:
         settings: EngineOptions,
         *,
         litellm_variables: dict[str, Secret] | None = None,
+        worker_index_and_count: tuple[int, int] = (0, 1),
     ) -> None:
         self._settings = settings
+        self._worker_index_and_count = worker_index_and_count
         self._demo: Transport | None = None
         self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
         self._http = HttpTransport(
             settings.timeouts.connect_seconds, proxies=self._proxies, no_proxy_hosts=settings.no_proxy_hosts
         )
+        self._own = {
+            name: _OwnTransport(name, options, settings, self._proxies, worker_index_and_count)
+            for name, options in settings.call_options.items()
+            if any(options.connection)
+        }
+        """Provider name → transport with its own connections, proxy and certificates."""
         self._fetcher: PageFetcher | None = None
         self.tokens: Mapping[str, TokenCache] = _new_tokens(settings)
         """Value of `Provider.key_source` → its access tokens."""
@@ -55,8 +66,10 @@ class Transports:
         self._empty: asyncio.Event | None = None
 
     def transports_by_name(self) -> Mapping[str, Transport]:
-        """`http`, `litellm` and `demo`, the values of `Provider.transport`."""
-        return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
+        """`http`, `litellm` and `demo`, the values of `Provider.transport`, and `http/NAME` for providers with own
+        connections; see `Provider.find_transport`."""
+        own = {f"http/{name}": transport.send for name, transport in self._own.items()}
+        return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm, **own}
 
     def encode_http_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
         """Return the head that HTTP would send. Nothing is sent."""
@@ -92,7 +105,11 @@ class Transports:
         """Return this object if its connections can be kept with the new settings, or else a new one."""
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
-            return Transports(settings, litellm_variables=self._litellm_variables)
+            return Transports(
+                settings,
+                litellm_variables=self._litellm_variables,
+                worker_index_and_count=self._worker_index_and_count,
+            )
         self._settings, self._litellm = settings, None
         if _token_settings(settings) != _token_settings(previous):
             self.tokens = _new_tokens(settings)
@@ -121,6 +138,8 @@ class Transports:
 
     async def close(self) -> None:
         await self._http.close()
+        for transport in self._own.values():
+            await transport.close()
         if self._fetcher is not None:
             await self._fetcher.close()
         if self._engine is not None:
@@ -159,8 +178,53 @@ class Transports:
         self._settings.export_to_litellm(self._litellm_variables)
 
 
+class _OwnTransport:
+    """HTTP with the proxy, the certificates and the throttle of one provider."""
+
+    def __init__(
+        self,
+        name: str,
+        options: CallOptions,
+        settings: EngineOptions,
+        proxies: Mapping[str, str],
+        worker_index_and_count: tuple[int, int],
+    ) -> None:
+        no_proxy_hosts = settings.no_proxy_hosts
+        if options.proxy is not None:
+            address, no_proxy_hosts = options.proxy.reveal(), ""
+            proxies = {"http": address, "https": address} if address else {}
+        self._http = HttpTransport(
+            settings.timeouts.connect_seconds,
+            proxies=proxies,
+            no_proxy_hosts=no_proxy_hosts,
+            tls_files=TlsFiles(
+                ca_file=options.ca_file,
+                certificate_file=options.certificate_file,
+                certificate_key_file=options.certificate_key_file,
+            ),
+            proxy_setting=PROXY_VARIABLES if options.proxy is None else f"proxy of [providers.{name}]",
+        )
+        self._throttle: Throttle | None = None
+        if (limit := options.requests_per_minute) is not None:
+            calls = slots_per_worker(limit, *worker_index_and_count)
+            self._throttle = Throttle(name, calls, limit, settings.timeouts.first_byte_seconds / 2)
+        self.send: Transport = self._http.send if self._throttle is None else self._send_later
+
+    async def _send_later(
+        self, base_url: str, request: UpstreamRequest, credential: Credential | None
+    ) -> UpstreamResponse:
+        assert self._throttle is not None
+        await self._throttle.wait()
+        return await self._http.send(base_url, request, credential)
+
+    async def close(self) -> None:
+        await self._http.close()
+
+
 def _connection_settings(settings: EngineOptions) -> tuple[object, ...]:
-    return settings.timeouts.connect_seconds, settings.http_proxies, settings.no_proxy_hosts
+    own = {name: options.connection for name, options in settings.call_options.items()}
+    common = settings.timeouts.connect_seconds, settings.http_proxies, settings.no_proxy_hosts
+    return *common, {name: connection for name, connection in own.items() if any(connection)}
 
 
 def _token_settings(settings: EngineOptions) -> tuple[object, ...]:

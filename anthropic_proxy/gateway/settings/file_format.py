@@ -65,8 +65,29 @@ class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Deviations of these models from the API, in addition to the deviations of the server."""
 
 
+class HeaderReference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Source of the value of a header: exactly one of `env` and `client`."""
+
+    env: str | None = None
+    """Name of a variable of the environment or of `.env`. Its value is a secret."""
+    client: str | None = None
+    """Header of the client request whose value is copied. If the client does not send it, the header is left out."""
+
+
+class ClientCertificate(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Certificate that identifies the proxy to a server (mutual TLS)."""
+
+    file: str
+    """Path of a PEM file with the certificate and its chain."""
+    key_file: str | None = None
+    """Path of a PEM file with the private key, without a password. By default it is in `file`."""
+
+
 class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A server with a supported API. Requests for models with the prefix `NAME/` are sent to it."""
+    """A server with a supported API. Requests for models with the prefix `NAME/` are sent to it.
+
+    The table of a built-in provider, such as `[providers.openai]`, has only `headers` and the fields below it.
+    """
 
     base_url: str
     """Address of the server, as its documentation states it: `http://localhost:8000/v1`."""
@@ -81,6 +102,27 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """
     dialect: dict[str, object] = {}
     """Deviations of the server from the API. Known servers, such as DeepSeek, need none."""
+    headers: dict[str, object] = {}
+    """Headers that are added to each call: a text, the value of a variable (`{ env = "NAME" }`), or the value of a
+    client header (`{ client = "x-team" }`)."""
+    body: dict[str, object] = {}
+    """Fields that are merged into the JSON body of each message, such as `provider` of OpenRouter."""
+    key_header: str | None = None
+    """Header that contains the API key, such as `api-key`. By default that of the server."""
+    proxy: object = None
+    """Proxy for the calls to this provider: an address (`http://`, `https://`, `socks5://`, `socks5h://`) without
+    password, `{ env = "NAME" }`, or `none`. By default HTTPS_PROXY, HTTP_PROXY or ALL_PROXY, unless NO_PROXY has the
+    host."""
+    ca_file: str | None = None
+    """Path of a PEM file with certificate authorities that are trusted in addition to those of the system."""
+    client_certificate: ClientCertificate | None = None
+    """Certificate that identifies the proxy to the server (mutual TLS)."""
+    requests_per_minute: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    """Maximum number of calls to this provider within 60 seconds. Further calls wait in the order of their arrival."""
+
+
+OWN_FIELDS = frozenset({"base_url", "api_key", "wire", "models", "dialect"})
+"""Fields of `ProviderTable` that define a provider, so that the table of a built-in provider cannot have them."""
 
 
 class SearchTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -17,7 +17,9 @@ from msgspec import inspect as types
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.gateway.settings.file_format import (
     DEFAULT_WIRE,
+    OWN_FIELDS,
     FileContents,
+    HeaderReference,
     KeyReference,
     ModelTable,
     ProviderTable,
@@ -25,7 +27,8 @@ from anthropic_proxy.gateway.settings.file_format import (
 
 Schema = dict[str, Any]
 """A JSON Schema as a dictionary."""
-_NAME_PATTERN = "^[a-z0-9][a-z0-9_-]{0,62}$"
+_NAME_PATTERN = "^(?!(?:{})$)[a-z0-9][a-z0-9_-]{{0,62}}$"
+"""Pattern of the names of providers that are not built in."""
 _REFERENCE = "#/definitions/"
 
 
@@ -33,8 +36,20 @@ def build_file_schema(providers: ProviderRegistry) -> Schema:
     """Each API that one of `providers` uses has its own fields for the dialect."""
     dialects = {wire: config.wire.dialect_type for row in providers for wire, config in row.wires.items()}
     definitions = _define(FileContents)
-    definitions[KeyReference.__name__] |= {"minProperties": 1, "maxProperties": 1}
+    definitions |= _define(HeaderReference)
+    for reference in (KeyReference, HeaderReference):
+        definitions[reference.__name__] |= {"minProperties": 1, "maxProperties": 1}
     contents, table, model = (definitions.pop(each.__name__) for each in (FileContents, ProviderTable, ModelTable))
+    variable = {"type": "object", "required": ["env"], "properties": {"env": {"type": "string"}}}
+    own = table["properties"]
+    own["headers"]["additionalProperties"] = {"anyOf": [{"type": "string"}, _refer(HeaderReference.__name__)]}
+    own["body"]["additionalProperties"] = True
+    del own["proxy"]["type"]
+    own["proxy"]["anyOf"] = [{"type": "string"}, {**variable, "additionalProperties": False}]
+    calls = {name: field for name, field in own.items() if name not in OWN_FIELDS}
+    text = "Headers, body fields and connection of the calls to a built-in provider."
+    definitions["built-in-provider"] = {**table, "description": text, "properties": calls, "required": []}
+    names = sorted({name for row in providers if row.transport == "http" for name in (row.name, row.prefix)})
     for wire, dialect in dialects.items():
         nested = _define(dialect)
         definitions[f"{wire}-dialect"] = _without_defaults(nested.pop(dialect.__name__))
@@ -52,7 +67,10 @@ def build_file_schema(providers: ProviderRegistry) -> Schema:
     servers = contents["properties"]["providers"]
     servers.pop("additionalProperties")
     servers |= {
-        "patternProperties": {_NAME_PATTERN: {"anyOf": [_refer(f"{wire}-provider") for wire in dialects]}},
+        "properties": {name: _refer("built-in-provider") for name in names},
+        "patternProperties": {
+            _NAME_PATTERN.format("|".join(names)): {"anyOf": [_refer(f"{wire}-provider") for wire in dialects]}
+        },
         "additionalProperties": False,
     }
     return {

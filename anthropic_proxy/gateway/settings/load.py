@@ -25,6 +25,7 @@ from anthropic_proxy.gateway.settings.fields import FIXED_VARIABLES, Settings
 from anthropic_proxy.gateway.settings.oidc_variables import load_oidc
 from anthropic_proxy.gateway.settings.otel_variables import OTEL_PREFIX, find_otel_secrets, load_trace_fields
 from anthropic_proxy.gateway.settings.place import find_data_directory, find_env_file
+from anthropic_proxy.gateway.settings.provider_calls import load_call_options
 from anthropic_proxy.gateway.settings.provider_tables import (
     add_configured_providers,
     list_ignored_table_warnings,
@@ -69,14 +70,20 @@ def load_settings(
                 files[os.path.abspath(path)] = hashlib.sha256(read_bounded_file(path)).hexdigest()
     sources = Sources(environ, env_file)
     file = ConfigFile(config_file, sources.errors)
-    tables = provider_tables.load_provider_tables(file, sources.errors)
+    tables = provider_tables.load_provider_tables(file, sources.errors, built_in)
     providers = add_configured_providers(built_in, tables, file, sources.errors)
     fields = _load_fields(sources, providers, provider_tables.list_provider_table_names(file))
     traces, trace_warnings = load_trace_fields(sources)
     resolves_now = resolves_keys and not sources.errors
     search = load_search_service(file, sources, resolves_keys=resolves_now)
     configured = provider_tables.load_provider_fields(tables, file, sources, resolves_keys=resolves_now)
-    own: dict[str, Any] = {"configured_providers": tables, "search": search, "prices": load_prices(file, sources)}
+    call_options = load_call_options(file, tables, built_in, sources)
+    own: dict[str, Any] = {
+        "call_options": call_options,
+        "configured_providers": tables,
+        "search": search,
+        "prices": load_prices(file, sources),
+    }
     own["routes"] = load_routes(file, sources)
     proxies: Mapping[str, Secret] = {}
     with sources.errors.collect():

@@ -15,6 +15,7 @@ from anthropic_proxy.errors import ConfigurationError, find_similar_choice
 from anthropic_proxy.gateway.settings import type_checks, values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, format_key_path
 from anthropic_proxy.gateway.settings.file_format import (
+    OWN_FIELDS,
     ConfiguredPrice,
     FileContents,
     ModelTable,
@@ -95,13 +96,23 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _PATTERN_CHARACTERS = re.compile(r"[*?\[]")
 
 
-def load_provider_tables(file: ConfigFile, errors: ErrorList) -> tuple[ConfiguredProvider, ...]:
-    """Providers with an invalid name, and invalid fields of the others, are left out.
+def load_provider_tables(
+    file: ConfigFile, errors: ErrorList, built_in: Sequence[Provider] = ()
+) -> tuple[ConfiguredProvider, ...]:
+    """Providers with an invalid name, and invalid fields of the others, are left out, and tables with the call options
+    of a provider in `built_in`.
 
     `errors` receives a message for each of them.
     """
     names, valid = list_provider_table_names(file), []
+    contents = file.contents
     for name in names:
+        if find_extended_provider(file, name, built_in) is not None:
+            # such a table has no address
+            tables = contents["providers"]
+            assert isinstance(tables, dict)
+            contents = {**contents, "providers": {**tables, name: {"base_url": "", **tables[name]}}}
+            continue
         with errors.collect():
             if not _NAME.fullmatch(name):
                 guess = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:63]
@@ -114,8 +125,16 @@ def load_provider_tables(file: ConfigFile, errors: ErrorList) -> tuple[Configure
                 )
             valid.append(name)
     with errors.collect():
-        file.require_valid_value((), file.contents, FileContents)
+        file.require_valid_value((), contents, FileContents)
     return tuple(_load_table(file, name, errors) for name in valid)
+
+
+def find_extended_provider(file: ConfigFile, name: str, built_in: Sequence[Provider]) -> Provider | None:
+    """Return the built-in provider whose calls the table `[providers.NAME]` changes. None: it defines its own."""
+    table = file.find_value(("providers", name))
+    if not isinstance(table, dict) or not table or OWN_FIELDS & table.keys():
+        return None
+    return next((row for row in built_in if name in (row.name, row.prefix)), None)
 
 
 def list_provider_table_names(file: ConfigFile) -> Sequence[str]:

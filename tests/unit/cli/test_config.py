@@ -182,7 +182,7 @@ MANY_ERRORS = """\
 providers.two.api_key is a text, but this file must not contain keys. It is in anthropic-proxy.toml, line 7. Put\
  the key into .env as TWO_API_KEY=… and write  api_key = { env = "TWO_API_KEY" }
 providers.two.quirks is not a setting. It is in anthropic-proxy.toml, line 9. Allowed here: api_key, base_url, \
-dialect, models, wire.
+body, ca_file, client_certificate, dialect, headers, key_header, models, proxy, requests_per_minute, wire.
 providers.three.base_ulr is not a setting. It is in anthropic-proxy.toml, line 12. Did you mean base_url
 providers.three.models."qwen3-*".max_input is 2000, but context_window is 1000. Use at most the context window, \
 which holds input and output together. Set in anthropic-proxy.toml, line 15.

@@ -10,6 +10,7 @@ the encoded head is cached, except with a credential of a client.
 import asyncio
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from typing import cast
 
 import httptools
@@ -26,6 +27,7 @@ from anthropic_proxy.engine.upstream.http.connection import (
 )
 from anthropic_proxy.engine.upstream.http.dialer import Dialer, DnsCachingDialer, LocalConnectionRefused
 from anthropic_proxy.engine.upstream.http.response import HttpResponse
+from anthropic_proxy.engine.upstream.http.socks import SocksDialer
 from anthropic_proxy.engine.upstream.http.url import (
     Origin,
     Url,
@@ -33,6 +35,7 @@ from anthropic_proxy.engine.upstream.http.url import (
     encode_request_head,
     find_proxy,
     join_url,
+    parse_proxy_url,
     parse_url,
 )
 from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
@@ -44,6 +47,21 @@ _MAX_CACHED_HEADS = 256
 """Maximum number of cached request heads. A full cache is emptied, because relayed requests may all differ."""
 
 
+PROXY_VARIABLES = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
+"""Settings of the proxy for all providers, for messages."""
+
+
+class TlsFiles(Struct, frozen=True, kw_only=True):
+    """PEM files for TLS to one server. "": none."""
+
+    ca_file: str = ""
+    """Certificate authorities, in addition to those of the system."""
+    certificate_file: str = ""
+    """Certificate of the client."""
+    certificate_key_file: str = ""
+    """Private key of the certificate. "": `certificate_file` contains it."""
+
+
 class _Head(Struct, frozen=True):
     method: str
     headers: Mapping[str, str]
@@ -51,6 +69,8 @@ class _Head(Struct, frozen=True):
     origin: Origin
     proxy: str | None
     """URL of the HTTP proxy. None: the server is connected directly."""
+    is_sent_to_proxy: bool
+    """True if an HTTP proxy reads the request itself, because there is no TLS."""
     header_bytes: bytes
     """Request line and headers, without `content-length` and the final empty line."""
 
@@ -79,10 +99,15 @@ class HttpTransport:
         no_proxy_hosts: str = "",
         dialer: Dialer | None = None,
         tls: ssl.SSLContext | None = None,
+        tls_files: TlsFiles | None = None,
+        proxy_setting: str = PROXY_VARIABLES,
         keep_alive_seconds: float = KEEP_ALIVE_SECONDS,
     ) -> None:
         self._pool = ConnectionPool(keep_alive_seconds)
-        self._connector = Connector(connect_timeout, self._pool, dialer=dialer, tls=tls)
+        self._connector = Connector(
+            connect_timeout, self._pool, dialer=dialer, tls=tls, tls_files=tls_files, proxy_setting=proxy_setting
+        )
+        self._proxy_setting = proxy_setting
         self._proxies = proxies or {}
         self._no_proxy_hosts = no_proxy_hosts
         self._heads: dict[tuple[str, str], _Head] = {}
@@ -119,9 +144,9 @@ class HttpTransport:
                     connection.abort()
                     raise ShuttingDown
                 response = await connection.send_request(head, request.body)
-            if response.status == PROXY_AUTHENTICATION_REQUIRED and cached.proxy and not origin.uses_tls:
+            if response.status == PROXY_AUTHENTICATION_REQUIRED and cached.is_sent_to_proxy:
                 await response.close()
-                raise proxy_status_error(response.status)
+                raise proxy_status_error(response.status, self._proxy_setting)
         except (ConnectionLost, InvalidHttp, OSError, ValueError) as error:
             raise _failure(origin, error, cached.proxy) from error
         return response
@@ -150,14 +175,17 @@ class HttpTransport:
                 headers.update(credential.extra_headers)
             if target_url.authorization:
                 headers.setdefault("authorization", target_url.authorization)
-            if proxy is not None and not target_url.origin.uses_tls:  # without TLS, a proxy requires the absolute URL
+            proxy_url = None if proxy is None else parse_proxy_url(proxy)
+            is_sent_to_proxy = proxy_url is not None and not (target_url.origin.uses_tls or proxy_url.origin.uses_socks)
+            if proxy_url is not None and is_sent_to_proxy:  # without TLS, a proxy requires the absolute URL
                 target = f"{target_url.origin}{target}"
-                if proxy_credentials := parse_url(proxy).authorization:
-                    headers["proxy-authorization"] = proxy_credentials
+                if proxy_url.authorization:
+                    headers["proxy-authorization"] = proxy_url.authorization
             header_bytes = encode_request_head(request.method, target, target_url.origin.host_header, headers)
         except ValueError as error:
             raise UpstreamUnreachable(f"no request can be sent to {_redacted(base_url)} ({error})") from error
-        head = _Head(request.method, dict(request.headers), credential, target_url.origin, proxy, header_bytes)
+        origin, given = target_url.origin, dict(request.headers)
+        head = _Head(request.method, given, credential, origin, proxy, is_sent_to_proxy, header_bytes)
         if credential is not None and credential.origin == CLIENT_CREDENTIAL_ORIGIN:
             is_reusable = False
         if self._pool.keep_alive_seconds and is_reusable:
@@ -210,7 +238,11 @@ class Connector:
         *,
         dialer: Dialer | None = None,
         tls: ssl.SSLContext | None = None,
+        tls_files: TlsFiles | None = None,
+        proxy_setting: str = PROXY_VARIABLES,
     ) -> None:
+        self._tls_files = tls_files
+        self._proxy_setting = proxy_setting
         self._seconds = timeout_seconds
         self._owner = owner
         self._proxy_dialer = DnsCachingDialer()
@@ -222,7 +254,9 @@ class Connector:
         async with asyncio.timeout(self._seconds):
             if proxy is None:
                 return await self._connect(self._dialer, origin, origin)
-            proxy_url = parse_url(proxy)
+            proxy_url = parse_proxy_url(proxy)
+            if proxy_url.origin.uses_socks:
+                return await self._connect(SocksDialer(self._proxy_dialer, proxy_url), origin, origin)
             if origin.uses_tls:
                 return await self._tunnel(origin, proxy_url)
             return await self._connect(self._proxy_dialer, proxy_url.origin, origin)
@@ -240,7 +274,7 @@ class Connector:
     async def _tunnel(self, origin: Origin, proxy_url: Url) -> Connection:
         loop, near = asyncio.get_running_loop(), proxy_url.origin
         transport, tunnel = await loop.create_connection(
-            _Tunnel,
+            partial(_Tunnel, self._proxy_setting),
             sock=await self._proxy_dialer.dial(near),
             ssl=self._context() if near.uses_tls else None,
             server_hostname=near.host if near.uses_tls else None,
@@ -260,23 +294,29 @@ class Connector:
     def _context(self) -> ssl.SSLContext:
         """Created at first use, because loading the certificates is slow."""
         if self._tls is None:
-            self._tls = ssl.create_default_context()
-            self._tls.set_alpn_protocols(["http/1.1"])
+            context, files = ssl.create_default_context(), self._tls_files
+            context.set_alpn_protocols(["http/1.1"])
+            if files is not None and files.ca_file:
+                context.load_verify_locations(files.ca_file)
+            if files is not None and files.certificate_file:
+                context.load_cert_chain(files.certificate_file, files.certificate_key_file or None)
+            self._tls = context
         return self._tls
 
 
-def proxy_status_error(status: int) -> ConnectionRefusedError:
+def proxy_status_error(status: int, setting: str = PROXY_VARIABLES) -> ConnectionRefusedError:
     """Return the error for a status that the HTTP proxy itself has sent, for example because it needs a password."""
     advice = ""
     if status == PROXY_AUTHENTICATION_REQUIRED:
-        advice = "; set user and password in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY: http://user:password@host:port"
+        advice = f"; set user and password in {setting}: http://user:password@host:port"
     return ConnectionRefusedError(f"the proxy answers with HTTP {status}{advice}")
 
 
 class _Tunnel(asyncio.Protocol):
     """Asyncio protocol of a CONNECT request, which opens a tunnel through an HTTP proxy."""
 
-    def __init__(self) -> None:
+    def __init__(self, proxy_setting: str) -> None:
+        self._proxy_setting = proxy_setting
         self._opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._parser = new_response_parser(self)
 
@@ -303,7 +343,7 @@ class _Tunnel(asyncio.Protocol):
         status = self._parser.get_status_code()
         if status < 200:
             return  # an interim response
-        self._end(None if 200 <= status < 300 else proxy_status_error(status))
+        self._end(None if 200 <= status < 300 else proxy_status_error(status, self._proxy_setting))
 
     def _end(self, error: Exception | None) -> None:
         if self._opened.done():

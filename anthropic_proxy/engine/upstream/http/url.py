@@ -9,6 +9,7 @@ from urllib.parse import quote, unquote, urlsplit
 from msgspec import Struct
 
 _PORTS = {"http": 80, "https": 443}
+_PROXY_PORTS = _PORTS | {"socks5": 1080, "socks5h": 1080}
 _SAFE_CHARACTERS = "%/:?#[]@!$&'()*+,;=-._~"
 """Characters that stay unencoded in a path or query, so that signed URLs remain valid."""
 _DEFAULT_HEADERS = {"accept": "*/*", "accept-encoding": "identity", "user-agent": "anthropic-proxy"}
@@ -27,6 +28,11 @@ class Origin(Struct, frozen=True, cache_hash=True):
         return self.scheme == "https"
 
     @property
+    def uses_socks(self) -> bool:
+        """True for a SOCKS proxy (RFC 1928)."""
+        return self.scheme.startswith("socks")
+
+    @property
     def has_host_name(self) -> bool:
         try:
             ipaddress.ip_address(self.host)
@@ -37,7 +43,7 @@ class Origin(Struct, frozen=True, cache_hash=True):
     @property
     def host_header(self) -> str:
         """Value of the header `Host`: the host, and the port if it is not the default one."""
-        return self._bracketed if self.port == _PORTS[self.scheme] else self.host_and_port
+        return self._bracketed if self.port == _PROXY_PORTS[self.scheme] else self.host_and_port
 
     @property
     def host_and_port(self) -> str:
@@ -63,8 +69,18 @@ class Url(Struct, frozen=True):
 @lru_cache(maxsize=1024)
 def parse_url(url: str) -> Url:
     """Raises `ValueError` for a URL that is neither HTTP nor HTTPS."""
+    return _parse_url(url, _PORTS)
+
+
+@lru_cache(maxsize=1024)
+def parse_proxy_url(url: str) -> Url:
+    """Raises `ValueError` for a URL that is neither HTTP nor HTTPS nor SOCKS 5."""
+    return _parse_url(url, _PROXY_PORTS)
+
+
+def _parse_url(url: str, ports: Mapping[str, int]) -> Url:
     components = urlsplit(url)
-    if components.scheme not in _PORTS or not components.hostname:
+    if components.scheme not in ports or not components.hostname:
         raise ValueError("the address does not begin with http:// or https:// and the name of a host")
     host = components.hostname if components.hostname.isascii() else components.hostname.encode("idna").decode()
     query = quote(components.query, safe=_SAFE_CHARACTERS)
@@ -73,7 +89,7 @@ def parse_url(url: str) -> Url:
         user_and_password = f"{unquote(components.username)}:{unquote(components.password or '')}"
         credentials = f"Basic {base64.b64encode(user_and_password.encode()).decode()}"
     return Url(
-        Origin(components.scheme, host, components.port or _PORTS[components.scheme]),
+        Origin(components.scheme, host, components.port or ports[components.scheme]),
         quote(components.path or "/", safe=_SAFE_CHARACTERS) + (f"?{query}" if query else ""),
         credentials,
     )

@@ -12,6 +12,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings.file_schema import build_file_schema
 from tests.support.paths import ROOT
 
+PAGES = ("configuration.md", "corporate-networks.md", "providers.md")
 SCHEMA = build_file_schema(PROVIDERS)
 BASE = '[providers.vllm]\nbase_url = "http://a/v1"\n'
 
@@ -27,7 +28,7 @@ def test_it_is_a_schema() -> None:
 
 
 def test_the_examples_of_the_documentation_are_valid() -> None:
-    pages = [(ROOT / "docs/guide" / name).read_text("utf-8") for name in ("configuration.md", "providers.md")]
+    pages = [(ROOT / "docs/guide" / name).read_text("utf-8") for name in PAGES]
     examples = [example for page in pages for example in re.findall(r"```toml\n(.*?)```", page, re.DOTALL)]
     assert [example for example in examples if not is_valid(example)] == []
 
@@ -50,6 +51,11 @@ def test_the_examples_of_the_documentation_are_valid() -> None:
         (BASE + 'models."a*" = { dialect = { sends_top_k = 1 } }\n', False),
         ('[providers.VLLM]\nbase_url = "http://a"\n', False),
         ("[providers.vllm]\n", False),
+        ("[providers.openai]\nheaders = { x = 'a', y = { env = 'A' }, z = { client = 'b' } }\n", True),
+        ("[providers.gemini]\nkey_header = 'x-key'\nbody = { a = { b = 1 } }\n", True),
+        ("[providers.openai]\nbase_url = 'http://a'\n", False),
+        (BASE + "headers = { x = 1 }\n", False),
+        (BASE + "headers = { x = { env = 'A', client = 'b' } }\n", False),
         ('[prices."a/b"]\ninput = 1\noutput = 2\n', True),
         ('[prices."a/b"]\ninput = 1\n', False),
         ('[prices."a/b"]\ninput = 1\noutput = -2\n', False),

@@ -1,0 +1,380 @@
+"""Fields of `[providers.NAME]` that change the calls to a provider: headers, body fields and the header of the key.
+
+A table with only such fields may have the name of a built-in provider. What a client or provider writes never decides
+about a header: a client header is copied only if the file names it, and headers that frame or route a request, or that
+contain credentials of the client, cannot be named.
+"""
+
+import hashlib
+import math
+import os
+import re
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from anthropic_proxy.engine.options.providers import CallOptions, ConfiguredProvider
+from anthropic_proxy.engine.platforms.files import read_bounded_file
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.providers.lookup import ProviderRegistry
+from anthropic_proxy.engine.providers.registry import Provider
+from anthropic_proxy.engine.upstream.http.url import parse_proxy_url
+from anthropic_proxy.errors import ConfigurationError, join_with_or
+from anthropic_proxy.gateway.settings import type_checks
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
+from anthropic_proxy.gateway.settings.file_format import ClientCertificate, HeaderReference, ProviderTable
+from anthropic_proxy.gateway.settings.provider_tables import find_extended_provider, list_provider_table_names
+from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
+from anthropic_proxy.gateway.settings.values import redact_and_shorten
+from anthropic_proxy.secrets import Secret, redact_key_patterns
+
+_MAX_PEM_BYTES = 4 * 1024 * 1024
+"""Maximum size of a file with certificates. The bundle of a system has about 230 KB."""
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_HEADER_TEXT = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
+_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_FRAMING_HEADERS = frozenset(
+    {
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
+        *("transfer-encoding", "upgrade", "host", "content-length", "content-type", "content-encoding", "expect"),
+        *("accept-encoding", "traceparent", "tracestate"),
+    }
+)
+"""Headers that the proxy sets itself: hop-by-hop headers (RFC 9110, 7.6.1), framing, encodings and traces."""
+_CLIENT_CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "cookie", "proxy-authorization"})
+"""Client headers that may contain a key of the proxy, or the login of a browser."""
+_SECRET_HEADER = re.compile(
+    r"(?:^|[-_])(?:key|token|secret|password|auth|authorization|credentials?|cookie|jwt|signature)(?:$|[-_])"
+)
+_SECRET_TEXT = re.compile(r"(?:sk|gsk|xai|rk|pk|ghp|hf)[-_]|AIza|AKIA|ey[JI]|(?:bearer|basic|token)\s", re.IGNORECASE)
+_PROTECTED_BODY_FIELDS = frozenset(
+    {
+        *(
+            "model",
+            "messages",
+            "input",
+            "contents",
+            "system",
+            "instructions",
+            "systemInstruction",
+            "system_instruction",
+        ),
+        *("tools", "stream", "stream_options", "n"),
+    }
+)
+"""Body fields that contain the request itself, or decide in which form the reply arrives."""
+
+
+def load_call_options(
+    file: ConfigFile, tables: Sequence[ConfiguredProvider], built_in: ProviderRegistry, sources: Sources
+) -> Mapping[str, CallOptions]:
+    """Return provider name → options. `sources` receives errors, and the lines of the settings."""
+    own, found = {table.name for table in tables}, {}
+    for name in list_provider_table_names(file):
+        row = find_extended_provider(file, name, built_in)
+        if row is None and name not in own:
+            continue
+        provider = name if row is None else row.name
+        with sources.errors.collect():
+            if provider in found:
+                raise ConfigurationError(
+                    f"[providers.{name}] repeats [providers.{provider}]: both names mean the same provider. "
+                    f"It is in {file.describe_origin_in_sentence(('providers', name))}.",
+                    code="named-provider",
+                )
+            options = _load_table(file, name, row, sources)
+            if options.shown:
+                found[provider] = options
+    return found
+
+
+def _load_table(file: ConfigFile, name: str, row: Provider | None, sources: Sources) -> CallOptions:
+    path, errors = ("providers", name), ErrorList()
+    if row is not None and row.transport != "http":
+        raise ConfigurationError(
+            f"[providers.{name}] has no effect: the proxy itself sends no HTTP requests to {row.title}. "
+            f"It is in {file.describe_origin_in_sentence(path)}.",
+            code="named-provider",
+        )
+    kept = type_checks.drop_invalid_fields(file.find_value(path), ProviderTable)
+    given: Mapping[str, Any] = kept if isinstance(kept, dict) else {}
+    shown: dict[str, str] = {}
+    fields: dict[str, Any] = {}
+
+    def show(keys: KeyPath, text: str) -> None:
+        setting = f"{format_key_path(keys)} of [providers.{name}]"
+        shown[setting], sources.origins[setting] = text, file.describe_origin((*path, *keys))
+
+    if (key_header := given.get("key_header")) is not None:
+        with errors.collect():
+            fields["key_header"] = _decode_header_name(file, (*path, "key_header"), key_header)
+            show(("key_header",), fields["key_header"])
+    headers: dict[str, str] = {}
+    secrets: dict[str, Secret] = {}
+    copied: dict[str, str] = {}
+    for header, value in given.get("headers", {}).items():
+        place = (*path, "headers", header)
+        with errors.collect():
+            lower = _decode_header_name(file, place, header)
+            _require_allowed_header(file, place, lower, fields.get("key_header"))
+            if lower in {**headers, **secrets, **copied}:
+                raise ConfigurationError(
+                    f"{format_key_path(place)} is set twice: upper and lower case are equal in names of headers. "
+                    f"It is in {file.describe_origin_in_sentence(place)}.",
+                    code="provider-header",
+                )
+            if isinstance(value, str):
+                headers[lower] = _decode_text(file, place, lower, value)
+                show(("headers", header), redact_and_shorten(value))
+                continue
+            reference = _decode_reference(file, place, value)
+            if reference.client is not None:
+                copied[lower] = reference.client.lower()
+                show(("headers", header), f"the client header {copied[lower]}")
+            elif reference.env is not None:
+                secrets[lower] = _find_variable(file, place, reference.env, sources)
+                show(("headers", header), str(secrets[lower]))
+    for field, value in given.get("body", {}).items():
+        place = (*path, "body", field)
+        with errors.collect():
+            if field in _PROTECTED_BODY_FIELDS:
+                raise ConfigurationError(
+                    f"{format_key_path(place)} cannot be set: the proxy writes this field from the request of the "
+                    f"client, as it does with {join_with_or(sorted(_PROTECTED_BODY_FIELDS - {field}))}. "
+                    f"It is in {file.describe_origin_in_sentence(place)}.",
+                    code="provider-body",
+                )
+            _require_json(file, place, value)
+            show(("body", field), redact_and_shorten(redact_key_patterns(msgspec.json.encode(value).decode())))
+    if (proxy := given.get("proxy")) is not None:
+        with errors.collect():
+            fields["proxy"] = _decode_proxy(file, (*path, "proxy"), proxy, sources)
+            address = urlsplit(fields["proxy"].reveal())
+            show(("proxy",), f"{address.scheme}://{address.netloc.rpartition('@')[2]}" if address.scheme else "none")
+    digest = hashlib.sha256()
+    if (ca_file := given.get("ca_file")) is not None:
+        with errors.collect():
+            fields["ca_file"] = _load_pem(file, (*path, "ca_file"), ca_file, digest)
+            show(("ca_file",), fields["ca_file"])
+    certificate = given.get("client_certificate")
+    if certificate is not None and "file" in certificate:  # else the check of the table has reported it
+        with errors.collect():
+            _load_certificate(
+                file, (*path, "client_certificate"), msgspec.convert(certificate, ClientCertificate), fields, digest
+            )
+            show(("client_certificate", "file"), fields["certificate_file"])
+            if fields["certificate_key_file"]:
+                show(("client_certificate", "key_file"), fields["certificate_key_file"])
+    if (limit := given.get("requests_per_minute")) is not None:
+        fields["requests_per_minute"] = limit
+        show(("requests_per_minute",), str(limit))
+    errors.require_empty()
+    fields |= {"files_digest": digest.hexdigest() if {"ca_file", "certificate_file"} & fields.keys() else ""}
+    fields |= {"headers": headers, "copied_headers": copied, "body": given.get("body", {})}
+    if shown:
+        setting = f"providers.{name}"
+        before = sources.given[setting].reveal() if setting in sources.given else ""
+        revealed = {header: value.reveal() for header, value in secrets.items()}
+        revealed["proxy"] = fields["proxy"].reveal() if "proxy" in fields else ""
+        sources.given[setting] = Secret(f"{before} {revealed} {fields}")
+    return CallOptions(secret_headers=secrets, shown=shown, **fields)
+
+
+def _decode_header_name(file: ConfigFile, path: KeyPath, name: str) -> str:
+    if not _HEADER_NAME.fullmatch(name):
+        raise file.invalid_value_error(path, name, "Use the name of a header: letters, digits and hyphens.")
+    if name.lower() in _FRAMING_HEADERS:
+        raise ConfigurationError(
+            f'{format_key_path(path)} names the header "{name.lower()}", which the proxy sets itself, as it does with '
+            f"{join_with_or(sorted(_FRAMING_HEADERS - {name.lower()}))}. "
+            f"It is in {file.describe_origin_in_sentence(path)}.",
+            code="provider-header",
+        )
+    return name.lower()
+
+
+def _require_allowed_header(file: ConfigFile, path: KeyPath, name: str, key_header: str | None) -> None:
+    if name == key_header:
+        raise ConfigurationError(
+            f"{format_key_path(path)} is also key_header, so it gets the API key. Remove one of the two. "
+            f"It is in {file.describe_origin_in_sentence(path)}.",
+            code="provider-header",
+        )
+    if name == "authorization" and key_header is None:
+        raise ConfigurationError(
+            f"{format_key_path(path)} cannot be set, because this header may contain the API key. Use api_key, or name "
+            'another header for the key:  key_header = "x-api-key". '
+            f"It is in {file.describe_origin_in_sentence(path)}.",
+            code="provider-header",
+        )
+
+
+def _decode_text(file: ConfigFile, path: KeyPath, name: str, text: str) -> str:
+    if _SECRET_HEADER.search(name) or _SECRET_TEXT.match(text):
+        variable = re.sub(r"[^A-Z0-9]+", "_", f"{path[1]}_{name}".upper())
+        raise ConfigurationError(
+            f"{format_key_path(path)} is a text, but this file must not contain keys. "
+            f"It is in {file.describe_origin_in_sentence(path)}. "
+            f'Put the value into .env as {variable}=… and write  {{ env = "{variable}" }}',
+            code="provider-header",
+        )
+    if not _HEADER_TEXT.fullmatch(text):
+        raise file.invalid_value_error(path, text, "Use a text of visible ASCII characters in one line.")
+    return text
+
+
+def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderReference:
+    allowed = 'Use a text, { env = "NAME" } or { client = "name-of-a-header" }.'
+    if not isinstance(value, dict) or len(value) != 1 or not type_checks.has_type(value, HeaderReference):
+        raise ConfigurationError(
+            f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key. "
+            f"It is in {file.describe_origin_in_sentence(path)}.",
+            code="provider-header",
+        )
+    reference = msgspec.convert(value, HeaderReference)
+    if reference.client is not None:
+        source = (*path, "client")
+        if not _HEADER_NAME.fullmatch(reference.client):
+            raise file.invalid_value_error(source, reference.client, "Use the name of a client header, such as x-team.")
+        if reference.client.lower() in _CLIENT_CREDENTIALS | _FRAMING_HEADERS:
+            raise ConfigurationError(
+                f'{format_key_path(source)} is "{reference.client.lower()}", which may contain a key of the client or '
+                f"belongs to its connection. Name another header. It is in {file.describe_origin_in_sentence(path)}.",
+                code="provider-header",
+            )
+    return reference
+
+
+def _find_variable(file: ConfigFile, path: KeyPath, variable: str, sources: Sources) -> Secret:
+    where = f"{format_key_path(path)} in {file.describe_origin_in_sentence(path)}"
+    if not _VARIABLE_NAME.fullmatch(variable) or _SECRET_TEXT.match(variable):
+        raise ConfigurationError(
+            f"The field env of {where}, is not the name of a variable. Its text is not shown, because it may be a key. "
+            'Put the value into .env as NAME=… and write  { env = "NAME" }',
+            code="provider-header",
+        )
+    found = sources.find_referenced_key_variable(variable)
+    if found is None:
+        raise ConfigurationError(
+            f"{variable} is not set, but it is the value of {where}. Set it in .env or in the environment.",
+            code="provider-header",
+        )
+    if not _HEADER_TEXT.fullmatch(found.text):
+        raise ConfigurationError(
+            f"{variable} cannot be the value of {where}: it contains a line break or a letter outside ASCII. "
+            f"Set {found.origin_phrase}.",
+            code="provider-header",
+        )
+    return Secret(found.text, f"{variable} {found.origin_phrase}")
+
+
+def _decode_proxy(file: ConfigFile, path: KeyPath, value: object, sources: Sources) -> Secret:
+    """The result is "" for no proxy."""
+    if value == "none":
+        return Secret("")
+    allowed = 'Use http://host:port, https://…, socks5://…, socks5h://…, { env = "NAME" } or "none".'
+    if isinstance(value, str):
+        if "@" in value:
+            variable = re.sub(r"[^A-Z0-9]+", "_", f"{path[1]}_PROXY".upper())
+            raise ConfigurationError(
+                f"{format_key_path(path)} contains a user or password, but this file must not contain keys. "
+                f"It is in {file.describe_origin_in_sentence(path)}. "
+                f'Put the address into .env as {variable}=… and write  proxy = {{ env = "{variable}" }}',
+                code="provider-connection",
+            )
+        if not _is_proxy_address(value):
+            raise file.invalid_value_error(path, value, allowed)
+        return Secret(value)
+    if not isinstance(value, dict) or value.keys() != {"env"} or not isinstance(value["env"], str):
+        raise ConfigurationError(
+            f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key. "
+            f"It is in {file.describe_origin_in_sentence(path)}.",
+            code="provider-connection",
+        )
+    found = _find_variable(file, path, value["env"], sources)
+    if not _is_proxy_address(found.reveal()):
+        raise ConfigurationError(
+            f"{value['env']} is not the address of a proxy, but it is the value of {format_key_path(path)} in "
+            f"{file.describe_origin_in_sentence(path)}. Its text is not shown, because it may contain a password. "
+            "Use http://user:password@host:port, https://…, socks5://… or socks5h://….",
+            code="provider-connection",
+        )
+    return found
+
+
+def _is_proxy_address(text: str) -> bool:
+    try:
+        url = parse_proxy_url(text)
+        socks_texts = b64decode(url.authorization.partition(" ")[2]).split(b":", 1)
+    except ValueError:
+        return False
+    return url.request_target == "/" and (not url.origin.uses_socks or all(len(each) < 256 for each in socks_texts))
+
+
+def _find_file(file: ConfigFile, path: KeyPath, text: str, digest: "hashlib._Hash") -> str:
+    """Return the absolute path of a file, and add its contents to `digest`."""
+    found = os.path.normpath(os.path.join(os.path.dirname(os.path.abspath(file.path)), os.path.expanduser(text)))
+    try:
+        digest.update(read_bounded_file(Path(found), _MAX_PEM_BYTES))
+    except OSError as error:
+        raise file.invalid_value_error(
+            path, text, f"The file {found} cannot be read: {describe_os_error(error)}. Use the path of a PEM file."
+        ) from None
+    return found
+
+
+def _load_pem(file: ConfigFile, path: KeyPath, text: str, digest: "hashlib._Hash") -> str:
+    import ssl  # noqa: PLC0415  # loads OpenSSL, only required with such a file
+
+    found = _find_file(file, path, text, digest)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(found)
+    except ssl.SSLError:
+        raise file.invalid_value_error(
+            path, text, "The file contains no certificate in PEM form: -----BEGIN CERTIFICATE-----."
+        ) from None
+    return found
+
+
+def _load_certificate(
+    file: ConfigFile, path: KeyPath, table: ClientCertificate, fields: dict[str, Any], digest: "hashlib._Hash"
+) -> None:
+    import ssl  # noqa: PLC0415  # as above
+
+    fields["certificate_file"] = found = _find_file(file, (*path, "file"), table.file, digest)
+    key_file, key_path, key_text = "", (*path, "file"), table.file
+    if table.key_file is not None:
+        key_path, key_text = (*path, "key_file"), table.key_file
+        key_file = _find_file(file, key_path, key_text, digest)
+    fields["certificate_key_file"] = key_file
+
+    def refuse_password() -> str:
+        raise ValueError
+
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(found, key_file or None, refuse_password)
+    except ValueError:
+        raise file.invalid_value_error(
+            key_path, key_text, "The private key has a password. Use a file with a key without a password."
+        ) from None
+    except ssl.SSLError as error:
+        reason = "do not belong together" if error.reason == "KEY_VALUES_MISMATCH" else "were not found in PEM form"
+        raise file.invalid_value_error(
+            key_path, key_text, f"The certificate and its private key {reason}. Use file and key_file of one pair."
+        ) from None
+
+
+def _require_json(file: ConfigFile, path: KeyPath, value: object) -> None:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _require_json(file, (*path, name), inner)
+    elif isinstance(value, list):
+        for inner in value:
+            _require_json(file, path, inner)
+    elif not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        allowed = "Use a text, a finite number, true, false, a list or a table, because JSON has no other values."
+        raise file.invalid_value_error(path, str(value), allowed)

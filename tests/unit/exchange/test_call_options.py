@@ -1,0 +1,222 @@
+"""Headers and body fields of `[providers.NAME]`: what the provider gets, against strict fakes."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from anthropic_proxy.cli.explain import dry_run_request
+from anthropic_proxy.engine.engine import Engine, build_engine
+from anthropic_proxy.engine.exchange.forwarding import count_tokens
+from anthropic_proxy.engine.exchange.in_process import send_request
+from anthropic_proxy.engine.options.providers import CallOptions
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.call_options import extend_request, merge_body
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
+from anthropic_proxy.gateway.settings_listing import list_settings
+from tests.support.fakes.anthropic.server import KEY as ANTHROPIC_KEY
+from tests.support.fakes.anthropic.server import new_anthropic
+from tests.support.fakes.openai_chat.server import KEY as OPENAI_KEY
+from tests.support.fakes.openai_chat.server import new_openai
+from tests.support.fakes.server import Exchange, Running, serving, serving_strictly
+from tests.support.harness import new_client_request
+
+SECRET = "the-secret-of-the-gateway-8f2c"
+CALL: dict[str, Any] = {"max_tokens": 900, "messages": [{"role": "user", "content": "Say exactly: hello"}]}
+
+
+def load(folder: Path, text: str, **environ: str) -> Settings:
+    (folder / CONFIG_FILE).write_text(text)
+    variables = {"GATEWAY_SECRET": SECRET, "PREFERRED_PROVIDER": "openai", **environ}
+    return load_settings(variables, PROVIDERS, env_file=str(folder / ".env"))
+
+
+async def ask(settings: Settings, model: str, *, status: int = 200, **headers: str) -> dict[str, Any]:
+    engine: Engine = build_engine(settings)
+    reply = await send_request(engine, json.dumps({"model": model, **CALL}).encode(), headers)
+    body: dict[str, Any] = json.loads(b"".join([piece async for piece in reply.body]))
+    await engine.close()
+    assert reply.status == status, body
+    return body
+
+
+def at_openai(running: Running) -> dict[str, str]:
+    return {"OPENAI_API_KEY": OPENAI_KEY, "OPENAI_BASE_URL": f"{running.url}/v1", "OPENAI_WIRE": "chat"}
+
+
+async def sent_to_openai(folder: Path, text: str, **headers: str) -> Exchange:
+    with serving_strictly(new_openai()) as running:
+        await ask(load(folder, text, **at_openai(running)), "openai/gpt-4.1", **headers)
+        (exchange,) = running.journal.exchanges
+    return exchange
+
+
+async def test_a_built_in_provider_gets_the_headers_and_fields_of_its_table(tmp_path: Path) -> None:
+    plain = await sent_to_openai(tmp_path, "")
+    found = await sent_to_openai(
+        tmp_path,
+        """
+        [providers.openai.headers]
+        Cf-Access-Client-Secret = { env = "GATEWAY_SECRET" }
+        x-route = "blue 7"
+        x-team = { client = "X-My-Team" }
+        x-absent = { client = "x-nobody-sends-this" }
+        user-agent = "ours"
+        [providers.openai.body]
+        store = true
+        service_tier = "flex"
+        metadata = { cost_center = "a1" }
+        """,
+        **{"x-my-team": "red", "x-other": "not named in the file"},
+    )
+    added = {"cf-access-client-secret": SECRET, "x-route": "blue 7", "x-team": "red", "user-agent": "ours"}
+    ignored = {"host", "content-length"}
+    assert {name: text for name, text in found.headers.items() if name not in ignored} == {
+        **{name: text for name, text in plain.headers.items() if name not in ignored},
+        **added,
+    }
+    extra = {"store": True, "service_tier": "flex", "metadata": {"cost_center": "a1"}}
+    assert found.body == {**plain.body, **extra}
+    assert list(found.body)[: len(plain.body)] == list(plain.body)  # the cached prefix of the prompt is unchanged
+
+
+async def test_a_relay_gets_them_too_and_a_count_of_tokens_only_the_headers(tmp_path: Path) -> None:
+    text = """
+        [providers.anthropic]
+        headers = { x-route = "blue" }
+        body = { service_tier = "standard_only" }
+    """
+    with serving_strictly(new_anthropic()) as running:
+        variables = {"ANTHROPIC_API_KEY": ANTHROPIC_KEY, "ANTHROPIC_UPSTREAM_URL": running.url}
+        settings = load(tmp_path, text, **variables, PREFERRED_PROVIDER="anthropic")
+        await ask(settings, "claude-sonnet-5-5", **{"anthropic-version": "2023-06-01"})
+        engine = build_engine(settings)
+        body = json.dumps({"model": "claude-sonnet-5-5", "messages": CALL["messages"]}).encode()
+        incoming = new_client_request(body, {"anthropic-version": "2023-06-01"}, path="/v1/messages/count_tokens")
+        await count_tokens(engine, incoming, asyncio.Event().wait)  # type: ignore[arg-type]
+        await engine.close()
+        message, count = running.journal.exchanges
+    assert (message.headers["x-route"], message.body["service_tier"]) == ("blue", "standard_only")
+    assert (count.headers["x-route"], "service_tier" in count.body) == ("blue", False)
+
+
+async def test_the_key_is_in_the_header_that_the_table_names(tmp_path: Path) -> None:
+    with serving(new_openai()) as running:
+        text = f"""
+            [providers.gateway]
+            base_url = "{running.url}/v1"
+            api_key = {{ env = "THE_KEY" }}
+            key_header = "X-Key"
+            headers = {{ authorization = {{ env = "GATEWAY_SECRET" }} }}
+        """
+        settings = load(tmp_path, text, THE_KEY="a-key-for-the-server-1")
+        # the strict fake knows the key only in `authorization`, so it rejects this call
+        await ask(settings, "gateway/gpt-4.1", status=401)
+        sent = running.journal.exchanges[0]
+    assert (sent.headers["x-key"], sent.headers["authorization"]) == ("a-key-for-the-server-1", SECRET)
+
+
+async def test_no_error_log_or_list_of_settings_contains_the_secret(tmp_path: Path) -> None:
+
+    async def echo(request: web.Request, *_: Any) -> web.StreamResponse:
+        text = f"{request.headers['x-gateway-secret']} is not allowed here"
+        return web.json_response({"error": {"message": text, "type": "invalid_request_error"}}, status=400)
+
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", echo)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    text = f"""
+        [providers.vllm]
+        base_url = "http://127.0.0.1:{port}/v1"
+        headers = {{ x-gateway-secret = {{ env = "GATEWAY_SECRET" }} }}
+    """
+    settings = load(tmp_path, text)
+    body = await ask(settings, "vllm/m", status=400)
+    await runner.cleanup()
+    assert SECRET not in json.dumps(body)
+    assert "…8f2c is not allowed here" in body["error"]["message"]
+    assert SECRET in settings.reveal_all_secrets()
+    assert SECRET not in repr(settings)
+    rows = {row.name: row.value for row in list_settings(settings)}
+    assert rows["headers.x-gateway-secret of [providers.vllm]"] == "…8f2c"
+    assert not any(SECRET in value for value in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("body", "fields", "expected"),
+    [
+        (b'{"a":1.50,"b":{"c":1,"d":[1]}}', {"b": {"c": 2}}, b'{"a":1.50,"b":{"c":2,"d":[1]}}'),
+        (b'{"b":{"c":{"x":1}}}', {"b": {"c": {"y": 2}}}, b'{"b":{"c":{"x":1,"y":2}}}'),
+        (b'{"b":[1]}', {"b": {"c": 2}}, b'{"b":{"c":2}}'),
+        (b'{"b": null}', {"b": [3], "e": True}, b'{"b":[3],"e":true}'),
+        (b"[1]", {"b": 1}, b"[1]"),
+        (b"{", {"b": 1}, b"{"),
+    ],
+)
+def test_tables_are_merged_and_other_fields_replaced(body: bytes, fields: dict[str, object], expected: bytes) -> None:
+    assert merge_body(body, fields) == expected
+
+
+def test_a_copied_header_of_a_client_is_visible_ascii() -> None:
+    request = UpstreamRequest(path="/x", body=b"", headers={"x-team": "of the wire"})
+    options = CallOptions(copied_headers={"x-team": "x-mine"})
+    for text, expected in [("red", "red"), ("", ""), ("r\u00e9d", "of the wire"), ("a\udcffb", "of the wire")]:
+        assert extend_request(options, request, client_headers={"x-mine": text}).headers == {"x-team": expected}
+    assert extend_request(options, request).headers == {"x-team": "of the wire"}
+
+
+def test_explain_masks_the_secret(tmp_path: Path) -> None:
+    text = "[providers.openai]\nheaders = { x-gateway-secret = { env = 'GATEWAY_SECRET' }, x-route = 'blue' }\n"
+    settings = load(tmp_path, text, OPENAI_API_KEY="sk-proj-0123456789abcdef4f2a")
+    body = json.dumps({"model": "openai/gpt-4.1", **CALL}).encode()
+    shown = dry_run_request(settings, body, "a file", None)
+    assert b"\r\nx-route: blue\r\n" in shown.head
+    assert "\r\nx-gateway-secret: …8f2c\r\n" in shown.head.decode()
+    assert shown.result.recorded is not None
+    assert SECRET not in str(shown.result.recorded.request.headers)
+
+
+async def test_an_error_in_a_relayed_stream_does_not_quote_the_secret(tmp_path: Path) -> None:
+    event = {"type": "error", "error": {"type": "api_error", "message": f"no access with {SECRET}"}}
+    start = {
+        "type": "message_start",
+        "message": {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": "m",
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": 1, "output_tokens": 1},
+        },
+    }
+    parts = [f"event: {each['type']}\ndata: {json.dumps(each)}\n\n".encode() for each in (start, event)]
+
+    async def stream(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=b"".join(parts), headers={"content-type": "text/event-stream"})
+
+    application = web.Application()
+    application.router.add_post("/v1/messages", stream)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    text = "[providers.anthropic]\nheaders = { x-gateway-secret = { env = 'GATEWAY_SECRET' } }\n"
+    variables = {"ANTHROPIC_UPSTREAM_URL": f"http://127.0.0.1:{runner.addresses[0][1]}"}
+    settings = load(tmp_path, text, **variables, ANTHROPIC_API_KEY=ANTHROPIC_KEY, PREFERRED_PROVIDER="anthropic")
+    engine = build_engine(settings)
+    body = json.dumps({"model": "claude-sonnet-5-5", "stream": True, **CALL}).encode()
+    reply = await send_request(engine, body, {"anthropic-version": "2023-06-01"})
+    received = b"".join([piece async for piece in reply.body]).decode()
+    await engine.close()
+    await runner.cleanup()
+    assert "no access with …8f2c" in received
+    assert SECRET not in received

@@ -1,0 +1,219 @@
+"""Proxy, certificates and throttle of one provider, set by `[providers.NAME]`, against servers on this machine."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+import trustme
+
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.upstream.transports import Transports
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.errors import UpstreamUnreachable
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
+from tests.support.http_server import Server, read_all, serving
+from tests.support.messages import exactly
+
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
+
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+GET = UpstreamRequest(path="/x", body=b"", method="GET")
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    if request.param == "asyncio":
+        return asyncio.DefaultEventLoopPolicy()
+    uvloop = pytest.importorskip("uvloop", reason="platform: no uvloop")
+    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy
+
+
+async def answer(_: Server, writer: asyncio.StreamWriter) -> None:
+    writer.write(OK)
+
+
+def load(folder: Path, text: str, **environ: str) -> Settings:
+    (folder / CONFIG_FILE).write_text(text)
+    return load_settings(environ, PROVIDERS, env_file=str(folder / ".env"))
+
+
+def table(text: str = "") -> str:
+    return f"[providers.openai]\n{text}\n"
+
+
+async def fetch(transports: Transports, url: str, name: str = "openai") -> bytes:
+    send = PROVIDERS.find(name).find_transport(transports.transports_by_name())
+    return await read_all(await send(url, GET, None))  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def socks_proxy(
+    asked: list[bytes], *, user: bytes = b"", password: bytes = b"", status: int = 0, port: int = 0
+) -> AsyncIterator[int]:
+    """A SOCKS 5 proxy (RFC 1928, RFC 1929) that connects to `port` of this machine, whatever it is asked for."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            version, count = await reader.readexactly(2)
+            assert version == 5
+            offered = await reader.readexactly(count)
+            method = 2 if user else 0
+            writer.write(bytes([5, method if method in offered else 0xFF]))
+            if method == 2:
+                if method not in offered:
+                    writer.close()
+                    return
+                assert (await reader.readexactly(1)) == b"\x01"
+                given = [await reader.readexactly((await reader.readexactly(1))[0]) for _ in range(2)]
+                writer.write(b"\x01\x00" if given == [user, password] else b"\x01\x01")
+            head = await reader.readexactly(4)
+            assert head[:3] == b"\x05\x01\x00"
+            length = {1: 4, 4: 16}.get(head[3]) or (await reader.readexactly(1))[0]
+            asked.append(bytes([head[3]]) + await reader.readexactly(length + 2))
+            writer.write(bytes([5, status, 0, 3, 4]) + b"here\x00\x01")
+            if status:
+                writer.close()
+                return
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+
+            async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+                with suppress(ConnectionError, ssl.SSLError):
+                    while data := await source.read(65_536):
+                        sink.write(data)
+                        await sink.drain()
+                sink.close()
+
+            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    yield listener.sockets[0].getsockname()[1]
+    listener.close()
+
+
+async def test_a_socks_proxy_gets_the_name_of_the_server_and_only_calls_of_its_provider(tmp_path: Path) -> None:
+    authority, asked = trustme.CA(), list[bytes]()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("models.example").configure_cert(tls)
+    async with (
+        serving(answer, tls=tls) as (server, port),
+        serving(answer) as (plain, plain_port),
+        socks_proxy(asked, user=b"me", password=b"pass:word", port=port) as at,
+    ):
+        text = table("proxy = { env = 'THE_PROXY' }\nca_file = 'ca.pem'")
+        settings = load(tmp_path, text, THE_PROXY=f"socks5h://me:pass%3Aword@127.0.0.1:{at}")
+        transports = Transports(settings)
+        for _ in range(2):
+            assert await fetch(transports, "https://models.example") == b"ok"
+        assert await fetch(transports, f"http://127.0.0.1:{plain_port}", "groq") == b"ok"
+        await transports.close()
+    assert (server.connections, plain.connections) == (1, 1)
+    assert asked == [b"\x03models.example" + (443).to_bytes(2, "big")]
+
+
+async def test_without_tls_a_socks_proxy_gets_no_absolute_url() -> None:
+    asked: list[bytes] = []
+    async with serving(answer) as (server, port), socks_proxy(asked, port=port) as at:
+        upstream = HttpTransport(5, proxies={"http": f"socks5://127.0.0.1:{at}"})
+        assert await read_all(await upstream.send(f"http://127.0.0.1:{port}", GET, None)) == b"ok"
+        await upstream.close()
+    assert asked == [b"\x01" + socket.inet_aton("127.0.0.1") + port.to_bytes(2, "big")]
+    assert server.heads[0].startswith("GET /x HTTP/1.1\r\n")
+
+
+@pytest.mark.parametrize(
+    ("address", "reply", "reason"),
+    [
+        ("socks5://127.0.0.1:{}", {"status": 2}, "the SOCKS proxy answers: its rules do not allow this server"),
+        ("socks5://127.0.0.1:{}", {"status": 77}, "the SOCKS proxy answers: error 77"),
+        (
+            "socks5://127.0.0.1:{}",
+            {"user": b"a"},
+            "the SOCKS proxy requires user and password; set them in its address: socks5://user:password@host:port",
+        ),
+        (
+            "socks5://a:wrong-one@127.0.0.1:{}",
+            {"user": b"a", "password": b"b"},
+            "the SOCKS proxy rejects the user or the password",
+        ),
+    ],
+)
+async def test_what_a_socks_proxy_refuses_is_said_without_the_password(
+    address: str, reply: dict[str, object], reason: str
+) -> None:
+    async with socks_proxy([], **reply) as at:  # type: ignore[arg-type]
+        upstream = HttpTransport(5, proxies={"http": address.format(at)})
+        with pytest.raises(UpstreamUnreachable) as raised:
+            await upstream.send("http://models.example", GET, None)
+        await upstream.close()
+    place = f"http://models.example through the proxy socks5://127.0.0.1:{at}"
+    assert str(raised.value) == f"no server responds at {place} ({reason})"
+
+
+async def test_a_server_that_wants_a_certificate_gets_that_of_the_table(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    own = authority.issue_cert("the-proxy.example")
+    own.private_key_pem.write_to_path(tmp_path / "own.key")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.configure_trust(tls)
+    tls.verify_mode = ssl.CERT_REQUIRED
+    with_ca, with_both = "ca_file = 'ca.pem'\n", "client_certificate = { file = 'own.pem', key_file = 'own.key' }\n"
+    async with serving(answer, tls=tls) as (server, port):
+        for text, works in [("headers = { x = 'a' }", False), (with_ca, False), (with_ca + with_both, True)]:
+            transports = Transports(load(tmp_path, table(text)))
+            if works:
+                assert await fetch(transports, f"https://127.0.0.1:{port}") == b"ok"
+            else:
+                with pytest.raises(UpstreamUnreachable):
+                    await fetch(transports, f"https://127.0.0.1:{port}")
+            await transports.close()
+    assert len(server.heads) == 1
+
+
+async def test_none_bypasses_the_proxy_of_the_environment_and_an_address_ignores_no_proxy(tmp_path: Path) -> None:
+    async with serving(answer) as (server, port), serving(answer) as (proxy, proxy_port):
+        environ = {"HTTP_PROXY": f"http://127.0.0.1:{proxy_port}"}
+        transports = Transports(load(tmp_path, table("proxy = 'none'"), **environ))
+        assert await fetch(transports, f"http://127.0.0.1:{port}") == b"ok"
+        assert (server.connections, proxy.connections) == (1, 0)
+        assert await fetch(transports, f"http://127.0.0.1:{port}", "groq") == b"ok"
+        assert (server.connections, proxy.connections) == (1, 1)
+        await transports.close()
+        text = table(f"proxy = 'http://127.0.0.1:{proxy_port}'")
+        transports = Transports(load(tmp_path, text, NO_PROXY="127.0.0.1"))
+        assert await fetch(transports, f"http://127.0.0.1:{port}") == b"ok"
+        assert (server.connections, proxy.connections) == (1, 2)
+        await transports.close()
+
+
+async def test_a_proxy_that_wants_a_password_is_named_with_the_table(tmp_path: Path) -> None:
+    async def refuse(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 407 Proxy Authentication Required\r\ncontent-length: 0\r\n\r\n")
+
+    async with serving(refuse) as (_, port):
+        transports = Transports(load(tmp_path, table(f"proxy = 'http://127.0.0.1:{port}'")))
+        message = (
+            f"no server responds at http://models.example through the proxy http://127.0.0.1:{port} (the proxy "
+            "answers with HTTP 407; set user and password in proxy of [providers.openai]: "
+            "http://user:password@host:port)"
+        )
+        with pytest.raises(UpstreamUnreachable, match=exactly(message)):
+            await fetch(transports, "http://models.example")
+        await transports.close()
+
+
+def test_a_renewed_certificate_opens_new_connections_at_a_reload(tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    transports = Transports(load(tmp_path, table("ca_file = 'ca.pem'")))
+    assert transports.reuse_or_replace(load(tmp_path, table("ca_file = 'ca.pem'\nheaders = { x = 'a' }"))) is transports
+    trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
+    assert transports.reuse_or_replace(load(tmp_path, table("ca_file = 'ca.pem'"))) is not transports

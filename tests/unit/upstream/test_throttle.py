@@ -1,0 +1,82 @@
+"""The throttle of one provider, `requests_per_minute` of `[providers.NAME]`, in virtual time."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.upstream.throttle import Throttle
+from anthropic_proxy.engine.upstream.transports import Transports
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.errors import ProxyBusy
+from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
+from tests.support.http_server import Server, read_all, serving
+from tests.support.virtual_time import in_virtual_time
+
+
+@in_virtual_time
+async def test_within_any_minute_only_so_many_calls_start_in_order() -> None:
+    throttle, started, loop = Throttle("openai", 3, 3, 600), list[tuple[int, float]](), asyncio.get_running_loop()
+
+    async def call(number: int) -> None:
+        await asyncio.sleep(number)
+        await throttle.wait()
+        started.append((number, loop.time()))
+
+    await asyncio.gather(*(call(number) for number in range(8)))
+    assert [(number, round(at)) for number, at in started] == [
+        *((0, 0), (1, 1), (2, 2)),
+        *((3, 60), (4, 61), (5, 62)),
+        *((6, 120), (7, 121)),
+    ]
+
+
+@in_virtual_time
+async def test_a_cancelled_call_gives_its_place_to_the_next_one() -> None:
+    throttle, loop = Throttle("openai", 1, 1, 600), asyncio.get_running_loop()
+    await throttle.wait()
+    first, second = asyncio.create_task(throttle.wait()), asyncio.create_task(throttle.wait())
+    await asyncio.sleep(5)
+    first.cancel()
+    await second
+    assert (first.cancelled(), round(loop.time())) == (True, 60)
+
+
+@in_virtual_time
+async def test_a_call_that_would_wait_too_long_is_rejected_at_once() -> None:
+    throttle, loop = Throttle("openai", 2, 4, 100), asyncio.get_running_loop()
+    await throttle.wait()
+    await asyncio.sleep(10)
+    await throttle.wait()
+    waiting = [asyncio.create_task(throttle.wait()) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(ProxyBusy) as raised:  # it would start at 120 s
+        await throttle.wait()
+    assert raised.value.message == (
+        "The calls per minute to openai are limited to 4 (requests_per_minute of [providers.openai]), and 2 calls are "
+        "already queued. Try again later."
+    )
+    assert (raised.value.status, raised.value.code, raised.value.retry_after) == (529, "provider-throttle", 10.0)
+    await asyncio.gather(*waiting)
+    assert round(loop.time()) == 70
+
+
+async def test_only_calls_to_the_provider_of_the_table_wait(tmp_path: Path) -> None:
+    async def answer(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    (tmp_path / CONFIG_FILE).write_text("[providers.openai]\nrequests_per_minute = 3\n")
+    settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
+    request = UpstreamRequest(path="/x", body=b"", method="GET")
+    async with serving(answer) as (server, port):
+        transports = Transports(settings, worker_index_and_count=(0, 2))  # 2 of 3 calls for the first of two workers
+        for name, count in (("groq", 5), ("openai", 2)):
+            send = PROVIDERS.find(name).find_transport(transports.transports_by_name())
+            for _ in range(count):
+                assert await read_all(await send(f"http://127.0.0.1:{port}", request, None)) == b"ok"  # type: ignore[arg-type]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await send(f"http://127.0.0.1:{port}", request, None)
+        await transports.close()
+    assert len(server.heads) == 7
