@@ -16,7 +16,10 @@ from tests.support.paths import ROOT
 from tests.support.provider_lists import name_choices
 
 VLLM = '[providers.vllm]\nbase_url = "http://localhost:8000/v1"\n'
-EFFORTS = '"omit", "reasoning", "reasoning_effort", "thinking" or "thinking_and_effort"'
+EFFORTS = (
+    '"chat_template_args", "chat_template_kwargs", "enable_thinking", "omit", "reasoning", "reasoning_effort", '
+    '"reasoning_enabled", "thinking" or "thinking_and_effort"'
+)
 
 INVALID = [
     (

@@ -68,7 +68,8 @@ def _turns(messages: list[dict[str, Any]]) -> list[Turn]:
 
 def _thoughts(message: dict[str, Any]) -> list[str]:
     """Return reasoning in every form that some server of this wire knows."""
-    thoughts = [message[name] for name in ("reasoning_content", "reasoning") if message.get(name)]
+    # Local servers read one of the two names, so the proxy sends the same text under both.
+    thoughts = list(dict.fromkeys(message[name] for name in ("reasoning_content", "reasoning") if message.get(name)))
     chunks = message["content"] if isinstance(message.get("content"), list) else []
     thoughts += [text["text"] for chunk in chunks if chunk["type"] == "thinking" for text in chunk["thinking"]]
     if details := message.get("reasoning_details"):
