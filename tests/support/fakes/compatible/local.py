@@ -57,7 +57,8 @@ def check(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
             )
         if message.get("role") == "developer":
             yield ContractViolation("role", "Unexpected message role.", f"messages[{position}]")
-    for breach in check_as_openai(body, model, frozenset(), frozenset(("reasoning_content",))):
+    # vLLM reads `reasoning`, llama.cpp `reasoning_content`. Neither rejects the other name in a message.
+    for breach in check_as_openai(body, model, frozenset(), frozenset(("reasoning", "reasoning_content"))):
         if breach.rule != "output_limit":  # there is none but the window
             yield breach
 
