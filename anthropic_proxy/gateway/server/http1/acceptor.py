@@ -24,8 +24,9 @@ ACCEPT_PAUSE_SECONDS = 0.1
 HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS = 1.0
 """Maximum seconds for a client to send its request headers while the number of connections is at its maximum."""
 HANDSHAKE_TIMEOUT_SECONDS = 10.0
-HANDSHAKE_GRACE_SECONDS = 1.0
-"""Maximum seconds for unfinished TLS handshakes when the server stops."""
+OPENING_GRACE_WAITS, OPENING_WAIT_SECONDS = 20, 0.05
+"""Number and length of the waits for connections that are being opened, such as in a TLS handshake, when the server
+stops. On a busy machine each wait takes longer, but the event loop still runs between two waits."""
 WARNING_INTERVAL_SECONDS = 60.0
 _FD_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -67,10 +68,12 @@ class Acceptor:
         self._closed = True
         self._accept(MAX_ACCEPTS_AT_SHUTDOWN)
         self._listener.close()
-        if self._opening:
-            _, unfinished = await asyncio.wait(self._opening, timeout=HANDSHAKE_GRACE_SECONDS)
-            for task in unfinished:
-                task.cancel()
+        waits = 0
+        while self._opening and waits < OPENING_GRACE_WAITS:
+            await asyncio.wait(self._opening, timeout=OPENING_WAIT_SECONDS)
+            waits += 1
+        for task in self._opening:
+            task.cancel()
 
     def _accept(self, limit: int = MAX_ACCEPTS_PER_ITERATION) -> None:
         for _ in range(limit):
