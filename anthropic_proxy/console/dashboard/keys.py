@@ -164,7 +164,10 @@ def choose_key_rows(context: PageContext, rows: Sequence[KeyRow]) -> list[KeyRow
         row
         for row in rows
         if query.measure in ("", row.key.find_status(context.now))
-        and any(text in value.lower() for value in (row.key.label, row.key.owner, row.key.team, row.hint, row.key.id))
+        and (
+            any(text in value.lower() for value in (row.key.label, row.key.owner, row.key.team, row.hint))
+            or row.key.id.startswith(text)  # a random id contains many short words
+        )
     ]
     return sort_rows(chosen, COLUMNS, query.order)
 
