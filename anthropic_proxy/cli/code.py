@@ -19,6 +19,15 @@ from urllib.parse import quote
 from cyclopts import Parameter
 from msgspec import Struct
 
+from anthropic_proxy.cli.client_models import (
+    MODELS_PATH,
+    TIERS,
+    TierModel,
+    build_model_names,
+    find_tier_models,
+    list_limit_variables,
+    list_name_variables,
+)
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
@@ -27,20 +36,21 @@ from anthropic_proxy.cli.local_proxy import (
     open_proxy,
     require_accepted_credential,
 )
+from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output, shorten_home
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.platforms.processes import describe_missing_program, find_program, run_in_foreground
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
-from anthropic_proxy.gateway.settings import copy_environment
+from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 MAIN_MODELS = ("opus", "sonnet")
 """Models that Claude Code requests for a conversation, if the user chooses none."""
-_TIERS = ("opus", "sonnet", "haiku", "fable")
 MODEL_VARIABLES = (
     *("ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL", "ANTHROPIC_SMALL_FAST_MODEL"),
-    *(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL" for tier in _TIERS),
+    *(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL" for tier in TIERS),
 )
 """Variables with which Claude Code requests another model than its own default."""
 CREDENTIAL_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
@@ -77,10 +87,13 @@ def code(*arguments: _Arguments) -> None:
     option, others = separate_settings_option(arguments)
     environ = copy_environment()
     levels = read_claude_settings(environ, Path.cwd(), option)
-    with open_proxy(load_command_settings()) as proxy, tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder:
+    command_settings = load_command_settings()
+    with open_proxy(command_settings) as proxy, tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder:
         own = effective_environment([level for level in levels if not level.is_of_project], environ)
         effective = effective_environment(levels, environ)
-        variables = client_variables(proxy, own, others, find_selected_model(levels), effective)
+        models = find_tier_models(proxy.get_json(MODELS_PATH))
+        selected, prices = find_selected_model(levels), describe_prices(models, command_settings)
+        variables = client_variables(proxy, own, others, selected, effective, models=models, prices=prices)
         for level in levels:
             notices = []
             for name in find_overrides(level, variables):
@@ -97,7 +110,7 @@ def code(*arguments: _Arguments) -> None:
             for notice in notices:
                 output.write_line(escape_unprintable(notice))
         settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
-        settings.write_text(json.dumps(merge_settings(levels, variables), indent=2), encoding="utf-8")
+        settings.write_text(json.dumps(merge_settings(levels, variables, models), indent=2), encoding="utf-8")
         status = _run((program, "--settings", str(settings), *others), variables)
     sys.exit(status)
 
@@ -109,7 +122,8 @@ def run(*command: _Arguments) -> None:
         )
     program = _find_program(command[0], "")
     with open_proxy(load_command_settings()) as proxy:
-        status = _run((program, *command[1:]), client_variables(proxy, copy_environment()))
+        models = find_tier_models(proxy.get_json(MODELS_PATH))
+        status = _run((program, *command[1:]), client_variables(proxy, copy_environment(), models=models))
     sys.exit(status)
 
 
@@ -126,7 +140,9 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
     if running is not None:
         require_accepted_credential(running)
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
-    variables, output = client_variables(proxy, copy_environment()), Output()
+    models = [] if running is None else find_tier_models(running.get_json(MODELS_PATH))
+    prices = describe_prices(models, settings)
+    variables, output = client_variables(proxy, copy_environment(), models=models, prices=prices), Output()
     if as_json:
         output.write_json(variables)
         return
@@ -179,12 +195,15 @@ def client_variables(
     arguments: Sequence[str] = (),
     model: str = "",
     effective: Mapping[str, str] | None = None,
+    *,
+    models: Sequence[TierModel] = (),
+    prices: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Return the environment variables that make a client use `proxy`: address, credential and limits of the model.
+    """Return the environment variables that make a client use `proxy`: address, credential, limits and model names.
 
     `environ`: variables of the user. Hosts of NO_PROXY and custom headers of the result are from there only.
-    `effective`: variables that the client would use, if files of a project can change them. A limit that is set there
-    is left out of the result, so that it stays in use.
+    `effective`: variables that the client would use, if files of a project can change them. A limit or name that is set
+    there is left out of the result, so that it stays in use. `prices`: target of `models` → price as text.
     """
     effective = environ if effective is None else effective
     variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ, effective)}
@@ -193,8 +212,8 @@ def client_variables(
         if any(has_credential_header(place.get(CREDENTIAL_HEADERS, "")) for place in (environ, effective)):
             own = environ.get(CREDENTIAL_HEADERS, "").splitlines()
             variables[CREDENTIAL_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
-    models = _requested_models(effective, arguments, model)
-    paths = [f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS, errors='replace')}" for model in models]
+    requested = _requested_models(effective, arguments, model)
+    paths = [f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS, errors='replace')}" for model in requested]
     entries = [entry for path in paths if isinstance(entry := proxy.get_json(path), dict)]
     window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
     optional: dict[str, str] = {}
@@ -203,7 +222,21 @@ def client_variables(
     if output is not None:
         optional["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(output)
     optional["CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY"] = "1"
+    optional |= list_limit_variables(models)
+    optional |= list_name_variables(models, prices or {}, effective)
     return variables | {name: value for name, value in optional.items() if name not in effective}
+
+
+def describe_prices(models: Iterable[TierModel], settings: Settings) -> dict[str, str]:
+    """Return the known prices of the targets as texts: `$2.00 in and $8.00 out per million tokens`."""
+    texts: dict[str, str] = {}
+    for target in {model.target for model in models if model.target}:
+        if (price := find_model_price(settings, target)) is None:
+            continue
+        is_free = not (price.input or price.output)
+        amounts = f"{format_price(price.input)} in and {format_price(price.output)} out per million tokens"
+        texts[target] = "free" if is_free else amounts
+    return texts
 
 
 def conflicting_variables(variables: Mapping[str, str]) -> Sequence[str]:
@@ -257,7 +290,7 @@ def _requested_models(environ: Mapping[str, str], arguments: Sequence[str], sett
     for model in models:
         name = model.removesuffix(_LONG_CONTEXT)
         tier = "opus" if name == "opusplan" else name
-        if tier in _TIERS:  # an alias, whose model a variable can replace
+        if tier in TIERS:  # an alias, whose model a variable can replace
             name = environ.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}"
         requested.append(name)
     return requested
@@ -386,7 +419,13 @@ def list_model_settings(level: ClaudeSettings, arguments: Sequence[str]) -> dict
     return found | ({"model": model} if isinstance(model, str) and model and not ignored else {})
 
 
-def merge_settings(levels: Sequence[ClaudeSettings], variables: Mapping[str, str]) -> dict[str, Any]:
+_MODEL_NAMES = "modelPicker"
+"""Setting with names of models, which also the header of Claude Code shows."""
+
+
+def merge_settings(
+    levels: Sequence[ClaudeSettings], variables: Mapping[str, str], models: Sequence[TierModel] = ()
+) -> dict[str, Any]:
     """Return a value (JSON object) for the option `--settings` that makes Claude Code use the proxy.
 
     The result contains the user's own `--settings`, except for those that select another server or credential.
@@ -396,6 +435,9 @@ def merge_settings(levels: Sequence[ClaudeSettings], variables: Mapping[str, str
     merged = {**own.content, "env": {**own.environment, **disabled, **variables}}
     if any(_CREDENTIAL_COMMAND in find_overrides(level, variables) for level in levels):
         merged[_CREDENTIAL_COMMAND] = ""
+    names = build_model_names(models, variables)
+    if names and not any(_MODEL_NAMES in level.content for level in levels):
+        merged[_MODEL_NAMES] = {"options": names}
     return merged
 
 

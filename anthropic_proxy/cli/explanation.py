@@ -13,6 +13,7 @@ from typing import Any
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.cli.client_models import explain_tool_search
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.exchange.dry_run import ACCESS_TOKEN, CLIENT_CREDENTIAL, COUNT_TOKENS_PATH, DryRun
@@ -197,6 +198,10 @@ class Explanation:
         if result.estimated_tokens is not None:
             self._write_labeled("reply", f"{result.estimated_tokens:,} input tokens, estimated by the proxy")
             return
+        tools, target = self._body.get("tools"), self._used_target()
+        window = target.capabilities.context_window if target is not None else 0
+        if isinstance(tools, list) and window and (rule := explain_tool_search(tools, window)):
+            self._write_labeled("tools", rule)
         output.write_line()
         count = len(list_unchanged_fields(self._body, self._changes))
         output.write_line(f"  {output.paint('✓', 'ok')} {formats.plural(count, 'field')} unchanged")

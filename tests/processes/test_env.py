@@ -63,6 +63,24 @@ def test_a_running_proxy_gives_the_limits_of_the_model(tmp_path: Path) -> None:
             "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "1047576",
             "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "32768",
             "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
+            "ENABLE_TOOL_SEARCH": "auto:1",
+            **{
+                name: value
+                for tier, model, target, price in (
+                    ("OPUS", "claude-opus-5-5", "openai/gpt-4.1", "$2.00 in and $8.00"),
+                    ("SONNET", "claude-sonnet-5-5", "openai/gpt-4.1", "$2.00 in and $8.00"),
+                    ("HAIKU", "claude-haiku-5-5", "openai/gpt-4.1-mini", "$0.40 in and $1.60"),
+                    ("FABLE", "claude-fable-5-2", "openai/gpt-4.1", "$2.00 in and $8.00"),
+                )
+                for name, value in (
+                    (f"ANTHROPIC_DEFAULT_{tier}_MODEL", model),
+                    (f"ANTHROPIC_DEFAULT_{tier}_MODEL_NAME", target),
+                    (
+                        f"ANTHROPIC_DEFAULT_{tier}_MODEL_DESCRIPTION",
+                        f"replies to {tier.lower()}, 1,047,576 tokens, {price} out per million tokens",
+                    ),
+                )
+            },
         },
         "",
     )

@@ -1,6 +1,7 @@
 """Commands `code` and `run`: the environment and the settings that a client gets, and its exit status."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,17 +9,45 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.cli.client_models import TierModel, explain_tool_search, find_tier_models, list_limit_variables
 from tests.support.command_line import OPENAI, install_program, read_call, read_session, run_command
 from tests.support.server_process import running_proxy
 
+FACTS = {
+    "openai/gpt-4.1": "1,047,576 tokens, $2.00 in and $8.00 out per million tokens",
+    "openai/gpt-4.1-mini": "1,047,576 tokens, $0.40 in and $1.60 out per million tokens",
+}
 SERVER_VARIABLES = {
     "ANTHROPIC_AUTH_TOKEN": "local",
     "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "1047576",
     "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "1047576",
     "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "32768",
     "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
+    "ENABLE_TOOL_SEARCH": "auto:1",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL": "claude-opus-5-5",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL_NAME": "openai/gpt-4.1",
+    "ANTHROPIC_DEFAULT_OPUS_MODEL_DESCRIPTION": f"replies to opus, {FACTS['openai/gpt-4.1']}",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL": "claude-sonnet-5-5",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL_NAME": "openai/gpt-4.1",
+    "ANTHROPIC_DEFAULT_SONNET_MODEL_DESCRIPTION": f"replies to sonnet, {FACTS['openai/gpt-4.1']}",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL": "claude-haiku-5-5",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL_NAME": "openai/gpt-4.1-mini",
+    "ANTHROPIC_DEFAULT_HAIKU_MODEL_DESCRIPTION": f"replies to haiku, {FACTS['openai/gpt-4.1-mini']}",
+    "ANTHROPIC_DEFAULT_FABLE_MODEL": "claude-fable-5-2",
+    "ANTHROPIC_DEFAULT_FABLE_MODEL_NAME": "openai/gpt-4.1",
+    "ANTHROPIC_DEFAULT_FABLE_MODEL_DESCRIPTION": f"replies to fable, {FACTS['openai/gpt-4.1']}",
 }
 """Variables for Claude Code with the default models of OpenAI, besides the address."""
+MODEL_NAMES = {
+    "options": [
+        {
+            "model": SERVER_VARIABLES[f"ANTHROPIC_DEFAULT_{tier}_MODEL"],
+            "label": SERVER_VARIABLES[f"ANTHROPIC_DEFAULT_{tier}_MODEL_NAME"],
+            "description": SERVER_VARIABLES[f"ANTHROPIC_DEFAULT_{tier}_MODEL_DESCRIPTION"],
+        }
+        for tier in ("OPUS", "SONNET", "HAIKU", "FABLE")
+    ]
+}
 CONFLICTS = {
     "ANTHROPIC_API_KEY": "sk-ant-other",
     "ANTHROPIC_AUTH_TOKEN": "other",
@@ -50,7 +79,10 @@ def test_claude_code_gets_the_address_a_credential_and_the_limits_of_the_model(d
     assert {name: environment.get(name) for name in SERVER_VARIABLES} == SERVER_VARIABLES
     assert not environment.keys() & (CONFLICTS.keys() - {"ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"})
     disabled = dict.fromkeys(CONFLICTS.keys() - {"ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"}, "")
-    assert read_session(ended.stdout) == {"env": {**disabled, **SERVER_VARIABLES, "ANTHROPIC_BASE_URL": address}}
+    assert read_session(ended.stdout) == {
+        "env": {**disabled, **SERVER_VARIABLES, "ANTHROPIC_BASE_URL": address},
+        "modelPicker": MODEL_NAMES,
+    }
     assert arguments[2:] == ["-p", "hello"]
     assert not Path(arguments[1]).exists()
 
@@ -65,6 +97,76 @@ def test_a_limit_that_the_user_has_set_stays(directory: Path) -> None:
     settings = {**OPENAI, "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "50000"}
     _, environment = read_call(run_command("code", directory=directory, settings=settings).stdout)
     assert environment["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "50000"
+
+
+def test_names_and_tool_search_of_the_user_stay(directory: Path, port: str) -> None:
+    own = {"ANTHROPIC_DEFAULT_OPUS_MODEL_NAME": "my opus", "ENABLE_TOOL_SEARCH": "false"}
+    picker = {"options": [{"model": "sonnet"}]}
+    write_settings(directory / ".claude/settings.json", {"env": own, "modelPicker": picker})
+    session = read_session(run_in_project(directory, port, ANTHROPIC_DEFAULT_HAIKU_MODEL="openai/gpt-5-mini").stdout)
+    tiers = ("ANTHROPIC_DEFAULT_OPUS", "ANTHROPIC_DEFAULT_HAIKU")
+    expected = {name: value for name, value in SERVER_VARIABLES.items() if not name.startswith(tiers)}
+    del expected["ENABLE_TOOL_SEARCH"]
+    assert expected.items() <= session["env"].items()
+    assert not [name for name in session["env"] if name.startswith(tiers) or name == "ENABLE_TOOL_SEARCH"]
+    assert "modelPicker" not in session
+
+
+def entry(name: str, target: str, window: int | None) -> dict[str, Any]:
+    title = f"Title → {target}" if target else "Title"
+    return {"id": name, "display_name": title, "max_input_tokens": window}
+
+
+ALL_TIERS = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5", "claude-fable-5-2")
+
+
+@pytest.mark.parametrize(
+    ("listing", "variables"),
+    [
+        (None, {}),
+        ({"data": 7}, {}),
+        ({"data": [7, {"id": 1}, entry("gpt", "", 1), entry("claude", "", 1), entry("claude-other", "", 1)]}, {}),
+        ({"data": [entry(name, "", 1_000_000) for name in ALL_TIERS]}, {"ENABLE_TOOL_SEARCH": "true"}),
+        ({"data": [entry(name, "a/b", None) for name in ALL_TIERS]}, {"ENABLE_TOOL_SEARCH": "true"}),
+        (
+            {"data": [entry(name, "a/b", 131_072) for name in ALL_TIERS]},
+            {"CLAUDE_CODE_DISABLE_1M_CONTEXT": "1", "ENABLE_TOOL_SEARCH": "auto:5"},
+        ),
+        (
+            {"data": [entry(name, "a/b", 40_960) for name in ALL_TIERS]},
+            {"CLAUDE_CODE_DISABLE_1M_CONTEXT": "1", "ENABLE_TOOL_SEARCH": "auto:2"},
+        ),
+        ({"data": [entry(name, "a/b", 400_000) for name in ALL_TIERS]}, {"ENABLE_TOOL_SEARCH": "auto:1"}),
+        (
+            {"data": [entry(ALL_TIERS[0], "", 1_000_000), *(entry(name, "a/b", 131_072) for name in ALL_TIERS[1:])]},
+            {"ENABLE_TOOL_SEARCH": "true"},
+        ),
+    ],
+)
+def test_the_limits_follow_from_the_models_of_all_tiers(listing: Any, variables: dict[str, str]) -> None:
+    assert list_limit_variables(find_tier_models(listing)) == variables
+
+
+def test_explain_says_when_tool_search_pays() -> None:
+    tools = [{"name": f"mcp__many__{number}", "description": "word " * 250} for number in range(60)]
+    text = explain_tool_search(tools, 1_047_576)
+    assert re.sub(r"about [\d,]+", "about N", text) == (
+        "60 tools, about N tokens in each request; above 10,000 tokens tool search pays, if most of them are "
+        "deferrable: start Claude Code by anthropic-proxy code, which sets ENABLE_TOOL_SEARCH. Below, it costs more: "
+        "a tool that is loaded later makes most providers read the whole prompt anew"
+    )
+    assert re.sub(r"about [\d,]+", "about N", explain_tool_search([*tools, {"name": "ToolSearch"}], 1_047_576)) == (
+        "61 tools, about N tokens in each request; tool search is on, so Claude Code sends further tools when the "
+        "model needs them"
+    )
+    assert explain_tool_search(tools[:5], 1_047_576) == ""
+    assert explain_tool_search([], 1_047_576) == ""
+    assert "above 800 tokens" in explain_tool_search(tools[:5], 8_000)
+
+
+def test_the_newest_model_of_a_tier_counts_and_no_control_character_is_passed_on() -> None:
+    listing = {"data": [entry("claude-opus-5-5", "a/\x1b[2Jb", 10), entry("claude-opus-5", "a/c", 10)]}
+    assert find_tier_models(listing) == [TierModel("opus", "claude-opus-5-5", "a/\\x1b[2Jb", 10)]
 
 
 def test_the_exit_status_is_that_of_the_client(directory: Path) -> None:

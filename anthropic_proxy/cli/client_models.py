@@ -1,0 +1,134 @@
+"""What Claude Code is told about the models that reply to it: names, descriptions, and when to search for tools.
+
+Claude Code knows Anthropic's models only. The ids that it requests stay the same, so that routes, fallbacks and prices
+of the proxy apply. Only what it shows is replaced. Read in, and tested with, version 2.1.330.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from anthropic_proxy.engine.messages.tokens import estimate_text_tokens
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
+
+TIERS = ("opus", "sonnet", "haiku", "fable")
+"""Families of models for which Claude Code has a row in its menu `/model`, with variables of its own."""
+MODELS_PATH = "/v1/models?limit=1000"
+_ARROW = " → "
+"""Text between a Claude model and the model that serves it, in the field `display_name` of the proxy's model list."""
+TOOL_SEARCH = "ENABLE_TOOL_SEARCH"
+"""Variable by which Claude Code defers tools: the model first gets their names, and loads those that it needs."""
+NO_LONG_CONTEXT = "CLAUDE_CODE_DISABLE_1M_CONTEXT"
+_SHORT_WINDOW, _LONG_WINDOW = 200_000, 1_000_000
+"""Windows in tokens that Claude Code assumes for its own models: with `NO_LONG_CONTEXT`, and without it."""
+MAX_TOOL_TOKENS = 10_000
+"""Size of deferrable tools in tokens above which Claude Code defers them.
+
+Definitions are sent with each request, mostly read from the provider's cache. A tool that is loaded later changes the
+beginning of the prompt, so that most providers read all of it anew. Below this size, that costs more than it saves.
+"""
+_SEARCH_TOOL = "ToolSearch"
+_MAX_TOOL_SHARE = 0.1
+"""The same as a share of the window, for small windows. It is the default of Claude Code."""
+
+
+class TierModel(Struct, frozen=True):
+    """The model that replies to requests for the newest Claude model of a tier."""
+
+    tier: str
+    id: str
+    """Id that Claude Code requests: `claude-opus-5-5`."""
+    target: str
+    """Model with the prefix of its provider: `openai/gpt-4.1`. "": Anthropic itself."""
+    window: int
+    """Input limit of the target in tokens. 0: unknown."""
+
+
+def find_tier_models(listing: Any) -> Sequence[TierModel]:
+    """Return the model of each tier. `listing`: the JSON of `MODELS_PATH`; a malformed entry is left out."""
+    entries = listing.get("data") if isinstance(listing, dict) else None
+    found: dict[str, TierModel] = {}
+    for entry in entries if isinstance(entries, list) else ():
+        name, title = (entry.get("id"), entry.get("display_name")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(title, str):
+            continue
+        words = name.split("-")
+        if words[0] == "claude" and len(words) > 1 and words[1] in TIERS and words[1] not in found:
+            window = entry.get("max_input_tokens")
+            target = escape_unprintable(title.partition(_ARROW)[2])
+            found[words[1]] = TierModel(words[1], name, target, window if isinstance(window, int) else 0)
+    return [found[tier] for tier in TIERS if tier in found]
+
+
+def list_name_variables(
+    models: Iterable[TierModel], prices: Mapping[str, str], effective: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the variables with which the menu `/model` shows the models that reply.
+
+    `prices`: target → price as text. A tier for which `effective`, the variables of the client, has an own model, name
+    or description is left out.
+    """
+    variables: dict[str, str] = {}
+    for model in models:
+        name = f"ANTHROPIC_DEFAULT_{model.tier.upper()}_MODEL"
+        if not model.target or any(f"{name}{suffix}" in effective for suffix in ("", "_NAME", "_DESCRIPTION")):
+            continue
+        facts = [f"replies to {model.tier}"]
+        facts += [f"{model.window:,} tokens"] if model.window else []
+        facts += [prices[model.target]] if model.target in prices else []
+        variables |= {name: model.id, f"{name}_NAME": model.target, f"{name}_DESCRIPTION": ", ".join(facts)}
+    return variables
+
+
+def list_limit_variables(models: Sequence[TierModel]) -> dict[str, str]:
+    """Return the variables for long contexts and for tool search, for the models of all tiers."""
+    replaced = [model for model in models if model.target]
+    windows = [model.window for model in replaced if model.window]
+    if not windows:
+        return {TOOL_SEARCH: "true"} if models else {}
+    # with this variable Claude Code assumes 200,000 tokens for all its models, and offers no longer window
+    has_short_windows = len(replaced) == len(TIERS) and len(windows) == len(TIERS) and max(windows) <= _SHORT_WINDOW
+    variables = {NO_LONG_CONTEXT: "1"} if has_short_windows else {}
+    assumed = _SHORT_WINDOW if has_short_windows else _LONG_WINDOW
+    share = max(round(100 * limit_tool_tokens(min(windows)) / assumed), 1)
+    return {**variables, TOOL_SEARCH: "true" if len(replaced) < len(models) else f"auto:{share}"}
+
+
+def limit_tool_tokens(window: int) -> int:
+    """Return the size of deferrable tools, in tokens, above which they are deferred for a model with this window."""
+    return min(MAX_TOOL_TOKENS, int(window * _MAX_TOOL_SHARE))
+
+
+def explain_tool_search(tools: Sequence[Any], window: int) -> str:
+    """Return the rule of `ENABLE_TOOL_SEARCH` for a request of Claude Code with these tools. "": it says nothing.
+
+    `tools`: field of the request. `window`: window of the target in tokens.
+    """
+    names = [tool.get("name") for tool in tools if isinstance(tool, dict)]
+    tokens, limit = round(estimate_text_tokens(json.dumps(tools).encode())), limit_tool_tokens(window)
+    counted = f"{len(tools):,} tools, about {tokens:,} tokens in each request"
+    if _SEARCH_TOOL in names:
+        return f"{counted}; tool search is on, so Claude Code sends further tools when the model needs them"
+    if tokens <= limit:
+        return ""
+    return (
+        f"{counted}; above {limit:,} tokens tool search pays, if most of them are deferrable: start Claude Code by "
+        f"anthropic-proxy code, which sets {TOOL_SEARCH}. Below, it costs more: a tool that is loaded later makes most "
+        "providers read the whole prompt anew"
+    )
+
+
+def build_model_names(models: Iterable[TierModel], variables: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return the rows of the setting `modelPicker`, by which the header of Claude Code shows the model that replies.
+
+    `variables`: from `list_name_variables`. Only its tiers get a row.
+    """
+    rows = []
+    for model in models:
+        name = f"ANTHROPIC_DEFAULT_{model.tier.upper()}_MODEL"
+        if variables.get(name) == model.id:
+            label, description = variables[f"{name}_NAME"], variables[f"{name}_DESCRIPTION"]
+            rows.append({"model": model.id, "label": label, "description": description})
+    return rows
