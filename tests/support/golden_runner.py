@@ -16,6 +16,7 @@ from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thi
 from anthropic_proxy.engine.messages.events import Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.fold import fold
+from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_envelope, decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
@@ -234,6 +235,9 @@ class _Reads:
         self.signature = self._decoder.default_signature
         sequences = call.request.stop_sequences
         self._cutter = StopSequenceFilter(sequences) if sequences else None
+        loaded = {tool.name for tools in call.request.loaded_tools.values() for tool in tools}
+        offers_caller = any(tool is CALLER for tool in call.request.tools)
+        self._loaded_calls = LoadedToolCalls(loaded) if offers_caller else None
 
     def flush_pending(self) -> list[Delta]:
         deltas = self._decoder.flush_pending()
@@ -241,7 +245,8 @@ class _Reads:
 
     def __iter__(self) -> Iterator[list[Delta]]:
         cutter = self._cutter
-        for deltas in self._uncut():
+        for unconverted in self._uncut():
+            deltas = unconverted if self._loaded_calls is None else self._loaded_calls.feed(unconverted)
             yield deltas if cutter is None else cutter.feed(deltas)
             if cutter is not None and cutter.matched:
                 return

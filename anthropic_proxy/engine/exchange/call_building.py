@@ -100,6 +100,7 @@ def build_target_limits(
         proxy_tool_kinds=_PROXY_TOOLS_WITH_FETCH if has_web_fetch else _PROXY_TOOLS,
         can_search=has_web_search,
         provider=target.provider.prefix,
+        loaded_tools=dialect.loaded_tool_form,
         tool_name_pattern=dialect.tool_name_pattern,
         max_tool_name_length=dialect.max_tool_name_length,
     )

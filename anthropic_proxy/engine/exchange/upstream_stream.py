@@ -26,6 +26,7 @@ from anthropic_proxy.engine.messages.deltas import (
     merge_latest,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
+from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
 from anthropic_proxy.engine.wires.framing import new_frame_reader
@@ -103,6 +104,11 @@ class UpstreamStream:
             StopSequenceFilter(call.request.stop_sequences) if call.request.stop_sequences else None
         )
         """Filter that ends the text at a stop sequence of the client. None: the proxy filters none."""
+        self._loaded_calls: LoadedToolCalls | None = None
+        """Converter of calls of `CallLoadedTool`. None: the request does not offer it."""
+        if any(tool is CALLER for tool in call.request.tools):
+            loaded = call.request.loaded_tools.values()
+            self._loaded_calls = LoadedToolCalls({tool.name for tools in loaded for tool in tools})
         self._first: list[Delta] = []
         self.unread_usage = Usage()
         """Token usage of a response that has failed before its first content."""
@@ -183,6 +189,8 @@ class UpstreamStream:
                         deltas += decoder.decode_end()
                 except UpstreamError as error:
                     self._fail(error, deltas)  # raised after the client has received the earlier deltas
+            if self._loaded_calls is not None:
+                deltas = self._loaded_calls.feed(deltas)
             if self.stop_filter is not None:
                 deltas = self.stop_filter.feed(deltas)
                 if self.stop_filter.matched:
@@ -208,6 +216,8 @@ class UpstreamStream:
         if self._stopped:
             return []
         deltas = self._decoder.flush_pending()
+        if self._loaded_calls is not None:
+            deltas = self._loaded_calls.feed(deltas)
         return deltas if self.stop_filter is None else [*self.stop_filter.feed(deltas), *self.stop_filter.flush()]
 
     async def close(self) -> None:

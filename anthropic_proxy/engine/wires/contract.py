@@ -18,6 +18,7 @@ from msgspec import Struct
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, ServerToolKind
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
@@ -39,10 +40,20 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Kinds of server tools (`web_search` …) that the upstream server runs itself."""
     server_tools_exclusive: bool = False
     """True if the upstream server rejects a request with both server tools and client tools."""
+    loaded_tools: Literal["caller", "listed"] = "caller"
+    """Place of the definitions of tools that a tool search of the client has loaded. `caller`: in the result of the
+    search, and the model calls them by one constant tool, so that the provider's prompt cache stays valid. `listed`: in
+    the list of tools.
+
+    Proven by: golden/openai_chat/tools/loaded_tool_listed."""
     has_count_tokens: bool = False
     """True if the upstream server has `/v1/messages/count_tokens`."""
     has_model_list: bool = False
     """True if `/v1/models` of the upstream server has Anthropic's format."""
+
+    @property
+    def loaded_tool_form(self) -> LoadedToolForm:
+        return self.loaded_tools
 
     @property
     def accepts_thinking_budget(self) -> bool:

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.loaded_tools import find_unplaced_tools, rewrite_history
 from anthropic_proxy.engine.messages.models import (
     ABSENT,
     CleanMessages,
@@ -59,6 +60,8 @@ def prepare(
     notes += changes
     offer = select_offered_tools(request, limits, names, notes)
     messages = restore_function_calls(request.messages, offer.proxy_tools) if offer.proxy_tools else request.messages
+    if offer.loaded and limits.loaded_tools == "caller":
+        messages = rewrite_history(messages, offer.loaded)
     config, thinking = request.output_config, request.thinking
     system = clean_system_prompt(request.system)
     if isinstance(messages, CleanMessages) and all(names.upstream_name(name) == name for name in messages.called):
@@ -67,11 +70,15 @@ def prepare(
         messages = transcript.messages
     else:
         messages = pair_calls_with_results(clean_messages(messages, notes), names, notes)
+    tools = offer.tools
+    if limits.loaded_tools == "items" and (unplaced := find_unplaced_tools(messages, offer.loaded)):
+        tools = [*tools, *unplaced]
     form = config.format if config and config.format else request.output_format
     prepared = PreparedRequest(
         system=system,
         messages=messages,
-        tools=offer.tools,
+        tools=tools,
+        loaded_tools=offer.loaded,
         tool_choice=select_tool_choice(request, offer, limits, names, notes),
         max_tokens=_output_limit(request, limits, count_tokens, notes),
         effort=effort,

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
 from anthropic_proxy.engine.messages.models import ABSENT, CacheMarks, McpServer, Message, TextBlock, Tool, ToolChoice
 
 ServerToolKind = Literal["web_search", "web_fetch", "code_execution", "mcp_toolset", "tool_search", ""]
@@ -79,6 +80,7 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     can_search: bool = True
     """True if a web search service is configured. False: each search by the proxy returns an error."""
     provider: str = "the provider"
+    loaded_tools: LoadedToolForm = "listed"
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
     max_tool_name_length: int = 64
 
@@ -114,6 +116,9 @@ class PreparedRequest(Struct, frozen=True, kw_only=True):
     tools: list[Tool] = []
     """Offered tools: functions, and server tools that the provider runs. Tool names that the target rejects are
     replaced."""
+    loaded_tools: Mapping[str, Sequence[Tool]] = {}
+    """Tools that the model may call besides `tools`, by the id of the tool result that has loaded them. Their place in
+    the upstream request depends on the dialect (`engine/messages/loaded_tools.py`)."""
     tool_choice: ToolChoice | None = None
     """Tool choice with the upstream name of a forced tool. None: no tool choice is sent."""
     max_tokens: int = 1

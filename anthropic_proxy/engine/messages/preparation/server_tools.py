@@ -54,6 +54,8 @@ class ToolOffer(Struct):
     dropped: list[Tool]
     deferred: list[Tool] = []
     """All deferred tools of the client, found by a tool search or not."""
+    loaded: Mapping[str, Sequence[Tool]] = {}
+    """Tools that searches of the client have loaded and that are not in `tools`, by the id of the tool result."""
 
 
 def server_tool_kind(tool: Tool) -> ServerToolKind:

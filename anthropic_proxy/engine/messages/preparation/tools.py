@@ -16,6 +16,7 @@ import msgspec
 from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.loaded_tools import PLACEHOLDER_NAME, place_loaded_tools
 from anthropic_proxy.engine.messages.models import (
     Message,
     MessagesRequest,
@@ -131,8 +132,6 @@ def _found_names(messages: list[Message]) -> Iterator[str]:
                 yield block.tool.name
 
 
-_PLACEHOLDER = "DeferredToolPlaceholder"
-"""Name of a tool without function that Claude Code adds to deferred tools. It is not sent to the model."""
 _FREE = ("auto", "none")
 _FORCED = ("any", "tool")
 _MAX_LISTED = 20
@@ -151,14 +150,18 @@ def select_offered_tools(
     if declared and not limits.accepts_tools:
         notes.append(FidelityNote("dropped", "tools", "the model does not support tools"))
         return ToolOffer([], {}, [])
+    forced_name = request.tool_choice.name if request.tool_choice else None
+    declared, loaded = place_loaded_tools(declared, request.messages, limits.loaded_tools, forced_name)
+    if limits.loaded_tools == "items":
+        loaded = {call_id: [_under_alias(tool, names) for tool in tools] for call_id, tools in loaded.items()}
     if isinstance(declared, ToolList) and declared.all_from_client:
         tools, aliases = _functions(declared, limits)
         names.aliases.update(aliases)
-        return ToolOffer(tools, {}, [])
-    offer = assign_server_tools([_defined(tool) for tool in declared if tool.name != _PLACEHOLDER], limits, notes)
+        return ToolOffer(tools, {}, [], loaded=loaded)
+    offer = assign_server_tools([_defined(tool) for tool in declared if tool.name != PLACEHOLDER_NAME], limits, notes)
+    offer.loaded = loaded
     if any(tool.kind == "tool_search" for tool in offer.proxy_tools.values()):
-        forced = request.tool_choice.name if request.tool_choice else None
-        offer.tools, offer.deferred = resolve_deferred_tools(offer.tools, request.messages, forced)
+        offer.tools, offer.deferred = resolve_deferred_tools(offer.tools, request.messages, forced_name)
     offer.tools = [_under_alias(tool, names) for tool in offer.tools]
     return offer
 
@@ -171,7 +174,7 @@ def list_visible_tools(request: MessagesRequest) -> list[Tool]:
     tools = _with_changes(request)
     if not any(tool.defer_loading for tool in tools):
         return tools
-    tools = [tool for tool in tools if tool.name != _PLACEHOLDER]
+    tools = [tool for tool in tools if tool.name != PLACEHOLDER_NAME]
     if not any(server_tool_kind(tool) == "tool_search" for tool in tools):
         return tools
     return resolve_deferred_tools(tools, request.messages, request.tool_choice.name if request.tool_choice else None)[0]
@@ -231,7 +234,7 @@ def _functions(tools: ToolList, limits: TargetLimits) -> tuple[ToolList, Mapping
     Requests with the same tools share both results.
     """
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
-    offered = assign_server_tools([tool for tool in tools if tool.name != _PLACEHOLDER], limits, []).tools
+    offered = assign_server_tools([tool for tool in tools if tool.name != PLACEHOLDER_NAME], limits, []).tools
     return ToolList(_under_alias(tool, names) for tool in offered), names.aliases
 
 

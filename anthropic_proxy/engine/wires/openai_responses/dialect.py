@@ -8,6 +8,7 @@ server rejects. An adaptation is a change of fields for the next request, after 
 
 from typing import Literal
 
+from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
 from anthropic_proxy.engine.messages.preparation import ServerToolKind
 from anthropic_proxy.engine.wires.json_schema import UNRESTRICTED_RULES, SchemaRules
 from anthropic_proxy.engine.wires.openai_shared import OpenAIDialect
@@ -33,6 +34,13 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """Maximum number of characters of a tool name; longer names get an alias.
 
     Proven by: golden/openai_responses/text/server_with_other_names.
+    """
+    sends_additional_tools: bool = False
+    """True if tools that the client's tool search has loaded are sent as items `additional_tools`, behind the result of
+    the search, so that the list of tools stays as it is. Source: `AdditionalTools` of the official SDK `openai` 3.54;
+    gpt-5.4 and later load tools in the conversation (guide to tool search).
+
+    Proven by: golden/openai_responses/tools/loaded_tool.
     """
     always_stream: bool = False
     """True if every upstream request streams. Proven by: golden/openai_responses/text/always_streaming_server."""
@@ -179,6 +187,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_responses/thinking/xai_reasoning.
     """
+
+    @property
+    def loaded_tool_form(self) -> LoadedToolForm:
+        return "items" if self.sends_additional_tools and self.loaded_tools != "listed" else self.loaded_tools
 
     def is_thinking_at_effort(self, effort: str) -> bool:
         """Return True if the model reasons at this effort: `default`, `none` or a level such as `high`."""

@@ -90,6 +90,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
 _DROPS: ParameterDrops = {
     **SHARED_DROPS,
     "phase": {"sends_phase": False},
+    "additional_tools": {"sends_additional_tools": False},
     "truncation": {"sends_truncation": False},
     "summary": {"requests_summaries": False},
     "effort": {"can_reason": False},

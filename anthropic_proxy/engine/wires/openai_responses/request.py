@@ -5,6 +5,7 @@ encodes the tools.
 """
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -34,7 +35,7 @@ from anthropic_proxy.engine.wires.message_encoder import (
     replace_media_by_text,
 )
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
-from anthropic_proxy.engine.wires.openai_responses.tools import encode_tools
+from anthropic_proxy.engine.wires.openai_responses.tools import encode_loaded_tools, encode_tools
 from anthropic_proxy.engine.wires.openai_shared import (
     SCHEMA_NOT_ENFORCED,
     add_sampling,
@@ -62,7 +63,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     instructions = join_system_prompt(request, reply_schema_instruction(call, budget, notes))
     if instructions is not None:
         body["instructions"] = instructions
-    body["input"] = items.encode_input()
+    body["input"] = items.encode_input(encode_loaded_tools(call, dialect, budget, notes))
     add_tools(body, tools.definitions, tools.tool_choice, call, notes)
     if tools.max_searches is not None:
         body["max_tool_calls"] = tools.max_searches
@@ -189,7 +190,14 @@ class _Reasoning(Struct, kw_only=True, tag="reasoning", tag_field="type", gc=Fal
     encrypted_content: str | UnsetType = UNSET
 
 
-_Item = _InputMessage | _Reply | _Call | _Result | _Reasoning
+class _AdditionalTools(Struct, tag="additional_tools", tag_field="type", gc=False):
+    """Tools that the model may call from here on. The list `tools` of the request stays as it was."""
+
+    tools: Sequence[Raw]
+    role: Literal["developer"] = "developer"
+
+
+_Item = _InputMessage | _Reply | _Call | _Result | _Reasoning | _AdditionalTools
 
 
 class ItemEncoder(MessageEncoder):
@@ -198,13 +206,31 @@ class ItemEncoder(MessageEncoder):
         self.accepts_media_in_results = dialect.accepts_media_in_results
         self._dialect = dialect
 
-    def encode_input(self) -> list[_Item]:
+    def encode_input(self, loaded_tools: Mapping[str, Sequence[Raw]]) -> list[_Item]:
+        """`loaded_tools`: definitions of loaded tools by the id of the tool result that has loaded them."""
         self._encode_conversation()
+        if loaded_tools:
+            self._place_loaded_tools(loaded_tools)
         if self.messages and isinstance(self.messages[-1], _Reply):
             self._append_prefill_request()
         self._flush_late_texts()
         self._note_dropped_thinking()
         return self.messages
+
+    def _place_loaded_tools(self, loaded_tools: Mapping[str, Sequence[Raw]]) -> None:
+        """Insert the definitions of loaded tools after the results of the calls among which they were loaded."""
+        waiting = {_call_id(call_id): tools for call_id, tools in loaded_tools.items()}
+        items, found = self.messages, list[Raw]()
+        self.messages = []
+        for item in items:
+            if type(item) is _Result:
+                found += waiting.pop(item.call_id, ())
+            elif found:
+                self.messages.append(_AdditionalTools(found))
+                found = []
+            self.messages.append(item)
+        if found:
+            self.messages.append(_AdditionalTools(found))
 
     def _append_system(self, texts: list[Raw]) -> None:
         self.messages.append(_InputMessage("developer", [_TextPart(text) for text in texts]))

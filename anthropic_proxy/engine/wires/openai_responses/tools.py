@@ -80,6 +80,17 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
     return tools
 
 
+def encode_loaded_tools(
+    call: Call[Dialect], dialect: Dialect, budget: WorkBudget, notes: list[FidelityNote]
+) -> dict[str, Sequence[Raw]]:
+    """Return the definitions of loaded tools by the id of the tool result that has loaded them."""
+    definitions: dict[str, Sequence[Raw]] = {}
+    for call_id, tools in call.request.loaded_tools.items() if dialect.loaded_tool_form == "items" else ():
+        definitions[call_id], lost, _ = _encode_functions(tools, budget, dialect.schema_rules, dialect.sends_strict)
+        notes += lost
+    return definitions
+
+
 @cached_list_encoder
 def _encode_functions(
     tools: Sequence[Tool], budget: WorkBudget, rules: SchemaRules, sends_strict: bool

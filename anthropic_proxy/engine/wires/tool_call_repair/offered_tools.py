@@ -28,7 +28,8 @@ class OfferedTools:
     def __init__(self, call: Call[BaseDialect]) -> None:
         choice = call.request.tool_choice
         kind = choice.type if choice is not None else "auto"
-        self._given = call.request.tools if kind != "none" else []
+        loaded = [tool for tools in call.request.loaded_tools.values() for tool in tools]
+        self._given = [*call.request.tools, *loaded] if kind != "none" else []
         self._forced = choice.name if choice is not None and kind == "tool" else None
         self._aliases = call.client_tool_names
 

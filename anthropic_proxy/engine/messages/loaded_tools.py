@@ -1,0 +1,299 @@
+"""Loaded tools: tools that a tool search of the client has found, offered without a change of the prompt's beginning.
+
+Claude Code hides most tools from the model. Its tool `ToolSearch` returns `tool_reference` blocks, and each later
+request has the named tools in `tools`. Providers bill a prompt that begins like an earlier one at a fraction, and tools
+stand at its beginning: one more tool there, and the whole conversation is billed in full again. So the list stays as it
+was, and a loaded tool stands where it was loaded:
+
+- `caller`: its definition is text in the result of the search. The model calls it by one tool that is in the list from
+  the first request on, `CallLoadedTool`, with the arguments `name` and `arguments`. `LoadedToolCalls` converts such
+  calls of a reply back, and `rewrite_history` converts earlier calls forward.
+- `items`: the wire puts the definition behind the result of the search, and the model calls the tool as any other.
+- `listed`: the definition is added to the list, for providers whose prompt cache saves less than such calls cost.
+
+Only tools that the request of the client declares and an earlier result names are loaded. A call of any other name is
+delivered as a call of `CallLoadedTool`: the client reports an unknown tool, and the model calls again.
+"""
+
+import functools
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Raw, Struct
+from msgspec.structs import replace
+
+from anthropic_proxy.engine.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
+from anthropic_proxy.engine.messages.models import (
+    Block,
+    Message,
+    Tool,
+    ToolReferenceBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    decode_nested_content,
+)
+from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool
+
+LoadedToolForm = Literal["caller", "items", "listed"]
+"""Place of the definitions of loaded tools in upstream requests."""
+CALLER_NAME = "CallLoadedTool"
+PLACEHOLDER_NAME = "DeferredToolPlaceholder"
+"""Name of a tool without function that Claude Code adds if it loads tools on demand. It is not sent to the model."""
+
+_REFERENCE = b'"tool_reference'
+_SOURCE = msgspec.json.encode(
+    {
+        "name": CALLER_NAME,
+        "description": "Calls a tool that a tool search has loaded and that is not in the list of tools. The result "
+        "of the search has its name, its description and the JSON Schema of its arguments.",
+        "input_schema": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "description": "The name of the loaded tool."},
+                "arguments": {
+                    "type": "object",
+                    "description": "The arguments of the loaded tool, which fit its JSON Schema.",
+                    "additionalProperties": True,
+                },
+            },
+            "required": ["name", "arguments"],
+        },
+    }
+)
+CALLER = replace(msgspec.json.decode(_SOURCE, type=Tool), source=_SOURCE)
+"""Definition of the constant tool."""
+
+
+def place_loaded_tools(
+    tools: list[Tool], messages: Sequence[Message], form: LoadedToolForm, forced_name: str | None
+) -> tuple[list[Tool], Mapping[str, Sequence[Tool]]]:
+    """Return the tools to list, and the loaded tools by the id of the tool result that has loaded them.
+
+    Without Claude Code's placeholder, the list is returned as it is: other clients declare all tools from the first
+    request on. A tool that `tool_choice` forces, or whose search is no longer in the messages, stays in the list.
+    """
+    names = {tool.name for tool in tools}
+    if form == "listed" or PLACEHOLDER_NAME not in names or CALLER_NAME in names:
+        return tools, {}
+    deferred = {
+        tool.name: tool
+        for tool in tools
+        if tool.defer_loading and is_client_tool(tool) and tool.name not in (PLACEHOLDER_NAME, forced_name)
+    }
+    loaded: dict[str, list[Tool]] = {}
+    placed: set[str] = set()
+    for message in messages if deferred else ():
+        if message.role != "user" or isinstance(message.content, str):
+            continue
+        for block in message.content:
+            if type(block) is ToolResultBlock and block.tool_use_id not in loaded:
+                found = [name for name in _referenced_names(block) if name in deferred and name not in placed]
+                if found:
+                    placed.update(found)
+                    loaded[block.tool_use_id] = [deferred[name] for name in found]
+    if isinstance(tools, ToolList):
+        return _list_shared_tools(tools, frozenset(placed), forced_name, form), loaded
+    return _list_tools(tools, placed, forced_name, form), loaded
+
+
+def _list_tools(
+    tools: Sequence[Tool], placed: Collection[str], forced_name: str | None, form: LoadedToolForm
+) -> ToolList:
+    """Return the tools to list. The tools that every request of a session has come first, and `CALLER` after them."""
+    given = [tool for tool in tools if tool.name not in placed and tool.name != PLACEHOLDER_NAME]
+    first = [tool for tool in given if not tool.defer_loading or tool.name == forced_name]
+    last = [tool for tool in given if tool.defer_loading and tool.name != forced_name]
+    return ToolList([*first, *([CALLER] if form == "caller" else ()), *last])
+
+
+@functools.lru_cache(maxsize=64)
+def _list_shared_tools(
+    tools: ToolList, placed: Collection[str], forced_name: str | None, form: LoadedToolForm
+) -> ToolList:
+    """`_list_tools` with equal results for equal arguments, because caches use the list as a key."""
+    return _list_tools(tools, placed, forced_name, form)
+
+
+def find_unplaced_tools(messages: Sequence[Message], loaded: Mapping[str, Sequence[Tool]]) -> list[Tool]:
+    """Return the loaded tools whose result is not in `messages`, because its call id was repaired."""
+    results = {
+        block.tool_use_id
+        for message in messages
+        if message.role == "user"
+        for block in message.blocks
+        if isinstance(block, ToolResultBlock)
+    }
+    return [tool for call_id, tools in loaded.items() if call_id not in results for tool in tools]
+
+
+def _referenced_names(block: ToolResultBlock) -> Collection[str]:
+    if _REFERENCE not in bytes(block.content):
+        return ()
+    inner = decode_nested_content(block.content)
+    return dict.fromkeys(one.tool_name for one in inner if isinstance(one, ToolReferenceBlock))
+
+
+def rewrite_history(messages: Sequence[Message], loaded: Mapping[str, Sequence[Tool]]) -> list[Message]:
+    """Return the messages with the definitions of loaded tools in the results that have loaded them (`caller`).
+
+    Later calls of these tools become calls of `CallLoadedTool`.
+    """
+    waiting = dict(loaded)
+    names: set[str] = set()
+    rewritten: list[Message] = []
+    for message in messages:
+        if isinstance(message.content, str) or message.role == "system":
+            rewritten.append(message)
+            continue
+        blocks: list[Block] = []
+        for block in message.content:
+            if type(block) is ToolUseBlock and block.name in names:
+                given = b'{"name":%b,"arguments":%b}' % (msgspec.json.encode(block.name), bytes(block.input))
+                blocks.append(replace(block, name=CALLER_NAME, input=Raw(given)))
+            elif type(block) is ToolResultBlock and (found := waiting.pop(block.tool_use_id, None)):
+                names.update(tool.name for tool in found)
+                blocks.append(replace(block, content=_with_definitions(block.content, found)))
+            else:
+                blocks.append(block)
+        rewritten.append(replace(message, content=blocks))
+    return rewritten
+
+
+def _with_definitions(content: Raw, tools: Sequence[Tool]) -> Raw:
+    definitions = {tool.name: _definition(tool) for tool in tools}
+    blocks: list[Any] = msgspec.json.decode(content)
+    for place, block in enumerate(blocks):
+        if isinstance(block, dict) and block.get("type") == "tool_reference":
+            text = definitions.pop(block.get("tool_name", ""), None)
+            if text is not None:
+                blocks[place] = {"type": "text", "text": text}
+    return Raw(msgspec.json.encode(blocks))
+
+
+def _definition(tool: Tool) -> str:
+    schema = bytes(tool.input_schema).decode() or "{}"
+    lines = [f"Tool loaded: {tool.name}. Call it by {CALLER_NAME}, with this name."]
+    if tool.description:
+        lines.append(f"Description: {tool.description}")
+    return "\n".join([*lines, f"JSON Schema of its arguments: {schema}"])
+
+
+class _NamedCall(Struct, forbid_unknown_fields=True):
+    name: str
+    arguments: Raw = Raw(b"{}")
+
+
+_BEGINNING = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
+_MAX_BEGINNING = 512
+"""Maximum length of the text before the arguments that is recognized while it arrives. A longer one is read at the end
+of the call."""
+_IN_STRING = re.compile(r'["\\]')
+_OUTSIDE = re.compile(r'["{}\[\]]')
+
+
+class LoadedToolCalls:
+    """Filter of one reply: calls of `CallLoadedTool` become calls of the loaded tools that they name.
+
+    The arguments are passed on as they arrive if the model writes `name` first, else at the end of the call.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        self._names = names
+        self._open: dict[int | str, _OpenCall] = {}
+
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
+        if not self._open and ToolCall not in map(type, deltas):  # faster than a generator
+            return deltas
+        converted: list[Delta] = []
+        for delta in deltas:
+            if isinstance(delta, ToolCall) and delta.name == CALLER_NAME:
+                self._open[delta.key] = _OpenCall(delta, self._names)
+            elif isinstance(delta, ToolArgs) and (call := self._open.get(delta.key)):
+                converted += call.feed(delta.json)
+            elif isinstance(delta, ToolEnd) and (call := self._open.pop(delta.key, None)):
+                converted += [*call.end(), delta]
+            else:
+                converted.append(delta)
+        return converted
+
+
+class _OpenCall:
+    """One call of `CallLoadedTool` that is being received."""
+
+    def __init__(self, call: ToolCall, names: Collection[str]) -> None:
+        self._call = call
+        self._names = names
+        self._held: list[str] = []
+        self._length = 0
+        self._forwards = False
+        """True after the name was read: the arguments are passed on."""
+        self._depth = 0
+        self._in_string = self._escaped = self._complete = False
+
+    def feed(self, text: str) -> list[Delta]:
+        if self._forwards:
+            return self._forward(text)
+        self._held.append(text)
+        self._length += len(text)
+        if self._length - len(text) > _MAX_BEGINNING:
+            return []
+        held = "".join(self._held)
+        beginning = _BEGINNING.match(held[: _MAX_BEGINNING + 1])
+        if beginning is None or (name := _decode_name(beginning[1])) not in self._names:
+            return []
+        self._forwards = True
+        return [replace(self._call, name=name), *self._forward(held[beginning.end() :])]
+
+    def end(self) -> list[Delta]:
+        """Return the deltas of a call whose arguments were not passed on. Without a loaded name it stays as it is."""
+        if self._forwards:
+            return []
+        text = "".join(self._held)
+        name, arguments = CALLER_NAME, text
+        try:
+            given = msgspec.json.decode(text, type=_NamedCall)
+            value = bytes(given.arguments)
+            if value.startswith(b'"'):  # some models write the object as a string
+                value = msgspec.json.decode(value, type=str).encode()
+            msgspec.json.decode(value, type=dict)
+            if given.name in self._names:
+                name, arguments = given.name, value.decode()
+        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            pass
+        return [replace(self._call, name=name), ToolArgs(self._call.key, arguments)]
+
+    def _forward(self, text: str) -> list[Delta]:
+        if self._complete or not text:
+            return []
+        kept = text[: self._object_end(text)]
+        return [ToolArgs(self._call.key, kept)] if kept else []
+
+    def _object_end(self, text: str) -> int:
+        """Return the number of characters in `text` that belong to the arguments."""
+        place = 0
+        if self._escaped:
+            place, self._escaped = 1, False
+        while mark := (_IN_STRING if self._in_string else _OUTSIDE).search(text, place):
+            place = mark.end()
+            if mark[0] == "\\":
+                self._escaped = place == len(text)
+                place += 1
+            elif mark[0] == '"':
+                self._in_string = not self._in_string
+            elif mark[0] in "{[":
+                self._depth += 1
+            else:
+                self._depth -= 1
+                if not self._depth:
+                    self._complete = True
+                    return place
+        return len(text)
+
+
+def _decode_name(text: str) -> str:
+    try:
+        return msgspec.json.decode(text, type=str)
+    except (msgspec.DecodeError, UnicodeError):
+        return ""
