@@ -1,0 +1,218 @@
+"""A session of ten turns, in which tool searches load tools three times, with a provider that has a prefix cache.
+
+`python -m tests.support.cache_sessions` prints the tables of docs/guide/prompt-caches.md and of the decision about
+loaded tools.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from genai_prices import Usage, calc_price
+
+from tests.support.fakes.prefix_cache import CachedCall, CachingProvider
+from tests.support.harness import ProxyHarness
+
+LOADS = {2: ("Monitor",), 5: ("mcp__tracker__find_issue", "mcp__tracker__comment"), 8: ("WebFetch",)}
+"""Turn → tools that it loads and then calls."""
+TURNS = 10
+_OUTPUT_TOKENS = 20
+
+
+@dataclass(frozen=True)
+class Row:
+    """A provider and model of the table. `price`: provider and model of the price list. None: a server at home."""
+
+    title: str
+    settings: dict[str, str]
+    price: tuple[str, str] | None = None
+
+
+_LOCAL = {"OPENAI_BASE_URL": "http://127.0.0.1:8080/v1"}
+ROWS = (
+    Row("OpenAI, Responses, gpt-5.6-sol", {"BIG_MODEL": "openai/gpt-5.6-sol"}, ("openai", "gpt-5.6-sol")),
+    Row("OpenAI, Responses, gpt-5.1", {"BIG_MODEL": "openai/gpt-5.1"}, ("openai", "gpt-5.1")),
+    Row("OpenAI, Chat, gpt-4.1", {"BIG_MODEL": "openai/gpt-4.1", "OPENAI_WIRE": "chat"}, ("openai", "gpt-4.1")),
+    Row("Gemini, gemini-3.6-flash", {"BIG_MODEL": "gemini/gemini-3.6-flash"}, ("google", "gemini-3.6-flash")),
+    Row(
+        "DeepSeek, deepseek-flash",
+        {"BIG_MODEL": "openai/deepseek-flash", "OPENAI_BASE_URL": "https://api.deepseek.com/v1"},
+        ("deepseek", "deepseek-flash"),
+    ),
+    Row("Moonshot, kimi-k2.6", {"BIG_MODEL": "moonshot/kimi-k2.6"}, ("moonshotai", "kimi-k2.6")),
+    Row("xAI, grok-4.3", {"BIG_MODEL": "xai/grok-4.3"}, ("x-ai", "grok-4.3")),
+    Row("llama.cpp, vLLM: Chat", {"BIG_MODEL": "openai/qwen3-coder", **_LOCAL}),
+    Row("Ollama, qwen3", {"BIG_MODEL": "ollama/qwen3:32b", "OLLAMA_BASE_URL": "http://127.0.0.1:11434"}),
+)
+_KEYS = {f"{name}_API_KEY": "key" for name in ("OPENAI", "GEMINI", "MOONSHOT", "XAI")}
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Sums of one session from its second turn on, and the price of the whole session."""
+
+    calls: list[CachedCall]
+    first_turn: int
+    """Number of calls of the first turn."""
+
+    @property
+    def cached_share(self) -> float:
+        later = self.calls[self.first_turn :]
+        return sum(call.cached for call in later) / sum(call.tokens for call in later)
+
+    @property
+    def read_again(self) -> int:
+        """Tokens from the second turn on that were not cached."""
+        return sum(call.tokens - call.cached for call in self.calls[self.first_turn :])
+
+    def dollars(self, price: tuple[str, str]) -> float:
+        total = 0.0
+        for call in self.calls:
+            written = {"cache_write_tokens": call.tokens - call.cached} if _bills_writes(price) else {}
+            usage = Usage(
+                input_tokens=call.tokens, cache_read_tokens=call.cached, output_tokens=_OUTPUT_TOKENS, **written
+            )
+            total += float(calc_price(usage, price[1], provider_id=price[0]).total_price)
+        return total
+
+
+def _bills_writes(price: tuple[str, str]) -> bool:
+    found = calc_price(Usage(input_tokens=1), price[1], provider_id=price[0]).model_price
+    return found.cache_write_mtok is not None
+
+
+def _tool(name: str, size: int, *, deferred: bool = False) -> dict[str, Any]:
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "type": "object",
+        "properties": {"value": {"type": "string", "description": "What to work on."}},
+        "required": ["value"],
+        "additionalProperties": False,
+    }
+    tool: dict[str, Any] = {"name": name, "description": _text(name, size), "input_schema": schema}
+    return tool | ({"defer_loading": True} if deferred else {})
+
+
+def _text(topic: str, size: int) -> str:
+    line = " ".join(f"{topic} {number}" for number in range(size // (len(topic) + 2) + 1))
+    return line[:size]
+
+
+_NAMES = ("Agent", "Bash", "Edit", "Read", "Skill", "ToolSearch", "Write")
+
+
+def _tools(loaded: set[str], *, has_placeholder: bool) -> list[dict[str, Any]]:
+    """Return the tools of a request as Claude Code sorts them: loaded ones between the others."""
+    tools = [_tool(name, 3_000) for name in _NAMES] + [_tool(name, 1_500, deferred=True) for name in loaded]
+    if has_placeholder:
+        tools.append({"name": "DeferredToolPlaceholder", "description": "None.", "input_schema": {"type": "object"}})
+        tools[-1]["defer_loading"] = True
+    return sorted(tools, key=lambda tool: str(tool["name"]))
+
+
+Script = list[tuple[str, dict[str, Any]] | str]
+
+
+def _turn(number: int) -> Script:
+    steps: Script = [("Read", {"value": f"file {number}"})] * (3 if number == 1 else 1)
+    if number in LOADS:
+        steps += [("ToolSearch", {"value": "select:" + ",".join(LOADS[number])})]
+        steps += [(name, {"value": f"turn {number}"}) for name in LOADS[number]]
+    return [*steps, f"Turn {number} is done."]
+
+
+async def run_session(row: Row, *, has_placeholder: bool = True) -> Figures:
+    """Play the session through the proxy. Without the placeholder, the proxy lists loaded tools as the client does."""
+    turns = [_turn(number) for number in range(1, TURNS + 1)]
+    provider = CachingProvider([step for turn in turns for step in turn])
+    proxy = ProxyHarness(provider, **_KEYS | row.settings)
+    system = [{"type": "text", "text": _text("rule", 30_000)}]
+    user_id = json.dumps({"device_id": "d", "account_uuid": "", "session_id": "s"})
+    messages: list[dict[str, Any]] = []
+    loaded: set[str] = set()
+    for number, turn in enumerate(turns, 1):
+        messages.append({"role": "user", "content": [{"type": "text", "text": f"Do part {number} of the work."}]})
+        for step in turn:
+            sink = await proxy.post(
+                model="claude-opus-4-5",
+                system=system,
+                tools=_tools(loaded, has_placeholder=has_placeholder),
+                messages=messages,
+                metadata={"user_id": user_id},
+            )
+            assert sink.error is None, sink.error
+            content = sink.body["content"]
+            messages.append({"role": "assistant", "content": content})
+            if isinstance(step, str):
+                assert [block["text"] for block in content] == [step]
+                continue
+            (call,) = (block for block in content if block["type"] == "tool_use")
+            assert (call["name"], call["input"]) == step
+            messages.append({"role": "user", "content": _results(call, number, loaded)})
+    return Figures(provider.calls, len(turns[0]))
+
+
+def _results(call: dict[str, Any], turn: int, loaded: set[str]) -> list[dict[str, Any]]:
+    """Return the result of a call, as Claude Code does: a search of tools returns references, and loads the tools."""
+    result = {"type": "tool_result", "tool_use_id": call["id"]}
+    if call["name"] != "ToolSearch":
+        return [result | {"content": _text(f"line of {call['name']}", 60_000 if turn == 1 else 1_500)}]
+    names = call["input"]["value"].removeprefix("select:").split(",")
+    loaded.update(names)
+    references = [{"type": "tool_reference", "tool_name": name} for name in names]
+    return [result | {"content": references}, {"type": "text", "text": "Tools loaded."}]
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """A session in which tools are loaded. The defaults are small: in larger sessions the constant tool saves more."""
+
+    loads: int = 1
+    requests: int = 30
+    calls: int = 3
+    """Calls of loaded tools."""
+    definition_tokens: int = 130
+    """Size of the constant tool, which every request has."""
+    call_tokens: int = 15
+    """Output tokens that a call by the constant tool has more."""
+
+    def break_even(self, price: tuple[str, str]) -> int:
+        """Return the tokens of tools and conversation from which on the constant tool is cheaper than a longer list."""
+        found = calc_price(Usage(input_tokens=1), price[1], provider_id=price[0]).model_price
+        read, cached, output = map(_per_token, (found.input_mtok, found.cache_read_mtok, found.output_mtok))
+        written = _per_token(found.cache_write_mtok) or read
+        extra = (
+            self.definition_tokens * (written + (self.requests - 1) * cached) + self.calls * self.call_tokens * output
+        )
+        return round(extra / (self.loads * (written - cached)))
+
+
+def _per_token(price: Any) -> float:
+    """Return the price of the lowest tier in dollars."""
+    return float(getattr(price, "base", price) or 0) / 1_000_000
+
+
+def break_even_table() -> str:
+    lines = ["| provider | break-even in tokens |", "| --- | ---: |"]
+    lines += [f"| {row.title} | {CostModel().break_even(row.price):,} |" for row in ROWS if row.price]
+    return "\n".join(lines)
+
+
+async def session_table() -> str:
+    lines = [
+        "| provider | cached, tools listed | cached | read again, tools listed | read again | $, tools listed | $ |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for row in ROWS:
+        listed, placed = await run_session(row, has_placeholder=False), await run_session(row)
+        dollars = [f"{one.dollars(row.price):.2f}" if row.price else "–" for one in (listed, placed)]
+        lines.append(
+            f"| {row.title} | {listed.cached_share:.1%} | {placed.cached_share:.1%} | {listed.read_again:,} | "
+            f"{placed.read_again:,} | {dollars[0]} | {dollars[1]} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(asyncio.run(session_table()), break_even_table(), sep="\n\n")

@@ -1,0 +1,186 @@
+"""Fake of a provider's prefix cache, and of providers that have one: a scripted model behind each wire.
+
+A prompt is divided into blocks. The hash of a block includes all blocks before it, so a block is found only if the
+whole prompt before it was the same. The order is that of the providers: tools, system text, conversation.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from tests.support.fakes.gemini.shapes import check_request as check_gemini
+from tests.support.fakes.ollama.shapes import check as check_ollama
+from tests.support.fakes.openai_chat.shapes import check_fields
+from tests.support.fakes.openai_chat.shapes import check_request as check_chat
+from tests.support.fakes.openai_responses.rules import ResponsesRequest
+from tests.support.fakes.server import ContractViolation
+from tests.support.harness import FakeResponse
+
+BLOCK_TOKENS = 128
+BYTES_PER_TOKEN = 4
+
+
+class PrefixCache:
+    """Hashes of all blocks that were seen, of all prompts."""
+
+    def __init__(self) -> None:
+        self._known: set[bytes] = set()
+
+    def feed(self, prompt: bytes) -> tuple[int, int]:
+        """Return the tokens of a prompt, and how many at its beginning are cached. The prompt is then cached itself."""
+        size = BLOCK_TOKENS * BYTES_PER_TOKEN
+        digest = hashlib.sha256()
+        cached, matches = 0, True
+        for start in range(0, len(prompt) - size + 1, size):
+            digest.update(prompt[start : start + size])
+            block = digest.digest()
+            matches = matches and block in self._known
+            cached += BLOCK_TOKENS if matches else 0
+            self._known.add(block)
+        return len(prompt) // BYTES_PER_TOKEN, cached
+
+
+@dataclass
+class CachedCall:
+    """What one request cost."""
+
+    tokens: int
+    cached: int
+
+
+@dataclass
+class CachingProvider:
+    """An upstream function with a prefix cache, whose model makes the calls of a script.
+
+    A step of the script is a tool call (name, arguments), or a text that ends the turn.
+    """
+
+    script: list[tuple[str, Mapping[str, Any]] | str]
+    cache: PrefixCache = field(default_factory=PrefixCache)
+    calls: list[CachedCall] = field(default_factory=list)
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        wire = next((name for part, name in _PATHS.items() if part in request.path), "")
+        if not wire:  # a question about the server or the model
+            return FakeResponse(404, b'{"error":"not found"}')
+        body = json.loads(request.body)
+        check = _CHECKS.get("openai" if base_url == "https://api.openai.com/v1" and wire == "chat" else wire)
+        assert not (breaches := list(check(body) if check else ())), breaches
+        parts = [part for name in _ORDER[wire] if name in body for part in _parts(body[name])]
+        prompt = "\n".join(json.dumps(part, ensure_ascii=False) for part in parts).encode()
+        tokens, cached = self.cache.feed(prompt)
+        self.calls.append(CachedCall(tokens, cached))
+        step = self.script[len(self.calls) - 1]
+        if not isinstance(step, str):
+            step = _offered(step, body)
+        reply = _REPLIES[wire](step, tokens, cached, f"call_{len(self.calls)}")
+        return FakeResponse(200, json.dumps(reply).encode(), headers={"content-type": "application/json"})
+
+
+def _parts(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _offered(step: tuple[str, Mapping[str, Any]], body: dict[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the call as the model must make it: by the tool's own name if a definition of it was sent as a tool."""
+    name, arguments = step
+    listed = [*_parts(body.get("tools") or [])]
+    listed += [tool for item in body.get("input") or () for tool in item.get("tools") or ()]
+    names = set[str]()
+    for tool in listed:
+        names |= {one["name"] for one in tool.get("functionDeclarations") or [tool.get("function") or tool]}
+    if name in names:
+        return step
+    assert CALLER_NAME in names, f"{name} is not offered"
+    return CALLER_NAME, {"name": name, "arguments": arguments}
+
+
+def _chat_reply(step: Any, tokens: int, cached: int, call_id: str) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": step if isinstance(step, str) else None}
+    if not isinstance(step, str):
+        function = {"name": step[0], "arguments": json.dumps(step[1])}
+        message["tool_calls"] = [{"id": call_id, "type": "function", "function": function}]
+    usage = {"prompt_tokens": tokens, "completion_tokens": 20, "total_tokens": tokens + 20}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "m",
+        "choices": [
+            {"index": 0, "message": message, "finish_reason": "stop" if isinstance(step, str) else "tool_calls"}
+        ],
+        "usage": usage | {"prompt_tokens_details": {"cached_tokens": cached}},
+    }
+
+
+def _responses_reply(step: Any, tokens: int, cached: int, call_id: str) -> dict[str, Any]:
+    if isinstance(step, str):
+        part = {"type": "output_text", "text": step, "annotations": []}
+        item = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [part]}
+    else:
+        item = {"id": "fc_1", "type": "function_call", "call_id": call_id, "name": step[0], "status": "completed"}
+        item["arguments"] = json.dumps(step[1])
+    usage = {
+        "input_tokens": tokens,
+        "input_tokens_details": {"cached_tokens": cached},
+        "output_tokens": 20,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": tokens + 20,
+    }
+    return {"id": "resp_1", "object": "response", "status": "completed", "model": "m", "output": [item], "usage": usage}
+
+
+def _gemini_reply(step: Any, tokens: int, cached: int, call_id: str) -> dict[str, Any]:
+    if isinstance(step, str):
+        part: dict[str, Any] = {"text": step}
+    else:  # the names of an object come in alphabetical order
+        part = {"functionCall": {"name": step[0], "args": dict(sorted(step[1].items())), "id": call_id}}
+    return {
+        "candidates": [{"content": {"parts": [part], "role": "model"}, "finishReason": "STOP", "index": 0}],
+        "usageMetadata": {
+            "promptTokenCount": tokens,
+            "cachedContentTokenCount": cached,
+            "candidatesTokenCount": 20,
+            "totalTokenCount": tokens + 20,
+        },
+        "modelVersion": "m",
+        "responseId": "r",
+    }
+
+
+def _ollama_reply(step: Any, tokens: int, cached: int, call_id: str) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": step if isinstance(step, str) else ""}
+    if not isinstance(step, str):
+        message["tool_calls"] = [{"id": call_id, "function": {"name": step[0], "arguments": step[1]}}]
+    counts = {"prompt_eval_count": tokens, "eval_count": 20}
+    return {"model": "m", "created_at": "2026-11-01T00:00:00Z", "message": message, "done": True} | {
+        "done_reason": "stop",
+        **counts,
+    }
+
+
+_PATHS = {"/responses": "responses", "/chat/completions": "chat", "/api/chat": "ollama", ":generateContent": "gemini"}
+_ORDER = {
+    "responses": ("tools", "instructions", "input"),
+    "chat": ("tools", "messages"),
+    "ollama": ("tools", "messages"),
+    "gemini": ("tools", "toolConfig", "systemInstruction", "contents"),
+}
+"""Wire → fields of its prompt, in the order in which providers read them."""
+_CHECKS: dict[str, Callable[[dict[str, Any]], Iterable[ContractViolation]]] = {
+    "responses": lambda body: check_fields(body, ResponsesRequest),
+    "openai": check_chat,
+    "gemini": lambda body: check_gemini(body, vertex=False),
+    "ollama": lambda body: check_ollama(body, "ChatRequest", "ChatRequest"),
+}
+"""Wire → check of the fields of a request. `openai`: Chat Completions of OpenAI itself."""
+_REPLIES = {
+    "responses": _responses_reply,
+    "chat": _chat_reply,
+    "ollama": _ollama_reply,
+    "gemini": _gemini_reply,
+}

@@ -1,0 +1,127 @@
+"""Tools that a tool search loads: the beginning of the prompt stays as it was, and calls reach the client by name."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
+from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME, LoadedToolCalls
+from tests.support.cache_sessions import ROWS, CostModel, Row, break_even_table, run_session, session_table
+from tests.support.fakes.prefix_cache import BLOCK_TOKENS, BYTES_PER_TOKEN, PrefixCache
+from tests.support.paths import ROOT
+
+NAMES = {"WebFetch", "mcp__a__b.c"}
+SMALLEST_SESSION = 11_000
+"""Tokens of tools and system text of Claude Code before any conversation."""
+
+
+def convert(pieces: list[str], names: set[str] = NAMES) -> tuple[str, str]:
+    """Return name and arguments of a call of the constant tool whose arguments arrive in these pieces."""
+    reader = LoadedToolCalls(names)
+    deltas = reader.feed([ToolCall(0, "toolu_1", CALLER_NAME)])
+    for piece in pieces:
+        deltas += reader.feed([ToolArgs(0, piece)])
+    deltas += reader.feed([ToolEnd(0)])
+    call, *arguments, end = deltas
+    assert isinstance(call, ToolCall)
+    assert (call.key, call.id, end) == (0, "toolu_1", ToolEnd(0))
+    return call.name, "".join(one.json for one in arguments if isinstance(one, ToolArgs))
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(alphabet='ab"\\{}[],: é'),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet='ab"\\{}'), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(
+    arguments=st.dictionaries(st.text(max_size=5), values, max_size=3),
+    name=st.sampled_from(sorted(NAMES)),
+    cuts=st.lists(st.integers(0, 200), max_size=6),
+    indent=st.sampled_from([None, 1]),
+)
+def test_arguments_are_delivered_as_the_model_wrote_them(
+    arguments: dict[str, object], name: str, cuts: list[int], indent: int | None
+) -> None:
+    written = json.dumps(arguments, indent=indent)
+    text = f'{{"name": {json.dumps(name)}, "arguments": {written}}}'
+    places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
+    pieces = [text[start:end] for start, end in itertools.pairwise(places)]
+    assert convert(pieces) == (name, written)
+
+
+def test_arguments_are_passed_on_as_they_arrive() -> None:
+    reader = LoadedToolCalls(NAMES)
+    call = ToolCall(7, "toolu_1", CALLER_NAME)
+    assert reader.feed([call, ToolArgs(7, '{"name":"WebFetch",')]) == []
+    started: list[Delta] = [ToolCall(7, "toolu_1", "WebFetch"), ToolArgs(7, '{"url":"a')]
+    assert reader.feed([ToolArgs(7, '"arguments":{"url":"a')]) == started
+    assert reader.feed([ToolArgs(7, '"}'), Text("x")]) == [ToolArgs(7, '"}'), Text("x")]
+    assert reader.feed([ToolArgs(7, "}"), ToolEnd(7)]) == [ToolEnd(7)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"name":"Bash","arguments":{}}',
+        '{"name":"WebFetch","arguments":[]}',
+        '{"name":"WebFetch","arguments":"[]"}',
+        '{"name":"WebFetch","arguments":{},"more":1}'.replace("WebFetch", "Monitor"),
+        '{"arguments":{"url":"a"}}',
+        '{"name":"WebFetch","arguments":',
+        '{"name":["WebFetch"],"arguments":{}}',
+        "",
+        "[" * 2_000,
+    ],
+)
+def test_a_call_of_no_loaded_tool_stays_as_it_is(text: str) -> None:
+    """The client reports an unknown tool, and the model calls again."""
+    assert convert([text]) == (CALLER_NAME, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"arguments":{"url":"a"},"name":"WebFetch"}',
+        '{"name":"WebFetch","arguments":"{\\"url\\":\\"a\\"}"}',
+        ' {"name":"WebFetch","arguments":{"url":"a"} } ',
+    ],
+)
+def test_other_forms_of_a_call_are_read(text: str) -> None:
+    assert convert([text]) == ("WebFetch", '{"url":"a"}')
+    assert convert(list(text)) == ("WebFetch", '{"url":"a"}')
+
+
+def test_a_call_without_arguments_has_an_empty_object() -> None:
+    assert convert(['{"name":"WebFetch"}']) == ("WebFetch", "{}")
+
+
+def test_a_block_is_cached_only_behind_the_same_blocks() -> None:
+    cache, size = PrefixCache(), BLOCK_TOKENS * BYTES_PER_TOKEN
+    first, second, third = (bytes([letter]) * size for letter in b"abc")
+    assert cache.feed(first + second) == (2 * BLOCK_TOKENS, 0)
+    assert cache.feed(first + second + third + b"rest") == (3 * BLOCK_TOKENS + 1, 2 * BLOCK_TOKENS)
+    assert cache.feed(third + second) == (2 * BLOCK_TOKENS, 0)
+    assert cache.feed(first + third) == (2 * BLOCK_TOKENS, BLOCK_TOKENS)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
+async def test_a_session_with_three_loads_stays_in_the_cache(row: Row) -> None:
+    figures = await run_session(row)
+    assert figures.cached_share >= 0.95
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.price], ids=lambda row: row.title)
+def test_the_constant_tool_costs_less_than_a_longer_list(row: Row) -> None:
+    assert row.price is not None
+    assert CostModel().break_even(row.price) < SMALLEST_SESSION
+
+
+async def test_the_documented_figures_are_reproduced() -> None:
+    """If this fails: `python -m tests.support.cache_sessions` prints both tables."""
+    assert await session_table() in (ROOT / "docs/guide/prompt-caches.md").read_text("utf-8")
+    assert break_even_table() in (ROOT / "docs/contributing/decisions/0049-loaded-tools.md").read_text("utf-8")
