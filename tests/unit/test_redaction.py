@@ -1,8 +1,6 @@
 """Keys in texts of any form: no text for a client or a reader of the log contains a key that was used."""
 
 import json
-import re
-import time
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -155,17 +153,9 @@ async def test_the_end_of_a_long_key_identifies_it() -> None:
     assert sink.error.message == "openai: no such key: …en-9."
 
 
-def test_a_long_text_without_keys_costs_less_than_one_search_with_a_pattern() -> None:
-    """A search with a pattern blocks the other threads of the process until it ends."""
+def test_a_long_text_stays_as_it_is_besides_the_keys() -> None:
     text = "a task-list of 12 words, a risk-free text without keys; " * 10_000
     known = "a-key-of-the-proxy-0123456789"
-
-    def measure(work: Callable[[], object]) -> float:
-        started = time.process_time()
-        work()
-        return time.process_time() - started
-
-    pattern = min(measure(lambda: re.sub(r"\bBearer\s+\S+|\b(?:sk-|gsk_|xai-|AIza)\S+", "", text)) for _ in range(3))
-    assert min(measure(lambda: redact_key_patterns(text)) for _ in range(3)) < pattern
+    assert redact_key_patterns(text) == text
     quoted = text + known[3:20] + text
     assert redact_secrets(quoted, [known]) == f"{text}…6789{text}"
