@@ -17,10 +17,12 @@ from tests.support.fakes.scripted_model import (
     Unable,
     any_call,
     as_json,
+    by_constant_tool,
     plain,
     sample,
     schema_in_words,
     spoken,
+    with_loaded_tools,
 )
 
 
@@ -351,7 +353,7 @@ def _decide_freely(conversation: Conversation) -> Reply:
 
 def decide(conversation: Conversation) -> Reply:
     """Return the model's next reply within the limits of the request: the allowed tools and the number of calls."""
-    reply = _decide_freely(conversation)
+    reply = by_constant_tool(_decide_freely(with_loaded_tools(conversation)), conversation)
     if conversation.choice == "none":
         return reply if not reply.calls else Reply(reply.text or "I may not call a tool now.")
     if conversation.choice != "auto":

@@ -7,7 +7,7 @@ import json
 import re
 import shlex
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 _COLORS = {b"\xff\xff\x00": "yellow", b"\x80\x00\x80": "purple", b"\x00\x90\x00": "green", b"\x00\x00\x00": "black"}
@@ -233,6 +233,46 @@ class Toolbox:
             code = "import sys; p, a, b = sys.argv[1:]; t = open(p).read(); open(p, 'w').write(t.replace(a, b, 1))"
             found = self.shell(shlex.join(["python3", "-c", code, path, old, new]))
         return found or self.write(path, text.replace(old, new, 1))
+
+
+_CALLER = "CallLoadedTool"
+_LOADED = re.compile(rf"^Tool loaded: (\S+)\. Call it by {_CALLER}\b.*?^JSON Schema of its arguments: ", re.M | re.S)
+
+
+def with_loaded_tools(conversation: Conversation) -> Conversation:
+    """Return the conversation as a model understands it: a tool described in a result is called by the constant tool.
+
+    The constant tool itself is left out, and earlier calls have the names of the tools that they mean.
+    """
+    if _CALLER not in conversation.tools:
+        return conversation
+    tools = {name: tool for name, tool in conversation.tools.items() if name != _CALLER}
+    turns = []
+    for turn in conversation.turns:
+        results = []
+        for result in turn.results:
+            for found in _LOADED.finditer(result.text):
+                schema, _ = json.JSONDecoder().raw_decode(result.text, found.end())
+                tools[found[1]] = Tool(found[1], schema)
+            call = result.call
+            if call.name == _CALLER and isinstance(call.arguments, dict) and call.arguments.get("name") in tools:
+                call = Call(call.arguments["name"], call.arguments["arguments"], call.id)
+            results.append(replace(result, call=call))
+        turns.append(replace(turn, results=results))
+    return replace(conversation, tools=tools, turns=turns)
+
+
+def by_constant_tool(reply: Reply, conversation: Conversation) -> Reply:
+    """Return a reply to `conversation` with calls of tools that are not in its list as calls of the constant tool."""
+    if _CALLER not in conversation.tools:
+        return reply
+    calls = [
+        call
+        if call.name in conversation.tools
+        else replace(call, name=_CALLER, arguments={"name": call.name, "arguments": call.arguments})
+        for call in reply.calls
+    ]
+    return replace(reply, calls=tuple(calls))
 
 
 def any_call(conversation: Conversation) -> Call | None:

@@ -56,14 +56,16 @@ def _pop_thoughts(thoughts: list[str]) -> list[str]:
 
 def read_conversation(body: dict[str, Any]) -> Conversation:
     """Return the conversation of a valid request."""
-    offered = [tool for tool in body.get("tools") or () if tool["type"] == "function"]
+    items = as_items(body)
+    placed = [tool for item in items if kind_of(item) == "additional_tools" for tool in item["tools"]]
+    offered = [tool for tool in (*(body.get("tools") or ()), *placed) if tool["type"] == "function"]
     choice = body.get("tool_choice", "auto")
     wanted = (body.get("text") or {}).get("format") or {}
     instructions = [Turn("system", [body["instructions"]])] if body.get("instructions") else []
     forced = choice.get("name", "required") if isinstance(choice, dict) else choice
     return Conversation(
         model=body["model"],
-        turns=[*instructions, *_turns(as_items(body))],
+        turns=[*instructions, *_turns(items)],
         tools={tool["name"]: Tool(tool["name"], tool.get("parameters") or {}) for tool in offered},
         schema=wanted.get("schema") if wanted.get("type") == "json_schema" else None,
         choice=forced,
