@@ -59,7 +59,7 @@ from anthropic_proxy.engine.messages.models import MessagesRequest, Tool
 from anthropic_proxy.engine.messages.preparation import ProxyTool, prepare
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
-from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.routing.router import Route, Target
@@ -103,8 +103,8 @@ class TargetRun(Struct):
     """What all attempts at one target share: the request, and the repetitions that are left."""
 
     request: MessagesRequest
-    token_scale: float
-    """Ratio of counted to estimated tokens in earlier replies of the model. 1.0: unknown."""
+    token_scale: TokenScale
+    """How tokens of the model are estimated."""
     adaptations_left: int
     key_changes_left: int
     retries_left: int = MAX_RETRIES_PER_TARGET
@@ -237,7 +237,7 @@ class Attempts:
     def add_note(self, note: FidelityNote) -> None:
         self._receipt.fidelity.add_notes([note])
 
-    def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: float) -> int:
+    def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: TokenScale) -> int:
         return estimate_scaled_tokens(self._estimates, token_scale, request)
 
     def annotate_error(self, error: UpstreamError) -> None:
@@ -261,7 +261,9 @@ class Attempts:
             secrets += [key.reveal() for key in self._engine.settings.other_secrets]
         redact_error(error, secrets)
 
-    def _new_run(self, request: MessagesRequest, target: Target, token_scale: float, *, adaptations: int) -> TargetRun:
+    def _new_run(
+        self, request: MessagesRequest, target: Target, token_scale: TokenScale, *, adaptations: int
+    ) -> TargetRun:
         self._engine.retry_budget.record_first_call(target.upstream)
         key_changes = self._engine.credentials.max_key_changes(target.provider)
         return TargetRun(request, token_scale, adaptations_left=adaptations, key_changes_left=key_changes)
@@ -328,7 +330,7 @@ class Attempts:
         if target.is_relayed:
             report.clear_notes()
             refused = engine.observations.refused_signatures
-            call = build_relay_call(self._incoming, request, target, engine.new_id, refused)
+            call = build_relay_call(self._incoming, request, target, engine.new_id, refused, run.token_scale)
             return Attempt(target=target, run=run, call=call, credential=credential)
         if request.decode_error is not None:
             raise request.decode_error

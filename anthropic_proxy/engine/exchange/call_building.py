@@ -21,7 +21,7 @@ from anthropic_proxy.engine.messages.preparation import (
     ServerToolKind,
     TargetLimits,
 )
-from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.routing.router import Target
@@ -153,6 +153,7 @@ def build_relay_call(
     target: Target,
     new_id: Callable[[str], str],
     refused_signatures: Collection[bytes] = frozenset(),
+    token_scale: TokenScale = TokenScale(),  # noqa: B008  # frozen
 ) -> Call[BaseDialect]:
     """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
     return Call(
@@ -172,12 +173,12 @@ def build_relay_call(
         max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
         has_proxy_signatures=request.has_proxy_signatures,
         refused_signatures=refused_signatures,
-        estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), 1.0, request),
+        estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), token_scale, request),
     )
 
 
 def estimate_client_request_tokens(
-    incoming: ClientRequest, estimates: EstimateCache, token_scale: float, request: MessagesRequest
+    incoming: ClientRequest, estimates: EstimateCache, token_scale: TokenScale, request: MessagesRequest
 ) -> int:
     """Return the estimated input tokens of a client request, also of one that only its provider can decode."""
     if request.scanned_only:
@@ -187,11 +188,11 @@ def estimate_client_request_tokens(
             return estimate_scaled_tokens(estimates, token_scale, request)
     except ClientError:  # content that only the provider understands
         pass
-    return round(len(incoming.body) / CHARACTERS_PER_TOKEN * token_scale)
+    return round(len(incoming.body) / CHARACTERS_PER_TOKEN * token_scale.factor)
 
 
-def estimate_scaled_tokens(estimates: EstimateCache, token_scale: float, request: MessagesRequest) -> int:
-    return round(estimates.get_or_estimate(request) * token_scale)
+def estimate_scaled_tokens(estimates: EstimateCache, token_scale: TokenScale, request: MessagesRequest) -> int:
+    return round(estimates.get_or_estimate(request, token_scale.family) * token_scale.factor)
 
 
 def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Provider) -> Credential | None:

@@ -40,7 +40,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import find_session_id
-from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Route
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
@@ -176,7 +176,7 @@ class Exchange:
             attempt, counted = self._attempts.latest, writer.usage.input_tokens
             is_one_call = isinstance(answer, UpstreamStream | RepeatableStream)
             if writer.estimate and is_one_call and attempt is not None and counted is not None:
-                totals, estimated = writer.totals, round(writer.estimate / attempt.run.token_scale)
+                totals, estimated = writer.totals, round(writer.estimate / attempt.run.token_scale.factor)
                 counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
                 await engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
         finally:
@@ -271,7 +271,7 @@ class Exchange:
         return [*self._writer.start(self._estimate_tokens()), Ping()]
 
     def _estimate_tokens(self) -> int:
-        scale = 1.0 if self._attempts.latest is None else self._attempts.latest.run.token_scale
+        scale = TokenScale() if self._attempts.latest is None else self._attempts.latest.run.token_scale
         return self._attempts.estimate_scaled_tokens(self._request, scale)
 
     async def _write(self, events: Sequence[Event], *, is_last: bool = False) -> None:

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
 from anthropic_proxy.engine.exchange.call_building import (
     MAX_BYTES_ON_LOOP,
     build_relay_call,
+    estimate_scaled_tokens,
     find_client_credential,
     is_large_request,
     run_on_loop_or_in_thread,
@@ -97,9 +98,9 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         raise request.decode_error
     scale = await engine.observations.find_token_scale(target.provider.name, target.model)
     count = await engine.background.run_in_thread_if_large(
-        is_large_request(incoming, len(request.tools)), estimates.get_or_estimate, request
+        is_large_request(incoming, len(request.tools)), estimate_scaled_tokens, estimates, scale, request
     )
-    return JsonReply(b'{"input_tokens":%d}' % round(count * scale))
+    return JsonReply(b'{"input_tokens":%d}' % count)
 
 
 async def list_models(engine: Engine, incoming: ClientRequest, wait_disconnected: WaitDisconnected) -> JsonReply | None:

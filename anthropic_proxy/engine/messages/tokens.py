@@ -6,6 +6,9 @@ other character in it adds a fixed weight. The weights were fitted to OpenAI's o
 code, data and shell output in ten languages. The average error for these texts is 6 %. Of other texts, 78 % have an
 error of at most 10 %, and 91 % an error of at most 20 %. The estimate is worst for random hexadecimal and base64 text:
 it is 30 % too low. Images and PDFs count by their size, tools by the names and texts of their schemas.
+
+What a request contains (`TokenFacts`) is found once; a `TokenFamily` has what each part costs. The families were fitted
+to the counts that providers reported (`bench/token_counts.py`).
 """
 
 import functools
@@ -13,7 +16,8 @@ import re
 import struct
 from base64 import b64decode
 from binascii import Error as NotBase64
-from typing import Any
+from math import ceil
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Raw, Struct
@@ -44,33 +48,101 @@ from anthropic_proxy.engine.messages.models import (
 from anthropic_proxy.engine.messages.preparation.block_text import result_as_text, unknown_block_text
 from anthropic_proxy.engine.messages.preparation.tools import list_visible_tools
 
-_PER_MESSAGE = 4
-_PER_CALL = 8
-_PER_RESULT = 6
-_ANY_TOOL = 50
+MAX_IMAGE_CELLS = 64
+"""Maximum number of cells (tiles) of one image. No provider reads more of them."""
+MAX_TOKENS = 1 << 40
+"""Maximum of an estimate and of a count that a provider reports. Larger numbers are errors."""
+
+ImageRule = Literal["area", "tiles", "patches", "cells", "flat"]
+"""How the size of an image becomes a number of units.
+
+`area`: 750 pixels each. `tiles`: 512 pixels square, after the image was scaled to at most 2048 pixels and its shorter
+side to 768. `patches`: 32 pixels square. `cells`: squares with two thirds of the shorter side, at most 768 pixels,
+and the whole image; one for an image of at most 384 pixels. `flat`: one unit for any image.
+"""
+
+
+class TokenFamily(Struct, frozen=True):
+    """Tokens that each part of a request costs for one family of models. The defaults are those of an unknown model."""
+
+    name: str = "other"
+    per_request: float = 4
+    per_message: float = 4
+    per_call: float = 8
+    per_result: float = 6
+    any_tool: float = 50
+    """Text that the provider adds if the request has any tool."""
+    per_tool: float = 10
+    per_property: float = 1
+    """Factor of the punctuation and types in schemas: 5 tokens for a property, 1 for a value of an `enum`."""
+    text: float = 1
+    """Factor of the tokens of texts in messages. The weights of texts are those of OpenAI's vocabulary."""
+    tool_text: float = 1
+    """Factor of the tokens of names and descriptions in tools."""
+    image_rule: ImageRule = "area"
+    image_base: float = 0
+    """Tokens of an image besides its units."""
+    per_image_unit: float = 1
+    max_image_units: int = 1_600
+    """Maximum units of an image, and the units of an image whose size is unknown."""
+    per_page: float = 2_000
+    """Tokens of a page of a PDF."""
+
+
+DEFAULT_FAMILY = TokenFamily()
+
+
+class TokenScale(Struct, frozen=True):
+    """How tokens of one model are estimated: its family, and the factor learned from earlier replies."""
+
+    family: TokenFamily = DEFAULT_FAMILY
+    factor: float = 1.0
+
+
+class TokenFacts(Struct):
+    """What a request contains, in numbers. `estimate_tokens` turns them into tokens."""
+
+    text: float
+    """Tokens of all texts of system prompt and messages, in OpenAI's vocabulary."""
+    messages: int
+    calls: int
+    results: int
+    tools: int
+    """Number of visible tools. Deferred tools count only after a tool search has found them."""
+    tool_text: float
+    tool_marks: int
+    """Tokens of the punctuation and types in the schemas of tools."""
+    images: list[tuple[int, int] | None]
+    """Width and height of each image in pixels. None: unknown."""
+    pages: int
+    """Number of pages of all PDFs."""
 
 
 class EstimateCache:
-    """Cache for the token estimate of the latest request, because several steps of a request need the same estimate."""
+    """Cache for the facts of the latest request, because several steps of a request need its estimate."""
 
     def __init__(self) -> None:
-        self._last: tuple[MessagesRequest, int] | None = None
+        self._last: tuple[MessagesRequest, TokenFacts] | None = None
 
     def has_estimate(self, request: MessagesRequest) -> bool:
         return self._last is not None and self._last[0] is request
 
-    def get_or_estimate(self, request: MessagesRequest) -> int:
+    def get_or_estimate(self, request: MessagesRequest, family: TokenFamily = DEFAULT_FAMILY) -> int:
         if self._last is None or self._last[0] is not request:
-            self._last = request, estimate_request_tokens(request)
-        return self._last[1]
+            self._last = request, collect_token_facts(request)
+        return estimate_tokens(self._last[1], family)
 
 
-def estimate_request_tokens(request: MessagesRequest) -> int:
+def estimate_request_tokens(request: MessagesRequest, family: TokenFamily = DEFAULT_FAMILY) -> int:
     """Return the estimated input tokens of a request: system prompt, messages, visible tools, images and PDFs.
 
-    Deferred tools count only after a tool search has found them. Raises `InvalidRequest` for a tool result that cannot
-    be decoded.
+    Raises `InvalidRequest` for a tool result that cannot be decoded.
     """
+    return estimate_tokens(collect_token_facts(request), family)
+
+
+def collect_token_facts(request: MessagesRequest) -> TokenFacts:
+    """Raises `InvalidRequest` for a tool result that cannot be decoded."""
     counter = _TokenCounter()
     for content in (request.system, *[message.content for message in request.messages]):
         if isinstance(content, str):
@@ -78,11 +150,35 @@ def estimate_request_tokens(request: MessagesRequest) -> int:
         else:
             # without reasoning of earlier replies, which most providers do not receive
             counter.add(content)
-    total = counter.tokens + _PER_MESSAGE * (1 + len(request.messages)) + estimate_text_tokens(b"".join(counter.texts))
-    # the error is greater for small requests, because providers add text of their own before tools
-    if tools := list_visible_tools(request):
-        total += _ANY_TOOL + sum(map(tool_tokens, tools))
-    return max(1, round(total))
+    tools = list_visible_tools(request)
+    text, marks = 0.0, 0
+    for tool in tools:
+        tool_text, tool_marks = weigh_tool(tool)
+        text += tool_text
+        marks += tool_marks
+    return TokenFacts(
+        text=estimate_text_tokens(b"".join(counter.texts)),
+        messages=len(request.messages),
+        calls=counter.calls,
+        results=counter.results,
+        tools=len(tools),
+        tool_text=text,
+        tool_marks=marks,
+        images=counter.images,
+        pages=counter.pages,
+    )
+
+
+def estimate_tokens(facts: TokenFacts, family: TokenFamily) -> int:
+    """Return the estimated input tokens of a request with these facts, at least 1."""
+    total = family.per_request + family.text * facts.text + family.per_message * facts.messages
+    total += family.per_call * facts.calls + family.per_result * facts.results + family.per_page * facts.pages
+    if facts.tools:
+        total += family.any_tool + family.per_tool * facts.tools
+        total += family.tool_text * facts.tool_text + family.per_property * facts.tool_marks
+    for size in facts.images:
+        total += family.image_base + family.per_image_unit * count_image_units(size, family)
+    return max(1, min(round(total), MAX_TOKENS))
 
 
 class _Fetched(Struct):
@@ -91,11 +187,12 @@ class _Fetched(Struct):
 
 
 class _TokenCounter:
-    """Counter of the tokens of one request. It collects all texts, so that they are estimated together."""
+    """Counter of the parts of one request. It collects all texts, so that they are estimated together."""
 
     def __init__(self) -> None:
         self.texts: list[Raw | bytes] = []
-        self.tokens = 0
+        self.calls = self.results = self.pages = 0
+        self.images: list[tuple[int, int] | None] = []
 
     def add(self, blocks: list[Block]) -> None:
         """Count the content blocks of a message, or the blocks inside another block, such as a tool result."""
@@ -103,22 +200,22 @@ class _TokenCounter:
             if type(block) is TextBlock:
                 self.texts.append(block.text)
             elif type(block) is ToolResultBlock:
-                self.tokens += _PER_RESULT
+                self.results += 1
                 self._add_content(block.content)
             elif type(block) is ToolUseBlock or type(block) is ServerToolUseBlock:
-                self.tokens += _PER_CALL
+                self.calls += 1
                 self.texts.append(block.input)
             elif type(block) is ThinkingBlock:
                 pass
             elif isinstance(block, ImageBlock):
-                self.tokens += image_tokens(block.source)
+                self.images.append(read_image_size(block.source))
             elif isinstance(block, DocumentBlock):
                 self._add_document(block)
             elif isinstance(block, SearchResultBlock):
                 self._add_text(f"{block.title}\n{block.source}")
                 self._add_content(block.content)
             elif isinstance(block, WebFetchResultBlock):
-                self.tokens += _PER_RESULT
+                self.results += 1
                 try:
                     fetched = msgspec.json.decode(block.content, type=_Fetched)
                     document = msgspec.json.decode(fetched.content, type=DocumentBlock)
@@ -153,7 +250,7 @@ class _TokenCounter:
         elif source.type == "content":
             self._add_content(source.content)
         else:
-            self.tokens += pdf_tokens(source)
+            self.pages += count_pdf_pages(source)
 
 
 # Texts
@@ -224,9 +321,9 @@ def _weigh_text(text: bytes) -> float:
 
 # Images and PDFs
 
-_MAX_IMAGE_TOKENS = 1_600
-_PIXELS_PER_TOKEN = 750
-_TOKENS_PER_PAGE = 2_000
+_PIXELS_PER_UNIT = 750
+_MAX_PIXELS = 1 << 16
+"""Maximum width and height that are believed. Larger numbers are errors of the header."""
 _HEADER = 64 * 1024
 """Maximum base64 characters of an image that are decoded to find its size. A photo may contain a preview before its
 size."""
@@ -235,21 +332,40 @@ _PDF_READ = 4 * 1024 * 1024
 _PAGE = re.compile(rb"/Type\s*/Page(?![A-Za-z])")
 
 
-def image_tokens(source: Source) -> int:
-    """Return the estimated tokens of an image: one per 750 pixels, at most 1600. Unknown size: 1600."""
-    size = _image_size(_decoded(source.data[:_HEADER])) if source.type == "base64" else None
+def read_image_size(source: Source) -> tuple[int, int] | None:
+    """Return width and height of an image in pixels, from its first bytes. None: unknown."""
+    return _image_size(_decoded(source.data[:_HEADER])) if source.type == "base64" else None
+
+
+def count_image_units(size: tuple[int, int] | None, family: TokenFamily) -> int:
+    """Return the units of an image, 1 to `max_image_units` of the family, which is also that of an unknown size."""
+    if family.image_rule == "flat":
+        return 1
     if size is None:
-        return _MAX_IMAGE_TOKENS
-    return max(1, min(size[0] * size[1] // _PIXELS_PER_TOKEN, _MAX_IMAGE_TOKENS))
+        return family.max_image_units
+    width, height = min(max(size[0], 1), _MAX_PIXELS), min(max(size[1], 1), _MAX_PIXELS)
+    if family.image_rule == "area":
+        units = width * height // _PIXELS_PER_UNIT
+    elif family.image_rule == "patches":
+        units = ceil(width / 32) * ceil(height / 32)
+    elif family.image_rule == "cells":
+        side = min(max(min(width, height) * 2 // 3, 1), 768)
+        cells = min(ceil(width / side) * ceil(height / side), MAX_IMAGE_CELLS)
+        units = 1 if max(width, height) <= 384 else cells + 1
+    else:
+        scale = min(1, 2048 / max(width, height))
+        scale = min(scale, 768 / min(width, height))
+        units = min(ceil(width * scale / 512) * ceil(height * scale / 512), MAX_IMAGE_CELLS)
+    return max(1, min(units, family.max_image_units))
 
 
-def pdf_tokens(source: Source) -> int:
-    """Return the estimated tokens of a PDF: 2000 per page. Unknown number of pages: one page."""
+def count_pdf_pages(source: Source) -> int:
+    """Return the number of pages of a PDF, at least 1, which is also that of an unknown PDF."""
     data = source.data
     pages = len(_PAGE.findall(_decoded(data[:_PDF_READ])))
     if len(data) > _PDF_READ:
         pages = pages * len(data) // _PDF_READ
-    return max(pages, 1) * _TOKENS_PER_PAGE
+    return max(pages, 1)
 
 
 def _decoded(data: str) -> bytes:
@@ -298,7 +414,6 @@ def _image_size(head: bytes) -> tuple[int, int] | None:
 
 # Tools
 
-_PER_TOOL = 10
 _PER_PROPERTY = 5
 """Number of tokens that a property of a tool's schema costs besides its name: type and punctuation."""
 _PER_VALUE = 1
@@ -316,8 +431,11 @@ class _Definition(Struct):
 _decode_definition = msgspec.json.Decoder(_Definition).decode
 
 
-def tool_tokens(tool: Tool) -> float:
-    """Return the estimated tokens of a tool definition. Results for small definitions are cached."""
+def weigh_tool(tool: Tool) -> tuple[float, int]:
+    """Return the tokens of the names and texts of a tool definition, and those of its punctuation and types.
+
+    Results for small definitions are cached.
+    """
     if len(tool.source) > _MAX_CACHED_BYTES:
         return _weigh_source(tool.source)
     if tool.source:
@@ -326,21 +444,21 @@ def tool_tokens(tool: Tool) -> float:
     return _weigh_definition(tool.name, tool.description, schema)
 
 
-def _weigh_source(source: bytes) -> float:
+def _weigh_source(source: bytes) -> tuple[float, int]:
     try:
         tool = _decode_definition(source)
     except (msgspec.DecodeError, RecursionError):
-        return _PER_TOOL + estimate_text_tokens(source)
+        return estimate_text_tokens(source), 0
     return _weigh_definition(tool.name, tool.description, tool.input_schema)
 
 
 _weigh_source_cached = functools.lru_cache(maxsize=1024)(_weigh_source)
 
 
-def _weigh_definition(name: str, description: str | None, schema: Any) -> float:
+def _weigh_definition(name: str, description: str | None, schema: Any) -> tuple[float, int]:
     texts = [name, description or ""]
     marks = _collect_texts(schema, texts)
-    return _PER_TOOL + marks + estimate_text_tokens("\n".join(texts).encode(errors="replace"))
+    return estimate_text_tokens("\n".join(texts).encode(errors="replace")), marks
 
 
 def _collect_texts(schema: Any, texts: list[str]) -> int:

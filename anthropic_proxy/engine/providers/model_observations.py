@@ -8,6 +8,8 @@ from collections.abc import Iterable
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.messages.tokens import TokenScale
+from anthropic_proxy.engine.providers.token_families import find_token_family
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
 """Seconds until a stored fact expires. A parameter that was dropped because of a stored adaptation is then sent
@@ -54,10 +56,11 @@ class ModelObservations:
         kept = [name for name in known if verb not in _REPLACING_VERBS or name.partition(" ")[0] != verb]
         await self.store.put(_key(provider, model), "\n".join((*kept, adaptation)), RETENTION_SECONDS)
 
-    async def find_token_scale(self, provider: str, model: str) -> float:
-        """Return the ratio of real to estimated input tokens of a model. 1.0: unknown."""
+    async def find_token_scale(self, provider: str, model: str) -> TokenScale:
+        """Return how tokens of a model are estimated. Its factor is 1.0 without earlier replies."""
         known = await self.store.get(_scale_key(provider, model))
-        return 1.0 if known is None else _decode_scale(known) or 1.0
+        factor = None if known is None else _decode_scale(known)
+        return TokenScale(find_token_family(model), factor or 1.0)
 
     async def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
         """Update the token scale of a model. `estimated` is the proxy's estimate without correction."""

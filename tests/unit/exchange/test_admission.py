@@ -38,7 +38,7 @@ async def describe(**fields: object) -> tuple[AdmissionRequest, int]:
 async def test_a_relay_is_admitted_with_the_tokens_of_its_messages_and_its_maximum() -> None:
     relayed, relayed_tokens = await describe(model="anthropic/claude-sonnet-4-5")
     translated, translated_tokens = await describe(model="openai/gpt-4.1-mini")
-    assert relayed_tokens == translated_tokens > len(TEXT) / 8
+    assert min(relayed_tokens, translated_tokens) > len(TEXT) / 8
     assert [target.max_output_tokens for target in (*relayed.targets, *translated.targets)] == [16, 16]
 
 
