@@ -330,7 +330,9 @@ class Attempts:
         if target.is_relayed:
             report.clear_notes()
             refused = engine.observations.refused_signatures
-            call = build_relay_call(self._incoming, request, target, engine.new_id, refused, run.token_scale)
+            call = build_relay_call(
+                self._incoming, request, target, engine.new_id, refused, token_scale=run.token_scale
+            )
             return Attempt(target=target, run=run, call=call, credential=credential)
         if request.decode_error is not None:
             raise request.decode_error

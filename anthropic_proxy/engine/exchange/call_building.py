@@ -153,6 +153,7 @@ def build_relay_call(
     target: Target,
     new_id: Callable[[str], str],
     refused_signatures: Collection[bytes] = frozenset(),
+    *,
     token_scale: TokenScale = TokenScale(),  # noqa: B008  # frozen
 ) -> Call[BaseDialect]:
     """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
