@@ -41,7 +41,12 @@ from anthropic_proxy.cli.output import Output, shorten_home
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_price
-from anthropic_proxy.gateway.platforms.processes import describe_missing_program, find_program, run_in_foreground
+from anthropic_proxy.gateway.platforms.processes import (
+    describe_missing_program,
+    find_program,
+    proxy_command,
+    run_in_foreground,
+)
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
 from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
@@ -419,6 +424,10 @@ def list_model_settings(level: ClaudeSettings, arguments: Sequence[str]) -> dict
     return found | ({"model": model} if isinstance(model, str) and model and not ignored else {})
 
 
+_STATUS_LINE = "statusLine"
+STATUS_LINE_SECONDS = 10
+"""Time in seconds after which Claude Code runs the command `statusline` again. The ledger stores requests in batches,
+so that the cost of a turn can be missing directly after its end."""
 _MODEL_NAMES = "modelPicker"
 """Setting with names of models, which also the header of Claude Code shows."""
 
@@ -435,6 +444,10 @@ def merge_settings(
     merged = {**own.content, "env": {**own.environment, **disabled, **variables}}
     if any(_CREDENTIAL_COMMAND in find_overrides(level, variables) for level in levels):
         merged[_CREDENTIAL_COMMAND] = ""
+    if not any(_STATUS_LINE in level.content for level in levels):
+        words = proxy_command("statusline")
+        command = subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
+        merged[_STATUS_LINE] = {"type": "command", "command": command, "refreshInterval": STATUS_LINE_SECONDS}
     names = build_model_names(models, variables)
     if names and not any(_MODEL_NAMES in level.content for level in levels):
         merged[_MODEL_NAMES] = {"options": names}

@@ -90,6 +90,14 @@ Use it in a shell as `eval "$(anthropic-proxy env)"`.""",
             "env --shell fish",
         ),
     ),
+    "statusline": Command(
+        "statusline:statusline",
+        """Print the status line of Claude Code: model, provider, window, costs, cache, retries.
+
+`code` sets it up, unless you have a status line. It reads the JSON of Claude Code from standard input, and asks the
+running proxy, at most 0.8 seconds. Costs come from the ledger.""",
+        ("statusline < session.json",),
+    ),
     "models": Command(
         "models:models",
         "Show the model that each Claude model is sent to, or the models of a provider, with limits and prices.",

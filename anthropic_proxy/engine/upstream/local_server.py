@@ -14,9 +14,17 @@ STREAM_TIMEOUT_SECONDS = 30.0
 """Maximum number of seconds without data on an event stream of the proxy, which sends a comment every 10 seconds."""
 
 
-def get_json(host: str, port: int, path: str, token: str = "", certificate_file: str = "") -> Any | None:
+def get_json(
+    host: str,
+    port: int,
+    path: str,
+    token: str = "",
+    certificate_file: str = "",
+    *,
+    timeout: float = PROBE_TIMEOUT_SECONDS,
+) -> Any | None:
     """Return the decoded JSON of a `GET`. None: no response in time, a status other than 200, or no JSON."""
-    with closing(_connect(host, port, certificate_file, PROBE_TIMEOUT_SECONDS)) as connection:
+    with closing(_connect(host, port, certificate_file, timeout)) as connection:
         try:
             connection.request("GET", path, headers=_headers(token))
             response = connection.getresponse()

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -79,7 +80,11 @@ def test_claude_code_gets_the_address_a_credential_and_the_limits_of_the_model(d
     assert {name: environment.get(name) for name in SERVER_VARIABLES} == SERVER_VARIABLES
     assert not environment.keys() & (CONFLICTS.keys() - {"ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"})
     disabled = dict.fromkeys(CONFLICTS.keys() - {"ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL"}, "")
-    assert read_session(ended.stdout) == {
+    session = read_session(ended.stdout)
+    status_line = session.pop("statusLine")
+    assert shlex.split(status_line.pop("command"))[-1] == "statusline"
+    assert status_line == {"type": "command", "refreshInterval": 10}
+    assert session == {
         "env": {**disabled, **SERVER_VARIABLES, "ANTHROPIC_BASE_URL": address},
         "modelPicker": MODEL_NAMES,
     }
@@ -102,14 +107,15 @@ def test_a_limit_that_the_user_has_set_stays(directory: Path) -> None:
 def test_names_and_tool_search_of_the_user_stay(directory: Path, port: str) -> None:
     own = {"ANTHROPIC_DEFAULT_OPUS_MODEL_NAME": "my opus", "ENABLE_TOOL_SEARCH": "false"}
     picker = {"options": [{"model": "sonnet"}]}
-    write_settings(directory / ".claude/settings.json", {"env": own, "modelPicker": picker})
+    line = {"type": "command", "command": "date"}
+    write_settings(directory / ".claude/settings.json", {"env": own, "modelPicker": picker, "statusLine": line})
     session = read_session(run_in_project(directory, port, ANTHROPIC_DEFAULT_HAIKU_MODEL="openai/gpt-5-mini").stdout)
     tiers = ("ANTHROPIC_DEFAULT_OPUS", "ANTHROPIC_DEFAULT_HAIKU")
     expected = {name: value for name, value in SERVER_VARIABLES.items() if not name.startswith(tiers)}
     del expected["ENABLE_TOOL_SEARCH"]
     assert expected.items() <= session["env"].items()
     assert not [name for name in session["env"] if name.startswith(tiers) or name == "ENABLE_TOOL_SEARCH"]
-    assert "modelPicker" not in session
+    assert not session.keys() & {"modelPicker", "statusLine"}
 
 
 def entry(name: str, target: str, window: int | None) -> dict[str, Any]:

@@ -1,0 +1,177 @@
+"""Command `statusline`: one line for the status line of Claude Code, from the JSON on its standard input and the proxy.
+
+It always prints a line and ends with status 0, because Claude Code shows nothing otherwise: without a proxy, without a
+ledger, and for an input that is no JSON.
+"""
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.local_proxy import client_token
+from anthropic_proxy.cli.output import Output
+from anthropic_proxy.engine.upstream.local_server import get_json
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_amount
+from anthropic_proxy.gateway.settings import copy_environment
+
+TIMEOUT_SECONDS = 0.8
+"""Maximum time in seconds for all replies of the proxy. What is missing then is left out of the line."""
+_MAX_INPUT_CHARACTERS = 1_000_000
+_MAX_WORD_CHARACTERS = 80
+_MAX_NUMBER = 10**15
+_LONG_CONTEXT = "[1m]"
+_SEPARATOR = " · "
+_SESSION_DAYS = 7
+"""Age in days after which requests no longer count for the cost of their session."""
+
+
+def statusline() -> None:
+    text = "" if sys.stdin.isatty() else sys.stdin.buffer.read(_MAX_INPUT_CHARACTERS).decode("utf-8", "replace")
+    Output().write_line(build_line(text, _find_proxy()))
+
+
+Reader = Callable[[str], Any]
+"""Function that returns the JSON at a path of the proxy. None: there is no such reply."""
+
+
+def _find_proxy() -> Reader:
+    """Return a reader for the proxy that Claude Code uses, or the one on PORT of the settings."""
+    environ = copy_environment()
+    address, token, certificate = environ.get("ANTHROPIC_BASE_URL", ""), environ.get("ANTHROPIC_AUTH_TOKEN", ""), ""
+    try:
+        url = urlsplit(address)
+        host, port = url.hostname or "127.0.0.1", url.port or 80
+        if url.scheme != "http":
+            settings = load_command_settings()
+            certificate = settings.tls_certificate_file or ""
+            if not address:
+                port, token = settings.port, client_token(settings)
+            elif url.scheme != "https" or not certificate:  # without the certificate, the token would be sent in clear
+                return lambda path: None
+            else:
+                port = url.port or 443
+    except (ConfigurationError, ValueError):
+        return lambda path: None
+    return lambda path: get_json(host, port, path, token, certificate, timeout=TIMEOUT_SECONDS)
+
+
+def build_line(text: str, read: Reader) -> str:
+    """Return the line. `text`: JSON of Claude Code. `read`: reader for the proxy."""
+    try:
+        session = json.loads(text)
+    except (ValueError, RecursionError):
+        session = {}
+    session_id, model = _text(session, "session_id"), _text(session, "model", "id").removesuffix(_LONG_CONTEXT)
+    replies = _read_all(
+        read,
+        {
+            "recent": "/api/requests/recent",
+            "today": "/api/usage?by=session&since=today",
+            "session": f"/api/usage?by=session&since={_SESSION_DAYS}d",
+            **({"model": f"/v1/models/{quote(model, safe='/:@', errors='replace')}"} if model else {}),
+        },
+    )
+    receipt = _find_last_request(replies.get("recent"), session_id, model)
+    target = f"{_text(receipt, 'prefix')}/{_text(receipt, 'model')}" if _text(receipt, "model") else ""
+    sums = next((one for one in _list(replies.get("session"), "groups") if _text(one, "name") == session_id), None)
+    parts = [
+        _clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet",
+        _describe_window(receipt, session, _number(replies.get("model"), "max_input_tokens")),
+        _describe_cost("session", sums),
+        _describe_cost("today", _get(replies.get("today"), "total")),
+        _describe_cache(sums),
+        _describe_failures(receipt),
+    ]
+    if not replies:
+        parts.append("no proxy responds")
+    return _SEPARATOR.join(part for part in parts if part)
+
+
+def _read_all(read: Reader, paths: Mapping[str, str]) -> dict[str, Any]:
+    """Return the replies that arrive within `TIMEOUT_SECONDS`."""
+    replies: dict[str, Any] = {}
+
+    def fetch(name: str, path: str) -> None:
+        if (reply := read(path)) is not None:
+            replies[name] = reply
+
+    # daemon threads: the end of the process does not wait for a proxy that sends slowly
+    threads = [threading.Thread(target=fetch, args=item, daemon=True) for item in paths.items()]
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(max(deadline - time.monotonic(), 0))
+    return dict(replies)
+
+
+def _find_last_request(recent: Any, session_id: str, model: str) -> Any:
+    """Return the receipt of the last reply to the conversation itself, or of another request of the session."""
+    receipts = [_get(one, "receipt") for one in _list(recent, "finished") if _get(one, "is_exchange") is True]
+    own = [one for one in receipts if session_id and _text(one, "session") == session_id and _text(one, "model")]
+    main = [one for one in own if not _text(one, "agent") and _text(one, "requested_model") in ("", model)]
+    return next(reversed(main or own), None)
+
+
+def _describe_window(receipt: Any, session: Any, window: int) -> str:
+    used = sum(_number(receipt, name) for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
+    used += _number(receipt, "output_tokens") if used else 0
+    if not used:
+        used = _number(_get(session, "context_window"), "total_input_tokens")
+    if not used or not window:
+        return ""
+    size = f"{window / 1_000_000:.1f}M" if window >= 1_000_000 else f"{window / 1_000:.0f}k"
+    return f"{used / window:.0%} of {size}"
+
+
+def _describe_cost(label: str, sums: Any) -> str:
+    if not isinstance(sums, dict):
+        return ""
+    cost, unknown = sums.get("cost"), _number(sums, "unknown_cost_requests")
+    amount = format_amount(cost * NANO_DOLLARS) if isinstance(cost, int | float) else UNKNOWN_AMOUNT
+    return f"{label} {'≥ ' if unknown and cost else ''}{amount}"
+
+
+def _describe_cache(sums: Any) -> str:
+    read = _number(sums, "cache_read_tokens")
+    total = read + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
+    return f"{read / total:.0%} cached" if total else ""
+
+
+def _describe_failures(receipt: Any) -> str:
+    failed = [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]
+    if not failed:
+        return ""
+    return f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else "")
+
+
+def _clean(text: str) -> str:
+    """Return `text` without control characters, which a terminal would obey, and not too long."""
+    return "".join(filter(str.isprintable, text))[:_MAX_WORD_CHARACTERS].strip()
+
+
+def _get(value: Any, *names: str) -> Any:
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _text(value: Any, *names: str) -> str:
+    found = _get(value, *names)
+    return found if isinstance(found, str) else ""
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    found = _get(value, name)
+    return found if isinstance(found, list) else []
+
+
+def _number(value: Any, name: str) -> int:
+    found = _get(value, name)
+    return min(found, _MAX_NUMBER) if isinstance(found, int) and found > 0 else 0

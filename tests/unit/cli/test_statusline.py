@@ -1,0 +1,121 @@
+"""The line that `statusline` prints for the input of Claude Code and the replies of the proxy."""
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.cli.statusline import TIMEOUT_SECONDS, build_line
+from tests.support.command_line import run_command
+from tests.support.server_process import running_proxy
+
+SESSION = {
+    "session_id": "s1",
+    "model": {"id": "claude-opus-5-5[1m]", "display_name": "Opus 5.5"},
+    "context_window": {"total_input_tokens": 25_000},
+}
+SUMS = {"cost": 0.42, "unknown_cost_requests": 0, "input_tokens": 20, "cache_read_tokens": 80, "cache_write_tokens": 0}
+
+
+def request(**fields: Any) -> dict[str, Any]:
+    receipt = {"session": "s1", "requested_model": "claude-opus-5-5", "prefix": "openai", "model": "gpt-4.1", **fields}
+    return {"is_exchange": True, "receipt": receipt}
+
+
+LAST = request(input_tokens=1_000, cache_read_tokens=8_000, output_tokens=1_000, failed_attempts=["openai 529"])
+REPLIES: dict[str, Any] = {
+    "/api/requests/recent": {"finished": [request(), LAST, request(agent="a1"), request(session="s2", model="other")]},
+    "/api/usage?by=session&since=today": {"total": {"cost": 1.87, "unknown_cost_requests": 0}},
+    "/api/usage?by=session&since=7d": {"groups": [{"name": "s2", "cost": 9}, {"name": "s1", **SUMS}]},
+    "/v1/models/claude-opus-5-5": {"max_input_tokens": 100_000},
+}
+
+
+def line_for(replies: Mapping[str, Any], session: Any = None) -> str:
+    return build_line(json.dumps(SESSION if session is None else session), replies.get)
+
+
+def test_the_line_has_model_window_costs_cache_and_the_failed_attempts() -> None:
+    assert line_for(REPLIES) == (
+        "openai/gpt-4.1 · 10% of 100k · session $0.42 · today $1.87 · 80% cached · ↻ openai 529"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "line"),
+    [
+        (dict.fromkeys(REPLIES), "Opus 5.5 · no proxy responds"),
+        (
+            {"/api/requests/recent": None},
+            "Opus 5.5 · 25% of 100k · session $0.42 · today $1.87 · 80% cached",
+        ),
+        (
+            {"/api/usage?by=session&since=7d": None, "/api/usage?by=session&since=today": None},
+            "openai/gpt-4.1 · 10% of 100k · ↻ openai 529",
+        ),
+        (
+            {"/api/usage?by=session&since=today": {"total": {"cost": None, "unknown_cost_requests": 1}}},
+            "openai/gpt-4.1 · 10% of 100k · session $0.42 · today unknown · 80% cached · ↻ openai 529",
+        ),
+        (
+            {"/api/usage?by=session&since=7d": {"groups": [{"name": "s1", **SUMS, "unknown_cost_requests": 1}]}},
+            "openai/gpt-4.1 · 10% of 100k · session ≥ $0.42 · today $1.87 · 80% cached · ↻ openai 529",
+        ),
+        (
+            {"/api/requests/recent": {"finished": [request(failed_attempts=["groq 429", "openai 529"])]}},
+            "openai/gpt-4.1 · 25% of 100k · session $0.42 · today $1.87 · 80% cached · ↻ openai 529 (2 attempts)",
+        ),
+        (
+            {"/v1/models/claude-opus-5-5": {"max_input_tokens": 1_047_576}},
+            "openai/gpt-4.1 · 1% of 1.0M · session $0.42 · today $1.87 · 80% cached · ↻ openai 529",
+        ),
+        (
+            {"/api/requests/recent": {"finished": [request(model="a\x1b[31m\n\u202eb", failed_attempts=["\x07c"])]}},
+            "openai/a[31mb · 25% of 100k · session $0.42 · today $1.87 · 80% cached · ↻ c",
+        ),
+        (
+            {"/api/requests/recent": {"finished": [7, {"is_exchange": True, "receipt": 7}]}},
+            "Opus 5.5 · 25% of 100k · session $0.42 · today $1.87 · 80% cached",
+        ),
+    ],
+)
+def test_what_the_proxy_does_not_know_is_left_out(changed: Mapping[str, Any], line: str) -> None:
+    assert line_for({**REPLIES, **changed}) == line
+
+
+@pytest.mark.parametrize("text", ["", "{bad", "[]", "7", "[" * 100_000, '{"model":7}', '{"model":{"id":"\\ud800"}}'])
+def test_an_input_that_is_none_of_claude_code_gives_a_line(text: str) -> None:
+    assert build_line(text, REPLIES.get) == "no model yet · today $1.87"
+
+
+def test_a_huge_number_gives_a_line() -> None:
+    session = {**SESSION, "context_window": {"total_input_tokens": 10**4_000}}
+    replies = {"/v1/models/claude-opus-5-5": {"max_input_tokens": 1}}
+    assert line_for(replies, session) == "Opus 5.5 · 100000000000000000% of 0k"
+
+
+def test_a_proxy_that_does_not_reply_is_not_awaited_longer_than_the_limit() -> None:
+    released = threading.Event()
+    started = time.monotonic()
+    line = build_line(json.dumps(SESSION), lambda path: released.wait(60))
+    elapsed = time.monotonic() - started
+    released.set()
+    assert line == "Opus 5.5 · no proxy responds"
+    assert TIMEOUT_SECONDS <= elapsed < 30
+
+
+def test_the_command_asks_the_proxy_of_claude_code_and_needs_none(closed_port: str, tmp_path: Path) -> None:
+    text = json.dumps(SESSION)
+    with running_proxy(tmp_path, {}) as proxy:
+        settings = {"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_AUTH_TOKEN": "local", "PORT": closed_port}
+        ended = run_command("statusline", directory=tmp_path, settings=settings, stdin=text)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout.startswith("Opus 5.5 · 20% of 128k")
+    for address in ("", "http://127.0.0.1:" + closed_port, "https://127.0.0.1:" + closed_port, "http://[", "ftp://x"):
+        settings = {"ANTHROPIC_BASE_URL": address, "PORT": closed_port}
+        ended = run_command("statusline", directory=tmp_path, settings=settings, stdin=text)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "Opus 5.5 · no proxy responds\n", "")
