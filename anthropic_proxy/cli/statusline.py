@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import client_token
@@ -26,6 +26,9 @@ _MAX_INPUT_CHARACTERS = 1_000_000
 _MAX_WORD_CHARACTERS = 80
 _MAX_NUMBER = 10**15
 _LONG_CONTEXT = "[1m]"
+_WINDOW = "CLAUDE_CODE_AUTO_COMPACT_WINDOW"
+"""Variable with the window of the model, which `code` and `env` set. The proxy is not asked, because each query of a
+model is a line in its log."""
 _SEPARATOR = " · "
 _SESSION_DAYS = 7
 """Age in days after which requests no longer count for the cost of their session."""
@@ -33,7 +36,9 @@ _SESSION_DAYS = 7
 
 def statusline() -> None:
     text = "" if sys.stdin.isatty() else sys.stdin.buffer.read(_MAX_INPUT_CHARACTERS).decode("utf-8", "replace")
-    Output().write_line(build_line(text, _find_proxy()))
+    window = copy_environment().get(_WINDOW, "")
+    is_number = window.isascii() and window.isdecimal() and len(window) < 16
+    Output().write_line(build_line(text, _find_proxy(), int(window) if is_number else 0))
 
 
 Reader = Callable[[str], Any]
@@ -61,8 +66,10 @@ def _find_proxy() -> Reader:
     return lambda path: get_json(host, port, path, token, certificate, timeout=TIMEOUT_SECONDS)
 
 
-def build_line(text: str, read: Reader) -> str:
-    """Return the line. `text`: JSON of Claude Code. `read`: reader for the proxy."""
+def build_line(text: str, read: Reader, window: int = 0) -> str:
+    """Return the line. `text`: JSON of Claude Code. `read`: reader for the proxy. `window`: tokens of the model;
+    0: the one that Claude Code assumes.
+    """
     try:
         session = json.loads(text)
     except (ValueError, RecursionError):
@@ -74,7 +81,6 @@ def build_line(text: str, read: Reader) -> str:
             "recent": "/api/requests/recent",
             "today": "/api/usage?by=session&since=today",
             "session": f"/api/usage?by=session&since={_SESSION_DAYS}d",
-            **({"model": f"/v1/models/{quote(model, safe='/:@', errors='replace')}"} if model else {}),
         },
     )
     receipt = _find_last_request(replies.get("recent"), session_id, model)
@@ -82,7 +88,7 @@ def build_line(text: str, read: Reader) -> str:
     sums = next((one for one in _list(replies.get("session"), "groups") if _text(one, "name") == session_id), None)
     parts = [
         _clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet",
-        _describe_window(receipt, session, _number(replies.get("model"), "max_input_tokens")),
+        _describe_window(receipt, session, window),
         _describe_cost("session", sums),
         _describe_cost("today", _get(replies.get("today"), "total")),
         _describe_cache(sums),
@@ -124,6 +130,7 @@ def _describe_window(receipt: Any, session: Any, window: int) -> str:
     used += _number(receipt, "output_tokens") if used else 0
     if not used:
         used = _number(_get(session, "context_window"), "total_input_tokens")
+    window = window or _number(_get(session, "context_window"), "context_window_size")
     if not used or not window:
         return ""
     size = f"{window / 1_000_000:.1f}M" if window >= 1_000_000 else f"{window / 1_000:.0f}k"

@@ -16,7 +16,7 @@ from tests.support.server_process import running_proxy
 SESSION = {
     "session_id": "s1",
     "model": {"id": "claude-opus-5-5[1m]", "display_name": "Opus 5.5"},
-    "context_window": {"total_input_tokens": 25_000},
+    "context_window": {"total_input_tokens": 25_000, "context_window_size": 100_000},
 }
 SUMS = {"cost": 0.42, "unknown_cost_requests": 0, "input_tokens": 20, "cache_read_tokens": 80, "cache_write_tokens": 0}
 
@@ -31,7 +31,6 @@ REPLIES: dict[str, Any] = {
     "/api/requests/recent": {"finished": [request(), LAST, request(agent="a1"), request(session="s2", model="other")]},
     "/api/usage?by=session&since=today": {"total": {"cost": 1.87, "unknown_cost_requests": 0}},
     "/api/usage?by=session&since=7d": {"groups": [{"name": "s2", "cost": 9}, {"name": "s1", **SUMS}]},
-    "/v1/models/claude-opus-5-5": {"max_input_tokens": 100_000},
 }
 
 
@@ -48,7 +47,7 @@ def test_the_line_has_model_window_costs_cache_and_the_failed_attempts() -> None
 @pytest.mark.parametrize(
     ("changed", "line"),
     [
-        (dict.fromkeys(REPLIES), "Opus 5.5 · no proxy responds"),
+        (dict.fromkeys(REPLIES), "Opus 5.5 · 25% of 100k · no proxy responds"),
         (
             {"/api/requests/recent": None},
             "Opus 5.5 · 25% of 100k · session $0.42 · today $1.87 · 80% cached",
@@ -70,10 +69,6 @@ def test_the_line_has_model_window_costs_cache_and_the_failed_attempts() -> None
             "openai/gpt-4.1 · 25% of 100k · session $0.42 · today $1.87 · 80% cached · ↻ openai 529 (2 attempts)",
         ),
         (
-            {"/v1/models/claude-opus-5-5": {"max_input_tokens": 1_047_576}},
-            "openai/gpt-4.1 · 1% of 1.0M · session $0.42 · today $1.87 · 80% cached · ↻ openai 529",
-        ),
-        (
             {"/api/requests/recent": {"finished": [request(model="a\x1b[31m\n\u202eb", failed_attempts=["\x07c"])]}},
             "openai/a[31mb · 25% of 100k · session $0.42 · today $1.87 · 80% cached · ↻ c",
         ),
@@ -93,9 +88,14 @@ def test_an_input_that_is_none_of_claude_code_gives_a_line(text: str) -> None:
 
 
 def test_a_huge_number_gives_a_line() -> None:
-    session = {**SESSION, "context_window": {"total_input_tokens": 10**4_000}}
-    replies = {"/v1/models/claude-opus-5-5": {"max_input_tokens": 1}}
-    assert line_for(replies, session) == "Opus 5.5 · 100000000000000000% of 0k"
+    session = {**SESSION, "context_window": {"total_input_tokens": 10**4_000, "context_window_size": 1}}
+    assert line_for({}, session) == "Opus 5.5 · 100000000000000000% of 0k · no proxy responds"
+
+
+def test_the_window_of_the_model_comes_before_that_of_claude_code() -> None:
+    assert build_line(json.dumps(SESSION), REPLIES.get, 1_047_576) == (
+        "openai/gpt-4.1 · 1% of 1.0M · session $0.42 · today $1.87 · 80% cached · ↻ openai 529"
+    )
 
 
 def test_a_proxy_that_does_not_reply_is_not_awaited_longer_than_the_limit() -> None:
@@ -104,7 +104,7 @@ def test_a_proxy_that_does_not_reply_is_not_awaited_longer_than_the_limit() -> N
     line = build_line(json.dumps(SESSION), lambda path: released.wait(60))
     elapsed = time.monotonic() - started
     released.set()
-    assert line == "Opus 5.5 · no proxy responds"
+    assert line == "Opus 5.5 · 25% of 100k · no proxy responds"
     assert TIMEOUT_SECONDS <= elapsed < 30
 
 
@@ -112,10 +112,11 @@ def test_the_command_asks_the_proxy_of_claude_code_and_needs_none(closed_port: s
     text = json.dumps(SESSION)
     with running_proxy(tmp_path, {}) as proxy:
         settings = {"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_AUTH_TOKEN": "local", "PORT": closed_port}
+        settings["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = "128000"
         ended = run_command("statusline", directory=tmp_path, settings=settings, stdin=text)
         assert (ended.returncode, ended.stderr) == (0, "")
         assert ended.stdout.startswith("Opus 5.5 · 20% of 128k")
     for address in ("", "http://127.0.0.1:" + closed_port, "https://127.0.0.1:" + closed_port, "http://[", "ftp://x"):
         settings = {"ANTHROPIC_BASE_URL": address, "PORT": closed_port}
         ended = run_command("statusline", directory=tmp_path, settings=settings, stdin=text)
-        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "Opus 5.5 · no proxy responds\n", "")
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "Opus 5.5 · 25% of 100k · no proxy responds\n", "")
