@@ -6,8 +6,8 @@ FROM ${PYTHON_IMAGE} AS build
 ARG EXTRAS="azure bedrock dashboard fetch import oidc otel postgres prices redis vertex"
 WORKDIR /src
 COPY locks locks
-RUN python3 -m venv /opt/build && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes -r locks/build.lock -r locks/audit.lock
-RUN set --; for extra in $EXTRAS; do set -- "$@" -r "locks/extra-$extra.lock"; done; python3 -m venv --without-pip /opt/proxy && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --require-hashes -r locks/runtime.lock "$@"
+RUN python3 -m venv /opt/build && /opt/build/bin/python -m pip install --no-cache-dir --require-hashes --no-deps -r locks/build.lock -r locks/audit.lock
+RUN set --; for extra in $EXTRAS; do set -- "$@" -r "locks/extra-$extra.lock"; done; python3 -m venv --without-pip /opt/proxy && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --require-hashes --no-deps -r locks/runtime.lock "$@"
 COPY pyproject.toml README.md LICENSE ./
 COPY anthropic_proxy anthropic_proxy
 RUN /opt/build/bin/python -m pip wheel --no-deps --no-build-isolation --wheel-dir /opt/build/wheels . && /opt/build/bin/python -m pip --python /opt/proxy/bin/python install --no-cache-dir --no-deps --no-index --find-links /opt/build/wheels anthropic-proxy

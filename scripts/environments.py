@@ -13,6 +13,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALL = ("install", "-q", "--disable-pip-version-check")
+LOCKED = ("--require-hashes", "--no-deps")
+"""Words of pip for lock files. They name all dependencies, and older pips resolve `package[extra]` to the newest
+version even if `package` is pinned. Source: github.com/pypa/pip/issues/12345."""
 _IS_WINDOWS = os.name == "nt"
 
 if sys.version_info < (3, 11):  # noqa: UP036  # this file runs in the Python of the user
@@ -77,7 +80,7 @@ def set_up(*words: str) -> None:
     )
     sys.stderr.write(f"Installing up to {count} packages into .venv, which takes a minute or two ...\n")
     pip = _pip_for(VENV)
-    run(*pip, *INSTALL, "--require-hashes", *(word for name in names for word in ("-r", f"locks/{name}.lock")))
+    run(*pip, *INSTALL, *LOCKED, *(word for name in names for word in ("-r", f"locks/{name}.lock")))
     run(*pip, *INSTALL, "--no-deps", "--no-build-isolation", "-e", ".")
     memory.write_text(" ".join(extras), "utf-8")
     stamp.write_text(state, "utf-8")
@@ -100,7 +103,7 @@ def open_environment(lock: str, name: str = "", python: str = sys.executable) ->
     folder = cache() / (name or lock)
     if not Path(python_of(folder)).exists():
         create(folder, python)
-    run(*_pip_for(folder), *INSTALL, "--require-hashes", "-r", f"locks/{lock}.lock")
+    run(*_pip_for(folder), *INSTALL, *LOCKED, "-r", f"locks/{lock}.lock")
     return python_of(folder)
 
 
@@ -127,7 +130,7 @@ def add_packages(lock: str) -> bool:
     folder = cache() / f"{lock}-{digest}"
     if not folder.exists():
         fresh = folder.with_suffix(".new")
-        wheels = (*INSTALL, "--require-hashes", "--only-binary", ":all:", "--target", str(fresh))
+        wheels = (*INSTALL, *LOCKED, "--only-binary", ":all:", "--target", str(fresh))
         if subprocess.run([*_pip_for(VENV), *wheels, "-r", f"locks/{lock}.lock"], check=False).returncode:
             return False
         fresh.rename(folder)

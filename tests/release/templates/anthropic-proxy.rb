@@ -13,9 +13,9 @@ class AnthropicProxy < Formula
     system python, "-m", "venv", libexec
     system python, "-m", "venv", buildpath/"tools"
     install = ["-m", "pip", "install", "--disable-pip-version-check"]
-    system buildpath/"tools/bin/python", *install, "--require-hashes", "-r", "locks/build.lock"
+    system buildpath/"tools/bin/python", *install, "--require-hashes", "--no-deps", "-r", "locks/build.lock"
     system buildpath/"tools/bin/python", "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", "wheels", "."
-    system libexec/"bin/python", *install, "--require-hashes", "-r", "locks/runtime.lock"
+    system libexec/"bin/python", *install, "--require-hashes", "--no-deps", "-r", "locks/runtime.lock"
     system libexec/"bin/python", *install, "--no-deps", "--no-index", "--find-links", "wheels", "anthropic-proxy"
     bin.install_symlink libexec/"bin/anthropic-proxy"
   end
