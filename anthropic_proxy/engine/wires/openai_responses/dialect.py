@@ -42,6 +42,14 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_responses/tools/loaded_tool.
     """
+    sends_cache_breakpoint: bool = False
+    """True if the system text is sent as the first message, with `prompt_cache_breakpoint` at its end, if the client
+    has marked its prompt for caching (`cache_control`). gpt-5.6 and later cache a prompt only up to the latest message,
+    so without it each session, subagent and cleared conversation writes tools and system text again, at 1.25 of the
+    price (guide to prompt caching; `ResponseInputTextParam` of the official SDK `openai` 3.54).
+
+    Proven by: golden/openai_responses/text/cache_breakpoint.
+    """
     always_stream: bool = False
     """True if every upstream request streams. Proven by: golden/openai_responses/text/always_streaming_server."""
     can_reason: bool = True

@@ -61,9 +61,12 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     items = ItemEncoder(call, dialect)
     body: dict[str, Any] = {"model": call.model}
     instructions = join_system_prompt(request, reply_schema_instruction(call, budget, notes))
-    if instructions is not None:
+    marks_system_text = instructions is not None and dialect.sends_cache_breakpoint and request.has_cache_marks()
+    if instructions is not None and not marks_system_text:
         body["instructions"] = instructions
     body["input"] = items.encode_input(encode_loaded_tools(call, dialect, budget, notes))
+    if instructions is not None and marks_system_text:  # `instructions` is a string, which cannot have a breakpoint
+        body["input"].insert(0, _InputMessage("developer", [_MarkedTextPart(instructions)]))
     add_tools(body, tools.definitions, tools.tool_choice, call, notes)
     if tools.max_searches is not None:
         body["max_tool_calls"] = tools.max_searches
@@ -136,6 +139,17 @@ class _TextPart(Struct, tag="input_text", tag_field="type", gc=False):
     text: Raw
 
 
+class _CacheBreakpoint(Struct, frozen=True, gc=False):
+    mode: Literal["explicit"] = "explicit"
+
+
+class _MarkedTextPart(Struct, tag="input_text", tag_field="type", gc=False):
+    """Text at whose end the provider caches the prompt."""
+
+    text: Raw
+    prompt_cache_breakpoint: _CacheBreakpoint = _CacheBreakpoint()
+
+
 class _ImagePart(Struct, tag="input_image", tag_field="type", gc=False):
     image_url: str
     detail: str = "auto"
@@ -148,7 +162,7 @@ class _FilePart(Struct, tag="input_file", tag_field="type", omit_defaults=True, 
 
 
 _Media = _ImagePart | _FilePart
-_Part = _TextPart | _Media
+_Part = _TextPart | _MarkedTextPart | _Media
 
 
 class _InputMessage(Struct, tag="message", tag_field="type", gc=False):
