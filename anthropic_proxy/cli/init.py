@@ -178,11 +178,9 @@ class _Setup:
             start = f"To start {provider.title} there:  {provider.prefix} serve"
             self._output.write_notice(f"No server answers at {provider.base_url}. {start}", "!", "warn")
             for _ in range(_MAX_ATTEMPTS):
-                address = input(f"  {variable}, its address: ").strip()
-                try:
-                    address = decode_url(FoundSetting(variable, address, "environment", (address,)))
-                except ConfigurationError:
-                    self._output.write_notice("An address begins with http:// or https://.", "✕", "error")
+                address = read_address(variable, input(f"  {variable}, its address: "))
+                if not address:
+                    self._output.write_notice(_NO_ADDRESS, "✕", "error")
                     continue
                 values = self._accept(provider, "", {variable: address}, address)
                 if values is not None:
@@ -454,6 +452,7 @@ def _describe_found(provider: Provider, settings: Settings, installed: Sequence[
 
 _NAME_OF_LOCAL_SERVER = "own"
 _MAX_LISTED_MODELS = 8
+_NO_ADDRESS = "This is no address of a server, such as http://localhost:8000/v1."
 
 
 def ask_server(output: Output, settings: Settings) -> tuple[Provider, FilesToWrite] | None:
@@ -472,7 +471,7 @@ def ask_server(output: Output, settings: Settings) -> tuple[Provider, FilesToWri
             continue
         count = formats.plural(len(accepted.models), "model")
         output.write_line(f"  {output.paint('✓', 'ok')} accepted, {count}, {accepted.seconds:.1f} s")
-        model = _ask_model(output, accepted.models)
+        model = ask_model(output, accepted.models)
         plan = ImportPlan("init")
         present = structs.replace(settings, base_urls={"openai": address})
         server = find_server_override(PROVIDERS.find("openai"), present)
@@ -500,6 +499,31 @@ def show_files(output: Output, provider: Provider, files: FilesToWrite) -> None:
         output.write_notice(text, "!", "warn")
 
 
+def read_address(name: str, text: str) -> str:
+    """Return the address of a server that the user has entered for the setting `name`. "": it is no address.
+
+    A host without a scheme, such as `localhost:8000`, gets `http://` for this machine and for a private address, and
+    `https://` for others, because a key is sent there. A single word is no address.
+    """
+    address = text.strip()
+    try:
+        if "://" not in address:
+            host = urlsplit(f"//{address}").hostname or ""
+            if host != "localhost" and "." not in host and ":" not in address:
+                return ""
+            address = f"{'http' if _is_local(host) else 'https'}://{address}"
+        return decode_url(FoundSetting(name, address, "environment", (address,)))
+    except (ConfigurationError, ValueError):
+        return ""
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ip_address(host).is_private
+    except ValueError:
+        return host == "localhost"
+
+
 def _ask_server_address(output: Output) -> str:
     while True:
         address = input("  Its name, such as together, or its address, such as http://localhost:8000/v1: ").strip()
@@ -507,10 +531,11 @@ def _ask_server_address(output: Output) -> str:
         if named is not None:
             output.write_line(f"  {named.title}: {named.base_url}")
             return named.base_url
-        try:
-            return decode_url(FoundSetting("base_url", address, "environment", (address,)))
-        except ConfigurationError:
-            output.write_notice("An address begins with http:// or https://.", "✕", "error")
+        if found := read_address("base_url", address):
+            return found
+        nearest = find_similar_choice(address.lower(), [vendor.name for vendor in VENDORS])
+        meant = f" Did you mean:  {nearest}" if nearest else ""
+        output.write_notice(f"{_NO_ADDRESS}{meant}", "✕", "error")
 
 
 def _ask_server_key(output: Output) -> str:
@@ -554,19 +579,34 @@ def _find_models(settings: Settings, address: str, key: str) -> tuple[str, KeyTe
     return f"{address}/v1", check_key(present, provider, key, f"{address}/v1")
 
 
-def _ask_model(output: Output, listed: tuple[str, ...]) -> str:
-    """Ask the user for a model of the server. The default is the first of `listed`, the models of the server."""
-    shown = ", ".join(listed[:_MAX_LISTED_MODELS])
-    more = len(listed) - _MAX_LISTED_MODELS
-    if listed:
-        output.write_line(f"  Its models: {shown}{f' and {more} more' if more > 0 else ''}")
+def ask_model(output: Output, listed: tuple[str, ...]) -> str:
+    """Ask the user for a model of the server, by number or name. The default is the first of `listed`, its models.
+
+    A model that the server does not list is used only if the user confirms it.
+    """
+    for number, name in enumerate(listed[:_MAX_LISTED_MODELS], 1):
+        output.write_line(f"  {number:>3}  {name}")
+    if (more := len(listed) - _MAX_LISTED_MODELS) > 0:
+        output.write_line(f"       and {more} more")
     default = listed[0] if listed else ""
     while True:
-        model = input(f"  Model{f' [{default}]' if default else ''}: ").strip() or default
+        model = input(f"  Model, number or name [{default}]: " if default else "  Model: ").strip() or default
+        if model in listed:
+            return model
+        if model.isdecimal() and 1 <= int(model) <= min(len(listed), _MAX_LISTED_MODELS):
+            return listed[int(model) - 1]
         try:
-            return decode_model(FoundSetting("model", model, "environment", (model,)))
+            model = decode_model(FoundSetting("model", model, "environment", (model,)))
         except ConfigurationError:
             output.write_notice("A model name has no spaces.", "✕", "error")
+            continue
+        if not listed:
+            return model
+        nearest = find_similar_choice(model, listed)
+        meant = f" Did you mean:  {nearest}" if nearest else ""
+        output.write_notice(f'The server does not list "{model}".{meant}', "!", "warn")
+        if input("  Use it all the same? [y/N] ").strip().lower() in ("y", "yes"):
+            return model
 
 
 def _name_host(address: str) -> str:

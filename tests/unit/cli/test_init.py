@@ -101,11 +101,11 @@ def test_a_running_ollama_is_found(tmp_path: Path) -> None:
 
 def test_the_address_of_another_ollama_is_asked_for(tmp_path: Path) -> None:
     with serving_strictly(ollama.new_ollama()) as local:
-        answers = [(PROVIDER, "ollama\r"), ("its address: ", "somewhere\r"), ("its address: ", f"{local.url}\r")]
+        answers = [(PROVIDER, "ollama\r"), ("its address: ", "somewhere\r"), ("its address: ", f"{local.url.removeprefix('http://')}\r")]
         screen = answer_questions(
             "init", answers=[*answers, (CONFIRM, "\r")], directory=tmp_path, settings={"HTTP_PROXY": ""}
         )
-    assert "  ✕ An address begins with http:// or https://." in screen.lines
+    assert "  ✕ This is no address of a server, such as http://localhost:8000/v1." in screen.lines
     assert (tmp_path / ".env").read_text() == f"PREFERRED_PROVIDER=ollama\nOLLAMA_API_BASE={local.url}\n"
 
 
@@ -278,16 +278,20 @@ def test_an_unknown_provider_is_named_before_the_missing_terminal(tmp_path: Path
 def test_another_compatible_server_becomes_a_table_of_the_configuration_file(tmp_path: Path) -> None:
     with serving(openai_chat.new_openai()) as running:
         key = openai_chat.KEY
-        answers = [(PROVIDER, "opnai\r"), (PROVIDER, "other\r"), ("8000/v1: ", f"{running.url}\r")]
+        answers = [(PROVIDER, "opnai\r"), (PROVIDER, "other\r"), ("8000/v1: ", "togehter\r")]
+        answers += [("8000/v1: ", f"{running.url.removeprefix('http://')}\r")]
         answers += [("empty: none): ", f"{WRONG_KEY}\r"), ("8000/v1: ", f"{running.url}\r")]
-        answers += [("empty: none): ", f"{key}\r"), ("Model [", "gpt-4.1\r"), (CONFIRM, "\r")]
+        answers += [("empty: none): ", f"{key}\r"), ("number or name [", "gpt-4.l\r"), ("same? [y/N] ", "\r")]
+        answers += [("number or name [", "gpt-4.1\r"), (CONFIRM, "\r")]
         screen = answer_questions(
             "init", answers=answers, directory=tmp_path, settings={"OLLAMA_API_BASE": "http://127.0.0.1:9"}
         )
     text = screen.text.replace("\r\n", "\n")
     assert (screen.status, key in text, WRONG_KEY in text) == (0, False, False)
     assert "Did you mean:  openai\n" in " ".join(text.split(" "))
+    assert "  ✕ This is no address of a server, such as http://localhost:8000/v1. Did you mean:  together\n" in text
     assert "rejected the key (401)." in text
+    assert '  ! The server does not list "gpt-4.l". Did you mean:  gpt-4.1\n' in " ".join(text.split(" "))
     assert text[text.index("  New lines of ") :] == (
         f"  New lines of {tmp_path}/.env:\n    PREFERRED_PROVIDER=own\n    OWN_API_KEY=…{key[-4:]}\n"
         f'  New lines of {tmp_path}/anthropic-proxy.toml:\n    [providers.own]\n    base_url = "{running.url}/v1"\n'
@@ -330,3 +334,34 @@ def test_a_vendor_is_chosen_by_name_and_gets_the_variable_of_its_own_tools(
     lines = "".join(addition.added for addition in files.additions)
     assert f"{variable}={WRONG_KEY}\n" in lines
     assert f'api_key = {{ env = "{variable}" }}' in lines
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("localhost:21500", "http://localhost:21500"),
+        (" LOCALHOST/v1/ ", "http://LOCALHOST/v1"),
+        ("192.168.1.7:8000/v1", "http://192.168.1.7:8000/v1"),
+        ("[::1]:8000", "http://[::1]:8000"),
+        ("8.8.8.8", "https://8.8.8.8"),
+        ("api.example.com/v1", "https://api.example.com/v1"),
+        ("http://api.example.com", "http://api.example.com"),
+        ("togehter", ""),
+        ("", ""),
+        ("[::1", ""),
+        ("ftp://example.com", ""),
+        ("name:password@example.com", ""),
+    ],
+)
+def test_an_address_needs_no_scheme_and_a_remote_one_is_encrypted(text: str, expected: str) -> None:
+    assert init.read_address("base_url", text) == expected
+
+
+def test_a_listed_model_is_chosen_by_number_and_an_unlisted_one_is_confirmed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    answers = iter(["2", "3", "n", "other", "y"])
+    monkeypatch.setattr("builtins.input", lambda _: next(answers))
+    assert init.ask_model(Output(), ("small", "large")) == "large"
+    assert capsys.readouterr().out == "    1  small\n    2  large\n"
+    assert init.ask_model(Output(), ("small", "large")) == "other"
