@@ -101,7 +101,11 @@ def test_a_running_ollama_is_found(tmp_path: Path) -> None:
 
 def test_the_address_of_another_ollama_is_asked_for(tmp_path: Path) -> None:
     with serving_strictly(ollama.new_ollama()) as local:
-        answers = [(PROVIDER, "ollama\r"), ("its address: ", "somewhere\r"), ("its address: ", f"{local.url.removeprefix('http://')}\r")]
+        answers = [
+            (PROVIDER, "ollama\r"),
+            ("its address: ", "somewhere\r"),
+            ("its address: ", f"{local.url.removeprefix('http://')}\r"),
+        ]
         screen = answer_questions(
             "init", answers=[*answers, (CONFIRM, "\r")], directory=tmp_path, settings={"HTTP_PROXY": ""}
         )
