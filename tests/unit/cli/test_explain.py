@@ -165,7 +165,7 @@ def test_a_request_for_a_token_count_is_recognized(tmp_path: Path) -> None:
     ended = run_command("explain", write(tmp_path, body), directory=tmp_path, settings=SETTINGS)
     assert ended.stdout.splitlines()[2:] == [
         "    request    /v1/messages/count_tokens, because max_tokens and stream are missing",
-        "    reply      9 input tokens, estimated by the proxy",
+        "    reply      6 input tokens, estimated by the proxy",
     ]
 
 
