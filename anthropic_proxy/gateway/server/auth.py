@@ -24,7 +24,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Policy
 from anthropic_proxy.secrets import Secret
 
-PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello", ERROR_CATALOG_PATH})
+PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello", "/tour", ERROR_CATALOG_PATH})
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""

@@ -31,6 +31,8 @@ from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
 from anthropic_proxy.gateway.server.request_body import decode_headers, pop_complete_body, read_body
 from anthropic_proxy.gateway.server.response_sink import AsgiSink, Receive, Scope, Send
+from anthropic_proxy.gateway.server.tour import PAGE as TOUR_PATH
+from anthropic_proxy.gateway.server.tour import render_tour
 from anthropic_proxy.gateway.server.web_page import (
     SECURITY_HEADERS,
     build_setup_view,
@@ -279,7 +281,7 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
         view = build_setup_view(settings, services.catalog) if request.receipt.client.address_trusted else None
         needs_key = bool(settings.requires_client_key() or services.policies) or view is None
         public = [path for path in services.routes.paths if _checks_key_itself("GET", services.routes.find(path))]
-        paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.routes.paths]
+        paths = ["/health", TOUR_PATH, *public] if needs_key else [*ENDPOINTS, *services.routes.paths]
         headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
         body = render_web_page(command, view, paths).encode()
     await sink.send_route_response(RouteResponse(headers=headers, body=body))
@@ -288,6 +290,13 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
 async def get_error_catalog(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     headers = {"content-type": "text/html; charset=utf-8", **SECURITY_HEADERS}
     await sink.send_route_response(RouteResponse(headers=headers, body=render_error_catalog().encode()))
+
+
+async def get_tour(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    headers = {"content-type": "text/html; charset=utf-8", **SECURITY_HEADERS}
+    provider = parse_qs(request.query).get("provider", [""])[-1]
+    page = await render_tour(provider, services.settings)
+    await sink.send_route_response(RouteResponse(headers=headers, body=page.encode()))
 
 
 _ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*+"?)++', re.DOTALL)
@@ -351,6 +360,7 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/v1/models": {"GET": get_models},
     "/": {"GET": get_root, "HEAD": get_root},
     ERROR_CATALOG_PATH: {"GET": get_error_catalog, "HEAD": get_error_catalog},
+    TOUR_PATH: {"GET": get_tour, "HEAD": get_tour},
     "/health": {"GET": get_health, "HEAD": get_health},
     "/livez": {"GET": get_livez, "HEAD": get_livez},
     "/readyz": {"GET": get_readyz, "HEAD": get_readyz},

@@ -41,8 +41,10 @@ a { color: var(--accent); } a:focus-visible { outline: 2px solid var(--accent); 
 h3 { margin: 0 0 4px; font-size: 14px; line-height: 20px; } article { margin: 0 0 20px; scroll-margin-top: 32px; }
 article:target { outline: 2px solid var(--accent); outline-offset: 6px; border-radius: 3px; }
 .catalog section { grid-template-columns: 160px minmax(0, 1fr); }
+.pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 16px; }
 .ok { color: var(--ok); } .warn { color: var(--warn); } .error { color: var(--error); } .quiet { color: var(--muted); }
-@media (max-width: 640px) { main { padding: 16px; } section, .catalog section { grid-template-columns: 1fr; }
+@media (max-width: 640px) { main { padding: 16px; }
+  section, .catalog section, .pair { grid-template-columns: minmax(0, 1fr); }
   td, th { display: block; padding-right: 0; } td.quiet { padding-bottom: 8px; } }
 """.strip()
 _STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
@@ -56,6 +58,7 @@ SECURITY_HEADERS = {
     "cache-control": "no-store",
 }
 _LINKS = {
+    "/tour": "One request, and its way",
     "/dashboard": "Dashboard",
     "/health": "Health as JSON",
     "/v1/models": "Models as JSON",
@@ -103,7 +106,7 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
                 target += f"<br>then {escape(', '.join(row.fallbacks))}"
             head = f'<tr><th scope="row">{escape(tiers)}</th>'
             rows.append(f'{head}<td>{target}</td><td class="quiet">{escape(row.reason)}</td></tr>')
-        sections.append(_section("Mapping", ["<table>", *rows, "</table>"]))
+        sections.append(render_section("Mapping", ["<table>", *rows, "</table>"]))
         health = []
         if view.uses_demo:
             text = "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
@@ -118,18 +121,18 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
             health.append("<ul>" + "".join(_signed("✓", "ok", text, "li") for text in ready) + "</ul>")
         if view.readiness.unset:
             health.append(f'<p class="quiet">– not set: {escape(" ".join(view.readiness.unset))}</p>')
-        sections.append(_section("Health", health))
+        sections.append(render_section("Health", health))
     links = [f'<li><a href="{path}">{text}</a></li>' for path, text in _LINKS.items() if path in accessible_paths]
     lines = [
         "<main>",
         f"<header><h1>anthropic-proxy <small>{__version__}</small></h1>{summary}</header>",
         "<p>This server accepts the Anthropic Messages API and sends each request to a model provider.</p>",
-        _section("Use it", [f"<pre><code>{escape(line)}</code></pre>" for line in commands]),
+        render_section("Use it", [f"<pre><code>{escape(line)}</code></pre>" for line in commands]),
         *sections,
-        _section("Links", ["<ul>", *links, "</ul>"]),
+        render_section("Links", ["<ul>", *links, "</ul>"]),
         "</main>",
     ]
-    return _document("\n".join(lines))
+    return render_document("\n".join(lines))
 
 
 @cache
@@ -148,14 +151,14 @@ def render_error_catalog() -> str:
             lines += [f'<p class="quiet">{escape(text)}</p>' for text in entry.texts]
             lines.append("</article>")
         lines.append("</div></section>")
-    return _document("\n".join([*lines, "</main>"]))
+    return render_document("\n".join([*lines, "</main>"]))
 
 
 def _inline(text: str) -> str:
     return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
 
 
-def _document(body: str) -> str:
+def render_document(body: str) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -164,7 +167,7 @@ def _document(body: str) -> str:
     )
 
 
-def _section(title: str, lines: Sequence[str]) -> str:
+def render_section(title: str, lines: Sequence[str]) -> str:
     return f"<section><h2>{title}</h2>\n<div>" + "\n".join(lines) + "</div></section>"
 
 

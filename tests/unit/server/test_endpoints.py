@@ -3,7 +3,9 @@
 import asyncio
 import json
 from collections.abc import Mapping, MutableMapping
+from html import unescape
 from typing import Any, Literal
+from urllib.parse import quote
 
 import pytest
 from msgspec import structs
@@ -31,7 +33,8 @@ async def ask(
         sent.append(message)
 
     pairs = [(name.encode(), value.encode()) for name, value in {"host": "localhost", **(headers or {})}.items()]
-    scope = {"type": "http", "method": method, "path": path, "headers": pairs, "query_string": b""}
+    path, _, query = path.partition("?")
+    scope = {"type": "http", "method": method, "path": path, "headers": pairs, "query_string": query.encode()}
     await serve_request(services, {**scope, "client": ("127.0.0.1", 5)}, receive, send)
     assert ["status" in message for message in sent] == [True, *[False] * (len(sent) - 1)]
     response_headers = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
@@ -197,6 +200,32 @@ async def test_the_help_header_of_an_error_leads_to_its_entry_on_a_page_without_
     assert headers["content-type"] == "text/html; charset=utf-8"
     article = text.partition(f'<article id="{entry}">')[2].partition("</article>")[0]
     assert "<b>Remedy.</b> Give the client one of the keys of <code>PROXY_API_KEY</code>" in article
+
+
+@pytest.mark.parametrize(
+    ("provider", "target", "sent", "received"),
+    [
+        ("", "openai/gpt-4.1", "POST https://api.openai.com/v1/chat/completions", '"name":"Bash"'),
+        ("responses", "openai/gpt-5.6-sol", "POST https://api.openai.com/v1/responses", '"stop_reason":"tool_use"'),
+        ("gemini", "gemini/gemini-3.1-pro-preview", ":streamGenerateContent?alt=sse", '"output_tokens":42'),
+        ("groq", "groq/openai/gpt-oss-120b", "POST https://api.groq.com/", "I list them."),
+        ("<script>", "openai/gpt-4.1", "POST https://api.openai.com/", '"name":"Bash"'),
+    ],
+)
+async def test_a_tour_shows_one_request_from_client_to_costs_without_a_key(
+    provider: str, target: str, sent: str, received: str
+) -> None:
+    proxy = ProxyHarness(lambda *_: FakeResponse(500), PROXY_API_KEY="a-key-of-this-proxy")
+    status, headers, page = await ask(proxy.services, "GET", f"/tour?provider={quote(provider)}")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert f"<p>claude-sonnet-5 → <b>{target}</b></p>" in page
+    translation, _, reply = unescape(page).partition("<h2>3 Reply</h2>")
+    assert sent in translation
+    assert '<tr><th scope="row"><code>top_k</code></th><td>dropped</td>' in translation
+    assert received in reply.partition("Claude Code receives, at once:")[2]
+    assert "event: message_stop" in reply
+    assert "<script" not in page
 
 
 CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8"

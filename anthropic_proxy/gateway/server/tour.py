@@ -1,0 +1,293 @@
+"""The page `/tour`: one request of Claude Code, its way through the engine, and what it would cost.
+
+The engine really runs; only the provider is replaced by a stored reply. Settings and keys of the user are not used, so
+everybody may read the page. It has no script: the provider is chosen by links.
+"""
+
+import json
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.engine.engine import build_engine
+from anthropic_proxy.engine.exchange.dry_run import run_dry
+from anthropic_proxy.engine.exchange.in_process import send_request
+from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.gateway.money import format_amount, format_price
+from anthropic_proxy.gateway.prices.price_list import PriceList, TokenCounts
+from anthropic_proxy.gateway.server.web_page import render_document, render_section
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.secrets import Secret
+
+PAGE = "/tour"
+_REQUEST: Mapping[str, Any] = {
+    "model": "claude-sonnet-5",
+    "max_tokens": 32_000,
+    "stream": True,
+    "top_k": 40,
+    "system": [{"type": "text", "text": "You are a coding agent.", "cache_control": {"type": "ephemeral"}}],
+    "tools": [
+        {
+            "name": "Bash",
+            "description": "Run a command.",
+            "input_schema": {"type": "object", "properties": {"command": {"type": "string"}}, "required": ["command"]},
+        }
+    ],
+    "messages": [{"role": "user", "content": "List the files here."}],
+}
+_SESSION_REQUESTS = 100
+"""Number of requests in the session of Claude Code that illustrates the price."""
+_SESSION_REQUEST = TokenCounts(input_tokens=3_000, cache_read_tokens=27_000, output_tokens=400)
+"""Tokens of each of them: 90 % of the input are read from the cache."""
+
+
+class _Stop(Struct, frozen=True, kw_only=True):
+    """A provider that the page can show."""
+
+    title: str
+    provider: str
+    model: str
+    api: str
+    """Name of the API for the reader."""
+    media_type: str
+    reply: bytes
+    """Body of the provider's response: the call of the tool. The form follows its documentation."""
+
+
+def _sse(*frames: Mapping[str, Any]) -> bytes:
+    return b"".join(b"data: %b\n\n" % json.dumps(frame, separators=(",", ":")).encode() for frame in frames)
+
+
+def _chunk(choices: list[Any], **more: Any) -> dict[str, Any]:
+    return {"id": "chatcmpl-1", "object": "chat.completion.chunk", "choices": choices, **more}
+
+
+def _chat_call(**call: Any) -> list[Any]:
+    return [{"index": 0, "delta": {"tool_calls": [{"index": 0, **call}]}, "finish_reason": None}]
+
+
+_ITEM = {"id": "fc_1", "type": "function_call", "call_id": "call_1", "name": "Bash"}
+_STOPS = {
+    "openai": _Stop(
+        title="OpenAI",
+        provider="openai",
+        model="gpt-4.1",
+        api="Chat Completions",
+        media_type="text/event-stream",
+        reply=_sse(
+            _chunk(_chat_call(id="call_1", type="function", function={"name": "Bash", "arguments": ""})),
+            _chunk(_chat_call(function={"arguments": '{"command":'})),
+            _chunk(_chat_call(function={"arguments": '"ls"}'})),
+            _chunk([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]),
+            _chunk([], usage={"prompt_tokens": 61, "completion_tokens": 15, "total_tokens": 76}),
+        )
+        + b"data: [DONE]\n\n",
+    ),
+    "responses": _Stop(
+        title="OpenAI, reasoning",
+        provider="openai",
+        model="gpt-5.6-sol",
+        api="Responses",
+        media_type="text/event-stream",
+        reply=_sse(
+            {"type": "response.output_item.added", "output_index": 0, "item": {**_ITEM, "arguments": ""}},
+            {
+                "type": "response.function_call_arguments.delta",
+                "output_index": 0,
+                "item_id": "fc_1",
+                "delta": '{"command":"ls"}',
+            },
+            {
+                "type": "response.output_item.done",
+                "output_index": 0,
+                "item": {**_ITEM, "status": "completed", "arguments": '{"command":"ls"}'},
+            },
+            {
+                "type": "response.completed",
+                "response": {
+                    "id": "resp_1",
+                    "object": "response",
+                    "status": "completed",
+                    "model": "gpt-5.6-sol",
+                    "output": [],
+                    "usage": {"input_tokens": 58, "output_tokens": 22, "total_tokens": 80},
+                },
+            },
+        ),
+    ),
+    "gemini": _Stop(
+        title="Gemini",
+        provider="google",
+        model="gemini-3.1-pro-preview",
+        api="generateContent",
+        media_type="text/event-stream",
+        reply=_sse(
+            {
+                "candidates": [
+                    {
+                        "content": {
+                            "role": "model",
+                            "parts": [
+                                {
+                                    "functionCall": {"name": "Bash", "args": {"command": "ls"}, "id": "c1"},
+                                    "thoughtSignature": "EpEBCo4B",
+                                }
+                            ],
+                        },
+                        "index": 0,
+                        "finishReason": "STOP",
+                    }
+                ],
+                "usageMetadata": {
+                    "promptTokenCount": 55,
+                    "candidatesTokenCount": 12,
+                    "thoughtsTokenCount": 30,
+                    "totalTokenCount": 97,
+                },
+                "modelVersion": "gemini-3.1-pro-preview",
+            }
+        ),
+    ),
+    "groq": _Stop(
+        title="Groq",
+        provider="groq",
+        model="openai/gpt-oss-120b",
+        api="Chat Completions",
+        media_type="text/event-stream",
+        reply=_sse(
+            _chunk([{"index": 0, "delta": {"reasoning": "I list them."}, "finish_reason": None}]),
+            _chunk(
+                _chat_call(id="call_1", type="function", function={"name": "Bash", "arguments": '{"command":"ls"}'})
+            ),
+            _chunk([{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]),
+            _chunk([], usage={"prompt_tokens": 118, "completion_tokens": 34, "total_tokens": 152}),
+        )
+        + b"data: [DONE]\n\n",
+    ),
+}
+
+
+class _StoredReply:
+    """It is the transport and its response: it answers each call with one stored body."""
+
+    status, body_received = 200, True
+
+    def __init__(self, stop: _Stop) -> None:
+        self.headers = {"content-type": stop.media_type}
+        self._pieces = [stop.reply]
+
+    async def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> "_StoredReply":
+        return self
+
+    async def read(self) -> bytes:
+        return self._pieces.pop() if self._pieces else b""
+
+    async def close(self, *, wait_for_end: bool = False) -> None: ...
+
+
+async def render_tour(name: str, settings: Settings) -> str:
+    """`name`: a provider of the links on the page; any other one selects the first. `settings` may have own prices."""
+    selected = name if name in _STOPS else "openai"
+    stop = _STOPS[selected]
+    links = [
+        f'<li aria-current="page"><b>{each.title}</b></li>'
+        if key == selected
+        else f'<li><a href="{PAGE}?provider={key}">{each.title}</a></li>'
+        for key, each in _STOPS.items()
+    ]
+    lines = [
+        "<main>",
+        "<header><h1>One request, and its way</h1></header>",
+        "<p>What happens between Claude Code and a model of another vendor. The engine runs as for a real request; "
+        "only the provider is replaced by a stored reply.</p>",
+        render_section("Provider", ["<ul>", *links, "</ul>"]),
+        *await _play(stop),
+        render_section("4 Cost", _describe_costs(stop, settings)),
+        render_section("Next", ['<p><a href="/">Mapping and health of this proxy</a></p>']),
+        "</main>",
+    ]
+    return render_document("\n".join(lines))
+
+
+async def _play(stop: _Stop) -> list[str]:
+    """Run the request, and return the sections that show it."""
+    target = f"{PROVIDERS.find(stop.provider).prefix}/{stop.model}"
+    engine = build_engine(EngineOptions(keys={stop.provider: [Secret("your-key")]}, big_model=target))
+    try:
+        body = json.dumps(_REQUEST).encode()
+        dry = await run_dry(engine, body)
+        transports = dict.fromkeys(engine.transports, _StoredReply(stop))
+        response = await send_request(structs.replace(engine, transports=transports), body)
+        events = b"".join([piece async for piece in response.body]).decode()
+    finally:
+        await engine.close()
+    assert dry.recorded is not None
+    upstream = dry.recorded.request
+    changes = [
+        f'<tr><th scope="row"><code>{escape(note.field)}</code></th><td>{note.handling}</td>'
+        f'<td class="quiet">{escape(note.reason)}</td></tr>'
+        for note in dry.receipt.fidelity.notes
+    ]
+    route = "BIG_MODEL replaces sonnet, opus and fable. Routes, fallbacks and prefixes can refine this."
+    asked = _block(f"POST /v1/messages\n\n{_list_fields(_REQUEST)}")
+    sent = _block(f"POST {dry.recorded.base_url}{upstream.path}\n\n{_list_fields(json.loads(upstream.body))}")
+    return [
+        render_section(
+            "1 Route", [f"<p>{_REQUEST['model']} → <b>{escape(target)}</b></p>", f'<p class="quiet">{route}</p>']
+        ),
+        render_section(
+            "2 Request",
+            [
+                *_pair("Claude Code sends", asked, f"{stop.title} gets, over {stop.api}", sent),
+                "<p>Fields without an exact counterpart are named, never dropped in silence:</p>",
+                *(["<table>", *changes, "</table>"] if changes else ["<p>Here every field has a counterpart.</p>"]),
+            ],
+        ),
+        render_section(
+            "3 Reply",
+            _pair(
+                f"{stop.title} streams", _block(stop.reply.decode()), "Claude Code receives, at once", _block(events)
+            ),
+        ),
+    ]
+
+
+def _describe_costs(stop: _Stop, settings: Settings) -> list[str]:
+    price = PriceList(settings).find(PROVIDERS.find(stop.provider), stop.model)
+    if price is None:
+        return [
+            "<p>The price of this model is unknown. With the extra <code>prices</code>, or with a table "
+            "<code>[prices]</code>, the proxy counts what each request costs.</p>"
+        ]
+    rates = price.base
+    return [
+        f"<p>{escape(stop.model)} costs {format_price(rates.input)} per million tokens of input, "
+        f"{format_price(rates.cache_read)} if they are read from the cache, and {format_price(rates.output)} of "
+        f'output <span class="quiet">({escape(price.source)})</span>.</p>',
+        f"<p>A session of {_SESSION_REQUESTS} requests, each with {_SESSION_REQUEST.all_input_tokens:,} tokens of "
+        f"input, 90 % of them from the cache, and {_SESSION_REQUEST.output_tokens:,} of output, costs "
+        f"<b>{format_amount(_SESSION_REQUESTS * price.calculate_cost(_SESSION_REQUEST))}</b>.</p>",
+        "<p>Each real request gets its costs in the log, in <code>anthropic-proxy usage</code>, in the status line of "
+        "Claude Code and in the dashboard.</p>",
+    ]
+
+
+def _pair(left_title: str, left: str, right_title: str, right: str) -> list[str]:
+    left_half, right_half = (
+        f"<div><p>{escape(title)}:</p>{text}</div>" for title, text in ((left_title, left), (right_title, right))
+    )
+    return ['<div class="pair">', left_half, right_half, "</div>"]
+
+
+def _list_fields(body: Mapping[str, Any]) -> str:
+    """Return JSON with one line per field of the body, so that two bodies can be compared by eye."""
+    lines = [f"  {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in body.items()]
+    return "{\n" + ",\n".join(lines) + "\n}"
+
+
+def _block(text: str) -> str:
+    return f'<pre tabindex="0"><code>{escape(text.strip())}</code></pre>'
