@@ -85,6 +85,8 @@ class Client(Struct, frozen=True):
     """
     key_id: str = ""
     """Id of the virtual key: `key_…`. "": another client."""
+    owner: str = ""
+    """Owner of the virtual key. "": none, or another client."""
     team: str = ""
     """Team of the virtual key. "": none, or another client."""
     address_trusted: bool = False

@@ -147,4 +147,5 @@ def _build_entry(key: VirtualKey, key_hash: KeyHash) -> KeyEntry:
     if key_hash.expires_at is not None:
         ends.append((key_hash.expires_at, "replaced"))
     ends_at, ending = min(ends)
-    return KeyEntry(ends_at, ending, key, Client(name=key.label, role="member", key_id=key.id, team=key.team or ""))
+    client = Client(name=key.label, role="member", key_id=key.id, owner=key.owner or "", team=key.team or "")
+    return KeyEntry(ends_at, ending, key, client)

@@ -49,6 +49,8 @@ FACETS: Mapping[str, Facet] = {
     "project": Facet("project", "Project", common_value="", sums=("hourly", "session_hours")),
     "session": Facet("session", "Session", common_value="", sums=("session_hours",)),
     "key": Facet("key_label", "Key", common_value="local", sums=("hourly", "session_hours")),
+    "owner": Facet("owner", "Owner", common_value=""),
+    "team": Facet("team", "Team", common_value=""),
     "route": Facet("route", "Route", common_value=""),
 }
 """Parameter of the URL → facet."""
@@ -134,6 +136,10 @@ class StoredRequest(RequestCounts, gc=False):
     """HTTP method. "": stored by an earlier version."""
     error_code: str = ""
     """Entry of the error catalog. "": no entry, or stored by an earlier version."""
+    owner: str = ""
+    """Owner of the virtual key when the request was sent. "": none, or stored by an earlier version."""
+    team: str = ""
+    """Team of the virtual key when the request was sent. "": none, or stored by an earlier version."""
 
 
 class UsageSums(RequestCounts):
@@ -195,7 +201,18 @@ MAX_ERROR_CHARACTERS = 2_000
 _REJECTED_CLIENTS = frozenset({"authentication_error", "permission_error"})
 """Types of errors of requests by clients without access to the proxy."""
 _read_labels = attrgetter(
-    *("client.name", "project", "session", "agent", "user_agent", "method", "path", "requested_model"),
+    *(
+        "client.name",
+        "client.owner",
+        "client.team",
+        "project",
+        "session",
+        "agent",
+        "user_agent",
+        "method",
+        "path",
+        "requested_model",
+    ),
     *("provider", "prefix", "model", "route", "route_reason", "outcome", "error_type", "error_code"),
 )
 _HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - {"key_label", "outcome_class"}
@@ -227,7 +244,8 @@ class RowBuilder:
         labels: Iterable[str] = map(self._labels.__getitem__, names := _read_labels(receipt))
         if is_rejected:  # headers of clients without access are not kept in memory
             labels = (_cut(label, MAX_LABEL_CHARACTERS) for label in self._redact(names))
-        row.key_label, row.project, row.session, row.agent, row.user_agent, row.method, row.path, *models = labels
+        row.key_label, row.owner, row.team, row.project, row.session, row.agent, *others = labels
+        row.user_agent, row.method, row.path, *models = others
         row.requested_model, row.provider, row.prefix, row.model, row.route, row.route_reason, *ends = models
         row.outcome, row.error_type, row.error_code = ends
         row.client = row.user_agent.partition("/")[0]

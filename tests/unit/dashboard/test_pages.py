@@ -38,7 +38,7 @@ from tests.support.page_context import build_context
 from tests.support.virtual_keys import running_app, send
 from tests.support.waiting import WAIT_SECONDS
 
-MAX_CALLS_PER_ROW = 2.0
+MAX_CALLS_PER_ROW = 2.5
 """Calls of Python and C functions of a page for each row of `hourly`: no histogram is decoded alone."""
 MAX_INSTRUCTIONS_PER_ROW = 190.0
 """Instructions of SQLite's virtual machine of a page for each row of `hourly`: one scan of most columns."""

@@ -121,7 +121,12 @@ async def test_lists_continue_at_a_position_and_follow_the_selection(connection:
 async def test_requests_with_a_common_value_and_with_another_one_are_found(database: Settings, column: str) -> None:
     """The index of each of these columns lacks the common value."""
     common, rare = COMMON_VALUES[column], {"key_label": "key 2", "outcome_class": "error"}.get(column, "x")
-    several: dict[str, dict[str, Any]] = {"key_label": {"client": Client(rare)}, "outcome_class": {"outcome": rare}}
+    several: dict[str, dict[str, Any]] = {
+        "key_label": {"client": Client(rare)},
+        "owner": {"client": Client(owner=rare)},
+        "team": {"client": Client(team=rare)},
+        "outcome_class": {"outcome": rare},
+    }
     fields = several.get(column, {column: rare})
     times = [NOON + number * HOUR for number in range(9)]
     with running_ledger(database) as ledger:

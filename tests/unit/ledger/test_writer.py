@@ -43,7 +43,7 @@ from tests.support.ledger import (
 
 async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
     receipt = new_receipt(
-        client=Client("key 2"),
+        client=Client("key 2", owner="Ann", team="build"),
         user_agent="claude-cli/2.1.328 (external, sdk-cli)",
         session="s1",
         agent="a1",
@@ -87,6 +87,8 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         "started_at": 1_795_262_400_001_000,
         "client": "claude-cli",
         "key_label": "key 2",
+        "owner": "Ann",
+        "team": "build",
         "project": "shop",
         "session": "s1",
         "agent": "a1",

@@ -1,5 +1,7 @@
 """Seventh schema of the ledger: the name of the route of each request, in `requests` and as a key of `hourly`."""
 
+from collections.abc import Sequence
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -20,18 +22,18 @@ def upgrade() -> None:
     for table in ("requests", "hourly"):
         op.add_column(table, sa.Column("route", sa.Text, nullable=False, server_default=""))
     op.create_index("requests_by_route", "requests", ["route", "started_at"])
+    replace_key_of_hourly(_KEYS)
+
+
+def replace_key_of_hourly(keys: Sequence[str]) -> None:
+    """Replace the primary key of `hourly`. SQLite needs a new table with the same columns."""
     if op.get_bind().dialect.name == "postgresql":
         op.drop_constraint("hourly_pkey", "hourly")
-        op.create_primary_key("hourly_pkey", "hourly", _KEYS)
-    else:
-        _replace_sqlite_key()
-
-
-def _replace_sqlite_key() -> None:
-    """Replace the primary key of `hourly` on SQLite, which needs a new table with the same columns."""
+        op.create_primary_key("hourly_pkey", "hourly", [*keys])
+        return
     columns = sa.inspect(op.get_bind()).get_columns("hourly")
     names = ", ".join(column["name"] for column in columns)
-    op.rename_table("hourly", "hourly_before_route")
+    op.rename_table("hourly", "hourly_before")
     op.create_table(
         "hourly",
         *(
@@ -43,7 +45,7 @@ def _replace_sqlite_key() -> None:
             )
             for column in columns
         ),
-        sa.PrimaryKeyConstraint(*_KEYS),
+        sa.PrimaryKeyConstraint(*keys),
     )
-    op.execute(f"INSERT INTO hourly ({names}) SELECT {names} FROM hourly_before_route")
-    op.drop_table("hourly_before_route")
+    op.execute(f"INSERT INTO hourly ({names}) SELECT {names} FROM hourly_before")
+    op.drop_table("hourly_before")
