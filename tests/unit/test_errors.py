@@ -166,14 +166,14 @@ async def test_what_is_refused_before_its_body_is_read(
 async def test_an_error_for_a_limit_of_the_proxy_names_no_provider() -> None:
     proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-one-0123456789")
     services = proxy.services
-    proxy.services = structs.replace(services, queue=Full(None))
+    proxy.services = structs.replace(services, queue=Full(1))
     assert await answer(proxy) == (
         529,
         "overloaded_error",
         "Too many wait.",
         advised("proxy-busy", {"retry-after": "2"}),
     )
-    proxy.services = structs.replace(services, queue=Ending(None))
+    proxy.services = structs.replace(services, queue=Ending(1))
     text = "The proxy is shutting down, so the reply is incomplete. Try again in a moment."
     assert await answer(proxy) == (503, "api_error", text, advised("proxy-stops", {"retry-after": "1"}))
     proxy.services = structs.replace(services, policies=[Limited()])

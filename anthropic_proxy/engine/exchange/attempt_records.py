@@ -103,7 +103,8 @@ class AttemptRecords:
         last.cache_read_tokens, last.cache_write_tokens = receipt.cache_read_tokens, receipt.cache_write_tokens
         last.cache_write_1h_tokens, last.thinking_tokens = receipt.cache_write_1h_tokens, receipt.thinking_tokens
         last.billed_searches, last.service_tier = receipt.billed_searches, receipt.service_tier
-        self._subtract_earlier_attempts(last)
+        if len(receipt.attempts) > 1:
+            self._subtract_earlier_attempts(last)
 
     def _subtract_earlier_attempts(self, last: UpstreamAttempt) -> None:
         for earlier in self._receipt.attempts[:-1]:

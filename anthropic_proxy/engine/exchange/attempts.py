@@ -46,7 +46,7 @@ from anthropic_proxy.engine.exchange.error_messages import (
     prefix_provider,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.media_inlining import new_media_inliner
+from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
@@ -162,7 +162,10 @@ class Attempts:
         self._engine, self._incoming, self._request = engine, incoming, request
         self._receipt, self._watchdog, self._estimates = receipt, watchdog, estimates
         self._is_large = is_large_request(incoming, receipt.tool_count)
-        self._inliner = new_media_inliner(engine, incoming)
+        self._inliner: MediaInliner | None = None
+        """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
+        if engine.web_fetch is not None and SOURCE_OF_LINK in incoming.body:
+            self._inliner = MediaInliner(engine.web_fetch)
         self.records = AttemptRecords(receipt, engine)
         self.latest: Attempt | None = None
         """The attempt that was encoded last. None: no request was encoded."""

@@ -31,11 +31,6 @@ class ClientRequest(Struct, kw_only=True):
     number: int = 0
     """Number of the request in `Services.in_progress`, the list of running requests."""
 
-    @property
-    def queue_key(self) -> str:
-        """Key by which the queue groups waiting calls, so that one session does not delay all others."""
-        return f"{self.receipt.client.name} {self.headers.get('x-claude-code-session-id', '')}"
-
 
 class ResponseSink(Protocol):
     """Interface to send the HTTP response to one client request. `gateway/server/response_sink.py` implements it."""

@@ -19,18 +19,20 @@ The receipt is the record of the request for log, metrics and ledger. The server
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.admission import admit
 from anthropic_proxy.engine.exchange.attempts import Attempts
-from anthropic_proxy.engine.exchange.call_building import MAX_BYTES_ON_LOOP
+from anthropic_proxy.engine.exchange.call_building import MAX_BYTES_ON_LOOP, estimate_scaled_tokens
 from anthropic_proxy.engine.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.engine.exchange.route_choice import choose_route, read_client_request
-from anthropic_proxy.engine.exchange.tool_loop import SchemaCheckedStream, open_reply
+from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop, run_pending_calls
+from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
+from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter, UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
 from anthropic_proxy.engine.hooks import Receipt, Settle
@@ -39,7 +41,7 @@ from anthropic_proxy.engine.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import MessagesRequest
-from anthropic_proxy.engine.messages.preparation import find_session_id
+from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Route
@@ -127,7 +129,10 @@ class Exchange:
             if request.max_tokens == 0 and not route.targets[0].is_relayed:
                 await self._warm_up()
             else:
-                await engine.queue.acquire(incoming.queue_key)
+                if engine.queue.is_limited:
+                    # grouped by session, so that one session does not delay all others
+                    session = incoming.headers.get("x-claude-code-session-id", "")
+                    await engine.queue.acquire(f"{receipt.client.name} {session}")
                 try:
                     await self._call_and_deliver()
                 finally:
@@ -162,7 +167,7 @@ class Exchange:
         self._is_queued = False
         if request.tool_choice is not None and request.tool_choice.disable_parallel_tool_use:
             self._call_filter = SingleToolCallFilter()
-        answer = await open_reply(engine, self._attempts, request, self._route)
+        answer = await self._open_reply()
         try:
             receipt.first_token_seconds = engine.clock() - receipt.started_at
             if isinstance(answer, RelayStream):
@@ -184,6 +189,26 @@ class Exchange:
             if isinstance(answer, SchemaCheckedStream):
                 writer.usage = answer.usage  # also after an error, because the provider charges all calls
             await answer.close()
+
+    async def _open_reply(self) -> DeltaStream | RelayStream:
+        """Call the targets of the route, and return the first reply that sends content. Raises an error if none does.
+
+        The reply has further calls (`tool_loop/`) if the proxy runs a tool, checks a schema, or continues a split one.
+        """
+        engine, attempts, request = self._engine, self._attempts, self._request
+        runner: ProxyToolRunner | None = None
+        ahead: list[Delta] = []
+        if ends_with_paused_reply(request.messages):
+            runner = ProxyToolRunner(engine)
+            request, ahead = await run_pending_calls(engine, runner, request, self._route)
+        attempt = await attempts.open_first_call(request, self._route)
+        if isinstance(attempt.stream, RelayStream):
+            return attempt.stream
+        stream, reply_schema = attempt.decoded(), attempt.reply_schema
+        if reply_schema is None and not (attempt.proxy_tools or ahead) and stream.continuation is None:
+            return RepeatableStream(attempts, attempt) if stream.begins_with_thinking() else stream
+        reply = ToolLoop(attempts, runner or ProxyToolRunner(engine), request, attempt, ahead)
+        return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)
 
     async def _stream(self, answer: DeltaStream) -> None:
         writer, watchdog, sink = self._writer, self._watchdog, self._sink
@@ -272,11 +297,11 @@ class Exchange:
 
     def _estimate_tokens(self) -> int:
         scale = TokenScale() if self._attempts.latest is None else self._attempts.latest.run.token_scale
-        return self._attempts.estimate_scaled_tokens(self._request, scale)
+        return estimate_scaled_tokens(self._estimates, scale, self._request)
 
-    async def _write(self, events: Sequence[Event], *, is_last: bool = False) -> None:
+    def _write(self, events: Sequence[Event], *, is_last: bool = False) -> Awaitable[None]:
         self._opened = True
-        await self._sink.send_events(events, is_last=is_last)
+        return self._sink.send_events(events, is_last=is_last)
 
     async def _keep_alive(self) -> None:
         """Send a ping or an empty delta after an idle time. Before the first delta, this fixes status 200.

@@ -1,8 +1,7 @@
 """`MediaInliner`: downloads images and documents that a client request links to, for providers that accept no URLs.
 
-`new_media_inliner` returns the inliner of a request, if the setting `FETCH_URLS` is on. `inline_urls` downloads each
-URL once and puts the file into the request. If a download fails, a text with the URL is sent instead. The `MAX_…`
-constants limit the downloads of one request.
+`MediaInliner.inline_urls` downloads each URL once and puts the file into the request. If a download fails, a text with
+the URL is sent instead. The `MAX_…` constants limit the downloads of one request.
 """
 
 import asyncio
@@ -11,8 +10,6 @@ from collections.abc import Container, Iterator
 import msgspec
 from msgspec import Raw, structs
 
-from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import (
     Block,
@@ -47,19 +44,12 @@ MAX_CONCURRENT_FETCHES = 4
 """Maximum number of URLs that are fetched at the same time for one client request."""
 MAX_URL_LENGTH = 8 * 1024
 """Maximum characters of a URL. A longer URL is not fetched, and its block becomes text. Signed URLs are long."""
-_SOURCE_OF_LINK = b'"url"'
+SOURCE_OF_LINK = b'"url"'
 _LIST = b"["[0]
 
 _Linked = ImageBlock | DocumentBlock
 _Key = tuple[str, str]
 """Key of a fetched file: the kind of its block (`image` or `document`) and its URL."""
-
-
-def new_media_inliner(engine: Engine, incoming: ClientRequest) -> "MediaInliner | None":
-    """Return a downloader for the files that one client request links to. None: no URLs, or `FETCH_URLS` is off."""
-    if engine.web_fetch is None or _SOURCE_OF_LINK not in incoming.body:
-        return None
-    return MediaInliner(engine.web_fetch)
 
 
 class MediaInliner:
@@ -159,7 +149,7 @@ def _linked_in(content: list[Block]) -> Iterator[_Linked]:
 
 def _may_link(content: Raw) -> bool:
     view = memoryview(content)
-    return bool(view.nbytes) and view[0] == _LIST and _SOURCE_OF_LINK in bytes(view)
+    return bool(view.nbytes) and view[0] == _LIST and SOURCE_OF_LINK in bytes(view)
 
 
 def _note_on(block: _Linked, found: FetchedPage | WebFetchFailed) -> FidelityNote:

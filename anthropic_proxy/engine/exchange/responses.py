@@ -4,7 +4,7 @@ A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -30,7 +30,6 @@ from anthropic_proxy.engine.messages.events import (
     ToolCallStart,
     replace_surrogates,
 )
-from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.errors import ProxyError, UpstreamError
 
@@ -63,14 +62,41 @@ def encode_events(events: Sequence[Event], request_id: str = "") -> bytes:
     """Return the SSE frames of events. `request_id` is added to the data of `error` events; "": no id."""
     frames = []
     try:
-        for event in events:
-            kind = type(event)
-            if kind is TextDelta:  # by far the most frequent
-                frames.append(_TEXT_DELTA % (event.index, _encode(event.text)))  # type: ignore[union-attr]
-            elif kind is ErrorEvent:
-                frames.append(_ERROR % encode_error(event.error, request_id))  # type: ignore[union-attr]
-            else:
-                frames.append(_ENCODERS[kind](event))
+        for event in events:  # in the order of their frequency
+            match event:
+                case TextDelta():
+                    frames.append(_TEXT_DELTA % (event.index, _encode(event.text)))
+                case InputDelta():
+                    frames.append(_INPUT_DELTA % (event.index, _encode(event.json)))
+                case ThinkingDelta():
+                    frames.append(_THINKING_DELTA % (event.index, _encode(event.text)))
+                case BlockStop():
+                    frames.append(_BLOCK_STOP % event.index)
+                case TextStart():
+                    frames.append(_TEXT_START % event.index)
+                case ToolCallStart():
+                    frames.append(_CALL_START % (event.index, _encode(event.id), _encode(event.name)))
+                case Ping():
+                    frames.append(_PING)
+                case MessageStart():
+                    frames.append(_MESSAGE_START % _encode(event.message))
+                case MessageDelta():
+                    ending: dict[str, Any] = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
+                    if event.stop_details is not None:
+                        ending["stop_details"] = event.stop_details
+                    frames.append(_MESSAGE_DELTA % (_encode(ending), _encode(event.usage)))
+                case MessageStop():
+                    frames.append(_MESSAGE_STOP)
+                case ThinkingStart():
+                    frames.append(_THINKING_START % event.index)
+                case SignatureDelta():
+                    frames.append(_SIGNATURE_DELTA % (event.index, _encode(event.signature)))
+                case CitationDelta():
+                    frames.append(_CITATION_DELTA % (event.index, _flatten(event.raw)))
+                case BlockStart():
+                    frames.append(_BLOCK_START % (event.index, _flatten(event.raw)))
+                case ErrorEvent():
+                    frames.append(_ERROR % encode_error(event.error, request_id))
     except UnicodeEncodeError:
         replaced = []
         for event in events:
@@ -130,50 +156,23 @@ def stream_headers(request_id: str) -> dict[str, str]:
     }
 
 
-def receipt_headers(report: FidelityReport | None, failed_attempts: Sequence[str], route: str = "") -> dict[str, str]:
-    """`x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
+def exchange_headers(receipt: Receipt, status: int) -> dict[str, str]:
+    """Return the headers that follow from the receipt of an exchange: the client's limits, and for example
+
+    `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
     `x-proxy-failed-attempts: openai 503, groq 429`
     `x-proxy-route: long context`
     """
-    headers = {} if report is None else {"x-proxy-fidelity": report.format_counts()}
-    if failed_attempts:
-        headers["x-proxy-failed-attempts"] = ", ".join(failed_attempts)
-    if route:
-        headers["x-proxy-route"] = route
+    headers = {**receipt.limit_headers}
+    if status == 200:
+        headers["x-proxy-fidelity"] = receipt.fidelity.format_counts()
+    if receipt.failed_attempts:
+        headers["x-proxy-failed-attempts"] = ", ".join(receipt.failed_attempts)
+    if receipt.route:
+        headers["x-proxy-route"] = receipt.route
     return headers
-
-
-def exchange_headers(receipt: Receipt, status: int) -> dict[str, str]:
-    """Return the headers that follow from the receipt of an exchange, with the client's limits."""
-    report = receipt.fidelity if status == 200 else None
-    return {**receipt.limit_headers, **receipt_headers(report, receipt.failed_attempts, receipt.route)}
 
 
 def _flatten(raw: Raw) -> bytes:
     # Valid JSON has line ends only between tokens, so a space may replace them.
     return bytes(raw).replace(b"\n", b" ").replace(b"\r", b" ")
-
-
-def _encode_message_delta(event: MessageDelta) -> bytes:
-    ending: dict[str, Any] = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
-    if event.stop_details is not None:
-        ending["stop_details"] = event.stop_details
-    return _MESSAGE_DELTA % (_encode(ending), _encode(event.usage))
-
-
-_ENCODERS: Mapping[type, Callable[[Any], bytes]] = {
-    MessageStart: lambda event: _MESSAGE_START % _encode(event.message),
-    Ping: lambda _: _PING,
-    TextStart: lambda event: _TEXT_START % event.index,
-    ThinkingStart: lambda event: _THINKING_START % event.index,
-    ToolCallStart: lambda event: _CALL_START % (event.index, _encode(event.id), _encode(event.name)),
-    BlockStart: lambda event: _BLOCK_START % (event.index, _flatten(event.raw)),
-    TextDelta: lambda event: _TEXT_DELTA % (event.index, _encode(event.text)),
-    CitationDelta: lambda event: _CITATION_DELTA % (event.index, _flatten(event.raw)),
-    ThinkingDelta: lambda event: _THINKING_DELTA % (event.index, _encode(event.text)),
-    SignatureDelta: lambda event: _SIGNATURE_DELTA % (event.index, _encode(event.signature)),
-    InputDelta: lambda event: _INPUT_DELTA % (event.index, _encode(event.json)),
-    BlockStop: lambda event: _BLOCK_STOP % event.index,
-    MessageDelta: _encode_message_delta,
-    MessageStop: lambda _: _MESSAGE_STOP,
-}

@@ -233,7 +233,8 @@ class MessageWriter:
         return events
 
     def _open(self, state: int, start: Callable[[int], Event], name: str = "") -> None:
-        self._close()
+        if self._state != _NONE:
+            self._close()
         self._state = state
         self._filled = False
         self._events.append(start(self._index))

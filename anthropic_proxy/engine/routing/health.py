@@ -189,6 +189,11 @@ class FairQueue:
         """Client → its waiting calls. The first client receives the next free slot."""
         self._waiting_count = 0
 
+    @property
+    def is_limited(self) -> bool:
+        """False: `acquire` never waits."""
+        return self._slots is not None
+
     async def acquire(self, client: str) -> None:
         """Wait until an upstream call is allowed. Call `release` after it. Raises `ProxyBusy` if the queue is full."""
         if self._slots is None:

@@ -19,7 +19,7 @@ from anthropic_proxy.errors import (
     PermissionDenied,
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
-from anthropic_proxy.gateway.server.request_body import reject_ambiguous_framing, require_within_limits
+from anthropic_proxy.gateway.server.request_body import require_valid_head
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Policy
 from anthropic_proxy.secrets import Secret
@@ -47,8 +47,7 @@ async def authenticate(
     `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for a path that the client may
     not use. If the proxy has no keys, requests from other machines and from web pages of other sites are denied too.
     """
-    reject_ambiguous_framing(scope, headers)
-    require_within_limits(scope, headers)
+    require_valid_head(scope, headers)
     if scope["path"] in PUBLIC_PATHS:
         return Client(address_trusted=_is_trusted_address(scope, headers, settings, policies))
     if settings.monitor_api_keys:
@@ -147,7 +146,9 @@ def _require_local_client(scope: Mapping[str, Any], headers: Mapping[str, str], 
             f"Callers from {peer[0]} are not served without a key. Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true.",
             code="other-machine",
         )
-    if not settings.allow_unauthenticated and (hop := _find_remote_forwarded_client(headers)):
+    if not (settings.allow_unauthenticated or _FORWARDING_HEADERS.isdisjoint(headers)) and (
+        hop := _find_remote_forwarded_client(headers)
+    ):
         raise PermissionDenied(
             f"Requests that a proxy forwards for {hop} are not served without a key. "
             "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true.",
@@ -188,8 +189,6 @@ def _is_trusted_address(
 
 
 def _find_remote_forwarded_client(headers: Mapping[str, str]) -> str:
-    if _FORWARDING_HEADERS.isdisjoint(headers):
-        return ""
     hops = [*headers.get("x-forwarded-for", "").split(","), headers.get("x-real-ip", "")]
     hops += _FORWARDED_FOR.findall(headers.get("forwarded", ""))
     names = (hop.strip().strip('"').strip() for hop in hops)

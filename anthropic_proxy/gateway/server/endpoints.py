@@ -29,7 +29,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
-from anthropic_proxy.gateway.server.request_body import decode_headers, pop_complete_body, read_body
+from anthropic_proxy.gateway.server.request_body import COMPLETE_BODY_EXTENSION, decode_headers, read_body
 from anthropic_proxy.gateway.server.response_sink import AsgiSink, Receive, Scope, Send
 from anthropic_proxy.gateway.server.tour import PAGE as TOUR_PATH
 from anthropic_proxy.gateway.server.tour import render_tour
@@ -78,8 +78,8 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     try:
         trace = read_trace_context(headers) if TRACEPARENT in headers else None
         receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
-        checks_key, policies = _checks_key_itself(receipt.method, route), services.policies
-        receipt.client = await authenticate(scope, headers, settings, policies, route_checks_key=checks_key)
+        checks_key = route is not None and _checks_key_itself(receipt.method, route)
+        receipt.client = await authenticate(scope, headers, settings, services.policies, route_checks_key=checks_key)
         endpoint: Endpoint
         if route is None:
             endpoint = find_endpoint(receipt.method, receipt.path)
@@ -88,8 +88,10 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         else:
             raise _method_not_allowed(receipt.method, scope["path"], route.routes)  # noqa: TRY301
         body: bytes | None = b""
-        if receipt.method not in ("GET", "HEAD") and (body := pop_complete_body(scope)) is None:
-            body = await read_body(receive)
+        if receipt.method not in ("GET", "HEAD"):
+            pop_complete_body = scope.get("extensions", {}).get(COMPLETE_BODY_EXTENSION)
+            if pop_complete_body is None or (body := pop_complete_body()) is None:
+                body = await read_body(receive)
         if body is None:
             raise ClientDisconnected  # noqa: TRY301
         body_read = True

@@ -21,16 +21,8 @@ READ_TIMEOUT_SECONDS = 30.0
 BODY_TIMEOUT_SECONDS = 300.0
 """Maximum time for a complete request body, enough for 32 MB at 1 Mbit/s. A slower body is rejected with 408."""
 COMPLETE_BODY_EXTENSION = "anthropic_proxy.whole_body"
-"""Key in the ASGI `scope["extensions"]` of the function for `pop_complete_body`. Only the proxy's own server sets it.
-"""
-
-
-def pop_complete_body(scope: Mapping[str, Any]) -> bytes | None:
-    """Return the request body without waiting if the server has received all of it. If the result is None, call
-    `read_body` instead.
-    """
-    pop = scope.get("extensions", {}).get(COMPLETE_BODY_EXTENSION)
-    return None if pop is None else pop()
+"""Key in the ASGI `scope["extensions"]` of a function that returns the request body if the server has received all of
+it, so that no coroutine is needed, and else None. Only the proxy's own server sets it."""
 
 
 async def read_body(
@@ -84,8 +76,10 @@ def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
     return {name: ", ".join(lines) for name, lines in values.items()}
 
 
-def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raise `MalformedHttp` for an unclear end or host, which permits request smuggling (RFC 9112, 3.2 and 6.1)."""
+def require_valid_head(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    """Raises `MalformedHttp` for an unclear end or host, which permits request smuggling (RFC 9112, 3.2 and 6.1),
+    `HeadersTooLarge`, `UriTooLong`, `RequestTooLarge`, and `UnsupportedEncoding` for a compressed body.
+    """
     host = headers.get("host")
     if host is None:
         if scope.get("http_version") == "1.1":
@@ -95,10 +89,6 @@ def reject_ambiguous_framing(scope: Mapping[str, Any], headers: Mapping[str, str
     coding = headers.get("transfer-encoding")
     if coding is not None and (coding.lower() != "chunked" or scope.get("http_version") == "1.0"):
         raise MalformedHttp(f"transfer-encoding: {coding!r} is not supported in HTTP/{scope.get('http_version')}.")
-
-
-def require_within_limits(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raises `HeadersTooLarge`, `UriTooLong`, `RequestTooLarge`, and `UnsupportedEncoding` for a compressed body."""
     size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
     if size > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers have {size:,} bytes; {MAX_HEADER_BYTES:,} are allowed.")

@@ -1,7 +1,16 @@
 """`AsgiSink`: sends events, a message or an error to the client through the ASGI function `send`."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from typing import Any
 
 from anthropic_proxy.engine.exchange.forwarding import JsonReply
@@ -136,15 +145,16 @@ class AsgiSink:
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
-    async def _open(self, status: int, headers: Mapping[str, str]) -> None:
+    # no coroutines of their own, because they run for each request: the caller awaits that of `_send`
+    def _open(self, status: int, headers: Mapping[str, str]) -> Awaitable[None]:
         if receipt := self._receipt:
             headers = {**headers, **exchange_headers(receipt, status)}
-        await self._start(status, list(headers.items()))
+        return self._start(status, headers.items())
 
-    async def _start(self, status: int, headers: Sequence[tuple[str, str]]) -> None:
+    def _start(self, status: int, headers: Iterable[tuple[str, str]]) -> Awaitable[None]:
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self._started, self._status = True, status
-        await self._send({"type": "http.response.start", "status": status, "headers": pairs})
+        return self._send({"type": "http.response.start", "status": status, "headers": pairs})
 
 
 async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.exchange.responses import receipt_headers
+from anthropic_proxy.engine.exchange.responses import exchange_headers
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -51,7 +51,7 @@ def failure(status: int, message: str = "no", param: str | None = None) -> FakeR
 
 def decode_headers(sink: RecordingSink) -> dict[str, str]:
     """Return the headers that the door would send at the end of this exchange."""
-    return receipt_headers(sink.receipt.fidelity, sink.receipt.failed_attempts)
+    return exchange_headers(sink.receipt, 200)
 
 
 def load(**environ: str) -> Settings:

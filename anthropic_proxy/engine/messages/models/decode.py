@@ -75,7 +75,8 @@ _GLOBAL_REGION = b'"global"'
 _CHANGING_EDITS = (b'"clear_tool_uses_', b'"compact_')
 """Edits of the request field `context_management` that change the model's input. Each text begins the `type` of an
 edit."""
-_NOTHING = (ABSENT, Raw(b"null"), Raw(b"[]"))
+_NOT_GIVEN = (ABSENT, Raw(b"null"), Raw(b"[]"))
+"""Values of a body field that mean the same as its absence."""
 
 
 class _Body(Struct, kw_only=True):
@@ -139,7 +140,7 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
             max_tokens=read.max_tokens,
             system=read.system or "",
             stream=bool(read.stream),
-            tools=decode_tools(read.tools) if _is_given(read.tools) else [],
+            tools=decode_tools(read.tools) if read.tools not in _NOT_GIVEN else [],
             tool_choice=read.tool_choice,
             thinking=read.thinking,
             output_config=read.output_config,
@@ -150,10 +151,10 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
             top_k=read.top_k,
             metadata=read.metadata,
             service_tier=read.service_tier,
-            mcp_servers=_decode_mcp_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],
-            container=_is_given(read.container),
-            pins_region=_is_given(read.inference_geo) and bytes(read.inference_geo) != _GLOBAL_REGION,
-            clears_context=_is_given(read.context_management)
+            mcp_servers=_decode_mcp_servers(read.mcp_servers) if read.mcp_servers not in _NOT_GIVEN else [],
+            container=read.container not in _NOT_GIVEN,
+            pins_region=read.inference_geo not in _NOT_GIVEN and bytes(read.inference_geo) != _GLOBAL_REGION,
+            clears_context=read.context_management not in _NOT_GIVEN
             and any(edit in bytes(read.context_management) for edit in _CHANGING_EDITS),
             cache_marks=CacheMarks(body),
             body_bytes=len(body),
@@ -194,12 +195,8 @@ def decode_envelope(body: bytes, error: ClientError) -> MessagesRequest:
     )
 
 
-def _is_given(raw: Raw) -> bool:
-    return raw not in _NOTHING
-
-
 def _require_supported(read: _Body, for_token_count: bool) -> None:
-    if _is_given(read.thread):
+    if read.thread not in _NOT_GIVEN:
         raise UnsupportedFeature(
             "thread: this proxy stores no conversations; send the complete history in messages",
             details={"error_code": "thread_unsupported_request"},
@@ -211,7 +208,7 @@ def _require_supported(read: _Body, for_token_count: bool) -> None:
         raise missing_field_error("max_tokens")
     if read.max_tokens is not None and read.max_tokens < 0:
         raise wrong_type_error("max_tokens", "greater than or equal to 0", read.max_tokens)
-    if _is_given(read.compaction):
+    if read.compaction not in _NOT_GIVEN:
         raise UnsupportedFeature(
             "compaction: not available; send the complete history in messages", code="conversation-state"
         )
@@ -277,7 +274,7 @@ def _decode(body: bytes, repairs: list[str]) -> _Body:
         read = _decode_body(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return _decode_field_by_field(body, repairs)
-    if _find_utf8_error(body) is None and _is_content_valid(read.system):
+    if _find_utf8_error(body) is None and (type(read.system) is not list or are_well_formed(read.system)):
         if (clean := as_clean_messages(read.messages)) is not None:
             read.messages = clean
             return read
@@ -363,7 +360,7 @@ def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
                 return None
             for place, block in enumerate(content):
                 if place >= results:
-                    if not _is_forwarded(block, clean):
+                    if not (_is_text_block(block) or _is_supported_media(block, clean)):
                         return None
                 elif type(block) is not ToolResultBlock or block.tool_use_id != expected_ids[place]:
                     return None
@@ -379,7 +376,7 @@ def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
             blocks = decode_nested_content(inner)
         except InvalidRequest:
             return None
-        if not blocks or not all(_is_forwarded(block, clean) for block in blocks):
+        if not blocks or not all(_is_text_block(block) or _is_supported_media(block, clean) for block in blocks):
             return None
     clean.called.extend(dict.fromkeys(names.values()))
     return clean
@@ -389,9 +386,7 @@ def _is_text_block(block: Block) -> bool:
     return type(block) is TextBlock and is_string_or_absent(block.text) and len(block.text) > EMPTY_STRING_LENGTH
 
 
-def _is_forwarded(block: Block, clean: CleanMessages) -> bool:
-    if _is_text_block(block):
-        return True
+def _is_supported_media(block: Block, clean: CleanMessages) -> bool:
     clean.light = False
     return is_supported_media(block)
 
@@ -563,7 +558,7 @@ def scan_request(body: bytes) -> MessagesRequest | None:
             read = _decode_plain(body)
         except msgspec.ValidationError:
             read = _decode_scanned(body)
-        tools = decode_tools(read.tools) if _is_given(read.tools) else []
+        tools = decode_tools(read.tools) if read.tools not in _NOT_GIVEN else []
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, ClientError):
         return None
     tool_results = tool_errors = 0
@@ -581,7 +576,7 @@ def scan_request(body: bytes) -> MessagesRequest | None:
         tool_errors=tool_errors,
         stream=bool(read.stream),
         tools=tools,
-        mcp_servers=_decode_mcp_servers(read.mcp_servers) if _is_given(read.mcp_servers) else [],
+        mcp_servers=_decode_mcp_servers(read.mcp_servers) if read.mcp_servers not in _NOT_GIVEN else [],
         body_bytes=len(body),
         scanned_only=True,
         has_proxy_signatures=isinstance(read, _ScannedBody)

@@ -91,7 +91,7 @@ def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
     blocks: list[Block] = [TextBlock(json_string(system))] if isinstance(system, str) else system
     texts = []
     for block in blocks:
-        for sent in to_upstream_blocks(block):
+        for sent in (block,) if type(block) is TextBlock else to_upstream_blocks(block):
             if not isinstance(sent, TextBlock):
                 continue
             kept = sent

@@ -85,7 +85,7 @@ def prepare(
         budget_tokens=thinking.budget_tokens if thinking else None,
         returns_thinking=thinking is None or not (thinking.display == "omitted" or thinking.type == "disabled"),
         output_schema=form.schema.copy() if form and form.type == "json_schema" else ABSENT,  # not of the whole body
-        stop_sequences=[text for text in request.stop_sequences if text.strip()],
+        stop_sequences=request.stop_sequences and [text for text in request.stop_sequences if text.strip()],
         temperature=request.temperature,
         top_p=request.top_p,
         top_k=request.top_k,
@@ -119,7 +119,9 @@ _NO_CONFIG = (b"", b"null", b"{}")
 
 
 def _notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[FidelityNote]:
-    notes = [FidelityNote("approximated", "body", what) for what in request.repairs]
+    notes: list[FidelityNote] = []
+    if request.repairs:
+        notes += [FidelityNote("approximated", "body", what) for what in request.repairs]
     if request.mcp_servers and "mcp_toolset" not in limits.server_tools:
         notes.append(_MCP_SERVERS)
     if request.container:
@@ -130,7 +132,7 @@ def _notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[Fid
         notes.append(_CONTEXT)
     if request.output_config is not None and len(request.output_config.task_budget):
         notes.append(TASK_BUDGET)
-    if any(text.strip() for text in request.stop_sequences):
+    if request.stop_sequences and any(text.strip() for text in request.stop_sequences):
         notes.append(_STOPS)
     # loops, because this runs for each request: a generator costs a call for each item
     cleared, late_config = False, b""

@@ -77,9 +77,6 @@ class _Head(Struct, frozen=True):
     def __repr__(self) -> str:
         return f"_Head({self.origin})"  # the header bytes contain a key
 
-    def matches(self, request: UpstreamRequest, credential: Credential | None) -> bool:
-        return self.credential == credential and self.headers == request.headers and self.method == request.method
-
     def complete(self, request: UpstreamRequest) -> bytes:
         """Raises `ValueError` for a line break in a header."""
         length = b"" if self.method == "GET" else b"content-length: %d\r\n" % len(request.body)
@@ -126,7 +123,12 @@ class HttpTransport:
                 request = _sign(base_url, request, credential)
             credential = None
         cached = None if is_signed else self._heads.get((base_url, request.path))
-        if cached is None or not cached.matches(request, credential):
+        if (
+            cached is None
+            or cached.credential != credential
+            or cached.headers != request.headers
+            or cached.method != request.method
+        ):
             cached = self._new_head(base_url, request, credential, is_reusable=not is_signed)
         origin, head = cached.origin, cached.complete(request)
         response = None

@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         self.idle_since = 0.0
         """Time of the event loop's clock, in seconds, at which the connection became idle."""
         self._owner = owner
+        self._splits_body = origin.uses_tls
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = new_response_parser(self)
@@ -82,7 +83,10 @@ class Connection(asyncio.Protocol):
             raise ConnectionLost
         self._head_bytes = 0
         self._pending = self._loop.create_future()
-        _write(transport, head, body, split_body=self.origin.uses_tls)
+        if not self._splits_body or len(body) <= MAX_TLS_WRITE_BYTES:
+            transport.writelines((head, body) if body else (head,))
+        else:
+            _write_pieces(transport, head, body)
         early, self._early = self._early, None
         if early:
             transport.resume_reading()
@@ -222,10 +226,7 @@ def _has_stated_end(response: HttpResponse) -> bool:
     return "content-length" in response.headers if coding is None else coding.lower().endswith("chunked")
 
 
-def _write(transport: asyncio.Transport, head: bytes, body: bytes, *, split_body: bool) -> None:
-    if not split_body or len(body) <= MAX_TLS_WRITE_BYTES:
-        transport.writelines((head, body) if body else (head,))
-        return
+def _write_pieces(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
     transport.write(head)
     view = memoryview(body)
     for start in range(0, len(body), MAX_TLS_WRITE_BYTES):

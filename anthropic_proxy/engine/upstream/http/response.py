@@ -116,7 +116,8 @@ class HttpResponse:
         if self._decompressor is not None:
             return await self._read_decompressed(self._decompressor)
         if not (self._fragments or self.body_received):
-            await self._next_fragment()
+            self._waiter = self._loop.create_future()
+            await self._waiter
         return self._pop_received()
 
     async def close(self, *, wait_for_end: bool = False) -> None:
