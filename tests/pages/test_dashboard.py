@@ -111,6 +111,7 @@ def test_the_keyboard_alone_reaches_everything(tab: Page) -> None:
     for keys, heading in (
         ("gr", "Requests"),
         ("gs", "Sessions"),
+        ("gc", "Costs"),
         ("gm", "Models"),
         ("gp", "Providers"),
         ("go", "Overview"),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from anthropic_proxy.console.dashboard.costs import tabulate_costs
 from anthropic_proxy.console.dashboard.keys import choose_key_rows, limit_to_key, list_shown_entries, read_key_list
 from anthropic_proxy.console.dashboard.page_context import PageContext
 from anthropic_proxy.console.dashboard.periods import divide_range
@@ -196,6 +197,7 @@ TABLES: Mapping[str, Mapping[str, Tabulate]] = {
     "/dashboard/requests/{id}": {"request": _tabulate_request},
     "/dashboard/sessions": {"sessions": _tabulate_sessions},
     "/dashboard/session": {"requests": _tabulate_session},
+    "/dashboard/costs": {"costs": tabulate_costs},
     "/dashboard/models": {"models": _tabulate_models, "mapping": _tabulate_mapping},
     "/dashboard/providers": {"providers": _tabulate_providers},
     "/dashboard/keys": {"keys": tabulate_keys, "teams": tabulate_teams},

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard import (
+    costs,
     keys,
     models,
     overview,
@@ -84,6 +85,7 @@ NAVIGATION = (
     NavigationEntry("Overview", "/dashboard", "o"),
     NavigationEntry("Requests", "/dashboard/requests", "r"),
     NavigationEntry("Sessions", "/dashboard/sessions", "s"),
+    NavigationEntry("Costs", "/dashboard/costs", "c"),
     NavigationEntry("Models", "/dashboard/models", "m"),
     NavigationEntry("Providers", "/dashboard/providers", "p"),
     NavigationEntry("Settings", "/dashboard/settings", "e"),
@@ -128,6 +130,7 @@ _KINDS = (
         sessions.build_session_page,
         "The ledger has no request of this session.",
     ),
+    PageKind("/dashboard/costs", "Costs", "costs.html", costs.build_costs_page),
     PageKind("/dashboard/models", "Models", "models.html", models.build_models_page),
     PageKind("/dashboard/keys", "Keys", "keys.html", keys.build_keys_page, adds_up=False),
     PageKind("/dashboard/keys/audit", "Keys", "key_audit.html", keys.build_audit_page, adds_up=False),

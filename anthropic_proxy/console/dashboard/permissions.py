@@ -14,7 +14,7 @@ from anthropic_proxy.gateway.settings import OidcSettings, Settings
 from anthropic_proxy.plugins import Client, RouteRequest
 
 Role = Literal["admin", "owner", "viewer", "member"]
-MEMBER_SECTIONS = ("Overview", "Requests", "Sessions", "Models")
+MEMBER_SECTIONS = ("Overview", "Requests", "Sessions", "Costs", "Models")
 
 
 class Session(Struct, frozen=True, kw_only=True):

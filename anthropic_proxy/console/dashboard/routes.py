@@ -53,6 +53,7 @@ PATHS = (
     "/dashboard/requests/{id}",
     "/dashboard/sessions",
     "/dashboard/session",
+    "/dashboard/costs",
     "/dashboard/models",
     "/dashboard/providers",
     "/dashboard/settings",

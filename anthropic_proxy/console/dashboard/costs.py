@@ -1,0 +1,129 @@
+"""Page Costs: what the requests of a range cost by project, model, key, owner, team, provider or route."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.columns import SortableColumn, sort_rows
+from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
+from anthropic_proxy.console.dashboard.periods import DrawnChart, divide_range, draw_group_chart, explain_missing_cost
+from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
+from anthropic_proxy.console.ledger.queries import UsageGroup, sum_periods, sum_usage
+from anthropic_proxy.console.ledger.records import FACETS, add_up
+from anthropic_proxy.errors import InvalidRequest
+
+GROUPS = {
+    "project": "Project",
+    "model": "Model",
+    "key": "Key",
+    "owner": "Owner",
+    "team": "Team",
+    "provider": "Provider",
+    "route": "Route",
+}
+"""Value of the parameter `by` → its title. The first is the default."""
+MAX_ROWS = 200
+_ROLES = ("cache-read", "cache-write", "input", "output")
+"""CSS classes for the colors of the groups in the chart, the largest group first."""
+_COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
+    SortableColumn("requests", "Requests", lambda one: one.sums.requests),
+    SortableColumn("input", "In", lambda one: one.sums.all_input_tokens),
+    SortableColumn("cached", "Cached", lambda one: one.sums.cached_input_share),
+    SortableColumn("output", "Out", lambda one: one.sums.output_tokens),
+    SortableColumn("mean", "Per request", lambda one: one.sums.cost / one.sums.requests),
+    SortableColumn("requested", "Requested models", lambda one: one.sums.requested_cost),
+    SortableColumn("cost", "Cost", lambda one: one.sums.cost),
+)
+
+
+def find_group_name(context: PageContext) -> str:
+    """Return the key of `GROUPS` in the URL. Raises `InvalidRequest` for another value."""
+    name = context.query.measure or next(iter(GROUPS))
+    if name not in GROUPS:
+        raise InvalidRequest(f"by: {name[:40]!r} is not allowed; use {', '.join(GROUPS)}.", code="dashboard-parameter")
+    return name
+
+
+def build_costs_page(context: PageContext) -> Mapping[str, Any]:
+    by, query, periods = find_group_name(context), context.query, divide_range(context.charted_query)
+    groups = memoize_result(lambda: sum_usage(context.connection, context.selection, by))
+    total = memoize_result(lambda: add_up(group.sums for group in groups()))
+
+    def list_rows() -> list[Mapping[str, Any]]:
+        highest = max((group.sums.cost for group in groups()), default=0)
+        shown = sort_rows(groups(), _COLUMNS, query.order or "-cost")[:MAX_ROWS]
+        return [_build_row(context, by, group, highest, total().cost) for group in shown]
+
+    def summarize() -> str:
+        sums = total()
+        if not sums.requests:
+            return "No requests in this range."
+        verdict = f"{formats.plural(sums.requests, 'request')} cost "
+        verdict += f"{formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)}."
+        largest = groups()[0]
+        if largest.sums.cost and len(groups()) > 1:
+            name = largest.name or name_missing(by)
+            share = formats.percent(largest.sums.cost, sums.cost)
+            verdict += f" Largest {GROUPS[by].lower()}: {name}, {formats.money(largest.sums.cost)} ({share})."
+        return verdict
+
+    def draw_costs() -> DrawnChart:
+        rows = sum_periods(context.connection, context.selection, periods.seconds, FACETS[by].column)
+        ranked = dict.fromkeys(group.name for group in groups() if group.sums.cost)
+        if by == "provider":
+            roles = {name: (name, formats.provider_role(name)) for name in ranked}
+        else:
+            roles = {name: (name or name_missing(by), role) for name, role in zip(ranked, _ROLES, strict=False)}
+            roles = {name: roles.get(name, (name or name_missing(by), "others")) for name in ranked}
+        drawn = draw_group_chart(periods, rows, lambda sums: sums.cost, formats.chart_money, roles, is_full_width=True)
+        return structs.replace(drawn, empty_text=explain_missing_cost(total()))
+
+    verdict = build_panel(context, "the summary", summarize)
+    rows = build_panel(context, "the costs", list_rows)
+    hidden = 0 if isinstance(rows, FailedPanel) else len(groups()) - len(rows)
+    return {
+        "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
+        "by": by,
+        "group_title": GROUPS[by],
+        "options": list(GROUPS.items()),
+        "columns": _COLUMNS,
+        "rows": rows,
+        "hidden": hidden,
+        "chart": build_panel(context, "costs", draw_costs),
+        "chart_title": f"Cost per {periods.length_name} and {GROUPS[by].lower()}",
+        "is_empty": not context.facts.requests and context.can_read,
+    }
+
+
+def tabulate_costs(context: PageContext) -> ExportTable:
+    by = find_group_name(context)
+    return tabulate_usage(context.settings, by, sum_usage(context.connection, context.selection, by))
+
+
+def name_missing(by: str) -> str:
+    """Return the text for requests without a value, such as `no team`."""
+    text = FACETS[by].none_text
+    return f"no {by}" if text == "none" else text
+
+
+def _build_row(context: PageContext, by: str, group: UsageGroup, highest: int, total: int) -> Mapping[str, Any]:
+    sums = group.sums
+    facets = {**context.query.facets, by: group.name}
+    if by == "model":
+        facets["provider"] = group.provider
+    return {
+        "name": group.name or name_missing(by),
+        "provider": group.provider,
+        "requests": formats.count(sums.requests),
+        "input": formats.short_count(sums.all_input_tokens),
+        "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
+        "output": formats.short_count(sums.output_tokens),
+        "mean": formats.money(round(sums.cost / sums.requests)) if sums.cost else formats.UNKNOWN,
+        "requested": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
+        "cost": formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests),
+        "share": sums.cost / highest if highest else 0.0,
+        "percent": formats.percent(sums.cost, total) if total else "",
+        "href": context.query.link("/dashboard/requests", facets=facets, measure="", order=""),
+    }

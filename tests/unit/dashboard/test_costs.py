@@ -1,0 +1,71 @@
+"""Page Costs: sums by project, key, owner, team and others, the summary, unknown costs and the export."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.console.dashboard.costs import build_costs_page, tabulate_costs
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Client, Cost
+from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
+from tests.support.page_context import build_context
+
+ANN, BOB = Client("ci", owner="Ann", team="build"), Client("laptop", owner="Bob", team="build")
+
+
+async def build_page(directory: Path, query: Mapping[str, list[str]]) -> tuple[Mapping[str, Any], list[list[Any]]]:
+    """Return the values of the page and the rows of its export, after four requests."""
+    settings = Settings(data_directory=directory / "data")
+    receipts = [
+        new_receipt(1, client=ANN, project="shop"),
+        new_receipt(2, client=ANN, project="shop", cache_read_tokens=300),
+        new_receipt(3, client=BOB, project="site"),
+        new_receipt(4, model="local"),
+    ]
+    known = {"ci": Cost(30_000_000, 90_000_000, "own"), "laptop": Cost(20_000_000, None, "own")}
+    await store(settings, *receipts, cost=lambda receipt: known.get(receipt.client.name, UNKNOWN_COST))
+    with reading(settings) as engine, engine.connect() as connection:
+        context = build_context("/dashboard/costs", connection, settings, query, now=NOON + 60)
+        table = [[row[0], row[1]] for row in tabulate_costs(context).rows]
+        return build_costs_page(context), table
+
+
+@pytest.mark.parametrize(
+    ("by", "rows", "largest"),
+    [
+        ("", [["shop", "2", "$0.060"], ["site", "1", "$0.020"], ["no project", "1", "unknown"]], "project: shop"),
+        ("key", [["ci", "2", "$0.060"], ["laptop", "1", "$0.020"], ["local", "1", "unknown"]], "key: ci"),
+        ("owner", [["Ann", "2", "$0.060"], ["Bob", "1", "$0.020"], ["no owner", "1", "unknown"]], "owner: Ann"),
+        ("team", [["build", "3", "$0.080"], ["no team", "1", "unknown"]], "team: build"),
+        ("model", [["small", "3", "$0.080"], ["local", "1", "unknown"]], "model: small"),
+    ],
+)
+async def test_costs_are_added_up_by_a_property(tmp_path: Path, by: str, rows: list[list[str]], largest: str) -> None:
+    page, table = await build_page(tmp_path, {"by": [by]} if by else {})
+    assert [[row["name"], row["requests"], row["cost"]] for row in page["rows"]] == rows
+    first = rows[0]
+    share = {"$0.060": "75 %", "$0.080": "100 %"}[first[2]]
+    assert page["verdict"] == f"4 requests cost ≥ $0.080, 1 unknown. Largest {largest}, {first[2]} ({share})."
+    assert page["rows"][0]["percent"] == share
+    assert [name or "none" for name, _ in table] == [
+        "none" if row[0].startswith("no ") else f"groq/{row[0]}" if by == "model" else row[0] for row in rows
+    ]
+    assert page["rows"][0]["href"].startswith("/dashboard/requests?")
+    assert page["chart"].chart.series[0].name == first[0]
+
+
+async def test_a_filter_limits_the_sums(tmp_path: Path) -> None:
+    page, _ = await build_page(tmp_path, {"by": ["project"], "team": ["build"], "owner": ["Bob"]})
+    assert [row["name"] for row in page["rows"]] == ["site"]
+    assert page["verdict"] == "1 request cost $0.020."
+    assert page["rows"][0]["href"] == "/dashboard/requests?owner=Bob&team=build&project=site"
+
+
+async def test_another_property_is_rejected(tmp_path: Path) -> None:
+    message = "by: 'color' is not allowed; use project, model, key, owner, team, provider, route."
+    with pytest.raises(InvalidRequest) as raised:
+        await build_page(tmp_path, {"by": ["color"]})
+    assert raised.value.message == message
