@@ -31,8 +31,6 @@ from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
 from anthropic_proxy.gateway.server.request_body import COMPLETE_BODY_EXTENSION, decode_headers, read_body
 from anthropic_proxy.gateway.server.response_sink import AsgiSink, Receive, Scope, Send
-from anthropic_proxy.gateway.server.tour import PAGE as TOUR_PATH
-from anthropic_proxy.gateway.server.tour import render_tour
 from anthropic_proxy.gateway.server.web_page import (
     SECURITY_HEADERS,
     build_setup_view,
@@ -46,6 +44,7 @@ from anthropic_proxy.gateway.telemetry.log.request_feed import encode_requests, 
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
+TOUR_PATH = "/tour"
 RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH = "/api/requests/recent", "/api/requests/live"
 PROBE_PATHS = PUBLIC_PATHS | {"/metrics", RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH}
 """Probes, metrics and views of requests. Plugins receive no record of these requests."""
@@ -295,6 +294,8 @@ async def get_error_catalog(services: Services, request: ClientRequest, sink: As
 
 
 async def get_tour(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    from anthropic_proxy.gateway.server.tour import render_tour  # noqa: PLC0415  # imports the price list
+
     headers = {"content-type": "text/html; charset=utf-8", **SECURITY_HEADERS}
     provider = parse_qs(request.query).get("provider", [""])[-1]
     page = await render_tour(provider, services.settings)

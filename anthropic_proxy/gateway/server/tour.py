@@ -23,7 +23,6 @@ from anthropic_proxy.gateway.server.web_page import render_document, render_sect
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret
 
-PAGE = "/tour"
 _REQUEST: Mapping[str, Any] = {
     "model": "claude-sonnet-5",
     "max_tokens": 32_000,
@@ -196,7 +195,7 @@ async def render_tour(name: str, settings: Settings) -> str:
     links = [
         f'<li aria-current="page"><b>{each.title}</b></li>'
         if key == selected
-        else f'<li><a href="{PAGE}?provider={key}">{each.title}</a></li>'
+        else f'<li><a href="/tour?provider={key}">{each.title}</a></li>'
         for key, each in _STOPS.items()
     ]
     lines = [
