@@ -147,7 +147,9 @@ def select_offered_tools(
     declared = _with_changes(request)
     if request.mcp_servers and "mcp_toolset" in limits.server_tools:
         declared = [*declared, *implied_toolsets(request)]
-    if declared and not limits.accepts_tools:
+    if not declared:
+        return ToolOffer([], {}, [])
+    if not limits.accepts_tools:
         notes.append(FidelityNote("dropped", "tools", "the model does not support tools"))
         return ToolOffer([], {}, [])
     forced_name = request.tool_choice.name if request.tool_choice else None
