@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from anthropic_proxy.engine.messages.models import MessagesRequest
-from anthropic_proxy.engine.options.routes import ConfiguredRoute, RouteConditions
+from anthropic_proxy.engine.options import ConfiguredRoute, RouteConditions
 from anthropic_proxy.engine.routing.rules import RequestFacts, RouteRules
 
 COUNT = 10_000

@@ -23,7 +23,7 @@ from anthropic_proxy.cli.importing.plan import FilesToWrite, ImportPlan, ServerT
 from anthropic_proxy.cli.local_proxy import find_proxy
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
-from anthropic_proxy.engine.options.providers import ConfiguredProvider
+from anthropic_proxy.engine.options import ConfiguredProvider
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials

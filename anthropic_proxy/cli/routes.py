@@ -13,7 +13,7 @@ from anthropic_proxy.cli.explain import dry_run_request
 from anthropic_proxy.cli.explanation import describe_checks, encode_checks
 from anthropic_proxy.cli.output import Column, Output, describe_input, read_input
 from anthropic_proxy.engine.exchange.dry_run import DryRunClient
-from anthropic_proxy.engine.options.routes import BALANCE_TEXTS, ConfiguredRoute
+from anthropic_proxy.engine.options import BALANCE_TEXTS, ConfiguredRoute
 from anthropic_proxy.engine.routing.rules import describe_conditions
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES

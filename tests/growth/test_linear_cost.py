@@ -34,7 +34,7 @@ from anthropic_proxy.engine.wires.failures import (
     find_replacement_effort,
     rejects_developer_role,
 )
-from anthropic_proxy.engine.wires.failures.kinds.policy import is_policy_refusal
+from anthropic_proxy.engine.wires.failures.classification import is_policy_refusal
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 from anthropic_proxy.engine.wires.tool_call_repair import (
     OPENED_THINKING_TAGS,

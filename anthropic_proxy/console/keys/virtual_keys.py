@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.options.routes import NAME_PATTERN
+from anthropic_proxy.engine.options import NAME_PATTERN
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_price
 

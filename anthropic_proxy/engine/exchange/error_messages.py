@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.messages.deltas import Delta
-from anthropic_proxy.engine.options import EngineOptions
-from anthropic_proxy.engine.options.routes import TARGETS_SETTING
+from anthropic_proxy.engine.options import TARGETS_SETTING, EngineOptions
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import (

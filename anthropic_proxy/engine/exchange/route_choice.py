@@ -19,7 +19,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.preparation import server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import EstimateCache
-from anthropic_proxy.engine.options.routes import ConfiguredRoute
+from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.routing.router import (
     Route,
     RoutingQuery,

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw, structs
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.engine.options.providers import CallOptions
+from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 
 

@@ -29,7 +29,7 @@ _READ_TIMEOUT_SECONDS = 35.0
 
 
 class TokenSource(Protocol):
-    """Interface of a source of access tokens, which expire. `engine/upstream/access_tokens.py` implements it."""
+    """Interface of a source of access tokens, which expire. `engine/upstream/cloud_credentials.py` implements it."""
 
     @property
     def rejection_statuses(self) -> Collection[int]:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.options.providers import ConfiguredProvider
+from anthropic_proxy.engine.options import ConfiguredProvider
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities, find_table_capabilities
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,

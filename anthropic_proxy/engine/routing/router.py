@@ -24,8 +24,14 @@ from functools import lru_cache
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.messages.fidelity import Fidelity
-from anthropic_proxy.engine.options import TIERS, EngineOptions
-from anthropic_proxy.engine.options.routes import BALANCE_TEXTS, DEFAULT_TARGET, TARGETS_SETTING, ConfiguredRoute
+from anthropic_proxy.engine.options import (
+    BALANCE_TEXTS,
+    DEFAULT_TARGET,
+    TARGETS_SETTING,
+    TIERS,
+    ConfiguredRoute,
+    EngineOptions,
+)
 from anthropic_proxy.engine.providers import AnyWireConfig, Provider, ProviderRegistry, ServerOverride, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.engine.providers.registry import RetiredModel

@@ -31,7 +31,7 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
 )
 from anthropic_proxy.engine.messages.preparation import find_session_id, server_tool_kinds
-from anthropic_proxy.engine.options.routes import ConfiguredRoute, TimePeriod, list_condition_texts, load_time_zone
+from anthropic_proxy.engine.options import ConfiguredRoute, TimePeriod, list_condition_texts, load_time_zone
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.errors import ClientError, join_with_or
 

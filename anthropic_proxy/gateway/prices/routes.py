@@ -6,7 +6,7 @@ The prices come from `[prices]` in the configuration file or from the package `g
 
 from collections.abc import Iterator, Mapping
 
-from anthropic_proxy.engine.options.routes import ConfiguredRoute
+from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from anthropic_proxy.engine.options.routes import RouteTable
+from anthropic_proxy.engine.options import RouteTable
 
 DEFAULT_WIRE = "chat"
 """Wire (API) of a provider table without the field `wire`: Chat Completions, which most compatible servers have."""

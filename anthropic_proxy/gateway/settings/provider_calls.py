@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from anthropic_proxy.engine.options.providers import CallOptions, ConfiguredProvider
+from anthropic_proxy.engine.options import CallOptions, ConfiguredProvider
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry

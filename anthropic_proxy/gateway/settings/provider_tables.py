@@ -6,8 +6,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.engine.options import SearchService
-from anthropic_proxy.engine.options.providers import ConfiguredModel, ConfiguredProvider
+from anthropic_proxy.engine.options import ConfiguredModel, ConfiguredProvider, SearchService
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_known_model, find_origin, list_wires
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.engine.wires.contract import BaseDialect

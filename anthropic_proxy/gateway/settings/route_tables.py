@@ -12,10 +12,10 @@ from itertools import islice
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.options import TIERS
-from anthropic_proxy.engine.options.routes import (
+from anthropic_proxy.engine.options import (
     DEFAULT_TARGET,
     NAME_PATTERN,
+    TIERS,
     ConfiguredRoute,
     RouteConditions,
     RouteTable,

@@ -12,7 +12,7 @@ from anthropic_proxy.cli.explain import dry_run_request
 from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.exchange.in_process import send_request
-from anthropic_proxy.engine.options.providers import CallOptions
+from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import extend_request, merge_body
 from anthropic_proxy.engine.wires.contract import UpstreamRequest

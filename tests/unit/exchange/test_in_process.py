@@ -10,8 +10,7 @@ import pytest
 
 from anthropic_proxy.engine.engine import build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
-from anthropic_proxy.engine.options import EngineOptions
-from anthropic_proxy.engine.options.providers import ConfiguredProvider
+from anthropic_proxy.engine.options import ConfiguredProvider, EngineOptions
 from anthropic_proxy.errors import ConfigurationError
 from tests.support.harness import STALL, FakeResponse, ProxyHarness
 from tests.support.paths import ROOT

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 
-from anthropic_proxy.engine.options.routes import ConfiguredRoute
+from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.engine.routing.rules import RouteBalancer

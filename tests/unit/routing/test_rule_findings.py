@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.engine.options.routes import list_condition_texts
+from anthropic_proxy.engine.options import list_condition_texts
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import list_rule_problems_and_warnings
 from anthropic_proxy.errors import ConfigurationError

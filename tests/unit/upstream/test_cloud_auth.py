@@ -17,9 +17,14 @@ from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.upstream.access_tokens import RENEW_BEFORE_EXPIRY_SECONDS, TokenCache
-from anthropic_proxy.engine.upstream.aws_auth import MAX_AGE_SECONDS, AwsCredentials, sign_request
-from anthropic_proxy.engine.upstream.azure_auth import EntraCredentials
+from anthropic_proxy.engine.upstream.cloud_credentials import (
+    MAX_AGE_SECONDS,
+    RENEW_BEFORE_EXPIRY_SECONDS,
+    AwsCredentials,
+    EntraCredentials,
+    TokenCache,
+    sign_request,
+)
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.errors import AuthenticationFailed, MissingExtra
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings

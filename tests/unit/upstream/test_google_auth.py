@@ -14,14 +14,14 @@ import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.credentials import Credentials
-from anthropic_proxy.engine.upstream.access_tokens import (
+from anthropic_proxy.engine.upstream.cloud_credentials import (
     EXPIRY_MARGIN_SECONDS,
     MAX_ABANDONED_THREADS,
     MIN_RENEWAL_INTERVAL_SECONDS,
     RENEW_BEFORE_EXPIRY_SECONDS,
+    GoogleCredentials,
     TokenCache,
 )
-from anthropic_proxy.engine.upstream.google_auth import GoogleCredentials
 from anthropic_proxy.errors import (
     AuthenticationFailed,
     MissingExtra,

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.upstream.throttle import Throttle
-from anthropic_proxy.engine.upstream.transports import Transports
+from anthropic_proxy.engine.upstream.transports import Throttle, Transports
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings

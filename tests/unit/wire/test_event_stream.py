@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.engine.wires.anthropic.event_stream import EventStreamReader
+from anthropic_proxy.engine.wires.anthropic.stream import EventStreamReader
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES
 from anthropic_proxy.errors import UpstreamProtocolError
 from tests.support.fakes.clouds import encode_chunk, encode_message

@@ -14,7 +14,7 @@ from anthropic_proxy.engine.wires.failures import (
     rejects_developer_role,
     rejects_tool_result_content,
 )
-from anthropic_proxy.engine.wires.failures.kinds.policy import is_policy_refusal
+from anthropic_proxy.engine.wires.failures.classification import is_policy_refusal
 from anthropic_proxy.errors import UnreadableReply, UpstreamErrorCause
 
 ASKED, ESTIMATE = 64_000, 20_000

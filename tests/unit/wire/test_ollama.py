@@ -15,7 +15,7 @@ from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.engine.wires import ollama
 from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import NDJSONReader
-from anthropic_proxy.engine.wires.ollama.tools import encode_parameters
+from anthropic_proxy.engine.wires.ollama.request import encode_parameters
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 from anthropic_proxy.errors import UpstreamError
 from tests.support.decoding import decode_whole

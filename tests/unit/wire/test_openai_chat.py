@@ -17,7 +17,7 @@ from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.engine.wires.framing import SSEReader
-from anthropic_proxy.engine.wires.openai_chat.frames import ABSENT, REASONING_FIELDS, ChoiceDelta, decode_chunk
+from anthropic_proxy.engine.wires.openai_chat.stream import ABSENT, REASONING_FIELDS, ChoiceDelta, decode_chunk
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 from anthropic_proxy.errors import UpstreamError
 from tests.support.decoding import decode_whole

@@ -26,7 +26,7 @@ from anthropic_proxy.engine.wires.json_schema import (
     clean_schema,
     may_accept_object,
 )
-from anthropic_proxy.engine.wires.ollama.tools import encode_parameters
+from anthropic_proxy.engine.wires.ollama.request import encode_parameters
 from anthropic_proxy.errors import InvalidRequest
 from tests.support import schemas
 from tests.support.harness import ProxyHarness

@@ -13,8 +13,8 @@ TURNS = 30
 WORK = (
     "engine/messages/models/tools.py: _read_list",
     "engine/messages/models/tools.py: _load",
-    "engine/wires/json_schema/",
-    "engine/wires/ollama/tools.py: encode_parameters",
+    "engine/wires/json_schema.py",
+    "engine/wires/ollama/request.py: encode_parameters",
 )
 """The places that read lists of tools and definitions, and that encode schemas."""
 STEPS = list({step.wire: step for step in session_steps() if step.wire != "anthropic"}.values())

@@ -2,8 +2,8 @@
 
 `decode_error_body` decodes a response into an `UpstreamFault`. `build_upstream_error` converts it to the error for the
 client. The other functions detect one cause in an error, such as a rejected parameter. They search tables of error
-texts and codes that several servers share. The modules with the tables are imported at the first error, because many
-expressions are compiled for them.
+texts and codes that several servers share. They are imported at the first error, because their
+many expressions need a third of a second.
 """
 
 from collections.abc import Callable, Container
@@ -88,11 +88,11 @@ def find_reply_end(fault: UpstreamFault, provider: str, *, has_content: bool = F
     The ends are: a refusal of the content, a reached output limit and, if content was received (`has_content`), a full
     context window. The client receives a reply with this stop reason, and no other provider is tried.
     """
-    from anthropic_proxy.engine.wires.failures.kinds import policy, sizes  # noqa: PLC0415
+    from anthropic_proxy.engine.wires.failures import classification, sizes  # noqa: PLC0415
 
     if fault.is_unreadable_output:
         return None
-    if policy.is_policy_refusal(fault):
+    if classification.is_policy_refusal(fault):
         return build_blocked_reply_stop(provider, fault.message or "content policy")
     if sizes.reached_output_limit(fault):
         return Stop("max_tokens")
@@ -104,16 +104,16 @@ def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
 
     If the message names several of these parameters, the result is the first of them.
     """
-    from anthropic_proxy.engine.wires.failures.kinds import parameters  # noqa: PLC0415
+    from anthropic_proxy.engine.wires.failures import classification  # noqa: PLC0415
 
-    return parameters.find_rejected_parameter(text, names)
+    return classification.find_rejected_parameter(text, names)
 
 
 def rejects_developer_role(text: str) -> bool:
     """Return True if an error message rejects the message role `developer`, by name or as an unknown role."""
-    from anthropic_proxy.engine.wires.failures.kinds import parameters  # noqa: PLC0415
+    from anthropic_proxy.engine.wires.failures import classification  # noqa: PLC0415
 
-    return parameters.rejects_developer_role(text)
+    return classification.rejects_developer_role(text)
 
 
 def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
@@ -122,20 +122,20 @@ def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
     `text` is the error message, which may list accepted levels. `requested` is the level of the client request. `sent`
     is the level in the rejected upstream request, which can have another name.
     """
-    from anthropic_proxy.engine.wires.failures.kinds import parameters  # noqa: PLC0415
+    from anthropic_proxy.engine.wires.failures import classification  # noqa: PLC0415
 
-    return parameters.find_replacement_effort(text, requested, sent)
+    return classification.find_replacement_effort(text, requested, sent)
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
     """Return True if an error rejects content in tool results only, for example images."""
-    from anthropic_proxy.engine.wires.failures.kinds import images  # noqa: PLC0415
+    from anthropic_proxy.engine.wires.failures import classification  # noqa: PLC0415
 
-    return images.rejects_tool_result_content(message, parameter)
+    return classification.rejects_tool_result_content(message, parameter)
 
 
 def rejects_tool_result_images(message: str, parameter: str | None) -> bool:
     """Return True if an error rejects images in tool results."""
-    from anthropic_proxy.engine.wires.failures.kinds import images  # noqa: PLC0415
+    from anthropic_proxy.engine.wires.failures import classification  # noqa: PLC0415
 
-    return images.rejects_tool_result_images(message, parameter)
+    return classification.rejects_tool_result_images(message, parameter)

@@ -1,17 +1,30 @@
-"""Table of provider errors: status, codes and text of an error determine status and error type for the client.
+"""Classification of provider errors by tables of their status, codes and texts.
 
-The first row that matches counts. Before that, the modules in `kinds/` recognize errors about size, images and quota.
+Servers change their texts, and gateways quote them. So a row of a table has typical words, not a complete text, and
+unknown texts match too. Each row names the servers that send it. Each search takes time proportional to the text.
+
+The first part of the module recognizes errors that reject a parameter, a role or an effort (level of reasoning). The
+second recognizes errors of models and servers that accept no images, in the request or only inside tool results: the
+proxy may repeat the request with a text in place of each image. The third recognizes refusals because of content,
+which become a reply with the stop reason `refusal`, and used-up quotas: the credit of an account (`billing`), or the
+use that a period or plan permits (`allowance`). At the end, `build_upstream_error` selects the status and the error
+type for the client, by the first row of `_ROWS` that matches if the error is of none of these kinds.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from typing import Literal
 
 from msgspec import Struct
 
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault
-from anthropic_proxy.engine.wires.failures.kinds.images import find_image_refusal
-from anthropic_proxy.engine.wires.failures.kinds.policy import find_exhausted_quota
-from anthropic_proxy.engine.wires.failures.kinds.sizes import RATE_LIMIT_WORDS, KnownTokenCounts, find_token_limit_fault
+from anthropic_proxy.engine.wires.failures.sizes import (
+    RATE_LIMIT_WORDS,
+    KnownTokenCounts,
+    find_token_limit_fault,
+    matches_any,
+    regex,
+)
 from anthropic_proxy.errors import (
     UnreadableReply,
     UpstreamError,
@@ -20,6 +33,432 @@ from anthropic_proxy.errors import (
     UpstreamRefused,
     UpstreamTimeout,
 )
+
+PARAMETER_REJECTION_TEXTS = (
+    # OpenAI, vLLM, llama.cpp (2026-11)
+    regex(
+        r"\b(?:un)?(?:supported|known|recogni[sz]ed|expected|permitted|allowed|available|implemented)\b"
+        r"|\bun(?:supported|known|recogni[sz]ed|expected|available)"
+    ),
+    # xAI, Groq (2026-11)
+    regex(r"\b(?:not|n't|cannot|never) (?:be )?(?:support|accept|allow|permit|recogni|set|use|combin|specif)"),
+    # Z.ai (2026-11)
+    regex(
+        r"\b(?:invalid|illegal|incorrect|forbidden|disallowed|deprecated|removed|not one of|not valid|incompatible"
+        r"|extra|no such|rejected)\b"
+    ),
+    # Moonshot, DeepSeek (2026-11)
+    regex(r"\b(?:must be|should be|has to be|only|out of range|does not exist|no longer)\b"),
+)
+"""Error texts that reject any parameter, value or role. Names are searched only in a text that matches one of them."""
+ROLE_REJECTION_TEXTS = (
+    regex(r"\bdeveloper\b"),  # Mistral, DeepSeek, Groq: the role is named (2026-11)
+    # llama.cpp: chat templates (2026-11)
+    regex(r"\b(?:unexpected|unknown|invalid|unsupported|illegal|incorrect)\b[^.\n]{0,30}\broles?\b"),
+    # SGLang (2026-11)
+    regex(r"\broles?\b[^.\n]{0,60}\b(?:must be|should be|expected|one of|not (?:supported|allowed|valid)|invalid)"),
+)
+"""Texts that reject the role `developer` of the first message, by name or as an unknown role."""
+_ALTERNATION = re.compile(r"\balternat\w*|\brole ['\"`]?(?:user|assistant|tool)\b", re.IGNORECASE)
+_WORD = re.compile(r"([`'\"]?)([A-Za-z_]\w*)([`'\"]?)(?:\s+(parameter|field|option|argument|property)\b)?")
+_HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
+_LEVEL_LIST = re.compile(
+    r"(?:\b(?:supported|allowed|valid|accepted|available|possible|permitted)(?: \w+){0,2}(?: are\b| is\b|:)"
+    r"|\b(?:one of|use|must be|should be|expected|choose|either|only|options|try|among)\b"
+    r"|(?<!not )\b(?:supports?|accepts?|allows?)\b)"
+    r"(?=(.{0,300}))",
+    re.IGNORECASE | re.DOTALL,
+)
+_LIST_ENDS = re.compile(r"\b(?:but|got|received|given|instead|was|found|does not|doesn't)\b|\.\s", re.IGNORECASE)
+EFFORT_LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
+"""Effort levels of all providers, in ascending order."""
+_LEVEL = re.compile(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-])", re.IGNORECASE)
+
+
+def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
+    if not matches_any(PARAMETER_REJECTION_TEXTS, text):
+        return None
+    for opened, word, closed, noun in _WORD.findall(text):
+        # `maxTokens` is read as `max_tokens`.
+        name = _HUMP.sub(lambda hump: f"_{hump[0].lower()}", word)
+        # A name that is also an ordinary word counts only in quotes, or before a word such as `parameter`.
+        if name in names and ("_" in name or name == "temperature" or (opened and closed) or noun):
+            return name
+    return None
+
+
+def rejects_developer_role(text: str) -> bool:
+    return (
+        matches_any(PARAMETER_REJECTION_TEXTS, text)
+        and matches_any(ROLE_REJECTION_TEXTS, text)
+        and not _ALTERNATION.search(text)  # the order of roles: `roles must alternate`
+    )
+
+
+def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
+    listed: list[str] = []
+    for match in _LEVEL_LIST.finditer(text):
+        listed += [word.lower() for word in _LEVEL.findall(_LIST_ENDS.split(match[1], maxsplit=1)[0])]
+    if requested not in EFFORT_LEVELS or sent in listed or not listed:
+        return None
+    supported = [level for level in EFFORT_LEVELS if level in listed]
+    reasoning = [level for level in supported if level != "none"]
+    if requested != "none" and not reasoning:
+        return "default" if "default" in listed else next(iter(supported), None)
+    below = [
+        level for level in supported if EFFORT_LEVELS.index(level) < EFFORT_LEVELS.index(requested) and level != "none"
+    ]
+    # The next lower listed level, else the lowest one. `none` is chosen only if no other level is listed.
+    return below[-1] if below else next(iter(reasoning or supported), None)
+
+
+_IMAGE = r"(?:images?(?:[_ ]?(?:urls?|inputs?|content))?|vision|visual|multi-?\s?modal(?:ity)?|pictures?|photos?)"
+_REFUSED = (
+    r"(?:not (?:be )?(?:support\w*|accept\w*|allow\w*|enabled|available|capable|permitted|implemented|able|include"
+    r"|recogni[sz]ed|known)"
+    r"|(?:n't|not|never|cannot|can't|unable to) (?:support|accept|allow|handle|process|read|see|take|view|understand"
+    r"|have|interpret)"
+    r"|unsupported|disabled|turned off|switched off|lacks|without)"
+)
+_SEPARATOR = r"[`'\"]?(?:, ?| ?[|/] ?|,? (?:and|or) )[`'\"]?"
+_LIST = (
+    r"(?:values?|types?|supported|allowed|valid|accepted|expected|only|be|of|in)\b(?: (?:are|is|be|one of))?:? ?"
+    rf"[\[({{]?[`'\"]?(?:input_)?text\b(?!(?:{_SEPARATOR}[\w-]{{1,40}}){{0,8}}?{_SEPARATOR}"
+    r"(?:input_|output_)?(?:image|picture|media|vision))"
+)
+"""Pattern of a list of accepted values in an error text (`must be one of …`). The list contains `text` but no image
+type."""
+_OF_ONE_IMAGE = (
+    r"[ _/-]?(?:[a-z]+put|gener\w+|urls?|links?|formats?|sizes?|details?|larger|bigger|of|with|over|above|from|that"
+    r"|which|in|by|edit\w*|dimensions?|mime|media|resol\w+|type|/)"
+)
+"""Pattern of words after `images` that restrict an error to some images, such as a format or size."""
+_MAKING = r"(?:generat|creat|edit|draw|produc|return|output)(?:e|s|es|ing|ting|ion)?\b"
+"""Verbs (`generate`) before `images` in errors about images as output. Such errors do not concern images in the
+request."""
+IMAGES_UNSUPPORTED_TEXTS = (
+    # llama.cpp, clients: this model does not support image input (2026-11)
+    regex(
+        rf"\b(?:model|endpoint|deployment|server|it)\b[^.\n]{{0,30}}\b{_REFUSED} (?!{_MAKING})(?:\w+ )?"
+        rf"(?:images?|pictures?|photos?)\b(?: (?:inputs?|content|understanding|processing)\b)?(?!{_OF_ONE_IMAGE})"
+    ),
+    # SGLang, clients: the model has no vision capability (2026-11)
+    regex(
+        r"\b(?:no|lacks|without) (?:\w+ )?(?:vision|multi-?modal|image) "
+        r"(?:capabilit\w+|support|encoder|tower|projector)"
+    ),
+    # mlx_lm/server.py (2026-11)
+    regex(r"\bonly [`'\"]?text[`'\"]? content type is supported\b"),
+    # Groq, LM Studio (2026-11)
+    regex(
+        r"\btext[- ]only\b|\b(?:only|just) (?:supports?|accepts?|takes?|allows?) text\b(?! ?(?:,|/|and|or|plus|&|\+))"
+    ),
+)
+"""Patterns of error texts which state that the model or server accepts no images. They count even if the text also
+names another reason."""
+IMAGE_REJECTION_TEXTS = (
+    regex(rf"\b{_IMAGE}\b[^.\n]{{0,50}}\b{_REFUSED}"),  # llama.cpp (500), Groq, Mistral (2026-11)
+    regex(rf"\b{_REFUSED}\b[^.\n]{{0,40}}\b{_IMAGE}\b"),  # LM Studio, SGLang, LiteLLM (2026-11)
+    regex(rf"\b(?:not|n't) (?:an? )?(?:{_IMAGE}|vlm|vision-language)\b"),  # vLLM: is not a multimodal model (2026-11)
+    regex(r"\bat most 0 image"),  # vLLM: At most 0 image(s) may be provided in one prompt (2026-11)
+    # OpenRouter (404) (2026-11)
+    regex(rf"\bno (?:\w+ ){{0,3}}(?:support\w*|accept\w*|with|for)\b[^.\n]{{0,20}}\b{_IMAGE}\b"),
+    # OpenAI (2026-11)
+    regex(rf"\b{_IMAGE}\b[^.\n]{{0,40}}\bonly (?:be )?(?:supported|available|accepted|allowed) (?:by|for|in|with)"),
+    # LM Studio, Jan: Please use a model that does (2026-11)
+    regex(r"\b(?:only|requires?|use|choose|need)\b[^.\n]{0,30}\b(?:vision|multi-?modal)\b[^.\n]{0,20}\bmodels?\b"),
+    # Ollama (500): this model is missing data required for image input (2026-11)
+    regex(rf"\b(?:no|missing data required for) {_IMAGE}\b"),
+    regex(
+        r"不支持[^。，,\n]{0,8}(?:图片|图像|视觉|多模态)|(?:图片|图像|视觉|多模态)[^。，,\n]{0,8}不支持"
+    ),  # Z.ai, DashScope (2026-11)
+    regex(r"\bmmproj\b"),  # llama.cpp: you may need to provide the mmproj (2026-11)
+    regex(r"\bunknown variant [`'\"]?image_url"),  # DeepSeek (2026-11)
+    # OpenAI, frameworks that list the content types: Invalid value: 'image_url'. Supported values are: 'text' (2026-11)
+    regex(rf"\b(?:image_url|input_image|image)\b[^\n]{{0,60}}\b{_LIST}"),
+    regex(rf"\b{_LIST}[^\n]{{0,60}}\b(?:image_url|input_image|image)\b"),
+)
+"""Error texts that reject images of any kind. They do not count if the text names another reason."""
+PART_LIST_REJECTION_TEXTS = (
+    # Groq, DeepSeek: content in parts; validators of Python and Rust (2026-11)
+    regex(r"\bcontent\b[^\n]{0,40}\b(?:must|should) be (?:a |an? valid )?(?:valid )?string\b"),
+    regex(rf"\b(?:content|part|messages?)\b[^\n]{{0,60}}\b{_LIST}"),
+    # vLLM, SGLang: unknown part type (2026-11)
+    regex(
+        r"\b(?:unknown|unrecogni[sz]ed|unexpected|invalid|illegal|unsupported)\b[^.\n]{0,20}\b(?:content|part|block|item)"
+        r"\b[^.\n]{0,20}\b(?:image_url|input_image|image)\b"
+    ),
+    regex(r"\binvalid type: sequence, expected a string"),
+    # Bedrock Converse: also sent by models that accept images, if the image is in a tool result (2026-11)
+    regex(r"\bdo(?:es not|esn't) support the images? (?:field|content block)\b"),
+)
+"""Patterns of error texts that reject a list of content parts, or images only at some places. The cause is uncertain,
+because such lists contain images and other content."""
+_OTHER_REASONS = re.compile(
+    r"\b(?:too (?:large|big|many|small)|larger than|exceed\w*|size|format|media[_ ]?type|mime|dimensions?|pixels?"
+    r"|resolution|corrupt\w*|invalid (?:image|base64)|malformed|decode|download|fetch|unreachable|could not process"
+    r"|timed? ?out|generat\w+|detail|https?|remote|external|local files?|urls? (?:are|is)|images? urls?|data urls?"
+    r"|base64"
+    r"|(?:image/|\.)(?:bmp|tiff?|svg\S*|heic|avif|webp|gif|png|jpe?g)|bmp|tiff|heic|svg|avif|animated|policy|safety"
+    rf"|{_MAKING} (?:\w+ )?(?:images?|pictures?)|images? (?:creation|editing)"
+    r"|image outputs?|webp|gif|png|jpe?g|output modalit\w+|as output)\b",
+    re.IGNORECASE,
+)
+"""Words for reasons that concern one image, not all images: size, format, address, content."""
+_RESULTS = re.compile(
+    r"\b(?:in|inside|within|of|for|as|multi-?modal) (?:an? |the |any )?[`'\"]?"
+    r"(?:tool|function)(?:[ _-]?call)?[ _-]?(?:messages?|results?|responses?|outputs?|roles?)\b"
+    r"|\brole:? ?[`'\"]?(?:tool|function)\b|\bfunction_?call_?output\b|\.function_?response\b",
+    re.IGNORECASE,
+)
+_RESULT_PATH = re.compile(r"\boutput\b|\bfunction_?response\b", re.IGNORECASE)
+"""Pattern of the path of a tool result as rejected parameter: `input[3].output[0]` (OpenAI Responses),
+`contents[1].parts[0].function_response` (Gemini)."""
+_CODES = frozenset(("image_not_supported", "images_not_supported", "vision_not_supported", "unsupported_image"))
+_UNNAMED_CODE = "1210"
+"""Error code of Z.ai for `Invalid API parameter`, also sent if a text model receives an image (read 2026-11)."""
+_ABSENT_MODEL = re.compile(
+    r"\bmodel [`'\"]?[^\s`'\"]{1,200}[`'\"]?,? (?:does not exist|doesn't exist|(?:was |is )?not found)\b", re.IGNORECASE
+)
+"""Text of an error about a model that the server does not have. It may add that another model accepts images."""
+_ABOUT_ANOTHER = re.compile(
+    r"\bthink\w*|\breason\w*|\btools?\b|\bmax_tokens\b|\btemperature\b|\btop_p\b", re.IGNORECASE
+)
+
+
+def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
+    """Return the cause `images`. None: the request was rejected for another reason, such as one large image."""
+    text = f"{fault.message}\n{fault.parameter or ''}"
+    if rejects_tool_result_content(fault.message, fault.parameter) or _ABSENT_MODEL.search(fault.message):
+        return None
+    if _UNNAMED_CODE in fault.codes and fault.parameter is None and not _ABOUT_ANOTHER.search(fault.message):
+        return UpstreamErrorCause(kind="images", is_certain=False)
+    if fault.codes & _CODES:
+        return UpstreamErrorCause(kind="images")
+    if matches_any(IMAGES_UNSUPPORTED_TEXTS, fault.message):
+        return UpstreamErrorCause(kind="images")
+    if _OTHER_REASONS.search(fault.message):
+        return None
+    last = (fault.parameter or "").rpartition(".")[2].lower()
+    is_named = last in ("image_url", "image", "input_image") and "unsupported" in " ".join(fault.codes).lower()
+    if matches_any(IMAGE_REJECTION_TEXTS, text) or is_named:
+        return UpstreamErrorCause(kind="images")
+    return UpstreamErrorCause(kind="images", is_certain=False) if matches_any(PART_LIST_REJECTION_TEXTS, text) else None
+
+
+def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
+    return matches_any(PARAMETER_REJECTION_TEXTS, message) and bool(
+        _RESULTS.search(message) or _RESULT_PATH.search(parameter or "")
+    )
+
+
+def rejects_tool_result_images(message: str, parameter: str | None) -> bool:
+    return rejects_tool_result_content(message, parameter) and re.search(rf"\b{_IMAGE}\b", message, re.I) is not None
+
+
+_TEXT = (
+    r"(?:content|prompts?|inputs?|outputs?|texts?|images?|conversation|query|questions?|completion|generation|words)"
+)
+"""Nouns that mean content of a request or reply (`prompt`, `image`)."""
+_CONTENT = rf"(?:{_TEXT}|messages?|requests?|responses?|data|media)"
+"""Nouns that mean content, and nouns that may also mean the API call itself (`request`)."""
+_FINDING = (
+    r"(?:violat\w+|flagged|inappropriate|prohibited|disallowed|moderat\w+|unsafe|harmful|sensitive|objectionable"
+    r"|filtered|risk\w*|against|offensive|potentially)"
+)
+"""Words for a judgment that only content can receive (`harmful`, `flagged`)."""
+_VERDICT = rf"(?:{_FINDING}|blocked|rejected|limited|not allowed|refus\w+|declined|denied)"
+"""Words for a judgment of content or, ambiguously, of an API call (`blocked`, `denied`)."""
+_CONTENT_RULE = (
+    r"(?:(?:usage|content|use|safety)[ _]?(?:management[ _]?)?(?:polic(?:y|ies)|guidelines?|rules?|standards?)"
+    r"|(?:content|safety|prompt|input|output|text|ai)[- ](?:filter\w*|system|reasons?|concerns?|grounds|risks?|check\w*"
+    r"|settings?|safety"
+    r"|classifier)"
+    r"|moderation|responsible ai|guardrails?|safeguards?|community (?:guidelines|standards)|terms of (?:service|use)"
+    r"|prohibited_content|harmful|abuse|abusive|unsafe|inappropriate|sensitive (?:content|words?|topics?|information)"
+    r"|cyber\w*|biolog\w*|weapons?|illegal|violence|hate)"
+)
+"""Names of rules that concern content only (`content policy`)."""
+_RULE = r"(?:polic(?:y|ies)|guidelines?|safety|terms|inspection|compliance|regulations|laws?|blocklist|sensitive)"
+"""Names of rules that may also concern access, networks, plans or regions (`policy`, `terms`)."""
+
+
+def _elements(*patterns: str) -> tuple[re.Pattern[str], ...]:
+    return tuple(regex(rf"\b{pattern}\b") for pattern in patterns)
+
+
+REFUSAL_PATTERN_TRIPLES = (_elements(_CONTENT, _VERDICT, _CONTENT_RULE), _elements(_TEXT, _FINDING, _RULE))
+"""Groups of three patterns: subject, verdict and reason. A sentence in which all three match is a refusal (xAI 403,
+Azure, OpenRouter 403, Groq, OpenAI, Bedrock guardrails; 2026-11). `Request blocked by policy` does not match, because
+networks send it for access rules (403 texts of Cloudflare, AWS and Google; 2026-11)."""
+REFUSAL_TEXTS = (
+    # DashScope (2026-11)
+    regex(r"\b(?:inappropriate|sensitive|unsafe|harmful|prohibited|objectionable) (?:content|input|text|prompt)"),
+    regex(rf"\b{_CONTENT}\b[^.\n]{{0,40}}\b(?:was|were|been|is|be) flagged\b"),  # OpenRouter 403, Mistral (2026-11)
+    # gateways with lists of words (2026-11)
+    regex(r"\bcontains? (?:\w+ ){0,3}(?:words?|terms|phrases|topics)\b[^.\n]{0,40}\b(?:blocked|banned|not allowed)\b"),
+    regex(r"\bcontent exists? risk"),  # DeepSeek 400: Content Exists Risk (2026-11)
+    regex(r"\b(?:failed check: )?safety_check_type"),  # xAI 403 (2026-11)
+    # Azure, OpenAI (2026-11)
+    regex(r"\b(?:blocked|rejected|stopped|filtered) by (?:our |the |a )?(?:safety|content|moderation)"),
+    regex(r"\bdata inspection failed|\bdata may contain inappropriate"),  # DashScope: data_inspection_failed (2026-11)
+    # Gemini (2026-11)
+    regex(r"\b(?:blocked|finish) ?reason:? (?:safety|prohibited_content|blocklist|spii|recitation)\b"),
+    # OpenAI, Codex (2026-11)
+    regex(r"\bcyber(?:security)? (?:policy|risk|misuse)|\bflagged\b[^.\n]{0,60}\b(?:cyber\w*|bio\w*)"),
+    # Moonshot (2026-11)
+    regex(r"\b(?:high|new)[ _]?risk\b[^.\n]{0,40}\brejected|\brejected\b[^.\n]{0,40}\b(?:high|considered) risk"),
+    # MiniMax: input new_sensitive (1026); moderation by category (2026-11)
+    regex(r"new_?sensitive|\b(?:hate speech|violence|self-harm|sexual content)\b[^.\n]{0,30}\b(?:detected|found)"),
+    # StepFun (451), also through OpenRouter (2026-11)
+    regex(r"\bcontent you provided or (?:the )?machine output(?:ted)? is blocked"),
+    regex("敏感内容|不安全|违规|内容安全|敏感信息"),  # Z.ai and BigModel 1301, Qianfan, Volcengine (2026-11)
+)
+"""Error texts of a refusal because of content. One match in a sentence suffices."""
+REFUSAL_CODES = regex(  # OpenAI, Azure, DashScope, Mistral, Moonshot, Volcengine, StepFun: error codes (2026-11)
+    r"content_?policy|content_?filter|content_?moderation|moderation_?(?:blocked|failed|error|flagged)|invalid_prompt"
+    r"|bio_?policy|cyber_?policy|misalignment_?policy|policy_violation|responsibleaipolicy|data_?inspection_?failed"
+    r"|content_?safety|safety_?(?:check|violation|block)|sensitive_?(?:content|words|information)|prompt_?blocked"
+    r"|prohibited_content|usage_?guidelines|unsafe_?content|datainspectionfailed|guardrail_?interven|censorship_?block"
+)
+_SENTENCE_END = re.compile(r"[.!?;]\s|\n")
+_FLAGGED_PARAMETER = "safety_identifier"
+"""Parameter that OpenAI names in a refusal because of cyber risk (Codex logs, read 2026-11)."""
+_FILTERED_CODE = "1301"
+"""Code of Z.ai and BigModel for filtered content. The body also has `contentFilter` (docs.z.ai, errors, 2026-11)."""
+_OTHER_SUBJECTS = re.compile(
+    r"\b(?:unsupported|unknown|unrecognized|unexpected|not permitted|not supported|extra inputs|invalid type|api key"
+    r"|(?:your|this) (?:account|organization|project|team)\b[^.\n]{0,60}\b(?:suspend\w*|deactivat\w*|disabled|banned"
+    r"|blocked|terminated|violat\w*)|account (?:has been|is)|data policy|retention|privacy"
+    r"|(?:accept\w*|agree\w*)\b[^.\n]{0,30}\bterms|roles?|max_\w+"
+    r"|models? [\w./-]{1,80} (?:is |are )?(?:not|prohibited|denied)|rate[ _-]?limit|quota"
+    r"|content-type|media type|no endpoints|accept the|string too long|must be|permission"
+    r"|per minute|context (?:length|window)|ip address|vpc|firewall|country|region|retry|slow down"
+    r"|too many requests)\b",
+    re.IGNORECASE,
+)
+"""Subjects of errors that are not about content: accounts, parameters, networks, limits. A sentence that names one is
+skipped."""
+_ACCESS = re.compile(
+    r"\b(?:verif(?:y|ied|ication)|(?:un|not )authori[sz]ed|authenticat\w+|administrator|subscription|not found|waf"
+    r"|(?:access|access control|security|egress|network|organization|resource|tool|budget|identity-based)"
+    r" (?:rules?|polic(?:y|ies)))\b",
+    re.IGNORECASE,
+)
+"""Words for conditions of access. If the error text contains one, `REFUSAL_PATTERN_TRIPLES` is not searched."""
+
+
+def is_policy_refusal(fault: UpstreamFault) -> bool:
+    if fault.status in (401, 402):
+        return False
+    if REFUSAL_CODES.search(" ".join(fault.codes)):
+        return True
+    if fault.parameter == _FLAGGED_PARAMETER and fault.message:
+        return not _OTHER_SUBJECTS.search(f"{fault.message} {' '.join(fault.codes).replace('_', ' ')}")
+    if _FILTERED_CODE in fault.codes and fault.is_content_filtered:
+        return True
+    sentences = [one for one in _SENTENCE_END.split(fault.message) if not _OTHER_SUBJECTS.search(one)]
+    if any(matches_any(REFUSAL_TEXTS, sentence) for sentence in sentences):
+        return True
+    return not _ACCESS.search(fault.message) and any(
+        all(pattern.search(sentence) for pattern in triple)
+        for sentence in sentences
+        for triple in REFUSAL_PATTERN_TRIPLES
+    )
+
+
+_USED_UP = (
+    r"(?:depleted|exhausted|used up|run out|ran out|insufficient|exceeded|reached|too low|empty|negative|expired|spent)"
+)
+BILLING_TEXTS = (
+    # Anthropic, OpenAI (2026-11)
+    regex(r"\bcredit balance\b|\bspending (?:limit|cap)\b|\bpayment (?:is )?required\b|\bin arrears\b"),
+    # DeepSeek, OpenAI (2026-11)
+    regex(r"\binsufficient[ _](?:balance|funds|credits?|quota)|\bnot enough (?:balance|credits?|funds)"),
+    # Gemini: prepayment credits are depleted; OpenRouter, xAI (2026-11)
+    regex(rf"\b(?:credits?|balance|prepayment|pre-?paid|funds|wallet)\b[^.\n]{{0,40}}\b{_USED_UP}\b"),
+    regex(
+        rf"\b{_USED_UP}\b[^.\n]{{0,30}}\b(?:credits?|balance|funds|prepayment)\b"
+    ),  # xAI: run out of credits (2026-11)
+    # xAI (2026-11)
+    regex(r"\bused all (?:of )?(?:your )?(?:available )?credits|\b(?:add|purchase|buy) (?:more )?credits|\btop up\b"),
+    # OpenAI, Google (2026-11)
+    regex(r"\bbilling (?:hard )?limit|\bbilling (?:is )?(?:disabled|not (?:active|enabled))"),
+    # Alibaba: Arrearage; gateways (2026-11)
+    regex(
+        r"\b(?:overdue payment|arrearage|recharge your|no (?:remaining |more |available )?(?:credits?|balance|funds))\b"
+    ),
+    regex("余额不足|欠费"),  # Z.ai and BigModel 1113 (2026-11)
+)
+"""Error texts for an account without credit, or with an unpaid or inactive billing account."""
+BILLING_CODES = frozenset(
+    (
+        *("insufficient_quota", "exceeded_current_quota_error", "billing_hard_limit_reached", "billing_not_active"),
+        *("1113", "insufficient_balance", "insufficient_credits", "payment_required", "Arrearage"),
+    )
+)
+_PERIOD = (
+    r"(?:hourly|daily|weekly|monthly|session|subscription|\d+[- ]?(?:h|hours?|days?)|per[- ](?:day|week|month)|plan"
+    r"|(?:five|one|two)[- ]hours?|cloud|free[- ]tier)"
+)
+_EXCEEDED, _LIMIT = r"(?:reached|exceed(?:s|ed))", r"(?:quota|limit|allowance)"
+_PER_DAY = r"per[- ](?:day|week|month)"
+ALLOWANCE_TEXTS = (
+    # Z.ai (2026-11)
+    regex(
+        r"\busage limit\b[^.\n]{0,40}\b(?:reached|exceeded|hit)|\b(?:reached|hit|exceeded)\b[^.\n]{0,40}\busage limit"
+    ),
+    # Z.ai 1310, Ollama's cloud, Kimi Code (2026-11)
+    regex(
+        rf"\b{_PERIOD}\b[^.\n]{{0,40}}\b(?:limit|quota|allowance|cap|usage)\b[^.\n]{{0,40}}"
+        r"\b(?:reached|exceeded|exhausted|hit|used|expired)\b"
+    ),
+    # Ollama's cloud: you have reached your hourly usage limit (2026-11)
+    regex(
+        rf"\b(?:reached|exceed(?:s|ed)|exhausted|hit|used)\b[^.\n]{{0,40}}\b{_PERIOD}\b[^.\n]{{0,30}}"
+        r"\b(?:limit|quota|allowance|cap|usage)\b"
+    ),
+    # OpenRouter: Rate limit exceeded: free-models-per-day (2026-11)
+    regex(r"\blimit\b[^.\n]{0,20}\b(?:reached|exceeded|hit)\b[^.\n]{0,40}\b(?:daily|per[- ](?:day|week|month))\b"),
+    # gateways: reached its quota of 2,000,000 input tokens per day; tokens per day has exceeded your quota (2026-11)
+    regex(rf"\b{_EXCEEDED}\b[^.\n]{{0,20}}\b{_LIMIT}\b[^.\n]{{0,40}}\b{_PER_DAY}\b"),
+    regex(rf"\b{_PER_DAY}\b[^.\n]{{0,20}}\b{_EXCEEDED}\b[^.\n]{{0,20}}\b{_LIMIT}\b"),
+    # Gemini, gateways (2026-11)
+    regex(r"\b(?:quota|allowance)\b[^.\n]{0,30}\b(?:exhausted|depleted|used up|consumed)|\bno (?:remaining )?quota\b"),
+    regex(r"\b(?:plan|subscription|trial)\b[^.\n]{0,30}\b(?:has )?expired"),  # Z.ai 1309 (2026-11)
+)
+"""Error texts for a used-up allowance of a period (hours, day, week, month) or of a plan."""
+ALLOWANCE_CODES = frozenset(("1304", "1308", "1309", "1310"))
+"""Error codes of Z.ai for used-up allowances of a day, five hours or a week, and for an expired plan (docs.z.ai, error
+codes, read 2026-11)."""
+_STATUSES = (None, 400, 403, 404, 413, 422, 429, 451, 500)
+"""HTTP statuses of provider errors that are searched for a used-up quota. None: no status reported."""
+_LONG_SECONDS = 60.0
+"""Minimum retry delay in seconds of a used-up allowance. After a shorter delay, the official SDKs retry by
+themselves."""
+_SHORT = re.compile(
+    r"\bper[- ](?:minute|min|second)\b|\b[tr]pm\b|concurren|try again in (?:\d+m)?[\d.]+ ?(?:ms|s\b|sec)", re.IGNORECASE
+)
+
+
+_NOTHING = re.compile(r"\blimit: 0\b(?!\.\d)")
+"""Error text of Gemini for a model that the plan excludes. A retry cannot help, although the error has a short retry
+delay (2026-11)."""
+
+
+def find_exhausted_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
+    """Return the kind of quota that is used up. None: the error has another cause."""
+    if fault.status not in _STATUSES:
+        return None
+    is_short = _SHORT.search(fault.message) is not None
+    if fault.codes & BILLING_CODES or (not is_short and matches_any(BILLING_TEXTS, fault.message)):
+        return "billing"
+    if _NOTHING.search(fault.message):
+        return "allowance"
+    if is_short or (fault.retry_after or _LONG_SECONDS) < _LONG_SECONDS:
+        return None
+    return "allowance" if fault.codes & ALLOWANCE_CODES or matches_any(ALLOWANCE_TEXTS, fault.message) else None
+
 
 MAX_MESSAGE_CHARACTERS = 2_000
 MAX_PROXY_RETRY_DELAY_SECONDS = 5

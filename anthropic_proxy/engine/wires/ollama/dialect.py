@@ -53,7 +53,7 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     other words. Proven by: golden/ollama/tools/text_call."""
     repairs_tool_names: bool = False
     """True if an unknown tool name is replaced by the only offered tool that it can mean. A call without a name becomes
-    a call of the only tool that accepts its arguments (`engine/wires/tool_call_repair/offered_tools.py`).
+    a call of the only tool that accepts its arguments (`engine/wires/tool_call_repair/calls.py`).
 
     Proven by: golden/ollama/tools/odd_tool_names.
     """

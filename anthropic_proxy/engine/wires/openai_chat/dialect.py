@@ -169,7 +169,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     text_call_invoke, text_call_bare_json, text_call_bare_python.
     """
     repairs_tool_names: bool = False
-    """True if unknown and missing names in tool calls are repaired (`engine/wires/tool_call_repair/offered_tools.py`).
+    """True if unknown and missing names in tool calls are repaired (`engine/wires/tool_call_repair/calls.py`).
 
     An unknown name becomes the only offered tool that it can mean: small models call `functions.Read` or `read`. A call
     without a name becomes a call of the only tool that accepts its arguments. An ambiguous name is unchanged: the
@@ -178,7 +178,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """
     buffers_tool_arguments: bool = False
     """True if arguments of a tool call are buffered until the call ends, and repaired if invalid
-    (`engine/wires/tool_call_repair/arguments.py`). Servers of small models do not check the arguments, and a fragment
+    (`engine/wires/tool_call_repair/calls.py`). Servers of small models do not check the arguments, and a fragment
     cannot be repaired after it was sent. Fragments of other servers are sent at once. Proven by:
     golden/openai_chat/tools/mended_arguments, unmended_arguments."""
     accepts_tools: bool = True

@@ -17,9 +17,13 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS, FidelityNote
 from anthropic_proxy.engine.messages.tool_arguments import means_no_arguments
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call
-from anthropic_proxy.engine.wires.tool_call_repair.arguments import is_json_object, repair_arguments
+from anthropic_proxy.engine.wires.tool_call_repair.calls import (
+    UNNAMED_TOOL,
+    OfferedTools,
+    is_json_object,
+    repair_arguments,
+)
 from anthropic_proxy.engine.wires.tool_call_repair.formats import TOOL_CALL_FORMATS, ToolCallFormat
-from anthropic_proxy.engine.wires.tool_call_repair.offered_tools import UNNAMED_TOOL, OfferedTools
 from anthropic_proxy.engine.wires.tool_call_repair.text_calls import TextCallDetector
 from anthropic_proxy.engine.wires.tool_call_repair.thinking_tags import (
     OPENED_THINKING_TAGS,

@@ -15,8 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.wires.tool_call_repair.arguments import is_json_object, repair_arguments
-from anthropic_proxy.engine.wires.tool_call_repair.offered_tools import OfferedTools
+from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, is_json_object, repair_arguments
 
 ToolCallFormat = Literal[
     "hermes",

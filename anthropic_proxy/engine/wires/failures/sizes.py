@@ -12,7 +12,7 @@ and thinking budgets contain the same words and numbers, and must not be taken f
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -20,8 +20,20 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.messages.preparation import STATED_WINDOW_MARGIN, available_output_tokens
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault
-from anthropic_proxy.engine.wires.failures.kinds import matches_any, regex
 from anthropic_proxy.errors import UpstreamErrorCause
+
+
+def regex(pattern: str) -> re.Pattern[str]:
+    """Return the compiled regular expression of a table row. Case is ignored.
+
+    A part of `pattern` that matches any text must have a maximum length (`.{0,80}`), which limits the time of a search.
+    """
+    return re.compile(pattern, re.IGNORECASE)
+
+
+def matches_any(rows: Iterable[re.Pattern[str]], text: str) -> bool:
+    return any(row.search(text) for row in rows)
+
 
 # The numbers of tokens in an error text
 

@@ -1,28 +1,209 @@
-"""`clean_schema` and two checks of schemas. The docstring of the package describes how they work.
+"""Reduction of a client's JSON Schema (tool input or reply) to the keywords that a provider accepts.
 
-A loss is a condition of the client's schema that the cleaned schema no longer contains.
+Theory of operation: providers read different parts of JSON Schema (`SchemaRules`), and reject a request with any other
+keyword. `clean_schema` builds a copy in two passes. The first makes the root a plain object, because all providers
+require one: alternatives at the root are merged into one object with all their properties (`_RootFlattener`). The
+second walks over the rest, drops keywords, and inlines references if the provider accepts none. What is lost at the
+root is described in texts for fidelity notes. A key counts as a keyword only where JSON Schema expects one, so a
+property with the name `default` or `type` is kept.
+
+Why it is not simpler: a small schema can cause unlimited work through its references and alternatives. So every list
+of alternatives and every reference is read once, equal values are found by numbers instead of comparisons
+(`EqualityIndex`), and a `WorkBudget` counts the rest and raises `WorkLimitExceeded` above a limit.
+
+A loss is a condition of the client's schema that the cleaned schema no longer contains. A reference (`$ref`) such as
+`#/$defs/place` points to a schema inside the document, which is called its target.
 """
 
 import hashlib
 from itertools import islice
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
+from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.work_budget import CHARACTERS_PER_NODE, WorkBudget, WorkCache, count_json_nodes
-from anthropic_proxy.engine.wires.json_schema.document import (
-    ALTERNATIVE_KEYWORDS,
-    DROPPED_KEYWORDS,
-    SCHEMA_LIST_KEYWORDS,
-    SCHEMA_MAP_KEYWORDS,
-    SCHEMA_OR_BOOLEAN_KEYWORDS,
-    SINGLE_SCHEMA_KEYWORDS,
-    UNRESTRICTED_RULES,
-    Schema,
-    SchemaDocument,
-    SchemaRules,
-)
-from anthropic_proxy.engine.wires.json_schema.merging import EqualityIndex, merge_all_of, required_names
+
+Schema = dict[str, Any]
+
+SCHEMA_MAP_KEYWORDS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
+"""Keywords with a mapping from names to schemas as value."""
+SCHEMA_LIST_KEYWORDS = ("anyOf", "oneOf", "allOf", "prefixItems")
+"""Keywords with a list of schemas as value."""
+SINGLE_SCHEMA_KEYWORDS = ("items", "contains", "not", "if", "then", "else", "propertyNames")
+"""Keywords with one schema as value. In old drafts, `items` may be a list of schemas."""
+SCHEMA_OR_BOOLEAN_KEYWORDS = ("additionalProperties", "additionalItems", "unevaluatedProperties", "unevaluatedItems")
+"""Keywords with a schema or a boolean as value. A boolean is kept unchanged."""
+DROPPED_KEYWORDS = frozenset(("$schema", "$id", "$comment"))
+"""Keywords that are removed for all providers."""
+ALTERNATIVE_KEYWORDS = ("anyOf", "oneOf", "allOf")
+"""Keywords with a list of schemas, of which at least one, exactly one or all must match."""
+
+
+class SchemaRules(Struct, frozen=True, kw_only=True, cache_hash=True):
+    """Features of JSON Schema that upstream requests may use, for all servers of an API (wire) or for one provider."""
+
+    inlines_references: bool = False
+    """True if each reference (`$ref`) is replaced by the schema that it names. A recursive one becomes a plain
+    object."""
+    allows_type_beside_alternatives: bool = True
+    """True if `type` is accepted beside `anyOf`. False: `type` is moved into each alternative."""
+    allows_basics_only: bool = False
+    """True if only types, descriptions, properties, required names, items, enums and references are accepted. Of
+    several alternatives, the first that is not `null` is kept."""
+
+
+UNRESTRICTED_RULES = SchemaRules()
+"""Rules without restrictions. Keywords in `DROPPED_KEYWORDS` are removed nevertheless, and the root becomes a plain
+object."""
+BASIC_RULES = SchemaRules(inlines_references=True, allows_basics_only=True)
+"""Rules for basic keywords only, without references. They are used after a server rejected a schema."""
+
+
+_MAX_INDEX_DIGITS = 9
+"""Maximum number of digits of a list index in a reference. A longer index is invalid."""
+_MISSING = object()
+
+
+class SchemaDocument:
+    def __init__(self, root: Schema, budget: WorkBudget) -> None:
+        self.root = root
+        self.budget = budget
+        self._targets: dict[str, Any] = {}
+
+    def find_target(self, reference: str) -> Any:
+        """Return the value that `#/$defs/Name` points to. None: missing, or in another document."""
+        target = self._targets.get(reference, _MISSING)
+        if target is _MISSING:
+            self.budget.count_steps(1 + len(reference) // CHARACTERS_PER_NODE + reference.count("/"))
+            target = self._targets[reference] = self._resolve(reference)
+        return target
+
+    def inline_reference(self, schema: Schema) -> Schema:
+        """Replace `$ref` by the keywords of its target. Keywords beside it take precedence. Not recursive."""
+        seen: set[str] = set()
+        while isinstance(reference := schema.get("$ref"), str) and reference not in seen:
+            seen.add(reference)
+            beside = {key: value for key, value in schema.items() if key != "$ref"}
+            target = self.find_target(reference)
+            schema = {**target, **beside} if isinstance(target, dict) else beside
+            self.budget.count_steps(1 + len(schema))
+        return {key: value for key, value in schema.items() if key != "$ref"}
+
+    def _resolve(self, reference: str) -> Any:
+        if not reference.startswith("#"):
+            return None
+        found: Any = self.root
+        for step in reference[1:].split("/")[1:]:
+            is_index = step.isdecimal() and len(step) <= _MAX_INDEX_DIGITS
+            if isinstance(found, list) and is_index and int(step) < len(found):
+                found = found[int(step)]
+            elif isinstance(found, dict):
+                spellings = (step, unquote(step))  # some clients do not percent-encode names
+                names = (spelling.replace("~1", "/").replace("~0", "~") for spelling in spellings)
+                found = next((found[name] for name in names if name in found), None)
+            else:
+                return None
+        return found
+
+
+class EqualityIndex:
+    """Assigns a number to each decoded JSON value. Two values are equal if they have the same number.
+
+    A value must not change after its number was assigned.
+    """
+
+    def __init__(self, budget: WorkBudget) -> None:
+        self.budget = budget
+        self._numbers: dict[Any, int] = {}
+        """Structure → number of the values with this structure. A structure is a scalar with its type, or the numbers
+        of a container's members."""
+        self._read: dict[int, tuple[Any, int]] = {}
+        """`id()` of a list or object → the value and its number. The value is kept so that its id is not reused."""
+
+    def assign_equality_number(self, value: Any) -> int:
+        """Return the number of a decoded JSON value. Raises `WorkLimitExceeded`."""
+        open_values = [value] if isinstance(value, dict | list) else []
+        while open_values:
+            one = open_values[-1]
+            if id(one) in self._read:
+                open_values.pop()
+                continue
+            members = one.values() if isinstance(one, dict) else one
+            if unread := [each for each in members if isinstance(each, dict | list) and id(each) not in self._read]:
+                open_values += unread
+                continue
+            open_values.pop()
+            self.budget.count_steps(1 + len(one))
+            structure: Any
+            if isinstance(one, dict):
+                structure = frozenset((name, self._known(member)) for name, member in one.items())
+            else:
+                structure = tuple(map(self._known, one))
+            self._read[id(one)] = one, self._number_of(structure)
+        return self._known(value)
+
+    def _known(self, value: Any) -> int:
+        if isinstance(value, dict | list):
+            return self._read[id(value)][1]
+        return self._number_of((type(value), value))
+
+    def _number_of(self, structure: Any) -> int:
+        return self._numbers.setdefault(structure, len(self._numbers))
+
+
+def merge_all_of(schema: Schema, index: EqualityIndex) -> Schema:
+    """Return one schema with the keywords of a schema and of all schemas in its `allOf`.
+
+    A property with different schemas gets an `allOf` of them. Required names are joined. Of other keywords, the first
+    value counts. Raises `WorkLimitExceeded`.
+    """
+    parts = schema.get("allOf")
+    if not isinstance(parts, list):
+        return schema
+    budget = index.budget
+    merged = {key: value for key, value in schema.items() if key != "allOf"}
+    owns_properties = False  # True: `properties` of the merged schema is a copy that may be changed
+    conflicts: dict[str, list[Any]] = {}  # name of a property → its different schemas
+    required: dict[str, None] | None = None  # None: at most one of the schemas has `required`
+    for one in parts:
+        if not isinstance(one, dict):
+            continue
+        part = merge_all_of(one, index)
+        budget.count_steps(1 + len(part))
+        for key, value in part.items():
+            before = merged.get(key)
+            if key == "properties" and isinstance(before, dict) and isinstance(value, dict):
+                budget.count_steps(len(value))
+                if not owns_properties:
+                    budget.count_steps(len(before))
+                    before = merged["properties"] = dict(before)
+                    owns_properties = True
+                for name, inner in value.items():
+                    if name not in before:
+                        before[name] = inner
+                    elif name in conflicts:
+                        conflicts[name].append(inner)
+                    elif index.assign_equality_number(before[name]) != index.assign_equality_number(inner):
+                        conflicts[name] = [before[name], inner]
+                        before[name] = {"allOf": conflicts[name]}
+            elif key == "required" and isinstance(before, list) and isinstance(value, list):
+                if required is None:
+                    required = required_names(before)
+                budget.count_steps(len(value))
+                required |= required_names(value)
+            elif before is None:
+                merged[key] = value
+    if required is not None:
+        merged["required"] = list(required)
+    return merged
+
+
+def required_names(required: Any) -> dict[str, None]:
+    """Return the property names in the value of the keyword `required`, as the keys of a dictionary, in order."""
+    return dict.fromkeys(one for one in required if isinstance(one, str)) if isinstance(required, list) else {}
+
 
 MAX_INLINED_REFERENCES = 1_000
 """Maximum number of references (`$ref`) in one schema that are replaced by their targets. Each further one becomes a
@@ -373,3 +554,36 @@ def encode_if_short(value: Any) -> str | None:
         return None
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= MAX_TEXT_CHARACTERS else None
+
+
+_KEPT = 1_024
+"""Maximum number of schemas in the cache. The least recently used one is removed."""
+_MAX_KEPT_BYTES = 32 * 1024
+"""Maximum size in bytes of the JSON text of a cached schema. A larger schema is encoded for every request."""
+
+
+class EncodedSchema(NamedTuple):
+    """A client's JSON Schema as the provider accepts it, with texts about the main conditions that were lost."""
+
+    schema: Raw
+    qualifies_for_strict: bool
+    """True if OpenAI's strict mode allows the cleaned schema."""
+    losses: tuple[str, ...]
+    """Texts for fidelity notes, one for each loss. Only losses at the root of the schema and of references are
+    noted."""
+
+
+def encode_schema(schema: bytes, budget: WorkBudget, rules: SchemaRules = UNRESTRICTED_RULES) -> EncodedSchema:
+    """Return a JSON Schema with only the keywords that `rules` permit. Raises `WorkLimitExceeded`."""
+    budget.count_decoding_steps(schema)
+    cleaned, lost = clean_schema(msgspec.json.decode(schema) if schema else {}, rules, budget)
+    return EncodedSchema(Raw(msgspec.json.encode(cleaned)), qualifies_for_strict(cleaned), tuple(lost))
+
+
+_encode_kept = WorkCache(encode_schema, bytes, _KEPT).get_or_encode
+
+
+def encode_schema_cached(schema: bytes, budget: WorkBudget, rules: SchemaRules) -> EncodedSchema:
+    """Return the result of `encode_schema` for the schema of a reply, from a cache if it was encoded before."""
+    with budget.error_field(REPLY_SCHEMA_PATH):
+        return (_encode_kept if len(schema) <= _MAX_KEPT_BYTES else encode_schema)(schema, budget, rules)

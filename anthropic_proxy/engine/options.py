@@ -1,0 +1,471 @@
+"""`EngineOptions`: what the engine is told about providers, models and routes.
+
+The settings of the server (`gateway.settings`) are a subclass with fields for everything else. A description names the
+environment variable by which users of the server set the field; `<PROVIDER>` stands for a name such as OPENAI. Some
+fields map the name of a provider to a value, such as its keys or its base URL.
+
+The tables `[[routes]]` of `anthropic-proxy.toml` choose the models for matching requests: `RouteTable` is one table of
+the file, `RouteConditions` its conditions on the request, and `ConfiguredRoute` a table after the checks. The targets
+of a route are the models to try, in order. Patterns are those of `fnmatch`: `*` stands for any characters.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import tzinfo
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import unquote, urlsplit
+
+from msgspec import Meta, Struct
+
+from anthropic_proxy.engine.messages.fidelity import Fidelity
+from anthropic_proxy.secrets import Secret
+
+
+class CallOptions(Struct, frozen=True, kw_only=True):
+    """What a table `[providers.NAME]` adds to the calls to its provider, which may also be a built-in one."""
+
+    headers: Mapping[str, str] = {}
+    """Header in lower case → value. They replace headers that the proxy sets itself, except that of the key."""
+    secret_headers: Mapping[str, Secret] = {}
+    """Header in lower case → secret value, which logs and errors mask."""
+    copied_headers: Mapping[str, str] = {}
+    """Header in lower case → client header whose value it gets. Without that client header, it is not sent."""
+    body: Mapping[str, object] = {}
+    """Fields that are merged into the JSON body of messages. Tables are merged, other values replaced."""
+    key_header: str | None = None
+    """Header with the API key, in lower case. None: that of the provider."""
+    proxy: Secret | None = None
+    """URL of the proxy (http, https, socks5, socks5h) that all calls use. An empty one: none, also not that of the
+    environment. None: the proxy of the environment."""
+    ca_file: str = ""
+    """PEM file with further certificate authorities. "": only those of the system."""
+    certificate_file: str = ""
+    """PEM file with the certificate that identifies the proxy to the server. "": none."""
+    certificate_key_file: str = ""
+    """PEM file with the private key. "": `certificate_file` contains it."""
+    files_digest: str = ""
+    """Digest of these files, so that a reload notices a renewed certificate."""
+    requests_per_minute: int | None = None
+    """Maximum number of calls within 60 s, in all workers together. Further calls wait. None: no limit."""
+    shown: Mapping[str, str] = {}
+    """Name of a setting → its text without secrets, for lists of settings."""
+
+    def reveal_secrets(self) -> Sequence[str]:
+        """Return the unredacted values that logs and errors must not contain."""
+        proxy = self.proxy.reveal() if self.proxy is not None else ""
+        password = unquote(urlsplit(proxy).password or "")
+        hidden = [proxy, password] if password else []
+        return [*(value.reveal() for value in self.secret_headers.values()), *hidden]
+
+    @property
+    def connection(self) -> tuple[object, ...]:
+        """What the connections of the provider depend on. All values empty: it uses the common connections."""
+        files = self.ca_file, self.certificate_file, self.certificate_key_file, self.files_digest
+        return self.proxy, *files, self.requests_per_minute
+
+
+class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):
+    """Limits, features and API deviations of the models of one configured provider that match a pattern."""
+
+    pattern: str
+    """`fnmatch` pattern of model ids, as in the file. Case is ignored."""
+    model_of: str = ""
+    """Id of the known model behind these names, whose limits, rules, API and prices apply. "": none."""
+    capabilities: Mapping[str, object]
+    """Field of `ModelTable` → value, without `model_of`, `dialect` and fields that are not set."""
+    dialect: Mapping[str, object]
+    """Dialect field → value as in the file. `providers.lookup` checks the names."""
+
+
+class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
+    """A checked `[providers.NAME]` table of the configuration file. Its API keys are in `Settings.keys`.
+
+    Objects are compared and hashed by identity, because the mappings in their fields cannot be hashed for caches.
+    """
+
+    name: str
+    """Name of the provider, from `[providers.NAME]`. It is the prefix of model ids."""
+    base_url: str
+    """Base URL of the server, without a trailing slash."""
+    wire: str
+    """API of the server: `chat`, `responses` and others. `providers.lookup` checks the name."""
+    has_wire: bool = True
+    """True if `wire` is in the file. False: it is a default, which `model_of` of a model may replace."""
+    has_key: bool
+    """True if the table of the provider has an `api_key`."""
+    has_key_command: bool = False
+    """True if the output of a command is the key. Such a key may be another one at each start or reload."""
+    known_models: Sequence[str]
+    """Model ids of the table, without patterns, in the order of the file."""
+    models: Sequence[ConfiguredModel]
+    """Limits and deviations by pattern, in the order of the file. A later match overrides an earlier one."""
+    dialect: Mapping[str, object]
+    """Dialect field → value as in the file. `providers.lookup` checks the names."""
+    json_text: str
+    """The table as JSON text, by which a reload finds changes. Contains no key."""
+
+    def collect_wire_and_model_values(self) -> dict[tuple[str, ...], object]:
+        """Return the values in this table for the API (`wire`), the dialect and the models.
+
+        The key of each value is its path within the table, such as `("models", "qwen3-*", "max_output")`. Lists of
+        settings show the values with their lines in the file.
+        """
+        details: dict[tuple[str, ...], object] = {("wire",): self.wire}
+        details |= {("dialect", name): value for name, value in self.dialect.items()}
+        for model in self.models:
+            place = ("models", model.pattern)
+            details |= {(*place, "model_of"): model.model_of} if model.model_of else {}
+            details |= {(*place, name): value for name, value in model.capabilities.items()}
+            details |= {(*place, "dialect", name): value for name, value in model.dialect.items()}
+        return details
+
+    def format_setting_name(self, field: str) -> str:
+        """Return the full name of a setting of this provider, such as `wire of [providers.vllm]` for `wire`."""
+        # also a key of `Settings.origins`
+        return f"{field} of [providers.{self.name}]"
+
+    @property
+    def fixes_wire(self) -> bool:
+        """True if all models are called over `wire`. False: those with `model_of` are called as that model is."""
+        return self.has_wire or not any(model.model_of for model in self.models)
+
+    @property
+    def base_url_setting(self) -> str:
+        """Full name of the setting `base_url`, for messages and `Settings.origins`: `base_url of [providers.NAME]`."""
+        return self.format_setting_name("base_url")
+
+    @property
+    def api_key_setting(self) -> str:
+        """Full name of the setting `api_key`, for messages and `Settings.origins`: `api_key of [providers.NAME]`."""
+        return self.format_setting_name("api_key")
+
+
+Tier = Literal["haiku", "sonnet", "opus", "fable"]
+"""A family of Claude models that settings map to models of providers."""
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+"""A day of the week."""
+Balance = Literal["order", "weighted", "latency", "cost"]
+"""Rule that selects the first model of a request: the listed order, random by weight, lowest latency, or lowest
+price."""
+BALANCE_TEXTS = {"weighted": "by weight", "latency": "lowest latency first", "cost": "lowest price first"}
+"""Value of the field `balance` → text about the order of the targets, for users. `order` has no text."""
+InputTokens = Annotated[int, Meta(ge=1, le=100_000_000)]
+"""Type of a limit on input tokens, from 1 to 100 million."""
+Percent = Annotated[float, Meta(gt=0, le=100)]
+"""Type of a percentage above 0 and up to 100."""
+TARGETS_SETTING = "targets of route"
+"""Beginning of the name of a route's setting `targets` in messages, before the name of the route: `targets of route
+"night"`."""
+DEFAULT_TARGET = "default"
+"""Target of a route that stands for the models that a request would have without routes."""
+NAME_PATTERN = "^[A-Za-z0-9][A-Za-z0-9 ._-]{0,62}$"
+"""Regular expression of valid route names. A name is also the value of a response header."""
+Weight = Annotated[float, Meta(gt=0, le=1_000_000)]
+"""Type of a relative share of requests, above 0. Only the ratio of the weights matters."""
+
+
+class RouteConditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Conditions of a route. The route matches a request that meets all conditions that are set.
+
+    A condition with a list is met if one item of the list matches.
+    """
+
+    tier: Tier | list[Tier] | None = None
+    """Claude tier of the requested model. A model with the prefix of a provider has no tier."""
+    model: str | list[str] | None = None
+    """Requested model id or pattern: `claude-opus-*`. Case and a `[1m]` suffix are ignored."""
+    thinking: bool | None = None
+    """True: the request enables thinking. False: it does not."""
+    input_above: InputTokens | None = None
+    """Number of input tokens. The route matches if the estimated input of the request is larger."""
+    input_below: InputTokens | None = None
+    """Number of input tokens. The route matches if the estimated input of the request is smaller."""
+    images: bool | None = None
+    """True: a message contains an image. False: no message contains one."""
+    pdfs: bool | None = None
+    """True: a message contains a PDF document. False: no message contains one."""
+    web_search: bool | None = None
+    """True: the request offers the web search tool of the API. False: it does not."""
+    background: bool | None = None
+    """True: a call of Claude Code beside the conversation, without tools and thinking, such as for a session title.
+    False: any other request."""
+    subagent: bool | None = None
+    """True: a call of a sub-agent of Claude Code. False: any other request."""
+    header: dict[str, str | list[str]] | None = None
+    """Header name → value or pattern. The request must have all listed headers with a matching value."""
+    key: str | list[str] | None = None
+    """Name or pattern of the client key, as the log shows it."""
+    team: str | list[str] | None = None
+    """Name or pattern of the team of the virtual key."""
+    project: str | list[str] | None = None
+    """Value or pattern of the header `x-project`."""
+    time: str | list[str] | None = None
+    """Time of day: `08:00-18:00`. A period may pass midnight: `22:00-06:00`. The end is not included."""
+    weekdays: Weekday | list[Weekday] | None = None
+    """Days of the week. If a period of `time` passes midnight, the hours after midnight belong to the day on which it
+    began."""
+    time_zone: str | None = None
+    """Time zone of `time` and `weekdays`: `Europe/Berlin`. By default the time zone of the server."""
+    share: Percent | None = None
+    """Percent of the sessions that the route matches, for a trial. All requests of a session get the same result."""
+
+
+class RouteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A rule that chooses the models of a request. If several rules match, the first one in the file is used."""
+
+    name: Annotated[str, Meta(extra_json_schema={"pattern": NAME_PATTERN})]
+    """Name of the route, for the log, the ledger and the header `x-proxy-route`."""
+    when: RouteConditions | None = None
+    """Conditions of the route. Without conditions, every request matches."""
+    targets: Annotated[tuple[str, ...], Meta(extra_json_schema={"minItems": 1})]
+    """Models with prefix, in the order of attempts. A tier name (`haiku`) or `default` stands for the models that the
+    settings map the tier or the requested model to.
+    """
+    balance: Balance = "order"
+    """Selection of the first target of a request: `order` as listed, `weighted` by `weights`, lowest `latency`, lowest
+    `cost`."""
+    weights: tuple[Weight, ...] = ()
+    """Relative shares of requests for the targets, in the order of `targets`, with `balance = "weighted"`. By default
+    equal."""
+    sticky: bool = True
+    """True if a session keeps its first target with `weighted` or `latency`, so that its prompt cache stays usable."""
+
+
+class TimePeriod(Struct, frozen=True):
+    """A period of the day, from `start` to `end` in minutes since midnight.
+
+    It passes midnight if `end` is not after `start`.
+    """
+
+    start: int
+    """First minute of the period, in minutes since midnight."""
+    end: int
+    """Minute after the end of the period, in minutes since midnight."""
+
+
+class ConfiguredRoute(Struct, frozen=True, kw_only=True, eq=False):
+    """A checked `[[routes]]` table: a rule that chooses the models for matching requests.
+
+    Two objects are equal only if they are the same object.
+    """
+
+    name: str
+    """Name of the route, for the log and the response header `x-proxy-route`."""
+    when: RouteConditions
+    """Conditions of the route. Lists in it have at least one item."""
+    periods: Sequence[TimePeriod] = ()
+    """Periods of the day in `when.time`, decoded. Empty: no condition on the time of day."""
+    targets: Sequence[str]
+    """Models to try, in this order: ids with provider prefix, names of tiers, or `default`.
+
+    A tier name (`haiku`) stands for the models that the settings map the tier to, `default` for the models that the
+    request would have without routes."""
+    weights: Mapping[str, float] = {}
+    """Target → relative share of requests, with `balance = "weighted"`. Empty: equal shares."""
+    balance: Balance = "order"
+    """Selection of the first target of a request: listed order, weight, latency or price."""
+    sticky: bool = True
+    """True if a session keeps its first target, so that its prompt cache stays usable."""
+    origin: str = ""
+    """File and line of the table: `anthropic-proxy.toml line 4`."""
+
+    @property
+    def label(self) -> str:
+        """Name and place for messages: `route "night" (anthropic-proxy.toml line 4)`."""
+        return f'route "{self.name}" ({self.origin})'
+
+    @property
+    def targets_setting(self) -> str:
+        """Name of the setting `targets` in messages and in `Settings.origins`: `targets of route "night"`."""
+        return f'{TARGETS_SETTING} "{self.name}"'
+
+
+def list_condition_texts(value: str | Sequence[str] | None) -> Sequence[str]:
+    """Return the value of a route condition as a sequence of texts.
+
+    `value` is one text, a sequence of texts, or None if the condition is not set. None gives an empty sequence.
+    """
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+def load_time_zone(name: str | None) -> tzinfo | None:
+    """Return the time zone with this name, such as `Europe/Berlin`. None: the time zone of the server.
+
+    Raises `KeyError`, `ValueError` or `OSError` for an unknown name.
+    """
+    if name is None:
+        return None
+    from zoneinfo import ZoneInfo  # noqa: PLC0415  # most installations have no routes
+
+    return ZoneInfo(name)
+
+
+TIERS = ("haiku", "sonnet", "opus", "fable")
+"""Families of Claude models. A tier in a requested id, such as `claude-opus-5`, is mapped to a backend model."""
+
+
+class Timeouts(Struct, frozen=True):
+    """Time limits of a call to a provider, in seconds. The total duration of the call is unlimited."""
+
+    connect_seconds: float = 10.0
+    """`UPSTREAM_CONNECT_TIMEOUT`: maximum time to connect to the provider."""
+    first_byte_seconds: float = 600.0
+    """`UPSTREAM_FIRST_BYTE_TIMEOUT`: maximum time until the reply starts. Reasoning models may need minutes."""
+    idle_seconds: float = 300.0
+    """`UPSTREAM_IDLE_TIMEOUT`: maximum time between two received pieces of the reply."""
+
+
+class SearchService(Struct, frozen=True, kw_only=True):
+    """Service that runs web searches for models, selected by the table `[search]` of the configuration file."""
+
+    service: Literal["searxng", "brave", "tavily", "exa"]
+    """Name of the search service, which selects its client."""
+    base_url: str | None = None
+    """Address of the search service without a trailing slash. None: the public address of the service."""
+    key: Secret | None = None
+    """API key of the search service. None: the service needs no key (SearXNG), or `problem` has the reason why it is
+    missing."""
+    problem: str = ""
+    """Reason why the table `[search]` gives no key, with a remedy, for clients and the log. "": none."""
+    problem_details: str = ""
+    """Longer text of `problem` for the user's terminal. It quotes the reference to the key."""
+
+
+class KeySource(Struct, frozen=True, kw_only=True):
+    """File or command from which the API key of a provider is read, at the start and again while the proxy runs."""
+
+    origin: str
+    """File or command with its place in the configuration file, for messages."""
+    folder: str
+    """Folder of the configuration file."""
+    file: str = ""
+    """Path of the file, absolute or below `folder`. "": a command."""
+    command: tuple[str, ...] = ()
+    """Program with its arguments. Empty: a file."""
+    refresh_seconds: float | None = None
+    """Age in seconds at which the key is read again. None: only after the provider has rejected it."""
+
+
+class EngineOptions(Struct, frozen=True, kw_only=True):
+    """Options of the engine. The default of each field is that of the server."""
+
+    keys: Mapping[str, Sequence[Secret]] = {}
+    """Provider name → API keys for the provider (`OPENAI_API_KEY`, …; separated by commas). Calls use the keys in turn.
+    """
+    base_urls: Mapping[str, str] = {}
+    """Provider name → URL that replaces the default base URL, without a trailing slash (`<PROVIDER>_BASE_URL`)."""
+    wires: Mapping[str, str] = {}
+    """Provider name → API with which it is called: `chat`, `responses` (`<PROVIDER>_WIRE`).
+
+    Absent: the default of the provider, which may depend on the model (`auto`).
+    """
+    extra_models: Mapping[str, Sequence[str]] = {}
+    """Provider name → model ids in addition to the built-in list of the provider (`<PROVIDER>_KNOWN_MODELS`)."""
+    preferred_provider: str | None = None
+    """`PREFERRED_PROVIDER`: provider of tiers and of model ids without a prefix.
+
+    None: the first provider with a key or project, else Ollama if it replies, else the demo.
+    """
+    big_model: str | None = None
+    """`BIG_MODEL`: backend model for sonnet, opus and fable requests. None: the default of the preferred provider."""
+    middle_model: str | None = None
+    """`MIDDLE_MODEL`: backend model for sonnet requests, instead of `BIG_MODEL`. None: `BIG_MODEL` applies."""
+    small_model: str | None = None
+    """`SMALL_MODEL`: backend model for haiku requests. None: the default of the preferred provider."""
+    tier_models: Mapping[str, str] = {}
+    """Tier (`opus`) → backend model, overriding BIG_MODEL, MIDDLE_MODEL and SMALL_MODEL (`MODEL_<TIER>`)."""
+    configured_providers: tuple[ConfiguredProvider, ...] = ()
+    """Tables `[providers.NAME]` of `anthropic-proxy.toml`. Their keys and addresses are in `keys` and `base_urls`."""
+    call_options: Mapping[str, CallOptions] = {}
+    """Provider name → headers, body fields and connection of its calls, from `[providers.NAME]`. Absent: none."""
+    key_sources: Mapping[str, KeySource] = {}
+    """Provider name → file or command from which its key in `keys` was read."""
+    key_problems: Mapping[str, str] = {}
+    """Provider name → reason why its `api_key` of the configuration file gives no key, with a remedy.
+
+    It is sent to clients, so it does not quote `api_key`, which may be a key.
+    """
+    fallbacks: Mapping[str, Sequence[str]] = {}
+    """Tier → backend models tried in order if the first model fails (`FALLBACK_<TIER>`)."""
+    use_vertex_auth: bool = False
+    """`USE_VERTEX_AUTH`: True if Gemini models are called at Vertex AI with Application Default Credentials."""
+    vertex_project: str | None = None
+    """`VERTEX_PROJECT`, `VERTEX_PROJECT_ID`: id of the Google Cloud project. None: the project of the credentials."""
+    vertex_location: str = "us-central1"
+    """`VERTEX_LOCATION`: region of Vertex AI, or `global`."""
+    google_credentials_file: str | None = None
+    """`GOOGLE_APPLICATION_CREDENTIALS`: path of the credentials file for Vertex AI. None: the path of gcloud."""
+    aws_region: str | None = None
+    """`AWS_REGION`, `AWS_DEFAULT_REGION`: region of Amazon Bedrock. None: Bedrock is not set up."""
+    foundry_resource: str | None = None
+    """`ANTHROPIC_FOUNDRY_RESOURCE`: name of the resource in Microsoft Foundry. None: Foundry is not set up."""
+    cloud_variables: Mapping[str, Secret] = {}
+    """Variables `AWS_…` and `AZURE_…` that are only in `.env`, with credentials of these clouds."""
+    ollama_context_length: int | None = None
+    """`OLLAMA_CONTEXT_LENGTH`: context window in tokens, sent to Ollama as `num_ctx`.
+
+    None: `num_ctx` of the Modelfile, else the window of the model, at most 65,536.
+    """
+    ollama_keep_alive: str | None = None
+    """`OLLAMA_KEEP_ALIVE`: time that Ollama keeps a model in memory after a reply, in seconds (`300`) or as `10m`.
+
+    `-1`: no limit. None: the default of the Ollama server.
+    """
+    serve_demo: bool = False
+    """`SERVE_DEMO`: True if the built-in demo model `demo/…` is served beside other providers.
+
+    False: only if the demo is the preferred provider.
+    """
+    timeouts: Timeouts = Timeouts()
+    """Time limits of provider calls (`UPSTREAM_…_TIMEOUT`). `UPSTREAM_TIMEOUT` is the default of `first_byte_seconds`
+    and `idle_seconds`."""
+    fidelity: Fidelity = "best-effort"
+    """`FIDELITY`: `strict` rejects a request that the backend can serve only with losses; `best-effort` serves it."""
+    tier_fidelities: Mapping[str, Fidelity] = {}
+    """Tier → policy that overrides `fidelity` for requests of the tier (`FIDELITY_<TIER>`)."""
+    check_context_window: bool = False
+    """`CHECK_WINDOW`: True if a request above the context window of the model is rejected before an upstream call."""
+    search_url: str | None = None
+    """`SEARCH_URL`: URL of the search service for web searches run by the proxy. None: the proxy runs none."""
+    search: SearchService | None = None
+    """`[search]` of `anthropic-proxy.toml`: search service for web searches. `search_url` takes precedence."""
+    routes: tuple[ConfiguredRoute, ...] = ()
+    """Tables `[[routes]]` of `anthropic-proxy.toml`, in the order of the file. The first match is used."""
+    fetch_urls: bool = False
+    """`FETCH_URLS`: True if the proxy may run the web fetch tool: download a web page for the model."""
+    max_upstream_calls: int | None = None
+    """`MAX_UPSTREAM_CALLS`: maximum concurrent calls to providers, in all workers together. None: no limit."""
+    http_proxies: Mapping[str, Secret] = {}
+    """Scheme of a provider URL (`https`) → URL of the HTTP proxy for calls to it (`HTTPS_PROXY`, else `ALL_PROXY`)."""
+    no_proxy_hosts: str = ""
+    """`NO_PROXY`: comma-separated hosts that are called without an HTTP proxy. "": none."""
+    data_directory: Path | None = None
+    """Directory for files of this user (`XDG_DATA_HOME`, `HOME`, `LOCALAPPDATA`). None: the environment names none."""
+    other_secrets: Sequence[Secret] = ()
+    """Secrets of other programs in the environment, recognized by variable names such as `…_TOKEN`. The log masks
+    them."""
+    origins: Mapping[str, str] = {}
+    """Variable, or key of the configuration file → source of its value, for messages: `environment`, `.env line 4`."""
+
+    def requires_client_key(self) -> bool:
+        """Return True if every client needs a key of its own. Its credentials are then not those of a provider."""
+        return False
+
+    def reveal_proxy_keys(self) -> Sequence[str]:
+        """Return the unredacted keys that clients send. The engine masks them in what it relays."""
+        return ()
+
+    def reveal_all_secrets(self) -> Sequence[str]:
+        """Return the unredacted text of every key and other secret, so that logs can mask them."""
+        searching = [self.search.key] if self.search is not None and self.search.key is not None else []
+        own = (*(key for keys in self.keys.values() for key in keys), *searching, *self.other_secrets)
+        calls = (secret for options in self.call_options.values() for secret in options.reveal_secrets())
+        return [*(key.reveal() for key in own), *calls, *self.reveal_proxy_keys()]
+
+    def export_to_litellm(self, exported: dict[str, Secret] | None = None) -> None:
+        """Set the environment variables from which LiteLLM reads keys. A program without the server sets its own.
+
+        `exported` contains the variables that the previous call has set.
+        """

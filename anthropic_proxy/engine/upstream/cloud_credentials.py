@@ -1,0 +1,440 @@
+"""Access tokens of clouds: requested before the old one ends, by one thread at a time, and shared by all requests.
+
+The libraries of the clouds block, so each renewal runs in a thread. Requests wait only if no valid token is left: the
+renewal begins earlier, in the background. If the cloud does not reply within a time limit, the provider calls that wait
+for the token fail, and the next one requests a token again. `TokenCache` does this for the `TokenLoader` of each
+cloud: `GoogleCredentials` (library google-auth), `AwsCredentials` (botocore) and `EntraCredentials` (azure-identity).
+"""
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from datetime import UTC
+from functools import partial
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from anthropic_proxy.engine.platforms.files import read_bounded_file
+from anthropic_proxy.engine.platforms.os_errors import clean_error_text, describe_os_error
+from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.errors import (
+    AuthenticationFailed,
+    InternalError,
+    MissingExtra,
+    ProxyError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from anthropic_proxy.secrets import Secret
+
+RENEW_BEFORE_EXPIRY_SECONDS = 225.0
+"""Time before expiry at which a token is renewed in the background (value of google-auth). Google's metadata server
+returns the old token until five minutes before its expiry."""
+EXPIRY_MARGIN_SECONDS = 15.0
+"""Number of seconds before expiry from which a token is no longer sent, because it could expire before the server
+checks it."""
+MIN_RENEWAL_INTERVAL_SECONDS = 30.0
+"""Minimum time between two background renewals, and between two replacements of a rejected token."""
+RENEWAL_TIMEOUT_SECONDS = 30.0
+"""Maximum time for one renewal. A shorter UPSTREAM_FIRST_BYTE_TIMEOUT replaces this value."""
+MAX_ABANDONED_THREADS = 16
+"""Maximum number of abandoned threads. Above it, no renewal starts and requests fail. A thread ends when Google's
+server replies or closes the connection."""
+
+
+class AccessToken(Struct, frozen=True):
+    credential: Credential
+    project_id: str | None
+    """Google Cloud project of the credentials. None: unknown, or another cloud."""
+    expires_at: float
+    """In seconds since the epoch."""
+
+
+class TokenLoader(Protocol):
+    """Source of the tokens of one cloud. It blocks, so threads call it: one at a time, besides abandoned ones."""
+
+    @property
+    def origin(self) -> str:
+        """Source of the credentials, for error messages: `Application Default Credentials`."""
+        ...
+
+    @property
+    def library(self) -> str:
+        """Name of the library that requests tokens: `google-auth`."""
+        ...
+
+    @property
+    def rejection_statuses(self) -> Collection[int]:
+        """HTTP statuses of a provider that has rejected a token, such as 401."""
+        ...
+
+    def request_token(self) -> AccessToken:
+        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without the library."""
+        ...
+
+    def discard_loaded(self) -> None:
+        """Read files and variables of the credentials again at the next request, because a token was rejected."""
+        ...
+
+
+class TokenCache:
+    """`seconds` is the maximum time for one renewal."""
+
+    def __init__(
+        self,
+        loader: TokenLoader,
+        *,
+        clock: Callable[[], float] = time.time,
+        seconds: float = RENEWAL_TIMEOUT_SECONDS,
+    ) -> None:
+        self._loader = loader
+        self._clock = clock
+        self._seconds = seconds
+        self._abandoned = 0
+        """Number of threads that still run an abandoned renewal (a renewal that exceeded its time limit)."""
+        self._token: AccessToken | None = None
+        self._renewal: asyncio.Task[AccessToken] | None = None
+        self._renew_after = -math.inf
+        """Clock time from which a token that is still valid is renewed in the background."""
+        self._invalidated_at = -math.inf
+
+    @property
+    def rejection_statuses(self) -> Collection[int]:
+        return self._loader.rejection_statuses
+
+    async def acquire_token(self) -> tuple[Credential, str | None]:
+        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, `UpstreamTimeout` or `MissingExtra`."""
+        token, now = self._token, self._clock()
+        if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
+            token = await asyncio.shield(self._renew())  # a disconnect of one client does not cancel the renewal
+        elif now >= token.expires_at - RENEW_BEFORE_EXPIRY_SECONDS and now >= self._renew_after:
+            self._renew()
+        return token.credential, token.project_id
+
+    def invalidate_token(self, credential: Credential) -> bool:
+        """Discard the access token that the provider has rejected. False: another token was discarded within
+        `MIN_RENEWAL_INTERVAL_SECONDS`, so a retry has no other one.
+        """
+        if self._token is None or self._token.credential.value != credential.value:
+            return True
+        if self._clock() < self._invalidated_at + MIN_RENEWAL_INTERVAL_SECONDS:
+            return False
+        self._invalidated_at = self._clock()
+        self._token = None
+        self._loader.discard_loaded()
+        return True
+
+    def _renew(self) -> asyncio.Task[AccessToken]:
+        if self._renewal is None:
+            self._renewal = asyncio.create_task(self._load_token())
+            self._renewal.add_done_callback(self._end_renewal)
+        return self._renewal
+
+    def _end_renewal(self, renewal: asyncio.Task[AccessToken]) -> None:
+        self._renewal = None
+        self._renew_after = self._clock() + MIN_RENEWAL_INTERVAL_SECONDS
+        if not renewal.cancelled() and renewal.exception() is None:
+            self._token = renewal.result()
+
+    async def _load_token(self) -> AccessToken:
+        origin = self._loader.origin
+        if self._abandoned >= MAX_ABANDONED_THREADS:
+            raise UpstreamTimeout(
+                f"no access token: {self._abandoned} earlier requests for one still hang ({origin})",
+                code="token-timeout",
+            )
+        loop = asyncio.get_running_loop()
+        loaded: asyncio.Future[AccessToken] = loop.create_future()
+
+        def end(token: AccessToken | None, failure: ProxyError) -> None:
+            if loaded.done():
+                self._abandoned -= 1
+            elif token is None:
+                loaded.set_exception(failure)
+            else:
+                loaded.set_result(token)
+
+        def work() -> None:
+            token: AccessToken | None = None
+            failure: ProxyError = InternalError(
+                f"{self._loader.library} failed in the proxy; the traceback is in its log."
+            )
+            try:
+                token = self._loader.request_token()
+            except ProxyError as error:
+                failure = error
+            finally:
+                with suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(end, token, failure)
+
+        threading.Thread(target=work, name=self._loader.library, daemon=True).start()
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await loaded
+        except TimeoutError:
+            raise UpstreamTimeout(
+                f"no access token: its server did not answer within {self._seconds:g} s ({origin})",
+                code="token-timeout",
+            ) from None
+        finally:
+            self._abandoned += loaded.cancelled()
+
+
+_SCOPE = "https://www.googleapis.com/auth/cloud-platform"
+
+
+class GoogleCredentials:
+    """Loader of tokens. `file` None: google-auth searches by its own rules."""
+
+    library = "google-auth"
+    rejection_statuses = (401,)
+
+    def __init__(self, file: str | None, *, needs_project: bool, connect_timeout: float) -> None:
+        self._file = file
+        self._needs_project = needs_project
+        self._limits = (connect_timeout, RENEWAL_TIMEOUT_SECONDS)
+        self.origin = "GOOGLE_APPLICATION_CREDENTIALS" if file else "Application Default Credentials"
+        self._loaded: tuple[Any, str | None] | None = None
+
+    def request_token(self) -> AccessToken:
+        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without google-auth."""
+        try:
+            from google.auth import exceptions  # noqa: PLC0415  # not in the default path
+            from google.auth.transport import requests  # noqa: PLC0415
+        except ImportError:
+            raise MissingExtra("Vertex AI needs google-auth", "vertex") from None
+        request = _with_limits(requests.Request, self._limits)
+        try:
+            if self._loaded is None:
+                self._loaded = self._load(request)
+            credentials, project = self._loaded
+            credentials.refresh(request)
+        except exceptions.GoogleAuthError as error:
+            if isinstance(error, exceptions.TransportError) or error.retryable:
+                raise UpstreamUnreachable(
+                    f"no access token: {_describe_google(error)} ({self.origin})", code="no-token-server"
+                ) from error
+            raise self._build_error(error) from error
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+            RecursionError,
+        ) as error:  # an invalid credentials file
+            raise self._build_error(error) from error
+        quota_project = credentials.quota_project_id
+        extra_headers = {"x-goog-user-project": quota_project} if quota_project else {}
+        credential = Credential("authorization", f"Bearer {credentials.token}", self.origin, extra_headers)
+        expiry = credentials.expiry  # naive, in UTC
+        expires_at = math.inf if expiry is None else float(expiry.replace(tzinfo=UTC).timestamp())
+        return AccessToken(credential, project, expires_at)
+
+    def discard_loaded(self) -> None:
+        """The loaded credentials stay: they request a new token at each renewal."""
+
+    def _load(self, request: Any) -> tuple[Any, str | None]:
+        import google.auth  # noqa: PLC0415
+        import google.auth.credentials  # noqa: PLC0415
+
+        library: Any = google.auth  # its functions have no types
+        if self._file is None:
+            unscoped, project = library.default(request=request)
+        else:
+            read_bounded_file(self._file)  # the library itself has no limit
+            unscoped, project = library.load_credentials_from_file(self._file, request=request)
+        credentials = library.credentials.with_scopes_if_required(unscoped, [_SCOPE])
+        if project is None and self._needs_project and hasattr(credentials, "get_project_id"):
+            project = credentials.get_project_id(request)
+        return credentials, project
+
+    def _build_error(self, error: Exception) -> AuthenticationFailed:
+        return AuthenticationFailed(
+            f"vertex has no access token: {_describe_google(error)} The credentials come from {self.origin}. "
+            "Set GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login",
+            should_retry=False,
+            code="vertex-token",
+        )
+
+
+def _with_limits(base: Any, limits: tuple[float, float]) -> Any:
+    """`limits`: seconds for connecting and for waiting for data. The default of google-auth is two minutes."""
+
+    class Request(base):  # type: ignore[misc]  # known only when google-auth is loaded
+        def __call__(self, *arguments: Any, timeout: Any = None, **others: Any) -> Any:
+            return super().__call__(*arguments, timeout=timeout or limits, **others)
+
+    return Request()
+
+
+def _describe_google(error: Exception) -> str:
+    """Return the first argument of an exception of google-auth. Its other arguments can contain complete responses."""
+    text = clean_error_text(str(error.args[0])) if error.args else describe_os_error(error)
+    return f"{describe_os_error(error) if isinstance(error, OSError) else text}."
+
+
+MAX_AGE_SECONDS = 600.0
+"""Time after which the credentials are read again, because another program may have changed a file with them. botocore
+renews temporary credentials about ten minutes before their end."""
+_SIGNATURE_HEADERS = ("authorization", "x-amz-date", "x-amz-security-token")
+
+
+class AwsCredentials:
+    """Loader of the keys that sign requests to Amazon Bedrock (AWS Signature Version 4).
+
+    botocore finds them: variables, profiles, single sign-on, web identity, containers and the metadata server of a
+    machine. Finding them blocks; a signature is only computed, for each request. `variables` are those of `.env`,
+    which botocore itself does not read.
+    """
+
+    library = "botocore"
+    rejection_statuses = (401, 403)  # an expired or unknown key is a 403
+    origin = "the credentials of AWS"
+
+    def __init__(self, region: str | None, variables: Mapping[str, Secret]) -> None:
+        self._region = region
+        self._variables = variables
+        self._loaded: Any = None
+        """Credentials that renew themselves. None: to be read."""
+
+    def request_token(self) -> AccessToken:
+        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without botocore."""
+        try:
+            import botocore.auth  # type: ignore[import-untyped]  # noqa: PLC0415  # `sign_request` needs it loaded
+            import botocore.awsrequest  # type: ignore[import-untyped]  # noqa: F401, PLC0415
+            from botocore import exceptions  # noqa: PLC0415  # not in the default path
+            from botocore.credentials import RefreshableCredentials  # type: ignore[import-untyped]  # noqa: PLC0415
+        except ImportError:
+            raise MissingExtra("Amazon Bedrock needs botocore", "bedrock") from None
+        try:
+            found = self._loaded or self._load()
+            keys = None if found is None else found.get_frozen_credentials()
+        except exceptions.HTTPClientError as error:
+            raise UpstreamUnreachable(
+                f"no access token: {clean_error_text(str(error))} ({self.origin})", code="no-token-server"
+            ) from error
+        except (exceptions.BotoCoreError, exceptions.ClientError, ValueError) as error:
+            raise _build_aws_error(clean_error_text(str(error)).removesuffix(".")) from error
+        if keys is None or not (keys.access_key and keys.secret_key):
+            raise _build_aws_error("none were found")
+        renews = isinstance(found, RefreshableCredentials)
+        self._loaded = found if renews else None
+        ends_at = getattr(found, "_expiry_time", None) if renews else None
+        expires_at = time.time() + MAX_AGE_SECONDS
+        if ends_at is not None:
+            expires_at = min(expires_at, ends_at.timestamp())
+        credential = Credential(
+            "authorization", keys.secret_key, self.origin, sign=partial(sign_request, keys, self._region)
+        )
+        return AccessToken(credential, None, expires_at)
+
+    def discard_loaded(self) -> None:
+        self._loaded = None
+
+    def _load(self) -> Any:
+        from botocore.session import Session  # type: ignore[import-untyped]  # noqa: PLC0415
+
+        given = {name: secret.reveal() for name, secret in self._variables.items()}
+        session: Any = Session(profile=given.get("AWS_PROFILE"))
+        if given.get("AWS_ACCESS_KEY_ID") and given.get("AWS_SECRET_ACCESS_KEY"):
+            session.set_credentials(
+                given["AWS_ACCESS_KEY_ID"], given["AWS_SECRET_ACCESS_KEY"], given.get("AWS_SESSION_TOKEN")
+            )
+        return session.get_credentials()
+
+
+def sign_request(
+    keys: Any, region: str | None, *, method: str, url: str, headers: Mapping[str, str], body: bytes
+) -> Mapping[str, str]:
+    """Return the headers with the signature of a request.
+
+    Only the headers are signed that AWS requires. A proxy on the way may change others.
+    """
+    from botocore.auth import SigV4Auth  # noqa: PLC0415
+    from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+
+    service = "bedrock-mantle" if (urlsplit(url).hostname or "").startswith("bedrock-mantle.") else "bedrock"
+    signed = {name: value for name, value in headers.items() if name == "content-type" or name.startswith("x-amz")}
+    request: Any = AWSRequest(method=method, url=url, headers=signed, data=body)
+    SigV4Auth(keys, service, region).add_auth(request)
+    found = {name.lower(): value for name, value in request.headers.items()}
+    return {name: found[name] for name in _SIGNATURE_HEADERS if name in found}
+
+
+def _build_aws_error(problem: str) -> AuthenticationFailed:
+    return AuthenticationFailed(
+        f"bedrock has no credentials of AWS: {problem}. "
+        "Set AWS_BEARER_TOKEN_BEDROCK, or AWS_PROFILE, or log in with: aws sso login",
+        code="cloud-credentials",
+        should_retry=False,
+    )
+
+
+FOUNDRY_SCOPE = "https://ai.azure.com/.default"
+"""Scope of Claude in Microsoft Foundry. Source: foundry.md of the Python SDK `anthropic` 2.10.0."""
+OPENAI_SCOPE = "https://cognitiveservices.azure.com/.default"
+"""Scope of Azure OpenAI, with and without an API version in the address. Source: openai-python
+examples/azure_ad.py (read 2026-11-23). The page "Azure OpenAI v1 API" of learn.microsoft.com has `FOUNDRY_SCOPE`."""
+_OF_APPLICATION = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
+
+
+class EntraCredentials:
+    """Loader of tokens for one scope.
+
+    `variables` are those of `.env`, which azure-identity itself does not read. Error texts name the `service`, and the
+    `key_setting` that makes tokens unnecessary.
+    """
+
+    library = "azure-identity"
+    rejection_statuses = (401,)
+    origin = "Microsoft Entra ID"
+
+    def __init__(self, variables: Mapping[str, Secret], scope: str, *, service: str, key_setting: str) -> None:
+        self._variables = variables
+        self._scope = scope
+        self._service = service
+        self._key_setting = key_setting
+        self._loaded: Any = None
+        """Credential with the tokens that it has requested. None: to be created."""
+
+    def request_token(self) -> AccessToken:
+        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without azure-identity."""
+        try:
+            from azure.core import exceptions  # noqa: PLC0415  # not in the default path
+            from azure.identity import ClientSecretCredential, DefaultAzureCredential  # noqa: PLC0415
+        except ImportError:
+            raise MissingExtra("Microsoft Entra ID needs azure-identity", "azure") from None
+        try:
+            if self._loaded is None:
+                given = [self._variables[name].reveal() for name in _OF_APPLICATION if name in self._variables]
+                is_complete = len(given) == len(_OF_APPLICATION)
+                self._loaded = ClientSecretCredential(*given) if is_complete else DefaultAzureCredential()
+            token = self._loaded.get_token(self._scope)
+        except (exceptions.ServiceRequestError, exceptions.ServiceResponseError) as error:
+            raise UpstreamUnreachable(
+                f"no access token: {_describe_azure(error)} ({self.origin})", code="no-token-server"
+            ) from error
+        except (exceptions.AzureError, ValueError) as error:
+            raise AuthenticationFailed(
+                f"{self._service} has no access token: {_describe_azure(error)} "
+                f"Set {self._key_setting}, or log in with: az login",
+                code="cloud-credentials",
+                should_retry=False,
+            ) from error
+        credential = Credential("authorization", f"Bearer {token.token}", self.origin)
+        return AccessToken(credential, None, float(token.expires_on))
+
+    def discard_loaded(self) -> None:
+        self._loaded = None
+
+
+def _describe_azure(error: Exception) -> str:
+    """Return the first line of an exception. The lines after it list all credentials that were tried."""
+    lines = clean_error_text(str(error).partition("\n")[0]).rstrip(".:")
+    return f"{lines or type(error).__name__}."
