@@ -196,6 +196,9 @@ class Reservation(Struct, frozen=True):
     """
     remaining: Sequence[int] = ()
     """Amount left of each limit, after this reservation. Negative: actual amounts were higher than reserved ones."""
+    settled: Sequence[int] = ()
+    """Settled amount of each limit of the kind `amount`; 0 for the other kinds. After a loss of data, it is compared
+    with the use of the budget by the ledger. (): it is not compared."""
     reset_seconds: Sequence[float] = ()
     """Time until each limit has its full maximum again without further requests. 0.0: now, or unknown because the time
     depends on running requests."""

@@ -129,6 +129,10 @@ class NaiveStore:
             remaining=[limit.maximum - sum(each.amount for each in self._of(limit)) for limit in limits],
             reset_seconds=[self._reset(limit) for limit in limits],
             lease_seconds=lease_seconds,
+            settled=[
+                sum(each.amount for each in self._of(limit) if not each.held) if limit.kind == "amount" else 0
+                for limit in limits
+            ],
         )
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:

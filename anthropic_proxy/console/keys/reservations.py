@@ -6,7 +6,6 @@ ones. Meanwhile the reservation is renewed, so that the store can drop the reser
 
 import asyncio
 import math
-import os
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -29,8 +28,8 @@ REPORTED_SHARE = 0.8
 _REPORTED_SECONDS = 86_400.0
 """Time for which a budget without further requests is reported, unless its period ends earlier."""
 _MAX_REPORTED = 500
-_CHECK, _CHECK_SECONDS = "budget-check/", 10.0
-"""Beginning of the names of values that let one process check a budget, and their lifetime in seconds."""
+_ADDITION = "budget-check/"
+"""Beginning of the ids under which the use by the ledger is added to the counters of budgets."""
 _MAX_CHECKED = 100_000
 
 
@@ -112,22 +111,15 @@ class Reservations:
             return
         async with self._checking:
             chosen = [each for each in limits if each.budget is not None and each.limit.key not in self._checked]
+            counters = [structs.replace(each.limit, amount=0) for each in chosen]
             try:
-                # another process that checks at the same time would add the same amount
-                names = [f"{_CHECK}{each.limit.key}" for each in chosen]
-                counts = [await self._store.increment(name, 1, _CHECK_SECONDS) for name in names]
-                owned = [each for each, count in zip(chosen, counts, strict=True) if count == 1]
-                if owned:
-                    known = await self._read_used(owned, now)
-                    counters = [structs.replace(each.limit, amount=0) for each in owned]
-                    left = (await self._store.reserve(counters)).remaining
-                    missing = [
-                        max(used - (counter.maximum - remaining), 0)
-                        for used, counter, remaining in zip(known, counters, left, strict=True)
-                    ]
-                    if any(missing):
-                        addition = Reservation(os.urandom(16).hex(), counters, slots=[0] * len(counters))
-                        await self._store.settle(addition, missing)
+                known = await self._read_used(chosen, now)
+                found = await self._store.reserve(counters)
+                for counter, used, settled in zip(counters, known, found.settled, strict=False):
+                    if used > settled:
+                        # processes that find the same loss use the same id, so the amount is added once
+                        addition = Reservation(f"{_ADDITION}{counter.key}", [counter], slots=[0])
+                        await self._store.settle(addition, [used - settled])
             except Exception as error:  # noqa: BLE001  # of the database or the store: requests are served
                 self._warn(f"The use of budgets was not read from the ledger: {type(error).__name__}: {error}")
             if len(self._checked) > _MAX_CHECKED:

@@ -134,6 +134,7 @@ def reserve_counters(
         refused=refused,
         retry_after_seconds=0.0 if refused is None else waits[refused],
         remaining=[limit.maximum - counters[limit.key].total() for limit in limits],
+        settled=[counters[limit.key].used for limit in limits],
         reset_seconds=[counters[limit.key].seconds_until_reset(limit, now) for limit in limits],
         slots=slots,
         lease_seconds=lease_seconds,

@@ -155,6 +155,7 @@ async def compare_with_model(kind: str, steps: Sequence[tuple[str, object, objec
                 got, expected = await store.reserve(limits, second), await model.reserve(limits, second)
                 assert (got.refused, list(got.remaining)) == (expected.refused, list(expected.remaining))
                 assert got.retry_after_seconds == pytest.approx(expected.retry_after_seconds, abs=1e-4)
+                assert got.settled == expected.settled
                 assert list(got.reset_seconds) == pytest.approx(list(expected.reset_seconds), abs=1e-4)
                 pairs.append((got, expected))
             elif step == "time":

@@ -118,9 +118,10 @@ class RedisStore:
             limits=tuple(limits),
             refused=None if refused < 0 else refused,
             retry_after_seconds=float(found[1]),
-            remaining=[int(each) for each in found[2::3]],
-            reset_seconds=[float(each) for each in found[3::3]],
-            slots=[int(each) for each in found[4::3]],
+            remaining=[int(each) for each in found[2::4]],
+            reset_seconds=[float(each) for each in found[3::4]],
+            slots=[int(each) for each in found[4::4]],
+            settled=[int(each) for each in found[5::4]],
             lease_seconds=lease_seconds,
         )
 

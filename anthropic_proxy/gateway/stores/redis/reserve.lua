@@ -2,7 +2,8 @@
 -- KEYS: marker of the settlement; then for each limit its counter (hash) and its holds (sorted set:
 -- "amount:id" by the end of the lease). ARGV: time ("": of this server), id, lease seconds; then kind, amount,
 -- maximum, seconds of each limit.
--- Returns: index of the refused limit from 0 or -1, retry-after, then remaining, reset, slot of each limit.
+-- Returns: index of the refused limit from 0 or -1, retry-after; then remaining, reset, slot, settled amount of each
+-- limit.
 -- Nothing is returned if the reservation is already settled: the process no longer waited for it.
 local id, lease = ARGV[2], tonumber(ARGV[3])
 if redis.call('EXISTS', KEYS[1]) == 1 then
@@ -135,5 +136,6 @@ for _, state in ipairs(states) do
   table.insert(result, state.maximum - state.used - state.held)
   table.insert(result, string.format('%.6f', reset))
   table.insert(result, state.slot or 0)
+  table.insert(result, state.kind == 'amount' and state.used or 0)
 end
 return result
