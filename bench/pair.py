@@ -1,8 +1,8 @@
 """`scripts/ci.py bench --pair COMMIT`: older commits beside the code as it is, in one interleaved run.
 
 Each older commit gets a temporary git worktree. If its lock files and `pyproject.toml` are those of this checkout, both
-use the same environment. Otherwise the worktree gets one of its own: by its own `scripts/setup.py`, or by pip if the
-commit is older than this script. A comparison with the commit before hides a slow drift, a fixed old commit shows it.
+use the same environment. Otherwise the worktree gets one of its own, from its lock files. A comparison with the commit
+before hides a slow drift, a fixed old commit shows it.
 """
 
 import statistics
@@ -46,9 +46,14 @@ def find_python(place: Path, checkout: Path = CHECKOUT) -> str:
     if all(_content(place / name) == _content(checkout / name) for name in _INPUTS):
         return sys.executable
     python = str(place / ".venv" / "bin" / "python")
-    commands = [[sys.executable, "scripts/setup.py", "dev"]]
-    if not (place / "scripts/setup.py").exists():
-        commands = [[sys.executable, "-m", "venv", ".venv"], [python, "-m", "pip", "install", "--quiet", "-e", "."]]
+    # Not by the scripts of that commit: earlier ones resolve dependencies again, which a newer release can break.
+    lock = next((name for name in ("locks/dev.lock", "requirements-dev.lock") if (place / name).exists()), "")
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-deps"]
+    commands = [
+        [sys.executable, "-m", "venv", ".venv"],
+        [*pip, "--require-hashes", "-r", lock],
+        [*pip, "--no-build-isolation", "-e", "."],
+    ]
     for command in commands:
         made = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
         if made.returncode:
