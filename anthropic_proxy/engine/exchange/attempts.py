@@ -4,7 +4,7 @@ A target is a provider and model, and a call to it is an attempt. `Attempts.open
 route in order until one sends content. At one target there can be several attempts, as long as nothing was delivered:
 
 - with a changed request, if the provider's error names a field that can be changed (`adaptation.py`),
-- with a key that was read again from its file or command, after a 401,
+- with a key that was read again from its file or command, after a rejection (401, 403),
 - with another key of the provider, if the error concerns the key,
 - with the same request, once, after a pause, if the error is temporary and the retry budget allows it.
 
@@ -306,7 +306,7 @@ class Attempts:
                 run.adaptations_left -= 1
                 failed.append(describe_attempt(target, error))
                 return adapted
-        if error.status == 401 and run.key_replacements_left and await pool.replace_rejected_key(provider, credential):
+        if run.key_replacements_left and await pool.replace_rejected_key(provider, credential, error):
             run.key_replacements_left -= 1
             failed.append(describe_attempt(target, error))
         elif run.key_changes_left and pool.exclude_failed_key(provider, credential, error):

@@ -232,8 +232,7 @@ async def call_provider(
                 if not may_replace_key:
                     raise
                 is_replaced = pool.uses_tokens(provider) and pool.exclude_failed_key(provider, credential, error)
-                if not is_replaced and error.status == 401:
-                    is_replaced = await pool.replace_rejected_key(provider, credential)
+                is_replaced = is_replaced or await pool.replace_rejected_key(provider, credential, error)
                 if not is_replaced:
                     raise
                 may_replace_key = False

@@ -24,6 +24,8 @@ RATE_LIMIT_COOLDOWN_SECONDS = 20.0
 """Seconds for which an API key is skipped after a 429 response without a `retry-after` header."""
 UNCHANGED_KEY_RETRY_SECONDS = 10.0
 """Minimum seconds between two reads of a key file or key command for a provider that rejects the key."""
+REJECTED_KEY_STATUSES = (401, 403)
+"""HTTP statuses after which a key file or key command is read again. Amazon reports an expired key by 403."""
 _READ_TIMEOUT_SECONDS = 35.0
 """Maximum seconds for a read: more than a key command may take, which ends it by itself."""
 
@@ -169,13 +171,15 @@ class Credentials:
             self.on_cooldown(secret, seconds)
         return any(self._is_available(key) for key in keys)
 
-    async def replace_rejected_key(self, provider: Provider, credential: Credential | None) -> bool:
-        """Read the key file or key command again, after a 401. Return True if a retry can use another key.
+    async def replace_rejected_key(
+        self, provider: Provider, credential: Credential | None, error: UpstreamError
+    ) -> bool:
+        """Read the key file or key command again if the provider rejected the key.
 
-        Requests that wait at the same time share one read.
+        Return True if a retry can use another key. Requests that wait at the same time share one read.
         """
         source = self._settings.key_sources.get(provider.name)
-        if source is None or credential is None or self._read_key is None:
+        if source is None or credential is None or self._read_key is None or error.status not in REJECTED_KEY_STATUSES:
             return False
         rejected = credential.value.removeprefix(self._find_header(provider)[1])
         if all(key.reveal() != rejected for key in self._keys.get(provider.name, ())):

@@ -359,7 +359,8 @@ def sign_request(
     from botocore.auth import SigV4Auth  # noqa: PLC0415
     from botocore.awsrequest import AWSRequest  # noqa: PLC0415
 
-    service = "bedrock-mantle" if (urlsplit(url).hostname or "").startswith("bedrock-mantle.") else "bedrock"
+    # the host of a VPC endpoint: vpce-0abc.bedrock-mantle.us-east-1.vpce.amazonaws.com
+    service = "bedrock-mantle" if "bedrock-mantle" in (urlsplit(url).hostname or "").split(".") else "bedrock"
     signed = {name: value for name, value in headers.items() if name == "content-type" or name.startswith("x-amz")}
     request: Any = AWSRequest(method=method, url=url, headers=signed, data=body)
     SigV4Auth(keys, service, region).add_auth(request)

@@ -130,7 +130,7 @@ class _StandIn(Anthropic):
         self, request: web.Request, body: dict[str, Any], exchange: Exchange
     ) -> tuple[dict[str, Any], list[str], bool, bool]:
         """Return the request as Anthropic's own server would get it, its betas, and whether it counts or streams."""
-        cloud, path = self.cloud, request.raw_path.partition("?")[0]
+        cloud, path = self.cloud, path_of(request).partition("?")[0]
         header = request.headers.get("anthropic-beta", "")
         betas = header.split(",") if header else []
         canonical = dict(body)
@@ -210,9 +210,10 @@ def check_signature(cloud: Cloud, request: web.Request, raw: bytes, authorizatio
         raise _aws(403, "UnrecognizedClientException", "The security token included in the request is invalid.")
     signed = names.split(";")
     needed = {"content-type", "host", "x-amz-date", *(["x-amz-security-token"] if token else [])}
-    if not needed <= set(signed) or (region, service) != (cloud.region, "bedrock"):
+    expected_service = "bedrock-mantle" if request.headers["host"].startswith("bedrock-mantle.") else "bedrock"
+    if not needed <= set(signed) or (region, service) != (cloud.region, expected_service):
         raise _aws(403, "InvalidSignatureException", f"Credential has the scope {region}/{service}")
-    url = f"http://{request.headers['host']}{request.raw_path}"
+    url = f"http://{request.headers['host']}{path_of(request)}"
     headers = {name: request.headers[name] for name in signed}
     again = AWSRequest(method=request.method, url=url, headers=headers, data=raw)
     again.context["timestamp"] = request.headers["x-amz-date"]
@@ -223,6 +224,11 @@ def check_signature(cloud: Cloud, request: web.Request, raw: bytes, authorizatio
     is_recent = abs(now - sent_at) < datetime.timedelta(minutes=5) and sent_at.strftime("%Y%m%d") == day
     if expected != signature or not is_recent:
         raise _aws(403, "InvalidSignatureException", "The request signature we calculated does not match.")
+
+
+def path_of(request: web.Request) -> str:
+    """Return path and query as sent, also of a request to an HTTP proxy, which names the host before them."""
+    return request.raw_path.removeprefix(f"http://{request.headers['host']}")
 
 
 def _aws(status: int, kind: str, message: str) -> _Refusal:

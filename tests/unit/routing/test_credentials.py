@@ -34,6 +34,9 @@ def failed(status, retry_after=None):
     return UpstreamError("no", status=status, retry_after=retry_after)
 
 
+REJECTION = failed(401)
+
+
 def values(pool, times, provider=GROQ):
     return [pool.next_credential(provider).value.removeprefix("Bearer ") for _ in range(times)]
 
@@ -144,11 +147,14 @@ async def test_a_rejected_key_is_read_again_once_for_all_requests_that_sent_it(t
     hidden = []
     pool.on_new_key = hidden.append
     rotate(tmp_path)
-    assert await asyncio.gather(*(pool.replace_rejected_key(provider, rejected) for _ in range(20))) == [True] * 20
+    assert (
+        await asyncio.gather(*(pool.replace_rejected_key(provider, rejected, REJECTION) for _ in range(20)))
+        == [True] * 20
+    )
     assert values(pool, 2, provider) == ["sk-second-0123456789"] * 2
     assert hidden == ["sk-second-0123456789"]
     (tmp_path / "key").unlink()
-    assert await pool.replace_rejected_key(provider, rejected)  # a late 401 of the first key
+    assert await pool.replace_rejected_key(provider, rejected, REJECTION)  # a late 401 of the first key
 
 
 async def test_a_key_that_has_not_changed_is_not_read_again_for_each_request(tmp_path):
@@ -157,10 +163,10 @@ async def test_a_key_that_has_not_changed_is_not_read_again_for_each_request(tmp
     provider, pool, clock, _ = with_key_file(tmp_path, f"{{ command = {command} }}")
     rejected = pool.next_credential(provider)
     for _ in range(3):
-        assert not await pool.replace_rejected_key(provider, rejected)
+        assert not await pool.replace_rejected_key(provider, rejected, REJECTION)
     assert (tmp_path / "runs").read_text() == "xx"
     clock.now += UNCHANGED_KEY_RETRY_SECONDS
-    assert not await pool.replace_rejected_key(provider, rejected)
+    assert not await pool.replace_rejected_key(provider, rejected, REJECTION)
     assert (tmp_path / "runs").read_text() == "xxx"
 
 
@@ -178,7 +184,7 @@ async def test_a_key_is_read_again_after_its_refresh_time_while_the_old_one_serv
 async def test_a_key_that_cannot_be_read_again_keeps_the_old_one(tmp_path):
     provider, pool, _, problems = with_key_file(tmp_path)
     (tmp_path / "key").write_text("", encoding="utf-8")
-    assert not await pool.replace_rejected_key(provider, pool.next_credential(provider))
+    assert not await pool.replace_rejected_key(provider, pool.next_credential(provider), REJECTION)
     assert values(pool, 1, provider) == ["sk-first-0123456789"]
     where = f"providers.gateway.api_key in {tmp_path / 'anthropic-proxy.toml'}, line 3"
     assert problems == [
@@ -188,7 +194,7 @@ async def test_a_key_that_cannot_be_read_again_keeps_the_old_one(tmp_path):
 
 async def test_a_key_of_a_variable_is_not_read_again():
     pool = Credentials(load(OPENAI_API_KEY="k"))
-    assert not await pool.replace_rejected_key(OPENAI, pool.next_credential(OPENAI))
+    assert not await pool.replace_rejected_key(OPENAI, pool.next_credential(OPENAI), REJECTION)
 
 
 @pytest.mark.parametrize(
