@@ -10,6 +10,7 @@ from tests.e2e.claude import do_the_task
 from tests.support.fakes.clouds import (
     BEDROCK_MODEL,
     BETAS,
+    CLAUDE_CODE_BETAS,
     FOUNDRY_MODEL,
     LOCATION,
     PROJECT,
@@ -24,12 +25,6 @@ from tests.support.fakes.server import Running, serving
 from tests.support.server_process import Proxy
 
 ACCESS_KEY, SECRET_KEY, KEY = "AKIAFAKEFAKEFAKE0001", "the-secret-key-of-aws", "the-key-of-foundry"
-OF_CLAUDE_CODE: dict[Kind, tuple[str, ...]] = {
-    "bedrock": ("effort-2025-11-24", "mid-conversation-tool-changes-2026-07-01", "tool-search-tool-2025-10-19"),
-    "vertex": ("per-turn-control-2026-07-01", "tool-search-tool-2025-10-19"),
-    "foundry": ("advanced-tool-use-2025-11-20", "effort-2025-11-24", "per-turn-control-2026-07-01"),
-}
-"""Betas of Claude Code that the clouds accept besides those in `BETAS`."""
 
 
 @pytest.fixture(params=["bedrock", "vertex", "foundry"])
@@ -40,7 +35,7 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 
 @pytest.fixture
 def cloud(kind: Kind) -> Cloud:
-    betas = (*BETAS[kind], *OF_CLAUDE_CODE[kind], "thinking-display-updates-2026-08-18")
+    betas = (*BETAS[kind], *CLAUDE_CODE_BETAS[kind], "thinking-display-updates-2026-08-18")
     return Cloud(kind, betas=betas, aws_keys={ACCESS_KEY: (SECRET_KEY, None)}, keys={KEY})
 
 

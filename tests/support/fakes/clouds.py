@@ -39,6 +39,12 @@ BETAS: dict[Kind, tuple[str, ...]] = {
     "vertex": ("context-management-2025-06-27", "interleaved-thinking-2025-05-14", "per-turn-control-2026-07-01"),
     "foundry": ("context-management-2025-06-27", "effort-2025-11-24", "interleaved-thinking-2025-05-14"),
 }
+CLAUDE_CODE_BETAS: dict[Kind, tuple[str, ...]] = {
+    "bedrock": ("effort-2025-11-24", "mid-conversation-tool-changes-2026-07-01", "tool-search-tool-2025-10-19"),
+    "vertex": ("per-turn-control-2026-07-01", "tool-search-tool-2025-10-19"),
+    "foundry": ("advanced-tool-use-2025-11-20", "effort-2025-11-24", "per-turn-control-2026-07-01"),
+}
+"""Betas of Claude Code that the clouds accept besides those in `BETAS`."""
 _NEW_VERSION = "2026-10-21"
 _BODY_VERSIONS = {"bedrock": "bedrock-2023-05-31", "vertex": "vertex-2023-10-16"}
 _PATHS = {
