@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def has_dashboard_packages(settings: Settings) -> bool:
-    return find_spec("jinja2") is not None and find_spec("pygal") is not None
+    return find_spec("jinja2") is not None
 
 
 ENTRY_POINT_GROUP = "anthropic_proxy.plugins"

@@ -20,7 +20,7 @@ EXTRAS = {*PROJECT["optional-dependencies"]} - {"tests"}
 IMPORTED = {
     "azure": "azure.identity",
     "bedrock": "botocore.session",
-    "dashboard": "jinja2, pygal",
+    "dashboard": "jinja2",
     "fetch": "lxml.html",
     "import": "yaml",
     "litellm": "litellm, boto3",

@@ -62,7 +62,7 @@ def test_the_slowest_model_is_the_first_row(tab: Page) -> None:
 
 def test_arrow_keys_move_in_the_grid_of_the_week(tab: Page) -> None:
     tab.goto("/dashboard?range=30d")
-    stops = tab.locator("#week svg.broad a")
+    stops = tab.locator("#week svg.week a")
     assert [stops.nth(index).get_attribute("tabindex") for index in range(stops.count())].count("0") == 1
     stops.nth(0).focus()
     tab.keyboard.press("ArrowDown")

@@ -195,20 +195,20 @@ def test_a_lost_connection_is_shown_until_it_is_back(browser: Browser, proxy: Pr
 
 def test_a_chart_is_one_tab_stop_with_a_card(tab: Page) -> None:
     tab.goto("/dashboard/requests")
-    stops = tab.locator("#time svg.full a")
+    stops = tab.locator("#time svg.plot a")
     assert [stops.nth(index).get_attribute("tabindex") for index in range(stops.count())].count("0") == 1
     stops.nth(5).focus()
     tab.keyboard.press("ArrowLeft")
     expect(stops.nth(4)).to_be_focused()
-    tab.locator('#time svg.full a[aria-label*="failed = "]').first.focus()
+    tab.locator('#time svg.plot a[aria-label*="failed = "]').first.focus()
     expect(tab.locator("#time .card")).to_contain_text("failed")
     tab.get_by_role("button", name=re.compile("^failed")).click()
-    expect(tab.locator("#time svg.full [data-series=failed]")).to_be_hidden()
+    expect(tab.locator("#time svg.plot [data-series=failed]")).to_be_hidden()
 
 
 def test_dragging_in_a_chart_sets_the_range(tab: Page) -> None:
     tab.goto("/dashboard/requests")
-    stops = tab.locator("#time svg.full a")
+    stops = tab.locator("#time svg.plot a")
     first, last = stops.nth(2).bounding_box(), stops.nth(5).bounding_box()
     tab.mouse.move(first["x"] + 2, first["y"] + 50)
     tab.mouse.down()

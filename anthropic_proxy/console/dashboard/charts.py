@@ -1,28 +1,38 @@
-"""Charts as SVG, with axes computed by pygal: lines, areas and stacked bars over time, and small lines without axes."""
+"""Charts over time: periods of a range (such as hours), and bars or lines with one column for each period.
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from itertools import cycle
-from math import ceil, floor, log10
-from xml.etree import ElementTree
-
-import pygal  # type: ignore[import-untyped]
-from markupsafe import Markup, escape
-from msgspec import Struct
-from pygal.style import Style  # type: ignore[import-untyped]
-
-FULL, WIDE, NARROW = 1040, 640, 340
-"""Widths of the drawings in pixels. The style sheet shows one of them, so that letters keep their size. Only a panel as
-wide as the page has `FULL`.
+The template `charts.html` draws them as SVG. Horizontal positions are in percent of the width, so that one drawing fits
+each width; vertical ones are in pixels.
 """
-_NAMES = {FULL: "full", WIDE: "broad", NARROW: "narrow"}
-HEIGHT = 190
+
+from collections.abc import Callable, Mapping, Sequence
+from math import ceil, floor, log10
+
+from msgspec import Struct
+
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.view_query import ViewQuery
+from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
+from anthropic_proxy.console.ledger.periods import find_period_number, find_period_start, list_period_starts
+from anthropic_proxy.console.ledger.queries import PeriodSums
+from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums
+from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
+
+HEIGHT, TOP, BASE = 190, 6, 166
+"""Height of a drawing, and vertical positions of the highest guide (horizontal line) and of zero, in pixels."""
 MAX_SERIES = 5
 """Maximum number of series, apart from the series `others`, which has the sum of the remaining ones."""
-_MAX_X_LABELS = {FULL: 13, WIDE: 8, NARROW: 4}
+_MAX_LABELS = {"wide": 13, "medium": 8, "narrow": 4}
+"""Width of a panel → maximum number of labels of the horizontal axis. The style sheet has the limits of the widths."""
 _MAX_DOTS = 3
-_POINT = re.compile(r"-?[0-9.]+")
-_STYLE = Style(label_font_size=11, major_label_font_size=11)
+_PERIODS = ((3, 300), (48, 3_600), (24 * 8, 6 * 3_600), (24 * 45, 86_400), (24 * 400, 3 * 86_400))
+"""Pairs: maximum length of a time range in hours, and length of one period in seconds."""
+OUTCOME_TITLES = {
+    "ok": ("succeeded", "ok"),
+    "retried": ("retried", "input"),
+    "truncated": ("truncated", "warn"),
+    "error": ("failed", "error"),
+    "cancelled": ("cancelled", "others"),
+}
 
 
 class Series(Struct, frozen=True):
@@ -34,10 +44,10 @@ class Series(Struct, frozen=True):
     """Sum of the values as text, for the legend. "": no sum is shown."""
 
 
-class ChartColumn(Struct, frozen=True):
+class Column(Struct, frozen=True):
     label: str
     title: str
-    """Text of the tooltip and for screen readers: `14:00 to 15:00, $3.22: output $0.49, input $1.03`."""
+    """Text of the tooltip and for screen readers: `14:00 to 15:00: output = $0.49; input = $1.03`."""
     href: str
     is_incomplete: bool = False
     """True if the period has not ended. A bar is then drawn as an outline."""
@@ -51,158 +61,270 @@ class Band(Struct, frozen=True):
     label: str
 
 
+class Shape(Struct, frozen=True):
+    """Drawing of one series. The horizontal unit of lines is one column."""
+
+    series: Series
+    bars: Sequence[tuple[int, float, float]] = ()
+    """Index of the column, vertical position and height of each bar."""
+    line: str = ""
+    area: str = ""
+    """The line, closed along the axis. "": no area."""
+    dots: Sequence[tuple[float, float]] = ()
+    """Position of each value that no line shows, horizontally in percent."""
+
+
 class Chart(Struct, frozen=True, kw_only=True):
     label: str
-    series: Sequence[Series]
-    columns: Sequence[ChartColumn]
-    unit: Callable[[float], str]
-    is_line: bool = False
+    """Description for screen readers."""
+    shapes: Sequence[Shape]
+    """One for each series. Empty: the chart has no values."""
+    columns: Sequence[Column]
+    guides: Sequence[tuple[float, str]]
+    """Vertical position and label of each horizontal line, from zero upwards."""
+    rows: Sequence[Sequence[str]]
+    """Rows of the table with the same values."""
+    is_line: bool
     bands: Sequence[Band] = ()
-    is_full_width: bool = False
-    area: str = ""
-    """Name of the series with a filled area below its line. "": no series."""
+    empty_text: str = "No requests in this range."
+
+    @property
+    def series(self) -> Sequence[Series]:
+        return [shape.series for shape in self.shapes]
+
+    @property
+    def titles(self) -> Sequence[str]:
+        """Titles of the table."""
+        names = [one.name for one in self.series]
+        return [*names, "incident"] if self.bands else names
+
+    @property
+    def labels(self) -> Sequence[tuple[str, str, str]]:
+        """Position, text and CSS classes of each label of the horizontal axis. The classes are the widths of panels
+        (keys of `_MAX_LABELS`) in which the label is shown.
+        """
+        sizes: dict[int, list[str]] = {}
+        for size, most in _MAX_LABELS.items():
+            free, previous = 0.0, ""
+            for index, column in enumerate(self.columns):
+                if index >= free and column.label != previous:
+                    sizes.setdefault(index, []).append(size)
+                    free = index + len(self.columns) / most
+                previous = column.label
+        return [
+            (self.find_position(index + 0.5), self.columns[index].label, " ".join(found))
+            for index, found in sorted(sizes.items())
+        ]
+
+    def find_position(self, column: float) -> str:
+        return f"{100 * column / len(self.columns):.2f}%"
 
 
-def draw_chart(chart: Chart) -> Markup:
-    """Return `chart` as SVG elements of different widths. The style sheet of the page shows one of them."""
-    kind = (pygal.Line if chart.is_line else pygal.StackedBar)(
-        style=_STYLE,
-        js=[],
-        width=WIDE,
-        height=HEIGHT,
-        show_legend=False,
-        show_dots=False,
-        margin=0,
-        margin_top=6,
-        margin_right=6,
-        spacing=6,
-        truncate_label=-1,
-        include_x_axis=True,
-        value_formatter=chart.unit,
-    )
-    kind.y_labels = _axis_values(chart)
-    kind.x_labels = [f"{index:02d}:00" for index in range(len(chart.columns))]
-    for series in chart.series:
-        kind.add(series.name, list(series.values))
-    plot = next(group for group in kind.render_tree().iter("g") if group.get("class") == "plot")
-    widths = (FULL, WIDE, NARROW) if chart.is_full_width else (WIDE, NARROW)
-    return Markup("").join(_draw(chart, plot, width) for width in widths)
-
-
-def draw_sparkline(values: Sequence[float | None]) -> Markup:
-    """Return a small line without axes. Empty if fewer than two values are known (not None)."""
-    known = [value for value in values if value is not None]
-    if len(known) < 2:
-        return Markup("")
-    low, high = min(known), max(known)
-    step, scale = 84 / (len(values) - 1), 20 / (high - low) if high > low else 0.0
-    points = " ".join(
-        f"{2 + step * index:.1f},{23 - (value - low) * scale if scale else 13:.1f}"
-        for index, value in enumerate(values)
-        if value is not None
-    )
-    return Markup(f'<svg class="sparkline" viewBox="0 0 88 26" aria-hidden="true"><polyline points="{points}"/></svg>')
-
-
-def _draw(chart: Chart, plot: ElementTree.Element, width: int) -> Markup:
-    """`plot`: drawing of pygal with the axes, of which only the needed SVG elements are kept, scaled to `width`."""
-    axis_y, axis_x, *groups = (child for child in plot if child.tag == "g")
-    inner = next(float(_POINT.findall(path.get("d", ""))[-1]) for path in axis_y.iter("path"))
-    scale = (inner - WIDE + width) / inner
-    positions = [scale * float(text.get("x", "0")) for text in axis_x.iter("text")]
-    step = -(-len(positions) // _MAX_X_LABELS[width])
-    shift = _POINT.findall(plot.get("transform", "0"))[0]
-    pieces = [
-        f'<svg class="chart {_NAMES[width]}" viewBox="0 0 {width} {HEIGHT}" role="group" '
-        f'aria-label="{escape(chart.label)}">',
-        f'<g transform="translate({float(shift):.0f} 0)">',
-    ]
-    for guide in axis_y.iter("g"):
-        path, text = guide.find("path"), guide.find("text")
-        if path is not None and text is not None:
-            pieces.append(f'<path class="guide" d="{_scale(path, scale)}"/>')
-            y = float(text.get("y", "0"))
-            pieces.append(f'<text class="y" x="-5" y="{y:.1f}">{escape(text.text or "")}</text>')
-    end = width - float(shift)
-    gap = positions[1] - positions[0] if len(positions) > 1 else end
-    pieces += _bands(chart.bands, positions, gap, end)
-    heights = [float(_POINT.findall(path.get("d", ""))[1]) for path in axis_y.iter("path")]
-    for series, group in zip(chart.series, groups, strict=False):
-        role, name = escape(series.role), escape(series.name)
-        if not chart.is_line:
-            pieces += _bars(series, group, chart.columns, scale)
+def build_chart(
+    label: str,
+    series: Sequence[Series],
+    columns: Sequence[Column],
+    rows: Sequence[Sequence[str]],
+    format_value: Callable[[float], str],
+    *,
+    is_line: bool,
+    bands: Sequence[Band] = (),
+    area: str = "",
+) -> Chart:
+    """`area`: name of the series with a filled area below its line. `rows` have no column for the time."""
+    stacked = [0.0] * len(columns)
+    for one in series:
+        for index, value in enumerate(one.values):
+            stacked[index] = max(stacked[index], value or 0) if is_line else stacked[index] + (value or 0)
+    scale = list_axis_values(max(stacked, default=0) or 1, format_value)
+    unit = (BASE - TOP) / scale[-1]
+    shapes, sums = [], [0.0] * len(columns)
+    for one in series:
+        if is_line:
+            shapes.append(_draw_line(one, unit, has_area=one.name == area))
             continue
-        pieces += _dots(series, heights, _axis_values(chart)[-1], positions)
-        for path in group.iter("path"):
-            pieces.append(f'<path class="line l-{role}" data-series="{name}" d="{_scale(path, scale)}"/>')
-        for path in group.iter("path") if series.name == chart.area else ():
-            points = _POINT.findall(path.get("d", ""))
-            first, last = scale * float(points[0]), scale * float(points[-2])
-            closed = f"{_scale(path, scale)} {last:.1f} {max(heights):.1f} {first:.1f} {max(heights):.1f}Z"
-            pieces.append(f'<path class="area l-{role}" data-series="{name}" d="{closed}"/>')
-    previous = ""
-    for index, (column, x) in enumerate(zip(chart.columns, positions, strict=False)):
-        if index % step == 0 and column.label != previous:
-            pieces.append(f'<text class="x" x="{x:.1f}" y="{HEIGHT - 3}">{escape(column.label)}</text>')
-            previous = column.label
-    for column, x in zip(chart.columns, positions, strict=False):
-        left, right = max(x - gap / 2, 0), min(x + gap / 2, end)
-        pieces.append(f'<a href="{escape(column.href)}" aria-label="{escape(column.title)}">')
-        pieces.append(f'<rect class="hit" x="{left:.1f}" y="0" width="{right - left:.1f}" height="{HEIGHT - 16}"/></a>')
-    return Markup("".join([*pieces, "</g></svg>"]))
+        bars = []
+        for index, value in enumerate(one.values):
+            if value:
+                sums[index] += value
+                bars.append((index, round(BASE - unit * sums[index], 1), round(unit * value, 1)))
+        shapes.append(Shape(one, bars))
+    times = [column.title.partition(": ")[0].partition(", ")[0] for column in columns]
+    return Chart(
+        label=f"{label}. The table below has the same values.",
+        shapes=shapes,
+        columns=columns,
+        guides=[(round(BASE - unit * value, 1), format_value(value) if value else "0") for value in scale],
+        rows=[[time, *row] for time, row in zip(times, rows, strict=True)],
+        is_line=is_line,
+        bands=bands,
+        empty_text="No replies in this range." if is_line else "No requests in this range.",
+    )
 
 
-def _axis_values(chart: Chart) -> list[float]:
-    """Return round values from zero to the maximum of `chart`, at which the guides (horizontal lines) are drawn."""
-    columns = zip(*([value or 0 for value in series.values] for series in chart.series), strict=True)
-    highest = max((max(column) if chart.is_line else sum(column) for column in columns), default=0) or 1
+def _draw_line(series: Series, unit: float, *, has_area: bool) -> Shape:
+    """A value without neighbors has a dot, and so has each value of a series with few values."""
+    known = {index: BASE - unit * value for index, value in enumerate(series.values) if value is not None}
+    points = [f"{index + 0.5} {y:.1f}" for index, y in known.items()]
+    lonely = {index for index in known if not {index - 1, index + 1} & known.keys()}
+    dots = known if len(known) <= _MAX_DOTS else lonely
+    line = f"M{'L'.join(points)}" if len(points) > 1 else ""
+    area = f"{line}V{BASE}H{min(known) + 0.5}Z" if has_area and line else ""
+    width = 100 / len(series.values)
+    return Shape(series, (), line, area, [(round(width * (index + 0.5), 2), round(known[index], 1)) for index in dots])
+
+
+def list_axis_values(highest: float, format_value: Callable[[float], str]) -> list[float]:
+    """Return round values with different texts, from zero to at least `highest`."""
     magnitude = 10.0 ** floor(log10(highest / 3))
     step = next(factor for factor in (1, 2, 2.5, 5, 10) if factor * magnitude * 4 >= highest) * magnitude
     while True:
         values = [step * index for index in range(ceil(highest / step) + 1)]
         # a unit of whole numbers would give guides between them equal or wrong labels
-        is_rounded = step % 1 != 0 and chart.unit(step) in (chart.unit(floor(step)), chart.unit(ceil(step)))
-        if not is_rounded and len({chart.unit(value) for value in values}) == len(values):
+        is_rounded = step % 1 != 0 and format_value(step) in (format_value(floor(step)), format_value(ceil(step)))
+        if not is_rounded and len({format_value(value) for value in values}) == len(values):
             return values
         step = 1.0 if step < 1 else 2 * step
 
 
-def _bands(bands: Sequence[Band], positions: Sequence[float], gap: float, width: float) -> Iterator[str]:
-    """Yield a rectangle as high as the chart for each band. Each label has a line of its own, so that labels do not
-    overlap.
+def trace_sparkline(values: Sequence[float | None]) -> str:
+    """Return the points of a small line without axes. "": fewer than two values are known (not None)."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return ""
+    low, high = min(known), max(known)
+    step, scale = 84 / (len(values) - 1), 20 / (high - low) if high > low else 0.0
+    return " ".join(
+        f"{2 + step * index:.1f},{23 - (value - low) * scale if scale else 13:.1f}"
+        for index, value in enumerate(values)
+        if value is not None
+    )
+
+
+class Periods(Struct, frozen=True):
+    query: ViewQuery
+    seconds: int
+    starts: Sequence[int]
+    """Beginning of each period in seconds since the epoch."""
+    end: int
+    """End of the last period in seconds since the epoch."""
+
+    @property
+    def length_name(self) -> str:
+        names = {300: "5 minutes", 3_600: "hour", 6 * 3_600: "6 hours", DAY_SECONDS: "day", 3 * DAY_SECONDS: "3 days"}
+        return names[self.seconds]
+
+    def build_columns(self, texts: Sequence[str]) -> list[Column]:
+        """`texts` has one text for each period. The link of a period leads to its requests."""
+        found, changes = [], formats.changes_clocks(self.starts[0], self.end)
+        ends = [*self.starts[1:], self.end]
+        for start, end, text in zip(self.starts, ends, texts, strict=True):
+            left = formats.local_datetime(start * MICROSECONDS)
+            right = formats.local_datetime(end * MICROSECONDS)
+            span = f"{left:%H:%M %Z} to {right:%H:%M %Z}" if changes else f"{left:%H:%M} to {right:%H:%M}"
+            title = span if self.seconds < DAY_SECONDS else f"{left.day} {left:%b}"
+            label = f"{left:%H:%M}" if self.seconds <= 3_600 else f"{left.day} {left:%b}"
+            href = self.query.link_to_range(start, end, "/dashboard/requests")
+            found.append(Column(label, f"{title}{text}", href, is_incomplete=end > self.query.end))
+        return found
+
+
+def divide_range(query: ViewQuery) -> Periods:
+    """The periods may extend beyond the range."""
+    seconds = next((length for hours, length in _PERIODS if query.hours <= hours), _PERIODS[-1][1])
+    end = find_period_start(find_period_number(query.end - 1, seconds) + 1, seconds)
+    return Periods(query, seconds, list_period_starts(query.start, query.end, seconds), end)
+
+
+def chart_groups(
+    periods: Periods,
+    rows: Sequence[PeriodSums],
+    extract_value: Callable[[UsageSums], float],
+    format_value: Callable[[float], str],
+    names_and_roles: Mapping[str, tuple[str, str]] | None = None,
+) -> Chart:
+    """`names_and_roles` maps a group to its name in the chart and its CSS class. The smallest groups are added up as
+    `others`.
     """
-    for number, band in enumerate(bands):
-        left, right = max(positions[band.first] - gap / 2, 0), min(positions[band.last] + gap / 2, width)
-        yield f'<rect class="band" x="{left:.1f}" y="0" width="{right - left:.1f}" height="{HEIGHT - 23}"/>'
-        is_right = left > width / 2
-        x, anchor = (left - 4, "end") if is_right else (right + 4, "start")
-        place = f'x="{x:.1f}" y="{10 + 12 * number}" text-anchor="{anchor}"'
-        yield f'<text class="band-label" {place}>{escape(band.label)}</text>'
+    totals: dict[str, float] = {}
+    for row in rows:
+        totals[row.group] = totals.get(row.group, 0) + extract_value(row.sums)
+    ranked = sorted((name for name, total in totals.items() if total), key=lambda name: -totals[name])
+    shown = ranked if len(ranked) <= MAX_SERIES + 1 else ranked[:MAX_SERIES]
+    names = {name: (names_and_roles or {}).get(name, (name or NOT_SENT, name or "none")) for name in shown}
+    others = ("others", "others")
+    values: dict[tuple[str, str], dict[int, float]] = {key: {} for key in names.values()}
+    for row in rows:
+        if row.group in ranked:
+            series = values.setdefault(names.get(row.group, others), {})
+            series[row.start] = series.get(row.start, 0) + extract_value(row.sums)
+    return chart_sums(periods, values, format_value)
 
 
-def _bars(series: Series, group: ElementTree.Element, columns: Sequence[ChartColumn], scale: float) -> Iterator[str]:
-    role = escape(series.role)
-    yield f'<g class="bars c-{role}" data-series="{escape(series.name)}">'
-    for column, rect in zip(columns, group.iter("rect"), strict=False):
-        x, y, width, height = (float(rect.get(name, "0")) for name in ("x", "y", "width", "height"))
-        if height > 0:
-            outline = ' class="incomplete"' if column.is_incomplete else ""
-            place = f'x="{scale * x:.1f}" y="{y:.1f}" width="{scale * width:.1f}" height="{height:.1f}"'
-            yield f"<rect{outline} {place}/>"
-    yield "</g>"
+def chart_sums(
+    periods: Periods,
+    values: Mapping[tuple[str, str], Mapping[int, float]],
+    format_value: Callable[[float], str],
+) -> Chart:
+    """Stacked bars. `values` maps each series (name and CSS class) to a mapping from the beginning of a period to the
+    value in it.
+    """
+    kept = {key: found for key, found in values.items() if any(found.values())}
+    series = [
+        Series(name, role, [found.get(start, 0) for start in periods.starts], format_value(sum(found.values())))
+        for (name, role), found in kept.items()
+    ]
+    texts, rows = [], []
+    for index in range(len(periods.starts)):
+        cells = [(one.name, one.values[index] or 0) for one in series]
+        total = sum(value for _, value in cells)
+        listed = sorted(((name, value) for name, value in cells if value), key=lambda cell: -cell[1])
+        texts.append(f", {format_value(total)}" + _list_pairs([(name, format_value(value)) for name, value in listed]))
+        rows.append([format_value(value) for _, value in cells])
+    label = f"Bars per {periods.length_name}: {', '.join(one.name for one in series)}"
+    return build_chart(label, series, periods.build_columns(texts), rows, format_value, is_line=False)
 
 
-def _dots(series: Series, heights: Sequence[float], highest: float, positions: Sequence[float]) -> Iterator[str]:
-    """Yield SVG for a dot at each value without a neighbor, and for all dots of a series with few values."""
-    known = {index: value for index, value in enumerate(series.values) if value is not None}
-    bottom, top = max(heights), min(heights)
-    for index, value in known.items():
-        if len(known) <= _MAX_DOTS or not {index - 1, index + 1} & known.keys():
-            place = f'cx="{positions[index]:.1f}" cy="{bottom - (bottom - top) * value / highest:.1f}" r="3"'
-            yield f'<circle class="l-{escape(series.role)}" data-series="{escape(series.name)}" {place}/>'
+def chart_lines(
+    periods: Periods,
+    series: Sequence[Series],
+    format_value: Callable[[float | None], str],
+    format_axis: Callable[[float], str],
+    bands: Sequence[Band] = (),
+    *,
+    missing: str = "no replies",
+) -> Chart:
+    """`missing`: text for a period without a value."""
+    series = [one for one in series if any(value is not None for value in one.values)]
+    rows = [[format_value(one.values[index]) for one in series] for index in range(len(periods.starts))]
+    texts = []
+    for row in rows:
+        pairs = [(one.name, cell) for one, cell in zip(series, row, strict=True) if cell != formats.UNKNOWN]
+        texts.append(_list_pairs(pairs) or f", {missing}")
+    incidents = {number: band.label for band in bands for number in range(band.first, band.last + 1)}
+    for number, label in incidents.items():
+        texts[number] += f"{';' if ': ' in texts[number] else ':'} incident = {label}"
+    if bands:
+        rows = [[*row, incidents.get(number, formats.UNKNOWN)] for number, row in enumerate(rows)]
+    label = f"Lines per {periods.length_name}: {', '.join(one.name for one in series)}"
+    return build_chart(label, series, periods.build_columns(texts), rows, format_axis, is_line=True, bands=bands)
 
 
-def _scale(path: ElementTree.Element, scale: float) -> str:
-    """Return the commands of a path, in which a horizontal position precedes each vertical one, with one decimal."""
-    factors = cycle((scale, 1.0))  # pygal writes six decimals
-    return _POINT.sub(lambda number: f"{round(float(number[0]) * next(factors), 6):.1f}", path.get("d", ""))
+def list_percentiles(periods: Periods, latencies: Mapping[tuple[int, tuple[str, ...]], Histogram]) -> list[Series]:
+    """Return the median and the 95th percentile of each period."""
+    histograms = [latencies.get((start, ()), {}) for start in periods.starts]
+    return [
+        Series(name, role, [find_percentile(one, share) for one in histograms])
+        for name, role, share in (("p50 (median)", "p50", 0.5), ("p95", "p95", 0.95))
+    ]
+
+
+def _list_pairs(pairs: Sequence[tuple[str, str]]) -> str:
+    """The script of the page shows the pairs as a list beside the pointer."""
+    return ": " + "; ".join(f"{name} = {value}" for name, value in pairs) if pairs else ""
+
+
+def explain_missing_cost(sums: UsageSums) -> str:
+    if not sums.requests:
+        return "No requests in this range."
+    return "No price of the used models is known." if sums.unknown_cost_requests else "All requests were free."

@@ -6,9 +6,9 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.charts import Chart, chart_groups, divide_range, explain_missing_cost
 from anthropic_proxy.console.dashboard.columns import SortableColumn, sort_rows
 from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
-from anthropic_proxy.console.dashboard.periods import DrawnChart, divide_range, draw_group_chart, explain_missing_cost
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_periods, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, add_up
@@ -69,7 +69,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
             verdict += f" Largest {GROUPS[by].lower()}: {name}, {formats.money(largest.sums.cost)} ({share})."
         return verdict
 
-    def draw_costs() -> DrawnChart:
+    def chart_costs() -> Chart:
         rows = sum_periods(context.connection, context.selection, periods.seconds, FACETS[by].column)
         ranked = dict.fromkeys(group.name for group in groups() if group.sums.cost)
         if by == "provider":
@@ -77,7 +77,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         else:
             roles = {name: (name or name_missing(by), role) for name, role in zip(ranked, _ROLES, strict=False)}
             roles = {name: roles.get(name, (name or name_missing(by), "others")) for name in ranked}
-        drawn = draw_group_chart(periods, rows, lambda sums: sums.cost, formats.chart_money, roles, is_full_width=True)
+        drawn = chart_groups(periods, rows, lambda sums: sums.cost, formats.chart_money, roles)
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
     verdict = build_panel(context, "the summary", summarize)
@@ -91,7 +91,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         "columns": _COLUMNS,
         "rows": rows,
         "hidden": hidden,
-        "chart": build_panel(context, "costs", draw_costs),
+        "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and {GROUPS[by].lower()}",
         "is_empty": not context.facts.requests and context.can_read,
     }

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.periods import DrawnChart, Periods, draw_group_chart
+from anthropic_proxy.console.dashboard.charts import Chart, Periods, chart_groups
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.queries import ErrorGroup, ErrorPeriod, ModelPeriod, PeriodSums
 from anthropic_proxy.console.ledger.records import StoredRequest, UsageSums
@@ -46,14 +46,12 @@ def find_error_kind(error_type: str) -> str:
     return KINDS[error_type][0] if error_type in KINDS else error_type.removesuffix("_error").replace("_", " ")
 
 
-def draw_error_chart(periods: Periods, errors: Sequence[ErrorPeriod]) -> DrawnChart:
+def chart_errors(periods: Periods, errors: Sequence[ErrorPeriod]) -> Chart:
     query = periods.query
     failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
     rows = [PeriodSums(one.start, one.error_type, UsageSums(requests=one.count)) for one in errors]
     names = {one.error_type: KINDS.get(one.error_type, (find_error_kind(one.error_type), "others")) for one in errors}
-    drawn = draw_group_chart(
-        structs.replace(periods, query=failed), rows, lambda sums: sums.requests, formats.count, names
-    )
+    drawn = chart_groups(structs.replace(periods, query=failed), rows, lambda sums: sums.requests, formats.count, names)
     return structs.replace(drawn, empty_text="No failed requests in this range.")
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from anthropic_proxy.console.dashboard.charts import divide_range
 from anthropic_proxy.console.dashboard.costs import tabulate_costs
 from anthropic_proxy.console.dashboard.keys import choose_key_rows, limit_to_key, list_shown_entries, read_key_list
 from anthropic_proxy.console.dashboard.page_context import PageContext
-from anthropic_proxy.console.dashboard.periods import divide_range
 from anthropic_proxy.console.dashboard.requests import list_exported_requests
 from anthropic_proxy.console.dashboard.sessions import MAX_SESSIONS
 from anthropic_proxy.console.keys.descriptions import describe_changes

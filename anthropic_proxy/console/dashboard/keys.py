@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.charts import chart_groups, divide_range
 from anthropic_proxy.console.dashboard.columns import SortableColumn, build_finished_row, sort_rows
 from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
-from anthropic_proxy.console.dashboard.periods import divide_range, draw_group_chart
 from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
 from anthropic_proxy.console.keys.limits import list_scopes
 from anthropic_proxy.console.keys.queries import (
@@ -280,12 +280,11 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "team": None if team is None else (team, build_budget_bars(team.rules, spending.get(f"team/{team.name}"))),
         "team_limits": "" if team is None else describe_limits(team.rules),
         "team_allowed": [] if team is None else list_allowed_names(team.rules),
-        "chart": draw_group_chart(
+        "chart": chart_groups(
             periods,
             by_period,
             (lambda sums: sums.cost) if total.cost else (lambda sums: sums.requests),
             formats.chart_money if total.cost else formats.count,
-            is_full_width=True,
         ),
         "chart_title": f"{'Cost' if total.cost else 'Requests'} per {periods.length_name} and model",
         "requests": [build_finished_row(one, with_day=context.query.hours > 24) for one in latest],

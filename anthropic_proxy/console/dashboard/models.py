@@ -10,9 +10,9 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.charts import Chart, chart_groups, divide_range, explain_missing_cost
 from anthropic_proxy.console.dashboard.columns import SortableColumn, sort_rows
 from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
-from anthropic_proxy.console.dashboard.periods import DrawnChart, divide_range, draw_group_chart, explain_missing_cost
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
@@ -74,7 +74,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
     if isinstance(verdict, FailedPanel):
         verdict = "The requests of this range cannot be added up."
 
-    def draw_costs() -> DrawnChart:
+    def chart_costs() -> Chart:
         roles: dict[str, tuple[str, str]] = {}
         free = iter(("cache-read", "cache-write", "input", "output", "others", "others"))
         used: set[str] = set()
@@ -82,7 +82,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
             role = next(free, "others") if one.provider in used else formats.provider_role(one.provider)
             used.add(one.provider)
             roles.setdefault(one.model, (one.model or NOT_SENT, role))
-        drawn = draw_group_chart(periods, by_model(), lambda sums: sums.cost, formats.chart_money, roles)
+        drawn = chart_groups(periods, by_model(), lambda sums: sums.cost, formats.chart_money, roles)
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
     return {
@@ -90,7 +90,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "columns": _COLUMNS,
         "mapping": context.setup.mapping,
         "rows": used if isinstance(used, FailedPanel) else [_build_row(context, costs, one) for one in used],
-        "chart": build_panel(context, "costs", draw_costs),
+        "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and model",
         "prices": build_panel(context, "prices", lambda: list_prices(context, costs, found())),
         "price_sources": describe_price_sources(context),

@@ -10,28 +10,28 @@ from markupsafe import Markup, escape
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import NARROW, WIDE, Band, draw_sparkline
+from anthropic_proxy.console.dashboard.charts import (
+    MAX_SERIES,
+    OUTCOME_TITLES,
+    Band,
+    Chart,
+    Periods,
+    Series,
+    chart_groups,
+    chart_lines,
+    chart_sums,
+    divide_range,
+    explain_missing_cost,
+    list_percentiles,
+)
 from anthropic_proxy.console.dashboard.columns import TableRow, build_finished_row, build_running_row
 from anthropic_proxy.console.dashboard.error_kinds import (
-    draw_error_chart,
+    chart_errors,
     find_error_kind,
     find_incidents,
     find_remedy,
 )
 from anthropic_proxy.console.dashboard.page_context import FailedPanel, Figure, PageContext, build_panel, memoize_result
-from anthropic_proxy.console.dashboard.periods import (
-    OUTCOME_TITLES,
-    DrawnChart,
-    Periods,
-    divide_range,
-    draw_group_chart,
-    draw_median_latency_chart,
-    draw_percentage_chart,
-    draw_percentile_chart,
-    draw_speed_chart,
-    draw_stacked_chart,
-    explain_missing_cost,
-)
 from anthropic_proxy.console.dashboard.view_query import RANGE_TITLES, ViewQuery
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
@@ -49,9 +49,6 @@ _MAX_MODELS = 6
 MIN_HOURS = 48
 LEVELS = 5
 _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-_HOURS = range(24)
-_HEIGHT, _LABEL_WIDTH, _TOP = 190, 34, 4
-_ROW_HEIGHT = 23
 _KINDS = {
     "cache_read": ("cache read", "cache-read"),
     "cache_write": ("cache write", "cache-write"),
@@ -99,7 +96,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         "week": None,
         "speed": build_panel(context, "first tokens", lambda: _draw_speed(context, found, bands)),
         "speed_views": (("", "All"), ("provider", "By provider")),
-        "errors": build_panel(context, "errors", lambda: draw_error_chart(periods, found.errors())),
+        "errors": build_panel(context, "errors", lambda: chart_errors(periods, found.errors())),
         "rate": build_panel(context, "the speed of output", lambda: _draw_rate(found)),
         "errors_title": f"Failed requests per {periods.length_name}",
         "latest": build_panel(context, "the latest requests", lambda: _list_latest(context)),
@@ -109,7 +106,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         return values
     return {
         **values,
-        "week": build_panel(context, "hours of the week", lambda: _draw_week(context, add_up(found.sums().values()))),
+        "week": build_panel(context, "hours of the week", lambda: _build_week(context, add_up(found.sums().values()))),
         "week_title": f"{measure} by weekday and hour",
         "cached": build_panel(context, "cached input", lambda: _draw_cached_share(found)),
         "cached_title": f"Input read from cache per {periods.length_name}",
@@ -219,41 +216,41 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
             "Requests",
             formats.count(total.requests),
             compared,
-            draw_sparkline([one.requests for one in sums]),
+            [one.requests for one in sums],
             listed,
         ),
         Figure(
             "Succeeded",
             formats.percent(total.succeeded, total.requests, 1),
             formats.plural(total.errors, "error") + (f", {total.cancelled:,} cancelled" if total.cancelled else ""),
-            draw_sparkline([one.succeeded / one.requests if one.requests else None for one in sums]),
+            [one.succeeded / one.requests if one.requests else None for one in sums],
             query.link_with_facet("outcome", "error", "/dashboard/requests"),
         ),
         Figure(
             "Spent",
             format_cost(total.cost, total.unknown_cost_requests) if total.requests else formats.UNKNOWN,
             requested,
-            draw_sparkline([one.cost for one in sums]),
+            [one.cost for one in sums],
             models,
         ),
         Figure(
             "Time to first token, p50",
             formats.seconds(find_percentile(first_tokens, 0.5)),
             f"p95 {formats.seconds(find_percentile(first_tokens, 0.95))}",
-            draw_sparkline(medians),
+            medians,
             query.link("/dashboard/models", measure="", order="-p95"),
         ),
         Figure(
             "Input read from cache",
             formats.percent(total.cache_read_tokens, total.all_input_tokens),
             f"{cached} of {everything} tokens",
-            draw_sparkline([one.cached_input_share for one in sums]),
+            [one.cached_input_share for one in sums],
             listed,
         ),
     ]
 
 
-def _draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[ModelPeriod]) -> DrawnChart:
+def _draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[ModelPeriod]) -> Chart:
     measure = context.query.measure
     if measure == "tokens":
         return _draw_kinds(periods, model_periods, lambda one: one.model.sums.divide_by_kind(), formats.short_count)
@@ -261,12 +258,12 @@ def _draw_usage(context: PageContext, periods: Periods, model_periods: Sequence[
         rows = queries.sum_periods(
             context.connection, context.model_selection, periods.seconds, "outcome_class", ("requests",)
         )
-        return draw_group_chart(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
+        return chart_groups(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
     costs = ModelCosts(context.settings)
     if measure == "provider":
         names = {one.model.provider for one in model_periods if one.model.provider}
         sums = add_up_groups(((one.start, one.model.provider), one.model.sums) for one in model_periods)
-        drawn = draw_group_chart(
+        drawn = chart_groups(
             periods,
             [PeriodSums(start, provider, one) for (start, provider), one in sums.items()],
             lambda sums: sums.cost,
@@ -288,29 +285,44 @@ def _draw_kinds(
     by_model: Sequence[ModelPeriod],
     divide: Callable[[ModelPeriod], Mapping[str, int]],
     text: Callable[[float], str],
-) -> DrawnChart:
+) -> Chart:
     values: dict[str, dict[int, float]] = {kind: {} for kind in _KINDS}
     for one in by_model:
         for kind, amount in divide(one).items():
             values[kind][one.start] = values[kind].get(one.start, 0) + amount
-    return draw_stacked_chart(periods, {_KINDS[kind]: found for kind, found in values.items()}, text)
+    return chart_sums(periods, {_KINDS[kind]: found for kind, found in values.items()}, text)
 
 
-def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]) -> DrawnChart:
+def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]) -> Chart:
     if context.query.speed != "provider":
-        return draw_percentile_chart(found.periods, found.latencies(), bands=incidents)
-    by_provider = queries.group_latencies(found.by_model(), _find_provider)
-    names = {provider: found.costs.find_prefix(provider) for _, (provider,) in by_provider}
-    return draw_median_latency_chart(found.periods, by_provider, names, incidents)
+        series = list_percentiles(found.periods, found.latencies())
+    else:
+        latencies = queries.group_latencies(found.by_model(), _find_provider)
+        medians = {key: find_percentile(histogram, 0.5) for key, histogram in latencies.items()}
+        series = _list_providers(found, medians)
+    return chart_lines(found.periods, series, formats.seconds, formats.seconds, incidents)
 
 
-def _draw_rate(found: _Queries) -> DrawnChart:
+def _draw_rate(found: _Queries) -> Chart:
     speeds = queries.group_speeds(found.by_model(), _find_provider)
+    return chart_lines(found.periods, _list_providers(found, speeds), formats.rate, formats.count)
+
+
+def _list_providers(found: _Queries, values: Mapping[tuple[int, tuple[str, ...]], float | None]) -> list[Series]:
+    """Return a series for each of the most used providers. `values` has keys of a period and a provider."""
     counts: dict[str, int] = {}
     for row in found.by_model():
         counts[row.model.provider] = counts.get(row.model.provider, 0) + row.model.sums.requests
-    ranked = sorted(counts, key=lambda name: -counts[name])
-    return draw_speed_chart(found.periods, speeds, {name: found.costs.find_prefix(name) for name in ranked})
+    known = {provider for _, (provider,) in values}
+    ranked = sorted(known & counts.keys(), key=lambda name: (-counts[name], name))[:MAX_SERIES]
+    return [
+        Series(
+            found.costs.find_prefix(name) or NOT_SENT,
+            formats.provider_role(name),
+            [values.get((start, (name,))) for start in found.periods.starts],
+        )
+        for name in ranked
+    ]
 
 
 def _list_latest(context: PageContext) -> Sequence[TableRow]:
@@ -340,21 +352,36 @@ def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: M
     ]
 
 
-def _draw_cached_share(found: _Queries) -> DrawnChart:
-    shares = [one.cached_input_share for one in found.sums().values()]
-    shares = [None if share is None else 100 * share for share in shares]
-    return draw_percentage_chart(found.periods, "input read from cache", "cached", shares)
+def _draw_cached_share(found: _Queries) -> Chart:
+    shares = [None if (share := one.cached_input_share) is None else 100 * share for one in found.sums().values()]
+    series = [Series("input read from cache", "cached", shares)]
+    return chart_lines(
+        found.periods,
+        series,
+        lambda share: formats.percent(share, 100),
+        lambda share: f"{share:.0f} %",
+        missing="no input",
+    )
+
+
+class WeekCell(Struct, frozen=True):
+    level: int
+    """Strength of the color, 0 to `LEVELS`."""
+    title: str = ""
+    href: str = ""
+    """Link to the requests of the hour with the highest value. "": no hour of the cell has requests."""
 
 
 class WeekGrid(Struct, frozen=True):
-    drawing: Markup
-    """SVG of the grid. "": there are no requests."""
+    cells: Sequence[Sequence[WeekCell]]
+    """Seven rows of 24 hours, from Monday. Empty: there are no values."""
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
+    """Rows of the table with the same values."""
     empty_text: str = "No requests in this range."
 
 
-def _draw_week(context: PageContext, total: UsageSums) -> WeekGrid:
+def _build_week(context: PageContext, total: UsageSums) -> WeekGrid:
     query = context.query
     names: Sequence[str] = ("cost",)
     counted: Callable[[UsageSums], float] = lambda one: one.cost  # noqa: E731
@@ -365,78 +392,44 @@ def _draw_week(context: PageContext, total: UsageSums) -> WeekGrid:
     elif query.measure == "requests":
         names, counted, text = ("requests",), (lambda one: one.requests), formats.count
     hours = queries.sum_periods(context.connection, context.model_selection, HOUR_SECONDS, sum_names=names)
-    drawn = draw_week(query, hours, counted, text)
+    week = build_week(query, hours, counted, text)
     if query.measure in ("tokens", "requests"):
-        return drawn
-    return structs.replace(drawn, empty_text=explain_missing_cost(total))
+        return week
+    return structs.replace(week, empty_text=explain_missing_cost(total))
 
 
-class Cell(Struct):
-    value: float = 0
-    hours: int = 0
-    """Number of hours of the range that belong to the cell and have requests."""
-    highest: float = -1
-    highest_start: int = 0
-    """Beginning of the hour with the highest value of this cell, in seconds since the epoch."""
-
-
-def draw_week(
+def build_week(
     query: ViewQuery,
     hours: Sequence[PeriodSums],
     extract_value: Callable[[UsageSums], float],
     format_value: Callable[[float], str],
 ) -> WeekGrid:
     """The hours are in the time zone of the server."""
-    cells = [[Cell() for _ in _HOURS] for _ in _WEEKDAYS]
+    found: dict[tuple[int, int], list[tuple[float, int]]] = {}
     for hour in hours:
-        when, found = formats.local_datetime(hour.start * MICROSECONDS), extract_value(hour.sums)
-        cell = cells[when.weekday()][when.hour]
-        cell.value += found
-        cell.hours += 1
-        if found > cell.highest:
-            cell.highest, cell.highest_start = found, hour.start
-    highest = max(cell.value for row in cells for cell in row)
-    drawing = Markup("")
-    if highest:
-        drawing = Markup("").join(_draw(query, cells, highest, format_value, width) for width in (WIDE, NARROW))
-    rows = [
-        [weekday, *(format_value(cell.value) if cell.hours else formats.UNKNOWN for cell in row)]
-        for weekday, row in zip(_WEEKDAYS, cells, strict=True)
-    ]
-    return WeekGrid(drawing, [f"{hour:02d}:00" for hour in _HOURS], rows)
+        when = formats.local_datetime(hour.start * MICROSECONDS)
+        found.setdefault((when.weekday(), when.hour), []).append((extract_value(hour.sums), hour.start))
+    sums = {key: sum(value for value, _ in values) for key, values in found.items()}
+    highest = max(sums.values(), default=0)
 
+    def build_cell(weekday: int, hour: int) -> WeekCell:
+        values = found.get((weekday, hour), ())
+        if not values:
+            return WeekCell(0)
+        total = sums[weekday, hour]
+        title = f"{_WEEKDAYS[weekday]}, {hour:02d}:00, {format_value(total)}"
+        most, start = max(values, key=lambda pair: pair[0])
+        if len(values) > 1:
+            day = formats.local_datetime(start * MICROSECONDS)
+            title += f": hours with requests = {len(values)}; highest, {day.day} {day:%b} = {format_value(most)}"
+        level = max(1, -int(-LEVELS * total // highest)) if total else 0
+        return WeekCell(level, title, query.link_to_range(start, start + HOUR_SECONDS, "/dashboard/requests"))
 
-def _draw(
-    query: ViewQuery, cells: Sequence[Sequence[Cell]], highest: float, text: Callable[[float], str], width: int
-) -> Markup:
-    name, step = ("broad", 3) if width == WIDE else ("narrow", 6)
-    size = (width - _LABEL_WIDTH) / 24
-    pieces = [
-        f'<svg class="chart {name} week" viewBox="0 0 {width} {_HEIGHT}" role="group" '
-        'aria-label="Grid of weekdays and hours. The table below has the same values.">'
-    ]
-    for index, row in enumerate(cells):
-        top = _TOP + index * _ROW_HEIGHT
-        pieces.append(f'<text class="y" x="{_LABEL_WIDTH - 8}" y="{top + 15}">{_WEEKDAYS[index][:3]}</text>')
-        for hour, cell in enumerate(row):
-            level = max(1, -int(-LEVELS * cell.value // highest)) if cell.value else 0
-            rect = (
-                f'<rect class="hit level-{level}" x="{_LABEL_WIDTH + hour * size + 1:.1f}" y="{top + 1}" '
-                f'width="{size - 2:.1f}" height="{_ROW_HEIGHT - 2}" rx="2"/>'
-            )
-            if not cell.hours:
-                pieces.append(rect)
-                continue
-            # a link to the requests of the hour with the highest value
-            title = f"{_WEEKDAYS[index]}, {hour:02d}:00, {text(cell.value)}"
-            if cell.hours > 1:
-                day = formats.local_datetime(cell.highest_start * MICROSECONDS)
-                title += f": hours with requests = {cell.hours}; highest, {day.day} {day:%b} = {text(cell.highest)}"
-            href = query.link_to_range(cell.highest_start, cell.highest_start + HOUR_SECONDS, "/dashboard/requests")
-            pieces.append(
-                f'<a href="{escape(href)}" data-column="{hour:02d}:00" aria-label="{escape(title)}">{rect}</a>'
-            )
-    for hour in range(0, 24, step):
-        x = _LABEL_WIDTH + (hour + 0.5) * size
-        pieces.append(f'<text class="x" x="{x:.1f}" y="{_HEIGHT - 3}">{hour:02d}:00</text>')
-    return Markup("".join([*pieces, "</svg>"]))
+    return WeekGrid(
+        cells=[[build_cell(weekday, hour) for hour in range(24)] for weekday in range(7)] if highest else (),
+        columns=[f"{hour:02d}:00" for hour in range(24)],
+        rows=[
+            [name, *(format_value(sums[day, hour]) if (day, hour) in sums else formats.UNKNOWN for hour in range(24))]
+            for day, name in enumerate(_WEEKDAYS)
+        ],
+    )

@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Protocol, TypeVar
 
-from markupsafe import Markup
 from msgspec import MsgspecError, Struct, structs
 from sqlalchemy import Connection, exc
 
@@ -136,5 +135,6 @@ class Figure(Struct, frozen=True):
     label: str
     value: str
     note: str
-    line: Markup = Markup("")
+    line: Sequence[float | None] = ()
+    """Values of a small line without axes. (): no line."""
     href: str = ""

@@ -4,14 +4,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from markupsafe import Markup
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import doctor_run, formats
-from anthropic_proxy.console.dashboard.charts import draw_sparkline
+from anthropic_proxy.console.dashboard.charts import divide_range
 from anthropic_proxy.console.dashboard.error_kinds import MIN_INCIDENT_SHARE
 from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel
-from anthropic_proxy.console.dashboard.periods import divide_range
 from anthropic_proxy.console.doctor_run import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
@@ -44,7 +42,7 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
     p95: str = formats.UNKNOWN
     failures: str = ""
     """Link to the failed requests of the provider, if they are many. "": they are not."""
-    line: Markup = Markup("")
+    line: Sequence[float | None] = ()
 
 
 class _Figures(Struct):
@@ -136,7 +134,7 @@ def _build_row(context: PageContext, provider: ProviderSetup, figures: _Figures 
         errors=formats.error_share(errors, requests),
         p50=formats.seconds(find_percentile(figures.speeds, 0.5)),
         p95=formats.seconds(find_percentile(figures.speeds, 0.95)),
-        line=draw_sparkline(figures.medians),
+        line=figures.medians,
     )
 
 

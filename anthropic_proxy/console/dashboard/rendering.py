@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from anthropic_proxy import __version__
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.charts import BASE, HEIGHT, trace_sparkline
 from anthropic_proxy.console.dashboard.columns import DEFAULT_COLUMNS
 from anthropic_proxy.console.dashboard.page_context import FailedPanel
 from anthropic_proxy.console.dashboard.responses import SECURITY_HEADERS, compress_response, load_assets
@@ -28,12 +29,12 @@ def load_environment() -> Environment:
     functions = (
         *(formats.count, formats.short_count, formats.money, formats.seconds, formats.percent, formats.rate),
         *(formats.clock_time, formats.day_and_time, formats.full_time, formats.describe_zone, formats.ago),
-        *(formats.plural, formats.provider_role),
+        *(formats.plural, formats.provider_role, session_link, trace_sparkline),
     )
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals["UNKNOWN"] = formats.UNKNOWN
-    environment.globals |= {"version": __version__, "assets": load_assets(), "session_link": session_link}
-    environment.globals["DEFAULT_COLUMNS"] = DEFAULT_COLUMNS
+    environment.globals |= {"version": __version__, "assets": load_assets(), "DEFAULT_COLUMNS": DEFAULT_COLUMNS}
+    environment.globals |= {"BASE": BASE, "HEIGHT": HEIGHT}
     environment.tests["failed"] = lambda panel: isinstance(panel, FailedPanel)
     return environment
 

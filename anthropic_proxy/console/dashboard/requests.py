@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES, Chart, chart_groups, divide_range
 from anthropic_proxy.console.dashboard.columns import (
     COLUMNS,
     build_finished_row,
@@ -13,7 +14,6 @@ from anthropic_proxy.console.dashboard.columns import (
     read_order,
 )
 from anthropic_proxy.console.dashboard.page_context import PageContext
-from anthropic_proxy.console.dashboard.periods import OUTCOME_TITLES, DrawnChart, divide_range, draw_group_chart
 from anthropic_proxy.console.ledger.queries import MAX_COUNTED_REQUESTS, count_facets, sum_periods
 from anthropic_proxy.console.ledger.records import FACETS, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
@@ -159,15 +159,13 @@ def _name_value(name: str, value: str) -> str:
     return value or FACETS[name].none_text
 
 
-def _chart(context: PageContext) -> DrawnChart | None:
+def _chart(context: PageContext) -> Chart | None:
     """Return the chart of requests over time. None: the hourly sums of the ledger lack a column that is filtered."""
     if not context.selection.has_hourly_sums and not context.selection.is_short_range:
         return None
     periods = divide_range(context.charted_query)
     rows = sum_periods(context.connection, context.selection, periods.seconds, "outcome_class", ("requests",))
-    return draw_group_chart(
-        periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES, is_full_width=True
-    )
+    return chart_groups(periods, rows, lambda sums: sums.requests, formats.count, OUTCOME_TITLES)
 
 
 def _summarize(context: PageContext, shown: int, has_more: bool) -> str:

@@ -6,14 +6,12 @@ A session is a conversation of a client such as Claude Code.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from markupsafe import Markup
 from msgspec import structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import Chart, ChartColumn, Series, draw_chart
+from anthropic_proxy.console.dashboard.charts import Chart, Column, Series, build_chart, explain_missing_cost
 from anthropic_proxy.console.dashboard.columns import build_finished_row
 from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
-from anthropic_proxy.console.dashboard.periods import DrawnChart, explain_missing_cost
 from anthropic_proxy.console.dashboard.request import find_context_window
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.records import StoredRequest
@@ -139,13 +137,13 @@ def _chart(
     values: list[float | None],
     text: Callable[[float], str],
     limit: int | None = None,
-) -> DrawnChart:
+) -> Chart:
     """`limit`: value with a horizontal line, unless all values are far below it."""
     step = -(-len(rows) // _MAX_COLUMNS)
     picked = list(range(0, len(rows), step))
     shown = [formats.UNKNOWN if (value := values[index]) is None else text(value) for index in picked]
     columns = [
-        ChartColumn(
+        Column(
             label,
             f"{formats.clock_time(rows[index].started_at)}: {name} = {shown_value}",
             f"/dashboard/requests/{rows[index].id}",
@@ -155,18 +153,9 @@ def _chart(
     series = [Series(name, "context", [values[index] for index in picked])] if any(values) else []
     if series and limit and max(filter(None, values)) >= limit * MIN_SHARE_OF_LIMIT:
         series.append(Series("context window", "limit", [float(limit)] * len(picked), formats.count(limit)))
-    chart = Chart(
-        label=f"{name}. The table below has the same values.",
-        series=series,
-        columns=columns,
-        unit=lambda value: text(value) if value else "0",
-        is_line=True,
-        area=name,
-    )
     limits = [one.total for one in series[1:]]
-    times = [formats.clock_time(rows[index].started_at) for index in picked]
-    table = [[when, value, *limits] for when, value in zip(times, shown, strict=True)]
-    return DrawnChart(chart, draw_chart(chart) if series else Markup(""), table)
+    rows_of_table = [[value, *limits] for value in shown]
+    return build_chart(name, series, columns, rows_of_table, text, is_line=True, area=name)
 
 
 def _label_times(rows: list[StoredRequest]) -> list[str]:

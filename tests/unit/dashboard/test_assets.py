@@ -21,7 +21,7 @@ slow = []
 class Watch(MetaPathFinder):
     def find_spec(self, name, path, target=None):
         if threading.current_thread() is threading.main_thread():
-            if name.partition(".")[0] in ("jinja2", "markupsafe", "pygal", "sqlalchemy"):
+            if name.partition(".")[0] in ("jinja2", "markupsafe", "sqlalchemy"):
                 slow.append(name)
 
 sys.meta_path.insert(0, Watch())

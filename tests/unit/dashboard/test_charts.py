@@ -1,69 +1,93 @@
-"""Charts contain neither styles nor scripts, start at zero and escape texts."""
+"""Charts contain neither styles nor scripts, start at zero, escape texts, and are drawn once for all widths."""
 
 import re
+from collections.abc import Callable, Sequence
 
-from msgspec.structs import replace
+import pytest
 
-from anthropic_proxy.console.dashboard.charts import Chart, ChartColumn, Series, draw_chart, draw_sparkline
-
-
-def chart_of(*values: float | None, is_line: bool = False) -> Chart:
-    return Chart(
-        label="Bars <b>",
-        series=[Series("<i>", "openai", values), Series("input", "input", [1.0] * len(values))],
-        columns=[
-            ChartColumn(f"{hour}:00", f"{hour}:00: a = 1", f"/dashboard/requests?a=1&b={hour}", hour == len(values) - 1)
-            for hour in range(len(values))
-        ],
-        unit=lambda value: f"${value:.2f}",
-        is_line=is_line,
-    )
+from anthropic_proxy.console.dashboard.charts import BASE, TOP, Chart, Column, Series, build_chart, trace_sparkline
+from anthropic_proxy.console.dashboard.rendering import load_environment
 
 
-def test_a_chart_has_only_elements_and_attributes_that_the_security_policy_permits() -> None:
-    for is_line in (False, True):
-        drawn = draw_chart(chart_of(1, None, 3, 0, is_line=is_line))
-        assert set(re.findall(r"<(\w+)", drawn)) <= {"svg", "g", "path", "text", "rect", "a", "circle"}
-        assert not re.search(r"style|script|<desc|<i>|<b>", drawn)
-        assert drawn.count("<svg") == 2
-        assert drawn.count('href="/dashboard/requests?a=1&amp;b=') == 8
+def chart_of(
+    *values: float | None,
+    is_line: bool = False,
+    unit: Callable[[float], str] = lambda value: f"${value:.2f}",
+    labels: Sequence[str] = (),
+) -> Chart:
+    count = len(values)
+    columns = [
+        Column(text, f"{text}: a = 1", f"/dashboard/requests?a=1&b={index}", index == count - 1)
+        for index, text in enumerate(labels or [f"{hour}:00" for hour in range(count)])
+    ]
+    series = [Series("<i>", "openai", values), Series("input", "input", [1.0] * count)]
+    return build_chart("Bars <b>", series, columns, [["1"]] * count, unit, is_line=is_line)
+
+
+def draw(chart: Chart) -> str:
+    return str(load_environment().get_template("charts.html").module.plot(chart))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("is_line", [False, True])
+def test_a_chart_has_only_elements_and_attributes_that_the_security_policy_permits(is_line: bool) -> None:
+    drawn = draw(chart_of(1, None, 3, 0, is_line=is_line))
+    assert set(re.findall(r"<(\w+)", drawn)) <= set("div span svg g path text rect a circle line".split())  # noqa: SIM905
+    assert not re.search(r"style|script|<desc|<i>|<b>", drawn)
+    assert drawn.count('href="/dashboard/requests?a=1&amp;b=') == 4
 
 
 def test_the_guides_are_round_numbers_from_zero() -> None:
-    assert re.findall(r'class="y"[^>]*>([^<]+)<', draw_chart(chart_of(2.9, 1)))[:5] == [
-        "$0.00",
-        "$1.00",
-        "$2.00",
-        "$3.00",
-        "$4.00",
-    ]
+    assert [text for _, text in chart_of(2.9, 1).guides] == ["0", "$1.00", "$2.00", "$3.00", "$4.00"]
 
 
 def test_the_guides_of_counts_are_whole_numbers() -> None:
-    drawn = draw_chart(replace(chart_of(9, 1), unit=lambda value: f"{value:.0f}"))
-    assert re.findall(r'class="y"[^>]*>([^<]+)<', drawn)[:3] == ["0", "5", "10"]
+    chart = chart_of(9, 1, unit=lambda value: f"{value:.0f}")
+    assert [text for _, text in chart.guides] == ["0", "5", "10"]
 
 
-def test_the_last_bar_is_an_outline_if_its_period_has_not_ended() -> None:
-    assert draw_chart(chart_of(2, 1)).count('class="incomplete"') == 4
+def test_bars_are_stacked_from_zero_and_the_last_one_is_an_outline_if_its_period_has_not_ended() -> None:
+    chart = chart_of(3, 1)
+    first, second = (shape.bars for shape in chart.shapes)
+    assert first == [(0, 46.0, 120.0), (1, 126.0, 40.0)]
+    assert second == [(0, 6.0, 40.0), (1, 86.0, 40.0)]
+    assert [one.values for one in (shape.series for shape in chart.shapes)] == [(3, 1), [1.0, 1.0]]
+    drawn = draw(chart)
+    assert (
+        re.findall(r'<rect( class="incomplete")? x="([\d.]+%)"', drawn)
+        == [
+            ("", "5.00%"),
+            (' class="incomplete"', "55.00%"),
+        ]
+        * 2
+    )
 
 
 def test_a_value_of_a_line_without_neighbors_is_a_dot() -> None:
-    drawn = draw_chart(chart_of(None, 3, None, None, is_line=True))
-    assert re.findall(r'<circle class="(l-\w+)" data-series="&lt;i&gt;"', drawn) == ["l-openai"] * 2, "wide and narrow"
-    (top,) = set(re.findall(r'<circle class="l-openai"[^>]* cy="([\d.]+)"', drawn))
-    guides = [float(y) for y in re.findall(r'class="guide" d="M[\d.-]+ ([\d.]+)', drawn)]
-    assert float(top) == min(guides), "the value 3 is the highest guide"
-    assert draw_chart(chart_of(1, 2, 3, 4, 5, is_line=True)).count("<circle") == 0
+    chart = chart_of(None, 3, None, None, is_line=True)
+    assert chart.shapes[0].dots == [(37.5, TOP)], "the value 3 is the highest guide"
+    assert draw(chart).count("<circle") == 1
+    assert draw(chart_of(1, 2, 3, 4, 5, is_line=True)).count("<circle") == 0
 
 
-def test_equal_labels_of_the_axis_are_written_once() -> None:
-    chart = chart_of(1, 2, 3, 4)
-    columns = [replace(column, label="13:42" if index < 3 else "13:43") for index, column in enumerate(chart.columns)]
-    labels = re.findall(r'class="x"[^>]*>([^<]+)<', draw_chart(replace(chart, columns=columns)))
-    assert labels == ["13:42", "13:43"] * 2
+def test_a_line_connects_its_values_and_an_area_ends_at_zero() -> None:
+    columns = [Column(f"{hour}:00", f"{hour}:00", "/") for hour in range(3)]
+    series = [Series("a", "context", [4, None, 2])]
+    chart = build_chart("a", series, columns, [[]] * 3, str, is_line=True, area="a")
+    (shape,) = chart.shapes
+    assert (shape.line, shape.area) == (f"M0.5 {TOP}.0L2.5 86.0", f"M0.5 {TOP}.0L2.5 86.0V{BASE}H0.5Z")
+
+
+def test_equal_labels_of_the_axis_are_written_once_and_a_narrow_panel_has_fewer() -> None:
+    chart = chart_of(1, 2, 3, 4, labels=["13:42"] * 3 + ["13:43"])
+    assert [text for _, text, _ in chart.labels] == ["13:42", "13:43"]
+    days = chart_of(*[1] * 16, labels=[f"{day} Nov" for day in range(4) for _ in range(4)])
+    assert [text for _, text, sizes in days.labels if "narrow" in sizes] == ["0 Nov", "1 Nov", "2 Nov", "3 Nov"]
+    hours = chart_of(*[1] * 25)
+    shown = {size: [text for _, text, sizes in hours.labels if size in sizes] for size in ("wide", "medium", "narrow")}
+    assert (len(shown["wide"]), shown["narrow"]) == (13, ["0:00", "7:00", "14:00", "21:00"])
+    assert shown["medium"] == [f"{hour}:00" for hour in range(0, 25, 4)]
 
 
 def test_a_sparkline_omits_unknown_values() -> None:
-    assert draw_sparkline([1, None]) == ""
-    assert draw_sparkline([1, None, 3]).count(",") == 2
+    assert trace_sparkline([1, None]) == ""
+    assert trace_sparkline([1, None, 3]).count(",") == 2

@@ -7,7 +7,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.periods import divide_range
+from anthropic_proxy.console.dashboard.charts import divide_range
 from anthropic_proxy.console.dashboard.view_query import read_view_query
 
 

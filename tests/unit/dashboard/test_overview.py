@@ -1,6 +1,5 @@
 """Page Overview: incidents, remedies of the error catalog, panels that fail alone, and the grid of the week."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,7 +12,7 @@ from sqlalchemy import text
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
-from anthropic_proxy.console.dashboard.overview import build_overview_page, draw_week
+from anthropic_proxy.console.dashboard.overview import LEVELS, WeekCell, build_overview_page, build_week
 from anthropic_proxy.console.dashboard.page_context import FailedPanel
 from anthropic_proxy.console.dashboard.view_query import read_view_query
 from anthropic_proxy.console.ledger.database import open_for_writing
@@ -56,14 +55,13 @@ async def test_many_failures_of_a_provider_are_an_incident_with_a_remedy(tmp_pat
     settings = Settings(data_directory=tmp_path / "data")
     await store_failures(settings, 3)
     with overview_of(settings) as page:
-        assert [band.label for band in page["speed"].chart.bands] == ["groq rate limit"]
+        assert [band.label for band in page["speed"].bands] == ["groq rate limit"]
         assert page["speed"].titles == ["p50 (median)", "p95", "incident"]
         assert [row[-1] for row in page["speed"].rows].count("groq rate limit") == 1
-        (column,) = [one for one in page["speed"].chart.columns if "incident = groq rate limit" in one.title]
-        assert column.title.endswith(": p50 = 0.51 s; p95 = 0.51 s; incident = groq rate limit")
-        assert '<text class="band-label"' in page["speed"].drawing
-        assert [(one.name, one.total) for one in page["errors"].chart.series] == [("rate limit", "3")]
-        assert "outcome=error" in page["errors"].chart.columns[0].href
+        (column,) = [one for one in page["speed"].columns if "incident = groq rate limit" in one.title]
+        assert column.title.endswith(": p50 (median) = 0.51 s; p95 = 0.51 s; incident = groq rate limit")
+        assert [(one.name, one.total) for one in page["errors"].series] == [("rate limit", "3")]
+        assert "outcome=error" in page["errors"].columns[0].href
         (notice,) = page["notices"]
     assert notice.text == "3 requests failed at groq with 429, rate limit."
     assert notice.remedy == (
@@ -72,7 +70,7 @@ async def test_many_failures_of_a_provider_are_an_incident_with_a_remedy(tmp_pat
     )
     assert notice.help_link == "/help/errors#rate-limit"
     with overview_of(settings, speed="provider") as page:
-        assert [one.name for one in page["speed"].chart.series] == ["groq", "openai"]
+        assert [one.name for one in page["speed"].series] == ["groq", "openai"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +82,7 @@ async def test_other_failures_are_no_incident(tmp_path: Path, count: int, fields
     settings = Settings(data_directory=tmp_path / "data")
     await store_failures(settings, count, **fields)
     with overview_of(settings) as page:
-        assert page["speed"].chart.bands == []
+        assert page["speed"].bands == []
         assert page["errors"].rows != []
 
 
@@ -125,10 +123,10 @@ async def test_three_free_requests_of_the_first_minutes_are_visible(tmp_path: Pa
     with overview_of(settings, now=first + 300) as page:
         assert page["usage_title"] == "Cost per 5 minutes"
         assert page["usage"].empty_text == "All requests were free."
-        assert page["usage"].chart.series == []
-        assert page["speed"].chart.columns[0].label == local_time(NOON - 1_800)
-        assert len(page["speed"].chart.columns) == 13
-        assert page["speed"].drawing.count("<circle") == 4, "p50 and p95, wide and narrow"
+        assert page["usage"].series == []
+        assert page["speed"].columns[0].label == local_time(NOON - 1_800)
+        assert len(page["speed"].columns) == 13
+        assert [len(shape.dots) for shape in page["speed"].shapes] == [1, 1]
         assert [figure.value for figure in page["figures"]][:3] == ["3", "100.0 %", "free"]
         assert page["verdict"] == "In the last 24 hours 3 of 3 requests succeeded and were <b>free</b>."
     with overview_of(settings, now=first + 4 * 3_600) as page:
@@ -193,18 +191,16 @@ def hour(start: int, requests: int) -> PeriodSums:
 
 def test_hours_of_several_weeks_are_one_cell() -> None:
     hours = [hour(MONDAY, 2), hour(MONDAY + 7 * 86_400, 8), hour(MONDAY + 86_400 + 3_600, 1)]
-    grid = draw_week(QUERY, hours, lambda sums: sums.requests, formats.count)
-    links = re.findall(r'<a href="([^"]+)" data-column="([^"]+)" aria-label="([^"]+)"', grid.drawing)
-    assert [(column, label) for _, column, label in links[:2]] == [
-        ("09:00", "Monday, 09:00, 10: hours with requests = 2; highest, 23 Nov = 8"),
-        ("10:00", "Tuesday, 10:00, 1"),
-    ]
-    assert len(links) == 4  # a wide and a narrow drawing
+    grid = build_week(QUERY, hours, lambda sums: sums.requests, formats.count)
     first = QUERY.link_to_range(MONDAY + 7 * 86_400, MONDAY + 7 * 86_400 + 3_600, "/dashboard/requests")
-    assert links[0][0] == first.replace("&", "&amp;")
-    assert re.findall(r"level-(\d)", grid.drawing)[: 7 * 24].count("0") == 7 * 24 - 2
+    second = QUERY.link_to_range(MONDAY + 90_000, MONDAY + 93_600, "/dashboard/requests")
+    assert grid.cells[0][9] == WeekCell(
+        LEVELS, "Monday, 09:00, 10: hours with requests = 2; highest, 23 Nov = 8", first
+    )
+    assert grid.cells[1][10] == WeekCell(1, "Tuesday, 10:00, 1", second)
+    assert [cell.level for row in grid.cells for cell in row].count(0) == 7 * 24 - 2
     assert (grid.rows[0][0], grid.rows[0][10], grid.rows[1][11], grid.rows[6][1]) == ("Monday", "10", "1", "–")
 
 
 def test_a_grid_without_requests_has_no_drawing() -> None:
-    assert draw_week(QUERY, [], lambda sums: sums.requests, formats.count).drawing == ""
+    assert build_week(QUERY, [], lambda sums: sums.requests, formats.count).cells == ()

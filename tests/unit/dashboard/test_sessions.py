@@ -66,12 +66,10 @@ async def test_failed_requests_and_unknown_costs_are_no_zeros(tmp_path: Path) ->
         ("Cost", "≥ $0.086", "$0.043 per request; 3 unknown"),
         ("Largest context", "100", "1 % of the window of 200 k; 100 in the latest request"),
     ]
-    assert page["context_chart"].chart.series[0].values == [100.0, None, 100.0, 100.0, 100.0]
+    assert page["context_chart"].series[0].values == [100.0, None, 100.0, 100.0, 100.0]
     assert [row[1] for row in page["context_chart"].rows] == ["100", "–", "100", "100", "100"]
     times = [clock_time((NOON + 9 * number) * 1_000_000) for number in range(5)]
-    assert [column.label for column in page["context_chart"].chart.columns] == times, (
-        "with seconds, so that they differ"
-    )
+    assert [column.label for column in page["context_chart"].columns] == times, "with seconds, so that they differ"
     assert listed["sessions"][0]["cost"] == "≥ $0.086, 3 unknown"
 
 

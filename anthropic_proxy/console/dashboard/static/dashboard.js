@@ -77,7 +77,7 @@ document.addEventListener("click", (event) => {
 
 // Charts: one tab stop each; arrow keys move; a card shows the values of the focused column; dragging sets the range.
 function prepareChart(box) {
-  for (const chart of box.querySelectorAll("svg.chart")) {
+  for (const chart of box.querySelectorAll(".plot")) {
     const stops = [...chart.querySelectorAll("a")];
     stops.forEach((stop, index) => { stop.setAttribute("tabindex", index === stops.length - 1 ? 0 : -1); });
     chart.addEventListener("keydown", (event) => {
