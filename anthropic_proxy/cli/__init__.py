@@ -23,7 +23,6 @@ from anthropic_proxy.cli.command_table import COMMANDS, MAIN_EXAMPLES
 from anthropic_proxy.cli.serve import serve
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
 from anthropic_proxy.gateway.platforms.signals import restore_default_signals
-from anthropic_proxy.gateway.settings import keep_absolute_folders_of_path
 
 EXIT_FAILED = 1
 """Exit status 1: a provider or the proxy could not serve the command."""
@@ -59,6 +58,8 @@ def main() -> None:
         words = take_global_options(sys.argv[1:])
         require_known_command(commands, words)
         if "--install-completion" in words:  # its library runs `ps` or PowerShell
+            from anthropic_proxy.gateway.settings import keep_absolute_folders_of_path  # noqa: PLC0415  # see above
+
             keep_absolute_folders_of_path()
         if words and words[0] != "serve" and not words[0].startswith("-"):
             restore_default_signals()  # `serve` installs its own handlers

@@ -12,7 +12,6 @@ from cyclopts import App as Commands
 from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
-from anthropic_proxy.gateway.settings import use_settings_folder
 
 _PROGRAM = "anthropic-proxy"
 _COMPLETE = "__complete"
@@ -142,6 +141,8 @@ def take_global_options(words: Sequence[str]) -> list[str]:
                     f"{_CONFIG} has no value. Use the folder with .env and anthropic-proxy.toml.",
                     code="settings-folder",
                 )
+            from anthropic_proxy.gateway.settings import use_settings_folder  # noqa: PLC0415  # `--help` needs none
+
             use_settings_folder(folder)
         elif word in _VERBOSE:
             names_files.set(True)

@@ -4,7 +4,8 @@ import asyncio
 import json
 import shlex
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -12,30 +13,40 @@ from typing import Annotated, Any, NamedTuple
 from cyclopts import Parameter
 from msgspec import structs
 
+from anthropic_proxy.cli.changes import Change, find_body_changes, list_changes, list_unchanged_fields
+from anthropic_proxy.cli.client_models import explain_tool_search
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.explanation import LABEL_COLUMNS, SIGNS, Explanation, mask_credential
 from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request
 from anthropic_proxy.cli.output import Output, describe_input, read_input
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_request_object
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import list_failed_attempts, list_notes
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.exchange.dry_run import (
+    ACCESS_TOKEN,
+    CLIENT_CREDENTIAL,
     COUNT_TOKENS_PATH,
     LOCAL_DRY_RUN_CLIENT,
     DryRun,
     DryRunClient,
     run_dry,
 )
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.routing.router import Target
+from anthropic_proxy.engine.routing.rules import RouteCheck
+from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, apply_edits, find_members
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.errors import ConfigurationError, ProxyError
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
+from anthropic_proxy.secrets import Secret, redact_secrets
 
 EXIT_REJECTED = 1
 """Exit status 1: the request failed, or the proxy would reject it."""
@@ -244,3 +255,243 @@ def _write_error(message: str) -> None:
     log = Log(form="plain")
     log.write_line(f"✕ {message}", level="error")
     log.flush()
+
+
+MAX_SHOWN_CHECKS = 5
+"""Maximum number of non-matching routes in the summary. The command `routes explain` shows all of them."""
+LABEL_COLUMNS = 11
+_MAX_FIELD_COLUMNS, _MAX_FIELD_END = 32, 12
+SIGNS = {"kept": ("✓", "ok"), "approximated": ("~", "warn"), "emulated": ("~", "warn"), "dropped": ("✕", "error")}
+"""Handling of a request field (kept, approximated, …) → sign before the row, and its color role."""
+_TRANSPORTS = {"demo": "the built-in demo, in this process", "litellm": "the Python library LiteLLM, in this process"}
+_SECRET_HEADERS = ("authorization", "proxy-authorization")
+"""Names of headers that may contain a secret from a URL, in addition to the header with the credential."""
+
+
+def mask_credential(credential: Credential | None) -> Credential | None:
+    """Return `credential` with its secret masked except for the last four characters.
+
+    A placeholder is returned unchanged. It replaces a secret that a dry run does not have, such as an access token.
+    """
+    if credential is None or credential.value in (CLIENT_CREDENTIAL, ACCESS_TOKEN):
+        return credential
+    scheme = credential.value.removesuffix(credential.secret)
+    return structs.replace(credential, value=f"{scheme}{Secret(credential.secret)}")
+
+
+class Explanation:
+    """Explanation of one client request that was processed without the call to the provider.
+
+    `head` contains the upstream request line and headers, if there is an HTTP request.
+    """
+
+    def __init__(self, settings: Settings, body: Mapping[str, Any], result: DryRun, head: bytes) -> None:
+        self._settings = settings
+        self._body = body
+        self._result = result
+        self._output = Output()
+        masked = mask_credential(result.recorded.credential) if result.recorded is not None else None
+        sent, used = result.recorded, self._used_target()
+        self._headers: list[tuple[str, str]] = []
+        if head:
+            pairs = [line.partition(": ") for line in head.decode("utf-8", "replace").split("\r\n")[1:] if line]
+            shown = masked.value if masked is not None else None
+            for name, _, value in pairs:
+                is_secret = name in _SECRET_HEADERS and value != shown
+                self._headers.append((name, f"{value.partition(' ')[0]} …" if is_secret else value))
+        elif sent is not None:
+            self._headers = list(sent.request.headers.items())
+        found: Sequence[FidelityNote] = ()
+        if used is not None and sent is not None:
+            found = find_body_changes(body, sent.request.body, result.renamed_tools, is_relayed=used.is_relayed)
+        self._changes = list_changes(body, result.receipt.notes, result.renamed_tools, found)
+
+    @property
+    def error(self) -> ProxyError | None:
+        """Error with which the proxy would reject the request. None: it would accept the request."""
+        return self._result.error
+
+    @property
+    def has_upstream_request(self) -> bool:
+        """True if the proxy would send a request to a provider. False: it rejects the request, or replies by itself."""
+        return self._result.recorded is not None
+
+    def write_summary(self, upstream_request_command: str) -> None:
+        """`upstream_request_command`: command that prints the upstream request, if there is one."""
+        self._write_route()
+        result, output = self._result, self._output
+        if result.error is not None:
+            return
+        for skipped in result.skipped:
+            self._write_labeled("not run", f"{skipped}. A real request runs it first and contains its result.")
+        if result.estimated_tokens is not None:
+            self._write_labeled("reply", f"{result.estimated_tokens:,} input tokens, estimated by the proxy")
+            return
+        tools, target = self._body.get("tools"), self._used_target()
+        window = target.capabilities.context_window if target is not None else 0
+        if isinstance(tools, list) and window and (rule := explain_tool_search(tools, window)):
+            self._write_labeled("tools", rule)
+        output.write_line()
+        count = len(list_unchanged_fields(self._body, self._changes))
+        output.write_line(f"  {output.paint('✓', 'ok')} {formats.plural(count, 'field')} unchanged")
+        rows = []
+        for change in self._changes:
+            row = Change(*map(escape_unprintable, structs.astuple(change)))
+            if output.width is not None and len(row.field) > _MAX_FIELD_COLUMNS:  # its middle is left out
+                begin, end = row.field[: _MAX_FIELD_COLUMNS - _MAX_FIELD_END - 1], row.field[-_MAX_FIELD_END:]
+                row = structs.replace(row, field=f"{begin}…{end}")
+            rows.append(row)
+        fields = max((len(change.field) for change in rows), default=0)
+        effects = max((len(change.effect) for change in rows), default=0)
+        for change in rows:
+            sign, role = SIGNS[change.handling]
+            line = f"  {output.paint(sign, role)} {change.field:<{fields}}  {change.effect:<{effects}}"
+            used = 6 + fields + effects
+            if output.width is None or used + 2 + len(change.reason) <= output.width:
+                output.write_line(f"{line}  {change.reason}".rstrip())
+                continue
+            output.write_line(line.rstrip())
+            for reason in textwrap.wrap(change.reason, max(output.width - 6, 30)):
+                output.write_line(f"      {output.paint(reason, 'quiet')}")
+        if result.recorded is not None:
+            output.write_line(f"\n  Full upstream request:  {output.paint(upstream_request_command, 'type')}")
+
+    def write_upstream_request(self) -> None:
+        """Write method and URL, headers, and the exact bytes of the body."""
+        sent = self._result.recorded
+        assert sent is not None
+        lines = [self._request_line(), *(f"{name}: {value}" for name, value in self._headers), "", ""]
+        sys.stdout.flush()
+        sys.stdout.buffer.write("\n".join(lines).encode("utf-8", "backslashreplace") + sent.request.body)
+        sys.stdout.buffer.write(b"\n" if sys.stdout.isatty() else b"")
+        sys.stdout.buffer.flush()
+
+    def write_json(self) -> None:
+        result, receipt, sent, error = self._result, self._result.receipt, self._result.recorded, self._result.error
+        targets = result.route.targets if result.route is not None else ()
+        self._output.write_json(
+            {
+                "path": receipt.path,
+                "requested_model": self._body.get("model"),
+                "target": f"{receipt.prefix}/{receipt.model}" if receipt.model else None,
+                "rule": result.route.reason if result.route is not None else None,
+                "checks": encode_checks(result.checks),
+                "route": [
+                    {"target": f"{row.provider.prefix}/{row.model}", "setting": row.model_setting} for row in targets
+                ],
+                "notices": list(result.route.notes) if result.route is not None else [],
+                "unchanged": list_unchanged_fields(self._body, self._changes),
+                "changes": self._changes,
+                "skipped": result.skipped,
+                "estimated_tokens": result.estimated_tokens,
+                "upstream": None
+                if sent is None
+                else {
+                    "transport": sent.transport,
+                    "method": sent.request.method,
+                    "url": self._url() if sent.transport == "http" else None,
+                    "headers": dict(self._headers),
+                    "body": sent.request.body.decode("utf-8", "replace"),
+                },
+                "error": None
+                if error is None
+                else {"status": error.status, "type": error.error_type, "message": error.message},
+            }
+        )
+
+    def _used_target(self) -> Target | None:
+        """Return the target (model at a provider) of the request, else the first target of its route.
+
+        None: the request has no route.
+        """
+        targets = self._result.route.targets if self._result.route is not None else ()
+        return next(
+            (row for row in targets if row.model == self._result.receipt.model), targets[0] if targets else None
+        )
+
+    def _write_route(self) -> None:
+        result, output, route = self._result, self._output, self._result.route
+        requested = escape_unprintable(str(self._body.get("model", "–")))
+        used = self._used_target()
+        if route is None or used is None:
+            output.write_line(f"  {output.paint(requested, 'title')}")
+            return
+        targets = route.targets
+        target = escape_unprintable(f"{used.provider.prefix}/{used.model}")
+        output.write_line(f"  {output.paint(requested, 'title')} → {output.paint(target, 'type')}")
+        self._write_labeled("rule", route.reason)
+        for label, text in describe_checks(result.checks, MAX_SHOWN_CHECKS):
+            self._write_labeled(label, text)
+        for note in route.notes:
+            if route.reason not in note:
+                self._write_labeled("notice", note)
+        if result.recorded is not None:
+            for number, row in enumerate(targets, start=1 - targets.index(used)):
+                name = f"{row.provider.prefix}/{row.model}"
+                if number < 1:
+                    self._write_labeled("skipped", f"{name} cannot serve this request")
+                elif number == 1:
+                    self._write_labeled("attempt 1", self._request_line())
+                else:
+                    setting = f" ({row.model_setting})" if row.model_setting else ""
+                    self._write_labeled(f"attempt {number}", f"{name}, if attempt {number - 1} fails{setting}")
+        if result.receipt.path == COUNT_TOKENS_PATH:
+            self._write_labeled("request", f"{COUNT_TOKENS_PATH}, because max_tokens and stream are missing")
+        elif result.recorded is None and result.error is None:
+            self._write_labeled("reply", "the proxy replies by itself; nothing is sent")
+
+    def _write_labeled(self, label: str, text: str) -> None:
+        self._output.write_labeled(label, text, LABEL_COLUMNS)
+
+    def _request_line(self) -> str:
+        """Return method and URL of the upstream request.
+
+        Without HTTP, for example with LiteLLM, return a description of the transport.
+        """
+        sent = self._result.recorded
+        assert sent is not None
+        return _TRANSPORTS.get(sent.transport) or f"{sent.request.method} {self._url()}"
+
+    def _url(self) -> str:
+        """Return the URL without user name and password."""
+        sent = self._result.recorded
+        assert sent is not None
+
+        scheme, _, remainder = join_url(sent.base_url, sent.request.path).partition("://")
+        host, slash, path = remainder.partition("/")
+        url = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+        return redact_secrets(url, self._settings.reveal_all_secrets())
+
+
+def describe_checks(checks: Sequence[RouteCheck], limit: int | None = None) -> Iterator[tuple[str, str]]:
+    """Yield lines about the checked routes, as pairs of label and text, the matching route first.
+
+    With a `limit`, only that many routes without a match are listed, and a line gives the number of the others.
+    """
+    if not checks:
+        return
+    matching = checks[-1] if not checks[-1].failed else None
+    failed = [check for check in checks if check.failed]
+    if matching is not None:
+        yield "conditions", "; ".join(matching.met) or "none: the route matches every request"
+    else:
+        yield "routes", f"none of {len(failed)} matches" if len(failed) > 1 else "the only one does not match"
+    shown = failed if limit is None or len(failed) <= limit else failed[-limit:]
+    if hidden := len(failed) - len(shown):
+        yield "no match", f"{hidden} earlier routes. All of them:  anthropic-proxy routes explain"
+    for check in shown:
+        yield "no match", f'"{check.route.name}" {check.failed} ({check.route.origin})'
+
+
+def encode_checks(checks: Sequence[RouteCheck]) -> list[dict[str, object]]:
+    """Return the checked routes as objects for JSON, in the order of the configuration file."""
+    return [
+        {
+            "route": check.route.name,
+            "origin": check.route.origin,
+            "matches": not check.failed,
+            "failed": check.failed or None,
+            "met": list(check.met),
+        }
+        for check in checks
+    ]

@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,10 +55,26 @@ def lint_stream(
         output.write_json(
             {"file": str(file), "valid": not violations, "events": grammar.event_count, "violations": violations}
         )
-    else:
-        _write_report(output, grammar, describe_input(file))
+        sys.exit(EXIT_INVALID if violations else 0)
+
+    name = describe_input(file)
+    repeated: Counter[tuple[str, str]] = Counter()
+    for violation in violations:
+        kind = (violation.rule, _NUMBER.sub("0", violation.message))
+        repeated[kind] += 1
+        if repeated[kind] <= MAX_SHOWN_OF_ONE_KIND:
+            position = output.paint(f"{name}:{violation.line}" if violation.line else name, "quiet")
+            rule = output.paint(violation.rule, "error")
+            output.write_line(f"{position}: {rule}: {escape_unprintable(str(violation))}")
+    for (rule, _), number in repeated.items():
+        if number > MAX_SHOWN_OF_ONE_KIND:
+            omitted = formats.plural(number - MAX_SHOWN_OF_ONE_KIND, "similar violation")
+            output.write_line(f"{output.paint(name, 'quiet')}: {output.paint(rule, 'error')}: {omitted} not shown")
+    events = formats.plural(grammar.event_count, "event")
     if violations:
+        output.write_line(output.paint(f"✕ {formats.plural(len(violations), 'violation')} in {events}", "error"))
         sys.exit(EXIT_INVALID)
+    output.write_line(output.paint(f"✓ {events}, no violations", "ok"))
 
 
 def _find_other_format(content: bytes) -> str:
@@ -82,27 +98,6 @@ def _find_other_format(content: bytes) -> str:
     return "JSON. Set stream to true in the request."
 
 
-def _write_report(output: Output, grammar: "EventGrammar", name: str) -> None:
-    repeated: Counter[tuple[str, str]] = Counter()
-    for violation in grammar.violations:
-        kind = (violation.rule, _NUMBER.sub("0", violation.message))
-        repeated[kind] += 1
-        if repeated[kind] <= MAX_SHOWN_OF_ONE_KIND:
-            position = output.paint(f"{name}:{violation.line}" if violation.line else name, "quiet")
-            rule = output.paint(violation.rule, "error")
-            output.write_line(f"{position}: {rule}: {escape_unprintable(str(violation))}")
-    for (rule, _), number in repeated.items():
-        if number > MAX_SHOWN_OF_ONE_KIND:
-            omitted = formats.plural(number - MAX_SHOWN_OF_ONE_KIND, "similar violation")
-            output.write_line(f"{output.paint(name, 'quiet')}: {output.paint(rule, 'error')}: {omitted} not shown")
-    events = formats.plural(grammar.event_count, "event")
-    if grammar.violations:
-        violations = formats.plural(len(grammar.violations), "violation")
-        output.write_line(output.paint(f"✕ {violations} in {events}", "error"))
-    else:
-        output.write_line(output.paint(f"✓ {events}, no violations", "ok"))
-
-
 # Source of the grammar: the API reference, "Streaming messages", and recorded streams, read 2026-11.
 # No code is shared with `MessageWriter`, which writes such streams, so that one does not hide defects of the other.
 
@@ -117,6 +112,10 @@ _ERROR_KINDS = frozenset(
 )
 _CUTTING_REASONS = {"max_tokens", "model_context_window_exceeded", "stop_sequence", "refusal", "pause_turn"}
 """Stop reasons after which a tool call may be incomplete, because the reply was cut."""
+_KINDS = (
+    *("message_start", "content_block_start", "content_block_delta", "content_block_stop", "message_delta"),
+    *("message_stop", "error", "ping"),
+)
 _COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _frame_end = re.compile(rb"\r?\n\r?\n")
 _DELTAS = {
@@ -203,17 +202,128 @@ class EventGrammar:
     def feed(self, event: Mapping[str, Any]) -> None:
         self.event_count += 1
         kind = event.get("type")
-        check = _CHECKS.get(kind) if isinstance(kind, str) else None
-        if check is None:
+        if kind not in _KINDS:
             self._add("event-type", f"{_to_json(kind)} is no event" if kind is not None else "the data has no type")
-        elif self._ended:
+            return
+        if self._ended:
             self._add("event-order", f"{kind} after {self._ended}")
-        elif kind != "message_start" and not self._begun:
+            return
+        if kind != "message_start" and not self._begun:
             self._add("event-order", f"{kind} before message_start")
-        elif self._ending and kind != "message_stop":
+            return
+        if self._ending and kind != "message_stop":
             self._add("event-order", f"{kind} after message_delta")
-        else:
-            check(self, event)
+            return
+        match kind:
+            case "message_start":
+                self._require(not self._begun, "event-order", "a second message_start")
+                self._begun = True
+                message = event.get("message")
+                if not isinstance(message, dict):
+                    self._add("message-start", "message_start without a message")
+                    return
+                for field, value in (
+                    ("type", "message"),
+                    ("role", "assistant"),
+                    ("content", []),
+                    ("stop_reason", None),
+                ):
+                    found = message.get(field, "absent")
+                    text = f"{field} of the message is {_to_json(found)} instead of {_to_json(value)}"
+                    self._require(found == value, "message-start", text)
+                for field in ("id", "model"):
+                    is_text = isinstance(message.get(field), str) and message[field] != ""
+                    self._require(is_text, "message-start", f"the message has no {field}")
+                self._check_usage(message.get("usage"), ("input_tokens", "output_tokens"))
+            case "content_block_start":
+                index, started = event.get("index"), event.get("content_block")
+                self._require(self._open is None, "block-order", f"block {index} begins inside another")
+                is_next = _is_count(index) and index == self._next_index
+                self._require(is_next, "block-index", f"index {_to_json(index)} instead of {self._next_index}")
+                self._next_index += 1
+                if not isinstance(started, dict) or not isinstance(started.get("type"), str):
+                    self._add("block-start", f"block {index} has no type")
+                    started = {"type": ""}
+                self._open = _OpenBlock(index, started["type"])
+                for field, value in _EMPTY_STARTS.get(self._open.kind, {}).items():
+                    found = started.get(field)
+                    self._require(found == value, "block-start", f"block {index} begins with {field} {_to_json(found)}")
+                if self._open.kind == "tool_use":
+                    self._call_count += 1
+                if self._open.kind not in _CALLS:
+                    return
+                for field in ("id", "name"):
+                    is_text = isinstance(started.get(field), str) and started[field] != ""
+                    self._require(is_text, "tool-call", f"a call without {field}")
+                identifier = str(started.get("id"))
+                is_new = identifier not in self._identifiers
+                self._require(is_new, "tool-call", f"two calls with the id {_to_json(identifier)}")
+                self._identifiers.add(identifier)
+            case "content_block_delta":
+                block, delta = self._find_open(event), event.get("delta")
+                if block is None:
+                    return
+                delta_kind = delta.get("type") if isinstance(delta, dict) else None
+                if not isinstance(delta, dict) or delta_kind not in _DELTAS:
+                    # blocks that the API adds later may have deltas of their own
+                    is_new = isinstance(delta_kind, str) and block.kind not in _EMPTY_STARTS
+                    self._require(is_new, "delta", f"{_to_json(delta_kind)} in a {block.kind} block")
+                    return
+                required, field = _DELTAS[delta_kind]
+                fits = block.kind == required or (required == "tool_use" and block.kind in _CALLS)
+                self._require(fits, "delta", f"{delta_kind} in a {block.kind} block")
+                value = delta.get(field)
+                has_type = isinstance(value, dict if field == "citation" else str)
+                self._require(has_type, "delta", f"{delta_kind} with {field} {_to_json(value)}")
+                self._require(not block.signed, "signature", f"{delta_kind} after the signature of block {block.index}")
+                if delta_kind == "signature_delta":
+                    block.signed = True
+                    self._require(value != "", "signature", f"block {block.index} has an empty signature")
+                elif delta_kind == "input_json_delta" and isinstance(value, str):
+                    block.arguments.append(value)
+            case "content_block_stop":
+                block, self._open = self._find_open(event), None
+                if block is not None and block.kind == "thinking":
+                    self._require(block.signed, "signature", f"thinking block {block.index} is not signed")
+                if block is not None and block.kind == "tool_use" and (text := "".join(block.arguments)):
+                    try:
+                        arguments = json.loads(text)
+                    except (ValueError, RecursionError):
+                        arguments = None
+                    if not isinstance(arguments, dict):
+                        self._invalid_arguments.append(block.index)
+            case "message_delta":
+                self._require(self._open is None, "block-order", "message_delta while a block is open")
+                self._ending = True
+                self._check_usage(event.get("usage"), ("output_tokens",))
+                delta = event.get("delta")
+                if not isinstance(delta, dict):
+                    self._add("stop-reason", "message_delta without a delta")
+                    return
+                reason, sequence = delta.get("stop_reason"), delta.get("stop_sequence")
+                self._require(reason in _STOP_REASONS, "stop-reason", f"stop_reason {_to_json(reason)}")
+                fits = (reason == "stop_sequence") == isinstance(sequence, str)
+                self._require(fits, "stop-reason", f"{reason} with stop_sequence {_to_json(sequence)}")
+                if reason == "tool_use":
+                    self._require(self._call_count > 0, "stop-reason", "stop_reason tool_use without a call")
+                if reason == "end_turn":
+                    self._require(self._call_count == 0, "stop-reason", "stop_reason end_turn although there is a call")
+                for index in self._invalid_arguments if self._requires_json_arguments else []:
+                    cut = reason in _CUTTING_REASONS and index == self._next_index - 1
+                    self._require(cut, "tool-arguments", f"the arguments of block {index} are no JSON object")
+            case "message_stop":
+                self._require(self._ending, "event-order", "message_stop without message_delta")
+                self._ended = kind
+            case "error":
+                self._ended = kind
+                error = event.get("error")
+                if not isinstance(error, dict):
+                    self._add("error", "error without an error")
+                    return
+                self._require(
+                    error.get("type") in _ERROR_KINDS, "error", f"error of the type {_to_json(error.get('type'))}"
+                )
+                self._require(isinstance(error.get("message"), str), "error", "error without a message")
 
     def finish(self) -> list[Violation]:
         """End the stream and return all violations."""
@@ -267,28 +377,6 @@ class EventGrammar:
             name == kind, "frame", f"the field event is {_to_json(name)}, the type in the data {_to_json(kind)}"
         )
 
-    def _ping(self, _: Mapping[str, Any]) -> None:
-        pass
-
-    def _message_start(self, event: Mapping[str, Any]) -> None:
-        self._require(not self._begun, "event-order", "a second message_start")
-        self._begun = True
-        message = event.get("message")
-        if not isinstance(message, dict):
-            self._add("message-start", "message_start without a message")
-            return
-        for field, value in (("type", "message"), ("role", "assistant"), ("content", []), ("stop_reason", None)):
-            found = message.get(field, "absent")
-            self._require(
-                found == value,
-                "message-start",
-                f"{field} of the message is {_to_json(found)} instead of {_to_json(value)}",
-            )
-        for field in ("id", "model"):
-            is_text = isinstance(message.get(field), str) and message[field] != ""
-            self._require(is_text, "message-start", f"the message has no {field}")
-        self._check_usage(message.get("usage"), ("input_tokens", "output_tokens"))
-
     def _check_usage(self, usage: Any, required: Iterable[str]) -> None:
         if not isinstance(usage, dict):
             self._add("usage", "usage is missing")
@@ -299,69 +387,6 @@ class EventGrammar:
             count = usage.get(field)
             self._require(count is None or _is_count(count), "usage", f"{field} is {_to_json(count)}")
 
-    def _block_start(self, event: Mapping[str, Any]) -> None:
-        index, block = event.get("index"), event.get("content_block")
-        self._require(self._open is None, "block-order", f"block {index} begins inside another")
-        is_next = _is_count(index) and index == self._next_index
-        self._require(is_next, "block-index", f"index {_to_json(index)} instead of {self._next_index}")
-        self._next_index += 1
-        if not isinstance(block, dict) or not isinstance(block.get("type"), str):
-            self._add("block-start", f"block {index} has no type")
-            block = {"type": ""}
-        kind = block["type"]
-        self._open = _OpenBlock(index, kind)
-        for field, value in _EMPTY_STARTS.get(kind, {}).items():
-            found = block.get(field)
-            self._require(found == value, "block-start", f"block {index} begins with {field} {_to_json(found)}")
-        if kind == "tool_use":
-            self._call_count += 1
-        if kind not in _CALLS:
-            return
-        for field in ("id", "name"):
-            is_text = isinstance(block.get(field), str) and block[field] != ""
-            self._require(is_text, "tool-call", f"a call without {field}")
-        identifier = str(block.get("id"))
-        self._require(identifier not in self._identifiers, "tool-call", f"two calls with the id {_to_json(identifier)}")
-        self._identifiers.add(identifier)
-
-    def _block_delta(self, event: Mapping[str, Any]) -> None:
-        block, delta = self._find_open(event), event.get("delta")
-        if block is None:
-            return
-        kind = delta.get("type") if isinstance(delta, dict) else None
-        if not isinstance(delta, dict) or kind not in _DELTAS:
-            # blocks that the API adds later may have deltas of their own
-            is_new = isinstance(kind, str) and block.kind not in _EMPTY_STARTS
-            self._require(is_new, "delta", f"{_to_json(kind)} in a {block.kind} block")
-            return
-        required, field = _DELTAS[kind]
-        fits = block.kind == required or (required == "tool_use" and block.kind in _CALLS)
-        self._require(fits, "delta", f"{kind} in a {block.kind} block")
-        value = delta.get(field)
-        has_type = isinstance(value, dict if field == "citation" else str)
-        self._require(has_type, "delta", f"{kind} with {field} {_to_json(value)}")
-        self._require(not block.signed, "signature", f"{kind} after the signature of block {block.index}")
-        if kind == "signature_delta":
-            block.signed = True
-            self._require(value != "", "signature", f"block {block.index} has an empty signature")
-        elif kind == "input_json_delta" and isinstance(value, str):
-            block.arguments.append(value)
-
-    def _block_stop(self, event: Mapping[str, Any]) -> None:
-        block = self._find_open(event)
-        self._open = None
-        if block is None:
-            return
-        if block.kind == "thinking":
-            self._require(block.signed, "signature", f"thinking block {block.index} is not signed")
-        if block.kind == "tool_use" and (text := "".join(block.arguments)):
-            try:
-                arguments = json.loads(text)
-            except (ValueError, RecursionError):
-                arguments = None
-            if not isinstance(arguments, dict):
-                self._invalid_arguments.append(block.index)
-
     def _find_open(self, event: Mapping[str, Any]) -> "_OpenBlock | None":
         block, index = self._open, event.get("index")
         if block is None:
@@ -369,40 +394,6 @@ class EventGrammar:
         else:
             self._require(index == block.index, "block-index", f"index {_to_json(index)}, but {block.index} is open")
         return block
-
-    def _message_delta(self, event: Mapping[str, Any]) -> None:
-        self._require(self._open is None, "block-order", "message_delta while a block is open")
-        self._ending = True
-        self._check_usage(event.get("usage"), ("output_tokens",))
-        delta = event.get("delta")
-        if not isinstance(delta, dict):
-            self._add("stop-reason", "message_delta without a delta")
-            return
-        reason, sequence = delta.get("stop_reason"), delta.get("stop_sequence")
-        self._require(reason in _STOP_REASONS, "stop-reason", f"stop_reason {_to_json(reason)}")
-        fits = (reason == "stop_sequence") == isinstance(sequence, str)
-        self._require(fits, "stop-reason", f"{reason} with stop_sequence {_to_json(sequence)}")
-        if reason == "tool_use":
-            self._require(self._call_count > 0, "stop-reason", "stop_reason tool_use without a call")
-        if reason == "end_turn":
-            self._require(self._call_count == 0, "stop-reason", "stop_reason end_turn although there is a call")
-        for index in self._invalid_arguments if self._requires_json_arguments else []:
-            cut = reason in _CUTTING_REASONS and index == self._next_index - 1
-            self._require(cut, "tool-arguments", f"the arguments of block {index} are no JSON object")
-
-    def _message_stop(self, _: Mapping[str, Any]) -> None:
-        self._require(self._ending, "event-order", "message_stop without message_delta")
-        self._ended = "message_stop"
-
-    def _error(self, event: Mapping[str, Any]) -> None:
-        self._ended = "error"
-        error = event.get("error")
-        if not isinstance(error, dict):
-            self._add("error", "error without an error")
-            return
-        kind = error.get("type")
-        self._require(kind in _ERROR_KINDS, "error", f"error of the type {_to_json(kind)}")
-        self._require(isinstance(error.get("message"), str), "error", "error without a message")
 
 
 class _OpenBlock:
@@ -421,15 +412,3 @@ def _to_json(value: Any) -> str:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-_CHECKS: Mapping[str, Callable[[EventGrammar, Mapping[str, Any]], None]] = {
-    "ping": EventGrammar._ping,
-    "message_start": EventGrammar._message_start,
-    "content_block_start": EventGrammar._block_start,
-    "content_block_delta": EventGrammar._block_delta,
-    "content_block_stop": EventGrammar._block_stop,
-    "message_delta": EventGrammar._message_delta,
-    "message_stop": EventGrammar._message_stop,
-    "error": EventGrammar._error,
-}

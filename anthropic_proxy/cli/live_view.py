@@ -56,7 +56,24 @@ def build_rows(
     receipts = [*(request.receipt for request in finished), *running]
     receipts.sort(key=lambda receipt: receipt.started_at, reverse=True)
     is_running = {receipt.request_id for receipt in running}
-    rows = [_build_row(receipt, now, is_running=receipt.request_id in is_running) for receipt in receipts]
+    rows = []
+    for receipt in receipts:
+        outcome, role = _describe_outcome(receipt, is_running=receipt.request_id in is_running)
+        context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
+        total = now - receipt.started_at if receipt.request_id in is_running else receipt.duration_seconds
+        first = receipt.first_token_seconds
+        cells = (
+            time.strftime("%H:%M:%S", time.localtime(receipt.started_at)),
+            f"{receipt.prefix}/{receipt.model}" if receipt.model else "–",
+            receipt.requested_model.removeprefix("claude-") or f"{receipt.method} {receipt.path}",
+            outcome,
+            f"{context:,}" if context else "–",
+            f"{receipt.cache_read_tokens / context:.0%}" if receipt.cache_read_tokens else "–",
+            f"{receipt.output_tokens:,}" if receipt.output_tokens else "–",
+            "–" if first is None else f"{first:.2f}s",
+            f"{max(total, 0.0):.1f}s",
+        )
+        rows.append(Row(receipt, tuple(map(escape_unprintable, cells)), role))
     wanted = search_words.lower().split()
     return [
         row
@@ -91,25 +108,6 @@ def describe_request(receipt: Receipt) -> Iterator[str]:
         yield f"✕ {receipt.error}"
     for note in receipt.notes:
         yield f"{'✕' if note.handling == 'dropped' else '~'} {note.field} {note.handling}: {note.reason}"
-
-
-def _build_row(receipt: Receipt, now: float, *, is_running: bool) -> Row:
-    outcome, role = _describe_outcome(receipt, is_running=is_running)
-    context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
-    total = now - receipt.started_at if is_running else receipt.duration_seconds
-    first = receipt.first_token_seconds
-    cells = (
-        time.strftime("%H:%M:%S", time.localtime(receipt.started_at)),
-        f"{receipt.prefix}/{receipt.model}" if receipt.model else "–",
-        receipt.requested_model.removeprefix("claude-") or f"{receipt.method} {receipt.path}",
-        outcome,
-        f"{context:,}" if context else "–",
-        f"{receipt.cache_read_tokens / context:.0%}" if receipt.cache_read_tokens else "–",
-        f"{receipt.output_tokens:,}" if receipt.output_tokens else "–",
-        "–" if first is None else f"{first:.2f}s",
-        f"{max(total, 0.0):.1f}s",
-    )
-    return Row(receipt, tuple(map(escape_unprintable, cells)), role)
 
 
 def _describe_outcome(receipt: Receipt, *, is_running: bool) -> tuple[str, str]:

@@ -73,10 +73,7 @@ def logs(
         if view.return_code:
             sys.exit(view.return_code)
         return
-    _print_requests(settings, number, follow=follow, errors=errors, as_json=as_json)
 
-
-def _print_requests(settings: Settings, number: int, *, follow: bool, errors: bool, as_json: bool) -> None:
     log = Log(sys.stdout, "json" if as_json else "auto", color=settings.color)
     if number > 0:
         settings.has_ledger()  # an unknown address ends the command, also if the proxy itself has enough requests

@@ -118,8 +118,17 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         return status
     if offered.models:
         output.write_table(_columns(output, "Model"), [(fact.model, *_cells(output, fact)) for fact in offered.models])
-    if offered.models and model and output.is_terminal:
-        _write_price(output, offered.models[0].price)
+    price = offered.models[0].price if offered.models else None
+    if price is not None and model and output.is_terminal:  # each kind of token, long contexts and web searches
+        first = f"up to {min(price.long_contexts):,}" if price.long_contexts else "any"
+        rows = [[first, *_list_amounts(price)]]
+        rows += [[f"above {above:,}", *_list_amounts(longer)] for above, longer in price.long_contexts.items()]
+        titles = ("In", "Cached", "Out", "Cache write", "1 h write", "Thinking")
+        output.write_line()
+        output.write_table([Column("Input tokens"), *(Column(title, is_number=True) for title in titles)], rows)
+        searches = price.web_search_per_1000
+        note = f" 1,000 web searches by the provider: {format_price(searches)}." if searches else ""
+        output.write_line(output.paint(f"  US dollars per million tokens.{note} Source: {price.source}", "quiet"))
     if offered.problem:
         output.write_notice(offered.problem, "✕", "error")
     if offered.source == "built-in" and offered.models and not model:
@@ -128,20 +137,6 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         )
     _write_price_source(output, settings if offered.models else None)
     return status
-
-
-def _write_price(output: Output, price: "ModelPrice | None") -> None:
-    """Print all prices of one model with their source: each kind of token, long contexts and web searches."""
-    if price is None:
-        return
-    output.write_line()
-    titles = ("Input tokens", "In", "Cached", "Out", "Cache write", "1 h write", "Thinking")
-    rows = [["any" if not price.long_contexts else f"up to {min(price.long_contexts):,}", *_list_amounts(price)]]
-    rows += [[f"above {above:,}", *_list_amounts(longer)] for above, longer in price.long_contexts.items()]
-    output.write_table([Column(titles[0]), *(Column(title, True) for title in titles[1:])], rows)
-    searches = price.web_search_per_1000
-    note = f" 1,000 web searches by the provider: {format_price(searches)}." if searches else ""
-    output.write_line(output.paint(f"  US dollars per million tokens.{note} Source: {price.source}", "quiet"))
 
 
 def _list_amounts(prices: "TokenPrices") -> list[str]:

@@ -25,7 +25,6 @@ from anthropic_proxy.gateway.prices.updates import (
     MAX_PRICE_BYTES,
     InvalidPrices,
     OlderPrices,
-    PriceUpdate,
     describe_update_failure,
     download_prices,
     find_price_list_url,
@@ -90,23 +89,7 @@ async def _update(settings: Settings, source: str, as_json: bool) -> int:
         return 1
     finally:
         await services.close()
-    _write_result(output, result, before, after, as_json=as_json)
-    return 0
 
-
-def _list_prices(services: Services) -> _Prices:
-    rows = list_tier_mappings(services.settings, services.catalog)
-    names = [name for row in rows for name in (row.target, *row.fallbacks) if "…" not in name]
-    for rule in services.settings.routes:
-        try:
-            route = build_route(RoutingQuery("claude", rule=rule), services.settings, services.catalog)
-        except ClientError:
-            continue  # the command `routes list` contains the error
-        names += [f"{target.provider.prefix}/{target.model}" for target in route.targets]
-    return {name: find_model_price(services.settings, name) for name in dict.fromkeys(names)}
-
-
-def _write_result(output: Output, result: PriceUpdate, before: _Prices, after: _Prices, *, as_json: bool) -> None:
     stored = result.stored
     changed = [name for name in after if _amounts(before.get(name)) != _amounts(after[name])]
     if as_json:
@@ -120,7 +103,7 @@ def _write_result(output: Output, result: PriceUpdate, before: _Prices, after: _
                 "changed": [{"model": name, "old": before.get(name), "new": after[name]} for name in changed],
             }
         )
-        return
+        return 0
     if changed:
         rows = [(name, describe_price(before.get(name)), describe_price(after[name])) for name in changed]
         output.write_table([Column("Model"), Column("Old $/M in / cached / out"), Column("New")], rows)
@@ -135,6 +118,19 @@ def _write_result(output: Output, result: PriceUpdate, before: _Prices, after: _
         f"Configured models with changed prices: {len(changed)}, unchanged: {kept}. "
         "A running proxy uses the new prices for its next requests. Stored costs do not change."
     )
+    return 0
+
+
+def _list_prices(services: Services) -> _Prices:
+    rows = list_tier_mappings(services.settings, services.catalog)
+    names = [name for row in rows for name in (row.target, *row.fallbacks) if "…" not in name]
+    for rule in services.settings.routes:
+        try:
+            route = build_route(RoutingQuery("claude", rule=rule), services.settings, services.catalog)
+        except ClientError:
+            continue  # the command `routes list` contains the error
+        names += [f"{target.provider.prefix}/{target.model}" for target in route.targets]
+    return {name: find_model_price(services.settings, name) for name in dict.fromkeys(names)}
 
 
 def _amounts(price: ModelPrice | None) -> object:

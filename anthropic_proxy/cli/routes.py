@@ -9,8 +9,7 @@ from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.command_table import COMMANDS
-from anthropic_proxy.cli.explain import dry_run_request
-from anthropic_proxy.cli.explanation import describe_checks, encode_checks
+from anthropic_proxy.cli.explain import describe_checks, dry_run_request, encode_checks
 from anthropic_proxy.cli.output import Column, Output, describe_input, read_input
 from anthropic_proxy.engine.exchange.dry_run import DryRunClient
 from anthropic_proxy.engine.options import BALANCE_TEXTS, ConfiguredRoute
@@ -97,7 +96,16 @@ def explain(
     as_json
         Print one JSON object instead.
     """
-    sender = DryRunClient(key=key, team=team, headers=dict(map(_decode_header, header or ())))
+    headers = {}
+    for text in header or ():
+        name, colon, value = text.partition(":")
+        if not colon or not name.strip():
+            raise ConfigurationError(
+                f"--header is \"{text}\". Use a name and a value, such as 'x-project: web'.",
+                code="routes-explain-option",
+            )
+        headers[name.strip().lower()] = value.strip()
+    sender = DryRunClient(key=key, team=team, headers=headers)
     try:
         moment = None if at is None else datetime.fromisoformat(at).timestamp()
     except (ValueError, OverflowError):
@@ -143,15 +151,6 @@ def explain(
             output.write_labeled("routes", "none in anthropic-proxy.toml", _LABEL_COLUMNS)
     if route is None and error is not None:
         raise error
-
-
-def _decode_header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        raise ConfigurationError(
-            f"--header is \"{text}\". Use a name and a value, such as 'x-project: web'.", code="routes-explain-option"
-        )
-    return name.strip().lower(), value.strip()
 
 
 def _to_row(route: ConfiguredRoute) -> tuple[str, str, str, str]:

@@ -5,6 +5,7 @@ import errno
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.server.listener import MAX_PORT, build_tls_context, format_url, open_listener
 from anthropic_proxy.gateway.server.process import ServerConfig, ServerProcess
 from anthropic_proxy.gateway.services import require_route_prices
-from anthropic_proxy.gateway.settings import Settings, python_safe_path_for_workers
+from anthropic_proxy.gateway.settings import python_safe_path_for_workers
 from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
 from anthropic_proxy.gateway.workers.supervisor import LoadWorkerApp, Supervisor, serve_supervised
 
@@ -42,6 +43,14 @@ def start_server(
     require_auth_if_exposed(settings)
     if attached:  # the only client is the program that starts the server
         settings = replace(settings, drain_delay_seconds=0.0, tls_certificate_file=None, tls_key_file=None)
+    tls_files = None
+    if settings.tls_certificate_file is not None:
+        tls_files = settings.tls_certificate_file, settings.tls_key_file or ""
+        build_tls_context(*tls_files)
+    elif settings.tls_key_file is not None:
+        raise ConfigurationError(
+            "TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.", code="tls-files"
+        )
     files = settings.env_file, resolve_config_file_path(settings.env_file)
     run_server(
         partial(load_app, {"host": settings.host, "port": settings.port}),
@@ -50,24 +59,10 @@ def start_server(
         workers=0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS),
         stop_timeout_seconds=settings.stop_timeout_seconds,
         drain_delay_seconds=settings.drain_delay_seconds,
-        tls_files=_find_tls_files(settings),
+        tls_files=tls_files,
         watched_files=tuple(file for file in files if file is not None) if watch_config else (),
         stops_at_end_of_input=attached,
     )
-
-
-def _find_tls_files(settings: Settings) -> tuple[str, str] | None:
-    """Return the PEM files of certificate and key, after a check. None: TLS is off."""
-    if settings.tls_certificate_file is None:
-        if settings.tls_key_file is not None:
-            raise ConfigurationError(
-                "TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.", code="tls-files"
-            )
-        return None
-
-    files = settings.tls_certificate_file, settings.tls_key_file or ""
-    build_tls_context(*files)
-    return files
 
 
 def _require_range(option: str, number: int, minimum: int, maximum: int) -> int:
@@ -146,7 +141,13 @@ _WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 def describe_occupied_port(host: str, port: int) -> str:
     """Return the message that `port` is in use, usually with the program that uses it."""
-    free = f"anthropic-proxy serve --port {_find_free_port(host, port)}"
+    free_port = first = max(port + 1, _FIRST_UNPRIVILEGED_PORT) if port < MAX_PORT else _FIRST_UNPRIVILEGED_PORT
+    for candidate in range(first, min(first + _MAX_TRIED_PORTS, MAX_PORT + 1)):
+        with suppress(ConfigurationError):
+            open_listener(host, candidate).close()
+            free_port = candidate
+            break
+    free = f"anthropic-proxy serve --port {free_port}"
     health = get_json(_WILDCARDS.get(host, host), port, "/health")
     if isinstance(health, dict) and health.get("status") == "ok" and "version" in health:
         try:
@@ -166,15 +167,3 @@ def describe_occupied_port(host: str, port: int) -> str:
     command = PORT_OWNER_COMMANDS.get(sys.platform)
     shown = f" This command shows it: {command.format(port=port)}" if command else ""
     return f"Port {port} is in use by another program.{shown} To use another port, run: {free}"
-
-
-def _find_free_port(host: str, port: int) -> int:
-    """Return the next port above `port` on which this process can listen, after some failures an unchecked one."""
-    first = max(port + 1, _FIRST_UNPRIVILEGED_PORT) if port < MAX_PORT else _FIRST_UNPRIVILEGED_PORT
-    for candidate in range(first, min(first + _MAX_TRIED_PORTS, MAX_PORT + 1)):
-        try:
-            open_listener(host, candidate).close()
-        except ConfigurationError:
-            continue
-        return candidate
-    return first

@@ -83,17 +83,33 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
             "session": f"/api/usage?by=session&since={_SESSION_DAYS}d",
         },
     )
-    receipt = _find_last_request(replies.get("recent"), session_id, model)
-    target = f"{_text(receipt, 'prefix')}/{_text(receipt, 'model')}" if _text(receipt, "model") else ""
-    sums = next((one for one in _list(replies.get("session"), "groups") if _text(one, "name") == session_id), None)
-    parts = [
-        _clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet",
-        _describe_window(receipt, session, window),
-        _describe_cost("session", sums),
-        _describe_cost("today", _get(replies.get("today"), "total")),
-        _describe_cache(sums),
-        _describe_failures(receipt),
+
+    # the last reply to the conversation itself, or else to another request of the session
+    receipts = [
+        _get(one, "receipt") for one in _list(replies.get("recent"), "finished") if _get(one, "is_exchange") is True
     ]
+    own = [one for one in receipts if session_id and _text(one, "session") == session_id and _text(one, "model")]
+    main = [one for one in own if not _text(one, "agent") and _text(one, "requested_model") in ("", model)]
+    receipt = next(reversed(main or own), None)
+    target = f"{_text(receipt, 'prefix')}/{_text(receipt, 'model')}" if _text(receipt, "model") else ""
+    parts = [_clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet"]
+
+    used = sum(_number(receipt, name) for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
+    used += _number(receipt, "output_tokens") if used else 0
+    used = used or _number(_get(session, "context_window"), "total_input_tokens")
+    window = window or _number(_get(session, "context_window"), "context_window_size")
+    if used and window:
+        size = f"{window / 1_000_000:.1f}M" if window >= 1_000_000 else f"{window / 1_000:.0f}k"
+        parts.append(f"{used / window:.0%} of {size}")
+
+    sums = next((one for one in _list(replies.get("session"), "groups") if _text(one, "name") == session_id), None)
+    parts += [_describe_cost("session", sums), _describe_cost("today", _get(replies.get("today"), "total"))]
+    cached = _number(sums, "cache_read_tokens")
+    if total := cached + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens"):
+        parts.append(f"{cached / total:.0%} cached")
+
+    if failed := [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]:
+        parts.append(f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else ""))
     if not replies:
         parts.append("no proxy responds")
     return _SEPARATOR.join(part for part in parts if part)
@@ -117,45 +133,12 @@ def _read_all(read: Reader, paths: Mapping[str, str]) -> dict[str, Any]:
     return dict(replies)
 
 
-def _find_last_request(recent: Any, session_id: str, model: str) -> Any:
-    """Return the receipt of the last reply to the conversation itself, or of another request of the session."""
-    receipts = [_get(one, "receipt") for one in _list(recent, "finished") if _get(one, "is_exchange") is True]
-    own = [one for one in receipts if session_id and _text(one, "session") == session_id and _text(one, "model")]
-    main = [one for one in own if not _text(one, "agent") and _text(one, "requested_model") in ("", model)]
-    return next(reversed(main or own), None)
-
-
-def _describe_window(receipt: Any, session: Any, window: int) -> str:
-    used = sum(_number(receipt, name) for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
-    used += _number(receipt, "output_tokens") if used else 0
-    if not used:
-        used = _number(_get(session, "context_window"), "total_input_tokens")
-    window = window or _number(_get(session, "context_window"), "context_window_size")
-    if not used or not window:
-        return ""
-    size = f"{window / 1_000_000:.1f}M" if window >= 1_000_000 else f"{window / 1_000:.0f}k"
-    return f"{used / window:.0%} of {size}"
-
-
 def _describe_cost(label: str, sums: Any) -> str:
     if not isinstance(sums, dict):
         return ""
     cost, unknown = sums.get("cost"), _number(sums, "unknown_cost_requests")
     amount = format_amount(cost * NANO_DOLLARS) if isinstance(cost, int | float) else UNKNOWN_AMOUNT
     return f"{label} {'≥ ' if unknown and cost else ''}{amount}"
-
-
-def _describe_cache(sums: Any) -> str:
-    read = _number(sums, "cache_read_tokens")
-    total = read + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens")
-    return f"{read / total:.0%} cached" if total else ""
-
-
-def _describe_failures(receipt: Any) -> str:
-    failed = [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]
-    if not failed:
-        return ""
-    return f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else "")
 
 
 def _clean(text: str) -> str:

@@ -14,7 +14,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.console.ledger.periods import resolve_usage_range
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
-from anthropic_proxy.console.ledger.records import FACETS, GroupName, UsageSums, add_up
+from anthropic_proxy.console.ledger.records import FACETS, GroupName, add_up
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.prices.updates import describe_price_list, has_price_package
@@ -98,20 +98,6 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
     output.write_line(text)
     output.write_line()
 
-    _write_rows(output, settings, by, groups, total)
-
-    if total.unknown_cost_requests:
-        counted = formats.plural(total.unknown_cost_requests, "request")
-        output.write_line(f"  The cost of {counted} is unknown: no price for the model. Set it in {_OWN_PRICES}")
-    if not has_price_package():
-        command = output.paint(build_extra_install_command("prices"), "type")
-        output.write_line(f"  Prices need the package genai-prices:  {command}")
-        return
-    source = describe_price_list(settings.data_directory)
-    output.write_line(output.paint(f"  Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
-
-
-def _write_rows(output: Output, settings: Settings, by: str, groups: Sequence[UsageGroup], total: UsageSums) -> None:
     shown = groups[-_MAX_ROWS:] if by == "day" else groups[:_MAX_ROWS]
     everything = [*(group.sums for group in shown), total]
     tokens = [
@@ -148,6 +134,16 @@ def _write_rows(output: Output, settings: Settings, by: str, groups: Sequence[Us
     output.write_table(columns, rows, last_row_role="title")
     if hidden := len(groups) - len(shown):
         output.write_line(f"  {hidden:,} more rows:  --csv or --json")
+
+    if total.unknown_cost_requests:
+        counted = formats.plural(total.unknown_cost_requests, "request")
+        output.write_line(f"  The cost of {counted} is unknown: no price for the model. Set it in {_OWN_PRICES}")
+    if not has_price_package():
+        command = output.paint(build_extra_install_command("prices"), "type")
+        output.write_line(f"  Prices need the package genai-prices:  {command}")
+        return
+    source = describe_price_list(settings.data_directory)
+    output.write_line(output.paint(f"  Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
 
 
 def format_tokens(counts: Sequence[int]) -> list[str]:

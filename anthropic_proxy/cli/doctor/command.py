@@ -23,19 +23,17 @@ from rich.text import Text
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
-from anthropic_proxy.cli.doctor.dialect_row import FoundServer, hide_credentials
+from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, ProbeTotals
 from anthropic_proxy.cli.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
-from anthropic_proxy.cli.doctor.report import LEGEND, ROWS, encode_report, uses_demo_provider
-from anthropic_proxy.cli.doctor.run import (
-    Backend,
-    Diagnosis,
-    ProbeTotals,
+from anthropic_proxy.cli.doctor.report import (
+    LEGEND,
+    ROWS,
     Report,
-    estimate_price,
-    estimate_totals,
-    run_doctor,
-    select_backends,
+    encode_report,
+    hide_credentials,
+    uses_demo_provider,
 )
+from anthropic_proxy.cli.doctor.run import estimate_price, estimate_totals, run_doctor, select_backends
 from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, open_recorder, store_results
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
@@ -103,7 +101,21 @@ def doctor(
     """
     options = _Options(names, not yes, dialect, as_json, report, learn, attached)
     if dry_run:
-        _print_estimate(options)
+        settings = load_command_settings(of_running_proxy=not options.is_attached)
+
+        async def find_backends() -> Sequence[Backend]:
+            async with _open_backends(settings, options) as (_, found):
+                return [one for one in found if one.target.provider.transport != "demo"]  # it has no model to examine
+
+        backends = asyncio.run(find_backends())
+        expected, models = estimate_totals(backends), [one.prefixed_id for one in backends]
+        price = estimate_price(backends, settings)
+        if as_json:
+            content = {"models": models, "requests": expected.requests, "tokens": expected.input_tokens, "price": price}
+            print(json.dumps(content))
+            return
+        count, cost = _describe_cost(backends, expected, price)
+        print(f"{count}: {cost}.", *models, sep="\n  ")
         return
     settings = load_command_settings(resolves_keys=True, of_running_proxy=not options.is_attached)
     _require_writable(options.report)
@@ -158,8 +170,24 @@ async def _examine(settings: Settings, options: _Options, stack: ExitStack) -> t
         opened = open_recorder(settings, directory, is_attached=options.is_attached)
         recorder = await asyncio.to_thread(stack.enter_context, opened)
         recorder.start(expected.requests)
+        run = asyncio.current_task()
+        assert run is not None
         try:
-            return await _show_run(services, backends, recorder, shows_table=not options.as_json), recorder
+            with DoctorProgress(shows_table=not options.as_json) as progress:
+
+                def show(diagnoses: Sequence[Diagnosis]) -> None:
+                    progress.update(diagnoses)
+                    recorder.update_diagnoses(diagnoses)
+
+                tasks = [
+                    asyncio.create_task(progress.report_unfinished_backends()),
+                    asyncio.create_task(recorder.store_progress_periodically(run.cancel)),
+                ]
+                try:
+                    return await run_doctor(services, backends, show), recorder
+                finally:
+                    for task in tasks:
+                        task.cancel()
         except asyncio.CancelledError:
             if recorder.is_stopped:
                 raise ConfigurationError(
@@ -168,51 +196,10 @@ async def _examine(settings: Settings, options: _Options, stack: ExitStack) -> t
             raise
 
 
-async def _show_run(
-    services: Services, backends: Sequence[Backend], recorder: RunRecorder, *, shows_table: bool
-) -> Report:
-    """Run the doctor, show and store its progress, and return the report. `recorder` may cancel this task."""
-    run = asyncio.current_task()
-    assert run is not None
-    with DoctorProgress(shows_table=shows_table) as progress:
-
-        def show(diagnoses: Sequence[Diagnosis]) -> None:
-            progress.update(diagnoses)
-            recorder.update_diagnoses(diagnoses)
-
-        tasks = [
-            asyncio.create_task(progress.report_unfinished_backends()),
-            asyncio.create_task(recorder.store_progress_periodically(run.cancel)),
-        ]
-        try:
-            return await run_doctor(services, backends, show)
-        finally:
-            for task in tasks:
-                task.cancel()
-
-
 def _describe_cost(backends: Sequence[Backend], expected: ProbeTotals, price: float | None) -> tuple[str, str]:
     shown = f", {format_amount(price * NANO_DOLLARS)}" if price else ""
     cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
     return formats.plural(len(backends), "backend"), cost
-
-
-def _print_estimate(options: _Options) -> None:
-    settings = load_command_settings(of_running_proxy=not options.is_attached)
-
-    async def find_backends() -> Sequence[Backend]:
-        async with _open_backends(settings, options) as (_, found):
-            return [one for one in found if one.target.provider.transport != "demo"]  # it has no model to examine
-
-    backends = asyncio.run(find_backends())
-    expected, models = estimate_totals(backends), [one.prefixed_id for one in backends]
-    price = estimate_price(backends, settings)
-    if options.as_json:
-        found = {"models": models, "requests": expected.requests, "tokens": expected.input_tokens, "price": price}
-        print(json.dumps(found))
-        return
-    count, cost = _describe_cost(backends, expected, price)
-    print(f"{count}: {cost}.", *models, sep="\n  ")
 
 
 def _announce(backends: Sequence[Backend], expected: ProbeTotals, settings: Settings, *, asks: bool) -> None:
@@ -324,11 +311,44 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
         legend = [f"  {LEGEND}", f"  {report.cost_summary}"]
     for line in legend:
         write(line)
-    for line in _format_fixes(output, report):
-        write(line)
-    for server in report.servers:
+    if all(uses_demo_provider(diagnosis) for diagnosis in report.diagnoses):
         write()
-        for line in _format_server(output, server):
+        write(f"  {output.paint('!', 'warn')} No provider is configured, so the demo replies. It has no model.")
+        write(f"    Set the key of a provider in .env:  {output.paint('OPENAI_API_KEY=…', 'type')}")
+    elif report.fixes:
+        write()
+        write("  To fix:")
+        names = max(len(fix.name) for fix in report.fixes)
+        problems = max(len(fix.problem) for fix in report.fixes)
+        width = output.width or _DEFAULT_WIDTH
+        for fix in report.fixes:
+            start, remedy = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  ", output.paint(fix.remedy, "type")
+            sizes = (size for size in (problems, len(fix.problem)) if 10 + names + size + len(fix.remedy) <= width)
+            if padded := next(sizes, 0):
+                write(f"{start}{fix.problem:<{padded}}    {remedy}")
+                continue
+            first, *others = wrap(fix.problem, max(width - 6 - names, 20), break_long_words=False) or [""]
+            for line in (f"{start}{first}", *(f"{' ' * (6 + names)}{line}" for line in (*others, remedy))):
+                write(line)
+
+    for server in report.servers:  # the observed deviations, and a table if a field should change
+        write()
+        write(f"  {output.paint(f'Observed at {hide_credentials(server.base_url)}', 'title')}")
+        for diagnosis in server.diagnoses:
+            model = f"{diagnosis.found_target.model}: " if len(server.diagnoses) > 1 else ""
+            for text in diagnosis.quirks.values():
+                write(f"  {output.paint('~', 'warn')} {model}{text}")
+        if not any(diagnosis.evidence for diagnosis in server.diagnoses):
+            write("  The dialect of the proxy needs no change.")
+            continue
+        if server.diagnoses[0].backend.target.provider.is_configured:
+            write(f"  Replace the tables of providers.{server.name} in anthropic-proxy.toml by:")
+        else:
+            used = output.paint(f"PREFERRED_PROVIDER={server.name}", "type")
+            file = "Table for anthropic-proxy.toml, beside .env."
+            write(f"  {file} Use the server with {used} or the prefix {server.name}/:")
+        write()
+        for line in server.table.splitlines():
             write(line)
 
 
@@ -369,49 +389,3 @@ def _split_columns(line_width: int | None, diagnoses: Sequence[Diagnosis]) -> It
 
 def _fit(text: str, width: int) -> str:
     return f"{text if len(text) < width else f'{text[: width - 2]}…':<{width}}"
-
-
-def _format_fixes(output: Output, report: Report) -> Iterator[str]:
-    if all(uses_demo_provider(diagnosis) for diagnosis in report.diagnoses):
-        yield ""
-        yield f"  {output.paint('!', 'warn')} No provider is configured, so the demo replies. It has no model."
-        yield f"    Set the key of a provider in .env:  {output.paint('OPENAI_API_KEY=…', 'type')}"
-        return
-    if not report.fixes:
-        return
-    yield ""
-    yield "  To fix:"
-    names = max(len(fix.name) for fix in report.fixes)
-    problems = max(len(fix.problem) for fix in report.fixes)
-    width = output.width or _DEFAULT_WIDTH
-    for fix in report.fixes:
-        start, remedy = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  ", output.paint(fix.remedy, "type")
-        padded = next(
-            (size for size in (problems, len(fix.problem)) if 10 + names + size + len(fix.remedy) <= width), 0
-        )
-        if padded:
-            yield f"{start}{fix.problem:<{padded}}    {remedy}"
-            continue
-        first, *others = wrap(fix.problem, max(width - 6 - names, 20), break_long_words=False) or [""]
-        yield f"{start}{first}"
-        yield from (f"{' ' * (6 + names)}{line}" for line in others)
-        yield f"{' ' * (6 + names)}{remedy}"
-
-
-def _format_server(output: Output, server: FoundServer) -> Iterator[str]:
-    """Yield the observed deviations of an unknown server, and its table if a field should change."""
-    yield f"  {output.paint(f'Observed at {hide_credentials(server.base_url)}', 'title')}"
-    several = len(server.diagnoses) > 1
-    for diagnosis in server.diagnoses:
-        model = f"{diagnosis.found_target.model}: " if several else ""
-        yield from (f"  {output.paint('~', 'warn')} {model}{text}" for text in diagnosis.quirks.values())
-    if not any(diagnosis.evidence for diagnosis in server.diagnoses):
-        yield "  The dialect of the proxy needs no change."
-        return
-    if server.diagnoses[0].backend.target.provider.is_configured:
-        yield f"  Replace the tables of providers.{server.name} in anthropic-proxy.toml by:"
-    else:
-        used = output.paint(f"PREFERRED_PROVIDER={server.name}", "type")
-        yield f"  Table for anthropic-proxy.toml, beside .env. Use the server with {used} or the prefix {server.name}/:"
-    yield ""
-    yield from server.table.splitlines()

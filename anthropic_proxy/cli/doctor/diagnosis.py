@@ -86,8 +86,15 @@ class DialectSearch:
             may_search = probe.tests_effect
             if result.error is not None:
                 may_search = result.first_rejection is not None or not isinstance(result.error, UpstreamError)
-            if may_search:
-                result, problem = await self._try_candidates(probe, result, problem)
+            for change in probe.candidates if may_search else ():
+                if change_dialect(self.target.dialect, change) == self.target.dialect:
+                    continue
+                changed = await self.send_with_change(probe, change)
+                if changed is not None and not probe.check(changed):
+                    self.adopt_change(probe, change, result, changed)
+                    self._apply_adaptations(probe, changed)
+                    result, problem = changed, ""
+                    break
         self._diagnosis.outcomes[probe.name] = self._judge(probe, result, problem)
         return result
 
@@ -143,17 +150,6 @@ class DialectSearch:
         """Return True if the server failed with status 500 and its error names no part of the request as cause."""
         rejected = result.first_rejection
         return rejected is not None and rejected.status == 500 and not _REASON.search(self.describe_rejection(rejected))
-
-    async def _try_candidates(self, probe: Probe, failed: ProbeResult, problem: str) -> tuple[ProbeResult, str]:
-        for change in probe.candidates:
-            if change_dialect(self.target.dialect, change) == self.target.dialect:
-                continue
-            result = await self.send_with_change(probe, change)
-            if result is not None and not probe.check(result):
-                self.adopt_change(probe, change, failed, result)
-                self._apply_adaptations(probe, result)
-                return result, ""
-        return failed, problem
 
     def _apply_adaptations(self, probe: Probe, result: ProbeResult) -> None:
         """Use the adaptations of a successful probe for all later probes, so that the server does not reject those."""
@@ -276,7 +272,36 @@ async def diagnose_backend(
     """
     search = DialectSearch(runner, diagnosis, settings)
     try:
-        await _run_probes(runner, search, diagnosis, settings, on_change)
+        first, *probes = PROBES
+        result = await search.run_probe(first)
+        if diagnosis.state_of(first.name) == "unsupported" and search.use_wire("chat"):
+            result = await search.run_probe(first)
+        if diagnosis.state_of(first.name) not in ("works", "emulated"):
+            diagnosis.problem = _find_problem(search, result, settings)
+            if diagnosis.problem.kind == "model":
+                await _list_models(runner, diagnosis)
+            return
+        diagnosis.seconds = result.seconds
+        on_change()
+        await _list_models(runner, diagnosis)
+        tools_result = result
+        for probe in probes:
+            if not must_run(probe, diagnosis.backend) and not diagnosis.wire:
+                continue
+            if probe.requires and diagnosis.state_of(probe.requires) == "unsupported":
+                continue
+            result = await search.run_probe(probe)
+            if probe.name == "streaming":
+                _observe_stream(diagnosis, result)
+            elif probe.name == "tools":
+                tools_result = result
+                _observe_calls(search, diagnosis, result)
+            on_change()
+        if diagnosis.backend.target.provider.transport == "demo":
+            return
+        await probe_thinking(search, diagnosis, tools_result)
+        on_change()
+        await _probe_limits(runner, search, diagnosis)
     finally:
         diagnosis.target = search.target
         defaults = structs.asdict(type(search.target.dialect)())
@@ -286,45 +311,6 @@ async def diagnose_backend(
         diagnosis.dialect = json.loads(json.dumps(found, default=structs.asdict))
         diagnosis.is_complete = True
         on_change()
-
-
-async def _run_probes(
-    runner: ProbeRunner,
-    search: DialectSearch,
-    diagnosis: Diagnosis,
-    settings: Settings,
-    on_change: Callable[[], None],
-) -> None:
-    first, *probes = PROBES
-    result = await search.run_probe(first)
-    if diagnosis.state_of(first.name) == "unsupported" and search.use_wire("chat"):
-        result = await search.run_probe(first)
-    if diagnosis.state_of(first.name) not in ("works", "emulated"):
-        diagnosis.problem = _find_problem(search, result, settings)
-        if diagnosis.problem.kind == "model":
-            await _list_models(runner, diagnosis)
-        return
-    diagnosis.seconds = result.seconds
-    on_change()
-    await _list_models(runner, diagnosis)
-    tools_result = result
-    for probe in probes:
-        if not must_run(probe, diagnosis.backend) and not diagnosis.wire:
-            continue
-        if probe.requires and diagnosis.state_of(probe.requires) == "unsupported":
-            continue
-        result = await search.run_probe(probe)
-        if probe.name == "streaming":
-            _observe_stream(diagnosis, result)
-        elif probe.name == "tools":
-            tools_result = result
-            _observe_calls(search, diagnosis, result)
-        on_change()
-    if diagnosis.backend.target.provider.transport == "demo":
-        return
-    await probe_thinking(search, diagnosis, tools_result)
-    on_change()
-    await _probe_limits(runner, search, diagnosis)
 
 
 def must_run(probe: Probe, backend: Backend) -> bool:
@@ -484,7 +470,12 @@ async def _find_effort_form(
         if result is None or result.error is not None or result.first_rejection is not None:
             continue
         shows = bool(result.thinking) and not tools_result.thinking
-        levels = [] if form == "thinking" else await _find_levels(search, change)
+        levels: Sequence[str] = []
+        if form != "thinking":  # the levels that the server lists when it rejects an unknown one
+            rejected = await search.send_with_change(_THINKING, {**change, "effort_names": (("high", _UNKNOWN_LEVEL),)})
+            if rejected is not None and rejected.first_rejection is not None:
+                text = search.describe_rejection(rejected.first_rejection)
+                levels = [name for name in _LEVELS if re.search(rf"\b{name}\b", text)] or ["low", "medium", "high"]
         if shows or levels:
             effect = "an unknown level is rejected" if levels else "the reply contains reasoning only with the field"
             search.adopt_change(_THINKING, change, tools_result, result, effect=effect)
@@ -500,46 +491,27 @@ async def _find_effort_form(
     return tools_result
 
 
-async def _find_levels(search: DialectSearch, change: Mapping[str, object]) -> Sequence[str]:
-    """Return the effort levels that the server lists when it rejects an unknown one. Empty: it accepts any level."""
-    result = await search.send_with_change(_THINKING, {**change, "effort_names": (("high", _UNKNOWN_LEVEL),)})
-    rejected = result.first_rejection if result else None
-    if rejected is None:
-        return []
-    text = search.describe_rejection(rejected)
-    return [level for level in _LEVELS if re.search(rf"\b{level}\b", text)] or ["low", "medium", "high"]
-
-
 async def _probe_replay(search: DialectSearch, diagnosis: Diagnosis, reply: ProbeResult) -> None:
     """Send a reply with reasoning back, with the results of its tool calls. Find the field for the reasoning first."""
     field = _REASONING_FIELD.search(bytes(reply.upstream[-1].response)) if reply.upstream else None
     if field:
         diagnosis.quirks["reasoning field"] = f"reasoning arrives in the field {field[1].decode()}"
     if search.searches_dialect and field and field[1].decode() in _REPLAY_FIELDS:
-        reply = await _find_replay_field(search, reply, {"replayed_thinking_field": field[1].decode()})
+        change = {"replayed_thinking_field": field[1].decode()}
+        # another reply, because signatures of thinking blocks depend on the field
+        changed = await search.send_with_change(_THINKING, change)
+        if changed is not None and changed.error is None and changed.thinking and changed.calls:
+            probe = _build_replay(changed, ())
+            result = await search.send_with_change(probe, change)
+            if result is not None and result.error is None and result.first_rejection is None:
+                effect = "the server accepts reasoning of earlier replies in this field"
+                search.adopt_change(probe, change, reply, result, effect=effect)
+                reply = changed
     probe = _build_replay(reply, ({"replayed_thinking_field": ""},))
     result = await search.run_probe(probe)
     drops = [note for note in result.notes if note.field.endswith("thinking") and note.handling == "dropped"]
     if drops and diagnosis.state_of(probe.name) == "works":
         diagnosis.outcomes[probe.name] = Outcome(state="unsupported", reason=drops[0].reason)
-
-
-async def _find_replay_field(search: DialectSearch, reply: ProbeResult, change: Mapping[str, object]) -> ProbeResult:
-    """Set the dialect field for the reasoning of earlier replies, if the server accepts `change`.
-
-    Return a new reply with reasoning, because signatures of thinking blocks depend on the field.
-    """
-    changed = await search.send_with_change(_THINKING, change)
-    if changed is None or changed.error is not None or not changed.thinking or not changed.calls:
-        return reply
-    probe = _build_replay(changed, ())
-    result = await search.send_with_change(probe, change)
-    if result is None or result.error is not None or result.first_rejection is not None:
-        return reply
-    search.adopt_change(
-        probe, change, reply, result, effect="the server accepts reasoning of earlier replies in this field"
-    )
-    return changed
 
 
 def _build_replay(reply: ProbeResult, candidates: Sequence[Mapping[str, object]]) -> Probe:

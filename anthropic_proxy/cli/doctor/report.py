@@ -1,18 +1,22 @@
-"""Report of one run of the doctor: its table, the remedies for the found problems, and its form as JSON or Markdown."""
+"""Report of one run of the doctor, in its forms: table, JSON, Markdown, and tables for `anthropic-proxy.toml`.
 
+It names remedies for the found problems. The tables for an unknown server have its models and its dialect, each field
+with its evidence as a comment.
+"""
+
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy import __version__
-from anthropic_proxy.cli.doctor.dialect_row import FoundServer, describe_evidence, hide_credentials
-from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, Outcome, ProbeTotals, Problem, State
+from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, Evidence, Outcome, ProbeTotals, Problem, State
 from anthropic_proxy.console import formats
-from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList, TokenCounts
 from anthropic_proxy.gateway.settings import Settings
@@ -65,39 +69,28 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
     if problem.kind == "package":
         return Fix(name=name, problem=_sentence(problem.message), remedy=problem.proposal)
     if problem.kind in ("unreachable", "address"):
-        return _fix_address(name, provider, problem, settings)
+        variable, text = provider.base_url_variable or "", problem.message
+        if problem.kind == "address":
+            if text.endswith(variable) and variable in settings.origins:
+                text = f"{text}, {settings.origins[variable]}"
+            remedy = problem.proposal or f"{variable}=<address>"
+        elif provider.uses_installed_models:
+            remedy = "ollama serve"
+        elif provider.name in settings.base_urls or provider.is_configured:
+            remedy = f"{variable}=<address>"
+        else:
+            remedy = "Check the network. Behind a web proxy: HTTPS_PROXY=<its address>"
+        return Fix(name=name, problem=_sentence(text), remedy=remedy)
     alternative = _find_alternative(diagnosis, diagnoses, lambda other: other.problem is None)
-    if problem.kind == "model":
-        other = _find_other_model(diagnosis)
-        alternative = _assign(backend, f"{name}/{other}") if other else alternative
+    if problem.kind == "model":  # the default model of the provider, or a listed one
+        used, default = backend.target.model, provider.default_big_model
+        listed = [model for model in diagnosis.models or () if model != used and _MODEL_ID.fullmatch(model)]
+        is_usable = default not in (None, used) and (not listed or default in listed)
+        if other := default if is_usable else next(iter(listed), None):
+            alternative = _assign(backend, f"{name}/{other}")
     again = "Try again later: " if problem.kind in ("server", "quota") else ""
     remedy = alternative or f"{again}anthropic-proxy doctor {name}"
     return Fix(name=name, problem=_sentence(problem.message), remedy=remedy)
-
-
-def _find_other_model(diagnosis: Diagnosis) -> str | None:
-    """Return a model that the provider has instead of the examined one: its default model, or a listed one."""
-    used = diagnosis.backend.target.model
-    listed = [model for model in diagnosis.models or () if model != used and _MODEL_ID.fullmatch(model)]
-    default = diagnosis.backend.target.provider.default_big_model
-    if default not in (None, used) and (not listed or default in listed):
-        return default
-    return next(iter(listed), None)
-
-
-def _fix_address(name: str, provider: Provider, problem: Problem, settings: Settings) -> Fix:
-    variable, text = provider.base_url_variable or "", problem.message
-    if problem.kind == "address":
-        if text.endswith(variable) and variable in settings.origins:
-            text = f"{text}, {settings.origins[variable]}"
-        remedy = problem.proposal or f"{variable}=<address>"
-    elif provider.uses_installed_models:
-        remedy = "ollama serve"
-    elif provider.name in settings.base_urls or provider.is_configured:
-        remedy = f"{variable}=<address>"
-    else:
-        remedy = "Check the network. Behind a web proxy: HTTPS_PROXY=<its address>"
-    return Fix(name=name, problem=_sentence(text), remedy=remedy)
 
 
 def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Iterator[Fix]:
@@ -163,6 +156,17 @@ def _sentence(text: str) -> str:
 
 LEGEND = "✓ works   ~ emulated by the proxy   ✕ unsupported   – not applicable"
 """Line that explains the signs in the table of the report."""
+
+
+class FoundServer(Struct, frozen=True, kw_only=True):
+    """A server that the doctor examined for deviations from its API."""
+
+    name: str
+    """Name of the server's table in `anthropic-proxy.toml`."""
+    base_url: str
+    diagnoses: Sequence[Diagnosis]
+    table: str
+    """Tables for `anthropic-proxy.toml`."""
 
 
 class Report(Struct, kw_only=True):
@@ -285,7 +289,12 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
         yield ""
         yield from (f"- **{fix.name}** {fix.problem} `{fix.remedy}`" for fix in report.fixes)
     for diagnosis in report.diagnoses:
-        yield from _format_details(diagnosis)
+        details = list_explanations(diagnosis)
+        if details.keys() - {"limits"} or diagnosis.evidence:
+            yield from ("", f"## {diagnosis.backend.prefixed_id}", "")
+            yield from (f"- {name}: {text}" for name, text in details.items())
+            for evidence in diagnosis.evidence:
+                yield f"- `{evidence.field}`: " + " ".join(line.strip() for line in describe_evidence(evidence))
     for server in report.servers:
         yield from (
             "",
@@ -306,18 +315,6 @@ def list_explanations(diagnosis: Diagnosis) -> dict[str, str]:
     if diagnosis.limits_source:
         details["limits"] = diagnosis.limits_source
     return details
-
-
-def _format_details(diagnosis: Diagnosis) -> Iterator[str]:
-    details = list_explanations(diagnosis)
-    if not (details.keys() - {"limits"} or diagnosis.evidence):
-        return
-    yield ""
-    yield f"## {diagnosis.backend.prefixed_id}"
-    yield ""
-    yield from (f"- {name}: {text}" for name, text in details.items())
-    for evidence in diagnosis.evidence:
-        yield f"- `{evidence.field}`: " + " ".join(line.strip() for line in describe_evidence(evidence))
 
 
 SIGNS: Mapping[State, str] = {"works": "✓", "emulated": "~", "unsupported": "✕", "untested": "–"}
@@ -405,3 +402,125 @@ ROWS: Sequence[Row] = (
     Row("context window, tokens", _show_number(find_context_window)),
     Row("output limit, tokens", _show_number(find_max_output)),
 )
+
+
+_MAX_SENT_CHARACTERS = 60
+_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[FoundServer]:
+    """Return the servers for which the doctor searched deviations from the API, one for each base URL."""
+    groups: dict[str, list[Diagnosis]] = {}
+    for diagnosis in diagnoses:
+        if diagnosis.shows_dialect:
+            groups.setdefault(diagnosis.found_target.base_url, []).append(diagnosis)
+    return [
+        FoundServer(
+            name=propose_server_name(group[0], settings),
+            base_url=base_url,
+            diagnoses=group,
+            table=format_server(group, settings),
+        )
+        for base_url, group in groups.items()
+    ]
+
+
+def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
+    """Return the tables of one server. `diagnoses`: results of its models."""
+    first = diagnoses[0]
+    target, name = first.found_target, propose_server_name(first, settings)
+    lines = [f"[providers.{name}]", f"base_url = {_encode(hide_credentials(target.base_url))}"]
+    if settings.keys.get(target.provider.name):
+        lines.append(f"api_key = {{ env = {_encode(target.provider.key_variable)} }}")
+    lines.append('wire = "chat"')
+    decided = [{evidence.field: evidence for evidence in one.evidence} for one in diagnoses]
+    shared = {
+        field: evidence
+        for field, evidence in decided[0].items()
+        if all(field in other and other[field].value == evidence.value for other in decided)
+    }
+    configured = next((table.dialect for table in settings.configured_providers if table.name == name), {})
+    lines += _format_dialect(f"providers.{name}.dialect", shared, configured)
+    for diagnosis, fields in zip(diagnoses, decided, strict=True):
+        path = f"providers.{name}.models.{_encode_key(diagnosis.found_target.model)}"
+        lines += [
+            "",
+            f"[{path}]",
+            *(f"{key} = {_encode(value)}" for key, value in build_model_fields(diagnosis).items()),
+        ]
+        own = {field: evidence for field, evidence in fields.items() if field not in shared}
+        lines += _format_dialect(f"{path}.dialect", own)
+    return "\n".join(lines) + "\n"
+
+
+def build_model_fields(diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return the found limits, effort levels and image support of a model, as fields of its table."""
+    facts: dict[str, Any] = {}
+    if diagnosis.context_window:
+        facts["context_window"] = diagnosis.context_window
+        facts["max_output"] = min(diagnosis.max_output or diagnosis.context_window, diagnosis.context_window)
+    elif diagnosis.max_output:
+        facts["max_output"] = diagnosis.max_output
+    if diagnosis.efforts:
+        facts["efforts"] = list(diagnosis.efforts)
+    if diagnosis.state_of("images") != "untested":
+        facts["accepts_images"] = diagnosis.state_of("images") != "unsupported"
+    return facts
+
+
+def describe_evidence(evidence: Evidence) -> Iterator[str]:
+    """Yield the lines of a comment, without `#`: the result of the probe that decided a dialect field."""
+    if evidence.status:
+        sent = evidence.sent
+        shown = sent if len(sent) <= _MAX_SENT_CHARACTERS else f"{sent[: _MAX_SENT_CHARACTERS - 1]}…"
+        yield f"{evidence.probe}: HTTP {evidence.status} for {shown or 'the request'}"
+        yield f"  {evidence.error}"
+    else:
+        yield f"{evidence.probe}: {evidence.error}"
+
+
+def propose_server_name(diagnosis: Diagnosis, settings: Settings) -> str:
+    """Return a name for the table of a server: that of the provider.
+
+    If a setting has changed the base URL of a built-in provider, whose name another server cannot have, the name is
+    derived from the host.
+    """
+    target = diagnosis.found_target
+    if target.provider.name not in settings.base_urls or target.provider.is_configured:
+        return target.provider.name
+    url = urlsplit(target.base_url)
+    words = (url.hostname or "").lower().split(".")
+    if len(words) < 2 or words[-1].isdecimal():
+        return f"local{url.port or ''}"
+    return f"my-{words[-2]}"  # the names of built-in providers are not free
+
+
+def hide_credentials(url: str) -> str:
+    split = urlsplit(url)
+    return split._replace(netloc=split.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _format_dialect(
+    path: str, fields: Mapping[str, Evidence], configured: Mapping[str, Any] | None = None
+) -> Iterator[str]:
+    configured = configured or {}
+    if not fields and not configured:
+        return
+    yield from ("", f"[{path}]")
+    yield from (f"{field} = {_encode(value)}" for field, value in configured.items() if field not in fields)
+    for field, evidence in sorted(fields.items()):
+        yield from (f"# {line}" for line in describe_evidence(evidence))
+        yield f"{field} = {_encode(msgspec.to_builtins(evidence.value))}"
+
+
+def _encode_key(key: str) -> str:
+    return key if _PLAIN_KEY.fullmatch(key) else _encode(key)
+
+
+def _encode(value: Any) -> str:
+    """Return a value of the JSON types as TOML text."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_encode_key(key)} = {_encode(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_encode, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from msgspec import structs
 
 from anthropic_proxy.cli.doctor.diagnosis import diagnose_backend, must_run
-from anthropic_proxy.cli.doctor.dialect_row import find_servers
 from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, ProbeTotals
 from anthropic_proxy.cli.doctor.probe_runner import ProbeRunner
 from anthropic_proxy.cli.doctor.probes import PROBES
-from anthropic_proxy.cli.doctor.report import Report, find_total_price, list_fixes
+from anthropic_proxy.cli.doctor.report import Report, find_servers, find_total_price, list_fixes
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_override
@@ -20,17 +19,6 @@ from anthropic_proxy.errors import ClientError, ConfigurationError, find_similar
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
-
-__all__ = [
-    "Backend",
-    "Diagnosis",
-    "ProbeTotals",
-    "Report",
-    "estimate_price",
-    "estimate_totals",
-    "run_doctor",
-    "select_backends",
-]
 
 _REQUESTS_BEYOND_PROBES = 4
 """Number of further requests per backend: model list, limits, effort levels and replay of reasoning."""

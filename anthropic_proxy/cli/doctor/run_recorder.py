@@ -11,9 +11,8 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from anthropic_proxy.cli.doctor.dialect_row import hide_credentials
 from anthropic_proxy.cli.doctor.findings import Diagnosis
-from anthropic_proxy.cli.doctor.report import ROWS, Report, list_explanations
+from anthropic_proxy.cli.doctor.report import ROWS, Report, hide_credentials, list_explanations
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error

@@ -103,7 +103,20 @@ def _read_configuration(content: bytes, name: str) -> ImportPlan:
                 return read_router_config(config)
             raise _reject(name, "it is JSON without Providers and Router")
         if name.lower().endswith((".yaml", ".yml")) or _MODEL_LIST.search(text):
-            config = _decode_yaml(text, name)
+            try:
+                import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
+
+                config = yaml.safe_load(text)
+            except ImportError:
+                command = build_extra_install_command("import")
+                raise ConfigurationError(
+                    f"{name} is YAML, which needs PyYAML. It is not installed:  {command}", code="import-file"
+                ) from None
+            except yaml.YAMLError as error:
+                reason = " ".join(str(error).split())
+                raise ConfigurationError(
+                    f"{name} is not valid YAML: {reason}. {_SUPPORTED}", code="import-file"
+                ) from None
             if isinstance(config, dict) and LITELLM_SECTIONS & {*config}:
                 return read_litellm_config(config)
             raise _reject(name, f"it is YAML without {join_with_or(sorted(LITELLM_SECTIONS))}")
@@ -119,21 +132,6 @@ def _read_configuration(content: bytes, name: str) -> ImportPlan:
         raise _reject(name, "it nests lists or objects too deeply") from None
     except ValueError:  # Python's limit of digits
         raise _reject(name, "a number has too many digits") from None
-
-
-def _decode_yaml(text: str, name: str) -> Any:
-    try:
-        import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
-    except ImportError:
-        raise ConfigurationError(
-            f"{name} is YAML, which needs PyYAML. It is not installed:  {build_extra_install_command('import')}",
-            code="import-file",
-        ) from None
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise ConfigurationError(f"{name} is not valid YAML: {reason}. {_SUPPORTED}", code="import-file") from None
 
 
 def _reject(name: str, reason: str) -> ConfigurationError:

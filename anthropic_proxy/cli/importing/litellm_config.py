@@ -207,8 +207,17 @@ def _place_models(plan: ImportPlan, entries: Sequence[Mapping[str, Any]]) -> dic
             plan.add_note(setting, f"the proxy has no endpoint for the mode {info['mode']}")
             continue
         target = _find_target(plan, setting, given)
-        if target:
-            _set_limits(plan, setting, given, info, target)
+        limits = [(f"model_info.{name}", limit, info.get(name)) for name, limit in _LIMITS.items()]
+        # `max_tokens` replaces `max_output_tokens`
+        limits.append(("litellm_params.max_tokens", "max_output", given.get("max_tokens")))
+        prefix, _, model = target.partition("/")
+        for field, limit, value in limits if target else ():
+            if value and prefix not in plan.servers:
+                plan.add_note(f"{setting}.{field}", "the limits of a built-in provider come from its list")
+            elif value and not str(value).isdecimal():
+                plan.add_note(f"{setting}.{field}", f'"{value}" is no whole number of tokens, so it is not imported')
+            elif value:
+                plan.servers[prefix].models.setdefault(model, {})[limit] = int(str(value))
         for parameter in sorted({*given} - _READ_PARAMETERS):
             reason = _PARAMETER_REASONS.get(parameter, UNKNOWN_ENTRY)
             plan.add_note(f"{setting}.litellm_params.{parameter}", reason.format(target=target))
@@ -220,22 +229,6 @@ def _place_models(plan: ImportPlan, entries: Sequence[Mapping[str, Any]]) -> dic
             row = _Deployment(target, int(given.get("order") or 0), (weight, rpm, tpm))
             groups.setdefault(str(name), []).append(row)
     return {name: sorted(group, key=lambda row: row.order) for name, group in groups.items()}
-
-
-def _set_limits(plan: ImportPlan, setting: str, given: Mapping[str, Any], info: Mapping[str, Any], target: str) -> None:
-    """Add the limits of the model `target` to the table of its server. `max_tokens` replaces `max_output_tokens`."""
-    prefix, _, model = target.partition("/")
-    values = [(f"model_info.{name}", limit, info.get(name)) for name, limit in _LIMITS.items()]
-    values.append(("litellm_params.max_tokens", "max_output", given.get("max_tokens")))
-    for name, limit, value in values:
-        if not value:
-            continue
-        if prefix not in plan.servers:
-            plan.add_note(f"{setting}.{name}", "the limits of a built-in provider come from its list")
-        elif not str(value).isdecimal():
-            plan.add_note(f"{setting}.{name}", f'"{value}" is no whole number of tokens, so it is not imported')
-        else:
-            plan.servers[prefix].models.setdefault(model, {})[limit] = int(str(value))
 
 
 def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> str:
@@ -424,18 +417,14 @@ def _add_routes(
             if name not in balances:
                 plan.add_route(route, when, list(dict.fromkeys((*targets, *chains[name]))))
                 continue
-            balance = _BALANCES.get(strategy, "weighted")
-            weights = _read_weights(group) if balance == "weighted" else ()
+            balance, weights = _BALANCES.get(strategy, "weighted"), list[int]()
+            if balance == "weighted":  # LiteLLM takes the first rate that the first deployment has
+                position = next((index for index, rate in enumerate(group[0].rates) if rate), 0)
+                shares = dict.fromkeys(targets, 0)
+                for row in group:
+                    shares[row.target] += row.rates[position]
+                weights = list(shares.values()) if all(shares.values()) else []
             plan.add_route(route, when, targets, balance=balance, weights=weights)
             if further := [target for target in chains[name] if target not in targets]:
                 text = f"the route {route} calls its other targets if one fails, not {', '.join(further)}"
                 plan.add_note(f"fallbacks of {name}", text)
-
-
-def _read_weights(group: Sequence[_Deployment]) -> list[int]:
-    """Return the share of each model by the first rate that the first one has, as LiteLLM selects it."""
-    position = next((index for index, rate in enumerate(group[0].rates) if rate), 0)
-    shares: dict[str, int] = {}
-    for row in group:
-        shares[row.target] = shares.get(row.target, 0) + row.rates[position]
-    return list(shares.values()) if all(shares.values()) else []

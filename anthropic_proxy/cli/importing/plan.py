@@ -148,20 +148,37 @@ class ImportPlan:
         """
         provider = find_built_in_provider(server.base_url)
         if provider is not None and self._is_same_account(provider.name, server, is_built_in=True):
-            self._use_built_in(provider, server)
+            url = urlsplit(server.base_url)
+            if provider.uses_installed_models:
+                if url.hostname not in ("localhost", "127.0.0.1"):
+                    self.variables["OLLAMA_API_BASE"] = f"{url.scheme}://{url.netloc}"
+                return provider.prefix
+            if provider.key_variable and _needs_key(server):
+                self.set_secret_reference(provider.key_variable, server.key, server.key_setting)
+            for model, limits in server.models.items():
+                if limits:
+                    text = f"limits of a built-in provider come from its list: {limits}"
+                    self.add_note(f"{server.name}, {model}", text)
             return provider.prefix
         if provider is None:
             wire = server.wire
         else:  # newer models of OpenAI accept tools with reasoning on the Responses API only
             wire = "responses" if provider.name == "openai" else next(iter(provider.wires))
-        names = self._list_table_names(server.name, has_built_in_server=provider is not None)
+        valid = _INVALID_IN_NAME.sub("-", server.name.lower()).strip("-_") or "server"
+        if valid in {word for row in find_built_in_registry() for word in (row.name, row.prefix)}:
+            names = _number(valid, f"{valid}-server" if provider is None else f"{valid}-2")
+        else:
+            names = _number(valid, valid)
         name = next(text for text in names if self._is_same_account(text, server, is_built_in=False))
         address = server.base_url.removesuffix("/v1") if wire == "ollama" else server.base_url
         table = self.servers.setdefault(name, ServerTable(base_url=address, wire=wire))
         for model, limits in server.models.items():
             table.models.setdefault(model, {}).update(limits)
-        if not table.key_variable:
-            table.key_variable = self._refer_to_key(server, name) if _needs_key(server) else ""
+        if not table.key_variable and _needs_key(server):
+            default, reference = f"{name.upper().replace('-', '_')}_API_KEY", find_referenced_variable(server.key)
+            if not reference and not _PLACEHOLDER.search(server.key):
+                self.add_note(server.key_setting, f"secrets are not copied. Set it in .env:  {default}=…")
+            table.key_variable = reference or default
         return name
 
     def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
@@ -209,35 +226,6 @@ class ImportPlan:
             return False
         self._accounts[name] = (address, known_key or key)
         return True
-
-    def _use_built_in(self, provider: Provider, server: ImportedServer) -> None:
-        if provider.uses_installed_models:
-            if urlsplit(server.base_url).hostname not in ("localhost", "127.0.0.1"):
-                url = urlsplit(server.base_url)
-                self.variables["OLLAMA_API_BASE"] = f"{url.scheme}://{url.netloc}"
-            return
-        if provider.key_variable and _needs_key(server):
-            self.set_secret_reference(provider.key_variable, server.key, server.key_setting)
-        for model, limits in server.models.items():
-            if limits:
-                self.add_note(f"{server.name}, {model}", f"limits of a built-in provider come from its list: {limits}")
-
-    def _refer_to_key(self, server: ImportedServer, name: str) -> str:
-        """Return the variable with the key of a server, to whose table NAME belongs."""
-        default = f"{name.upper().replace('-', '_')}_API_KEY"
-        reference = find_referenced_variable(server.key)
-        if not reference and not _PLACEHOLDER.search(server.key):
-            self.add_note(server.key_setting, f"secrets are not copied. Set it in .env:  {default}=…")
-        return reference or default
-
-    def _list_table_names(self, name: str, *, has_built_in_server: bool) -> Iterator[str]:
-        """Yield valid names for the table of a server, the preferred one first. None of them is that of a provider."""
-        valid = _INVALID_IN_NAME.sub("-", name.lower()).strip("-_") or "server"
-        reserved = {word for row in find_built_in_registry() for word in (row.name, row.prefix)}
-        if valid not in reserved:
-            return _number(valid, valid)
-        first = f"{valid}-{2 if has_built_in_server else 'server'}"
-        return _number(valid, first)
 
 
 @cache
@@ -332,9 +320,31 @@ def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
     env_text, config_text = (read_settings_file(str(path), []) for path in (env, config))
     present = decode_env_text(env_text)
     kept = [name for name, value in plan.variables.items() if present.get(name) and present[name] != value]
-    lines = [f"{name}={_quote_for_env(value)}\n" for name, value in plan.variables.items() if not present.get(name)]
+    lines = []
+    for name, value in plan.variables.items():
+        quoted = value
+        if not _PLAIN.fullmatch(value):
+            quoted = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        if not present.get(name):
+            lines.append(f"{name}={quoted}\n")
     env_addition = FileAddition(env, _separate(env_text, "".join(lines)), kept)
-    config_addition = _add_tables(config, config_text, plan)
+
+    configured = decode_toml(config_text, config.name)
+    providers = configured.get("providers", {})
+    routes = {route.get("name"): route for route in configured.get("routes", [])}
+    tables = [
+        (f"[providers.{name}]", each.encode_toml(name), providers.get(name)) for name, each in plan.servers.items()
+    ]
+    tables += [(f'[[routes]] "{each.name}"', each.encode_toml(), routes.get(each.name)) for each in plan.routes]
+    kept = []
+    for label, table, old in tables:
+        contents = tomllib.loads(table)
+        new = contents["routes"][0] if "routes" in contents else next(iter(contents["providers"].values()))
+        if old is not None and old != new:
+            kept.append(label)
+    added = "\n".join(table for _, table, old in tables if old is None)
+    config_addition = FileAddition(config, _separate(config_text, added), kept)
+
     with tempfile.TemporaryDirectory() as name:
         checked = Path(name)
         (checked / ENV_FILE).write_text(env_text + env_addition.added, "utf-8")
@@ -343,31 +353,6 @@ def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
     return FilesToWrite((env_addition, config_addition), settings)
 
 
-def _add_tables(path: Path, text: str, plan: ImportPlan) -> FileAddition:
-    present = decode_toml(text, path.name)
-    providers = present.get("providers", {})
-    routes = {route.get("name"): route for route in present.get("routes", [])}
-    tables = [
-        (f"[providers.{name}]", each.encode_toml(name), providers.get(name)) for name, each in plan.servers.items()
-    ]
-    tables += [(f'[[routes]] "{each.name}"', each.encode_toml(), routes.get(each.name)) for each in plan.routes]
-    kept = [label for label, table, old in tables if old is not None and old != _decode_table(table)]
-    added = "\n".join(table for _, table, old in tables if old is None)
-    return FileAddition(path, _separate(text, added), kept)
-
-
-def _decode_table(text: str) -> object:
-    """Return the contents of the only table in `text`, `[providers.NAME]` or `[[routes]]`."""
-    contents = tomllib.loads(text)
-    return contents["routes"][0] if "routes" in contents else next(iter(contents["providers"].values()))
-
-
 def _separate(text: str, added: str) -> str:
     """Return `added` for appending to `text`: a line break is put before it if `text` does not end with one."""
     return f"\n{added}" if added and text and not text.endswith("\n") else added
-
-
-def _quote_for_env(value: str) -> str:
-    if _PLAIN.fullmatch(value):
-        return value
-    return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"

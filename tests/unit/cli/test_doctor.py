@@ -13,8 +13,9 @@ import pytest
 from aiohttp import web
 
 from anthropic_proxy.cli.doctor.command import DoctorProgress
+from anthropic_proxy.cli.doctor.findings import Diagnosis
 from anthropic_proxy.cli.doctor.probes import TOOL_COLORS, USER_COLORS
-from anthropic_proxy.cli.doctor.run import Diagnosis, estimate_price, estimate_totals, select_backends
+from anthropic_proxy.cli.doctor.run import estimate_price, estimate_totals, select_backends
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.doctor.report import Fix, encode_report
-from anthropic_proxy.cli.doctor.run import Diagnosis, Report, select_backends
+from anthropic_proxy.cli.doctor.findings import Diagnosis
+from anthropic_proxy.cli.doctor.report import Fix, Report, encode_report
+from anthropic_proxy.cli.doctor.run import select_backends
 from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, store_results
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.console.doctor_run import RunFix
