@@ -24,7 +24,7 @@ PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
     ("anthropic_proxy.console.keys.plugin", lambda settings: settings.virtual_keys),
     ("anthropic_proxy.gateway.telemetry.traces", Settings.has_traces),
     ("anthropic_proxy.gateway.prices.updates", lambda settings: settings.price_update_days > 0),
-    ("anthropic_proxy.console.dashboard.routes", has_dashboard_packages),
+    ("anthropic_proxy.console.dashboard.plugin", has_dashboard_packages),
 )
 """Pairs of import name and condition of a plugin package. The package is imported and opened if its condition is True
 for the settings."""

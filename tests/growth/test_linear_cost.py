@@ -17,8 +17,7 @@ import msgspec
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.console.dashboard.forms import find_cookie
-from anthropic_proxy.console.dashboard.responses import accepts_gzip
+from anthropic_proxy.console.dashboard.web import accepts_gzip, find_cookie
 from anthropic_proxy.engine.messages.deltas import Text
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.models.blocks import MAX_JSON_DEPTH, is_json_text_too_deep

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 from playwright.sync_api import Page
 
-from anthropic_proxy.console.dashboard.pages import NAVIGATION
+from anthropic_proxy.console.dashboard.permissions import NAVIGATION
 from tests.pages.browser import find_chromium, open_browser, open_tab
 from tests.pages.sample_day import write_sample_day
 from tests.support.dashboard import ledger_settings

@@ -9,7 +9,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, expect
 
-from anthropic_proxy.console.dashboard.pages import NAVIGATION
+from anthropic_proxy.console.dashboard.permissions import NAVIGATION
 from tests.pages.browser import Appearance, open_tab, without_errors
 from tests.support.dashboard import (
     HOSTILE,

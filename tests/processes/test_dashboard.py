@@ -10,8 +10,8 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from anthropic_proxy.console.dashboard.browser_sessions import MAX_FAILURES
-from anthropic_proxy.console.dashboard.pages import NAVIGATION
+from anthropic_proxy.console.dashboard.permissions import NAVIGATION
+from anthropic_proxy.console.dashboard.sign_in import MAX_FAILURES
 from tests.support.dashboard import HOSTILE, SESSION, ledger_settings, send_requests, wait_for_request
 from tests.support.server_process import Proxy, running_proxy
 

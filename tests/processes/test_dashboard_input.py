@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from anthropic_proxy.console.dashboard.browser_sessions import COOKIE
-from anthropic_proxy.console.dashboard.routes import PATHS
+from anthropic_proxy.console.dashboard.plugin import PAGES
+from anthropic_proxy.console.dashboard.sign_in import COOKIE
 from tests.support.dashboard import ledger_settings, wait_for_request
 from tests.support.raw_http import Answer, read_answer
 from tests.support.server_process import Proxy, running_proxy
@@ -64,7 +64,7 @@ def send(proxy: Proxy, target: bytes, *, method: bytes = b"GET", headers: bytes 
 
 @EXAMPLES
 @given(
-    path=st.sampled_from(PATHS),
+    path=st.sampled_from([*PAGES]),
     pairs=st.lists(st.tuples(st.sampled_from(PARAMETERS), VALUES), max_size=5),
     raw=TEXT_BYTES,
 )

@@ -13,7 +13,7 @@ import pytest
 from msgspec import Struct
 
 from anthropic_proxy.console import doctor_run
-from anthropic_proxy.console.dashboard.doctor_form import DoctorProcesses, Estimate
+from anthropic_proxy.console.dashboard.doctor import DoctorProcesses, Estimate
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.place import find_data_directory

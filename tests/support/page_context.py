@@ -5,8 +5,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from anthropic_proxy.console.dashboard.page_context import PageContext
-from anthropic_proxy.console.dashboard.view_query import read_view_query
+from anthropic_proxy.console.dashboard.page import PageContext
+from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.ledger.queries import read_ledger_extent
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import NOON

@@ -10,7 +10,7 @@ from math import ceil, floor, log10
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.view_query import ViewQuery
+from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.periods import find_period_number, find_period_start, list_period_starts
 from anthropic_proxy.console.ledger.queries import PeriodSums

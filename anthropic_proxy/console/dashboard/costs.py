@@ -7,8 +7,8 @@ from msgspec import structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, chart_groups, divide_range, explain_missing_cost
-from anthropic_proxy.console.dashboard.columns import SortableColumn, sort_rows
-from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
+from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, Table, build_panel, memoize_result
+from anthropic_proxy.console.dashboard.tables import SortableColumn, sort_rows
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_periods, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, add_up
@@ -127,3 +127,6 @@ def _build_row(context: PageContext, by: str, group: UsageGroup, highest: int, t
         "percent": formats.percent(sums.cost, total) if total else "",
         "href": context.query.link("/dashboard/requests", facets=facets, measure="", order=""),
     }
+
+
+PAGE = Page(section="Costs", template="costs.html", build=build_costs_page, tables={"costs": Table(tabulate_costs)})

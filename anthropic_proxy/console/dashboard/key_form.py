@@ -1,7 +1,4 @@
-"""Form that changes virtual keys and teams. A change is shown, and made only after the user has confirmed it.
-
-With `VIRTUAL_KEYS=true`, the start of the proxy loads this module, and with it the library of the database.
-"""
+"""Form that changes virtual keys and teams. A change is shown, and made only after the user has confirmed it."""
 
 import asyncio
 import time
@@ -12,8 +9,9 @@ import msgspec
 from msgspec import UNSET, Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.forms import OpenedForm, digest
-from anthropic_proxy.console.dashboard.responses import render_message
+from anthropic_proxy.console.dashboard.page import Form, OpenedForm
+from anthropic_proxy.console.dashboard.permissions import explain_key_denial
+from anthropic_proxy.console.dashboard.web import digest, render_message
 from anthropic_proxy.console.keys.administration import Changes, KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
 from anthropic_proxy.console.keys.virtual_keys import (
@@ -37,20 +35,18 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteResponse
 
-KEY_EDIT_PATH = "/dashboard/keys/edit"
-MAX_KEY_FORM_BYTES = 65_536
-"""Maximum size in bytes of a form of a key. Lists of models have up to 100 patterns."""
 
-
-async def show_key_form(form: OpenedForm) -> RouteResponse:
+async def _show(form: OpenedForm) -> RouteResponse:
     action, target = (form.request.query.get(name, [""])[-1] for name in ("action", "target"))
-    found = await asyncio.to_thread(_run, form.gateway, {"action": action, "target": target}, "", is_sent=False)
+    found = await asyncio.to_thread(_run, form.site.gateway, {"action": action, "target": target}, "", is_sent=False)
     return await _respond(form, found)
 
 
-async def submit_key_form(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
+async def _submit(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
     name = form.request.client.name if form.session is None else form.session.client_name
-    return await _respond(form, await asyncio.to_thread(_run, form.gateway, sent, f"dashboard ({name})", is_sent=True))
+    return await _respond(
+        form, await asyncio.to_thread(_run, form.site.gateway, sent, f"dashboard ({name})", is_sent=True)
+    )
 
 
 async def _respond(form: OpenedForm, found: "KeyForm | str") -> RouteResponse:
@@ -237,3 +233,6 @@ def _decode_rules(form: KeyForm) -> dict[str, Any]:
 
 def _digest(values: Any) -> str:
     return digest(msgspec.json.encode(values).decode())
+
+
+FORM = Form(section="Keys", page_path="/dashboard/keys", explain_denial=explain_key_denial, show=_show, submit=_submit)

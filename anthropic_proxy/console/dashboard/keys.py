@@ -10,9 +10,11 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import chart_groups, divide_range
-from anthropic_proxy.console.dashboard.columns import SortableColumn, build_finished_row, sort_rows
-from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
+from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
+from anthropic_proxy.console.dashboard.requests import list_exported_requests
+from anthropic_proxy.console.dashboard.tables import SortableColumn, build_finished_row, sort_rows
 from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
+from anthropic_proxy.console.keys.descriptions import format_time as format_key_time
 from anthropic_proxy.console.keys.limits import list_scopes
 from anthropic_proxy.console.keys.queries import (
     Spending,
@@ -22,9 +24,11 @@ from anthropic_proxy.console.keys.queries import (
     list_keys,
     list_teams,
     read_all_spending,
+    require_key,
 )
 from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, KeyStatus, Rules, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
+from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate_requests, to_dollars
 from anthropic_proxy.console.ledger.queries import find_last_key_uses
 from anthropic_proxy.console.ledger.records import UsageSums, add_up, add_up_groups
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
@@ -106,6 +110,12 @@ class ChangeRow(Struct, frozen=True):
     changes: str
 
 
+_KEY_TITLES = (
+    *("id", "label", "hint", "status", "owner", "team"),
+    *("created_at", "expires_at", "revoked_at", "last_used_at"),
+)
+_RULE_TITLES = (*LIST_FIELDS, "requests_per_minute", "tokens_per_minute", "concurrency", "budgets")
+_USED_TITLES = ("budgets_used", "requests", "errors", "tokens", "cost")
 COLUMNS: Sequence[SortableColumn[KeyRow]] = (
     SortableColumn("used", "Budget used", lambda row: max((bar.share for bar in row.budgets), default=-1.0)),
     SortableColumn("last", "Last used", lambda row: row.last_used_at or 0),
@@ -441,4 +451,78 @@ def _describe_span(seconds: float) -> str:
     return formats.ago(seconds).removesuffix(" ago")
 
 
-PATH = "/dashboard/keys"
+def _tabulate_keys(context: PageContext) -> ExportTable:
+    rows = [
+        [
+            *(row.key.id, row.key.label, row.hint, row.key.find_status(context.now), row.key.owner, row.key.team),
+            *(format_key_time(time) for time in (row.key.created_at, row.key.expires_at, row.key.revoked_at)),
+            None if row.last_used_at is None else format_time(row.last_used_at),
+            *_list_rules(row.key.rules),
+            *([bar.text for bar in row.budgets], *_list_sums(row.sums)),
+        ]
+        for row in choose_key_rows(context, read_key_list(context).keys)
+    ]
+    return ExportTable([*_KEY_TITLES, *_RULE_TITLES, *_USED_TITLES], rows)
+
+
+def _tabulate_teams(context: PageContext) -> ExportTable:
+    rows = [
+        [row.name, len(row.key_rows), *_list_rules(row.rules), [bar.text for bar in row.budgets], *_list_sums(row.sums)]
+        for row in read_key_list(context).teams
+    ]
+    return ExportTable(["team", "keys", *_RULE_TITLES, *_USED_TITLES], rows)
+
+
+def _tabulate_changes(context: PageContext) -> ExportTable:
+    return _tabulate_entries(list_shown_entries(context))
+
+
+def _tabulate_key_changes(context: PageContext) -> ExportTable:
+    key = require_key(context.connection, context.path_parameters["id"])
+    return _tabulate_entries(list_audit_entries(context.connection, key_id=key.id))
+
+
+def _tabulate_key_requests(context: PageContext) -> ExportTable:
+    key = require_key(context.connection, context.path_parameters["id"])
+    return tabulate_requests(list_exported_requests(limit_to_key(context, key)))
+
+
+def _tabulate_entries(entries: Sequence[AuditEntry]) -> ExportTable:
+    rows = [
+        [one.id, format_key_time(one.at), one.actor, one.action, one.target, describe_changes(one.changes)]
+        for one in entries
+    ]
+    return ExportTable(["id", "at", "actor", "action", "object", "changes"], rows)
+
+
+def _list_rules(rules: Rules) -> list[Any]:
+    names = [list(getattr(rules, name)) for name in LIST_FIELDS]
+    limits = [rules.requests_per_minute, rules.tokens_per_minute, rules.concurrency]
+    return [*names, *limits, [budget.encoded_text for budget in rules.budgets]]
+
+
+def _list_sums(sums: UsageSums) -> list[Any]:
+    return [sums.requests, sums.errors, sums.all_tokens, to_dollars(sums.known_cost)]
+
+
+PAGE = Page(
+    section="Keys",
+    template="keys.html",
+    build=build_keys_page,
+    tables={"keys": Table(_tabulate_keys), "teams": Table(_tabulate_teams)},
+    adds_up=False,
+)
+AUDIT_PAGE = Page(
+    section="Keys",
+    template="key_audit.html",
+    build=build_audit_page,
+    tables={"changes": Table(_tabulate_changes)},
+    adds_up=False,
+)
+KEY_PAGE = Page(
+    section="Keys",
+    template="key.html",
+    build=build_key_page,
+    tables={"requests": Table(_tabulate_key_requests), "changes": Table(_tabulate_key_changes)},
+    missing="There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
+)

@@ -11,10 +11,11 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, chart_groups, divide_range, explain_missing_cost
-from anthropic_proxy.console.dashboard.columns import SortableColumn, sort_rows
-from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel, memoize_result
+from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, Table, build_panel, memoize_result
+from anthropic_proxy.console.dashboard.tables import SortableColumn, sort_rows
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
+from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, PeriodSums, count_facets
 from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums, add_up
@@ -285,3 +286,22 @@ def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
     amount = formats.money(abs(difference))
     text = "the same" if not difference else f"{'−' if difference < 0 else '+'}{amount}{share.replace('-', '−')}"
     return ComparedCost(model=name, cost=formats.money(cost), difference=text, sign="ok" if difference < 0 else "")
+
+
+def tabulate_models(context: PageContext) -> ExportTable:
+    found = queries.sum_models(context.connection, context.selection)
+    rows = [[one.provider, one.model, *encode_sums(one.sums).values()] for one in found]
+    return ExportTable(["provider", "model", *EXPORT_TITLES], rows)
+
+
+def _tabulate_mapping(context: PageContext) -> ExportTable:
+    rows = [[one.tiers, one.target, list(one.fallbacks), one.reason] for one in context.setup.mapping]
+    return ExportTable(["requested", "sent_to", "fallbacks", "setting"], rows)
+
+
+PAGE = Page(
+    section="Models",
+    template="models.html",
+    build=build_models_page,
+    tables={"models": Table(tabulate_models), "mapping": Table(_tabulate_mapping, reads_ledger=False)},
+)

@@ -24,17 +24,27 @@ from anthropic_proxy.console.dashboard.charts import (
     explain_missing_cost,
     list_percentiles,
 )
-from anthropic_proxy.console.dashboard.columns import TableRow, build_finished_row, build_running_row
 from anthropic_proxy.console.dashboard.error_kinds import (
     chart_errors,
     find_error_kind,
     find_incidents,
     find_remedy,
 )
-from anthropic_proxy.console.dashboard.page_context import FailedPanel, Figure, PageContext, build_panel, memoize_result
-from anthropic_proxy.console.dashboard.view_query import RANGE_TITLES, ViewQuery
+from anthropic_proxy.console.dashboard.models import tabulate_models
+from anthropic_proxy.console.dashboard.page import (
+    FailedPanel,
+    Figure,
+    Page,
+    PageContext,
+    Table,
+    build_panel,
+    memoize_result,
+)
+from anthropic_proxy.console.dashboard.query import RANGE_TITLES, ViewQuery
+from anthropic_proxy.console.dashboard.tables import TableRow, build_finished_row, build_running_row
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ErrorGroup, ModelPeriod, PeriodSums, count_errors, list_errors
 from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums, add_up, add_up_groups
@@ -433,3 +443,40 @@ def build_week(
             for day, name in enumerate(_WEEKDAYS)
         ],
     )
+
+
+def _tabulate_usage(context: PageContext) -> ExportTable:
+    periods = divide_range(context.charted_query)
+    found = queries.sum_model_periods(context.connection, context.selection, periods.seconds)
+    rows = [
+        [
+            format_time(one.start * MICROSECONDS),
+            one.model.provider,
+            one.model.model,
+            *encode_sums(one.model.sums).values(),
+        ]
+        for one in found
+    ]
+    return ExportTable(["from", "provider", "model", *EXPORT_TITLES], rows)
+
+
+def _tabulate_failures(context: PageContext) -> ExportTable:
+    errors = count_errors(context.connection, context.selection, divide_range(context.charted_query).seconds)
+    found = list_errors(context.connection, errors)
+    titles = ["provider", "status", "error_type", "requests", "first_at", "last_at", "error", "latest_request"]
+    rows = [
+        [
+            *(one.provider, one.status, one.error_type, one.count),
+            *(format_time(one.first_at), format_time(one.last_at), one.error, one.request_id),
+        ]
+        for one in found
+    ]
+    return ExportTable(titles, rows)
+
+
+PAGE = Page(
+    section="Overview",
+    template="overview.html",
+    build=build_overview_page,
+    tables={"usage": Table(_tabulate_usage), "failures": Table(_tabulate_failures), "models": Table(tabulate_models)},
+)

@@ -1,4 +1,4 @@
-"""The pages of the dashboard, built from the ledger, the database of client requests.
+"""Builds a page, or a file with one of its tables, from the ledger: the database of client requests.
 
 A page that adds up many requests is sent in two parts: its head, and when the result is known, the content.
 """
@@ -17,40 +17,33 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard import (
-    costs,
-    keys,
-    models,
-    overview,
-    providers,
-    requests,
-    sessions,
-    settings,
-)
-from anthropic_proxy.console.dashboard import request as request_page
-from anthropic_proxy.console.dashboard.exports import TABLES, export_table
-from anthropic_proxy.console.dashboard.forms import find_cookie, find_or_create_form_token, is_https
-from anthropic_proxy.console.dashboard.page_context import PageContext, ResultT, WaitFor
+from anthropic_proxy.console.dashboard.page import OpenedForm, Page, PageContext, ResultT, Table, WaitFor
 from anthropic_proxy.console.dashboard.permissions import (
-    NavigationEntry,
     Session,
     explain_doctor_denial,
     explain_key_denial,
     explain_settings_denial,
     find_role,
+    list_navigation_entries,
     may_open,
     reads_own_requests_only,
-    select_navigation_entries,
 )
-from anthropic_proxy.console.dashboard.rendering import render_page
-from anthropic_proxy.console.dashboard.responses import accepts_gzip, compress_response
-from anthropic_proxy.console.dashboard.view_query import RANGE_TITLES, read_view_query
+from anthropic_proxy.console.dashboard.query import RANGE_TITLES, read_view_query
+from anthropic_proxy.console.dashboard.web import (
+    accepts_gzip,
+    compress_response,
+    find_cookie,
+    find_or_create_form_token,
+    is_https,
+    render_page,
+)
 from anthropic_proxy.console.ledger.database import (
     describe_database_location,
     find_database_url,
     has_tables,
     open_for_reading,
 )
+from anthropic_proxy.console.ledger.export import FORMATS
 from anthropic_proxy.console.ledger.queries import LedgerExtent, read_ledger_extent
 from anthropic_proxy.console.ledger.read_access import (
     MAX_SEARCHED_REQUESTS,
@@ -63,7 +56,7 @@ from anthropic_proxy.console.ledger.read_access import (
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.ledger.tables import metadata
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
-from anthropic_proxy.errors import ClientError, ConfigurationError, PermissionDenied
+from anthropic_proxy.errors import ClientError, ConfigurationError, InvalidRequest, PermissionDenied
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, LedgerState, Receipt, RouteRequest, RouteResponse, Setup
 
@@ -81,71 +74,6 @@ _GZIP_WINDOW = 31
 """Argument `wbits` of zlib that selects the gzip format."""
 _STORE_SECONDS = 10.0
 THEME_COOKIE = "anthropic_proxy_theme"
-NAVIGATION = (
-    NavigationEntry("Overview", "/dashboard", "o"),
-    NavigationEntry("Requests", "/dashboard/requests", "r"),
-    NavigationEntry("Sessions", "/dashboard/sessions", "s"),
-    NavigationEntry("Costs", "/dashboard/costs", "c"),
-    NavigationEntry("Models", "/dashboard/models", "m"),
-    NavigationEntry("Providers", "/dashboard/providers", "p"),
-    NavigationEntry("Settings", "/dashboard/settings", "e"),
-)
-KEYS_SECTION = NavigationEntry("Keys", "/dashboard/keys", "k")
-
-
-def list_navigation_entries(settings: Settings) -> Sequence[NavigationEntry]:
-    return (*NAVIGATION[:-1], KEYS_SECTION, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
-
-
-Build = Callable[[PageContext], Mapping[str, Any] | None]
-
-
-class PageKind(Struct, frozen=True):
-    path: str
-    section: str
-    template: str
-    build: Build
-    """Function that returns the values for the template. Result None: the object of the page, such as a request, does
-    not exist."""
-    missing: str = ""
-    adds_up: bool = True
-    """True if the page adds up all stored requests of a time range, which can take some time."""
-
-
-_KINDS = (
-    PageKind("/dashboard", "Overview", "overview.html", overview.build_overview_page),
-    PageKind("/dashboard/requests", "Requests", "requests.html", requests.build_requests_page),
-    PageKind(
-        "/dashboard/requests/{id}",
-        "Requests",
-        "request.html",
-        request_page.build_request_page,
-        "The ledger has no request with this id. It is deleted, still running, or of another proxy.",
-    ),
-    PageKind("/dashboard/sessions", "Sessions", "sessions.html", sessions.build_sessions_page),
-    PageKind(
-        "/dashboard/session",
-        "Sessions",
-        "session.html",
-        sessions.build_session_page,
-        "The ledger has no request of this session.",
-    ),
-    PageKind("/dashboard/costs", "Costs", "costs.html", costs.build_costs_page),
-    PageKind("/dashboard/models", "Models", "models.html", models.build_models_page),
-    PageKind("/dashboard/keys", "Keys", "keys.html", keys.build_keys_page, adds_up=False),
-    PageKind("/dashboard/keys/audit", "Keys", "key_audit.html", keys.build_audit_page, adds_up=False),
-    PageKind(
-        "/dashboard/keys/{id}",
-        "Keys",
-        "key.html",
-        keys.build_key_page,
-        "There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
-    ),
-    PageKind("/dashboard/providers", "Providers", "providers.html", providers.build_providers_page),
-    PageKind("/dashboard/settings", "Settings", "settings.html", settings.build_settings_page, adds_up=False),
-)
-_NO_PAGE = PageKind("", "", "error.html", lambda _: None)
-PAGES: Mapping[str, PageKind] = {kind.path: kind for kind in _KINDS}
 
 
 class Progress(Struct):
@@ -297,21 +225,22 @@ class Pages:
     `threads`, so that their database queries do not block the event loop.
     """
 
-    def __init__(self, gateway: Gateway, threads: ReaderThreads, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, gateway: Gateway, clock: Callable[[], float] = time.time) -> None:
         self._gateway = gateway
-        self._threads = threads
+        self._threads = ReaderThreads()
         self._clock = clock
         self._ledger = LedgerConnections()
 
-    def close(self) -> None:
+    async def stop(self) -> None:
+        await self._threads.stop()
         self._ledger.close()
 
-    async def respond(self, path: str, request: RouteRequest, session: Session | None) -> RouteResponse:
+    async def respond(self, page: Page, request: RouteRequest, session: Session | None) -> RouteResponse:
         """The parameter `format` of the URL selects a file with one table of the page. Raises `PermissionDenied`."""
-        kind, role = PAGES[path], find_role(request, session)
-        if not may_open(role, kind.section):
+        role = find_role(request, session)
+        if not may_open(role, page.section):
             raise PermissionDenied(
-                f"The role {role} does not include the page {kind.section}. Open /dashboard, or ask an administrator "
+                f"The role {role} does not include the page {page.section}. Open /dashboard, or ask an administrator "
                 "for another role.",
                 code="dashboard-role",
             )
@@ -323,19 +252,19 @@ class Pages:
 
         progress = Progress()
         client = name_client(request) if session is None else session.client_name
-        page = self._threads.run(
-            client, self._render, kind, request, session, running, wait=wait_for, progress=progress
+        response = self._threads.run(
+            client, self._render, page, request, session, running, wait=wait_for, progress=progress
         )
-        if "format" in request.query or kind.missing or not kind.adds_up:
-            return await page
+        if "format" in request.query or page.missing or not page.adds_up:
+            return await response
 
         def render_head() -> RouteResponse:
-            frame = self._frame(kind, request, session)
+            frame = self._frame(page.section, request, session)
             if session is None or not reads_own_requests_only(session.role):
                 frame["running"] = running
             return render_page(request, "adding_up.html", frame)
 
-        return await respond_with_early_flush(request, page, render_head, progress)
+        return await respond_with_early_flush(request, response, render_head, progress)
 
     async def list_own_key_labels(self, session: Session) -> Sequence[str]:
 
@@ -345,13 +274,9 @@ class Pages:
 
         return await self._threads.run(session.client_name, find)
 
-    async def respond_form(
-        self, request: RouteRequest, session: Session | None, path: str, template: str, values: Mapping[str, Any]
-    ) -> RouteResponse:
-        """Return a page with a form, rendered from `template` and `values`. If `values` contain a text in `problem`,
-        the HTTP status is 400.
-        """
-        frame = self._frame(PAGES[path], request, session) | {"live": False}
+    async def respond_form(self, form: OpenedForm, template: str, values: Mapping[str, Any]) -> RouteResponse:
+        request, session = form.request, form.session
+        frame = self._frame(form.form.section, request, session) | {"live": False}
         token, cookie = find_or_create_form_token(request, session, is_https=is_https(request, self._gateway.settings))
         frame |= {"edit_token": token, **values}
         headers = {"set-cookie": cookie} if cookie else {}
@@ -360,7 +285,7 @@ class Pages:
 
     def _render(
         self,
-        kind: PageKind,
+        page: Page,
         request: RouteRequest,
         session: Session | None,
         running: Sequence[Receipt],
@@ -368,7 +293,7 @@ class Pages:
         wait: WaitFor,
         progress: Progress,
     ) -> RouteResponse:
-        frame = self._frame(kind, request, session)
+        frame = self._frame(page.section, request, session)
         try:
             query = read_view_query(request.path, request.query, self._clock())
             ledger = self._ledger.open(self._gateway.settings)
@@ -391,7 +316,7 @@ class Pages:
                     form_token=session.form_token if session else "",
                 )
                 progress.requests = found.facts.requests
-                frame |= {"query": query, "tables": list(TABLES[kind.path]), "ranges": RANGE_TITLES}
+                frame |= {"query": query, "tables": list(page.tables), "ranges": RANGE_TITLES}
                 known = found.facts if ledger.problem is None else None
                 lines = describe_ledger(self._gateway.ledger_state, known, self._clock())
                 lines += [] if ledger.problem is None else [ledger.problem]
@@ -404,8 +329,8 @@ class Pages:
                 context = limit_range(found, frame["state"])
                 values = None
                 if "format" not in request.query:
-                    values = kind.build(context)
-                elif (file := export_table(context, TABLES[kind.path], request.query)) is not None:
+                    values = page.build(context)
+                elif (file := export_table(context, page.tables, request.query)) is not None:
                     return compress_response(request, file)
         except ClientError as error:
             return self._fail(request, frame, error.status, error.message)
@@ -413,8 +338,8 @@ class Pages:
             return self._fail(request, frame, *structs.astuple(describe_read_failure(error)))
         if values is None:
             problem = ledger.problem
-            return self._fail(request, frame, *((404, kind.missing) if problem is None else (503, problem.text)))
-        return render_page(request, kind.template, {**frame, **values})
+            return self._fail(request, frame, *((404, page.missing) if problem is None else (503, problem.text)))
+        return render_page(request, page.template, {**frame, **values})
 
     def _select(
         self, ledger: OpenedLedger, session: Session | None, running: Sequence[Receipt]
@@ -428,13 +353,13 @@ class Pages:
         own = [receipt for receipt in running if receipt.client.name in labels]
         return own, Setup(mapping=setup.mapping), read_ledger_extent(ledger.connection)
 
-    def _frame(self, kind: PageKind, request: RouteRequest, session: Session | None) -> dict[str, Any]:
+    def _frame(self, section: str, request: RouteRequest, session: Session | None) -> dict[str, Any]:
         theme = find_cookie(request.headers.get("cookie", ""), THEME_COOKIE)
         role = find_role(request, session)
         return {
-            "title": kind.section or "Dashboard",
-            "section": kind.section,
-            "pages": select_navigation_entries(role, list_navigation_entries(self._gateway.settings)),
+            "title": section or "Dashboard",
+            "section": section,
+            "pages": list_navigation_entries(self._gateway.settings, role),
             "user": session,
             "theme": theme if theme in ("light", "dark") else "",
             "running": (),
@@ -451,10 +376,31 @@ class Pages:
         }
 
     def render_error(self, request: RouteRequest, session: Session | None, error: ClientError) -> RouteResponse:
-        return self._fail(request, self._frame(_NO_PAGE, request, session), error.status, error.message)
+        return self._fail(request, self._frame("", request, session), error.status, error.message)
 
     def _fail(self, request: RouteRequest, frame: Mapping[str, Any], status: int, message: str) -> RouteResponse:
         return render_page(request, "error.html", {**frame, "live": False, "message": message}, status=status)
+
+
+def export_table(
+    context: PageContext, tables: Mapping[str, Table], query: Mapping[str, Sequence[str]]
+) -> RouteResponse | None:
+    """`query` selects one of `tables` (the first by default) and the format. Raises `InvalidRequest` for an unknown
+    one.
+
+    None: the ledger cannot be read, but the table needs it.
+    """
+    name, form = query.get("table", [""])[-1], query["format"][-1]
+    if form not in FORMATS:
+        raise InvalidRequest(f"format: {form[:20]!r} is not allowed; use csv or json.", code="dashboard-parameter")
+    chosen = name or next(iter(tables))
+    if chosen not in tables:
+        raise InvalidRequest(
+            f"table: {name[:20]!r} is not allowed; use {', '.join(tables)}.", code="dashboard-parameter"
+        )
+    if not context.can_read and tables[chosen].reads_ledger:
+        return None
+    return tables[chosen].tabulate(context).build_download(chosen, form)
 
 
 def _describe(facts: LedgerExtent | None) -> str:

@@ -49,8 +49,21 @@ def may_open(role: Role, section: str) -> bool:
     return role != "member" or section in MEMBER_SECTIONS
 
 
-def select_navigation_entries(role: Role, navigation: Sequence[NavigationEntry]) -> Sequence[NavigationEntry]:
-    return [entry for entry in navigation if may_open(role, entry.section)]
+NAVIGATION = (
+    NavigationEntry("Overview", "/dashboard", "o"),
+    NavigationEntry("Requests", "/dashboard/requests", "r"),
+    NavigationEntry("Sessions", "/dashboard/sessions", "s"),
+    NavigationEntry("Costs", "/dashboard/costs", "c"),
+    NavigationEntry("Models", "/dashboard/models", "m"),
+    NavigationEntry("Providers", "/dashboard/providers", "p"),
+    NavigationEntry("Settings", "/dashboard/settings", "e"),
+)
+KEYS_ENTRY = NavigationEntry("Keys", "/dashboard/keys", "k")
+
+
+def list_navigation_entries(settings: Settings, role: Role) -> Sequence[NavigationEntry]:
+    entries = (*NAVIGATION[:-1], KEYS_ENTRY, NAVIGATION[-1]) if settings.virtual_keys else NAVIGATION
+    return [entry for entry in entries if may_open(role, entry.section)]
 
 
 def reads_own_requests_only(role: Role) -> bool:

@@ -9,10 +9,11 @@ from msgspec import Struct, structs
 from anthropic_proxy.console import doctor_run, formats
 from anthropic_proxy.console.dashboard.charts import divide_range
 from anthropic_proxy.console.dashboard.error_kinds import MIN_INCIDENT_SHARE
-from anthropic_proxy.console.dashboard.page_context import FailedPanel, PageContext, build_panel
+from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, Table, build_panel
 from anthropic_proxy.console.doctor_run import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
@@ -336,3 +337,16 @@ def _build_remedies(run: DoctorRun) -> list[Remedy]:
         problem = f"{fix.name}: {fix.problem}"
         found.append(Remedy(problem, command=fix.remedy) if is_command else Remedy(problem, text=fix.remedy))
     return found
+
+
+def _tabulate_providers(context: PageContext) -> ExportTable:
+    rows = [[one.name, one.prefix, one.state, one.base_url, one.detail, one.remedy] for one in context.setup.providers]
+    return ExportTable(["provider", "prefix", "state", "address", "key", "remedy"], rows)
+
+
+PAGE = Page(
+    section="Providers",
+    template="providers.html",
+    build=build_providers_page,
+    tables={"providers": Table(_tabulate_providers, reads_ledger=False)},
+)

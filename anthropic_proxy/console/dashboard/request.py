@@ -10,13 +10,14 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.columns import describe_outcome
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
-from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
-from anthropic_proxy.console.dashboard.view_query import require_valid_text
+from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
+from anthropic_proxy.console.dashboard.query import require_valid_text
+from anthropic_proxy.console.dashboard.tables import describe_outcome
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.contents import StoredContent, read_contents
 from anthropic_proxy.console.ledger.costs import ModelCosts, read_search_count
+from anthropic_proxy.console.ledger.export import ExportTable, tabulate_requests
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.console.ledger.records import (
     AttemptTime,
@@ -26,6 +27,7 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.request_queries import find_stored_request
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.errors import UnknownModel
 
 MAX_TEXT_CHARACTERS = 20_000
 MAX_BLOCK_BARS = 40
@@ -404,3 +406,19 @@ def list_client_events(row: StoredRequest) -> list[ClientEvent]:
 
 def _moment(microseconds: int) -> str:
     return f"{microseconds / MICROSECONDS:.3f} s"
+
+
+def _tabulate_request(context: PageContext) -> ExportTable:
+    row = find_stored_request(context.connection, context.path_parameters["id"])
+    if row is None:
+        raise UnknownModel(f"The ledger has no request {context.path_parameters['id']!r}.", code="ledger-request")
+    return tabulate_requests([row])
+
+
+PAGE = Page(
+    section="Requests",
+    template="request.html",
+    build=build_request_page,
+    tables={"request": Table(_tabulate_request)},
+    missing="The ledger has no request with this id. It is deleted, still running, or of another proxy.",
+)

@@ -6,14 +6,15 @@ from typing import Any
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES, Chart, chart_groups, divide_range
-from anthropic_proxy.console.dashboard.columns import (
+from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
+from anthropic_proxy.console.dashboard.tables import (
     COLUMNS,
     build_finished_row,
     build_running_row,
     decode_columns,
     read_order,
 )
-from anthropic_proxy.console.dashboard.page_context import PageContext
+from anthropic_proxy.console.ledger.export import tabulate_requests
 from anthropic_proxy.console.ledger.queries import MAX_COUNTED_REQUESTS, count_facets, sum_periods
 from anthropic_proxy.console.ledger.records import FACETS, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
@@ -180,3 +181,11 @@ def _summarize(context: PageContext, shown: int, has_more: bool) -> str:
 
 def _count_matches(count: int) -> str:
     return f"{formats.plural(count, 'request')} {'matches' if count == 1 else 'match'} the filters"
+
+
+PAGE = Page(
+    section="Requests",
+    template="requests.html",
+    build=build_requests_page,
+    tables={"requests": Table(lambda context: tabulate_requests(list_exported_requests(context)))},
+)

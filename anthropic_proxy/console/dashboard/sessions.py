@@ -10,10 +10,17 @@ from msgspec import structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, Column, Series, build_chart, explain_missing_cost
-from anthropic_proxy.console.dashboard.columns import build_finished_row
-from anthropic_proxy.console.dashboard.page_context import Figure, PageContext
+from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.request import find_context_window
+from anthropic_proxy.console.dashboard.tables import build_finished_row
 from anthropic_proxy.console.ledger import request_queries as queries
+from anthropic_proxy.console.ledger.export import (
+    EXPORT_TITLES,
+    ExportTable,
+    encode_sums,
+    format_time,
+    tabulate_requests,
+)
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.money import format_cost
@@ -165,3 +172,36 @@ def _label_times(rows: list[StoredRequest]) -> list[str]:
         return [formats.day_and_time(row.started_at) for row in rows]
     length = 8 if span < _CLOSE_SECONDS else 5
     return [formats.clock_time(row.started_at)[:length] for row in rows]
+
+
+def _tabulate_sessions(context: PageContext) -> ExportTable:
+    found = queries.list_sessions(context.connection, context.selection, MAX_SESSIONS).rows
+    titles = ["session", "project", "started_at", "last_at", "max_context", *EXPORT_TITLES]
+    rows = [
+        [
+            *(one.session, one.project, format_time(one.started_at), format_time(one.last_at), one.max_context),
+            *encode_sums(one.sums).values(),
+        ]
+        for one in found
+    ]
+    return ExportTable(titles, rows)
+
+
+def _tabulate_session(context: PageContext) -> ExportTable:
+    session = context.query.facets.get("session", "")
+    return tabulate_requests(queries.list_session_requests(context.connection, session))
+
+
+PAGE = Page(
+    section="Sessions",
+    template="sessions.html",
+    build=build_sessions_page,
+    tables={"sessions": Table(_tabulate_sessions)},
+)
+SESSION_PAGE = Page(
+    section="Sessions",
+    template="session.html",
+    build=build_session_page,
+    tables={"requests": Table(_tabulate_session)},
+    missing="The ledger has no request of this session.",
+)

@@ -12,15 +12,17 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.forms import OpenedForm, digest
-from anthropic_proxy.console.dashboard.responses import redirect
+from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, Table
+from anthropic_proxy.console.dashboard.permissions import explain_settings_denial
+from anthropic_proxy.console.dashboard.web import digest, redirect
+from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest
 from anthropic_proxy.gateway.settings import (
@@ -42,9 +44,6 @@ from anthropic_proxy.gateway.settings.values import is_secret_variable, mask_set
 from anthropic_proxy.gateway.settings_listing import SettingRow, list_settings
 from anthropic_proxy.plugins import Gateway, RouteResponse
 
-if TYPE_CHECKING:  # the start of the proxy loads this module, without the libraries for pages
-    from anthropic_proxy.console.dashboard.page_context import PageContext
-
 SETTINGS_EDIT_PATH = "/dashboard/settings/edit"
 BACKUP_FILE = ".env.bak"
 MAX_VALUE_CHARACTERS = 1_000
@@ -62,7 +61,7 @@ _SAVED = {
 _POLLS, _POLL_SECONDS = 20, 0.1
 
 
-def build_settings_page(context: "PageContext") -> Mapping[str, Any]:
+def build_settings_page(context: PageContext) -> Mapping[str, Any]:
     rows = list_settings(context.settings)
     changed = [row for row in rows if row.source != "default"]
     verdict = f"{formats.plural(len(changed), 'setting')} set; the others have their defaults."
@@ -105,17 +104,17 @@ def load_meanings() -> Mapping[str, str]:
     return msgspec.json.decode(text, type=_Meanings).meanings
 
 
-async def show_setting(form: OpenedForm) -> RouteResponse:
+async def _show_setting(form: OpenedForm) -> RouteResponse:
     name, saved = (form.request.query.get(key, [""])[-1] for key in ("name", "saved"))
-    values = await asyncio.to_thread(load_setting_form, form.gateway.settings, name)
+    values = await asyncio.to_thread(load_setting_form, form.site.gateway.settings, name)
     return await form.respond("setting.html", {**values, "saved": _SAVED.get(saved, "")})
 
 
-async def change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
-    values, is_written = await asyncio.to_thread(submit_setting_form, form.gateway.settings, sent)
+async def _change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
+    values, is_written = await asyncio.to_thread(submit_setting_form, form.site.gateway.settings, sent)
     if not is_written:
         return await form.respond("setting.html", values)
-    is_reloaded = await reload_settings(form.gateway)
+    is_reloaded = await reload_settings(form.site.gateway)
     return redirect(f"{SETTINGS_EDIT_PATH}?name={quote(sent['name'])}&saved={'now' if is_reloaded else 'start'}")
 
 
@@ -271,3 +270,24 @@ async def reload_settings(gateway: Gateway) -> bool:
             break
         await asyncio.sleep(_POLL_SECONDS)
     return is_reloaded
+
+
+def _tabulate_settings(context: PageContext) -> ExportTable:
+    rows = [[one.name, one.value, one.source, one.default] for one in list_settings(context.settings)]
+    return ExportTable(["setting", "value", "source", "default"], rows)
+
+
+PAGE = Page(
+    section="Settings",
+    template="settings.html",
+    build=build_settings_page,
+    tables={"settings": Table(_tabulate_settings, reads_ledger=False)},
+    adds_up=False,
+)
+FORM = Form(
+    section="Settings",
+    page_path="/dashboard/settings",
+    explain_denial=explain_settings_denial,
+    show=_show_setting,
+    submit=_change_setting,
+)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.console.dashboard.responses import load_assets
+from anthropic_proxy.console.dashboard.web import load_assets
 from tests.support.waiting import WAIT_SECONDS
 
 MAX_SCRIPT_LINES = 250
 IMPORT_CHECK = """
 import asyncio, sys, threading
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from types import SimpleNamespace
 
@@ -25,19 +26,20 @@ class Watch(MetaPathFinder):
                 slow.append(name)
 
 sys.meta_path.insert(0, Watch())
-from anthropic_proxy.console.dashboard.routes import Dashboard
+from anthropic_proxy.console.dashboard.plugin import open_plugin
 from anthropic_proxy.plugins import Client, RouteRequest
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
 
 async def main():
     settings = load_settings({}, PROVIDERS, env_file=None)
-    dashboard = Dashboard(settings)
-    await dashboard.start(SimpleNamespace(settings=settings))
-    routes = {(route.path, route.methods[0]): route.respond for route in dashboard.routes()}
+    plugin = open_plugin(settings)
+    print(sorted(name for name in sys.modules if name.startswith("anthropic_proxy.console.")))
+    await plugin.start(SimpleNamespace(settings=settings))
+    routes = {(route.path, route.methods[0]): route.respond for route in plugin.routes}
     visitor = Client(name="")
     asset = routes["/dashboard/static/{name}", "GET"]
-    from anthropic_proxy.console.dashboard.responses import load_assets
+    load_assets = (await asyncio.to_thread(import_module, "anthropic_proxy.console.dashboard.web")).load_assets
     file = await asset(RouteRequest(path=load_assets()["dashboard.js"].url, client=visitor))
     sign_in = await routes["/dashboard/sign-in", "GET"](RouteRequest(path="/dashboard/sign-in", client=visitor))
     print(file.status, sign_in.status, slow)
@@ -87,4 +89,5 @@ def test_the_start_static_files_and_sign_in_import_no_library_for_pages_on_the_e
     program.write_text(IMPORT_CHECK)
     command = [sys.executable, program]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_SECONDS, check=False, cwd=tmp_path)
-    assert (checked.stdout, checked.stderr) == ("200 200 []\n", "")
+    at_start = ["anthropic_proxy.console.dashboard", "anthropic_proxy.console.dashboard.plugin"]
+    assert (checked.stdout, checked.stderr) == (f"{at_start}\n200 200 []\n", "")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from anthropic_proxy.console.dashboard.charts import BASE, TOP, Chart, Column, Series, build_chart, trace_sparkline
-from anthropic_proxy.console.dashboard.rendering import load_environment
+from anthropic_proxy.console.dashboard.web import load_environment
 
 
 def chart_of(

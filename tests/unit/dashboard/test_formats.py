@@ -8,7 +8,7 @@ from msgspec import structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import divide_range
-from anthropic_proxy.console.dashboard.view_query import read_view_query
+from anthropic_proxy.console.dashboard.query import read_view_query
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from msgspec import structs
 from sqlalchemy import Engine
 
 from anthropic_proxy.console.dashboard.keys import STORE_PROBLEM, build_audit_page, build_keys_page
-from anthropic_proxy.console.dashboard.page_context import PageContext
-from anthropic_proxy.console.dashboard.view_query import ViewQuery, read_view_query
+from anthropic_proxy.console.dashboard.page import PageContext
+from anthropic_proxy.console.dashboard.query import ViewQuery, read_view_query
 from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.limits import build_budget_counter, list_scopes
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey

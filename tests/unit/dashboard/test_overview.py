@@ -13,8 +13,8 @@ from sqlalchemy import text
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.overview import LEVELS, WeekCell, build_overview_page, build_week
-from anthropic_proxy.console.dashboard.page_context import FailedPanel
-from anthropic_proxy.console.dashboard.view_query import read_view_query
+from anthropic_proxy.console.dashboard.page import FailedPanel
+from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.queries import ErrorGroup, PeriodSums
 from anthropic_proxy.console.ledger.records import UsageSums

@@ -15,10 +15,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection, Engine, event, func, select
 
-from anthropic_proxy.console.dashboard.exports import TABLES
 from anthropic_proxy.console.dashboard.models import build_models_page
+from anthropic_proxy.console.dashboard.page import Page
 from anthropic_proxy.console.dashboard.pages import (
-    PAGES,
     STALE_SECONDS,
     LedgerConnections,
     Progress,
@@ -27,8 +26,10 @@ from anthropic_proxy.console.dashboard.pages import (
     limit_range,
     respond_with_early_flush,
 )
+from anthropic_proxy.console.dashboard.plugin import KEY_PATHS, PAGES
 from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests
-from anthropic_proxy.console.dashboard.responses import accepts_gzip
+from anthropic_proxy.console.dashboard.site import load_target
+from anthropic_proxy.console.dashboard.web import accepts_gzip
 from anthropic_proxy.console.ledger.queries import LedgerExtent, count_errors
 from anthropic_proxy.console.ledger.tables import hourly
 from anthropic_proxy.gateway.settings import Settings
@@ -100,9 +101,10 @@ async def _count_work(path: str, directory: Path, count: int) -> tuple[int, int,
     settings = await _fill(directory, count)
     with reading(settings) as engine, engine.connect() as connection:
         context = build_context(path, connection, settings, {"range": ["90d"]}, now=NOON + 4 * 3_600)
-        PAGES[path].build(context)  # imports, and compiled statements
+        build = load_target(PAGES[path].name).build
+        build(context)  # imports, and compiled statements
         with _counting(connection) as counts:
-            PAGES[path].build(context)
+            build(context)
         rows = connection.execute(select(func.count()).select_from(hourly)).scalar() or 0
     return counts[0], counts[1], rows
 
@@ -170,8 +172,9 @@ def engines() -> Iterator[Engines]:
 async def test_an_export_of_an_unreadable_ledger_is_an_error(tmp_path: Path) -> None:
     async with running_app(tmp_path, ADMIN_API_KEY=ADMIN) as app:
         destroy_ledger(tmp_path)
-        for path, tables in TABLES.items():
-            for table in tables:
+        for path, target in {**PAGES, **KEY_PATHS}.items():
+            page = load_target(target.name)
+            for table in page.tables if isinstance(page, Page) else ():
                 address = f"{path.replace('{id}', 'req_1')}?format=json&table={table}"
                 response = await send(app, "GET", address, x_api_key=ADMIN)
                 if table in OF_PROXY:

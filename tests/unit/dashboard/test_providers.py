@@ -8,7 +8,7 @@ from msgspec import structs
 
 from anthropic_proxy.console import doctor_run
 from anthropic_proxy.console.dashboard.models import build_models_page
-from anthropic_proxy.console.dashboard.page_context import FailedPanel
+from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Role, Session, explain_doctor_denial
 from anthropic_proxy.console.dashboard.providers import (
     DoctorPanel,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from anthropic_proxy.console.dashboard.browser_sessions import (
+from anthropic_proxy.console.dashboard.sign_in import (
     FAILURE_SECONDS,
     IDLE_SECONDS,
     MAX_FAILURES,

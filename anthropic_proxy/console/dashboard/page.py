@@ -1,16 +1,19 @@
-"""What the functions that build pages share: their input, and panels (charts and tables) that can fail one by one.
+"""What a module of a page declares (`Page`, `Form`), and what it gets: the context of one request.
 
-Pages are built in threads.
+A page is one module with a constant `PAGE` and one template. Pages are built in threads. Their panels (charts and
+tables) can fail one by one.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from msgspec import MsgspecError, Struct, structs
 from sqlalchemy import Connection, exc
 
-from anthropic_proxy.console.dashboard.view_query import ViewQuery
+from anthropic_proxy.console.dashboard.permissions import Session
+from anthropic_proxy.console.dashboard.query import ViewQuery
+from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS, RequestSelection
 from anthropic_proxy.console.ledger.queries import LedgerExtent
 from anthropic_proxy.console.ledger.read_access import describe_read_failure
@@ -18,7 +21,10 @@ from anthropic_proxy.console.ledger.records import FACETS
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import ModelFeatures, Receipt, Setup, Store
+from anthropic_proxy.plugins import ModelFeatures, Receipt, RouteRequest, RouteResponse, Setup, Store
+
+if TYPE_CHECKING:
+    from anthropic_proxy.console.dashboard.site import Site
 
 _FIVE_MINUTES = 300
 ResultT = TypeVar("ResultT")
@@ -138,3 +144,51 @@ class Figure(Struct, frozen=True):
     line: Sequence[float | None] = ()
     """Values of a small line without axes. (): no line."""
     href: str = ""
+
+
+class Table(Struct, frozen=True):
+    """A table of a page, which users download as CSV or JSON."""
+
+    tabulate: Callable[[PageContext], ExportTable]
+    reads_ledger: bool = True
+    """False: the table shows the state of the proxy, and is complete if the ledger cannot be read."""
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    section: str
+    """Entry of the navigation."""
+    template: str
+    build: Callable[[PageContext], Mapping[str, Any] | None]
+    """Function that returns the values for the template. Result None: the object of the page, such as a request, does
+    not exist."""
+    tables: Mapping[str, Table] = {}
+    """The main table of the page is first."""
+    missing: str = ""
+    """Message for a result None."""
+    adds_up: bool = True
+    """True if the page adds up all stored requests of a time range, which can take some time."""
+
+
+class Form(Struct, frozen=True, kw_only=True):
+    section: str
+    page_path: str
+    """Page to which the user returns."""
+    explain_denial: Callable[[RouteRequest, Session | None, Settings], str]
+    """Function that returns the reason for which a user may not use the form. "": the user may."""
+    show: "Callable[[OpenedForm], Awaitable[RouteResponse]]"
+    submit: "Callable[[OpenedForm, Mapping[str, str]], Awaitable[RouteResponse]]"
+    """Called only if the form is one of this browser."""
+
+
+class OpenedForm(NamedTuple):
+    """A form that this user may see and send."""
+
+    site: "Site"
+    form: Form
+    request: RouteRequest
+    session: Session | None
+    """None: no sign-in is required."""
+
+    async def respond(self, template: str, values: Mapping[str, Any]) -> RouteResponse:
+        """A text in `problem` of the values makes the HTTP status 400."""
+        return await self.site.pages.respond_form(self, template, values)

@@ -6,7 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.view_query import NO_COLUMNS
+from anthropic_proxy.console.dashboard.query import NO_COLUMNS
 from anthropic_proxy.console.ledger.records import NOT_SENT, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder
 from anthropic_proxy.console.ledger.units import MICROSECONDS

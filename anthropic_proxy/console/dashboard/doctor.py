@@ -17,9 +17,10 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import doctor_run
-from anthropic_proxy.console.dashboard.forms import OpenedForm, is_from_own_page
-from anthropic_proxy.console.dashboard.responses import redirect
+from anthropic_proxy.console.dashboard.page import Form, OpenedForm
+from anthropic_proxy.console.dashboard.permissions import explain_doctor_denial
 from anthropic_proxy.console.dashboard.settings import reload_settings
+from anthropic_proxy.console.dashboard.web import is_from_own_page, redirect
 from anthropic_proxy.console.doctor_run import DoctorRun
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -29,7 +30,6 @@ from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.plugins import Gateway, RouteResponse
 from anthropic_proxy.secrets import redact_secrets
 
-DOCTOR_PATH = "/dashboard/providers/doctor"
 PROVIDERS_PATH = "/dashboard/providers"
 _EMPTY: Mapping[str, Any] = {"is_running": False, "estimate": None, "latest": "", "problem": ""}
 _ESTIMATE_SECONDS = 60.0
@@ -45,48 +45,36 @@ _STOPPING = "the proxy is stopping."
 _IN_A_TERMINAL = "For details, run in a terminal: anthropic-proxy doctor"
 
 
-class DoctorForm:
-    def __init__(self) -> None:
-        self._processes: DoctorProcesses | None = None
+async def _show(form: OpenedForm) -> RouteResponse:
+    if not is_from_own_page(form.request):
+        return redirect(PROVIDERS_PATH)  # another site must not make this process compute an estimate
+    directory = form.site.gateway.settings.data_directory
+    assert directory is not None
+    if await asyncio.to_thread(doctor_run.is_running, directory):
+        return await form.respond("doctor.html", {**_EMPTY, "is_running": True})
+    latest = await asyncio.to_thread(doctor_run.find_latest_start, directory)
+    try:
+        values = {"estimate": await form.site.doctor.estimate(), "latest": repr(latest)}
+    except InvalidRequest as error:
+        values = {"problem": error.message}
+    return await form.respond("doctor.html", {**_EMPTY, **values})
 
-    async def show(self, form: OpenedForm) -> RouteResponse:
-        if not is_from_own_page(form.request):
-            return redirect(PROVIDERS_PATH)  # another site must not make this process compute an estimate
-        directory = form.gateway.settings.data_directory
-        assert directory is not None
-        if await asyncio.to_thread(doctor_run.is_running, directory):
-            return await form.respond("doctor.html", {**_EMPTY, "is_running": True})
-        latest = await asyncio.to_thread(doctor_run.find_latest_start, directory)
-        try:
-            values = {"estimate": await self._find_processes(form.gateway).estimate(), "latest": repr(latest)}
-        except InvalidRequest as error:
-            values = {"problem": error.message}
-        return await form.respond("doctor.html", {**_EMPTY, **values})
 
-    async def submit(self, form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
-        directory = form.gateway.settings.data_directory
-        assert directory is not None
-        try:
-            if sent.get("action") == "stop":
-                await asyncio.to_thread(_stop, directory)
-            else:
-                try:
-                    latest = float(sent.get("latest", ""))
-                except ValueError:
-                    latest = -1.0  # no run has this start, so the form is rejected as outdated
-                await self._find_processes(form.gateway).start(directory, latest)
-        except InvalidRequest as error:
-            return await form.respond("doctor.html", {**_EMPTY, "problem": error.message})
-        return redirect(f"{PROVIDERS_PATH}#doctor")
-
-    async def stop(self) -> None:
-        if self._processes is not None:
-            await self._processes.stop()
-
-    def _find_processes(self, gateway: Gateway) -> "DoctorProcesses":
-        if self._processes is None:
-            self._processes = DoctorProcesses(gateway)
-        return self._processes
+async def _submit(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
+    directory = form.site.gateway.settings.data_directory
+    assert directory is not None
+    try:
+        if sent.get("action") == "stop":
+            await asyncio.to_thread(_stop, directory)
+        else:
+            try:
+                latest = float(sent.get("latest", ""))
+            except ValueError:
+                latest = -1.0  # no run has this start, so the form is rejected as outdated
+            await form.site.doctor.start(directory, latest)
+    except InvalidRequest as error:
+        return await form.respond("doctor.html", {**_EMPTY, "problem": error.message})
+    return redirect(f"{PROVIDERS_PATH}#doctor")
 
 
 def _stop(directory: Path) -> None:
@@ -327,3 +315,12 @@ def _find_error(output: str, status: int) -> str:
 def _list_errors(output: str) -> Sequence[str]:
     lines = map(str.strip, output.splitlines())
     return [line.removeprefix("✕ ") for line in lines if line.startswith("✕ ")]
+
+
+FORM = Form(
+    section="Providers",
+    page_path=PROVIDERS_PATH,
+    explain_denial=explain_doctor_denial,
+    show=_show,
+    submit=_submit,
+)

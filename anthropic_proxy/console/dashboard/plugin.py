@@ -1,0 +1,113 @@
+"""The plugin of the dashboard: its URL paths.
+
+The start of the proxy loads this module only. The first request below `/dashboard` loads the others in a thread.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, NamedTuple
+
+from anthropic_proxy.errors import ConfigurationError, MissingExtra
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import Gateway, Plugin, Route, RouteRequest, RouteResponse
+
+if TYPE_CHECKING:
+    from anthropic_proxy.console.dashboard.site import Site
+
+FORM_BYTES = 4_096
+KEY_FORM_BYTES = 65_536
+"""Maximum size of a form of a virtual key. Lists of models have up to 100 patterns."""
+
+
+class Target(NamedTuple):
+    name: str
+    """`module:name` below this package: a `Page`, a `Form`, or a function of the site and a request."""
+    form_bytes: int = 0
+    """Maximum size of a form that browsers send to the path. 0: the path accepts no form."""
+
+
+PAGES: Mapping[str, Target] = {
+    "/dashboard": Target("overview:PAGE"),
+    "/dashboard/requests": Target("requests:PAGE"),
+    "/dashboard/requests/{id}": Target("request:PAGE"),
+    "/dashboard/sessions": Target("sessions:PAGE"),
+    "/dashboard/session": Target("sessions:SESSION_PAGE"),
+    "/dashboard/costs": Target("costs:PAGE"),
+    "/dashboard/models": Target("models:PAGE"),
+    "/dashboard/providers": Target("providers:PAGE"),
+    "/dashboard/settings": Target("settings:PAGE"),
+}
+KEY_PATHS: Mapping[str, Target] = {
+    "/dashboard/keys": Target("keys:PAGE"),
+    "/dashboard/keys/audit": Target("keys:AUDIT_PAGE"),
+    "/dashboard/keys/edit": Target("key_form:FORM", KEY_FORM_BYTES),
+    "/dashboard/keys/{id}": Target("keys:KEY_PAGE"),
+}
+_OTHER_PATHS: Mapping[str, Target] = {
+    "/dashboard/": Target("site:redirect_home"),
+    "/dashboard/live": Target("site:stream_events"),
+    "/dashboard/static/{name}": Target("site:send_asset"),
+    "/dashboard/sign-in": Target("sign_in:sign_in", FORM_BYTES),
+    "/dashboard/sign-out": Target("sign_in:sign_out", FORM_BYTES),
+    "/dashboard/oidc/start": Target("sign_in:start_oidc"),
+    "/dashboard/oidc/callback": Target("sign_in:finish_oidc"),
+    "/dashboard/settings/edit": Target("settings:FORM", FORM_BYTES),
+    "/dashboard/providers/doctor": Target("doctor:FORM", FORM_BYTES),
+    "/dashboard/{rest*}": Target("site:report_missing"),
+}
+
+
+def open_plugin(settings: Settings) -> Plugin:
+    """Raises `ConfigurationError` if an identity provider is set, but cannot be used."""
+    if settings.oidc is not None:
+        if not settings.requires_client_key():  # every client reads the stored requests without a sign-in
+            raise ConfigurationError(
+                "OIDC_ISSUER is set, but clients need no key, so they read all requests without a sign-in. Set "
+                "VIRTUAL_KEYS=true or PROXY_API_KEY too.",
+                code="identity-provider",
+            )
+        if find_spec("authlib") is None:
+            raise ConfigurationError(
+                MissingExtra("Sign-in with OIDC_ISSUER needs Authlib", "oidc").message, code="package-missing"
+            )
+    dashboard = _Dashboard()
+    paths = {**PAGES, **(KEY_PATHS if settings.virtual_keys else {}), **_OTHER_PATHS}
+    return Plugin(
+        routes=[route for path, target in paths.items() for route in dashboard.build_routes(path, target)],
+        start=dashboard.start,
+        stop=dashboard.stop,
+    )
+
+
+class _Dashboard:
+    """The site of this process, which is loaded with the first request."""
+
+    def __init__(self) -> None:
+        self._gateway: Gateway | None = None
+        self._site: Site | None = None
+
+    async def start(self, gateway: Gateway) -> None:
+        self._gateway = gateway
+
+    async def stop(self) -> None:
+        if self._site is not None:
+            await self._site.stop()
+
+    def build_routes(self, path: str, target: Target) -> Iterator[Route]:
+        async def respond(request: RouteRequest) -> RouteResponse:
+            return await (await self._find_site()).respond(target.name, request)
+
+        yield Route(path=path, respond=respond, checks_key=True)
+        if target.form_bytes:
+            bytes_ = target.form_bytes
+            yield Route(path=path, respond=respond, methods=["POST"], max_body_bytes=bytes_, checks_key=True)
+
+    async def _find_site(self) -> "Site":
+        if self._site is None:
+            module = await asyncio.to_thread(import_module, "anthropic_proxy.console.dashboard.site")
+            assert self._gateway is not None
+            if self._site is None:  # two first requests may have waited for the module
+                self._site = module.Site(self._gateway)
+        return self._site

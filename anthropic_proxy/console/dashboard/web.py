@@ -1,0 +1,238 @@
+"""HTTP of the pages: cookies, forms and their protection against forgery (CSRF), compression, static files, templates.
+
+Other web sites can make a browser send a form in the user's name. Each form of the dashboard therefore contains a
+token, a random text that other sites cannot read: that of the session, or of a cookie if no sign-in is required.
+
+The URL of a static file (such as the style sheet) contains a hash of its content, so that browsers can keep the file.
+"""
+
+import gzip
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib.resources import files
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from msgspec import Struct
+
+from anthropic_proxy import __version__
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.charts import BASE, HEIGHT, trace_sparkline
+from anthropic_proxy.console.dashboard.page import FailedPanel
+from anthropic_proxy.console.dashboard.permissions import Session
+from anthropic_proxy.console.dashboard.query import session_link
+from anthropic_proxy.console.dashboard.tables import DEFAULT_COLUMNS
+from anthropic_proxy.errors import InvalidRequest, PermissionDenied
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
+
+SECURITY_HEADERS: Mapping[str, str] = {
+    "content-security-policy": (
+        "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "same-origin",
+    "x-content-type-options": "nosniff",
+}
+"""Response headers of all pages and static files. No page contains an inline style or script."""
+_MIN_COMPRESSED_BYTES = 1_000
+_GZIP_LEVEL = 5
+_MAX_FORM_FIELDS = 20
+TOKEN_COOKIE = "anthropic_proxy_form"
+MAX_TARGET_CHARACTERS = 2_000
+
+
+def is_https(request: RouteRequest, settings: Settings) -> bool:
+    """The reverse proxy uses TLS if `DASHBOARD_URL` begins with `https:`."""
+    return request.scheme == "https" or settings.dashboard_url.startswith("https:")
+
+
+def find_cookie(header: str, name: str) -> str:
+    for pair in header.split(";"):
+        key, _, value = pair.strip().partition("=")
+        if key == name:
+            return value
+    return ""
+
+
+def read_own_form(request: RouteRequest) -> Mapping[str, str]:
+    """Raises `PermissionDenied` if another site sent the form, and `InvalidRequest` for too many fields."""
+    if not is_from_own_page(request):
+        raise PermissionDenied(
+            f"Forms of the web page {request.headers.get('origin', '')!r} are not accepted.", code="dashboard-form"
+        )
+    try:
+        fields = parse_qs(request.body.decode("utf-8", "replace"), max_num_fields=_MAX_FORM_FIELDS)
+    except ValueError:
+        raise InvalidRequest(
+            f"The form has more than {_MAX_FORM_FIELDS} fields. Open /dashboard again.", code="dashboard-parameter"
+        ) from None
+    return {name: values[-1] for name, values in fields.items()}
+
+
+def is_from_own_page(request: RouteRequest) -> bool:
+    """The result is False for any other site, also for another host of the same domain."""
+    headers = request.headers
+    origin = headers.get("origin", "")
+    if origin and origin.partition("://")[2].lower() != headers.get("host", "").lower():
+        return False
+    return headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+
+
+def resolve_redirect_path(target: str) -> str:
+    # prevents a link that redirects the browser to another site after the sign-in
+    is_own = target == "/dashboard" or target.startswith(("/dashboard/", "/dashboard?"))
+    is_short = len(target) <= MAX_TARGET_CHARACTERS
+    return target if is_own and is_short and "\\" not in target and target.isprintable() else "/dashboard"
+
+
+class FormToken(NamedTuple):
+    """Random text that each form of one browser contains, as protection against forms of other sites."""
+
+    token: str
+    set_cookie: str = ""
+    """Value of a header `Set-Cookie` that stores the token. "": the browser has it in its session or a cookie."""
+
+
+def find_or_create_form_token(request: RouteRequest, session: Session | None, *, is_https: bool) -> FormToken:
+    if session is not None:
+        return FormToken(session.form_token)
+    token = find_cookie(request.headers.get("cookie", ""), TOKEN_COOKIE)
+    if len(token) >= 32:
+        return FormToken(token)
+    token = secrets.token_urlsafe(32)
+    secure = "; Secure" if is_https else ""
+    return FormToken(token, f"{TOKEN_COOKIE}={token}; Path=/dashboard; HttpOnly; SameSite=Strict{secure}")
+
+
+def require_token(request: RouteRequest, session: Session | None, presented: str) -> None:
+    token, new_cookie = find_or_create_form_token(request, session, is_https=True)
+    require_equal_tokens("" if new_cookie else token, presented)
+
+
+def require_equal_tokens(token: str, presented: str) -> None:
+    """The error is also raised if `token` is empty, because the browser then has no token."""
+    if not token or not hmac.compare_digest(token.encode(), presented.encode()):
+        raise PermissionDenied("The form is not of this session. Open /dashboard again.", code="dashboard-form")
+
+
+def digest(text: str) -> str:
+    """Return the SHA-256 of `text` as hexadecimal digits. Characters that UTF-8 cannot encode are hashed as `?`."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def compress_response(request: RouteRequest, response: RouteResponse) -> RouteResponse:
+    body = response.body
+    if not isinstance(body, bytes) or len(body) < _MIN_COMPRESSED_BYTES or not accepts_gzip(request):
+        return response
+    fields = {**response.headers, "content-encoding": "gzip", "vary": "accept-encoding, cookie"}
+    return RouteResponse(status=response.status, headers=fields, body=gzip.compress(body, _GZIP_LEVEL, mtime=0))
+
+
+def accepts_gzip(request: RouteRequest) -> bool:
+    codings = request.headers.get("accept-encoding", "").lower().split(",")
+    return any(re.fullmatch(r"\s*gzip\s*(;\s*q=(1|0?\.0*[1-9]|0\.0*[1-9])[0-9.]*\s*)?", coding) for coding in codings)
+
+
+def redirect(target: str, *, set_cookie: Sequence[str] = ()) -> RouteResponse:
+    location = quote(target, safe="/?&=%:+,;@!$'()*#~-._")
+    headers = {"location": location, "cache-control": "no-store"}
+    return RouteResponse(status=303, headers={**headers, "set-cookie": set_cookie} if set_cookie else headers)
+
+
+_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+_HASH_CHARACTERS = 12
+
+
+class Asset(Struct, frozen=True):
+    url: str
+    media_type: str
+    content: bytes
+    compressed: bytes
+
+
+@cache
+def load_assets() -> Mapping[str, Asset]:
+    """Return all static files by name. The name has no hash: `dashboard.css`."""
+    found = {}
+    for file in files(__package__).joinpath("static").iterdir():
+        stem, _, extension = file.name.rpartition(".")
+        if extension in _TYPES:
+            content = file.read_bytes()
+            digest = hashlib.sha256(content).hexdigest()[:_HASH_CHARACTERS]
+            url = f"/dashboard/static/{stem}.{digest}.{extension}"
+            found[file.name] = Asset(url, _TYPES[extension], content, gzip.compress(content, mtime=0))
+    return found
+
+
+def find_asset(url: str) -> Asset | None:
+    return next((asset for asset in load_assets().values() if asset.url == url), None)
+
+
+@cache
+def load_environment() -> Environment:
+    """Values in a template are escaped for HTML. A template that uses a name without a value raises an error."""
+    environment = Environment(
+        loader=PackageLoader("anthropic_proxy.console.dashboard"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    functions = (
+        *(formats.count, formats.short_count, formats.money, formats.seconds, formats.percent, formats.rate),
+        *(formats.clock_time, formats.day_and_time, formats.full_time, formats.describe_zone, formats.ago),
+        *(formats.plural, formats.provider_role, session_link, trace_sparkline),
+    )
+    environment.globals |= {function.__name__: function for function in functions}
+    environment.globals["UNKNOWN"] = formats.UNKNOWN
+    environment.globals |= {"version": __version__, "assets": load_assets(), "DEFAULT_COLUMNS": DEFAULT_COLUMNS}
+    environment.globals |= {"BASE": BASE, "HEIGHT": HEIGHT}
+    environment.tests["failed"] = lambda panel: isinstance(panel, FailedPanel)
+    return environment
+
+
+def render_page(
+    request: RouteRequest,
+    template: str,
+    values: Mapping[str, Any],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> RouteResponse:
+    text = load_environment().get_template(template).render(values)
+    fields: dict[str, str] = {
+        "content-type": "text/html; charset=utf-8",
+        "cache-control": "no-store",
+        **SECURITY_HEADERS,
+        **(headers or {}),
+    }
+    return compress_response(
+        request, RouteResponse(status=status, headers=fields, body=text.encode("utf-8", "replace"))
+    )
+
+
+def render_public_page(
+    request: RouteRequest,
+    template: str,
+    title: str,
+    values: Mapping[str, Any],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+) -> RouteResponse:
+    """Return the response with a page that needs no sign-in, such as the sign-in page, without links to other pages."""
+    frame = {"title": title, "section": "", "pages": (), "theme": "", "running": (), "form_token": "", "live": False}
+    return render_page(request, template, {**frame, **values}, status=status, headers=headers)
+
+
+def render_message(
+    request: RouteRequest, message: str, *, status: int, headers: Mapping[str, str] | None = None
+) -> RouteResponse:
+    return render_public_page(request, "error.html", "Dashboard", {"message": message}, status=status, headers=headers)
