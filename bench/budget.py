@@ -87,11 +87,7 @@ STEPS = (
     ),
     Step("decoding the request", r"\(anthropic_proxy/engine/messages/models|^read_client_request ", (89, 12, 0.04)),
     Step("routing, credentials, observations", r"\(anthropic_proxy/engine/(?:routing|providers)", (7, 6, 0.02)),
-    Step(
-        "preparing the request",
-        r"\(anthropic_proxy/engine/(?:messages/preparation|exchange/call_building)",
-        (25, 12, 0.03),
-    ),
+    Step("preparing the request", r"\(anthropic_proxy/engine/messages/preparation", (25, 12, 0.03)),
     Step("estimating tokens for `message_start`", r"\(anthropic_proxy/engine/messages/tokens", (0, 9, 0.02)),
     Step("HTTP of the provider", r"\(anthropic_proxy/engine/upstream", (46, 32, 0.6)),
     Step(

@@ -7,7 +7,9 @@ MAX_KEYS = 10_000
 
 
 class MemoryValues:
-    """Values in the memory of one process. It implements `hooks.ValueStore`."""
+    """Values in the memory of one process. `read` and `write` are its own methods, the async ones implement
+    `hooks.ValueStore`.
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -18,22 +20,28 @@ class MemoryValues:
         """Class of the lifetime → keys of its values, the oldest first. If the store is full, short-lived values thus
         do not replace all long-lived ones."""
         self.on_put: Callable[[str, str, float], None] | None = None
-        """Function that sends each new or changed value of `put` to the other workers. Its arguments are key, value and
-        seconds until expiry. None: no other worker."""
+        """Function that sends each new or changed value to the other workers. Its arguments are key, value and seconds
+        until expiry. None: no other worker."""
+
+    def read(self, key: str) -> str | None:
+        if not self._entries:
+            return None
+        entry = self._entries.get(key)
+        return None if entry is None or entry[0] <= self._clock() else entry[1]
+
+    def write(self, key: str, value: str, lifetime_seconds: float) -> None:
+        if self.on_put is not None and self.read(key) != value:
+            self.on_put(key, value, lifetime_seconds)
+        self.write_from_peer(key, value, lifetime_seconds)
+
+    def write_from_peer(self, key: str, value: str, lifetime_seconds: float) -> None:
+        self._store(key, value, self._clock() + lifetime_seconds)
 
     async def get(self, key: str) -> str | None:
-        entry = self._entries.get(key)
-        if entry is None or entry[0] <= self._clock():
-            return None
-        return entry[1]
+        return self.read(key)
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
-        if self.on_put is not None and await self.get(key) != value:
-            self.on_put(key, value, lifetime_seconds)
-        self.put_from_peer(key, value, lifetime_seconds)
-
-    def put_from_peer(self, key: str, value: str, lifetime_seconds: float) -> None:
-        self._store(key, value, self._clock() + lifetime_seconds)
+        self.write(key, value, lifetime_seconds)
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         expiry, text = self._entries.get(key, (0.0, "0"))

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
-from anthropic_proxy.engine.exchange.call_building import resolve_target_limits
+from anthropic_proxy.engine.exchange.attempts import resolve_target_limits
 from anthropic_proxy.engine.exchange.client_request import ClientRequest, start_recording
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client, Receipt
@@ -183,7 +183,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
         except ClientError:
             continue
         used: list[str] = []
-        adapted = await apply_stored_adaptations(services, target, used)
+        adapted = apply_stored_adaptations(services, target, used)
         limits = resolve_target_limits(services, adapted)
         changed = {
             "context_window": target.capabilities.context_window_from_error

@@ -156,7 +156,7 @@ class ProbeRunner:
             self.totals.requests += len(recorded)
         result = sink.build_result(error)
         result.upstream, result.seconds = recorded, time.monotonic() - started
-        result.adaptations = await observations.find_adaptations(target.upstream, target.model)
+        result.adaptations = observations.find_adaptations(target.upstream, target.model)
         self.totals.input_tokens += result.input_tokens
         self.totals.output_tokens += result.output_tokens
         return result

@@ -11,7 +11,6 @@ from datetime import date
 from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.call_building import run_on_loop_or_in_thread
 from anthropic_proxy.engine.exchange.error_messages import rejects_configured_model
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.routing.router import Target, find_successor, switch_wire
@@ -35,8 +34,8 @@ class Adaptations:
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
         """Return a changed copy of `target` for the repetition of a rejected request. None: no change fits."""
-        adaptations = await run_on_loop_or_in_thread(
-            self._engine, lambda call: _find_adaptations(target, call, error), call
+        adaptations = await self._engine.background.run_for_call(
+            lambda call: _find_adaptations(target, call, error), call
         )
         if not adaptations and rejects_configured_model(error, target, self._engine.settings):
             successor = _find_successor(self._engine, target)
@@ -59,29 +58,29 @@ class Adaptations:
         self._lasting += [(target.model, adaptation.name) for adaptation in adaptations if adaptation.persistent]
         if adapted.model != target.model:
             names_now = [adaptation.name for adaptation in adaptations]
-            return await apply_stored_adaptations(self._engine, adapted, self._used, earlier=names_now)
+            return apply_stored_adaptations(self._engine, adapted, self._used, earlier=names_now)
         return adapted
 
-    async def store_for_model(self, target: Target) -> None:
+    def store_for_model(self, target: Target) -> None:
         """Store the changes that later requests to the model also need, after the changed request has succeeded."""
         for model, name in self._lasting:
-            await self._engine.observations.store_adaptation(target.upstream, model, name)
+            self._engine.observations.store_adaptation(target.upstream, model, name)
         self._lasting.clear()
         self._engine.observations.remember_refused_signatures(self._refused)
         self._refused.clear()
 
 
-async def apply_stored_adaptations(
+def apply_stored_adaptations(
     engine: Engine, target: Target, used_names: list[str], *, earlier: Sequence[str] = ()
 ) -> Target:
     """Return `target` with the stored changes of its model. `used_names` becomes `earlier` and the names of these."""
     used_names[:] = earlier
-    for name in await engine.observations.find_adaptations(target.upstream, target.model):
+    for name in engine.observations.find_adaptations(target.upstream, target.model):
         adapted = _apply_adaptation(engine, target, name)
         if adapted is None:
             continue
         if adapted.model != target.model:  # a new target, without the changes for the earlier model
-            return await apply_stored_adaptations(engine, adapted, used_names, earlier=[name])
+            return apply_stored_adaptations(engine, adapted, used_names, earlier=[name])
         used_names.append(name)
         target = adapted
     return target

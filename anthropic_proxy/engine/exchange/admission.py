@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.call_building import estimate_client_request_tokens
+from anthropic_proxy.engine.exchange.attempts import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, Receipt, Settle
 from anthropic_proxy.engine.messages.models import MessagesRequest
@@ -33,7 +33,7 @@ async def admit(
     """
     settings, first = engine.settings, route.targets[0]
     preferred = find_preferred_provider(settings, engine.catalog)
-    scale = await engine.observations.find_token_scale(first.provider.name, first.model)
+    scale = engine.observations.find_token_scale(first.provider.name, first.model)
     targets = []
     for target in route.targets:
         limit, known = target.capabilities.max_output, target.capabilities.known

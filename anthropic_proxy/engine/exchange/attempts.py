@@ -8,7 +8,9 @@ route in order until one sends content. At one target there can be several attem
 - with another key of the provider, if the error concerns the key,
 - with the same request, once, after a pause, if the error is temporary and the retry budget allows it.
 
-`TargetRun` counts what is left of these at one target. `Attempt` is one call with everything that its reply needs.
+`TargetRun` counts what is left of these at one target. `Attempt` is one call with everything that its reply needs:
+`_prepare` adapts the client request to the target, and `_send` encodes it, sends it and waits for content. The receipt
+gets a record of each attempt (`AttemptRecords`).
 
 After content has arrived, the same mechanism opens further calls for the same reply: `open_next_call` after tools that
 the proxy runs or for a reply that the provider split, and `repeat_call` for a reply that is unreadable after thinking
@@ -16,25 +18,15 @@ only.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache, partial
+from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
-from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
-from anthropic_proxy.engine.exchange.call_building import (
-    MAX_REPLY_BYTES_ON_LOOP,
-    build_call,
-    build_relay_call,
-    estimate_scaled_tokens,
-    find_client_credential,
-    is_large_request,
-    resolve_target_limits,
-    run_on_loop_or_in_thread,
-)
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.client_request import ClientRequest, record_bytes
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,
@@ -50,26 +42,35 @@ from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, Media
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
-from anthropic_proxy.engine.hooks import Receipt
-from anthropic_proxy.engine.messages.deltas import (
-    Usage,
+from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Usage, clamp_count, sum_usages
+from anthropic_proxy.engine.messages.fidelity import FidelityReport
+from anthropic_proxy.engine.messages.models import MessagesRequest, Tool, decode_request_or_envelope
+from anthropic_proxy.engine.messages.preparation import (
+    STATED_WINDOW_MARGIN,
+    UNPREPARED,
+    ProxyTool,
+    ServerToolKind,
+    TargetLimits,
+    prepare,
 )
-from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.engine.messages.models import MessagesRequest, Tool
-from anthropic_proxy.engine.messages.preparation import ProxyTool, prepare
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
+from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.routing.router import Route, Target
 from anthropic_proxy.engine.routing.rules import RouteBalancer
+from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
+    CLIENT_CREDENTIAL_ORIGIN,
     BaseDialect,
     Call,
     Credential,
     RelayWire,
     UpstreamRequest,
+    UpstreamResponse,
 )
 from anthropic_proxy.errors import (
     ClientError,
@@ -95,8 +96,16 @@ MAX_LISTED_LOSSES = 20
 _MAX_SCHEMA_STEPS_ON_LOOP = 1_000
 """Maximum steps for decoding the schema of a reply on the event loop: 3 to 10 ms. A larger schema is decoded in a
 thread."""
+_BYTES_PER_TOOL = 512
+"""Bytes added to the size of a request for each tool definition, because each definition costs additional time."""
 _KEY_ERRORS = (401, 429)
 """HTTP statuses that concern the API key and not the server: 401, key rejected; 429, no quota left for the key."""
+_USUAL_CONTENT_TYPES = frozenset(
+    kind + charset
+    for kind in ("text/event-stream", "application/json", "application/x-ndjson")
+    for charset in ("", "; charset=utf-8")
+)
+"""Content types of replies. A response with another one is examined."""
 
 
 class TargetRun(Struct):
@@ -154,19 +163,18 @@ class Attempts:
         engine: Engine,
         incoming: ClientRequest,
         request: MessagesRequest,
-        receipt: Receipt,
         watchdog: Watchdog,
         *,
         estimates: EstimateCache,
     ) -> None:
         self._engine, self._incoming, self._request = engine, incoming, request
-        self._receipt, self._watchdog, self._estimates = receipt, watchdog, estimates
-        self._is_large = is_large_request(incoming, receipt.tool_count)
+        self.receipt, self._watchdog, self._estimates = incoming.receipt, watchdog, estimates
+        self._is_large = is_large_request(incoming, len(request.tools))
         self._inliner: MediaInliner | None = None
         """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
         if engine.web_fetch is not None and SOURCE_OF_LINK in incoming.body:
             self._inliner = MediaInliner(engine.web_fetch)
-        self.records = AttemptRecords(receipt, engine)
+        self.records = AttemptRecords(incoming.receipt, engine)
         self.latest: Attempt | None = None
         """The attempt that was encoded last. None: no request was encoded."""
 
@@ -176,7 +184,7 @@ class Attempts:
         Raises the error of the last called target if none replies.
         """
         failure: ProxyError | None = None
-        engine, incoming, receipt, rule = self._engine, self._incoming, self._receipt, route.rule
+        engine, incoming, receipt, rule = self._engine, self._incoming, self.receipt, route.rule
         balancer = RouteBalancer(engine.store, engine.route_prices) if rule and rule.balance == "latency" else None
         for position, target in enumerate(route.targets, 1):
             started_at, provider, model = engine.clock(), target.provider, target.model
@@ -185,8 +193,8 @@ class Attempts:
                 if engine.catalog.can_query_provider(provider.name):
                     capabilities = await engine.catalog.fetch_capabilities(provider.name, model)
                     capable = structs.replace(target, capabilities=capabilities)
-                scale = await engine.observations.find_token_scale(provider.name, model)
-                adapted = await apply_stored_adaptations(engine, capable, receipt.adaptations)
+                adapted = apply_stored_adaptations(engine, capable, receipt.adaptations)
+                scale = engine.observations.find_token_scale(provider.name, model)
                 run = self._new_run(request, adapted, scale, adaptations=MAX_ADAPTATIONS)
                 run.skips_open_circuit = position < len(route.targets)
                 attempt = await self._call_with_retries(adapted, run)
@@ -237,18 +245,238 @@ class Attempts:
         self._engine.circuit_breakers.record_failure(failed.target.upstream, error)
         return await self._call_with_retries(await self._prepare_retry(failed, error, usage), failed.run)
 
-    def add_note(self, note: FidelityNote) -> None:
-        self._receipt.fidelity.add_notes([note])
-
-    def estimate_scaled_tokens(self, request: MessagesRequest, token_scale: TokenScale) -> int:
-        return estimate_scaled_tokens(self._estimates, token_scale, request)
+    def estimate_tokens(self, request: MessagesRequest) -> int:
+        """Return the input tokens of a request to the latest target, by the proxy's own estimate."""
+        scale = TokenScale() if self.latest is None else self.latest.run.token_scale
+        return estimate_scaled_tokens(self._estimates, scale, request)
 
     def annotate_error(self, error: UpstreamError) -> None:
         """Remove keys from the message of an error, and add the provider's name and a probable cause to it."""
         if (attempt := self.latest) is not None:
             self._redact_keys(error, attempt)
-            prefix_provider(error, self._receipt.prefix)
+            prefix_provider(error, self.receipt.prefix)
             add_not_found_cause(error, attempt.target, attempt.upstream_path, self._engine.settings)
+
+    def _new_run(
+        self, request: MessagesRequest, target: Target, token_scale: TokenScale, *, adaptations: int
+    ) -> TargetRun:
+        self._engine.retry_budget.record_first_call(target.upstream)
+        key_changes = self._engine.credentials.max_key_changes(target.provider)
+        return TargetRun(request, token_scale, adaptations_left=adaptations, key_changes_left=key_changes)
+
+    async def _call_with_retries(self, target: Target, run: TargetRun) -> Attempt:
+        pool, receipt, provider = self._engine.credentials, self.receipt, target.provider
+        while True:
+            credential = find_client_credential(self._engine, self._incoming, provider)
+            attempt = await self._prepare(target, credential or pool.next_credential(provider), run)
+            try:
+                if attempt.credential is None and pool.uses_tokens(provider):
+                    receipt.provider, receipt.prefix = provider.name, provider.prefix
+                    attempt.credential, base_url = await pool.next_token_and_url(provider, target.base_url)
+                    attempt.target = structs.replace(target, base_url=base_url)
+                await self._send(attempt)
+            except UpstreamError as error:
+                target = await self._prepare_retry(attempt, error)
+                provider = target.provider
+                error.release_tracebacks()
+            else:
+                return attempt
+
+    async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
+        """Return a new attempt. Raises the decoding error of an invalid request, unless the target is a relay."""
+        engine, request, report = self._engine, run.request, self.receipt.fidelity
+        if target.is_relayed:
+            report.clear_notes()
+            refused = engine.observations.refused_signatures
+            call = build_relay_call(
+                self._incoming, request, target, engine.new_id, refused, token_scale=run.token_scale
+            )
+            return Attempt(target=target, run=run, call=call, credential=credential)
+        if request.decode_error is not None:
+            raise request.decode_error
+        limits, inliner = resolve_target_limits(engine, target), self._inliner
+        if inliner is not None:
+            request = await inliner.inline_urls(request, target, limits)
+        estimate = partial(estimate_scaled_tokens, self._estimates, run.token_scale)
+        if self._is_large:
+            prepared = await engine.background.run_in_thread(prepare, request, limits, estimate)
+        else:
+            prepared = prepare(request, limits, estimate)
+        is_further_call = run.continuation is not None
+        if report.notes and not is_further_call:
+            report.clear_notes()
+        report.add_notes(prepared.notes, skip_noted_fields=is_further_call)
+        if inliner is not None:
+            report.add_notes(inliner.notes)
+        dialect = target.dialect
+        call = Call(
+            request=prepared.request,
+            model=target.model,
+            requested_model=request.model,
+            dialect=dialect,
+            streams_upstream=request.stream or bool(prepared.request.stop_sequences) or dialect.always_stream,
+            client_tool_names=prepared.aliases,
+            continuation_token=run.continuation or "",
+            new_id=engine.new_id,
+            provider=target.provider.prefix,
+            base_url=target.base_url,
+            context_window=limits.context_window,
+            max_input_tokens=limits.max_input,
+            estimate_input_tokens=partial(estimate, request),
+            max_schema_steps=MAX_STEPS_ON_LOOP,
+        )
+        return Attempt(
+            target=target,
+            run=run,
+            call=call,
+            credential=credential,
+            proxy_tools=prepared.proxy_tools,
+            deferred_tools=prepared.deferred,
+        )
+
+    async def _send(self, attempt: Attempt) -> None:
+        """Encode and send the request of an attempt, and wait until its reply has content.
+
+        Raises `UpstreamError`, and `UnsupportedFeature` in fidelity mode `strict` if the request drops fields.
+        """
+        engine, receipt, target, run, call = self._engine, self.receipt, attempt.target, attempt.run, attempt.call
+        report, provider, wire, watchdog = receipt.fidelity, target.provider, target.wire, self._watchdog
+        background, breakers, upstream = engine.background, engine.circuit_breakers, target.upstream
+        is_first = run.continuation is None
+        # encode
+        upstream_request = await background.run_for_call(wire.encode_request, call, is_large=self._is_large)
+        if (options := engine.settings.call_options.get(provider.name)) is not None:
+            change = partial(extend_request, options, client_headers=self._incoming.headers, with_body=True)
+            upstream_request = await background.run_in_thread_if_large(self._is_large, change, upstream_request)
+        if upstream_request.notes:
+            report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
+        if run.adaptations is not None:
+            report.add_notes(run.adaptations.notes)
+        if is_first and report.notes:
+            _require_lossless(report, target)
+        attempt.upstream_path = upstream_request.path
+        if not upstream_request.enforces_schema and (schema := bytes(call.request.output_schema)):
+            try:
+                attempt.reply_schema = ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP)
+            except WorkPostponed:
+                attempt.reply_schema = await background.run_in_thread(ReplySchema, schema)
+        # send
+        receipt.provider, receipt.prefix = provider.name, provider.prefix
+        receipt.model, receipt.base_url = target.model, target.base_url
+        self.latest = attempt
+        if run.skips_open_circuit:
+            breakers.require_closed(upstream)
+        upstream_request = self.records.begin_attempt(target, upstream_request)
+        watchdog.begin_upstream_call()
+        try:
+            send = provider.find_transport(engine.transports)
+            response = await send(target.base_url, upstream_request, attempt.credential)
+            del upstream_request  # a reply can take minutes
+            self.records.set_status(response.status)
+            if call.client_body:
+                call = structs.replace(call, client_body=b"")
+            try:
+                deltas = None
+                if (
+                    response.status != 200
+                    or response.headers.get("content-type") not in _USUAL_CONTENT_TYPES
+                    or "content-encoding" in response.headers
+                ):
+                    deltas = await self._examine_response(target, call, response)
+                # wait for content
+                if isinstance(wire, RelayWire):
+                    attempt.stream = relay = RelayStream(
+                        wire, call, response, watchdog, secrets=self._list_call_secrets(attempt)
+                    )
+                    await relay.wait_for_content()
+                else:
+                    attempt.stream = stream = UpstreamStream(
+                        wire, call, response, watchdog, background, report=report, stop_filter=run.stop_filter
+                    )
+                    if deltas is not None:
+                        stream.set_deltas(deltas)
+                    else:
+                        try:
+                            await stream.wait_for_content()
+                        except UpstreamError:
+                            self.records.count_unread_reply(stream.unread_usage)
+                            raise
+            except BaseException:
+                await response.close()
+                raise
+        except UpstreamError as error:
+            failure = error
+        except asyncio.CancelledError:
+            if not watchdog.recover_from_idle():
+                breakers.release_trial(upstream)
+                raise
+            failure = idle_timeout_error(provider.prefix, watchdog.upstream_limit)
+        except BaseException:
+            breakers.release_trial(upstream)
+            raise
+        else:
+            breakers.record_success(upstream)
+            attempt.call = call
+            if run.adaptations is not None:
+                run.adaptations.store_for_model(target)
+            return
+        breakers.record_failure(upstream, failure)
+        add_address_setting(failure, target)
+        raise failure
+
+    async def _examine_response(
+        self, target: Target, call: Call[BaseDialect], response: UpstreamResponse
+    ) -> list[Delta] | None:
+        """Raise the error of a response that is no reply.
+
+        Return the deltas of a complete reply, such as a refusal, that has an error status. None: an ordinary reply.
+        """
+        require_api_response(response, target)
+        if 200 <= response.status < 300:
+            return None
+        body = await read_error_body(response, self._watchdog)
+        headers = add_missing_date(response.headers, self._engine.clock)
+        return await self._engine.background.run_in_thread_if_large(
+            len(body) > MAX_REPLY_BYTES_ON_LOOP, decode_error_response, target, call, response.status, headers, body
+        )
+
+    async def _prepare_retry(self, attempt: Attempt, error: UpstreamError, usage: Usage | None = None) -> Target:
+        """Record a failed attempt with its token usage. Return the target of the retry, after the pause before it.
+
+        Raises `error` if no retry is left.
+        """
+        engine, pool, run = self._engine, self._engine.credentials, attempt.run
+        target, credential, provider = attempt.target, attempt.credential, attempt.target.provider
+        delay, pause, failed = error.retry_after or RETRY_DELAY_SECONDS, 0.0, self.receipt.failed_attempts
+        self._watchdog.end_upstream_call()
+        self._redact_keys(error, attempt)
+        add_key_setting(error, target, credential)
+        self.records.fail_attempt(error, usage)
+        if run.adaptations_left:
+            run.adaptations = run.adaptations or Adaptations(engine, self.receipt.adaptations)
+            if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
+                run.adaptations_left -= 1
+                failed.append(describe_attempt(target, error))
+                return adapted
+        if run.key_replacements_left and await pool.replace_rejected_key(provider, credential, error):
+            run.key_replacements_left -= 1
+        elif run.key_changes_left and pool.exclude_failed_key(provider, credential, error):
+            run.key_changes_left -= 1
+            if key := pool.describe_key(provider, credential):
+                engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
+        elif (
+            run.retries_left
+            and error.retryable
+            and delay <= engine.settings.timeouts.first_byte_seconds
+            and engine.retry_budget.try_spend_retry(target.upstream)
+        ):
+            run.retries_left, pause = run.retries_left - 1, delay
+        else:
+            raise error
+        failed.append(describe_attempt(target, error))
+        if pause:
+            await engine.sleep(pause)
+        return target
 
     def _list_call_secrets(self, attempt: Attempt) -> list[str]:
         """Return the secrets in the headers of a call, which the provider may quote in an error."""
@@ -264,205 +492,6 @@ class Attempts:
             secrets += [key.reveal() for key in self._engine.settings.other_secrets]
         redact_error(error, secrets)
 
-    def _new_run(
-        self, request: MessagesRequest, target: Target, token_scale: TokenScale, *, adaptations: int
-    ) -> TargetRun:
-        self._engine.retry_budget.record_first_call(target.upstream)
-        key_changes = self._engine.credentials.max_key_changes(target.provider)
-        return TargetRun(request, token_scale, adaptations_left=adaptations, key_changes_left=key_changes)
-
-    async def _call_with_retries(self, target: Target, run: TargetRun) -> Attempt:
-        pool, receipt = self._engine.credentials, self._receipt
-        while True:
-            forwarded = find_client_credential(self._engine, self._incoming, target.provider)
-            attempt = await self._prepare(target, forwarded or pool.next_credential(target.provider), run)
-            try:
-                if attempt.credential is None and pool.uses_tokens(target.provider):
-                    receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
-                    attempt.credential, base_url = await pool.next_token_and_url(target.provider, target.base_url)
-                    attempt.target = structs.replace(target, base_url=base_url)
-                await self._send(attempt)
-            except UpstreamError as error:
-                target = await self._prepare_retry(attempt, error)
-                error.release_tracebacks()
-            else:
-                return attempt
-
-    async def _prepare_retry(self, attempt: Attempt, error: UpstreamError, usage: Usage | None = None) -> Target:
-        """Record a failed attempt with its token usage. Return the target of the retry, after the pause before it.
-
-        Raises `error` if no retry is left.
-        """
-        engine, pool, run = self._engine, self._engine.credentials, attempt.run
-        target, credential, provider = attempt.target, attempt.credential, attempt.target.provider
-        delay, failed = error.retry_after or RETRY_DELAY_SECONDS, self._receipt.failed_attempts
-        self._watchdog.end_upstream_call()
-        self._redact_keys(error, attempt)
-        add_key_setting(error, target, credential)
-        self.records.fail_attempt(error, usage)
-        if run.adaptations_left:
-            run.adaptations = run.adaptations or Adaptations(engine, self._receipt.adaptations)
-            if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
-                run.adaptations_left -= 1
-                failed.append(describe_attempt(target, error))
-                return adapted
-        if run.key_replacements_left and await pool.replace_rejected_key(provider, credential, error):
-            run.key_replacements_left -= 1
-            failed.append(describe_attempt(target, error))
-        elif run.key_changes_left and pool.exclude_failed_key(provider, credential, error):
-            run.key_changes_left -= 1
-            failed.append(describe_attempt(target, error))
-            if key := pool.describe_key(provider, credential):
-                engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
-        elif (
-            run.retries_left
-            and error.retryable
-            and delay <= engine.settings.timeouts.first_byte_seconds
-            and engine.retry_budget.try_spend_retry(target.upstream)
-        ):
-            run.retries_left -= 1
-            failed.append(describe_attempt(target, error))
-            await engine.sleep(delay)
-        else:
-            raise error
-        return target
-
-    async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
-        """Return a new attempt. Raises the decoding error of an invalid request, unless the target is a relay."""
-        engine, request, report = self._engine, run.request, self._receipt.fidelity
-        if target.is_relayed:
-            report.clear_notes()
-            refused = engine.observations.refused_signatures
-            call = build_relay_call(
-                self._incoming, request, target, engine.new_id, refused, token_scale=run.token_scale
-            )
-            return Attempt(target=target, run=run, call=call, credential=credential)
-        if request.decode_error is not None:
-            raise request.decode_error
-        limits, inliner = resolve_target_limits(engine, target), self._inliner
-        if inliner is not None:
-            request = await inliner.inline_urls(request, target, limits)
-        inputs = request, limits, partial(estimate_scaled_tokens, self._estimates, run.token_scale)
-        prepared = await engine.background.run_in_thread(prepare, *inputs) if self._is_large else prepare(*inputs)
-        is_further_call = run.continuation is not None
-        if not is_further_call:
-            report.clear_notes()
-        report.add_notes(prepared.notes, skip_noted_fields=is_further_call)
-        if inliner is not None:
-            report.add_notes(inliner.notes)
-        call = build_call(
-            request,
-            prepared,
-            target,
-            limits,
-            continuation=run.continuation or "",
-            estimate=partial(estimate_scaled_tokens, self._estimates, run.token_scale, request),
-            new_id=engine.new_id,
-        )
-        return Attempt(
-            target=target,
-            run=run,
-            call=call,
-            credential=credential,
-            proxy_tools=prepared.proxy_tools,
-            deferred_tools=prepared.deferred,
-        )
-
-    async def _send(self, attempt: Attempt) -> None:
-        """Encode and send the request of an attempt, and open its reply.
-
-        Raises `UpstreamError`, and `UnsupportedFeature` in fidelity mode `strict` if the request drops fields.
-        """
-        engine, receipt, target, run, call = self._engine, self._receipt, attempt.target, attempt.run, attempt.call
-        report, is_first, encode = receipt.fidelity, run.continuation is None, target.wire.encode_request
-        upstream_request = await run_on_loop_or_in_thread(engine, encode, call, is_large=self._is_large)
-        if (options := engine.settings.call_options.get(target.provider.name)) is not None:
-            change = partial(extend_request, options, client_headers=self._incoming.headers, with_body=True)
-            if self._is_large:
-                upstream_request = await engine.background.run_in_thread(change, upstream_request)
-            else:
-                upstream_request = change(upstream_request)
-        if upstream_request.notes:
-            report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
-        if run.adaptations is not None:
-            report.add_notes(run.adaptations.notes)
-        if is_first and report.notes:
-            _require_lossless(report, target)
-        attempt.upstream_path = upstream_request.path
-        if not upstream_request.enforces_schema and (schema := bytes(call.request.output_schema)):
-            try:
-                attempt.reply_schema = ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP)
-            except WorkPostponed:
-                attempt.reply_schema = await engine.background.run_in_thread(ReplySchema, schema)
-        receipt.provider, receipt.prefix = target.provider.name, target.provider.prefix
-        receipt.model, receipt.base_url = target.model, target.base_url
-        self.latest = attempt
-        breakers, upstream = engine.circuit_breakers, target.upstream
-        if run.skips_open_circuit:
-            breakers.require_closed(upstream)
-        opening = self._open(attempt, self.records.begin_attempt(target, upstream_request))
-        del upstream_request  # the transport releases it after sending; a reply can take minutes
-        try:
-            attempt.stream = await opening
-        except UpstreamError as error:
-            breakers.record_failure(upstream, error)
-            add_address_setting(error, target)
-            raise
-        except BaseException:
-            breakers.release_trial(upstream)
-            raise
-        breakers.record_success(upstream)
-        attempt.call = _without_body(attempt.call)
-        if run.adaptations is not None:
-            await run.adaptations.store_for_model(target)
-
-    async def _open(self, attempt: Attempt, upstream_request: UpstreamRequest) -> UpstreamStream | RelayStream:
-        engine, target, watchdog, report = self._engine, attempt.target, self._watchdog, self._receipt.fidelity
-        wire, background = target.wire, engine.background
-        watchdog.begin_upstream_call()
-        try:
-            send = target.provider.find_transport(engine.transports)
-            response = await send(target.base_url, upstream_request, attempt.credential)
-            del upstream_request
-            try:
-                call, status, deltas = _without_body(attempt.call), response.status, None
-                self.records.set_status(status)
-                require_api_response(response, target)
-                if not 200 <= status < 300:
-                    body = await read_error_body(response, watchdog)
-                    headers = add_missing_date(response.headers, engine.clock)
-                    is_large, decode = len(body) > MAX_REPLY_BYTES_ON_LOOP, decode_error_response
-                    inputs = target, call, status, headers, body
-                    deltas = await background.run_in_thread_if_large(is_large, decode, *inputs)
-                if isinstance(wire, RelayWire):
-                    relay = RelayStream(wire, call, response, watchdog, secrets=self._list_call_secrets(attempt))
-                    await relay.wait_for_content()
-                    return relay
-                stop_filter = attempt.run.stop_filter
-                stream = UpstreamStream(
-                    wire, call, response, watchdog, background, report=report, stop_filter=stop_filter
-                )
-                if deltas is not None:  # a complete reply, such as a refusal, with an error status
-                    stream.set_deltas(deltas)
-                    return stream
-                try:
-                    await stream.wait_for_content()
-                except UpstreamError:
-                    self.records.count_unread_reply(stream.unread_usage)
-                    raise
-            except BaseException:
-                await response.close()
-                raise
-        except asyncio.CancelledError:
-            if not watchdog.recover_from_idle():
-                raise
-            raise idle_timeout_error(target.provider.prefix, watchdog.upstream_limit) from None
-        return stream
-
-
-def _without_body(call: Call[BaseDialect]) -> Call[BaseDialect]:
-    return structs.replace(call, client_body=b"") if call.client_body else call
-
 
 def _require_lossless(report: FidelityReport, target: Target) -> None:
     losses = report.list_rejected_losses()
@@ -476,3 +505,238 @@ def _require_lossless(report: FidelityReport, target: Target) -> None:
         "(FIDELITY_<TIER> for one tier).",
         code="fidelity-strict",
     )
+
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class AttemptRecords:
+    """Writer of `Receipt.attempts`: duration, status, error and tokens of each call.
+
+    At most one attempt is open (without a recorded end) at a time.
+    """
+
+    def __init__(self, receipt: Receipt, engine: Engine) -> None:
+        self._receipt, self._engine = receipt, engine
+        self._open: UpstreamAttempt | None = None
+        self._uncounted: UpstreamAttempt | None = None
+        """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
+        self.unread_usage: Usage | None = None
+        """Token usage of attempts that failed before their first content, which the client's reply does not count.
+        None: no such attempt."""
+
+    def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
+        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
+        self.end_attempt()
+        receipt, (host, port) = self._receipt, _find_address(target.base_url)
+        attempt = self._open = self._uncounted = UpstreamAttempt(
+            provider=target.provider.name,
+            model=target.model,
+            host=host,
+            port=port,
+            offset_seconds=self._engine.clock() - receipt.started_at,
+        )
+        receipt.attempts.append(attempt)
+        if self._engine.recorders:
+            recorders, log = [*self._engine.recorders], self._engine.log
+            record_bytes(recorders, log, receipt.request_id, "upstream request", request.body)
+        if receipt.trace is None or not receipt.trace.span_id:
+            return request
+        attempt.span_id = new_span_id()
+        return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
+
+    def set_status(self, status: int) -> None:
+        if self._open is not None:
+            self._open.status = status
+
+    def fail_attempt(self, error: UpstreamError, usage: Usage | None = None) -> None:
+        """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
+        if self._open is not None:
+            self._open.error_type, self._open.error = error.error_type, error.message
+            self._uncounted = None
+            if usage is not None:
+                _set_usage(self._open, usage)
+        self.end_attempt()
+
+    def count_unread_reply(self, usage: Usage) -> None:
+        """Record the token usage of the open attempt, which has failed before its first content."""
+        if self._open is not None:
+            _set_usage(self._open, usage)
+            self.unread_usage = usage if self.unread_usage is None else sum_usages(self.unread_usage, usage)
+
+    def end_attempt(self) -> None:
+        if self._open is not None:
+            self._open.duration_seconds = self._engine.clock() - self._receipt.started_at - self._open.offset_seconds
+            self._open = None
+
+    def add_usage(self, usage: Usage) -> None:
+        """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
+        last, self._uncounted = self._receipt.attempts[-1], None
+        _set_usage(last, usage if self.unread_usage is None else sum_usages(self.unread_usage, usage))
+        self._subtract_earlier_attempts(last)
+
+    def finish_last_attempt(self) -> None:
+        """Complete the record of the last attempt when the client request ends.
+
+        It gets the usage of the client request minus that of the earlier attempts, unless it failed or `add_usage` has
+        recorded its usage.
+        """
+        receipt, last = self._receipt, self._uncounted
+        if last is None:
+            return
+        if self._open is not None:
+            if receipt.outcome == "error":
+                last.error_type, last.error = receipt.error_type, receipt.error
+            self.end_attempt()
+        last.input_tokens, last.output_tokens = receipt.input_tokens, receipt.output_tokens
+        last.cache_read_tokens, last.cache_write_tokens = receipt.cache_read_tokens, receipt.cache_write_tokens
+        last.cache_write_1h_tokens, last.thinking_tokens = receipt.cache_write_1h_tokens, receipt.thinking_tokens
+        last.billed_searches, last.service_tier = receipt.billed_searches, receipt.service_tier
+        if len(receipt.attempts) > 1:
+            self._subtract_earlier_attempts(last)
+
+    def _subtract_earlier_attempts(self, last: UpstreamAttempt) -> None:
+        for earlier in self._receipt.attempts[:-1]:
+            last.input_tokens = max(last.input_tokens - earlier.input_tokens, 0)
+            last.output_tokens = max(last.output_tokens - earlier.output_tokens, 0)
+            last.cache_read_tokens = max(last.cache_read_tokens - earlier.cache_read_tokens, 0)
+            last.cache_write_tokens = max(last.cache_write_tokens - earlier.cache_write_tokens, 0)
+            last.cache_write_1h_tokens = max(last.cache_write_1h_tokens - earlier.cache_write_1h_tokens, 0)
+            last.thinking_tokens = max(last.thinking_tokens - earlier.thinking_tokens, 0)
+            last.billed_searches = max(last.billed_searches - earlier.billed_searches, 0)
+
+
+def _set_usage(attempt: UpstreamAttempt, usage: Usage) -> None:
+    if usage.repeated_input is not None:
+        usage = sum_usages(usage.repeated_input, usage)
+    attempt.input_tokens, attempt.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
+    attempt.cache_read_tokens, attempt.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
+    attempt.cache_write_1h_tokens = usage.cache_write_1h_tokens or 0
+    attempt.thinking_tokens = usage.thinking_tokens or 0
+    attempt.billed_searches, attempt.service_tier = clamp_count(usage.billed_searches), usage.billed_tier or ""
+
+
+@lru_cache(maxsize=64)
+def _find_address(base_url: str) -> tuple[str, int]:
+    try:
+        url = urlsplit(base_url)
+        return url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+    except ValueError:
+        return "", 0
+
+
+# Input of a call, also for requests that are no messages.
+
+_PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
+_PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch")
+"""Kinds of server tools that the proxy itself can run for a provider without them, if `FETCH_URLS` is set. Without
+`SEARCH_URL`, a web search returns an error block."""
+
+
+@lru_cache(maxsize=256)
+def build_target_limits(
+    target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
+) -> TargetLimits:
+    """Return the limits to which client requests for `target` are adapted.
+
+    `has_web_search` and `has_web_fetch` are True if the proxy itself can run these tools.
+    """
+    facts, dialect = target.capabilities, target.dialect
+    stated = facts.context_window_from_error
+    outputs = [
+        limit for limit in (facts.max_output if facts.known else None, facts.max_output_from_error) if limit is not None
+    ]
+    return TargetLimits(
+        context_window=stated or (facts.context_window if facts.known else None),
+        max_input=facts.max_input if facts.known and stated is None else None,
+        max_output=min(outputs, default=None),
+        reject_overflow=rejects_overflow and stated is None,
+        margin=STATED_WINDOW_MARGIN if stated is not None else 0.0,
+        efforts=facts.efforts,
+        accepts_thinking_budget=dialect.accepts_thinking_budget,
+        default_effort=facts.default_effort,
+        accepts_images=(facts.accepts_images or not facts.known) and not facts.rejects_images,
+        accepts_pdf=facts.accepts_pdf and not facts.rejects_documents,
+        accepts_tools=facts.tools,
+        server_tools=dialect.server_tools,
+        server_tools_exclusive=dialect.server_tools_exclusive,
+        proxy_tool_kinds=_PROXY_TOOLS_WITH_FETCH if has_web_fetch else _PROXY_TOOLS,
+        can_search=has_web_search,
+        provider=target.provider.prefix,
+        loaded_tools=dialect.loaded_tool_form,
+        tool_name_pattern=dialect.tool_name_pattern,
+        max_tool_name_length=dialect.max_tool_name_length,
+    )
+
+
+def resolve_target_limits(engine: Engine, target: Target) -> TargetLimits:
+    return build_target_limits(
+        target,
+        rejects_overflow=engine.settings.check_context_window,
+        has_web_search=engine.web_search is not None,
+        has_web_fetch=engine.web_fetch is not None,
+    )
+
+
+def build_relay_call(
+    incoming: ClientRequest,
+    request: MessagesRequest,
+    target: Target,
+    new_id: Callable[[str], str],
+    refused_signatures: Collection[bytes] = frozenset(),
+    *,
+    token_scale: TokenScale = TokenScale(),  # noqa: B008  # frozen
+) -> Call[BaseDialect]:
+    """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
+    return Call(
+        request=UNPREPARED,
+        model=target.model,
+        requested_model=request.model,
+        is_renamed=request.model != target.model,
+        dialect=target.dialect,
+        streams_upstream=request.stream,
+        client_body=incoming.body,
+        client_headers=incoming.headers,
+        client_path=incoming.receipt.path,
+        client_query=incoming.query,
+        new_id=new_id,
+        provider=target.provider.prefix,
+        context_window=target.capabilities.context_window if target.capabilities.known else None,
+        max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
+        has_proxy_signatures=request.has_proxy_signatures,
+        refused_signatures=refused_signatures,
+        estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), token_scale, request),
+    )
+
+
+def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Provider) -> Credential | None:
+    """Return the client's own key if the provider accepts it and the settings have none. None: it is not sent."""
+    is_allowed = provider.accepts_client_credential and incoming.receipt.client.credential_forwardable
+    if not is_allowed or engine.settings.keys.get(provider.name):
+        return None
+    for header in ("x-api-key", "authorization"):
+        if value := incoming.headers.get(header):
+            return Credential(header, value, CLIENT_CREDENTIAL_ORIGIN)
+    return None
+
+
+def is_large_request(incoming: ClientRequest, tool_count: int) -> bool:
+    return len(incoming.body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
+
+
+def estimate_client_request_tokens(
+    incoming: ClientRequest, estimates: EstimateCache, token_scale: TokenScale, request: MessagesRequest
+) -> int:
+    """Return the estimated input tokens of a client request, also of one that only its provider can decode."""
+    if request.scanned_only:
+        request = decode_request_or_envelope(incoming.body)
+    try:
+        if request.decode_error is None:
+            return estimate_scaled_tokens(estimates, token_scale, request)
+    except ClientError:  # content that only the provider understands
+        pass
+    return round(len(incoming.body) / CHARACTERS_PER_TOKEN * token_scale.factor)
+
+
+def estimate_scaled_tokens(estimates: EstimateCache, token_scale: TokenScale, request: MessagesRequest) -> int:
+    return round(estimates.get_or_estimate(request, token_scale.family) * token_scale.factor)

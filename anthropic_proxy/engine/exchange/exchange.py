@@ -1,6 +1,6 @@
 """One exchange: a client request, from its body to the last byte of the reply.
 
-`Exchange.run` reads from top to bottom like its steps: read, plan, admit, call, deliver.
+`Exchange._serve` reads from top to bottom like its steps: read, plan, admit, call, deliver.
 
 - *Read*: decode the body. If every provider that may serve the request receives the body unchanged (a relay), only its
   top-level fields are decoded.
@@ -19,12 +19,11 @@ The receipt is the record of the request for log, metrics and ledger. The server
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
-from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, Engine
 from anthropic_proxy.engine.exchange.admission import admit
 from anthropic_proxy.engine.exchange.attempts import Attempts
-from anthropic_proxy.engine.exchange.call_building import MAX_BYTES_ON_LOOP, estimate_scaled_tokens
 from anthropic_proxy.engine.exchange.client_request import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
@@ -36,13 +35,13 @@ from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaChecked
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter, UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
 from anthropic_proxy.engine.hooks import Receipt, Settle
-from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage, clamp_count, sum_usages
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage, clamp_count
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id
-from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
+from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.routing.router import Route
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
@@ -53,6 +52,9 @@ EMPTY_DELTA_AFTER_SECONDS = 240.0
 _WARM_UP = FidelityNote(
     "emulated", "max_tokens", "answered by the proxy: other providers fill their caches automatically"
 )
+
+_ONE_CALL = (UpstreamStream, RepeatableStream)
+"""Classes of replies of a single call, whose usage is that of the client request."""
 
 
 class Exchange:
@@ -84,59 +86,13 @@ class Exchange:
 
     async def run(self) -> None:
         """Serve the request. Raises only the cancellation of this task, after the client got an error."""
-        engine, incoming, receipt = self._engine, self._incoming, self._receipt
+        engine, receipt = self._engine, self._receipt
         receipt.started_at = engine.clock()  # the upload of the body does not count
-        record_client(receipt, incoming.headers)
+        record_client(receipt, self._incoming.headers)
         engine.start_exchange(receipt)
         settles: list[Settle] = []
         try:
-            # read
-            if len(incoming.body) <= MAX_BYTES_ON_LOOP:
-                request, choice = read_client_request(engine, incoming)
-            else:
-                request, choice = await engine.background.run_in_thread(read_client_request, engine, incoming)
-            self._request = request
-            receipt.requested_model, receipt.stream = request.model, request.stream
-            receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
-            receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
-            if not receipt.session and request.metadata is not None and request.metadata.user_id:
-                receipt.session = find_session_id(request.metadata.user_id) or ""
-            engine.name_model(incoming.number, request.model)
-            # plan
-            route = self._route = await choose_route(engine, incoming, request, self._estimates, choice)
-            receipt.route = route.rule.name if route.rule is not None else ""
-            receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
-            if request.decode_error is not None and not route.targets[0].is_relayed:  # a relay's provider validates it
-                raise request.decode_error  # noqa: TRY301  # one handler for all steps
-            for note in route.notes:
-                engine.log.write_once(note)
-            # admit
-            if engine.policies:
-                await admit(
-                    engine, incoming, request, route, estimates=self._estimates, receipt=receipt, settles=settles
-                )
-            self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
-            self._writer.clock, receipt.blocks = engine.clock, self._writer.marks
-            watchdog = self._watchdog = Watchdog(
-                wait_disconnected=self._sink.wait_disconnected,
-                on_idle=self._keep_alive if request.stream else None,
-                first_byte_seconds=engine.settings.timeouts.first_byte_seconds,
-                idle_seconds=engine.settings.timeouts.idle_seconds,
-            )
-            self._attempts = Attempts(engine, incoming, request, receipt, watchdog, estimates=self._estimates)
-            self._is_admitted = True
-            # call and deliver
-            if request.max_tokens == 0 and not route.targets[0].is_relayed:
-                await self._warm_up()
-            else:
-                if engine.queue.is_limited:
-                    # grouped by session, so that one session does not delay all others
-                    session = incoming.headers.get("x-claude-code-session-id", "")
-                    await engine.queue.acquire(f"{receipt.client.name} {session}")
-                try:
-                    await self._call_and_deliver()
-                finally:
-                    engine.queue.release()
+            await self._serve(settles)
         except ProxyError as error:
             await self._fail(error)
         except asyncio.CancelledError:
@@ -162,33 +118,79 @@ class Exchange:
                 settle(receipt)
             engine.end_exchange(receipt)
 
-    async def _call_and_deliver(self) -> None:
-        engine, request, receipt, writer = self._engine, self._request, self._receipt, self._writer
-        self._is_queued = False
-        if request.tool_choice is not None and request.tool_choice.disable_parallel_tool_use:
-            self._call_filter = SingleToolCallFilter()
-        answer = await self._open_reply()
+    async def _serve(self, settles: list[Settle]) -> None:
+        """`settles` receives the functions to call with the receipt when the request has ended."""
+        engine, incoming, receipt = self._engine, self._incoming, self._receipt
+        # read
+        if len(incoming.body) <= MAX_BYTES_ON_LOOP:
+            request, choice = read_client_request(engine, incoming)
+        else:
+            request, choice = await engine.background.run_in_thread(read_client_request, engine, incoming)
+        self._request = request
+        receipt.requested_model, receipt.stream = request.model, request.stream
+        receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
+        receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
+        if not receipt.session and request.metadata is not None and request.metadata.user_id:
+            receipt.session = find_session_id(request.metadata.user_id) or ""
+        engine.name_model(incoming.number, request.model)
+        # plan
+        route = self._route = await choose_route(engine, incoming, request, self._estimates, choice)
+        receipt.route = route.rule.name if route.rule is not None else ""
+        receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
+        if request.decode_error is not None and not route.targets[0].is_relayed:  # a relay's provider validates it
+            raise request.decode_error
+        for note in route.notes:
+            engine.log.write_once(note)
+        # admit
+        if engine.policies:
+            await admit(engine, incoming, request, route, estimates=self._estimates, receipt=receipt, settles=settles)
+        writer = self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
+        writer.clock, receipt.blocks = engine.clock, writer.marks
+        watchdog = self._watchdog = Watchdog(
+            wait_disconnected=self._sink.wait_disconnected,
+            on_idle=self._keep_alive if request.stream else None,
+            first_byte_seconds=engine.settings.timeouts.first_byte_seconds,
+            idle_seconds=engine.settings.timeouts.idle_seconds,
+        )
+        attempts = self._attempts = Attempts(engine, incoming, request, watchdog, estimates=self._estimates)
+        self._is_admitted = True
+        if request.max_tokens == 0 and not route.targets[0].is_relayed:
+            await self._warm_up()
+            return
+        if engine.queue.is_limited:
+            # grouped by session, so that one session does not delay all others
+            session = incoming.headers.get("x-claude-code-session-id", "")
+            await engine.queue.acquire(f"{receipt.client.name} {session}")
         try:
-            receipt.first_token_seconds = engine.clock() - receipt.started_at
-            if isinstance(answer, RelayStream):
-                await self._relay(answer)
-            elif request.stream:
-                await self._stream(answer)
-            else:
-                await self._fold(answer)
-            # the provider's count corrects later estimates for the model; in a tool loop it has input that the estimate
-            # does not count
-            attempt, counted = self._attempts.latest, writer.usage.input_tokens
-            is_one_call = isinstance(answer, UpstreamStream | RepeatableStream)
-            if writer.estimate and is_one_call and attempt is not None and counted is not None:
-                totals, estimated = writer.totals, round(writer.estimate / attempt.run.token_scale.factor)
-                counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
-                await engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
+            self._is_queued = False
+            # call
+            reply = await self._open_reply()
+            try:
+                # deliver
+                receipt.first_token_seconds = engine.clock() - receipt.started_at
+                if request.tool_choice is not None and request.tool_choice.disable_parallel_tool_use:
+                    self._call_filter = SingleToolCallFilter()
+                if isinstance(reply, RelayStream):
+                    await self._relay(reply)
+                elif request.stream:
+                    await self._stream(reply)
+                else:
+                    await self._fold(reply)
+            finally:
+                watchdog.stop()  # complete or failed: a disconnect has no effect now
+                if isinstance(reply, SchemaCheckedStream):
+                    writer.usage = reply.usage  # also after an error, because the provider charges all calls
+                await reply.close()
         finally:
-            self._watchdog.stop()  # complete or failed: a disconnect has no effect now
-            if isinstance(answer, SchemaCheckedStream):
-                writer.usage = answer.usage  # also after an error, because the provider charges all calls
-            await answer.close()
+            engine.queue.release()
+        # the provider's count corrects later estimates for the model; in a tool loop it has input that the estimate
+        # does not count
+        latest, is_counted = attempts.latest, writer.usage.input_tokens is not None
+        if writer.estimate and is_counted and latest is not None and isinstance(reply, _ONE_CALL):
+            totals, scale = writer.totals, latest.run.token_scale
+            counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
+            estimated = round(writer.estimate / scale.factor)
+            engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
 
     async def _open_reply(self) -> DeltaStream | RelayStream:
         """Call the targets of the route, and return the first reply that sends content. Raises an error if none does.
@@ -210,17 +212,17 @@ class Exchange:
         reply = ToolLoop(attempts, runner or ProxyToolRunner(engine), request, attempt, ahead)
         return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)
 
-    async def _stream(self, answer: DeltaStream) -> None:
-        writer, watchdog, sink = self._writer, self._watchdog, self._sink
-        writer.signature = answer.default_signature
-        self._streamed_reply = answer
-        call_filter = self._call_filter
+    async def _stream(self, reply: DeltaStream) -> None:
+        writer, watchdog, sink, call_filter = self._writer, self._watchdog, self._sink, self._call_filter
+        writer.signature = reply.default_signature
+        self._streamed_reply = reply
+        holds_request = True
         last: list[Event] = []
-        while (deltas := await answer.read()) is not None:
+        while (deltas := await reply.read()) is not None:
             if call_filter is not None:
                 deltas = call_filter.feed(deltas)
             events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
-            if writer.stop is not None and answer.complete:
+            if writer.stop is not None and reply.complete:
                 last = events  # sent together with the end
                 break
             if events:
@@ -228,80 +230,73 @@ class Exchange:
                 await sink.send_events(events)
                 watchdog.client_at = watchdog.upstream_at = watchdog.now()
                 watchdog.writing = False
-                if self._incoming.body and not answer.may_send_again:
-                    self._release_request(answer)
-        watchdog.writing = True
-        await self._write((last or self._start()) + writer.finish(), is_last=True)
+                if holds_request and not reply.may_send_again:
+                    holds_request = False
+                    self._release_request(reply)
+        self._opened = watchdog.writing = True
+        await sink.send_events((last or self._start()) + writer.finish(), is_last=True)
 
-    def _release_request(self, answer: DeltaStream | RelayStream) -> None:
-        """Free the memory of the client request, as soon as no retry is possible."""
-        self._engine.count_freed_bytes(len(self._incoming.body))
-        self._incoming.body = b""
-        self._request.release_body()
-        if isinstance(answer, RepeatableStream):
-            answer = answer.attempt.decoded()
-        if isinstance(answer, UpstreamStream):
-            answer.call.request.release_content()
-
-    async def _fold(self, answer: DeltaStream) -> None:
-        fold = Fold(self._writer)
-        self._writer.signature = answer.default_signature
-        call_filter = self._call_filter
-        while (deltas := await answer.read()) is not None:
+    async def _fold(self, reply: DeltaStream) -> None:
+        fold, call_filter = Fold(self._writer), self._call_filter
+        self._writer.signature = reply.default_signature
+        while (deltas := await reply.read()) is not None:
             fold.feed(call_filter.feed(deltas) if call_filter is not None else deltas)
         # an estimate was needed if the input may fill the context window: the reply's count then corrects the next one
         if self._writer.usage.input_tokens is None or self._estimates.has_estimate(self._request):
-            self._writer.estimate = self._estimate_tokens()
+            self._writer.estimate = self._attempts.estimate_tokens(self._request)
         await self._sink.send_message(fold.finish())
 
-    async def _relay(self, answer: RelayStream) -> None:
+    async def _relay(self, reply: RelayStream) -> None:
         sink, watchdog, streams = self._sink, self._watchdog, self._request.stream
         if self._opened:
-            answer.omit_message_start()
+            reply.omit_message_start()
         self._relayed, last = streams, False
         try:
-            while (data := await answer.read()) is not None:
-                watchdog.writing, last = True, answer.complete and answer.ending is None
-                await sink.send_relayed_bytes(data, answer.headers, is_stream=streams, is_last=last)
+            while (data := await reply.read()) is not None:
+                watchdog.writing, last = True, reply.complete and reply.ending is None
+                await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=last)
                 watchdog.upstream_at = watchdog.now()
                 watchdog.writing = False
                 if self._incoming.body:
-                    self._release_request(answer)
+                    self._release_request(reply)
         finally:
-            self._writer.usage = answer.usage_with_estimate
-            self._receipt.outcome = answer.stop_reason or ""
-        if answer.failure is not None:
-            self._attempts.annotate_error(answer.failure)
-            record_failure(self._receipt, answer.failure, self._engine.settings.reveal_proxy_keys())
+            self._writer.usage = reply.usage_with_estimate
+            self._receipt.outcome = reply.stop_reason or ""
+        if reply.failure is not None:
+            self._attempts.annotate_error(reply.failure)
+            record_failure(self._receipt, reply.failure, self._engine.settings.reveal_proxy_keys())
         if not last:
             watchdog.writing = True
-            await sink.send_events([answer.ending] if answer.ending else [], is_last=True)
+            await sink.send_events([reply.ending] if reply.ending else [], is_last=True)
 
     async def _warm_up(self) -> None:
         """Answer a request with `max_tokens: 0`, which asks the API to fill its cache, with an empty reply."""
         self._receipt.fidelity.add_notes((_WARM_UP,))
-        writer = self._writer
         ending: list[Delta] = [Usage(output_tokens=0), Stop("max_tokens")]
         if self._request.stream:
-            await self._write(self._start() + writer.feed(ending) + writer.finish(), is_last=True)
+            self._opened = True
+            events = [*self._start(), *self._writer.feed(ending), *self._writer.finish()]
+            await self._sink.send_events(events, is_last=True)
         else:
-            fold = Fold(writer)
+            fold = Fold(self._writer)
             fold.feed(ending)
             await self._sink.send_message(fold.finish())
+
+    def _release_request(self, reply: DeltaStream | RelayStream) -> None:
+        """Free the memory of the client request, as soon as no retry is possible."""
+        self._engine.count_freed_bytes(len(self._incoming.body))
+        self._incoming.body = b""
+        self._request.release_body()
+        if isinstance(reply, RepeatableStream):
+            reply = reply.attempt.decoded()
+        if isinstance(reply, UpstreamStream):
+            reply.call.request.release_content()
 
     def _start(self) -> list[Event]:
         """Return the first events of a stream: `message_start` and a ping. Empty after the first call."""
         if self._writer.started:
             return []
-        return [*self._writer.start(self._estimate_tokens()), Ping()]
-
-    def _estimate_tokens(self) -> int:
-        scale = TokenScale() if self._attempts.latest is None else self._attempts.latest.run.token_scale
-        return estimate_scaled_tokens(self._estimates, scale, self._request)
-
-    def _write(self, events: Sequence[Event], *, is_last: bool = False) -> Awaitable[None]:
-        self._opened = True
-        return self._sink.send_events(events, is_last=is_last)
+        return [*self._writer.start(self._attempts.estimate_tokens(self._request)), Ping()]
 
     async def _keep_alive(self) -> None:
         """Send a ping or an empty delta after an idle time. Before the first delta, this fixes status 200.
@@ -319,7 +314,8 @@ class Exchange:
         # a block of the proxy would collide with the blocks of a relayed stream, which start at 0
         opens = is_idle and not any(target.is_relayed for target in self._route.targets)
         events = self._start() or (self._writer.keep_alive() if opens else [Ping()])
-        await self._write(events)
+        self._opened = True
+        await self._sink.send_events(events)
 
     async def _fail(self, error: ProxyError) -> None:
         if isinstance(error, UpstreamError) and self._is_admitted:
@@ -341,20 +337,25 @@ class Exchange:
         error.release_tracebacks()
 
     def _fill_receipt(self) -> None:
-        writer, receipt = self._writer, self._receipt
-        totals, other = writer.totals, self._attempts.records.unread_usage
-        if writer.usage.repeated_input is not None:
-            other = sum_usages(other, writer.usage.repeated_input)
-        receipt.input_tokens = totals.input_tokens + clamp_count(other.input_tokens)
-        receipt.output_tokens = totals.output_tokens + clamp_count(other.output_tokens)
-        receipt.cache_read_tokens = totals.cache_read_input_tokens + clamp_count(other.cache_read_tokens)
-        receipt.cache_write_tokens = totals.cache_creation_input_tokens + clamp_count(other.cache_write_tokens)
-        long = totals.cache_creation["ephemeral_1h_input_tokens"] if totals.cache_creation else 0
-        receipt.cache_write_1h_tokens = long + clamp_count(other.cache_write_1h_tokens)
-        thinking = totals.output_tokens_details["thinking_tokens"]
-        receipt.thinking_tokens = thinking + clamp_count(other.thinking_tokens)
-        receipt.billed_searches = clamp_count(writer.usage.billed_searches) + clamp_count(other.billed_searches)
+        """Set token counts, outcome and status: those of the reply, and of attempts that the client did not see."""
+        writer, receipt, totals = self._writer, self._receipt, self._writer.totals
+        receipt.input_tokens, receipt.output_tokens = totals.input_tokens, totals.output_tokens
+        receipt.cache_read_tokens = totals.cache_read_input_tokens
+        receipt.cache_write_tokens = totals.cache_creation_input_tokens
+        if totals.cache_creation:
+            receipt.cache_write_1h_tokens = totals.cache_creation["ephemeral_1h_input_tokens"]
+        receipt.thinking_tokens = totals.output_tokens_details["thinking_tokens"]
+        receipt.billed_searches = clamp_count(writer.usage.billed_searches)
         receipt.service_tier = writer.usage.billed_tier or ""
+        others = [self._attempts.records.unread_usage, writer.usage.repeated_input]
+        for other in filter(None, others):
+            receipt.input_tokens += clamp_count(other.input_tokens)
+            receipt.output_tokens += clamp_count(other.output_tokens)
+            receipt.cache_read_tokens += clamp_count(other.cache_read_tokens)
+            receipt.cache_write_tokens += clamp_count(other.cache_write_tokens)
+            receipt.cache_write_1h_tokens += clamp_count(other.cache_write_1h_tokens)
+            receipt.thinking_tokens += clamp_count(other.thinking_tokens)
+            receipt.billed_searches += clamp_count(other.billed_searches)
         receipt.outcome = receipt.outcome or writer.stop_reason or ""
         if self._opened or self._relayed or receipt.outcome != "cancelled":
             receipt.status = receipt.status or 200

@@ -13,16 +13,14 @@ from typing import TypeVar
 import msgspec
 from msgspec import Raw, Struct, structs
 
-from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, Engine
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
-from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
-from anthropic_proxy.engine.exchange.call_building import (
-    MAX_BYTES_ON_LOOP,
+from anthropic_proxy.engine.exchange.attempts import (
+    AttemptRecords,
     build_relay_call,
     estimate_scaled_tokens,
     find_client_credential,
     is_large_request,
-    run_on_loop_or_in_thread,
 )
 from anthropic_proxy.engine.exchange.client_request import ClientRequest
 from anthropic_proxy.engine.exchange.error_messages import (
@@ -84,7 +82,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     )
     estimates = EstimateCache()
     target = (await choose_route(engine, incoming, request, estimates)).targets[0]
-    target = await apply_stored_adaptations(engine, target, [])
+    target = apply_stored_adaptations(engine, target, [])
     if target.dialect.has_count_tokens:
         try:
             return await _request_json(
@@ -96,7 +94,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
             engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
     if request.decode_error is not None:
         raise request.decode_error
-    scale = await engine.observations.find_token_scale(target.provider.name, target.model)
+    scale = engine.observations.find_token_scale(target.provider.name, target.model)
     count = await engine.background.run_in_thread_if_large(
         is_large_request(incoming, len(request.tools)), estimate_scaled_tokens, estimates, scale, request
     )
@@ -169,7 +167,7 @@ async def call_provider(
     """
     provider, pool, timeouts = target.provider, engine.credentials, engine.settings.timeouts
     is_large = len(incoming.body) > MAX_BYTES_ON_LOOP
-    request = await run_on_loop_or_in_thread(engine, target.wire.encode_request, call, is_large=is_large)
+    request = await engine.background.run_for_call(target.wire.encode_request, call, is_large=is_large)
     request = structs.replace(request, method=method or request.method)
     options = engine.settings.call_options.get(provider.name)
     if options is not None:

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from email.utils import formatdate
 from typing import Protocol
 
-from anthropic_proxy.engine.engine import BackgroundWork
-from anthropic_proxy.engine.exchange.call_building import MAX_REPLY_BYTES_ON_LOOP
+from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import (
     Block,

@@ -42,34 +42,34 @@ class ModelObservations:
         while len(self.refused_signatures) > MAX_SIGNATURES:
             del self.refused_signatures[next(iter(self.refused_signatures))]
 
-    async def find_adaptations(self, provider: str, model: str) -> tuple[str, ...]:
+    def find_adaptations(self, provider: str, model: str) -> tuple[str, ...]:
         """Return the names of the stored adaptations of a model, oldest first."""
-        known = await self.store.get(_key(provider, model))
+        known = self.store.read(_key(provider, model))
         return tuple(known.split("\n")) if known else ()
 
-    async def store_adaptation(self, provider: str, model: str, adaptation: str) -> None:
+    def store_adaptation(self, provider: str, model: str, adaptation: str) -> None:
         """Store the name of an adaptation. Storing a known name again does not extend its time."""
-        known = await self.find_adaptations(provider, model)
+        known = self.find_adaptations(provider, model)
         if adaptation in known:
             return
         verb = adaptation.partition(" ")[0]
         kept = [name for name in known if verb not in _REPLACING_VERBS or name.partition(" ")[0] != verb]
-        await self.store.put(_key(provider, model), "\n".join((*kept, adaptation)), RETENTION_SECONDS)
+        self.store.write(_key(provider, model), "\n".join((*kept, adaptation)), RETENTION_SECONDS)
 
-    async def find_token_scale(self, provider: str, model: str) -> TokenScale:
+    def find_token_scale(self, provider: str, model: str) -> TokenScale:
         """Return how tokens of a model are estimated. Its factor is 1.0 without earlier replies."""
-        known = await self.store.get(_scale_key(provider, model))
+        known = self.store.read(_scale_key(provider, model))
         factor = None if known is None else _decode_scale(known)
         return TokenScale(find_token_family(model), factor or 1.0)
 
-    async def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
+    def record_token_count(self, provider: str, model: str, estimated: int, counted: int) -> None:
         """Update the token scale of a model. `estimated` is the proxy's estimate without correction."""
         if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return
         key, scale = _scale_key(provider, model), min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
-        if known := _decode_scale(await self.store.get(key)):
+        if known := _decode_scale(self.store.read(key)):
             scale = known * (1 - _SMOOTHING_FACTOR) + scale * _SMOOTHING_FACTOR
-        await self.store.put(key, f"{scale:.4f}", RETENTION_SECONDS)
+        self.store.write(key, f"{scale:.4f}", RETENTION_SECONDS)
 
 
 def _decode_scale(text: str | None) -> float | None:

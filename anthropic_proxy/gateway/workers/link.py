@@ -331,7 +331,7 @@ def apply_observation(services: Services, observation: SharedObservation) -> Non
     """Apply a fact that another worker has observed. It is ignored if it was observed with other provider settings."""
     addresses, upstreams = _settings_digests(services.settings)
     if observation.kind == MODEL_OBSERVATION and observation.settings_digest == addresses:
-        services.observations.store.put_from_peer(observation.name, observation.value, observation.lifetime_seconds)
+        services.observations.store.write_from_peer(observation.name, observation.value, observation.lifetime_seconds)
     elif observation.kind == KEY_COOLDOWN:
         for key in (key.reveal() for keys in services.settings.keys.values() for key in keys):
             if _digest(key) == observation.name:

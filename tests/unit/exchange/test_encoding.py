@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.exchange.call_building import MAX_BYTES_ON_LOOP
+from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from tests.support.harness import FakeResponse, ProxyHarness
 

@@ -24,7 +24,7 @@ async def _describe(*names: str, adaptations: tuple[str, ...] = ()) -> dict[str,
     services = await open_services(load_settings(environ, PROVIDERS, env_file=None))
     services.catalog.replace_learned_models({(LEARNED.server, LEARNED.model): LEARNED})
     for name in adaptations:
-        await services.observations.store_adaptation("openai api.openai.com", "gpt-4.1", name)
+        services.observations.store_adaptation("openai api.openai.com", "gpt-4.1", name)
     return {one.model: one for one in await describe_models(services, names)}
 
 

@@ -69,9 +69,9 @@ async def test_a_damaged_observation_in_the_store_counts_as_missing(text: str) -
     store = MemoryStore()
     observations = ModelObservations(store)
     await store.put("scale:openai/m", text, 60.0)
-    assert (await observations.find_token_scale("openai", "m")).factor == 1.0
-    await observations.record_token_count("openai", "m", 100_000, 110_000)
-    assert (await observations.find_token_scale("openai", "m")).factor == 1.1
+    assert observations.find_token_scale("openai", "m").factor == 1.0
+    observations.record_token_count("openai", "m", 100_000, 110_000)
+    assert observations.find_token_scale("openai", "m").factor == 1.1
 
 
 async def test_small_requests_teach_nothing() -> None:

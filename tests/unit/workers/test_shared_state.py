@@ -36,11 +36,11 @@ async def test_lessons_are_sent_once_and_kept_for_equal_addresses() -> None:
     (elsewhere,) = towns(1, OPENAI_BASE_URL="http://localhost:1/v1")
     facts, echo = observations_of(teller), observations_of(other)
     for _ in range(2):
-        await teller.services.observations.store_adaptation("openai", "new", "temperature")
+        teller.services.observations.store_adaptation("openai", "new", "temperature")
     apply_all(other, facts)
     apply_all(elsewhere, facts)
-    assert await other.services.observations.find_adaptations("openai", "new") == ("temperature",)
-    assert await elsewhere.services.observations.find_adaptations("openai", "new") == ()
+    assert other.services.observations.find_adaptations("openai", "new") == ("temperature",)
+    assert elsewhere.services.observations.find_adaptations("openai", "new") == ()
     assert (len(facts), echo) == (1, [])
 
 

@@ -13,8 +13,7 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts
-from anthropic_proxy.engine.exchange.call_building import resolve_target_limits
+from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, resolve_target_limits
 from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
 from anthropic_proxy.engine.exchange.upstream_stream import SingleToolCallFilter
@@ -252,7 +251,7 @@ class ToolLoop:
             return False
         messages = [*self._request.messages, Message("user", feedback)]
         self._request = replace(self._request, messages=messages)
-        self._attempts.add_note(_ASKED_AGAIN)
+        self._attempts.receipt.fidelity.add_notes([_ASKED_AGAIN])
         self._token, self._call_pending, self._finished = "", True, False
         return True
 
@@ -341,7 +340,7 @@ class ToolLoop:
         usage = self._step.usage
         usage = replace(
             usage,
-            input_tokens=self._attempts.estimate_scaled_tokens(self._request, self._stream.attempt.run.token_scale)
+            input_tokens=self._attempts.estimate_tokens(self._request)
             if usage.input_tokens is None
             else usage.input_tokens,
             output_tokens=tokens if usage.output_tokens is None else usage.output_tokens,
