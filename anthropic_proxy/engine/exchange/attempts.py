@@ -448,7 +448,7 @@ class Attempts:
         engine, pool, run = self._engine, self._engine.credentials, attempt.run
         target, credential, provider = attempt.target, attempt.credential, attempt.target.provider
         delay, pause, failed = error.retry_after or RETRY_DELAY_SECONDS, 0.0, self.receipt.failed_attempts
-        self._watchdog.end_upstream_call()
+        self._watchdog.calling = False
         self._redact_keys(error, attempt)
         add_key_setting(error, target, credential)
         self.records.fail_attempt(error, usage)

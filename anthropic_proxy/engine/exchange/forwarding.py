@@ -162,7 +162,7 @@ async def call_provider(
 ) -> _Result:
     """Send a client request to a provider, and return the result of `read` for its successful response.
 
-    The call has `total_seconds`. None: it has the time limits of a message, and `read` calls `note_first_byte` of the
+    The call has `total_seconds`. None: it has the time limits of a message, and `read` calls `note_bytes` of the
     watchdog after each read. Raises `UpstreamError` and `ClientDisconnected`.
     """
     provider, pool, timeouts = target.provider, engine.credentials, engine.settings.timeouts
@@ -221,7 +221,7 @@ async def call_provider(
             try:
                 return await send_once()
             except UpstreamError as error:
-                watchdog.end_upstream_call()
+                watchdog.calling = False
                 secrets = [credential.secret] if credential is not None else []
                 redact_error(error, [*secrets, *(options.reveal_secrets() if options is not None else ())])
                 add_key_setting(error, target, credential)

@@ -79,7 +79,7 @@ class RelayStream:
     async def wait_for_content(self) -> None:
         """Wait for the first event of a stream, or for the complete body. Raises `UpstreamError`."""
         if not self._streams:
-            self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
+            self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
             self._remember(self._decoder.decode_body(self._first))
             self.complete = True
         else:
@@ -95,7 +95,7 @@ class RelayStream:
         """Return the bytes up to the first event with data. SSE comments may precede it."""
         chunks = [await self._next()]
         if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
-            rest = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
+            rest = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
             self._decoder.decode_body(begun + rest)  # raises the error that the body contains
             error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
             error.retryable = False  # a retry would cost the same again
@@ -143,10 +143,7 @@ class RelayStream:
                 chunk = await self._read_last_event()
             else:
                 chunk = await self._response.read()
-                if self._begun:
-                    self._watchdog.upstream_at = self._watchdog.now()
-                else:
-                    self._watchdog.note_first_byte()
+                self._watchdog.note_bytes()
             if chunk:
                 if self._decoder.finished:
                     self._behind += chunk

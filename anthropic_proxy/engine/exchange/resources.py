@@ -74,16 +74,16 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
         send_bytes = partial(sink.send_relayed_bytes, headers=headers, status=response.status)
         if is_download or path.endswith("/results"):
             while piece := await response.read():
-                watchdog.note_first_byte()
+                watchdog.note_bytes()
                 watchdog.writing = True
                 await send_bytes(piece, is_stream=True, is_last=False)
                 watchdog.upstream_at, watchdog.writing = watchdog.now(), False
-            watchdog.end_upstream_call()
+            watchdog.calling = False
             watchdog.writing = True
             await send_bytes(b"", is_stream=True, is_last=True)
         else:
-            body = await read_body(response, MAX_BODY_BYTES, watchdog.note_first_byte)
-            watchdog.end_upstream_call()
+            body = await read_body(response, MAX_BODY_BYTES, watchdog.note_bytes)
+            watchdog.calling = False
             if path.startswith(BATCHES_PATH):
                 is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
                 body = await engine.background.run_in_thread_if_large(is_large, wire.remove_results_host, body)

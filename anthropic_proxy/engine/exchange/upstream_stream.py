@@ -165,7 +165,7 @@ class UpstreamStream:
             else:  # inlined: every chunk of a stream passes here
                 try:
                     chunk = await (self._read_after_stop() if self._stopped else self._response.read())
-                    self._watchdog.note_first_byte()
+                    self._watchdog.note_bytes()
                 except UpstreamError as error:
                     self._broken, chunk = error, b""
                 if self._check_framing:
@@ -206,7 +206,7 @@ class UpstreamStream:
                     return deltas
         if trailing:
             return trailing
-        self._watchdog.end_upstream_call()
+        self._watchdog.calling = False
         if self._failure is not None:
             raise self._failure
         return None
@@ -232,7 +232,7 @@ class UpstreamStream:
         """Return the deltas of a reply that is not streamed."""
         deltas: list[Delta] = []
         try:
-            body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_first_byte)
+            body = self._body + await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
             if len(body) <= MAX_REPLY_BYTES_ON_LOOP:
                 self._decode_complete(body, deltas)
             else:
@@ -274,7 +274,7 @@ class UpstreamStream:
 async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
     """Return the body of an error response. b"": the body did not arrive completely, or not in time."""
     try:
-        return await read_body(response, MAX_BODY_BYTES, watchdog.note_first_byte)
+        return await read_body(response, MAX_BODY_BYTES, watchdog.note_bytes)
     except UpstreamError:
         return b""
     except asyncio.CancelledError:

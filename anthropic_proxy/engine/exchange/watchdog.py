@@ -24,6 +24,10 @@ class ClientDisconnected(Exception):  # no failure
 
 
 class Watchdog:
+    """One timer for the whole exchange. The exchange itself sets the times of reads and writes in attributes, because
+    each network read passes here.
+    """
+
     def __init__(
         self,
         *,
@@ -33,21 +37,23 @@ class Watchdog:
         idle_seconds: float,
         write_seconds: float = WRITE_TIMEOUT_SECONDS,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.now = self._loop.time
+        self._loop = loop = asyncio.get_running_loop()
+        self.now = loop.time
         """Function that returns the time on the loop clock, in seconds, as used for `upstream_at` and `client_at`."""
-        self.upstream_at = self.client_at = self._loop.time()
+        self.upstream_at = self.client_at = now = loop.time()
         """Loop times of the last bytes from the upstream and to the client."""
         self.upstream_limit = first_byte_seconds
         """Current limit on the time without bytes from the provider, in seconds."""
-        self.reason: Literal["", "gone", "upstream silent"] = ""
-        """Reason of the cancellation. "": not cancelled by this watchdog."""
+        self.calling = False
+        """True while an upstream call is open. Only then is the upstream limit active."""
         self.writing = False
         """True while a write to the client is pending. The upstream is not idle then."""
-        self._call_open = False
-        """True while an upstream call is open. Only then is the upstream limit active."""
+        self.reason: Literal["", "gone", "upstream silent"] = ""
+        """Reason of the cancellation. "": not cancelled by this watchdog."""
         self._idle_seconds = idle_seconds
         self._first_byte_seconds = first_byte_seconds
+        self._check_seconds = max(min(first_byte_seconds, idle_seconds), DISCONNECT_CHECK_DELAY_SECONDS)
+        """Maximum time between two checks: between them, the limit may become the shorter one."""
         self._write_seconds = write_seconds
         self._writing_since = self._written_to = 0.0
         """Loop times of the start of the pending write and of its last check."""
@@ -55,35 +61,19 @@ class Watchdog:
         """Function that sends a ping to the client. None: the client requested no stream."""
         self._ping_seconds = FIRST_PING_SECONDS
         self._ping_task: asyncio.Task[None] | None = None
-        self._exchange = asyncio.current_task(self._loop)
+        self._exchange = asyncio.current_task(loop)
         self._wait_disconnected = wait_disconnected
         self._disconnect_task: asyncio.Task[None] | None = None
-        self._schedule(min(self._due(), self.upstream_at + DISCONNECT_CHECK_DELAY_SECONDS))
+        # without `when()`: uvloop returns another handle if the time has come
+        self._timer: asyncio.Handle = loop.call_at(now + DISCONNECT_CHECK_DELAY_SECONDS, self._check)
 
     def begin_upstream_call(self) -> None:
-        self._call_open = True
-        self.upstream_at = self._loop.time()
-        if self.upstream_limit != self._first_byte_seconds:  # not the first call of its exchange
-            self._set_upstream_limit(self._first_byte_seconds)
+        self.calling = True
+        self.upstream_at, self.upstream_limit = self.now(), self._first_byte_seconds
 
-    def end_upstream_call(self) -> None:
-        self._call_open = False
-
-    def note_first_byte(self) -> None:
-        """Record that bytes have arrived, and limit the time until further bytes to `idle_seconds`."""
-        self.upstream_at = self.now()
-        if self.upstream_limit != self._idle_seconds:
-            self._set_upstream_limit(self._idle_seconds)
-
-    def _set_upstream_limit(self, seconds: float) -> None:
-        self.upstream_limit = seconds
-        if self._tick_at > self.upstream_at + seconds and self._exchange is not None:
-            self._timer.cancel()  # set for a longer limit
-            self._schedule(self._due())
-
-    def _schedule(self, at: float) -> None:
-        self._tick_at = at  # uvloop returns a handle without `when()` if the time has come
-        self._timer: asyncio.Handle = self._loop.call_at(at, self._tick)
+    def note_bytes(self) -> None:
+        """Record that bytes have arrived from the provider. They limit the time until further ones."""
+        self.upstream_at, self.upstream_limit = self.now(), self._idle_seconds
 
     def recover_from_idle(self) -> bool:
         """Undo a cancellation that an idle provider caused, and return True. False: it has another reason."""
@@ -91,26 +81,29 @@ class Watchdog:
             return False
         self.reason = ""
         self._exchange.uncancel()
-        self.upstream_at = self._loop.time()
-        self._schedule(self._due())
+        self.upstream_at = self.now()
+        self._schedule(self.upstream_at)
         return True
 
     def stop(self) -> None:
         """Stop the timer and tasks, and delete all references to the client request, to free memory."""
+        if self._exchange is None:
+            return
         self._timer.cancel()
-        for task in (self._disconnect_task, self._ping_task):
-            if task is not None:
-                task.cancel()
+        if self._disconnect_task is not None:
+            self._disconnect_task.cancel()
+        if self._ping_task is not None:
+            self._ping_task.cancel()
         self._disconnect_task = self._ping_task = self._exchange = self._on_idle = None
 
-    def _due(self) -> float:
-        due = self.upstream_at + self.upstream_limit
+    def _schedule(self, now: float) -> None:
+        at = min(self.upstream_at + self.upstream_limit, now + self._check_seconds)
         if self._on_idle is not None:
-            due = min(due, self.client_at + self._ping_seconds)
-        return due
+            at = min(at, self.client_at + self._ping_seconds)
+        self._timer = self._loop.call_at(at, self._check)
 
-    def _tick(self) -> None:
-        now = self._loop.time()
+    def _check(self) -> None:
+        now = self.now()
         if self._disconnect_task is None:
             self._disconnect_task = self._loop.create_task(self._watch_client())
         if self.writing:
@@ -120,7 +113,7 @@ class Watchdog:
                 self._end("gone")
                 return
             self.upstream_at = self.client_at = self._written_to = now
-        elif not self._call_open:
+        elif not self.calling:
             self.upstream_at = now
         if now >= self.upstream_at + self.upstream_limit:
             self._end("upstream silent")
@@ -130,7 +123,7 @@ class Watchdog:
             self._ping_seconds = PING_SECONDS
             if self._ping_task is None or self._ping_task.done():
                 self._ping_task = self._loop.create_task(_suppress_errors(self._on_idle))
-        self._schedule(self._due())
+        self._schedule(now)
 
     async def _watch_client(self) -> None:
         await self._wait_disconnected()
