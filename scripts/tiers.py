@@ -47,7 +47,9 @@ def tiers() -> dict[str, Tier]:
             *part("packages", "strangers", "redis", "databases"),
             "python3 scripts/check.py --static",
         ),
-        ("python3 scripts/test.py -n 2 tests/attacks tests/faults tests/fuzz",),  # some rows; the nightly tier has all
+        (
+            "python3 scripts/test.py -n 2 tests/attacks tests/faults tests/fuzz tests/growth",
+        ),  # some rows; the nightly tier has all
     )
     nightly = (
         part("hidden-posix"),
@@ -68,7 +70,6 @@ def tiers() -> dict[str, Tier]:
             ),
         ),
         *(part(name) for name in ("attacks", "soak 2", "fleet outages", "fleet limits")),
-        ("python3 scripts/test.py -n 1 tests/growth",),  # compares processor times
         part("bench --quick --wires --features --rounds 1"),  # for the replies, all of which are checked
     )
     return {"merge": Tier(merge, 4800), "nightly": Tier(nightly, 7200)}

@@ -42,7 +42,7 @@ def reply_text(text: str, fragments: int = 1) -> Reply:
             return respond(protocol.body(literal(text)))
         size = max(1, -(-len(text) // fragments))
         pieces = [text[start : start + size] for start in range(0, len(text), size)]
-        body = protocol.opening() + b"".join(protocol.words(literal(piece)) for piece in pieces) + protocol.ending()
+        body = protocol.opening + b"".join(protocol.words(literal(piece)) for piece in pieces) + protocol.ending()
         kind = "application/x-ndjson" if protocol.framing == "ndjson" else "text/event-stream"
         return respond(body, kind)
 

@@ -124,7 +124,7 @@ class Call:
     def begun(self) -> bytes:
         whole = self.whole
         return (
-            self.protocol.opening() + self.protocol.words(literal(PIECES[0]))
+            self.protocol.opening + self.protocol.words(literal(PIECES[0]))
             if self.streams
             else whole[: len(whole) // 2]
         )
@@ -288,5 +288,7 @@ def pause(seconds: float) -> Act:
     return lambda _: time.sleep(seconds)
 
 
-HEALTHY: Script = (Call.receive, head(), Call.begin, Call.go_on, Call.end, Call.finish)
+ENDED = (Call.begin, Call.go_on, Call.end)
+"""A complete reply in a body without an end."""
+HEALTHY: Script = (Call.receive, head(), *ENDED, Call.finish)
 """A reply as it should be."""

@@ -104,7 +104,7 @@ class FaultRunner:
                     upstreams[protocol.provider] = FaultyUpstream(kin)
                     stack.callback(upstreams[protocol.provider].close)
                 settings[protocol.address] = f"{case.scheme}://{upstreams[protocol.provider].address}{protocol.path}"
-                settings |= dict(protocol.settings)
+                settings |= protocol.settings
             proxy = stack.enter_context(running_proxy(directory, {**settings, **case.settings}))
             yield proxy, upstreams
 

@@ -3,9 +3,11 @@
 import asyncio
 import functools
 import gc
-import json
+import os
+import time
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from multiprocessing import get_context
 from typing import Any
 
 from msgspec import Struct
@@ -22,6 +24,8 @@ DOUBTFUL_GROWTH = 2.3
 """Growth of steps or units from which a row is measured at larger sizes: a small quadratic part shows there."""
 NOISE_STEPS, NOISE_UNITS, NOISE_BYTES = 1_500, 30_000, 200_000
 """Differences below these are constant work."""
+MAX_TIME_RATIO, NOISE_SECONDS, TIME_TRIES = 8, 0.002, 6
+"""Bound of (time at 4n) / (time at n), where linear work has 4 and quadratic 16; shortest time; tries."""
 WARM_UP = 3
 """Size of the input of a first run, which fills caches."""
 
@@ -29,6 +33,26 @@ Run = Callable[[], Awaitable[str]]
 """One operation; returns its outcome: `served`, or the text of the rejection."""
 Build = Callable[[int], Run]
 """Builds the input of size n and returns the operation on it."""
+NO_WIRE = ("-",)
+"""Stands for a part that all wires share."""
+
+
+class Row(Struct, frozen=True):
+    """One dimension of input and the wires that it affects."""
+
+    name: str
+    wires: Sequence[str]
+    of_wire: Callable[[str], Build]
+    n: int = 200
+    """The size of the input; also measured: 2n and 4n."""
+    max_steps: float = 0.0
+    """Upper bound of steps for one more of n; 0: none."""
+    timed: Sequence[Build] = ()
+    """Operations whose processor time is compared too: the backtracking of regular expressions cannot be counted."""
+
+
+Measurement = tuple[Row, str]
+"""A row and one of its wires."""
 
 
 class Sample(Struct, frozen=True):
@@ -46,16 +70,22 @@ class Growth(Struct, frozen=True):
 
     n: int
     samples: tuple[Sample, ...]
+    max_steps: float = 0.0
+    time_ratio: float = 0.0
+    """Highest processor time at 4n in times at n; 0: none was measured."""
 
-    def ratio(self, field: str, noise: int) -> float:
-        """Return the growth of a field; 2: linear, 0: constant."""
+    def _ratio(self, field: str, noise: int) -> float:
         first, second, third = (getattr(sample, field) for sample in self.samples)
         return 0.0 if third - second < noise else (third - second) / max(second - first, noise / 4)
 
     @property
     def ratios(self) -> tuple[float, float, float]:
-        """Growth of steps, units and memory."""
-        return (self.ratio("steps", NOISE_STEPS), self.ratio("units", NOISE_UNITS), self.ratio("memory", NOISE_BYTES))
+        """Growth of steps, units and memory; 2: linear, 0: constant."""
+        return (
+            self._ratio("steps", NOISE_STEPS),
+            self._ratio("units", NOISE_UNITS),
+            self._ratio("memory", NOISE_BYTES),
+        )
 
     @property
     def outcome(self) -> str:
@@ -69,30 +99,42 @@ class Growth(Struct, frozen=True):
 
     def find_defect(self) -> str:
         """Return why the row fails; "": it is linear, or rejected with a clear error."""
-        names = ("steps", "units", "memory")
-        bounds = (MAX_GROWTH, MAX_GROWTH, MAX_MEMORY_GROWTH)
+        bounds = {"steps": MAX_GROWTH, "units": MAX_GROWTH, "memory": MAX_MEMORY_GROWTH}
         steep = [
             f"{name} grow {ratio:.1f} times"
-            for name, ratio, bound in zip(names, self.ratios, bounds, strict=True)
+            for (name, bound), ratio in zip(bounds.items(), self.ratios, strict=True)
             if ratio > bound
         ]
+        if self.time_ratio > MAX_TIME_RATIO:
+            steep.append(f"four times the size takes {self.time_ratio:.0f} times as long")
+        steps = (self.samples[2].steps - self.samples[1].steps) / (2 * self.n)
+        if self.max_steps and steps > self.max_steps:
+            steep.append(f"{steps:.1f} steps for one more")
         broken = [sample.outcome for sample in self.samples if sample.outcome.startswith("500")]
         return "; ".join(steep + broken[:1])
 
+    def __str__(self) -> str:
+        defect = self.find_defect()
+        ratios = " ".join(f"{ratio:4.1f}" for ratio in self.ratios)
+        return f"{ratios}  {self.outcome[:60]}{'  FAILS: ' if defect else ''}{defect}"
 
-def measure(build: Build, n: int) -> Growth:
+
+def measure(row: Row, wire: str) -> Growth:
     """Run an operation at n, 2n and 4n and count its work; where the growth is doubtful, again from 4n on.
 
     Steep growth between two sizes may be another path, which is taken from some size on: work that a thread restarts
     costs its steps on the event loop once more. That does not come twice, while quadratic work is steeper there.
     """
+    build = row.of_wire(wire)
     asyncio.run(_sample(build, WARM_UP))
-    growth = _measure(build, n)
-    return _measure(build, 4 * n) if growth.is_doubtful else growth
+    growth = _measure(row, build, row.n)
+    return _measure(row, build, 4 * row.n) if growth.is_doubtful else growth
 
 
-def _measure(build: Build, n: int) -> Growth:
-    return Growth(n, tuple(asyncio.run(_sample(build, n * size)) for size in SIZES))
+def _measure(row: Row, build: Build, n: int) -> Growth:
+    samples = tuple(asyncio.run(_sample(build, n * size)) for size in SIZES)
+    time_ratio = max((_compare_times(build(n), build(4 * n)) for build in row.timed), default=0.0)
+    return Growth(n, samples, row.max_steps, time_ratio)
 
 
 @functools.cache
@@ -123,12 +165,32 @@ async def _sample(build: Build, n: int) -> Sample:
         gc.enable()
 
 
-def read_outcome(status: int, body: bytes) -> str:
-    """Return `served`, or the status and message of an error, in a body or in a stream."""
-    if status < 400:
-        place = body.rfind(b"event: error\ndata: ")
-        if place < 0:
-            return "served"
-        event: Any = json.loads(body[place:].split(b"data: ", 1)[1].split(b"\n", 1)[0])
-        return f"error event: {event['error']['message']}"
-    return f"{status}: {json.loads(body)['error']['message']}"
+def _compare_times(small: Run, large: Run) -> float:
+    """Return the ratio of the shortest times: another process may make each run longer, and none makes it shorter."""
+    best = [float("inf"), float("inf")]
+    for _ in range(TIME_TRIES):
+        for place, run in enumerate((small, large)):
+            start = time.thread_time()
+            asyncio.run(run())
+            best[place] = min(best[place], time.thread_time() - start)
+        if best[1] < MAX_TIME_RATIO * max(best[0], NOISE_SECONDS):
+            break
+    return best[1] / max(best[0], NOISE_SECONDS)
+
+
+_to_measure: list[Measurement] = []
+"""The measurements of a worker process. Operations cannot be sent to a process; a forked one has them already."""
+
+
+def measure_all(measurements: Sequence[Measurement]) -> Iterator[Growth | str]:
+    """Yield the growth of each, measured in several processes, or how it ended with an exception."""
+    workers = min(os.cpu_count() or 1, 4)
+    with get_context("fork").Pool(workers, _to_measure.extend, (measurements,), maxtasksperchild=40) as pool:
+        yield from pool.imap(_measure_at, range(len(measurements)))
+
+
+def _measure_at(place: int) -> Growth | str:
+    try:
+        return measure(*_to_measure[place])
+    except Exception as error:  # noqa: BLE001  # the other measurements go on
+        return f"FAILS: {type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
 """Rows of the table: HTTP as clients send it to the server, and as providers send it to the HTTP client."""
 
-from tests.growth.connections import provider, server
-from tests.growth.table import NO_WIRE, Row
+from tests.growth.measure import NO_WIRE, Row
+from tests.growth.operations import provider, server
 
 GET = b"GET / HTTP/1.1\r\nhost: x\r\n"
 POST = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\nhi"
@@ -22,11 +22,11 @@ SERVER = {
     "pipelined requests with bodies": (server(lambda n: POST * n, lambda n: n), 120),
     "pipelined requests that offer an upgrade": (server(lambda n: (GET + UPGRADE + b"\r\n") * n, lambda n: n), 80),
     "pipelined requests behind a slow answer": (
-        server(lambda n: (GET + b"\r\n") * n, lambda n: n, size=512, slow=True),
+        server(lambda n: (GET + b"\r\n") * n, lambda n: n, size=512, is_slow=True),
         120,
     ),
     "pipelined requests by byte behind a slow answer": (
-        server(lambda n: (GET + b"\r\n") * n, lambda n: n, size=1, slow=True),
+        server(lambda n: (GET + b"\r\n") * n, lambda n: n, size=1, is_slow=True),
         60,
     ),
     "header lines": (server(lambda n: GET + lines(n) + b"\r\n"), 250),

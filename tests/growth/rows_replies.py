@@ -2,36 +2,56 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
-from tests.growth.exchange import answer, reply
-from tests.growth.replies import Reply
-from tests.growth.rows_requests import TOOL
-from tests.growth.table import EVERY, RECOVERING, TRANSLATED, Row
+from tests.growth.measure import Row
+from tests.growth.operations import Operation, answer, reply
+from tests.support.replies import Reply
 
-OFFERED = {"tools": [TOOL]}
+TRANSLATED = ("server", "responses", "gemini", "ollama")
+"""Wires with translated requests and replies."""
+EVERY = (*TRANSLATED, "relay")
+"""One wire of each kind."""
+RECOVERING = ("server", "ollama")
+"""Wires with replies that are searched for tool calls in text."""
+CHECKED = ("groq",)
+"""A wire with structured replies that the proxy checks."""
+TOOL: dict[str, Any] = {
+    "name": "Read",
+    "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}},
+}
 LONG = 20_000
-ARGUMENTS = ['{"path":"a"}']
 
 
-def texts(make: Callable[[int], list[str]]) -> Callable[[int], Reply]:
-    return lambda n: Reply(texts=make(n))
+def texts(make: Callable[[int], list[str]], mode: str = "stream", **fields: Any) -> Operation:
+    return reply(lambda n: Reply(texts=make(n)), mode, **fields)
 
 
-def repeated(unit: str) -> Callable[[int], Reply]:
+def repeated(unit: str, mode: str = "stream", **fields: Any) -> Operation:
     """Return a reply of one text: a unit again and again."""
-    return lambda n: Reply(texts=[unit * n])
+    return texts(lambda n: [unit * n], mode, **fields)
 
 
-def by_character(unit: str) -> Callable[[int], Reply]:
-    return lambda n: Reply(texts=[*(unit * n)])
+def by_character(unit: str, **fields: Any) -> Operation:
+    return texts(lambda n: [*(unit * n)], **fields)
 
 
-def calls(call_id: Callable[[int], str], name: Callable[[int], str] = lambda i: "Read") -> Callable[[int], Reply]:
-    return lambda n: Reply(calls=[(call_id(i), name(i), ARGUMENTS) for i in range(n)])
+def calls(
+    call_id: Callable[[int], str], name: Callable[[int], str] = lambda i: "Read", mode: str = "stream"
+) -> Operation:
+    return reply(lambda n: Reply(calls=[(call_id(i), name(i), ['{"path":"a"}']) for i in range(n)]), mode, tools=[TOOL])
+
+
+def one_call(pieces: Callable[[int], list[str]], name: Callable[[int], str] = lambda n: "Read") -> Operation:
+    return reply(lambda n: Reply(calls=[("c", name(n), pieces(n))]), tools=[TOOL])
 
 
 def error(message: str) -> bytes:
     return json.dumps({"error": {"message": message, "type": "invalid_request_error"}}).encode()
+
+
+def words(n: int) -> list[str]:
+    return [f"w{i} " for i in range(n)]
 
 
 FENCES = {
@@ -69,69 +89,51 @@ THINKING = {
 }
 
 ROWS = [
-    Row("text deltas", EVERY, reply(texts(lambda n: [f"w{i} " for i in range(n)]))),
-    Row("text deltas in one read", EVERY, reply(texts(lambda n: [f"w{i} " for i in range(n)]), "burst")),
-    Row("length of a reply's text", EVERY, reply(repeated("word "), "whole"), LONG),
-    Row("length of one text delta", EVERY, reply(repeated("word ")), LONG),
-    Row("thinking deltas", EVERY, reply(lambda n: Reply(thoughts=[f"w{i} " for i in range(n)], texts=["x"]))),
+    Row("text deltas", EVERY, texts(words), max_steps=25),
+    Row("text deltas in one read", EVERY, texts(words, "burst"), max_steps=17),
+    Row("length of a reply's text", EVERY, repeated("word ", "whole"), LONG),
+    Row("length of one text delta", EVERY, repeated("word "), LONG),
+    Row("thinking deltas", EVERY, reply(lambda n: Reply(thoughts=words(n), texts=["x"])), max_steps=28),
     Row(
         "length of a reply's thinking",
         EVERY,
         reply(lambda n: Reply(thoughts=["word " * n], texts=["x"]), "whole"),
         LONG,
     ),
-    Row("tool calls", EVERY, reply(calls(lambda i: f"c{i}"), **OFFERED)),
-    Row("tool calls in a whole reply", EVERY, reply(calls(lambda i: f"c{i}"), "whole", **OFFERED)),
-    Row("tool calls with one id", EVERY, reply(calls(lambda i: "c"), **OFFERED)),
-    Row("tool calls without ids", EVERY, reply(calls(lambda i: ""), **OFFERED)),
-    Row("tool calls of unknown names", EVERY, reply(calls(lambda i: f"c{i}", lambda i: f"x.y:{i}"), **OFFERED)),
-    Row("length of a called name", EVERY, reply(lambda n: Reply(calls=[("c", "a." * n, ARGUMENTS)]), **OFFERED), 2_000),
-    Row(
-        "pieces of tool arguments",
-        EVERY,
-        reply(lambda n: Reply(calls=[("c", "Read", ['{"path":"', *["a"] * n, '"}'])]), **OFFERED),
-    ),
-    Row(
-        "length of tool arguments",
-        EVERY,
-        reply(lambda n: Reply(calls=[("c", "Read", ['{"path":"' + "a" * n + '"}'])]), **OFFERED),
-        LONG,
-    ),
+    Row("tool calls", EVERY, calls(lambda i: f"c{i}")),
+    Row("tool calls in a whole reply", EVERY, calls(lambda i: f"c{i}", mode="whole")),
+    Row("tool calls with one id", EVERY, calls(lambda i: "c")),
+    Row("tool calls without ids", EVERY, calls(lambda i: "")),
+    Row("tool calls of unknown names", EVERY, calls(lambda i: f"c{i}", lambda i: f"x.y:{i}")),
+    Row("length of a called name", EVERY, one_call(lambda n: ['{"path":"a"}'], lambda n: "a." * n), 2_000),
+    Row("pieces of tool arguments", EVERY, one_call(lambda n: ['{"path":"', *["a"] * n, '"}']), max_steps=24),
+    Row("length of tool arguments", EVERY, one_call(lambda n: ['{"path":"' + "a" * n + '"}']), LONG),
     *(
-        Row(f"{name}, whole", RECOVERING, reply(repeated(unit), "whole", **OFFERED), 1_000)
+        Row(f"{name}, {mode}", RECOVERING, repeated(unit, kind, tools=[TOOL]), 1_000)
         for name, unit in FENCES.items()
+        for mode, kind in (("whole", "whole"), ("one delta", "stream"))
     ),
-    *(Row(f"{name}, one delta", RECOVERING, reply(repeated(unit), **OFFERED), 1_000) for name, unit in FENCES.items()),
+    *(Row(f"{name}, by character", RECOVERING, by_character(unit, tools=[TOOL]), 60) for name, unit in FENCES.items()),
     *(
-        Row(f"{name}, by character", RECOVERING, reply(by_character(unit), **OFFERED), 60)
-        for name, unit in FENCES.items()
-    ),
-    *(
-        Row(f"calls in text: {name}, whole", RECOVERING, reply(repeated(unit), "whole", **OFFERED), 1_600)
+        Row(f"calls in text: {name}, whole", RECOVERING, repeated(unit, "whole", tools=[TOOL]), 1_600)
         for name, unit in MARKERS.items()
     ),
     *(
-        Row(f"calls in text: {name}, by character", RECOVERING, reply(by_character(unit), **OFFERED), 30)
+        Row(f"calls in text: {name}, by character", RECOVERING, by_character(unit, tools=[TOOL]), 30)
         for name, unit in MARKERS.items()
     ),
+    *(Row(f"thinking tags: {name}", RECOVERING, repeated(unit, "whole"), 1_000) for name, unit in THINKING.items()),
     *(
-        Row(f"thinking tags: {name}", RECOVERING, reply(repeated(unit), "whole"), 1_000)
+        Row(f"thinking tags: {name}, by character", RECOVERING, by_character(unit), 60)
         for name, unit in THINKING.items()
     ),
     *(
-        Row(f"thinking tags: {name}, by character", RECOVERING, reply(by_character(unit)), 60)
-        for name, unit in THINKING.items()
-    ),
-    Row(
-        "stop sequences with one beginning",
-        TRANSLATED,
-        reply(by_character("a"), stop_sequences=lambda n: ["a" * 10 + str(i) for i in range(n)]),
-    ),
-    Row("length of a stop sequence", TRANSLATED, reply(by_character("a"), stop_sequences=lambda n: ["a" * n + "b"])),
-    Row(
-        "stop sequences at every length",
-        TRANSLATED,
-        reply(by_character("a"), stop_sequences=lambda n: ["a" * i + "b" for i in range(n // 10)]),
+        Row(name, TRANSLATED, by_character("a", stop_sequences=sequences))
+        for name, sequences in (
+            ("stop sequences with one beginning", lambda n: ["a" * 10 + str(i) for i in range(n)]),
+            ("length of a stop sequence", lambda n: ["a" * n + "b"]),
+            ("stop sequences at every length", lambda n: ["a" * i + "b" for i in range(n // 10)]),
+        )
     ),
     Row("events of unknown types", TRANSLATED, answer(lambda n: [b'event: ping\ndata: {"type":"ping"}\n\n'] * n)),
     Row("comments in a stream", EVERY, answer(lambda n: [b": comment\n\n"] * n)),

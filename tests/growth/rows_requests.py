@@ -3,16 +3,25 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from tests.growth.exchange import request, with_headers
-from tests.growth.table import EVERY, TRANSLATED, Row
+from tests.growth.measure import Row
+from tests.growth.operations import request, with_headers
+from tests.growth.rows_replies import EVERY, TOOL, TRANSLATED
 
 Block = dict[str, Any]
 Fields = dict[str, Any]
 
-TOOL: Block = {"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
 SEARCH: Block = {"type": "tool_search_tool_regex_20251119", "name": "tool_search_tool_regex"}
 CACHED: Block = {"cache_control": {"type": "ephemeral"}}
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+CITATION: Block = {
+    "type": "char_location",
+    "cited_text": "c",
+    "document_index": 0,
+    "document_title": None,
+    "start_char_index": 0,
+    "end_char_index": 1,
+}
+LONG = 20_000
 
 
 def tool(name: str, **more: Any) -> Block:
@@ -35,6 +44,19 @@ def thinking(number: int, signature: str) -> Block:
     return {"type": "thinking", "thinking": f"t{number}", "signature": signature}
 
 
+def image(number: int, data: str = PIXEL) -> Block:
+    return {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": data}}
+
+
+def document(number: int) -> Block:
+    source = {"type": "text", "media_type": "text/plain", "data": "d"}
+    return {"type": "document", "title": f"d{number}", "source": source}
+
+
+def found(number: int) -> Block:
+    return {"type": "search_result", "source": f"s{number}", "title": "t", "content": [text("r")]}
+
+
 def user(*blocks: Block) -> Block:
     return {"role": "user", "content": list(blocks)}
 
@@ -47,18 +69,49 @@ def many(make: Callable[[int], Block], n: int) -> list[Block]:
     return [make(number) for number in range(n)]
 
 
-def one_message(make: Callable[[int], Block]) -> Callable[[int], Fields]:
-    return lambda n: {"messages": [user(text("x"), *many(make, n))]}
+def numbered(n: int) -> list[str]:
+    return [f"toolu_{number}" for number in range(n)]
+
+
+def nested(n: int) -> Any:
+    value: Any = "x"
+    for _ in range(n):
+        value = {"a": value}
+    return value
+
+
+# Fields of a request by its size
+
+
+def messages(make: Callable[[int], list[Block]], *first: Block, **more: Any) -> Callable[[int], Fields]:
+    """Return fields with some messages for each number below n."""
+    return lambda n: {"messages": [*first, *(message for number in range(n) for message in make(number))], **more}
+
+
+def content(make: Callable[[int], Iterable[Block]]) -> Callable[[int], Fields]:
+    """Return fields with one message of a user."""
+    return lambda n: {"messages": [user(*make(n))]}
+
+
+def blocks(make: Callable[[int], Block]) -> Callable[[int], Fields]:
+    return content(lambda n: [text("x"), *many(make, n)])
+
+
+def replied(make: Callable[[int], list[Block]]) -> Callable[[int], Fields]:
+    """Return fields with one reply of the assistant."""
+    return lambda n: {"messages": [user(text()), assistant(*make(n)), user(text())]}
+
+
+def turns(make: Callable[[int], Block]) -> Callable[[int], Fields]:
+    return messages(lambda i: [assistant(make(i), text()), user(text())], user(text()))
 
 
 def steps(ids: Callable[[int], Sequence[str]], name: str = "Read") -> Callable[[int], Fields]:
     """Return fields with one step, a call and its result, for each id."""
 
     def fields(n: int) -> Fields:
-        messages = [user(text())]
-        for call_id in ids(n):
-            messages += [assistant(call(call_id, name)), user(result(call_id))]
-        return {"messages": messages, "tools": [TOOL]}
+        pairs = [(assistant(call(id_, name)), user(result(id_))) for id_ in ids(n)]
+        return {"messages": [user(text()), *(message for pair in pairs for message in pair)], "tools": [TOOL]}
 
     return fields
 
@@ -69,16 +122,16 @@ def one_step(
     return lambda n: {"messages": [user(text()), assistant(*calls(n)), user(*results(n), text())], "tools": [TOOL]}
 
 
-def numbered(n: int) -> list[str]:
-    return [f"toolu_{number}" for number in range(n)]
+def calls(name: Callable[[str], str] = lambda i: "Read") -> Callable[[int], Iterable[Block]]:
+    return lambda n: [call(i, name(i)) for i in numbered(n)]
 
 
-def one_result(content: Callable[[int], Any], **more: Any) -> Callable[[int], Fields]:
-    return one_step(lambda n: [call("toolu_1")], lambda n: [result("toolu_1", content(n), **more)])
+def results(make: Callable[[str], Any] = lambda i: "r") -> Callable[[int], list[Block]]:
+    return lambda n: [result(i, make(i)) for i in numbered(n)]
 
 
-def turns(make: Callable[[int], list[Block]]) -> Callable[[int], Fields]:
-    return lambda n: {"messages": [user(text()), *(m for i in range(n) for m in (assistant(*make(i)), user(text())))]}
+def one_result(make: Callable[[int], Block], **more: Any) -> Callable[[int], Fields]:
+    return one_step(lambda n: [call("toolu_1")], lambda n: [result("toolu_1", many(make, n), **more)])
 
 
 def one_tool(**values: Callable[[int], Any]) -> Callable[[int], Fields]:
@@ -89,234 +142,104 @@ def tools(make: Callable[[int], Block], *others: Block, **more: Any) -> Callable
     return lambda n: {"tools": [*({**made, "description": f"of {n}"} for made in many(make, n)), *others], **more}
 
 
-def image(number: int) -> Block:
-    return {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}}
+def mcp_server(number: int) -> Block:
+    return {"type": "url", "name": f"m{number}", "url": f"https://m{number}.example/mcp"}
 
 
-def document(number: int) -> Block:
-    return {
-        "type": "document",
-        "title": f"d{number}",
-        "source": {"type": "text", "media_type": "text/plain", "data": "d"},
-    }
-
-
-def found(number: int) -> Block:
-    return {"type": "search_result", "source": f"s{number}", "title": "t", "content": [text("r")]}
-
-
-def nested(n: int) -> Any:
-    value: Any = "x"
-    for _ in range(n):
-        value = {"a": value}
-    return value
-
-
-LONG = 20_000
-ROWS = [
-    Row(
-        "messages",
-        EVERY,
-        request(lambda n: {"messages": [m for i in range(n) for m in (user(text()), assistant(text()))]}),
+FIELDS: dict[str, Callable[[int], Fields]] = {
+    "messages": messages(lambda i: [user(text()), assistant(text())]),
+    "messages of one role": messages(lambda i: [user(text(f"m{i}"))]),
+    "messages with plain strings": messages(lambda i: [{"role": "user", "content": "m"}]),
+    "text blocks": blocks(lambda i: text(f"b{i}")),
+    "empty text blocks": blocks(lambda i: text("")),
+    "unknown blocks": blocks(lambda i: {"type": f"new_{i}", "value": i}),
+    "system blocks": lambda n: {"system": many(lambda i: text(f"s{i}"), n)},
+    "system messages after user messages": messages(lambda i: [user(text()), {"role": "system", "content": f"s{i}"}]),
+    "system messages after calls": messages(
+        lambda i: [assistant(call(f"c{i}")), {"role": "system", "content": "s"}, user(result(f"c{i}"))],
+        user(text()),
+        tools=[TOOL],
     ),
-    Row("messages of one role", EVERY, request(lambda n: {"messages": [user(text(f"m{i}")) for i in range(n)]})),
-    Row("messages with plain strings", EVERY, request(lambda n: {"messages": [{"role": "user", "content": "m"}] * n})),
-    Row("text blocks", EVERY, request(one_message(lambda i: text(f"b{i}")))),
-    Row("empty text blocks", EVERY, request(one_message(lambda i: text("")))),
-    Row("unknown blocks", EVERY, request(one_message(lambda i: {"type": f"new_{i}", "value": i}))),
-    Row("system blocks", EVERY, request(lambda n: {"system": many(lambda i: text(f"s{i}"), n)})),
-    Row(
-        "system messages after user messages",
-        EVERY,
-        request(
-            lambda n: {
-                "messages": [m for i in range(n) for m in (user(text()), {"role": "system", "content": f"s{i}"})]
-            }
-        ),
+    "cache markers": blocks(lambda i: text(f"b{i}", **CACHED)),
+    "cache markers on tools": tools(lambda i: tool(f"t{i}", **CACHED)),
+    "lone surrogates": blocks(lambda i: text(f"\ud83d{i}")),
+    "citations in the history": turns(lambda i: text("x", citations=[CITATION])),
+    "thinking blocks, foreign signatures": turns(lambda i: thinking(i, "abcd" * 20)),
+    "thinking blocks, own signatures": turns(lambda i: thinking(i, "px1.openai.e30")),
+    "thinking blocks in one message": replied(lambda n: [*many(lambda i: thinking(i, "s"), n), text()]),
+    "images": blocks(image),
+    "documents": blocks(document),
+    "search results": blocks(found),
+    "tools": tools(lambda i: tool(f"tool_{i}")),
+    "tools whose names need aliases": tools(lambda i: tool(f"mcp.tool {i}")),
+    "long tool names with one beginning": tools(lambda i: tool("x" * 100 + str(i))),
+    "tools with a loss each": tools(lambda i: tool(f"tool_{i}", input_schema={"type": "object", "if": {"not": {}}})),
+    "unknown tools": tools(lambda i: {"type": f"new_{i}", "name": f"tool_{i}"}),
+    "tools of one name": tools(lambda i: tool("same")),
+    "deferred tools": tools(lambda i: tool(f"tool_{i}", defer_loading=True), SEARCH),
+    "examples of a tool": one_tool(input_examples=lambda n: [{"path": str(i)} for i in range(n)]),
+    "a forced tool among many": tools(
+        lambda i: tool(f"mcp tool {i}"), TOOL, tool_choice={"type": "tool", "name": "Read"}
     ),
-    Row(
-        "system messages after calls",
-        EVERY,
-        request(
-            lambda n: {
-                "messages": [
-                    user(text()),
-                    *(
-                        m
-                        for i in range(n)
-                        for m in (assistant(call(f"c{i}")), {"role": "system", "content": "s"}, user(result(f"c{i}")))
-                    ),
-                ],
-                "tools": [TOOL],
-            }
-        ),
+    "steps": steps(numbered),
+    "steps with one call id": steps(lambda n: ["toolu_1"] * n),
+    "steps with two call ids in turn": steps(lambda n: [f"toolu_{i % 2}" for i in range(n)]),
+    "steps with empty call ids": steps(lambda n: [""] * n),
+    "steps with ids that look numbered": steps(lambda n: ["a"] * n + [f"a_{i}" for i in range(n)]),
+    "steps with a name that needs an alias": steps(numbered, "mcp tool"),
+    "parallel calls": one_step(calls(), results()),
+    "parallel calls with one id": one_step(
+        lambda n: [call("a")] * n, lambda n: [result("a", f"r{i}") for i in range(n)]
     ),
-    Row("cache markers", EVERY, request(one_message(lambda i: text(f"b{i}", **CACHED)))),
-    Row("cache markers on tools", EVERY, request(tools(lambda i: tool(f"t{i}", **CACHED)))),
-    Row("length of a text", EVERY, request(lambda n: {"messages": [user(text("word " * n))]}), LONG),
-    Row("length of a text without spaces", EVERY, request(lambda n: {"messages": [user(text("a" * n))]}), LONG),
-    Row("digits in a text", EVERY, request(lambda n: {"messages": [user(text("7" * n))]}), LONG),
-    Row("escapes in a text", EVERY, request(lambda n: {"messages": [user(text('\\"\n\u2028\x01' * n))]}), 5_000),
-    Row("lone surrogates", EVERY, request(one_message(lambda i: text(f"\ud83d{i}")))),
-    Row(
-        "citations in the history",
-        EVERY,
-        request(
-            turns(
-                lambda i: [
-                    text(
-                        "x",
-                        citations=[
-                            {
-                                "type": "char_location",
-                                "cited_text": "c",
-                                "document_index": 0,
-                                "document_title": None,
-                                "start_char_index": 0,
-                                "end_char_index": 1,
-                            }
-                        ],
-                    )
-                ]
-            )
-        ),
+    "parallel calls of many names": one_step(calls(lambda i: f"mcp {i}"), results()),
+    "calls without results": one_step(calls(), lambda n: []),
+    "results without calls": one_step(lambda n: [text()], results()),
+    "results in reverse order": one_step(calls(), lambda n: results()(n)[::-1]),
+    "results for one call": one_step(lambda n: [call("a")], lambda n: [result("a", f"r{i}") for i in range(n)]),
+    "blocks in a result": one_result(lambda i: text(f"r{i}")),
+    "blocks in a failed result": one_result(lambda i: text(f"r{i}"), is_error=True),
+    "images in a result": one_result(image),
+    "images in many results": one_step(calls(), results(lambda i: [image(0)])),
+    "fields of a call's arguments": one_step(
+        lambda n: [call("a", **{f"k{i}": i for i in range(n)})], lambda n: [result("a")]
     ),
-    Row("thinking blocks, foreign signatures", EVERY, request(turns(lambda i: [thinking(i, "abcd" * 20), text()]))),
-    Row("thinking blocks, own signatures", EVERY, request(turns(lambda i: [thinking(i, "px1.openai.e30"), text()]))),
-    Row(
-        "thinking blocks in one message",
-        EVERY,
-        request(
-            lambda n: {
-                "messages": [user(text()), assistant(*many(lambda i: thinking(i, "s"), n), text()), user(text())]
-            }
-        ),
-    ),
-    Row(
-        "length of a signature",
-        EVERY,
-        request(
-            lambda n: {
-                "messages": [user(text()), assistant(thinking(0, "px1.openai." + "A" * n), text()), user(text())]
-            }
-        ),
+    "unknown fields of a request": lambda n: {f"field_{i}": i for i in range(n)},
+    "MCP servers": lambda n: {"mcp_servers": many(mcp_server, n)},
+}
+"""Dimension → fields of a request on every wire."""
+MAX_STEPS = {"messages": 45.0, "tools": 170.0, "steps": 42.0}
+"""Dimension → upper bound of steps for one more."""
+SIZED: dict[str, tuple[Callable[[int], Fields], int]] = {
+    "length of a text": (content(lambda n: [text("word " * n)]), LONG),
+    "length of a text without spaces": (content(lambda n: [text("a" * n)]), LONG),
+    "digits in a text": (content(lambda n: [text("7" * n)]), LONG),
+    "escapes in a text": (content(lambda n: [text('\\"\n\u2028\x01' * n)]), 5_000),
+    "length of a signature": (replied(lambda n: [thinking(0, "px1.openai." + "A" * n), text()]), LONG),
+    "length of an image": (content(lambda n: [image(0, "AAAA" * n)]), LONG),
+    "length of a data URL without data": (
+        content(lambda n: [{"type": "image", "source": {"type": "url", "url": "data:" + "a" * n}}]),
         LONG,
     ),
-    Row("images", EVERY, request(one_message(image))),
-    Row(
-        "length of an image",
-        EVERY,
-        request(
-            lambda n: {
-                "messages": [
-                    user({"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA" * n}})
-                ]
-            }
-        ),
-        LONG,
-    ),
-    Row(
-        "length of a data URL without data",
-        EVERY,
-        request(lambda n: {"messages": [user({"type": "image", "source": {"type": "url", "url": "data:" + "a" * n}})]}),
-        LONG,
-    ),
-    Row("documents", EVERY, request(one_message(document))),
-    Row("search results", EVERY, request(one_message(found))),
-    Row("tools", EVERY, request(tools(lambda i: tool(f"tool_{i}")))),
-    Row("tools whose names need aliases", EVERY, request(tools(lambda i: tool(f"mcp.tool {i}")))),
-    Row("long tool names with one beginning", EVERY, request(tools(lambda i: tool("x" * 100 + str(i))))),
-    Row(
-        "tools with a loss each",
-        EVERY,
-        request(tools(lambda i: {**tool(f"tool_{i}"), "input_schema": {"type": "object", "if": {"not": {}}}})),
-    ),
-    Row("unknown tools", EVERY, request(tools(lambda i: {"type": f"new_{i}", "name": f"tool_{i}"}))),
-    Row("length of a tool name", EVERY, request(one_tool(name=lambda n: "x" * n)), LONG),
-    Row("tools of one name", EVERY, request(tools(lambda i: tool("same")))),
-    Row("deferred tools", EVERY, request(tools(lambda i: tool(f"tool_{i}", defer_loading=True), SEARCH))),
-    Row("length of a tool description", EVERY, request(one_tool(description=lambda n: "word " * n)), LONG),
-    Row("examples of a tool", EVERY, request(one_tool(input_examples=lambda n: [{"path": str(i)} for i in range(n)]))),
-    Row(
-        "a forced tool among many",
-        EVERY,
-        request(tools(lambda i: tool(f"mcp tool {i}"), TOOL, tool_choice={"type": "tool", "name": "Read"})),
-    ),
-    Row("steps", EVERY, request(steps(numbered))),
-    Row("steps with one call id", EVERY, request(steps(lambda n: ["toolu_1"] * n))),
-    Row("steps with two call ids in turn", EVERY, request(steps(lambda n: [f"toolu_{i % 2}" for i in range(n)]))),
-    Row("steps with empty call ids", EVERY, request(steps(lambda n: [""] * n))),
-    Row("steps with ids that look numbered", EVERY, request(steps(lambda n: ["a"] * n + [f"a_{i}" for i in range(n)]))),
-    Row("steps with a name that needs an alias", EVERY, request(steps(numbered, "mcp tool"))),
-    Row(
-        "parallel calls", EVERY, request(one_step(lambda n: map(call, numbered(n)), lambda n: map(result, numbered(n))))
-    ),
-    Row(
-        "parallel calls with one id",
-        EVERY,
-        request(one_step(lambda n: [call("a")] * n, lambda n: [result("a", f"r{i}") for i in range(n)])),
-    ),
-    Row(
-        "parallel calls of many names",
-        EVERY,
-        request(one_step(lambda n: [call(i, f"mcp {i}") for i in numbered(n)], lambda n: map(result, numbered(n)))),
-    ),
-    Row("calls without results", EVERY, request(one_step(lambda n: map(call, numbered(n)), lambda n: []))),
-    Row("results without calls", EVERY, request(one_step(lambda n: [text()], lambda n: map(result, numbered(n))))),
-    Row(
-        "results in reverse order",
-        EVERY,
-        request(one_step(lambda n: map(call, numbered(n)), lambda n: map(result, reversed(numbered(n))))),
-    ),
-    Row(
-        "results for one call",
-        EVERY,
-        request(one_step(lambda n: [call("a")], lambda n: [result("a", f"r{i}") for i in range(n)])),
-    ),
-    Row("blocks in a result", EVERY, request(one_result(lambda n: many(lambda i: text(f"r{i}"), n)))),
-    Row(
-        "blocks in a failed result",
-        EVERY,
-        request(one_result(lambda n: many(lambda i: text(f"r{i}"), n), is_error=True)),
-    ),
-    Row("images in a result", EVERY, request(one_result(lambda n: many(image, n)))),
-    Row(
-        "images in many results",
-        EVERY,
-        request(one_step(lambda n: map(call, numbered(n)), lambda n: [result(i, [image(0)]) for i in numbered(n)])),
-    ),
-    Row(
-        "depth of a call's arguments",
-        EVERY,
-        request(lambda n: {"messages": [user(text()), assistant(call("a", value=nested(n))), user(result("a"))]}),
+    "length of a tool name": (one_tool(name=lambda n: "x" * n), LONG),
+    "length of a tool description": (one_tool(description=lambda n: "word " * n), LONG),
+    "depth of a call's arguments": (
+        lambda n: {"messages": [user(text()), assistant(call("a", value=nested(n))), user(result("a"))]},
         200,
     ),
-    Row(
-        "fields of a call's arguments",
-        EVERY,
-        request(one_step(lambda n: [call("a", **{f"k{i}": i for i in range(n)})], lambda n: [result("a")])),
-    ),
+    "length of the user id": (lambda n: {"metadata": {"user_id": "u_session_" * n}}, 2_000),
+    "depth of a JSON body": (lambda n: {"metadata": {"user_id": "u", "x": nested(n)}}, 200),
+}
+"""Dimension → fields of a request on every wire, and n."""
+COUNT = "/v1/messages/count_tokens"
+
+ROWS = [
+    *(Row(name, EVERY, request(fields), max_steps=MAX_STEPS.get(name, 0.0)) for name, fields in FIELDS.items()),
+    *(Row(name, EVERY, request(fields), n) for name, (fields, n) in SIZED.items()),
     Row("stop sequences", TRANSLATED, request(lambda n: {"stop_sequences": [f"stop{i}" for i in range(n)]})),
-    Row("unknown fields of a request", EVERY, request(lambda n: {f"field_{i}": i for i in range(n)})),
-    Row(
-        "MCP servers",
-        EVERY,
-        request(
-            lambda n: {
-                "mcp_servers": [{"type": "url", "name": f"m{i}", "url": f"https://m{i}.example/mcp"} for i in range(n)]
-            }
-        ),
-    ),
-    Row("length of the user id", EVERY, request(lambda n: {"metadata": {"user_id": "u_session_" * n}}), 2_000),
-    Row("depth of a JSON body", EVERY, request(lambda n: {"metadata": {"user_id": "u", "x": nested(n)}}), 200),
     Row("length of a model name", TRANSLATED, request(lambda n: {"model": "openai/" + "m-" * n}), 2_000),
     Row("headers", EVERY, with_headers(lambda n: [(b"x-h%d" % i, b"v") for i in range(n)])),
     Row("length of the beta header", EVERY, with_headers(lambda n: [(b"anthropic-beta", b"beta-2025-01-01," * n)])),
-    Row(
-        "counting tokens of messages",
-        TRANSLATED,
-        request(lambda n: {"messages": [user(text("some words"))] * n}, "/v1/messages/count_tokens"),
-    ),
-    Row("counting tokens of tools", TRANSLATED, request(tools(lambda i: tool(f"t{i}")), "/v1/messages/count_tokens")),
+    Row("counting tokens of messages", TRANSLATED, request(messages(lambda i: [user(text("some words"))]), COUNT)),
+    Row("counting tokens of tools", TRANSLATED, request(tools(lambda i: tool(f"t{i}")), COUNT)),
 ]
 """One line per dimension."""

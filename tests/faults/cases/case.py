@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.faults.call import Act, Call, Script
 from tests.faults.client import Answer, Asking, encode_request, request_of
@@ -87,5 +88,6 @@ class FaultCase:
         return self.differ.get(protocol.name, self.cases).of(streams)
 
 
-def answers(*acts: Act) -> Sequence[Script]:
-    return ((Call.receive, *acts),)
+def fault_case(phase: str, fault: str, cases: Cases, *acts: Act, **options: Any) -> FaultCase:
+    """Return a fault. `acts`: what the provider does after it has received a request, unless there are `scripts`."""
+    return FaultCase(phase=phase, fault=fault, cases=cases, **{"scripts": ((Call.receive, *acts),), **options})

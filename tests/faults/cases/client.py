@@ -4,20 +4,23 @@ import gzip
 import json
 import time
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from tests.faults.call import HEALTHY, Call, head
-from tests.faults.cases.case import FaultCase, FaultContext, Observed, answers, ask_with
+from tests.faults.cases.case import FaultCase, FaultContext, Observed, ask_with, fault_case
 from tests.faults.cases.status import MEBIBYTE, refuse
 from tests.faults.client import WORDS, Answer, Asking, encode_request, head_of, request_of
-from tests.faults.expected import ClientDisconnected, Complete, Refused, both, streamed
+from tests.faults.expected import Cases, ClientDisconnected, Complete, Refused, both, streamed
 from tests.faults.protocols import literal
 
-PHASE = "client"
 MAX_BUFFERED_BYTES = MEBIBYTE
 _FLOOD = 256
 _PIECE = "a" * 65_536
 _STILL_SECONDS = 1.0
-_NEVER = Refused(400, "invalid_request_error")
+_GONE, _NEVER = both(ClientDisconnected()), both(Refused(400, "invalid_request_error"), 0)
+_TOO_LARGE = both(Refused(413, "request_too_large"), 0)
+case = partial(fault_case, "client")
 
 
 def leave(when: Callable[[FaultContext, Asking], bool]) -> Callable[[FaultContext], Observed]:
@@ -79,7 +82,7 @@ def break_off(context: FaultContext) -> Observed:
 
 
 def flood(call: Call) -> None:
-    call.send_chunk(call.protocol.opening())
+    call.send_chunk(call.protocol.opening)
     words = call.protocol.words(literal(_PIECE))
     for _ in range(_FLOOD):
         call.send_chunk(words)
@@ -104,165 +107,81 @@ def read_late(context: FaultContext) -> Observed:
     return Observed(answer, answer.seconds, problems)
 
 
-def stop_reading(context: FaultContext) -> Observed:
-    return leave(lambda context, asking: asking.read_until(WORDS))(context)
-
-
 _BODY = json.dumps({"model": "claude-sonnet-4-5", "max_tokens": 9, "messages": []}).encode()
-_LARGE = 33 * MEBIBYTE
+_BODY_LENGTH = f"Content-Length: {len(_BODY)}"
 _CHUNK = b"%x\r\n%b\r\n" % (MEBIBYTE, b" " * MEBIBYTE)
+_NESTED: list[Any] = []
+for _ in range(201):
+    _NESTED = [_NESTED]
 
 
-def _nested(levels: int) -> list[object]:
-    deep: list[object] = []
-    for _ in range(levels):
-        deep = [deep]
-    return deep
-
-
-_NOT_ASKED = both(ClientDisconnected(), 0)
+def sending(words: str, cases: Cases, *pieces: bytes, **options: Any) -> FaultCase:
+    """Return a client that sends these bytes in place of a request."""
+    return case(words, cases, **{"scripts": [HEALTHY], "ask": send(*pieces), **options})
 
 
 CASES = (
-    FaultCase(
-        phase=PHASE,
-        fault="disconnects before the first byte",
-        scripts=answers(Call.wait),
-        cases=both(ClientDisconnected()),
-        ask=leave(asked),
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="disconnects in the middle of the reply",
-        scripts=answers(head(), Call.begin, Call.wait),
-        cases=both(ClientDisconnected()),
+    case("disconnects before the first byte", _GONE, Call.wait, ask=leave(asked)),
+    case("disconnects in the middle of the reply", _GONE, head(), Call.begin, Call.wait, ask=leave(words_came)),
+    case("disconnects before the retry", _GONE, refuse(503), ask=leave(refused)),
+    case(
+        "disconnects without reading the reply",
+        streamed(ClientDisconnected()),
+        *(head(), flood, Call.finish),
         ask=leave(words_came),
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="disconnects before the retry",
-        scripts=answers(refuse(503)),
-        cases=both(ClientDisconnected()),
-        ask=leave(refused),
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="disconnects without reading the reply",
-        scripts=answers(head(), flood, Call.finish),
-        cases=streamed(ClientDisconnected()),
-        ask=stop_reading,
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="stops reading for a while",
-        scripts=answers(head(), flood, Call.finish),
-        cases=streamed(Complete(_PIECE * _FLOOD, words="the complete reply; at most 1 MiB of it is buffered")),
+    case(
+        "stops reading for a while",
+        streamed(Complete(_PIECE * _FLOOD, words="the complete reply; at most 1 MiB of it is buffered")),
+        *(head(), flood, Call.finish),
         ask=read_late,
         heavy=True,
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="incomplete headers, then disconnects",
-        scripts=[HEALTHY],
-        cases=_NOT_ASKED,
-        ask=send(head_of()[:60], then_leave=True),
+    *(
+        sending(words, both(ClientDisconnected(), 0), ask=ask)
+        for words, ask in (
+            ("incomplete headers, then disconnects", send(head_of()[:60], then_leave=True)),
+            (
+                "incomplete body, then disconnects",
+                send(head_of("Content-Length: 1000"), b'{"model":', then_leave=True),
+            ),
+            ("incomplete body, then resets the connection", break_off),
+        )
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="incomplete body, then disconnects",
-        scripts=[HEALTHY],
-        cases=_NOT_ASKED,
-        ask=send(head_of("Content-Length: 1000"), b'{"model":', then_leave=True),
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="incomplete body, then resets the connection",
-        scripts=[HEALTHY],
-        cases=_NOT_ASKED,
-        ask=break_off,
-    ),
-    FaultCase(
-        phase=PHASE, fault="a body of 31 MiB", scripts=[HEALTHY], cases=both(Complete()), ask=ask_widely, heavy=True
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="a body of 33 MiB, announced",
-        scripts=[HEALTHY],
-        cases=both(Refused(413, "request_too_large"), 0),
-        ask=send(head_of(f"Content-Length: {_LARGE}")),
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="a body of 33 MiB in chunks",
-        scripts=[HEALTHY],
-        cases=both(Refused(413, "request_too_large"), 0),
-        ask=send(head_of("Transfer-Encoding: chunked"), *[_CHUNK] * 33, b"0\r\n\r\n"),
+    sending("a body of 31 MiB", both(Complete()), ask=ask_widely, heavy=True),
+    sending("a body of 33 MiB, announced", _TOO_LARGE, head_of(f"Content-Length: {33 * MEBIBYTE}")),
+    sending(
+        "a body of 33 MiB in chunks",
+        _TOO_LARGE,
+        *(head_of("Transfer-Encoding: chunked"), *[_CHUNK] * 33, b"0\r\n\r\n"),
         heavy=True,
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="headers of 70 KB",
-        scripts=[HEALTHY],
-        cases=both(Refused(431, "request_too_large"), 0),
-        ask=send(head_of("x-a: " + "a" * 70_000, f"Content-Length: {len(_BODY)}") + _BODY),
+    sending(
+        "headers of 70 KB",
+        both(Refused(431, "request_too_large"), 0),
+        head_of("x-a: " + "a" * 70_000, _BODY_LENGTH) + _BODY,
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="a body that is not JSON",
-        scripts=[HEALTHY],
-        cases=both(_NEVER, 0),
-        ask=send(encode_request(b"hello")),
-    ),
-    FaultCase(phase=PHASE, fault="no body", scripts=[HEALTHY], cases=both(_NEVER, 0), ask=send(encode_request(b""))),
-    FaultCase(
-        phase=PHASE,
-        fault="a body that is not UTF-8",
-        scripts=[HEALTHY],
-        cases=both(_NEVER, 0),
-        ask=send(encode_request(b'{"model":"\xff')),
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="a tool schema with 201 levels of nesting",
-        scripts=[HEALTHY],
-        cases=both(_NEVER, 0),
+    sending("a body that is not JSON", _NEVER, encode_request(b"hello")),
+    sending("no body", _NEVER, encode_request(b"")),
+    sending("a body that is not UTF-8", _NEVER, encode_request(b'{"model":"\xff')),
+    sending(
+        "a tool schema with 201 levels of nesting",
+        _NEVER,
         differ={"relay": both(Complete())},
         because="the API judges",
-        ask=ask_with(tools=[{"name": "dig", "input_schema": {"type": "object", "deep": _nested(201)}}]),
+        ask=ask_with(tools=[{"name": "dig", "input_schema": {"type": "object", "deep": _NESTED}}]),
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="JSON with 100,000 levels of nesting",
-        scripts=[HEALTHY],
-        cases=both(_NEVER, 0),
-        ask=send(encode_request(b"[" * 100_000 + b"]" * 100_000)),
+    sending("JSON with 100,000 levels of nesting", _NEVER, encode_request(b"[" * 100_000 + b"]" * 100_000)),
+    sending(
+        "a compressed body",
+        both(Refused(415, "invalid_request_error"), 0),
+        encode_request(gzip.compress(_BODY), ["Content-Encoding: gzip"]),
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="a compressed body",
-        scripts=[HEALTHY],
-        cases=both(Refused(415, "invalid_request_error"), 0),
-        ask=send(encode_request(gzip.compress(_BODY), ["Content-Encoding: gzip"])),
+    sending("two different `content-length` headers", _NEVER, head_of(_BODY_LENGTH, "Content-Length: 3") + _BODY),
+    sending(
+        "both `content-length` and `transfer-encoding: chunked`",
+        _NEVER,
+        head_of("Content-Length: 3", "Transfer-Encoding: chunked") + b"0\r\n\r\n",
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="two different `content-length` headers",
-        scripts=[HEALTHY],
-        cases=both(_NEVER, 0),
-        ask=send(head_of(f"Content-Length: {len(_BODY)}", "Content-Length: 3") + _BODY),
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="both `content-length` and `transfer-encoding: chunked`",
-        scripts=[HEALTHY],
-        cases=both(_NEVER, 0),
-        ask=send(head_of("Content-Length: 3", "Transfer-Encoding: chunked") + b"0\r\n\r\n"),
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="TLS where HTTP is expected",
-        scripts=[HEALTHY],
-        cases=both(_NEVER, 0),
-        ask=send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
-    ),
+    sending("TLS where HTTP is expected", _NEVER, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
 )

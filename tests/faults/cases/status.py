@@ -1,48 +1,45 @@
-"""Rejections by the provider, with a valid body or any other."""
+"""Rejections by the provider: with a valid body, any other, or a text from which the kind of error is recognized."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
-from tests.faults.call import Act, Call, head
-from tests.faults.cases.case import FaultCase, answers
-from tests.faults.expected import Case, Cases, Refused, both
+from tests.faults.call import HEALTHY, Act, Call, head
+from tests.faults.cases.case import ask_with, fault_case
+from tests.faults.expected import Case, Cases, Complete, Refused, both
 
-PHASE = "status"
-SORRY = "Sorry, this did not work."
-OVERLOADED = "The model is overloaded."
 GOOGLE = ("gemini", "vertex")
 MEBIBYTE = 1 << 20
-_HTML = b"<html><head><title>Oops</title></head><body><h1>Oops</h1></body></html>"
+TOO_LONG = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens."
+OVERFLOW = Refused(400, "invalid_request_error", message="prompt is too long: 9000 tokens > 8192 maximum")
+_SORRY = "Sorry, this did not work."
+_OVERLOADED = "The model is overloaded."
+_PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGP4z8DwHwAFAAH/iZk9HQAAAABJRU5ErkJggg=="
+_IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": _PIXEL}}
+case = partial(fault_case, "status")
 
 
-def refuse(status: int, *headers: str, message: str = SORRY) -> Act:
+def refuse(status: int, *headers: str, message: str = _SORRY) -> Act:
     """Answer with a status and the provider's own error body."""
-
-    def act(call: Call) -> None:
-        body = call.protocol.error(status, message)
-        head(status, "content-type: application/json", *headers, framing="length", length=len(body))(call)
-        call.send_chunk(body)
-
-    return act
+    return lambda call: answer(status, call.protocol.error(status, message), "application/json", *headers)(call)
 
 
-def answer(status: int, body: bytes, kind: str = "application/json", *, missing: int = 0) -> Act:
+def answer(status: int, body: bytes, kind: str = "application/json", *headers: str, missing: int = 0) -> Act:
     """Answer with a status and a body; so many bytes that were promised are `missing`."""
 
     def act(call: Call) -> None:
-        head(status, f"content-type: {kind}", framing="length", length=len(body) + missing)(call)
+        head(status, f"content-type: {kind}", *headers, framing="length", length=len(body) + missing)(call)
         call.send_chunk(body)
 
     return act
 
 
-def pour(status: int, kind: str, mebibytes: int, *, announced: bool) -> Act:
+def pour(status: int, mebibytes: int, *, announced: bool) -> Act:
     """Answer with a body of so many MiB of spaces, in chunks or with a length."""
 
     def act(call: Call) -> None:
-        if announced:
-            head(status, f"content-type: {kind}", framing="length", length=mebibytes * MEBIBYTE)(call)
-        else:
-            head(status, f"content-type: {kind}")(call)
+        framing = "length" if announced else "chunked"
+        head(status, "content-type: application/json", framing=framing, length=mebibytes * MEBIBYTE)(call)
         for _ in range(mebibytes):
             call.send_chunk(b" " * MEBIBYTE)
         call.finish()
@@ -50,128 +47,177 @@ def pour(status: int, kind: str, mebibytes: int, *, announced: bool) -> Act:
     return act
 
 
-def at(protocols: Iterable[str], cases: Cases) -> Mapping[str, Cases]:
-    return dict.fromkeys(protocols, cases)
+def refuse_images(call: Call) -> None:
+    """Refuse a request with an image, and answer any other."""
+    acts = [refuse(400, message="This model does not support image inputs.")]
+    for act in acts if _PIXEL in str(call.body) else HEALTHY[1:]:
+        act(call)
 
 
-def _twice_at_first(expected: Refused) -> Cases:
-    return Cases(Case(expected, 2), Case(expected, 1))
+_INVALID, _API = Refused(400, "invalid_request_error"), Refused(500, "api_error")
+_OVERLOAD = both(Refused(529, "overloaded_error"), 2)
+_NO_KEY = Refused(401, "authentication_error", final=True)
+_PLAIN: tuple[tuple[int, Cases, Mapping[str, Cases], str], ...] = (
+    (400, both(_INVALID), {}, ""),
+    (
+        401,
+        both(_NO_KEY),
+        {"vertex": Cases(Case(_NO_KEY, 2), Case(_NO_KEY))},
+        "once more with another token, not again within a minute",
+    ),
+    (402, both(Refused(402, "billing_error", final=True)), {}, ""),
+    (403, both(Refused(403, "permission_error")), {}, ""),
+    (404, both(Refused(404, "not_found_error")), {}, ""),
+    (408, both(Refused(504, "timeout_error")), {"relay": both(Refused(408, _INVALID.kind))}, "its own status"),
+    (409, both(Refused(409, "conflict_error")), {"relay": both(Refused(409, _INVALID.kind))}, "its own status"),
+    (413, both(Refused(413, "request_too_large")), {}, ""),
+    (422, both(_INVALID), {"relay": both(Refused(422, _INVALID.kind))}, "its own status"),
+    (429, both(Refused(429, "rate_limit_error")), {}, ""),
+    (500, both(_API), {}, ""),
+    (502, both(_API, 2), {"relay": both(Refused(502, _API.kind), 2)}, "its own status"),
+    (
+        503,
+        both(Refused(503, "api_error", wait=2), 2),
+        dict.fromkeys(GOOGLE, _OVERLOAD),
+        "Google calls every 503 UNAVAILABLE",
+    ),
+    (504, both(Refused(504, "timeout_error")), {}, ""),
+    (529, _OVERLOAD, {}, ""),
+    (799, both(Refused(502, "api_error", final=True)), {}, ""),
+)
+"""Status with the body that belongs to it → outcome; where it differs, and why."""
+_LIMITS: tuple[tuple[str, list[str], int | None, int, int | str | None], ...] = (
+    ("`retry-after: 61`", ["retry-after: 61"], 61, 1, 61),
+    ("`retry-after: 60.2`", ["retry-after: 60.2"], 61, 1, "60.2"),
+    ("`retry-after: 1`, short", ["retry-after: 1"], 1, 2, 1),
+    ("`retry-after: 99999`", ["retry-after: 99999"], 3600, 1, 99999),
+    (
+        "`retry-after` with a date",
+        ["date: Fri, 20 Nov 2026 10:00:00 GMT", "retry-after: Fri, 20 Nov 2026 10:01:01 GMT"],
+        *(61, 1, "Fri, 20 Nov 2026 10:01:01 GMT"),
+    ),
+    (
+        "`retry-after` with a past date",
+        ["date: Fri, 20 Nov 2026 10:00:00 GMT", "retry-after: Fri, 20 Nov 2026 09:00:00 GMT"],
+        *(1, 2, "Fri, 20 Nov 2026 09:00:00 GMT"),
+    ),
+    ("`retry-after: soon`", ["retry-after: soon"], None, 1, "soon"),
+    ("`retry-after: -5`", ["retry-after: -5"], None, 1, "-5"),
+    ("`retry-after-ms: 60500`", ["retry-after-ms: 60500"], 61, 1, 61),
+    ("`x-ratelimit-reset-requests: 1m1s`", ["x-ratelimit-reset-requests: 1m1s"], 61, 1, 61),
+    ("“try again in 61s” in its text", [], 61, 1, 61),
+)
+"""Way to give the time to wait, its headers → seconds for the client, calls; the header that a relay passes on."""
+_CUT = b'{"error":{"message":"Sor'
+_HTML = b"<html><head><title>Oops</title></head><body><h1>Oops</h1></body></html>"
+_BODIES: tuple[tuple[str, bytes, bytes, dict[str, Any]], ...] = (
+    ("an empty body", b"", b"", {}),
+    ("an HTML page", _HTML, _HTML, {"kind": "text/html"}),
+    ("incomplete body, then closed", _CUT, _CUT, {"missing": 99}),
+    ("truncated JSON", _CUT, _CUT, {}),
+    ("invalid UTF-8", b'{"error":"\xff\xfe"', b"\xff\xfe", {}),
+    ("JSON that is not an object", b"[[[1]]]", b"null", {}),
+    ("JSON with 100,000 levels of nesting", b"[" * 100_000, b'{"a":' * 100_000, {}),
+)
+"""A body that is no error object: of a 400, and of a 500."""
+_REFUSED = Complete("", "refusal", "a reply without content, `stop_reason: refusal`")
+_POLICY = "Your request was rejected: the prompt violates our usage guidelines."
+_KINDS = (
+    (400, "the input exceeds the context window", TOO_LONG, OVERFLOW, "invalid_request_error"),
+    (500, "the input exceeds the context window", TOO_LONG, OVERFLOW, "api_error"),
+    (400, "the content violates a policy", _POLICY, _REFUSED, "invalid_request_error"),
+    (403, "the content violates a policy", _POLICY, _REFUSED, "permission_error"),
+    (
+        429,
+        "a limit per minute that the request alone exceeds",
+        "Request too large on tokens per minute (TPM): Limit 8000, Requested 30000.",
+        Refused(400, "invalid_request_error", message="prompt is too long: 30000 tokens > 8000 maximum"),
+        "rate_limit_error",
+    ),
+    (
+        429,
+        "no credit is left",
+        "Your prepayment credits are depleted. Please go to the billing page.",
+        Refused(402, "billing_error", final=True),
+        "rate_limit_error",
+    ),
+    (
+        429,
+        "a quota is used up",
+        "You have reached your hourly usage limit.",
+        Refused(429, "rate_limit_error", final=True),
+        "rate_limit_error",
+    ),
+)
+"""Status and text from which a kind of error is recognized → outcome, and the kind that a relay passes on."""
 
-
-def _plain() -> Iterator[FaultCase]:
-    """Every status with the body that belongs to it."""
-    api, invalid = "api_error", "invalid_request_error"
-    overloaded = both(Refused(529, "overloaded_error"), 2)
-    rows: tuple[tuple[int, Cases, Mapping[str, Cases], str], ...] = (
-        (400, both(Refused(400, invalid)), {}, ""),
-        (
-            401,
-            both(Refused(401, "authentication_error", final=True)),
-            {"vertex": _twice_at_first(Refused(401, "authentication_error", final=True))},
-            "once more with another token, not again within a minute",
-        ),
-        (402, both(Refused(402, "billing_error", final=True)), {}, ""),
-        (403, both(Refused(403, "permission_error")), {}, ""),
-        (404, both(Refused(404, "not_found_error")), {}, ""),
-        (408, both(Refused(504, "timeout_error")), {"relay": both(Refused(408, invalid))}, "its own status"),
-        (409, both(Refused(409, "conflict_error")), {"relay": both(Refused(409, invalid))}, "its own status"),
-        (413, both(Refused(413, "request_too_large")), {}, ""),
-        (422, both(Refused(400, invalid)), {"relay": both(Refused(422, invalid))}, "its own status"),
-        (429, both(Refused(429, "rate_limit_error")), {}, ""),
-        (500, both(Refused(500, api)), {}, ""),
-        (502, both(Refused(500, api), 2), {"relay": both(Refused(502, api), 2)}, "its own status"),
-        (503, both(Refused(503, api, wait=2), 2), at(GOOGLE, overloaded), "Google calls every 503 UNAVAILABLE"),
-        (504, both(Refused(504, "timeout_error")), {}, ""),
-        (529, overloaded, {}, ""),
-        (799, both(Refused(502, api, final=True)), {}, ""),
-    )
-    for status, cases, differ, because in rows:
-        yield FaultCase(
-            phase=PHASE, fault=f"{status}", scripts=answers(refuse(status)), cases=cases, differ=differ, because=because
-        )
-
-
-def _overloads() -> Iterator[FaultCase]:
-    overloaded = both(Refused(529, "overloaded_error"), 2)
-    yield FaultCase(
-        phase=PHASE,
-        fault="503 with a text on overload",
-        scripts=answers(refuse(503, message=OVERLOADED)),
-        cases=overloaded,
+CASES = (
+    *(
+        case(str(status), cases, refuse(status), differ=differ, because=because)
+        for status, cases, differ, because in _PLAIN
+    ),
+    case(
+        "503 with a text on overload",
+        _OVERLOAD,
+        refuse(503, message=_OVERLOADED),
         differ={"relay": both(Refused(503, "api_error"), 2)},
         because="its own status",
-    )
-    yield FaultCase(
-        phase=PHASE,
-        fault="500 with a text on overload",
-        scripts=answers(refuse(500, message=OVERLOADED)),
-        cases=both(Refused(500, "api_error")),
-    )
-
-
-def _limits() -> Iterator[FaultCase]:
-    """Yield 429 with every way to give the time to wait."""
-    again = "Please try again in 61s."
-    date = ("date: Fri, 20 Nov 2026 10:00:00 GMT", "retry-after: Fri, 20 Nov 2026 10:01:01 GMT")
-    past = ("date: Fri, 20 Nov 2026 10:00:00 GMT", "retry-after: Fri, 20 Nov 2026 09:00:00 GMT")
-    rows: tuple[tuple[str, Sequence[str], str, int | None, int, int | str | None], ...] = (
-        ("`retry-after: 61`", ("retry-after: 61",), SORRY, 61, 1, 61),
-        ("`retry-after: 60.2`", ("retry-after: 60.2",), SORRY, 61, 1, "60.2"),
-        ("`retry-after: 1`, short", ("retry-after: 1",), SORRY, 1, 2, 1),
-        ("`retry-after: 99999`", ("retry-after: 99999",), SORRY, 3600, 1, 99999),
-        ("`retry-after` with a date", date, SORRY, 61, 1, "Fri, 20 Nov 2026 10:01:01 GMT"),
-        ("`retry-after` with a past date", past, SORRY, 1, 2, "Fri, 20 Nov 2026 09:00:00 GMT"),
-        ("`retry-after: soon`", ("retry-after: soon",), SORRY, None, 1, "soon"),
-        ("`retry-after: -5`", ("retry-after: -5",), SORRY, None, 1, "-5"),
-        ("`retry-after-ms: 60500`", ("retry-after-ms: 60500",), SORRY, 61, 1, 61),
-        ("`x-ratelimit-reset-requests: 1m1s`", ("x-ratelimit-reset-requests: 1m1s",), SORRY, 61, 1, 61),
-        ("“try again in 61s” in its text", (), again, 61, 1, 61),
-    )
-    for words, headers, message, wait, calls, passed in rows:
-        yield FaultCase(
-            phase=PHASE,
-            fault=f"429, {words}",
-            scripts=answers(refuse(429, *headers, message=message)),
-            cases=both(Refused(429, "rate_limit_error", wait=wait), calls),
+    ),
+    case("500 with a text on overload", both(_API), refuse(500, message=_OVERLOADED)),
+    *(
+        case(
+            f"429, {words}",
+            both(Refused(429, "rate_limit_error", wait=wait), calls),
+            refuse(429, *headers, message=_SORRY if headers else "Please try again in 61s."),
             differ={} if passed == wait else {"relay": both(Refused(429, "rate_limit_error", wait=passed), calls)},
             because="" if passed == wait else "its own header",
         )
-
-
-def _bodies() -> Iterator[FaultCase]:
-    """Yield refusals with a body that is no error object."""
-    client, server = both(Refused(400, "invalid_request_error")), both(Refused(500, "api_error"))
-    cut = b'{"error":{"message":"Sor'
-    for words, of_400, of_500, heavy in (
-        ("an empty body", answer(400, b""), answer(500, b""), False),
-        ("an HTML page", answer(400, _HTML, "text/html"), answer(500, _HTML, "text/html"), False),
-        ("incomplete body, then closed", answer(400, cut, missing=99), answer(500, cut, missing=99), False),
-        ("truncated JSON", answer(400, cut), answer(500, cut), False),
-        ("invalid UTF-8", answer(400, b'{"error":"\xff\xfe"'), answer(500, b"\xff\xfe"), False),
-        ("JSON that is not an object", answer(400, b"[[[1]]]"), answer(500, b"null"), False),
-        ("JSON with 100,000 levels of nesting", answer(400, b"[" * 100_000), answer(500, b'{"a":' * 100_000), False),
-        (
-            "65 MiB in chunks",
-            pour(400, "application/json", 65, announced=False),
-            pour(500, "application/json", 65, announced=False),
-            True,
-        ),
-        (
-            "65 MiB announced",
-            pour(400, "application/json", 65, announced=True),
-            pour(500, "application/json", 65, announced=True),
-            True,
-        ),
-    ):
-        yield FaultCase(phase=PHASE, fault=f"400 with {words}", scripts=answers(of_400), cases=client, heavy=heavy)
-        yield FaultCase(phase=PHASE, fault=f"500 with {words}", scripts=answers(of_500), cases=server, heavy=heavy)
-    yield FaultCase(
-        phase=PHASE,
-        fault="400, then no data in the body",
-        scripts=answers(answer(400, cut, missing=99), Call.wait),
-        cases=client,
+        for words, headers, wait, calls, passed in _LIMITS
+    ),
+    *(
+        case(f"{expected.status} with {words}", both(expected), answer(expected.status, body, **options))
+        for words, of_400, of_500, options in _BODIES
+        for expected, body in ((_INVALID, of_400), (_API, of_500))
+    ),
+    *(
+        case(
+            f"{expected.status} with 65 MiB {'announced' if announced else 'in chunks'}",
+            both(expected),
+            pour(expected.status, 65, announced=announced),
+            heavy=True,
+        )
+        for announced in (False, True)
+        for expected in (_INVALID, _API)
+    ),
+    case(
+        "400, then no data in the body",
+        both(_INVALID),
+        *(answer(400, _CUT, missing=99), Call.wait),
         settings={"UPSTREAM_IDLE_TIMEOUT": "1"},
-    )
-
-
-CASES = (*_plain(), *_overloads(), *_limits(), *_bodies())
+    ),
+    *(
+        case(
+            f"{status}, {words}",
+            both(expected),
+            refuse(status, message=message),
+            differ={"relay": both(Refused(status, kind))},
+            because="its own error",
+        )
+        for status, words, message, expected, kind in _KINDS
+    ),
+    case(
+        "400, images are not supported",
+        Cases(Case(Complete(), 2), Case(Complete(), 1)),
+        refuse_images,
+        differ={**dict.fromkeys(("ollama", "groq"), both(Complete())), "relay": both(_INVALID)},
+        because="text models get no image; the relay passes errors",
+        ask=ask_with(messages=[{"role": "user", "content": [_IMAGE, {"type": "text", "text": "Sing."}]}]),
+    ),
+    case(
+        "503, `x-should-retry: false`",
+        both(Refused(503, "api_error", wait=2, final=True)),
+        refuse(503, "x-should-retry: false"),
+        differ=dict.fromkeys(GOOGLE, both(Refused(529, "overloaded_error", final=True))),
+        because="Google calls every 503 UNAVAILABLE",
+    ),
+)

@@ -1,27 +1,36 @@
-"""Faults in the content of a stream: no valid begin, no valid end, or errors between."""
+"""Faults in the content: no valid begin, no valid end, errors between, and odd characters and numbers."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-from tests.faults.call import HEALTHY, Act, Call, head, pause, send
-from tests.faults.cases.case import FaultCase, answers
-from tests.faults.cases.kinds import OVERFLOW, TOO_LONG
-from tests.faults.cases.status import GOOGLE
+from tests.faults.call import ENDED, HEALTHY, Act, Call, head, pause, send
+from tests.faults.cases.case import FaultCase, fault_case
+from tests.faults.cases.status import GOOGLE, OVERFLOW, TOO_LONG
 from tests.faults.expected import Case, Cases, Complete, Cut, Passed, Refused, both, streamed
-from tests.faults.protocols import PIECES, WHOLE
+from tests.faults.protocols import PIECES, WHOLE, literal
+from tests.support.replies import ABSENT
 
-PHASE = "content"
-BROKEN = Refused(502, "api_error")
-_ENDED = (Call.begin, Call.go_on, Call.end)
+BROKEN = Case(Refused(502, "api_error"), 2)
+OVERLOADED = Refused(529, "overloaded_error")
+PASSED = {"relay": both(Passed())}
+PASSED_STREAM = {"relay": streamed(Passed())}
+BEGUN = (head(), Call.begin, Call.arrive)
+REST = (Call.go_on, Call.end, Call.finish)
+_SORRY = "The model is overloaded."
+_MORE = Complete(WHOLE + PIECES[1] + PIECES[2], words="the complete reply and that content")
+case = partial(fault_case, "content")
 
 
-def reply(build: Callable[[Call], bytes]) -> tuple[Act, ...]:
-    return (head(), send(build), Call.finish)
+def reply(words: str, cases: Cases, build: Callable[[Call], bytes], **options: Any) -> FaultCase:
+    """Return a fault in the bytes of a whole reply."""
+    return case(words, cases, head(), send(build), Call.finish, **options)
 
 
 def broken(message: str, *, overloaded: bool) -> Callable[[Call], bytes]:
     def error(call: Call) -> bytes:
-        build = call.protocol.broken if call.streams else call.protocol.fault
-        return build(message, overloaded=overloaded)
+        fault = call.protocol.fault(message, overloaded)
+        return call.protocol.broken(fault) if call.streams else fault
 
     return error
 
@@ -38,180 +47,163 @@ def ping_for_ever(call: Call) -> None:
         pause(0.02)(call)
 
 
-OVERLOADED = Refused(529, "overloaded_error")
-_MORE = WHOLE + PIECES[1] + PIECES[2]
-SORRY = "The model is overloaded."
+def send_fillers(call: Call) -> None:
+    if call.streams:
+        is_sse = call.protocol.framing == "sse"
+        call.send_chunk(b": hi\n\nid: 7\nretry: 5\n\n\n\n" if is_sse else b"\n\n")
+
+
+def complete(call: Call) -> bytes:
+    return call.begun + call.remaining + call.last
+
+
+def saying(content: bytes) -> Callable[[Call], bytes]:
+    def build(call: Call) -> bytes:
+        protocol = call.protocol
+        if not call.streams:
+            return protocol.body(content)
+        return protocol.opening + protocol.words(content) + protocol.ending()
+
+    return build
+
+
+def counting(count: Any) -> Callable[[Call], bytes]:
+    """Return a whole reply with this in place of every number of tokens."""
+
+    def build(call: Call) -> bytes:
+        if not call.streams:
+            return call.protocol.body(literal(WHOLE), count)
+        return call.begun + call.remaining + call.protocol.ending(count)
+
+    return build
+
+
+def split_character(call: Call) -> bytes:
+    """Two records with half of the first letter each."""
+    first, other = literal(PIECES[0])[:2] + b'"', b'"' + literal(PIECES[0])[2:]
+    words = call.protocol.words
+    return call.protocol.opening + words(first) + words(other) + call.remaining + call.last
+
+
+_ERROR = broken("Sorry.", overloaded=False)
+_OVERLOAD = broken(_SORRY, overloaded=True)
 
 CASES = (
-    FaultCase(
-        phase=PHASE,
-        fault="an overload in a 200, before the first content",
-        scripts=answers(*reply(broken(SORRY, overloaded=True))),
-        cases=both(OVERLOADED, 2),
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="an overload in a 200, after the start event, before the first content",
-        scripts=answers(
-            head(),
-            send(lambda call: call.protocol.opening() if call.streams else b" "),
-            *reply(broken(SORRY, overloaded=True))[1:],
-        ),
-        cases=both(OVERLOADED, 2),
+    reply("an overload in a 200, before the first content", both(OVERLOADED, 2), _OVERLOAD),
+    case(
+        "an overload in a 200, after the start event, before the first content",
+        both(OVERLOADED, 2),
+        *(head(), send(lambda call: call.protocol.opening if call.streams else b" "), send(_OVERLOAD), Call.finish),
         differ={"relay": Cases(Case(Cut("overloaded_error", text="")), Case(OVERLOADED, 2))},
         because="it has already forwarded the start event",
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="an error in a 200, before the first content",
-        scripts=answers(*reply(broken("Sorry.", overloaded=False))),
-        cases=both(Refused(500, "api_error")),
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="in a 200, before the first content: the input exceeds the context window",
-        scripts=answers(*reply(broken(TOO_LONG, overloaded=False))),
-        cases=both(OVERFLOW),
+    reply("an error in a 200, before the first content", both(Refused(500, "api_error")), _ERROR),
+    reply(
+        "in a 200, before the first content: the input exceeds the context window",
+        both(OVERFLOW),
+        broken(TOO_LONG, overloaded=False),
         differ={"relay": both(Refused(400, "api_error"))},
         because="its own type and text",
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="an overload, then a reply to the retry",
-        scripts=[[Call.receive, *reply(broken(SORRY, overloaded=True))], HEALTHY],
-        cases=both(Complete(), 2),
+    case(
+        "an overload, then a reply to the retry",
+        both(Complete(), 2),
+        scripts=[[Call.receive, head(), send(_OVERLOAD), Call.finish], HEALTHY],
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="an overload after the first content",
-        scripts=answers(head(), Call.begin, Call.arrive, send(broken(SORRY, overloaded=True)), Call.finish),
-        cases=streamed(Cut("overloaded_error")),
+    case(
+        "an overload after the first content",
+        streamed(Cut("overloaded_error")),
+        *(*BEGUN, send(_OVERLOAD), Call.finish),
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="an error after the first content",
-        scripts=answers(head(), Call.begin, Call.arrive, send(broken("Sorry.", overloaded=False)), Call.finish),
-        cases=streamed(Cut()),
+    case("an error after the first content", streamed(Cut()), *BEGUN, send(_ERROR), Call.finish),
+    case(
+        "an error after the end",
+        streamed(Complete()),
+        *(head(), *ENDED, send(_ERROR), Call.finish),
+        differ=PASSED_STREAM,
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="an error after the end",
-        scripts=answers(head(), *_ENDED, send(broken("Sorry.", overloaded=False)), Call.finish),
-        cases=streamed(Complete()),
-        differ={"relay": streamed(Passed())},
+    case(
+        "an incomplete event, then a regular end of the body",
+        Cases(Case(Cut(text=PIECES[0] + PIECES[1])), BROKEN),
+        *(*BEGUN, send(lambda call: call.remaining[:-10] if call.streams else b""), Call.finish),
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="an incomplete event, then a regular end of the body",
-        scripts=answers(
-            head(),
-            Call.begin,
-            Call.arrive,
-            send(lambda call: call.remaining[:-10] if call.streams else b""),
-            Call.finish,
-        ),
-        cases=Cases(Case(Cut(text=PIECES[0] + PIECES[1])), Case(BROKEN, 2)),
+    case(
+        "no end event after the last content",
+        streamed(Cut(text=WHOLE)),
+        *(head(), Call.begin, Call.go_on, Call.finish),
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="no end event after the last content",
-        scripts=answers(head(), Call.begin, Call.go_on, Call.finish),
-        cases=streamed(Cut(text=WHOLE)),
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="two end events",
-        scripts=answers(head(), *_ENDED, Call.end, Call.finish),
-        cases=streamed(Complete()),
-        differ={"relay": streamed(Passed())},
-    ),
-    FaultCase(
-        phase=PHASE,
-        fault="content after the end",
-        scripts=answers(head(), *_ENDED, Call.go_on, Call.finish),
-        cases=streamed(Complete()),
-        differ={
-            "relay": streamed(Passed()),
-            **dict.fromkeys(GOOGLE, streamed(Complete(_MORE, words="the complete reply and that content"))),
-        },
+    case("two end events", streamed(Complete()), head(), *ENDED, Call.end, Call.finish, differ=PASSED_STREAM),
+    case(
+        "content after the end",
+        streamed(Complete()),
+        *(head(), *ENDED, Call.go_on, Call.finish),
+        differ={**PASSED_STREAM, **dict.fromkeys(GOOGLE, streamed(_MORE))},
         because="Google marks no record as the last",
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="invalid bytes after the end",
-        scripts=answers(head(), *_ENDED, frame(b"\x00\xff{hello"), Call.finish),
-        cases=streamed(Complete()),
-        differ={"relay": streamed(Passed())},
+    case(
+        "invalid bytes after the end",
+        streamed(Complete()),
+        *(head(), *ENDED, frame(b"\x00\xff{hello"), Call.finish),
+        differ=PASSED_STREAM,
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="endless pings after the end",
-        scripts=answers(head(), *_ENDED, ping_for_ever),
-        cases=streamed(Complete()),
-        differ={"relay": streamed(Passed())},
+    case("endless pings after the end", streamed(Complete()), head(), *ENDED, ping_for_ever, differ=PASSED_STREAM),
+    case(
+        "invalid bytes instead of the first event",
+        Cases(BROKEN, None),
+        *(head(), frame(b"hello"), *ENDED, Call.finish),
+        differ=PASSED_STREAM,
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="invalid bytes instead of the first event",
-        scripts=answers(head(), frame(b"hello"), *_ENDED, Call.finish),
-        cases=streamed(BROKEN, 2),
-        differ={"relay": streamed(Passed())},
+    *(
+        case(words, streamed(Cut()), *BEGUN, frame(data), *REST, differ=PASSED_STREAM)
+        for words, data in (
+            ("invalid bytes after the first content", b'{"a":'),
+            ("JSON that is not an object, after the first content", b"[17]"),
+            ("an event with 100,000 levels of nesting", b'{"x":' * 100_000 + b"1" + b"}" * 100_000),
+        )
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="invalid bytes after the first content",
-        scripts=answers(head(), Call.begin, Call.arrive, frame(b'{"a":'), Call.go_on, Call.end, Call.finish),
-        cases=streamed(Cut()),
-        differ={"relay": streamed(Passed())},
+    case(
+        "an event of an unknown type",
+        streamed(Complete()),
+        *(head(), Call.begin, frame(b'{"type":"hologram","mystery":[1,null]}'), *REST),
+        differ=PASSED_STREAM,
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="JSON that is not an object, after the first content",
-        scripts=answers(head(), Call.begin, Call.arrive, frame(b"[17]"), Call.go_on, Call.end, Call.finish),
-        cases=streamed(Cut()),
-        differ={"relay": streamed(Passed())},
+    case(
+        "comments, ids and empty lines between events",
+        streamed(Complete()),
+        *(head(), Call.begin, send_fillers, *REST),
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="an event of an unknown type",
-        scripts=answers(
-            head(), Call.begin, frame(b'{"type":"hologram","mystery":[1,null]}'), Call.go_on, Call.end, Call.finish
-        ),
-        cases=streamed(Complete()),
-        differ={"relay": streamed(Passed())},
+    reply("lines that end with CR LF", both(Complete()), lambda call: complete(call).replace(b"\n", b"\r\n")),
+    case(
+        "a byte order mark",
+        both(Complete()),
+        *(head(), send(b"\xef\xbb\xbf"), *ENDED, Call.finish),
+        differ={"relay": Cases(Case(Passed()), Case(Complete()))},
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="an event with 100,000 levels of nesting",
-        scripts=answers(
-            head(),
-            Call.begin,
-            Call.arrive,
-            frame(b'{"x":' * 100_000 + b"1" + b"}" * 100_000),
-            Call.go_on,
-            Call.end,
-            Call.finish,
-        ),
-        cases=streamed(Cut()),
-        differ={"relay": streamed(Passed())},
+    reply("invalid UTF-8 in the content", both(Complete("a\ufffdb")), saying(b'"a\xffb"'), differ=PASSED),
+    reply("a UTF-8 character split between two packets", streamed(Complete()), split_character, differ=PASSED_STREAM),
+    reply("one half of a surrogate pair", both(Complete("a\ufffdb")), saying(b'"a\\ud83db"'), differ=PASSED),
+    reply(
+        "U+2028, NUL and escapes",
+        both(Complete("\u2028\u2029\x00\x1b/")),
+        saying(b'"\\u2028\xe2\x80\xa9\\u0000\\u001b\\/"'),
     ),
-    FaultCase(
-        phase=PHASE,
-        fault="comments, ids and empty lines between events",
-        scripts=answers(
-            head(),
-            Call.begin,
-            lambda call: (
-                call.send_chunk(
-                    b": hi\n\nid: 7\nretry: 5\n\n\n\n" if call.protocol.framing == "sse" else b"\n\n \n"[:2]
-                )
-                if call.streams
-                else None
-            ),
-            Call.go_on,
-            Call.end,
-            Call.finish,
-        ),
-        cases=streamed(Complete()),
+    reply(
+        "NaN as token count",
+        Cases(Case(Cut(text=WHOLE)), BROKEN),
+        counting(float("nan")),
+        differ={"chat": Cases(Case(Complete()), BROKEN), "relay": Cases(Case(Passed()), BROKEN)},
+        because="chat counts behind its reason",
     ),
+    *(
+        reply(words, both(Complete()), counting(count), differ=PASSED)
+        for words, count in (
+            ("no token counts", ABSENT),
+            ("null as token count", None),
+            ("a negative token count", -7),
+            ("a fractional token count", 7.5),
+            ("token counts as strings", "7"),
+            ("a token count with 30 digits", 10**30 - 1),
+        )
+    ),
+    reply("a duplicate key", both(Complete()), lambda call: complete(call).replace(b'{"', b'{"twice":1,"twice":2,"')),
 )

@@ -21,9 +21,9 @@ from anthropic_proxy.gateway.services import Services, build_services
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
-from tests.fuzz.targets.connection import KeptConnection
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours
 from tests.support.harness import RecordingSink, new_client_request
+from tests.support.kept_connection import KeptConnection
 
 _SETTINGS = {"OPENAI_API_KEY": "fuzz-key", "OPENAI_BASE_URL": "http://127.0.0.1:9/v1", "PREFERRED_PROVIDER": "openai"}
 _ASKED: dict[str, Any] = {
@@ -52,9 +52,6 @@ class _Speaking(KeptConnection):
             await asyncio.sleep(0)
         self.closed = True
         self._connection.connection_lost(None)
-
-    def abort(self) -> None:
-        self.closed = True
 
 
 class _Opener:

@@ -12,8 +12,8 @@ from anthropic_proxy.gateway.server.http1.connection import Http1Connection
 from anthropic_proxy.gateway.server.http1.lifecycle import ServerState
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
-from tests.fuzz.targets.connection import KeptConnection
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded
+from tests.support.kept_connection import KeptConnection
 
 TURNS = 12
 """Of the loop, after which an application that waits for nothing has answered."""
@@ -64,7 +64,7 @@ class _Server:
             await asyncio.sleep(0)
         for _ in range(TURNS):
             await asyncio.sleep(0)
-        sent = wire.sent
+        sent = bytes(wire.sent)
         protocol.connection_lost(None)
         while self.state.request_tasks:
             await asyncio.gather(*self.state.request_tasks, return_exceptions=True)

@@ -2,13 +2,17 @@
 
 import gc
 import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
-from tests.support.operation_counts import Calls
+import anthropic_proxy
 from tests.support.sessions import SessionStep, session_steps
 
+PACKAGE = f"{Path(anthropic_proxy.__file__).parent}/"
 TURNS = 30
 WORK = (
     "engine/messages/models/tools.py: _read_list",
@@ -34,8 +38,15 @@ def count_work(step: SessionStep, sets: list[list[dict[str, Any]]], turns: int =
     """Return how often tools were read or schemas encoded in each turn of as many sessions as there are sets."""
     counts = []
     for turn in range(turns):
-        calls, before = Calls(), sys.getprofile()
-        sys.setprofile(calls)
+        calls: Counter[str] = Counter()
+
+        def count(frame: FrameType, event: str, argument: Any, calls: Counter[str] = calls) -> None:
+            if event == "call":
+                code = frame.f_code
+                calls[f"{code.co_filename.removeprefix(PACKAGE)}: {code.co_qualname}"] += 1
+
+        before = sys.getprofile()
+        sys.setprofile(count)
         try:
             for tools in sets:
                 ask(step, tools, turn)

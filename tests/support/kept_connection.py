@@ -1,6 +1,7 @@
 """A connection without a socket."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -9,11 +10,14 @@ class KeptConnection(asyncio.Transport):
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 5), "sockname": ("127.0.0.1", 8082)})
-        self.sent = b""
-        self.closed = self.paused = False
+        self.sent = bytearray()
+        self.closed = self.ended = self.paused = False
 
     def write(self, data: Any) -> None:
-        self.sent += bytes(data)
+        self.sent += data
+
+    def writelines(self, list_of_data: Iterable[Any]) -> None:
+        self.sent += b"".join(list_of_data)
 
     def is_closing(self) -> bool:
         return self.closed
@@ -24,7 +28,7 @@ class KeptConnection(asyncio.Transport):
     abort = close
 
     def write_eof(self) -> None:
-        pass
+        self.ended = True
 
     def can_write_eof(self) -> bool:
         return True
