@@ -12,7 +12,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import chart_groups, divide_range
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.requests import list_exported_requests
-from anthropic_proxy.console.dashboard.tables import SortableColumn, build_finished_row, sort_rows
+from anthropic_proxy.console.dashboard.tables import SortableColumn, build_finished_row, page_rows, sort_rows
 from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
 from anthropic_proxy.console.keys.descriptions import format_time as format_key_time
 from anthropic_proxy.console.keys.limits import list_scopes
@@ -127,22 +127,25 @@ COLUMNS: Sequence[SortableColumn[KeyRow]] = (
 def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     found = read_key_list(context)
     chosen = choose_key_rows(context, found.keys)
-    ids = [row.key.id for row in chosen]
-    start = ids.index(context.query.before) + 1 if context.query.before in ids else 0
-    shown = chosen[start : start + _MAX_KEY_ROWS]
-    has_older = start + _MAX_KEY_ROWS < len(chosen)
-    earlier = ids[start - _MAX_KEY_ROWS - 1] if start > _MAX_KEY_ROWS else ""
+    ids, query = [row.key.id for row in chosen], context.query
+    start, end = 0, len(ids)
+    if query.before in ids:
+        start = ids.index(query.before) + 1
+    elif query.after in ids:
+        end = ids.index(query.after)
+        start = max(end - _MAX_KEY_ROWS - 1, 0)
+    part = page_rows(query, chosen[start:end][: _MAX_KEY_ROWS + 1], _MAX_KEY_ROWS, lambda row: row.key.id)
+    first = ids.index(part.rows[0].key.id) + 1 if part.rows else 0
+    hidden = f"{first} to {first + len(part.rows) - 1} of {len(ids):,}" if len(ids) > _MAX_KEY_ROWS else ""
     return {
         "verdict": _summarize(found.keys),
         "store_problem": found.problem,
-        "rows": shown,
+        "part": part,
         "teams": found.teams,
         "columns": COLUMNS,
         "statuses": STATUS_TITLES,
         "is_empty": not found.keys,
-        "hidden": f"{start + 1} to {start + len(shown)} of {len(chosen):,}" if len(chosen) > _MAX_KEY_ROWS else "",
-        "newer": context.query.link(before=earlier) if start else "",
-        "older": context.query.link(before=shown[-1].key.id) if has_older else "",
+        "hidden": hidden,
     }
 
 
@@ -201,9 +204,7 @@ def read_key_list(context: PageContext) -> KeyList:
     rows = []
     for key in keys:
         usage = KeyUsage(sums.get(key.label, UsageSums()), spending.get(key.id), uses.get(key.label))
-        link = context.query.link(
-            "/dashboard/requests", facets={"key": key.label}, measure="", order="", text="", before=""
-        )
+        link = context.query.link("/dashboard/requests", facets={"key": key.label}, measure="", order="", text="")
         rows.append(build_key_row(key, usage, context.now, link))
     rows.sort(key=lambda row: (STATUSES.index(row.key.find_status(context.now)), row.key.label.lower()))
     team_rows = [
@@ -312,19 +313,13 @@ def limit_to_key(context: PageContext, key: VirtualKey) -> PageContext:
 
 
 def build_audit_page(context: PageContext) -> Mapping[str, Any]:
-    query = context.query
     found = list_shown_entries(context, _MAX_AUDIT_ROWS + 1)
-    if query.after:
-        shown, has_newer, has_older = found[-_MAX_AUDIT_ROWS:], len(found) > _MAX_AUDIT_ROWS, True
-    else:
-        shown, has_newer, has_older = found[:_MAX_AUDIT_ROWS], bool(query.before), len(found) > _MAX_AUDIT_ROWS
+    part = page_rows(context.query, found, _MAX_AUDIT_ROWS, lambda entry: str(entry.id))
     verdict = "Each change of a key or a team, the latest first. It contains no text of a key."
     return {
         "title": "Audit log",
-        "verdict": verdict if shown else "No change of a key or a team is recorded.",
-        "rows": [build_change_row(entry) for entry in shown],
-        "newer": query.link(after=str(shown[0].id), before="") if has_newer and shown else "",
-        "older": query.link(before=str(shown[-1].id), after="") if has_older and shown else "",
+        "verdict": verdict if part.rows else "No change of a key or a team is recorded.",
+        "part": structs.replace(part, rows=[build_change_row(entry) for entry in part.rows]),
     }
 
 

@@ -1,17 +1,21 @@
 """Page Requests: search, filters with counts, a chart of requests over time, and the table of requests."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from msgspec import structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES, Chart, chart_groups, divide_range
 from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
 from anthropic_proxy.console.dashboard.tables import (
     COLUMNS,
+    PagedRows,
     build_finished_row,
     build_running_row,
     decode_columns,
+    page_rows,
     read_order,
 )
 from anthropic_proxy.console.ledger.export import tabulate_requests
@@ -47,7 +51,18 @@ VIEWS = (
 def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     query = context.query
     columns, order = decode_columns(query.columns), read_order(query.order, SORT_KEYS)
-    rows, has_older, has_newer = _read_rows(context, order, ROWS_PER_PAGE)
+    part = _read_rows(context, order, ROWS_PER_PAGE)
+    verdict, note = _summarize(context, len(part.rows), bool(part.newer or part.older)), ""
+    if order is not None:
+        title = next(column.label for column in COLUMNS if column.name == order.name)
+        direction = "highest" if order.is_descending else "lowest"
+        note = f"Sorted by {title[0].lower()}{title[1:]}, {direction} first, among the latest "
+        note += f"{formats.count(MAX_SORTED_REQUESTS)} requests of this range"
+    elif (limit := context.searched) is not None:  # the search read a part of the range, and continues beyond it
+        if query.after:
+            part = structs.replace(part, newer=part.newer or query.link(before="", after=f"{limit[1]}."))
+        else:
+            part = structs.replace(part, older=part.older or query.link(before=f"{limit[0]}.", after=""))
     shows_running = not (order or query.is_filtered or query.before or query.after or not query.range_name)
     running = (
         [build_running_row(receipt, context.now) for receipt in reversed(context.running)] if shows_running else []
@@ -87,39 +102,35 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
                 }
             )
     return {
-        "rows": [*running, *(build_finished_row(row, with_day=with_day, columns=columns) for row, _ in rows)],
+        "rows": [*running, *(build_finished_row(row, with_day=with_day, columns=columns) for row, _ in part.rows)],
         "columns": columns,
         "all_columns": COLUMNS,
         "sort_titles": {column.name: column.label for column in COLUMNS if column.is_number},
         "order": order,
-        "max_sorted": MAX_SORTED_REQUESTS,
         "views": VIEWS,
         "here": query.link(before="", after=""),
-        "older": query.link(before=rows[-1][1], after="") if rows and has_older else _continue(context, order),
-        "newer": query.link(after=rows[0][1], before="") if rows and has_newer else _continue(context, order, "after"),
+        "part": part,
+        "note": note,
         "facets": facets,
         "active": found,
         "chart": _chart(context),
         "is_empty": not context.facts.requests and not running,
-        "verdict": _summarize(context, len(rows), bool(has_older or has_newer)),
+        "verdict": verdict,
     }
 
 
 def list_exported_requests(context: PageContext) -> list[StoredRequest]:
     limit = ROWS_PER_PAGE if context.query.before or context.query.after else MAX_EXPORTED_ROWS
-    rows, _, _ = _read_rows(context, read_order(context.query.order, SORT_KEYS), limit)
-    return [row for row, _ in rows]
+    return [row for row, _ in _read_rows(context, read_order(context.query.order, SORT_KEYS), limit).rows]
 
 
-def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tuple[Sequence[_Placed], bool, bool]:
-    """Return one page of requests with their positions, and whether older and newer ones are in the list.
-
-    In another order than by time (`order` None), `older` means after this page. A complete request id in the search is
-    found outside the time range and the filters too.
+def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> PagedRows[_Placed]:
+    """A complete request id in the search is found outside the time range and the filters too. `order` None: by time,
+    the latest first.
     """
     query = context.query
     if _REQUEST_ID.fullmatch(query.text) and (found := find_stored_request(context.connection, query.text)):
-        return [(found, "")], False, False
+        return PagedRows([(found, "")])
     connection, chosen, form = context.connection, context.selection, _SORTED_POSITION if order else _TIME_POSITION
     for text in filter(None, (query.before, query.after)):
         if form.fullmatch(text) is None:
@@ -138,18 +149,7 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> tup
         last = other and (float(other[1]), int(other[2]), other[3])
         ordered = list_sorted_requests(connection, chosen, order, limit + 1, before=first, after=last)
         rows = [(one.request, "~".join(map(str, one.position))) for one in ordered]
-    has_more = len(rows) > limit
-    if query.after:
-        return (rows[1:] if has_more else rows), True, has_more
-    return rows[:limit], has_more, bool(query.before)
-
-
-def _continue(context: PageContext, order: SortOrder | None, side: str = "before") -> str:
-    """Return the URL that continues a search, which read only the latest requests. "": the search is complete."""
-    query, limit = context.query, context.searched
-    if limit is None or order is not None or bool(query.after) != (side == "after"):
-        return ""
-    return query.link(before="", after=f"{limit[1]}.") if query.after else query.link(before=f"{limit[0]}.", after="")
+    return page_rows(query, rows, limit, lambda placed: placed[1])
 
 
 def _name_value(name: str, value: str) -> str:

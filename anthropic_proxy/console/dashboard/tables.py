@@ -6,7 +6,7 @@ from typing import Generic, NamedTuple, TypeVar
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.query import NO_COLUMNS
+from anthropic_proxy.console.dashboard.query import NO_COLUMNS, ViewQuery
 from anthropic_proxy.console.ledger.records import NOT_SENT, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder
 from anthropic_proxy.console.ledger.units import MICROSECONDS
@@ -131,6 +131,28 @@ def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], sor
     if order is None:
         return list(rows)
     return sorted(rows, key=lambda row: values[order.name](row) or 0, reverse=order.is_descending)
+
+
+class PagedRows(Struct, Generic[RowT], frozen=True):
+    """A part of a list, with the URLs of the parts before and after it. "": there is none."""
+
+    rows: Sequence[RowT]
+    newer: str = ""
+    older: str = ""
+
+
+def page_rows(
+    query: ViewQuery, found: Sequence[RowT], limit: int, find_position: Callable[[RowT], str]
+) -> PagedRows[RowT]:
+    """`found`: at most `limit` rows and one more, which follow the position `before` of the URL, or precede `after`."""
+    has_more = len(found) > limit
+    if query.after:
+        shown, has_newer, has_older = found[-limit:], has_more, True
+    else:
+        shown, has_newer, has_older = found[:limit], bool(query.before), has_more
+    newer = query.link(after=find_position(shown[0]), before="") if shown and has_newer else ""
+    older = query.link(before=find_position(shown[-1]), after="") if shown and has_older else ""
+    return PagedRows(shown, newer, older)
 
 
 _SIGNS = {"ok": ("✓", "ok"), "retried": ("↻", "warn"), "truncated": ("!", "warn"), "error": ("✕", "error")}

@@ -69,7 +69,7 @@ def test_states_and_used_budgets(engine: Engine, settings: Settings, administrat
         context.wait_for(store.settle(reservation, [amount]))
     page = build_keys_page(context)
     context.connection.close()
-    rows = {row.key.label: row for row in page["rows"]}
+    rows = {row.key.label: row for row in page["part"].rows}
     assert page["verdict"] == ("6 keys: 5 active, 1 revoked. 1 expires within 7 days. 1 key used up a budget.")
     assert list(rows) == ["empty", "half", "high", "later", "soon", "gone"]
     assert {label: row.state.text for label, row in rows.items() if row.state.text != "active"} == {
@@ -99,7 +99,7 @@ async def test_requests_and_costs_of_keys_and_teams(
     context = read(engine, settings, read_view_query("/dashboard/keys", {"sort": ["-last"]}, NOON + 90))
     page = build_keys_page(structs.replace(context, now=NOON + 90))
     context.connection.close()
-    assert [(row.key.label, row.requests, row.last_used) for row in page["rows"]] == [
+    assert [(row.key.label, row.requests, row.last_used) for row in page["part"].rows] == [
         ("cd", "1", "1 min ago"),
         ("ci", "1", "1 min ago"),
         ("laptop", "0", "–"),
@@ -109,7 +109,7 @@ async def test_requests_and_costs_of_keys_and_teams(
         "build",
         "2",
         "2",
-        page["rows"][0].cost.replace("2", "4"),
+        page["part"].rows[0].cost.replace("2", "4"),
     )
 
 
@@ -128,17 +128,17 @@ def test_pages_of_keys_and_of_the_audit_log(
         return page
 
     first = build(build_keys_page, "")
-    second = build(build_keys_page, first["older"])
-    assert [row.key.label for row in first["rows"]] == [f"key-{number:03}" for number in range(100)]
-    assert ([row.key.label for row in second["rows"]], second["older"]) == (["key-100"], "")
-    assert build(build_keys_page, second["newer"])["rows"] == first["rows"]
+    second = build(build_keys_page, first["part"].older)
+    assert [row.key.label for row in first["part"].rows] == [f"key-{number:03}" for number in range(100)]
+    assert ([row.key.label for row in second["part"].rows], second["part"].older) == (["key-100"], "")
+    assert build(build_keys_page, second["part"].newer)["part"].rows == first["part"].rows
     pages = [build(build_audit_page, "")]
-    while pages[-1]["older"]:
-        pages.append(build(build_audit_page, pages[-1]["older"]))
-    assert [len(page["rows"]) for page in pages] == [50, 50, 1]
-    assert pages[0]["newer"] == ""
+    while pages[-1]["part"].older:
+        pages.append(build(build_audit_page, pages[-1]["part"].older))
+    assert [len(page["part"].rows) for page in pages] == [50, 50, 1]
+    assert pages[0]["part"].newer == ""
     for newer, older in pairwise(pages):
-        assert build(build_audit_page, older["newer"])["rows"] == newer["rows"]
+        assert build(build_audit_page, older["part"].newer)["part"].rows == newer["part"].rows
 
 
 def test_an_unavailable_store_is_stated_and_keys_are_listed(
@@ -154,4 +154,4 @@ def test_an_unavailable_store_is_stated_and_keys_are_listed(
     page = build_keys_page(context)
     context.connection.close()
     assert page["store_problem"] == STORE_PROBLEM
-    assert [bar.text for bar in page["rows"][0].budgets] == ["– of $5.00 per day"]
+    assert [bar.text for bar in page["part"].rows[0].budgets] == ["– of $5.00 per day"]

@@ -65,7 +65,7 @@ async def test_a_search_names_its_range_and_continues_with_older(tmp_path: Path)
         assert (limit_range(whole, lines), lines) == (whole, [])
         context = limit_range(whole, lines, maximum=3)
         values = build_requests_page(context)
-        position = values["older"].partition("before=")[2]
+        position = values["part"].older.partition("before=")[2]
         older = build_context("/dashboard/requests", connection, settings, {**query, "before": [position]})
         rows = build_requests_page(limit_range(older, [], maximum=10))["rows"]
     assert [line.text.partition(", from ")[0] for line in lines] == ["The search covers 3 requests"]
@@ -311,7 +311,7 @@ async def test_a_request_id_is_found_outside_the_range(tmp_path: Path) -> None:
             context = build_context("/dashboard/requests", connection, settings, query, now=NOON)
             assert [row.id for row in list_exported_requests(context)] == ids
             page = build_requests_page(context)
-            assert (len(page["rows"]), page["older"], page["newer"]) == (len(ids), "", "")
+            assert (len(page["rows"]), page["part"].older, page["part"].newer) == (len(ids), "", "")
 
 
 async def test_models_of_two_providers_have_their_own_speed(tmp_path: Path) -> None:
