@@ -15,7 +15,7 @@ from anthropic_proxy.console.dashboard.requests import list_exported_requests
 from anthropic_proxy.console.dashboard.tables import SortableColumn, build_finished_row, page_rows, sort_rows
 from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
 from anthropic_proxy.console.keys.descriptions import format_time as format_key_time
-from anthropic_proxy.console.keys.limits import list_scopes
+from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import (
     Spending,
     find_key,
@@ -97,6 +97,8 @@ class TeamRow(Struct, frozen=True, kw_only=True):
     sums: UsageSums
     requests: str
     cost: str
+    requests_link: str
+    costs_link: str
 
 
 class ChangeRow(Struct, frozen=True):
@@ -196,11 +198,15 @@ def read_key_list(context: PageContext) -> KeyList:
     """Active keys come first."""
     keys, teams = list_keys(context.connection), list_teams(context.connection)
     named = {team.name: team for team in teams}
-    named = {name: named.get(name, Team(name)) for name in sorted({*named, *(key.team for key in keys if key.team)})}
+    own = structs.replace(context.selection, values={}, text="", is_changed=False)
+    sums, team_sums = (
+        add_up_groups((row.group, row.sums) for row in queries.sum_periods(context.connection, own, 0, column))
+        for column in ("key_label", "team")
+    )
+    names = sorted({*named, *(key.team for key in keys), *team_sums} - {""})
+    named = {name: named.get(name, Team(name)) for name in names}
     spending, problem = read_used_budgets(context, [*keys, *named.values()])
     uses = find_last_key_uses(context.connection)
-    own = structs.replace(context.selection, values={}, text="", is_changed=False)
-    sums = add_up_groups((row.group, row.sums) for row in queries.sum_periods(context.connection, own, 0, "key_label"))
     rows = []
     for key in keys:
         usage = KeyUsage(sums.get(key.label, UsageSums()), spending.get(key.id), uses.get(key.label))
@@ -208,7 +214,7 @@ def read_key_list(context: PageContext) -> KeyList:
         rows.append(build_key_row(key, usage, context.now, link))
     rows.sort(key=lambda row: (STATUSES.index(row.key.find_status(context.now)), row.key.label.lower()))
     team_rows = [
-        build_team_row(team, [row for row in rows if row.key.team == name], spending.get(f"team/{name}"))
+        build_team_row(context, team, [row for row in rows if row.key.team == name], team_sums, spending)
         for name, team in named.items()
     ]
     return KeyList(rows, team_rows, problem)
@@ -222,12 +228,12 @@ class UsedBudgets(NamedTuple):
 
 
 def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team]) -> UsedBudgets:
-    scopes = {}
-    for owner in owners:
-        if isinstance(owner, VirtualKey):
-            scopes[owner.id] = list_scopes(owner, None)[0]
-        else:
-            scopes[f"team/{owner.name}"] = list_scopes(VirtualKey(id="", label=""), owner)[1]
+    scopes = {
+        (one.id if isinstance(one, VirtualKey) else f"team/{one.name}"): (
+            build_key_scope(one) if isinstance(one, VirtualKey) else build_team_scope(one)
+        )
+        for one in owners
+    }
     store = context.store
     if store is None or not any(scope.rules != Rules() for scope in scopes.values()):
         return UsedBudgets({} if store is None else dict.fromkeys(scopes, ()))
@@ -380,8 +386,16 @@ def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: s
     )
 
 
-def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spending] | None) -> TeamRow:
-    total = add_up(row.sums for row in keys)
+def build_team_row(
+    context: PageContext,
+    team: Team,
+    keys: Sequence[KeyRow],
+    sums: Mapping[str, UsageSums],
+    spending: Mapping[str, Sequence[Spending]],
+) -> TeamRow:
+    """The sums are those of the team at the time of each request, also if a key has changed its team since."""
+    total = sums.get(team.name, UsageSums())
+    facets = {"team": team.name}
     active = sum(row.state.text not in ("revoked", "expired") for row in keys)
     return TeamRow(
         name=team.name,
@@ -391,9 +405,11 @@ def build_team_row(team: Team, keys: Sequence[KeyRow], spending: Sequence[Spendi
         keys=f"{active} active of {len(keys)}" if active != len(keys) else formats.count(active),
         allowed=list_allowed_names(team.rules),
         limits=describe_limits(team.rules),
-        budgets=build_budget_bars(team.rules, spending),
+        budgets=build_budget_bars(team.rules, spending.get(f"team/{team.name}")),
         requests=formats.count(total.requests),
         cost=format_cost(total),
+        requests_link=context.query.link("/dashboard/requests", facets=facets, order="", text=""),
+        costs_link=context.query.link("/dashboard/costs", facets=facets, measure="key", order="", text=""),
     )
 
 

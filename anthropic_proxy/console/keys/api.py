@@ -14,8 +14,14 @@ from msgspec import UNSET, Struct, UnsetType, structs
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.console.keys.descriptions import encode_audit_entry, encode_key, encode_team
 from anthropic_proxy.console.keys.key_table import KeysUnavailable
-from anthropic_proxy.console.keys.limits import list_scopes
-from anthropic_proxy.console.keys.queries import list_audit_entries, list_keys, list_teams, read_spending, require_key
+from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
+from anthropic_proxy.console.keys.queries import (
+    list_audit_entries,
+    list_keys,
+    list_teams,
+    read_all_spending,
+    require_key,
+)
 from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.api import (
     ApiQuery,
@@ -102,7 +108,6 @@ class AdminApi:
     def routes(self) -> Sequence[Route]:
         reading: Mapping[str, Callable[[RouteRequest], Any]] = {
             "/admin/keys": self._list_keys,
-            "/admin/teams": lambda _: {"data": [*map(encode_team, self._query(list_teams))], "has_more": False},
             "/admin/audit": self._list_audit_entries,
             "/admin/openapi.json": lambda _: build_document(),
         }
@@ -118,6 +123,7 @@ class AdminApi:
         return [
             *(Route(path=path, respond=self._reading(respond)) for path, respond in reading.items()),
             Route(path="/admin/keys/{id}", respond=self._show_key),
+            Route(path="/admin/teams", respond=self._list_teams),
             *(Route(path=path, respond=self._changing(change), methods=["POST"]) for path, change in changing.items()),
         ]
 
@@ -174,13 +180,25 @@ class AdminApi:
 
     async def _show_key(self, request: RouteRequest) -> RouteResponse:
         self._check_request(request)
-        name, store = request.path_parameters["id"], self._current_store()
+        name = request.path_parameters["id"]
         key = await asyncio.to_thread(
             _with_database_errors, lambda: self._query(lambda connection: require_key(connection, name))
         )
-        (scope,) = list_scopes(key, None)
-        spending = [] if store is None else await read_spending(store, scope, self._clock())
-        return _json({**self._encode(key), "spending": [each.encode() for each in spending]})
+        (spending,) = await self._read_spending([build_key_scope(key)])
+        return _json({**self._encode(key), "spending": spending})
+
+    async def _list_teams(self, request: RouteRequest) -> RouteResponse:
+        self._check_request(request)
+        teams = await asyncio.to_thread(_with_database_errors, lambda: self._query(list_teams))
+        spending = await self._read_spending([build_team_scope(team) for team in teams])
+        rows = [{**encode_team(team), "spending": used} for team, used in zip(teams, spending, strict=True)]
+        return _json({"data": rows, "has_more": False})
+
+    async def _read_spending(self, scopes: Sequence[Scope]) -> Sequence[Sequence[Mapping[str, object]]]:
+        """Return the used amounts of the budgets of each scope. Raises `StoreUnavailable`."""
+        store = self._current_store()
+        found = [()] * len(scopes) if store is None else await read_all_spending(store, scopes, self._clock())
+        return [[each.encode() for each in spending] for spending in found]
 
     def _list_audit_entries(self, request: RouteRequest) -> Any:
         query = _Query(request, ("limit", "after_id"))
@@ -309,7 +327,7 @@ def build_paths() -> Schema:
             "post": _operation("rotateKey", "Give a key a new text.", _NEW, [key_path], body="RotationFields")
         },
         "/admin/keys/{id}/revoke": {"post": _operation("revokeKey", "Revoke a key for ever.", key, [key_path])},
-        "/admin/teams": {"get": _operation("listTeams", "Teams with rules.", _list_of(refer_to("Team")))},
+        "/admin/teams": {"get": _operation("listTeams", "Teams with rules and spending.", _list_of(_TEAM_SPENDING))},
         "/admin/teams/{name}": {
             "post": _operation("changeTeam", "Change the rules of a team.", refer_to("Team"), [team_path], body="Rules")
         },
@@ -393,9 +411,9 @@ _KEY_FILTERS = [
     build_parameter("status", {"enum": ["active", "expired", "revoked"]}, "Only keys in this state."),
     build_parameter("team", _TEXT, "Only keys of this team."),
 ]
-_SPENDING: Mapping[str, Any] = {
-    "allOf": [refer_to("VirtualKey"), {"properties": {"spending": {"type": "array", "items": refer_to("Spending")}}}],
-}
+_SPENDING_FIELD: Mapping[str, Any] = {"properties": {"spending": {"type": "array", "items": refer_to("Spending")}}}
+_SPENDING: Mapping[str, Any] = {"allOf": [refer_to("VirtualKey"), _SPENDING_FIELD]}
+_TEAM_SPENDING: Mapping[str, Any] = {"allOf": [refer_to("Team"), _SPENDING_FIELD]}
 _NEW: Mapping[str, Any] = {
     "allOf": [refer_to("VirtualKey"), {"properties": {"key": _TEXT}, "required": ["key"]}],
 }

@@ -57,8 +57,15 @@ class Amounts(Struct, frozen=True):
 
 
 def list_scopes(key: VirtualKey, team: Team | None) -> Sequence[Scope]:
-    own = Scope("key", key.label, f"key/{key.id}", key.rules)
-    return [own] if team is None else [own, Scope("team", team.name, f"team/{team.name}", team.rules)]
+    return [build_key_scope(key)] if team is None else [build_key_scope(key), build_team_scope(team)]
+
+
+def build_key_scope(key: VirtualKey) -> Scope:
+    return Scope("key", key.label, f"key/{key.id}", key.rules)
+
+
+def build_team_scope(team: Team) -> Scope:
+    return Scope("team", team.name, f"team/{team.name}", team.rules)
 
 
 def needs_estimate(scopes: Sequence[Scope]) -> bool:

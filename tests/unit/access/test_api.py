@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -13,6 +14,7 @@ from anthropic_proxy.app import App
 from anthropic_proxy.console.keys.api import build_document
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from tests.support.virtual_keys import Response, running_app, send
+from tests.support.waiting import wait_for_async
 
 ADMIN = "admin-0123456789"
 ASKED = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
@@ -107,7 +109,23 @@ async def test_a_key_is_limited_to_a_route(tmp_path: Path) -> None:
 async def test_a_team_is_changed(app: App) -> None:
     changed = await administer(app, "POST", "/admin/teams/build", {"concurrency": 3})
     conforms(changed, "Team")
-    assert (await administer(app, "GET", "/admin/teams")).json["data"] == [changed.json]
+    assert (await administer(app, "GET", "/admin/teams")).json["data"] == [{**changed.json, "spending": []}]
+
+
+async def test_teams_have_the_used_amounts_of_their_budgets(app: App) -> None:
+    budgets = [{"amount": 1_000_000, "unit": "tokens", "period": "month"}]
+    await administer(app, "POST", "/admin/teams/build", {"budgets": budgets})
+    await administer(app, "POST", "/admin/teams/docs", {"concurrency": 2})
+    created = await administer(app, "POST", "/admin/keys", {"name": "ci", "team": "build"})
+    reply = await send(app, "POST", "/v1/messages", ASKED, x_api_key=created.json["key"])
+    usage = reply.json["usage"]
+    used = {**budgets[0], "used": usage["input_tokens"] + usage["output_tokens"]}
+
+    async def list_spending() -> list[list[Any]]:
+        listed = await administer(app, "GET", "/admin/teams")
+        return [[row["name"], row["spending"]] for row in listed.json["data"]]
+
+    await wait_for_async(list_spending, [["build", [used]], ["docs", []]].__eq__)
 
 
 @pytest.mark.parametrize(
