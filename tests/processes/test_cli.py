@@ -18,7 +18,6 @@ from tests.support.paths import ROOT
 from tests.support.server_process import ending, environment_of, free_port, reserve_closed_port, running_proxy
 from tests.support.waiting import WAIT_SECONDS
 
-COMMANDS = f"The commands are: {', '.join(name for name in commands if not name.startswith('-'))}."
 WHOLE = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
 
 
@@ -35,23 +34,6 @@ def run(*words: str, directory: Path, settings: Mapping[str, str] = WHOLE) -> "s
         timeout=WAIT_SECONDS,
         check=False,
     )
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "allowed"),
-    [
-        ("--port", "99999", "from 0 to 65535"),
-        ("--port", "-1", "from 0 to 65535"),
-        ("--workers", "0", "from 1 to 1000"),
-        ("--workers", "-3", "from 1 to 1000"),
-    ],
-)
-def test_the_error_for_a_wrong_number_states_the_allowed_range(
-    option: str, value: str, allowed: str, tmp_path: Path
-) -> None:
-    ended = run("anthropic_proxy", "serve", option, value, directory=tmp_path)
-    assert ended.returncode == 2
-    assert ended.stderr == f'✕ {option} is "{value}". Use a whole number {allowed}.\n'
 
 
 @pytest.mark.parametrize("module", ["server:app", "app.main:app"])
@@ -133,11 +115,6 @@ def test_a_running_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> 
     assert re.fullmatch(rf"{re.escape(start)}\d{{4}}-\d\d-\d\d \d\d:\d\d \S+\.\n", ended.stdout), ended.stdout
 
 
-def test_the_version_is_a_command_too(tmp_path: Path) -> None:
-    texts = [run("anthropic_proxy", word, directory=tmp_path, settings={}).stdout for word in ("version", "--version")]
-    assert texts == [f"anthropic-proxy {__version__}\n"] * 2
-
-
 def test_several_workers_are_announced_once(tmp_path: Path) -> None:
     command = ("-m", "anthropic_proxy", "serve", "--port", "{port}", "--workers", "3")
     with running_proxy(tmp_path, WHOLE, command) as proxy:
@@ -145,57 +122,6 @@ def test_several_workers_are_announced_once(tmp_path: Path) -> None:
         assert proxy.log.count("3 workers, which share observations") == 1
         assert proxy.stop() == 0
         assert proxy.log.count("Use it:") == 1
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["zebra"], f'There is no command "zebra". {COMMANDS} More:  anthropic-proxy --help'),
-        (["sreve"], f'There is no command "sreve". {COMMANDS} Did you mean:  anthropic-proxy serve'),
-        (["Helth"], f'There is no command "Helth". {COMMANDS} Did you mean:  anthropic-proxy health'),
-        (
-            ["config", "sohw"],
-            'There is no command "sohw" of config. The commands are: show, check. '
-            "Did you mean:  anthropic-proxy config show",
-        ),
-        (["serve", "zebra"], 'serve does not accept "zebra". Arguments and options:  anthropic-proxy serve --help'),
-        (["health", "8199"], 'health does not accept "8199". Arguments and options:  anthropic-proxy health --help'),
-        (["--port", "8082", "serve"], '"serve" is a command. Write it before all options:  anthropic-proxy serve …'),
-        (["explain", "--bdy", "request.json"], "explain has no option --bdy. Did you mean:  --body"),
-        (["explain", "request.json", "--bdy"], "explain has no option --bdy. Did you mean:  --body"),
-        (["lint-stream", "--jsn", "x"], "lint-stream has no option --jsn. Did you mean:  --json"),
-        (["import", "--zebra"], "import has no option --zebra. All options:  anthropic-proxy import --help"),
-        (
-            ["explain"],
-            "FILE is missing. Use the name of a file, the id of a stored request, or --last. "
-            "More:  anthropic-proxy explain --help",
-        ),
-        (
-            ["lint-stream", "--json"],
-            "FILE is missing. Use the name of a file, such as:  anthropic-proxy lint-stream reply.sse",
-        ),
-        (["--port", "abc"], '--port is "abc". Use a whole number.'),
-        (["--prot", "1"], "serve has no option --prot. Did you mean:  --port"),
-        (["ask", "--paint=1"], "ask has no option --paint. All options:  anthropic-proxy ask --help"),
-        (["env", "--shell", "fsh"], '--shell is "fsh". Use sh, fish, powershell or cmd. Did you mean:  --shell fish'),
-        (
-            ["env", "--shell"],
-            "--shell has no value. Use sh, fish, powershell or cmd. More:  anthropic-proxy env --help",
-        ),
-        (["serve", "--reload=maybe"], '--reload is "maybe". Use true or false.'),
-        (
-            ["completion", "bsh"],
-            'SHELL is "bsh". Use bash, zsh, fish or powershell. Did you mean:  anthropic-proxy completion bash',
-        ),
-        (
-            ["completion"],
-            "SHELL is missing. Use bash, zsh, fish or powershell. More:  anthropic-proxy completion --help",
-        ),
-    ],
-)
-def test_a_mistyped_command_line_is_one_line_with_the_remedy(words: list[str], message: str, tmp_path: Path) -> None:
-    ended = run("anthropic_proxy", *words, directory=tmp_path)
-    assert (ended.returncode, ended.stderr) == (2, f"✕ {message}\n")
 
 
 def test_help_names_every_command_examples_and_the_file_of_settings(tmp_path: Path) -> None:

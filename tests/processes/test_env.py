@@ -10,11 +10,6 @@ from anthropic_proxy.cli.code import Shell, find_shell, format_set_command
 from tests.support.command_line import OPENAI, run_command
 from tests.support.server_process import running_proxy
 
-ABSENT = (
-    "No proxy responds on port {port} (PORT), so the limits of the model are missing. "
-    "Start it:  anthropic-proxy serve\n"
-)
-
 
 @pytest.mark.parametrize(
     ("shell", "line"),
@@ -27,20 +22,6 @@ ABSENT = (
 )
 def test_each_shell_gets_its_own_quoting(shell: Shell, line: str) -> None:
     assert format_set_command(shell, "NAME", "it's a \\key") == line
-
-
-def test_without_a_proxy_the_limits_are_missing(closed_port: str, tmp_path: Path) -> None:
-    settings = {"PORT": closed_port, "PROXY_API_KEY": "pk-one"}
-    ended = run_command("env", "--shell", "fish", directory=tmp_path, settings=settings)
-    assert (ended.returncode, ended.stdout.splitlines(), ended.stderr) == (
-        0,
-        [
-            f"set -gx ANTHROPIC_BASE_URL 'http://127.0.0.1:{closed_port}'",
-            "set -gx ANTHROPIC_AUTH_TOKEN 'pk-one'",
-            "set -gx CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY '1'",
-        ],
-        ABSENT.format(port=closed_port),
-    )
 
 
 def test_a_posix_shell_reads_the_commands(closed_port: str, tmp_path: Path) -> None:

@@ -7,13 +7,11 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
-from tests.support.command_line import OPENAI, run_command
+from tests.support.command_line import run_command
 from tests.support.fakes import anthropic, gemini, ollama, openai_chat
 from tests.support.fakes.server import Running, serving, serving_strictly
-from tests.support.provider_lists import OFFERED_PREFIXES
-from tests.support.server_process import free_port, running_proxy
+from tests.support.server_process import running_proxy
 
-HEAD = "Requested model\tSent to\tContext\tOutput\tin\tcached\tout, $/M tokens"
 NOBODY = "http://127.0.0.1:9"
 
 
@@ -21,36 +19,6 @@ NOBODY = "http://127.0.0.1:9"
 def openai() -> Iterator[Running]:
     with serving_strictly(openai_chat.new_openai()) as running:
         yield running
-
-
-def test_the_mapping_has_limits_prices_and_fallbacks_without_a_reachable_provider(tmp_path: Path) -> None:
-    settings = {"OPENAI_API_KEY": "sk-test-0123456789abcdef", "HTTPS_PROXY": NOBODY, "FALLBACK_HAIKU": "xai/grok-3"}
-    ended = run_command("models", directory=tmp_path, settings=settings)
-    assert (ended.returncode, ended.stdout.splitlines()) == (
-        0,
-        [
-            HEAD,
-            "claude-haiku-*\topenai/gpt-4.1-mini\t1047576\t32768\t0.40\t0.10\t1.60",
-            "\tthen xai/grok-3\t\t\t\t\t",
-            "claude-sonnet-* claude-opus-* claude-fable-*\topenai/gpt-4.1\t1047576\t32768\t2.00\t0.50\t8.00",
-        ],
-    )
-    assert ended.stderr.splitlines() == [
-        "  ✕ xai has no key: XAI_API_KEY is not set. Set it in .env or in the environment and start the proxy again.",
-        "  ! openai: no server responds at https://api.openai.com through the proxy http://127.0.0.1:9 "
-        "(connection refused).",
-    ]
-
-
-def test_one_model_has_the_price_of_web_searches(tmp_path: Path) -> None:
-    settings = {"OPENAI_API_KEY": "sk-test-0123456789abcdef", "HTTPS_PROXY": NOBODY}
-    own = '[prices."openai/own"]\ninput = 1\noutput = 2\n[prices."openai/searching"]\ninput = 1\noutput = 2\n'
-    (tmp_path / "anthropic-proxy.toml").write_text(f"{own}web_search_per_1000 = 4.5\n", encoding="utf-8")
-    found = {}
-    for name in ("gpt-4.1", "own", "searching"):
-        ended = run_command("models", f"openai/{name}", "--json", directory=tmp_path, settings=settings)
-        found[name] = json.loads(ended.stdout)["models"][0]["price"]["web_search_per_1000"]
-    assert found == {"gpt-4.1": 10, "own": None, "searching": 4.5}
 
 
 def test_lists_are_counted_and_failures_are_lines(tmp_path: Path, openai: Running) -> None:
@@ -109,24 +77,6 @@ def test_models_on_this_machine_are_free_and_those_of_an_unknown_server_have_no_
     assert {tuple(line.split("\t")[3:]) for line in listed.splitlines()[1:]} == {("unknown", "unknown", "unknown")}
 
 
-def test_without_a_list_the_known_models_are_shown_with_status_1(tmp_path: Path) -> None:
-    settings = {"OLLAMA_API_BASE": f"http://127.0.0.1:{free_port()}"}
-    ended = run_command("models", "ollama", directory=tmp_path, settings=settings)
-    message = f"No server answers at {settings['OLLAMA_API_BASE']} (OLLAMA_API_BASE). Start Ollama with: ollama serve"
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"  ✕ {message}\n")
-    ended = run_command("models", "groq", directory=tmp_path, settings={})
-    assert (ended.returncode, ended.stderr.splitlines()) == (
-        1,
-        [
-            "  ✕ groq has no key: GROQ_API_KEY is not set. "
-            "Set it in .env or in the environment and start the proxy again.",
-            "  ! These are the models of Groq that the proxy knows, not its own list.",
-        ],
-    )
-    assert "groq/llama-3.3-70b-versatile\t131072\t32768\t0.59\t0.59\t0.79" in ended.stdout.splitlines()
-    assert "whisper" not in ended.stdout
-
-
 def test_anthropic_lists_its_own_models(tmp_path: Path) -> None:
     with serving_strictly(anthropic.new_anthropic()) as server:
         settings = {"ANTHROPIC_API_KEY": anthropic.KEY, "ANTHROPIC_UPSTREAM_URL": server.url}
@@ -136,45 +86,6 @@ def test_anthropic_lists_its_own_models(tmp_path: Path) -> None:
     assert "anthropic/claude-" in ended.stdout
     assert mapping.stdout.splitlines()[1] == "\t".join(
         ("claude-haiku-*", "anthropic/claude-haiku-…", *("as listed",) * 5)
-    )
-
-
-PREFIXES = [*OFFERED_PREFIXES, "bedrock", "foundry", "demo", "litellm"]
-
-
-def test_an_unknown_provider_is_named_with_the_nearest(tmp_path: Path) -> None:
-    ended = run_command("models", "opnai", directory=tmp_path)
-    assert (ended.returncode, ended.stderr) == (
-        2,
-        f'✕ There is no provider "opnai". The providers are: {", ".join(PREFIXES)}. '
-        "Did you mean:  anthropic-proxy models openai\n",
-    )
-
-
-@pytest.mark.parametrize(
-    ("model", "full_name"),
-    [("gpt-4.1", "openai/gpt-4.1"), ("Gemini-2.5-Pro", "gemini/gemini-2.5-pro"), ("grok-3", "xai/grok-3")],
-)
-def test_a_model_without_its_provider_is_named_with_it(tmp_path: Path, model: str, full_name: str) -> None:
-    ended = run_command("models", model, directory=tmp_path)
-    assert (ended.returncode, ended.stderr) == (
-        2,
-        f'✕ There is no provider "{model}". The providers are: {", ".join(PREFIXES)}. '
-        f"Did you mean:  anthropic-proxy models {full_name}\n",
-    )
-
-
-def test_the_models_of_a_vendor_are_not_listed_for_another_address(tmp_path: Path) -> None:
-    address = f"http://127.0.0.1:{free_port()}/v1"
-    settings = {**OPENAI, "OPENAI_BASE_URL": address, "OPENAI_KNOWN_MODELS": "own-model"}
-    ended = run_command("models", "openai", directory=tmp_path, settings=settings)
-    assert (ended.returncode, [line.partition("\t")[0] for line in ended.stdout.splitlines()]) == (
-        1,
-        ["Model", "openai/own-model"],
-    )
-    assert ended.stderr.splitlines()[0] == (
-        f"  ✕ openai: no server responds at {address.removesuffix('/v1')} (connection refused). "
-        "The address is set by OPENAI_BASE_URL, environment."
     )
 
 
@@ -195,9 +106,3 @@ def test_one_model_is_shown_with_its_limits_or_the_reason_why_not(tmp_path: Path
     assert found.stdout.splitlines()[1].startswith("gemini/gemini-2.5-pro\t1048576\t65536\t")
     message = "gemini does not list the model gemini-0. Its chat models:  anthropic-proxy models gemini"
     assert (missing.returncode, missing.stdout, missing.stderr) == (1, "", f"  ✕ {message}\n")
-
-
-def test_a_provider_without_a_list_is_explained(tmp_path: Path) -> None:
-    ended = run_command("models", "litellm", directory=tmp_path)
-    message = "LiteLLM has no list of models. Request a model with the prefix of its provider."
-    assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", f"  ✕ {message}\n")
