@@ -252,6 +252,7 @@ class App:
                     log_startup_summary(services, self._address, exposure_warning=self._exposure())
                 await asyncio.to_thread(self._record.open, self._settings, waits=self._logs_startup)
                 self._current = services, self._transports
+                self.peer.open()  # plugins use the store of all workers
                 self.peer.start_instance_sharing()
             gateway = ExchangeGateway(self._current_services, self._calculate_cost, self._request_reload)
             while self._waiting_plugins:
@@ -283,6 +284,7 @@ class App:
             in_progress=self.peer.in_progress,
             plugins=self._plugins,
             worker_index_and_count=self.peer.worker_index_and_count,
+            shared_store=self.peer.store,
             previous=before,
         )
         if publish := self.peer.find_publisher(services.store):

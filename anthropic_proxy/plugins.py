@@ -216,7 +216,7 @@ class Reservation(Struct, frozen=True):
 class StoreState(Struct, frozen=True, kw_only=True):
     """Condition of a store, shown in `/health`, `/readyz` and `/metrics`."""
 
-    kind: Literal["memory", "sqlite", "redis", "plugin"] = "memory"
+    kind: Literal["memory", "redis", "plugin"] = "memory"
     """Kind of the store, which decides the processes that share it."""
     available: bool = True
     """True if the store can be used. False: Redis has failed, so limits are approximated in this process, or requests

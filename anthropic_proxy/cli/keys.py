@@ -1,6 +1,5 @@
 """Commands `keys …`: virtual keys that this proxy gives to its clients, with limits and budgets."""
 
-import asyncio
 import getpass
 import platform
 import sys
@@ -28,13 +27,13 @@ from anthropic_proxy.console.keys.descriptions import (
     encode_key,
     format_time,
 )
-from anthropic_proxy.console.keys.limits import list_scopes
+from anthropic_proxy.console.keys.limits import build_key_scope
 from anthropic_proxy.console.keys.queries import (
     Spending,
     find_team,
     list_audit_entries,
     list_keys,
-    read_spending,
+    read_used_budgets,
     require_key,
 )
 from anthropic_proxy.console.keys.virtual_keys import (
@@ -55,8 +54,6 @@ from anthropic_proxy.console.ledger.database import (
 from anthropic_proxy.console.ledger.export import write_csv
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.stores import open_store
-from anthropic_proxy.gateway.telemetry.log import Log
 
 
 @Parameter(name="*")
@@ -182,15 +179,8 @@ def show(key: str, *, as_json: _AsJson = False) -> None:
                 "There are no keys. Create one:  anthropic-proxy keys create LABEL", code="virtual-key-unknown"
             )
         found = require_key(connection, key)
-
-    async def read() -> Sequence[Spending]:
-        store = open_store(settings, Log(form="plain").write_line)  # the store of limits that the server uses
-        try:
-            return await read_spending(store, list_scopes(found, None)[0], time.time())
-        finally:
-            await store.close()
-
-    write_key(found, asyncio.run(read()) if found.rules.budgets else (), as_json=as_json)
+        spending = read_used_budgets(connection, build_key_scope(found), time.time())
+    write_key(found, spending, as_json=as_json)
 
 
 @keys.command

@@ -25,7 +25,7 @@ from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import read_key_again
-from anthropic_proxy.gateway.stores import open_store
+from anthropic_proxy.gateway.stores import open_redis_store
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.in_progress import SharedRequestTable
@@ -134,9 +134,12 @@ async def open_services(
     in_progress: SharedRequestTable | None = None,
     plugins: Sequence[Plugin] = (),
     worker_index_and_count: tuple[int, int] = (0, 1),
+    shared_store: Store | None = None,
     previous: Services | None = None,
 ) -> Services:
-    """`previous` are the services that a reload replaces. The caller closes the result."""
+    """`shared_store` is used if neither a plugin nor Redis has the limits. `previous` are the services that a reload
+    replaces. The caller closes the result.
+    """
     transports, log = (
         transports or Transports(settings, worker_index_and_count=worker_index_and_count),
         log or new_log(settings),
@@ -159,7 +162,7 @@ async def open_services(
         routes=RouteTable([route for plugin in plugins for route in plugin.routes]),
         tracer=next(filter(None, (plugin.tracer for plugin in plugins)), None),
         ledger_state=next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
-        store=store or open_store(settings, log.write_warning),
+        store=store or open_redis_store(settings, log.write_warning) or shared_store or services.store,
         heap_trimmer=heap_trimmer or services.heap_trimmer,
         in_progress=in_progress or services.in_progress,
     )

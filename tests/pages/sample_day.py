@@ -38,16 +38,13 @@ _NOTES = [
 _LIMIT = "groq rate limit reached: 12,000 tokens per minute for this key. groq accepts requests again in 12 s."
 
 
-def write_sample_day(file: Path, count: int = REQUESTS, days: float = DAYS, keys: Sequence[str] = ()) -> None:
-    """Create the ledger with the writer of the proxy. `count`: number of requests in the last `days`.
-
-    `keys`: labels of virtual keys that sent them.
-    """
+def write_sample_day(file: Path, count: int = REQUESTS, days: float = DAYS, clients: Sequence[Client] = ()) -> None:
+    """Create the ledger with the writer of the proxy. `count`: number of requests in the last `days`."""
     settings = load_settings({"DATABASE_URL": f"sqlite:///{file}"}, PROVIDERS, env_file=None)
-    write_receipts(settings, _receipts(count, days, keys))
+    write_receipts(settings, _receipts(count, days, clients or [Client()]))
 
 
-def _receipts(count: int, days: float, keys: Sequence[str]) -> Iterator[Receipt]:
+def _receipts(count: int, days: float, clients: Sequence[Client]) -> Iterator[Receipt]:
     """Yield receipts in order of time."""
     chance, now = random.Random(1), time.time()
     ages = sorted((_choose_age(chance, now, days) for _ in range(count)), reverse=True)
@@ -58,7 +55,7 @@ def _receipts(count: int, days: float, keys: Sequence[str]) -> Iterator[Receipt]
         first, output = chance.lognormvariate(-0.5, 0.45), chance.randint(20, 900)
         receipt = Receipt(
             request_id=f"req_{number:06d}{chance.randrange(16**12):012x}",
-            client=Client(name=keys[number % len(keys)]) if keys else Client(),
+            client=clients[number % len(clients)],
             started_at=now - age,
             requested_model=requested,
             provider=provider,

@@ -3,13 +3,12 @@
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from math import floor
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.gateway.stores.sqlite import SqliteStore
+from anthropic_proxy.gateway.workers.ipc import StoreCall
+from anthropic_proxy.gateway.workers.shared_store import SharedStore, answer_call
 from anthropic_proxy.plugins import Limit, Reservation, Store
 
 REDIS_VARIABLE = "TEST_REDIS_URL"
@@ -31,26 +30,28 @@ class Clock:
 
 def store_kinds() -> Sequence[str]:
     """Return the names for `open_store`. Redis needs a running server, which `python3 scripts/ci.py redis` starts."""
-    return ("memory", "sqlite", "redis") if REDIS_VARIABLE in os.environ else ("memory", "sqlite")
+    return ("memory", "workers", "redis") if REDIS_VARIABLE in os.environ else ("memory", "workers")
 
 
 @asynccontextmanager
-async def open_store(kind: str, clock: Clock, place: str = "") -> AsyncIterator[Store]:
-    """Yield an empty store. `place`: folder, and prefix in Redis, of a store that processes share."""
-    with nullcontext(place) if place else TemporaryDirectory() as folder:
-        store: Store
-        if kind == "memory":
-            store = MemoryStore(clock=clock)
-        elif kind == "sqlite":
-            store = SqliteStore(Path(folder) / "limits.sqlite3", clock=clock)
-        else:
-            from anthropic_proxy.gateway.stores.redis import RedisStore
+async def open_store(kind: str, clock: Clock, prefix: str = "") -> AsyncIterator[Store]:
+    """Yield an empty store. `workers`: that of a worker. `prefix`: of a store in Redis that processes share."""
+    memory = MemoryStore(clock=clock)
 
-            store = RedisStore(os.environ[REDIS_VARIABLE], place or uuid.uuid4().hex, clock=clock)
-        try:
-            yield store
-        finally:
-            await store.close()
+    async def call(method: str, arguments: bytes) -> bytes:
+        return answer_call(memory, StoreCall(1, method, arguments)).result
+
+    store: Store = memory
+    if kind == "workers":
+        store = SharedStore(call)
+    elif kind == "redis":
+        from anthropic_proxy.gateway.stores.redis import RedisStore
+
+        store = RedisStore(os.environ[REDIS_VARIABLE], prefix or uuid.uuid4().hex, clock=clock)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 class _Entry:

@@ -7,12 +7,13 @@ cannot be read, the keys of the last query stay in use.
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
 from sqlalchemy import Engine
 
+from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, open_for_reading, open_for_writing
@@ -89,6 +90,12 @@ class KeyTable:
 
     def find_team(self, name: str) -> Team | None:
         return self._teams.get(name)
+
+    def list_scopes_with_budgets(self) -> Sequence[Scope]:
+        """Of keys that are not revoked, and of teams."""
+        keys = [build_key_scope(key) for key in self._keys.values() if key.revoked_at is None]
+        scopes = [*keys, *map(build_team_scope, self._teams.values())]
+        return [scope for scope in scopes if scope.rules.budgets]
 
     async def start(self) -> None:
         await self.refresh()

@@ -1,4 +1,4 @@
-"""Limits and budgets of virtual keys and teams, expressed as counters in a store (memory, a file or Redis)."""
+"""Limits and budgets of virtual keys and teams, expressed as counters in a store (memory or Redis)."""
 
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -189,33 +189,43 @@ async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -
 
 def sum_budget_use(connection: Connection, scope: Scope, budget: Budget, now: float) -> int:
     """Return the use of a budget in the period that contains `now`, by the ledger: nano-dollars, or tokens. It begins
-    when the budget was set. The use of a team is that of its present keys.
-
-    After the first hours, the hour in which the budget was set is left out.
+    when the budget was set.
     """
     is_team = scope.kind == "team"
     start = find_period_start(budget.period, datetime.fromtimestamp(now, UTC)).timestamp()
     _, id_or_team = scope.counter.split("/", 1)
-    kind = _find_budget_kind(budget.describe())
+    kind, names = _find_budget_kind(budget.describe()), [scope.name]
     key_id, team = ("", id_or_team) if is_team else (id_or_team, "")
     for entry in list_audit_entries(connection, key_id=key_id, team=team, since=start):
         before, _ = entry.changes.get("budgets", (None, None))
         if isinstance(before, list) and kind not in map(_find_budget_kind, before):
             start = entry.at
             break
-    selection = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
-    if not selection.is_short_range:
-        hour = -(-selection.start // MICROSECONDS_PER_HOUR)
-        selection = structs.replace(selection, start=hour * MICROSECONDS_PER_HOUR)
-    labels = [key.label for key in list_keys(connection) if key.team == scope.name] if is_team else [scope.name]
-    if not is_team:
-        selection = structs.replace(selection, values={"key_label": scope.name})
-    names = ("cost",) if budget.unit == "usd" else ("input_tokens", "cache_write_tokens", "output_tokens")
+        if "label" in entry.changes:  # no other key gets an earlier label
+            names.append(str(entry.changes["label"][0]))
+    used = RequestSelection(start=round(start * MICROSECONDS), end=round(now * MICROSECONDS) + 1)
+    parts = [used]
+    if not used.is_short_range:  # sums of complete hours, and single requests of the part of an hour before them
+        hour = -(-used.start // MICROSECONDS_PER_HOUR) * MICROSECONDS_PER_HOUR
+        parts = [structs.replace(used, end=hour), structs.replace(used, start=hour)]
+    sum_names = ("cost",) if budget.unit == "usd" else ("input_tokens", "cache_write_tokens", "output_tokens")
     return sum(
-        sum(getattr(found.sums, name) for name in names)
-        for found in sum_periods(connection, selection, 0, "key_label", names)
-        if found.group in labels
+        getattr(found.sums, sum_name)
+        for part in parts
+        for name in names
+        for found in sum_periods(
+            connection,
+            structs.replace(part, values={"team" if is_team else "key_label": name}),
+            period_seconds=0,
+            sum_names=sum_names,
+        )
+        for sum_name in sum_names
     )
+
+
+def read_used_budgets(connection: Connection, scope: Scope, now: float) -> Sequence[Spending]:
+    """Used amounts by the ledger, without those that running requests have reserved."""
+    return [Spending(budget, sum_budget_use(connection, scope, budget, now)) for budget in scope.rules.budgets]
 
 
 def _find_budget_kind(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Amounts of limits that running client requests have reserved in the store (Redis, a file or memory).
+"""Amounts of limits that running client requests have reserved in the store (Redis or memory).
 
 `reserve` adds the estimated amounts of a request to the counters of its limits; `settle` replaces them by the actual
 ones. Meanwhile the reservation is renewed, so that the store can drop the reservations of a crashed process.
@@ -28,6 +28,8 @@ REPORTED_SHARE = 0.8
 _REPORTED_SECONDS = 86_400.0
 """Time for which a budget without further requests is reported, unless its period ends earlier."""
 _MAX_REPORTED = 500
+_READ_AGAIN_SECONDS = 10.0
+"""Pause after the ledger could not be read. Requests are served meanwhile."""
 _ADDITION = "budget-check/"
 """Beginning of the ids under which the use by the ledger is added to the counters of budgets."""
 _MAX_CHECKED = 100_000
@@ -53,6 +55,8 @@ class Reservations:
         self._checked: set[str] = set()
         """Counters of budgets with at least the use by the ledger, since the last interruption of the store."""
         self._checking = asyncio.Lock()
+        self._next_check = 0.0
+        """Time in seconds since the epoch before which the ledger is not read, because it could not be read."""
         self._interruptions = 0
         self._warn = warn
         self._renew_seconds = renew_seconds
@@ -78,7 +82,7 @@ class Reservations:
 
     async def reserve(self, limits: Sequence[KeyLimit], response_headers: dict[str, str], now: float) -> HeldLimits:
         """Raises `LimitReached`, and reserves nothing, if a limit would be exceeded."""
-        await self._add_forgotten_use(limits, now)
+        await self.add_forgotten_use(limits, now)
         reservation = await self._reserve(limits)
         # If a budget has a remainder that is too small for the estimate, only this remainder is reserved.
         for _ in limits:
@@ -97,15 +101,15 @@ class Reservations:
             self._held.add(held)
         return held
 
-    async def _add_forgotten_use(self, limits: Sequence[KeyLimit], now: float) -> None:
-        """Add what the ledger has and the store lacks, because it has lost its data. Budgets are checked at their first
-        use in this process, and after each interruption of the store.
+    async def add_forgotten_use(self, limits: Sequence[KeyLimit], now: float) -> None:
+        """Add the use of budgets that the ledger has and the store lacks: it starts empty in memory, or has lost its
+        data. Budgets are checked at their first use in this process, and after each interruption of the store.
         """
         state = self._store.state
         if state.interruptions != self._interruptions:
             self._interruptions = state.interruptions
             self._checked.clear()
-        if not state.available or self._read_used is None:
+        if not state.available or self._read_used is None or now < self._next_check:
             return
         if all(each.budget is None or each.limit.key in self._checked for each in limits):
             return
@@ -121,7 +125,9 @@ class Reservations:
                         addition = Reservation(f"{_ADDITION}{counter.key}", [counter], slots=[0])
                         await self._store.settle(addition, [used - settled])
             except Exception as error:  # noqa: BLE001  # of the database or the store: requests are served
+                self._next_check = now + _READ_AGAIN_SECONDS
                 self._warn(f"The use of budgets was not read from the ledger: {type(error).__name__}: {error}")
+                return
             if len(self._checked) > _MAX_CHECKED:
                 self._checked.clear()
             self._checked.update(each.limit.key for each in chosen)

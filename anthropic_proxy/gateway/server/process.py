@@ -70,7 +70,7 @@ class Peer(Protocol):
         """Index of this worker process, from 0, and the number of all workers."""
         ...
 
-    def open(self) -> None:
+    def start_reports(self) -> None:
         """Called when this process begins to serve."""
         ...
 
@@ -228,7 +228,7 @@ class ServerProcess:
         watches = [self._watch()] if self._config.watched_files and self._logs_startup else []
         watches += [] if self._tls is None else [self._tls.watch()]
         watch_tasks = [loop.create_task(watch) for watch in watches]
-        self._app.peer.open()
+        self._app.peer.start_reports()
         if self._control is not None:
             self._control.send(READY_REPLY)
         self._serving = True

@@ -1,12 +1,12 @@
 """`FallbackStore`: a store in Redis that keeps working while Redis is unavailable.
 
-Theory of operation. Redis counts as unavailable after a failure, or if it sends no reply for a second in which this
-process runs; `_problem` then has the message. With `REDIS_FAILURE=closed`, calls raise `StoreUnavailable`. With `open`,
-each process admits requests against its share of the last known amounts and its own use, stores values itself, and adds
-its own use to Redis afterwards. Processes connect again within `OTHERS_SECONDS` of each other. As long, a process keeps
-to its share after it has added its use, because the use of the others is still missing.
+Theory of operation. While Redis is away, each process admits requests against the last known amounts plus its own use,
+and adds its own use afterwards. Hence this store has all reservations of its process in a `MemoryStore` too, and beside
+it the amounts of the others: the total of the latest reply of Redis without the own ones. With `REDIS_FAILURE=closed`,
+calls raise `StoreUnavailable` instead.
 
-Heartbeats run all the time: they count the processes that share the limits, and find out when Redis is back. A command
+Redis is away after a failure, or if it sends no reply for a second in which this process runs; `_problem` then has the
+message. Heartbeats run all the time: they count the processes for `/health`, and find out when Redis is back. A command
 for values that fails alone does not make limits unavailable: a heartbeat decides. Wrong data under single keys are
 reported and dropped, because a repetition is useless.
 """
@@ -14,17 +14,21 @@ reported and dropped, because a repetition is useless.
 import asyncio
 import os
 import random
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from msgspec import structs
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from anthropic_proxy.gateway.stores.own_usage import OwnUsage
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.stores.redis import (
     FAILURES,
+    MAX_CALLS,
     MAX_RENEWED,
     RedisStore,
     describe_data_error,
@@ -37,11 +41,15 @@ HEARTBEAT_SECONDS = 5.0
 """Time in seconds between two heartbeats (checks of Redis)."""
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
 """Pause after the first failed attempt to connect, and maximum. It doubles, and is multiplied by 0.5 to 1.5."""
-OTHERS_SECONDS = 8.0
-"""Time in seconds in which all processes connect again, more than the maximum pause."""
+MAX_PENDING = 100_000
+"""Maximum number of settlements that wait for Redis. Above it, the oldest one is dropped: its rate has probably ended,
+and budgets get their use from the ledger after an interruption."""
+MAX_KNOWN_AMOUNTS = 100_000
 _CLOSE_SECONDS = 2.0
 _UNKNOWN_RESULT = (OSError, TimeoutError, RedisConnectionError, RedisTimeoutError, asyncio.CancelledError)
 """Exceptions after which it is unknown whether Redis has executed the command."""
+_UNLIMITED = 2**53
+"""Maximum of a limit when amounts are added that are already used. Redis counts with double precision."""
 _VALUES_EFFECT = {True: "each process keeps its own values", False: "such values are not stored"}
 _Result = TypeVar("_Result")
 
@@ -56,10 +64,21 @@ class FallbackStore:
         fails_open: bool,
         address: str,
         warn: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.redis = store
-        self._fails_open, self._address, self._warn = fails_open, address, warn
-        self._usage = OwnUsage()
+        self._fails_open, self._address, self._warn, self._clock = fails_open, address, warn, clock
+        self._own = MemoryStore(clock=clock)
+        """All reservations of this process, and the values that are stored while Redis is away."""
+        self._running: dict[str, Reservation] = {}
+        """Id → unsettled reservation of this process, with its slots in `_own`."""
+        self._others: dict[str, tuple[float, int]] = {}
+        """Counter → amount of the other processes by the latest reply of Redis, and the time when it no longer counts.
+        """
+        self._unsent: dict[str, Reservation] = {}
+        """Id → running reservation that was made while Redis was away."""
+        self._pending: deque[tuple[Reservation, Sequence[int]]] = deque(maxlen=MAX_PENDING)
+        """Settlements that wait for Redis."""
         self._problem = ""
         """Message of the failure. "": Redis is available."""
         self._data_problem = ""
@@ -76,7 +95,7 @@ class FallbackStore:
             available=not self._problem,
             problem=self._problem,
             processes=self._processes,
-            pending_settlements=len(self._usage.pending),
+            pending_settlements=len(self._pending),
             interruptions=self._interruptions,
         )
 
@@ -86,63 +105,91 @@ class FallbackStore:
             self._task = asyncio.create_task(self._run_heartbeats())
 
     async def get(self, key: str) -> str | None:
-        return await self._call(
-            lambda: self.redis.get(key), lambda: self._usage.values.get(key), [key], has_limits=False
-        )
+        return await self._use_values(key, lambda: self.redis.get(key), lambda: self._own.get(key))
 
     async def put(self, key: str, value: str, lifetime_seconds: float) -> None:
-        await self._call(
+        await self._use_values(
+            key,
             lambda: self.redis.put(key, value, lifetime_seconds),
-            lambda: self._usage.values.put(key, value, lifetime_seconds),
-            [key],
-            has_limits=False,
+            lambda: self._own.put(key, value, lifetime_seconds),
         )
 
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
-        return await self._call(
+        return await self._use_values(
+            key,
             lambda: self.redis.increment(key, amount, lifetime_seconds),
-            lambda: self._usage.values.increment(key, amount, lifetime_seconds),
-            [key],
-            has_limits=False,
+            lambda: self._own.increment(key, amount, lifetime_seconds),
         )
 
     async def delete(self, key: str) -> None:
-        await self._usage.values.delete(key)
-        await self._call(lambda: self.redis.delete(key), lambda: self._usage.values.delete(key), [key])
+        await self._own.delete(key)
+        await self._use_values(key, lambda: self.redis.delete(key), lambda: self._own.delete(key))
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        async def reserve_in_redis() -> Reservation:
-            id_ = os.urandom(16).hex()
+        self.start()
+        id_, zeros = os.urandom(16).hex(), [0] * len(limits)
+        if not self._problem:
             try:
                 reservation = await self.redis.reserve(limits, lease_seconds, id_)
-            except _UNKNOWN_RESULT:
-                slots = [0] * len(limits)
-                reservation = Reservation(id=id_, limits=tuple(limits), slots=slots, lease_seconds=lease_seconds)
-                settled = [limit.amount if limit.kind == "rate" else 0 for limit in limits]
-                self._usage.pending.append((reservation, settled))
-                raise
-            self._usage.add_existing_reservation(reservation)
-            return reservation
+            except (*FAILURES, asyncio.CancelledError) as error:
+                if isinstance(error, _UNKNOWN_RESULT):  # a rate counts as used, the other amounts are released
+                    sent = Reservation(id=id_, limits=tuple(limits), slots=zeros, lease_seconds=lease_seconds)
+                    used = [limit.amount if limit.kind == "rate" else 0 for limit in limits]
+                    self._pending.append((sent, used))
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                self._fail(error, [limit.key for limit in limits])
+            else:
+                self._note_reply(reservation)
+                return reservation
+        if not self._fails_open:
+            raise StoreUnavailable
+        own = await self._own.reserve([self._subtract_others(limit) for limit in limits], lease_seconds)
+        reservation = structs.replace(own, limits=tuple(limits), slots=zeros)
+        if own.is_held:
+            self._running[own.id] = own
+            self._unsent[own.id] = reservation
+        return reservation
 
-        return await self._call(
-            reserve_in_redis,
-            lambda: self._usage.reserve(limits, lease_seconds, self._processes),
-            [limit.key for limit in limits],
-        )
+    def _note_reply(self, reservation: Reservation) -> None:
+        for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
+            added = limit.amount if reservation.is_held else 0
+            others = limit.maximum - remaining - added - self._own.find_counter(limit).total()
+            end = self._clock() + (reservation.lease_seconds if limit.kind == "concurrency" else limit.seconds)
+            self._others.pop(limit.key, None)
+            self._others[limit.key] = end, max(others, 0)
+        while len(self._others) > MAX_KNOWN_AMOUNTS:
+            del self._others[next(iter(self._others))]
+        if reservation.is_held:
+            self._running[reservation.id] = self._own.add_existing_reservation(reservation)
+
+    def _subtract_others(self, limit: Limit) -> Limit:
+        end, others = self._others.get(limit.key, (0.0, 0))
+        return structs.replace(limit, maximum=limit.maximum - others) if self._clock() < end else limit
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
-        if not reservation.is_held or await self._usage.settle(reservation, amounts):
+        if not reservation.is_held:
             return
-        if not self._problem and await self._try(lambda: self.redis.settle(reservation, amounts), _keys([reservation])):
+        if (running := self._running.pop(reservation.id, None)) is not None:
+            await self._own.settle(running, amounts)
+        if self._unsent.pop(reservation.id, None) is not None:
+            # Redis has no amount of a rate that this settlement could reduce
+            rates = [structs.replace(each, amount=0) if each.kind == "rate" else each for each in reservation.limits]
+            reservation = structs.replace(reservation, limits=rates)
+        elif not self._problem and await self._try(
+            lambda: self.redis.settle(reservation, amounts), _list_keys([reservation])
+        ):
             return
-        self._usage.pending.append((reservation, amounts))
+        self._pending.append((reservation, amounts))
+        self._wake.set()
 
     async def renew(self, reservations: Sequence[Reservation]) -> None:
-        await self._usage.renew(reservations)
-        for start in range(0, len(reservations), MAX_RENEWED):
-            chosen = reservations[start : start + MAX_RENEWED]
+        await self._own.renew([self._running[each.id] for each in reservations if each.id in self._running])
+        sent = [each for each in reservations if each.id not in self._unsent]
+        for start in range(0, len(sent), MAX_RENEWED):
+            chosen = sent[start : start + MAX_RENEWED]
             if not self._problem:
-                await self._try(partial(self.redis.renew, chosen), _keys(chosen))
+                await self._try(partial(self.redis.renew, chosen), _list_keys(chosen))
 
     async def close(self) -> None:
         """Send the amounts that Redis does not have yet, within two seconds, and close all connections."""
@@ -151,29 +198,23 @@ class FallbackStore:
             await asyncio.wait([self._task])
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                if self._usage.has_unsent:
-                    await self._add_missing()
+                if self._unsent or self._pending:
+                    await self._add_own_use()
                 await self.redis.close()
         except FAILURES:
-            if self._usage.pending:
-                self._warn(f"{len(self._usage.pending)} settlements of limits were not stored. {self._problem}".strip())
+            if self._pending:
+                self._warn(f"{len(self._pending)} settlements of limits were not stored. {self._problem}".strip())
 
-    async def _call(
-        self,
-        function: Callable[[], Awaitable[_Result]],
-        replacement: Callable[[], Awaitable[_Result]],
-        keys: Sequence[str],
-        *,
-        has_limits: bool = True,
+    async def _use_values(
+        self, key: str, function: Callable[[], Awaitable[_Result]], replacement: Callable[[], Awaitable[_Result]]
     ) -> _Result:
-        """`keys` are those of the command. Without `has_limits`, a heartbeat decides if limits can be used."""
         self.start()
         if not self._problem:
             try:
                 return await function()
             except FAILURES as error:
-                if has_limits or is_data_error(error):
-                    self._fail(error, keys)
+                if is_data_error(error):
+                    self._fail(error, [key])
                 else:
                     self._wake.set()
                     if isinstance(error, ResponseError):
@@ -199,9 +240,9 @@ class FallbackStore:
             return
         problem = describe_failure(error, self._address)
         if not self._problem:
-            self._failed_at = self._usage.clock()
+            self._failed_at = self._clock()
             self._interruptions += 1
-            effect = f"Each process keeps its share (1 of {self._processes}) of the limits"
+            effect = "Each process admits requests against the last known amounts and its own use"
             if not self._fails_open:
                 effect = "Requests with limits are rejected (REDIS_FAILURE=closed)"
             elif self._processes == 1:
@@ -219,11 +260,13 @@ class FallbackStore:
         pause = MIN_PAUSE_SECONDS
         while True:
             try:
-                processes = await self.redis.send_heartbeat()
-                if self._problem or self._usage.has_unsent:
-                    await self._recover()
-                    processes = await self.redis.send_heartbeat()
-                self._processes = processes
+                self._processes = await self.redis.send_heartbeat()
+                await self._add_own_use()
+                if self._problem:
+                    seconds = self._clock() - self._failed_at
+                    self._warn(f"Redis at {self._address} is available again after {seconds:.1f} s.")
+                    self._problem = ""
+                    await self._add_own_use()  # what was reserved while the earlier amounts were sent
                 pause = MIN_PAUSE_SECONDS
                 seconds = HEARTBEAT_SECONDS
             except FAILURES as error:
@@ -236,37 +279,36 @@ class FallbackStore:
             except TimeoutError:
                 continue
 
-    async def _recover(self) -> None:
-        """Add the use of this process that Redis lacks, then use Redis."""
-        await self._add_missing()
-        if self._problem and self._fails_open and self._processes > 1:
-            await asyncio.sleep(OTHERS_SECONDS)
-            await self._add_missing()
-        if self._problem:
-            seconds = self._usage.clock() - self._failed_at
-            self._warn(f"Redis at {self._address} is available again after {seconds:.1f} s.")
-        self._problem = ""
-        await self._add_missing()  # what this process reserved by itself meanwhile
+    async def _add_own_use(self) -> None:
+        """Send to Redis what it lacks: running reservations, then settlements, in messages of many."""
+        while self._unsent:
+            running = [self._unsent.popitem()[1] for _ in range(min(len(self._unsent), MAX_CALLS))]
+            try:
+                await asyncio.gather(*(self._add(self._reserve_used(each), each) for each in running))
+            except BaseException:
+                self._unsent.update((each.id, each) for each in running if each.id in self._running)
+                raise
+        while self._pending:
+            ended = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_CALLS))]
+            try:
+                await asyncio.gather(*(self._add(self.redis.settle(each, amounts), each) for each, amounts in ended))
+            except BaseException:
+                self._pending.extendleft(reversed(ended))  # a repeated settlement has no effect
+                raise
 
-    async def _add_missing(self) -> None:
-        running = self._usage.queue_unsent()
-        for start in range(0, len(running), MAX_RENEWED):
-            chosen = running[start : start + MAX_RENEWED]
-            await self._finish(self.redis.renew(chosen), _keys(chosen))
-        while self._usage.pending:
-            reservation, amounts = self._usage.pending[0]
-            await self._finish(self.redis.settle(reservation, amounts), _keys([reservation]))
-            self._usage.pending.popleft()
+    async def _reserve_used(self, reservation: Reservation) -> None:
+        limits = [structs.replace(limit, maximum=_UNLIMITED) for limit in reservation.limits]
+        await self.redis.reserve(limits, reservation.lease_seconds, reservation.id)
 
-    async def _finish(self, step: Awaitable[None], keys: Sequence[str]) -> None:
-        """Wait for `step`, which adds amounts. If Redis rejects the data of `keys`, drop it with a warning."""
+    async def _add(self, step: Awaitable[None], reservation: Reservation) -> None:
+        """Wait for `step`. If Redis rejects the data of the limits, drop the amounts with a warning."""
         try:
             await step
         except FAILURES as error:
             if not is_data_error(error):
                 raise
-            self._fail(error, keys)
+            self._fail(error, _list_keys([reservation]))
 
 
-def _keys(reservations: Sequence[Reservation]) -> Sequence[str]:
+def _list_keys(reservations: Sequence[Reservation]) -> Sequence[str]:
     return sorted({limit.key for each in reservations for limit in each.limits})

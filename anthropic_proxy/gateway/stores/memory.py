@@ -1,23 +1,133 @@
-"""`MemoryStore`: store in the memory of one process, for values with a lifetime and for counters of limits."""
+"""`MemoryStore`: values with a lifetime, and counters of limits such as requests per minute, in memory.
+
+Theory of operation. `reserve` adds the estimated amounts of a request to the counters of its limits. `settle` replaces
+them by the actual amounts. An unsettled reservation ends after its lease, a time that `renew` extends, so that requests
+of a killed process do not count for ever.
+
+A limit has one of three kinds. A `rate` counts the amounts within a sliding window, such as the last minute. The window
+is divided into 256 slots with one sum each. An `amount` is a budget, and a `concurrency` limits simultaneous requests.
+Counters of these two kinds have holds, the amounts of unsettled reservations.
+
+One process has this store for itself. Several workers use that of their supervisor (`workers/shared_store.py`). A start
+empties it; budgets then get their use from the ledger (`console/keys/reservations.py`). The scripts of `redis/` do the
+same with the counters of all instances, and `fallback.py` counts here while Redis is unavailable.
+"""
 
 import os
 import time
 from collections.abc import Callable, Sequence
+from heapq import heapify, heappop, heappush
+from math import floor
 
-from msgspec import structs
+from msgspec import Struct, field, structs
 
 from anthropic_proxy.engine.memory_values import MemoryValues
-from anthropic_proxy.gateway.stores import counters
-from anthropic_proxy.gateway.stores.counters import SETTLED_SECONDS, Counter
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
 MAX_COUNTERS = 100_000
 """Maximum number of counters. Above it, expired counters are deleted, then the half of the counters that expires first.
 """
+SLOT_COUNT = 256
+"""Number of slots into which the period of a `rate` limit is divided."""
+SETTLED_SECONDS = 300.0
+"""Time in seconds for which the id of a settled reservation is remembered, so that a repeated settlement has no effect.
+"""
+UNKNOWN_WAIT_SECONDS = 1.0
+"""Value of `Reservation.retry_after_seconds` if a limit has room only when a running request ends, at an unknown time.
+"""
+_MIN_COMPACTED = 64
+
+
+class Holds:
+    """Reserved amounts (holds) of one counter, each with the time at which it ends by itself."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self._found: dict[str, tuple[float, int]] = {}
+        self._ends: list[tuple[float, str]] = []
+        """Heap of the ends of leases, with outdated entries of renewed and settled reservations."""
+
+    def put(self, reservation_id: str, lease_ends_at: float, amount: int) -> None:
+        """Add a hold, or replace the earlier hold of the reservation. `lease_ends_at`: time in seconds."""
+        self.total += amount - self._found.get(reservation_id, (0.0, 0))[1]
+        self._found[reservation_id] = lease_ends_at, amount
+        heappush(self._ends, (lease_ends_at, reservation_id))
+        if len(self._ends) > 2 * len(self._found) + _MIN_COMPACTED:
+            self._ends = [(ends, name) for name, (ends, _) in self._found.items()]
+            heapify(self._ends)
+
+    def remove(self, reservation_id: str) -> None:
+        self.total -= self._found.pop(reservation_id, (0.0, 0))[1]
+
+    def remove_expired(self, now: float) -> None:
+        while self._ends and self._ends[0][0] <= now:
+            _, reservation_id = heappop(self._ends)
+            if self._found.get(reservation_id, (now + 1, 0))[0] <= now:
+                self.remove(reservation_id)
+
+
+class Counter(Struct):
+    expires_at: float = 0.0
+    """Time in seconds after which the counter is deleted."""
+    used: int = 0
+    """Sum of the settled amounts (kind `amount`)."""
+    slot_seconds: float = 0.0
+    """Length in seconds of a slot of the sliding window (kind `rate`)."""
+    slots: dict[int, int] = field(default_factory=dict)
+    """Number of a slot (time divided by `slot_seconds`) → sum of its amounts (kind `rate`)."""
+    holds: Holds = field(default_factory=Holds)
+    """Amounts of running requests (kinds `concurrency` and `amount`)."""
+
+    def total(self) -> int:
+        """Settled and reserved; compared with the maximum of the limit."""
+        return self.used + sum(self.slots.values()) + self.holds.total
+
+    def remove_expired(self, limit: Limit, now: float) -> None:
+        """Remove old slots and ended reservations."""
+        if limit.kind == "rate":
+            # a change of the period removes all slots
+            if self.slot_seconds != limit.seconds / SLOT_COUNT:
+                self.slot_seconds, self.slots = limit.seconds / SLOT_COUNT, {}
+            first = floor(now / self.slot_seconds) - SLOT_COUNT
+            self.slots = {slot: amount for slot, amount in self.slots.items() if slot >= first and amount}
+        else:
+            self.holds.remove_expired(now)
+
+    def extend(self, limit: Limit, now: float, lease_seconds: float) -> None:
+        """Set the expiry. For the kind `amount`, it is set only once: the budget ends then."""
+        match limit.kind:
+            case "rate":
+                self.expires_at = now + limit.seconds + self.slot_seconds
+            case "concurrency":
+                self.expires_at = max(self.expires_at, now + lease_seconds)
+            case "amount":
+                self.expires_at = self.expires_at or now + limit.seconds
+
+    def find_wait_seconds(self, excess: int, limit: Limit, now: float) -> float:
+        """Seconds until the counter has decreased by `excess`. `UNKNOWN_WAIT_SECONDS`: a request must end first."""
+        if limit.kind == "rate":
+            for slot in sorted(self.slots):
+                excess -= self.slots[slot]
+                if excess <= 0:
+                    return self._slot_end(slot) - now
+            return limit.seconds
+        is_reserved = self.used < limit.maximum <= self.total()  # running requests have all that is left
+        if limit.kind == "concurrency" or self.holds.total >= excess or is_reserved:
+            return UNKNOWN_WAIT_SECONDS
+        return max(self.expires_at - now, 0.0) if self.expires_at else limit.seconds
+
+    def seconds_until_reset(self, limit: Limit, now: float) -> float:
+        """Return the seconds until the counter is 0 if no further request uses it. 0.0: it is empty, or unknown."""
+        if limit.kind == "rate":
+            return self._slot_end(max(self.slots)) - now if self.slots else 0.0
+        return max(self.expires_at - now, 0.0) if limit.kind == "amount" and self.expires_at else 0.0
+
+    def _slot_end(self, slot: int) -> float:
+        return (slot + 1 + SLOT_COUNT) * self.slot_seconds
 
 
 class MemoryStore(MemoryValues):
-    """Store in the memory of one worker process. It implements `plugins.Store`."""
+    """It implements `plugins.Store`. No method waits for anything."""
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(clock=clock)
@@ -34,47 +144,91 @@ class MemoryStore(MemoryValues):
         self._counters.pop(key, None)
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
-        reservation, changed = counters.reserve_counters(
-            self._find, limits, os.urandom(16).hex(), self._clock(), lease_seconds
+        now = self._clock()
+        counters = [self.find_counter(limit) for limit in limits]
+        waits = []
+        for limit, counter in zip(limits, counters, strict=True):
+            excess = counter.total() + limit.amount - limit.maximum
+            waits.append(counter.find_wait_seconds(excess, limit, now) if excess > 0 and limit.amount else -1.0)
+        refused = waits.index(max(waits)) if limits and max(waits) >= 0 else None
+        is_held = refused is None and any(limit.amount for limit in limits)
+        reservation = Reservation(
+            id=os.urandom(16).hex() if is_held else "",
+            limits=tuple(limits),
+            refused=refused,
+            retry_after_seconds=0.0 if refused is None else waits[refused],
+            slots=[0] * len(limits),
+            lease_seconds=lease_seconds,
         )
-        self._counters.update(changed)
-        if len(self._counters) > MAX_COUNTERS:
-            self._delete_counters()
-        return reservation
+        if is_held:
+            reservation = self.add_existing_reservation(reservation)
+            counters = [self._find(limit.key) for limit in limits]
+        return structs.replace(
+            reservation,
+            remaining=[limit.maximum - counter.total() for limit, counter in zip(limits, counters, strict=True)],
+            settled=[counter.used for counter in counters],
+            reset_seconds=[
+                counter.seconds_until_reset(limit, now) for limit, counter in zip(limits, counters, strict=True)
+            ],
+        )
 
     def add_existing_reservation(self, reservation: Reservation) -> Reservation:
         """Pass the returned reservation to `settle`: its slots are time intervals by the clock of this store."""
-        now = self._clock()
-        found = {limit.key: self._find(limit.key) for limit in reservation.limits}
+        now, slots = self._clock(), []
         for limit in reservation.limits:
-            found[limit.key].remove_expired(limit, now)
-        slots = counters.add_reservation_amounts(
-            found, reservation.limits, reservation.id, now, reservation.lease_seconds
-        )
-        self._counters.update({key: counter for key, counter in found.items() if counter.expires_at > now})
+            counter, slot = self.find_counter(limit), 0
+            if limit.kind == "rate":
+                slot = floor(now / counter.slot_seconds)
+            if limit.amount:
+                if limit.kind == "rate":
+                    counter.slots[slot] = counter.slots.get(slot, 0) + limit.amount
+                else:
+                    counter.holds.put(reservation.id, now + reservation.lease_seconds, limit.amount)
+                counter.extend(limit, now, reservation.lease_seconds)
+                self._counters[limit.key] = counter
+            slots.append(slot)
         if len(self._counters) > MAX_COUNTERS:
             self._delete_counters()
         return structs.replace(reservation, slots=slots)
+
+    async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
+        now = self._clock()
+        while self._settled and next(iter(self._settled.values())) <= now:
+            del self._settled[next(iter(self._settled))]
+        if not reservation.is_held or reservation.id in self._settled:
+            return
+        self._settled[reservation.id] = now + SETTLED_SECONDS
+        for limit, reserved_slot, amount in zip(reservation.limits, reservation.slots, amounts, strict=True):
+            counter = self.find_counter(limit)
+            if limit.kind == "rate":
+                slot = floor(now / counter.slot_seconds) if amount > limit.amount else reserved_slot
+                if amount > limit.amount or slot in counter.slots:
+                    counter.slots[slot] = max(counter.slots.get(slot, 0) + amount - limit.amount, 0)
+            else:
+                counter.holds.remove(reservation.id)
+                counter.used += amount if limit.kind == "amount" else 0
+            counter.extend(limit, now, reservation.lease_seconds)
+            self._counters[limit.key] = counter
+
+    async def renew(self, reservations: Sequence[Reservation]) -> None:
+        """Amounts with an ended lease are added again."""
+        now = self._clock()
+        for reservation in reservations:
+            if reservation.is_held and reservation.id not in self._settled:
+                for limit in reservation.limits:
+                    if limit.kind != "rate" and limit.amount:
+                        counter = self._find(limit.key)
+                        counter.holds.put(reservation.id, now + reservation.lease_seconds, limit.amount)
+                        counter.extend(limit, now, reservation.lease_seconds)
+                        self._counters[limit.key] = counter
+
+    async def close(self) -> None: ...
 
     def find_counter(self, limit: Limit) -> Counter:
         """Return the counter of `limit` without its expired amounts. A missing counter is returned empty."""
         counter = self._find(limit.key)
         counter.remove_expired(limit, self._clock())
         return counter
-
-    async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
-        now = self._clock()
-        while self._settled and next(iter(self._settled.values())) <= now:
-            del self._settled[next(iter(self._settled))]
-        if reservation.is_held and reservation.id not in self._settled:
-            self._settled[reservation.id] = now + SETTLED_SECONDS
-            self._counters.update(counters.settle_counters(self._find, reservation, amounts, now))
-
-    async def renew(self, reservations: Sequence[Reservation]) -> None:
-        running = [each for each in reservations if each.is_held and each.id not in self._settled]
-        self._counters.update(counters.renew_counters(self._find, running, self._clock()))
-
-    async def close(self) -> None: ...
 
     def _find(self, key: str) -> Counter:
         counter = self._counters.get(key)

@@ -8,7 +8,7 @@ timers of its own: the supervisor's loop calls `receive_from` for readable chann
 `next_query_deadline`.
 
 Observed facts, such as an API key in cooldown, are forwarded at once and kept until they expire, for workers that start
-later.
+later. The limits and values that workers share are here too (`shared_store.py`).
 """
 
 import time
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.workers.ipc import (
     IpcChannel,
     ReloadRequest,
@@ -27,8 +28,10 @@ from anthropic_proxy.gateway.workers.ipc import (
     StatsReport,
     StatsRequest,
     StatsTotal,
+    StoreCall,
 )
 from anthropic_proxy.gateway.workers.link import WorkerPeer
+from anthropic_proxy.gateway.workers.shared_store import answer_call
 
 WORKER_TIMEOUT_SECONDS = 1.0
 """Seconds for a worker to report its statistics to the hub. Then the hub uses the worker's previous report."""
@@ -53,6 +56,7 @@ class Hub:
     def __init__(self, aggregator: WorkerPeer, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._aggregator = aggregator
         self._clock = clock
+        self._store = MemoryStore(clock=clock)
         self._channels: list[IpcChannel] = []
         self._latest: dict[IpcChannel, bytes] = {}
         self._ended: list[bytes] = []
@@ -80,7 +84,9 @@ class Hub:
 
     def receive_from(self, channel: IpcChannel) -> None:
         for message in channel.receive():
-            if isinstance(message, StatsReport):
+            if isinstance(message, StoreCall):
+                channel.send(answer_call(self._store, message))
+            elif isinstance(message, StatsReport):
                 self._latest[channel] = message.stats
                 for query in self._queries:
                     if message.query_number >= query.number:

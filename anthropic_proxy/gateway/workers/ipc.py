@@ -9,7 +9,8 @@ Client requests: a worker that shows requests to a user sends `RequestsWatch`. T
 `RequestsUpdate` for a limited time.
 
 `SharedObservation` contains a fact about a model, an API key or a provider address. `ReloadRequest` makes all workers
-read the settings again.
+read the settings again. `StoreCall` is a call of the store of limits in the hub, and `StoreResult` its result
+(`shared_store.py`).
 """
 
 import socket
@@ -84,6 +85,20 @@ class RequestsUpdate(Struct, tag="requests"):
     """True if `requests` contains all recent requests of the worker. False: only those since its last message."""
 
 
+class StoreCall(Struct, tag="call"):
+    number: int
+    """Number of the call, which `StoreResult` repeats."""
+    method: str
+    arguments: bytes
+    """Arguments of the method as a MessagePack array."""
+
+
+class StoreResult(Struct, tag="result"):
+    number: int
+    result: bytes
+    """Result of the method as MessagePack."""
+
+
 Message = (
     StatsReport
     | StatsQuery
@@ -93,6 +108,8 @@ Message = (
     | ReloadRequest
     | RequestsWatch
     | RequestsUpdate
+    | StoreCall
+    | StoreResult
 )
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Message).decode

@@ -22,6 +22,7 @@ from anthropic_proxy.gateway.platforms.processes import read_process_stats
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log.in_progress import SharedRequestTable
 from anthropic_proxy.gateway.telemetry.log.request_feed import (
     MAX_QUEUED_REQUESTS,
@@ -48,7 +49,10 @@ from anthropic_proxy.gateway.workers.ipc import (
     StatsReport,
     StatsRequest,
     StatsTotal,
+    StoreCall,
+    StoreResult,
 )
+from anthropic_proxy.gateway.workers.shared_store import SharedStore
 from anthropic_proxy.plugins import Store
 
 if TYPE_CHECKING:
@@ -81,13 +85,21 @@ class WorkerPeer:
         self._collect_gauges = collect_gauges
         self._started = time.time()
         self._link = link
+        self.store: Store = MemoryStore() if link is None else SharedStore(link.call_store)
+        """Limits and values of all workers of this server, without Redis."""
         self._instances: InstanceSharing | None = None
         if link is not None:
             self.in_progress.use_shared_memory(link.board)
 
     def open(self) -> None:
+        """Connect with the hub. Observations of other workers need the services of this one."""
         if self._link is not None:
             self._link.open(self)
+
+    def start_reports(self) -> None:
+        """Called when the process serves requests. Statistics of a process that still starts would be late."""
+        if self._link is not None:
+            self._link.report_stats()
 
     def close(self) -> None:
         if self._link is not None:
@@ -174,6 +186,9 @@ class WorkerLink:
         """Kind, scope and name → observation that is not yet sent to the hub."""
         self._query_number = 0
         self._pending_query: asyncio.Future[StatsTotal] | None = None
+        self._store_calls: dict[int, asyncio.Future[bytes]] = {}
+        """Number of a call of the store in the hub → its result."""
+        self._store_call_number = 0
         self._reported_count = -1
         self._waits_writable = False
 
@@ -182,7 +197,6 @@ class WorkerLink:
         self._socket_events = SocketEvents(self._loop)
         self._sharing = RequestSharing(peer.requests, self.worker_index, self.worker_count, self._send)
         self._socket_events.on_readable(self._channel.socket, self._receive)
-        self._report_stats()
 
     def publish(self, observation: SharedObservation) -> None:
         if not self._observations:
@@ -202,6 +216,21 @@ class WorkerLink:
             self._loop.call_later(HUB_TIMEOUT_SECONDS, self._expire_query, self._pending_query)
         return await asyncio.shield(self._pending_query)
 
+    async def call_store(self, method: str, arguments: bytes) -> bytes:
+        """Raises `InternalError` after `HUB_TIMEOUT_SECONDS`."""
+        self._store_call_number += 1
+        number = self._store_call_number
+        result: asyncio.Future[bytes] = self._loop.create_future()
+        self._store_calls[number] = result
+        self._send(StoreCall(number, method, arguments))
+        try:
+            async with asyncio.timeout(HUB_TIMEOUT_SECONDS):
+                return await result
+        except TimeoutError:
+            raise InternalError("The supervisor did not answer in time, so that limits were not checked.") from None
+        finally:
+            del self._store_calls[number]
+
     def close(self) -> None:
         self._socket_events.ignore_readable(self._channel.socket)
         self._socket_events.ignore_writable(self._channel.socket)
@@ -212,7 +241,10 @@ class WorkerLink:
 
     def _receive(self) -> None:
         for message in self._channel.receive():
-            if isinstance(message, StatsRequest):
+            if isinstance(message, StoreResult):
+                if (result := self._store_calls.get(message.number)) is not None and not result.done():
+                    result.set_result(message.result)
+            elif isinstance(message, StatsRequest):
                 self._publish_pending()
                 self._send(StatsReport(self._peer.collect_stats(), message.query_number))
             elif isinstance(message, SharedObservation):
@@ -225,11 +257,12 @@ class WorkerLink:
         if self._channel.ended:
             self._socket_events.ignore_readable(self._channel.socket)
 
-    def _report_stats(self) -> None:
+    def report_stats(self) -> None:
+        """Report now, and then once a second what has changed."""
         if (finished_exchange_count := self._peer.finished_exchange_count()) != self._reported_count:
             self._reported_count = finished_exchange_count
             self._send(StatsReport(self._peer.collect_stats(refresh_gauges=False)))
-        self._loop.call_later(REPORT_INTERVAL_SECONDS, self._report_stats)
+        self._loop.call_later(REPORT_INTERVAL_SECONDS, self.report_stats)
 
     def _publish_pending(self) -> None:
         observations, self._observations = self._observations, {}
@@ -241,7 +274,10 @@ class WorkerLink:
             query.set_exception(InternalError("The supervisor did not return the counters of the workers in time."))
             self._pending_query = None
 
-    def _send(self, message: StatsReport | StatsQuery | SharedObservation | RequestsWatch | RequestsUpdate) -> None:
+    def _send(
+        self,
+        message: StatsReport | StatsQuery | SharedObservation | RequestsWatch | RequestsUpdate | StoreCall,
+    ) -> None:
         self._channel.send(message)
         if self._channel.has_unsent and not self._waits_writable:
             self._waits_writable = True

@@ -11,6 +11,7 @@ import selectors
 import signal
 import socket
 import sys
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -174,20 +175,26 @@ class Supervisor:
         """Remaining checks, one a second, whether the terminal has closed after a SIGHUP."""
         self._file_watch = FileWatch(config.watched_files) if config.watched_files else None
         self._polled_at = 0.0
+        self._inbox, self._outbox = socket.socketpair()
+        """Numbers of signals, and 0 when new settings have been checked."""
+        self._is_checking = False
+        """True while a thread checks new settings, which may run commands that write keys. The hub must not wait."""
+        self._settings_are_valid: bool | None = None
+        """Result of that check, set by the thread."""
+        self._reload_again = False
 
     def run(self) -> int:
         """Return the exit status: `EXIT_STARTUP_FAILED` if a worker ended before any worker began to serve."""
-        inbox, outbox = socket.socketpair()
-        inbox.setblocking(False)
-        outbox.setblocking(False)
+        self._inbox.setblocking(False)
+        self._outbox.setblocking(False)
         for forwarded in SUPERVISOR_SIGNALS:
             signal.signal(forwarded, lambda number, frame: None)  # `set_wakeup_fd` delivers the number
-        signal.set_wakeup_fd(outbox.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._outbox.fileno(), warn_on_full_buffer=False)
         for _ in range(self._worker_count):
             self._start()
         while self._workers or not self._stopping:
             with selectors.DefaultSelector() as selector:
-                selector.register(inbox, selectors.EVENT_READ)
+                selector.register(self._inbox, selectors.EVENT_READ)
                 for worker in self._workers:
                     for handle in exit_handles(worker.process):
                         selector.register(handle, selectors.EVENT_READ)
@@ -208,8 +215,8 @@ class Supervisor:
             if self._hub.reload_requested:
                 self._hub.reload_requested = False
                 self._reload()
-            if inbox in ready:
-                for number in inbox.recv(64):
+            if self._inbox in ready:
+                for number in self._inbox.recv(64):
                     if number == RELOAD_SIGNAL and not self._terminal.is_closed():
                         self._reload()
                         self._terminal_checks = MAX_TERMINAL_CHECKS
@@ -218,6 +225,13 @@ class Supervisor:
                         self._send_control(STOP_NOW_COMMAND, STOP_GRACE_SECONDS)
                     elif number in SUPERVISOR_SIGNALS:
                         self._stop()
+            if (are_valid := self._settings_are_valid) is not None:
+                self._settings_are_valid, self._is_checking = None, False
+                if are_valid and not self._stopping:
+                    self._send_control(RELOAD_COMMAND, 0.0)
+                if self._reload_again:
+                    self._reload_again = False
+                    self._reload()
             self._reap_exited()
             self._run_due_tasks()
         if not self._status:
@@ -273,8 +287,23 @@ class Supervisor:
                 continue  # the worker has ended
 
     def _reload(self) -> None:
-        if not self._stopping and self._application.check_settings():
-            self._send_control(RELOAD_COMMAND, 0.0)
+        if self._stopping:
+            return
+        if self._is_checking:
+            self._reload_again = True
+            return
+
+        def check() -> None:
+            are_valid = False
+            try:
+                are_valid = self._application.check_settings()
+            finally:
+                self._settings_are_valid = are_valid
+                with suppress(OSError):  # full of signals, which wake the loop too
+                    self._outbox.send(b"\0")
+
+        self._is_checking = True
+        threading.Thread(target=check, daemon=True).start()
 
     def _reap_exited(self) -> None:
         for worker in [worker for worker in self._workers if not worker.process.is_alive()]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from anthropic_proxy.console.keys.limits import Amounts, Scope, build_limits, find_actual_amounts
+from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, build_limits, find_actual_amounts
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
 from anthropic_proxy.errors import ProxyError
@@ -185,6 +185,27 @@ def test_the_maximum_amounts_are_exact_in_each_store() -> None:
     assert [each.limit.maximum for each in limits] == [9 * 10**15, 10**12, 9 * 10**15]
     assert [each.limit.amount - each.limit.maximum for each in limits] == [1, 1, 1]
     assert max(find_actual_amounts(limits, Amounts(2**70, 2**70))) < 2**53
+
+
+async def test_a_ledger_that_cannot_be_read_is_read_again(keys: Keys) -> None:
+    reads: list[float] = []
+
+    async def read_used(limits: Sequence[KeyLimit], now: float) -> Sequence[int]:
+        reads.append(now)
+        if len(reads) == 1:
+            raise OSError("disk failed")
+        return [450] * len(limits)
+
+    reservations = Reservations(keys.store, keys.warnings.append, read_used=read_used)
+    scope = Scope("key", "ci", "key/1", Rules(budgets=(Budget(1_000, "tokens", "total"),)))
+    remaining = []
+    for seconds in (0, 9, 10, 99):
+        limits = build_limits([scope], Amounts(10, 0), NOON)
+        held = await reservations.reserve(limits, {}, NOON + seconds)
+        remaining.append(held.reservation.remaining[0])
+    assert remaining == [990, 980, 1_000 - 450 - 30, 1_000 - 450 - 40]
+    assert reads == [NOON, NOON + 10]
+    assert keys.warnings == ["The use of budgets was not read from the ledger: OSError: disk failed"]
 
 
 async def test_a_failing_store_does_not_end_the_renewal(keys: Keys) -> None:

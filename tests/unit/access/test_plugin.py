@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange
-from anthropic_proxy.console.keys.limits import Scope
+from anthropic_proxy.console.keys.limits import Scope, build_key_scope
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
@@ -16,9 +16,11 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.settings import Settings, load_settings
-from tests.support.ledger import reading
+from anthropic_proxy.plugins import Client
+from tests.support.ledger import NOON, new_receipt, reading, running_ledger
 from tests.support.secret_canaries import find_leaks
 from tests.support.virtual_keys import running_app, send
+from tests.support.waiting import wait_for_async
 
 ASKED = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
 OTHERS = {"PROXY_API_KEY": "pk-0123456789", "ADMIN_API_KEY": "admin-0123456789"}
@@ -71,8 +73,8 @@ async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
     assert find_leaks(stored, [key, key[6:46], *OTHERS.values()]) == []
 
 
-async def test_budgets_have_the_use_of_the_ledger_after_a_loss_of_the_store(tmp_path: Path) -> None:
-    """A budget begins when it is set, and that of a team has the use of all its keys."""
+async def test_budgets_have_the_use_of_the_ledger_after_a_restart(tmp_path: Path) -> None:
+    """A budget begins when it is set, follows a renamed key, and that of a team has the use of all its keys."""
     admin = {"x_api_key": OTHERS["ADMIN_API_KEY"]}
     total = Budget(1_000_000, "tokens", "total")
     key = create_key(tmp_path, Rules())
@@ -99,16 +101,38 @@ async def test_budgets_have_the_use_of_the_ledger_after_a_loss_of_the_store(tmp_
         engine.dispose()
         await send(app, "POST", "/admin/keys", {"name": "unused"}, **admin)  # reads the keys again
         amounts = [await use(key), await use(other), await use(other)]
-        expected = {"ci": amounts[0], "other": sum(amounts[1:])}
-        assert await find_used() == expected
-    for file in (tmp_path / "anthropic-proxy").glob("limits.sqlite3*"):
-        file.unlink()
+        assert await find_used() == {"ci": amounts[0], "other": sum(amounts[1:])}
+        renamed = await send(app, "POST", "/admin/keys/ci", {"name": "renamed"}, **admin)
+        assert renamed.status == 200, renamed.body
     async with running_app(tmp_path, **OTHERS) as app:
-        expected = {"ci": expected["ci"] + await use(key), "other": expected["other"] + await use(other)}
+        expected = {"renamed": amounts[0], "other": sum(amounts[1:])}
+        await wait_for_async(find_used, lambda used: used == expected)
+        expected = {"renamed": amounts[0] + await use(key), "other": expected["other"] + await use(other)}
         assert await find_used() == expected
     team = Scope("team", "web", "team/web", Rules())
     with reading(Settings(data_directory=tmp_path / "anthropic-proxy")) as engine, engine.connect() as connection:
         assert sum_budget_use(connection, team, total, time.time()) == sum(expected.values())
+
+
+async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path)
+    engine, set_at, now = open_for_writing(settings), NOON + 1_200, NOON + 50 * 3_600
+    budget = Budget(1_000_000, "tokens", "total")
+    key = VirtualKey(id="", label="ci", rules=Rules(budgets=(budget,)))
+    created, _ = KeyAdministration(engine, "test", lambda: set_at).create_key(key)
+    engine.dispose()
+    times = (set_at - 60, set_at + 60, set_at + 3_600, now - 1)
+    client = Client(name="ci", role="member", key_id=created.id)
+    with running_ledger(settings) as ledger:
+        await ledger.record(
+            *(
+                new_receipt(number, client=client, started_at=at, input_tokens=10**number, output_tokens=0)
+                for number, at in enumerate(times)
+            )
+        )
+        ledger.wait_written(len(times))
+    with reading(settings) as engine, engine.connect() as connection:
+        assert sum_budget_use(connection, build_key_scope(created), budget, now) == 10 + 100 + 1_000
 
 
 def test_a_database_is_required(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from anthropic_proxy.console.dashboard.keys import STORE_PROBLEM, build_audit_pa
 from anthropic_proxy.console.dashboard.page import PageContext
 from anthropic_proxy.console.dashboard.query import ViewQuery, read_view_query
 from anthropic_proxy.console.keys.administration import KeyAdministration
-from anthropic_proxy.console.keys.limits import build_budget_counter, list_scopes
+from anthropic_proxy.console.keys.limits import build_budget_counter, build_key_scope
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.queries import read_ledger_extent
@@ -63,7 +63,7 @@ def test_states_and_used_budgets(engine: Engine, settings: Settings, administrat
     store = MemoryStore(clock=lambda: NOON)
     context = read(engine, settings, store=store)
     for label, amount in (("half", 50), ("high", 80), ("empty", 100)):
-        (budget,), scope = used[label].rules.budgets, list_scopes(used[label], None)[0]
+        (budget,), scope = used[label].rules.budgets, build_key_scope(used[label])
         counter = structs.replace(build_budget_counter(scope, budget, NOON), amount=amount)
         reservation = context.wait_for(store.reserve([counter]))
         context.wait_for(store.settle(reservation, [amount]))

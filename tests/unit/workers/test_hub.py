@@ -23,6 +23,7 @@ from anthropic_proxy.gateway.workers.ipc import (
     StatsTotal,
 )
 from anthropic_proxy.gateway.workers.link import WorkerLink, WorkerPeer
+from anthropic_proxy.plugins import Limit, Store
 from tests.support.waiting import WAIT_SECONDS
 
 LESSON = SharedObservation("model", "here", "model", "temperature", 100.0)
@@ -174,10 +175,34 @@ class Worker:
 async def test_an_observation_that_cannot_be_sent_delays_no_other() -> None:
     worker = Worker()
     worker.line.open(worker.peer)
-    await worker.receive_message()
     for fact in (SharedObservation("model", "here", "gpt\ud800", "", 1.0), LESSON):
         worker.line.publish(fact)
     assert await worker.receive_message() == LESSON
     worker.line.publish(LESSON)
     assert await worker.receive_message() == LESSON
     worker.line.close()
+
+
+async def test_workers_share_limits_and_values_which_outlive_a_worker() -> None:
+    front, events = Front(), SocketEvents(asyncio.get_running_loop())
+
+    def add_worker() -> tuple[WorkerLink, Store, IpcChannel]:
+        ours, theirs = front.worker()
+        events.on_readable(ours.socket, lambda: front.hub.receive_from(ours))
+        link = WorkerLink(theirs, memoryview(bytearray(SHARED_MEMORY_BYTES)), 0, 2)
+        peer = WorkerPeer(lambda _: False, lambda _: None, lambda _: None, link)
+        peer.open()
+        return link, peer.store, ours
+
+    limits = [Limit("requests", "rate", 1, 60, 60.0), Limit("streams", "concurrency", 1, 25)]
+    (first, store, ours), (_, other, _) = add_worker(), add_worker()
+    held = await asyncio.gather(*(each.reserve(limits) for each in (store, other) * 20))
+    assert sum(each.is_held for each in held) == 25
+    await store.put("session", "größer", 60.0)
+    for each in held[:10]:
+        await other.settle(each, [1, 0])
+    first.close()
+    events.ignore_readable(ours.socket)
+    front.hub.remove_worker(ours)
+    assert list((await other.reserve(limits)).remaining) == [60 - 26, 25 - 16]
+    assert await other.get("session") == "größer"

@@ -34,7 +34,7 @@ from redis.exceptions import (
 )
 
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
-from anthropic_proxy.gateway.stores.counters import SETTLED_SECONDS
+from anthropic_proxy.gateway.stores.memory import SETTLED_SECONDS
 from anthropic_proxy.plugins import LEASE_SECONDS, Limit, Reservation, StoreState
 
 MAX_CONNECTIONS = 8

@@ -1,4 +1,4 @@
--- Reserve the amounts of all limits, or none. The Python code of the other stores: gateway/stores/counters.py.
+-- Reserve the amounts of all limits, or none. The Python code of the other store: gateway/stores/memory.py.
 -- KEYS: marker of the settlement; then for each limit its counter (hash) and its holds (sorted set:
 -- "amount:id" by the end of the lease). ARGV: time ("": of this server), id, lease seconds; then kind, amount,
 -- maximum, seconds of each limit.
@@ -104,9 +104,11 @@ local function write_rate(state)
 end
 
 local function write_held(state)
-  state.held = state.held + state.amount
-  redis.call('ZADD', state.holds, string.format('%.6f', now + lease), text(state.amount) .. ':' .. id)
-  redis.call('HSET', state.key, 'held', text(state.held))
+  local ends, member = string.format('%.6f', now + lease), text(state.amount) .. ':' .. id
+  if redis.call('ZADD', state.holds, ends, member) == 1 then  -- not a repetition after a lost reply
+    state.held = state.held + state.amount
+    redis.call('HSET', state.key, 'held', text(state.held))
+  end
   local milliseconds = math.ceil(lease * 1000) + 1000
   redis.call('PEXPIRE', state.holds, math.max(milliseconds, redis.call('PTTL', state.holds)))
   if state.kind == 'concurrency' then
