@@ -48,8 +48,8 @@ from anthropic_proxy.gateway.settings import (
 )
 from anthropic_proxy.gateway.startup_summary import log_exposure_warning, log_startup_summary
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.receipts import ReceiptQueues
 from anthropic_proxy.gateway.telemetry.metrics import Gauges, MetricsPage
+from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.gateway.workers.ipc import SharedObservation
 from anthropic_proxy.gateway.workers.link import WorkerLink, WorkerPeer, apply_observation, register_publisher
 from anthropic_proxy.plugins import Cost, Plugin, Receipt, Route
@@ -90,8 +90,8 @@ class App:
         self._current: tuple[Services, Transports] | None = None
         """Services and transports for new exchanges. Running exchanges keep the services with which they began."""
         self._reload_lock = asyncio.Lock()
-        self._closing: dict[asyncio.Task[None], Transports] = {}
-        """Replaced transports, each until its last exchange has ended."""
+        self._closing: set[asyncio.Task[None]] = set()
+        """Tasks that close replaced transports after the requests that use them."""
         self.peer = WorkerPeer(
             lambda word: redact_secrets(word, self._settings.reveal_all_secrets()) != word,
             self._collect_gauges,
@@ -103,19 +103,12 @@ class App:
         self._transports = Transports(settings, worker_index_and_count=self.peer.worker_index_and_count)
         self.heap_trimmer = HeapTrimmer()
         self._log = new_log(settings)
-        totals = self.peer.totals
         metrics = Plugin(routes=[Route(path="/metrics", respond=MetricsPage(self.peer.query_totals).respond)])
         self._plugins = [metrics, *(open_plugins(settings) if plugins is None else plugins)]
         self._waiting_plugins = [*self._plugins]
         """Plugins that have not started yet. No request is served before."""
-        self._receipts = ReceiptQueues(
-            self._log,
-            [observer for plugin in self._plugins for observer in plugin.observers],
-            count=totals.count_exchange,
-            count_rejected=totals.count_rejected_request,
-            count_dropped=totals.count_dropped_receipt,
-            feed=self.peer.requests,
-        )
+        observers = [observer for plugin in self._plugins for observer in plugin.observers]
+        self._receipts = Receipts(self._log, observers, totals=self.peer.totals, feed=self.peer.requests)
         self._checks_clients = address is None and logs_startup
         """True until the first request from a non-loopback address, if the bind address is unknown."""
 
@@ -125,18 +118,14 @@ class App:
             if self._current is None or self._waiting_plugins:
                 await self._open()
             assert self._current is not None
-            services, transports = self._current
+            services, _ = self._current
             if self._checks_clients:
                 peer = scope["client"]
                 if peer is not None and not is_loopback(peer[0]):
                     self._checks_clients = False
                     if warning := exposure_warning(self._settings, peer[0]):
                         log_exposure_warning(self._log, warning)
-            transports.begin_exchange()
-            try:
-                await serve_request(services, scope, receive, send)
-            finally:
-                transports.end_exchange()
+            await serve_request(services, scope, receive, send)
         elif scope["type"] == "lifespan":
             while (await receive())["type"] == "lifespan.startup":
                 await self.start()
@@ -172,7 +161,7 @@ class App:
 
     def log_rejected_request(self, error: ProxyError) -> str:
         receipt = log_rejected_request(error, self._log, new_id, time.time, self._settings.reveal_proxy_keys())
-        self._receipts.queue_request_receipt(receipt)
+        self._receipts.finish_request(receipt)
         return receipt.request_id
 
     def check_settings(self) -> bool:
@@ -206,9 +195,13 @@ class App:
             if services.catalog is not before.catalog:
                 await before.catalog.close()
             if transports is not old_transports:
-                task = asyncio.create_task(old_transports.close_when_idle())
-                self._closing[task] = old_transports
-                task.add_done_callback(self._closing.pop)
+                task = asyncio.create_task(self._close_after_requests(old_transports))
+                self._closing.add(task)
+                task.add_done_callback(self._closing.discard)
+
+    async def _close_after_requests(self, transports: Transports) -> None:
+        await self.peer.running.wait_until_ended()
+        await transports.close()
 
     async def _request_reload(self) -> bool:
         if self._reader is not None and not self.peer.request_reload():
@@ -281,7 +274,7 @@ class App:
             log=self._log,
             receipts=self._receipts,
             heap_trimmer=self.heap_trimmer,
-            in_progress=self.peer.in_progress,
+            running=self.peer.running,
             plugins=self._plugins,
             worker_index_and_count=self.peer.worker_index_and_count,
             shared_store=self.peer.store,
@@ -297,7 +290,7 @@ class App:
         """
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_GRACE_SECONDS):
-                await self._transports.wait_until_idle()
+                await self.peer.running.wait_until_ended()
         await self._receipts.close(min(SHUTDOWN_GRACE_SECONDS, self._settings.stop_timeout_seconds))
         for plugin in self._plugins if self._current is not None else ():
             if plugin.stop is not None:
@@ -318,8 +311,7 @@ class App:
     def _collect_gauges(self, now: Gauges) -> None:
         """Set the gauges of requests, circuits and keys in `now`. The supervisor serves no request and counts as 0."""
         now.serving_processes = int(self._current is not None)
-        running = sum(each.running_exchanges for each in (self._transports, *self._closing.values()))
-        now.requests_in_flight = running - self.peer.requests.view_count
+        now.requests_in_flight = self.peer.running.count - self.peer.requests.view_count
         for plugin in self._plugins:
             if plugin.ledger_state is not None:
                 self.peer.totals.copy_ledger_state(plugin.ledger_state(), now)

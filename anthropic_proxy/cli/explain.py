@@ -41,7 +41,7 @@ from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, apply_edits,
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import ConfigurationError, ProxyError
 from anthropic_proxy.gateway.money import format_cost
-from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES
+from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log

@@ -27,7 +27,7 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.telemetry.log.request_feed import LoggedRequest
+from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
 
 
 @contextmanager

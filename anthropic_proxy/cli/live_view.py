@@ -19,7 +19,7 @@ from textual.widgets import DataTable, Footer, Input, Static
 from anthropic_proxy.cli.logs import RequestUpdate
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
-from anthropic_proxy.gateway.telemetry.log.request_feed import LoggedRequest
+from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
 from anthropic_proxy.plugins import Receipt
 
 COLUMNS = ("Time", "Model used", "Requested", "Outcome", "In", "Cached", "Out", "First", "Total")

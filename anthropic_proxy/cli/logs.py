@@ -21,7 +21,7 @@ from anthropic_proxy.engine.upstream.local_server import stream_events
 from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.request_feed import LoggedRequest, RequestSnapshot
+from anthropic_proxy.gateway.telemetry.requests import LoggedRequest, RequestSnapshot
 from anthropic_proxy.plugins import Receipt
 
 MAX_LINES = 10_000

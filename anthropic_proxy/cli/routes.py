@@ -15,7 +15,7 @@ from anthropic_proxy.engine.exchange.dry_run import DryRunClient
 from anthropic_proxy.engine.options import BALANCE_TEXTS, ConfiguredRoute
 from anthropic_proxy.engine.routing.rules import describe_conditions
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES
+from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 

@@ -175,9 +175,6 @@ class Engine(Struct, frozen=True, kw_only=True):
 
     # A program or server overrides these methods to receive what happens in exchanges.
 
-    def start_exchange(self, receipt: Receipt) -> None:
-        """An exchange has begun. The fields of the receipt still change."""
-
     def name_model(self, number: int, model: str) -> None:
         """The body of the client request `number` was read, and requests `model`."""
 

@@ -5,24 +5,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from typing import Literal
 from urllib.parse import urlsplit
 
-import msgspec
-
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.attempts import resolve_target_limits
-from anthropic_proxy.engine.exchange.client_request import ClientRequest, start_recording
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client, Receipt
-from anthropic_proxy.engine.messages.events import Event
-from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
-from anthropic_proxy.errors import ClientError, InternalError, ProxyError, UpstreamTimeout
+from anthropic_proxy.errors import ClientError, InternalError, UpstreamTimeout
 from anthropic_proxy.gateway.readiness import describe_setup
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.telemetry.log.request_feed import stream_request_events
+from anthropic_proxy.gateway.telemetry.requests import stream_request_events
 from anthropic_proxy.plugins import Cost, HttpReply, LedgerState, ModelFeatures, Setup, Store
 
 MAX_REPLY_BYTES = 1024 * 1024
@@ -76,16 +72,19 @@ class ExchangeGateway:
         return self._current_services().settings
 
     async def run(self, body: bytes, client: Client) -> bytes:
-        services, sink = self._current_services(), _BufferSink()
+        services = self._current_services()
         receipt = Receipt(request_id=services.new_id("req_"), client=client, started_at=services.clock())
         receipt.trace = None if services.tracer is None else services.tracer.start_trace(None)
-        request = ClientRequest(receipt=receipt, headers={}, body=body)
-        record = start_recording(services, request)
-        await Exchange(services, request, sink).run()
-        record(sink.body)
+        sink, number = CollectingSink(receipt), services.running.begin(receipt)
+        try:
+            await Exchange(services, ClientRequest(receipt=receipt, headers={}, body=body, number=number), sink).run()
+        finally:
+            services.running.end(number)
         if sink.error is not None:
             raise sink.error
-        return sink.body
+        if sink.is_stream:
+            raise InternalError("a plugin sent a request with stream")
+        return bytes(sink.body)
 
     def describe_targets(self, model: str) -> str:
         services = self._current_services()
@@ -147,31 +146,6 @@ class ExchangeGateway:
 
     def stream_request_events(self, client_names: Collection[str] | None = None) -> AsyncIterator[bytes]:
         return stream_request_events(self._current_services().receipts.feed, client_names)
-
-
-class _BufferSink:
-    """A `ResponseSink` that stores one complete reply, or raises its error, because a plugin expects a return value."""
-
-    def __init__(self) -> None:
-        self.body = b""
-        self.error: ProxyError | None = None
-
-    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
-        raise InternalError("a plugin sent a request with stream")
-
-    async def send_relayed_bytes(
-        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
-    ) -> None:
-        self.body += data
-
-    async def send_message(self, response: MessagesResponse) -> None:
-        self.body = msgspec.json.encode(response)
-
-    async def send_error_response(self, error: ProxyError) -> None:
-        self.error = error
-
-    async def wait_disconnected(self) -> None:
-        await asyncio.Event().wait()
 
 
 async def describe_models(services: Services, names: Sequence[str]) -> list[ModelFeatures]:

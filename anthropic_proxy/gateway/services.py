@@ -28,8 +28,7 @@ from anthropic_proxy.gateway.settings.key_references import read_key_again
 from anthropic_proxy.gateway.stores import open_redis_store
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.in_progress import SharedRequestTable
-from anthropic_proxy.gateway.telemetry.log.receipts import ReceiptQueues
+from anthropic_proxy.gateway.telemetry.requests import Receipts, RunningRequests
 from anthropic_proxy.plugins import LedgerState, Plugin, Route, Store
 
 _PARAMETER = re.compile(r"\{([a-z_]+\*?)\}")
@@ -92,8 +91,8 @@ class Services(Engine, frozen=True, kw_only=True):
     """Log of the proxy, in which keys are masked."""
     started_at: float = field(default_factory=time.time)
     """Time at which this server process started, in seconds since the epoch. A reload keeps it."""
-    receipts: ReceiptQueues
-    """Queues by which observers of plugins receive the records of finished requests."""
+    receipts: Receipts
+    """Delivery of the receipts of finished requests to metrics, views and plugins."""
     routes: RouteTable = field(default_factory=RouteTable)
     """URL paths that plugins serve."""
     ledger_state: Callable[[], LedgerState] | None = None
@@ -102,21 +101,18 @@ class Services(Engine, frozen=True, kw_only=True):
     """Limits, budgets and values that workers or instances share."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)
     """Object that returns freed memory of this process to the system. A reload keeps it."""
-    in_progress: SharedRequestTable = field(default_factory=SharedRequestTable)
-    """List of the running client requests, which is logged if this process stops responding."""
-
-    def start_exchange(self, receipt: Receipt) -> None:
-        self.receipts.feed.add_running(receipt)
+    running: RunningRequests = field(default_factory=RunningRequests)
+    """The running client requests. A reload keeps it."""
 
     def name_model(self, number: int, model: str) -> None:
-        self.in_progress.set_model(number, model)
+        self.running.name_model(number, model)
 
     def count_freed_bytes(self, size: int) -> None:
         self.heap_trimmer.count_freed_bytes(size)
 
     def end_exchange(self, receipt: Receipt) -> None:
         self.log.write_exchange(receipt)
-        self.receipts.queue_exchange_receipt(receipt)
+        self.receipts.finish_exchange(receipt)
 
     async def close(self) -> None:
         """Also close the store."""
@@ -129,9 +125,9 @@ async def open_services(
     *,
     transports: Transports | None = None,
     log: Log | None = None,
-    receipts: ReceiptQueues | None = None,
+    receipts: Receipts | None = None,
     heap_trimmer: HeapTrimmer | None = None,
-    in_progress: SharedRequestTable | None = None,
+    running: RunningRequests | None = None,
     plugins: Sequence[Plugin] = (),
     worker_index_and_count: tuple[int, int] = (0, 1),
     shared_store: Store | None = None,
@@ -164,7 +160,7 @@ async def open_services(
         ledger_state=next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
         store=store or open_redis_store(settings, log.write_warning) or shared_store or services.store,
         heap_trimmer=heap_trimmer or services.heap_trimmer,
-        in_progress=in_progress or services.in_progress,
+        running=running or services.running,
     )
     if previous is not None:
         now, then = services.settings, previous.settings
@@ -215,7 +211,7 @@ def build_services(
     *,
     new_id: Callable[[str], str] = new_id,
     tokens: Mapping[str, TokenSource] | None = None,
-    receipts: ReceiptQueues | None = None,
+    receipts: Receipts | None = None,
     worker_index_and_count: tuple[int, int] = (0, 1),
 ) -> Services:
     """Their store is in memory, they contain no objects of plugins, and no connection is opened."""
@@ -233,7 +229,7 @@ def build_services(
         log=log,
         new_id=new_id,
         clock=time.time,
-        receipts=receipts or ReceiptQueues(log),
+        receipts=receipts or Receipts(log),
     )
 
 

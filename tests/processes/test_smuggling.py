@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.gateway.server.auth import MAX_HEADER_BYTES, MAX_TARGET_BYTES
 from anthropic_proxy.gateway.server.http1.lifecycle import HEAD_TIMEOUT_SECONDS
-from anthropic_proxy.gateway.server.request_body import MAX_HEADER_BYTES, MAX_TARGET_BYTES
 from tests.support.platform_marks import needs_process_limits
 from tests.support.process_checks import MESSAGES, ask, port_of
 from tests.support.raw_http import exchange, read_answer

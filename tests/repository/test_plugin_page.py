@@ -5,7 +5,7 @@ import re
 
 from anthropic_proxy import app
 from anthropic_proxy.gateway.server.endpoints import PROBE_PATHS
-from anthropic_proxy.gateway.telemetry.log.receipts import MAX_QUEUED_RECEIPTS
+from anthropic_proxy.gateway.telemetry.requests import MAX_QUEUED_RECEIPTS
 from anthropic_proxy.plugins import Receipt
 from tests.support.paths import ROOT
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from anthropic_proxy.app import App, load_app
 from anthropic_proxy.cli.server_processes import run_server
+from anthropic_proxy.plugins import Client, Receipt
 
 
 class Blocking(App):
@@ -22,8 +23,9 @@ class Blocking(App):
         if not path.startswith("/block/"):
             await super().__call__(scope, receive, send)
             return
-        number = self.peer.in_progress.add_request("req_blocking", scope["method"], path)
-        self.peer.in_progress.set_model(number, "claude-blocked")
+        receipt = Receipt(request_id="req_blocking", client=Client(), started_at=0.0, method=scope["method"], path=path)
+        receipt.requested_model = "claude-blocked"
+        self.peer.running.name_model(self.peer.running.begin(receipt), receipt.requested_model)
         os.write(1, b"Blocking.\n")
         if path.endswith("pattern"):
             re.fullmatch("(a*)*(a*)*(a*)*b", "a" * 60)

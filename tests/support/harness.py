@@ -9,9 +9,8 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, encode_events, encode_message
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.exchange.responses import encode_events, encode_message
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -21,7 +20,7 @@ from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.services import Services, build_services
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.receipts import ReceiptQueues
+from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.plugins import Client, Receipt
 
 STALL = bytearray()
@@ -70,16 +69,16 @@ def new_client_request(
     return ClientRequest(receipt=receipt, headers=headers or {}, body=body, query=query)
 
 
-class RecordingSink:
-    """A client that keeps everything it is sent."""
+class RecordingSink(ResponseSink):
+    """A client that keeps everything it is sent, before it becomes bytes."""
 
     def __init__(self) -> None:
+        super().__init__(Receipt(request_id="req_test", client=Client(), started_at=0.0))
         self.stream = b""
         self.status = 0
         """Status of relayed bytes."""
         self.body: dict[str, Any] = {}
         self.error: ProxyError | None = None
-        self.receipt: Receipt | None = None
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
         self.stream += encode_events(events, "req_test")
@@ -96,8 +95,22 @@ class RecordingSink:
     async def send_error_response(self, error: ProxyError) -> None:
         self.error = error
 
+    async def start(self, status: int, headers: Mapping[str, str]) -> None: ...
+
+    async def write(self, data: bytes, *, is_last: bool) -> None: ...
+
     async def wait_disconnected(self) -> None:
         await asyncio.Event().wait()
+
+
+class _Recipient:
+    """Observer that keeps all receipts."""
+
+    def __init__(self, receipts: list[Receipt]) -> None:
+        self._receipts = receipts
+
+    def record(self, receipt: Receipt) -> None:
+        self._receipts.append(receipt)
 
 
 class ProxyHarness:
@@ -118,7 +131,7 @@ class ProxyHarness:
             {"http": send},
             log,
             new_id=lambda prefix: f"{prefix}{next(numbers):022d}",
-            receipts=ReceiptQueues(log, count=self.receipts.append),
+            receipts=Receipts(log, [_Recipient(self.receipts)]),
         )
         self.services = structs.replace(self.services, sleep=self._sleep)
 

@@ -12,7 +12,6 @@ from prometheus_client.parser import text_string_to_metric_families as read_text
 
 from anthropic_proxy.engine.messages.deltas import MAX_COUNT
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
-from anthropic_proxy.gateway.telemetry.log.receipts import ReceiptQueues
 from anthropic_proxy.gateway.telemetry.metrics import (
     FAMILIES,
     MAX_FAILED_ATTEMPT_LABELS,
@@ -26,6 +25,7 @@ from anthropic_proxy.gateway.telemetry.metrics import (
     encode_snapshot,
     sum_snapshots,
 )
+from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.gateway.workers.link import WorkerPeer
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest
 from anthropic_proxy.secrets import redact_key_patterns
@@ -203,9 +203,7 @@ async def test_sums_of_maximum_token_counts_can_be_sent_and_shown() -> None:
 async def test_workers_count_their_exchanges() -> None:
     proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"), OPENAI_API_KEY="sk-none")
     peer = WorkerPeer(contains_key, lambda _: None, lambda _: None)
-    proxy.services = msgspec.structs.replace(
-        proxy.services, receipts=ReceiptQueues(proxy.services.log, count=peer.totals.count_exchange)
-    )
+    proxy.services = msgspec.structs.replace(proxy.services, receipts=Receipts(proxy.services.log, totals=peer.totals))
     await proxy.post(model="no such model", max_tokens=-1)
     reading, unresponsive = await peer.query_totals()
     assert [key[3:] for key in reading.counters] == [(400, "error")]

@@ -11,13 +11,10 @@ import msgspec
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.cli.doctor.findings import ProbeTotals
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.exchange.responses import encode_events
 from anthropic_proxy.engine.memory_values import MemoryValues
-from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
@@ -36,7 +33,7 @@ LIST_TIMEOUT_SECONDS = 20.0
 """Maximum seconds of the query for a model list."""
 _MAX_RECORDED_BYTES = 256 * 1024
 _MAX_REPLY_BYTES = 4 * 1024 * 1024
-"""Maximum size in bytes of the events of one reply. A server that ignores output limits may never end its reply."""
+"""Maximum size in bytes of one reply. A server that ignores output limits may never end its reply."""
 _DELTA_FIELDS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 _OTHER_CAUSES = (401, 402, 403, 404, 408, 409, 425, 429)
 """HTTP statuses below 500 that do not concern the fields of a request: key, model, quota, load."""
@@ -140,7 +137,7 @@ class ProbeRunner:
             transports={name: _record(target.provider.find_transport(self._services.transports), recorded)},
         )
         receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())
-        sink, started = _ReplySink(receipt), time.monotonic()
+        sink, started = CollectingSink(receipt, _MAX_REPLY_BYTES), time.monotonic()
         request = ClientRequest(
             receipt=receipt,
             headers={},
@@ -154,7 +151,7 @@ class ProbeRunner:
             error = UpstreamTimeout(f"no complete reply within {PROBE_TIMEOUT_SECONDS:g} s")
         finally:
             self.totals.requests += len(recorded)
-        result = sink.build_result(error)
+        result = _read_reply(sink, error)
         result.upstream, result.seconds = recorded, time.monotonic() - started
         result.adaptations = observations.find_adaptations(target.upstream, target.model)
         self.totals.input_tokens += result.input_tokens
@@ -227,76 +224,43 @@ class _RecordedResponse:
         await self._response.close(wait_for_end=wait_for_end)
 
 
-class _ReplySink:
-    """A `ResponseSink` that collects the reply to one probe instead of sending it to a client."""
-
-    def __init__(self, receipt: Receipt) -> None:
-        self._receipt = receipt
-        self._stream = bytearray()
-        self._message: dict[str, Any] | None = None
-        self._error: ProxyError | None = None
-        self._overflow = asyncio.Event()
-        """Set when the reply is larger than `_MAX_REPLY_BYTES`."""
-
-    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
-        self._append(encode_events(events))
-
-    async def send_relayed_bytes(
-        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
-    ) -> None:
-        self._append(data)
-        if not is_stream and is_last and not self._overflow.is_set():
-            self._message = json.loads(self._stream)
-
-    async def send_message(self, response: MessagesResponse) -> None:
-        self._message = json.loads(msgspec.json.encode(response))
-
-    async def send_error_response(self, error: ProxyError) -> None:
-        self._error = error
-
-    async def wait_disconnected(self) -> None:
-        await self._overflow.wait()  # ends the reply like the disconnect of a client
-
-    def _append(self, data: bytes) -> None:
-        if len(self._stream) + len(data) > _MAX_REPLY_BYTES:
-            self._overflow.set()
-        else:
-            self._stream += data
-
-    def build_result(self, error: ProxyError | None) -> ProbeResult:
-        """Return the collected reply as a `ProbeResult`. `error`: failure of the probe itself; None: no failure."""
-        if error is None and self._overflow.is_set():
-            error = UpstreamProtocolError(
-                f"the reply is larger than {_MAX_REPLY_BYTES // 1024**2} MiB", code="reply-too-large"
-            )
-        receipt = self._receipt
-        result = ProbeResult(error=error or self._error, notes=tuple(receipt.notes))
-        result.input_tokens, result.output_tokens = receipt.input_tokens, receipt.output_tokens
-        if self._message is not None:
-            result.blocks, result.stop_reason = self._message["content"], self._message.get("stop_reason") or ""
-        elif self._stream and result.error is None:
-            blocks: dict[int, dict[str, Any]] = {}
-            for line in bytes(self._stream).splitlines():
-                if not line.startswith(b"data:"):
-                    continue
-                event = json.loads(line.removeprefix(b"data:"))
-                if event["type"] == "content_block_start":
-                    blocks[event["index"]] = dict(event["content_block"])
-                elif event["type"] == "content_block_delta":
-                    block, delta = blocks[event["index"]], event["delta"]
-                    kind = delta["type"]
-                    if kind == "input_json_delta":
-                        block["json"] = block.get("json", "") + delta["partial_json"]
-                    elif kind in _DELTA_FIELDS:
-                        field_name = _DELTA_FIELDS[kind]
-                        block[field_name] = block.get(field_name, "") + delta[field_name]
-                        result.text_events += kind != "signature_delta"
-                elif event["type"] == "message_delta":
-                    result.stop_reason = event["delta"].get("stop_reason") or ""
-                elif event["type"] == "error":
-                    result.error = ProxyError(event["error"]["message"])
-            for block in blocks.values():
-                if block["type"] == "tool_use":
-                    block["input"] = json.loads(block.pop("json", "") or "{}")
-            result.blocks = list(blocks.values())
+def _read_reply(sink: CollectingSink, error: ProxyError | None) -> ProbeResult:
+    """Return the collected reply to a probe. `error`: failure of the probe itself; None: no failure."""
+    if error is None and sink.overflow.is_set():
+        error = UpstreamProtocolError(
+            f"the reply is larger than {_MAX_REPLY_BYTES // 1024**2} MiB", code="reply-too-large"
+        )
+    receipt = sink.receipt
+    result = ProbeResult(error=error or sink.error, notes=tuple(receipt.notes))
+    result.input_tokens, result.output_tokens = receipt.input_tokens, receipt.output_tokens
+    if result.error is not None or not sink.started:
         return result
+    if not sink.is_stream:
+        message = json.loads(sink.body)
+        result.blocks, result.stop_reason = message["content"], message.get("stop_reason") or ""
+        return result
+    blocks: dict[int, dict[str, Any]] = {}
+    for line in bytes(sink.body).splitlines():
+        if not line.startswith(b"data:"):
+            continue
+        event = json.loads(line.removeprefix(b"data:"))
+        if event["type"] == "content_block_start":
+            blocks[event["index"]] = dict(event["content_block"])
+        elif event["type"] == "content_block_delta":
+            block, delta = blocks[event["index"]], event["delta"]
+            kind = delta["type"]
+            if kind == "input_json_delta":
+                block["json"] = block.get("json", "") + delta["partial_json"]
+            elif kind in _DELTA_FIELDS:
+                field_name = _DELTA_FIELDS[kind]
+                block[field_name] = block.get(field_name, "") + delta[field_name]
+                result.text_events += kind != "signature_delta"
+        elif event["type"] == "message_delta":
+            result.stop_reason = event["delta"].get("stop_reason") or ""
+        elif event["type"] == "error":
+            result.error = ProxyError(event["error"]["message"])
+    for block in blocks.values():
+        if block["type"] == "tool_use":
+            block["input"] = json.loads(block.pop("json", "") or "{}")
+    result.blocks = list(blocks.values())
+    return result

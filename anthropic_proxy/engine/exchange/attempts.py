@@ -26,7 +26,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
-from anthropic_proxy.engine.exchange.client_request import ClientRequest, record_bytes
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,

@@ -4,7 +4,6 @@ In place of sending, the exception `NotSent` is raised. Only local servers recei
 of their installed models.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -12,12 +11,11 @@ from msgspec import Struct, field, structs
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange import forwarding
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.route_choice import build_request_facts, choose_route, read_client_request
 from anthropic_proxy.engine.hooks import Client, Receipt
-from anthropic_proxy.engine.messages.events import Event
-from anthropic_proxy.engine.messages.models import MessagesRequest, MessagesResponse
+from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation.tools import name_or_alias
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.providers import find_registry
@@ -115,7 +113,7 @@ async def run_dry(
     except ProxyError as error:
         result.error = error
         return result
-    sink = _DryRunSink()
+    sink = CollectingSink(receipt)
     await Exchange(dry, incoming, sink).run()
     if not isinstance(sink.error, NotSent):
         result.error = sink.error
@@ -130,7 +128,7 @@ async def _count_tokens(engine: Engine, incoming: ClientRequest, result: DryRun)
     result.receipt.provider, result.receipt.prefix = target.provider.name, target.provider.prefix
     result.receipt.model = target.model
     try:
-        reply = await forwarding.count_tokens(engine, incoming, _DryRunSink().wait_disconnected)
+        reply = await forwarding.count_tokens(engine, incoming, CollectingSink(incoming.receipt).wait_disconnected)
     except NotSent:
         return
     if result.recorded is None:
@@ -205,22 +203,3 @@ class _SkippedWebTools:
     async def search(self, query: str, **options: object) -> Sequence[SearchResult]:
         self._skipped.append(f"search for {query!r}")
         raise WebSearchFailed("a dry run searches nothing", "unavailable")
-
-
-class _DryRunSink:
-    def __init__(self) -> None:
-        self.error: ProxyError | None = None
-
-    async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None: ...
-
-    async def send_relayed_bytes(
-        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
-    ) -> None: ...
-
-    async def send_message(self, response: MessagesResponse) -> None: ...
-
-    async def send_error_response(self, error: ProxyError) -> None:
-        self.error = error
-
-    async def wait_disconnected(self) -> None:
-        await asyncio.Event().wait()

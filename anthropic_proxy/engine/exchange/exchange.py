@@ -24,7 +24,7 @@ from collections.abc import Iterable, Mapping
 from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, Engine
 from anthropic_proxy.engine.exchange.admission import admit
 from anthropic_proxy.engine.exchange.attempts import Attempts
-from anthropic_proxy.engine.exchange.client_request import ClientRequest, ResponseSink
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, start_recording
 from anthropic_proxy.engine.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
@@ -89,7 +89,8 @@ class Exchange:
         engine, receipt = self._engine, self._receipt
         receipt.started_at = engine.clock()  # the upload of the body does not count
         record_client(receipt, self._incoming.headers)
-        engine.start_exchange(receipt)
+        if engine.recorders:
+            start_recording(engine, self._incoming, self._sink)
         settles: list[Settle] = []
         try:
             await self._serve(settles)

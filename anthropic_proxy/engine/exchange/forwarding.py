@@ -22,7 +22,7 @@ from anthropic_proxy.engine.exchange.attempts import (
     find_client_credential,
     is_large_request,
 )
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,

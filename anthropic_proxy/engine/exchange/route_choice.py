@@ -9,7 +9,7 @@ request meets names the targets. Without a matching route, the model mapping of 
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, Engine
-from anthropic_proxy.engine.exchange.client_request import ClientRequest
+from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.messages.models import (
     MessagesRequest,
     decode_request_or_envelope,

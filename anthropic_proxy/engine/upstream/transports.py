@@ -1,7 +1,7 @@
 """`Transports`: the outgoing connections of the proxy to providers, web pages and search services.
 
 If changed settings require new connections, `reuse_or_replace` returns a new object. Client requests that are already
-running still use the old one, and the last of them closes it. So `begin_exchange` and `end_exchange` count them.
+running still use the old one. The caller closes it after the last of them.
 """
 
 import asyncio
@@ -122,8 +122,6 @@ class Transports:
         self._litellm: LiteLLMTransport | None = None
         self._litellm_variables: dict[str, Secret] = {} if litellm_variables is None else litellm_variables
         """Set for LiteLLM. Objects for later versions of the settings share this dictionary."""
-        self.running_exchanges = 0
-        self._empty: asyncio.Event | None = None
 
     def transports_by_name(self) -> Mapping[str, Transport]:
         """`http`, `litellm` and `demo`, the values of `Provider.transport`, and `http/NAME` for providers with own
@@ -176,25 +174,6 @@ class Transports:
         if self._engine is not None:
             self._export_litellm_variables()
         return self
-
-    def begin_exchange(self) -> None:
-        self.running_exchanges += 1
-
-    def end_exchange(self) -> None:
-        self.running_exchanges -= 1
-        if self._empty is not None and not self.running_exchanges:
-            self._empty.set()
-
-    async def wait_until_idle(self) -> None:
-        """Call this before `close`."""
-        while self.running_exchanges:
-            self._empty = self._empty or asyncio.Event()
-            self._empty.clear()
-            await self._empty.wait()
-
-    async def close_when_idle(self) -> None:
-        await self.wait_until_idle()
-        await self.close()
 
     async def close(self) -> None:
         await self._http.close()

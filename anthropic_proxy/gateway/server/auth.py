@@ -1,4 +1,4 @@
-"""Authentication of a client request by its headers and address, before the proxy reads its body.
+"""Checks of a client request before its body is read: the form of its head, and who sent it.
 
 If the proxy has keys for its clients, such as `PROXY_API_KEY`, every request to the API needs one. Otherwise only
 clients on this machine are served, unless `ALLOW_UNAUTHENTICATED` is set.
@@ -7,6 +7,7 @@ clients on this machine are served, unless `ALLOW_UNAUTHENTICATED` is set.
 import functools
 import hmac
 import ipaddress
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,14 +17,25 @@ from msgspec import structs
 from anthropic_proxy.errors import (
     AuthenticationFailed,
     ConfigurationError,
+    HeadersTooLarge,
+    MalformedHttp,
     PermissionDenied,
+    RequestTooLarge,
+    UnsupportedEncoding,
+    UriTooLong,
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
-from anthropic_proxy.gateway.server.request_body import require_valid_head
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Policy
 from anthropic_proxy.secrets import Secret
 
+MAX_BODY_BYTES = 32 * 1024 * 1024
+"""Maximum size of a request body, equal to that of the Anthropic API. A larger body is rejected with 413."""
+MAX_HEADER_BYTES = 64 * 1024
+"""Maximum total size of the header names and values of a client request. Larger headers are rejected with 431."""
+MAX_TARGET_BYTES = 16 * 1024
+"""Maximum size of the URL path and query of a client request. A larger one is rejected with 414."""
+_MAX_CONTENT_LENGTH_DIGITS = 15
 PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello", "/tour", ERROR_CATALOG_PATH})
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
 _FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
@@ -33,6 +45,47 @@ _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _SAME_SITE_VALUES = frozenset({"same-origin", "same-site", "none"})
 _FORWARDING_HEADERS = frozenset({"x-forwarded-for", "x-real-ip", "forwarded"})
 _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
+
+
+def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
+    """Names are in lower case. The values of a repeated header are joined with commas (RFC 9110, 5.3)."""
+    received = scope["headers"]
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in received}
+    if len(headers) == len(received):
+        return headers
+    values: dict[str, list[str]] = {}  # joined at the end, because joining in the loop would take quadratic time
+    for name, value in received:
+        values.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return {name: ", ".join(lines) for name, lines in values.items()}
+
+
+def require_valid_head(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
+    """Raises `MalformedHttp` for an unclear end or host, which permits request smuggling (RFC 9112, 3.2 and 6.1),
+    `HeadersTooLarge`, `UriTooLong`, `RequestTooLarge`, and `UnsupportedEncoding` for a compressed body.
+    """
+    host = headers.get("host")
+    if host is None:
+        if scope.get("http_version") == "1.1":
+            raise MalformedHttp("The request has no Host header.")
+    elif "," in host:
+        raise MalformedHttp("The request has more than one Host.")
+    coding = headers.get("transfer-encoding")
+    if coding is not None and (coding.lower() != "chunked" or scope.get("http_version") == "1.0"):
+        raise MalformedHttp(f"transfer-encoding: {coding!r} is not supported in HTTP/{scope.get('http_version')}.")
+    size = sum(map(len, itertools.chain.from_iterable(scope["headers"])))
+    if size > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"The headers have {size:,} bytes; {MAX_HEADER_BYTES:,} are allowed.")
+    address = len(scope["path"]) + len(scope.get("query_string", b""))
+    if address > MAX_TARGET_BYTES:
+        raise UriTooLong(f"Path and query have {address:,} bytes; {MAX_TARGET_BYTES:,} are allowed.")
+    length = headers.get("content-length", "")
+    if length.isdecimal() and (len(length) > _MAX_CONTENT_LENGTH_DIGITS or int(length) > MAX_BODY_BYTES):
+        raise RequestTooLarge(
+            f"The body has {length[:_MAX_CONTENT_LENGTH_DIGITS]} bytes; {MAX_BODY_BYTES} are allowed (32 MB)."
+        )
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.lower() != "identity":
+        raise UnsupportedEncoding(f"content-encoding: {encoding!r} is not supported; send the body uncompressed.")
 
 
 async def authenticate(

@@ -1,9 +1,13 @@
-"""HTTP endpoints: async functions, each for one method and URL path. `serve_request` authenticates and calls them."""
+"""HTTP requests of clients: `serve_request`, and the endpoints that it calls.
+
+An endpoint is an async function for one method and URL path. The table `ENDPOINTS` has them.
+"""
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping, Sequence
 from functools import partial
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -11,10 +15,9 @@ import msgspec
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.admission import admitted_token_count_request
-from anthropic_proxy.engine.exchange.client_request import ClientRequest, start_recording
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, json_headers
 from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error, record_client, record_failure
 from anthropic_proxy.engine.exchange.resources import RESOURCE_PATHS, forward_resource
-from anthropic_proxy.engine.exchange.responses import json_headers
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.routing.model_listing import find_model, list_models
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
@@ -22,14 +25,21 @@ from anthropic_proxy.errors import (
     InvalidRequest,
     MethodNotAllowed,
     ProxyError,
+    RequestTimeout,
     RequestTooLarge,
     ShuttingDown,
     UnknownModel,
     build_extra_install_command,
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
-from anthropic_proxy.gateway.server.auth import PUBLIC_PATHS, authenticate, claude_code_command
-from anthropic_proxy.gateway.server.request_body import COMPLETE_BODY_EXTENSION, decode_headers, read_body
+from anthropic_proxy.gateway.server.auth import (
+    MAX_BODY_BYTES,
+    PUBLIC_PATHS,
+    authenticate,
+    claude_code_command,
+    decode_headers,
+)
+from anthropic_proxy.gateway.server.http1.cycle import COMPLETE_BODY_EXTENSION
 from anthropic_proxy.gateway.server.response_sink import AsgiSink, Receive, Scope, Send
 from anthropic_proxy.gateway.server.web_page import (
     SECURITY_HEADERS,
@@ -40,7 +50,7 @@ from anthropic_proxy.gateway.server.web_page import (
 from anthropic_proxy.gateway.services import FoundRoute, Services
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
-from anthropic_proxy.gateway.telemetry.log.request_feed import encode_requests, stream_request_events
+from anthropic_proxy.gateway.telemetry.requests import encode_requests, stream_request_events
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
@@ -49,6 +59,10 @@ RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH = "/api/requests/recent", "/api/request
 PROBE_PATHS = PUBLIC_PATHS | {"/metrics", RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH}
 """Probes, metrics and views of requests. Plugins receive no record of these requests."""
 _DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
+READ_TIMEOUT_SECONDS = 30.0
+"""Maximum time between two received pieces of a request body. A longer pause is rejected with 408."""
+BODY_TIMEOUT_SECONDS = 300.0
+"""Maximum time for a complete request body, enough for 32 MB at 1 Mbit/s. A slower body is rejected with 408."""
 DEFAULT_MODELS_PER_PAGE = 20
 MAX_MODELS_PER_PAGE = 1000
 """A larger `limit` is rejected with 400."""
@@ -60,6 +74,8 @@ _OTHER_FORMATS = {
     "Ollama's API": re.compile(r"/api/(?:chat|generate|tags|show)"),
 }
 """Name of another API → pattern of its URL paths. The error message for such a path contains the name."""
+_UNKNOWN = Client()
+"""Client of a request before its authentication."""
 _REDIS_FAILURES = {
     "open": "unavailable, limits are approximated",
     "closed": "unavailable, requests with limits are rejected",
@@ -67,27 +83,30 @@ _REDIS_FAILURES = {
 
 
 async def serve_request(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
-    request_id = services.new_id("req_")
-    sink = AsgiSink(receive, send, request_id)
-    receipt = Receipt(request_id=request_id, client=Client(), started_at=services.clock(), method=scope["method"])
-    receipt.path = path if (path := scope["path"]) in ENDPOINTS else remove_repeated_v1(path)
-    number = services.in_progress.add_request(request_id, receipt.method, receipt.path)
-    headers, body_read, settings = decode_headers(scope), False, services.settings
-    route = None if receipt.path in ENDPOINTS else services.routes.find(receipt.path)
+    """Check head and client, read the body, call the endpoint. Every client receives an answer."""
+    method, path, settings = scope["method"], scope["path"], services.settings
+    if path not in ENDPOINTS:
+        path = remove_repeated_v1(path)
+    receipt = Receipt(
+        request_id=services.new_id("req_"), client=_UNKNOWN, started_at=services.clock(), method=method, path=path
+    )
+    sink, number = AsgiSink(receipt, receive, send), services.running.begin(receipt)
+    headers, body_read = decode_headers(scope), False
+    route = None if path in ENDPOINTS else services.routes.find(path)
     try:
         trace = read_trace_context(headers) if TRACEPARENT in headers else None
         receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
-        checks_key = route is not None and _checks_key_itself(receipt.method, route)
+        checks_key = route is not None and _checks_key_itself(method, route)
         receipt.client = await authenticate(scope, headers, settings, services.policies, route_checks_key=checks_key)
         endpoint: Endpoint
         if route is None:
-            endpoint = find_endpoint(receipt.method, receipt.path)
-        elif receipt.method in route.routes:
+            endpoint = find_endpoint(method, path)
+        elif method in route.routes:
             endpoint = partial(_send_plugin_route, route, scope)
         else:
-            raise _method_not_allowed(receipt.method, scope["path"], route.routes)  # noqa: TRY301
+            raise _method_not_allowed(method, scope["path"], route.routes)  # noqa: TRY301
         body: bytes | None = b""
-        if receipt.method not in ("GET", "HEAD"):
+        if method not in ("GET", "HEAD"):
             pop_complete_body = scope.get("extensions", {}).get(COMPLETE_BODY_EXTENSION)
             if pop_complete_body is None or (body := pop_complete_body()) is None:
                 body = await read_body(receive)
@@ -101,30 +120,60 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     except ProxyError as error:
         if not body_read and "expect" in headers:
             error.closes_connection = True  # after `expect`, the client may or may not send the body
-        await _reject(services, receipt, sink, error, headers)
+        await _reject(services, sink, error, headers)
     except ClientDisconnected:
         receipt.outcome = "cancelled"
         receipt.status = sink.status if sink.started else 0
         _finish(services, receipt)
     except asyncio.CancelledError:
         if not sink.started:
-            await _reject(services, receipt, sink, ShuttingDown(), headers)
+            await _reject(services, sink, ShuttingDown(), headers)
     except Exception as error:  # noqa: BLE001  # every client receives an error body
-        await _reject(services, receipt, sink, log_internal_error(error, services, request_id), headers)
+        await _reject(services, sink, log_internal_error(error, services, receipt.request_id), headers)
     else:
         if endpoint is not post_messages:  # `Exchange` logs its request
             receipt.status = sink.status
             _finish(services, receipt)
     finally:
-        services.in_progress.remove_request(number)
+        services.running.end(number)
 
 
-async def _reject(
-    services: Services, receipt: Receipt, sink: AsgiSink, error: ProxyError, headers: Mapping[str, str]
-) -> None:
-    record_client(receipt, headers)
-    record_failure(receipt, error, services.settings.reveal_proxy_keys())
-    _finish(services, receipt)
+async def read_body(
+    receive: Callable[[], Awaitable[MutableMapping[str, Any]]],
+    *,
+    read_timeout_seconds: float = READ_TIMEOUT_SECONDS,
+    body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
+) -> bytes | None:
+    """Return the request body from ASGI `receive`, or None if the client disconnected. Raises `RequestTimeout` for a
+    slow client, and `RequestTooLarge` above `MAX_BODY_BYTES`.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(read_timeout_seconds) as limit:
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    return None
+                piece = message.get("body", b"")
+                size += len(piece)
+                if size > MAX_BODY_BYTES:
+                    raise RequestTooLarge(f"The body is larger than {MAX_BODY_BYTES:,} bytes (32 MB).")
+                pieces.append(piece)
+                if not message.get("more_body"):
+                    return piece if len(pieces) == 1 else b"".join(pieces)
+                now = asyncio.get_running_loop().time()
+                if len(pieces) == 1:
+                    end = now + body_timeout_seconds
+                limit.reschedule(min(now + read_timeout_seconds, end))
+    except TimeoutError:
+        raise RequestTimeout(f"The body was not complete in time: {size} bytes were received.") from None
+
+
+async def _reject(services: Services, sink: AsgiSink, error: ProxyError, headers: Mapping[str, str]) -> None:
+    record_client(sink.receipt, headers)
+    record_failure(sink.receipt, error, services.settings.reveal_proxy_keys())
+    _finish(services, sink.receipt)
     await sink.send_error_response(error)
 
 
@@ -134,36 +183,38 @@ def _finish(services: Services, receipt: Receipt) -> None:
     is_probe = receipt.path in PROBE_PATHS or services.routes.find(receipt.path) is not None
     services.log.write_request(receipt, "debug" if is_probe or receipt.path in _DEBUG_LOGGED_PATHS else "info")
     if not is_probe:
-        services.receipts.queue_request_receipt(receipt, hide_if_successful=receipt.path in _DEBUG_LOGGED_PATHS)
+        services.receipts.finish_request(receipt, hide_if_successful=receipt.path in _DEBUG_LOGGED_PATHS)
 
 
 def log_rejected_request(
     error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
 ) -> Receipt:
     """`proxy_keys` are the keys to mask in the log."""
-    receipt = Receipt(request_id=new_id("req_"), client=Client(), started_at=clock(), method="–", path="–")
+    receipt = Receipt(request_id=new_id("req_"), client=_UNKNOWN, started_at=clock(), method="–", path="–")
     record_failure(receipt, error, proxy_keys)
     log.write_request(receipt)
     return receipt
 
 
 def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) -> Awaitable[None]:
-    sink.attach_receipt(request.receipt)
-    if services.recorders:
-        sink.attach_body_recorder(start_recording(services, request))
+    sink.has_exchange_headers = True
     return Exchange(services, request, sink).run()
 
 
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     async with admitted_token_count_request(services, request):
         reply = await forwarding.count_tokens(services, request, sink.wait_disconnected)
-    await sink.send_json_reply(reply)
+    await _send_json_reply(sink, reply)
+
+
+def _send_json_reply(sink: AsgiSink, reply: forwarding.JsonReply) -> Awaitable[None]:
+    return sink.send_response(200, reply.body, {**json_headers(sink.receipt.request_id), **reply.headers})
 
 
 async def get_models(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """If the preferred provider serves Claude models and has a model list, that list is forwarded instead."""
     if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
-        await sink.send_json_reply(reply)
+        await _send_json_reply(sink, reply)
         return
     query = {name: values[-1] for name, values in parse_qs(request.query).items()}
     models = list_models(services.settings, services.catalog)
@@ -191,7 +242,7 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
 
 async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
-        await sink.send_json_reply(reply)
+        await _send_json_reply(sink, reply)
         return
     entry = find_model(request.receipt.path.removeprefix("/v1/models/"), services.settings, services.catalog)
     await sink.send_response(200, msgspec.json.encode(entry))
@@ -241,7 +292,7 @@ async def get_livez(services: Services, request: ClientRequest, sink: AsgiSink) 
 
 async def get_readyz(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """503 while the process stops. A failed database or Redis, shared by all instances, does not change the status."""
-    draining = services.in_progress.draining
+    draining = services.running.draining
     checks = {"server": "draining" if draining else "ok"}
     if services.ledger_state is not None:
         checks["ledger"] = services.ledger_state().condition

@@ -41,7 +41,7 @@ from anthropic_proxy.gateway.server.http1.acceptor import Acceptor
 from anthropic_proxy.gateway.server.http1.connection import Http1Connection
 from anthropic_proxy.gateway.server.http1.lifecycle import HttpApplication, ServerState
 from anthropic_proxy.gateway.server.listener import ServerTls
-from anthropic_proxy.gateway.telemetry.log.in_progress import HEARTBEAT_INTERVAL_SECONDS, SharedRequestTable
+from anthropic_proxy.gateway.telemetry.requests import HEARTBEAT_INTERVAL_SECONDS, RunningRequests
 
 CLOSE_GRACE_SECONDS = 3.0
 """Maximum seconds in which the stopping server sends an error to clients with a cancelled reply."""
@@ -63,7 +63,7 @@ class Peer(Protocol):
     example, that an API key is in cooldown.
     """
 
-    in_progress: SharedRequestTable
+    running: RunningRequests
 
     @property
     def worker_index_and_count(self) -> tuple[int, int]:
@@ -235,7 +235,7 @@ class ServerProcess:
         if self._reload_again:
             self._end_reload()
         await self._stopping.wait()
-        self._app.peer.in_progress.draining = self._state.draining = True
+        self._app.peer.running.draining = self._state.draining = True
         if delay := self._config.drain_delay_seconds:
             if self._control is None:
                 self._app.log_line_and_flush(
@@ -259,7 +259,7 @@ class ServerProcess:
         timer.start()
 
     def _report_blocked(self) -> None:
-        requests = self._app.peer.in_progress.describe()
+        requests = self._app.peer.running.describe()
         self._app.log_warning(
             f"Ended at once, because the event loop did not respond. In progress: {requests or 'nothing'}."
         )
@@ -327,7 +327,7 @@ class ServerProcess:
         """
         self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
         self._state.heap_trimmer.trim_if_due(loop.time())
-        self._app.peer.in_progress.write_heartbeat()
+        self._app.peer.running.write_heartbeat()
         loop.call_later(HEARTBEAT_INTERVAL_SECONDS, self._tick, loop)
 
 

@@ -23,14 +23,6 @@ from anthropic_proxy.gateway.platforms.sockets import SocketEvents
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.gateway.telemetry.log.in_progress import SharedRequestTable
-from anthropic_proxy.gateway.telemetry.log.request_feed import (
-    MAX_QUEUED_REQUESTS,
-    LoggedRequest,
-    RequestFeed,
-    RequestSnapshot,
-    encode_requests,
-)
 from anthropic_proxy.gateway.telemetry.metrics import (
     Gauges,
     MetricsSnapshot,
@@ -38,6 +30,14 @@ from anthropic_proxy.gateway.telemetry.metrics import (
     decode_snapshot,
     encode_snapshot,
     sum_snapshots,
+)
+from anthropic_proxy.gateway.telemetry.requests import (
+    MAX_QUEUED_REQUESTS,
+    LoggedRequest,
+    RequestFeed,
+    RequestSnapshot,
+    RunningRequests,
+    encode_requests,
 )
 from anthropic_proxy.gateway.workers.ipc import (
     IpcChannel,
@@ -79,8 +79,8 @@ class WorkerPeer:
         secrets: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self.totals = MetricsTotals(contains_secret)
-        self.in_progress = SharedRequestTable()
-        self.requests = RequestFeed(secrets)
+        self.running = RunningRequests()
+        self.requests = RequestFeed(self.running, secrets)
         self.apply_observation = apply_observation
         self._collect_gauges = collect_gauges
         self._started = time.time()
@@ -89,7 +89,7 @@ class WorkerPeer:
         """Limits and values of all workers of this server, without Redis."""
         self._instances: InstanceSharing | None = None
         if link is not None:
-            self.in_progress.use_shared_memory(link.board)
+            self.running.share(link.board)
 
     def open(self) -> None:
         """Connect with the hub. Observations of other workers need the services of this one."""

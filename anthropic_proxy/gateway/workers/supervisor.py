@@ -37,7 +37,7 @@ from anthropic_proxy.gateway.server.process import (
     ServerProcess,
 )
 from anthropic_proxy.gateway.settings import python_safe_path_for_workers, remove_python_safe_path
-from anthropic_proxy.gateway.telemetry.log.in_progress import (
+from anthropic_proxy.gateway.telemetry.requests import (
     HEARTBEAT_INTERVAL_SECONDS,
     SHARED_MEMORY_BYTES,
     describe_requests,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from anthropic_proxy.cli.lint_stream import check_bytes
-from anthropic_proxy.engine.exchange.responses import encode_error, encode_events, error_headers
+from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, error_headers
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.writer import MessageWriter

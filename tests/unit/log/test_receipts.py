@@ -7,8 +7,8 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.gateway.server.endpoints import serve_request
-from anthropic_proxy.gateway.telemetry.log.receipts import MAX_QUEUED_RECEIPTS, ReceiptQueues
 from anthropic_proxy.gateway.telemetry.metrics import MetricsTotals
+from anthropic_proxy.gateway.telemetry.requests import MAX_QUEUED_RECEIPTS, Receipts
 from anthropic_proxy.plugins import Client, Receipt
 from tests.support.fake_upstream import BODY, KEYS
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -48,11 +48,12 @@ def receipt_of(number: int) -> Receipt:
 
 def harness_with(*observers: Observer) -> ProxyHarness:
     proxy = ProxyHarness(lambda *_: FakeResponse(200, BODY), **KEYS)
-    services = proxy.services
-    proxy.services = structs.replace(
-        services, receipts=ReceiptQueues(services.log, observers, count=proxy.receipts.append)
-    )
+    proxy.services = structs.replace(proxy.services, receipts=Receipts(proxy.services.log, observers))
     return proxy
+
+
+def counted_exchanges(proxy: ProxyHarness) -> int:
+    return sum(row.requests for row in proxy.services.receipts.totals.snapshot.counters.values())
 
 
 async def test_an_observer_that_hangs_delays_no_exchange_and_no_other_observer() -> None:
@@ -62,17 +63,17 @@ async def test_an_observer_that_hangs_delays_no_exchange_and_no_other_observer()
     for _ in range(3):
         assert (await proxy.post()).error is None
     await asyncio.sleep(0)
-    assert (len(slow.seen), len(quick.seen), len(proxy.receipts)) == (0, 3, 3)
+    assert (len(slow.seen), len(quick.seen), counted_exchanges(proxy)) == (0, 3, 3)
     slow.gate.set()
     await proxy.services.receipts.close(10)
-    assert slow.seen == quick.seen == proxy.receipts
+    assert slow.seen == quick.seen
 
 
 async def test_an_observer_that_fails_is_logged_and_sees_the_next_receipt() -> None:
     failing = Observer(fails="req_0")
     proxy = harness_with(failing)
     for number in range(2):
-        proxy.services.receipts.queue_exchange_receipt(receipt_of(number))
+        proxy.services.receipts.finish_exchange(receipt_of(number))
     await proxy.services.receipts.close(10)
     assert [receipt.request_id for receipt in failing.seen] == ["req_1"]
     assert "ConnectionError: the table is locked" in proxy.log.getvalue()
@@ -81,9 +82,9 @@ async def test_an_observer_that_fails_is_logged_and_sees_the_next_receipt() -> N
 
 async def test_an_observer_that_never_waits_needs_no_task_and_its_failure_is_logged() -> None:
     plain, proxy = PlainObserver(), ProxyHarness(lambda *_: FakeResponse())
-    receipts = ReceiptQueues(proxy.services.log, [plain])
+    receipts = Receipts(proxy.services.log, [plain])
     for number in range(3):
-        receipts.queue_exchange_receipt(receipt_of(number))
+        receipts.finish_exchange(receipt_of(number))
     assert [receipt.request_id for receipt in plain.seen] == ["req_1", "req_2"]
     assert len(asyncio.all_tasks()) == 1
     assert "ConnectionError: the table is locked" in proxy.log.getvalue()
@@ -94,11 +95,11 @@ async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
     slow, totals = Observer(), MetricsTotals(lambda _: False)
     slow.gate.clear()
     log = ProxyHarness(lambda *_: FakeResponse()).services.log
-    receipts = ReceiptQueues(log, [slow], count_dropped=totals.count_dropped_receipt)
-    receipts.queue_request_receipt(receipt_of(0))
+    receipts = Receipts(log, [slow], totals=totals)
+    receipts.finish_request(receipt_of(0))
     await asyncio.sleep(0)  # the observer has the first one
     for number in range(1, MAX_QUEUED_RECEIPTS + 4):
-        receipts.queue_request_receipt(receipt_of(number))
+        receipts.finish_request(receipt_of(number))
     assert totals.snapshot.dropped_receipts == {"Observer": 3}
     slow.gate.set()
     await receipts.close(10)
@@ -109,8 +110,8 @@ async def test_a_full_queue_drops_the_oldest_and_counts_it() -> None:
 async def test_the_end_waits_for_an_observer_no_longer_than_it_may() -> None:
     slow = Observer()
     slow.gate.clear()
-    receipts = ReceiptQueues(ProxyHarness(lambda *_: FakeResponse()).services.log, [slow])
-    receipts.queue_request_receipt(receipt_of(0))
+    receipts = Receipts(ProxyHarness(lambda *_: FakeResponse()).services.log, [slow])
+    receipts.finish_request(receipt_of(0))
     await receipts.close(0.01)
     await asyncio.sleep(0)
     assert len(asyncio.all_tasks()) == 1
@@ -155,5 +156,5 @@ async def test_every_request_but_a_probe_has_one_receipt() -> None:
         ("/v1/messages", 415, "error", "invalid_request_error"),
         ("/v1/models", 200, "", ""),
     ]
-    assert len(proxy.receipts) == 2, "metrics count exchanges"
+    assert counted_exchanges(proxy) == 2, "metrics count exchanges"
     assert len({receipt.request_id for receipt in observer.seen}) == 6

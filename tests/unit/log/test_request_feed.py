@@ -3,11 +3,12 @@
 import asyncio
 from functools import partial
 
-from anthropic_proxy.gateway.telemetry.log.request_feed import (
+from anthropic_proxy.gateway.telemetry.requests import (
     MAX_QUEUED_REQUESTS,
     MAX_RECENT_REQUESTS,
     RequestFeed,
     RequestSnapshot,
+    RunningRequests,
     encode_requests,
 )
 from anthropic_proxy.gateway.workers.ipc import RequestsUpdate, RequestsWatch
@@ -28,20 +29,24 @@ def ids_of(snapshot: RequestSnapshot) -> tuple[list[str], list[str]]:
 
 
 def test_the_latest_requests_are_kept_and_finished_ones_do_not_run() -> None:
-    feed = RequestFeed()
+    running = RunningRequests()
+    feed = RequestFeed(running)
     for number in range(MAX_RECENT_REQUESTS + 2):
-        feed.add_running(receipt := receipt_of(f"req_{number}"))
+        begun = running.begin(receipt := receipt_of(f"req_{number}", requested_model="m"))
         feed.add_finished(receipt)
-    feed.add_running(receipt_of("req_running"))
-    finished, running = ids_of(feed.build_own_snapshot())
+        running.end(begun)
+    running.begin(receipt_of("req_running", requested_model="m"))
+    running.begin(receipt_of("req_not_read"))
+    finished, shown = ids_of(feed.build_own_snapshot())
     assert (len(finished), finished[0], finished[-1]) == (MAX_RECENT_REQUESTS, "req_2", f"req_{number}")
-    assert running == ["req_running"]
+    assert shown == ["req_running"]
 
 
 def test_keys_in_texts_of_clients_are_redacted() -> None:
-    feed = RequestFeed(lambda: [SECRET])
+    running = RunningRequests()
+    feed = RequestFeed(running, lambda: [SECRET])
     feed.add_finished(receipt_of("req_1", requested_model=SECRET))
-    feed.add_running(receipt_of("req_2", path=f"/{SECRET}"))
+    running.begin(receipt_of("req_2", requested_model="m", path=f"/{SECRET}"))
     assert SECRET.encode() not in encode_requests(feed.build_own_snapshot())
 
 
@@ -50,7 +55,7 @@ def test_a_lone_surrogate_is_encoded() -> None:
 
 
 async def test_a_slow_reader_loses_the_oldest_requests() -> None:
-    feed = RequestFeed()
+    feed = RequestFeed(RunningRequests())
     view = feed.open_view()
     for number in range(MAX_QUEUED_REQUESTS + 1):
         feed.add_finished(receipt_of(f"req_{number}"))
@@ -65,7 +70,9 @@ class TwoWorkers:
 
     def __init__(self) -> None:
         self.messages: list[Message] = []
-        self.first, self.second = RequestFeed(), RequestFeed()
+        self.running = RunningRequests()
+        """Of the second worker."""
+        self.first, self.second = RequestFeed(RunningRequests()), RequestFeed(self.running)
         self._first = RequestSharing(self.first, 0, 2, partial(self._send, 1))
         self._second = RequestSharing(self.second, 1, 2, partial(self._send, 0))
 
@@ -82,7 +89,7 @@ async def test_requests_of_all_workers_are_collected_in_order() -> None:
     workers = TwoWorkers()
     workers.first.add_finished(receipt_of("req_2", 2.0))
     workers.second.add_finished(receipt_of("req_1", 1.0))
-    workers.second.add_running(receipt_of("req_3", 3.0))
+    workers.running.begin(receipt_of("req_3", 3.0, requested_model="m"))
     assert workers.messages == [], "nothing is sent without a view"
     assert ids_of(await workers.first.collect_snapshot()) == (["req_1", "req_2"], ["req_3"])
     workers.close()
@@ -99,7 +106,7 @@ async def test_a_view_receives_the_requests_of_other_workers() -> None:
 
 
 async def test_workers_that_do_not_respond_are_counted() -> None:
-    feed = RequestFeed()
+    feed = RequestFeed(RunningRequests())
     feed.peer_count, feed.watch_peers = 2, lambda _: None
     feed.add_finished(receipt_of("req_1"))
     collecting = asyncio.ensure_future(feed.collect_snapshot())

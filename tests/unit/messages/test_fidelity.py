@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.exchange.responses import exchange_headers
+from anthropic_proxy.engine.exchange.client_side import exchange_headers
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog

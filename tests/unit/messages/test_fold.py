@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jiter import from_json
 
-from anthropic_proxy.engine.exchange.responses import encode_events, encode_message
+from anthropic_proxy.engine.exchange.client_side import encode_events, encode_message
 from anthropic_proxy.engine.messages.deltas import (
     Delta,
     Stop,

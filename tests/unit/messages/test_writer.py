@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from anthropic_proxy.cli.lint_stream import check_bytes
-from anthropic_proxy.engine.exchange.responses import encode_events
+from anthropic_proxy.engine.exchange.client_side import encode_events
 from anthropic_proxy.engine.messages.deltas import (
     Block,
     Citation,

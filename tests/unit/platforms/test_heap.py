@@ -15,7 +15,7 @@ from anthropic_proxy.gateway.platforms.heap import (
     retain_freed_memory,
     trim_heap,
 )
-from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES
+from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from tests.support.paths import ROOT
 from tests.support.waiting import WAIT_SECONDS
 
@@ -25,7 +25,7 @@ PAGES_OF_A_BODY = BODY_BYTES // 4096
 PROGRAM = f"""
 import resource
 from pathlib import Path
-from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES as LARGEST
+from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES as LARGEST
 from anthropic_proxy.gateway.platforms.heap import TRIM_AFTER_IDLE_SECONDS, HeapTrimmer
 from anthropic_proxy.gateway.platforms.heap import measure_unallocated_heap_bytes, retain_freed_memory
 

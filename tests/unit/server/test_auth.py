@@ -6,8 +6,7 @@ import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import AuthenticationFailed, ClientError, PermissionDenied, RequestTooLarge
-from anthropic_proxy.gateway.server.auth import authenticate
-from anthropic_proxy.gateway.server.request_body import decode_headers
+from anthropic_proxy.gateway.server.auth import authenticate, decode_headers
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import Client
 from tests.support.messages import exactly

@@ -16,7 +16,7 @@ from anthropic_proxy.gateway.server.endpoints import prefers_html, serve_request
 from anthropic_proxy.gateway.server.response_sink import AsgiSink
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from anthropic_proxy.plugins import AdmissionRequest, Client, Headers, StoreState
+from anthropic_proxy.plugins import AdmissionRequest, Client, Headers, Receipt, StoreState
 from tests.support.harness import FakeResponse, ProxyHarness
 
 
@@ -73,7 +73,7 @@ async def test_an_unexpected_error_of_a_tracer_is_answered_and_logged() -> None:
     status, _, body = await ask(structs.replace(proxy.services, tracer=BrokenTracer()), "GET", "/v1/models")
     assert (status, json.loads(body)["error"]["type"]) == (500, "api_error")
     assert "KeyError: 'trace'" in proxy.log.getvalue()
-    assert proxy.services.in_progress.describe() == ""
+    assert proxy.services.running.describe() == ""
 
 
 async def test_after_a_header_that_cannot_be_sent_an_error_can_be_sent() -> None:
@@ -85,7 +85,7 @@ async def test_after_a_header_that_cannot_be_sent_an_error_can_be_sent() -> None
     async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
-    sink = AsgiSink(receive, send, "req_1")
+    sink = AsgiSink(Receipt(request_id="req_1", client=Client(), started_at=0.0), receive, send)
     with pytest.raises(UnicodeEncodeError):
         await sink.send_relayed_bytes(b"{}", {"anthropic-x": "☃"}, is_stream=False, is_last=True)
     assert not sink.started

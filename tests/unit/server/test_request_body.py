@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.errors import RequestTimeout, RequestTooLarge
-from anthropic_proxy.gateway.server.request_body import MAX_BODY_BYTES, read_body
+from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
+from anthropic_proxy.gateway.server.endpoints import read_body
 from tests.support.virtual_time import in_virtual_time
 
 Message = MutableMapping[str, Any]

@@ -7,7 +7,7 @@ import anthropic
 import httpx2
 import pytest
 
-from anthropic_proxy.engine.exchange.responses import (
+from anthropic_proxy.engine.exchange.client_side import (
     encode_error,
     encode_events,
     error_headers,

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from anthropic_proxy.engine.exchange.responses import encode_message
+from anthropic_proxy.engine.exchange.client_side import encode_message
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, ToolArgs, ToolCall, Usage
 from anthropic_proxy.engine.messages.fold import fold
 from anthropic_proxy.engine.messages.models import decode_request

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
-from anthropic_proxy.gateway.telemetry.log.in_progress import SHARED_MEMORY_BYTES
 from anthropic_proxy.gateway.telemetry.metrics import Gauges
+from anthropic_proxy.gateway.telemetry.requests import SHARED_MEMORY_BYTES
 from anthropic_proxy.gateway.workers.hub import MAX_OBSERVATIONS, Hub
 from anthropic_proxy.gateway.workers.ipc import (
     MAX_MESSAGE_BYTES,

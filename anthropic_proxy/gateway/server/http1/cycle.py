@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Any, Protocol
 
-from anthropic_proxy.gateway.server.request_body import COMPLETE_BODY_EXTENSION
+COMPLETE_BODY_EXTENSION = "anthropic_proxy.whole_body"
+"""Key in the ASGI `scope["extensions"]` of a function that returns the request body if the server has received all of
+it, so that no coroutine is needed, and else None. Only the proxy's own server sets it."""
 
 
 class FlowControl:

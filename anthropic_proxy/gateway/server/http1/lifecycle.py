@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
-from anthropic_proxy.engine.exchange.responses import encode_error, error_headers
+from anthropic_proxy.engine.exchange.client_side import encode_error, error_headers
 from anthropic_proxy.errors import ProxyError, RequestTimeout, ShuttingDown
 from anthropic_proxy.gateway.error_catalog import error_help_headers
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer

@@ -1,0 +1,335 @@
+"""The client's side of an exchange: its request, and the response that is sent to it.
+
+`ClientRequest` is the request. `ResponseSink` encodes the response, as SSE frames of events, one JSON message, an error
+body or bytes of a provider, with its headers. A subclass sends it to an HTTP client, or keeps it for a program.
+
+A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF-8 cannot encode it.
+"""
+
+import asyncio
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.engine import Engine
+from anthropic_proxy.engine.hooks import EngineLog, Receipt, Recorder, RecordPoint
+from anthropic_proxy.engine.messages.events import (
+    BlockStart,
+    BlockStop,
+    CitationDelta,
+    ErrorEvent,
+    Event,
+    InputDelta,
+    MessageDelta,
+    MessageStart,
+    MessageStop,
+    Ping,
+    SignatureDelta,
+    TextDelta,
+    TextStart,
+    ThinkingDelta,
+    ThinkingStart,
+    ToolCallStart,
+    replace_surrogates,
+)
+from anthropic_proxy.engine.messages.models import MessagesResponse
+from anthropic_proxy.errors import ProxyError, UpstreamError
+
+MAX_RETRY_AFTER_SECONDS = 3600
+"""A longer delay is lowered to this maximum."""
+
+
+class ClientRequest(Struct, kw_only=True):
+    """An authenticated client request with its complete body."""
+
+    receipt: Receipt
+    """Record of the request: id, client, path and trace from its arrival on, the rest when it has ended."""
+    headers: Mapping[str, str]
+    """Client headers, names in lower case. Credentials are removed unless they may be sent to the provider."""
+    body: bytes
+    """Received bytes of the request body. They are removed after the reply has started, to free memory."""
+    query: str = ""
+    """Query of the URL, without `?`. "": none."""
+    number: int = 0
+    """Number of the request among the running ones of a server. 0: no server has counted it."""
+
+
+class ResponseSink(ABC):
+    """The HTTP response to one client request. A subclass implements `start`, `write` and `wait_disconnected`."""
+
+    has_exchange_headers = True
+    """True if the response has the headers of an exchange (`exchange_headers`)."""
+
+    def __init__(self, receipt: Receipt) -> None:
+        self.receipt = receipt
+        self.started = False
+        """True once status and headers were sent."""
+        self.record: Callable[[bytes], None] | None = None
+        """Function that receives each piece of the body, for recorders. None: nothing is recorded."""
+
+    def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> Awaitable[None]:
+        """Send events of a stream. The first call also sends status 200 and the stream headers.
+
+        `is_last`: True if the response is complete after these events.
+        """
+        request_id = self.receipt.request_id
+        data = encode_events(events, request_id)
+        if not self.started:
+            return self._begin(200, stream_headers(request_id), data, is_last=is_last)
+        if self.record is not None:
+            self.record(data)
+        return self.write(data, is_last=is_last)
+
+    def send_relayed_bytes(
+        self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
+    ) -> Awaitable[None]:
+        """Send bytes of a provider to the client unchanged. The first call also sends `status` and `headers`."""
+        request_id = self.receipt.request_id
+        if not is_stream:
+            return self.send_response(status, data, {**json_headers(request_id), **headers})
+        if not self.started:
+            return self._begin(status, {**stream_headers(request_id), **headers}, data, is_last=is_last)
+        if self.record is not None:
+            self.record(data)
+        return self.write(data, is_last=is_last)
+
+    def send_message(self, response: MessagesResponse) -> Awaitable[None]:
+        return self.send_response(200, encode_message(response))
+
+    def send_error_response(self, error: ProxyError) -> Awaitable[None]:
+        """Send an error with its HTTP status. Call this only before anything else was sent."""
+        headers, body = encode_error_response(error, self.receipt.request_id)
+        return self.send_response(error.status, body, headers)
+
+    def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Awaitable[None]:
+        """Send a complete response. Without `headers`, those of a JSON response are sent."""
+        headers = {**(headers or json_headers(self.receipt.request_id))}
+        if status != HTTPStatus.NO_CONTENT:  # RFC 9110, 8.6: a 204 has no length
+            headers["content-length"] = str(len(body))
+        return self._begin(status, headers, body, is_last=True)
+
+    async def _begin(self, status: int, headers: Mapping[str, str], data: bytes, *, is_last: bool) -> None:
+        if self.has_exchange_headers:
+            headers = {**headers, **exchange_headers(self.receipt, status)}
+        if self.record is not None:
+            self.record(data)
+        await self.start(status, headers)
+        await self.write(data, is_last=is_last)
+
+    @abstractmethod
+    def start(self, status: int, headers: Mapping[str, str]) -> Awaitable[None]:
+        """Send status and headers, and set `started`."""
+
+    @abstractmethod
+    def write(self, data: bytes, *, is_last: bool) -> Awaitable[None]:
+        """Send a piece of the body, which may be empty."""
+
+    @abstractmethod
+    async def wait_disconnected(self) -> None:
+        """Wait until the client has disconnected."""
+
+
+class CollectingSink(ResponseSink):
+    """It keeps the response for a program, for a probe or for a dry run.
+
+    A reply of more than `max_bytes` counts as a disconnect of the client. None: no limit.
+    """
+
+    def __init__(self, receipt: Receipt, max_bytes: int | None = None) -> None:
+        super().__init__(receipt)
+        self.status = 0
+        self.headers: Mapping[str, str] = {}
+        self.body = bytearray()
+        self.error: ProxyError | None = None
+        """The error that was sent in place of a reply. None: none."""
+        self.overflow = asyncio.Event()
+        """Set when the reply is larger than `max_bytes`. The rest is dropped."""
+        self._max_bytes = max_bytes
+
+    @property
+    def is_stream(self) -> bool:
+        return self.headers.get("content-type", "").startswith("text/event-stream")
+
+    def send_error_response(self, error: ProxyError) -> Awaitable[None]:
+        self.error = error
+        return super().send_error_response(error)
+
+    async def start(self, status: int, headers: Mapping[str, str]) -> None:
+        self.started, self.status, self.headers = True, status, headers
+
+    async def write(self, data: bytes, *, is_last: bool) -> None:
+        if self._max_bytes is not None and len(self.body) + len(data) > self._max_bytes:
+            self.overflow.set()
+        else:
+            self.body += data
+
+    async def wait_disconnected(self) -> None:
+        await self.overflow.wait()
+
+
+def json_headers(request_id: str) -> dict[str, str]:
+    return {"content-type": "application/json", "request-id": request_id}
+
+
+def stream_headers(request_id: str) -> dict[str, str]:
+    return {
+        "content-type": "text/event-stream; charset=utf-8",
+        "cache-control": "no-cache",
+        "x-accel-buffering": "no",
+        "request-id": request_id,
+    }
+
+
+def exchange_headers(receipt: Receipt, status: int) -> dict[str, str]:
+    """Return the headers that follow from the receipt of an exchange: the client's limits, and for example
+
+    `x-proxy-fidelity: best-effort; approximated=2; emulated=1; dropped=0`
+    `x-proxy-failed-attempts: openai 503, groq 429`
+    `x-proxy-route: long context`
+    """
+    headers = {**receipt.limit_headers}
+    if status == 200:
+        headers["x-proxy-fidelity"] = receipt.fidelity.format_counts()
+    if receipt.failed_attempts:
+        headers["x-proxy-failed-attempts"] = ", ".join(receipt.failed_attempts)
+    if receipt.route:
+        headers["x-proxy-route"] = receipt.route
+    return headers
+
+
+_encode = msgspec.json.Encoder().encode
+
+_START = b'event: content_block_start\ndata: {"type":"content_block_start","index":%d,"content_block":'
+_DELTA = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":%d,"delta":'
+
+_MESSAGE_START = b'event: message_start\ndata: {"type":"message_start","message":%b}\n\n'
+_PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+_TEXT_START = _START + b'{"type":"text","text":""}}\n\n'
+_THINKING_START = _START + b'{"type":"thinking","thinking":"","signature":""}}\n\n'
+_CALL_START = _START + b'{"type":"tool_use","id":%b,"name":%b,"input":{}}}\n\n'
+_BLOCK_START = _START + b"%b}\n\n"
+_TEXT_DELTA = _DELTA + b'{"type":"text_delta","text":%b}}\n\n'
+_CITATION_DELTA = _DELTA + b'{"type":"citations_delta","citation":%b}}\n\n'
+_THINKING_DELTA = _DELTA + b'{"type":"thinking_delta","thinking":%b}}\n\n'
+_SIGNATURE_DELTA = _DELTA + b'{"type":"signature_delta","signature":%b}}\n\n'
+_INPUT_DELTA = _DELTA + b'{"type":"input_json_delta","partial_json":%b}}\n\n'
+_BLOCK_STOP = b'event: content_block_stop\ndata: {"type":"content_block_stop","index":%d}\n\n'
+_MESSAGE_DELTA = b'event: message_delta\ndata: {"type":"message_delta","delta":%b,"usage":%b}\n\n'
+_MESSAGE_STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+_ERROR = b"event: error\ndata: %b\n\n"
+
+
+def encode_events(events: Sequence[Event], request_id: str = "") -> bytes:
+    """Return the SSE frames of events. `request_id` is added to the data of `error` events; "": no id."""
+    frames = []
+    try:
+        for event in events:  # in the order of their frequency
+            match event:
+                case TextDelta():
+                    frames.append(_TEXT_DELTA % (event.index, _encode(event.text)))
+                case InputDelta():
+                    frames.append(_INPUT_DELTA % (event.index, _encode(event.json)))
+                case ThinkingDelta():
+                    frames.append(_THINKING_DELTA % (event.index, _encode(event.text)))
+                case BlockStop():
+                    frames.append(_BLOCK_STOP % event.index)
+                case TextStart():
+                    frames.append(_TEXT_START % event.index)
+                case ToolCallStart():
+                    frames.append(_CALL_START % (event.index, _encode(event.id), _encode(event.name)))
+                case Ping():
+                    frames.append(_PING)
+                case MessageStart():
+                    frames.append(_MESSAGE_START % _encode(event.message))
+                case MessageDelta():
+                    ending: dict[str, Any] = {"stop_reason": event.stop_reason, "stop_sequence": event.stop_sequence}
+                    if event.stop_details is not None:
+                        ending["stop_details"] = event.stop_details
+                    frames.append(_MESSAGE_DELTA % (_encode(ending), _encode(event.usage)))
+                case MessageStop():
+                    frames.append(_MESSAGE_STOP)
+                case ThinkingStart():
+                    frames.append(_THINKING_START % event.index)
+                case SignatureDelta():
+                    frames.append(_SIGNATURE_DELTA % (event.index, _encode(event.signature)))
+                case CitationDelta():
+                    frames.append(_CITATION_DELTA % (event.index, _flatten(event.raw)))
+                case BlockStart():
+                    frames.append(_BLOCK_START % (event.index, _flatten(event.raw)))
+                case ErrorEvent():
+                    frames.append(_ERROR % encode_error(event.error, request_id))
+    except UnicodeEncodeError:
+        replaced = []
+        for event in events:
+            changes = {
+                name: replace_surrogates(value)
+                for name in event.__struct_fields__
+                if isinstance(value := getattr(event, name), str) and not value.isascii()
+            }
+            replaced.append(msgspec.structs.replace(event, **changes))
+        return encode_events(replaced, request_id)
+    return b"".join(frames)
+
+
+def encode_message(message: MessagesResponse) -> bytes:
+    return _encode(message)
+
+
+def encode_error(error: ProxyError, request_id: str) -> bytes:
+    """Return the JSON error body in Anthropic's format, which is also the data of an `error` event in a stream."""
+    error_object: dict[str, Any] = {"type": error.error_type, "message": replace_surrogates(error.message)}
+    if error.details is not None:
+        error_object["details"] = error.details
+    envelope: dict[str, Any] = {"type": "error", "error": error_object}
+    if request_id:
+        envelope["request_id"] = request_id
+    return _encode(envelope)
+
+
+def error_headers(error: ProxyError, request_id: str) -> dict[str, str]:
+    headers = json_headers(request_id)
+    if error.retry_after is not None:
+        headers["retry-after"] = str(min(max(math.ceil(error.retry_after), 1), MAX_RETRY_AFTER_SECONDS))
+    # Anthropic's SDK reads `x-should-retry`.
+    if error.should_retry is not None:
+        headers["x-should-retry"] = "true" if error.should_retry else "false"
+    return headers
+
+
+def encode_error_response(error: ProxyError, request_id: str) -> tuple[dict[str, str], bytes]:
+    """Return headers and body of the response with an error. A provider's own body and headers are kept."""
+    headers, body = error_headers(error, request_id), encode_error(error, request_id)
+    if isinstance(error, UpstreamError):
+        return {**headers, **error.headers}, error.body or body
+    return headers, body
+
+
+def start_recording(engine: Engine, request: ClientRequest, sink: ResponseSink) -> None:
+    """Pass the body of a client request to the recorders, and have them receive the response."""
+    recorders = [*engine.recorders]
+    request_id = request.receipt.request_id
+    record_bytes(recorders, engine.log, request_id, "client request", request.body)
+    sink.record = partial(record_bytes, recorders, engine.log, request_id, "client response")
+
+
+def record_bytes(recorders: list[Recorder], log: EngineLog, request_id: str, point: RecordPoint, data: bytes) -> None:
+    """Pass bytes to the recorders. One that raises an exception is removed: its failure must not affect the client."""
+    if not data:
+        return
+    for recorder in [*recorders]:
+        try:
+            recorder.record(request_id, point, data)
+        except Exception:  # noqa: BLE001  # a defect of a plugin
+            recorders.remove(recorder)
+            log.write_traceback(request_id)
+
+
+def _flatten(raw: Raw) -> bytes:
+    # Valid JSON has line ends only between tokens, so a space may replace them.
+    return bytes(raw).replace(b"\n", b" ").replace(b"\r", b" ")

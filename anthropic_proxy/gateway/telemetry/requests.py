@@ -1,0 +1,490 @@
+"""The requests of this process: the running ones, the recent ones, and who learns of a finished one.
+
+`RunningRequests` is the one list of running requests: the supervisor reads it in shared memory, views show it, and a
+reload waits for the requests that began before. `RequestFeed` has the recent ones too, and those of other workers.
+`Receipts` passes each finished request to the metrics, the views and the observers of plugins.
+"""
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable, Sequence
+from itertools import islice
+from struct import Struct as BinaryStruct
+
+import msgspec
+from msgspec import Struct, field
+
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.log.lines import redact_receipt
+from anthropic_proxy.gateway.telemetry.metrics import MetricsTotals
+from anthropic_proxy.plugins import Observer, Receipt
+
+HEARTBEAT_INTERVAL_SECONDS = 1.0
+"""Interval at which the event loop writes a heartbeat. The supervisor kills a worker without heartbeats."""
+_BEAT_BYTES = 8
+_NEWEST = _BEAT_BYTES
+"""Offset in the memory of the byte that has the index of the latest slot."""
+_TEXT_BYTES = 256
+"""Number of bytes in a slot for method, path and request id."""
+MAX_FIELD_LENGTH = 80
+"""Maximum characters of a URL path, and maximum bytes of a model id, in a slot. Longer text is cut."""
+_SLOT_BYTES = _TEXT_BYTES + MAX_FIELD_LENGTH
+_SLOTS = 32
+_STARTS = tuple(_NEWEST + 1 + number * _SLOT_BYTES for number in range(_SLOTS))
+SHARED_MEMORY_BYTES = _NEWEST + 1 + _SLOTS * _SLOT_BYTES
+MAX_DESCRIBED_REQUESTS = 3
+"""Maximum number of requests that a description of the running ones lists. Further requests are only counted."""
+_write_slot = BinaryStruct(f"{_TEXT_BYTES}s{MAX_FIELD_LENGTH}s").pack_into
+_write_model = BinaryStruct(f"{MAX_FIELD_LENGTH}s").pack_into
+
+
+class RunningRequests:
+    """The running client requests of this process.
+
+    Under a supervisor, the 32 newest are in shared memory too, with a count of heartbeats: a worker with a blocked
+    event loop could not send them. The slot of a request is its number modulo 32.
+    """
+
+    def __init__(self) -> None:
+        self._receipts: dict[int, Receipt] = {}
+        """Number of a request → its receipt, the oldest first."""
+        self._number = 0
+        """Requests so far."""
+        self._memory: memoryview | None = None
+        self._beats = 0
+        self._ended: asyncio.Event | None = None
+        """Set when a request ends. None: nobody waits."""
+        self.draining = False
+        """True if this process stops, so that load balancers should send no new requests (`/readyz`)."""
+
+    def share(self, memory: memoryview) -> None:
+        """Also write to memory that the supervisor reads. Call this before the first request."""
+        self._memory = memory
+
+    def begin(self, receipt: Receipt) -> int:
+        """Add a request, and return its number."""
+        self._number = number = self._number + 1
+        self._receipts[number] = receipt
+        if self._memory is not None:
+            slot = number % _SLOTS
+            _write_slot(self._memory, _STARTS[slot], _head_line(receipt).encode("utf-8", "replace"), b"")
+            self._memory[_NEWEST] = slot
+        return number
+
+    def name_model(self, number: int, model: str) -> None:
+        if self._memory is not None and self._number - number < _SLOTS:
+            place = _STARTS[number % _SLOTS] + _TEXT_BYTES
+            _write_model(self._memory, place, model[:MAX_FIELD_LENGTH].encode("utf-8", "replace"))
+
+    def end(self, number: int) -> None:
+        self._receipts.pop(number, None)
+        if self._memory is not None and self._number - number < _SLOTS:
+            self._memory[_STARTS[number % _SLOTS]] = 0
+        if self._ended is not None:
+            self._ended.set()
+
+    @property
+    def count(self) -> int:
+        return len(self._receipts)
+
+    def receipts(self) -> Iterable[Receipt]:
+        """The oldest first. Their fields still change."""
+        return self._receipts.values()
+
+    async def wait_until_ended(self) -> None:
+        """Wait for the end of the requests that run now, but not of later ones."""
+        last = self._number
+        while next(iter(self._receipts), last + 1) <= last:
+            self._ended = self._ended or asyncio.Event()
+            self._ended.clear()
+            await self._ended.wait()
+
+    def describe(self) -> str:
+        """Return the three newest requests. "": none."""
+        newest = reversed(self._receipts.values())
+        return _join([_describe(_head_line(receipt), receipt.requested_model) for receipt in newest])
+
+    def write_heartbeat(self) -> None:
+        if self._memory is not None:
+            self._beats += 1
+            self._memory[:_BEAT_BYTES] = self._beats.to_bytes(_BEAT_BYTES, "little")
+
+
+def read_heartbeat_count(shared_memory: memoryview) -> int:
+    return int.from_bytes(shared_memory[:_BEAT_BYTES], "little")
+
+
+def describe_requests(shared_memory: memoryview) -> str:
+    """Return the three newest running requests of another process. "": none."""
+    found = []
+    for age in range(_SLOTS):
+        start = _STARTS[(shared_memory[_NEWEST] - age) % _SLOTS]
+        if text := _read(shared_memory[start : start + _TEXT_BYTES]):
+            found.append(_describe(text, _read(shared_memory[start + _TEXT_BYTES : start + _SLOT_BYTES])))
+    return _join(found)
+
+
+def _head_line(receipt: Receipt) -> str:
+    return f"{receipt.method} {receipt.path[:MAX_FIELD_LENGTH]} {receipt.request_id}"
+
+
+def _describe(head_line: str, model: str) -> str:
+    return f"{head_line} for {model[:MAX_FIELD_LENGTH]}" if model else head_line
+
+
+def _join(requests: Sequence[str]) -> str:
+    named = ", ".join(requests[:MAX_DESCRIBED_REQUESTS])
+    more = len(requests) - MAX_DESCRIBED_REQUESTS
+    return f"{named} and {more} more" if more > 0 else named
+
+
+def _read(place: memoryview) -> str:
+    return bytes(place).partition(b"\0")[0].decode(errors="replace")
+
+
+MAX_RECENT_REQUESTS = 200
+MAX_RUNNING_REQUESTS = 1_000
+"""Maximum number of running requests that a process lists in its views. Further requests run but are not listed."""
+MAX_QUEUED_REQUESTS = 1_000
+"""Maximum number of finished requests queued for one view. If the queue is full, the oldest one is dropped."""
+COLLECT_TIMEOUT_SECONDS = 1.0
+"""Maximum seconds for the other workers to send their requests. Slower workers are counted as unresponsive."""
+
+
+class LoggedRequest(Struct, frozen=True):
+    receipt: Receipt
+    is_exchange: bool = True
+    """True for an accepted `POST /v1/messages`, which has two log lines. False: a request with one log line."""
+
+
+class RequestSnapshot(Struct):
+    finished: list[LoggedRequest] = field(default_factory=list)
+    """Finished requests, the latest last."""
+    running: list[Receipt] = field(default_factory=list)
+    """Receipts of running exchanges, the latest last. Fields about the reply are still empty."""
+    unresponsive_workers: int = 0
+    """Number of workers that did not send their requests in time."""
+
+
+class RequestView:
+    def __init__(self) -> None:
+        self._waiting: deque[LoggedRequest] = deque(maxlen=MAX_QUEUED_REQUESTS)
+        self._changed = asyncio.Event()
+        self.ended = False
+        """True if the view has ended because the server stops."""
+
+    def add(self, request: LoggedRequest) -> None:
+        self._waiting.append(request)
+        self._changed.set()
+
+    def end(self) -> None:
+        self.ended = True
+        self._changed.set()
+
+    async def read(self, timeout_seconds: float) -> Sequence[LoggedRequest]:
+        """Waits at most `timeout_seconds` for a first one."""
+        if not self._changed.is_set():
+            try:
+                async with asyncio.timeout(timeout_seconds):
+                    await self._changed.wait()
+            except TimeoutError:
+                return ()
+        if not self.ended:
+            self._changed.clear()
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting
+
+
+class _Collection:
+    """Requests that other workers send for one snapshot. `missing`: number of workers that have not sent theirs yet."""
+
+    def __init__(self, missing: int) -> None:
+        self.missing = missing
+        self.finished: list[LoggedRequest] = []
+        self.complete = asyncio.Event()
+
+
+class RequestFeed:
+    """Recent and running requests of all processes, for views such as `logs`. Workers send theirs while a view is open.
+
+    `secrets` is a function that returns the API keys to mask.
+    """
+
+    def __init__(self, running: RunningRequests, secrets: Callable[[], Sequence[str]] = tuple) -> None:
+        self._secrets = secrets
+        self._finished: deque[LoggedRequest] = deque(maxlen=MAX_RECENT_REQUESTS)
+        self._running = running
+        self._running_elsewhere: dict[int, Sequence[Receipt]] = {}
+        self._views: set[RequestView] = set()
+        self._collections: list[_Collection] = []
+        self.on_finish: Callable[[LoggedRequest], None] | None = None
+        """Called for each finished request of this process, to send it to other workers. None: no worker needs it."""
+        self.watch_peers: Callable[[bool], None] | None = None
+        """Function that makes the other workers send their requests for some seconds. Argument True: all recent ones
+        first. None: there are no other workers."""
+        self.peer_count = 0
+
+    def add_finished(self, receipt: Receipt, *, is_exchange: bool = True) -> None:
+        request = LoggedRequest(receipt, is_exchange)
+        self._finished.append(request)
+        if self._views:
+            self._notify(request)
+        if self.on_finish is not None:
+            self.on_finish(request)
+
+    def build_own_snapshot(self) -> RequestSnapshot:
+        return self.redact(RequestSnapshot(list(self._finished), self.list_own_running()))
+
+    def list_own_running(self) -> list[Receipt]:
+        """Return the running exchanges of this process, at most `MAX_RUNNING_REQUESTS`, without those being read."""
+        named = (receipt for receipt in self._running.receipts() if receipt.requested_model)
+        return list(islice(named, MAX_RUNNING_REQUESTS))
+
+    def redact(self, snapshot: RequestSnapshot) -> RequestSnapshot:
+        """Mask API keys in texts that clients may have chosen."""
+        secrets = tuple(self._secrets())
+        finished = [LoggedRequest(redact_receipt(row.receipt, secrets), row.is_exchange) for row in snapshot.finished]
+        return RequestSnapshot(finished, [redact_receipt(receipt, secrets) for receipt in snapshot.running])
+
+    async def collect_snapshot(self) -> RequestSnapshot:
+        """Requests of all workers, the latest last. Those of workers that do not answer within
+        `COLLECT_TIMEOUT_SECONDS` are missing.
+        """
+        own = self.build_own_snapshot()
+        if self.watch_peers is None or not self.peer_count:
+            return own
+        collection = _Collection(self.peer_count)
+        self._collections.append(collection)
+        self.watch_peers(True)
+        try:
+            async with asyncio.timeout(COLLECT_TIMEOUT_SECONDS):
+                await collection.complete.wait()
+        except TimeoutError:
+            own.unresponsive_workers = collection.missing
+        finally:
+            self._collections.remove(collection)
+        own.finished = sorted(
+            [*own.finished, *collection.finished], key=lambda one: one.receipt.started_at + one.receipt.duration_seconds
+        )
+        own.running = self.list_running()
+        return own
+
+    def list_running(self) -> list[Receipt]:
+        """Return the running exchanges, the latest last. Those of other workers are included while a view is open."""
+        elsewhere = [receipt for receipts in self._running_elsewhere.values() for receipt in receipts]
+        own = self.redact(RequestSnapshot(running=self.list_own_running())).running
+        return sorted([*own, *elsewhere], key=lambda receipt: receipt.started_at)
+
+    def apply_worker_update(self, worker: int, snapshot: RequestSnapshot, *, contains_recent: bool) -> None:
+        """Add the requests that another worker has sent: all running ones, and finished ones since the last update. If
+        `contains_recent` is True, they are all recent finished requests instead.
+        """
+        self._running_elsewhere[worker] = snapshot.running
+        if not contains_recent:
+            for request in snapshot.finished:
+                self._notify(request)
+            return
+        for collection in self._collections:
+            collection.finished += snapshot.finished
+            collection.missing -= 1
+            if collection.missing <= 0:
+                collection.complete.set()
+
+    def open_view(self) -> RequestView:
+        view = RequestView()
+        self._views.add(view)
+        return view
+
+    def close_view(self, view: RequestView) -> None:
+        """When the last view is closed, the running requests of other workers are dropped: only views need them."""
+        self._views.discard(view)
+        if not self._views:
+            self._running_elsewhere.clear()
+
+    @property
+    def view_count(self) -> int:
+        return len(self._views)
+
+    def end_live_request_streams(self) -> None:
+        for view in self._views:
+            view.end()
+
+    def _notify(self, request: LoggedRequest) -> None:
+        for view in self._views:
+            view.add(request)
+
+
+def encode_requests(value: RequestSnapshot | LoggedRequest | Sequence[Receipt]) -> bytes:
+    """Characters that JSON cannot contain (lone surrogates from provider headers) become `?`."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        text = json.dumps(msgspec.to_builtins(value), ensure_ascii=False, separators=(",", ":"))
+        return text.encode(errors="replace")
+
+
+REFRESH_SECONDS = 1.0
+"""Seconds between two checks of the running requests. A live view sends them if they have changed."""
+PING_SECONDS = 10.0
+"""Seconds without an event after which a live view sends an SSE comment, so that both sides detect a broken connection.
+"""
+MAX_LIVE_SECONDS = 60.0
+"""Maximum seconds of one live response, because some servers wait for open responses before they stop. Clients connect
+again after the end."""
+
+
+async def stream_request_events(
+    feed: RequestFeed, client_names: Collection[str] | None = None
+) -> AsyncGenerator[bytes, None]:
+    """SSE bytes, for at most `MAX_LIVE_SECONDS`. `client_names`: only requests of these clients; None: of all."""
+
+    def is_shown(receipt: Receipt) -> bool:
+        return client_names is None or receipt.client.name in client_names
+
+    view = feed.open_view()
+    try:
+        loop = asyncio.get_running_loop()
+        snapshot = await feed.collect_snapshot()
+        snapshot.finished = [request for request in snapshot.finished if is_shown(request.receipt)]
+        snapshot.running = list(filter(is_shown, snapshot.running))
+        yield _event("snapshot", encode_requests(snapshot))
+        known = {request.receipt.request_id for request in snapshot.finished}  # an update may repeat them
+        running, sent_at = _running_key(snapshot.running), loop.time()
+        end = sent_at + MAX_LIVE_SECONDS
+        refresh_at = sent_at + REFRESH_SECONDS
+        while not view.ended and loop.time() < end:
+            requests = await view.read(max(refresh_at - loop.time(), 0.0))
+            events = [
+                _event("request", encode_requests(request))
+                for request in feed.redact(RequestSnapshot(list(requests))).finished
+                if request.receipt.request_id not in known and is_shown(request.receipt)
+            ]
+            if loop.time() >= refresh_at:
+                refresh_at = loop.time() + REFRESH_SECONDS
+                if feed.watch_peers is not None:
+                    feed.watch_peers(False)
+                receipts = list(filter(is_shown, feed.list_running()))
+                if (key := _running_key(receipts)) != running:
+                    running = key
+                    events.append(_event("running", encode_requests(receipts)))
+            if not events and loop.time() - sent_at >= PING_SECONDS:
+                events = [b": ping\n\n"]
+            if events:
+                sent_at = loop.time()
+                yield b"".join(events)
+    finally:
+        feed.close_view(view)
+
+
+def _event(name: str, data: bytes) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), data)
+
+
+def _running_key(receipts: Sequence[Receipt]) -> bytes:
+    """Return bytes that change with the running requests and their state, to detect whether an event must be sent."""
+    return encode_requests(receipts)
+
+
+MAX_QUEUED_RECEIPTS = 1_000
+"""Maximum number of receipts queued for one observer. If the queue is full, its oldest receipt is dropped and counted.
+"""
+
+
+class Receipts:
+    """Delivery of the receipts of finished requests: to the metrics, the views, and the observers of plugins.
+
+    Each observer has a queue and a task, so that a slow observer delays neither requests nor other observers. If a
+    queue is full, its oldest receipt is dropped and counted.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        observers: Sequence[Observer] = (),
+        *,
+        totals: MetricsTotals | None = None,
+        feed: RequestFeed | None = None,
+    ) -> None:
+        self.log = log
+        """Log for the failures of observers."""
+        self.feed = feed or RequestFeed(RunningRequests())
+        self.totals = totals or MetricsTotals(lambda _: False)
+        self._queues = [_Queue(self, observer) for observer in observers]
+
+    def finish_exchange(self, receipt: Receipt) -> None:
+        """Call this after the last byte of the reply. The metrics count all exchanges."""
+        self.feed.add_finished(receipt)
+        self.totals.count_exchange(receipt)
+        for queue in self._queues:
+            queue.put(receipt)
+
+    def finish_request(self, receipt: Receipt, *, hide_if_successful: bool = False) -> None:
+        """For any other request, of which the metrics count only failures.
+
+        `hide_if_successful`: views of recent requests show the request only if it failed.
+        """
+        if not hide_if_successful or receipt.outcome == "error":
+            self.feed.add_finished(receipt, is_exchange=False)
+        if receipt.outcome == "error":
+            self.totals.count_rejected_request(receipt)
+        for queue in self._queues:
+            queue.put(receipt)
+
+    async def close(self, seconds: float) -> None:
+        """The receipts that are not delivered within `seconds` are dropped."""
+        tasks = [queue.task for queue in self._queues if queue.task is not None]
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=seconds)
+        for task in late:
+            task.cancel()
+
+
+class _Queue:
+    """Receipts queued for one observer, and the task that delivers them. An observer with a plain method `record`
+    receives each receipt at once.
+    """
+
+    def __init__(self, receipts: Receipts, observer: Observer) -> None:
+        self._receipts = receipts
+        self._observer = observer
+        self._waiting: deque[Receipt] = deque()
+        self.task: asyncio.Task[None] | None = None
+        """Task that passes receipts to the observer. None: no receipt waits, and the observer is not running."""
+
+    def put(self, receipt: Receipt) -> None:
+        if self.task is None:
+            pending = self._record(receipt)
+            if pending is not None:
+                self.task = asyncio.create_task(self._pass_on(receipt, pending))
+            return
+        if len(self._waiting) >= MAX_QUEUED_RECEIPTS:
+            self._waiting.popleft()
+            self._receipts.totals.count_dropped_receipt(type(self._observer).__name__)
+        self._waiting.append(receipt)
+
+    def _record(self, receipt: Receipt) -> Awaitable[None] | None:
+        """Return the running call of the observer. None: it has returned or failed."""
+        try:
+            return self._observer.record(receipt)
+        except Exception:  # noqa: BLE001  # a failing observer must not affect clients or other receipts
+            self._receipts.log.write_traceback(receipt.request_id)
+            return None
+
+    async def _pass_on(self, receipt: Receipt, pending: Awaitable[None] | None) -> None:
+        """Await `pending`, the call of the observer with `receipt`, then pass the waiting receipts one by one."""
+        try:
+            while True:
+                if pending is not None:
+                    try:
+                        await pending
+                    except Exception:  # noqa: BLE001  # a failing observer must not affect clients or other receipts
+                        self._receipts.log.write_traceback(receipt.request_id)
+                if not self._waiting:
+                    return
+                receipt = self._waiting.popleft()
+                pending = self._record(receipt)
+        finally:
+            self.task = None
