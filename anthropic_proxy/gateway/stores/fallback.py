@@ -1,14 +1,15 @@
 """`FallbackStore`: a store in Redis that keeps working while Redis is unavailable.
 
-Theory of operation. While Redis is away, each process admits requests against the last known amounts plus its own use,
-and adds its own use afterwards. Hence this store has all reservations of its process in a `MemoryStore` too, and beside
-it the amounts of the others: the total of the latest reply of Redis without the own ones. With `REDIS_FAILURE=closed`,
-calls raise `StoreUnavailable` instead.
+Theory of operation. While Redis is away, each process admits requests against its own use plus its share of what was
+last known to be left, and adds its own use afterwards. Hence this store has all reservations of its process in a
+`MemoryStore` too. The shares of all processes add up to what is left, so that limits are not exceeded. Processes
+connect again within `OTHERS_SECONDS` of each other. As long, a process keeps to its share after it has added its use,
+because the use of the others is still missing. With `REDIS_FAILURE=closed`, calls raise `StoreUnavailable` instead.
 
 Redis is away after a failure, or if it sends no reply for a second in which this process runs; `_problem` then has the
-message. Heartbeats run all the time: they count the processes for `/health`, and find out when Redis is back. A command
-for values that fails alone does not make limits unavailable: a heartbeat decides. Wrong data under single keys are
-reported and dropped, because a repetition is useless.
+message. Heartbeats run all the time: they count the processes, and find out when Redis is back. A command for values
+that fails alone does not make limits unavailable: a heartbeat decides. Wrong data under single keys are reported and
+dropped, because a repetition is useless.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
-from msgspec import structs
+from msgspec import Struct, structs
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -41,10 +42,13 @@ HEARTBEAT_SECONDS = 5.0
 """Time in seconds between two heartbeats (checks of Redis)."""
 MIN_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.1, 5.0
 """Pause after the first failed attempt to connect, and maximum. It doubles, and is multiplied by 0.5 to 1.5."""
+OTHERS_SECONDS = 8.0
+"""Time in seconds in which all processes connect again, more than the maximum pause."""
 MAX_PENDING = 100_000
 """Maximum number of settlements that wait for Redis. Above it, the oldest one is dropped: its rate has probably ended,
 and budgets get their use from the ledger after an interruption."""
-MAX_KNOWN_AMOUNTS = 100_000
+MAX_KNOWN = 100_000
+"""Maximum number of limits whose latest result is kept."""
 _CLOSE_SECONDS = 2.0
 _UNKNOWN_RESULT = (OSError, TimeoutError, RedisConnectionError, RedisTimeoutError, asyncio.CancelledError)
 """Exceptions after which it is unknown whether Redis has executed the command."""
@@ -52,6 +56,16 @@ _UNLIMITED = 2**53
 """Maximum of a limit when amounts are added that are already used. Redis counts with double precision."""
 _VALUES_EFFECT = {True: "each process keeps its own values", False: "such values are not stored"}
 _Result = TypeVar("_Result")
+
+
+class _Known(Struct):
+    """Latest result of Redis for a limit."""
+
+    ends_at: float
+    """Monotonic seconds until which it counts: one period of a rate, or the end of a budget."""
+    left: int
+    share: int | None = None
+    """Maximum amount of this process, fixed at the first use while Redis is away."""
 
 
 class FallbackStore:
@@ -72,9 +86,7 @@ class FallbackStore:
         """All reservations of this process, and the values that are stored while Redis is away."""
         self._running: dict[str, Reservation] = {}
         """Id → unsettled reservation of this process, with its slots in `_own`."""
-        self._others: dict[str, tuple[float, int]] = {}
-        """Counter → amount of the other processes by the latest reply of Redis, and the time when it no longer counts.
-        """
+        self._known: dict[str, _Known] = {}
         self._unsent: dict[str, Reservation] = {}
         """Id → running reservation that was made while Redis was away."""
         self._pending: deque[tuple[Reservation, Sequence[int]]] = deque(maxlen=MAX_PENDING)
@@ -144,7 +156,7 @@ class FallbackStore:
                 return reservation
         if not self._fails_open:
             raise StoreUnavailable
-        own = await self._own.reserve([self._subtract_others(limit) for limit in limits], lease_seconds)
+        own = await self._own.reserve([self._limit_to_share(limit) for limit in limits], lease_seconds)
         reservation = structs.replace(own, limits=tuple(limits), slots=zeros)
         if own.is_held:
             self._running[own.id] = own
@@ -153,19 +165,27 @@ class FallbackStore:
 
     def _note_reply(self, reservation: Reservation) -> None:
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
-            added = limit.amount if reservation.is_held else 0
-            others = limit.maximum - remaining - added - self._own.find_counter(limit).total()
-            end = self._clock() + (reservation.lease_seconds if limit.kind == "concurrency" else limit.seconds)
-            self._others.pop(limit.key, None)
-            self._others[limit.key] = end, max(others, 0)
-        while len(self._others) > MAX_KNOWN_AMOUNTS:
-            del self._others[next(iter(self._others))]
+            seconds = reservation.lease_seconds if limit.kind == "concurrency" else limit.seconds
+            self._known.pop(limit.key, None)
+            self._known[limit.key] = _Known(self._clock() + seconds, max(remaining, 0))
+        while len(self._known) > MAX_KNOWN:
+            del self._known[next(iter(self._known))]
         if reservation.is_held:
             self._running[reservation.id] = self._own.add_existing_reservation(reservation)
 
-    def _subtract_others(self, limit: Limit) -> Limit:
-        end, others = self._others.get(limit.key, (0.0, 0))
-        return structs.replace(limit, maximum=limit.maximum - others) if self._clock() < end else limit
+    def _limit_to_share(self, limit: Limit) -> Limit:
+        """A single request that fits the limit also fits the share. Without a result of Redis in the latest period, all
+        processes have equal shares.
+        """
+        known = self._known.get(limit.key)
+        if known is None or self._clock() >= known.ends_at:
+            share = max(limit.maximum // self._processes, min(limit.amount, limit.maximum))
+        else:
+            if known.share is None:
+                left = max(known.left // self._processes, min(limit.amount, known.left))
+                known.share = self._own.find_counter(limit).total() + left
+            share = known.share
+        return structs.replace(limit, maximum=share)
 
     async def settle(self, reservation: Reservation, amounts: Sequence[int]) -> None:
         if not reservation.is_held:
@@ -242,7 +262,7 @@ class FallbackStore:
         if not self._problem:
             self._failed_at = self._clock()
             self._interruptions += 1
-            effect = "Each process admits requests against the last known amounts and its own use"
+            effect = f"Each process keeps its share (1 of {self._processes}) of the limits"
             if not self._fails_open:
                 effect = "Requests with limits are rejected (REDIS_FAILURE=closed)"
             elif self._processes == 1:
@@ -263,6 +283,9 @@ class FallbackStore:
                 self._processes = await self.redis.send_heartbeat()
                 await self._add_own_use()
                 if self._problem:
+                    if self._fails_open and self._processes > 1:
+                        await asyncio.sleep(OTHERS_SECONDS)
+                        await self._add_own_use()
                     seconds = self._clock() - self._failed_at
                     self._warn(f"Redis at {self._address} is available again after {seconds:.1f} s.")
                     self._problem = ""
