@@ -8,6 +8,7 @@ from playwright.sync_api import FloatRect, Locator, Page
 
 from tests.pages.browser import Appearance, find_chromium, open_browser, open_tab
 from tests.pages.click_paths import PATHS, ClickPath, follow
+from tests.pages.sample_conversation import SESSION, write_sample_conversation
 from tests.pages.sample_day import write_sample_day
 from tests.pages.sample_doctor import store_sample_run
 from tests.pages.sample_keys import running_sample_keys, sign_in
@@ -39,6 +40,7 @@ PICTURES: tuple[tuple[str, str, Appearance], ...] = (
     ("sessions-dark", "/dashboard/sessions", "dark"),
     ("sessions-phone", "/dashboard/sessions", "phone"),
     ("session-light", "/dashboard/sessions", "light"),
+    ("conversation-light", f"/dashboard/session?session={SESSION}", "light"),
     ("settings-light", "/dashboard/settings", "light"),
     ("settings-dark", "/dashboard/settings", "dark"),
     ("settings-phone", "/dashboard/settings", "phone"),
@@ -69,6 +71,7 @@ def main() -> None:
         directory = Path(folder)
         settings = ledger_settings(directory, **KEYS)
         write_sample_day(directory / "ledger.sqlite3")
+        write_sample_conversation(directory / "ledger.sqlite3")
         store_sample_run(directory, settings)
         with running_proxy(directory, settings) as proxy, open_browser(path) as browser:
             for name, address, appearance in PICTURES:

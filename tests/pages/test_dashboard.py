@@ -304,5 +304,6 @@ def test_hostile_texts_of_errors_sessions_and_agents_do_not_run(browser: Browser
     page.context.close()
     first, *others = texts.values()
     assert HOSTILE[:8] in error  # the message has the beginning of the value
-    for text in (first, *others[:1], others[2]):
-        assert HOSTILE_SESSION in text
+    assert HOSTILE_SESSION in others[0], "the page of the session shows its id"
+    for text in (first, others[2]):
+        assert HOSTILE in text, "a session is named by its project"

@@ -1,5 +1,6 @@
 """Texts of requests and replies in the ledger: stored, redacted, cut, shown and explained. None by default."""
 
+import base64
 import html
 import json
 import re
@@ -24,6 +25,8 @@ from tests.support.tls import NO_AUTHORITIES
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 MODELS = {"translated": "openai/gpt-4.1", "relayed": "anthropic/claude-sonnet-4-5"}
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+"""One black pixel."""
 MARKUP = '<img src=x onerror="document.title=1">'
 
 
@@ -159,9 +162,35 @@ def test_a_page_shows_both_texts_as_text(folder: Path, proxy: Proxy) -> None:
     page = proxy.client().get(f"/dashboard/requests/{request_id}").text
     assert "<img" not in page
     shown = [html.unescape(text) for text in re.findall(r"<pre[^>]*>(.*?)</pre>", page, re.DOTALL)]
-    request, reply = json.dumps(MARKUP)[1:-1], MARKUP  # the reply is shown as blocks of text
-    assert [request in shown[1], reply in shown[2]] == [True, True]
+    assert [json.dumps(MARKUP)[1:-1] in text for text in shown[1:]] == [True, True], "request and reply as JSON"
     assert re.search(r'\{"role": "user", "content": \[text, \d+ characters\]\}', shown[0]), shown[0]
+    talk = [html.unescape(text) for text in re.findall(r'<div class="prose">(.*?)</div>', page, re.DOTALL)]
+    assert talk == [f"Say exactly: {MARKUP}", MARKUP]
+
+
+def test_a_page_shows_the_images_of_a_request_by_addresses_of_its_own(folder: Path, proxy: Proxy) -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": PNG}
+    body = ask("")
+    body["messages"] = [
+        {
+            "role": "user",
+            "content": [{"type": "image", "source": source}, {"type": "text", "text": "Say exactly: seen"}],
+        }
+    ]
+    request_id, _ = send(proxy, body)
+    read_texts(folder, request_id)
+    client = proxy.client()
+    page = client.get(f"/dashboard/requests/{request_id}").text
+    (address,) = re.findall(r'<img src="([^"]+)"', page)
+    image = client.get(address)
+    assert (image.status_code, image.content) == (200, base64.b64decode(PNG))
+    assert {name: image.headers[name] for name in ("content-type", "content-security-policy", "cache-control")} == {
+        "content-type": "image/png",
+        "content-security-policy": "default-src 'none'; sandbox",
+        "cache-control": "no-store",
+    }
+    for other in (f"{address[:-1]}1", f"{address[:-1]}x", "/dashboard/requests/req_none/images/0"):
+        assert client.get(other).status_code == 404
 
 
 def test_a_large_request_is_cut_and_not_translated_again(folder: Path, proxy: Proxy, stored: dict[str, str]) -> None:

@@ -21,7 +21,7 @@ START = "/dashboard/oidc/start"
 RETRY = "Sign in again."
 CHECK_ISSUER = "An administrator should check OIDC_ISSUER."
 INVALID = "The identity provider sent an ID token that is not valid: "
-MESSAGES = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": "hello"}]}
+IMAGE = {"type": "base64", "media_type": "image/gif", "data": "R0lGODdhAQABAIAAAP///////ywAAAAAAQABAAACAkQBADs="}
 PAGES = ("", "/requests", "/sessions", "/models", "/requests/{id}", "/session?session={session}")
 
 
@@ -41,9 +41,9 @@ class Team:
         key = created.json()["key"]
         headers = {"x-project": f"project-of-{owner}", "x-claude-code-session-id": f"session-of-{owner}"}
         with httpx.Client(base_url=self.proxy.url, headers={**headers, "x-api-key": key}, trust_env=False) as client:
-            answer = wait_for(
-                lambda: client.post("/v1/messages", json=MESSAGES), lambda answer: answer.status_code == 200
-            )
+            content = [{"type": "text", "text": f"words-of-{owner}"}, {"type": "image", "source": IMAGE}]
+            body = {"model": "demo/demo", "max_tokens": 50, "messages": [{"role": "user", "content": content}]}
+            answer = wait_for(lambda: client.post("/v1/messages", json=body), lambda answer: answer.status_code == 200)
         request_id: str = answer.headers["request-id"]
         wait_for_request(self.admin, request_id)
         return request_id
@@ -69,6 +69,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     with running_provider() as provider:
         settings = {
             "VIRTUAL_KEYS": "true",
+            "LEDGER_CONTENT": "true",
             "ADMIN_API_KEY": ADMIN_KEY,
             "SERVE_DEMO": "true",
             "LOG_LEVEL": "warning",
@@ -139,9 +140,16 @@ def test_a_member_reads_only_the_own_requests(team: Team) -> None:
         assert found.status_code == 404 or not is_foreign_object or form, address
         assert "key-of-ben" not in found.text, address
         assert "project-of-ben" not in found.text, address
+        assert "words-of-ben" not in found.text, address
         assert owner == "ann" or is_foreign_object or team.ids["ben"] not in found.text, address
     assert "project-of-ann" in member.get("/dashboard/requests").text
     assert "project-of-ben" in viewer.get("/dashboard/requests").text
+    assert "words-of-ann" in member.get("/dashboard/sessions").text
+    assert "words-of-ben" in viewer.get("/dashboard/sessions").text
+    images = [f"/dashboard/requests/{team.ids[owner]}/images/0" for owner in ("ann", "ben")]
+    assert [member.get(image).status_code for image in images] == [200, 404]
+    assert [viewer.get(image).status_code for image in images] == [200, 200]
+    assert team.proxy.client().get(images[0]).status_code == 403
     assert "key-of-ann" in read_snapshot(member)
     assert "ben" not in read_snapshot(member)
     assert "key-of-ben" in read_snapshot(viewer)

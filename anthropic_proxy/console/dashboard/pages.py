@@ -25,8 +25,8 @@ from anthropic_proxy.console.dashboard.permissions import (
     explain_settings_denial,
     find_role,
     list_navigation_entries,
-    may_open,
     reads_own_requests_only,
+    require_section,
 )
 from anthropic_proxy.console.dashboard.query import RANGE_TITLES, read_view_query
 from anthropic_proxy.console.dashboard.web import (
@@ -56,7 +56,7 @@ from anthropic_proxy.console.ledger.read_access import (
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.ledger.tables import metadata
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
-from anthropic_proxy.errors import ClientError, ConfigurationError, InvalidRequest, PermissionDenied
+from anthropic_proxy.errors import ClientError, ConfigurationError, InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, LedgerState, Receipt, RouteRequest, RouteResponse, Setup
 
@@ -237,13 +237,7 @@ class Pages:
 
     async def respond(self, page: Page, request: RouteRequest, session: Session | None) -> RouteResponse:
         """The parameter `format` of the URL selects a file with one table of the page. Raises `PermissionDenied`."""
-        role = find_role(request, session)
-        if not may_open(role, page.section):
-            raise PermissionDenied(
-                f"The role {role} does not include the page {page.section}. Open /dashboard, or ask an administrator "
-                "for another role.",
-                code="dashboard-role",
-            )
+        require_section(find_role(request, session), page.section)
         running = await self._gateway.collect_running_requests()
         loop = asyncio.get_running_loop()
 
@@ -251,9 +245,15 @@ class Pages:
             return asyncio.run_coroutine_threadsafe(call, loop).result(_STORE_SECONDS)
 
         progress = Progress()
-        client = name_client(request) if session is None else session.client_name
         response = self._threads.run(
-            client, self._render, page, request, session, running, wait=wait_for, progress=progress
+            _name_reader(request, session),
+            self._render,
+            page,
+            request,
+            session,
+            running,
+            wait=wait_for,
+            progress=progress,
         )
         if "format" in request.query or page.missing or not page.adds_up:
             return await response
@@ -265,6 +265,19 @@ class Pages:
             return render_page(request, "adding_up.html", frame)
 
         return await respond_with_early_flush(request, response, render_head, progress)
+
+    async def read(
+        self, request: RouteRequest, session: Session | None, function: Callable[[Connection], ResultT]
+    ) -> ResultT:
+        """Call `function` in a thread with a connection that shows what the user may read."""
+
+        def call() -> ResultT:
+            ledger = self._ledger.open(self._gateway.settings)
+            with ledger.connection:
+                self._select(ledger, session, ())
+                return function(ledger.connection)
+
+        return await self._threads.run(_name_reader(request, session), call)
 
     async def list_own_key_labels(self, session: Session) -> Sequence[str]:
 
@@ -401,6 +414,10 @@ def export_table(
     if not context.can_read and tables[chosen].reads_ledger:
         return None
     return tables[chosen].tabulate(context).build_download(chosen, form)
+
+
+def _name_reader(request: RouteRequest, session: Session | None) -> str:
+    return name_client(request) if session is None else session.client_name
 
 
 def _describe(facts: LedgerExtent | None) -> str:

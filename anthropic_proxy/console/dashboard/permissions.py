@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
+from anthropic_proxy.errors import PermissionDenied
 from anthropic_proxy.gateway.settings import OidcSettings, Settings
 from anthropic_proxy.plugins import Client, RouteRequest
 
@@ -47,6 +48,16 @@ def find_client_role(client: Client) -> Role:
 
 def may_open(role: Role, section: str) -> bool:
     return role != "member" or section in MEMBER_SECTIONS
+
+
+def require_section(role: Role, section: str) -> None:
+    """Raises `PermissionDenied` if the role does not include the pages of a section."""
+    if not may_open(role, section):
+        raise PermissionDenied(
+            f"The role {role} does not include the page {section}. Open /dashboard, or ask an administrator for "
+            "another role.",
+            code="dashboard-role",
+        )
 
 
 NAVIGATION = (

@@ -33,7 +33,7 @@ PAGES: Mapping[str, Target] = {
     "/dashboard/requests": Target("requests:PAGE"),
     "/dashboard/requests/{id}": Target("request:PAGE"),
     "/dashboard/sessions": Target("sessions:PAGE"),
-    "/dashboard/session": Target("sessions:SESSION_PAGE"),
+    "/dashboard/session": Target("session:PAGE"),
     "/dashboard/costs": Target("costs:PAGE"),
     "/dashboard/models": Target("models:PAGE"),
     "/dashboard/providers": Target("providers:PAGE"),
@@ -47,6 +47,7 @@ KEY_PATHS: Mapping[str, Target] = {
 }
 _OTHER_PATHS: Mapping[str, Target] = {
     "/dashboard/": Target("site:redirect_home"),
+    "/dashboard/requests/{id}/images/{number}": Target("request:send_image"),
     "/dashboard/live": Target("site:stream_events"),
     "/dashboard/static/{name}": Target("site:send_asset"),
     "/dashboard/sign-in": Target("sign_in:sign_in", FORM_BYTES),

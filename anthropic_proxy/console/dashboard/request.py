@@ -4,16 +4,19 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
+from sqlalchemy import Connection
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.conversation import build_turns, find_image, format_json
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.query import require_valid_text
+from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.tables import describe_outcome
+from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.contents import StoredContent, read_contents
 from anthropic_proxy.console.ledger.costs import ModelCosts, read_search_count
@@ -25,9 +28,13 @@ from anthropic_proxy.console.ledger.records import (
     decode_attempt_times,
     decode_block_times,
 )
-from anthropic_proxy.console.ledger.request_queries import find_stored_request
+from anthropic_proxy.console.ledger.request_queries import find_stored_request, sum_sessions
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import UnknownModel
+from anthropic_proxy.plugins import RouteRequest, RouteResponse
+
+if TYPE_CHECKING:
+    from anthropic_proxy.console.dashboard.site import Site
 
 MAX_TEXT_CHARACTERS = 20_000
 MAX_BLOCK_BARS = 40
@@ -35,8 +42,6 @@ _MAX_STEPS = 6
 _SUMMARIES = {"ok": "Succeeded", "truncated": "Truncated by the token limit", "cancelled": "Cancelled by the client"}
 _HANDLINGS = {"dropped": ("✕", "error"), "kept": ("✓", "ok")}
 _ROLES = {"text": "text", "thinking": "thinking", "tool call": "tool", "server tool": "tool"}
-_TITLES = {"text": "Text", "thinking": "Thinking", "tool_use": "Tool call", "server_tool_use": "Server tool"}
-_FRAGMENTS = ("text", "thinking", "partial_json")
 
 
 def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
@@ -49,13 +54,17 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     older, newer = queries.find_neighbors(context.connection, row)
     sign, role, outcome = describe_outcome(row)
     outcome = outcome if row.outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()
-    place = ""
+    place, session = "", dict[str, str]()
     if row.session:
         number, count = queries.find_session_position(context.connection, row)
         place = f"request {formats.count(number)} of {formats.count(count)}"
+        session = find_names(context, sum_sessions(context.connection, [row.session]))
     notes = [_note(note) for note in _decode_json_list(row.notes)]
     handlings = Counter(note["handling"] for note in notes)
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}
+    (turn,) = build_turns([row], {row.id: stored})
+    if row.error:  # a panel of its own shows it
+        turn = structs.replace(turn, reply=[block for block in turn.reply if not block.is_error])
     sent = stored.get("request")
     replay_problem = ""
     if row.path != EXCHANGE_PATH:
@@ -105,19 +114,21 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "tokens": _tokens(context, row),
         "older": older,
         "newer": newer,
-        "content": [
-            (kind.capitalize(), *_shorten(stored[kind], form(stored[kind].data)))
-            for kind, form in (("request", format_request), ("reply", format_reply))
+        "turn": turn,
+        "texts": [
+            (kind.capitalize(), *_shorten(stored[kind], format_json(stored[kind].data)))
+            for kind in ("request", "reply")
             if kind in stored
         ],
         "replay_problem": replay_problem,
-        "sent": _shorten(stored["sent"], format_request(stored["sent"].data)) if "sent" in stored else None,
+        "sent": _shorten(stored["sent"], format_json(stored["sent"].data)) if "sent" in stored else None,
         "events": list_client_events(row),
         "remedy": find_remedy(row, ModelCosts(context.settings).find_api_key_variable(row.provider)),
         "content_days": context.settings.ledger_content_days,
         "context": row.all_input_tokens,
         "window": window_text,
         "place": place,
+        "session_name": session.get(row.session, row.session),
     }
 
 
@@ -208,57 +219,6 @@ def _shorten(stored: StoredContent, text: str) -> tuple[str, str]:
     if len(text) > MAX_TEXT_CHARACTERS:
         size += f", the first {formats.count(MAX_TEXT_CHARACTERS)} characters are shown"
     return size, text[:MAX_TEXT_CHARACTERS]
-
-
-def format_request(data: bytes) -> str:
-    """Text that is no complete JSON is returned unchanged."""
-    try:
-        return msgspec.json.format(data, indent=2).decode("utf-8", "replace")
-    except (msgspec.MsgspecError, RecursionError):
-        return data.decode("utf-8", "replace")
-
-
-def format_reply(data: bytes) -> str:
-    """Return a text such as `Tool call Read`, then its input. An error or unknown form becomes indented JSON."""
-    try:
-        blocks = list(_list_blocks(data))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        blocks = []
-    return "\n\n".join(blocks) if blocks else format_request(data)
-
-
-def _list_blocks(data: bytes) -> Iterator[str]:
-    text = data.decode("utf-8", "replace")
-    if text.startswith("{"):
-        for block in json.loads(text)["content"]:
-            yield _format_block(block, "")
-        return
-    opened: dict[int, tuple[dict[str, Any], list[str]]] = {}
-    for line in text.splitlines():
-        if not line.startswith("data: "):
-            continue
-        try:
-            event = msgspec.json.decode(line.removeprefix("data: ").encode())
-        except msgspec.DecodeError:  # only the beginning of the reply is stored
-            break
-        if event["type"] == "content_block_start":
-            opened[event["index"]] = event["content_block"], []
-        elif event["type"] == "content_block_delta":
-            pieces = opened[event["index"]][1]
-            pieces += [event["delta"][name] for name in _FRAGMENTS if name in event["delta"]]
-        elif event["type"] == "error":
-            yield f"Error\n{event['error']['message']}"
-    yield from (_format_block(block, "".join(pieces)) for block, pieces in opened.values())
-
-
-def _format_block(block: dict[str, Any], streamed: str) -> str:
-    kind = block["type"]
-    title = f"{_TITLES.get(kind, kind)} {block.get('name', '')}".rstrip()
-    body = streamed or block.get(kind, "")
-    if not isinstance(body, str) or not body or "input" in block:
-        value = body if "input" in block and streamed else json.dumps(block.get("input", block), ensure_ascii=False)
-        body = format_request(value.encode())
-    return f"{title}\n{body}"
 
 
 class Bar(Struct, frozen=True):
@@ -413,6 +373,24 @@ def _tabulate_request(context: PageContext) -> ExportTable:
     if row is None:
         raise UnknownModel(f"The ledger has no request {context.path_parameters['id']!r}.", code="ledger-request")
     return tabulate_requests([row])
+
+
+async def send_image(site: "Site", request: RouteRequest) -> RouteResponse:
+    """Send an image of the new messages of a request, which the page of the request and its session show."""
+    request_id, number = request.path_parameters["id"], request.path_parameters["number"]
+
+    def find(connection: Connection) -> tuple[str, bytes] | None:
+        stored = {one.kind: one for one in read_contents(connection, request_id)}
+        is_number = number.isascii() and number.isdecimal() and len(number) < 6
+        return find_image(stored["request"].data, int(number)) if is_number and "request" in stored else None
+
+    require_valid_text("request id", request_id)
+    found = await site.read("Requests", request, find)
+    if found is None:
+        raise UnknownModel("The ledger has no such image.", code="ledger-request")
+    fields = {"content-type": found[0], "cache-control": "no-store", **SECURITY_HEADERS}
+    fields["content-security-policy"] = "default-src 'none'; sandbox"
+    return RouteResponse(headers=fields, body=found[1])
 
 
 PAGE = Page(

@@ -1,7 +1,7 @@
 """Page Requests: search, filters with counts, a chart of requests over time, and the table of requests."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -9,9 +9,12 @@ from msgspec import structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES, Chart, chart_groups, divide_range
 from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
+from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.tables import (
     COLUMNS,
     PagedRows,
+    RequestColumn,
+    TableRow,
     build_finished_row,
     build_running_row,
     decode_columns,
@@ -28,13 +31,14 @@ from anthropic_proxy.console.ledger.request_queries import (
     find_stored_request,
     list_sorted_requests,
     list_stored_requests,
+    sum_sessions,
 )
 from anthropic_proxy.errors import InvalidRequest
 
 ROWS_PER_PAGE = 50
 MAX_EXPORTED_ROWS = 10_000
 _MAX_FACET_VALUES = 10
-_MAX_SESSION_CHARACTERS = 24
+_MAX_SESSION_CHARACTERS = 48
 _TIME_POSITION = re.compile(r"([0-9]{1,18})\.(.*)")
 _SORTED_POSITION = re.compile(r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,2})?)~([0-9]{1,18})~(.*)")
 _REQUEST_ID = re.compile(r"req_\w{8,}")
@@ -68,8 +72,15 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         [build_running_row(receipt, context.now) for receipt in reversed(context.running)] if shows_running else []
     )
     with_day = query.hours > 25  # 24 h begins with the full hour before
+    counted = count_facets(
+        context.connection, context.selection, [facet.column for facet in FACETS.values()], _MAX_FACET_VALUES
+    )
+    listed = {*(value for value, _ in counted.values["session"]), query.facets.get("session", "")}
+    if any(column.name == "session" for column in columns):
+        listed |= {row.session for row, _ in part.rows}
+    sessions = find_names(context, sum_sessions(context.connection, listed - {""}))
     found = [
-        {"text": f"{FACETS[name].title}: {_name_value(name, value)}", "href": query.link_without_facet(name)}
+        {"text": f"{FACETS[name].title}: {_name_value(name, value, sessions)}", "href": query.link_without_facet(name)}
         for name, value in query.facets.items()
     ]
     if query.has_notes:
@@ -77,13 +88,10 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     if query.text:
         found.append({"text": f"“{query.text}”", "href": query.link(text="")})
     facets: list[Mapping[str, Any]] = []
-    counted = count_facets(
-        context.connection, context.selection, [facet.column for facet in FACETS.values()], _MAX_FACET_VALUES
-    )
     for name, facet in FACETS.items():
         values = [
             {
-                "text": _name_value(name, value),
+                "text": _name_value(name, value, sessions),
                 "count": number,
                 "active": query.facets.get(name) == value,
                 "href": query.link_without_facet(name)
@@ -102,7 +110,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
                 }
             )
     return {
-        "rows": [*running, *(build_finished_row(row, with_day=with_day, columns=columns) for row, _ in part.rows)],
+        "rows": [*running, *(_build_row(row, columns, sessions, with_day=with_day) for row, _ in part.rows)],
         "columns": columns,
         "all_columns": COLUMNS,
         "sort_titles": {column.name: column.label for column in COLUMNS if column.is_number},
@@ -117,6 +125,16 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         "is_empty": not context.facts.requests and not running,
         "verdict": verdict,
     }
+
+
+def _build_row(
+    row: StoredRequest, columns: Sequence[RequestColumn], sessions: Mapping[str, str], *, with_day: bool
+) -> TableRow:
+    built = build_finished_row(row, with_day=with_day, columns=columns)
+    if row.session not in sessions:
+        return built
+    name = formats.shorten(sessions[row.session], _MAX_SESSION_CHARACTERS)
+    return structs.replace(built, cells={**built.cells, "session": name})
 
 
 def list_exported_requests(context: PageContext) -> list[StoredRequest]:
@@ -152,11 +170,11 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> Pag
     return page_rows(query, rows, limit, lambda placed: placed[1])
 
 
-def _name_value(name: str, value: str) -> str:
+def _name_value(name: str, value: str, sessions: Mapping[str, str]) -> str:
     if name == "outcome":
         return OUTCOME_TITLES.get(value, (value,))[0]
-    if name == "session" and len(value) > _MAX_SESSION_CHARACTERS:
-        return f"{value[:8]}…{value[-6:]}"
+    if name == "session" and value:
+        return formats.shorten(sessions.get(value, value), _MAX_SESSION_CHARACTERS)
     return value or FACETS[name].none_text
 
 

@@ -1,48 +1,44 @@
-"""Two pages: the list of sessions, and one session with its requests, cost and context.
+"""Page Sessions: cost, context and name of each session.
 
 A session is a conversation of a client such as Claude Code.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from msgspec import structs
-
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import Chart, Column, Series, build_chart, explain_missing_cost
-from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
-from anthropic_proxy.console.dashboard.request import find_context_window
-from anthropic_proxy.console.dashboard.tables import build_finished_row
+from anthropic_proxy.console.dashboard.conversation import find_title
+from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
+from anthropic_proxy.console.dashboard.tables import SortableColumn, sort_rows
 from anthropic_proxy.console.ledger import request_queries as queries
-from anthropic_proxy.console.ledger.export import (
-    EXPORT_TITLES,
-    ExportTable,
-    encode_sums,
-    format_time,
-    tabulate_requests,
-)
-from anthropic_proxy.console.ledger.records import StoredRequest
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
-from anthropic_proxy.gateway.money import format_cost
+from anthropic_proxy.console.ledger.contents import read_several_contents
+from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
+from anthropic_proxy.console.ledger.request_queries import SessionRow
 
 MAX_SESSIONS = 100
-MIN_SHARE_OF_LIMIT = 0.1
-"""Share (0 to 1) of the context window that a value must reach, so that the chart also shows the window as a line."""
-_MAX_COLUMNS = 60
-_CLOSE_SECONDS = 600
-"""Time between the first and the last request of a chart, below which the axis shows seconds."""
-_MAX_ROWS = 100
+MAX_NAMED_SESSIONS = 50
+"""Maximum number of sessions whose names are read from their texts."""
+_COLUMNS: Sequence[SortableColumn[SessionRow]] = (
+    SortableColumn("length", "Length", lambda row: row.last_at - row.started_at),
+    SortableColumn("requests", "Requests", lambda row: row.sums.requests),
+    SortableColumn("errors", "Errors", lambda row: row.sums.errors),
+    SortableColumn("context", "Largest context", lambda row: row.max_context),
+    SortableColumn("output", "Output", lambda row: row.sums.output_tokens),
+    SortableColumn("cost", "Cost", lambda row: row.sums.cost),
+)
 
 
 def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     found = queries.list_sessions(context.connection, context.selection, MAX_SESSIONS)
-    rows = found.rows
+    rows = sort_rows(found.rows, _COLUMNS, context.query.order)
+    names = find_names(context, rows)
     models = queries.find_latest_models(context.connection, rows)
     windows = {one.model: one.context_window for one in context.describe_models(sorted(set(models.values())))}
     sessions = [
         {
             "id": row.session,
-            "name": name_session(row),
+            "name": names[row.session],
+            "is_text": names[row.session] != name_session(row),
             "project": row.project,
             "requests": formats.count(row.sums.requests),
             "errors": row.sums.errors,
@@ -63,115 +59,23 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
         verdict += f" The latest {len(rows)} are shown."
     if not found.is_complete:
         verdict += f" Only the latest {formats.count(queries.MAX_SAMPLED_REQUESTS)} requests are added up."
-    return {"sessions": sessions, "verdict": verdict, "is_empty": not context.facts.requests}
+    return {"sessions": sessions, "columns": _COLUMNS, "verdict": verdict, "is_empty": not context.facts.requests}
 
 
-def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the values for the template of the page about the session in the URL. None: the ledger (database of
-    requests) has no request of this session.
-    """
-    session = context.query.facets.get("session", "")
-    if not session:
-        return None
-    rows = queries.list_session_requests(context.connection, session)
-    total = queries.sum_session(context.connection, session)
-    if not rows or total is None:
-        return None
-    length = rows[-1].started_at + rows[-1].duration - total.started_at
-    count = total.sums.requests
-    verdict = f"{formats.plural(count, 'request')} in {formats.seconds(length)}."
-    if count > len(rows):
-        verdict += f" The charts show the latest {formats.count(len(rows))}."
-    end = rows[-1].started_at // 60_000_000 * 60 + 60
-    shown = rows[: -_MAX_ROWS - 1 : -1]
-    agents = ["", *sorted({row.agent for row in rows if row.agent})]
-    served = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
-    window = find_context_window(context, served[-1]) if served else None
-    # nothing is counted of a failed request
-    contexts = [None if row.outcome_class == "error" else float(row.all_input_tokens) or None for row in rows]
-    earlier = total.sums.cost - sum(row.cost or 0 for row in rows)
-    costs: list[float | None] = []
-    for row in rows:
-        earlier += row.cost or 0
-        costs.append(float(earlier))
-    sums = total.sums
-    known = sums.requests - sums.unknown_cost_requests
-    each = "no price is known"
-    if sums.known_cost and known:
-        each = f"{formats.money(sums.known_cost // known)} per request"
-    elif sums.known_cost is not None:
-        each = "of all requests"
-    if sums.unknown_cost_requests and sums.known_cost:
-        each += f"; {sums.unknown_cost_requests:,} unknown"
-    latest = f"{formats.count(served[-1].all_input_tokens if served else 0)} in the latest request"
-    if window:
-        whole = formats.short_count(window)
-        latest = f"{formats.percent(total.max_context, window)} of the window of {whole}; {latest}"
-    share = formats.percent(sums.cache_read_tokens, sums.all_input_tokens)
-    return {
-        "title": name_session(total),
-        "session": session,
-        "verdict": verdict,
-        "figures": [
-            Figure("Requests", formats.count(sums.requests), formats.plural(sums.errors, "error")),
-            Figure("Cost", format_cost(sums.cost, sums.unknown_cost_requests), each),
-            Figure("Largest context", formats.count(total.max_context), latest),
-            Figure("Output", formats.count(sums.output_tokens), "tokens"),
-            Figure("Input read from cache", share, f"{formats.short_count(sums.cache_read_tokens)} tokens"),
-        ],
-        "context_chart": _chart(rows, "Context per request", contexts, formats.short_count, window),
-        "cost_chart": structs.replace(
-            _chart(rows, "Cumulative cost", costs, formats.chart_money),
-            empty_text=explain_missing_cost(total.sums),
-        ),
-        "groups": [
-            (agent, [build_finished_row(row, with_day=True) for row in shown if row.agent == agent]) for agent in agents
-        ],
-        "hidden_rows": max(count - _MAX_ROWS, 0),
-        "all_rows": context.query.link_to_range(total.started_at // 60_000_000 * 60, end, "/dashboard/requests"),
-        "project": rows[-1].project,
-    }
+def find_names(context: PageContext, rows: Sequence[SessionRow]) -> dict[str, str]:
+    """Return session id → the first words of its user if they are stored, else its project and start."""
+    firsts = queries.find_first_requests(context.connection, [row.session for row in rows[:MAX_NAMED_SESSIONS]])
+    texts = read_several_contents(context.connection, [*firsts.values()], ("request",))
+    names = {row.session: name_session(row) for row in rows}
+    for session, request_id in firsts.items():
+        if request_id in texts and (title := find_title(texts[request_id]["request"].data)):
+            names[session] = title
+    return names
 
 
-def name_session(row: queries.SessionRow) -> str:
+def name_session(row: SessionRow) -> str:
     """Return a name for a session, whose id means nothing to a user: `checkout-api, 21 Nov, 13:42`."""
     return f"{row.project or 'Session'}, {formats.day_and_time(row.started_at)}"
-
-
-def _chart(
-    rows: list[StoredRequest],
-    name: str,
-    values: list[float | None],
-    text: Callable[[float], str],
-    limit: int | None = None,
-) -> Chart:
-    """`limit`: value with a horizontal line, unless all values are far below it."""
-    step = -(-len(rows) // _MAX_COLUMNS)
-    picked = list(range(0, len(rows), step))
-    shown = [formats.UNKNOWN if (value := values[index]) is None else text(value) for index in picked]
-    columns = [
-        Column(
-            label,
-            f"{formats.clock_time(rows[index].started_at)}: {name} = {shown_value}",
-            f"/dashboard/requests/{rows[index].id}",
-        )
-        for index, label, shown_value in zip(picked, _label_times([rows[i] for i in picked]), shown, strict=True)
-    ]
-    series = [Series(name, "context", [values[index] for index in picked])] if any(values) else []
-    if series and limit and max(filter(None, values)) >= limit * MIN_SHARE_OF_LIMIT:
-        series.append(Series("context window", "limit", [float(limit)] * len(picked), formats.count(limit)))
-    limits = [one.total for one in series[1:]]
-    rows_of_table = [[value, *limits] for value in shown]
-    return build_chart(name, series, columns, rows_of_table, text, is_line=True, area=name)
-
-
-def _label_times(rows: list[StoredRequest]) -> list[str]:
-    """Return the times of `rows` for an axis: with seconds if they are close together, with days if they are far."""
-    span = (rows[-1].started_at - rows[0].started_at) / MICROSECONDS
-    if span > DAY_SECONDS / 2:
-        return [formats.day_and_time(row.started_at) for row in rows]
-    length = 8 if span < _CLOSE_SECONDS else 5
-    return [formats.clock_time(row.started_at)[:length] for row in rows]
 
 
 def _tabulate_sessions(context: PageContext) -> ExportTable:
@@ -187,21 +91,9 @@ def _tabulate_sessions(context: PageContext) -> ExportTable:
     return ExportTable(titles, rows)
 
 
-def _tabulate_session(context: PageContext) -> ExportTable:
-    session = context.query.facets.get("session", "")
-    return tabulate_requests(queries.list_session_requests(context.connection, session))
-
-
 PAGE = Page(
     section="Sessions",
     template="sessions.html",
     build=build_sessions_page,
     tables={"sessions": Table(_tabulate_sessions)},
-)
-SESSION_PAGE = Page(
-    section="Sessions",
-    template="session.html",
-    build=build_session_page,
-    tables={"requests": Table(_tabulate_session)},
-    missing="The ledger has no request of this session.",
 )

@@ -11,10 +11,12 @@ from math import ceil
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+from sqlalchemy import Connection
+
 from anthropic_proxy.console.dashboard.doctor import DoctorProcesses
-from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page
+from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, ResultT
 from anthropic_proxy.console.dashboard.pages import Pages
-from anthropic_proxy.console.dashboard.permissions import reads_own_requests_only
+from anthropic_proxy.console.dashboard.permissions import find_role, reads_own_requests_only, require_section
 from anthropic_proxy.console.dashboard.sign_in import (
     MAX_PROVIDER_FAILURES,
     MAX_PROVIDER_FAILURES_PER_HOUR,
@@ -75,6 +77,16 @@ class Site:
             headers = {} if error.retry_after is None else {"retry-after": str(ceil(error.retry_after))}
             return await asyncio.to_thread(render_message, request, error.message, status=error.status, headers=headers)
         return response
+
+    async def read(self, section: str, request: RouteRequest, function: Callable[[Connection], ResultT]) -> ResultT:
+        """Call `function` in a thread with a connection to the ledger, which shows what the user may read. The database
+        is empty if the ledger cannot be read. Raises `PermissionDenied`.
+        """
+        session = await find_session(self, request)
+        if not request.client.name and session is None:
+            raise PermissionDenied("Sign in at /dashboard.", code="dashboard-form")
+        require_section(find_role(request, session), section)
+        return await self.pages.read(request, session, function)
 
     async def _respond_page(self, page: Page, request: RouteRequest) -> RouteResponse:
         session = await find_session(self, request)

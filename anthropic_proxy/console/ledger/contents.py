@@ -49,6 +49,19 @@ def read_contents(connection: Connection, request_id: str) -> list[StoredContent
     return [StoredContent(kind, size, zlib.decompress(data)) for kind, size, data in found]
 
 
+def read_several_contents(
+    connection: Connection, request_ids: Sequence[str], kinds: Sequence[str]
+) -> dict[str, dict[str, StoredContent]]:
+    """Return request id → kind → text. Requests without stored texts are missing."""
+    column = contents.c
+    chosen = (column.request_id.in_(request_ids), column.kind.in_(kinds))
+    query = select(column.request_id, column.kind, column.size, column.data).where(*chosen)
+    found: dict[str, dict[str, StoredContent]] = {}
+    for request_id, kind, size, data in connection.execute(query):
+        found.setdefault(request_id, {})[kind] = StoredContent(kind, size, zlib.decompress(data))
+    return found
+
+
 def build_content_rows(
     request_id: str, started_at: int, content: BufferedContent, secrets: Sequence[str]
 ) -> list[ContentRow]:

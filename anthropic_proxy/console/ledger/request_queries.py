@@ -5,7 +5,7 @@ column must name this value (`value_condition`), or the database reads all rows 
 common value itself reads the hourly sums first (`narrow_to_matching_hours`).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -254,8 +254,12 @@ def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) 
 
 
 def sum_session(connection: Connection, session: str) -> SessionRow | None:
-    found = _select(connection, session_hours.c, _SESSION_SUMS, [session_hours.c.session == session], 1)
-    return found.rows[0] if found.rows else None
+    return next(iter(sum_sessions(connection, [session])), None)
+
+
+def sum_sessions(connection: Connection, sessions: Collection[str]) -> Sequence[SessionRow]:
+    conditions = [session_hours.c.session.in_(sessions)]
+    return _select(connection, session_hours.c, _SESSION_SUMS, conditions, len(sessions)).rows
 
 
 def list_session_requests(connection: Connection, session: str) -> list[StoredRequest]:
@@ -264,6 +268,21 @@ def list_session_requests(connection: Connection, session: str) -> list[StoredRe
     """
     chosen = RequestSelection(values={"session": session})
     return list_stored_requests(connection, chosen, MAX_SESSION_REQUESTS)[::-1]
+
+
+def find_first_requests(connection: Connection, sessions: Sequence[str]) -> dict[str, str]:
+    """Session id → id of its first request with tools, or of its first request. A client may send requests without
+    tools before, for example for a title.
+    """
+    column, found = requests.c, dict[str, str]()
+    for session in sessions:
+        own = (value_condition("session", session), column.agent == "")
+        for condition in (column.tool_count > 0, column.requested_model != ""):
+            query = select(column.id).where(*own, condition).order_by(column.started_at).limit(1)
+            if first := connection.execute(query).scalar():
+                found[session] = first
+                break
+    return found
 
 
 def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, str]:

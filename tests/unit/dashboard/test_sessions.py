@@ -3,11 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from anthropic_proxy.console.dashboard.sessions import build_session_page, build_sessions_page
+import msgspec
+import pytest
+
+from anthropic_proxy.console.dashboard.session import MAX_TURNS, build_session_page
+from anthropic_proxy.console.dashboard.sessions import build_sessions_page
 from anthropic_proxy.console.formats import clock_time, day_and_time
+from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, ModelFeatures
-from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
+from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger, store
 from tests.support.page_context import build_context
 
 FAILED: dict[str, Any] = {
@@ -81,6 +87,59 @@ async def test_a_session_is_named_by_its_project_and_start(tmp_path: Path) -> No
     listed, page = await pages_of(tmp_path / "unnamed", {}, FAILED | {"provider": "", "prefix": "", "model": ""})
     assert (page["title"], listed["sessions"][0]["name"]) == (f"Session, {STARTED}",) * 2
     assert listed["sessions"][0]["share"] is None, "the latest request was sent to no model"
+
+
+async def test_a_session_with_stored_texts_is_named_by_its_first_words(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    contents = ContentBuffer(lambda: None)
+    title = {"model": "m", "messages": [{"role": "user", "content": "Invent a title"}]}
+    asked = {"model": "m", "messages": [{"role": "user", "content": "Fix the test"}], "tools": [{}]}
+    with running_ledger(settings, contents=contents) as ledger:
+        for number, (body, fields) in enumerate(((title, {}), (asked, {"tool_count": 1}), (asked, {"session": "two"}))):
+            receipt = new_receipt(number, **{"session": "one", "project": "shop", **fields})
+            contents.record(receipt.request_id, "client request", msgspec.json.encode(body))
+            await ledger.record(receipt)
+        await ledger.record(new_receipt(9, session="without texts"))
+        ledger.wait_written(4)
+    with reading(settings) as engine, engine.connect() as connection:
+        page = build_sessions_page(build_context("/dashboard/sessions", connection, settings))
+        names = {row["id"]: (row["name"], row["is_text"]) for row in page["sessions"]}
+        query = {"session": ["one"]}
+        session = build_session_page(build_context("/dashboard/session", connection, settings, query))
+    assert names == {
+        "one": ("Fix the test", True),
+        "two": ("Fix the test", True),
+        "without texts": (f"Session, {STARTED}", False),
+    }
+    assert session is not None
+    assert (session["title"], session["has_texts"], len(session["turns"])) == ("Fix the test", True, 2)
+
+
+async def test_a_session_shows_one_conversation_at_a_time_and_its_latest_turns(tmp_path: Path) -> None:
+    agents = [{"agent": "explore-1"}, *({} for _ in range(MAX_TURNS + 5))]
+    settings = Settings(data_directory=tmp_path / "data")
+    await store(settings, *(new_receipt(number, session="one", **one) for number, one in enumerate(agents)))
+
+    def build(query: dict[str, list[str]]) -> Any:
+        with reading(settings) as engine, engine.connect() as connection:
+            query = {"session": ["one"], **query}
+            return build_session_page(build_context("/dashboard/session", connection, settings, query))
+
+    page = build({})
+    assert [(name, count, shown) for _, name, count, shown in page["agents"]] == [
+        ("Sub-agent explore-1", 1, False),
+        ("Main", MAX_TURNS + 5, True),
+    ]
+    assert [turn.row.id for turn in page["turns"]] == [f"req_{number:024d}" for number in range(6, MAX_TURNS + 6)]
+    assert (page["first"], page["part"].newer) == (6, "")
+    older = build({"before": [page["turns"][0].row.id]})
+    assert ([turn.row.id for turn in older["turns"]][-1], older["first"]) == (f"req_{5:024d}", 1)
+    assert older["part"].older == ""
+    assert build({"after": [older["turns"][-1].row.id]})["turns"][0].row.id == page["turns"][0].row.id
+    assert [turn.row.agent for turn in build({"by": ["explore-1"]})["turns"]] == ["explore-1"]
+    with pytest.raises(InvalidRequest) as raised:
+        build({"by": ["none"]})
+    assert raised.value.message == "by: the session has no sub-agent 'none'."
 
 
 async def test_a_free_session_has_no_chart_of_costs(tmp_path: Path) -> None:

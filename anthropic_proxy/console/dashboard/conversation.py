@@ -1,0 +1,374 @@
+"""A conversation in turns: what each request added, what the model replied, and what it cost.
+
+A request repeats the whole conversation. Its turn shows only the messages after the last reply. The texts are those
+that the ledger stores with `LEDGER_CONTENT=true`; without them, a turn is an outline of the blocks of its reply.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Raw, Struct, field, structs
+
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.tables import describe_outcome
+from anthropic_proxy.console.ledger.contents import StoredContent
+from anthropic_proxy.console.ledger.records import StoredRequest, decode_block_times
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+
+MAX_TITLE_CHARACTERS = 80
+_MAX_SUMMARY_CHARACTERS = 100
+_MAX_BLOCK_CHARACTERS = 4_000
+_MAX_CHARACTERS = 120_000
+"""Maximum number of characters of one page. Blocks beyond it show only their beginning."""
+_MIN_CHARACTERS = 200
+IMAGE_TYPES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
+"""Media types of images that browsers show. None of them can contain a script."""
+_REMINDER = "<system-reminder>"
+_ERRORS = (InvalidJson, LookupError, TypeError, AttributeError, RecursionError)
+
+
+class Part(NamedTuple):
+    text: str
+    is_code: bool = False
+
+
+class Block(Struct, frozen=True, kw_only=True):
+    """A part of a message: a text, a tool call, an image."""
+
+    kind: str
+    """`text`, `thinking`, `tool`, `result`, `image` or `other`: a CSS class."""
+    title: str = ""
+    """"": the block is always open and has no title."""
+    summary: str = ""
+    """Text of one line beside the title: the first argument of a tool call."""
+    parts: Sequence[Part] = ()
+    note: str = ""
+    is_error: bool = False
+    image: str = ""
+    """URL of the image. "": none, or of a type that browsers do not show."""
+    id: str = ""
+    """Id of a tool call, also in its result."""
+    result: "Block | None" = None
+    """Result of a tool call, which the following request contained."""
+
+
+class Turn(Struct, frozen=True, kw_only=True):
+    row: StoredRequest
+    sent: Sequence[Block]
+    reply: Sequence[Block]
+    sign: str
+    role: str
+    outcome: str
+    cached: str
+    breaks_cache: bool = False
+    """True if the request read less than half of what the request before it left in the cache of the model."""
+
+
+class _Body(Struct):
+    messages: Sequence[Raw] = ()
+    system: Raw = field(default_factory=lambda: Raw(b"null"))
+    tools: Sequence[Raw] = ()
+
+
+def build_turns(rows: Sequence[StoredRequest], contents: Mapping[str, Mapping[str, StoredContent]]) -> list[Turn]:
+    """`rows`: requests of one conversation in order of time. `contents`: request id → kind → stored text."""
+    limit = _Limit()
+    turns: list[Turn] = []
+    before: StoredRequest | None = None
+    for row in rows:
+        stored = contents.get(row.id, {})
+        sent = list(_list_sent(row, stored.get("request"), limit))
+        results = {block.id: block for block in sent if block.kind == "result" and block.id}
+        if turns and results:  # a result is shown below its call
+            calls = turns[-1].reply
+            known = {block.id for block in calls if block.kind == "tool"} & results.keys()
+            reply = [structs.replace(one, result=results.get(one.id)) if one.kind == "tool" else one for one in calls]
+            turns[-1] = structs.replace(turns[-1], reply=reply)
+            sent = [block for block in sent if block.kind != "result" or block.id not in known]
+        sign, role, outcome = describe_outcome(row)
+        left = 0  # what the request could read from the cache
+        if before is not None and before.model == row.model:
+            left = min(before.cache_read_tokens + before.cache_write_tokens, row.all_input_tokens)
+        turns.append(
+            Turn(
+                row=row,
+                sent=sent,
+                reply=list(_list_reply(row, stored.get("reply"), limit)),
+                sign=sign,
+                role=role,
+                outcome=outcome,
+                cached=formats.percent(row.cache_read_tokens, row.all_input_tokens),
+                breaks_cache=left > 2 * row.cache_read_tokens and row.outcome_class != "error",
+            )
+        )
+        if row.outcome_class != "error":
+            before = row
+    return turns
+
+
+class _Limit:
+    """Counts the characters of a page."""
+
+    def __init__(self) -> None:
+        self._left = _MAX_CHARACTERS
+
+    def shorten(self, text: str) -> tuple[str, str]:
+        """Return the shown beginning of `text`, and a note about its length. "": all of it is shown."""
+        most = min(_MAX_BLOCK_CHARACTERS, max(self._left, _MIN_CHARACTERS))
+        self._left -= min(len(text), most)
+        if len(text) <= most:
+            return text, ""
+        return text[:most], f"{formats.count(len(text))} characters, the first {formats.count(most)} are shown"
+
+
+def _list_sent(row: StoredRequest, stored: StoredContent | None, limit: _Limit) -> Iterator[Block]:
+    if stored is None:
+        if row.tool_results:
+            failed = f", {formats.plural(row.tool_errors, 'error')}" if row.tool_errors else ""
+            yield Block(kind="other", title=f"{formats.plural(row.tool_results, 'tool result')}{failed}")
+        return
+    try:
+        messages = [
+            (message["role"] == "system", block)
+            for message in list_new_messages(stored.data)
+            for block in _list_blocks(message)
+        ]
+    except _ERRORS:
+        note = f"{formats.count(stored.size)} bytes, of which only the beginning is stored" if stored.is_cut else ""
+        yield Block(kind="other", title="Request", note=note or "The stored text is no request of the Messages API.")
+        return
+    images = 0
+    for is_system, block in messages:
+        for found in _build_blocks(block, limit):
+            if found.image:
+                yield structs.replace(found, image=f"/dashboard/requests/{row.id}/images/{images}")
+                images += 1
+            else:
+                yield structs.replace(found, kind="other", title="System") if is_system else found
+
+
+def _list_reply(row: StoredRequest, stored: StoredContent | None, limit: _Limit) -> Iterator[Block]:
+    if stored is not None:
+        for block in list_reply_blocks(stored.data):
+            yield from _build_blocks(block, limit)
+    else:
+        for one in decode_block_times(row.reply_blocks):
+            kind = {"text": "text", "thinking": "thinking"}.get(one.kind, "tool")
+            note = formats.plural(one.characters, "character") if one.characters else ""
+            yield Block(kind=kind, title=one.name or one.kind.capitalize(), note=note)
+    if row.outcome_class == "error":
+        yield Block(kind="other", title="Error", parts=[Part(row.error)], is_error=True)
+
+
+def list_new_messages(data: bytes) -> Sequence[Mapping[str, Any]]:
+    """Return the messages of a request after the last reply. Raises one of `_ERRORS` if `data` is no request."""
+    found: list[Mapping[str, Any]] = []
+    for raw in reversed(decode_json(data, _Body).messages):
+        message = decode_json(bytes(raw))
+        if message["role"] == "assistant" and found:
+            break
+        if message["role"] != "assistant":  # a last one is the beginning of the reply
+            found.append(message)
+    return found[::-1]
+
+
+def find_title(data: bytes) -> str:
+    """Return the first words of the user in a request. "": `data` is no complete request, or has no text."""
+    try:
+        for raw in decode_json(data, _Body).messages:
+            message = decode_json(bytes(raw))
+            for block in _list_blocks(message) if message["role"] == "user" else ():
+                text = block.get("text", "").strip()
+                if text and not text.startswith("<"):  # a client puts its own texts into elements
+                    return formats.shorten(" ".join(text[: 4 * MAX_TITLE_CHARACTERS].split()), MAX_TITLE_CHARACTERS)
+    except _ERRORS:
+        pass
+    return ""
+
+
+def find_image(data: bytes, number: int) -> tuple[str, bytes] | None:
+    """Return media type and bytes of an image in the new messages of a request. None: there is none."""
+    try:
+        found = [
+            source
+            for message in list_new_messages(data)
+            for block in _list_blocks(message)
+            for image in _list_images(block)
+            if (source := image["source"]).get("media_type") in IMAGE_TYPES and "data" in source
+        ]
+        source = found[number]
+        return source["media_type"], base64.b64decode(source["data"], validate=True)
+    except (*_ERRORS, binascii.Error):
+        return None
+
+
+def _list_images(block: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if block["type"] == "image":
+        yield block
+    elif block["type"] == "tool_result":
+        for part in _list_blocks(block):
+            yield from _list_images(part)
+
+
+def _list_blocks(message: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the content of a message, or of a tool result, as blocks."""
+    content = message.get("content") or ()
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def list_reply_blocks(data: bytes) -> Sequence[Mapping[str, Any]]:
+    """Return the content blocks of a stored reply, streamed or not. Empty: it is no message."""
+    text = data.decode("utf-8", "replace")
+    try:
+        if text.startswith("{"):
+            return list(decode_json(data)["content"])
+        return list(_join_events(text))
+    except _ERRORS:
+        return []
+
+
+def _join_events(text: str) -> Iterator[Mapping[str, Any]]:
+    opened: dict[int, tuple[dict[str, Any], list[str]]] = {}
+    for line in text.splitlines():
+        if not line.startswith("data: "):
+            continue
+        try:
+            event = decode_json(line.removeprefix("data: "))
+        except InvalidJson:  # only the beginning of the reply is stored
+            break
+        if event["type"] == "content_block_start":
+            opened[event["index"]] = event["content_block"], []
+        elif event["type"] == "content_block_delta":
+            delta, pieces = event["delta"], opened[event["index"]][1]
+            pieces += [delta[name] for name in ("text", "thinking", "partial_json") if name in delta]
+        elif event["type"] == "error":
+            yield {"type": "error", "text": event["error"]["message"]}
+    for block, pieces in opened.values():
+        name = {"text": "text", "thinking": "thinking"}.get(block["type"])
+        if name is not None:
+            yield {**block, name: "".join(pieces)}
+        elif pieces:
+            arguments = "".join(pieces)
+            try:
+                yield {**block, "input": decode_json(arguments)}
+            except InvalidJson:
+                yield {**block, "input": arguments}
+        else:
+            yield block
+
+
+def _build_blocks(block: Mapping[str, Any], limit: _Limit) -> Sequence[Block]:
+    """Clients and models write any values, so a block may have another form than that of its type."""
+    try:
+        return list(_convert(block, limit))
+    except _ERRORS:
+        return [Block(kind="other", title="A block that is not of the Messages API")]
+
+
+def _convert(block: Mapping[str, Any], limit: _Limit) -> Iterator[Block]:
+    kind = block["type"]
+    if kind in ("text", "error"):
+        text, note = limit.shorten(str(block.get("text", "")).strip())
+        if text.startswith(_REMINDER):
+            yield Block(kind="other", title="System reminder", parts=[Part(text)], note=note)
+        elif text:
+            yield Block(kind="text", parts=_split_code(text), note=note, is_error=kind == "error")
+    elif kind in ("thinking", "redacted_thinking"):
+        text, note = limit.shorten(str(block.get("thinking", "")).strip())
+        title = "Thinking" if text else "Thinking, which the provider hides"
+        yield Block(
+            kind="thinking", title=title, summary=_summarize(text), parts=[Part(text)] if text else (), note=note
+        )
+    elif kind in ("tool_use", "server_tool_use", "mcp_tool_use"):
+        arguments = block.get("input")
+        text, note = limit.shorten(_format_arguments(arguments))
+        first = next(iter(arguments.values()), "") if isinstance(arguments, dict) else arguments
+        yield Block(
+            kind="tool",
+            title=str(block.get("name", "")),
+            summary=_summarize(first if isinstance(first, str) else json.dumps(first, ensure_ascii=False)),
+            parts=[Part(text, is_code=True)],
+            note=note,
+            id=str(block.get("id", "")),
+        )
+    elif kind == "tool_result":
+        yield from _build_result(block, limit)
+    elif kind == "image":
+        source = block.get("source") or {}
+        shown = source.get("media_type") in IMAGE_TYPES and "data" in source
+        yield Block(
+            kind="image",
+            title="" if shown else "Image",
+            summary="" if shown else _summarize(str(source.get("url") or source.get("media_type") or "")),
+            image="shown" if shown else "",  # the caller knows the URL
+        )
+    else:
+        text, note = limit.shorten(json.dumps(block, ensure_ascii=False, indent=2))
+        yield Block(kind="other", title=str(kind).replace("_", " ").capitalize(), parts=[Part(text, True)], note=note)
+
+
+def _build_result(block: Mapping[str, Any], limit: _Limit) -> Iterator[Block]:
+    parts: list[Part] = []
+    others: list[Block] = []
+    notes: list[str] = []
+    for part in _list_blocks(block):
+        if part["type"] == "text":
+            text, note = limit.shorten(str(part.get("text", "")))
+            parts.append(Part(text, is_code=True))
+            notes += [note] if note else []
+        else:
+            others += _build_blocks(part, limit)
+    is_error = block.get("is_error") is True
+    yield Block(
+        kind="result",
+        title="Result with an error" if is_error else "Result",
+        summary=_summarize(parts[0].text) if parts else "",
+        parts=parts,
+        note="; ".join(notes),
+        is_error=is_error,
+        id=str(block.get("tool_use_id", "")),
+    )
+    yield from others
+
+
+def _summarize(text: str) -> str:
+    """Return the first line of `text`."""
+    return formats.shorten(next(iter(text.strip().splitlines()), ""), _MAX_SUMMARY_CHARACTERS)
+
+
+def _format_arguments(value: Any) -> str:
+    """Return the arguments of a tool call, one for each line, with line breaks as they are."""
+    if not isinstance(value, dict):
+        return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    lines = []
+    for name, one in value.items():
+        text = one if isinstance(one, str) else json.dumps(one, ensure_ascii=False, indent=2)
+        lines.append(f"{name}:\n{text}" if "\n" in text else f"{name}: {text}")
+    return "\n".join(lines)
+
+
+def _split_code(text: str) -> list[Part]:
+    """Divide a text at its lines with ```."""
+    found: list[Part] = []
+    lines: list[str] = []
+    is_code = False
+    for line in [*text.split("\n"), "```"]:
+        if not line.lstrip().startswith("```"):
+            lines.append(line)
+            continue
+        if piece := "\n".join(lines).strip("\n"):
+            found.append(Part(piece, is_code))
+        lines, is_code = [], not is_code
+    return found
+
+
+def format_json(data: bytes) -> str:
+    """Text that is no complete JSON is returned unchanged."""
+    try:
+        return msgspec.json.format(data, indent=2).decode("utf-8", "replace")
+    except (msgspec.MsgspecError, RecursionError):
+        return data.decode("utf-8", "replace")

@@ -1,0 +1,242 @@
+"""Conversations: new messages of each request, results below their calls, images, limits, and texts of any form."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.console.dashboard.conversation import (
+    Block,
+    Part,
+    Turn,
+    build_turns,
+    find_image,
+    find_title,
+    format_json,
+    list_new_messages,
+    list_reply_blocks,
+)
+from anthropic_proxy.console.ledger.contents import StoredContent
+from anthropic_proxy.console.ledger.records import StoredRequest
+
+PNG = base64.b64encode(b"\x89PNG").decode()
+IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
+DRAWING = {"type": "image", "source": {"type": "base64", "media_type": "image/svg+xml", "data": PNG}}
+CALL = {"type": "tool_use", "id": "toolu_1", "name": "Read", "input": {"file_path": "/etc/hosts", "limit": 3}}
+RESULT = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "127.0.0.1 localhost\n::1 localhost"}
+
+
+def request(*contents: object, role: str = "user") -> bytes:
+    """Return a request whose messages alternate between the user and the assistant."""
+    roles = ("assistant", role)
+    messages = [{"role": roles[(len(contents) - index) % 2], "content": one} for index, one in enumerate(contents)]
+    return json.dumps({"model": "m", "messages": messages}).encode()
+
+
+def reply(*blocks: object) -> bytes:
+    return json.dumps({"type": "message", "content": blocks}).encode()
+
+
+def turns_of(*texts: tuple[bytes, bytes], **fields: Any) -> list[Turn]:
+    rows = [StoredRequest(id=f"req_{index}", outcome_class="ok", **fields) for index in range(len(texts))]
+    return build_turns(
+        rows,
+        {
+            row.id: {
+                kind: StoredContent(kind, len(data), data)
+                for kind, data in zip(("request", "reply"), pair, strict=True)
+                if data
+            }
+            for row, pair in zip(rows, texts, strict=True)
+        },
+    )
+
+
+def test_a_turn_has_the_messages_after_the_last_reply_and_a_result_is_below_its_call() -> None:
+    first, second = turns_of(
+        (request("list the files"), reply({"type": "thinking", "thinking": "hm\nthen"}, CALL)),
+        (request("list the files", [CALL], [RESULT]), reply({"type": "text", "text": "Two:\n```\na\nb\n```\nDone."})),
+    )
+    assert first.sent == [Block(kind="text", parts=[Part("list the files")])]
+    thinking, call = first.reply
+    assert (thinking.kind, thinking.title, thinking.summary) == ("thinking", "Thinking", "hm")
+    assert (call.title, call.summary, call.parts) == (
+        "Read",
+        "/etc/hosts",
+        [Part("file_path: /etc/hosts\nlimit: 3", is_code=True)],
+    )
+    assert call.result is not None
+    assert (call.result.summary, call.result.is_error) == ("127.0.0.1 localhost", False)
+    assert second.sent == []
+    assert second.reply[0].parts == [Part("Two:"), Part("a\nb", is_code=True), Part("Done.")]
+
+
+def test_a_failed_result_is_marked_and_one_without_its_call_stays() -> None:
+    (turn,) = turns_of((request("x", [CALL], [{**RESULT, "is_error": True}, {"type": "text", "text": "why?"}]), b""))
+    assert [(block.title, block.is_error) for block in turn.sent] == [("Result with an error", True), ("", False)]
+
+
+def test_reminders_of_the_client_are_folded_and_system_messages_named() -> None:
+    reminder = {"type": "text", "text": "<system-reminder>\nrules\n</system-reminder>"}
+    (turn,) = turns_of((request([reminder, {"type": "text", "text": "go"}]), b""))
+    assert [block.title for block in turn.sent] == ["System reminder", ""]
+    (turn,) = turns_of((request("be brief", role="system"), b""))
+    assert [(block.title, block.parts) for block in turn.sent] == [("System", [Part("be brief")])]
+
+
+def test_images_have_addresses_if_a_browser_can_show_them_safely() -> None:
+    data = request([DRAWING, IMAGE, {**RESULT, "content": [{"type": "text", "text": "seen"}, IMAGE]}])
+    (turn,) = turns_of((data, b""))
+    assert [block.image for block in turn.sent if block.kind == "image"] == [
+        "",
+        "/dashboard/requests/req_0/images/0",
+        "/dashboard/requests/req_0/images/1",
+    ]
+    assert find_image(data, 1) == ("image/png", b"\x89PNG")
+    assert find_image(data, 2) is None
+    assert find_image(request([{**IMAGE, "source": {**IMAGE["source"], "data": "%"}}]), 0) is None
+    assert find_image(b"[", 0) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "title"),
+    [
+        ("Fix the   test\nplease", "Fix the test please"),
+        ([{"type": "text", "text": "<system-reminder>x</system-reminder>"}, {"type": "text", "text": "Hi"}], "Hi"),
+        ("a" * 200, "a" * 79 + "…"),
+        ([IMAGE], ""),
+        (5, ""),
+        ([5], ""),
+    ],
+)
+def test_a_title_is_the_first_words_of_the_user(content: object, title: str) -> None:
+    assert find_title(request(content)) == title
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"[", b"{", b"5", b"[" * 100_000, b'{"messages": 5}', b'{"messages": [5]}', b'{"messages": [{}]}', b"\xff"],
+)
+def test_a_text_that_is_no_request_is_stated(data: bytes) -> None:
+    (turn,) = turns_of((data, data))
+    assert [block.title for block in turn.sent] in (["Request"], []), "an empty text is not stored"
+    assert turn.reply == []
+    assert find_title(data) == ""
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        *(5, None, {}, {"type": 5}, {"type": "text"}, {"type": "tool_use"}, {"type": "tool_result", "content": 5}),
+        *({"type": "image", "source": 5}, {"type": "thinking", "thinking": 5}, {"type": "document", "source": {}}),
+    ],
+)
+def test_a_block_of_any_form_is_shown(block: object) -> None:
+    (turn,) = turns_of((request([block]), reply(block)))
+    assert all(isinstance(one, Block) for one in (*turn.sent, *turn.reply))
+
+
+def test_a_long_text_is_cut_and_many_texts_are_cut_short() -> None:
+    (turn,) = turns_of((request("x" * 5_000), b""))
+    assert turn.sent[0].parts == [Part("x" * 4_000)]
+    assert turn.sent[0].note == "5,000 characters, the first 4,000 are shown"
+    (turn,) = turns_of((request([{"type": "text", "text": "x" * 4_000}] * 60), b""))
+    shown = [sum(len(part.text) for part in block.parts) for block in turn.sent]
+    assert (shown[0], shown[-1]) == (4_000, 200)
+    assert sum(shown) <= 130_000
+
+
+def test_only_the_beginning_of_a_large_request_is_stored() -> None:
+    (row,) = [StoredRequest(id="req_1")]
+    stored = StoredContent("request", 3_000_000, b'{"messages": [{"role":')
+    (turn,) = build_turns([row], {"req_1": {"request": stored}})
+    assert turn.sent == [
+        Block(kind="other", title="Request", note="3,000,000 bytes, of which only the beginning is stored")
+    ]
+
+
+def test_without_texts_a_turn_is_an_outline() -> None:
+    blocks = '[["thinking","",0,9,320],["tool call","Read",9,5,41]]'
+    row = StoredRequest(id="req_1", reply_blocks=blocks, tool_results=2, tool_errors=1)
+    (turn,) = build_turns([row], {})
+    assert turn.sent == [Block(kind="other", title="2 tool results, 1 error")]
+    assert [(block.title, block.note) for block in turn.reply] == [
+        ("Thinking", "320 characters"),
+        ("Read", "41 characters"),
+    ]
+
+
+def test_a_request_that_does_not_read_the_cache_of_the_one_before_is_marked() -> None:
+    rows = [
+        StoredRequest(id=str(number), model=model, outcome_class="ok", **dict(zip(names, counts, strict=True)))
+        for number, (model, *counts) in enumerate(
+            [("a", 900, 0, 100), ("a", 90, 1_000, 0), ("a", 2_000, 0, 0), ("b", 2_000, 0, 0)]
+        )
+        for names in (("input_tokens", "cache_read_tokens", "cache_write_tokens"),)
+    ]
+    assert [turn.breaks_cache for turn in build_turns(rows, {})] == [False, False, True, False]
+    assert [turn.cached for turn in build_turns(rows, {})] == ["0 %", "92 %", "0 %", "0 %"]
+
+
+def events(*data: dict[str, Any]) -> bytes:
+    return "".join(f"event: {one['type']}\ndata: {json.dumps(one)}\n\n" for one in data).encode()
+
+
+def start(index: int, block: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "content_block_start", "index": index, "content_block": block}
+
+
+def delta(index: int, **fields: str) -> dict[str, Any]:
+    return {"type": "content_block_delta", "index": index, "delta": fields}
+
+
+@pytest.mark.parametrize(
+    ("data", "blocks"),
+    [
+        (reply({"type": "text", "text": "Grüße"}, CALL), [{"type": "text", "text": "Grüße"}, CALL]),
+        (
+            events(
+                {"type": "message_start", "message": {"content": []}},
+                start(0, {"type": "thinking", "thinking": ""}),
+                delta(0, type="thinking_delta", thinking="hm"),
+                delta(0, type="signature_delta", signature="px1"),
+                start(1, {**CALL, "input": {}}),
+                delta(1, type="input_json_delta", partial_json='{"file_path": "/etc/hosts", "limit": 3}'),
+                start(2, {"type": "redacted_thinking", "data": "x"}),
+                {"type": "message_stop"},
+            ),
+            [{"type": "thinking", "thinking": "hm"}, CALL, {"type": "redacted_thinking", "data": "x"}],
+        ),
+        (
+            events({"type": "error", "error": {"type": "api_error", "message": "gone"}}),
+            [{"type": "error", "text": "gone"}],
+        ),
+        (
+            events(start(0, {"type": "text", "text": ""}), delta(0, type="text_delta", text="beg"))
+            + b'event: content_block_delta\ndata: {"type": "content_bl',
+            [{"type": "text", "text": "beg"}],
+        ),
+        (
+            events(start(0, CALL), delta(0, type="input_json_delta", partial_json='{"file')),
+            [{**CALL, "input": '{"file'}],
+        ),
+        (b'{"type":"error","error":{"message":"no"}}', []),
+        (b'{"type":"message","content":[{"type":"te', []),
+        (b"[" * 100_000, []),
+    ],
+    ids=["message", "stream", "error event", "cut stream", "cut arguments", "error", "cut", "nested"],
+)
+def test_blocks_of_a_stored_reply(data: bytes, blocks: list[dict[str, Any]]) -> None:
+    assert list_reply_blocks(data) == blocks
+
+
+def test_json_is_indented_and_other_texts_are_not_changed() -> None:
+    assert format_json(b'{"a":[1]}') == '{\n  "a": [\n    1\n  ]\n}'
+    assert format_json(b'{"a":[1') == '{"a":[1'
+    assert format_json(b"[" * 100_000) == "[" * 100_000
+
+
+def test_a_beginning_of_the_reply_in_the_request_is_no_new_message() -> None:
+    data = json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "{"}]}).encode()
+    assert list_new_messages(data) == [{"role": "user", "content": "a"}]
