@@ -44,21 +44,12 @@ PUBLISHED = False
 """True after the first release to a package index. Before, a package of this name in an index could belong to another
 project."""
 PACKAGE = "anthropic-proxy"
-"""Name under which this project is published in a package index."""
+"""Name of the program, and of the project in a package index."""
 
 
-def build_extra_install_command(extra: str, *, is_published: bool = PUBLISHED) -> str:
-    """Return the shell command that installs an extra, a set of optional packages.
-
-    If the proxy is published in a package index, the command uses pip. Otherwise it runs `scripts/setup.py` in a
-    checkout.
-    """
-    return f"pip install '{PACKAGE}[{extra}]'" if is_published else f"python3 scripts/setup.py {extra}"
-
-
-def build_uv_install_command(extra: str, *, is_published: bool = PUBLISHED) -> str:
-    """Return the shell command that installs an extra with the tool uv."""
-    return f"uv tool install '{PACKAGE}[{extra}]'" if is_published else f"uv sync --extra {extra}"
+def build_extra_install_command(extra: str) -> str:
+    """Return the shell command that installs an extra, a set of optional packages."""
+    return f"{PACKAGE} add {extra}"
 
 
 def list_start_commands(*, is_published: bool = PUBLISHED) -> tuple[tuple[str, str], ...]:
@@ -261,8 +252,8 @@ class MissingExtra(ProxyError):
     def __init__(self, subject: str, extra: str) -> None:
         # `subject` is a beginning such as "Vertex AI needs google-auth"
         super().__init__(
-            f"{subject}, which is not installed. Install it{'' if PUBLISHED else ' in the checkout'} and start the "
-            f"proxy again: {build_extra_install_command(extra)}   or, with uv: {build_uv_install_command(extra)}",
+            f"{subject}, which is not installed. Install it and start the proxy again:  "
+            f"{build_extra_install_command(extra)}",
             should_retry=False,
         )
         self.subject = subject

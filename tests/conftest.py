@@ -17,6 +17,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 pytest_plugins = [
     "tests.support.failure_reports",
+    "tests.support.program_in_path",
     "tests.support.progress",
     "tests.support.shared_compilation",
     "tests.support.skip_reasons",

@@ -39,6 +39,7 @@ from anthropic_proxy.cli.local_proxy import (
 from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output, shorten_home
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
+from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.platforms.processes import (
@@ -154,10 +155,8 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
     for name, value in variables.items():
         output.write_line(format_set_command(shell or find_shell(copy_environment()), name, value))
     if running is None:
-        sys.stderr.write(
-            f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "
-            "Start it:  anthropic-proxy serve\n"
-        )
+        text = f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing."
+        sys.stderr.write(name_program(f"{text} Start it:  anthropic-proxy serve\n"))
 
 
 def _report_outdated(program: str) -> None:

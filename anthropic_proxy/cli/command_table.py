@@ -243,6 +243,16 @@ gets a line that says what happens to it.""",
             "import config.json",
         ),
     ),
+    "add": Command(
+        "add:add",
+        """Install extras: optional packages, such as those of the dashboard. Without a name, list all extras.
+
+It uses what the proxy was installed with: pip, pipx, uv, or the lock files of a checkout.""",
+        (
+            "add",
+            "add dashboard prices",
+        ),
+    ),
     "completion": Command(
         "completion:completion",
         "Print the completion script of a shell. `anthropic-proxy --install-completion` installs it for your shell.",

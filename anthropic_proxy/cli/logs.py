@@ -62,8 +62,7 @@ def logs(
             if (error.name or "").partition(".")[0] not in ("textual", "rich"):
                 raise
             raise ConfigurationError(
-                "logs --live needs the extra tui, which is not installed. Install it in the checkout:  "
-                "python3 scripts/setup.py tui   or, with uv:  uv sync --extra tui",
+                "logs --live needs the extra tui, which is not installed. Install it:  anthropic-proxy add tui",
                 code="live-view-missing",
             ) from None
         updates = RequestStream(settings).read_updates()

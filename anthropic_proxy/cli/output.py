@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.environment import copy_environment, find_color_setting
 from anthropic_proxy.gateway.telemetry.log import Log
@@ -58,6 +59,7 @@ class Output:
         return self._style.paint(text, role)
 
     def write_line(self, text: str = "") -> None:
+        text = name_program(text)
         self._stream.write((text if self._has_symbols else to_ascii_symbols(text)) + "\n")
 
     def write_raw_text(self, text: str) -> None:
@@ -66,7 +68,7 @@ class Output:
 
     def write_labeled(self, label: str, text: str, label_columns: int, *, breaks_words: bool = False) -> None:
         """Write `label` and `text` beside it, wrapped on a terminal. `breaks_words`: also inside long words."""
-        text, width = escape_unprintable(text), self.width
+        text, width = name_program(escape_unprintable(text)), self.width
         columns = None if width is None else max(width - 4 - label_columns, 30)
         lines = (
             [text] if columns is None else wrap(text, columns, break_long_words=breaks_words, break_on_hyphens=False)
@@ -78,7 +80,7 @@ class Output:
     def write_notice(self, text: str, sign: str = "", role: str = "") -> None:
         """Write a notice to stderr, after all output so far. `sign`: symbol before it, in the color of `role`."""
         self._stream.flush()
-        lead = f"{sign} " if sign else ""
+        text, lead = name_program(text), f"{sign} " if sign else ""
         width = self._notice_style.terminal_width
         indent = " " * (len(_GAP) + len(lead))
         lines = [text] if width is None else wrap(text, width - len(indent), break_long_words=False) or [""]

@@ -19,6 +19,7 @@ from msgspec import Struct
 from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.platforms.program import is_temporary_installation
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import find_program, user_account, windows_system_program
 from anthropic_proxy.gateway.settings import copy_environment
@@ -279,9 +280,6 @@ def _escape_for_systemd(text: str) -> str:
 
 
 _UNIT = f"{SERVICE_NAME}.service"
-_TEMPORARY = ("archive-v", "uvx", ".tmp")
-"""Parts of the path of a Python interpreter that uvx or pipx run has created. Such an interpreter can be removed at any
-time."""
 
 
 class Service(Struct, frozen=True):
@@ -347,7 +345,7 @@ def find_service(platform: str, directory: Path) -> Service:
     supported.
     """
     interpreter = Path(sys.executable)
-    if any(word in folder for folder in interpreter.parts for word in _TEMPORARY):
+    if is_temporary_installation(sys.executable):
         raise ConfigurationError(
             f"{interpreter} is a temporary environment, which can be removed at any time. Install the proxy first.",
             code="service",

@@ -6,6 +6,7 @@ from datetime import date
 from textwrap import wrap
 
 from anthropic_proxy import __version__
+from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.health import slots_per_worker
 from anthropic_proxy.engine.routing.router import find_preferred_provider, list_tier_mappings
@@ -223,14 +224,16 @@ def _first_steps(services: Services) -> Iterator[str]:
     text = "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
     yield from _signed(log, "!", "warn", text)
     yield ""
-    steps = (
+    texts = (
         ("anthropic-proxy init", "asks two questions and writes the settings"),
         ("OLLAMA_API_BASE=http://host:11434", "if Ollama runs on another host (none at localhost)"),
         ('anthropic-proxy ask "hello"', "sends one request to the demo"),
     )
+    steps = [(name_program(command), meaning) for command, meaning in texts]
+    columns = max(_STEP_WIDTH, *(len(command) for command, _ in steps))
     for number, (command, meaning) in enumerate(steps):
         lead = "Next:" if number == 0 else ""
-        line = f"  {lead:<6} {command:<{_STEP_WIDTH}}   {meaning}"
+        line = f"  {lead:<6} {command:<{columns}}   {meaning}"
         if log.terminal_width is not None and len(line) > log.terminal_width:
             line = line.partition(" (")[0]
         further = ""

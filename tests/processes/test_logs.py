@@ -130,8 +130,7 @@ def test_without_its_extra_the_full_screen_names_the_installation(closed_port: s
     assert (ended.returncode, ended.stdout, ended.stderr) == (
         2,
         "",
-        "✕ logs --live needs the extra tui, which is not installed. Install it in the checkout:  "
-        "python3 scripts/setup.py tui   or, with uv:  uv sync --extra tui\n",
+        "✕ logs --live needs the extra tui, which is not installed. Install it:  anthropic-proxy add tui\n",
     )
 
 

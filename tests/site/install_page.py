@@ -1,22 +1,24 @@
 """The generated tables of the installation page: commands to install the proxy, and its extras."""
 
-from anthropic_proxy.errors import build_extra_install_command, build_uv_install_command, list_start_commands
+from anthropic_proxy.errors import list_start_commands
 from tests.site.pages import DOCS
 from tests.site.readme import replace_section
 
 PAGE = DOCS / "guide/install.md"
 EXTRAS = {
-    "vertex": "Vertex AI: Google Cloud credentials",
-    "fetch": "`FETCH_URLS`: web pages as text",
     "dashboard": "the [dashboard](dashboard.md)",
     "prices": "prices of models, and costs of requests",
+    "tui": "the full-screen view `anthropic-proxy logs --live`",
+    "vertex": "Vertex AI: Google Cloud credentials",
+    "bedrock": "Amazon Bedrock: AWS credentials",
+    "azure": "Azure: tokens of Entra ID",
+    "litellm": "providers of LiteLLM",
+    "fetch": "`FETCH_URLS`: web pages as text",
+    "import": "`anthropic-proxy import` of a YAML file",
     "postgres": "PostgreSQL for the [usage ledger](ledger.md) and [virtual keys](team.md)",
     "redis": "limits of [several instances](several-instances.md) in Redis or Valkey",
-    "import": "`anthropic-proxy import` of a YAML file",
     "oidc": "[sign-in](sign-in.md) to the dashboard with an identity provider",
     "otel": "[traces](observability.md#traces) with OpenTelemetry",
-    "tui": "the full-screen view `anthropic-proxy logs --live`",
-    "litellm": "providers of LiteLLM",
 }
 """Extra → purpose."""
 
@@ -25,10 +27,6 @@ def written_page() -> str:
     """Return the page with the present commands."""
     starts = ["| command | result |", "| --- | --- |"]
     starts += [f"| `{command}` | {result} |" for command, result in list_start_commands()]
-    extras = ["| extra | for | command | with uv |", "| --- | --- | --- | --- |"]
-    extras += [
-        f"| `{name}` | {use} | `{build_extra_install_command(name)}` | `{build_uv_install_command(name)}` |"
-        for name, use in EXTRAS.items()
-    ]
+    extras = ["| extra | for |", "| --- | --- |", *(f"| `{name}` | {use} |" for name, use in EXTRAS.items())]
     text = replace_section(PAGE.read_text("utf-8"), "installation", "\n".join(starts))
     return replace_section(text, "extras", "\n".join(extras))

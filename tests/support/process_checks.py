@@ -45,7 +45,13 @@ def run_command(*words: str, settings: dict[str, str], directory: Path) -> "subp
     return subprocess.run(
         [sys.executable, "-m", "anthropic_proxy", *words],
         cwd=directory,
-        env={"HOME": str(directory), "ANTHROPIC_PROXY_CONFIG": str(directory), "PYTHONPATH": str(ROOT), **settings},
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(directory),
+            "ANTHROPIC_PROXY_CONFIG": str(directory),
+            "PYTHONPATH": str(ROOT),
+            **settings,
+        },
         capture_output=True,
         text=True,
         timeout=WAIT_SECONDS,

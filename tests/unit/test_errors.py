@@ -112,7 +112,7 @@ async def answer(
             (
                 *(404, "not_found_error"),
                 "Nothing is served at '/dashboard'. The main endpoint is POST /v1/messages. The dashboard is not "
-                "installed. Install it and start the proxy again: python3 scripts/setup.py dashboard",
+                "installed. Install it and start the proxy again: anthropic-proxy add dashboard",
                 advised("path-not-found"),
             ),
         ),

@@ -235,7 +235,7 @@ def test_litellm_is_named_with_what_it_lacks() -> None:
     if find_spec("litellm") is None:
         assert (ready(lines), signs(lines)) == (
             "none",
-            ["✕ LiteLLM is not installed:  python3 scripts/setup.py litellm"],
+            ["✕ LiteLLM is not installed:  anthropic-proxy add litellm"],
         )
     else:
         assert signs(lines) == ["✕ mistral has no key: LiteLLM reads it from a variable MISTRAL_…, and none is set."]
@@ -246,7 +246,7 @@ def test_web_fetch_without_its_package_names_the_command(monkeypatch: pytest.Mon
     hidden: Any = None
     monkeypatch.setitem(sys.modules, "lxml", hidden)
     assert signs(startup_lines(**KEYS["openai"], FETCH_URLS="true")) == [
-        "✕ FETCH_URLS needs lxml to read HTML pages, which is not installed:  python3 scripts/setup.py fetch"
+        "✕ FETCH_URLS needs lxml to read HTML pages, which is not installed:  anthropic-proxy add fetch"
     ]
     assert signs(startup_lines(**KEYS["openai"])) == []
 

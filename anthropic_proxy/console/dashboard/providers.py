@@ -17,7 +17,6 @@ from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
-from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import ModelFeatures, ProviderSetup
@@ -244,8 +243,7 @@ _MEANINGS = {
     "–": ("none", "not applicable"),
     "…": ("none", "not tested yet"),
 }
-_INSTALL_COMMAND = re.escape(build_extra_install_command("EXTRA")).replace("EXTRA", "[a-z]+")
-_COMMAND = re.compile(rf"[A-Z][A-Z0-9_]*=\S.*|(?:anthropic-proxy|ollama|gcloud) .*|{_INSTALL_COMMAND}")
+_COMMAND = re.compile(r"[A-Z][A-Z0-9_]*=\S.*|(?:anthropic-proxy|ollama|gcloud) [\w ./:@<>-]+")
 """Pattern of a remedy that is a setting or a command, so that it can be copied."""
 
 

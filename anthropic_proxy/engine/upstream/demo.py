@@ -23,6 +23,7 @@ from anthropic_proxy.engine.messages.work_budget import (
     WorkLimitExceeded,
     count_json_nodes,
 )
+from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 
 CHUNK_INTERVAL_SECONDS = 0.01
@@ -248,7 +249,8 @@ def _introduce(request: DemoRequest, setup_variables: Sequence[str]) -> str:
 
 def _explain(setup_variables: Sequence[str]) -> str:
     variable = setup_variables[0]
-    return f"For a real model, run anthropic-proxy init, or put {variable}=… into .env, and start the proxy again."
+    text = f"For a real model, run anthropic-proxy init, or put {variable}=… into .env, and start the proxy again."
+    return name_program(text)
 
 
 _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]{1,4}|\s+")

@@ -10,6 +10,7 @@ from html import escape
 from msgspec import Struct
 
 from anthropic_proxy import __version__
+from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import TierMapping, find_preferred_provider
 from anthropic_proxy.gateway.error_catalog import load_sections
@@ -91,7 +92,7 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
     """`view` is None if the client may not see models and providers. Only `accessible_paths` are linked."""
     summary, commands, sections = "", [command], []
     if view:
-        commands = ["anthropic-proxy code", command]
+        commands = [name_program("anthropic-proxy code"), command]
         count, problem_count = len(view.readiness.ready), len(view.problems)
         if problem_count:
             summary = _signed("✕", "error", f"{problem_count} problem{'' if problem_count == 1 else 's'}", "span")

@@ -168,5 +168,5 @@ def test_a_missing_package_has_the_command_that_installs_it(monkeypatch: pytest.
     text = "mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not installed"
     (diagnosis,) = report.diagnoses
     assert (diagnosis.problem.kind, diagnosis.problem.message) == ("package", text)
-    fix = Fix(name="litellm", problem=f"{text}.", remedy="python3 scripts/setup.py litellm")
+    fix = Fix(name="litellm", problem=f"{text}.", remedy="anthropic-proxy add litellm")
     assert (report.exit_status, report.fixes) == (1, [fix])

@@ -61,7 +61,7 @@ def test_a_target_without_a_price_is_reported_with_both_remedies(
     assert [text.replace(f"{tmp_path}/", "") for text in caught.value.messages] == [
         'The route "cheap" (anthropic-proxy.toml, line 6) has balance = "cost", but openai/unlisted-model has no known '
         'price. Add [prices."openai/unlisted-model"] with input and output to anthropic-proxy.toml, or install the '
-        "price list:  python3 scripts/setup.py prices"
+        "price list:  anthropic-proxy add prices"
     ]
     assert require_route_prices(load_routes(tmp_path, TARGETS)).routes
 

@@ -103,5 +103,5 @@ print(text)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
         "Traces need the OpenTelemetry SDK, which is not installed, so none are sent. Install it, or set "
-        "OTEL_TRACES_EXPORTER=none:  python3 scripts/setup.py otel\n"
+        "OTEL_TRACES_EXPORTER=none:  anthropic-proxy add otel\n"
     )

@@ -362,7 +362,10 @@ async def test_without_the_extra_the_error_names_the_install_command(
         monkeypatch.setitem(sys.modules, name, hidden)
     with pytest.raises(MissingExtra) as caught:
         await TokenCache(loader).acquire_token()
-    assert caught.value.message.startswith(f"{message}, which is not installed. Install it in the checkout")
+    extra = "bedrock" if module == "botocore" else "azure"
+    assert caught.value.message == (
+        f"{message}, which is not installed. Install it and start the proxy again:  anthropic-proxy add {extra}"
+    )
 
 
 def test_nothing_of_them_is_loaded_before_a_request_needs_it() -> None:

@@ -360,7 +360,7 @@ async def test_without_the_extra_only_html_is_refused(site: Site) -> None:
     assert (failure.error_code, failure.message) == (
         "unavailable",
         f"{site.url('/html')} is HTML; lxml, which reads it, is not installed. "
-        "Install it with: python3 scripts/setup.py fetch",
+        "Install it with: anthropic-proxy add fetch",
     )
 
 

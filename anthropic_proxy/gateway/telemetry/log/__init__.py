@@ -21,6 +21,7 @@ from typing import Any, Literal, TextIO
 import msgspec
 
 from anthropic_proxy.engine.hooks import LogLevel
+from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.gateway.telemetry.log.lines import (
     INDENT,
     escape_unprintable,
@@ -306,6 +307,7 @@ class Log:
             if spelling in text:
                 text = redact_secrets(text, self._secrets)
                 break
+        text = text if self._json else name_program(text)
         text = f"{text if self._has_signs else to_ascii_symbols(text)}\n"
         if self._writer is not None:
             self._writer.enqueue(text)

@@ -1,0 +1,144 @@
+"""Command `add`: installs extras (optional packages of the proxy) in the way in which the proxy itself is installed."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.engine.platforms.program import is_temporary_installation
+from anthropic_proxy.errors import PACKAGE, ConfigurationError, find_similar_choice
+from anthropic_proxy.gateway.platforms.processes import find_program
+from anthropic_proxy.gateway.settings import copy_environment
+from anthropic_proxy.gateway.settings.place import find_checkout
+
+EXTRAS = {
+    "dashboard": "the dashboard",
+    "prices": "prices of models, and costs of requests",
+    "tui": "the full-screen view: logs --live",
+    "vertex": "Vertex AI: Google Cloud credentials",
+    "bedrock": "Amazon Bedrock: AWS credentials",
+    "azure": "Azure: tokens of Entra ID",
+    "litellm": "providers of LiteLLM",
+    "fetch": "FETCH_URLS: web pages as text",
+    "import": "import of a YAML file",
+    "postgres": "PostgreSQL for the usage ledger and virtual keys",
+    "redis": "limits of several instances in Redis or Valkey",
+    "oidc": "sign-in to the dashboard with an identity provider",
+    "otel": "traces with OpenTelemetry",
+}
+"""Name of an extra → its purpose."""
+_MADE_BY_UV = re.compile(r"^uv\s*=", re.MULTILINE)
+_REQUIREMENT = re.compile(r"(.+?) *; *extra *== *['\"](.+)['\"]")
+
+
+def add(
+    *extras: str,
+    as_text: Annotated[bool, Parameter(name="--print", negative="")] = False,
+    as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Parameters
+    ----------
+    extras
+        Names of the extras, such as dashboard. Without a name, all extras are listed.
+    as_text
+        Print the command that installs them instead.
+    as_json
+        List all extras as one JSON array.
+    """
+    output = Output()
+    packages = {extra: list_requirements(extra) for extra in EXTRAS}
+    if as_json or not extras:
+        found = {extra: _are_installed(packages[extra]) for extra in EXTRAS}
+        if as_json:
+            rows = [{"extra": extra, "installed": found[extra], "packages": packages[extra]} for extra in EXTRAS]
+            output.write_json(rows)
+            return
+        columns = [Column("Extra"), Column("Installed"), Column("For")]
+        output.write_table(columns, [(extra, "✓" if found[extra] else "–", EXTRAS[extra]) for extra in EXTRAS])
+        return
+    for extra in extras:
+        if extra not in EXTRAS:
+            nearest = find_similar_choice(extra.lower(), list(EXTRAS))
+            meant = f" Did you mean:  {PACKAGE} add {nearest}" if nearest else ""
+            raise ConfigurationError(
+                f'There is no extra "{extra}". The extras are: {", ".join(EXTRAS)}.{meant}', code="extra-not-installed"
+            )
+    command = find_install_command(
+        extras,
+        [package for extra in extras for package in packages[extra]],
+        python=sys.executable,
+        prefix=Path(sys.prefix),
+        checkout=find_checkout(),
+        environ=copy_environment(),
+        has_pip=find_spec("pip") is not None,
+    )
+    shown = subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
+    if as_text:
+        output.write_raw_text(f"{shown}\n")
+        return
+    output.write_notice(shown)
+    if status := subprocess.run(command, check=False).returncode:
+        sys.exit(status)
+    output.write_notice(f"Added {', '.join(extras)}. A running proxy uses it after its next start.", "✓", "ok")
+
+
+def list_requirements(extra: str) -> list[str]:
+    """Return the packages of an extra with their version ranges: `jinja2<4,>=3.1`."""
+    found = (_REQUIREMENT.fullmatch(text) for text in requires(PACKAGE) or ())
+    return [match[1] for match in found if match is not None and match[2] == extra]
+
+
+def _are_installed(requirements: Sequence[str]) -> bool:
+    with suppress(PackageNotFoundError):
+        return all(version(re.split(r"[^\w.-]", text, maxsplit=1)[0]) for text in requirements)
+    return False
+
+
+def find_install_command(
+    extras: Sequence[str],
+    requirements: Sequence[str],
+    *,
+    python: str,
+    prefix: Path,
+    checkout: Path | None,
+    environ: Mapping[str, str],
+    has_pip: bool,
+) -> list[str]:
+    """Return the command that adds `requirements`, the packages of `extras`, to the environment `prefix` of `python`.
+
+    It names the packages and not the extra, because another project could have our name in a package index.
+    `has_pip`: pip is installed in the environment. Raises `ConfigurationError` if nothing can install packages there.
+    """
+    if is_temporary_installation(python):
+        raise ConfigurationError(
+            f"{python} is a temporary environment, which can be removed at any time. Install the proxy first.",
+            code="extra-not-installed",
+        )
+    uv = find_program("uv", environ)
+    if checkout is not None and prefix == checkout / ".venv":
+        if uv and _MADE_BY_UV.search((prefix / "pyvenv.cfg").read_text(encoding="utf-8")):
+            options = [word for extra in extras for word in ("--extra", extra)]
+            return [uv, "sync", "--project", str(checkout), "--inexact", *options]
+        # the Python of the system, because the environment may have no pip
+        return [str(getattr(sys, "_base_executable", python)), str(checkout / "scripts/setup.py"), *extras]
+    pipx = find_program("pipx", environ)
+    if pipx and (prefix / "pipx_metadata.json").exists():
+        return [pipx, "inject", prefix.name, *requirements]
+    if has_pip:
+        return [python, "-m", "pip", "install", *requirements]
+    if uv:
+        return [uv, "pip", "install", "--python", python, *requirements]
+    raise ConfigurationError(
+        f"The environment {prefix} has no pip, and there is no program uv in PATH. Install there: "
+        f"{' '.join(requirements)}",
+        code="extra-not-installed",
+    )

@@ -1,0 +1,71 @@
+"""The command that starts this program in the shell of its user.
+
+Texts name commands as `anthropic-proxy COMMAND`. This name alone starts nothing in a checkout, and in an environment
+that only one shell has activated. `name_program` therefore replaces it in each text that a person reads on this
+machine: output of commands, the log, pages and the replies of the demo. Error messages for clients keep the name,
+because a client on another machine has no use for a path of this one.
+"""
+
+import filecmp
+import os
+import re
+import shlex
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
+
+from anthropic_proxy.errors import PACKAGE
+
+_TEMPORARY = ("archive-v", "uvx", ".tmp")
+"""Parts of the path of a Python interpreter that uvx or pipx run has created. Such an interpreter can be removed at any
+time."""
+_COMMAND = re.compile(rf"(?<![\w./\\-]){PACKAGE}(?= (?:[a-z]|--))")
+"""The name before a command or an option. It has no folder before it."""
+
+
+def name_program(text: str) -> str:
+    """Return `text` with what starts this program in place of its name before each command."""
+    return _COMMAND.sub(lambda _: find_program_command(), text) if PACKAGE in text else text
+
+
+@cache
+def find_program_command() -> str:
+    """Return the name of the program if PATH leads every shell of the user to it, else its path.
+
+    A folder of PATH that belongs to the virtual environment does not count: `uv run` and an activation add it for one
+    shell.
+    """
+    folder = Path(sys.executable).parent
+    name = f"{PACKAGE}.exe" if sys.platform == "win32" else PACKAGE
+    started = Path(os.path.abspath(sys.argv[0]))
+    script = next((path for path in (started, folder / name) if path.name == name and path.is_file()), None)
+    if script is None:
+        return f"{_quote(sys.executable)} -m anthropic_proxy"
+    found = shutil.which(PACKAGE)
+    if found is not None and os.path.isabs(found) and _is_same(found, script):
+        is_temporary = sys.prefix != sys.base_prefix and Path(found).parent == folder
+        if not is_temporary:
+            return PACKAGE
+    return _quote(str(script))
+
+
+def _is_same(path: str, script: Path) -> bool:
+    if sys.platform == "win32":  # installers copy the program there, which contains the path of its interpreter
+        return filecmp.cmp(path, script, shallow=False)
+    return os.path.samefile(path, script)
+
+
+def is_temporary_installation(python: str) -> bool:
+    """Return True if uvx or pipx has created the environment of the interpreter `python` for one run."""
+    return any(word in folder for folder in Path(python).parts for word in _TEMPORARY)
+
+
+def _quote(path: str) -> str:
+    """Return `path` for a command line, with `~` for the home directory where a shell replaces it."""
+    if sys.platform == "win32":
+        return f'"{path}"' if " " in path else path
+    home = os.path.expanduser("~")
+    if home not in ("~", "/") and path.startswith(f"{home}/"):
+        return f"~/{shlex.quote(path[len(home) + 1 :])}"
+    return shlex.quote(path)
