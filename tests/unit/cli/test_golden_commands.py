@@ -5,36 +5,21 @@ table with `words` and its own `settings` and `stdin`. The other files of the fo
 commands, `env` as `.env`. `expected.txt` is what a terminal would show, and the new or changed files.
 """
 
-import re
 import shlex
 import shutil
 import tomllib
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from anthropic_proxy import __version__
-from anthropic_proxy.cli import commands
 from tests.support.command_line import run_command
 from tests.support.paths import TESTS
-from tests.support.provider_lists import OFFERED_PREFIXES, join_with_or, name_choices
+from tests.support.recorded_texts import mask
 from tests.support.server_process import reserve_closed_port
 
 FOLDER = TESTS / "golden_commands"
 CASES = sorted(path.parent for path in FOLDER.glob("*/*/case.toml"))
 OWN_FILES = ("case.toml", "expected.txt")
-PREFIXES = [*OFFERED_PREFIXES, "bedrock", "foundry", "demo", "litellm"]
-MASKS = {
-    __version__: "VERSION",
-    reserve_closed_port(): "PORT",
-    ", ".join(PREFIXES): "PREFIXES",
-    join_with_or(OFFERED_PREFIXES): "OFFERED PREFIXES",
-    name_choices(): "PROVIDERS",
-    ", ".join(name for name in commands if not name.startswith("-")): "COMMANDS",
-    f"genai-prices {version('genai-prices')}": "genai-prices VERSION",
-}
-"""Text of this run → its name in `expected.txt`: a new provider, command or price list changes few cases."""
 
 
 def read_files(directory: Path) -> dict[str, str]:
@@ -59,9 +44,7 @@ def play(case: Path, directory: Path) -> str:
         shown += f"[exit status {done.returncode}]\n" if done.returncode else ""
     written = {name: text for name, text in read_files(directory).items() if before.get(name) != text}
     shown += "".join(f"\n[file {name}]\n{text}" for name, text in written.items())
-    for value, name in {**MASKS, str(directory): "HOME"}.items():
-        shown = shown.replace(value, name)
-    return re.sub(r"\d+ settings are not set", "N settings are not set", shown)
+    return mask(shown, HOME=str(directory), PORT=reserve_closed_port())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.relative_to(FOLDER)))
