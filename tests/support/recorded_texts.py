@@ -1,7 +1,8 @@
-"""A pytest plugin: texts that users see, compared with recorded ones.
+"""A pytest plugin: tests of many inputs, with their expected texts in files. `--update` writes them; review them as code.
 
-The fixture `recorded` compares texts by title with `tests/recorded/<module>/<test>.txt`; `--update` writes that file.
-A test of many inputs has its expected values there, beside each other and as users read them: review them as code.
+- `recorded` compares texts by title with `tests/recorded/<module>/<test>.txt`.
+- `golden` compares the results of one function with `tests/golden_texts/<name>.txt`, which also has the inputs: the
+  lines of an input begin with `<`, the lines of its result with `>`, and all others are comments.
 """
 
 import re
@@ -13,6 +14,10 @@ import pytest
 from tests.support.paths import TESTS
 
 Compare = Callable[[Mapping[str, str]], None]
+Check = Callable[[str, Callable[[str], str]], None]
+GOLDEN = TESTS / "golden_texts"
+_CASE = re.compile(r"((?:^<.*\n)+)(?:^>.*\n)*", re.MULTILINE)
+_MARK = re.compile(r"^[<>] ?", re.MULTILINE)
 
 
 def mask(text: str, **values: str) -> str:
@@ -38,7 +43,7 @@ def mask(text: str, **values: str) -> str:
 def recorded(request: pytest.FixtureRequest) -> Compare:
     """Return a function that compares texts by title, once in a test. The folder `tmp_path` has the name HOME there."""
     module = request.path.relative_to(TESTS).with_suffix("")
-    file = TESTS / "recorded" / module / f"{request.function.__name__}.txt"
+    file = TESTS / "recorded" / module / f"{request.node.name.removesuffix(']').replace('[', '.')}.txt"
     own = {"HOME": str(request.getfixturevalue("tmp_path"))} if "tmp_path" in request.fixturenames else {}
 
     def compare(texts: Mapping[str, str]) -> None:
@@ -49,3 +54,29 @@ def recorded(request: pytest.FixtureRequest) -> Compare:
         assert shown == file.read_text("utf-8")
 
     return compare
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Check:
+    """Return a function that converts each input of a file and compares the results with those in the file."""
+
+    def check(name: str, convert: Callable[[str], str]) -> None:
+        file = GOLDEN / f"{name}.txt"
+        written = file.read_text("utf-8")
+
+        def show(case: re.Match[str]) -> str:
+            lines = convert(_MARK.sub("", case[1]).removesuffix("\n")).split("\n")
+            return case[1] + "".join(f"> {line}".rstrip() + "\n" for line in lines)
+
+        shown = _CASE.sub(show, written)
+        if request.config.getoption("--update-golden"):
+            file.write_text(shown, "utf-8")
+        else:
+            assert shown == written
+
+    return check
+
+
+def golden_files(folder: str) -> list[str]:
+    """Return the names of the files of one function."""
+    return sorted(file.relative_to(GOLDEN).with_suffix("").as_posix() for file in (GOLDEN / folder).glob("*.txt"))
