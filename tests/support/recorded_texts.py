@@ -1,4 +1,4 @@
-"""A pytest plugin: tests of many inputs, with their expected texts in files. `--update` writes them; review them as code.
+"""A pytest plugin: tests of many inputs, with expected texts in files. `--update` writes them; review them as code.
 
 - `recorded` compares texts by title with `tests/recorded/<module>/<test>.txt`.
 - `golden` compares the results of one function with `tests/golden_texts/<name>.txt`, which also has the inputs: the
