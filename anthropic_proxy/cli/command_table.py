@@ -107,15 +107,6 @@ running proxy, at most 0.8 seconds. Costs come from the ledger.""",
             "models openai/gpt-4.1",
         ),
     ),
-    "prices": Command(
-        "prices:prices",
-        "Update the list of model prices.",
-        (
-            "prices update",
-            "prices update --from prices.json",
-        ),
-        is_group=True,
-    ),
     "config": Command(
         "config:config",
         "Show the settings with their sources, or check them.",

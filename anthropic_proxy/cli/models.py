@@ -20,8 +20,7 @@ from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.engine.routing.router import find_capabilities, find_preferred_provider, list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, ProxyError, build_extra_install_command, find_similar_choice
 from anthropic_proxy.gateway.money import format_price
-from anthropic_proxy.gateway.prices.price_list import PriceList, Rates
-from anthropic_proxy.gateway.prices.updates import describe_price_list, find_price_source, has_price_package
+from anthropic_proxy.gateway.prices.price_list import PriceList, Rates, describe_price_list, has_price_package
 from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 
@@ -81,7 +80,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     for models in offered:
         if models.problem:
             output.write_notice(models.problem, "!", "warn")
-    _write_price_source(output, services.settings)
+    _write_price_source(output)
     return 0
 
 
@@ -135,7 +134,7 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         output.write_notice(
             f"These are the models of {provider.title} that the proxy knows, not its own list.", "!", "warn"
         )
-    _write_price_source(output, settings if offered.models else None)
+    _write_price_source(output, has_prices=bool(offered.models))
     return status
 
 
@@ -144,20 +143,13 @@ def _list_amounts(prices: "TokenPrices") -> list[str]:
     return [format_price(amount) for amount in (*amounts, prices.thinking)]
 
 
-def _write_price_source(output: Output, settings: Settings | None) -> None:
-    """Print origin and date of the price list on a terminal, or that it is not installed or not valid.
-
-    `settings`: None: nothing with a price was printed.
-    """
+def _write_price_source(output: Output, *, has_prices: bool = True) -> None:
+    """Print origin and date of the price list on a terminal, or that it is not installed."""
     if not has_price_package():
         output.write_notice(NO_PRICES, "!", "warn")
-    elif settings is not None:
-        described = describe_price_list(settings.data_directory)
-        if output.is_terminal:
-            text = f"  {described}. Newer prices:  anthropic-proxy prices update"
-            output.write_line(output.paint(text, "quiet"))
-        if problem := find_price_source(settings.data_directory).problem:
-            output.write_notice(problem, "!", "warn")
+    elif has_prices and output.is_terminal:
+        text = f"  {describe_price_list()}. A running proxy updates its prices with PRICE_UPDATE_DAYS"
+        output.write_line(output.paint(text, "quiet"))
 
 
 def _columns(output: Output, *titles: str) -> Sequence["Column"]:

@@ -17,7 +17,7 @@ from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, GroupName, add_up
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
-from anthropic_proxy.gateway.prices.updates import describe_price_list, has_price_package
+from anthropic_proxy.gateway.prices.price_list import describe_price_list, has_price_package
 from anthropic_proxy.gateway.settings import Settings
 
 
@@ -142,7 +142,7 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
         command = output.paint(build_extra_install_command("prices"), "type")
         output.write_line(f"  Prices need the package genai-prices:  {command}")
         return
-    source = describe_price_list(settings.data_directory)
+    source = describe_price_list()
     output.write_line(output.paint(f"  Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
 
 

@@ -27,33 +27,6 @@ TIMEOUT_SECONDS = 10.0
 """Maximum seconds for one request of a plugin, with the complete reply."""
 
 
-async def send_http(
-    services: Services,
-    method: str,
-    url: str,
-    headers: Mapping[str, str] = {},
-    body: bytes = b"",
-    *,
-    max_bytes: int = MAX_REPLY_BYTES,
-) -> HttpReply:
-    """Send an HTTP request of a plugin and return the response, without following redirects.
-
-    Raises `UpstreamError` if the request fails, takes more than ten seconds, or the response body exceeds `max_bytes`.
-    """
-    parsed = urlsplit(url)
-    path = f"{parsed.path or '/'}{'?' if parsed.query else ''}{parsed.query}"
-    request = UpstreamRequest(path=path, body=body, headers=headers, method=method)
-    try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            response = await services.transports["http"](f"{parsed.scheme}://{parsed.netloc}", request, None)
-            try:
-                return HttpReply(status=response.status, body=await read_body(response, max_bytes))
-            finally:
-                await response.close()
-    except TimeoutError:
-        raise UpstreamTimeout(f"{parsed.netloc} did not answer within {TIMEOUT_SECONDS:g} s") from None
-
-
 class ExchangeGateway:
     """The contract of the methods is in `plugins.Gateway`. `calculate_cost` is called in a thread."""
 
@@ -104,7 +77,19 @@ class ExchangeGateway:
         *,
         max_bytes: int = MAX_REPLY_BYTES,
     ) -> HttpReply:
-        return await send_http(self._current_services(), method, url, headers or {}, body, max_bytes=max_bytes)
+        parsed = urlsplit(url)
+        path = f"{parsed.path or '/'}{'?' if parsed.query else ''}{parsed.query}"
+        request = UpstreamRequest(path=path, body=body, headers=headers or {}, method=method)
+        transport = self._current_services().transports["http"]
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                response = await transport(f"{parsed.scheme}://{parsed.netloc}", request, None)
+                try:
+                    return HttpReply(status=response.status, body=await read_body(response, max_bytes))
+                finally:
+                    await response.close()
+        except TimeoutError:
+            raise UpstreamTimeout(f"{parsed.netloc} did not answer within {TIMEOUT_SECONDS:g} s") from None
 
     async def calculate_cost(self, receipt: Receipt) -> Cost:
         return await asyncio.to_thread(self._calculate_cost, receipt)

@@ -219,7 +219,7 @@ def build_services(
     credentials.on_new_key, credentials.on_problem = log.add_secret, log.write_warning
     route_prices: Mapping[str, float] = {}
     if any(route.balance == "cost" for route in settings.routes):
-        from anthropic_proxy.gateway.prices.routes import find_typical_request_prices  # noqa: PLC0415  # imports the price list
+        from anthropic_proxy.gateway.prices.price_list import find_typical_request_prices  # noqa: PLC0415  # imports the price list
 
         route_prices = find_typical_request_prices(settings)
     return Services(
@@ -236,7 +236,7 @@ def build_services(
 def require_route_prices(settings: Settings) -> Settings:
     """Raise `ConfigurationError` unless each model of a route with `balance = "cost"` has a known price."""
     if any(route.balance == "cost" for route in settings.routes):
-        from anthropic_proxy.gateway.prices.routes import require_known_prices  # noqa: PLC0415  # imports the price list
+        from anthropic_proxy.gateway.prices.price_list import require_known_prices  # noqa: PLC0415  # imports the price list
 
         require_known_prices(settings)
     return settings

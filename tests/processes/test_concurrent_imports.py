@@ -53,7 +53,6 @@ print("paused:", started.is_set())
         ("sqlalchemy", "anthropic_proxy.console.dashboard.pages"),
         ("sqlalchemy", "anthropic_proxy.console.ledger.writer"),
         ("sqlalchemy", "anthropic_proxy.console.ledger.database"),
-        ("genai_prices", "anthropic_proxy.gateway.prices.check"),
     ],
 )
 def test_a_module_is_loaded_while_another_thread_loads_its_library(library: str, module: str) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
-from anthropic_proxy.gateway.prices.updates import find_price_package_version
+from anthropic_proxy.gateway.prices.price_list import find_price_package_version
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.command_line import run_command
 from tests.support.fakes import openai_chat

@@ -85,12 +85,11 @@ def test_options_exist() -> None:
 def test_every_command_with_data_has_json() -> None:
     """Commands that print data have the option `--json`. The others run a program, ask questions, or print a script
     or one line of text."""
-    groups = {"config", "db", "keys", "prices", "routes"}
+    groups = {"config", "db", "keys", "routes"}
     others = {"serve", "code", "run", "init", "completion", "import", "service", "version", "statusline"} | groups
     names = {name for name in commands if not name.startswith("-")} - others
     found = [commands[name] for name in names] + [commands["config"][name] for name in ("show", "check")]
     found += [commands["keys"][name] for name in ("create", "list", "show", "rotate", "audit")]
-    found.append(commands["prices"]["update"])
     found += [commands["routes"][name] for name in ("list", "explain")]
     without = {
         command.name

@@ -20,8 +20,7 @@ from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, PeriodSums, count_facets
 from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums, add_up
 from anthropic_proxy.gateway.money import format_price
-from anthropic_proxy.gateway.prices.price_list import Price
-from anthropic_proxy.gateway.prices.updates import describe_price_list, find_price_source
+from anthropic_proxy.gateway.prices.price_list import Price, describe_price_list
 
 _MAX_DURATION_HOURS = 31 * 24
 """Maximum length in hours of a time range for which times to the last byte are shown. Reading them from each hour would
@@ -94,7 +93,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and model",
         "prices": build_panel(context, "prices", lambda: list_prices(context, costs, found())),
-        "price_sources": describe_price_sources(context),
+        "price_sources": describe_price_sources(),
         "comparison": build_panel(
             context, "costs at other models", lambda: compare_costs(context, costs, found(), total())
         ),
@@ -188,7 +187,6 @@ class ComparedCost(Struct, frozen=True, kw_only=True):
 
 
 def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[ModelSums]) -> list[PriceRow]:
-    find_price_source(context.settings.data_directory).reload_if_changed()
     used = [(costs.find_prefix(one.provider), one.model) for one in used_models if one.provider and one.model]
     names = dict.fromkeys([*used, *_mapped(context)])
     rows = []
@@ -217,13 +215,11 @@ def list_prices(context: PageContext, costs: ModelCosts, used_models: Sequence[M
     return rows
 
 
-def describe_price_sources(context: PageContext) -> str:
-    directory = context.settings.data_directory
-    described, problem = describe_price_list(directory), find_price_source(directory).problem
+def describe_price_sources() -> str:
     own = "Own prices: anthropic-proxy.toml, [prices]."
-    if not described:
+    if not (described := describe_price_list()):
         return f"The package genai-prices is not installed, so only own prices are known. {own}"
-    return f"{described}. {own}{problem and f' {problem}'}"
+    return f"{described}. {own}"
 
 
 def compare_costs(

@@ -22,7 +22,7 @@ from anthropic_proxy.console.keys.limits import (
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.ledger.costs import ModelCosts, find_request_usage
 from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied
-from anthropic_proxy.gateway.prices.updates import find_price_source
+from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Headers, Receipt, Settle
@@ -105,7 +105,7 @@ class KeyPolicy:
         if not (request.has_reply and needs_estimate(scopes)):
             return 0, Amounts(0, 0)
         if self._costs is None:
-            await asyncio.to_thread(find_price_source(self._current_settings().data_directory).load)
+            await asyncio.to_thread(PRICE_SOURCE.load)
             self._costs = RequestCosts(self._current_settings)
         for scope in scopes:
             target = self._costs.find_target_without_price(request) if has_money_budget([scope]) else None

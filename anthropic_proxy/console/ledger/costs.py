@@ -18,13 +18,14 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.prices.price_list import (
     CONSTANT_SECONDS,
     MAX_CACHED_PRICES,
+    PRICE_SOURCE,
+    LoadedPrices,
     Price,
     PriceList,
     TokenCountFields,
     TokenCounts,
     count_input_tokens,
 )
-from anthropic_proxy.gateway.prices.updates import LoadedPrices, find_price_source
 from anthropic_proxy.gateway.settings import Settings, normalize_service_tier
 from anthropic_proxy.plugins import Cost, Receipt, UpstreamAttempt
 
@@ -205,10 +206,9 @@ class CurrentCosts:
         """Any thread may call it. The first call, and one after a change of the price list, needs half a second."""
         with self._lock:
             settings = self._current_settings()
-            source = find_price_source(settings.data_directory)
-            source.reload_if_changed()
-            if self._calculator is None or settings is not self._settings or source.current is not self._prices:
-                self._settings, self._prices = settings, source.current
+            prices = PRICE_SOURCE.current
+            if self._calculator is None or settings is not self._settings or prices is not self._prices:
+                self._settings, self._prices = settings, prices
                 self._calculator = CostCalculator(settings)
             return self._calculator.calculate(receipt)
 

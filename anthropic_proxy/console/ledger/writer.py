@@ -67,7 +67,7 @@ from anthropic_proxy.console.ledger.spool import Block, Spool
 from anthropic_proxy.console.ledger.tables import SUM_TABLES, contents, hourly, requests, session_hours
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.prices.updates import find_price_source
+from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, Receipt
 
@@ -438,7 +438,7 @@ class LedgerWriter:
     def _use_settings(self, settings: Settings) -> None:
         """Use the API keys (for redaction) and the prices of `settings` for rows that are built from now on."""
         self._used_settings = settings
-        self._used_prices = find_price_source(settings.data_directory).current
+        self._used_prices = PRICE_SOURCE.current
         self._secrets = settings.reveal_all_secrets()
         self._builder = RowBuilder(self._secrets)
         self._calculate = self._new_calculator(settings)
@@ -448,9 +448,7 @@ class LedgerWriter:
         if not receipts:
             return False
         settings = self._current_settings()
-        source = find_price_source(settings.data_directory)
-        source.reload_if_changed()
-        if settings is not self._used_settings or source.current is not self._used_prices:
+        if settings is not self._used_settings or PRICE_SOURCE.current is not self._used_prices:
             self._use_settings(settings)
         for receipt in receipts:
             try:

@@ -1,13 +1,18 @@
 """Prices of models at providers, from the user's settings or from the PyPI package `genai-prices`.
 
-Prices in `anthropic-proxy.toml` take precedence, and local models are free.
+Prices in `anthropic-proxy.toml` take precedence, and local models are free. The package is optional, and its import
+needs half a second, so it is loaded at the first search for a price.
 """
 
-from collections.abc import Sequence
-from datetime import UTC, datetime
+import re
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,14 +20,22 @@ from typing import TYPE_CHECKING, Protocol
 from msgspec import Struct
 from msgspec.structs import astuple
 
+from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.servers import find_base_url
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
+from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
-from anthropic_proxy.gateway.prices.updates import LoadedPrices, find_price_source
 from anthropic_proxy.gateway.settings import ConfiguredPrice, Settings, TokenPriceFields, normalize_service_tier
 
 if TYPE_CHECKING:
+    from genai_prices.data_snapshot import DataSnapshot
     from genai_prices.types import ModelPrice, TieredPrices
+
+PACKAGE = "genai-prices"
+_DATE = re.compile(r"\b(20\d\d)(?:-|, ?)(\d\d?)(?:-|, ?)(\d\d?)\b")
+"""Matches a date in the source of the package: `2026-11-09`, or the arguments of `date(2026, 11, 9)`."""
 
 _NANO_DOLLARS_PER_MICRO_DOLLAR = 1_000
 _CLOUD_ADDRESS = "//ollama.com"
@@ -162,17 +175,96 @@ FREE = Price(base=Rates(*[Decimal(0)] * 6), web_search=Decimal(0), source="local
 """Price of models that run on a machine of the user, and of the demo provider: 0 for every kind of token."""
 
 
+class LoadedPrices(Struct, frozen=True):
+    snapshot: "DataSnapshot"
+    source: str
+    """Origin of the prices: `genai-prices 0.2.3`, or `genai-prices updated 2026-11-22`."""
+    updated_on: date | None = None
+    """None: the prices of the installed package."""
+
+
+class PriceSource:
+    """The prices of the package in this process. Any thread may call the methods."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.current: LoadedPrices | None = None
+        """An update replaces the object. None: nothing is loaded yet."""
+
+    def load(self) -> LoadedPrices | None:
+        """None: `genai-prices` is not installed. The first call needs half a second."""
+        if self.current is None and has_price_package():
+            with self._lock:
+                if self.current is None:
+                    from genai_prices import data_snapshot  # noqa: PLC0415  # see above
+
+                    self.current = LoadedPrices(data_snapshot.get_snapshot(), find_price_package_version())
+        return self.current
+
+    def update(self, url: str | None) -> None:
+        """Download the newest prices. `url` None: the address at which `genai-prices` publishes them.
+
+        Raises the errors of the library.
+        """
+        from genai_prices import UpdatePrices  # noqa: PLC0415  # see above
+
+        snapshot = UpdatePrices().fetch() if url is None else UpdatePrices(url=url).fetch()
+        if snapshot is None or not snapshot.providers:
+            raise ValueError("the list is empty")
+        today = snapshot.timestamp.date()
+        self.current = LoadedPrices(snapshot, f"{PACKAGE} updated {today}", today)
+
+
+PRICE_SOURCE = PriceSource()
+"""It is one for all, as the price list in the library is. An update is not part of a settings object."""
+
+
+def has_price_package() -> bool:
+    return find_spec("genai_prices") is not None
+
+
+@cache
+def find_price_package_version() -> str:
+    """`genai-prices 0.2.3`. "": it is not installed."""
+    try:
+        return f"{PACKAGE} {version(PACKAGE)}"
+    except PackageNotFoundError:
+        return ""
+
+
+def describe_price_list() -> str:
+    """Return origin and date of the prices in use, such as `genai-prices 0.2.3, 9 Nov 2026`. "": no package."""
+    if (current := PRICE_SOURCE.current) is not None and current.updated_on is not None:
+        return f"{PACKAGE} updated {format_date(current.updated_on)}"
+    package = find_price_package_version()
+    newest = find_package_price_date(datetime.now(UTC).date()) if package else None
+    return package if newest is None else f"{package}, {format_date(newest)}"
+
+
+@cache
+def find_package_price_date(today: date) -> date | None:
+    """The newest date in the price list of the package that is not after `today`. None: there is none."""
+    found = find_spec("genai_prices.data") if has_price_package() else None
+    if found is None or found.origin is None:
+        return None
+    numbers = [tuple(map(int, each)) for each in _DATE.findall(Path(found.origin).read_text(encoding="utf-8"))]
+    dates = [date(year, month, day) for year, month, day in numbers if 1 <= month <= 12 and 1 <= day <= 28]
+    return max((each for each in dates if each <= today), default=None)
+
+
+def format_date(day: date) -> str:
+    return f"{day.day} {day:%b %Y}"
+
+
 def find_price(
     base_url: str,
     model: str,
     when: datetime | None = None,
     *,
     tier: str = "",
-    directory: Path | None = None,
 ) -> Price | None:
-    """None: unknown, or `genai-prices` is not installed. `when` None: now. `directory` may contain a newer list."""
-    # without `directory`, a newer list of the user is not found
-    data = find_price_source(directory).load()
+    """None: unknown, or `genai-prices` is not installed. `when` None: now."""
+    data = PRICE_SOURCE.load()
     if data is None:
         return None
     try:
@@ -209,7 +301,6 @@ class PriceList:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._source = find_price_source(settings.data_directory)
         self._data: LoadedPrices | None = None
         self._found: dict[tuple[str, str, int, str], Price | None] = {}
 
@@ -225,8 +316,8 @@ class PriceList:
     def _find_cached(
         self, provider: Provider, model: str, base_url: str, when: datetime, tier: str = ""
     ) -> Price | None:
-        if self._source.current is not self._data:
-            self._data = self._source.current
+        if PRICE_SOURCE.current is not self._data:
+            self._data = PRICE_SOURCE.current
             self._found.clear()
         key = (base_url, f"{provider.prefix}/{model}", int(when.timestamp()) // CONSTANT_SECONDS, tier)
         if key not in self._found:
@@ -249,7 +340,7 @@ class PriceList:
         if provider.transport == "demo" or (provider.uses_installed_models and not is_cloud):
             return FREE
         name = provider.find_known_name(model)
-        return find_price(base_url, name, when, tier=tier, directory=self._settings.data_directory)
+        return find_price(base_url, name, when, tier=tier)
 
 
 def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:
@@ -300,3 +391,52 @@ def _find_rate(price: "Decimal | TieredPrices", start: int) -> Decimal:
         return price
     reached = [tier.price for tier in sorted(price.tiers, key=lambda tier: tier.start) if tier.start <= start]
     return reached[-1] if reached else price.base
+
+
+_TYPICAL = TokenCounts(input_tokens=2_000, cache_read_tokens=18_000, output_tokens=1_000)
+"""Token counts of the request for which routes with `balance = "cost"` compare prices: a long conversation, mostly in
+the provider's cache."""
+
+
+def find_typical_request_prices(settings: Settings) -> Mapping[str, float]:
+    """Models without a known price are absent."""
+    prices = PriceList(settings)
+    found: dict[str, float] = {}
+    for _, target in _list_targets(settings):
+        price = prices.find(target.provider, target.model)
+        if price is not None:
+            found[_name_target(target)] = price.calculate_cost(_TYPICAL)
+    return found
+
+
+def require_known_prices(settings: Settings) -> None:
+    """Raise `ConfigurationError` for the models of routes with `balance = "cost"` whose price is unknown."""
+    prices, messages = find_typical_request_prices(settings), []
+    for rule, target in _list_targets(settings):
+        name = _name_target(target)
+        if name not in prices:
+            place, table = rule.origin.replace(" line ", ", line "), f'[prices."{name}"]'
+            command = build_extra_install_command("prices")
+            install = "" if has_price_package() else f", or install the price list:  {command}"
+            messages.append(
+                f'The route "{rule.name}" ({place}) has balance = "cost", but {name} has no known price. '
+                f"Add {table} with input and output to anthropic-proxy.toml{install or '.'}"
+            )
+    if messages:
+        raise ConfigurationError(*messages, code="route-invalid")
+
+
+def _list_targets(settings: Settings) -> Iterator[tuple[ConfiguredRoute, Target]]:
+    """Targets that cannot serve requests are left out."""
+    for rule in settings.routes:
+        if rule.balance == "cost":
+            try:
+                targets = build_route(RoutingQuery("claude", rule=rule), settings, Catalog()).targets
+            except ClientError:
+                continue  # the start-up summary contains the error
+            for target in targets:
+                yield rule, target
+
+
+def _name_target(target: Target) -> str:
+    return f"{target.provider.prefix}/{target.model}"

@@ -16,8 +16,7 @@ from anthropic_proxy.console.ledger.costs import (
 )
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.gateway.prices.price_list import TokenCounts, find_price
-from anthropic_proxy.gateway.prices.updates import find_price_package_version
+from anthropic_proxy.gateway.prices.price_list import TokenCounts, find_price, find_price_package_version
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
 

@@ -10,8 +10,14 @@ import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.gateway.money import NANO_DOLLARS
-from anthropic_proxy.gateway.prices.price_list import FREE, PriceList, Rates, TokenCounts, find_price
-from anthropic_proxy.gateway.prices.updates import find_package_price_date
+from anthropic_proxy.gateway.prices.price_list import (
+    FREE,
+    PriceList,
+    Rates,
+    TokenCounts,
+    find_package_price_date,
+    find_price,
+)
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings, normalize_service_tier
 
 ValueT = TypeVar("ValueT")

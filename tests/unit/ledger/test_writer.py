@@ -23,7 +23,7 @@ from anthropic_proxy.console.ledger.writer import (
     TableInsertion,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.gateway.prices.updates import find_price_package_version
+from anthropic_proxy.gateway.prices.price_list import find_price_package_version
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
 from anthropic_proxy.secrets import Secret

@@ -55,7 +55,7 @@ def test_a_target_without_a_price_is_reported_with_both_remedies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = load_routes(tmp_path, COST)
-    monkeypatch.setattr("anthropic_proxy.gateway.prices.routes.has_price_package", lambda: False)
+    monkeypatch.setattr("anthropic_proxy.gateway.prices.price_list.has_price_package", lambda: False)
     with pytest.raises(ConfigurationError) as caught:
         require_route_prices(settings)
     assert [text.replace(f"{tmp_path}/", "") for text in caught.value.messages] == [
