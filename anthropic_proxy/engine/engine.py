@@ -26,6 +26,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog, OllamaModelSource
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
+from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
 from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
 from anthropic_proxy.engine.routing.router import RouteCache, apply_capability_rules
 from anthropic_proxy.engine.routing.rules import RouteRules
@@ -134,6 +135,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Compiled routes of the configuration file, which come before the model mapping. None: there are none."""
     route_prices: Mapping[str, float] = {}
     """Model id with prefix → price of a typical request, for routes with `balance = "cost"`. Empty: no such route."""
+    prefix_guard: PrefixGuard = field(default_factory=PrefixGuard)
+    """Finder of prompts that do not begin like the one before, which a provider's cache cannot serve."""
     circuit_breakers: CircuitBreakers = field(default_factory=CircuitBreakers)
     """One circuit breaker per upstream host. An open circuit breaker blocks calls after repeated failures."""
     retry_budget: RetryBudget = field(default_factory=RetryBudget)

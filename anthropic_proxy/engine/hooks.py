@@ -180,6 +180,21 @@ class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
     """Span id sent to the provider in `traceparent`. "": traces are off."""
 
 
+class PrefixChange(Struct):
+    """A prompt that did not begin like the one before it, so that the provider's cache could not be used behind it."""
+
+    kind: str
+    """`tools`, `system` or `messages`."""
+    part: str
+    """First part that differs, for people: `tool 3 (WebFetch)`, `system text`, `message 12 (user)`."""
+    share: float
+    """Share of the prompt behind the change that the provider had read before."""
+    tokens: int = 0
+    """About as many input tokens were read again. 0: the provider has not counted the input."""
+    is_first: bool = True
+    """True for the first change of a conversation, which is logged."""
+
+
 class Receipt(Struct, kw_only=True):
     """Record of one client request: ids, names, counts and times, without message content.
 
@@ -275,6 +290,9 @@ class Receipt(Struct, kw_only=True):
     blocks: list[BlockMark] = []
     """Start of each content block, and end of the reply: kind, name of the called tool, seconds since the epoch,
     characters before it. Empty: there are none, or the reply was relayed."""
+    prefix_change: PrefixChange | None = None
+    """Change of the beginning of the prompt, compared with the one before in the conversation. None: there is none, or
+    the request belongs to no session."""
     trace: TraceContext | None = None
     """Trace of the request. None: traces are off, and the client sent no valid `traceparent`."""
 

@@ -166,6 +166,7 @@ async def open_services(
         now, then = services.settings, previous.settings
         services.credentials.copy_state_from(previous.credentials)
         carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
+        carried["prefix_guard"] = previous.prefix_guard
         same_upstreams = _upstream_settings(now) == _upstream_settings(then)
         if same_upstreams:
             carried["observations"] = previous.observations

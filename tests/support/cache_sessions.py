@@ -11,6 +11,7 @@ from typing import Any
 
 from genai_prices import Usage, calc_price
 
+from anthropic_proxy.engine.hooks import PrefixChange
 from tests.support.fakes.prefix_cache import CachedCall, CachingProvider
 from tests.support.harness import ProxyHarness
 
@@ -55,6 +56,8 @@ class Figures:
     calls: list[CachedCall]
     first_turn: int
     """Number of calls of the first turn."""
+    changes: list[PrefixChange]
+    """Changes of the beginning of the prompt that the proxy has found."""
 
     @property
     def cached_share(self) -> float:
@@ -150,7 +153,8 @@ async def run_session(row: Row, *, has_placeholder: bool = True) -> Figures:
             (call,) = (block for block in content if block["type"] == "tool_use")
             assert (call["name"], call["input"]) == step
             messages.append({"role": "user", "content": _results(call, number, loaded)})
-    return Figures(provider.calls, len(turns[0]))
+    changes = [receipt.prefix_change for receipt in proxy.receipts]
+    return Figures(provider.calls, len(turns[0]), [change for change in changes if change is not None])
 
 
 def _results(call: dict[str, Any], turn: int, loaded: set[str]) -> list[dict[str, Any]]:

@@ -27,7 +27,7 @@ from anthropic_proxy.gateway.telemetry.metrics import (
 )
 from anthropic_proxy.gateway.telemetry.requests import Receipts
 from anthropic_proxy.gateway.workers.link import WorkerPeer
-from anthropic_proxy.plugins import Client, Receipt, RouteRequest
+from anthropic_proxy.plugins import Client, PrefixChange, Receipt, RouteRequest
 from anthropic_proxy.secrets import redact_key_patterns
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
@@ -85,6 +85,7 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
         outcome="error",
         duration_seconds=301.0,
         failed_attempts=["groq 429", "groq 429", "gemini circuit_open"],
+        prefix_change=PrefixChange("tools", "tool 3 (WebFetch)", 0.9, 45_000),
     )
     page, _ = await page_of(await count(streamed, failed))
     values = values_of(page)
@@ -95,6 +96,8 @@ async def test_an_exchange_counts_once_in_each_metric_that_it_concerns() -> None
     assert values["anthropic_proxy_fidelity_notes_total", "dropped", "small", "groq"] == 2
     assert values["anthropic_proxy_failed_attempts_total", "groq", "429"] == 2
     assert values["anthropic_proxy_failed_attempts_total", "gemini", "circuit_open"] == 1
+    assert values["anthropic_proxy_prefix_changes_total", "tools", "groq"] == 1
+    assert values["anthropic_proxy_prefix_change_tokens_total", "tools", "groq"] == 45_000
     seconds = "anthropic_proxy_request_duration_seconds"
     assert values[f"{seconds}_bucket", "2.5", "small", "groq", "true"] == 0
     assert values[f"{seconds}_bucket", "5.0", "small", "groq", "true"] == 1

@@ -366,6 +366,8 @@ class Attempts:
         self.latest = attempt
         if run.skips_open_circuit:
             breakers.require_closed(upstream)
+        conversation = receipt.session, receipt.agent, provider.prefix, target.model
+        prompt = engine.prefix_guard.compare(conversation, upstream_request.body)
         upstream_request = self.records.begin_attempt(target, upstream_request)
         watchdog.begin_upstream_call()
         try:
@@ -416,6 +418,9 @@ class Attempts:
             raise
         else:
             breakers.record_success(upstream)
+            if prompt is not None:
+                engine.prefix_guard.keep(prompt)
+                receipt.prefix_change = receipt.prefix_change or prompt.change
             attempt.call = call
             if run.adaptations is not None:
                 run.adaptations.store_for_model(target)

@@ -43,6 +43,7 @@ from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.messages.writer import MessageWriter
+from anthropic_proxy.engine.providers.prefix_guard import settle_change
 from anthropic_proxy.engine.routing.router import Route
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.secrets import redact_error
@@ -348,6 +349,8 @@ class Exchange:
         receipt.thinking_tokens = totals.output_tokens_details["thinking_tokens"]
         receipt.billed_searches = clamp_count(writer.usage.billed_searches)
         receipt.service_tier = writer.usage.billed_tier or ""
+        if receipt.prefix_change is not None:
+            settle_change(receipt, receipt.prefix_change, self._engine.log)
         others = [self._attempts.records.unread_usage, writer.usage.repeated_input]
         for other in filter(None, others):
             receipt.input_tokens += clamp_count(other.input_tokens)

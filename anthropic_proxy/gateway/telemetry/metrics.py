@@ -136,6 +136,8 @@ class MetricsSnapshot(Struct):
     """HTTP status → number of client requests that got an error without an exchange."""
     dropped_receipts: dict[str, int] = field(default_factory=dict)
     """Class name of an observer → number of receipts dropped because its queue was full."""
+    prefix_changes: dict[tuple[str, str], tuple[int, float]] = field(default_factory=dict)
+    """Provider, and the part of the prompt that has changed (`tools`) → number of changes, and tokens behind them."""
     ledger_rows: dict[str, int] = field(default_factory=dict)
     """Number of requests that the ledger has stored (key `written`) and lost (key `dropped`)."""
     gauges: Gauges | None = None
@@ -156,11 +158,17 @@ class MetricsSnapshot(Struct):
             provider_and_status = f"{OTHER_LABEL} {OTHER_LABEL}"
         self.failed_attempts[provider_and_status] = self.failed_attempts.get(provider_and_status, 0) + times
 
+    def count_prefix_changes(self, provider_and_part: tuple[str, str], changes: int, tokens: float) -> None:
+        before = self.prefix_changes.get(provider_and_part, (0, 0.0))
+        self.prefix_changes[provider_and_part] = before[0] + changes, before[1] + tokens
+
     def add_snapshot(self, other: "MetricsSnapshot") -> None:
         for key, row in other.counters.items():
             self.find_or_add_counters(key).add_counters(row)
         for attempt, times in other.failed_attempts.items():
             self.count_failed_attempt(attempt, times)
+        for provider_and_part, (changes, tokens) in other.prefix_changes.items():
+            self.count_prefix_changes(provider_and_part, changes, tokens)
         self.cpu_seconds += other.cpu_seconds
         for status, times in other.rejected_requests.items():
             self.rejected_requests[status] = self.rejected_requests.get(status, 0) + times
@@ -227,6 +235,8 @@ class MetricsTotals:
             row.dropped_fields += report.dropped
         for attempt in receipt.failed_attempts:
             self.snapshot.count_failed_attempt(attempt)
+        if (change := receipt.prefix_change) is not None:
+            self.snapshot.count_prefix_changes((receipt.provider, change.kind), 1, change.tokens)
 
     def _name_model(self, receipt: Receipt) -> str:
         """Return the model label for a receipt. Clients choose model names, so the number of labels is limited, and a
@@ -330,6 +340,18 @@ FIDELITY_NOTES = MetricFamily(
     ("provider", "model", "handling"),
     "Request fields that were approximated, emulated or dropped.",
 )
+PREFIX_CHANGES = MetricFamily(
+    "anthropic_proxy_prefix_changes_total",
+    "counter",
+    ("provider", "part"),
+    "Prompts that did not begin like the one before, by the part that changed first: tools, system, messages.",
+)
+PREFIX_CHANGE_TOKENS = MetricFamily(
+    "anthropic_proxy_prefix_change_tokens_total",
+    "counter",
+    ("provider", "part"),
+    "Estimated input tokens behind these changes, which the cache of the provider could not serve.",
+)
 REJECTED_REQUESTS = MetricFamily(
     "anthropic_proxy_rejected_requests_total",
     "counter",
@@ -430,6 +452,9 @@ def collect_samples(
     for attempt, times in snapshot.failed_attempts.items():
         provider, _, status_word = attempt.rpartition(" ")
         samples[FAILED_ATTEMPTS][provider, status_word] = times
+    for provider_and_part, (changes, tokens) in snapshot.prefix_changes.items():
+        samples[PREFIX_CHANGES][provider_and_part] = changes
+        samples[PREFIX_CHANGE_TOKENS][provider_and_part] = tokens
     samples[BUILD_INFO][versions] = 1
     samples[WORKERS_UNRESPONSIVE][()] = unresponsive_workers
     samples[CPU_SECONDS][()] = snapshot.cpu_seconds

@@ -1,0 +1,252 @@
+"""`PrefixGuard`: finds prompts that do not begin like the prompt before them, and the part that has changed.
+
+A provider caches the beginning of a prompt, in the order tools, system text, messages, and bills a cached beginning at
+a fraction. So each prompt of a conversation should begin with the whole prompt before it. Where one does not, the
+provider reads everything behind the change again, and nobody is told: a date in the system text, a tool in another
+place, or an edited message can multiply the price of a session.
+
+The guard compares what the provider receives, the encoded request. A conversation is told by the session, the subagent,
+the provider and the model; a session has several prompts at the same time, for example those that write a title, so a
+prompt is compared with those whose first message is the same. A prompt counts as changed only if the provider had
+read at least `MIN_LOST_BYTES` of what it now has to read again.
+
+The bytes of the last prompt are kept, not hashes of its parts: to compare 120 KB costs 16,000 instructions, to hash
+them 450,000, which is a fifth of the whole request. Kept prompts have a maximum size each and together. The body is
+the object that was sent, so nothing is copied.
+
+Two ways lead to the same answer. The fast one (`_grow`) compares bytes without reading JSON: the new body begins with
+the old one up to its last message, and ends with what follows the conversation, such as the tools. All other bodies,
+also the second one of a conversation, are divided into their parts (`_divide`).
+"""
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import zip_longest
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.hooks import EngineLog, PrefixChange, Receipt
+from anthropic_proxy.engine.wires.anthropic.json_spans import RepeatedKeyError, find_members
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.errors import InvalidRequest
+
+MAX_PROMPT_BYTES = 1024 * 1024
+"""Maximum size of a guarded request. Larger ones are ignored: to divide them into parts would occupy the event loop."""
+MAX_KEPT_BYTES = 16 * 1024 * 1024
+MAX_CONVERSATIONS = 1_000
+"""Maximum size and number of all kept prompts of a process. The least recently used ones are forgotten."""
+MAX_PROMPTS_OF_CONVERSATION = 4
+"""Number of prompts of one session and model that are continued at the same time."""
+MIN_LOST_BYTES = 4_096
+"""About 1,024 tokens, the shortest beginning that most providers cache (developers.openai.com, "Prompt caching";
+platform.claude.com, "Prompt caching"; read 2026-11)."""
+
+Conversation = tuple[str, str, str, str]
+"""Session, subagent, provider and model."""
+
+_SYSTEM_FIELDS = ("system", "instructions", "systemInstruction")
+_MESSAGE_FIELDS = ("messages", "input", "contents")
+"""Fields of the prompt in the APIs of all wires."""
+_CACHE_MARK = re.compile(rb',? ?"cache_control": ?\{[^{}]*\}')
+_SINGLE_TEXT = re.compile(rb'\[\{"type": ?"text", ?"text": ?("(?:[^"\\]|\\.)*+")\}\]')
+_ROLE = re.compile(rb'"role": ?"([a-z]+)"')
+_SYSTEM_ROLE = re.compile(rb'[^\[]{,40}"role": ?"(?:system|developer)"')
+_NAME = re.compile(rb'"name": ?"([A-Za-z0-9_.:/-]{1,128})"')
+_FUNCTIONS = b'{"functionDeclarations":['
+_BILLING = b"x-anthropic-billing-header:"
+_DEFERRED = re.compile(rb'"defer_loading": ?true')
+_SHOWN_SESSION = 8
+"""Characters of a session id in the log."""
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+
+
+class Prompt(Struct, eq=False):
+    """The prompt of one request. The exchange keeps it once the provider has accepted it."""
+
+    conversation: Conversation
+    body: bytes
+    last: int
+    """Offset up to which the next prompt probably has the same bytes: where the latest turn starts."""
+    end: int
+    """Offset of the end of the conversation in `body`. 0: not known yet."""
+    is_reported: bool = False
+    """True if the log has a change of this conversation."""
+    replaced: "Prompt | None" = None
+    """The prompt before it. None: this is the first one, or it is kept."""
+    change: PrefixChange | None = None
+    """None: the prompt begins with the one before."""
+
+
+class PrefixGuard:
+    def __init__(self) -> None:
+        self._prompts: OrderedDict[Conversation, list[Prompt]] = OrderedDict()
+        """Prompts of each conversation, the most recent one first."""
+        self.kept_bytes = 0
+        """Size of all kept prompts."""
+
+    def compare(self, conversation: Conversation, body: bytes) -> Prompt | None:
+        """Compare a request with the one before it. None: it is not guarded, for lack of a session or by its size."""
+        if not conversation[0] or len(body) > MAX_PROMPT_BYTES:
+            return None
+        prompts = self._prompts.get(conversation)
+        if prompts is None:
+            return Prompt(conversation, body, 0, 0)
+        for before in prompts:
+            if before.end and (grown := _grow(before, body)) is not None:
+                return grown
+        if (parts := _divide(body)) is not None:
+            for before in prompts:
+                parts_before = _divide(before.body)
+                if parts_before is not None and _are_of_one_conversation(parts_before, parts):
+                    change = _find_change(parts_before, parts)
+                    if change is not None:
+                        change.is_first = not before.is_reported
+                    is_reported = before.is_reported or change is not None
+                    return Prompt(conversation, body, parts.last, parts.end, is_reported, before, change)
+        return Prompt(conversation, body, 0, 0)
+
+    def keep(self, prompt: Prompt) -> None:
+        """Compare later prompts with this one."""
+        prompts = self._prompts.setdefault(prompt.conversation, [])
+        self._prompts.move_to_end(prompt.conversation)
+        replaced, prompt.replaced = prompt.replaced, None
+        if replaced in prompts:
+            prompts.remove(replaced)
+            self.kept_bytes -= len(replaced.body)
+        elif len(prompts) == MAX_PROMPTS_OF_CONVERSATION:
+            self.kept_bytes -= len(prompts.pop().body)
+        prompts.insert(0, prompt)
+        self.kept_bytes += len(prompt.body)
+        while self.kept_bytes > MAX_KEPT_BYTES or len(self._prompts) > MAX_CONVERSATIONS:
+            _, forgotten = self._prompts.popitem(last=False)
+            self.kept_bytes -= sum(len(each.body) for each in forgotten)
+
+
+def settle_change(receipt: Receipt, change: PrefixChange, log: EngineLog) -> None:
+    """Complete the change of a finished request by the provider's counts, and log the first one of a conversation.
+
+    If the provider has read the prompt from its cache nevertheless, it ignores what has changed, and there is no change
+    to report.
+    """
+    whole = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
+    change.tokens = round(change.share * whole)
+    if receipt.cache_read_tokens > whole - change.tokens // 2:
+        receipt.prefix_change = None
+    elif change.is_first:
+        log.write_once(
+            f"{receipt.prefix}/{receipt.model}: the prompt of session {receipt.session[:_SHOWN_SESSION]} has changed "
+            f"at {change.part}, so about {change.tokens:,} tokens behind it cannot be read from the provider's cache",
+            "warning",
+        )
+
+
+def _grow(before: Prompt, body: bytes) -> Prompt | None:
+    """Return the prompt of `body` if it continues the one before without another change. None: this is not certain."""
+    old, last, end = before.body, before.last, before.end
+    view, grown_end = memoryview(old), len(body) - len(old) + end
+    if grown_end < last or not (body.startswith(view[:last]) and body.endswith(view[end:])):
+        return None
+    if end - last >= MIN_LOST_BYTES and not body.startswith(view[last:end], last):  # cache marks may have moved
+        old_end, new_end = _neutral(old[last:end]), _neutral(body[last:grown_end])
+        if not new_end.startswith(old_end):
+            return None
+    last = end if end < grown_end else last  # a client may replace its last message
+    return Prompt(before.conversation, body, last, grown_end, before.is_reported, before)
+
+
+class _Parts(Struct, frozen=True):
+    """A prompt in the order of the provider's cache."""
+
+    tools: Sequence[bytes]
+    system: Sequence[bytes]
+    messages: Sequence[bytes]
+    last: int
+    end: int
+
+
+def _divide(body: bytes) -> _Parts | None:
+    """Return the parts of a request. None: it is no JSON object of a known API."""
+    try:
+        members = {member.key: member for member in find_members(body)}
+        conversation = next(member for name in _MESSAGE_FIELDS if (member := members.get(name)))
+        tools, system, messages = (
+            [part for name in names if (member := members.get(name)) for part in _list(body[member.value : member.end])]
+            for names in (("tools",), _SYSTEM_FIELDS, _MESSAGE_FIELDS)
+        )
+    except (*DECODE_ERRORS, RepeatedKeyError, InvalidRequest, StopIteration):
+        return None
+    while len(messages) > 1 and _SYSTEM_ROLE.match(messages[0]):  # the system text of some APIs
+        system.append(messages.pop(0))
+    if tools and tools[0].startswith(_FUNCTIONS):  # Gemini has one list inside the list
+        tools = [*_list(tools[0][len(_FUNCTIONS) - 1 : -1]), *tools[1:]]
+    # Anthropic places deferred tools behind the conversation, and the billing line outside of the prompt
+    tools = [tool for tool in tools if not _DEFERRED.search(tool)]
+    system = [block for block in system if _BILLING not in block[:100]]
+    last = body.rfind(b',{"', conversation.value, conversation.end)
+    return _Parts(tools, system, messages, max(last, conversation.value), conversation.end - 1)
+
+
+def _list(value: bytes) -> list[bytes]:
+    return [bytes(element) for element in _decode_list(value)] if value.startswith(b"[") else [value]
+
+
+def _neutral(text: bytes) -> bytes:
+    """Return JSON text without what no provider's cache depends on: marks, and the form of a single text."""
+    if b"cache_control" in text:
+        text = _CACHE_MARK.sub(b"", text)
+    return _SINGLE_TEXT.sub(rb"\1", text)
+
+
+def _are_equal(first: bytes, second: bytes) -> bool:
+    return first == second or _neutral(first) == _neutral(second)
+
+
+def _are_of_one_conversation(before: _Parts, after: _Parts) -> bool:
+    """Return True if the first message is the same, or the two after it if the first one itself has changed."""
+    if bool(before.tools) != bool(after.tools):
+        return False
+    equal = list(map(_are_equal, before.messages[:3], after.messages[:3]))
+    return equal[:1] == [True] or equal[1:] == [True, True]
+
+
+def _find_change(before: _Parts, after: _Parts) -> PrefixChange | None:
+    """Return the first change, unless the provider has only little to read again."""
+    old, new = (
+        [("tools", each.tools), ("system", each.system), ("messages", each.messages)] for each in (before, after)
+    )
+    size_before, size = (sum(len(part) for _, parts in each for part in parts) for each in (old, new))
+    same = 0
+    for (kind, old_parts), (_, new_parts) in zip(old, new, strict=True):
+        for place, (first, second) in enumerate(zip_longest(old_parts, new_parts, fillvalue=b"")):
+            if _are_equal(first, second):
+                same += len(first)
+                continue
+            common = _count_equal_bytes(first, second)
+            lost = min(size_before, size) - same - common
+            is_growth = kind == "messages" and not first
+            if is_growth or lost < MIN_LOST_BYTES:
+                return None
+            return PrefixChange(kind, _describe(kind, place, second or first), lost / size)
+    return None
+
+
+def _count_equal_bytes(first: bytes, second: bytes) -> int:
+    """Return the length of the common beginning, by halving the range."""
+    low, high = 0, min(len(first), len(second))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if first.startswith(memoryview(second)[low:middle], low):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _describe(kind: str, place: int, part: bytes) -> str:
+    """Return the name of a part for people, without content: `tool 3 (WebFetch)`, `message 12 (user)`."""
+    if kind == "system":
+        return "system text"
+    name = (_NAME if kind == "tools" else _ROLE).search(part)
+    return f"{kind.removesuffix('s')} {place + 1}" + (f" ({name[1].decode()})" if name else "")
