@@ -12,18 +12,14 @@ from msgspec import structs
 from anthropic_proxy.engine.exchange.client_side import exchange_headers
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import RoutingQuery, build_route
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
-from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from tests.matrix.backends import BACKENDS, Backend
 from tests.matrix.cells import encode_upstream, sample
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
-from tests.support.messages import exactly
 
 KEYS = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
 WELL = json.dumps(
@@ -65,31 +61,6 @@ def test_a_note_counts_once_and_what_was_kept_does_not() -> None:
     assert report.format_counts() == "best-effort; approximated=0; emulated=1; dropped=1"
     report.clear_notes()
     assert (report.notes, report.format_counts()) == ([], "best-effort; approximated=0; emulated=0; dropped=0")
-
-
-@pytest.mark.parametrize(
-    ("environ", "model", "policy"),
-    [
-        ({}, "claude-sonnet-4-5", "best-effort"),
-        ({"FIDELITY": "strict"}, "claude-sonnet-4-5", "strict"),
-        ({"FIDELITY": "strict"}, "openai/gpt-4.1", "strict"),
-        ({"FIDELITY": "strict", "FIDELITY_HAIKU": "best-effort"}, "claude-haiku-4-5", "best-effort"),
-        ({"FIDELITY": "strict", "FIDELITY_HAIKU": "best-effort"}, "claude-opus-4-5", "strict"),
-        ({"FIDELITY_SONNET": "Strict"}, "anthropic/claude-sonnet-4-5[1m]", "strict"),
-        ({"FIDELITY_SONNET": "strict"}, "gpt-4.1", "best-effort"),
-    ],
-)
-def test_a_route_has_a_policy(environ: dict[str, str], model: str, policy: str) -> None:
-    settings = load(OPENAI_API_KEY="k", **environ)
-    assert build_route(RoutingQuery(model), settings, Catalog()).fidelity == policy
-
-
-def test_another_policy_is_refused_at_start() -> None:
-    with pytest.raises(
-        ConfigurationError,
-        match=exactly('FIDELITY_OPUS is "lossless". Use best-effort or strict. Set in the environment.'),
-    ):
-        load(FIDELITY_OPUS="lossless")
 
 
 async def test_the_headers_count_what_became_of_the_request_that_was_answered() -> None:

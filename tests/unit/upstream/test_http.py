@@ -16,7 +16,7 @@ import pytest
 import trustme
 
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
-from anthropic_proxy.engine.upstream.http.url import Origin
+from anthropic_proxy.engine.upstream.http.url import Origin, join_url
 from anthropic_proxy.engine.wires.contract import CLIENT_CREDENTIAL_ORIGIN, Credential, UpstreamRequest
 from anthropic_proxy.errors import ShuttingDown, UpstreamProtocolError, UpstreamUnreachable
 from tests.support.http_server import Server, asking, post, read_all, serving
@@ -660,3 +660,7 @@ async def test_a_local_proxy_that_is_down_is_named() -> None:
 
 async def test_other_failures_leave_the_retries_to_the_client() -> None:
     assert (await refusal_at("http://nobody.invalid")).should_retry is None
+
+
+def test_a_path_with_a_query_is_joined_to_an_address_with_a_query() -> None:
+    assert join_url("http://a/b?api-version=1", "/models?limit=3") == "http://a/b/models?limit=3&api-version=1"
