@@ -138,7 +138,7 @@ def test_the_keyboard_alone_reaches_everything(tab: Page) -> None:
 
 def test_columns_order_and_views_are_chosen_by_keyboard(tab: Page) -> None:
     tab.goto("/dashboard/requests?outcome=ok")
-    columns, views = tab.locator("details.menu summary").all()
+    columns = tab.locator("summary", has_text="Columns")
     columns.focus()
     tab.keyboard.press("Enter")
     session = tab.get_by_role("checkbox", name="Session")
@@ -155,14 +155,59 @@ def test_columns_order_and_views_are_chosen_by_keyboard(tab: Page) -> None:
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("columnheader", name="Session")).to_be_visible()
     expect(tab.get_by_role("columnheader", name="Out", exact=True)).to_have_attribute("aria-sort", "descending")
-    views.focus()
-    tab.keyboard.press("Enter")
-    expect(tab.get_by_text("a bookmark of it is a view")).to_be_visible()
-    assert Axe().run(tab).response["violations"] == []
     tab.get_by_role("link", name="Most expensive").press("Enter")
-    expect(tab).to_have_url(re.compile(r"/dashboard/requests\?sort=-cost$"))
-    tab.locator("details.menu summary").nth(1).press("Enter")
+    expect(tab).to_have_url(re.compile(r"/dashboard/requests\?sort=-cost&columns=project,session,"))
     expect(tab.get_by_role("link", name="Most expensive")).to_have_attribute("aria-current", "true")
+    tab.get_by_role("link", name="Slowest", exact=True).press("Enter")
+    expect(tab.get_by_role("columnheader", name="Total", exact=True)).to_have_attribute("aria-sort", "descending")
+
+
+def test_another_range_is_chosen_in_the_time_of_the_server(tab: Page) -> None:
+    tab.goto("/dashboard/costs?by=key")
+    tab.locator("summary", has_text="Other range").press("Enter")
+    assert Axe().run(tab).response["violations"] == []
+    tab.get_by_label("From").fill("2026-11-01T00:00")
+    tab.get_by_label("To", exact=True).fill("2026-11-08T12:30")
+    tab.get_by_role("button", name="Show").click()
+    expect(tab.get_by_role("navigation", name="Time range")).to_contain_text("1 Nov, 00:00 – 8 Nov, 12:30")
+    expect(tab.get_by_role("link", name="Key", exact=True)).to_have_attribute("aria-current", "true")
+
+
+def test_the_palette_finds_pages_sessions_settings_and_requests(tab: Page) -> None:
+    tab.goto("/dashboard")
+    tab.keyboard.press("Control+k")
+    field = tab.get_by_role("combobox", name="Page, session or setting")
+    expect(field).to_be_focused()
+    expect(tab.get_by_role("option").first).to_contain_text("Overview")
+    assert Axe().run(tab).response["violations"] == []
+    tab.keyboard.type("session img")
+    expect(tab.get_by_role("option")).to_have_count(2)
+    assert tab.locator("img").count() == 0
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_role("heading", level=1)).to_contain_text(HOSTILE)
+    tab.get_by_role("button", name="Go to a page, session or setting").click()
+    tab.keyboard.type("ledger_days")
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#groups tbody tr")).to_have_count(1)
+    tab.keyboard.press("Control+k")
+    tab.keyboard.type("at least one")
+    tab.keyboard.press("ArrowDown")
+    tab.keyboard.press("Enter")
+    expect(tab).to_have_url(re.compile(r"/dashboard/requests\?q=at%20least%20one$"))
+    expect(tab.locator("tr.go")).to_have_count(3)
+    tab.keyboard.press("Control+k")
+    tab.keyboard.press("Escape")
+    expect(field).to_be_hidden()
+
+
+def test_settings_are_filtered_while_typing(tab: Page) -> None:
+    tab.goto("/dashboard/settings")
+    expect(tab.get_by_text("LEDGER_DAYS")).to_be_hidden()
+    tab.get_by_role("searchbox").fill("kept days")
+    expect(tab.get_by_text("LEDGER_DAYS", exact=True)).to_be_visible()
+    expect(tab.locator("details.group:visible")).to_have_count(1)
+    tab.get_by_role("searchbox").press("Enter")
+    expect(tab.locator(".verdict")).to_have_text("2 settings match.")
 
 
 def test_a_click_on_a_title_sorts(tab: Page) -> None:

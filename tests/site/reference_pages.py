@@ -143,8 +143,9 @@ def _field_table(record: type[Struct]) -> str:
     return "\n".join(rows)
 
 
-def setting_comments() -> Iterator[tuple[list[str], str]]:
-    """Yield the variables of .env.example with the comment that describes them."""
+def setting_comments() -> Iterator[tuple[str, list[str], str]]:
+    """Yield the variables of .env.example with their section and the comment that describes them."""
+    section = ""
     comment: list[str] = []
     names: list[str] = []
     for line in [*SETTINGS_SOURCE.read_text("utf-8").splitlines(), ""]:
@@ -152,8 +153,10 @@ def setting_comments() -> Iterator[tuple[list[str], str]]:
             names.append(match[1])
             continue
         if names:
-            yield names, " ".join(comment)
+            yield section, names, " ".join(comment)
             comment, names = [], []
+        if line.startswith("## "):
+            section = line.removeprefix("## ")
         comment = [*comment, line.removeprefix("# ")] if line.startswith("# ") else []
 
 

@@ -98,6 +98,7 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         "problem": notices[0].text.rstrip(".") if len(notices) == 1 else "",
         "problem_count": len(notices) if len(notices) > 1 else 0,
         "notices": listed,
+        "uses_demo": bool(context.setup.providers) and all(one.state != "ready" for one in context.setup.providers),
         "is_empty": not context.facts.requests and not context.running and context.can_read,
         "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
         "usage": build_panel(context, "usage", lambda: _draw_usage(context, periods, found.by_model())),

@@ -57,6 +57,7 @@ from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_cl
 from anthropic_proxy.console.ledger.tables import metadata
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ClientError, ConfigurationError, InvalidRequest
+from anthropic_proxy.gateway.server.auth import claude_code_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, LedgerState, Receipt, RouteRequest, RouteResponse, Setup
 
@@ -376,7 +377,8 @@ class Pages:
             "user": session,
             "theme": theme if theme in ("light", "dark") else "",
             "running": (),
-            "host": request.headers.get("host", ""),
+            "host": (host := request.headers.get("host", "")),
+            "client_command": claude_code_command(f"{request.scheme}://{host}", self._gateway.settings),
             "ledger_text": "",
             "can_read": True,
             "stores_content": self._gateway.settings.ledger_content,

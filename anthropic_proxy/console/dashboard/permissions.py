@@ -32,7 +32,7 @@ class Session(Struct, frozen=True, kw_only=True):
 class NavigationEntry(NamedTuple):
     section: str
     path: str
-    keyboard_key: str
+    key: str
 
 
 def find_role(request: RouteRequest, session: Session | None) -> Role:

@@ -49,6 +49,7 @@ _OTHER_PATHS: Mapping[str, Target] = {
     "/dashboard/": Target("site:redirect_home"),
     "/dashboard/requests/{id}/images/{number}": Target("request:send_image"),
     "/dashboard/live": Target("site:stream_events"),
+    "/dashboard/palette": Target("palette:send_entries"),
     "/dashboard/static/{name}": Target("site:send_asset"),
     "/dashboard/sign-in": Target("sign_in:sign_in", FORM_BYTES),
     "/dashboard/sign-out": Target("sign_in:sign_out", FORM_BYTES),

@@ -29,6 +29,8 @@ NO_COLUMNS = "none"
 """Value of the parameter `columns` for a table without optional columns. The form also sends it beside the chosen
 columns."""
 _HOUR_FORMAT = "%Y-%m-%dT%H:%MZ"
+_LOCAL_FORMAT = "%Y-%m-%dT%H:%M"
+"""Time in the zone of the server, as browsers send it."""
 _OWN_PARAMETERS = ("text", "measure", "speed", "compared", "order", "columns", "before", "after")
 
 
@@ -110,8 +112,19 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         return bool(self.facets or self.text or self.has_notes)
 
     def hidden_fields(self) -> Iterator[tuple[str, str]]:
+        """Range and filters, for a form with other parameters."""
         own = dict.fromkeys(_OWN_PARAMETERS, "")
         return structs.replace(self, **own)._pairs()
+
+    def range_form_fields(self) -> Iterator[tuple[str, str]]:
+        """All parameters without the range and the position in a list, for a form with another range."""
+        return structs.replace(self, range_name="24h", before="", after="")._pairs()
+
+    @property
+    def local_range(self) -> tuple[str, str]:
+        """Beginning and end in the time zone of the server, in the form of an input field."""
+        start, end = (datetime.fromtimestamp(time).strftime(_LOCAL_FORMAT) for time in (self.start, self.end))
+        return start, end
 
     def _pairs(self) -> Iterator[tuple[str, str]]:
         if not self.range_name:
@@ -119,7 +132,7 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
             yield "to", datetime.fromtimestamp(self.end, UTC).strftime(_HOUR_FORMAT)
         elif self.range_name != "24h":
             yield "range", self.range_name
-        yield from self.facets.items()
+        yield from ((name, self.facets[name]) for name in FACETS if name in self.facets)
         if self.has_notes:
             yield "notes", "1"
         texts = {
@@ -192,8 +205,11 @@ def _read_range(values: Mapping[str, str], now: float) -> tuple[str, int, int]:
 
 def _read_time(name: str, text: str) -> int:
     try:
-        time = datetime.strptime(text, _HOUR_FORMAT).replace(tzinfo=UTC)
-    except ValueError:
+        if text.endswith("Z"):
+            time = datetime.strptime(text, _HOUR_FORMAT).replace(tzinfo=UTC)
+        else:
+            time = datetime.strptime(text, _LOCAL_FORMAT).astimezone()
+    except (ValueError, OverflowError, OSError):
         raise InvalidRequest(
             f"{name}: {text[:20]!r} is not a time such as 2026-11-21T10:00Z.", code="dashboard-parameter"
         ) from None

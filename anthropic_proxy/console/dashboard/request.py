@@ -58,7 +58,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     if row.session:
         number, count = queries.find_session_position(context.connection, row)
         place = f"request {formats.count(number)} of {formats.count(count)}"
-        session = find_names(context, sum_sessions(context.connection, [row.session]))
+        session = find_names(context.connection, sum_sessions(context.connection, [row.session]))
     notes = [_note(note) for note in _decode_json_list(row.notes)]
     handlings = Counter(note["handling"] for note in notes)
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}

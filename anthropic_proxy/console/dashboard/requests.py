@@ -9,6 +9,7 @@ from msgspec import structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES, Chart, chart_groups, divide_range
 from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
+from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.tables import (
     COLUMNS,
@@ -44,12 +45,6 @@ _SORTED_POSITION = re.compile(r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1
 _REQUEST_ID = re.compile(r"req_\w{8,}")
 _Placed = tuple[StoredRequest, str]
 """A stored request, and its position in the list as text, for the URL parameters `before` and `after`."""
-VIEWS = (
-    ("Failed", "/dashboard/requests?outcome=error"),
-    ("Most expensive", "/dashboard/requests?sort=-cost"),
-    ("Slowest", "/dashboard/requests?sort=-total"),
-)
-"""Name of a frequent selection → its address. Users keep others as bookmarks."""
 
 
 def build_requests_page(context: PageContext) -> Mapping[str, Any]:
@@ -78,7 +73,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     listed = {*(value for value, _ in counted.values["session"]), query.facets.get("session", "")}
     if any(column.name == "session" for column in columns):
         listed |= {row.session for row, _ in part.rows}
-    sessions = find_names(context, sum_sessions(context.connection, listed - {""}))
+    sessions = find_names(context.connection, sum_sessions(context.connection, listed - {""}))
     found = [
         {"text": f"{FACETS[name].title}: {_name_value(name, value, sessions)}", "href": query.link_without_facet(name)}
         for name, value in query.facets.items()
@@ -115,8 +110,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         "all_columns": COLUMNS,
         "sort_titles": {column.name: column.label for column in COLUMNS if column.is_number},
         "order": order,
-        "views": VIEWS,
-        "here": query.link(before="", after=""),
+        "views": list_views(query),
         "part": part,
         "note": note,
         "facets": facets,
@@ -125,6 +119,22 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         "is_empty": not context.facts.requests and not running,
         "verdict": verdict,
     }
+
+
+def list_views(query: ViewQuery) -> list[tuple[str, str, bool]]:
+    """Return title and URL of frequent selections of the range, and whether it is the present one. Users keep others as
+    bookmarks.
+    """
+    others = {name: value for name, value in query.facets.items() if name != "outcome"}
+    chosen = [
+        ("All", others, ""),
+        ("Failed", {**others, "outcome": "error"}, ""),
+        ("Slowest", others, "-total"),
+        ("Most expensive", others, "-cost"),
+    ]
+    here = query.link(before="", after="")
+    links = [(title, query.link(facets=facets, order=order)) for title, facets, order in chosen]
+    return [(title, href, href == here) for title, href in links]
 
 
 def _build_row(

@@ -85,7 +85,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     texts = read_several_contents(context.connection, [row.id for row in part.rows], ("request", "reply"))
     end = rows[-1].started_at // 60_000_000 * 60 + 60
     return {
-        "title": find_names(context, [total])[session],
+        "title": find_names(context.connection, [total])[session],
         "session": session,
         "verdict": verdict,
         "figures": [

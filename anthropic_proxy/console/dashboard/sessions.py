@@ -6,6 +6,8 @@ A session is a conversation of a client such as Claude Code.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import Connection
+
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.conversation import find_title
 from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
@@ -31,7 +33,7 @@ _COLUMNS: Sequence[SortableColumn[SessionRow]] = (
 def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     found = queries.list_sessions(context.connection, context.selection, MAX_SESSIONS)
     rows = sort_rows(found.rows, _COLUMNS, context.query.order)
-    names = find_names(context, rows)
+    names = find_names(context.connection, rows)
     models = queries.find_latest_models(context.connection, rows)
     windows = {one.model: one.context_window for one in context.describe_models(sorted(set(models.values())))}
     sessions = [
@@ -62,10 +64,10 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     return {"sessions": sessions, "columns": _COLUMNS, "verdict": verdict, "is_empty": not context.facts.requests}
 
 
-def find_names(context: PageContext, rows: Sequence[SessionRow]) -> dict[str, str]:
+def find_names(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, str]:
     """Return session id → the first words of its user if they are stored, else its project and start."""
-    firsts = queries.find_first_requests(context.connection, [row.session for row in rows[:MAX_NAMED_SESSIONS]])
-    texts = read_several_contents(context.connection, [*firsts.values()], ("request",))
+    firsts = queries.find_first_requests(connection, [row.session for row in rows[:MAX_NAMED_SESSIONS]])
+    texts = read_several_contents(connection, [*firsts.values()], ("request",))
     names = {row.session: name_session(row) for row in rows}
     for session, request_id in firsts.items():
         if request_id in texts and (title := find_title(texts[request_id]["request"].data)):

@@ -61,21 +61,50 @@ _SAVED = {
 _POLLS, _POLL_SECONDS = 20, 0.1
 
 
+_OTHERS = "Configuration file and network"
+"""Title of the group of settings that are no variables of `.env.example`."""
+
+
+class _Group(Struct, frozen=True):
+    title: str
+    settings: Mapping[str, str]
+    """Variable → its meaning."""
+
+
+class _File(Struct, frozen=True):
+    groups: Sequence[_Group]
+
+
+class ShownSetting(Struct, frozen=True):
+    row: SettingRow
+    meaning: str
+    is_editable: bool
+
+    @property
+    def is_set(self) -> bool:
+        return self.row.source != "default"
+
+
 def build_settings_page(context: PageContext) -> Mapping[str, Any]:
-    rows = list_settings(context.settings)
-    changed = [row for row in rows if row.source != "default"]
-    verdict = f"{formats.plural(len(changed), 'setting')} set; the others have their defaults."
-    editable = list_editable_settings(context.settings)
-    defaults = [row for row in rows if row.source == "default"]
+    editable, meanings = list_editable_settings(context.settings), load_meanings()
+    rows = [
+        ShownSetting(row, meanings.get(row.name, ""), row.name in editable) for row in list_settings(context.settings)
+    ]
+    words = context.query.text.lower().split()
+    found = [one for one in rows if all(word in f"{one.row.name} {one.meaning}".lower() for word in words)]
+    group_of = {name: group.title for group in load_groups() for name in group.settings}
+    groups: dict[str, list[ShownSetting]] = {group.title: [] for group in load_groups()}
+    for one in found:
+        groups.setdefault(group_of.get(one.row.name, _OTHERS), []).append(one)
+    count = sum(one.is_set for one in rows)
+    verdict = f"{formats.plural(count, 'setting')} set; the others have their defaults."
+    if words:
+        verdict = f"{formats.plural(len(found), 'setting')} {'matches' if len(found) == 1 else 'match'}."
     return {
-        "editable": editable,
-        "changed": changed,
-        "groups": [
-            ([row for row in defaults if row.name in editable], "that can be changed here", True),
-            ([row for row in defaults if row.name not in editable], "of the files only", False),
-        ],
+        "set": [] if words else [one for one in rows if one.is_set],
+        "groups": [(title, members) for title, members in groups.items() if members],
+        "is_searched": bool(words),
         "verdict": verdict,
-        "meanings": load_meanings(),
     }
 
 
@@ -94,14 +123,14 @@ def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
     }
 
 
-class _Meanings(Struct, frozen=True):
-    meanings: Mapping[str, str]
-
-
 @cache
-def load_meanings() -> Mapping[str, str]:
+def load_groups() -> Sequence[_Group]:
     text = files("anthropic_proxy.console.dashboard").joinpath("setting_meanings.json").read_bytes()
-    return msgspec.json.decode(text, type=_Meanings).meanings
+    return msgspec.json.decode(text, type=_File).groups
+
+
+def load_meanings() -> Mapping[str, str]:
+    return {name: meaning for group in load_groups() for name, meaning in group.settings.items()}
 
 
 async def _show_setting(form: OpenedForm) -> RouteResponse:

@@ -172,6 +172,7 @@ class TableRow(Struct, frozen=True, kw_only=True):
     role: str
     outcome: str
     cells: Mapping[str, str]
+    error: str = ""
 
 
 class Outcome(NamedTuple):
@@ -203,6 +204,7 @@ def build_finished_row(
         role=role,
         outcome=outcome,
         cells={column.name: column.text(row) for column in columns},
+        error="" if any(column.name == "error" for column in columns) else formats.shorten(row.error),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.console.dashboard.web import load_assets
 from tests.support.waiting import WAIT_SECONDS
 
-MAX_SCRIPT_LINES = 250
+MAX_SCRIPT_LINES = 320
 IMPORT_CHECK = """
 import asyncio, sys, threading
 from importlib import import_module

@@ -61,7 +61,7 @@ async def test_a_filter_limits_the_sums(tmp_path: Path) -> None:
     page, _ = await build_page(tmp_path, {"by": ["project"], "team": ["build"], "owner": ["Bob"]})
     assert [row["name"] for row in page["rows"]] == ["site"]
     assert page["verdict"] == "1 request cost $0.020."
-    assert page["rows"][0]["href"] == "/dashboard/requests?owner=Bob&team=build&project=site"
+    assert page["rows"][0]["href"] == "/dashboard/requests?project=site&owner=Bob&team=build"
 
 
 async def test_another_property_is_rejected(tmp_path: Path) -> None:

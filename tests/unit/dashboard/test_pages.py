@@ -7,6 +7,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from threading import Barrier
 from types import FrameType
@@ -27,7 +28,8 @@ from anthropic_proxy.console.dashboard.pages import (
     respond_with_early_flush,
 )
 from anthropic_proxy.console.dashboard.plugin import KEY_PATHS, PAGES
-from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests
+from anthropic_proxy.console.dashboard.query import read_view_query
+from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests, list_views
 from anthropic_proxy.console.dashboard.site import load_target
 from anthropic_proxy.console.dashboard.web import accepts_gzip
 from anthropic_proxy.console.ledger.queries import LedgerExtent, count_errors
@@ -312,6 +314,26 @@ async def test_a_request_id_is_found_outside_the_range(tmp_path: Path) -> None:
             assert [row.id for row in list_exported_requests(context)] == ids
             page = build_requests_page(context)
             assert (len(page["rows"]), page["part"].older, page["part"].newer) == (len(ids), "", "")
+
+
+async def test_frequent_views_keep_the_range_and_the_other_filters(tmp_path: Path) -> None:
+    query = {"range": ["7d"], "project": ["shop"], "outcome": ["error"]}
+    views = list_views(read_view_query("/dashboard/requests", query, NOON))
+    assert views == [
+        ("All", "/dashboard/requests?range=7d&project=shop", False),
+        ("Failed", "/dashboard/requests?range=7d&outcome=error&project=shop", True),
+        ("Slowest", "/dashboard/requests?range=7d&project=shop&sort=-total", False),
+        ("Most expensive", "/dashboard/requests?range=7d&project=shop&sort=-cost", False),
+    ]
+
+
+def test_a_range_without_a_zone_is_in_the_time_of_the_server() -> None:
+    query = read_view_query("/dashboard", {"from": ["2026-11-01T00:00"], "to": ["2026-11-02T00:00"]}, NOON)
+    start = datetime(2026, 11, 1).astimezone().timestamp()
+    assert (query.start, query.end - query.start) == (start, 86_400)
+    assert query.local_range == ("2026-11-01T00:00", "2026-11-02T00:00")
+    shown = read_view_query("/dashboard", {"by": ["tokens"], "range": ["7d"], "before": ["1.x"]}, NOON)
+    assert list(shown.range_form_fields()) == [("by", "tokens")]
 
 
 async def test_models_of_two_providers_have_their_own_speed(tmp_path: Path) -> None:

@@ -3,18 +3,50 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
+from typing import Any, cast
 
 import pytest
 
-from anthropic_proxy.console.dashboard.settings import Proposal, propose_change, write_change
+from anthropic_proxy.console.dashboard.page import PageContext
+from anthropic_proxy.console.dashboard.query import read_view_query
+from anthropic_proxy.console.dashboard.settings import Proposal, build_settings_page, propose_change, write_change
+from anthropic_proxy.console.ledger.queries import LedgerExtent
 from anthropic_proxy.engine.platforms import files
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.settings.env_writer import locked_for_change
+from tests.support.ledger import NOON
 from tests.support.waiting import WAIT_SECONDS
 
 KEY = "sk-0123456789abcdefghijklmnop"
+
+
+def build(text: str = "") -> dict[str, Any]:
+    """Return the values of the page with a search."""
+    settings = load_settings({"LEDGER_DAYS": "30", "OPENAI_API_KEY": KEY}, PROVIDERS, env_file=None)
+    query = read_view_query("/dashboard/settings", {"q": [text]}, NOON)
+    connection, facts = cast(Any, None), LedgerExtent(0, None, None)
+    context = PageContext(query=query, connection=connection, facts=facts, now=NOON, settings=settings)
+    return dict(build_settings_page(context))
+
+
+def test_each_setting_has_a_group_and_a_sentence() -> None:
+    page = build()
+    assert [one.row.name for one in page["set"]] == ["LEDGER_DAYS", "OPENAI_API_KEY"]
+    titles = [title for title, _ in page["groups"]]
+    assert titles[:3] == ["Provider", "Models", "Addresses and timeouts of providers"]
+    assert [one.row.name for _, members in page["groups"] for one in members if not one.meaning] == []
+    assert KEY not in str(page)
+
+
+def test_settings_are_found_by_name_and_by_words_of_their_meaning() -> None:
+    for text, names in (("ledger days", ["LEDGER_DAYS", "LEDGER_CONTENT_DAYS"]), ("haiku. prefix", ["SMALL_MODEL"])):
+        page = build(text)
+        found = [one.row.name for _, members in page["groups"] for one in members]
+        assert set(names) <= set(found), text
+        assert (page["set"], page["is_searched"]) == ([], True)
+    assert build("no such words")["verdict"] == "0 settings match."
 
 
 @pytest.mark.parametrize(

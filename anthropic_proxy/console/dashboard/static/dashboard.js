@@ -18,6 +18,7 @@ document.addEventListener("click", (event) => {
   const { do: action, copy, toggle } = button.dataset;
   if (action === "theme") switchTheme();
   if (action === "keys") document.querySelector("#keys").showModal();
+  if (action === "palette") openPalette();
   if (action === "newer") refresh();
   if (action === "pause") {
     paused = !paused;
@@ -43,6 +44,7 @@ const announce = (text) => { document.querySelector("#announce").textContent = t
 let previous = "";
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") closeMenus();
+  if (event.key === "k" && (event.ctrlKey || event.metaKey) && palette) { openPalette(); event.preventDefault(); return; }
   if (event.target.closest("input, textarea, select, dialog[open]") || event.metaKey || event.ctrlKey || event.altKey) return;
   const before = previous;
   previous = event.key;
@@ -73,6 +75,62 @@ function moveRow(step) {
 document.addEventListener("click", (event) => {
   const row = event.target.closest("tr.go");
   if (row && !event.target.closest("a, button") && !String(getSelection())) row.querySelector("a").click();
+});
+
+// Palette: finds pages, sessions and settings by parts of their names, else requests.
+const palette = document.querySelector("#palette");
+let [entries, chosen] = [[], 0];
+async function openPalette() {
+  const input = palette.querySelector("input");
+  if (palette.open) return;
+  palette.showModal();
+  input.value = "";
+  if (!entries.length) {
+    const response = await fetch("/dashboard/palette").catch(() => null);
+    if (response?.ok && !response.redirected) ({ entries } = await response.json());
+  }
+  listEntries(input.value);
+}
+function listEntries(text) {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  const fits = ({ kind, text: name, note }) => words.every((word) => `${kind} ${name} ${note}`.toLowerCase().includes(word));
+  const found = entries.filter(fits).slice(0, 12);
+  if (text.trim()) found.push({ kind: "Requests", text: `with “${text.trim()}”`, note: "search", href: `/dashboard/requests?q=${encodeURIComponent(text.trim())}` });
+  palette.querySelector("ul").replaceChildren(...found.map((entry, index) => {
+    const row = Object.assign(element("li", ""), { id: `palette-${index}`, role: "option" });
+    row.dataset.href = entry.href;
+    row.append(element("i", entry.kind), element("span", entry.text), element("i", entry.note));
+    return row;
+  }));
+  choose(0);
+}
+function choose(index) {
+  const rows = [...palette.querySelectorAll("li")];
+  chosen = Math.min(Math.max(index, 0), rows.length - 1);
+  rows.forEach((row, at) => row.setAttribute("aria-selected", at === chosen));
+  rows[chosen]?.scrollIntoView({ block: "nearest" });
+  palette.querySelector("input").setAttribute("aria-activedescendant", rows[chosen]?.id ?? "");
+}
+palette?.addEventListener("input", (event) => listEntries(event.target.value));
+palette?.addEventListener("keydown", (event) => {
+  if (/^Arrow(Up|Down)$/.test(event.key)) { choose(chosen + (event.key === "ArrowDown" ? 1 : -1)); event.preventDefault(); }
+  if (event.key === "Enter") location.assign(palette.querySelectorAll("li")[chosen]?.dataset.href ?? location.href);
+});
+palette?.addEventListener("click", (event) => {
+  const row = event.target.closest("li");
+  if (row) location.assign(row.dataset.href);
+  else if (event.target === palette) palette.close();
+});
+
+// A search field that also filters a list as the user types. Enter sends it to the server.
+document.querySelector("[data-filter]")?.addEventListener("input", (event) => {
+  const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const group of document.querySelectorAll(`${event.target.dataset.filter} details`)) {
+    const rows = [...group.querySelectorAll("tbody tr")];
+    rows.forEach((row) => { row.hidden = !words.every((word) => row.cells[0].textContent.toLowerCase().includes(word)); });
+    group.hidden = rows.every((row) => row.hidden);
+    group.open = words.length > 0;
+  }
 });
 
 // Charts: one tab stop each; arrow keys move; a card shows the values of the focused column; dragging sets the range.
