@@ -12,7 +12,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.attempts import build_target_limits
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, encode_message, error_headers
-from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
+from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall, TrailingThinkingBuffer
 from anthropic_proxy.engine.messages.events import Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.messages.fold import fold
@@ -232,6 +232,7 @@ class _Reads:
         self._chunks = chunks
         self._wire = scenario.target.wire
         self._decoder = self._wire.new_decoder(call)
+        self._late_thinking = TrailingThinkingBuffer()
         self.signature = self._decoder.default_signature
         sequences = call.request.stop_sequences
         self._cutter = StopSequenceFilter(sequences) if sequences else None
@@ -240,12 +241,13 @@ class _Reads:
         self._loaded_calls = LoadedToolCalls(loaded) if offers_caller else None
 
     def flush_pending(self) -> list[Delta]:
-        deltas = self._decoder.flush_pending()
+        deltas = [*self._late_thinking.feed(self._decoder.flush_pending()), *self._late_thinking.flush_pending()]
         return deltas if self._cutter is None else [*self._cutter.feed(deltas), *self._cutter.flush()]
 
     def __iter__(self) -> Iterator[list[Delta]]:
         cutter = self._cutter
-        for unconverted in self._uncut():
+        for unbuffered in self._uncut():
+            unconverted = self._late_thinking.feed(unbuffered)
             deltas = unconverted if self._loaded_calls is None else self._loaded_calls.feed(unconverted)
             yield deltas if cutter is None else cutter.feed(deltas)
             if cutter is not None and cutter.matched:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
-from anthropic_proxy.engine.upstream.http.response import HttpResponse
+from anthropic_proxy.engine.upstream.http.connection import HttpResponse
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 
 

@@ -21,6 +21,7 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolArgs,
     ToolCall,
     ToolEnd,
+    TrailingThinkingBuffer,
     Usage,
     merge_latest,
 )
@@ -92,6 +93,7 @@ class UpstreamStream:
         self._background = background
         self._report = report
         self._decoder = wire.new_decoder(call)
+        self._late_thinking = TrailingThinkingBuffer()
         self._framing = wire.framing
         self._reader = new_frame_reader(self._framing) if call.streams_upstream else None
         """Reader that divides a streamed response into frames (events). None: the response is not streamed."""
@@ -179,15 +181,16 @@ class UpstreamStream:
                         deltas += decoder.decode_frame(frame)
                         if decoder.finished:
                             break
-                    if Stop in map(type, deltas):  # faster than a generator
-                        self._stopped = True
-                    elif self._stopped and any(map(_has_content, deltas)):  # the provider repeats its stop reason
-                        self._drain_until = 0.0
                     if not chunk or decoder.finished:
                         self._ended = True
                         deltas += decoder.decode_end()
                 except UpstreamError as error:
                     self._fail(error, deltas)  # raised after the client has received the earlier deltas
+                deltas = self._late_thinking.feed(deltas)
+                if Stop in map(type, deltas):  # faster than a generator
+                    self._stopped = True
+                elif self._stopped and any(map(_has_content, deltas)):  # the provider repeats its stop reason
+                    self._drain_until = 0.0
             if self._loaded_calls is not None:
                 deltas = self._loaded_calls.feed(deltas)
             if self.stop_filter is not None:
@@ -214,7 +217,7 @@ class UpstreamStream:
     def flush_pending(self) -> list[Delta]:
         if self._stopped:
             return []
-        deltas = self._decoder.flush_pending()
+        deltas = [*self._late_thinking.feed(self._decoder.flush_pending()), *self._late_thinking.flush_pending()]
         if self._loaded_calls is not None:
             deltas = self._loaded_calls.feed(deltas)
         return deltas if self.stop_filter is None else [*self.stop_filter.feed(deltas), *self.stop_filter.flush()]
@@ -239,7 +242,7 @@ class UpstreamStream:
                 await self._background.run_in_thread(self._decode_complete, body, deltas)
         except UpstreamError as error:
             self._fail(error, deltas)
-        return deltas
+        return self._late_thinking.feed(deltas)
 
     def _fail(self, error: UpstreamError, deltas: list[Delta]) -> None:
         self._ended = True

@@ -1,7 +1,8 @@
 """The nine deltas: the pieces of a model's reply, independent of the provider's format.
 
 The decoder of a provider's API creates them, and `MessageWriter` converts them to events of the Messages API. A reply
-may contain several `Stop` and `Usage`; the functions at the end of this file combine them.
+may contain several `Stop` and `Usage`; the functions at the end of this file combine them. `TrailingThinkingBuffer`
+removes thinking that no client may send back.
 """
 
 from typing import Any
@@ -101,6 +102,48 @@ class Stop(Struct, frozen=True):
 
 
 Delta = Text | Citation | Thinking | ToolCall | ToolArgs | ToolEnd | Block | Usage | Stop
+
+_ANSWERS: frozenset[type] = frozenset((Text, ToolCall, Block))
+
+
+class TrailingThinkingBuffer:
+    """Buffers thinking after text or tool calls, and drops it if the reply ends before other content follows.
+
+    The Messages API rejects a history in which a reply ends with such thinking. Thinking alone may be the complete
+    reply.
+    """
+
+    __slots__ = ("_answered", "_kept")
+
+    def __init__(self) -> None:
+        self._answered = False
+        """True after text, a tool call or a block. Thinking before it is never buffered."""
+        self._kept: list[Delta] = []
+
+    def feed(self, deltas: list[Delta]) -> list[Delta]:
+        """Add the next deltas of the reply and return those to send now."""
+        types = {*map(type, deltas)}
+        if not self._kept and (Thinking not in types if self._answered else _ANSWERS.isdisjoint(types)):
+            return deltas
+        released: list[Delta] = []
+        for delta in deltas:
+            if type(delta) is Thinking and self._answered:
+                self._kept.append(delta)
+                continue
+            if type(delta) is Stop:
+                self._kept = []
+            elif type(delta) in _ANSWERS and not (type(delta) is Text and not delta.text):
+                self._answered = True
+                released += self._kept
+                self._kept = []
+            released.append(delta)
+        return released
+
+    def flush_pending(self) -> list[Delta]:
+        """Return the buffered deltas and empty the buffer. Call this when the provider's response breaks off."""
+        kept, self._kept = self._kept, []
+        return kept
+
 
 CHARACTERS_PER_TOKEN = 4
 """Number of characters that count as one output token if the upstream reports no usage. The estimate is too low for

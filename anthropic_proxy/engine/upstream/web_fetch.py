@@ -26,6 +26,7 @@ from anthropic_proxy.engine.upstream.contract import (
 )
 from anthropic_proxy.engine.upstream.html_to_markdown import MAX_HTML_CHARACTERS, PageText
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
+from anthropic_proxy.engine.upstream.http.connection import Decompressor, HttpResponse
 from anthropic_proxy.engine.upstream.http.dialer import (
     HAPPY_EYEBALLS_DELAY_SECONDS,
     AddressInfo,
@@ -33,7 +34,6 @@ from anthropic_proxy.engine.upstream.http.dialer import (
     connect_first,
     is_public_address,
 )
-from anthropic_proxy.engine.upstream.http.response import Decompressor, HttpResponse
 from anthropic_proxy.engine.upstream.http.url import Origin, find_proxy, parse_url
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import FetchErrorCode, UpstreamError, WebFetchFailed, build_extra_install_command

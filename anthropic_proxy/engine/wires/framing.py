@@ -4,7 +4,8 @@ Network reads may end at any byte of a frame. Readers return frames for decoders
 forward bytes: it returns whole events unchanged.
 """
 
-from typing import Literal
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
 
 from anthropic_proxy.errors import UpstreamProtocolError
 
@@ -14,105 +15,113 @@ provider sends frames of this size."""
 
 _BOM = b"\xef\xbb\xbf"
 _CR, _LF = b"\r\n"
+"""Numbers, because `number in bytes` is six times as fast as `bytes in bytes`."""
 
 
-class _Lines:
-    """Splits bytes into lines that end with LF, CRLF or CR. An unfinished line is kept."""
+class FrameReader(ABC):
+    """Splits one streamed body into frames. Lines end with LF, CRLF or CR. An unfinished frame is held."""
 
-    __slots__ = ("_after_cr", "_begun", "_held", "_limit", "_pieces")
+    __slots__ = ("_after_cr", "_begun", "_held_bytes", "_limit", "_pieces")
+    _end: ClassVar[bytes]
+    """Bytes that end a frame: one or two LF."""
 
     def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
-        """`limit`: maximum size of a frame in bytes."""
+        """`limit`: maximum size of an unfinished frame in bytes."""
         self._limit = limit
         self._pieces: list[bytes] = []
-        self._held = 0
-        self._begun = False
-        self._after_cr = False
+        self._held_bytes = 0
+        self._begun = self._after_cr = False
 
-    def _split(self, data: bytes) -> list[bytes]:
-        """Return the lines that are complete after the received bytes `data`, without line ends."""
-        if self._after_cr and data:
-            self._after_cr = False
-            data = data.removeprefix(b"\n")
-        if _CR in data:  # JSON text escapes CR, so each CR byte ends a line
-            self._after_cr = data.endswith(b"\r")
+    @abstractmethod
+    def _split(self, whole: bytes) -> list[bytes]:
+        """Return the frames in bytes that end with `_end`."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Return the frames that are now complete. Raises `UpstreamProtocolError` above the maximum size."""
+        if self._after_cr or _CR in data:  # JSON text escapes CR, so each CR byte ends a line
+            if self._after_cr and data:
+                data = data.removeprefix(b"\n")
+                self._after_cr = False
+            self._after_cr = self._after_cr or data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        lines = data.split(b"\n")
-        pieces = self._pieces
-        if pieces and len(lines) > 1:
-            pieces.append(lines[0])
-            lines[0] = b"".join(pieces)
-            pieces.clear()
-        remainder = lines.pop()
-        if remainder:
-            pieces.append(remainder)
-        if lines and not self._begun:
+        if pieces := self._pieces:
+            if self._end not in data and pieces[-1][-1:] + data[:1] != self._end:
+                self._hold(data)
+                return []
+            data = b"".join((*pieces, data))
+            self._pieces, self._held_bytes = [], 0
+        if (end := data.rfind(self._end)) < 0:
+            self._hold(data)
+            return []
+        end += len(self._end)
+        if end < len(data):
+            self._hold(data[end:])
+            data = data[:end]
+        if not self._begun:
             self._begun = True
-            lines[0] = lines[0].removeprefix(_BOM)
-        return lines
+            data = data.removeprefix(_BOM)
+        return self._split(data)
 
-    def _hold(self, count: int) -> None:
-        self._held += count
-        if self._held > self._limit:
+    def finish(self) -> list[bytes]:
+        """Return the last frame if the body ended without `_end`. Empty list: none."""
+        return self.feed(b"\n" + self._end) if self._pieces else []
+
+    def _hold(self, data: bytes) -> None:
+        if not data:
+            return
+        self._pieces.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > self._limit:
             message = f"The provider sent a single event of more than {self._limit:,} bytes."
             raise UpstreamProtocolError(message, retryable=False)
 
 
-class SSEReader(_Lines):
+class SSEReader(FrameReader):
     """Splits a Server-Sent Events body into the data of its events (WHATWG HTML, section 9.2.6)."""
 
-    __slots__ = ("_values",)
-
-    def __init__(self, limit: int = MAX_FRAME_BYTES) -> None:
-        super().__init__(limit)
-        self._values: list[bytes] = []
+    __slots__ = ()
+    _end = b"\n\n"
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the data of each event that is now complete. Raises `UpstreamProtocolError` above the maximum size."""
-        values = self._values
+        # fast path: most providers send one whole event per network read
         start = data.find(b"\n") + 1 if data[:6] == b"event:" else 0
-        if data[start : start + 6] == b"data: " and not (values or self._pieces or self._after_cr):
-            end = len(data) - 2
-            if data.find(b"\n", start) == end and data[-1] == _LF and _CR not in data:
-                self._begun = True
-                return [data[start + 6 : end]]  # fast path: most providers send one whole event per network read
-        frames: list[bytes] = []
-        for line in self._split(data):
-            if not line:
-                if values:
-                    frames.append(values[0] if len(values) == 1 else b"\n".join(values))
-                    values.clear()
-            elif line[:6] == b"data: ":
-                values.append(line[6:])
-            elif line[:4] == b"data" and (line[4:5] == b":" or len(line) == 4):
-                values.append(line[5:])
-        if frames or not (values or self._pieces):
-            self._held = 0
-        else:
-            self._hold(len(data))
+        is_event = data[start : start + 6] == b"data: " and data[-1] == _LF
+        if (
+            is_event
+            and data.find(b"\n", start) == len(data) - 2
+            and not (self._pieces or self._after_cr or _CR in data)
+        ):
+            self._begun = True
+            return [data[start + 6 : -2]]
+        return super().feed(data)
+
+    def _split(self, whole: bytes) -> list[bytes]:
+        if whole[:6] == b"data: ":
+            frames = whole.split(b"\n\ndata: ")
+            frames[0] = frames[0][6:]
+            frames[-1] = frames[-1][:-2]
+            if _LF not in b"".join(frames):  # the usual form: each event has one line
+                return frames
+        frames = []
+        for event in whole.split(b"\n\n"):
+            values = [
+                line[6:] if line[:6] == b"data: " else line[5:]
+                for line in event.split(b"\n")
+                if line[:5] == b"data:" or line == b"data"
+            ]
+            if values:
+                frames.append(values[0] if len(values) == 1 else b"\n".join(values))
         return frames
 
-    def finish(self) -> list[bytes]:
-        """Return the data of the last event if the body ended without a blank line after it. Empty list: none."""
-        return self.feed(b"\n\n") if self._pieces or self._values else []
 
-
-class NDJSONReader(_Lines):
+class NDJSONReader(FrameReader):
     """Splits a newline-delimited JSON body (Ollama) into its lines. Empty lines are skipped."""
 
     __slots__ = ()
+    _end = b"\n"
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """Return each line that is now complete. Raises `UpstreamProtocolError` above the maximum size."""
-        frames = [line for line in self._split(data) if line]
-        if frames or not self._pieces:
-            self._held = 0
-        else:
-            self._hold(len(data))
-        return frames
-
-    def finish(self) -> list[bytes]:
-        return self.feed(b"\n") if self._pieces else []
+    def _split(self, whole: bytes) -> list[bytes]:
+        return [line for line in whole.split(b"\n") if line]
 
 
 _BOUNDARIES = (b"\n\n", b"\r\n\r\n", b"\r\r")
@@ -166,10 +175,5 @@ class EventSplitter:
         return b"".join(self._pieces)
 
 
-FrameReader = SSEReader | NDJSONReader
-"""Reader of one streamed body. `feed` and `finish` return lists of complete frames (SSE data or NDJSON lines)."""
-
-
 def new_frame_reader(framing: Literal["sse", "ndjson"]) -> FrameReader:
-    """Return a new reader for one streamed body of SSE events (`sse`) or lines of JSON (`ndjson`)."""
     return SSEReader() if framing == "sse" else NDJSONReader()

@@ -1,4 +1,4 @@
-"""Thinking of a reply: provider state in the signatures of its blocks, and thinking at its end, which is dropped.
+"""Signatures of thinking blocks, which carry state of the provider.
 
 Some providers need their own state of the reasoning back in the next request. The proxy stores no conversation, so the
 client carries the state: it stores a thinking block with its signature and sends both back. A signature is
@@ -14,8 +14,6 @@ from typing import Literal
 
 import msgspec
 from msgspec import Struct
-
-from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall
 
 SIGNATURE_PREFIX = "px1."
 """Start of each signature that the proxy writes: format version 1."""
@@ -83,51 +81,3 @@ def digest_base_url(base_url: str) -> str | None:
     """Return a short hash of a server's base URL: 12 hex digits of its SHA-256. None: the URL is empty."""
     # Signatures contain this hash instead of the URL, because a host name may be private.
     return hashlib.sha256(base_url.encode()).hexdigest()[:12] if base_url else None
-
-
-_ANSWERS: frozenset[type] = frozenset((Text, ToolCall, Block))
-_LATE: frozenset[type] = frozenset((Thinking,))
-
-
-class TrailingThinkingBuffer:
-    """Buffers thinking after text or tool calls, and drops it if the reply ends before other content follows.
-
-    The Messages API rejects a history in which a reply ends with such thinking. Thinking alone may be the complete
-    reply.
-    """
-
-    __slots__ = ("_awaited", "_kept")
-
-    def __init__(self) -> None:
-        self._awaited = _ANSWERS
-        """Types of deltas at which the buffer acts next: first text, calls or blocks, and then thinking."""
-        self._kept: list[Delta] = []
-        """Buffered thinking deltas, and the deltas after them, until other content or the end of the reply follows."""
-
-    def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Add the next deltas of the reply and return those to send now."""
-        if not self._kept:
-            awaited = self._awaited
-            for delta in deltas:
-                if type(delta) in awaited:
-                    break
-            else:
-                return deltas
-        released: list[Delta] = []
-        for delta in deltas:
-            if type(delta) is Thinking and self._awaited is _LATE:
-                self._kept.append(delta)
-                continue
-            if type(delta) is Stop:
-                self._kept = []
-            elif type(delta) in _ANSWERS and not (type(delta) is Text and not delta.text):
-                self._awaited = _LATE
-                released += self._kept
-                self._kept = []
-            released.append(delta)
-        return released
-
-    def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas and empty the buffer. Call this when the provider's response breaks off."""
-        kept, self._kept = self._kept, []
-        return kept

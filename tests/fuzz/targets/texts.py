@@ -11,7 +11,7 @@ from pathlib import Path
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.html_to_markdown import convert_html
-from anthropic_proxy.engine.upstream.http.response import Decompressor
+from anthropic_proxy.engine.upstream.http.connection import Decompressor
 from anthropic_proxy.engine.upstream.web_fetch import (
     HTML_MEDIA_TYPES,
     decode_text,

@@ -6,11 +6,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
+from anthropic_proxy.engine.messages.deltas import (
+    Delta,
+    Stop,
+    Text,
+    Thinking,
+    ToolArgs,
+    ToolCall,
+    ToolEnd,
+    TrailingThinkingBuffer,
+    Usage,
+)
 from anthropic_proxy.engine.wires.thinking import (
     MAX_SIGNATURE_BYTES,
     ReasoningState,
-    TrailingThinkingBuffer,
     decode_signature,
     encode_signature,
 )

@@ -22,11 +22,11 @@ from anthropic_proxy.engine.upstream.http.connection import (
     Connection,
     ConnectionLost,
     ConnectionPool,
+    HttpResponse,
     InvalidHttp,
     new_response_parser,
 )
 from anthropic_proxy.engine.upstream.http.dialer import Dialer, DnsCachingDialer, LocalConnectionRefused
-from anthropic_proxy.engine.upstream.http.response import HttpResponse
 from anthropic_proxy.engine.upstream.http.socks import SocksDialer
 from anthropic_proxy.engine.upstream.http.url import (
     Origin,

@@ -1,4 +1,6 @@
-"""`Connection`: one HTTP/1.1 connection to a provider, with one request at a time.
+"""`Connection`: one HTTP/1.1 connection to a provider, with one request at a time, and its `HttpResponse`.
+
+The body of a response can be read while it is still being received.
 
 Theory of operation. `_pending` is the future of a response while its head is awaited, `_response` the response while
 its body arrives; both None: the connection is idle, and `_can_reuse` says if another request may be sent. Some servers
@@ -8,12 +10,15 @@ error of the server, and the connection is closed. The caller may read slowly, s
 """
 
 import asyncio
-from typing import cast
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import httptools
 
-from anthropic_proxy.engine.upstream.http.response import HttpResponse
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.upstream.http.url import Origin
+from anthropic_proxy.errors import UpstreamProtocolError
 
 MAX_RESPONSE_HEAD_BYTES = 256 * 1024
 """Maximum size of a response head, 1xx heads included. A larger head fails with `InvalidHttp`. The limit also applies
@@ -51,6 +56,160 @@ class InvalidHttp(Exception):
     """Error: the received bytes are not valid HTTP or exceed a limit. The message states the reason."""
 
 
+_GZIP_OR_ZLIB, _RAW = 32 + zlib.MAX_WBITS, -zlib.MAX_WBITS
+_CHUNK_BYTES = 256 * 1024
+
+
+class Decompressor:
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding.strip().lower()
+        self._stream: Any = None
+
+    @property
+    def supports_encoding(self) -> bool:
+        return self._encoding in ("", "identity", "gzip", "x-gzip", "deflate")
+
+    def decompress(self, data: bytes) -> Iterator[bytes]:
+        """Yield the decompressed bytes of a piece of the body, in chunks of at most 256 KiB. Raises `zlib.error`."""
+        if self._encoding in ("", "identity"):
+            yield data
+            return
+        stream, full = self._stream, False
+        while data or full:
+            if stream is None or (stream.eof and data.strip(b"\0")):
+                is_raw = self._encoding == "deflate" and data[0] & 0x0F != zlib.DEFLATED
+                stream = self._stream = zlib.decompressobj(_RAW if is_raw else _GZIP_OR_ZLIB)
+            if stream.eof:  # zero padding may follow a complete body
+                return
+            chunk = stream.decompress(data, _CHUNK_BYTES)
+            data = stream.unconsumed_tail or stream.unused_data
+            full = len(chunk) == _CHUNK_BYTES and not stream.eof
+            if chunk:
+                yield chunk
+
+
+MAX_DECOMPRESSED_BYTES = 64 * 1024 * 1024
+"""Maximum size of a response body after decompression. A larger body fails with `UpstreamProtocolError`."""
+DRAIN_TIMEOUT_SECONDS = 0.25
+"""Number of seconds that `HttpResponse.close` waits for the last bytes of a complete reply, so that the connection can
+be reused."""
+
+
+class HttpResponse:
+    """Response of a provider. Its connection appends received bytes, and `read` returns them. If too many bytes are
+    unread, the connection pauses until the next `read`.
+    """
+
+    __slots__ = (
+        *("_closed", "_connection", "_decompressed", "_decompressed_bytes", "_decompressor", "_error"),
+        *("body_received", "fragments", "headers", "reading_paused", "status", "unread_bytes", "waiter"),
+    )
+
+    def __init__(self, connection: "Connection", status: int, headers: Mapping[str, str]) -> None:
+        self.status = status
+        self.headers = headers
+        """Names in lower case. The values of a repeated header are joined by commas."""
+        self.body_received = False
+        self.fragments: list[bytes] = []
+        """Received bytes of the body that were not read."""
+        self.unread_bytes = 0
+        """Number of bytes received since the last `read`, with the framing of chunks."""
+        self.reading_paused = False
+        self.waiter: asyncio.Future[None] | None = None
+        """Future of a `read` that waits for bytes. None: no `read` waits."""
+        self._connection = connection
+        self._closed = False
+        self._error: Exception | None = None
+        """Error that ended the body early. None: the body is complete, or still being received."""
+        self._decompressor: Decompressor | None = None
+        if "content-encoding" in headers:
+            decompressor = Decompressor(headers["content-encoding"])
+            self._decompressor = decompressor if decompressor.supports_encoding else None
+        self._decompressed: Iterator[bytes] = iter(())
+        self._decompressed_bytes = 0
+
+    def end_body(self, error: Exception | None = None) -> None:
+        """`error` None: the body is complete."""
+        self.body_received, self._error = True, error
+        if self.waiter is not None:
+            self.wake()
+
+    def wake(self) -> None:
+        waiter, self.waiter = self.waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def read(self) -> bytes:
+        """Raises `UpstreamProtocolError` if the body is incomplete, damaged or too large."""
+        if self._decompressor is not None:
+            return await self._read_decompressed(self._decompressor)
+        if not (self.fragments or self.body_received):
+            self.waiter = self._connection.loop.create_future()
+            await self.waiter
+        return self._pop_received()
+
+    async def close(self, *, wait_for_end: bool = False) -> None:
+        """End the use of the response, and close its connection if the body is still incomplete. `wait_for_end`: wait a
+        short time for the end of the body, so that the connection can be reused.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            if wait_for_end and not (self.body_received or self._decompressor):
+                timer = self._connection.loop.call_later(DRAIN_TIMEOUT_SECONDS, self.end_body, TimeoutError())
+                try:
+                    while not self.body_received:
+                        await self.read()
+                finally:
+                    timer.cancel()
+        except UpstreamProtocolError:
+            pass
+        finally:
+            self.fragments.clear()
+            self._connection.release(complete=self.body_received and self._error is None)
+
+    def _pop_received(self) -> bytes:
+        """Remove and return the received bytes of the body. b"": the end of the body. Raises `UpstreamProtocolError` if
+        the body ended early.
+        """
+        if fragments := self.fragments:
+            data = fragments[0] if len(fragments) == 1 else b"".join(fragments)
+            fragments.clear()
+            self.unread_bytes = 0
+            if self.reading_paused:
+                self.reading_paused = False
+                self._connection.resume_reading()
+            return data
+        if self._error is None:
+            return b""
+        if isinstance(self._error, OSError):
+            raise UpstreamProtocolError(
+                f"the connection was lost during the reply ({describe_os_error(self._error)})",
+                code="incomplete-reply",
+            ) from self._error
+        raise UpstreamProtocolError("the reply ended before it was complete", code="incomplete-reply") from self._error
+
+    async def _read_decompressed(self, decompressor: Decompressor) -> bytes:
+        """The event loop runs before each chunk, because one MiB of data can decompress to one GiB."""
+        try:
+            while not (chunk := next(self._decompressed, b"")):
+                if not (self.fragments or self.body_received):
+                    self.waiter = self._connection.loop.create_future()
+                    await self.waiter
+                if not (data := self._pop_received()):
+                    return b""
+                self._decompressed = decompressor.decompress(data)
+        except zlib.error as error:
+            raise UpstreamProtocolError("the reply ended before it was complete", code="incomplete-reply") from error
+        self._decompressed_bytes += len(chunk)
+        if self._decompressed_bytes > MAX_DECOMPRESSED_BYTES:
+            message = f"the reply is larger than {MAX_DECOMPRESSED_BYTES >> 20} MiB after decompression"
+            raise UpstreamProtocolError(message, code="reply-too-large", retryable=False)
+        await asyncio.sleep(0)
+        return chunk
+
+
 class Connection(asyncio.Protocol):
     """`owner` is the pool to which the connection returns after a complete response."""
 
@@ -61,7 +220,7 @@ class Connection(asyncio.Protocol):
         """Time of the event loop's clock, in seconds, at which the connection became idle."""
         self._owner = owner
         self._splits_body = origin.uses_tls
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = new_response_parser(self)
         self._pending: asyncio.Future[HttpResponse] | None = None
@@ -82,7 +241,7 @@ class Connection(asyncio.Protocol):
         if transport is None or transport.is_closing():
             raise ConnectionLost
         self._head_bytes = 0
-        self._pending = self._loop.create_future()
+        self._pending = self.loop.create_future()
         if not self._splits_body or len(body) <= MAX_TLS_WRITE_BYTES:
             transport.writelines((head, body) if body else (head,))
         else:
@@ -142,9 +301,11 @@ class Connection(asyncio.Protocol):
                     f"its {'head' if response is None else 'trailer'} has more than {MAX_RESPONSE_HEAD_BYTES:,} bytes"
                 )
             )
-        elif response is not None and response.unread_bytes > MAX_UNREAD_BYTES and self._transport is not None:
-            self._transport.pause_reading()
-            response.mark_reading_paused()
+        elif response is not None:
+            response.unread_bytes += len(data)
+            if response.unread_bytes > MAX_UNREAD_BYTES and response.fragments and self._transport is not None:
+                self._transport.pause_reading()
+                response.reading_paused = True
 
     def eof_received(self) -> None:
         self.abort()
@@ -180,15 +341,15 @@ class Connection(asyncio.Protocol):
         if (100 <= status < 200 and status != _SWITCHING) or self._pending is None or self._pending.done():
             return  # an interim or unrequested response
         self._head_bytes = 0
-        self._response = HttpResponse(
-            status, headers, loop=self._loop, on_release=self._release, resume_reading=self._resume_reading
-        )
+        self._response = HttpResponse(self, status, headers)
         self._pending.set_result(self._response)
 
     def on_body(self, data: bytes) -> None:
         self._head_bytes = 0
         if self._response is not None:
-            self._response.append_body(data)
+            self._response.fragments.append(data)
+            if self._response.waiter is not None:
+                self._response.wake()
 
     def on_message_complete(self) -> None:
         if self._response is None:
@@ -206,13 +367,14 @@ class Connection(asyncio.Protocol):
             self._pending.set_exception(error)
         self.abort()
 
-    def _resume_reading(self) -> None:
+    def resume_reading(self) -> None:
         if self._transport is not None:
             self._transport.resume_reading()
 
-    def _release(self, complete: bool) -> None:
+    def release(self, *, complete: bool) -> None:
+        """End the use of the response. `complete`: its whole body was received."""
         if complete and self.is_idle():
-            self.idle_since = self._loop.time()
+            self.idle_since = self.loop.time()
             self._owner.put_idle(self)
         else:
             self.abort()

@@ -57,12 +57,7 @@ from anthropic_proxy.engine.wires.gemini.errors import classify_fault
 from anthropic_proxy.engine.wires.gemini.tools import GoogleTools, find_google_tools
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, FrameRepair, parse_token_count, repair_json
 from anthropic_proxy.engine.wires.reply_ends import FinishKind, find_finish_kind, split_input_tokens
-from anthropic_proxy.engine.wires.thinking import (
-    ReasoningState,
-    TrailingThinkingBuffer,
-    empty_signature,
-    encode_signature,
-)
+from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
 
@@ -273,7 +268,6 @@ class GeminiDecoder(Decoder):
         self._sources = _Grounding(call, own) if own.field_names else None
         self._programs = _CodeExecutions(call.new_id)
         self._frame_repair = FrameRepair()
-        self._late = TrailingThinkingBuffer()
         self._usage = UsageMetadata()
         self._calls = 0
         self._ids = ToolCallIds(call)
@@ -298,7 +292,7 @@ class GeminiDecoder(Decoder):
                 self._read(reply, deltas)
         else:
             self._read(reply, deltas)
-        return self._late.feed(deltas)
+        return deltas
 
     def decode_end(self) -> list[Delta]:
         if self._unreadable is not None:
@@ -315,7 +309,7 @@ class GeminiDecoder(Decoder):
             if not self._answered:
                 raise self._protocol_error("the reply has no content")
             deltas += self._stop(Stop("end_turn"))
-        return self._late.feed(deltas + self._release_text())
+        return deltas + self._release_text()
 
     def _replies_in(self, frame: bytes, mend: Callable[[bytes], bytes]) -> list[GenerateContentResponse]:
         try:
@@ -497,7 +491,7 @@ class GeminiDecoder(Decoder):
         return [*deltas, *self._release_text(), stop]
 
     def flush_pending(self) -> list[Delta]:
-        return [*self._late.feed(self._release_text()), *self._late.flush_pending()]
+        return self._release_text()
 
     def _release_text(self) -> list[Delta]:
         return self._sources.release_buffered_deltas() if self._sources is not None else []

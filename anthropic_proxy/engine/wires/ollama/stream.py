@@ -24,7 +24,7 @@ from anthropic_proxy.engine.wires.json_repair import (
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.engine.wires.ollama.errors import classify_fault, decode_reply_end
 from anthropic_proxy.engine.wires.reply_ends import build_unreadable_reply, find_finish_kind
-from anthropic_proxy.engine.wires.thinking import TrailingThinkingBuffer, empty_signature
+from anthropic_proxy.engine.wires.thinking import empty_signature
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
@@ -97,7 +97,6 @@ class OllamaDecoder(Decoder):
         self.finished = False
         """True after the last line (`done`), or after an error that is a policy refusal."""
         self._frames = FrameRepair()
-        self._late = TrailingThinkingBuffer()
         self._calls = 0
         self._has_incomplete = False
         """True if the arguments of a call are truncated. Only servers that send arguments as text can cause this."""
@@ -120,10 +119,10 @@ class OllamaDecoder(Decoder):
             read = decode_strict_frame(frame)
         except DECODE_ERRORS:
             read = self._decode(frame, self._frames.repair)
-        return self._late.feed(self._read(read))
+        return self._read(read)
 
     def decode_body(self, body: bytes) -> list[Delta]:
-        return self._late.feed(self._read(self._decode(body, repair_json)))
+        return self._read(self._decode(body, repair_json))
 
     def decode_end(self) -> list[Delta]:
         if self._unreadable is not None:
@@ -133,8 +132,7 @@ class OllamaDecoder(Decoder):
         return []
 
     def flush_pending(self) -> list[Delta]:
-        text = self._text.finish(reply_ended_early=True) if self._text is not None else []
-        return [*self._late.feed(text), *self._late.flush_pending()]
+        return self._text.finish(reply_ended_early=True) if self._text is not None else []
 
     def _decode(self, data: bytes, mend: Callable[[bytes], bytes]) -> Frame:
         try:

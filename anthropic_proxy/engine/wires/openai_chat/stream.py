@@ -48,7 +48,6 @@ from anthropic_proxy.engine.wires.openai_chat.tools import offers_server_tools
 from anthropic_proxy.engine.wires.reply_ends import build_unreadable_reply, find_worst_kind, split_input_tokens
 from anthropic_proxy.engine.wires.thinking import (
     ReasoningState,
-    TrailingThinkingBuffer,
     digest_base_url,
     empty_signature,
     encode_signature,
@@ -207,20 +206,6 @@ _decode = msgspec.json.Decoder(Chunk).decode
 _decode_tier = msgspec.json.Decoder(_TierField).decode
 
 
-def decode_chunk(data: bytes) -> Chunk:
-    """Decode one event of a streamed response, or a complete body.
-
-    Raises `msgspec.DecodeError` for invalid JSON or an unknown structure.
-    """
-    try:
-        chunk = _decode(data)
-    except msgspec.ValidationError:
-        chunk = msgspec.convert(_usual(msgspec.json.decode(data)), Chunk, strict=False)
-    if chunk.choices is None and chunk.usage is None and chunk.error is ABSENT and _is_bare_error(data):
-        chunk.error = Raw(data)
-    return chunk
-
-
 def find_service_tier(data: bytes) -> str | None:
     """Return the `service_tier` of a complete body or of one event. None: it has none."""
     # `Chunk` has no such field, so that only one event of a reply decodes it. OpenAI's events all have it.
@@ -236,7 +221,7 @@ def _is_bare_error(data: bytes) -> bool:
     Sources: vLLM before 0.10 (`"object": "error"`, serving_engine.py); gateways with events of the type `error` (read
     2026-11).
     """
-    content = msgspec.json.decode(data)
+    content = decode_repaired(data)
     if not isinstance(content, dict) or not isinstance(content.get("message"), str):
         return False
     return content.get("object") == "error" or not content.keys().isdisjoint(("code", "type", "status"))
@@ -365,7 +350,6 @@ class ChatDecoder(Decoder):
         self.finished = False
         """True after the event `[DONE]`, or after a complete body was decoded."""
         self._frame_repair = FrameRepair()
-        self._late = TrailingThinkingBuffer()
         self._output = (
             OutputToolConverter()
             if memoryview(call.request.output_schema).nbytes and uses_output_tool(call, dialect)
@@ -399,21 +383,21 @@ class ChatDecoder(Decoder):
             self.finished = True
             return []
         try:
-            chunk = decode_chunk(frame)
+            chunk = _decode(frame)
         except DECODE_ERRORS:
-            chunk = self._decode_mended(frame, self._frame_repair.repair)
-        deltas = self._late.feed(self._read(chunk, frame))  # `_order`, inlined for every chunk of a stream
+            chunk = self._decode_odd(frame, self._frame_repair.repair)
+        deltas = self._read(chunk, frame)
         return deltas if self._output is None else self._output.convert_to_text(deltas)
 
     def decode_body(self, body: bytes) -> list[Delta]:
         try:
-            chunk = decode_chunk(body)
+            chunk = _decode(body)
         except DECODE_ERRORS:
-            chunk = self._decode_mended(body, repair_json)
+            chunk = self._decode_odd(body, repair_json)
         for choice in chunk.choices or ():
             if choice.delta is not None and choice.message is not None:
                 choice.delta, choice.message = choice.choose_message_or_delta(), None
-        deltas = self._order(self._read(chunk, body))
+        deltas = self._converted(self._read(chunk, body))
         self.finished = True
         return deltas
 
@@ -431,22 +415,25 @@ class ChatDecoder(Decoder):
             raise self._unreadable
         self._end_blocks(deltas, reply_ended_early=True)
         self._emit_stop(deltas)
-        return self._order(deltas)
+        return self._converted(deltas)
 
     def flush_pending(self) -> list[Delta]:
         deltas = self._text.finish(reply_ended_early=True) if self._text is not None else []
         if self._calls is not None:
             self._calls.flush_pending(deltas)
-        deltas = [*self._late.feed(deltas), *self._late.flush_pending()]
+        return self._converted(deltas)
+
+    def _converted(self, deltas: list[Delta]) -> list[Delta]:
         return deltas if self._output is None else self._output.convert_to_text(deltas)
 
-    def _order(self, deltas: list[Delta]) -> list[Delta]:
-        deltas = self._late.feed(deltas)
-        return deltas if self._output is None else self._output.convert_to_text(deltas)
-
-    def _decode_mended(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
+    def _decode_odd(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
+        """Decode invalid UTF-8, and values of unexpected types."""
         try:
-            return decode_chunk(mend(data))
+            try:
+                content = msgspec.json.decode(data)
+            except DECODE_ERRORS:
+                content = msgspec.json.decode(mend(data))
+            return msgspec.convert(_usual(content), Chunk, strict=False)
         except DECODE_ERRORS as error:
             if self._has_ended:
                 return Chunk()
@@ -458,20 +445,12 @@ class ChatDecoder(Decoder):
         return self._stop is not None or bool(self._postponed) or self._unreadable is not None
 
     def _read(self, chunk: Chunk, data: bytes) -> list[Delta]:
-        deltas: list[Delta] = []
-        if chunk.error is not ABSENT and is_present(chunk.error):
-            if self._has_ended:  # OpenRouter: an error after the end is redundant
-                self._read_usage(chunk, None, deltas, data)
-                return deltas
-            fault = read_error_object({"error": decode_repaired(chunk.error)}, 200, {})
-            reply = decode_reply_in_error(fault, self._call, has_content=self._has_content)
-            if reply is None:
-                raise classify_fault(fault, self._call)
-            self._end_blocks(deltas, reply_ended_early=True)
-            self._stop = next(delta for delta in reply if isinstance(delta, Stop))
-            self._stop_emitted = True
-            return deltas + reply
         choice = chunk.choices[0] if chunk.choices else None
+        if choice is None and chunk.choices is None and chunk.usage is None and _is_bare_error(data):
+            chunk.error = chunk.error or Raw(data)
+        if chunk.error is not ABSENT and is_present(chunk.error):
+            return self._read_error(chunk, data)
+        deltas: list[Delta] = []
         if choice is not None:
             self._answered = True
             piece = choice.delta or choice.message
@@ -491,19 +470,38 @@ class ChatDecoder(Decoder):
                 if self._server_tools is not None:
                     deltas += self._server_tools.decode_choice_delta(piece)
                 if piece.content:
-                    self._read_text(piece.content, deltas)
+                    if self._calls is None and self._details is None and self._text is None:
+                        deltas.append(Text(piece.content))
+                    else:
+                        self._read_text(piece.content, deltas)
                 if piece.refusal:
                     self._refusal.append(piece.refusal)
                     self._read_text(piece.refusal, deltas)
                 if piece.tool_calls or piece.function_call is not None:
                     self._read_calls(piece, deltas)
-                self._has_content = self._has_content or bool(deltas or piece.content)
-            self._native_reason = choice.native_finish_reason or self._native_reason
+                if deltas or piece.content:
+                    self._has_content = True
+            if choice.native_finish_reason:
+                self._native_reason = choice.native_finish_reason
             if choice.finish_reason:
                 self._finish(choice.finish_reason, deltas)
         if chunk.usage is not None or chunk.x_groq is not None or (choice is not None and choice.usage is not None):
             self._read_usage(chunk, choice, deltas, data)
         return deltas
+
+    def _read_error(self, chunk: Chunk, data: bytes) -> list[Delta]:
+        deltas: list[Delta] = []
+        if self._has_ended:  # OpenRouter: an error after the end is redundant
+            self._read_usage(chunk, None, deltas, data)
+            return deltas
+        fault = read_error_object({"error": decode_repaired(chunk.error)}, 200, {})
+        reply = decode_reply_in_error(fault, self._call, has_content=self._has_content)
+        if reply is None:
+            raise classify_fault(fault, self._call)
+        self._end_blocks(deltas, reply_ended_early=True)
+        self._stop = next(delta for delta in reply if isinstance(delta, Stop))
+        self._stop_emitted = True
+        return deltas + reply
 
     def _read_text(self, text: str, deltas: list[Delta]) -> None:
         if self._calls is not None:

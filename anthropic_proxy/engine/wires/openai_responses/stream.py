@@ -59,7 +59,6 @@ from anthropic_proxy.engine.wires.openai_responses.tools import mcp_server_names
 from anthropic_proxy.engine.wires.reply_ends import build_unreadable_reply, find_finish_kind, split_input_tokens
 from anthropic_proxy.engine.wires.thinking import (
     ReasoningState,
-    TrailingThinkingBuffer,
     empty_signature,
     encode_signature,
 )
@@ -282,7 +281,6 @@ class ResponsesDecoder(Decoder):
         self._calls = ToolCallContext(call)
         self._search = WebSearchDecoder(call)
         self._thoughts = PendingReasoning(self.default_signature)
-        self._late = TrailingThinkingBuffer()
         self._frame_repair = FrameRepair()
         self._items: dict[int, OutputItemState] = {}
         self._complete_items = 0
@@ -308,12 +306,12 @@ class ResponsesDecoder(Decoder):
             read(self, event, deltas)
         elif event.type == "error" or (not event.type and is_present(event.error)):
             deltas += self._fail(decode_repaired(frame))
-        return self._late.feed(deltas if self._limit is None else self._limit.cut_deltas(deltas))
+        return deltas if self._limit is None else self._limit.cut_deltas(deltas)
 
     def decode_body(self, body: bytes) -> list[Delta]:
         deltas: list[Delta] = []
         self._read_end(self._decode(decode_response, body), deltas)
-        return self._late.feed(self._limited(deltas))
+        return self._limited(deltas)
 
     def decode_end(self) -> list[Delta]:
         if self._unreadable is not None:
@@ -326,7 +324,7 @@ class ResponsesDecoder(Decoder):
         deltas: list[Delta] = []
         self._put(self._thoughts.release_signed(), deltas)
         deltas += self._search.release_buffered_deltas()
-        return [*self._late.feed(self._limited(deltas)), *self._late.flush_pending()]
+        return self._limited(deltas)
 
     def _limited(self, deltas: list[Delta]) -> list[Delta]:
         return deltas if self._limit is None else self._limit.cut_deltas(deltas)
