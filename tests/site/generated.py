@@ -13,6 +13,7 @@ from tests.site import (
     reference_pages,
     setting_meanings,
     start_pages,
+    vendors_page,
 )
 from tests.site.pages import DOCS
 
@@ -26,6 +27,7 @@ PAGES: dict[Path, Callable[[], str]] = {
     config_schema.PACKAGED_SCHEMA: config_schema.written_schema,
     setting_meanings.DATA: setting_meanings.written_meanings,
     openapi_document.DOCUMENT: openapi_document.written_document,
+    vendors_page.PAGE: vendors_page.written_page,
     DOCS / "reference/settings.md": reference_pages.settings_page,
     DOCS / "reference/command-line.md": reference_pages.commands_page,
     DOCS / "reference/metrics.md": reference_pages.metrics_page,

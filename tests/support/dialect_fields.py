@@ -41,10 +41,10 @@ def changes_a_scenario(wire: ModuleType, field: str) -> bool:
     for scenario in _load_scenarios(wire):
         target = scenario.target
         if isinstance(target.dialect, wire.Dialect) and getattr(target.dialect, field) != default:
-            before = _outcome(scenario)
+            before = outcome_of(scenario)
             changed = structs.replace(target.dialect, **{field: default})
             scenario.change_target(structs.replace(target, dialect=changed))
-            after = _outcome(scenario)
+            after = outcome_of(scenario)
             scenario.change_target(target)
             if after != before:
                 return True
@@ -56,7 +56,7 @@ def _load_scenarios(wire: ModuleType) -> list[GoldenCase]:
     return [GoldenCase(folder) for folder in scenarios_of(wire)]
 
 
-def _outcome(scenario: GoldenCase) -> Any:
+def outcome_of(scenario: GoldenCase) -> Any:
     try:
         request = scenario.upstream_request()
     except ProxyError as error:  # a refusal is an outcome too

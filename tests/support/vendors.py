@@ -1,0 +1,182 @@
+"""Facts about vendors as the registry has them: each difference from the API that a vendor follows, with its source."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from msgspec import structs
+
+from anthropic_proxy.engine.providers import (
+    PROVIDERS,
+    AnyWireConfig,
+    Provider,
+    ServerOverride,
+    openai_chat,
+    openai_responses,
+)
+from anthropic_proxy.engine.providers.open_models import (
+    GPT_OSS_RULES,
+    MISTRAL_RULES,
+    REPLAY_RULES,
+    UNKNOWN_RESPONSES,
+)
+from anthropic_proxy.engine.providers.servers import find_server_override
+from anthropic_proxy.gateway.settings import load_settings
+from tests.support.golden_runner import GoldenCase, find_cases, read_fields
+
+_READ = "2026-11"
+"""Date of a source that is the documentation of the vendor (`docs_url`), without a date of its own."""
+_SHARED = (
+    REPLAY_RULES,
+    MISTRAL_RULES,
+    GPT_OSS_RULES,
+    openai_chat.OPENAI.model_rules,
+    openai_responses.OPENAI.model_rules,
+)
+SHARED_RULES = {id(rule) for rules in _SHARED for rule in rules}
+"""Rules of models that hold at every host. Their golden cases are those of any host."""
+_TITLES = {
+    "openai": "OpenAI, regional addresses",
+    "azure": "Azure OpenAI",
+    "deepseek_beta": "DeepSeek, beta address",
+    "openrouter": "OpenRouter",
+    "mistral": "Mistral",
+    "zai": "Z.ai",
+    "gemini": "Gemini, compatible endpoint",
+}
+"""Titles of servers without one in the registry, where an error names the variable instead."""
+_NO_VENDORS = ("demo", "litellm", "local", "other")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One difference: a field of the dialect, for all models (`*`) or those of a pattern."""
+
+    field: str
+    value: Any
+    pattern: str
+    source: str
+    read_date: str
+    is_shared: bool
+
+
+@dataclass(frozen=True)
+class Vendor:
+    """One API of a provider, or of a server that `OPENAI_BASE_URL` selects."""
+
+    name: str
+    title: str
+    api: str
+    address: str
+    key: str
+    models_table: str
+    config: AnyWireConfig
+    source: str
+    read_date: str
+    accepts_pdf: bool
+
+    def claims(self) -> Iterator[Claim]:
+        default, dialect = self.config.wire.dialect_type(), self.config.dialect
+        for field in dialect.__struct_fields__:
+            if (value := getattr(dialect, field)) != getattr(default, field):
+                yield Claim(field, value, "*", self.source, self.read_date, is_shared=False)
+        for rule in self.config.model_rules:
+            for field, value in rule.dialect_fields.items():
+                shared = id(rule) in SHARED_RULES
+                yield Claim(field, value, rule.pattern, rule.source, rule.read_date, is_shared=shared)
+
+
+@cache
+def list_vendors() -> tuple[Vendor, ...]:
+    found = [_of_provider(row, api, config) for row in PROVIDERS for api, config in row.wires.items()]
+    for row in PROVIDERS:
+        own = {provider.name for provider in PROVIDERS}
+        for server in row.servers:
+            if server.name not in own:
+                found += [
+                    _of_server(row, server, api, config)
+                    for api, config in server.wires.items()
+                    if config is not UNKNOWN_RESPONSES
+                ]
+    return tuple(vendor for vendor in found if vendor.name not in _NO_VENDORS)
+
+
+def _of_provider(row: Provider, api: str, config: AnyWireConfig) -> Vendor:
+    return Vendor(
+        name=row.name,
+        title=row.title,
+        api=api,
+        address=row.base_url,
+        key=_key(row.key_header, row.key_scheme, row.key_variable or ""),
+        models_table=config.models_table or row.models_table or row.name,
+        config=config,
+        source=row.docs_url,
+        read_date=_READ,
+        accepts_pdf=False,
+    )
+
+
+def _of_server(row: Provider, server: ServerOverride, api: str, config: AnyWireConfig) -> Vendor:
+    header = (row.key_header, row.key_scheme) if server.key_header is None else (server.key_header, server.key_scheme)
+    return Vendor(
+        name=server.name,
+        title=_TITLES.get(server.name) or server.title,
+        api=api,
+        address=server.base_url or server.url_patterns[0].replace("/*", ""),
+        key=_key(*header, server.key_variable),
+        models_table=server.models_table,
+        config=config,
+        source=server.source or server.docs_url,
+        read_date=server.read_date or _READ,
+        accepts_pdf=server.accepts_pdf,
+    )
+
+
+def _key(header: str, scheme: str, variable: str) -> str:
+    return f"`{header}{': ' + scheme.strip() if scheme else ''}`" + (f", `{variable}`" if variable else "")
+
+
+@cache
+def cases_of(name: str, api: str) -> tuple[GoldenCase, ...]:
+    """Return the golden cases with requests to this vendor."""
+    return tuple(case for vendor, wire, case in _all_cases() if (vendor, wire) == (name, api))
+
+
+@cache
+def _all_cases() -> tuple[tuple[str, str, GoldenCase], ...]:
+    found = []
+    for folder in find_cases():
+        case = GoldenCase(folder)
+        provider, api = case.target.provider, _api_of(case)
+        if provider.servers:
+            settings = load_settings(read_fields(folder).get("settings", {}), PROVIDERS, env_file=None)
+            server = find_server_override(provider, settings)
+            found.append((server.name if server else provider.name, api, case))
+        else:
+            found.append((provider.name, api, case))
+    return tuple(found)
+
+
+def _api_of(case: GoldenCase) -> str:
+    wires = case.target.provider.wires | {
+        api: config for server in case.target.provider.servers for api, config in server.wires.items()
+    }
+    return next(api for api, config in wires.items() if isinstance(case.target.dialect, config.wire.dialect_type))
+
+
+def proven(vendor: Vendor, claim: Claim, outcome: Any) -> bool:
+    """Return True if a golden case of the vendor has another result without the difference."""
+    default = getattr(vendor.config.wire.dialect_type(), claim.field)
+    reset = default if default != claim.value else getattr(vendor.config.dialect, claim.field)
+    for case in cases_of(vendor.name, vendor.api):
+        target = case.target
+        if getattr(target.dialect, claim.field) != claim.value:
+            continue
+        before = outcome(case)
+        case.change_target(structs.replace(target, dialect=structs.replace(target.dialect, **{claim.field: reset})))
+        after = outcome(case)
+        case.change_target(target)
+        if after != before:
+            return True
+    return False
