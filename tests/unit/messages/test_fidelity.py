@@ -11,11 +11,9 @@ from msgspec import structs
 
 from anthropic_proxy.engine.exchange.client_side import exchange_headers
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.gateway.server.endpoints import serve_request
-from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from tests.matrix.backends import BACKENDS, Backend
 from tests.matrix.cells import encode_upstream, sample
@@ -25,7 +23,6 @@ KEYS = {"OPENAI_API_KEY": "k", "GROQ_API_KEY": "k"}
 WELL = json.dumps(
     {"choices": [{"index": 0, "message": {"role": "assistant", "content": "well"}, "finish_reason": "stop"}]}
 ).encode()
-RUN = {"type": "code_execution_20250825", "name": "code_execution"}
 
 
 class FakeProvider:
@@ -50,10 +47,6 @@ def decode_headers(sink: RecordingSink) -> dict[str, str]:
     return exchange_headers(sink.receipt, 200)
 
 
-def load(**environ: str) -> Settings:
-    return load_settings(environ, PROVIDERS, env_file=None)
-
-
 def test_a_note_counts_once_and_what_was_kept_does_not() -> None:
     report = FidelityReport()
     report.add_notes([FidelityNote("dropped", "top_k", "none"), FidelityNote("kept", "store", "said otherwise")])
@@ -61,97 +54,6 @@ def test_a_note_counts_once_and_what_was_kept_does_not() -> None:
     assert report.format_counts() == "best-effort; approximated=0; emulated=1; dropped=1"
     report.clear_notes()
     assert (report.notes, report.format_counts()) == ([], "best-effort; approximated=0; emulated=0; dropped=0")
-
-
-async def test_the_headers_count_what_became_of_the_request_that_was_answered() -> None:
-    proxy = ProxyHarness(FakeProvider(failure(500)), **KEYS, FALLBACK_SONNET="groq/llama-3.3-70b-versatile")
-    sink = await proxy.post(top_k=5, max_tokens=100, service_tier="standard_only")
-    assert sink.body
-    assert decode_headers(sink) == {
-        "x-proxy-fidelity": "best-effort; approximated=1; emulated=0; dropped=1",
-        "x-proxy-failed-attempts": "openai 500",
-    }
-    assert [(note.handling, note.field) for note in proxy.receipts[0].notes] == [
-        ("dropped", "top_k"),
-        ("approximated", "service_tier"),
-    ]
-
-
-async def test_strict_refuses_before_anything_is_sent_and_names_every_loss() -> None:
-    upstream = FakeProvider()
-    sink = await ProxyHarness(upstream, OPENAI_API_KEY="k", OPENAI_WIRE="chat", FIDELITY="strict").post(
-        top_k=5, tools=[RUN]
-    )
-    assert upstream.bodies == []
-    assert (sink.error.status, sink.error.error_type) == (400, "invalid_request_error")
-    assert sink.error.message == (
-        "openai/gpt-4.1 would lose tools.code_execution: openai is not known to run "
-        "code_execution_20250825; top_k: not sent; no setting for it is known. FIDELITY=strict rejects this. "
-        "Remove it from the request, choose another backend, or allow it with "
-        "FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
-    )
-
-
-PDF = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0xLjQ="}}
-
-
-@pytest.mark.parametrize(
-    ("fields", "lost"),
-    [
-        (
-            {"messages": [{"role": "user", "content": [PDF]}]},
-            "messages.document: replaced by a text: the model is not known to accept documents of type application/pdf",
-        ),
-        ({"tools": [RUN]}, "tools.code_execution: groq is not known to run code_execution_20250825"),
-        ({"top_k": 5}, "top_k: not sent; no setting for it is known"),
-        ({"inference_geo": "eu"}, "inference_geo: the proxy cannot control where a model runs"),
-    ],
-)
-async def test_strict_refuses_what_a_model_of_texts_would_lose(fields: dict[str, Any], lost: str) -> None:
-    upstream = FakeProvider()
-    sink = await ProxyHarness(upstream, GROQ_API_KEY="k", FIDELITY="strict").post(**fields)
-    assert upstream.bodies == []
-    assert sink.error.message == (
-        f"groq/llama-3.3-70b-versatile would lose {lost}. FIDELITY=strict rejects this. Remove it from the "
-        "request, choose another backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one "
-        "tier)."
-    )
-    assert (await ProxyHarness(upstream, GROQ_API_KEY="k").post(**fields)).error is None
-
-
-async def test_what_only_warms_a_cache_is_answered_here() -> None:
-    sink = await ProxyHarness(FakeProvider(), OPENAI_API_KEY="k").post(max_tokens=0)
-    assert decode_headers(sink)["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=1; dropped=0"
-
-
-async def test_strict_tries_the_next_model_of_the_chain_first() -> None:
-    upstream = FakeProvider()
-    chain = {"BIG_MODEL": "moonshot/kimi-k2.6", "FALLBACK_SONNET": "groq/llama-3.3-70b-versatile,openai/gpt-4.1"}
-    proxy = ProxyHarness(upstream, **KEYS, **chain, MOONSHOT_API_KEY="k", FIDELITY="strict")
-    sink = await proxy.post(temperature=0.5, service_tier="standard_only", top_k=None, max_tokens=100)
-    assert [body["model"] for body in upstream.bodies] == ["llama-3.3-70b-versatile"]
-    assert decode_headers(sink)["x-proxy-fidelity"] == "strict; approximated=1; emulated=0; dropped=0"
-    refused = await proxy.post(temperature=0.5, top_k=5, max_tokens=100)
-    assert refused.error.message.startswith("moonshot/kimi-k2.6 would lose temperature: ")
-    assert len(upstream.bodies) == 1
-
-
-async def test_strict_refuses_what_only_a_refusal_showed_to_be_lost() -> None:
-    upstream = FakeProvider(failure(400, "Unsupported parameter: 'temperature'", "temperature"))
-    sink = await ProxyHarness(upstream, OPENAI_API_KEY="k", FIDELITY="strict").post(temperature=0.5)
-    assert len(upstream.bodies) == 1
-    assert sink.error.message.startswith("openai/gpt-4.1 would lose temperature: ")
-
-
-async def test_best_effort_reports_a_loss_once_though_a_refusal_showed_it() -> None:
-    proxy = ProxyHarness(
-        FakeProvider(failure(400, "Unsupported parameter: 'temperature'", "temperature")), OPENAI_API_KEY="k"
-    )
-    sink = await proxy.post(temperature=0.5, max_tokens=100)
-    assert decode_headers(sink) == {
-        "x-proxy-fidelity": "best-effort; approximated=0; emulated=0; dropped=1",
-        "x-proxy-failed-attempts": "openai 400",
-    }
 
 
 async def knock(proxy: ProxyHarness, **fields: Any) -> tuple[int, dict[str, str]]:

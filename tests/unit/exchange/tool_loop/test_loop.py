@@ -33,6 +33,7 @@ from tests.support.tool_loop import (
     calls,
     deferred,
     fetched,
+    frame,
     gemini,
     kinds,
     message_of,
@@ -272,3 +273,21 @@ async def test_a_call_of_ours_that_nests_too_deeply_is_answered_as_wrong() -> No
     script = Script(calls(deep), reply(text("So.")))
     message = message_of(await proxy(script, Searcher()).post(tools=[SEARCH], stream=True))
     assert message.content[1].content.error_code == "invalid_tool_input"
+
+
+async def test_a_call_after_a_search_of_the_proxy_is_repeated() -> None:
+    broken = [frame({"reasoning_content": "Hm."}), *reply(finish="malformed_function_call")]
+    script = Script(calls(call("web_search", query="Oslo")), broken, reply(text("Cold."), tokens=(150, 5)))
+    built = proxy(script, Searcher())
+    message = message_of(await built.post(tools=[SEARCH], stream=True))
+    assert [block.type for block in message.content] == [
+        "server_tool_use",
+        "web_search_tool_result",
+        "thinking",
+        "text",
+    ]
+    assert (message.usage.input_tokens, message.usage.output_tokens) == (250, 25)
+    (receipt,) = built.receipts
+    assert (receipt.input_tokens, receipt.output_tokens) == (350, 25)
+    assert [(one.input_tokens, one.output_tokens) for one in receipt.attempts] == [(100, 10), (100, 10), (150, 5)]
+    assert receipt.failed_attempts == ["openai 502"]

@@ -1,0 +1,265 @@
+"""Requests of a client, the calls that the proxy makes for them, and what comes of it: `golden_texts/exchanges`.
+
+Each line of an input has a word first. Given are `env` (variables), `now` (a date), `on CONDITION: ANSWER` (what a
+provider answers; else it is a short reply) and `answer ANSWER` (once, before these). `post` sends a request, `again`
+the same one; `both` does so also in a stream, from the beginning. `show` names fields of the sent bodies. A condition
+is the path of a field that the body has, also with `=`, `<` or `>` and a value; text in quotes that the body contains;
+`@` and a part of the address; `always`; `!` before it negates, `&` joins. An answer is `unreachable`, or a status,
+headers and a body: JSON, `reply` with the content of a reply, or JSON events of a stream (`sse`, `events`, `lines`;
+STALL and BREAK among them). `‹path›` stands for a field of the sent body.
+
+The result has one line for each call, with what its body changes of the one before; then what the client got and what
+the receipt says.
+"""
+
+import asyncio
+import json
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import structs
+
+from anthropic_proxy.cli.lint_stream import check_bytes
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.plugins import Receipt, UpstreamAttempt
+from tests.support import replies
+from tests.support.golden_runner import fold_events
+from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
+from tests.support.recorded_texts import Check, golden_files
+from tests.support.virtual_time import VirtualTimeLoop
+
+WELL = replies.Reply(texts=["well"], count=5)
+FORMS = {
+    "/chat/completions": replies.CHAT,
+    "/responses": replies.RESPONSES,
+    "/api/chat": replies.OLLAMA,
+    "/v1/messages": replies.MESSAGES,
+}
+MISSING = object()
+Chunk = bytes | bytearray | Exception
+
+
+def field(body: Any, path: str) -> Any:
+    for name in path.split("."):
+        try:
+            body = body[int(name) if isinstance(body, list) else name]
+        except (KeyError, IndexError, TypeError, ValueError):
+            return MISSING
+    return body
+
+
+def holds(condition: str, body: Any, address: str) -> bool:
+    if " & " in condition:
+        return all(holds(part, body, address) for part in condition.split(" & "))
+    if condition.startswith("!"):
+        return not holds(condition[1:], body, address)
+    if condition.startswith("@"):
+        return condition[1:] in address
+    if condition.startswith('"'):
+        return str(json.loads(condition)) in json.dumps(body, ensure_ascii=False)
+    path, sign, value = re.fullmatch(r"([^=<>]+)(?:([=<>])(.*))?", condition).groups()
+    found = field(body, path)
+    if sign is None or found is MISSING:
+        return path == "always" or found is not MISSING
+    wanted = json.loads(value)
+    return {"=": lambda: found == wanted, "<": lambda: found < wanted, ">": lambda: found > wanted}[sign]()
+
+
+def read_chunks(text: str, frame: str) -> Iterator[Chunk]:
+    """Yield the pieces of a stream: JSON values in frames, and STALL or BREAK."""
+    while text := text.strip():
+        if match := re.match(r"STALL|BREAK", text):
+            yield STALL if match[0] == "STALL" else UpstreamProtocolError("the connection broke")
+            text = text[5:]
+            continue
+        value, end = json.JSONDecoder().raw_decode(text)
+        kind = f"event: {value['type']}\n" if frame == "events" else ""
+        line = json.dumps(value, ensure_ascii=False)
+        yield (f"{line}\n" if frame == "lines" else f"{kind}data: {line}\n\n").encode()
+        text = text[end:]
+
+
+def short_reply(path: str, reply: replies.Reply, *, stream: bool) -> FakeResponse:
+    form = next((form for end, form in FORMS.items() if path.partition("?")[0].endswith(end)), replies.GEMINI)
+    return FakeResponse(200, *form.stream(reply)) if stream else FakeResponse(200, form.whole(reply))
+
+
+def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in old | new:
+            inner = f"{path}.{name}".lstrip(".")
+            if name not in new:
+                yield f"-{inner}"
+            elif name not in old:
+                yield f"+{inner}={json.dumps(new[name], ensure_ascii=False)}"
+            else:
+                yield from differences(old[name], new[name], inner)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, pair in enumerate(zip(old, new, strict=True)):
+            yield from differences(*pair, f"{path}.{index}")
+    elif old != new:
+        yield f"{path}={json.dumps(new, ensure_ascii=False)}"
+
+
+class Exchanges:
+    """The proxy and the provider of one input, and the lines of its result."""
+
+    def __init__(self, given: str, *, stream: bool = False) -> None:
+        self.stream = stream
+        self.env: dict[str, str] = {}
+        self.rules: list[tuple[str, str]] = []
+        self.answers: list[str] = []
+        self.shown: list[str] = []
+        self.posts: list[str] = []
+        self.now: datetime | None = None
+        self.lines: list[str] = []
+        self.given: list[FakeResponse] = []
+        self.last: Any = None
+        for line in given.split("\n"):
+            word, _, rest = line.partition(" ")
+            match word:
+                case "env":
+                    self.env |= dict(each.split("=", 1) for each in shlex.split(rest))
+                case "now":
+                    self.now = datetime.fromisoformat(rest)
+                case "on":
+                    condition, _, answer = rest.partition(": ")
+                    self.rules.append((condition, answer))
+                case "answer":
+                    self.answers.append(rest)
+                case "show":
+                    self.shown += rest.split()
+                case "post" | "both":
+                    self.posts.append(rest)
+                case "again":
+                    self.posts.append(self.posts[-1])
+                case _:
+                    raise AssertionError(line)
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        if request.path in ("/api/tags", "/api/show"):
+            return FakeResponse(404, b"{}")
+        body = json.loads(request.body)
+        server = base_url.split("/")[2]
+        changes = " ".join(differences(self.last, body)) if self.last is not None else ""
+        shown = [f"{path}={json.dumps(field(body, path), default=lambda _: None)}" for path in self.shown]
+        self.last = body
+        answer = self.answers.pop(0) if self.answers else None
+        if answer is None:
+            answer = next((text for condition, text in self.rules if holds(condition, body, base_url)), "200")
+        has_keys = any("," in value for name, value in self.env.items() if name.endswith("_API_KEY"))
+        key = f" (key …{credential.value[-4:]})" if credential and has_keys else ""
+        status = answer.partition(" ")[0]
+        self.lines.append(" ".join(["→", server + request.path + key, *shown, changes, "←", status]).replace("  ", " "))
+        self.given.append(self.respond(answer, body, request.path))
+        return self.given[-1]
+
+    def respond(self, answer: str, body: Any, path: str) -> FakeResponse:
+        answer = re.sub(r"‹(.+?)›", lambda place: str(field(body, place[1])), answer)
+        status, _, rest = answer.partition(" ")
+        if status == "unreachable":
+            raise UpstreamUnreachable("nothing answers")
+        headers = {}
+        while match := re.match(r"([a-z-]+)=(\S+) ?", rest):
+            headers[match[1]], rest = match[2], rest[match.end() :]
+        is_stream = bool(body.get("stream")) or "streamGenerate" in path
+        if not rest and status == "200":
+            return short_reply(path, WELL, stream=is_stream)
+        frame, _, events = rest.partition(" ")
+        if frame == "reply":
+            return short_reply(path, msgspec.convert(json.loads(events), replies.Reply), stream=is_stream)
+        if frame in ("sse", "lines", "events"):
+            return FakeResponse(200, *read_chunks(events, frame), headers=headers)
+        if rest == "STALL":
+            return FakeResponse(int(status), STALL, headers=headers)
+        return FakeResponse(int(status), rest.encode(), headers=headers)
+
+    async def run(self) -> str:
+        proxy = ProxyHarness(self, **self.env)
+        if self.now:
+            now = self.now.timestamp()
+            proxy.services = structs.replace(proxy.services, clock=lambda: now)
+        for post in self.posts:
+            logged, sleeps = len(proxy.log.getvalue()), len(proxy.sleeps)
+            stream = {"stream": True} if self.stream else {}
+            sink = await proxy.post(**{"max_tokens": 100, **json.loads(post or "{}"), **stream})
+            self.lines += [f"waited {seconds:g} s" for seconds in proxy.sleeps[sleeps:]]
+            self.lines += show_reply(sink)
+            assert all(response.closed for response in self.given)
+            self.lines += show_receipt(proxy.receipts[-1])
+            log = [line for line in proxy.log.getvalue()[logged:].splitlines() if ", because of: " in line]
+            self.lines += [f"log: {line.split(' ', 1)[1].strip()}" for line in log]
+        return "\n".join(self.lines)
+
+
+def show_reply(sink: RecordingSink) -> Iterator[str]:
+    if error := sink.error:
+        retry = f" retry-after {error.retry_after:g}" if error.retry_after else ""
+        retry += "" if error.should_retry is None else f" x-should-retry {error.should_retry}"
+        body = getattr(error, "body", None)
+        yield f"= {error.status} {error.error_type}{retry}: {error.message}{f' {body.decode()}' if body else ''}"
+        return
+    if is_streamed := sink.stream.startswith(b"event"):
+        assert check_bytes(sink.stream) == []
+    message = fold_events(sink.stream) if is_streamed else sink.body or json.loads(sink.stream)
+    blocks = [block.get("text") or json.dumps(block, ensure_ascii=False) for block in message["content"]]
+    usage = {name: value for name, value in message["usage"].items() if value and "tokens" in name}
+    yield f"= {message['stop_reason']}: {' | '.join(blocks)} {show_counts(usage)}"
+    for event in re.findall(rb"event: error\ndata: (.*)", sink.stream):
+        yield f"= error event: {json.loads(event)['error']}"
+
+
+def show_counts(counts: Mapping[str, Any]) -> str:
+    names = ((name.removesuffix("_tokens"), value) for name, value in counts.items() if isinstance(value, int))
+    return f"({', '.join(f'{value} {name}' for name, value in names)})"
+
+
+COUNTS = (
+    "input_tokens",
+    "output_tokens",
+    "cache_read_tokens",
+    "cache_write_tokens",
+    "thinking_tokens",
+    "billed_searches",
+)
+
+
+def show_record(record: Receipt | UpstreamAttempt) -> str:
+    tier = f" {record.service_tier}" if record.service_tier else ""
+    return show_counts({name: value for name in COUNTS if (value := getattr(record, name))}) + tier
+
+
+def show_receipt(receipt: Receipt) -> Iterator[str]:
+    yield f"{receipt.prefix}/{receipt.model} {receipt.outcome} {show_record(receipt)}"
+    if len(receipt.attempts) > 1:
+        yield from (f"attempt {one.status} {show_record(one)} {one.error}".rstrip() for one in receipt.attempts)
+    if receipt.failed_attempts:
+        yield f"failed: {', '.join(receipt.failed_attempts)}"
+    yield from (f"{note.handling} {note.field}: {note.reason}" for note in receipt.notes)
+
+
+@pytest.mark.parametrize("name", golden_files("exchanges"))
+def test_exchanges(name: str, golden: Check) -> None:
+    def run(given: str, *, stream: bool = False) -> str:
+        with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+            return runner.run(Exchanges(given, stream=stream).run())
+
+    def show(given: str) -> str:
+        whole = run(given)
+        if "\nboth" not in given:
+            return whole
+        streamed = run(given, stream=True)
+        return f"{whole}\n{'the same' if plain(whole) == plain(streamed) else streamed} in a stream"
+
+    golden(name, show)
+
+
+def plain(result: str) -> str:
+    """Return a result without the fields that always differ for a stream."""
+    return re.sub(r" \+?stream(_options)?=\S+", "", result)
