@@ -1,11 +1,13 @@
 """Screenshots of the dashboard for the documentation, from a ledger of a day with invented requests."""
 
+import os
 import sys
 import tempfile
 from pathlib import Path
 
 from playwright.sync_api import FloatRect, Locator, Page
 
+from anthropic_proxy.errors import PACKAGE
 from tests.pages.browser import Appearance, find_chromium, open_browser, open_tab
 from tests.pages.click_paths import PATHS, ClickPath, follow
 from tests.pages.sample_conversation import SESSION, write_sample_conversation
@@ -69,7 +71,7 @@ def main() -> None:
         sys.exit("Chromium is not installed. Install it, for example: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
-        settings = ledger_settings(directory, **KEYS)
+        settings = ledger_settings(directory, **KEYS, PATH=_install_program(directory))
         write_sample_day(directory / "ledger.sqlite3")
         write_sample_conversation(directory / "ledger.sqlite3")
         store_sample_run(directory, settings)
@@ -99,6 +101,14 @@ def main() -> None:
                 page.goto(address)
                 page.screenshot(path=ROOT / f"docs/pictures/dashboard-{name}.png", full_page=True)
                 page.context.close()
+
+
+def _install_program(directory: Path) -> str:
+    """Return a value of PATH that leads to the program, so that pages name it without a folder."""
+    folder = directory / "bin"
+    folder.mkdir()
+    (folder / PACKAGE).symlink_to(Path(sys.executable).with_name(PACKAGE))
+    return os.pathsep.join((str(folder), os.environ["PATH"]))
 
 
 def _record(page: Page, path: ClickPath) -> None:

@@ -5,6 +5,7 @@ each width; vertical ones are in pixels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain, repeat
 from math import ceil, floor, log10
 
 from msgspec import Struct
@@ -24,6 +25,8 @@ MAX_SERIES = 5
 _MAX_LABELS = {"wide": 13, "medium": 8, "narrow": 4}
 """Width of a panel → maximum number of labels of the horizontal axis. The style sheet has the limits of the widths."""
 _MAX_DOTS = 3
+_ROLES = ("cache-read", "cache-write", "input", "output")
+"""CSS classes for the colors of groups without a color of their own, the largest group first."""
 _PERIODS = ((3, 300), (48, 3_600), (24 * 8, 6 * 3_600), (24 * 45, 86_400), (24 * 400, 3 * 86_400))
 """Pairs: maximum length of a time range in hours, and length of one period in seconds."""
 OUTCOME_TITLES = {
@@ -242,16 +245,19 @@ def chart_groups(
     extract_value: Callable[[UsageSums], float],
     format_value: Callable[[float], str],
     names_and_roles: Mapping[str, tuple[str, str]] | None = None,
+    *,
+    missing: str = NOT_SENT,
 ) -> Chart:
-    """`names_and_roles` maps a group to its name in the chart and its CSS class. The smallest groups are added up as
-    `others`.
+    """`names_and_roles` maps a group to its name in the chart and its CSS class. A group that it lacks is shown by its
+    own name, or as `missing` for "". The smallest groups are added up as `others`.
     """
     totals: dict[str, float] = {}
     for row in rows:
         totals[row.group] = totals.get(row.group, 0) + extract_value(row.sums)
     ranked = sorted((name for name, total in totals.items() if total), key=lambda name: -totals[name])
     shown = ranked if len(ranked) <= MAX_SERIES + 1 else ranked[:MAX_SERIES]
-    names = {name: (names_and_roles or {}).get(name, (name or NOT_SENT, name or "none")) for name in shown}
+    colors = chain(_ROLES, repeat("others"))
+    names = {name: (names_and_roles or {}).get(name) or (name or missing, next(colors)) for name in shown}
     others = ("others", "others")
     values: dict[tuple[str, str], dict[int, float]] = {key: {} for key in names.values()}
     for row in rows:

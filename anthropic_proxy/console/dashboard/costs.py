@@ -25,8 +25,6 @@ GROUPS = {
 }
 """Value of the parameter `by` → its title. The first is the default."""
 MAX_ROWS = 200
-_ROLES = ("cache-read", "cache-write", "input", "output")
-"""CSS classes for the colors of the groups in the chart, the largest group first."""
 _COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
     SortableColumn("requests", "Requests", lambda one: one.sums.requests),
     SortableColumn("input", "In", lambda one: one.sums.all_input_tokens),
@@ -71,13 +69,15 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
 
     def chart_costs() -> Chart:
         rows = sum_periods(context.connection, context.selection, periods.seconds, FACETS[by].column)
-        ranked = dict.fromkeys(group.name for group in groups() if group.sums.cost)
-        if by == "provider":
-            roles = {name: (name, formats.provider_role(name)) for name in ranked}
-        else:
-            roles = {name: (name or name_missing(by), role) for name, role in zip(ranked, _ROLES, strict=False)}
-            roles = {name: roles.get(name, (name or name_missing(by), "others")) for name in ranked}
-        drawn = chart_groups(periods, rows, lambda sums: sums.cost, formats.chart_money, roles)
+        providers = {name: (name, formats.provider_role(name)) for name in {row.group for row in rows} - {""}}
+        drawn = chart_groups(
+            periods,
+            rows,
+            lambda sums: sums.cost,
+            formats.chart_money,
+            providers if by == "provider" else None,
+            missing=name_missing(by),
+        )
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
     verdict = build_panel(context, "the summary", summarize)
