@@ -12,6 +12,7 @@ from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, Fetche
 from anthropic_proxy.engine.upstream.web_fetch import matches_media_types
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
+from tests.support.golden_runner import fold_events
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
@@ -117,47 +118,11 @@ def message_of(sink: RecordingSink) -> Any:
     assert sink.error is None
     if sink.stream:
         assert check_bytes(sink.stream) == []
-    body = folded(sink.stream) if sink.stream else sink.body
+    body = fold_events(sink.stream) if sink.stream else sink.body
     return Message.model_validate(body)
 
 
-def folded(stream: bytes) -> dict[str, Any]:
-    body: dict[str, Any] = {}
-    for line in stream.decode().splitlines():
-        event = json.loads(line[6:]) if line.startswith("data: ") else {}
-        kind, delta = event.get("type"), event.get("delta", {})
-        if kind == "message_start":
-            body = event["message"]
-        elif kind == "content_block_start":
-            body["content"].append(event["content_block"])
-            arguments = ""
-        elif delta.get("type") == "text_delta":
-            body["content"][-1]["text"] += delta["text"]
-        elif delta.get("type") == "input_json_delta":
-            arguments += delta["partial_json"]
-            body["content"][-1]["input"] = json.loads(arguments or "{}")
-        elif kind == "message_delta":
-            body |= delta
-            body["usage"] |= event["usage"]
-        elif kind == "error":
-            body["error"] = event["error"]
-    return body
-
-
-def kinds(message: Any) -> list[str]:
-    return [block.type for block in message.content]
-
-
 PAGE = FetchedPage(url="https://a.test/page", media_type="text/html", title="A", text="Words " * 100)
-PDF = FetchedPage(url="https://a.test/a.pdf", media_type="application/pdf", body=b"%PDF-1.4 x")
-
-
-async def fetched(url: str, prompt: Any, tool: dict[str, Any] = FETCH, **settings: str) -> tuple[Any, Fetcher, Script]:
-    script = Script(calls(call("web_fetch", url=url)), reply(text("So.")))
-    fetcher = Fetcher(PAGE, PDF)
-    built = proxy(script, fetch=fetcher, **settings)
-    messages = prompt if isinstance(prompt, list) else [{"role": "user", "content": prompt}]
-    return message_of(await built.post(messages=messages, tools=[tool], stream=True)), fetcher, script
 
 
 def deferred(*tools: dict[str, Any]) -> list[dict[str, Any]]:

@@ -1,12 +1,14 @@
 """Requests of a client, the calls that the proxy makes for them, and what comes of it: `golden_texts/exchanges`.
 
 Each line of an input has a word first. Given are `env` (variables), `now` (a date), `on CONDITION: ANSWER` (what a
-provider answers; else it is a short reply) and `answer ANSWER` (once, before these). `post` sends a request, `again`
-the same one; `both` does so also in a stream, from the beginning. `show` names fields of the sent bodies. A condition
-is the path of a field that the body has, also with `=`, `<` or `>` and a value; text in quotes that the body contains;
-`@` and a part of the address; `always`; `!` before it negates, `&` joins. An answer is `unreachable`, or a status,
-headers and a body: JSON, `reply` with the content of a reply, or JSON events of a stream (`sse`, `events`, `lines`;
-STALL and BREAK among them). `‹path›` stands for a field of the sent body.
+provider answers; else it is a short reply), `answer ANSWER` (once, before these), `search` and `web` (JSON: what the
+proxy finds). `post` sends a request, `again` the same one, `then` the conversation with the reply and this content;
+`both` does so also in a stream, from the beginning. `show` names fields of the sent bodies.
+
+A condition is the path of a field that the body has, also with `=`, `<` or `>` and a value; text in quotes in the
+body; `@` and a part of the address; `always`; `!` before it negates, `&` joins. An answer is `unreachable`, or a
+status, headers and a body: JSON, `reply` with the content of a reply, or JSON events of a stream (`sse`, `events`,
+`lines`; STALL and BREAK among them). `‹path›` stands for a field of the sent body.
 
 The result has one line for each call, with what its body changes of the one before; then what the client got and what
 the receipt says.
@@ -16,7 +18,7 @@ import asyncio
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -25,8 +27,10 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
+from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
+from anthropic_proxy.engine.upstream.web_fetch import matches_media_types
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
-from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
+from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable, WebFetchFailed, WebSearchFailed
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
 from tests.support import replies
 from tests.support.golden_runner import fold_events
@@ -90,6 +94,15 @@ def short_reply(path: str, reply: replies.Reply, *, stream: bool) -> FakeRespons
     return FakeResponse(200, *form.stream(reply)) if stream else FakeResponse(200, form.whole(reply))
 
 
+def brief(value: Any) -> Any:
+    """Return a value with the beginnings of its long texts."""
+    if isinstance(value, dict):
+        return {name: brief(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [brief(inner) for inner in value]
+    return f"{value[:100]}… ({len(value)})" if isinstance(value, str) and len(value) > 300 else value
+
+
 def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
         for name in old | new:
@@ -97,14 +110,17 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
             if name not in new:
                 yield f"-{inner}"
             elif name not in old:
-                yield f"+{inner}={json.dumps(new[name], ensure_ascii=False)}"
+                yield f"+{inner}={json.dumps(brief(new[name]), ensure_ascii=False)}"
             else:
                 yield from differences(old[name], new[name], inner)
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for index, pair in enumerate(zip(old, new, strict=True)):
-            yield from differences(*pair, f"{path}.{index}")
+    elif isinstance(old, list) and isinstance(new, list) and len(old) <= len(new):
+        for index, value in enumerate(new):
+            if index < len(old):
+                yield from differences(old[index], value, f"{path}.{index}")
+            else:
+                yield f"+{path}.{index}={json.dumps(brief(value), ensure_ascii=False)}"
     elif old != new:
-        yield f"{path}={json.dumps(new, ensure_ascii=False)}"
+        yield f"{path}={json.dumps(brief(new), ensure_ascii=False)}"
 
 
 class Exchanges:
@@ -119,6 +135,7 @@ class Exchanges:
         self.posts: list[str] = []
         self.now: datetime | None = None
         self.lines: list[str] = []
+        self.tools: dict[str, Any] = {}
         self.given: list[FakeResponse] = []
         self.last: Any = None
         for line in given.split("\n"):
@@ -133,6 +150,12 @@ class Exchanges:
                     self.rules.append((condition, answer))
                 case "answer":
                     self.answers.append(rest)
+                case "then":
+                    self.posts.append(f"then {rest}")
+                case "search":
+                    self.tools["web_search"] = self.search(json.loads(rest))
+                case "web":
+                    self.tools["web_fetch"] = self.fetch({page["url"]: page for page in json.loads(rest)})
                 case "show":
                     self.shown += rest.split()
                 case "post" | "both":
@@ -180,15 +203,45 @@ class Exchanges:
             return FakeResponse(int(status), STALL, headers=headers)
         return FakeResponse(int(status), rest.encode(), headers=headers)
 
+    def search(self, found: list[dict[str, str]] | str) -> Any:
+        async def search(query: str, *domains: Any, **options: Any) -> list[SearchResult]:
+            limits = [value for value in (*domains, *options.values()) if value]
+            self.lines.append(f"search {query!r} {limits or ''}".rstrip())
+            if isinstance(found, str):
+                raise WebSearchFailed("no", found)  # type: ignore[arg-type]
+            return [SearchResult(**page) for page in found]
+
+        return search
+
+    def fetch(self, pages: Mapping[str, dict[str, Any]]) -> Any:
+        async def fetch(url: str, *, media_types: Collection[str] = DEFAULT_MEDIA_TYPES, **_: Any) -> FetchedPage:
+            self.lines.append(f"fetch {url}")
+            page = dict(pages.get(url, {"error": "url_not_accessible"}))
+            if "error" not in page and not matches_media_types(page["media_type"], media_types):
+                page["error"] = "unsupported_content_type"
+            if "error" in page:
+                raise WebFetchFailed(f"{url} cannot be had", page["error"])
+            return FetchedPage(**{**page, "body": page.get("body", "").encode()})
+
+        return fetch
+
     async def run(self) -> str:
         proxy = ProxyHarness(self, **self.env)
+        proxy.services = structs.replace(proxy.services, **self.tools)
         if self.now:
             now = self.now.timestamp()
             proxy.services = structs.replace(proxy.services, clock=lambda: now)
+        sink, fields = RecordingSink(), dict[str, Any]()
         for post in self.posts:
             logged, sleeps = len(proxy.log.getvalue()), len(proxy.sleeps)
-            stream = {"stream": True} if self.stream else {}
-            sink = await proxy.post(**{"max_tokens": 100, **json.loads(post or "{}"), **stream})
+            if post.startswith("then "):
+                turns = [{"role": "assistant", "content": message_of(sink)["content"]}]
+                if content := json.loads(post[5:]):
+                    turns.append({"role": "user", "content": content})
+                fields["messages"] = [*fields.get("messages", [{"role": "user", "content": "hello"}]), *turns]
+            else:
+                fields = json.loads(post or "{}")
+            sink = await proxy.post(**{"max_tokens": 100, **fields, **({"stream": True} if self.stream else {})})
             self.lines += [f"waited {seconds:g} s" for seconds in proxy.sleeps[sleeps:]]
             self.lines += show_reply(sink)
             assert all(response.closed for response in self.given)
@@ -198,6 +251,12 @@ class Exchanges:
         return "\n".join(self.lines)
 
 
+def message_of(sink: RecordingSink) -> dict[str, Any]:
+    if is_streamed := sink.stream.startswith(b"event"):
+        assert check_bytes(sink.stream) == []
+    return fold_events(sink.stream) if is_streamed else sink.body or json.loads(sink.stream)
+
+
 def show_reply(sink: RecordingSink) -> Iterator[str]:
     if error := sink.error:
         retry = f" retry-after {error.retry_after:g}" if error.retry_after else ""
@@ -205,18 +264,19 @@ def show_reply(sink: RecordingSink) -> Iterator[str]:
         body = getattr(error, "body", None)
         yield f"= {error.status} {error.error_type}{retry}: {error.message}{f' {body.decode()}' if body else ''}"
         return
-    if is_streamed := sink.stream.startswith(b"event"):
-        assert check_bytes(sink.stream) == []
-    message = fold_events(sink.stream) if is_streamed else sink.body or json.loads(sink.stream)
-    blocks = [block.get("text") or json.dumps(block, ensure_ascii=False) for block in message["content"]]
-    usage = {name: value for name, value in message["usage"].items() if value and "tokens" in name}
+    message = message_of(sink)
+    blocks = [block.get("text") or json.dumps(brief(block), ensure_ascii=False) for block in message["content"]]
+    usage = {name: value for name, value in message["usage"].items() if value}
+    usage |= usage.pop("server_tool_use", {})
     yield f"= {message['stop_reason']}: {' | '.join(blocks)} {show_counts(usage)}"
     for event in re.findall(rb"event: error\ndata: (.*)", sink.stream):
         yield f"= error event: {json.loads(event)['error']}"
 
 
 def show_counts(counts: Mapping[str, Any]) -> str:
-    names = ((name.removesuffix("_tokens"), value) for name, value in counts.items() if isinstance(value, int))
+    names = (
+        (name.removesuffix("_tokens"), value) for name, value in counts.items() if value and isinstance(value, int)
+    )
     return f"({', '.join(f'{value} {name}' for name, value in names)})"
 
 
@@ -248,7 +308,8 @@ def show_receipt(receipt: Receipt) -> Iterator[str]:
 def test_exchanges(name: str, golden: Check) -> None:
     def run(given: str, *, stream: bool = False) -> str:
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
-            return runner.run(Exchanges(given, stream=stream).run())
+            result = runner.run(Exchanges(given, stream=stream).run())
+        return re.sub(r'"retrieved_at": "[^"]+"', '"retrieved_at": …', result)
 
     def show(given: str) -> str:
         whole = run(given)

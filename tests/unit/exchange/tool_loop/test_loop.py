@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,15 +13,12 @@ from anthropic_proxy.engine.routing.router import RoutingQuery, build_route
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.plugins import Client
-from tests.support.harness import FakeResponse, RecordingSink, new_client_request
+from tests.support.harness import RecordingSink, new_client_request
 from tests.support.platform_marks import needs_timer_signal
-from tests.support.reply_schemas import DEEPSEEK, FORMAT, GOOD, WRONG
 from tests.support.tool_loop import (
     FACTS,
     FETCH,
     MAIL,
-    PAGE,
-    PDF,
     REGEX,
     SEARCH,
     WEATHER,
@@ -32,10 +28,7 @@ from tests.support.tool_loop import (
     call,
     calls,
     deferred,
-    fetched,
     frame,
-    gemini,
-    kinds,
     message_of,
     proxy,
     reply,
@@ -93,58 +86,6 @@ async def test_a_search_of_tools_needs_a_process_to_be_had(monkeypatch: pytest.M
     assert message.content[1].content.error_code == "unavailable"
 
 
-STRICT = {"FIDELITY": "strict"}
-CHAT = {**DEEPSEEK, "BIG_MODEL": "openai/deepseek-chat"}
-"""A model without pictures, PDFs, schemas and tools of its own."""
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_strict_judges_only_what_the_client_asked(stream: bool) -> None:
-    script = Script(calls(text("Let me see."), call("web_fetch", url=PDF.url)), reply(text("So.")))
-    built = proxy(script, fetch=Fetcher(PDF), **CHAT, **STRICT)
-    sink = await built.post(f"Read {PDF.url}", tools=[FETCH], stream=stream, max_tokens=100)
-    message = message_of(sink)
-    assert kinds(message) == ["text", "server_tool_use", "web_fetch_tool_result", "text"]
-    assert message.content[2].content.error_code == "unsupported_content_type"
-
-
-async def test_strict_refuses_citations_of_a_fetch_before_anything_is_sent() -> None:
-    script = Script()
-    cited = {**FETCH, "citations": {"enabled": True}}
-    sink = await proxy(script, fetch=Fetcher(), **STRICT).post(tools=[cited], max_tokens=100, model="claude-sonnet-4-5")
-    assert sink.error.message == (
-        "openai/gpt-4.1 would lose tools.web_fetch.citations: no other provider is known to cite fetched "
-        "pages. FIDELITY=strict rejects this. Remove it from the request, choose another "
-        "backend, or allow it with FIDELITY=best-effort (FIDELITY_<TIER> for one tier)."
-    )
-    assert not script.requests
-
-
-async def test_strict_lets_a_later_call_pass_that_loses_what_was_found() -> None:
-    odd = {**MAIL, "input_schema": {"type": "object", "properties": {}, "x": [1]}, "defer_loading": True}
-    script = Script(calls(call(REGEX["name"], pattern="send")), reply(text("Done.")))
-    message = message_of(await proxy(script, **STRICT).post(tools=[REGEX, odd], max_tokens=100, stream=True))
-    assert message.stop_reason == "end_turn"
-
-
-async def test_a_reply_of_many_calls_has_each_note_once() -> None:
-    script = Script(*[calls(call("web_search", query="a")) for _ in range(9)], reply(text("So.")))
-    built = proxy(script, Searcher())
-    message_of(await built.post(model="gpt-4.1", tools=[SEARCH]))
-    fields = Counter(note.field for note in built.receipts[0].fidelity.notes)
-    assert fields == {"tools.web_search": 1, "max_tokens": 1}
-
-
-async def test_citations_of_a_fetch_are_noted_once() -> None:
-    _, _, script = await fetched(PAGE.url, PAGE.url, {**FETCH, "citations": {"enabled": True}})
-    assert len(script.requests) == 2
-    script = Script(calls(call("web_fetch", url=PAGE.url)), reply(text("So.")))
-    built = proxy(script, fetch=Fetcher(PAGE))
-    message_of(await built.post(PAGE.url, tools=[{**FETCH, "citations": {"enabled": True}}], max_tokens=100))
-    dropped = [note.field for note in built.receipts[0].fidelity.notes if note.handling == "dropped"]
-    assert dropped == ["tools.web_fetch.citations"]
-
-
 async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
     class Tripping(Searcher):
         async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
@@ -159,74 +100,6 @@ async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
     built.upstreams = [target.upstream for target in route.targets]
     message = message_of(await built.post(tools=[SEARCH], stream=True))
     assert message.content[-1].text == "Cold."
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_what_ran_ahead_reaches_the_client_though_another_provider_answers(stream: bool) -> None:
-    native = gemini({"text": "Cold."})
-    native_reply = native if stream else [native[0].removeprefix(b"data: ")]
-    script = Script(FakeResponse(503, b"{}"), FakeResponse(503, b"{}"), native_reply)
-    owed = {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "Oslo"}}
-    turns = [{"role": "user", "content": "Go"}, {"role": "assistant", "content": [owed]}]
-    settings = {**CHAT, "GEMINI_API_KEY": "k", "FALLBACK_SONNET": "gemini/gemini-3-pro-preview"}
-    searcher = Searcher()
-    message = message_of(await proxy(script, searcher, **settings).post(messages=turns, tools=[SEARCH], stream=stream))
-    assert kinds(message) == ["web_search_tool_result", "text"]
-    assert message.content[0].tool_use_id == "srvtoolu_1"
-    assert message.usage.server_tool_use.web_search_requests == 1
-    assert len(searcher.requests) == 1
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_a_checked_reply_keeps_its_searches_and_is_asked_for_again_with_them(stream: bool) -> None:
-    script = Script(
-        calls(text("Let me look."), call("web_search", query="Oslo"), tokens=(100, 30)),
-        reply(text(WRONG), tokens=(150, 20)),
-        reply(text(GOOD), tokens=(200, 15)),
-    )
-    searcher = Searcher()
-    built = proxy(script, searcher, **CHAT)
-    message = message_of(await built.post(tools=[SEARCH], stream=stream, max_tokens=100, **FORMAT))
-    assert kinds(message) == ["server_tool_use", "web_search_tool_result", "text"]
-    assert message.content[-1].text == GOOD
-    assert message.content[1].tool_use_id == message.content[0].id
-    assert message.usage.server_tool_use.web_search_requests == 1
-    assert (message.usage.input_tokens, message.usage.output_tokens) == (300, 65), "without the rejected reply's input"
-    (receipt,) = built.receipts
-    assert (receipt.input_tokens, receipt.output_tokens) == (450, 65)
-    assert [(one.input_tokens, one.output_tokens) for one in receipt.attempts] == [(100, 30), (150, 20), (200, 15)]
-    assert len(searcher.requests) == 1
-    assert [asked["max_tokens"] for asked in script.requests] == [100, 70, 50]
-    roles = [one["role"] for one in script.requests[2]["messages"] if one["role"] != "system"]
-    assert roles == ["user", "assistant", "tool", "assistant", "user"]
-    assert script.requests[2]["messages"][: len(script.requests[1]["messages"])] == script.requests[1]["messages"]
-    assert script.requests[2]["messages"][-2]["content"] == WRONG
-
-
-async def test_a_checked_reply_searches_again_before_its_second_answer() -> None:
-    script = Script(
-        calls(call("web_search", query="a")),
-        reply(text("Nothing.")),
-        calls(call("web_search", query="b")),
-        reply(text(GOOD)),
-    )
-    message = message_of(await proxy(script, Searcher(), **CHAT).post(tools=[SEARCH], stream=True, **FORMAT))
-    assert kinds(message) == [*["server_tool_use", "web_search_tool_result"] * 2, "text"]
-    assert message.content[-1].text == GOOD
-    assert message.usage.server_tool_use.web_search_requests == 2
-
-
-async def test_a_checked_reply_that_is_cut_off_is_passed_in_order() -> None:
-    script = Script(calls(text("Let me look."), call("web_search", query="a")), reply(text('{"ti'), finish="length"))
-    message = message_of(await proxy(script, Searcher(), **CHAT).post(tools=[SEARCH], stream=True, **FORMAT))
-    assert kinds(message) == ["text", "server_tool_use", "web_search_tool_result", "text"]
-    assert message.stop_reason == "max_tokens"
-
-
-async def test_a_wrong_reply_without_tokens_for_another_ends_at_the_limit() -> None:
-    script = Script(reply(text(WRONG), tokens=(10, 100)))
-    message = message_of(await proxy(script, **CHAT).post(stream=True, max_tokens=100, **FORMAT))
-    assert (message.stop_reason, message.content[0].text) == ("max_tokens", WRONG)
 
 
 def nested(depth: int) -> str:
