@@ -7,7 +7,6 @@ processes, their supervisor has an `App` too, which serves no request.
 
 import asyncio
 import logging
-import multiprocessing
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -346,10 +345,15 @@ def load_app(
     address: str | None = None,
     logs_startup: bool = True,
     link: WorkerLink | None = None,
+    reader: SettingsReader | None = None,
+    settings: Settings | None = None,
 ) -> App:
-    """Settings in `overrides` take precedence. Raises `ConfigurationError` for an invalid setting."""
-    reader = SettingsReader(PROVIDERS, overrides)
-    settings = require_route_prices(reader.read())
+    """Settings in `overrides` take precedence. Raises `ConfigurationError` for an invalid setting.
+
+    `settings` are those that `reader` has just read, so that a start reads them once.
+    """
+    reader = reader or SettingsReader(PROVIDERS, overrides)
+    settings = settings or require_route_prices(reader.read())
     port = settings.port if address is not None else find_listen_port_option(sys.argv, copy_environment())
     record = ServerRecord(port if link is None else None)  # the supervisor has that of its workers
     return App(settings, address=address, logs_startup=logs_startup, reader=reader, link=link, record=record)
@@ -369,6 +373,8 @@ def app_from_environment() -> App:
 
 def _is_later_worker() -> bool:
     """Return True if this process is a worker of uvicorn or another ASGI server, but not the first one."""
+    import multiprocessing  # noqa: PLC0415  # not for our own server
+
     process = multiprocessing.current_process()
     if multiprocessing.parent_process() is None or "--reload" in sys.argv:
         return False

@@ -6,7 +6,6 @@ Unknown keys are recognized by their beginning, such as `sk-`. The last four cha
 identify it. Very short secrets are not masked, because they would match ordinary words.
 """
 
-import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -16,6 +15,7 @@ from urllib.parse import quote
 import msgspec
 
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
+from anthropic_proxy.patterns import compile_later
 
 _FRAGMENT_CHARACTERS = 12
 """Length of a fragment of a key that is redacted. Texts are truncated, and keys partly masked, at any place."""
@@ -24,9 +24,9 @@ _MIN_LETTERS = 8
 """Minimum length of a secret that consists of letters only. Shorter texts are placeholders such as `ollama`."""
 _MIN_CHARACTERS_WITH_END = 16
 """Minimum length of a key of which the last four characters are shown, to identify the key among several."""
-_PLAIN = re.compile(r"[\w-]+")
+_PLAIN = compile_later(r"[\w-]+")
 _FOR_ADDRESSES = str.maketrans("+/", "-_")
-_KEYS = re.compile(
+_KEYS = compile_later(
     r"(?P<bearer>\bBearer\s+)[^\s\"',;]+"
     r"|(?P<prefix>\b(?:sk-|gsk_|xai-|AIza|ya29\.|eyJ))[A-Za-z0-9_.*-]{5,}[A-Za-z0-9_*]"
 )

@@ -6,8 +6,8 @@ from typing import Literal
 
 from cyclopts.completion import CompletionContext
 
-from anthropic_proxy.cli import commands
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.commands import commands
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings

@@ -5,27 +5,28 @@ import errno
 import socket
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from anthropic_proxy.app import load_app
-from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.engine.upstream.local_server import get_json
+from anthropic_proxy.cli.command_line import names_files
+from anthropic_proxy.cli.command_settings import describe_files
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import raise_fd_limit, stop_process_when_stdin_ends
 from anthropic_proxy.gateway.platforms.signals import defer_sighup, restore_sighup
-from anthropic_proxy.gateway.platforms.sockets import PORT_OWNER_COMMANDS, find_port_owner
 from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.server.listener import MAX_PORT, build_tls_context, format_url, open_listener
 from anthropic_proxy.gateway.server.process import ServerConfig, ServerProcess
 from anthropic_proxy.gateway.services import require_route_prices
-from anthropic_proxy.gateway.settings import python_safe_path_for_workers
+from anthropic_proxy.gateway.settings import SettingsReader, python_safe_path_for_workers
 from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
-from anthropic_proxy.gateway.workers.supervisor import LoadWorkerApp, Supervisor, serve_supervised
+
+if TYPE_CHECKING:
+    from anthropic_proxy.gateway.workers.supervisor import LoadWorkerApp
 
 MAX_WORKERS = 1000
 """Maximum of the option `--workers`, the number of server processes. A larger number is rejected at start-up."""
@@ -34,12 +35,15 @@ MAX_WORKERS = 1000
 def start_server(
     host: str | None, port: int | None, *, workers: int, reload: bool, watch_config: bool, attached: bool
 ) -> None:
-    settings = load_command_settings(of_running_proxy=False)
-    require_route_prices(settings)
+    overrides: dict[str, object] = {}
     if host:
-        settings = replace(settings, host=host.strip("[]"))
+        overrides["host"] = host.strip("[]")
     if port is not None:
-        settings = replace(settings, port=_require_range("--port", port, 0, MAX_PORT))
+        overrides["port"] = _require_range("--port", port, 0, MAX_PORT)
+    reader = SettingsReader(PROVIDERS, overrides)
+    settings = loaded = require_route_prices(reader.read())
+    if names_files.get():
+        sys.stderr.write(f"  {describe_files(settings)}\n")
     require_auth_if_exposed(settings)
     if attached:  # the only client is the program that starts the server
         settings = replace(settings, drain_delay_seconds=0.0, tls_certificate_file=None, tls_key_file=None)
@@ -51,12 +55,16 @@ def start_server(
         raise ConfigurationError(
             "TLS_KEY_FILE is set, and TLS_CERT_FILE is not. Set both, or neither.", code="tls-files"
         )
+    workers = 0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS)
     files = settings.env_file, resolve_config_file_path(settings.env_file)
+    load = partial(load_app, overrides)
+    if workers == 1:  # other processes read the settings again
+        load = partial(load, reader=reader, settings=loaded)
     run_server(
-        partial(load_app, {"host": settings.host, "port": settings.port}),
+        load,
         host=settings.host,
         port=settings.port,
-        workers=0 if reload else _require_range("--workers", workers, 1, MAX_WORKERS),
+        workers=workers,
         stop_timeout_seconds=settings.stop_timeout_seconds,
         drain_delay_seconds=settings.drain_delay_seconds,
         tls_files=tls_files,
@@ -74,7 +82,7 @@ def _require_range(option: str, number: int, minimum: int, maximum: int) -> int:
 
 
 def run_server(
-    load_app: LoadWorkerApp,
+    load_app: "LoadWorkerApp",
     *,
     host: str,
     port: int,
@@ -98,6 +106,8 @@ def run_server(
     except ConfigurationError as error:
         if not isinstance(error.__cause__, OSError) or error.__cause__.errno != errno.EADDRINUSE:
             raise
+        from anthropic_proxy.cli.occupied_port import describe_occupied_port  # noqa: PLC0415  # for this error only
+
         raise ConfigurationError(describe_occupied_port(host, port), code="port-in-use") from error
     address = format_url(host, listener.getsockname()[1], uses_tls=tls_files is not None)
     if stops_at_end_of_input:
@@ -107,6 +117,12 @@ def run_server(
         address, stop_timeout_seconds, drain_delay_seconds, tls_files, watched_files, heartbeat_timeout_seconds
     )
     try:
+        if workers == 1:
+            ServerProcess(load_app, config, listener).run()
+            return
+        # several processes need `multiprocessing`
+        from anthropic_proxy.gateway.workers.supervisor import Supervisor, serve_supervised  # noqa: PLC0415
+
         if workers > 1:
             application = load_app(address=config.address)
             try:
@@ -114,8 +130,6 @@ def run_server(
                 sys.exit(Supervisor(load_app, config, listener, workers, application).run())
             finally:
                 application.remove_record()
-        elif workers:
-            ServerProcess(load_app, config, listener).run()
         else:
             import uvicorn  # noqa: PLC0415  # for developers of the proxy only
             from uvicorn.supervisors import ChangeReload  # noqa: PLC0415
@@ -131,39 +145,3 @@ def run_server(
             control.close()
     finally:
         listener.close()
-
-
-_MAX_TRIED_PORTS = 20
-_FIRST_UNPRIVILEGED_PORT = 1024
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-"""Listen address for all interfaces → address of this machine at which the owner of the port can be called."""
-
-
-def describe_occupied_port(host: str, port: int) -> str:
-    """Return the message that `port` is in use, usually with the program that uses it."""
-    free_port = first = max(port + 1, _FIRST_UNPRIVILEGED_PORT) if port < MAX_PORT else _FIRST_UNPRIVILEGED_PORT
-    for candidate in range(first, min(first + _MAX_TRIED_PORTS, MAX_PORT + 1)):
-        with suppress(ConfigurationError):
-            open_listener(host, candidate).close()
-            free_port = candidate
-            break
-    free = f"anthropic-proxy serve --port {free_port}"
-    health = get_json(_WILDCARDS.get(host, host), port, "/health")
-    if isinstance(health, dict) and health.get("status") == "ok" and "version" in health:
-        try:
-            begin = datetime.fromisoformat(str(health.get("started_at", ""))).astimezone()
-        except ValueError:
-            started = ""
-        else:
-            day = "" if begin.date() == datetime.now().date() else f"{begin:%Y-%m-%d} "
-            started = f", started {day}{begin:%H:%M}"
-        return (
-            f"Port {port} is in use by another anthropic-proxy (version {health['version']}{started}). "
-            f"Use that one, or run: {free}"
-        )
-    owner = find_port_owner(port)
-    if owner is not None:
-        return f"Port {port} is in use by {owner.name} (process {owner.pid}). Stop it, or run: {free}"
-    command = PORT_OWNER_COMMANDS.get(sys.platform)
-    shown = f" This command shows it: {command.format(port=port)}" if command else ""
-    return f"Port {port} is in use by another program.{shown} To use another port, run: {free}"

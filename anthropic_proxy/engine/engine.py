@@ -7,7 +7,6 @@ one for a program that has no server.
 import asyncio
 import logging
 import random
-import string
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -37,7 +36,7 @@ from anthropic_proxy.secrets import Secret, redact_secrets
 
 _Arguments = TypeVarTuple("_Arguments")
 _Result = TypeVar("_Result")
-_BASE_62 = (string.digits + string.ascii_letters).encode()
+_BASE_62 = b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _ID_CHARACTERS = bytes(_BASE_62[byte % len(_BASE_62)] for byte in range(256))
 
 

@@ -7,7 +7,7 @@ The response header `x-proxy-help`, the dashboard and the page `/help/errors` us
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.resources import files
+from pathlib import Path
 
 import msgspec
 from msgspec import Struct
@@ -44,7 +44,7 @@ class _Catalog(Struct, frozen=True):
 
 @cache
 def load_sections() -> Sequence[Section]:
-    text = files("anthropic_proxy.gateway").joinpath("error_catalog.json").read_bytes()
+    text = Path(__file__).with_name("error_catalog.json").read_bytes()
     return msgspec.json.decode(text, type=_Catalog).sections
 
 

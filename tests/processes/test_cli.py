@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy import __version__
-from anthropic_proxy.cli import commands
+from anthropic_proxy.cli.commands import commands
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.listener import format_url, open_listener
 from tests.support.command_line import run_command

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 
-from anthropic_proxy.cli import commands
+from anthropic_proxy.cli.commands import commands
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import list_variables
 from tests.architecture import modules_of_the_package

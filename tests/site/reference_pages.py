@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from anthropic_proxy.cli import commands
+from anthropic_proxy.cli.commands import commands
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings.load import list_variables
 from anthropic_proxy.gateway.telemetry import metrics

@@ -327,7 +327,7 @@ def _merge(texts: Iterable[str]) -> str:
 
 
 def _limits(vendor: Vendor, sources: _Sources) -> str:
-    rows = [row for row in load_model_rows().get(vendor.models_table, ()) if row.capabilities.known]
+    rows = [row for row in load_model_rows(vendor.models_table) or () if row.capabilities.known]
     if not rows:
         return "learned from errors"
     windows = [row.capabilities.context_window for row in rows]

@@ -23,7 +23,7 @@ _MARK = re.compile(r"^[<>] ?", re.MULTILINE)
 def mask(text: str, **values: str) -> str:
     """Replace what differs between machines and versions by a name. `values`: more texts by their names."""
     from anthropic_proxy import __version__
-    from anthropic_proxy.cli import commands
+    from anthropic_proxy.cli.commands import commands
     from tests.support.provider_lists import OFFERED_PREFIXES, join_with_or, name_choices
 
     lists = {

@@ -30,17 +30,19 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_by
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,
+    add_missing_date,
     add_not_found_cause,
     decode_error_response,
     describe_attempt,
     idle_timeout_error,
     next_target_may_help,
     prefix_provider,
+    read_error_body,
     require_api_response,
 )
 from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
 from anthropic_proxy.engine.exchange.relay import RelayStream
-from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream, add_missing_date, read_error_body
+from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Usage, clamp_count, sum_usages

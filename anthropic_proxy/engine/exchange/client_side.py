@@ -8,6 +8,7 @@ A lone surrogate (half of a UTF-16 character) in a text is replaced, because UTF
 
 import asyncio
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
@@ -171,6 +172,17 @@ class CollectingSink(ResponseSink):
 
     async def wait_disconnected(self) -> None:
         await self.overflow.wait()
+
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+def format_http_date(seconds: float) -> str:
+    """Return a time since the epoch as in HTTP headers (RFC 9110, 5.6.7): `Fri, 20 Nov 2026 21:04:32 GMT`."""
+    year, month, day, hour, minute, second, weekday, _, _ = time.gmtime(seconds)
+    clock = f"{hour:02}:{minute:02}:{second:02}"
+    return f"{_DAYS[weekday]}, {day:02} {_MONTHS[month - 1]} {year:04} {clock} GMT"
 
 
 def json_headers(request_id: str) -> dict[str, str]:

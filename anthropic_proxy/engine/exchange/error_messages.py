@@ -5,11 +5,15 @@ replaces the text of every 404 by a text about the requested model (version 2.1.
 that a setting of the proxy has caused becomes a 400.
 """
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
+from anthropic_proxy.engine.exchange.client_side import format_http_date
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
+from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
+from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.options import TARGETS_SETTING, EngineOptions
 from anthropic_proxy.engine.providers import Provider
@@ -20,6 +24,7 @@ from anthropic_proxy.engine.wires.contract import (
     Call,
     Credential,
     UpstreamResponse,
+    read_body,
 )
 from anthropic_proxy.errors import (
     CircuitOpen,
@@ -30,12 +35,13 @@ from anthropic_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from anthropic_proxy.patterns import compile_later
 
 _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
 """Values of `content-encoding` that the proxy cannot decode. Unknown values are ignored, because some servers send them
 with uncompressed bodies."""
 
-_CLIENT_LOGIN = re.compile(r"(?:invalid|missing)? ?x-api-key", re.IGNORECASE)
+_CLIENT_LOGIN = compile_later(r"(?:invalid|missing)? ?x-api-key", re.IGNORECASE)
 """Pattern of a text for which Claude Code asks its user to log in (observed with 2.1.328). The proxy removes the text
 from errors of providers, because the client's log-in is not the cause."""
 
@@ -97,6 +103,25 @@ def decode_error_response(
     raise InternalError(f"a wire gave {outcome!r} for an error answer")
 
 
+async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
+    """Return the body of an error response. b"": the body did not arrive completely, or not in time."""
+    try:
+        return await read_body(response, MAX_BODY_BYTES, watchdog.note_bytes)
+    except UpstreamError:
+        return b""
+    except asyncio.CancelledError:
+        if not watchdog.recover_from_idle():
+            raise
+        return b""
+
+
+def add_missing_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
+    """Return the headers with a `date` (RFC 9110, 6.6.1), from which a time of retry is converted to a delay."""
+    if "date" in headers:
+        return headers
+    return {"date": format_http_date(clock())} | {name.lower(): value for name, value in headers.items()}
+
+
 def prefix_provider(error: UpstreamError, name: str) -> None:
     if name and not error.provider:
         error.provider = name
@@ -128,7 +153,7 @@ def add_address_setting(error: UpstreamError, target: Target) -> None:
         error.message += f". The address is set by {variable}"
 
 
-_UNKNOWN_MODEL = re.compile(
+_UNKNOWN_MODEL = compile_later(
     r"model_not_found|access to (?:the )?model\b|(?:invalid|unknown|no such|unsupported) model\b|not a valid model"
     r"|\b(?:model|deployment|engine)\b.{0,300}?\b(?:not found|not exist|unknown|no longer|not available|not supported|"
     r"decommissioned|deprecated|retired|no access|have access)",
@@ -136,28 +161,30 @@ _UNKNOWN_MODEL = re.compile(
 )
 """Texts of errors with a status other than 404 about an unknown model: DeepSeek `Model Not Exist`, OpenRouter `… is not
 a valid model ID`, Mistral `Invalid model: …` (their API references, read 2026-11)."""
-_MODEL_WORDS = re.compile(r"\b(?:model|deployment|engine)s?\b", re.IGNORECASE)
-_NOT_SERVED = re.compile(
+_MODEL_WORDS = compile_later(r"\b(?:model|deployment|engine)s?\b", re.IGNORECASE)
+_NOT_SERVED = compile_later(
     r"\bnot[ _]found|page|cannot (?:post|get)|\broutes?\b|\bpath\b|\burls?\b|unexpected endpoint|unknown endpoint"
     r"|no handler|not served|\bno static resource",
     re.IGNORECASE,
 )
 """Pattern of error texts about an unknown URL path, as web frameworks and gateways write them: FastAPI, Express,
 Fastify, Go, nginx, Spring, Kong, LM Studio."""
-_METHOD_REFUSED = re.compile(r"\bmethod\b.{0,20}\bnot (?:allowed|supported)|^[\w-]+ returned HTTP 405$", re.IGNORECASE)
+_METHOD_REFUSED = compile_later(
+    r"\bmethod\b.{0,20}\bnot (?:allowed|supported)|^[\w-]+ returned HTTP 405$", re.IGNORECASE
+)
 """Pattern of error texts about the HTTP method. They indicate a wrong URL path: a server that answers every path with a
 web page, such as Open WebUI, rejects `POST`."""
-_OTHER_OBJECTS = re.compile(
+_OTHER_OBJECTS = compile_later(
     r"\b(?:files?|responses?|items?|containers?|vectors?|conversations?|threads?|cached?|batch|images?)\b",
     re.IGNORECASE,
 )
 """Words for objects other than models that a request names by id. A 404 with such a word is not about the model."""
-_OBJECT_WITH_ID = re.compile(
+_OBJECT_WITH_ID = compile_later(
     r"\bcached?\b|\bwith id\b|\b(?:resp|file|conv|thread|batch|vs|item|msg)[-_]\w{6,}", re.IGNORECASE
 )
 """Pattern of error texts about an object that a request names by id. Gemini: Not found: cache content metadata for 123
 (recorded). OpenAI: Response with id 'resp_123' not found (2026-11). The base URL is then right."""
-_WIRE_ADVICE = re.compile(r"\.?( The server or the model has no Responses API: set \w+=\w+)")
+_WIRE_ADVICE = compile_later(r"\.?( The server or the model has no Responses API: set \w+=\w+)")
 """Pattern of the advice that the wire for the Responses API adds to an error message. The advice is removed, so that
 only the provider's own text is examined."""
 _MAX_ROUTE_ERROR_CHARACTERS = 200

@@ -29,11 +29,12 @@ from anthropic_proxy.engine.exchange.error_messages import (
     add_not_found_cause,
     decode_error_response,
     idle_timeout_error,
+    read_error_body,
     require_api_response,
 )
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
 from anthropic_proxy.engine.exchange.route_choice import choose_route
-from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, read_error_body
+from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.tokens import EstimateCache
@@ -46,6 +47,7 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import redact_error
 
 COUNT_TIMEOUT_SECONDS = 10.0
@@ -54,7 +56,7 @@ LIST_TIMEOUT_SECONDS = 2.5
 """Maximum seconds for the provider's model list. After this time the proxy's own list is sent. Claude Code waits 3
 s."""
 
-_MODEL_PATHS = re.compile(r"/v1/models(?:/[\w.:@-]*\w)?", re.ASCII)
+_MODEL_PATHS = compile_later(r"/v1/models(?:/[\w.:@-]*\w)?", re.ASCII)
 """Pattern of the URL paths of model lists that are sent to the provider unchanged. They cannot contain `..` or a
 query."""
 

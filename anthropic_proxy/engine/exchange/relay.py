@@ -5,7 +5,6 @@ complete with its stop reason: later failures of the connection do not reach the
 """
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 
 from msgspec import structs
@@ -24,6 +23,7 @@ from anthropic_proxy.engine.wires.contract import (
 )
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES, EventSplitter, new_frame_reader
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import redact_secret_bytes
 
 FORWARDED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))
@@ -296,9 +296,9 @@ _BLOCK_DELTA = b'"content_block_delta"'
 _EVENT_LINE = b"event: content_block_delta\n"
 _DELTA_FRAME = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}\n\n'
 """SSE frame with an empty text delta. Its length is subtracted to estimate the text in an incomplete reply."""
-_BORDER = re.compile(rb"\r?\n\r?\n|\r\r")
-_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_BORDER = compile_later(rb"\r?\n\r?\n|\r\r")
+_NAME = compile_later(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = compile_later(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -25,8 +25,9 @@ from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_ro
 from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, UpstreamResponse, read_body
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import ClientError, InvalidRequest, PermissionDenied, UnknownModel
+from anthropic_proxy.patterns import compile_later
 
-RESOURCE_PATHS = re.compile(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
+RESOURCE_PATHS = compile_later(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
 """Pattern of the URL paths of batches, files and skills. They cannot contain `..` or a query."""
 BATCHES_PATH = "/v1/messages/batches"
 _SAFE_HEADERS = {

@@ -6,8 +6,7 @@ raised after the client has received the earlier deltas.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
-from email.utils import formatdate
+from collections.abc import Iterable
 from typing import Protocol
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
@@ -272,25 +271,6 @@ class UpstreamStream:
         else:
             deltas += self._decoder.decode_body(body)
         deltas += self._decoder.decode_end()
-
-
-async def read_error_body(response: UpstreamResponse, watchdog: Watchdog) -> bytes:
-    """Return the body of an error response. b"": the body did not arrive completely, or not in time."""
-    try:
-        return await read_body(response, MAX_BODY_BYTES, watchdog.note_bytes)
-    except UpstreamError:
-        return b""
-    except asyncio.CancelledError:
-        if not watchdog.recover_from_idle():
-            raise
-        return b""
-
-
-def add_missing_date(headers: Mapping[str, str], clock: Callable[[], float]) -> Mapping[str, str]:
-    """Return the headers with a `date` (RFC 9110, 6.6.1), from which a time of retry is converted to a delay."""
-    if "date" in headers:
-        return headers
-    return {"date": formatdate(clock(), usegmt=True)} | {name.lower(): value for name, value in headers.items()}
 
 
 def _has_content(delta: Delta) -> bool:

@@ -16,7 +16,6 @@ delivered as a call of `CallLoadedTool`: the client reports an unknown tool, and
 """
 
 import functools
-import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -35,6 +34,7 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
 )
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool
+from anthropic_proxy.patterns import compile_later
 
 LoadedToolForm = Literal["caller", "items", "listed"]
 """Place of the definitions of loaded tools in upstream requests."""
@@ -185,12 +185,12 @@ class _NamedCall(Struct, forbid_unknown_fields=True):
     arguments: Raw = Raw(b"{}")
 
 
-_BEGINNING = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
+_BEGINNING = compile_later(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
 _MAX_BEGINNING = 512
 """Maximum length of the text before the arguments that is recognized while it arrives. A longer one is read at the end
 of the call."""
-_IN_STRING = re.compile(r'["\\]')
-_OUTSIDE = re.compile(r'["{}\[\]]')
+_IN_STRING = compile_later(r'["\\]')
+_OUTSIDE = compile_later(r'["{}\[\]]')
 
 
 class LoadedToolCalls:

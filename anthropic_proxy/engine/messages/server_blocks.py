@@ -20,6 +20,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.engine.messages.deltas import Block, Citation, Delta
+from anthropic_proxy.patterns import compile_later
 
 _MAX_QUOTE_LENGTH = 150
 """Maximum characters of the quoted text of a citation (`cited_text`), as in Anthropic's own search."""
@@ -218,8 +219,8 @@ def decode_passage(sealed: str) -> str:
 
 # Domain lists
 
-_HOST = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
-_ENTRY = re.compile(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)?)?")
+_HOST = compile_later(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
+_ENTRY = compile_later(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)?)?")
 
 
 def is_domain_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> bool:

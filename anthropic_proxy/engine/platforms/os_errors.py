@@ -9,6 +9,8 @@ import re
 import socket
 import ssl
 
+from anthropic_proxy.patterns import compile_later
+
 _BY_ERRNO = {
     errno.ECONNREFUSED: "connection refused",
     errno.ECONNRESET: "connection reset",
@@ -36,13 +38,13 @@ _TLS_REASONS = {
     "HTTP_REQUEST": "TLS failed: the server does not use TLS on this port; does its URL begin with http://?",
     "UNEXPECTED_EOF_WHILE_READING": "TLS failed: the server closed the connection",
 }
-_INTERNALS = re.compile(
+_INTERNALS = compile_later(
     r"\[(?:Errno|WinError) -?\d+\] ?|\[(?:SSL|X509)[^\]]*\] ?| ?\(_\w+\.c:\d+\)| ?<[\w.]+ object at 0x[0-9a-f]+>"
     r"|\b(?:[a-z_]\w*\.)+[A-Z]\w*(?:Error|Exception|Timeout|Warning)\b:? ?|\b[A-Z]\w+(?:Error|Exception)\b\(?:? ?"
     r"|\bssl:(?:default|True|False|None)? ?|\bMultiple exceptions: "
 )
-_CALL = re.compile(r"(?:Connect call failed )?\('([\w.:%-]+)', (\d+)(?:, \d+, \d+)?\)")
-_ERRNO = re.compile(r"\[Errno (-?\d+)\] Connect call failed")
+_CALL = compile_later(r"(?:Connect call failed )?\('([\w.:%-]+)', (\d+)(?:, \d+, \d+)?\)")
+_ERRNO = compile_later(r"\[Errno (-?\d+)\] Connect call failed")
 _MAX_CHARACTERS = 300
 
 

@@ -4,9 +4,9 @@
 """
 
 import functools
-import re
 
 from anthropic_proxy.engine.messages.tokens import DEFAULT_FAMILY, TokenFamily
+from anthropic_proxy.patterns import compile_later
 
 FAMILIES: dict[str, TokenFamily] = {
     family.name: family
@@ -206,7 +206,7 @@ FAMILIES: dict[str, TokenFamily] = {
 }
 
 _MODELS = tuple(
-    (re.compile(pattern), name)
+    (compile_later(pattern), name)
     for pattern, name in (
         (r"claude-(?:opus-4-[7-9]|(?:fable|mythos|opus|sonnet|haiku)-[5-9](?!\d))", "claude-5"),
         (r"claude", "claude"),

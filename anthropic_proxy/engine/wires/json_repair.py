@@ -5,7 +5,6 @@ character becomes U+FFFD, so that the reply continues.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +12,15 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.patterns import compile_later
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Exceptions of `msgspec.json.decode` for malformed JSON, unexpected types, invalid UTF-8 and excessive nesting."""
-_FIRST_HALF = re.compile(
+_FIRST_HALF = compile_later(
     rb'((?<!\\)(?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}|[\xc2-\xdf]|[\xe0-\xef][\x80-\xbf]?|[\xf0-\xf4][\x80-\xbf]{0,2})"'
 )
 """Pattern of the first half of a split character at the end of a JSON string."""
-_SECOND_HALF = re.compile(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf])')
+_SECOND_HALF = compile_later(rb'(?<!\\)"(?=\\u[dD][c-fC-F][0-9a-fA-F]{2}|[\x80-\xbf])')
 """Pattern of the start of a JSON string that begins with the second half of a split character."""
 _MAX_DIGITS = 20
 

@@ -27,6 +27,7 @@ from anthropic_proxy.engine.wires.json_schema import (
 )
 from anthropic_proxy.engine.wires.shared_notes import NO_SAMPLING, NO_SERVICE_TIER, NO_TOP_K, SINGLE_TOOL_CALL
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
+from anthropic_proxy.patterns import compile_later
 
 REQUEST_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 SCHEMA_NOT_ENFORCED = FidelityNote(
@@ -176,7 +177,7 @@ SHARED_DROPS: ParameterDrops = {
 reduced to basic keywords."""
 
 _LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
-_ALWAYS_REASONS = re.compile(
+_ALWAYS_REASONS = compile_later(
     r"\b(?:think|reason)\w*\b.{0,80}\b(?:cannot|can't|can not|may not|must not) be (?:disabled|turned off|switched off)"
     r"|\b(?:disabl|turn|switch)\w* (?:off )?(?:the )?(?:thinking|reasoning) is not (?:supported|allowed|possible)"
     r"|\b(?:thinking|reasoning) is (?:mandatory|always (?:on|enabled))",
@@ -184,8 +185,8 @@ _ALWAYS_REASONS = re.compile(
 )
 """Pattern of error messages about a model that always reasons. Sources: Z.ai, code 1210 (pydantic-ai profiles/zai.py);
 OpenRouter "Reasoning is mandatory for this endpoint and cannot be disabled." (2026-11-20)."""
-_STEP = re.compile(r"[^.\[\]]+")
-_HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
+_STEP = compile_later(r"[^.\[\]]+")
+_HUMP = compile_later(r"(?<=[a-z0-9])[A-Z]")
 
 
 def reversed_path_names(parameter: str) -> list[str]:

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from anthropic_proxy.errors import UnreadableReply
+from anthropic_proxy.patterns import compile_later
 
 FinishKind = Literal["end", "calls", "limit", "window", "unreadable", "blocked", "failed", "unknown"]
 """Meaning of a finish reason. `end`: the reply is complete. `calls`: the reply ends with tool calls. `limit`: the reply
@@ -24,18 +25,20 @@ _MAX_CHARACTERS = 100
 # (eos_token); LM Studio's SDK (contextLengthReached, maxPredictedTokensReached); Cohere (MAX_TOKENS); OpenRouter's SDK
 # (error).
 _KINDS: tuple[tuple[FinishKind, re.Pattern[str]], ...] = (
-    ("end", re.compile(r"^(?:stop|end|eos)(?:_?(?:turn|token|sequence|string|stringfound|found))?$|^completed?$")),
-    ("calls", re.compile(r"^(?:tool|function)_?(?:calls?|use)$")),
-    ("window", re.compile(r"context|model_length|window")),
+    ("end", compile_later(r"^(?:stop|end|eos)(?:_?(?:turn|token|sequence|string|stringfound|found))?$|^completed?$")),
+    ("calls", compile_later(r"^(?:tool|function)_?(?:calls?|use)$")),
+    ("window", compile_later(r"context|model_length|window")),
     # Google's Chat Completions API sends "function_call_filter: MALFORMED_FUNCTION_CALL", LiteLLM the second part in
     # lower case (its `OpenAIChatCompletionFinishReason`; read 2026-11-23).
-    ("unreadable", re.compile(r"malformed|unexpected_tool_call|missing_thought_signature")),
-    ("blocked", re.compile(r"filter|sensitiv|safety|block|moderat|guardrail|refus|prohibit|recitation|policy")),
+    ("unreadable", compile_later(r"malformed|unexpected_tool_call|missing_thought_signature")),
+    ("blocked", compile_later(r"filter|sensitiv|safety|block|moderat|guardrail|refus|prohibit|recitation|policy")),
     (
         "failed",
-        re.compile(r"error|abort|cancel|fail|insufficient|interrupt|time(?:d_)?out|unavailable|overload|rate_?limit"),
+        compile_later(
+            r"error|abort|cancel|fail|insufficient|interrupt|time(?:d_)?out|unavailable|overload|rate_?limit"
+        ),
     ),
-    ("limit", re.compile(r"length|max_?[a-z_]*tokens|token_?limit|output_?limit|truncat|repetition")),
+    ("limit", compile_later(r"length|max_?[a-z_]*tokens|token_?limit|output_?limit|truncat|repetition")),
 )
 """Rows: meaning of a finish reason, and the pattern of its names. The first row that matches counts. Finish reasons are
 searched in lower case, with `_` in place of `-` and space."""

@@ -30,7 +30,6 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 def tune_gc() -> None:
     """Exclude all present objects from garbage collection, and collect less often. Call this at the end of start-up."""
     # requests create no cycles; with the default thresholds, one large request in ten waits for a full collection
-    gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
 

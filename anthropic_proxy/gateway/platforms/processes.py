@@ -16,10 +16,12 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from multiprocessing.process import BaseProcess
 
 if sys.platform != "win32":
     import resource
@@ -51,7 +53,7 @@ def background_popen_options() -> dict[str, Any]:
     return {"start_new_session": True}
 
 
-def exit_handles(process: BaseProcess) -> list[int]:
+def exit_handles(process: "BaseProcess") -> list[int]:
     """Ready for a selector when `process` has ended. Windows: none; callers poll there."""
     # the handle of a process on Windows is no socket, and only sockets can be selected
     return [] if sys.platform == "win32" else [process.sentinel]

@@ -26,6 +26,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.plugins import Client, Policy
 from anthropic_proxy.secrets import Secret
 
@@ -38,9 +39,9 @@ MAX_TARGET_BYTES = 16 * 1024
 _MAX_CONTENT_LENGTH_DIGITS = 15
 PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello", "/tour", ERROR_CATALOG_PATH})
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
-_FORWARDED_FOR = re.compile(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
+_FORWARDED_FOR = compile_later(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""
-_HOST = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
+_HOST = compile_later(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _SAME_SITE_VALUES = frozenset({"same-origin", "same-site", "none"})
 _FORWARDING_HEADERS = frozenset({"x-forwarded-for", "x-real-ip", "forwarded"})

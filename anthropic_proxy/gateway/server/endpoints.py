@@ -51,6 +51,7 @@ from anthropic_proxy.gateway.services import FoundRoute, Services
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 from anthropic_proxy.gateway.telemetry.requests import encode_requests, stream_request_events
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
@@ -66,12 +67,12 @@ BODY_TIMEOUT_SECONDS = 300.0
 DEFAULT_MODELS_PER_PAGE = 20
 MAX_MODELS_PER_PAGE = 1000
 """A larger `limit` is rejected with 400."""
-_PAGE_SIZE_DIGITS = re.compile(r"[0-9]{1,4}")
+_PAGE_SIZE_DIGITS = compile_later(r"[0-9]{1,4}")
 _CREDENTIAL_HEADERS = frozenset({"authorization", "x-api-key"})
 _OTHER_FORMATS = {
-    "OpenAI's API": re.compile(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
-    "Gemini's API": re.compile(r"/v1(?:beta)?/models/[^/]+:\w+"),
-    "Ollama's API": re.compile(r"/api/(?:chat|generate|tags|show)"),
+    "OpenAI's API": compile_later(r"(?:/v1)?/(?:chat/completions|completions|responses|embeddings)"),
+    "Gemini's API": compile_later(r"/v1(?:beta)?/models/[^/]+:\w+"),
+    "Ollama's API": compile_later(r"/api/(?:chat|generate|tags|show)"),
 }
 """Name of another API → pattern of its URL paths. The error message for such a path contains the name."""
 _UNKNOWN = Client()
@@ -353,11 +354,11 @@ async def get_tour(services: Services, request: ClientRequest, sink: AsgiSink) -
     await sink.send_route_response(RouteResponse(headers=headers, body=page.encode()))
 
 
-_ELEMENT = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*+"?)++', re.DOTALL)
+_ELEMENT = compile_later(r'(?:[^",]|"(?:[^"\\]|\\.?)*+"?)++', re.DOTALL)
 """Pattern of one element of a comma-separated header. A quoted string without an end quote ends with the header."""
-_MEDIA_RANGE = re.compile(r"\s*([\w!#$&^.+*-]+/[\w!#$&^.+*-]+)\s*(?:;|$)")
-_QUALITY = re.compile(r";\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.IGNORECASE)
-_HAS_QUALITY = re.compile(r";\s*q\s*=", re.IGNORECASE)
+_MEDIA_RANGE = compile_later(r"\s*([\w!#$&^.+*-]+/[\w!#$&^.+*-]+)\s*(?:;|$)")
+_QUALITY = compile_later(r";\s*q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)\s*(?:;|$)", re.IGNORECASE)
+_HAS_QUALITY = compile_later(r";\s*q\s*=", re.IGNORECASE)
 
 
 def prefers_html(accept: str) -> bool:

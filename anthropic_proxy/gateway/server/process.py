@@ -17,10 +17,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import formatdate
 from functools import partial
 from typing import Protocol
 
+from anthropic_proxy.engine.exchange.client_side import format_http_date
 from anthropic_proxy.engine.platforms.files import WATCH_INTERVAL_SECONDS, FileWatch
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, retain_freed_memory
 from anthropic_proxy.gateway.platforms.signals import (
@@ -325,7 +325,7 @@ class ServerProcess:
         """Update the header `date`, free memory if due, and write a heartbeat (sign that the event loop runs). Each
         call schedules the next, once a second.
         """
-        self._state.default_headers = [(b"date", formatdate(time.time(), usegmt=True).encode())]
+        self._state.default_headers = [(b"date", format_http_date(time.time()).encode())]
         self._state.heap_trimmer.trim_if_due(loop.time())
         self._app.peer.running.write_heartbeat()
         loop.call_later(HEARTBEAT_INTERVAL_SECONDS, self._tick, loop)

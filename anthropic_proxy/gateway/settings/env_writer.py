@@ -14,6 +14,7 @@ from anthropic_proxy.engine.platforms.files import locked_folder, read_bounded_f
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.values import is_secret_variable
+from anthropic_proxy.patterns import compile_later
 
 if TYPE_CHECKING:
     from dotenv.parser import Binding
@@ -22,9 +23,9 @@ _NEW_FILE_MODE = 0o600
 """Permissions of a new file: only its owner may read the keys."""
 _OTHER_USERS = 0o077
 """Bits of a file mode with the permissions of users other than the owner."""
-_PLAIN_VALUE = re.compile(r"[\w.,:/@%+=~-]*", re.ASCII)
-_EXPORT = re.compile(r"\s*export\s")
-_LINE_END = re.compile(r"\r?\n")
+_PLAIN_VALUE = compile_later(r"[\w.,:/@%+=~-]*", re.ASCII)
+_EXPORT = compile_later(r"\s*export\s")
+_LINE_END = compile_later(r"\r?\n")
 
 
 def format_env_line(name: str, value: str) -> str:

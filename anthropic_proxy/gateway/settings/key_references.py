@@ -1,7 +1,6 @@
 """API keys that the configuration file refers to: values of variables, contents of files, output of commands."""
 
 import os
-import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +18,16 @@ from anthropic_proxy.gateway.settings.file_format import KeyReference
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 from anthropic_proxy.gateway.settings.text_file import MAX_KEY_BYTES
 from anthropic_proxy.gateway.settings.values import decode_keys, redact_and_shorten
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import Secret
 
 KEY_COMMAND_TIMEOUT_SECONDS = 30.0
 """Maximum duration of a command that writes an API key. A password manager may ask the user for permission."""
 _MAX_QUOTED_CHARACTERS = 200
-_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEY_FORM = re.compile(r"(?:gsk|sk|xai|rk|pk|ghp|hf)_|AIza|AKIA|ey[JI]")
+_VARIABLE_NAME = compile_later(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY_FORM = compile_later(r"(?:gsk|sk|xai|rk|pk|ghp|hf)_|AIza|AKIA|ey[JI]")
 """Pattern of the beginning of an API key that a user may have written in place of a variable name: `sk_…`."""
-_DURATION = re.compile(r"([1-9][0-9]{0,5})(s|m|h)")
+_DURATION = compile_later(r"([1-9][0-9]{0,5})(s|m|h)")
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _MIN_KEY_CHARACTERS = 16
 _DETAILS = "For details:  anthropic-proxy config check"

@@ -349,6 +349,7 @@ its aliases."""
 def _find_misspellings(sources: Sources, providers: Sequence[Provider]) -> Iterator[str]:
     foreign = [prefix for row in providers for prefix in row.extra_prefixes]
     known = {*sources.requested_variables, *sources.referenced_variables}
+    words = {variable: {*variable.split("_")} for variable in sources.requested_variables}
     for name, origin in sources.list_variable_sources():
         company = name.lower().partition("_api_")[0]
         if (
@@ -361,7 +362,10 @@ def _find_misspellings(sources: Sources, providers: Sequence[Provider]) -> Itera
         if in_environment and (name.startswith(_FOREIGN_BEGINNINGS) or "_" not in name):
             continue
         min_similarity = _FOREIGN_FROM if in_environment else _MIN_SIMILARITY
-        meant = find_similar_choice(name.upper(), sources.requested_variables, min_similarity)
+        own_words = {*name.upper().split("_")}
+        # the comparison is slow; a misspelled name of several words has one that is right
+        nearby = [variable for variable, parts in words.items() if len(parts) == 1 or not own_words.isdisjoint(parts)]
+        meant = find_similar_choice(name.upper(), nearby, min_similarity)
         if meant and not (in_environment and meant in sources.origins):
             yield f"{origin}: {name} is not a setting. Did you mean {meant}"
 

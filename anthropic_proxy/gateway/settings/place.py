@@ -12,15 +12,16 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.patterns import compile_later
 
 CONFIG_VARIABLE = "ANTHROPIC_PROXY_CONFIG"
 """Environment variable with the folder of the settings files."""
 ENV_FILE = ".env"
 CONFIG_FILE = "anthropic-proxy.toml"
 _PACKAGE_PARENT = Path(__file__).resolve().parents[3]
-_PROJECT = re.compile(r'^name = "anthropic-proxy"$', re.MULTILINE)
+_PROJECT = compile_later(r'^name = "anthropic-proxy"$', re.MULTILINE)
 _NAME = "anthropic-proxy"
-_ASSIGNED = re.compile(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=", re.MULTILINE)
+_ASSIGNED = compile_later(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=", re.MULTILINE)
 _MAX_EXAMINED_BYTES = 65_536
 
 

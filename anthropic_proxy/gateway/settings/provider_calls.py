@@ -30,13 +30,14 @@ from anthropic_proxy.gateway.settings.file_format import ClientCertificate, Head
 from anthropic_proxy.gateway.settings.provider_tables import find_extended_provider, list_provider_table_names
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.gateway.settings.values import redact_and_shorten
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import Secret, redact_key_patterns
 
 _MAX_PEM_BYTES = 4 * 1024 * 1024
 """Maximum size of a file with certificates. The bundle of a system has about 230 KB."""
-_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_HEADER_TEXT = re.compile(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
-_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_HEADER_NAME = compile_later(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_HEADER_TEXT = compile_later(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
+_VARIABLE_NAME = compile_later(r"[A-Za-z_][A-Za-z0-9_]*")
 _FRAMING_HEADERS = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
@@ -47,10 +48,12 @@ _FRAMING_HEADERS = frozenset(
 """Headers that the proxy sets itself: hop-by-hop headers (RFC 9110, 7.6.1), framing, encodings and traces."""
 _CLIENT_CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "cookie", "proxy-authorization"})
 """Client headers that may contain a key of the proxy, or the login of a browser."""
-_SECRET_HEADER = re.compile(
+_SECRET_HEADER = compile_later(
     r"(?:^|[-_])(?:key|token|secret|password|auth|authorization|credentials?|cookie|jwt|signature)(?:$|[-_])"
 )
-_SECRET_TEXT = re.compile(r"(?:sk|gsk|xai|rk|pk|ghp|hf)[-_]|AIza|AKIA|ey[JI]|(?:bearer|basic|token)\s", re.IGNORECASE)
+_SECRET_TEXT = compile_later(
+    r"(?:sk|gsk|xai|rk|pk|ghp|hf)[-_]|AIza|AKIA|ey[JI]|(?:bearer|basic|token)\s", re.IGNORECASE
+)
 _PROTECTED_BODY_FIELDS = frozenset(
     {
         *(

@@ -24,12 +24,13 @@ from anthropic_proxy.gateway.settings.file_format import (
 )
 from anthropic_proxy.gateway.settings.key_references import resolve_keys
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import Secret
 
 _NORMAL = frozenset({"", "auto", "default", "on_demand", "standard", "unspecified"})
 """Names that providers report for their normal service tier: OpenAI `default`, Groq `on_demand`, Anthropic and Google
 `standard`. A server that repeats a requested `auto` does not state its tier."""
-_SERVICE_TIERS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,23}")
+_SERVICE_TIERS_NAME = compile_later(r"[a-z][a-z0-9_-]{0,23}")
 """Pattern of the name of a tier. It becomes part of a stored text, so it has no control characters and no space."""
 _OTHER = "other"
 
@@ -91,8 +92,8 @@ def list_ignored_table_warnings(search: SearchService | None, file: ConfigFile, 
     ]
 
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_PATTERN_CHARACTERS = re.compile(r"[*?\[]")
+_NAME = compile_later(r"[a-z0-9][a-z0-9_-]{0,62}")
+_PATTERN_CHARACTERS = compile_later(r"[*?\[]")
 
 
 def load_provider_tables(
@@ -221,7 +222,7 @@ def _load_table(file: ConfigFile, name: str, errors: ErrorList) -> ConfiguredPro
 
 
 _PATH = ("prices",)
-_ID_WITH_PREFIX = re.compile(r"[^/\s]+/\S+|\*")
+_ID_WITH_PREFIX = compile_later(r"[^/\s]+/\S+|\*")
 
 
 def load_prices(file: ConfigFile, sources: Sources) -> tuple[ConfiguredPrice, ...]:

@@ -12,9 +12,10 @@ from msgspec import Struct
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.fields import ReferencedVariable
 from anthropic_proxy.gateway.settings.text_file import MAX_ENV_BYTES, read_settings_file
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import Secret
 
-_PLACEHOLDER = re.compile(
+_PLACEHOLDER = compile_later(
     r"""
     (?:^|[^a-z0-9])your(?:[-_\s.]|$)                             # your-key, sk-your-key-here, https://your-endpoint.com
     | ^(?:sk-)?your(?:api|key|token|openai|gemini)               # yourapikey
@@ -30,8 +31,8 @@ _PLACEHOLDER = re.compile(
 )
 _MAX_VALUE_CHARACTERS = 1 << 20
 """Maximum number of characters of all values of `.env` together. References to other variables can double them."""
-_QUOTED = re.compile(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
-_COMMENT = re.compile(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
+_QUOTED = compile_later(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
+_COMMENT = compile_later(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
 
 
 class ErrorList:

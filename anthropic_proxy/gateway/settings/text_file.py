@@ -1,7 +1,6 @@
 """Reader of settings files: `.env`, `anthropic-proxy.toml`, key files, certificates and settings of other programs."""
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +8,14 @@ from typing import Any
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.patterns import compile_later
 
 MAX_ENV_BYTES = 256 * 1024
 """Maximum size of `.env`."""
 MAX_KEY_BYTES = 64 * 1024
 """Maximum size of a file with an API key."""
 _MAX_NESTING = 50
-_NESTED_KEY = re.compile(
+_NESTED_KEY = compile_later(
     r"""(?<![\w."'/:@-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){%d}""" % _MAX_NESTING  # noqa: UP031
 )
 """Pattern of a dotted key above `_MAX_NESTING`, for which the parser takes time in proportion to the square."""

@@ -13,25 +13,26 @@ from msgspec import structs
 
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.sources import FoundSetting
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import Secret
 
 _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on", "y", "t"), True),
     **dict.fromkeys(("false", "0", "no", "off", "n", "f"), False),
 }
-_SECRET_PATTERN = re.compile(
+_SECRET_PATTERN = compile_later(
     r"^(?:sk|gsk|xai|rk|pk|ghp|hf)[-_]|^AIza|^AKIA|^ey[JI]|//[^/]*@|[?&]\w*(?:key|token|secret)=|"
     r"^(?=.*[a-zA-Z])(?=.*\d)[\w-]{32,}$"
 )
-_HEADER_TEXT = re.compile(r"[\x21-\x7e]+")
-_QUERY = re.compile(r"(?:api-version=[\w.-]+)?")
-_DURATION = re.compile(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
-_MODEL_NAME = re.compile(r"[^\s\x00-\x1f,\ud800-\udfff]+")
+_HEADER_TEXT = compile_later(r"[\x21-\x7e]+")
+_QUERY = compile_later(r"(?:api-version=[\w.-]+)?")
+_DURATION = compile_later(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
+_MODEL_NAME = compile_later(r"[^\s\x00-\x1f,\ud800-\udfff]+")
 """Model id, without lone surrogates, which stand for bytes that are not UTF-8."""
-_HOST_NAME = re.compile(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
+_HOST_NAME = compile_later(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
 _MAX_SHOWN_CHARACTERS = 60
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
-_REDIS_PREFIX = re.compile(r"[\w.:-]{1,64}", re.ASCII)
+_REDIS_PREFIX = compile_later(r"[\w.:-]{1,64}", re.ASCII)
 _FILE_PARAMETERS = frozenset(
     {
         *("passfile", "sslcert", "sslcrl", "sslcrldir", "sslkey", "sslkeylogfile", "sslrootcert"),
@@ -237,11 +238,11 @@ def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
 
-_SECRET_NAME = re.compile(r"_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS)$")
-_USER_INFO = re.compile(r"(?<=://)[^/?#\s]*(?=@)")
-_SECRET_PARAMETER = re.compile(r"([?&][^=&#\s]*(?:pass|pwd|secret|token|key)[^=&#\s]*=)[^&#\s]+", re.IGNORECASE)
+_SECRET_NAME = compile_later(r"_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS)$")
+_USER_INFO = compile_later(r"(?<=://)[^/?#\s]*(?=@)")
+_SECRET_PARAMETER = compile_later(r"([?&][^=&#\s]*(?:pass|pwd|secret|token|key)[^=&#\s]*=)[^&#\s]+", re.IGNORECASE)
 """Pattern of a URL parameter that contains a credential: `?sslpassword=…`."""
-_REFERENCE = re.compile(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
+_REFERENCE = compile_later(r"\$\{[A-Za-z_][A-Za-z0-9_]*\}")
 
 
 def is_secret_variable(name: str) -> bool:

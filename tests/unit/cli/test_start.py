@@ -1,9 +1,15 @@
 """What the program loads before it knows the command."""
 
+import inspect
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+
+from anthropic_proxy.cli.command_line import read_serve_options
+from anthropic_proxy.cli.commands import commands
+from anthropic_proxy.cli.serve import serve
 
 _PROGRAM = """
 import atexit, sys
@@ -18,6 +24,7 @@ _LOADED = [
     "anthropic_proxy.cli",
     "anthropic_proxy.cli.command_line",
     "anthropic_proxy.cli.command_table",
+    "anthropic_proxy.cli.commands",
     "anthropic_proxy.cli.serve",
     "anthropic_proxy.errors",
     "anthropic_proxy.gateway",
@@ -36,3 +43,58 @@ def test_help_and_version_load_no_settings_and_no_other_command(words: list[str]
         [sys.executable, "-c", _PROGRAM, *words], capture_output=True, text=True, check=False, timeout=60
     )
     assert (ended.returncode, ended.stderr.splitlines()) == (0, sorted(_LOADED + further))
+
+
+def test_the_server_loads_neither_the_library_of_commands_nor_that_of_pages_nor_several_processes() -> None:
+    unneeded = ["alembic", "cyclopts", "email", "http.client", "jinja2", "multiprocessing", "sqlalchemy", "uvicorn"]
+    program = f"""
+import sys
+from anthropic_proxy.cli.server_processes import start_server
+print([name for name in {unneeded} if name in sys.modules])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.stdout == "[]\n", ended.stderr
+
+
+DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(serve).parameters.items()}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["serve"],
+        ["--port", "8083"],
+        ["serve", "--port=8083", "--host", "0.0.0.0"],
+        ["serve", "--host=::1", "--workers", "3", "--watch-config"],
+        ["serve", "--reload"],
+        ["--attached", "--port", "0"],
+    ],
+)
+def test_plain_options_of_the_server_are_read_as_the_library_reads_them(words: list[str]) -> None:
+    _, bound, _ = commands.parse_args(words, exit_on_error=False, print_error=False)
+    expected: dict[str, Any] = {**DEFAULTS, **bound.arguments}
+    assert read_serve_options(words) == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["usage"],
+        ["serve", "--port"],
+        ["serve", "--port", "x"],
+        ["serve", "--port", "-1"],
+        ["serve", "--port", "9" * 10],
+        ["serve", "--no-reload"],
+        ["serve", "--reload=true"],
+        ["serve", "--watch_config"],
+        ["serve", "--host", "--port"],
+        ["serve", "extra"],
+        ["serve", "--unknown"],
+        ["-p", "1"],
+    ],
+)
+def test_any_other_command_line_is_left_to_the_library(words: list[str]) -> None:
+    assert read_serve_options(words) is None

@@ -53,13 +53,14 @@ from anthropic_proxy.engine.messages.server_blocks import (
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, TEXT_MEDIA_TYPES
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
+from anthropic_proxy.patterns import compile_later
 
 _MAX_BEFORE_CHARACTERS = len("https://www.")
-_BEFORE = re.compile(r"(?:\A|[^\w@.-])(?:https?://)?(?:www\.)?\Z", re.IGNORECASE)
+_BEFORE = compile_later(r"(?:\A|[^\w@.-])(?:https?://)?(?:www\.)?\Z", re.IGNORECASE)
 """Pattern of the text before a URL: a character that cannot belong to a URL, then an optional scheme and `www.`."""
-_AFTER = re.compile(r"/?(?![\w/%&=?~+@-]|[.:]\w)")
+_AFTER = compile_later(r"/?(?![\w/%&=?~+@-]|[.:]\w)")
 """Pattern of the text after a URL: a character that cannot continue the path or host of the URL."""
-_ESCAPED = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
+_ESCAPED = compile_later(r"(?:%[0-9A-Fa-f]{2})+")
 _SAME_WITHOUT = frozenset("!$'()*,;-._~")
 """ASCII characters, besides letters and digits, that mean the same in a URL with and without percent-encoding."""
 

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.patterns import compile_later
 
 T = TypeVar("T")
 
@@ -39,7 +40,7 @@ def json_string(text: str) -> Raw:
     return Raw(msgspec.json.encode(text))
 
 
-_SURROGATES = re.compile(
+_SURROGATES = compile_later(
     rb"\\(?:\\|u[dD](?:[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|([89a-fA-F][0-9a-fA-F]{2})))"
 )
 """Pattern of JSON escapes: a backslash, a pair of surrogates, or a lone surrogate (group 1)."""
@@ -109,11 +110,11 @@ def has_too_many_members(text: bytes, *, counts_nested: bool = True) -> bool:
     return False
 
 
-_PLACED = re.compile(r"(?P<what>.*?)(?: - at `\$(?P<place>[^`]*)`)?", re.DOTALL)
-_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
-_ROOT = re.compile(r" - at `\$\.([^.\[`]+)")
-_EXPECTED = re.compile(r"Expected `(?P<wanted>[^`]*)`, got `[^`]*`")
-_MISSING = re.compile(r"Object missing required field `(?P<name>[^`]*)`")
+_PLACED = compile_later(r"(?P<what>.*?)(?: - at `\$(?P<place>[^`]*)`)?", re.DOTALL)
+_STEP = compile_later(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+_ROOT = compile_later(r" - at `\$\.([^.\[`]+)")
+_EXPECTED = compile_later(r"Expected `(?P<wanted>[^`]*)`, got `[^`]*`")
+_MISSING = compile_later(r"Object missing required field `(?P<name>[^`]*)`")
 _WORDS = {
     "str": "a string",
     "int": "an integer",

@@ -17,10 +17,11 @@ from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import redact_key_patterns
 
-_SIGNATURE_REFUSED = re.compile(r"^(?=.*\bsignature\b)(?=.*\bthinking\b)", re.IGNORECASE | re.MULTILINE)
-_ROLE_REFUSED = re.compile(
+_SIGNATURE_REFUSED = compile_later(r"^(?=.*\bsignature\b)(?=.*\bthinking\b)", re.IGNORECASE | re.MULTILINE)
+_ROLE_REFUSED = compile_later(
     r"['\"`]?user['\"`]?\s*(?:or|,|\||and)\s*['\"`]?assistant\b"
     r"|\brole\b.{0,80}\bsystem\b|\bsystem\b.{0,80}\brole\b",
     re.IGNORECASE | re.DOTALL,
@@ -29,7 +30,9 @@ _ROLE_REFUSED = re.compile(
 'assistant'", vLLM and mlx-vlm "Input should be 'user' or 'assistant'", LM Studio "Expected 'user' | 'assistant'",
 Anthropic 'Unexpected role "system"'. Sources: ollama issue 16372, vllm issue 44000, lmstudio-bug-tracker issue 2204."""
 _DROP_THINKING, _REMIND = "drop thinking", "role user"
-_FIELD_REFUSED = re.compile(r"(?<![\w.])([a-z_]+)(?:\.\d+(?:\.[a-z_]+)*?\.([a-z_]+))?: Extra inputs are not permitted")
+_FIELD_REFUSED = compile_later(
+    r"(?<![\w.])([a-z_]+)(?:\.\d+(?:\.[a-z_]+)*?\.([a-z_]+))?: Extra inputs are not permitted"
+)
 """Pattern of errors about fields: `context_management: Extra inputs are not permitted`, `tools.0.custom.strict: …`."""
 _DROP_BETAS, _DROP_FIELDS = "betas", "fields"
 _REQUIRED = frozenset(("messages", "max_tokens", "tools", "system"))

@@ -12,14 +12,15 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models import require_bounded_members
+from anthropic_proxy.patterns import compile_later
 
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 
-_OPEN = re.compile(rb"[ \t\r\n]*[\[{][ \t\r\n]*")
-_KEY = re.compile(rb'("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*')
-_NEXT = re.compile(rb"[ \t\r\n]*(?:,[ \t\r\n]*|[\]}])")
+_OPEN = compile_later(rb"[ \t\r\n]*[\[{][ \t\r\n]*")
+_KEY = compile_later(rb'("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*')
+_NEXT = compile_later(rb"[ \t\r\n]*(?:,[ \t\r\n]*|[\]}])")
 
 
 class RepeatedKeyError(ValueError):

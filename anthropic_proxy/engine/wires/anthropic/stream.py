@@ -33,6 +33,7 @@ from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_e
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
 from anthropic_proxy.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import redact_key_patterns
 
 MEDIA_TYPE = "application/vnd.amazon.eventstream"
@@ -151,10 +152,10 @@ _OF_MESSAGE, _OF_FAILURE = b"message_", b'"error"'
 has no quotes, because some servers name an event only in its `event:` line."""
 _EVENT_END = b"\n\n"
 _END, _OF_BLOCK = b"message_stop", b"content_block_"
-_FRAMES = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
-_EVENT = re.compile(rb"^(?:event:|data: ?\{)", re.MULTILINE)
-_BORDER = re.compile(rb"\r?\n\r?\n")
-_DATA = re.compile(rb"^data: ?(\{.*\})", re.MULTILINE)
+_FRAMES = compile_later(rb"(?<=\n\n)|(?<=\r\n\r\n)")
+_EVENT = compile_later(rb"^(?:event:|data: ?\{)", re.MULTILINE)
+_BORDER = compile_later(rb"\r?\n\r?\n")
+_DATA = compile_later(rb"^data: ?(\{.*\})", re.MULTILINE)
 
 
 def select_frames_to_inspect(frames: bytes) -> bytes:

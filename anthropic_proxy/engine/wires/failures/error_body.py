@@ -8,12 +8,12 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import redact_key_patterns
 
 _SERVER_PREFIXES = "|".join(
@@ -28,7 +28,7 @@ _SERVER_PREFIXES = "|".join(
     )
 )
 """Texts that servers and gateways put before the error message of another server."""
-_QUOTING = re.compile(
+_QUOTING = compile_later(
     rf"\s*+(?:(?:{_SERVER_PREFIXES})\s*+)*+"
     r"(?P<failure>error parsing tool call|failed to parse input at pos \d{1,20}):",
     re.IGNORECASE,
@@ -249,7 +249,7 @@ _NAME = r"[`'\"](?P<{}>[\w.\[\]]{{1,200}})[`'\"]"
 _PATH = r"(?<![\w.\[\]])(?P<{}>[\w.\[\]]{{1,200}})"
 """Pattern of a parameter path such as `tools[0].name`. It begins at the start of a word, which limits the search
 time."""
-_PARAMETERS = re.compile(
+_PARAMETERS = compile_later(
     r"(?:unsupported|unknown|unrecognized|invalid) (?:parameter|name|request argument supplied|field)s?:? "
     rf"{_NAME.format('named')}"
     rf"|{_NAME.format('quoted')} (?:is|are) not supported"
@@ -266,7 +266,7 @@ _PARAMETERS = re.compile(
     r"|(?P<definition>invalid (?:json )?schema for (?:function|tool)\b)",
     re.IGNORECASE,
 )
-_STEP = re.compile(r"[\w-]+")
+_STEP = compile_later(r"[\w-]+")
 
 
 def find_parameter_in_message(message: str) -> str | None:
@@ -284,19 +284,19 @@ def find_parameter_in_message(message: str) -> str | None:
 MAX_DELAY_SECONDS = 3_600
 """Maximum retry delay in seconds. A longer delay is reduced to this value."""
 
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+_DURATION = compile_later(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _AMOUNT = (
     r"\d{1,9}(?:\.\d{1,9})? ?(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)?(?![a-z])"
 )
-_AGAIN = re.compile(
+_AGAIN = compile_later(
     r"(?:try again|retry|resets?|renews?|available(?: again)?|wait)(?: again)? (?:in|after|for) (?:about |another )?"
     rf"((?:{_AMOUNT}(?:, | and | )?){{1,4}})",
     re.IGNORECASE,
 )
-_AMOUNTS = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]*)", re.IGNORECASE)
+_AMOUNTS = compile_later(r"(\d+(?:\.\d+)?) ?([a-z]*)", re.IGNORECASE)
 _UNITS = (("ms", 0.001), ("mil", 0.001), ("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("", 1))
 """Rows: beginning of the name of a time unit, its length in seconds. The first matching row counts."""
-_RESET = re.compile(
+_RESET = compile_later(
     r"\breset\w*(?: \w+){0,3}:? (\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(?::\d{2})?(?:\.\d{1,9})?) ?"
     r"(Z|UTC|GMT|[+-]\d{2}:?\d{2})(?!\w)",
     re.IGNORECASE,
@@ -314,6 +314,8 @@ def find_retry_delay(headers: Mapping[str, str], details: Any, message: str) -> 
 
 
 def _find_seconds(headers: Mapping[str, str], details: Any, message: str) -> float | None:
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # loads 14 modules, for errors only
+
     if (milliseconds := _number(headers.get("retry-after-ms"))) is not None:
         return milliseconds / 1000
     if (after := headers.get("retry-after")) is not None:

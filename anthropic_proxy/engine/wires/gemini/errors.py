@@ -26,6 +26,7 @@ from anthropic_proxy.engine.wires.failures import (
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.request import encode_request
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
+from anthropic_proxy.patterns import compile_later
 
 
 def decode_error(
@@ -63,7 +64,7 @@ _CHANGES: Mapping[str, Mapping[str, Any]] = {
     "drop thoughtSignature": {"replays_signatures": False},
 }
 _TEXTS = tuple(
-    (re.compile(text, re.IGNORECASE), names)
+    (compile_later(text, re.IGNORECASE), names)
     for text, names in (
         (r"thinking[ _]?level is not supported|unknown name \"thinking_?level\"", ("say thinkingBudget",)),
         (r"thinking[ _]?budget is not supported|unknown name \"thinking_?budget\"", ("say thinkingLevel",)),
@@ -92,10 +93,10 @@ _TEXTS = tuple(
 """Pairs: pattern of an error text, names of the adaptations to try for such an error, in order."""
 _PASSING = ("drop thoughtSignature",)
 """Names of adaptations for the current request only. All others are stored for later requests to the model."""
-_ONE_LEVEL = re.compile(r"thinking[ _]level (\w+) is not supported", re.IGNORECASE)
+_ONE_LEVEL = compile_later(r"thinking[ _]level (\w+) is not supported", re.IGNORECASE)
 _NEXT_LEVELS = {"xhigh": "high", "minimal": "low", "low": "medium", "medium": "low"}
-_NOT_OFF = re.compile(r"budget 0 is invalid", re.IGNORECASE)
-_RANGE = re.compile(r"budget (\d+) is invalid\W+please choose a value between (\d+) and (\d+)", re.IGNORECASE)
+_NOT_OFF = compile_later(r"budget 0 is invalid", re.IGNORECASE)
+_RANGE = compile_later(r"budget (\d+) is invalid\W+please choose a value between (\d+) and (\d+)", re.IGNORECASE)
 
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:

@@ -6,7 +6,6 @@ OpenAPI subset (`parameters`, `responseSchema`), which has no references and one
 an unsupported keyword becomes a text in the description.
 """
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +18,7 @@ from anthropic_proxy.engine.wires.json_schema import (
     encode_if_short,
     merge_all_of,
 )
+from anthropic_proxy.patterns import compile_later
 
 _INLINED = SchemaRules(inlines_references=True)
 _JSON_SCHEMA_KEYWORDS = frozenset(
@@ -97,7 +97,7 @@ def _walk(schema: Any, budget: WorkBudget) -> Iterator[Schema]:
 
 # JSON Schema with few keywords
 
-_REFERENCE = re.compile(r"#/(?:\$defs|definitions)/([^/~%]+)")
+_REFERENCE = compile_later(r"#/(?:\$defs|definitions)/([^/~%]+)")
 """Pattern of the references (`$ref`) that Gemini resolves. If a schema has others, all its references are inlined."""
 _SIMPLE_KEYWORDS = _JSON_SCHEMA_KEYWORDS - {"$ref", "properties", "$defs", "anyOf", "oneOf", "prefixItems"}
 """Keywords that are sent with any value. The others are sent only with a value of the type that Gemini accepts."""

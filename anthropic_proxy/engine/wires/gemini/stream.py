@@ -12,7 +12,6 @@ Google's term for a web search: a `GroundingChunk` is a source, a `GroundingSupp
 reply. Every field may be missing or null. Source: API reference (2026-11) and recorded traffic.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -60,6 +59,7 @@ from anthropic_proxy.engine.wires.reply_ends import FinishKind, find_finish_kind
 from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
+from anthropic_proxy.patterns import compile_later
 
 ABSENT = Raw(b"")
 
@@ -514,7 +514,7 @@ _FETCH_ERRORS: dict[str, FetchError] = {
     "URL_RETRIEVAL_STATUS_PAYWALL": "url_not_accessible",
     "URL_RETRIEVAL_STATUS_UNSAFE": "url_not_allowed",
 }
-_DOMAIN = re.compile(r"[\w-]+(\.[\w-]+)+")
+_DOMAIN = compile_later(r"[\w-]+(\.[\w-]+)+")
 
 
 class _Grounding:

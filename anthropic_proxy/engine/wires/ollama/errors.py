@@ -23,16 +23,17 @@ from anthropic_proxy.engine.wires.failures import (
 )
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.patterns import compile_later
 
-_NOT_PULLED = re.compile(r"model [\"'`]?(?:(?!model (?!not found))[^\"'`])*[\"'`]? not found", re.IGNORECASE)
-_NO_THINKING = re.compile(
+_NOT_PULLED = compile_later(r"model [\"'`]?(?:(?!model (?!not found))[^\"'`])*[\"'`]? not found", re.IGNORECASE)
+_NO_THINKING = compile_later(
     r"does not support thinking|invalid think|\bthink must be|ChatRequest\.think\b"
     r"|\bthink value .{1,80} is not supported",
     re.IGNORECASE,
 )
-_NO_TOOLS = re.compile(r"does not support tools", re.IGNORECASE)
-_OUT_OF_MEMORY = re.compile(r"requires more system memory|out of memory|cudaMalloc failed", re.IGNORECASE)
-_BUSY = re.compile(r"server busy", re.IGNORECASE)
+_NO_TOOLS = compile_later(r"does not support tools", re.IGNORECASE)
+_OUT_OF_MEMORY = compile_later(r"requires more system memory|out of memory|cudaMalloc failed", re.IGNORECASE)
+_BUSY = compile_later(r"server busy", re.IGNORECASE)
 
 
 def decode_error(

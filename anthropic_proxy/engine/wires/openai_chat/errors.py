@@ -33,8 +33,9 @@ from anthropic_proxy.engine.wires.openai_shared import (
 )
 from anthropic_proxy.engine.wires.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
 from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.patterns import compile_later
 
-_OBJECTS = re.compile(r"(?<![^\s>\[\])])\{.*?(?=</?(?:function|tool_call|invoke)|<\||\Z)", re.DOTALL)
+_OBJECTS = compile_later(r"(?<![^\s>\[\])])\{.*?(?=</?(?:function|tool_call|invoke)|<\||\Z)", re.DOTALL)
 """Pattern of a JSON object in reply text, up to the next marker of a tool call. It begins at the start, after white
 space or after a marker."""
 
@@ -54,7 +55,7 @@ def decode_reply_in_error(
     return [*deltas, Stop("tool_use")] if text.notes else None
 
 
-_REQUIRES_RESPONSES = re.compile(r"\bv1/responses\b")
+_REQUIRES_RESPONSES = compile_later(r"\bv1/responses\b")
 """Pattern of messages about a request that only the Responses API accepts."""
 
 

@@ -29,20 +29,21 @@ from anthropic_proxy.engine.wires.openai_shared import (
     reversed_path_names,
 )
 from anthropic_proxy.errors import UpstreamError
+from anthropic_proxy.patterns import compile_later
 
 REASONING_PARAMETER = "input.reasoning"
 """Value of `UpstreamError.parameter` if the server rejected reasoning of earlier replies. A retry omits the
 reasoning."""
 
-_REFUSED_REASONING = re.compile(
+_REFUSED_REASONING = compile_later(
     r"provided without its required (?:following item|'reasoning' item)"
     r"|item with id '?rs_\S+ not found"
     r"|\A(?>.*?encrypted[ _]content ).*(?:could not be|cannot be|invalid|failed)"
     r"|reasoning (?:input )?items can only be provided",
     re.IGNORECASE | re.DOTALL,
 )
-_NO_SUCH_MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
-_NOT_HERE = re.compile(
+_NO_SUCH_MODEL = compile_later(r"\bmodel\b", re.IGNORECASE)
+_NOT_HERE = compile_later(
     r"\A(?>.*?model)(?>.*?(?:not supported|not available|unsupported)).*responses", re.IGNORECASE | re.DOTALL
 )
 _CLIENT_FAULTS = frozenset(

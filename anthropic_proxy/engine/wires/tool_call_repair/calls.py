@@ -15,14 +15,15 @@ import msgspec
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call
+from anthropic_proxy.patterns import compile_later
 
 UNNAMED_TOOL = "unnamed_tool"
 """Tool name in the reply for a call without a name, if its tool cannot be found. A name is necessary, because all
 providers reject an empty one in later requests. Clients return an error for the unknown tool, and the model calls
 again."""
-_COUNT = re.compile(r":\d+$")
+_COUNT = compile_later(r":\d+$")
 """Pattern of the counter that models append to a tool name: `functions.Read:0`."""
-_NAMESPACE = re.compile(r"[^.:/]*[.:/]")
+_NAMESPACE = compile_later(r"[^.:/]*[.:/]")
 _MAX_NAME_LENGTH = 512
 """Maximum length of a tool name that is searched without its namespaces (`functions.`). Each one costs a lookup."""
 
@@ -124,7 +125,7 @@ up to 0.2 s."""
 _MAX_DEPTH = 200
 """Maximum nesting of arguments that are repaired. Deeper text takes the library too much time."""
 
-_TOKEN = re.compile(
+_TOKEN = compile_later(
     r"""
     (?P<space>[\s\ufeff]+)
   | (?P<string>"[^"\\]*(?:\\.[^"\\]*)*" | '[^'\\]*(?:\\.[^'\\]*)*')
@@ -135,14 +136,14 @@ _TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 _LITERALS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
-_QUOTED = re.compile(r"""["'{}\[\]]""")
+_QUOTED = compile_later(r"""["'{}\[\]]""")
 """Characters that must not stand before or after the JSON object in a text. The object could otherwise be a part of a
 larger value."""
-_ESCAPE = re.compile(r"\\.|\"", re.DOTALL)
+_ESCAPE = compile_later(r"\\.|\"", re.DOTALL)
 _OPENERS = ("{", "[")
 _CLOSERS = ("}", "]")
-_COLON = re.compile(r"\s*:")
-_SPACE = re.compile(r"\s*")
+_COLON = compile_later(r"\s*:")
+_SPACE = compile_later(r"\s*")
 _scan = json.JSONDecoder(strict=False).raw_decode
 
 

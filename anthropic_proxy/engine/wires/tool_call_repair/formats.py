@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, is_json_object, repair_arguments
+from anthropic_proxy.patterns import compile_later
 
 ToolCallFormat = Literal[
     "hermes",
@@ -39,7 +40,7 @@ TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = get_args(ToolCallFormat)
 """All text formats, in the order of `ToolCallFormat`."""
 
 _ABSENT = Raw(b"")
-_SEPARATORS = re.compile(r"[ \t\r\n,;]*")
+_SEPARATORS = compile_later(r"[ \t\r\n,;]*")
 _scan = json.JSONDecoder(strict=False).raw_decode
 
 
@@ -135,33 +136,33 @@ def _read_object(text: str, offered: OfferedTools, *, without_markers: bool) -> 
 
 
 _CALL_TAG, _CALL_TAG_END = "<tool_call>", "</tool_call>"
-_FUNCTION = re.compile(r"\s*<function=([^<>\s]+)>")
-_FUNCTION_END = re.compile(r"\s*</function>")
-_PARAMETER = re.compile(r"\s*<parameter=([^<>]+)>")
-_PARAMETER_END = re.compile(r"</parameter>(?=\s*(?:<parameter=|</function>|\Z))")
-_INVOKE = re.compile(r'\s*<(｜DSML｜)?invoke name="([^"<>]+)"\s*>')
-_INVOKE_END = re.compile(r"\s*</(?:｜DSML｜)?invoke>")
-_ARGUMENT = re.compile(r'\s*<(?:｜DSML｜)?parameter name="([^"<>]+)"[^<>]*>')
-_ARGUMENT_END = re.compile(
+_FUNCTION = compile_later(r"\s*<function=([^<>\s]+)>")
+_FUNCTION_END = compile_later(r"\s*</function>")
+_PARAMETER = compile_later(r"\s*<parameter=([^<>]+)>")
+_PARAMETER_END = compile_later(r"</parameter>(?=\s*(?:<parameter=|</function>|\Z))")
+_INVOKE = compile_later(r'\s*<(｜DSML｜)?invoke name="([^"<>]+)"\s*>')
+_INVOKE_END = compile_later(r"\s*</(?:｜DSML｜)?invoke>")
+_ARGUMENT = compile_later(r'\s*<(?:｜DSML｜)?parameter name="([^"<>]+)"[^<>]*>')
+_ARGUMENT_END = compile_later(
     r"</(?:｜DSML｜)?parameter>(?=\s*(?:<(?:｜DSML｜)?parameter name=|</(?:｜DSML｜)?invoke>|\Z))"
 )
-_WRAPPER = re.compile(r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜function_calls|tool_call)>\s*")
-_KEY = re.compile(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>", re.DOTALL)
-_VALUE_END = re.compile(r"</arg_value>(?=\s*(?:<arg_key>|\Z))")
-_BRACKET = re.compile(r"[\[\]{}]")
+_WRAPPER = compile_later(r"\s*</?(?:function_calls|minimax:tool_call|｜DSML｜function_calls|tool_call)>\s*")
+_KEY = compile_later(r"\s*<arg_key>(.*?)</arg_key>\s*<arg_value>", re.DOTALL)
+_VALUE_END = compile_later(r"</arg_value>(?=\s*(?:<arg_key>|\Z))")
+_BRACKET = compile_later(r"[\[\]{}]")
 _LISTED, _LISTED_ID, _LISTED_ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
-_SECTION_CALL = re.compile(
+_SECTION_CALL = compile_later(
     r"<\|tool_call_begin\|>([^<>]++)<\|tool_call_argument_begin\|>(.*?)(?:<\|tool_call_end\|>|\Z)", re.DOTALL
 )
-_SECTION_MARKERS = re.compile(r"<\|tool_calls_section_(?:begin|end)\|>|\s+")
-_BARRED_CALL = re.compile(
+_SECTION_MARKERS = compile_later(r"<\|tool_calls_section_(?:begin|end)\|>|\s+")
+_BARRED_CALL = compile_later(
     r"<｜tool▁call▁begin｜>(?:function<｜tool▁sep｜>)?\s*+([^<>\s]++)(?:\s*+<｜tool▁sep｜>|[^\S\n]*+\n)"
     r"(.*?)(?:<｜tool▁call▁end｜>|\Z)",
     re.DOTALL,
 )
-_BARRED_MARKERS = re.compile(r"<｜tool▁calls▁(?:begin|end)｜>|\s+")
+_BARRED_MARKERS = compile_later(r"<｜tool▁calls▁(?:begin|end)｜>|\s+")
 _CODE_FENCE = "```"
-_CHANNEL = re.compile(
+_CHANNEL = compile_later(
     r"\A.*?\bto=(?:functions\.)?([\w.:-]++)(?:<\|channel\|>\w++)?\s*+(?:<\|constrain\|>\s*+)?(?:(?:json|code)\s*+)?"
     r"<\|message\|>(.*?)(?:<\|call\|>|<\|end\|>|\Z)",
     re.DOTALL,
@@ -364,7 +365,7 @@ def _typed(value: str, schema: Any) -> Any:
 
 
 _TAG = "<|python_tag|>"
-_FENCE = re.compile(r"\A```tool_code[ \t]*\n(.*?)\n?(?:```)?\Z", re.DOTALL)
+_FENCE = compile_later(r"\A```tool_code[ \t]*\n(.*?)\n?(?:```)?\Z", re.DOTALL)
 _PRINTS = "print"
 """Name of the Python function that may enclose a call. `print(name(x=1))` is the call `name(x=1)`."""
 _MAX_CHARACTERS = 64 * 1024
@@ -372,7 +373,7 @@ _MAX_CHARACTERS = 64 * 1024
 
 _FILE_NAME = "<reply text>"
 """Name of the parsed text in warnings, and the pattern of their filter: no special character of expressions."""
-_FILTER = ("ignore", None, Warning, re.compile(_FILE_NAME), 0)
+_FILTER = ("ignore", None, Warning, compile_later(_FILE_NAME), 0)
 """Element of `warnings.filters` that ignores all warnings about the parsed text."""
 
 
@@ -523,7 +524,7 @@ _NAMELESS = ("```tool_code", "<｜tool▁call▁begin｜>")
 
 _KEYS = ("name", "type", "function", "parameters", "arguments", "id")
 """Possible first keys of the JSON object of a call. An unmarked call is recognized by them."""
-_IDENTIFIER = re.compile(r"[\w.]*")
+_IDENTIFIER = compile_later(r"[\w.]*")
 
 
 @functools.lru_cache(maxsize=64)

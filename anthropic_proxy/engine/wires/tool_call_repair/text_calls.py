@@ -7,7 +7,6 @@ only an example), `call` (after a start marker), `after` (after a call, where su
 the search continues after it.
 """
 
-import re
 from collections.abc import Callable, Sequence
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
@@ -21,8 +20,9 @@ from anthropic_proxy.engine.wires.tool_call_repair.formats import (
     can_be_unmarked_calls,
     read_unmarked_calls,
 )
+from anthropic_proxy.patterns import compile_later
 
-_WORD = re.compile(r"[\w.:/-]*")
+_WORD = compile_later(r"[\w.:/-]*")
 _MAX_NAME_LENGTH = 128
 _MAX_FAILURES = 64
 """Maximum number of start markers in a reply that began no call. Later text is not searched."""
@@ -335,8 +335,8 @@ class TextCallDetector:
 _MAX_FENCE_LENGTH = 6
 """Maximum number of characters of a fence mark before its last one: a line break, three spaces, two fence characters.
 This many characters of the previous fragment are kept for the search."""
-_FENCE = re.compile(r"(?<=\n) {0,3}(?:```|~~~)")
-_LINE_BREAK = re.compile(r"[\r\n]")
+_FENCE = compile_later(r"(?<=\n) {0,3}(?:```|~~~)")
+_LINE_BREAK = compile_later(r"[\r\n]")
 
 
 def _find_fence_mark_end(text: str, offset: int) -> int | None:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import _read_row, load_model_rows
+from anthropic_proxy.engine.providers.catalog import _read_row, list_model_tables, load_model_rows
 from anthropic_proxy.engine.providers.registry import ModelRule, Provider, RetiredModel, ServerOverride, WireConfig
 from anthropic_proxy.engine.providers.servers import find_server_override
 from anthropic_proxy.engine.providers.vendors import VENDORS
@@ -17,7 +17,7 @@ SERVERS = [server for row in PROVIDERS for server in row.servers]
 OWNERS: list[Provider | ServerOverride] = [*PROVIDERS, *SERVERS]
 WIRE_CONFIGS = [wire_config for owner in OWNERS for wire_config in owner.wires.values()]
 RETIRED = [(model, end) for owner in OWNERS for model, end in owner.retired_models.items()]
-ROWS = [(table, row) for table, rows in load_model_rows().items() for row in rows]
+ROWS = [(table, row) for table in list_model_tables() for row in load_model_rows(table) or ()]
 DATE = re.compile(r"20\d\d-(0[1-9]|1[0-2])(-([0-2]\d|3[01]))?")
 
 

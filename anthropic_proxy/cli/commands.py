@@ -1,0 +1,153 @@
+"""All commands as one application of the library cyclopts, and messages about a wrong command line.
+
+cyclopts imports the module of a command when the command is used, so that `--help` and `--version` load no other
+command. A message about an unknown option or value names the allowed ones and the nearest one.
+"""
+
+from collections.abc import Iterator, Sequence
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from cyclopts import App as Commands
+from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
+
+from anthropic_proxy import __version__
+from anthropic_proxy.cli.command_table import COMMANDS, MAIN_EXAMPLES
+from anthropic_proxy.cli.serve import serve
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
+from anthropic_proxy.gateway.platforms.signals import restore_default_signals
+
+commands = Commands(
+    name="anthropic-proxy",
+    version=f"anthropic-proxy {__version__}",
+    help="Use Claude Code and every Anthropic SDK with the model that you have.",
+    help_epilogue=MAIN_EXAMPLES,
+    version_flags=["--version", "-V"],
+)
+"""Command-line application (cyclopts) with all commands and options. `main` runs it."""
+
+
+commands.default(serve)
+for _name, _row in COMMANDS.items():
+    _path = f"anthropic_proxy.cli.{_row.path}"
+    if _row.is_group:  # a group has its own examples
+        commands.command(_path, name=_name, help=_row.description)
+    else:
+        commands.command(_path, name=_name, help=_row.description, help_epilogue=_row.show_examples())
+commands.register_install_completion_command(help="Install the completion script for your shell.")
+
+
+def run_command(words: Sequence[str]) -> None:
+    """Raises `ConfigurationError` for a wrong command line."""
+    require_known_command(commands, words)
+    if "--install-completion" in words:  # its library runs `ps` or PowerShell
+        from anthropic_proxy.gateway.settings import keep_absolute_folders_of_path  # noqa: PLC0415  # see above
+
+        keep_absolute_folders_of_path()
+    if words and words[0] != "serve" and not words[0].startswith("-"):
+        restore_default_signals()  # `serve` installs its own handlers
+    try:
+        commands(move_stdin_name_to_end(words), exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        raise ConfigurationError(describe_misuse(error, commands)) from error
+
+
+_PROGRAM = "anthropic-proxy"
+_COMPLETE = "__complete"
+"""Hidden command of the library by which the completion script of a shell gets words to complete."""
+_FILE_NAMES = {"explain": "request.json", "lint-stream": "reply.sse", "import": ".env"}
+"""Name of a command with the argument FILE → example of a file name for messages."""
+_FORMS = {bool: "true or false", int: "a whole number", float: "a number"}
+
+
+def require_known_command(commands: Commands, words: Sequence[str]) -> None:
+    """Raise `ConfigurationError` if the command line begins with an unknown command or subcommand.
+
+    A line without a command is accepted, because `serve` is the default.
+    """
+    line = [_PROGRAM]
+    if words[:1] == [_COMPLETE]:
+        return
+    for word in words:
+        known = _command_names(commands)
+        if not known or word.startswith("-"):
+            return
+        if word not in known:
+            nearest = find_similar_choice(word.lower(), known)
+            of = f" of {' '.join(line[1:])}" if len(line) > 1 else ""
+            remedy = f"Did you mean:  {' '.join(line)} {nearest}" if nearest else f"More:  {' '.join(line)} --help"
+            raise ConfigurationError(
+                f'There is no command "{word}"{of}. The commands are: {", ".join(known)}. {remedy}',
+                code="unknown-command",
+            )
+        line.append(word)
+        commands = commands[word]
+
+
+def move_stdin_name_to_end(words: Sequence[str]) -> list[str]:
+    """Return the command line `words` with the file name `-` moved to the end, after `--`: `explain --json -- -`.
+
+    The parser would otherwise treat `-` as an option.
+    """
+    if not words or words[0] not in _FILE_NAMES or "-" not in words or "--" in words:
+        return list(words)
+    place = words.index("-")
+    return [*words[:place], *words[place + 1 :], "--", "-"]
+
+
+def describe_misuse(error: CycloptsError, commands: Commands) -> str:
+    """Return the message for a command line that the parser rejects.
+
+    `commands` are all commands, because the message also recognizes a command name in the wrong place.
+    """
+    command = " ".join((_PROGRAM, *(error.command_chain or ("serve",))))
+    if isinstance(error, UnknownOptionError):
+        option = (error.token.keyword or error.token.value).partition("=")[0]
+        known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
+        nearest = find_similar_choice(option, known)
+        remedy = f"Did you mean:  {nearest}" if nearest else f"All options:  {command} --help"
+        return f"{command.removeprefix(_PROGRAM + ' ')} has no option {option}. {remedy}"
+    if isinstance(error, UnusedCliTokensError):
+        words = error.unused_tokens or ()
+        if words and words[0] in _command_names(commands):
+            return f'"{words[0]}" is a command. Write it before all options:  {_PROGRAM} {words[0]} …'
+        accepted = f'{command.removeprefix(_PROGRAM + " ")} does not accept "{" ".join(words)}"'
+        return f"{accepted}. Arguments and options:  {command} --help"
+    if isinstance(error, CoercionError) and error.token is not None and error.argument is not None:
+        name, value = error.token.keyword or error.argument.name, str(error.token.value)
+        nearest = find_similar_choice(value.lower(), _choices(error.argument.hint))
+        typed = name if name.startswith("-") else command
+        suggestion = f" Did you mean:  {typed} {nearest}" if nearest else ""
+        return f'{name} is "{value}". Use {_describe_form(error.argument.hint)}.{suggestion}'
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        name = error.keyword or error.argument.name
+        if name == "FILE":
+            example = _FILE_NAMES.get(" ".join(error.command_chain or ()), "settings.yaml")
+            return f"FILE is missing. Use the name of a file, such as:  {command} {example}"
+        state = "has no value" if name.startswith("-") else "is missing"
+        return f"{name} {state}. Use {_describe_form(error.argument.hint)}. More:  {command} --help"
+    return " ".join(str(error).split())
+
+
+def _command_names(commands: Commands) -> list[str]:
+    return [name for name in commands if not name.startswith("-")]
+
+
+def _choices(hint: Any) -> list[str]:
+    """Return the words that an option with the type `hint` accepts. Empty: it accepts other values too."""
+    return [str(choice) for kind in _flatten(hint) if get_origin(kind) is Literal for choice in get_args(kind)]
+
+
+def _describe_form(hint: Any) -> str:
+    """Return the allowed values of an option with the type `hint` as text, for a message that begins with "Use"."""
+    if choices := _choices(hint):
+        return join_with_or(choices)
+    return next((form for kind, form in _FORMS.items() if kind in _flatten(hint)), "a text")
+
+
+def _flatten(hint: Any) -> Iterator[Any]:
+    if get_origin(hint) in (Union, UnionType):
+        for inner in get_args(hint):
+            yield from _flatten(inner)
+    else:
+        yield hint

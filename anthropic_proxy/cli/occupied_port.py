@@ -1,0 +1,45 @@
+"""The message of a server whose port is in use, with the program that uses it."""
+
+import sys
+from contextlib import suppress
+from datetime import datetime
+
+from anthropic_proxy.engine.upstream.local_server import get_json
+from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.platforms.sockets import PORT_OWNER_COMMANDS, find_port_owner
+from anthropic_proxy.gateway.server.listener import MAX_PORT, open_listener
+
+_MAX_TRIED_PORTS = 20
+_FIRST_UNPRIVILEGED_PORT = 1024
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+"""Listen address for all interfaces → address of this machine at which the owner of the port can be called."""
+
+
+def describe_occupied_port(host: str, port: int) -> str:
+    """Return the message that `port` is in use, usually with the program that uses it."""
+    free_port = first = max(port + 1, _FIRST_UNPRIVILEGED_PORT) if port < MAX_PORT else _FIRST_UNPRIVILEGED_PORT
+    for candidate in range(first, min(first + _MAX_TRIED_PORTS, MAX_PORT + 1)):
+        with suppress(ConfigurationError):
+            open_listener(host, candidate).close()
+            free_port = candidate
+            break
+    free = f"anthropic-proxy serve --port {free_port}"
+    health = get_json(_WILDCARDS.get(host, host), port, "/health")
+    if isinstance(health, dict) and health.get("status") == "ok" and "version" in health:
+        try:
+            begin = datetime.fromisoformat(str(health.get("started_at", ""))).astimezone()
+        except ValueError:
+            started = ""
+        else:
+            day = "" if begin.date() == datetime.now().date() else f"{begin:%Y-%m-%d} "
+            started = f", started {day}{begin:%H:%M}"
+        return (
+            f"Port {port} is in use by another anthropic-proxy (version {health['version']}{started}). "
+            f"Use that one, or run: {free}"
+        )
+    owner = find_port_owner(port)
+    if owner is not None:
+        return f"Port {port} is in use by {owner.name} (process {owner.pid}). Stop it, or run: {free}"
+    command = PORT_OWNER_COMMANDS.get(sys.platform)
+    shown = f" This command shows it: {command.format(port=port)}" if command else ""
+    return f"Port {port} is in use by another program.{shown} To use another port, run: {free}"
