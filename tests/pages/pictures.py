@@ -80,7 +80,7 @@ def main() -> None:
                 page = open_tab(browser, proxy.url, appearance)
                 page.goto(address)
                 if name.startswith(("request-", "session-")):
-                    page.locator("tr.go a").first.click()
+                    page.locator("tr.go a").nth(int(name.startswith("session"))).click()  # after the conversation
                     page.wait_for_load_state()
                 if name.startswith("setting-"):
                     page.get_by_label("BIG_MODEL").fill("gemini/gemini-2.5-pro")
