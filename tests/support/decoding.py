@@ -1,8 +1,53 @@
-"""Decoding of a complete response body, as the exchange does it."""
+"""Calls of the wires, and the decoding of what comes back, as the exchange does it."""
+
+import itertools
+from typing import Any
+
+import msgspec
 
 from anthropic_proxy.engine.messages.deltas import Delta
-from anthropic_proxy.engine.wires.contract import Decoder
+from anthropic_proxy.engine.messages.models import decode_request
+from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.wires.contract import Call, Decoder
+from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
+
+
+def new_call(
+    wire: Any,
+    *,
+    stream: bool = True,
+    provider: str = "somebody",
+    dialect: dict[str, Any] | None = None,
+    limits: TargetLimits | None = None,
+    **fields: Any,
+) -> Call:
+    """Return a call of the wire of a module, such as `openai_chat`. `fields` are those of the client request."""
+    body = {"model": "claude", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}], **fields}
+    prepared = prepare(decode_request(msgspec.json.encode(body)), limits or TargetLimits())
+    count = itertools.count(1)
+    return Call(
+        request=prepared.request,
+        model="m",
+        dialect=wire.Dialect(**(dialect or {})),
+        streams_upstream=stream,
+        client_tool_names=prepared.aliases,
+        new_id=lambda prefix: f"{prefix}{next(count):022d}",
+        provider=provider,
+    )
+
+
+def functions(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "input_schema": {"type": "object"}} for name in names]
 
 
 def decode_whole(decoder: Decoder, body: bytes) -> list[Delta]:
     return [*decoder.decode_body(body), *decoder.decode_end()]
+
+
+def decode_frames(decoder: Decoder, *frames: bytes) -> list[Delta]:
+    return [delta for frame in frames for delta in decoder.decode_frame(frame)] + decoder.decode_end()
+
+
+def decode_stream(wire: Any, body: bytes, call: Call) -> list[Delta]:
+    reader = NDJSONReader() if wire.__name__.endswith("ollama") else SSEReader()
+    return decode_frames(wire.WIRE.new_decoder(call), *reader.feed(body), *reader.finish())

@@ -26,7 +26,8 @@ def proofs_of(wire: ModuleType) -> dict[str, set[str]]:
 
 def missing_proofs(wire: ModuleType) -> dict[str, set[str]]:
     """Return the fields that name no proof, one that does not exist, or only cases without their folder."""
-    modules = {path.relative_to(ROOT).as_posix() for path in TESTS.rglob("test_*.py")}
+    files = [*TESTS.rglob("test_*.py"), *TESTS.glob("golden_texts/*/*.txt")]
+    modules = {path.relative_to(ROOT).as_posix() for path in files}
     cases = scenarios_of(wire)
     existing = {folder.relative_to(TESTS).as_posix() for folder in cases} | {folder.name for folder in cases} | modules
     named = proofs_of(wire)

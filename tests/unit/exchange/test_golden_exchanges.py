@@ -1,9 +1,10 @@
 """Requests of a client, the calls that the proxy makes for them, and what comes of it: `golden_texts/exchanges`.
 
 Each line of an input has a word first. Given are `env` (variables), `now` (a date), `on CONDITION: ANSWER` (what a
-provider answers; else it is a short reply), `answer ANSWER` (once, before these), `search` and `web` (JSON: what the
-proxy finds). `post` sends a request, `again` the same one, `then` the conversation with the reply and this content;
-`both` does so also in a stream, from the beginning. `show` names fields of the sent bodies.
+provider answers; else it is a short reply), `answer ANSWER` (once, before these); as JSON, `search` and `web` (what the
+proxy finds) and `shows` (what Ollama tells of each model). `post` sends a request, `again` the same one, `then` the
+conversation with the reply and this content; `both` does so also in a stream, from the beginning. `show` names fields
+of the sent bodies.
 
 A condition is the path of a field that the body has, also with `=`, `<` or `>` and a value; text in quotes in the
 body; `@` and a part of the address; `always`; `!` before it negates, `&` joins. An answer is `unreachable`, or a
@@ -136,6 +137,7 @@ class Exchanges:
         self.now: datetime | None = None
         self.lines: list[str] = []
         self.tools: dict[str, Any] = {}
+        self.shows = ""
         self.given: list[FakeResponse] = []
         self.last: Any = None
         for line in given.split("\n"):
@@ -156,6 +158,8 @@ class Exchanges:
                     self.tools["web_search"] = self.search(json.loads(rest))
                 case "web":
                     self.tools["web_fetch"] = self.fetch({page["url"]: page for page in json.loads(rest)})
+                case "shows":
+                    self.shows = rest
                 case "show":
                     self.shown += rest.split()
                 case "post" | "both":
@@ -167,7 +171,8 @@ class Exchanges:
 
     def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         if request.path in ("/api/tags", "/api/show"):
-            return FakeResponse(404, b"{}")
+            is_known = self.shows and request.path == "/api/show"
+            return FakeResponse(200, self.shows.encode()) if is_known else FakeResponse(404, b"{}")
         body = json.loads(request.body)
         server = base_url.split("/")[2]
         changes = " ".join(differences(self.last, body)) if self.last is not None else ""

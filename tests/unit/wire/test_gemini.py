@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.exchange.client_side import encode_message
-from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, ToolArgs, ToolCall, Usage
+from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs
 from anthropic_proxy.engine.messages.fold import fold
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
@@ -22,9 +22,6 @@ from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import SSEReader
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema, encode_reply_schema
 from anthropic_proxy.engine.wires.json_repair import repair_json
-from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
-from tests.support.decoding import decode_whole
-from tests.support.messages import exactly
 from tests.support.paths import GOLDEN
 
 CASES = GOLDEN / "gemini"
@@ -75,21 +72,11 @@ def decoded(*frames: bytes, call: Call | None = None) -> list[Delta]:
     return [delta for frame in frames for delta in decoder.decode_frame(frame)] + decoder.decode_end()
 
 
-def stop_of(deltas: list[Delta]) -> Stop:
-    (stop,) = [delta for delta in deltas if isinstance(delta, Stop)]
-    return stop
-
-
 def message_of(deltas: list[Delta]) -> Any:
     whole = fold(
         deltas, message_id="msg_1", model="claude-sonnet-4-6", signature="px1.gem.e30", estimated_input_tokens=1
     )
     return json.loads(encode_message(whole))
-
-
-def parts_of(replies: list[Any]) -> list[Any]:
-    contents = [one.get("content", {}) for reply in replies for one in reply.get("candidates", [])]
-    return [part for content in contents for part in content.get("parts", [])]
 
 
 @pytest.mark.parametrize("folder", sorted(CASES.glob("*/*/expected_upstream_request.json")), ids=str)
@@ -155,139 +142,16 @@ REASONS = {
 }
 
 
-@pytest.mark.parametrize(("reason", "expected"), REASONS.items())
-def test_finish_reasons(reason: str, expected: str) -> None:
-    stop = stop_of(decoded(a_frame({"text": "Well."}, finish=reason)))
-    assert stop.reason == expected
-    if expected == "refusal":
-        assert stop.details["explanation"] == f"Blocked by google: {reason}"
-
-
 def test_every_finish_reason_of_the_official_sdk_is_known() -> None:
     from google.genai import types
 
     assert {one.value for one in types.FinishReason} <= set(REASONS) | set(BROKEN)
 
 
-@pytest.mark.parametrize(
-    "part", [{"text": "Hm.", "thought": True}, {"text": "Well."}, {"functionCall": {"name": "look"}}]
-)
-@pytest.mark.parametrize("reason", BROKEN)
-def test_a_reply_that_google_could_not_read_never_ends_normally(reason: str, part: dict[str, Any]) -> None:
-    late = [a_frame(part), a_frame(finish=reason), a_frame(finish="STOP")]
-    for frames in ([a_frame(part, finish=reason)], late[:2], late):
-        with pytest.raises(UnreadableReply) as caught:
-            decoded(*frames)
-        assert caught.value.retryable
-        assert caught.value.message == f"google: the model's reply could not be read ({reason})"
-    with pytest.raises(UnreadableReply):
-        decode_whole(gemini.WIRE.new_decoder(a_call(stream=False)), a_frame(part, finish=reason))
-
-
-@pytest.mark.parametrize("reason", [reason for reason in [*ENDED, "SOMETHING_NEW"] if reason != "STOP"])
-def test_an_unusual_end_without_a_reply_is_no_normal_end(reason: str) -> None:
-    with pytest.raises(UnreadableReply, match=exactly(f"google: the model's reply could not be read ({reason})")):
-        decoded(a_frame({"text": "Hm.", "thought": True}), a_frame(finish=reason))
-
-
-@pytest.mark.parametrize(
-    ("reasons", "expected"),
-    [
-        (["STOP", "STOP", "RECITATION"], "refusal"),
-        (["STOP", "SAFETY", "STOP"], "refusal"),
-        (["STOP", "STOP", "MAX_TOKENS"], "max_tokens"),
-        (["STOP", "OTHER", "STOP"], "end_turn"),
-        (["MAX_TOKENS", "STOP"], "max_tokens"),
-    ],
-)
-def test_a_worse_reason_after_a_normal_end_counts(reasons: list[str], expected: str) -> None:
-    """Gemini 1.x repeats `STOP` in each frame (recorded)."""
-    frames = [a_frame({"text": "Well."}, finish=reason) for reason in reasons]
-    assert message_of(decoded(*frames))["stop_reason"] == expected
-    body = b"[" + b",".join(frames) + b"]"
-    whole = decode_whole(gemini.WIRE.new_decoder(a_call(stream=False)), body)
-    assert message_of(whole)["stop_reason"] == expected
-
-
-def test_only_the_first_candidate_is_read() -> None:
-    other = {"content": {"parts": [{"text": "Or not."}], "role": "model"}, "index": 1, "finishReason": "SAFETY"}
-    first = {"content": {"parts": [{"text": "Well."}], "role": "model"}, "finishReason": "STOP"}
-    for index in ({}, {"index": 0}):
-        frames = [json.dumps({"candidates": some}).encode() for some in ([other], [other, first | index])]
-        assert decoded(*frames) == [Text("Well."), Stop("end_turn")]
-
-
-@pytest.mark.parametrize("frame", [b"{", b"null", b'"x"', b'{"candidates": 3}', b"\xff", b"<html>", b"[1]"])
-def test_what_is_no_reply_is_an_error_worth_another_try(frame: bytes) -> None:
-    with pytest.raises(UpstreamProtocolError) as caught:
-        decoded(frame)
-    assert caught.value.retryable
-
-
-def test_a_body_without_candidates_is_an_error_worth_another_try() -> None:
-    with pytest.raises(UpstreamProtocolError) as caught:
-        decode_whole(gemini.WIRE.new_decoder(a_call(stream=False)), b'{"candidates": [], "usageMetadata": {}}')
-    assert caught.value.retryable
-
-
-def test_null_counts_as_absent() -> None:
-    frame = {"candidates": [{"content": {"parts": [{"text": None, "functionCall": None}]}, "groundingMetadata": None}]}
-    nothing = {"promptFeedback": {"blockReason": None}, "usageMetadata": None, "candidates": None, "error": None}
-    deltas = decoded(json.dumps(frame).encode(), json.dumps(nothing).encode(), a_frame({"text": "x"}, finish="STOP"))
-    assert [delta for delta in deltas if not isinstance(delta, Usage)] == [Text("x"), Stop("end_turn")]
-
-
-PARTIAL = {"partialArgs": [{"jsonPath": "$.place", "stringValue": "Par"}], "willContinue": True}
-
-
-@pytest.mark.parametrize(
-    "call",
-    [
-        {"name": "look", "willContinue": True},
-        {"name": "look", "args": {}, "willContinue": True},
-        {"name": "look", **PARTIAL},
-        PARTIAL,
-    ],
-)
-def test_partial_arguments_of_a_call_are_an_error(call: dict[str, Any]) -> None:
-    """The proxy does not request them: without this error the client would get a call with wrong arguments."""
-    with pytest.raises(
-        UpstreamProtocolError,
-        match=exactly("google: a function call has partial arguments, which the request does not ask for"),
-    ):
-        decoded(a_frame({"functionCall": call}), a_frame({"functionCall": {}}, finish="STOP"))
-
-
-@pytest.mark.parametrize(
-    "extra", [{"willContinue": False}, {"willContinue": None, "partialArgs": None}, {"partialArgs": []}, PARTIAL]
-)
-def test_a_call_with_complete_arguments_is_accepted_whatever_fields_stand_beside_them(extra: dict[str, Any]) -> None:
-    deltas = decoded(a_frame({"functionCall": {"name": "look", "args": {"place": "Paris"}, **extra}}, finish="STOP"))
-    assert [delta.json for delta in deltas if isinstance(delta, ToolArgs)] == ['{"place": "Paris"}']
-
-
 def test_arguments_are_passed_as_they_were_written() -> None:
     args = '{"n": 12345678901234567890.0, "b":1e2,"a" : "\\u00e9" }'
     frame = a_frame({"functionCall": {"name": "look", "args": {}}}, finish="STOP").replace(b"{}", args.encode())
     assert [delta.json for delta in decoded(frame) if isinstance(delta, ToolArgs)] == [args]
-
-
-@pytest.mark.parametrize(
-    ("given", "kept"),
-    [("call_1", True), ("a" * 64, True), ("a" * 65, False), ("call 1", False), ("", False), ("old", False)],
-)
-def test_the_provider_s_ids_are_kept_where_they_can_be_the_client_s(given: str, kept: bool) -> None:
-    history = [
-        user("Look."),
-        {"role": "assistant", "content": [{"type": "tool_use", "id": "old", "name": "look", "input": {}}]},
-        user({"type": "tool_result", "tool_use_id": "old", "content": "seen"}),
-    ]
-    part = {"functionCall": {"name": "look", "id": given}}
-    deltas = decoded(a_frame(part, part, finish="STOP"), call=a_call(*history, tools=[VIEW]))
-    first, second = (delta.id for delta in deltas if isinstance(delta, ToolCall))
-    assert (first == given) is kept
-    assert second.startswith("toolu_px")
-    assert first != second
 
 
 def test_text_waits_for_its_sources_only_where_the_provider_may_search() -> None:

@@ -23,17 +23,11 @@ from anthropic_proxy.engine.messages.deltas import (
     Usage,
 )
 from anthropic_proxy.engine.messages.fold import fold
-from anthropic_proxy.engine.messages.models import decode_request
-from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
-from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import RoutingQuery, build_route
-from anthropic_proxy.engine.wires import openai_chat, openai_responses
+from anthropic_proxy.engine.messages.preparation import TargetLimits
+from anthropic_proxy.engine.wires import openai_responses
 from anthropic_proxy.engine.wires.contract import Call
-from anthropic_proxy.engine.wires.framing import SSEReader
 from anthropic_proxy.engine.wires.openai_responses.stream import LocalOutputLimit
-from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.gateway.settings import load_settings
+from tests.support import decoding
 from tests.support.decoding import decode_whole
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
 from tests.support.fakes.openai_chat.models import find_model
@@ -43,18 +37,9 @@ from tests.support.golden_runner import read_fields
 WEATHER = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
 
 
-def new_call(*, stream: bool = True, dialect: dict[str, Any] | None = None, limits: Any = None, **fields: Any) -> Call:
-    body = {"model": "claude", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}], **fields}
-    prepared = prepare(decode_request(msgspec.json.encode(body)), limits or TargetLimits(server_tools=("web_search",)))
-    count = iter(range(1, 1_000_000))
-    return Call(
-        request=prepared.request,
-        model="m",
-        dialect=openai_responses.Dialect(**(dialect or {})),
-        streams_upstream=stream,
-        new_id=lambda prefix: f"{prefix}{next(count):022d}",
-        provider="openai",
-    )
+def new_call(**fields: Any) -> Call:
+    limits = TargetLimits(server_tools=("web_search",))
+    return decoding.new_call(openai_responses, **{"provider": "openai", "limits": limits, **fields})
 
 
 def encode(call: Call) -> Any:
@@ -62,9 +47,7 @@ def encode(call: Call) -> Any:
 
 
 def decode_stream(body: bytes, call: Call) -> list[Delta]:
-    decoder, reader = openai_responses.WIRE.new_decoder(call), SSEReader()
-    deltas = [delta for frame in reader.feed(body) + reader.finish() for delta in decoder.decode_frame(frame)]
-    return deltas + decoder.decode_end()
+    return decoding.decode_stream(openai_responses, body, call)
 
 
 def frames(*events: Any) -> bytes:
@@ -132,34 +115,6 @@ def test_what_quirks_name_as_proof_exists() -> None:
 
 
 # Which models speak it
-
-
-@pytest.mark.parametrize(
-    ("model", "wire"),
-    [
-        *((name, openai_responses) for name in ("o1", "o1-pro", "o3", "o3-mini", "o4-mini", "gpt-5", "gpt-5-mini")),
-        *(
-            (name, openai_responses)
-            for name in ("gpt-5.1", "gpt-5.3-codex", "gpt-5.5-pro", "gpt-6-astra", "gpt-6.1-sol")
-        ),
-        *(
-            (name, openai_chat)
-            for name in ("gpt-4.1", "gpt-4o-mini", "chatgpt-4o-latest", "gpt-oss-120b", "octopus-v2")
-        ),
-    ],
-)
-@pytest.mark.parametrize("address", ["https://api.openai.com/v1", "http://127.0.0.1:8000/v1"])
-def test_the_model_decides_and_never_the_address(model: str, wire: Any, address: str) -> None:
-    environ = {"OPENAI_API_KEY": "k", "OPENAI_BASE_URL": address}
-    for asked, spoken in (("auto", wire), ("chat", openai_chat), ("responses", openai_responses)):
-        settings = load_settings({**environ, "OPENAI_WIRE": asked}, PROVIDERS, env_file=None)
-        assert build_route(RoutingQuery(f"openai/{model}"), settings, Catalog()).targets[0].wire is spoken.WIRE
-
-
-def test_xai_has_the_responses_wire_by_setting() -> None:
-    for asked, spoken in (("auto", openai_chat), ("responses", openai_responses)):
-        settings = load_settings({"XAI_API_KEY": "k", "XAI_WIRE": asked}, PROVIDERS, env_file=None)
-        assert build_route(RoutingQuery("xai/grok-4.6"), settings, Catalog()).targets[0].wire is spoken.WIRE
 
 
 # Complete replies of providers
@@ -261,84 +216,4 @@ def test_a_limit_that_cuts_thinking_drops_its_signature_and_all_that_follows() -
     assert cutter.cut_deltas([Usage(output_tokens=9), Stop("end_turn")]) == [Usage(output_tokens=9)]
 
 
-@pytest.mark.parametrize("field", ["output_index", "summary_index", "delta", "item"])
-def test_a_field_of_an_unexpected_type_counts_as_not_given(field: str) -> None:
-    event = {"type": "response.output_text.delta", "output_index": 0, "delta": "Hi", field: {"odd": [1]}}
-    end = {"type": "response.completed", "response": {"status": "completed", "usage": {"input_tokens": "many"}}}
-    deltas = decode_stream(frames(event, end), new_call())
-    assert [delta.text for delta in deltas if isinstance(delta, Text)] == ([] if field == "delta" else ["Hi"])
-
-
-@pytest.mark.parametrize("status", ["failed", "cancelled", "in_progress", "queued"])
-def test_a_response_that_is_not_complete_is_a_failure(status: str) -> None:
-    with pytest.raises(UpstreamError, match=status):
-        decode_whole(openai_responses.WIRE.new_decoder(new_call(stream=False)), msgspec.json.encode({"status": status}))
-
-
 # Healing
-
-
-def refused(parameter: str | None, message: str = "not supported", code: str | None = None) -> UpstreamError:
-    error = {"error": {"message": message, "type": "invalid_request_error", "param": parameter, "code": code}}
-    failure = openai_responses.WIRE.decode_error(new_call(), 400, {}, msgspec.json.encode(error))
-    assert isinstance(failure, UpstreamError)
-    return failure
-
-
-LONG_EFFORTS = ("none", "low", "medium", "high", "xhigh")
-ADAPTED: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
-    ("temperature", "", "temperature", {"temperature": 0.5, "thinking": {"type": "disabled"}}),
-    ("top_p", "", "top_p", {"top_p": 0.5, "thinking": {"type": "disabled"}}),
-    ("store", "", "store", {}),
-    ("truncation", "", "truncation", {}),
-    ("safety_identifier", "", "safety_identifier", {"metadata": {"user_id": "u"}}),
-    ("prompt_cache_key", "", "prompt_cache_key", {}),
-    ("service_tier", "", "service_tier", {"service_tier": "standard_only"}),
-    ("include[0]", "Encrypted content is not supported with this model.", "include", {}),
-    ("reasoning.summary", "Your organization must be verified to generate reasoning summaries.", "reasoning", {}),
-    ("reasoning.effort", "Unsupported parameter", "reasoning", {"output_config": {"effort": "high"}}),
-    ("max_tool_calls", "", "max_tool_calls", {"tools": [{"type": "web_search_20250305", "name": "s", "max_uses": 1}]}),
-    (
-        "parallel_tool_calls",
-        "",
-        "parallel_tool_calls",
-        {"tools": [WEATHER], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
-    ),
-)
-
-
-@pytest.mark.parametrize(("parameter", "message", "dropped", "fields"), ADAPTED, ids=[one[0] for one in ADAPTED])
-def test_a_refused_parameter_is_left_out(parameter: str, message: str, dropped: str, fields: dict[str, Any]) -> None:
-    call = new_call(limits=TargetLimits(efforts=LONG_EFFORTS, server_tools=("web_search",)), **fields)
-    assert dropped in encode(call)
-    adaptation = openai_responses.WIRE.find_adaptation(call, refused(parameter, message))
-    assert adaptation.persistent
-    adapted = msgspec.structs.replace(
-        call, dialect=openai_responses.WIRE.apply_adaptation(call.dialect, adaptation.name)
-    )
-    assert dropped not in encode(adapted)
-    assert openai_responses.WIRE.find_adaptation(adapted, refused(parameter, message)) is None
-
-
-@pytest.mark.parametrize(
-    ("message", "code"),
-    [
-        ("Item 'rs_1' of type 'reasoning' was provided without its required following item.", None),
-        ("Item 'fc_1' of type 'function_call' was provided without its required 'reasoning' item: 'rs_1'.", None),
-        ("Item with id 'rs_1' not found. Items are not persisted when `store` is set to false.", None),
-        ("The encrypted content gAAA... could not be verified.", "invalid_encrypted_content"),
-        ("Reasoning input items can only be provided to a reasoning or computer use model.", None),
-    ],
-)
-def test_rejected_reasoning_is_dropped_once(message: str, code: str | None) -> None:
-    thought = {"type": "thinking", "thinking": "", "signature": "px1.oai.eyJpIjoicnNfMSIsImUiOiJnQUFBIn0"}
-    content = [thought, {"type": "text", "text": "Hello."}]
-    call = new_call(messages=[{"role": "assistant", "content": content}, {"role": "user", "content": "More"}])
-    assert encode(call)["input"][0]["type"] == "reasoning"
-    adaptation = openai_responses.WIRE.find_adaptation(call, refused("input", message, code))
-    assert not adaptation.persistent
-    adapted = msgspec.structs.replace(
-        call, dialect=openai_responses.WIRE.apply_adaptation(call.dialect, adaptation.name)
-    )
-    assert [item["type"] for item in encode(adapted)["input"]] == ["message", "message"]
-    assert openai_responses.WIRE.find_adaptation(adapted, refused("input", message, code)) is None

@@ -30,7 +30,7 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     accepts_continuation: bool = False
     """True if another request can continue a reply that reached the output limit of one request. Models 4 and later
     accept a token for this (developer guide of Gemini 4 Argon, "Long decode", 2026-11). Proven by:
-    tests/unit/exchange/test_tool_loop.py."""
+    tests/golden_texts/exchanges/tools_of_the_proxy.txt."""
     continuation_version: str = ""
     """API version for requests with a continuation token: `/v1beta1` at Vertex AI. "": the version of the base URL.
 
@@ -62,7 +62,7 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     effort_names: tuple[tuple[str, str], ...] = ()
     """Pairs of a requested effort and the effort to send instead, set by adaptations after a rejection.
 
-    Proven by: tests/unit/wire/test_gemini_adaptation.py.
+    Proven by: tests/golden_texts/exchanges/gemini_rejections.txt.
     """
     sends_sampling: bool = False
     """True if `temperature`, `topP` and `topK` are sent.
@@ -79,12 +79,12 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     replays_signatures: bool = True
     """True if thought signatures of earlier replies are sent back. False: the server rejected the signatures.
 
-    Proven by: tests/unit/wire/test_gemini_adaptation.py.
+    Proven by: tests/golden_texts/exchanges/gemini_rejections.txt.
     """
     placeholder_encoding: Literal["text", "base64"] = "text"
     """Encoding of the placeholder signature: plain text or base64. Servers differ, because the field contains bytes.
 
-    Proven by: tests/unit/wire/test_gemini_adaptation.py.
+    Proven by: tests/golden_texts/exchanges/gemini_rejections.txt.
     """
     sends_call_ids: bool = True
     """True if `id` is sent in tool calls and tool results. False: calls and results are linked by their order.

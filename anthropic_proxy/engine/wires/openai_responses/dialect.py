@@ -62,12 +62,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     replays_thinking: bool = True
     """True if reasoning of earlier replies is sent back. False: the server rejected the reasoning.
 
-    Proven by: tests/unit/wire/test_openai_responses.py.
+    Proven by: tests/golden_texts/replies/openai_responses.txt.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
     """Pairs of a requested effort level and the level to send. Adaptations add pairs after a rejection.
 
-    Proven by: tests/unit/wire/test_openai_responses.py.
+    Proven by: tests/golden_texts/replies/openai_responses.txt.
     """
     requests_summaries: bool = True
     """True if reasoning summaries are requested with `reasoning.summary`.
@@ -101,12 +101,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     schema_rules: SchemaRules = UNRESTRICTED_RULES
     """Rules for the JSON Schemas of tools. Adaptations restrict the rules after a rejection.
 
-    Proven by: tests/unit/wire/test_openai_adaptation.py.
+    Proven by: tests/golden_texts/exchanges/openai_rejections.txt.
     """
     sends_store: bool = True
     """True if `store: false` is sent. False: the server rejected the field.
 
-    Proven by: tests/unit/wire/test_openai_responses.py.
+    Proven by: tests/golden_texts/replies/openai_responses.txt.
     """
     sends_truncation: bool = True
     """True if `truncation: "disabled"` is sent; xAI lists the field as unsupported.
