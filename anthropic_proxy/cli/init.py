@@ -564,10 +564,6 @@ def _find_models(settings: Settings, address: str, key: str) -> tuple[str, KeyTe
         base_url=address,
         wire="chat",
         has_key=bool(key),
-        known_models=(),
-        models=(),
-        dialect={},
-        json_text="",
     )
     present = structs.replace(settings, configured_providers=(table,), base_urls={table.name: address}, keys={})
     provider = find_registry(present).find(table.name)

@@ -41,7 +41,7 @@ def list_routes(*, as_json: _AsJson = False) -> None:
                 "name": route.name,
                 "conditions": describe_conditions(route),
                 "targets": list(route.targets),
-                "weights": list(route.weights.values()) or None,
+                "weights": list(route.weights) or None,
                 "balance": route.balance,
                 "sticky": route.sticky and route.balance in ("weighted", "latency"),
                 "origin": route.origin,
@@ -157,7 +157,7 @@ def _to_row(route: ConfiguredRoute) -> tuple[str, str, str, str]:
     """Return name, conditions, targets and source. Targets: `a, then b`, or `a (3), b (1): weighted`."""
     targets = ", then ".join(route.targets)
     if route.balance != "order":
-        names = [f"{target} ({route.weights[target]:g})" if route.weights else target for target in route.targets]
+        names = [f"{target} ({route.find_weight(target):g})" if route.weights else target for target in route.targets]
         keeps = ", a session keeps its target" if route.sticky and route.balance != "cost" else ""
         targets = f"{', '.join(names)}: {BALANCE_TEXTS[route.balance]}{keeps}"
     return route.name, describe_conditions(route), targets, route.origin

@@ -19,7 +19,7 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.platforms.files import is_folder_locked, locked_folder, repeat_while_read
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.gateway.settings.load import list_backend_variables
+from anthropic_proxy.gateway.settings.table import list_backend_variables
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.secrets import redact_secrets
 

@@ -5,8 +5,8 @@ environment variable by which users of the server set the field; `<PROVIDER>` st
 fields map the name of a provider to a value, such as its keys or its base URL.
 
 The tables `[[routes]]` of `anthropic-proxy.toml` choose the models for matching requests: `RouteTable` is one table of
-the file, `RouteConditions` its conditions on the request, and `ConfiguredRoute` a table after the checks. The targets
-of a route are the models to try, in order. Patterns are those of `fnmatch`: `*` stands for any characters.
+the file, `RouteConditions` its conditions on the request, and `ConfiguredRoute` a table with its place. The targets of
+a route are the models to try, in order. Patterns are those of `fnmatch`: `*` stands for any characters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Meta, Struct
 
 from anthropic_proxy.engine.messages.fidelity import Fidelity
+from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import Secret
 
 
@@ -64,17 +65,47 @@ class CallOptions(Struct, frozen=True, kw_only=True):
         return self.proxy, *files, self.requests_per_minute
 
 
-class ConfiguredModel(Struct, frozen=True, kw_only=True, eq=False):
-    """Limits, features and API deviations of the models of one configured provider that match a pattern."""
+TokenCount = Annotated[int, Meta(ge=1, le=100_000_000)]
+"""Type of a field with a number of tokens, from 1 to 100 million."""
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+"""Type of a level of reasoning effort, from no reasoning to the maximum."""
 
-    pattern: str
-    """`fnmatch` pattern of model ids, as in the file. Case is ignored."""
-    model_of: str = ""
-    """Id of the known model behind these names, whose limits, rules, API and prices apply. "": none."""
-    capabilities: Mapping[str, object]
-    """Field of `ModelTable` → value, without `model_of`, `dialect` and fields that are not set."""
-    dialect: Mapping[str, object]
-    """Dialect field → value as in the file. `providers.lookup` checks the names."""
+
+class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Limits and features of models. A field that is not set keeps the value that the proxy already knows."""
+
+    model_of: Annotated[str, Meta(min_length=1)] | None = None
+    """Known model behind these names, such as a deployment of Azure: `gpt-5.6-sol`, or `anthropic/claude-opus-5`.
+
+    Its limits, rules and prices apply, and without `wire` its API. Other fields of the table take precedence.
+    """
+    context_window: TokenCount | None = None
+    """Maximum tokens of input and output together."""
+    max_input: TokenCount | None = None
+    """Maximum tokens of input alone, if it is lower than the context window."""
+    max_output: TokenCount | None = None
+    """Maximum tokens of one reply."""
+    efforts: tuple[Effort, ...] | None = None
+    """Supported levels of reasoning effort. Empty: the model has no levels."""
+    default_effort: Effort | None = None
+    """Reasoning effort that the model uses if a request has no level."""
+    accepts_images: bool | None = None
+    """True if the model accepts images."""
+    accepts_pdf: bool | None = None
+    """True if the model accepts PDF documents."""
+    tools: bool | None = None
+    """True if the model supports tool calls."""
+    dialect: dict[str, object] = {}
+    """Deviations of these models from the API, in addition to the deviations of the server."""
+
+    @property
+    def capabilities(self) -> Mapping[str, object]:
+        """The limits and features that are set."""
+        names = [name for name in self.__struct_fields__ if name not in ("model_of", "dialect")]
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+_PATTERN_CHARACTERS = frozenset("*?[")
 
 
 class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
@@ -95,14 +126,18 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     """True if the table of the provider has an `api_key`."""
     has_key_command: bool = False
     """True if the output of a command is the key. Such a key may be another one at each start or reload."""
-    known_models: Sequence[str]
-    """Model ids of the table, without patterns, in the order of the file."""
-    models: Sequence[ConfiguredModel]
-    """Limits and deviations by pattern, in the order of the file. A later match overrides an earlier one."""
-    dialect: Mapping[str, object]
+    models: Mapping[str, ModelTable] = {}
+    """Model id, or `fnmatch` pattern of ids without regard to case → limits and deviations, in the order of the file. A
+    later match overrides an earlier one."""
+    dialect: Mapping[str, object] = {}
     """Dialect field → value as in the file. `providers.lookup` checks the names."""
-    json_text: str
+    json_text: str = ""
     """The table as JSON text, by which a reload finds changes. Contains no key."""
+
+    @property
+    def known_models(self) -> tuple[str, ...]:
+        """Model ids of the table, without patterns, in the order of the file."""
+        return tuple(name for name in self.models if _PATTERN_CHARACTERS.isdisjoint(name))
 
     def collect_wire_and_model_values(self) -> dict[tuple[str, ...], object]:
         """Return the values in this table for the API (`wire`), the dialect and the models.
@@ -112,8 +147,8 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
         """
         details: dict[tuple[str, ...], object] = {("wire",): self.wire}
         details |= {("dialect", name): value for name, value in self.dialect.items()}
-        for model in self.models:
-            place = ("models", model.pattern)
+        for pattern, model in self.models.items():
+            place = ("models", pattern)
             details |= {(*place, "model_of"): model.model_of} if model.model_of else {}
             details |= {(*place, name): value for name, value in model.capabilities.items()}
             details |= {(*place, "dialect", name): value for name, value in model.dialect.items()}
@@ -127,7 +162,7 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def fixes_wire(self) -> bool:
         """True if all models are called over `wire`. False: those with `model_of` are called as that model is."""
-        return self.has_wire or not any(model.model_of for model in self.models)
+        return self.has_wire or not any(model.model_of for model in self.models.values())
 
     @property
     def base_url_setting(self) -> str:
@@ -164,7 +199,7 @@ Weight = Annotated[float, Meta(gt=0, le=1_000_000)]
 """Type of a relative share of requests, above 0. Only the ratio of the weights matters."""
 
 
-class RouteConditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RouteConditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """Conditions of a route. The route matches a request that meets all conditions that are set.
 
     A condition with a list is met if one item of the list matches.
@@ -215,7 +250,7 @@ class RouteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     name: Annotated[str, Meta(extra_json_schema={"pattern": NAME_PATTERN})]
     """Name of the route, for the log, the ledger and the header `x-proxy-route`."""
-    when: RouteConditions | None = None
+    when: RouteConditions = RouteConditions()
     """Conditions of the route. Without conditions, every request matches."""
     targets: Annotated[tuple[str, ...], Meta(extra_json_schema={"minItems": 1})]
     """Models with prefix, in the order of attempts. A tier name (`haiku`) or `default` stands for the models that the
@@ -243,31 +278,18 @@ class TimePeriod(Struct, frozen=True):
     """Minute after the end of the period, in minutes since midnight."""
 
 
-class ConfiguredRoute(Struct, frozen=True, kw_only=True, eq=False):
-    """A checked `[[routes]]` table: a rule that chooses the models for matching requests.
+class ConfiguredRoute(RouteTable, frozen=True, kw_only=True, eq=False):
+    """A table `[[routes]]` with its place in the file.
 
     Two objects are equal only if they are the same object.
     """
 
-    name: str
-    """Name of the route, for the log and the response header `x-proxy-route`."""
-    when: RouteConditions
-    """Conditions of the route. Lists in it have at least one item."""
-    periods: Sequence[TimePeriod] = ()
-    """Periods of the day in `when.time`, decoded. Empty: no condition on the time of day."""
-    targets: Sequence[str]
-    """Models to try, in this order: ids with provider prefix, names of tiers, or `default`.
-
-    A tier name (`haiku`) stands for the models that the settings map the tier to, `default` for the models that the
-    request would have without routes."""
-    weights: Mapping[str, float] = {}
-    """Target → relative share of requests, with `balance = "weighted"`. Empty: equal shares."""
-    balance: Balance = "order"
-    """Selection of the first target of a request: listed order, weight, latency or price."""
-    sticky: bool = True
-    """True if a session keeps its first target, so that its prompt cache stays usable."""
     origin: str = ""
     """File and line of the table: `anthropic-proxy.toml line 4`."""
+
+    def find_weight(self, target: str) -> float:
+        """Return the relative share of requests of a target, with `balance = "weighted"`."""
+        return dict(zip(self.targets, self.weights, strict=False)).get(target, 1.0)
 
     @property
     def label(self) -> str:
@@ -288,6 +310,24 @@ def list_condition_texts(value: str | Sequence[str] | None) -> Sequence[str]:
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else value
+
+
+_PERIOD = compile_later(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
+
+
+def decode_period(text: str) -> TimePeriod | None:
+    """Return the period of a text such as `08:00-18:00`. None: it is no period."""
+    match = _PERIOD.fullmatch(text)
+    if match is None:
+        return None
+    hour, minute, end_hour, end_minute = (int(number) for number in match.groups() if number is not None)
+    return TimePeriod(hour * 60 + minute, end_hour * 60 + end_minute)
+
+
+def list_periods(when: RouteConditions) -> Sequence[TimePeriod]:
+    """Empty: no condition on the time of day."""
+    found = map(decode_period, list_condition_texts(when.time))
+    return [period for period in found if period is not None]
 
 
 def load_time_zone(name: str | None) -> tzinfo | None:

@@ -11,7 +11,6 @@ from tests.site.error_page import NO_STATUS, PAGE, read_entries
 from tests.site.generated import stale_pages
 from tests.site.pages import DOCS, anchors
 from tests.site.raised_errors import error_classes, named_texts, raised_messages
-from tests.site.reference_pages import documented_settings, known_settings
 from tests.site.start_pages import ProviderStart, providers
 from tests.support.startup_summary import startup_lines
 
@@ -37,10 +36,6 @@ def test_the_help_header_of_each_error_class_leads_to_a_place_of_the_catalog(err
     served = [slug for one in load_sections() for slug in (one.slug, *(entry.slug for entry in one.entries))]
     assert place in served
     assert set(served) <= anchors(PAGE.read_text("utf-8")), "the page of the documentation has the same addresses"
-
-
-def test_the_reference_of_settings_has_every_variable() -> None:
-    assert documented_settings() == known_settings()
 
 
 @pytest.mark.parametrize("provider", providers(), ids=lambda provider: provider.slug)

@@ -25,7 +25,9 @@ NO_SETTINGS = {
     "ANTHROPIC_AUTH_TOKEN",  # the client's own
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),  # of the environment, for every program
     "NAME",  # of the form NAME=value
-    "AWS_PROFILE",  # of the environment or .env, for the library of the cloud
+    *("AWS_PROFILE", "AWS_ACCESS_KEY_ID"),  # of the environment or .env, for the library of the cloud
+    "MISTRAL_API_KEY",  # of .env, for LiteLLM
+    *("NO_COLOR", "FORCE_COLOR"),  # of the terminal, for every program
     *("HOME", "XDG_DATA_HOME"),  # of the user, in the unit of systemd
     *("AF_INET", "AF_INET6", "AF_UNIX", "AF_NETLINK"),  # address families in the unit of systemd
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),  # of the environment, not of .env

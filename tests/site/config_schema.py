@@ -7,12 +7,12 @@ import json
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings.config_file import SCHEMA_FILE
-from anthropic_proxy.gateway.settings.file_schema import build_file_schema
+from tests.site.file_schema import build_file_schema
 from tests.site.pages import DOCS
 
 SCHEMA = DOCS / "reference/anthropic-proxy.schema.json"
 PACKAGED_SCHEMA = SCHEMA_FILE
-_SOURCE = "anthropic_proxy/gateway/settings/file_format.py"
+_SOURCE = "anthropic_proxy/gateway/settings/file_format.py and engine/options.py"
 
 
 def written_schema() -> str:

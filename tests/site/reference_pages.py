@@ -1,4 +1,4 @@
-"""The pages of docs/reference/: settings, command line, metrics and JSON log, from .env.example and the code."""
+"""The pages of docs/reference/: command line, metrics and JSON log, from the code."""
 
 import ast
 import inspect
@@ -9,25 +9,11 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from anthropic_proxy.cli.commands import commands
-from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.gateway.settings.load import list_variables
 from anthropic_proxy.gateway.telemetry import metrics
 from anthropic_proxy.plugins import Receipt
-from tests.support.paths import ROOT
 
-SETTINGS_SOURCE = ROOT / ".env.example"
-_ASSIGNMENT = re.compile(r"(?:# )?([A-Z][A-Z0-9_]*)=(.*)")
-_PLACEHOLDER = re.compile(r"your-")
 _MARK = "<!-- Written by `python3 scripts/fix.py` from {source}: change that instead. -->"
 
-_SETTINGS = """\
-# Settings
-
-{mark}
-
-Every variable of the environment or of `.env`. [Configuration](../guide/configuration.md) describes their precedence.
-An empty value counts as not set. Names are links: `#openai_api_key`.
-"""
 _COMMANDS = """\
 # Command line
 
@@ -73,25 +59,6 @@ _LOG_SECTION = """\
 
 {rows}
 """
-
-
-def settings_page() -> str:
-    """Return the reference of settings: a table for each section of .env.example."""
-    blocks = [_SETTINGS.format(mark=_MARK.format(source=".env.example"))]
-    for section in re.split(r"^## ", SETTINGS_SOURCE.read_text("utf-8"), flags=re.MULTILINE)[1:]:
-        title, _, text = section.partition("\n")
-        rows = "\n".join(_setting_rows(text))
-        blocks.append(f"## {title}\n\n| variable = default or example | meaning |\n| --- | --- |\n{rows}\n")
-    return "\n".join(blocks)
-
-
-def documented_settings() -> set[str]:
-    """Return the variables of .env.example."""
-    return {match[1] for match in map(_ASSIGNMENT.fullmatch, SETTINGS_SOURCE.read_text("utf-8").splitlines()) if match}
-
-
-def known_settings() -> set[str]:
-    return set(list_variables(PROVIDERS))
 
 
 def commands_page() -> str:
@@ -141,38 +108,3 @@ def _field_table(record: type[Struct]) -> str:
             meaning = " ".join(ast.literal_eval(text.value).split()).replace("|", "\\|").replace("None:", "null:")
             rows.append(f"| `{field.target.id}` | {meaning} |")
     return "\n".join(rows)
-
-
-def setting_comments() -> Iterator[tuple[str, list[str], str]]:
-    """Yield the variables of .env.example with their section and the comment that describes them."""
-    section = ""
-    comment: list[str] = []
-    names: list[str] = []
-    for line in [*SETTINGS_SOURCE.read_text("utf-8").splitlines(), ""]:
-        if match := _ASSIGNMENT.fullmatch(line):
-            names.append(match[1])
-            continue
-        if names:
-            yield section, names, " ".join(comment)
-            comment, names = [], []
-        if line.startswith("## "):
-            section = line.removeprefix("## ")
-        comment = [*comment, line.removeprefix("# ")] if line.startswith("# ") else []
-
-
-def _setting_rows(text: str) -> Iterator[str]:
-    """Find the variables of a section. The comment lines before variables describe all of them."""
-    comment: list[str] = []
-    variables: list[str] = []
-    for line in [*text.splitlines(), "# "]:
-        match = _ASSIGNMENT.fullmatch(line)
-        if match is None and variables:
-            yield f"| {'<br>'.join(variables)} | {' '.join(comment).replace('|', chr(92) + '|')} |"
-            comment, variables = [], []
-        if match:
-            value = "" if _PLACEHOLDER.match(match[2]) else f" = `{match[2]}`"
-            variables.append(f'<a id="{match[1].lower()}"></a>`{match[1]}`{value}')
-        elif line.startswith("# "):
-            comment.append(line.removeprefix("# ").replace("<", "&lt;"))
-        else:
-            comment = []

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from anthropic_proxy.cli.importing.plan import ImportPlan, find_built_in_registry
 from anthropic_proxy.engine.options import TIERS
-from anthropic_proxy.gateway.settings.load import list_variables
+from anthropic_proxy.gateway.settings.table import list_variables
 
 _ONE_SERVER_VARIABLES = frozenset(
     {"MAX_TOKENS_LIMIT", "MIN_TOKENS_LIMIT", "REQUEST_TIMEOUT", "MAX_RETRIES", "AZURE_API_VERSION", "MIDDLE_MODEL"}

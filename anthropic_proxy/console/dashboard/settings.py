@@ -5,17 +5,13 @@ a wrong address, for example, would send keys to another host.
 """
 
 import asyncio
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
@@ -23,7 +19,7 @@ from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageC
 from anthropic_proxy.console.dashboard.permissions import explain_settings_denial
 from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.export import ExportTable
-from anthropic_proxy.engine.providers import PROVIDERS, find_registry
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest
 from anthropic_proxy.gateway.settings import (
     CONFIG_FILE,
@@ -47,13 +43,6 @@ from anthropic_proxy.plugins import Gateway, RouteResponse
 SETTINGS_EDIT_PATH = "/dashboard/settings/edit"
 BACKUP_FILE = ".env.bak"
 MAX_VALUE_CHARACTERS = 1_000
-# No addresses of providers or rules of access, because keys could then be sent to another host.
-_EDITABLE = re.compile(
-    r"PREFERRED_PROVIDER|(?:BIG|MIDDLE|SMALL)_MODEL|(?:MODEL|FALLBACK|FIDELITY)_[A-Z]+|FIDELITY|CHECK_WINDOW|SERVE_DEMO"
-    r"|MAX_UPSTREAM_CALLS|UPSTREAM(?:_[A-Z]+)*_TIMEOUT|OLLAMA_CONTEXT_LENGTH|OLLAMA_KEEP_ALIVE|LOG_LEVEL|LOG_FORMAT"
-    r"|[A-Z]+_(?:WIRE|KNOWN_MODELS)"
-)
-"""Matches names of settings that may change. Settings with keys are allowed separately."""
 _SAVED = {
     "now": "Written to .env. The previous file is .env.bak. New requests use the value.",
     "start": "Written to .env. The previous file is .env.bak. Start the proxy again to use the value.",
@@ -62,22 +51,11 @@ _POLLS, _POLL_SECONDS = 20, 0.1
 
 
 _OTHERS = "Configuration file and network"
-"""Title of the group of settings that are no variables of `.env.example`."""
-
-
-class _Group(Struct, frozen=True):
-    title: str
-    settings: Mapping[str, str]
-    """Variable → its meaning."""
-
-
-class _File(Struct, frozen=True):
-    groups: Sequence[_Group]
+"""Title of the group of settings that are no variables of `.env`."""
 
 
 class ShownSetting(Struct, frozen=True):
     row: SettingRow
-    meaning: str
     is_editable: bool
 
     @property
@@ -86,23 +64,20 @@ class ShownSetting(Struct, frozen=True):
 
 
 def build_settings_page(context: PageContext) -> Mapping[str, Any]:
-    editable, meanings = list_editable_settings(context.settings), load_meanings()
-    rows = [
-        ShownSetting(row, meanings.get(row.name, ""), row.name in editable) for row in list_settings(context.settings)
-    ]
+    editable = list_editable_settings(context.settings)
+    rows = [ShownSetting(row, row.name in editable) for row in list_settings(context.settings)]
     words = context.query.text.lower().split()
-    found = [one for one in rows if all(word in f"{one.row.name} {one.meaning}".lower() for word in words)]
-    group_of = {name: group.title for group in load_groups() for name in group.settings}
-    groups: dict[str, list[ShownSetting]] = {group.title: [] for group in load_groups()}
+    found = [one for one in rows if all(word in f"{one.row.name} {one.row.help}".lower() for word in words)]
+    groups: dict[str, list[ShownSetting]] = {}
     for one in found:
-        groups.setdefault(group_of.get(one.row.name, _OTHERS), []).append(one)
+        groups.setdefault(one.row.group or _OTHERS, []).append(one)
     count = sum(one.is_set for one in rows)
     verdict = f"{formats.plural(count, 'setting')} set; the others have their defaults."
     if words:
         verdict = f"{formats.plural(len(found), 'setting')} {'matches' if len(found) == 1 else 'match'}."
     return {
         "set": [] if words else [one for one in rows if one.is_set],
-        "groups": [(title, members) for title, members in groups.items() if members],
+        "groups": [*groups.items()],
         "is_searched": bool(words),
         "verdict": verdict,
     }
@@ -114,23 +89,11 @@ def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
     """
     if settings.env_file is None:
         return {}
-    keys = {row.key_variable for row in find_registry(settings) if row.key_variable and row.offered_to_users}
     return {
         row.name: row
         for row in list_settings(settings)
-        if (row.name in keys or _EDITABLE.fullmatch(row.name))
-        and (row.source == "default" or row.source.startswith(f"{settings.env_file} line "))
+        if row.is_editable and (row.source == "default" or row.source.startswith(f"{settings.env_file} line "))
     }
-
-
-@cache
-def load_groups() -> Sequence[_Group]:
-    text = files("anthropic_proxy.console.dashboard").joinpath("setting_meanings.json").read_bytes()
-    return msgspec.json.decode(text, type=_File).groups
-
-
-def load_meanings() -> Mapping[str, str]:
-    return {name: meaning for group in load_groups() for name, meaning in group.settings.items()}
 
 
 async def _show_setting(form: OpenedForm) -> RouteResponse:
@@ -158,7 +121,7 @@ def load_setting_form(settings: Settings, name: str) -> Mapping[str, Any]:
     value = "" if is_secret_variable(name) or row.source == "default" else row.value
     return {
         "row": row,
-        "meaning": load_meanings().get(name, ""),
+        "meaning": row.help,
         "value": value,
         "is_secret": is_secret_variable(name),
         "proposal": None,

@@ -164,14 +164,14 @@ def require_known_wire(table: ConfiguredProvider, built_in: Sequence[Provider]) 
             f'The wire of {table.name} is "{table.wire}". Use {join_with_or(wires)}.', code="engine-provider"
         )
     origin = find_origin(table, built_in)
-    for model in table.models:
+    for pattern, model in table.models.items():
         if model.model_of and find_known_model(model.model_of, origin, built_in) is None:
             raise ConfigurationError(
-                f'The model_of of {table.name}/{model.pattern} is "{model.model_of}". Use the id of a model that the '
+                f'The model_of of {table.name}/{pattern} is "{model.model_of}". Use the id of a model that the '
                 "proxy knows, such as gpt-5.6-sol.",
                 code="engine-provider",
             )
-    for name in (*table.dialect, *(name for model in table.models for name in model.dialect)):
+    for name in (*table.dialect, *(name for model in table.models.values() for name in model.dialect)):
         if name not in origin.config.wire.dialect_type.__struct_fields__:
             raise ConfigurationError(
                 f'The dialect of {table.name} has the field "{name}", which does not exist.', code="engine-provider"
@@ -188,8 +188,8 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         rules.append(("*", {"accepts_pdf": True}))
     wire_rules: list[tuple[str, str]] = []
     known_names: list[tuple[str, str]] = []
-    for model in table.models:
-        pattern, wire = model.pattern.lower(), table.wire
+    for name, model in table.models.items():
+        pattern, wire = name.lower(), table.wire
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
             known_names.append((pattern, known_model.name))
             if not (table.fixes_wire or table.dialect or model.dialect):
@@ -261,13 +261,13 @@ def _build_config(
     if "signature_tag" in dialect.__struct_fields__:  # no server can use the reasoning of another one
         dialect = structs.replace(dialect, signature_tag=f"file-{table.name}")
     rules = []
-    for model in table.models:
+    for pattern, model in table.models.items():
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
             values = {name: getattr(dialect, name) for name in dialect.__struct_fields__}
             for rule in config.model_rules:  # instead of those that match the names in the table
                 values |= rule.dialect_fields if rule.matches_model(known_model.name) else {}
-            rules.append(ModelRule(model.pattern.lower(), values, f"[providers.{table.name}]", ""))
-    own = [("*", table.dialect), *((model.pattern.lower(), model.dialect) for model in table.models)]
+            rules.append(ModelRule(pattern.lower(), values, f"[providers.{table.name}]", ""))
+    own = [("*", table.dialect), *((pattern.lower(), model.dialect) for pattern, model in table.models.items())]
     for pattern, fields in own if config.wire is origin.config.wire else ():
         if fields:
             decoded = structs.asdict(msgspec.convert(fields, config.wire.dialect_type))

@@ -289,7 +289,7 @@ def choose_models_for_rule(
             choice = _resolve_bare_name(target, preferred, settings, catalog, allow_other_provider=True)
             setting = f"{rule.targets_setting}, {rule.origin}"
             choice = structs.replace(choice, model_setting=setting, variable=rule.targets_setting)
-            found = [structs.replace(choice, weight=rule.weights.get(target, 1.0))]
+            found = [structs.replace(choice, weight=rule.find_weight(target))]
         for choice in found:
             cause = f"and {choice.reason}" if rule.balance == "order" else BALANCE_TEXTS[rule.balance]
             choices.setdefault(choice.prefixed_id, structs.replace(choice, reason=f"{rule.label}, {cause}"))

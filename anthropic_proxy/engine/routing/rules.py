@@ -31,7 +31,13 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
 )
 from anthropic_proxy.engine.messages.preparation import find_session_id, server_tool_kinds
-from anthropic_proxy.engine.options import ConfiguredRoute, TimePeriod, list_condition_texts, load_time_zone
+from anthropic_proxy.engine.options import (
+    ConfiguredRoute,
+    TimePeriod,
+    list_condition_texts,
+    list_periods,
+    load_time_zone,
+)
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.errors import ClientError, join_with_or
 
@@ -310,7 +316,7 @@ def _compile_time(route: ConfiguredRoute) -> Condition:
     when, zone = route.when, route.when.time_zone
     times, weekdays = list_condition_texts(when.time), list_condition_texts(when.weekdays)
     days = frozenset(map(_DAYS.index, weekdays)) or frozenset(range(7))
-    periods = route.periods or (TimePeriod(0, _MINUTES_PER_DAY),)
+    periods = list_periods(when) or (TimePeriod(0, _MINUTES_PER_DAY),)
     place = f" ({zone})" if zone else ""
 
     def is_met(facts: RequestFacts) -> bool:

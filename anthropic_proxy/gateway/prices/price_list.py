@@ -6,7 +6,7 @@ needs half a second, so it is loaded at the first search for a price.
 
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -27,7 +27,8 @@ from anthropic_proxy.engine.providers.servers import find_base_url
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
-from anthropic_proxy.gateway.settings import ConfiguredPrice, Settings, TokenPriceFields, normalize_service_tier
+from anthropic_proxy.gateway.settings import Settings, TokenPriceFields, normalize_service_tier
+from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
 if TYPE_CHECKING:
     from genai_prices.data_snapshot import DataSnapshot
@@ -285,14 +286,14 @@ def find_price(
     return _convert(found.get_prices(when, context), data.source)
 
 
-def _find_own_table(prices: Sequence[ConfiguredPrice], model: str) -> ConfiguredPrice | None:
+def _find_own_pattern(patterns: Iterable[str], model: str) -> str | None:
     """An exact name takes precedence over patterns, and a later pattern over an earlier one."""
     name, found = model.lower(), None
-    for each in prices:
-        if each.pattern.lower() == name:
-            return each
-        if fnmatchcase(name, each.pattern.lower()):
-            found = each
+    for pattern in patterns:
+        if pattern.lower() == name:
+            return pattern
+        if fnmatchcase(name, pattern.lower()):
+            found = pattern
     return found
 
 
@@ -327,15 +328,17 @@ class PriceList:
         return self._found[key]
 
     def _find(self, provider: Provider, model: str, base_url: str, when: datetime, tier: str) -> Price | None:
-        own = _find_own_table(self._settings.prices, f"{provider.prefix}/{model}")
-        if own is not None:
-            earlier = [past for past in own.table.earlier if when.astimezone(UTC).date() <= past.until]
-            table = min(earlier, key=lambda past: past.until) if earlier else own.table
-            price = _convert_table(table, table.web_search_per_1000, own.origin)
+        pattern = _find_own_pattern(self._settings.prices, f"{provider.prefix}/{model}")
+        if pattern is not None:
+            own = self._settings.prices[pattern]
+            origin = self._settings.origins.get(format_price_setting(pattern), "")
+            earlier = [past for past in own.earlier if when.astimezone(UTC).date() <= past.until]
+            table = min(earlier, key=lambda past: past.until) if earlier else own
+            price = _convert_table(table, table.web_search_per_1000, origin)
             if not tier or price.is_free:
                 return price
             rates = next((rates for name, rates in table.tiers.items() if normalize_service_tier(name) == tier), None)
-            return None if rates is None else _convert_table(rates, table.web_search_per_1000, own.origin)
+            return None if rates is None else _convert_table(rates, table.web_search_per_1000, origin)
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
         if provider.transport == "demo" or (provider.uses_installed_models and not is_cloud):
             return FREE

@@ -10,29 +10,23 @@ from anthropic_proxy.gateway.settings.environment import (
     remove_python_safe_path,
 )
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
-from anthropic_proxy.gateway.settings.file_format import (
-    ConfiguredPrice,
-    PriceTable,
-    TokenPriceFields,
-)
+from anthropic_proxy.gateway.settings.file_format import PriceTable, TokenPriceFields
 from anthropic_proxy.gateway.settings.load import (
     SettingsReader,
     find_changed_variables,
     find_listen_address,
-    is_fixed_variable,
-    list_variables,
     load_settings,
 )
 from anthropic_proxy.gateway.settings.otel_variables import export_to_otel
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE, ENV_FILE, find_env_file, use_settings_folder
 from anthropic_proxy.gateway.settings.provider_tables import normalize_service_tier
 from anthropic_proxy.gateway.settings.sources import ErrorList
+from anthropic_proxy.gateway.settings.table import is_fixed_variable, list_variables
 
 __all__ = [
     "CONFIG_FILE",
     "ENV_FILE",
     "ConfigFile",
-    "ConfiguredPrice",
     "ErrorList",
     "OidcSettings",
     "PriceTable",

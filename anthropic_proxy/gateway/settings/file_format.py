@@ -1,9 +1,8 @@
 """Format of the configuration file `anthropic-proxy.toml`: the structs for its tables.
 
-`FileContents` is the whole file. Structs `*Table` are tables as users write them, and structs `Configured*` are tables
-after the checks. The name of a provider is the prefix of its model ids: `vllm/qwen3-8b`. A dialect lists the points in
-which a server deviates from the API that it offers. `format_setting_name` returns the name of a setting for messages:
-`wire of [providers.vllm]`.
+`FileContents` is the whole file. The tables of models and routes, which the engine reads too, are in
+`engine/options.py`. The name of a provider is the prefix of its model ids: `vllm/qwen3-8b`. A dialect lists the points
+in which a server deviates from the API that it offers.
 """
 
 from datetime import date
@@ -11,16 +10,12 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
-from anthropic_proxy.engine.options import RouteTable
+from anthropic_proxy.engine.options import ModelTable, RouteTable, TokenCount
 
 DEFAULT_WIRE = "chat"
 """Wire (API) of a provider table without the field `wire`: Chat Completions, which most compatible servers have."""
-TokenCount = Annotated[int, Meta(ge=1, le=100_000_000)]
-"""Type of a field with a number of tokens, from 1 to 100 million."""
 Dollars = Annotated[float, Meta(ge=0)]
 """Type of a price field: US dollars per million tokens, 0 or more."""
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
-"""Type of a level of reasoning effort, from no reasoning to the maximum."""
 
 
 class KeyReference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -35,34 +30,6 @@ class KeyReference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     provider has rejected the key with status 401, and after `refresh`."""
     refresh: str | None = None
     """Time after which a key of a file or command is read again: `50m`, `30s`, `12h`. Only for providers."""
-
-
-class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Limits and features of models. A field that is not set keeps the value that the proxy already knows."""
-
-    model_of: Annotated[str, Meta(min_length=1)] | None = None
-    """Known model behind these names, such as a deployment of Azure: `gpt-5.6-sol`, or `anthropic/claude-opus-5`.
-
-    Its limits, rules and prices apply, and without `wire` its API. Other fields of the table take precedence.
-    """
-    context_window: TokenCount | None = None
-    """Maximum tokens of input and output together."""
-    max_input: TokenCount | None = None
-    """Maximum tokens of input alone, if it is lower than the context window."""
-    max_output: TokenCount | None = None
-    """Maximum tokens of one reply."""
-    efforts: tuple[Effort, ...] | None = None
-    """Supported levels of reasoning effort. Empty: the model has no levels."""
-    default_effort: Effort | None = None
-    """Reasoning effort that the model uses if a request has no level."""
-    accepts_images: bool | None = None
-    """True if the model accepts images."""
-    accepts_pdf: bool | None = None
-    """True if the model accepts PDF documents."""
-    tools: bool | None = None
-    """True if the model supports tool calls."""
-    dialect: dict[str, object] = {}
-    """Deviations of these models from the API, in addition to the deviations of the server."""
 
 
 class HeaderReference(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,8 +56,9 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     The table of a built-in provider, such as `[providers.openai]`, has only `headers` and the fields below it.
     """
 
-    base_url: str
-    """Address of the server, as its documentation states it: `http://localhost:8000/v1`."""
+    base_url: str | None = None
+    """Address of the server, as its documentation states it: `http://localhost:8000/v1`. Required, except for a
+    built-in provider."""
     api_key: KeyReference | None = None
     """Place of the API key: a variable, a file or a command. A server on your own machines may need none."""
     wire: str = DEFAULT_WIRE
@@ -204,14 +172,3 @@ class FileContents(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Own prices by model id with prefix, or by pattern: `openai/gpt-4.1`, `vllm/*`."""
     routes: list[RouteTable] = []
     """Rules that choose the models of a request by its properties. The first matching route is used."""
-
-
-class ConfiguredPrice(Struct, frozen=True, kw_only=True, eq=False):
-    """A valid table `[prices."MODEL"]` of the configuration file."""
-
-    pattern: str
-    """Model id with prefix, or an `fnmatch` pattern of ids. Case is ignored."""
-    table: PriceTable
-    """Prices of the matching models."""
-    origin: str
-    """File and line of the table: `anthropic-proxy.toml line 4`."""

@@ -48,12 +48,13 @@ class ResolvedKeys(Struct, frozen=True):
     """File or command that the keys were read from. None: a variable, or there are no keys."""
 
 
-def resolve_keys(file: ConfigFile, path: KeyPath, sources: Sources, *, resolves_keys: bool) -> ResolvedKeys:
+def resolve_keys(
+    file: ConfigFile, path: KeyPath, reference: KeyReference, sources: Sources, *, resolves_keys: bool
+) -> ResolvedKeys:
     """If `resolves_keys` is False, no command is run and no key file is read: their key is `UNRESOLVED_KEY`.
 
     Raises `ConfigurationError` for an invalid reference.
     """
-    reference = file.decode_table(path, KeyReference)
     where = f"{format_key_path(path)} in {file.describe_origin_in_sentence(path)}"
     refresh_seconds = _decode_refresh(reference, path, where)
     if reference.env is not None:

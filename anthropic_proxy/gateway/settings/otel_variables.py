@@ -4,7 +4,7 @@ Source: OpenTelemetry specification 1.56, "Environment Variable Specification" (
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from anthropic_proxy.gateway.settings.fields import Settings
@@ -16,11 +16,9 @@ OTEL_PREFIX = "OTEL_"
 """Beginning of the names of all variables of OpenTelemetry."""
 OTEL_HEADERS = "OTEL_EXPORTER_OTLP_HEADERS"
 """Variable with headers for the collector, which usually contain a key: `authorization=Bearer …`."""
-_EXPORTERS = ("otlp", "console", "none")
+_EXPORTERS = ("otlp", "console")
 _PROTOCOL = "http/protobuf"
 """The supported value of `OTEL_EXPORTER_OTLP_PROTOCOL`, which is also the default of the specification."""
-_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_PASSED_ON = ("OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG")
 _FILES = tuple(
     f"OTEL_EXPORTER_OTLP_{signal}{file}"
     for signal in ("", "TRACES_")
@@ -30,33 +28,27 @@ _FILES = tuple(
 _MIN_SECRET_CHARACTERS = 8
 
 
-def load_trace_fields(sources: Sources) -> tuple[dict[str, Any], list[str]]:
-    """An unsupported value is a warning, not an error, because other programs may need it."""
-    exporters: tuple[str, ...] | None = None
+def load_trace_fields(values: Mapping[str, Any], sources: Sources) -> tuple[dict[str, Any], list[str]]:
+    """Return fields of `Settings`, and warnings. `values` are those of the table of settings.
+
+    An unsupported value is a warning, not an error, because other programs may need it.
+    """
     warnings: list[str] = []
-    if (found := sources.find_setting("OTEL_TRACES_EXPORTER", is_list=True)) is not None:
-        names = tuple(dict.fromkeys(item.lower() for item in found.items))
-        exporters = () if "none" in names else names
-        if unknown := [name for name in names if name not in _EXPORTERS]:
-            exporters = tuple(name for name in names if name in ("otlp", "console"))
-            shown = ", ".join(f'"{redact_and_shorten(name)}"' for name in unknown)
-            warnings.append(f"OTEL_TRACES_EXPORTER is {shown}, which is ignored. Use otlp, console or none.")
-    endpoints = [sources.find_setting(name) for name in _ENDPOINTS]
-    if exporters is None:
-        exporters = ("otlp",) if any(endpoints) else ()
-    protocol = sources.find_setting("OTEL_EXPORTER_OTLP_PROTOCOL")
-    if "otlp" in exporters and protocol is not None and protocol.text.lower() != _PROTOCOL:
+    default = ("otlp",) if values.keys() & {"endpoint", "traces_endpoint"} else ()
+    names: Sequence[str] = values.get("exporters", default)
+    if "none" not in names and (unknown := [name for name in names if name not in _EXPORTERS]):
+        shown = ", ".join(f'"{redact_and_shorten(name)}"' for name in unknown)
+        warnings.append(f"OTEL_TRACES_EXPORTER is {shown}, which is ignored. Use otlp, console or none.")
+    exporters = () if "none" in names else tuple(name for name in names if name in _EXPORTERS)
+    protocol = values.get("protocol", _PROTOCOL)
+    if "otlp" in exporters and protocol.lower() != _PROTOCOL:
         warnings.append(
-            f'OTEL_EXPORTER_OTLP_PROTOCOL is "{redact_and_shorten(protocol.text)}", so no traces are sent. '
+            f'OTEL_EXPORTER_OTLP_PROTOCOL is "{redact_and_shorten(protocol)}", so no traces are sent. '
             f"Use {_PROTOCOL} and the HTTP port of the collector, usually 4318."
         )
         exporters = tuple(name for name in exporters if name != "otlp")
-    disabled = sources.find_setting("OTEL_SDK_DISABLED")
-    if disabled is not None and disabled.text.lower() == "true":
+    if values.get("disabled", "").lower() == "true":
         exporters = ()
-    sources.find_setting(OTEL_HEADERS, is_list=True)
-    for name in _PASSED_ON:
-        sources.find_setting(name)
     variables = {
         name: Secret(given.text, f"{name} in {given.origin}")
         for name, given in sources.find_variables_only_in_env_file(()).items()

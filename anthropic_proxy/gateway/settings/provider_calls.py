@@ -24,10 +24,9 @@ from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.engine.upstream.http.url import parse_proxy_url
 from anthropic_proxy.errors import ConfigurationError, join_with_or
-from anthropic_proxy.gateway.settings import type_checks
-from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
+from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path, has_type
 from anthropic_proxy.gateway.settings.file_format import ClientCertificate, HeaderReference, ProviderTable
-from anthropic_proxy.gateway.settings.provider_tables import find_extended_provider, list_provider_table_names
+from anthropic_proxy.gateway.settings.provider_tables import find_extended_provider
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.gateway.settings.values import redact_and_shorten
 from anthropic_proxy.patterns import compile_later
@@ -77,7 +76,7 @@ def load_call_options(
 ) -> Mapping[str, CallOptions]:
     """Return provider name → options. `sources` receives errors, and the lines of the settings."""
     own, found = {table.name for table in tables}, {}
-    for name in list_provider_table_names(file):
+    for name, table in file.tables.providers.items():
         row = find_extended_provider(file, name, built_in)
         if row is None and name not in own:
             continue
@@ -89,13 +88,15 @@ def load_call_options(
                     f"It is in {file.describe_origin_in_sentence(('providers', name))}.",
                     code="named-provider",
                 )
-            options = _load_table(file, name, row, sources)
+            options = _load_table(file, name, table, row, sources)
             if options.shown:
                 found[provider] = options
     return found
 
 
-def _load_table(file: ConfigFile, name: str, row: Provider | None, sources: Sources) -> CallOptions:
+def _load_table(
+    file: ConfigFile, name: str, table: ProviderTable, row: Provider | None, sources: Sources
+) -> CallOptions:
     path, errors = ("providers", name), ErrorList()
     if row is not None and row.transport != "http":
         raise ConfigurationError(
@@ -103,8 +104,6 @@ def _load_table(file: ConfigFile, name: str, row: Provider | None, sources: Sour
             f"It is in {file.describe_origin_in_sentence(path)}.",
             code="named-provider",
         )
-    kept = type_checks.drop_invalid_fields(file.find_value(path), ProviderTable)
-    given: Mapping[str, Any] = kept if isinstance(kept, dict) else {}
     shown: dict[str, str] = {}
     fields: dict[str, Any] = {}
 
@@ -112,14 +111,14 @@ def _load_table(file: ConfigFile, name: str, row: Provider | None, sources: Sour
         setting = f"{format_key_path(keys)} of [providers.{name}]"
         shown[setting], sources.origins[setting] = text, file.describe_origin((*path, *keys))
 
-    if (key_header := given.get("key_header")) is not None:
+    if table.key_header is not None:
         with errors.collect():
-            fields["key_header"] = _decode_header_name(file, (*path, "key_header"), key_header)
+            fields["key_header"] = _decode_header_name(file, (*path, "key_header"), table.key_header)
             show(("key_header",), fields["key_header"])
     headers: dict[str, str] = {}
     secrets: dict[str, Secret] = {}
     copied: dict[str, str] = {}
-    for header, value in given.get("headers", {}).items():
+    for header, value in table.headers.items():
         place = (*path, "headers", header)
         with errors.collect():
             lower = _decode_header_name(file, place, header)
@@ -141,7 +140,7 @@ def _load_table(file: ConfigFile, name: str, row: Provider | None, sources: Sour
             elif reference.env is not None:
                 secrets[lower] = _find_variable(file, place, reference.env, sources)
                 show(("headers", header), str(secrets[lower]))
-    for field, value in given.get("body", {}).items():
+    for field, value in table.body.items():
         place = (*path, "body", field)
         with errors.collect():
             if field in _PROTECTED_BODY_FIELDS:
@@ -153,31 +152,28 @@ def _load_table(file: ConfigFile, name: str, row: Provider | None, sources: Sour
                 )
             _require_json(file, place, value)
             show(("body", field), redact_and_shorten(redact_key_patterns(msgspec.json.encode(value).decode())))
-    if (proxy := given.get("proxy")) is not None:
+    if table.proxy is not None:
         with errors.collect():
-            fields["proxy"] = _decode_proxy(file, (*path, "proxy"), proxy, sources)
+            fields["proxy"] = _decode_proxy(file, (*path, "proxy"), table.proxy, sources)
             address = urlsplit(fields["proxy"].reveal())
             show(("proxy",), f"{address.scheme}://{address.netloc.rpartition('@')[2]}" if address.scheme else "none")
     digest = hashlib.sha256()
-    if (ca_file := given.get("ca_file")) is not None:
+    if table.ca_file is not None:
         with errors.collect():
-            fields["ca_file"] = _load_pem(file, (*path, "ca_file"), ca_file, digest)
+            fields["ca_file"] = _load_pem(file, (*path, "ca_file"), table.ca_file, digest)
             show(("ca_file",), fields["ca_file"])
-    certificate = given.get("client_certificate")
-    if certificate is not None and "file" in certificate:  # else the check of the table has reported it
+    if table.client_certificate is not None:
         with errors.collect():
-            _load_certificate(
-                file, (*path, "client_certificate"), msgspec.convert(certificate, ClientCertificate), fields, digest
-            )
+            _load_certificate(file, (*path, "client_certificate"), table.client_certificate, fields, digest)
             show(("client_certificate", "file"), fields["certificate_file"])
             if fields["certificate_key_file"]:
                 show(("client_certificate", "key_file"), fields["certificate_key_file"])
-    if (limit := given.get("requests_per_minute")) is not None:
-        fields["requests_per_minute"] = limit
-        show(("requests_per_minute",), str(limit))
+    if table.requests_per_minute is not None:
+        fields["requests_per_minute"] = table.requests_per_minute
+        show(("requests_per_minute",), str(table.requests_per_minute))
     errors.require_empty()
     fields |= {"files_digest": digest.hexdigest() if {"ca_file", "certificate_file"} & fields.keys() else ""}
-    fields |= {"headers": headers, "copied_headers": copied, "body": given.get("body", {})}
+    fields |= {"headers": headers, "copied_headers": copied, "body": table.body}
     if shown:
         setting = f"providers.{name}"
         before = sources.given[setting].reveal() if setting in sources.given else ""
@@ -232,7 +228,7 @@ def _decode_text(file: ConfigFile, path: KeyPath, name: str, text: str) -> str:
 
 def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderReference:
     allowed = 'Use a text, { env = "NAME" } or { client = "name-of-a-header" }.'
-    if not isinstance(value, dict) or len(value) != 1 or not type_checks.has_type(value, HeaderReference):
+    if not isinstance(value, dict) or len(value) != 1 or not has_type(value, HeaderReference):
         raise ConfigurationError(
             f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key. "
             f"It is in {file.describe_origin_in_sentence(path)}.",

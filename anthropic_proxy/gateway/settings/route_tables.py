@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from itertools import islice
 
-import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.options import (
@@ -20,7 +19,9 @@ from anthropic_proxy.engine.options import (
     RouteConditions,
     RouteTable,
     TimePeriod,
+    decode_period,
     list_condition_texts,
+    list_periods,
     load_time_zone,
 )
 from anthropic_proxy.errors import ConfigurationError
@@ -29,18 +30,17 @@ from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, fo
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.secrets import Secret
 
-_PERIOD = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
 _CREDENTIAL_HEADERS = ("authorization", "x-api-key")
 """Names of headers with the key of the client. Conditions cannot use them, because routes do not receive keys."""
 
 
 def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ...]:
     """Errors are added to those of `sources`, and warnings to `file.warnings`."""
-    tables = file.find_value(("routes",))
     found: dict[str, ConfiguredRoute] = {}
-    for index, table in enumerate(tables if isinstance(tables, list) else ()):
+    for path, table in file.list_routes():
+        route = ConfiguredRoute(**structs.asdict(table), origin=file.describe_origin(path))
         with sources.errors.collect():
-            route = _load_route(file, (f"routes[{index}]",), table)
+            _require_valid_route(file, path, route)
             if route.name in found:
                 raise ConfigurationError(
                     f"Two routes have the name {route.name}: {found[route.name].origin} and {route.origin}. "
@@ -50,7 +50,7 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
             found[route.name] = route
             sources.origins[route.targets_setting] = route.origin
     if found:
-        sources.given["routes"] = Secret(str(tables))
+        sources.given["routes"] = Secret(str(file.find_value(("routes",))))
     earlier = EarlierRoutes()
     for route in found.values():
         if (cover := earlier.find_covering_route(route)) is not None:
@@ -64,9 +64,8 @@ def load_routes(file: ConfigFile, sources: Sources) -> tuple[ConfiguredRoute, ..
     return tuple(found.values())
 
 
-def _load_route(file: ConfigFile, path: KeyPath, value: object) -> ConfiguredRoute:
-    file.require_valid_value(path, value, RouteTable)
-    table, errors = msgspec.convert(value, RouteTable), ErrorList()
+def _require_valid_route(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
+    errors = ErrorList()
     with errors.collect():
         if not re.fullmatch(NAME_PATTERN, table.name):
             raise file.invalid_value_error(
@@ -74,25 +73,13 @@ def _load_route(file: ConfigFile, path: KeyPath, value: object) -> ConfiguredRou
                 table.name,
                 "Use at most 63 letters, digits, spaces, dots, hyphens and underscores of ASCII.",
             )
-    when = table.when or RouteConditions()
-    periods = _check_conditions(file, (*path, "when"), when, errors)
+    _check_conditions(file, (*path, "when"), table.when, errors)
     with errors.collect():
         _check_targets(file, path, table)
     errors.require_empty()
-    return ConfiguredRoute(
-        name=table.name,
-        when=when,
-        periods=periods,
-        targets=table.targets,
-        weights=dict(zip(table.targets, table.weights, strict=False)),
-        balance=table.balance,
-        sticky=table.sticky,
-        origin=file.describe_origin(path),
-    )
 
 
-def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, errors: ErrorList) -> list[TimePeriod]:
-    """Return the decoded periods of the day, and add errors to `errors`."""
+def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, errors: ErrorList) -> None:
     for name in RouteConditions.__struct_fields__:
         with errors.collect():
             if getattr(when, name) in ([], {}):
@@ -119,16 +106,12 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
                     f"It is in {file.describe_origin_in_sentence(place)}.",
                     code="route-invalid",
                 )
-    periods = []
     for text in list_condition_texts(when.time):
         with errors.collect():
-            match = _PERIOD.fullmatch(text)
-            if match is None:
+            if decode_period(text) is None:
                 raise file.invalid_value_error(
                     (*path, "time"), text, "Use a period of hours and minutes, such as 08:00-18:00 or 22:00-06:00."
                 )
-            hour, minute, end_hour, end_minute = (int(number) for number in match.groups() if number is not None)
-            periods.append(TimePeriod(hour * 60 + minute, end_hour * 60 + end_minute))
     with errors.collect():
         place = (*path, "time_zone")
         if when.time_zone is not None and when.time is None and when.weekdays is None:
@@ -147,7 +130,6 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
                 "Use a name of the IANA time zone database, such as Europe/Berlin or UTC. If this system has no such "
                 "database, install the Python package tzdata.",
             ) from None
-    return periods
 
 
 def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
@@ -343,6 +325,6 @@ def _covers_time(earlier: ConfiguredRoute, later: ConfiguredRoute) -> bool:
         return period.end if period.start < period.end else period.end + _MINUTES_PER_DAY
 
     return all(
-        any(wider.start <= period.start and end(period) <= end(wider) for wider in earlier.periods or whole_day)
-        for period in later.periods or whole_day
+        any(wider.start <= period.start and end(period) <= end(wider) for wider in list_periods(wide) or whole_day)
+        for period in list_periods(narrow) or whole_day
     )

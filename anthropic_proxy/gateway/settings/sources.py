@@ -110,8 +110,6 @@ class Sources:
         """Found variable → source of its text: `environment`, `.env line 4`."""
         self.given: dict[str, Secret] = {}
         """Found variable → its text before decoding, to find the variables changed by a reload."""
-        self.requested_variables: list[str] = []
-        """Names of all variables passed to `find_setting`, set or not, aliases included: the names of all settings."""
         self.referenced_variables: dict[str, ReferencedVariable] = {}
         """Name of a variable with API keys that the configuration file refers to → its keys. Such a name is no setting
         and not reported as misspelled."""
@@ -126,7 +124,6 @@ class Sources:
 
         If `is_list` is True, the field `items` of the result has the comma-separated values, without placeholders.
         """
-        self.requested_variables.extend(variables)
         for find in (self._find_in_environment, self.file.get):
             for variable in variables:
                 given = find(variable)

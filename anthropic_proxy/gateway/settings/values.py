@@ -6,11 +6,12 @@ Each decoder raises `ConfigurationError` for an invalid text, with the allowed v
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import unquote_plus, urlsplit
 
 from msgspec import structs
 
+from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.sources import FoundSetting
 from anthropic_proxy.patterns import compile_later
@@ -31,6 +32,7 @@ _MODEL_NAME = compile_later(r"[^\s\x00-\x1f,\ud800-\udfff]+")
 """Model id, without lone surrogates, which stand for bytes that are not UTF-8."""
 _HOST_NAME = compile_later(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
 _MAX_SHOWN_CHARACTERS = 60
+_LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
 _REDIS_PREFIX = compile_later(r"[\w.:-]{1,64}", re.ASCII)
 _FILE_PARAMETERS = frozenset(
@@ -59,6 +61,24 @@ def decode_choice(found: FoundSetting, choices: Mapping[str, str], shown_choices
             found, f"Use {join_with_or(shown_choices)}.", find_similar_choice(found.text.lower(), choices)
         )
     return chosen
+
+
+def choice(*words: str, **aliases: str) -> Callable[[FoundSetting], str]:
+    """Return a decoder for one of `words`. The names of `aliases` stand for the words that are their values."""
+    return lambda found: decode_choice(found, {word: word for word in words} | aliases, words)
+
+
+def decode_wire(found: FoundSetting, wires: Sequence[str]) -> str | None:
+    """`auto` is None."""
+    wire = choice("auto", *wires)(found)
+    return None if wire == "auto" else wire
+
+
+def decode_provider(found: FoundSetting, providers: Sequence[Provider], table_names: Sequence[str]) -> str:
+    """Return the name of a provider, for its name or prefix. `table_names` may be of tables with errors."""
+    choices = {row.prefix: row.name for row in providers} | {row.name: row.name for row in providers}
+    listed = dict.fromkeys((*(row.name for row in providers if row.offered_to_users), *table_names))
+    return decode_choice(found, {name: name for name in table_names} | choices, list(listed))
 
 
 def decode_boolean(found: FoundSetting) -> bool:
@@ -117,6 +137,15 @@ def decode_url(found: FoundSetting) -> str:
     return f"{found.text.partition('?')[0].rstrip('/')}{url.query and '?' + url.query}"
 
 
+def decode_issuer(found: FoundSetting) -> str:
+    """The URL of an identity provider, which must be https unless it runs on this machine."""
+    url = decode_url(found)
+    parsed = urlsplit(url)
+    if parsed.scheme.lower() != "https" and parsed.hostname not in _LOCAL_HOSTS:
+        raise invalid_setting_error(found, "Use the https:// URL of the identity provider.")
+    return url.removesuffix("/.well-known/openid-configuration")
+
+
 def decode_url_without_path(found: FoundSetting) -> str:
     url = decode_url(found)
     if urlsplit(url).path or urlsplit(url).query:
@@ -130,6 +159,52 @@ def decode_path(found: FoundSetting) -> str:
     if not os.path.isabs(path) and found.folder is None:
         raise invalid_setting_error(found, "Use an absolute path, because there is no folder for settings files.")
     return os.path.normpath(os.path.join(found.folder or "", path))
+
+
+def decode_credentials(found: FoundSetting) -> str:
+    """The path of a file with credentials of Google, or its contents."""
+    return found.text if "{" in found.text else decode_path(found)
+
+
+def decode_secret(found: FoundSetting) -> Secret:
+    return Secret(found.text, f"{found.variable} {found.origin_phrase}")
+
+
+def decode_scopes(found: FoundSetting) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(["openid", *" ".join(found.items).split()]))
+
+
+def decode_domains(found: FoundSetting) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(domain.lower().lstrip("@") for domain in found.items))
+
+
+def decode_location(found: FoundSetting) -> str:
+    text = found.text.lower()
+    if not text.replace("-", "").isalnum() or not text.isascii():  # it becomes part of a host name
+        raise invalid_setting_error(found, "Use a region such as us-central1, or global.")
+    return text
+
+
+def decode_resource(found: FoundSetting) -> str:
+    if not found.text.replace("-", "").isalnum() or not found.text.isascii():  # it becomes part of a host name
+        raise invalid_setting_error(found, "Use the name of a resource: letters, digits and hyphens.")
+    return found.text
+
+
+def decode_project(found: FoundSetting) -> str:
+    if not found.text.isascii() or not found.text.replace("-", "").replace(":", "").replace(".", "").isalnum():
+        raise invalid_setting_error(found, "Use the id of a project: letters, digits and hyphens.")
+    return found.text
+
+
+def decode_listen_host(found: FoundSetting) -> str:
+    if "/" in found.text or " " in found.text or not found.text.isprintable():
+        raise invalid_setting_error(found, "Use an address to listen on, such as 127.0.0.1 or 0.0.0.0.")
+    return found.text.strip("[]")
+
+
+def decode_port(found: FoundSetting) -> int:
+    return decode_integer(found, 1, 65_535, "")
 
 
 def decode_database_url(found: FoundSetting) -> Secret:

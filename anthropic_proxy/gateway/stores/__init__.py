@@ -2,23 +2,35 @@
 
 from collections.abc import Callable
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.stores.memory import MemoryStore
+from anthropic_proxy.plugins import Store
 from anthropic_proxy.secrets import UnknownSecret
 
-if TYPE_CHECKING:
-    from anthropic_proxy.gateway.stores.fallback import FallbackStore
+
+class _UnknownStore(MemoryStore):
+    """The store of a server in another process, whose Redis URL only that process knows."""
+
+    def __init__(self, url: UnknownSecret) -> None:
+        super().__init__()
+        self._url = url
+
+    async def get(self, key: str) -> NoReturn:
+        self._url.reveal()
 
 
-def open_redis_store(settings: Settings, warn: Callable[[str], None]) -> "FallbackStore | None":
+def open_redis_store(settings: Settings, warn: Callable[[str], None]) -> Store | None:
     """Return the store of `REDIS_URL`, or None without it. No connection is opened before its first use.
 
     Raises `ConfigurationError` if the package for Redis is missing.
     """
-    if settings.redis_url is None or isinstance(settings.redis_url, UnknownSecret):
-        return None  # of a server whose environment is unknown: commands that describe it need no limits
+    if settings.redis_url is None:
+        return None
+    if isinstance(settings.redis_url, UnknownSecret):
+        return _UnknownStore(settings.redis_url)
     if find_spec("redis") is None:
         raise ConfigurationError(
             MissingExtra("A Redis server (REDIS_URL) needs redis-py", "redis").message, code="package-missing"

@@ -33,10 +33,10 @@ def build(text: str = "") -> dict[str, Any]:
 
 def test_each_setting_has_a_group_and_a_sentence() -> None:
     page = build()
-    assert [one.row.name for one in page["set"]] == ["LEDGER_DAYS", "OPENAI_API_KEY"]
+    assert [one.row.name for one in page["set"]] == ["OPENAI_API_KEY", "LEDGER_DAYS"]
     titles = [title for title, _ in page["groups"]]
-    assert titles[:3] == ["Provider", "Models", "Addresses and timeouts of providers"]
-    assert [one.row.name for _, members in page["groups"] for one in members if not one.meaning] == []
+    assert titles[:3] == ["Provider", "Models", "Addresses and APIs of providers"]
+    assert [one.row.name for _, members in page["groups"] for one in members if not one.row.help] == []
     assert KEY not in str(page)
 
 

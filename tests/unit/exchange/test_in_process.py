@@ -112,16 +112,7 @@ async def test_an_error_of_the_provider_keeps_its_body_and_headers() -> None:
 
 
 def test_an_unknown_wire_is_rejected() -> None:
-    table = ConfiguredProvider(
-        name="own",
-        base_url="http://h",
-        wire="chats",
-        has_key=False,
-        known_models=(),
-        models=(),
-        dialect={},
-        json_text="",
-    )
+    table = ConfiguredProvider(name="own", base_url="http://h", wire="chats", has_key=False)
     with pytest.raises(ConfigurationError) as rejected:
         build_engine(EngineOptions(configured_providers=(table,)))
     assert str(rejected.value) == 'The wire of own is "chats". Use chat, responses, messages, gemini or ollama.'

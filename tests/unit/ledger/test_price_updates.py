@@ -20,7 +20,7 @@ from anthropic_proxy.gateway.prices.price_list import (
     format_date,
 )
 from anthropic_proxy.gateway.prices.updates import PriceUpdates
-from anthropic_proxy.gateway.settings import ConfiguredPrice, Settings
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.file_format import PriceTable
 from anthropic_proxy.plugins import Plugin
 from tests.support.http_server import Server, serving
@@ -83,13 +83,12 @@ def test_the_ledger_uses_an_update_for_its_next_requests_and_keeps_earlier_costs
 
 
 async def test_own_prices_stay_in_use_and_current_costs_follow() -> None:
-    own = ConfiguredPrice(pattern="openai/gpt-4.1", table=PriceTable(input=7, output=9), origin="line 1")
     settings = [Settings()]
     costs = CurrentCosts(lambda: settings[0])
     assert costs.calculate(new_receipt(**GPT)).cost == PACKAGED
     await update(build_price_list("2026-11-20", input_mtok=3))
     assert costs.calculate(new_receipt(**GPT)).cost == 3_000_000
-    settings[0] = Settings(prices=(own,))
+    settings[0] = Settings(prices={"openai/gpt-4.1": PriceTable(input=7, output=9)})
     assert costs.calculate(new_receipt(**GPT)).cost == 7_000_000
 
 

@@ -53,9 +53,44 @@ def test_an_address_with_many_dots_is_no_nesting(tmp_path: Path) -> None:
 
 
 def test_the_lines_of_a_file_are_found_by_work_in_proportion_to_its_length() -> None:
-    lines = find_key_lines("a = 1\nb = [\n" + '"m",\n' * 40_000 + "]\nc = 1\n")
-    assert lines == {("a",): 1}
-    assert find_key_lines("a = 1\nb = [\n" + '"m",\n' * 400 + "]\nc = 1\n") == {("a",): 1, ("b",): 2, ("c",): 404}
+    assert find_key_lines("a = 1\nb = [\n" + '"m",\n' * 40_000 + "]\nc = 1\n") == {("a",): 1, ("b",): 2, ("c",): 40_004}
+    for line in (" " * 100_000, "a." * 50_000, "a . " * 25_000, '"a\\"' * 20_000, "[" * 100_000, "[a" + " " * 100_000):
+        assert find_key_lines(line) == {}
+
+
+def test_the_line_of_each_form_of_a_key_is_found() -> None:
+    text = """\
+# a comment = 1
+[ providers . "My \\"Server\\"" ]
+  base_url='http://a'
+'quoted key' = 1
+dialect . "sends_top_k" = false
+headers = { x-team = "a", y = "b" }
+[[routes]] # the first
+name = "a"
+targets = [
+  "a=b",
+]
+[[routes]]
+when.tier = "opus"
+"""
+    server = ("providers", 'My "Server"')
+    assert find_key_lines(text) == {
+        ("providers",): 2,
+        server: 2,
+        (*server, "base_url"): 3,
+        (*server, "quoted key"): 4,
+        (*server, "dialect"): 5,
+        (*server, "dialect", "sends_top_k"): 5,
+        (*server, "headers"): 6,
+        ("routes",): 7,
+        ("routes[0]",): 7,
+        ("routes[0]", "name"): 8,
+        ("routes[0]", "targets"): 9,
+        ("routes[1]",): 12,
+        ("routes[1]", "when"): 13,
+        ("routes[1]", "when", "tier"): 13,
+    }
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,9 @@ base_url = "https://mine.openai.azure.com/openai/v1"
 
 def test_an_engine_without_the_server_refuses_an_unknown_model_behind_a_deployment() -> None:
     table = load(AZURE).configured_providers[0]
-    unknown = structs.replace(table, models=[structs.replace(table.models[0], model_of="my-own")])
+    unknown = structs.replace(
+        table, models={name: structs.replace(model, model_of="my-own") for name, model in table.models.items()}
+    )
     with pytest.raises(ConfigurationError) as caught:
         require_known_wire(unknown, PROVIDERS)
     assert str(caught.value) == (

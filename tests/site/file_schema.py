@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 from msgspec import inspect as types
 
+from anthropic_proxy.engine.options import ModelTable
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
 from anthropic_proxy.gateway.settings.file_format import (
     DEFAULT_WIRE,
@@ -21,7 +22,6 @@ from anthropic_proxy.gateway.settings.file_format import (
     FileContents,
     HeaderReference,
     KeyReference,
-    ModelTable,
     ProviderTable,
 )
 
@@ -58,7 +58,7 @@ def build_file_schema(providers: ProviderRegistry) -> Schema:
         schema = _with_dialect(table, wire)
         text = schema["properties"]["wire"]["description"]
         only = {"description": text, "const": wire} | ({"default": wire} if wire == DEFAULT_WIRE else {})
-        required = [*schema["required"], *([] if wire == DEFAULT_WIRE else ["wire"])]
+        required = ["base_url", *([] if wire == DEFAULT_WIRE else ["wire"])]
         definitions[f"{wire}-provider"] = {
             **schema,
             "properties": {**schema["properties"], "wire": only},
