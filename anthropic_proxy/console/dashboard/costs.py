@@ -1,6 +1,7 @@
-"""Page Costs: what the requests of a range cost by project, model, key, owner, team, provider or route."""
+"""Page Costs: what the requests of a range cost by project, model, day, key, owner, team, provider or route."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from msgspec import structs
@@ -17,6 +18,7 @@ from anthropic_proxy.errors import InvalidRequest
 GROUPS = {
     "project": "Project",
     "model": "Model",
+    "day": "Day",
     "key": "Key",
     "owner": "Owner",
     "team": "Team",
@@ -51,7 +53,8 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
 
     def list_rows() -> list[Mapping[str, Any]]:
         highest = max((group.sums.cost for group in groups()), default=0)
-        shown = sort_rows(groups(), _COLUMNS, query.order or "-cost")[:MAX_ROWS]
+        listed = groups()[::-1] if by == "day" else groups()  # the latest day first, others by cost
+        shown = sort_rows(listed, _COLUMNS, query.order)[:MAX_ROWS]
         return [_build_row(context, by, group, highest, total().cost) for group in shown]
 
     def summarize() -> str:
@@ -60,7 +63,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
             return "No requests in this range."
         verdict = f"{formats.plural(sums.requests, 'request')} cost "
         verdict += f"{formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)}."
-        largest = groups()[0]
+        largest = max(groups(), key=lambda group: group.sums.cost)
         if largest.sums.cost and len(groups()) > 1:
             name = largest.name or name_missing(by)
             share = formats.percent(largest.sums.cost, sums.cost)
@@ -68,7 +71,8 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         return verdict
 
     def chart_costs() -> Chart:
-        rows = sum_periods(context.connection, context.selection, periods.seconds, FACETS[by].column)
+        divided_by = "model" if by == "day" else by
+        rows = sum_periods(context.connection, context.selection, periods.seconds, FACETS[divided_by].column)
         providers = {name: (name, formats.provider_role(name)) for name in {row.group for row in rows} - {""}}
         drawn = chart_groups(
             periods,
@@ -76,7 +80,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
             lambda sums: sums.cost,
             formats.chart_money,
             providers if by == "provider" else None,
-            missing=name_missing(by),
+            missing=name_missing(divided_by),
         )
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
@@ -92,7 +96,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         "rows": rows,
         "hidden": hidden,
         "chart": build_panel(context, "costs", chart_costs),
-        "chart_title": f"Cost per {periods.length_name} and {GROUPS[by].lower()}",
+        "chart_title": f"Cost per {periods.length_name} and {'model' if by == 'day' else by}",
         "is_empty": not context.facts.requests and context.can_read,
     }
 
@@ -103,18 +107,24 @@ def tabulate_costs(context: PageContext) -> ExportTable:
 
 
 def name_missing(by: str) -> str:
-    """Return the text for requests without a value, such as `no team`."""
-    text = FACETS[by].none_text
+    """Return the text for requests without a value, such as `no team`. Each request has a day."""
+    text = "" if by == "day" else FACETS[by].none_text
     return f"no {by}" if text == "none" else text
 
 
 def _build_row(context: PageContext, by: str, group: UsageGroup, highest: int, total: int) -> Mapping[str, Any]:
-    sums = group.sums
+    sums, name = group.sums, group.name or name_missing(by)
     facets = {**context.query.facets, by: group.name}
     if by == "model":
         facets["provider"] = group.provider
+    href = context.query.link("/dashboard/requests", facets=facets, measure="", order="")
+    if by == "day":
+        day = datetime.fromisoformat(group.name)
+        start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
+        name = f"{day:%a}, {day.day} {day:%b}"
+        href = context.query.link_to_range(start, end, "/dashboard/requests")
     return {
-        "name": group.name or name_missing(by),
+        "name": name,
         "provider": group.provider,
         "requests": formats.count(sums.requests),
         "input": formats.short_count(sums.all_input_tokens),
@@ -125,7 +135,7 @@ def _build_row(context: PageContext, by: str, group: UsageGroup, highest: int, t
         "cost": formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests),
         "share": sums.cost / highest if highest else 0.0,
         "percent": formats.percent(sums.cost, total) if total else "",
-        "href": context.query.link("/dashboard/requests", facets=facets, measure="", order=""),
+        "href": href,
     }
 
 

@@ -390,8 +390,12 @@ class Pages:
             "live": True,
         }
 
-    def render_error(self, request: RouteRequest, session: Session | None, error: ClientError) -> RouteResponse:
-        return self._fail(request, self._frame("", request, session), error.status, error.message)
+    def render_error(
+        self, request: RouteRequest, session: Session | None, error: ClientError, section: str, setting: str
+    ) -> RouteResponse:
+        """`setting`: line for `.env` that helps. "": none."""
+        frame = {**self._frame(section, request, session), "setting": setting}
+        return self._fail(request, frame, error.status, error.message)
 
     def _fail(self, request: RouteRequest, frame: Mapping[str, Any], status: int, message: str) -> RouteResponse:
         return render_page(request, "error.html", {**frame, "live": False, "message": message}, status=status)

@@ -115,17 +115,22 @@ def load_target(name: str) -> Any:
 
 
 async def report_missing(site: Site, request: RouteRequest) -> RouteResponse:
-    error = UnknownModel(f"The dashboard has no page {request.path[:200]!r}.", code="dashboard-path")
+    error, section, setting = (
+        UnknownModel(f"The dashboard has no page {request.path[:200]!r}.", code="dashboard-path"),
+        "",
+        "",
+    )
     if not site.gateway.settings.virtual_keys and request.path.startswith("/dashboard/keys"):
         error = UnknownModel(
             "Virtual keys are off. With VIRTUAL_KEYS=true, each client has a key of its own, with limits, budgets "
             "and costs. Set it in .env and start the proxy again.",
             code="virtual-keys-off",
         )
+        section, setting = "Keys", "VIRTUAL_KEYS=true"
     session = await find_session(site, request)
     if session is None and not request.client.name:
         raise error
-    return await asyncio.to_thread(site.pages.render_error, request, session, error)
+    return await asyncio.to_thread(site.pages.render_error, request, session, error, section, setting)
 
 
 async def redirect_home(site: Site, request: RouteRequest) -> RouteResponse:

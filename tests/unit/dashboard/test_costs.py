@@ -1,6 +1,7 @@
 """Page Costs: sums by project, key, owner, team and others, the summary, unknown costs and the export."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +65,25 @@ async def test_a_filter_limits_the_sums(tmp_path: Path) -> None:
     assert page["rows"][0]["href"] == "/dashboard/requests?project=site&owner=Bob&team=build"
 
 
+async def test_days_are_in_order_of_time_and_lead_to_their_requests(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    day_before = new_receipt(1, started_at=NOON - 86_400, client=ANN)
+    await store(settings, day_before, new_receipt(2, client=ANN), new_receipt(3), cost=Cost(30_000_000, None, "own"))
+    with reading(settings) as engine, engine.connect() as connection:
+        query = {"by": ["day"], "range": ["7d"], "owner": ["Ann"]}
+        page = build_costs_page(build_context("/dashboard/costs", connection, settings, query, now=NOON + 60))
+    days = [datetime.fromtimestamp(time).astimezone() for time in (NOON, NOON - 86_400)]
+    assert [[row["name"], row["cost"]] for row in page["rows"]] == [
+        [f"{day:%a}, {day.day} {day:%b}", "$0.030"] for day in days
+    ]
+    starts = [datetime(2026, 11, 21, tzinfo=days[0].tzinfo), datetime(2026, 11, 22, tzinfo=days[0].tzinfo)]
+    start, end = (f"{time.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for time in starts)
+    assert page["rows"][0]["href"] == f"/dashboard/requests?from={start}&to={end}&owner=Ann"
+    assert page["chart_title"] == "Cost per 6 hours and model"
+
+
 async def test_another_property_is_rejected(tmp_path: Path) -> None:
-    message = "by: 'color' is not allowed; use project, model, key, owner, team, provider, route."
+    message = "by: 'color' is not allowed; use project, model, day, key, owner, team, provider, route."
     with pytest.raises(InvalidRequest) as raised:
         await build_page(tmp_path, {"by": ["color"]})
     assert raised.value.message == message
