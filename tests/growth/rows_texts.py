@@ -17,7 +17,7 @@ from msgspec import structs
 from anthropic_proxy.console.dashboard.web import accepts_gzip, find_cookie
 from anthropic_proxy.engine.messages.deltas import Text
 from anthropic_proxy.engine.messages.models import decode_request
-from anthropic_proxy.engine.messages.models.blocks import MAX_JSON_DEPTH, is_json_text_too_deep
+from anthropic_proxy.engine.messages.models.raw_json import MAX_JSON_DEPTH, is_json_text_too_deep
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.trace_context import read_trace_context

@@ -90,6 +90,9 @@ class Usage(Struct, frozen=True, kw_only=True):
     client receives only the counts above: clients derive the size of the conversation from them."""
 
 
+NO_USAGE = Usage()
+
+
 class Stop(Struct, frozen=True):
     """End of the reply. `merge_stops` says which one of several counts."""
 
@@ -163,7 +166,7 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
     A count of `new` replaces the count of `before`, unless it is None. If `new` is the first report of a call that
     repeats the input, it replaces all counts.
     """
-    if new.repeated_input != before.repeated_input:
+    if before is NO_USAGE or new.repeated_input != before.repeated_input:
         return new
     searches, fetches, tier = new.web_search_requests, new.web_fetch_requests, new.service_tier
     long, billed = new.cache_write_1h_tokens, new.billed_searches
@@ -220,7 +223,9 @@ def mark_input_repeated(usage: Usage) -> Usage:
 
 def clamp_count(count: int | None) -> int:
     """Return a count of a provider limited to the range from 0 to `MAX_COUNT`. None counts as 0."""
-    return min(max(count, 0), MAX_COUNT) if count else 0
+    if not count or count < 0:
+        return 0
+    return count if count < MAX_COUNT else MAX_COUNT
 
 
 def _sum(one: int | None, other: int | None) -> int | None:

@@ -16,7 +16,6 @@ from anthropic_proxy.engine.messages.events import (
     CitationDelta,
     Event,
     InputDelta,
-    MessageDelta,
     SignatureDelta,
     TextDelta,
     TextStart,
@@ -38,19 +37,24 @@ def fold(
 ) -> MessagesResponse:
     """Return the complete message. `estimated_input_tokens` counts if the provider reports none."""
     writer = MessageWriter(message_id=message_id, model=model, signature=signature)
-    writer.start(estimated_input_tokens)
+    writer.estimate = estimated_input_tokens
     message = Fold(writer)
     message.feed(deltas)
     return message.finish()
 
 
 class Fold:
+    """Builds the message from the events of a writer. Its `message_start` is not needed."""
+
     def __init__(self, writer: MessageWriter) -> None:
         self._writer = writer
+        writer.started = True
         self._content: list[Raw] = []
-        self._block: _OpenBlock | None = None
-        if not writer.started:
-            writer.start(writer.estimate)
+        # of the open block
+        self._start: TextStart | ThinkingStart | ToolCallStart | BlockStart | None = None
+        self._fragments: list[str] = []
+        self._citations: list[Raw] = []
+        self._signature = ""
 
     def feed(self, deltas: Iterable[Delta]) -> None:
         """Add the deltas of one network read. Raises `UpstreamProtocolError` if the message becomes too large."""
@@ -59,79 +63,60 @@ class Fold:
 
     def finish(self) -> MessagesResponse:
         """Return the complete message. Raises `UpstreamProtocolError` if no delta `Stop` ended the reply."""
-        events = self._writer.finish()
-        self._collect(events)
-        for event in events:
-            if isinstance(event, MessageDelta):
-                usage = event.usage
-                if usage.service_tier is msgspec.UNSET:  # which a stream may omit
-                    usage = structs.replace(usage, service_tier="standard")
-                return MessagesResponse(
-                    id=self._writer.message_id,
-                    model=self._writer.model,
-                    content=self._content,
-                    stop_reason=event.stop_reason,
-                    stop_sequence=event.stop_sequence,
-                    stop_details=event.stop_details,
-                    usage=usage,
-                )
-        raise InternalError("The writer finished a message without a stop reason.")
+        writer = self._writer
+        self._collect(writer.finish())
+        stop, usage = writer.stop, writer.totals
+        if usage.service_tier is msgspec.UNSET:  # which a stream may omit
+            usage = structs.replace(usage, service_tier="standard")
+        return MessagesResponse(
+            id=writer.message_id,
+            model=writer.model,
+            content=self._content,
+            stop_reason=writer.stop_reason,
+            stop_sequence=stop.sequence if stop is not None else None,
+            stop_details=stop.details if stop is not None else None,
+            usage=usage,
+        )
 
     def _collect(self, events: Iterable[Event]) -> None:
         for event in events:
-            if self._block is None:
-                if isinstance(event, TextStart | ThinkingStart | ToolCallStart | BlockStart):
-                    self._block = _OpenBlock(event)
+            if type(event) is TextDelta or type(event) is ThinkingDelta:
+                self._fragments.append(event.text)
+            elif type(event) is InputDelta:
+                self._fragments.append(event.json)
+            elif isinstance(event, TextStart | ThinkingStart | ToolCallStart | BlockStart):
+                self._start = event
+                self._fragments, self._citations, self._signature = [], [], ""
             elif type(event) is BlockStop:
-                self._content.append(self._block.build())
-                self._block = None
-            else:
-                self._block.feed(event)
+                self._content.append(self._build_block())
+            elif type(event) is CitationDelta:
+                self._citations.append(event.raw)
+            elif type(event) is SignatureDelta:
+                self._signature = event.signature
 
-
-class _OpenBlock:
-    def __init__(self, start: TextStart | ThinkingStart | ToolCallStart | BlockStart) -> None:
-        self._start = start
-        self._fragments: list[str] = []
-        self._citations: list[Raw] = []
-        self._signature = ""
-
-    def feed(self, event: Event) -> None:
-        if type(event) is TextDelta or type(event) is ThinkingDelta:
-            self._fragments.append(event.text)
-        elif type(event) is InputDelta:
-            self._fragments.append(event.json)
-        elif isinstance(event, CitationDelta):
-            self._citations.append(event.raw)
-        elif isinstance(event, SignatureDelta):
-            self._signature = event.signature
-
-    def build(self) -> Raw:
-        start = self._start
+    def _build_block(self) -> Raw:
+        start, text = self._start, "".join(self._fragments)
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                # fragment by fragment, as in the stream, so that both kinds of responses have the same text
+                text = "".join(map(replace_surrogates, self._fragments))
         block: dict[str, Any]
-        if isinstance(start, BlockStart):
-            if not self._fragments:
-                return start.raw
-            block = msgspec.json.decode(start.raw, type=dict[str, Raw])
-            block["input"] = build_arguments_object(self._text())
-        elif isinstance(start, TextStart):
-            block = {"type": "text", "text": self._text()}
+        if isinstance(start, TextStart):
+            block = {"type": "text", "text": text}
             if self._citations:
                 block["citations"] = self._citations
         elif isinstance(start, ThinkingStart):
-            block = {"type": "thinking", "thinking": self._text(), "signature": self._signature}
-        else:
+            block = {"type": "thinking", "thinking": text, "signature": self._signature}
+        elif isinstance(start, ToolCallStart):
             block = {"type": "tool_use", "id": replace_surrogates(start.id), "name": replace_surrogates(start.name)}
-            block["input"] = build_arguments_object(self._text())
+            block["input"] = build_arguments_object(text)
+        elif isinstance(start, BlockStart):
+            if not self._fragments:
+                return start.raw
+            block = msgspec.json.decode(start.raw, type=dict[str, Raw])
+            block["input"] = build_arguments_object(text)
+        else:
+            raise InternalError("The writer ended a block that it did not start.")
         return Raw(_encode(block))
-
-    def _text(self) -> str:
-        text = "".join(self._fragments)
-        if text.isascii():
-            return text
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            # fragment by fragment, as in the stream, so that both kinds of responses have the same text
-            return "".join(map(replace_surrogates, self._fragments))
-        return text

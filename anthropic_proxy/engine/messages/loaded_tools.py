@@ -33,7 +33,7 @@ from anthropic_proxy.engine.messages.models import (
     ToolUseBlock,
     decode_nested_content,
 )
-from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool
+from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool, list_tool_names
 from anthropic_proxy.patterns import compile_later
 
 LoadedToolForm = Literal["caller", "items", "listed"]
@@ -74,7 +74,7 @@ def place_loaded_tools(
     Without Claude Code's placeholder, the list is returned as it is: other clients declare all tools from the first
     request on. A tool that `tool_choice` forces, or whose search is no longer in the messages, stays in the list.
     """
-    names = {tool.name for tool in tools}
+    names = list_tool_names(tools)
     if form == "listed" or PLACEHOLDER_NAME not in names or CALLER_NAME in names:
         return tools, {}
     deferred = {

@@ -45,7 +45,7 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
     is_string_or_absent,
 )
-from anthropic_proxy.engine.messages.preparation.block_text import result_as_text, unknown_block_text
+from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text, unknown_block_text
 from anthropic_proxy.engine.messages.preparation.tools import list_visible_tools
 
 MAX_IMAGE_CELLS = 64

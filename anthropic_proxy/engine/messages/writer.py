@@ -15,6 +15,7 @@ from msgspec import UNSET, Struct
 
 from anthropic_proxy.engine.messages.deltas import (
     CHARACTERS_PER_TOKEN,
+    NO_USAGE,
     Block,
     Citation,
     Delta,
@@ -94,7 +95,7 @@ class MessageWriter:
         self.calls = 0
         self.stop: Stop | None = None
         """`Stop` delta of the upstream reply that counts. None: not received yet."""
-        self.usage = Usage()
+        self.usage = NO_USAGE
         """Usage reported by the upstream so far. `totals` estimates missing counts."""
         self.estimate = 0
         """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
@@ -170,7 +171,7 @@ class MessageWriter:
             raise InternalError("The message was started twice.")
         self.started = True
         self.estimate = max(estimate, 0)
-        usage = UsageBody(input_tokens=self.estimate)
+        usage = UsageBody(input_tokens=self.estimate, output_tokens_details={"thinking_tokens": 0})
         message = MessagesResponse(id=self.message_id, model=self.model, content=[], stop_reason=None, usage=usage)
         return [MessageStart(message)]
 

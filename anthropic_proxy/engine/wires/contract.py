@@ -21,6 +21,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, ServerToolKind
+from anthropic_proxy.engine.wires.json_repair import FrameRepair
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 
 
@@ -253,10 +254,19 @@ class Decoder(ABC):
     continuation_token: str | None = None
     """Token that continues this reply in another upstream request. None: unsupported. "": the reply is complete."""
 
+    _frame_repair: FrameRepair | None = None
+    """None: each frame so far was valid."""
+
     @property
     def notes(self) -> Sequence[FidelityNote]:
         """Notes on the repairs of the model's output so far, such as corrected tool names and arguments."""
         return ()
+
+    def repair_frame(self, frame: bytes) -> bytes:
+        """Return an invalid frame as valid UTF-8, for servers that split a character between two frames."""
+        if self._frame_repair is None:
+            self._frame_repair = FrameRepair()
+        return self._frame_repair.repair(frame)
 
     @abstractmethod
     def decode_frame(self, frame: bytes) -> list[Delta]:

@@ -5,7 +5,6 @@ character becomes U+FFFD, so that the reply continues.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -76,11 +75,3 @@ def parse_token_count(value: Any) -> int | None:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return int(value)
-
-
-def join_json_strings(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
-    """Join with blank lines between. `before` and `after` must be escaped for a JSON string."""
-    if len(texts) == 1 and not before and not after:
-        return texts[0]
-    inner = b"\\n\\n".join([memoryview(text)[1:-1] for text in texts])
-    return Raw(b'"%b%b%b"' % (before, inner, after))

@@ -7,6 +7,7 @@ user message.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from msgspec import Raw
@@ -24,7 +25,6 @@ from anthropic_proxy.engine.messages.models import (
     name_url,
 )
 from anthropic_proxy.engine.messages.preparation import PreparedRequest
-from anthropic_proxy.engine.wires.json_repair import join_json_strings
 from anthropic_proxy.engine.wires.shared_notes import (
     ERROR_MARKED,
     FOREIGN_THINKING_DROPPED,
@@ -119,20 +119,22 @@ class MessageEncoder(ABC):
                 self._encode_reply(message)
             elif message.role == "user":
                 parts: list[Any] = []
-                others: list[Any] = []
-                for block in message.content:  # one loop: a comprehension per message costs a call on Python 3.11
+                for block in message.content:  # the results come first
                     if type(block) is ToolResultBlock:
                         if block.is_error or not is_string_or_absent(block.content):
                             self._encode_structured_result(block, parts)
                         else:
                             self._append_result(block, block.content or EMPTY_JSON_STRING)
-                    elif type(block) in _USER_CONTENT:
-                        others.append(block)
+                        continue
+                    if self._late_texts:
+                        self._place_late_texts(parts)
+                    if type(block) is TextBlock:
+                        parts.append(block.text)
+                    elif isinstance(block, ImageBlock | DocumentBlock):
+                        parts.append(self._encode_media(block))
                 self._has_open_calls = False
                 if self._late_texts:
                     self._place_late_texts(parts)
-                if others:
-                    parts += [block.text if type(block) is TextBlock else self._encode_media(block) for block in others]
                 if parts:
                     self._append_user(parts)
             elif texts := [block.text for block in message.content if type(block) is TextBlock]:
@@ -214,10 +216,20 @@ def replace_media_by_text(blocks: list[Any], encoded_blocks: list[Any]) -> list[
 
 def join_system_prompt(request: PreparedRequest, extra_text: str = "") -> Raw | None:
     """Return the system prompt as one JSON string, with `extra_text` at its end. None: there is no text."""
+    if not (request.system or extra_text):
+        return None
     texts = [block.text for block in request.system]
     if extra_text:
         texts.append(json_string(extra_text))
-    return join_json_strings(texts) if texts else None
+    return join_json_strings(texts)
+
+
+def join_json_strings(texts: Sequence[Raw], before: bytes = b"", after: bytes = b"") -> Raw:
+    """Join with blank lines between. `before` and `after` must be escaped for a JSON string."""
+    if len(texts) == 1 and not before and not after:
+        return texts[0]
+    inner = b"\\n\\n".join([memoryview(text)[1:-1] for text in texts])
+    return Raw(b'"%b%b%b"' % (before, inner, after))
 
 
 def image_url(block: ImageBlock, media_types: tuple[str, ...], *, accepts_urls: bool) -> str:

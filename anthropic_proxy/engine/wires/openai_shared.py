@@ -58,9 +58,7 @@ class OpenAIDialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 def add_tools(
     body: dict[str, Any], definitions: list[Any], tool_choice: Any, call: Call[OpenAIDialect], notes: list[FidelityNote]
 ) -> None:
-    """Add `tools`, `tool_choice` and `parallel_tool_calls`. Empty `definitions` add no field."""
-    if not definitions:
-        return
+    """Add `tools`, `tool_choice` and `parallel_tool_calls`."""
     body["tools"] = definitions
     if tool_choice is not None:
         body["tool_choice"] = tool_choice
@@ -87,6 +85,8 @@ def add_sampling(
     `effort` is the level of reasoning. Some servers accept `temperature` and `top_p` only with the level `none`.
     """
     request, dialect = call.request, call.dialect
+    if request.temperature is None and request.top_p is None and request.top_k is None:
+        return
     accepted = dialect.sampling_support == "always" or (dialect.sampling_support == "not_thinking" and effort == "none")
     for name, value in (("temperature", request.temperature), ("top_p", request.top_p)):
         if value is None:

@@ -6,8 +6,9 @@ wires, because servers also send values of other protocols and undocumented ones
 
 import re
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
+from anthropic_proxy.engine.messages.deltas import Stop
 from anthropic_proxy.errors import UnreadableReply
 from anthropic_proxy.patterns import compile_later
 
@@ -60,7 +61,10 @@ def find_worst_kind(reason: str, native_reason: str) -> FinishKind:
 
     OpenRouter reports a reply that was cut as `tool_calls` with the native reason `max_output_tokens` (recorded).
     """
-    kind, native = find_finish_kind(reason), find_finish_kind(native_reason) if native_reason else "unknown"
+    kind = find_finish_kind(reason)
+    if not native_reason:
+        return kind
+    native = find_finish_kind(native_reason)
     if native == "unreadable" or (native in ("limit", "window", "blocked") and kind in ("end", "calls", "unknown")):
         return native
     return kind
@@ -70,30 +74,49 @@ def build_unreadable_reply(provider: str, reason: str) -> UnreadableReply:
     return UnreadableReply(f"{provider}: the model's reply could not be read ({reason})", provider=provider)
 
 
-class InputTokens(NamedTuple):
-    """Input token counts as the Messages API reports them, where cached input is no part of the input.
+def build_blocked_reply_stop(provider: str, reason: str) -> Stop:
+    """Return the last delta of a reply that the provider blocked. Its stop reason is `refusal`.
 
-    None: not reported.
+    `provider` and `reason` are part of the explanation for the client.
     """
-
-    uncached: int | None
-    cache_read: int | None
-    cache_written: int | None
+    explanation = f"Blocked by {provider}: {reason}"
+    return Stop("refusal", details={"type": "refusal", "category": None, "explanation": explanation})
 
 
-def split_input_tokens(total: int | None, read: int | None, written: int | None) -> InputTokens:
+def build_stop(
+    kind: FinishKind, provider: str, reason: str, *, refusal: str = "", is_cut: bool = False, fills_window: bool = False
+) -> Stop:
+    """Return the end of a reply with the finish reason `reason`, which means `kind`.
+
+    `refusal`: words of the model's own refusal. `is_cut`: a tool call has no end. `fills_window`: input and output fill
+    the context window, so that no higher output limit helps.
+    """
+    if refusal:
+        return Stop("refusal", details={"type": "refusal", "category": None, "explanation": refusal})
+    if kind == "blocked":
+        return build_blocked_reply_stop(provider, reason)
+    if kind == "window" or (fills_window and (kind == "limit" or is_cut)):
+        return Stop("model_context_window_exceeded")
+    if kind == "limit" or is_cut:
+        return Stop("max_tokens")
+    return Stop("tool_use" if kind == "calls" else "end_turn")
+
+
+def split_input_tokens(
+    total: int | None, read: int | None, written: int | None
+) -> tuple[int | None, int | None, int | None]:
     """Split a provider's `total`, which includes cached input, into uncached tokens, cache reads and cache writes.
 
-    Counts that contradict `total` are corrected.
+    The Messages API counts cached input separately. None: not reported. Counts that contradict `total` are corrected.
     """
     if total is None:
-        return InputTokens(None, read, written)
+        return None, read, written
     reads, writes = read or 0, written or 0
     if reads >= 0 <= writes and reads + writes <= total:
-        return InputTokens(total - reads - writes, read, written)
+        return total - reads - writes, read, written
     # OpenRouter (for Gemini) and Azure (for Grok) send counts that contradict the total (recorded 2026).
     reads, writes = max(reads, 0), max(writes, 0)
     within = reads if reads <= total else 0
     writes = min(writes, max(total - within, 0))
     uncached = max(total - within - writes, 0)
-    return InputTokens(uncached, None if read is None else reads, None if written is None else writes)
+    return uncached, None if read is None else reads, None if written is None else writes

@@ -40,7 +40,11 @@ USAGE = (
     '"output_tokens_details":{"thinking_tokens":12}}'
 )
 MESSAGE = MessagesResponse(
-    id="msg_1", model="claude-test", content=[], stop_reason=None, usage=UsageBody(input_tokens=9)
+    id="msg_1",
+    model="claude-test",
+    content=[],
+    stop_reason=None,
+    usage=UsageBody(input_tokens=9, output_tokens_details={"thinking_tokens": 0}),
 )
 
 

@@ -6,23 +6,23 @@ decoded.
 
 from msgspec import Raw
 
-from anthropic_proxy.engine.messages.models.blocks import decode_nested_content
 from anthropic_proxy.engine.messages.models.decode import (
     CleanMessages,
     decode_envelope,
+    decode_nested_content,
     decode_request,
     decode_request_or_envelope,
     guess_model,
     scan_request,
 )
 from anthropic_proxy.engine.messages.models.raw_json import (
+    ABSENT,
     is_json_object,
     is_string_or_absent,
     json_string,
     require_bounded_members,
 )
 from anthropic_proxy.engine.messages.models.structs import (
-    ABSENT,
     Block,
     CacheMarks,
     CompactionBlock,

@@ -3,7 +3,7 @@
 Theory of operation. A body is decoded in one of three ways:
 
 1. At once, in one pass of the decoder. Almost all bodies are valid, and almost all of those are clean: every provider
-   accepts their messages as they are. `as_clean_messages` finds this out in one pass, and preparation is then skipped.
+   accepts their messages as they are. `as_clean_messages` finds this out in one pass, and cleaning is then skipped.
 2. Field by field, if the first way fails or finds a flaw. This drops optional fields of a wrong type, replaces invalid
    characters, and raises an error with the path of the invalid field.
 3. By a scan (`scan_request`), if only relays may serve the request. A relay forwards the body unchanged to a provider
@@ -15,53 +15,61 @@ stores the error in `decode_error`.
 
 import codecs
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from anthropic_proxy.engine.messages.models.blocks import (
+from anthropic_proxy.engine.messages.models.raw_json import (
+    ABOVE_STRINGS,
+    ABSENT,
     EMPTY_STRING_LENGTH,
+    MIN_COUNTED_BYTES,
+    MIN_OBJECT,
+    SHALLOW_BYTES,
     TOO_DEEP_MESSAGE,
-    are_well_formed,
     build_fields_decoder,
-    decode_blocks,
-    decode_nested_content,
+    decode_lenient_fields,
     decode_string,
     find_schema_error,
-    is_raw_too_deep,
-    is_supported_media,
-)
-from anthropic_proxy.engine.messages.models.raw_json import (
-    MIN_COUNTED_BYTES,
-    decode_lenient_fields,
     has_too_many_members,
     is_json_object,
+    is_json_text_too_deep,
+    is_raw_too_deep,
     is_string_or_absent,
     missing_field_error,
     replace_lone_surrogates,
     require_bounded_members,
+    validation_error,
     wrong_type_error,
 )
 from anthropic_proxy.engine.messages.models.structs import (
-    ABSENT,
     ROLES,
     Block,
     CacheMarks,
+    DocumentBlock,
+    ImageBlock,
     McpServer,
     Message,
     MessagesRequest,
     Metadata,
     OutputConfig,
     OutputFormat,
+    SearchResultBlock,
+    ServerToolUseBlock,
+    Source,
     TextBlock,
     ThinkingBlock,
     ThinkingConfig,
     ToolChoice,
     ToolResultBlock,
+    ToolSearchResultBlock,
     ToolUseBlock,
+    UnknownBlock,
+    WebFetchResultBlock,
+    WebSearchResultBlock,
 )
 from anthropic_proxy.engine.messages.models.tools import decode_tools
 from anthropic_proxy.errors import ClientError, InvalidRequest, UnsupportedFeature
@@ -113,7 +121,6 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
     If `for_token_count` is True, `max_tokens` may be missing, because a request to count tokens has no output limit.
     Raises `UnsupportedFeature` for the fields `thread` and `compaction`, because the proxy stores no conversations.
     """
-    repairs: list[str] = []
     if len(body) >= MIN_COUNTED_BYTES:
         require_bounded_members(body)
         # each of them is an object, and a search for one character takes an eighth of the time
@@ -123,45 +130,47 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
                     raise InvalidRequest(
                         f"The request body contains {found} {what}; at most {maximum} are allowed.", code="request-body"
                     )
+    repairs: list[str] = []
     try:
-        read = _decode(body, repairs)
+        read = _decode_at_once(body) or _decode_field_by_field(body, repairs)
         _require_supported(read, for_token_count)
-        tool_results = tool_errors = 0
-        for block in _list_new_blocks(read.messages):
-            if type(block) is ToolResultBlock:
-                tool_results += 1
-                tool_errors += block.is_error is True
-        return MessagesRequest(
+        request = MessagesRequest(
             model=read.model,
             messages=read.messages,
-            message_count=len(read.messages),
-            tool_results=tool_results,
-            tool_errors=tool_errors,
-            max_tokens=read.max_tokens,
             system=read.system or "",
-            stream=bool(read.stream),
-            tools=decode_tools(read.tools) if read.tools not in _NOT_GIVEN else [],
-            tool_choice=read.tool_choice,
+            max_tokens=read.max_tokens,
+            stream=read.stream is True,
             thinking=read.thinking,
             output_config=read.output_config,
-            output_format=read.output_format,
             stop_sequences=read.stop_sequences or [],
             temperature=read.temperature,
-            top_p=read.top_p,
-            top_k=read.top_k,
             metadata=read.metadata,
-            service_tier=read.service_tier,
-            mcp_servers=_decode_mcp_servers(read.mcp_servers) if read.mcp_servers not in _NOT_GIVEN else [],
-            container=read.container not in _NOT_GIVEN,
-            pins_region=read.inference_geo not in _NOT_GIVEN and bytes(read.inference_geo) != _GLOBAL_REGION,
-            clears_context=read.context_management not in _NOT_GIVEN
-            and any(edit in bytes(read.context_management) for edit in _CHANGING_EDITS),
             cache_marks=CacheMarks(body),
             body_bytes=len(body),
             repairs=repairs,
         )
+        # what few requests have: a call with more than 15 arguments costs as much as the rest of this function
+        request.top_p, request.top_k, request.service_tier = read.top_p, read.top_k, read.service_tier
+        request.tool_choice, request.output_format = read.tool_choice, read.output_format
+        if read.tools not in _NOT_GIVEN:
+            request.tools = decode_tools(read.tools)
+        if read.mcp_servers not in _NOT_GIVEN:
+            request.mcp_servers = _decode_mcp_servers(read.mcp_servers)
+        if read.container not in _NOT_GIVEN:
+            request.container = True
+        if read.inference_geo not in _NOT_GIVEN:
+            request.pins_region = bytes(read.inference_geo) != _GLOBAL_REGION
+        if read.context_management not in _NOT_GIVEN:
+            edits = bytes(read.context_management)
+            request.clears_context = any(edit in edits for edit in _CHANGING_EDITS)
+        request.message_count = len(read.messages)
+        for block in _list_new_blocks(read.messages):
+            if type(block) is ToolResultBlock:
+                request.tool_results += 1
+                request.tool_errors += block.is_error is True
     except RecursionError:
         raise InvalidRequest(f"The request body {TOO_DEEP_MESSAGE}.", code="request-body") from None
+    return request
 
 
 def decode_request_or_envelope(body: bytes, *, for_token_count: bool = False) -> MessagesRequest:
@@ -204,23 +213,25 @@ def _require_supported(read: _Body, for_token_count: bool) -> None:
         )
     if not read.messages:
         raise InvalidRequest("messages: at least one message is required", code="empty-messages")
-    if read.max_tokens is None and not for_token_count:
-        raise missing_field_error("max_tokens")
-    if read.max_tokens is not None and read.max_tokens < 0:
+    if read.max_tokens is None:
+        if not for_token_count:
+            raise missing_field_error("max_tokens")
+    elif read.max_tokens < 0:
         raise wrong_type_error("max_tokens", "greater than or equal to 0", read.max_tokens)
     if read.compaction not in _NOT_GIVEN:
         raise UnsupportedFeature(
             "compaction: not available; send the complete history in messages", code="conversation-state"
         )
-    sequences = read.stop_sequences or ()
-    if len(sequences) > _MAX_SEQUENCES or sum(map(len, sequences)) > _MAX_SEQUENCE_CHARACTERS:
-        raise InvalidRequest(
-            f"stop_sequences: {len(sequences)} sequences of {sum(map(len, sequences))} characters; at most "
-            f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are allowed",
-            code="stop-sequences",
-        )
-    for form in (read.output_format, read.output_config and read.output_config.format):
-        if form and (flaw := find_schema_error(bytes(form.schema))):
+    if sequences := read.stop_sequences:
+        characters = sum(map(len, sequences))
+        if len(sequences) > _MAX_SEQUENCES or characters > _MAX_SEQUENCE_CHARACTERS:
+            raise InvalidRequest(
+                f"stop_sequences: {len(sequences)} sequences of {characters} characters; at most "
+                f"{_MAX_SEQUENCES} of {_MAX_SEQUENCE_CHARACTERS} characters together are allowed",
+                code="stop-sequences",
+            )
+    for form in (read.output_format, read.output_config.format if read.output_config is not None else None):
+        if form is not None and (flaw := find_schema_error(bytes(form.schema))):
             raise InvalidRequest(f"output_config.format.schema: {flaw}", code="invalid-field")
 
 
@@ -269,18 +280,21 @@ def _list_new_blocks(messages: Sequence[_DecodedMessage[_BlockT_co]]) -> list[_B
 # At once
 
 
-def _decode(body: bytes, repairs: list[str]) -> _Body:
+def _decode_at_once(body: bytes) -> _Body | None:
+    """None: the body is invalid, or has optional fields of a wrong type."""
     try:
         read = _decode_body(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return _decode_field_by_field(body, repairs)
-    if _find_utf8_error(body) is None and (type(read.system) is not list or are_well_formed(read.system)):
-        if (clean := as_clean_messages(read.messages)) is not None:
-            read.messages = clean
-            return read
-        if all(message.role in ROLES and _is_content_valid(message.content) for message in read.messages):
-            return read
-    return _decode_field_by_field(body, repairs)
+        return None
+    if not body.isascii() and _find_utf8_error(body) is not None:
+        return None
+    if type(read.system) is list and not are_well_formed(read.system):
+        return None
+    if (clean := as_clean_messages(read.messages)) is not None:
+        read.messages = clean
+    elif not all(message.role in ROLES and _is_content_valid(message.content) for message in read.messages):
+        return None
+    return read
 
 
 def _is_content_valid(content: str | list[Block] | None) -> bool:
@@ -310,90 +324,203 @@ def _find_utf8_error(text: bytes) -> tuple[str, int] | None:
 class CleanMessages(list[Message]):
     """Immutable list of messages that the encoders (wires) of all providers accept as they are.
 
-    Cleaning is skipped for them: it removes empty text, merges consecutive messages of one role, and replaces content
-    that providers do not accept.
+    Cleaning is skipped for them: it removes empty text, and replaces content that providers do not accept.
     """
 
-    __slots__ = ("called", "light")
-
-    def __init__(self, messages: Iterable[Message]) -> None:
-        super().__init__(messages)
-        self.called: list[str] = []
-        """Distinct names of called tools, in the order of their first calls."""
-        self.light = True
-        """True if the messages contain no images and no documents. Only these two can have more tokens than bytes."""
+    called: Collection[str] = ()
+    """Names of called tools."""
+    has_media = False
+    """True if the messages contain images or documents. Only these two can have more tokens than bytes."""
+    has_late_system = False
+    """True if a message has the role `system`."""
 
 
 def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
     """Return the messages as `CleanMessages`. None: they may be invalid, or cleaning may change them."""
+    # without calls of functions for the usual blocks: an agent's request has hundreds of them
     clean = CleanMessages(messages)
     names: dict[str, str] = {}  # call id → tool name
     # call ids must be unique, and results must begin the next message in the order of the calls
-    expected_ids: list[str] = []
-    lists: list[Raw] = []  # contents of results, which are decoded at the end
+    waiting: list[str] = []
+    nested: list[Raw] = []  # contents of results, which are decoded at the end
     for message in messages:
         role, content = message.role, message.content
-        if not content:
+        if not content or role not in ROLES or (waiting and role != "user"):
             return None
+        if role == "system":
+            clean.has_late_system = True
         if isinstance(content, str):
-            if expected_ids or role not in ROLES:
+            if waiting:
                 return None
-        elif role == "assistant":
-            if expected_ids:
-                return None
-            for block in content:
-                if type(block) is ToolUseBlock:
-                    if (
-                        not block.id
-                        or block.id in names
-                        or not is_json_object(block.input)
-                        or is_raw_too_deep(block.input)
-                    ):
-                        return None
-                    names[block.id] = block.name
-                    expected_ids.append(block.id)
-                elif not _is_text_block(block) and type(block) is not ThinkingBlock:
+            continue
+        calls: list[str] = []
+        answered = 0
+        for block in content:
+            if type(block) is TextBlock:
+                text = block.text
+                if answered < len(waiting) or not (text < ABOVE_STRINGS and len(text) > EMPTY_STRING_LENGTH):
                     return None
-        elif role == "user":
-            results = len(expected_ids)
-            if len(content) < results:
-                return None
-            for place, block in enumerate(content):
-                if place >= results:
-                    if not (_is_text_block(block) or _is_supported_media(block, clean)):
-                        return None
-                elif type(block) is not ToolResultBlock or block.tool_use_id != expected_ids[place]:
+            elif type(block) is ToolResultBlock:
+                if role != "user" or answered == len(waiting) or block.tool_use_id != waiting[answered]:
                     return None
-                elif not is_string_or_absent(block.content):
-                    lists.append(block.content)
-            expected_ids = []
-        elif role != "system" or expected_ids or not all(map(_is_text_block, content)):
+                answered += 1
+                if not block.content < ABOVE_STRINGS:
+                    nested.append(block.content)
+            elif type(block) is ToolUseBlock:
+                given = block.input
+                if role != "assistant" or not block.id or block.id in names or not given >= MIN_OBJECT:
+                    return None
+                if len(given) > SHALLOW_BYTES and is_json_text_too_deep(bytes(given)):
+                    return None
+                names[block.id] = block.name
+                calls.append(block.id)
+            elif type(block) is ThinkingBlock:
+                if role != "assistant":
+                    return None
+            elif role == "user" and answered == len(waiting) and is_supported_media(block):
+                clean.has_media = True
+            else:
+                return None
+        if answered < len(waiting):
             return None
-    if expected_ids:
+        waiting = calls
+    if waiting:
         return None
-    for inner in lists:
+    for inner in nested:
         try:
             blocks = decode_nested_content(inner)
         except InvalidRequest:
             return None
-        if not blocks or not all(_is_text_block(block) or _is_supported_media(block, clean) for block in blocks):
+        if not blocks:
             return None
-    clean.called.extend(dict.fromkeys(names.values()))
+        for block in blocks:
+            if type(block) is TextBlock:
+                if not (is_string_or_absent(block.text) and len(block.text) > EMPTY_STRING_LENGTH):
+                    return None
+            elif is_supported_media(block):
+                clean.has_media = True
+            else:
+                return None
+    clean.called = names.values()
     return clean
 
 
-def _is_text_block(block: Block) -> bool:
-    return type(block) is TextBlock and is_string_or_absent(block.text) and len(block.text) > EMPTY_STRING_LENGTH
+# Content blocks
+
+AUDIO_VIDEO_PREFIXES = ("audio/", "video/")
+"""Prefixes of the media types of audio and video, which the proxy does not support."""
+_REPLACED_SOURCES = ("file", "text", "content")
+"""Types of image and document sources that no provider's encoder (wire) accepts. `prepare` replaces them by text, or by
+the blocks in the source."""
+_LIST, _NULL = b"[n"
+
+_decode_block = msgspec.json.Decoder(Block).decode
+_decode_blocks = msgspec.json.Decoder(list[Block]).decode
+
+_KNOWN_TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(Block) if kind is not UnknownBlock)
 
 
-def _is_supported_media(block: Block, clean: CleanMessages) -> bool:
-    clean.light = False
-    return is_supported_media(block)
+def decode_nested_content(content: Raw) -> list[Block]:
+    """Decode the `content` of a tool result or a search result. Raises `InvalidRequest`."""
+    if is_string_or_absent(content):
+        return [TextBlock(content)] if len(content) > EMPTY_STRING_LENGTH else []
+    return decode_blocks(content, "content") if memoryview(content)[0] != _NULL else []
+
+
+def decode_blocks(content: Raw, path: str) -> list[Block]:
+    """Decode a JSON list of content blocks. Raises `InvalidRequest`. `path`: path of the list in the body."""
+    try:
+        blocks = _decode_blocks(content)
+    except RecursionError:
+        raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}", code="request-body") from None
+    except msgspec.ValidationError:
+        pass
+    else:
+        if are_well_formed(blocks):
+            return blocks
+    if memoryview(content)[0] != _LIST:
+        raise wrong_type_error(path, "a string or a list of blocks", content)
+    require_bounded_members(bytes(content))
+    return [_read_block(raw, f"{path}.{index}") for index, raw in enumerate(_decode_raws(content))]
+
+
+def are_well_formed(blocks: list[Block]) -> bool:
+    """Return True if texts, arguments and results in the blocks have the right JSON type and allowed nesting.
+
+    Blocks of an unknown type are not well formed.
+    """
+    # these fields are undecoded JSON (`Raw`), so the type is judged by the first character
+    for block in blocks:
+        if type(block) is TextBlock:
+            if not is_string_or_absent(block.text):
+                return False
+        elif type(block) is ToolUseBlock:
+            if not is_json_object(block.input) or is_raw_too_deep(block.input):
+                return False
+        elif type(block) is ToolResultBlock or type(block) is SearchResultBlock:
+            content = block.content
+            if not is_string_or_absent(content) and memoryview(content)[0] not in (_LIST, _NULL):
+                return False
+        elif type(block) is ServerToolUseBlock:
+            if is_raw_too_deep(block.input):
+                return False
+        elif isinstance(block, WebSearchResultBlock | WebFetchResultBlock | ToolSearchResultBlock):
+            if is_raw_too_deep(block.content):
+                return False
+        elif type(block) is UnknownBlock:
+            return False
+    return True
+
+
+def is_supported_media(block: Block) -> bool:
+    """Return True for an image or document that all providers' encoders (wires) accept unchanged."""
+    if not isinstance(block, ImageBlock | DocumentBlock) or (
+        isinstance(block, DocumentBlock) and block.requests_citations
+    ):
+        return False
+    return block.source.type not in _REPLACED_SOURCES and not block.source.media_type.startswith(AUDIO_VIDEO_PREFIXES)
+
+
+_decode_block_fields = build_fields_decoder(
+    ["type", *(name for kind in get_args(Block) for name in kind.__struct_encode_fields__)]
+)
+_decode_source_fields = build_fields_decoder(Source.__struct_encode_fields__)
+
+
+def _read_block(raw: Raw, path: str) -> Block:
+    if not is_json_object(raw):
+        raise wrong_type_error(path, "an object", raw)
+    fields = _decode_block_fields(raw)
+    if "type" not in fields:
+        raise missing_field_error(f"{path}.type")
+    kind = decode_string(fields["type"])
+    if kind is None:
+        raise wrong_type_error(f"{path}.type", "a string", fields["type"])
+    if kind not in _KNOWN_TYPES:
+        if is_raw_too_deep(raw):
+            raise InvalidRequest(f"{path}: {TOO_DEEP_MESSAGE}", code="request-body")
+        return UnknownBlock(kind, raw)
+    if "source" in fields and is_json_object(fields["source"]):
+        fields["source"] = Raw(msgspec.json.encode(_decode_source_fields(fields["source"])))
+    encoded = msgspec.json.encode(fields)
+    try:
+        block: Block = _decode_block(encoded)
+    except msgspec.ValidationError as error:
+        raise validation_error(error, encoded, path) from None
+    if are_well_formed([block]):
+        return block
+    if isinstance(block, TextBlock):
+        raise wrong_type_error(f"{path}.text", "a string", block.text)
+    if isinstance(block, ToolResultBlock | SearchResultBlock):
+        raise wrong_type_error(f"{path}.content", "a string or a list of blocks", block.content)
+    if isinstance(block, ToolUseBlock) and not is_json_object(block.input):
+        raise wrong_type_error(f"{path}.input", "an object", block.input)
+    field = "input" if isinstance(block, ToolUseBlock | ServerToolUseBlock) else "content"
+    raise InvalidRequest(f"{path}.{field}: {TOO_DEEP_MESSAGE}", code="request-body")
 
 
 # Field by field
 
-_LIST = b"["[0]
 _INTEGERS = frozenset({"max_tokens", "top_k"})
 _OPTIONAL_FIELDS = frozenset({"metadata", "service_tier"})
 """Fields of the body without effect on the reply. A value of the wrong type is dropped."""

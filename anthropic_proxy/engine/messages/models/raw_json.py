@@ -1,4 +1,4 @@
-"""JSON text that is not decoded (`Raw`): its type, its size, repairs, and the errors for an invalid value.
+"""JSON text that is not decoded (`Raw`): its type, size and depth, repairs, and the errors for an invalid value.
 
 Most of a request is only forwarded, so it is stored as `Raw`, whose type is judged by its first character. Errors have
 the format of Anthropic's API: the path of the invalid value (`messages.0.content`), the violated rule and the value.
@@ -6,7 +6,7 @@ the format of Anthropic's API: the path of the invalid value (`messages.0.conten
 
 import functools
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sized
 from itertools import accumulate, compress
 from operator import countOf
 from typing import Any, TypeVar
@@ -19,25 +19,52 @@ from anthropic_proxy.patterns import compile_later
 
 T = TypeVar("T")
 
-_ABOVE_STRINGS = bytearray(b"#")
+_NULL = b"n"[0]
+_decode_string = msgspec.json.Decoder(str).decode
+
+ABSENT = Raw(b"")
+"""Value of a `Raw` field that the client did not send. It is used because msgspec allows no union of `Raw` and None."""
+EMPTY_STRING_LENGTH = 2  # bytes of JSON: two quotes
+ABOVE_STRINGS = bytearray(b"#")
 """Upper bound of JSON strings. A `Raw` below it is a string or absent, because `"` is the lowest first character of a
 JSON value."""
-_MIN_OBJECT = bytearray(b"{")
+MIN_OBJECT = bytearray(b"{")
 """Lower bound of JSON objects. A `Raw` below it is no object, because `{` is the highest first character of a JSON
 value."""
 
 
 def is_string_or_absent(raw: Raw) -> bool:
     """Return True if the `Raw` value is a JSON string, or `ABSENT` (the client did not send the field)."""
-    return raw < _ABOVE_STRINGS
+    return raw < ABOVE_STRINGS
 
 
 def is_json_object(raw: Raw) -> bool:
-    return raw >= _MIN_OBJECT
+    return raw >= MIN_OBJECT
 
 
 def json_string(text: str) -> Raw:
     return Raw(msgspec.json.encode(text))
+
+
+def build_fields_decoder(names: Iterable[str]) -> Callable[[Raw | bytes], dict[str, Raw]]:
+    """Return a function that returns these fields of a JSON object, except fields with the value null.
+
+    In the Messages API, null means absent. Other fields are skipped, because a dict of all of them takes about 20 times
+    the size of the object.
+    """
+    attributes = {f"field{index}": name for index, name in enumerate(sorted(set(names)))}
+    fields = msgspec.defstruct("Fields", [(attribute, Raw, ABSENT) for attribute in attributes], rename=attributes)
+    decode = msgspec.json.Decoder(fields).decode
+
+    def decode_fields(raw: Raw | bytes) -> dict[str, Raw]:
+        found = zip(attributes.values(), msgspec.structs.astuple(decode(raw)), strict=True)
+        return {name: value for name, value in found if len(value) and memoryview(value)[0] != _NULL}
+
+    return decode_fields
+
+
+def decode_string(raw: Raw) -> str | None:
+    return _decode_string(raw) if is_string_or_absent(raw) else None
 
 
 _SURROGATES = compile_later(
@@ -106,6 +133,51 @@ def has_too_many_members(text: bytes, *, counts_nested: bool = True) -> bool:
             members += countOf(compress(depths, structure.translate(_IS_COMMA)), 1)
             depth += structure.count(b"[") - structure.count(b"]")
         if members >= MAX_MEMBERS:
+            return True
+    return False
+
+
+MAX_JSON_DEPTH = 200
+"""Maximum nesting of lists and objects in a schema or in the input of a tool call. Deeper JSON is rejected with 400."""
+MAX_SCHEMA_BYTES = 4 * 1024 * 1024
+"""Maximum size of a JSON Schema. A larger one is rejected with 400, because decoding needs about 20 times its size."""
+TOO_DEEP_MESSAGE = "nests lists and objects too deeply; at most 200 levels are allowed"
+SHALLOW_BYTES = 2 * MAX_JSON_DEPTH
+"""Size in bytes up to which JSON needs no check of its depth, because each level of nesting needs two bytes."""
+_STRINGS = compile_later(rb'"[^"\\]*+(?:\\.?[^"\\]*+)*+"?', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def is_raw_too_deep(tree: Raw) -> bool:
+    return len(tree) > SHALLOW_BYTES and is_json_text_too_deep(bytes(tree))
+
+
+def find_schema_size_error(schema: Sized) -> str:
+    if len(schema) <= MAX_SCHEMA_BYTES:
+        return ""
+    return f"has {len(schema):,} bytes; at most {MAX_SCHEMA_BYTES:,} are allowed"
+
+
+def find_schema_error(schema: bytes) -> str:
+    if large := find_schema_size_error(schema):
+        return large
+    if is_json_text_too_deep(schema):
+        return TOO_DEEP_MESSAGE
+    try:
+        msgspec.json.decode(schema or b"null")
+    except msgspec.ValidationError:
+        return "holds a number out of range"
+    return ""
+
+
+def is_json_text_too_deep(text: bytes) -> bool:
+    """Return True if a JSON text nests lists and objects deeper than `MAX_JSON_DEPTH`."""
+    if text.count(b"{") + text.count(b"[") <= MAX_JSON_DEPTH:
+        return False
+    depth = 0
+    for bracket in _STRINGS.sub(b"", text).translate(None, _NOT_BRACKETS):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_JSON_DEPTH:
             return True
     return False
 

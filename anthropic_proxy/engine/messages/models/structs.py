@@ -12,13 +12,10 @@ from typing import Any
 
 from msgspec import UNSET, Raw, Struct, UnsetType, field
 
-from anthropic_proxy.engine.messages.models.raw_json import json_string
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT, json_string
 from anthropic_proxy.errors import ClientError
 
 _MEDIA_TYPE_ALIASES = {"image/jpg": "image/jpeg"}
-
-ABSENT = Raw(b"")
-"""Value of a `Raw` field that the client did not send. It is used because msgspec allows no union of `Raw` and None."""
 
 
 class TextBlock(Struct, tag="text", tag_field="type", omit_defaults=True, gc=False):
@@ -432,7 +429,8 @@ class UsageBody(Struct, kw_only=True):
     Unset: not reported."""
     cache_read_input_tokens: int = 0
     output_tokens: int = 0
-    output_tokens_details: dict[str, int] = field(default_factory=lambda: {"thinking_tokens": 0})
+    output_tokens_details: dict[str, int]
+    """Part of `output_tokens`: `{"thinking_tokens": …}`."""
     server_tool_use: dict[str, int] | UnsetType = UNSET
     """Number of server tool calls: `{"web_search_requests": …, "web_fetch_requests": …}`. Unset: none."""
     service_tier: str | UnsetType | None = "standard"

@@ -6,23 +6,23 @@ that Anthropic defines.
 """
 
 import functools
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.models.blocks import (
+from anthropic_proxy.engine.messages.models.raw_json import (
+    ABSENT,
     MAX_SCHEMA_BYTES,
     TOO_DEEP_MESSAGE,
     build_fields_decoder,
+    decode_lenient_fields,
     decode_string,
     find_schema_error,
     find_schema_size_error,
-    is_json_text_too_deep,
-)
-from anthropic_proxy.engine.messages.models.raw_json import (
-    decode_lenient_fields,
     is_json_object,
+    is_json_text_too_deep,
     missing_field_error,
     require_bounded_members,
     wrong_type_error,
@@ -46,25 +46,25 @@ _decode_raws = msgspec.json.Decoder(list[Raw]).decode
 _decode_fields = build_fields_decoder(set(Tool.__struct_encode_fields__) - {"px.source"})
 
 
-class _Source(bytes):
-    """JSON text of a tool definition or list, as a cache key.
-
-    Its hash is its length, because comparing texts is faster than hashing them.
-    """
-
-    def __hash__(self) -> int:
-        return len(self)
-
-
 class ToolList(list[Tool]):
     """Immutable list of tools. Requests with equal tools share one object, which caches use as a key."""
 
-    __slots__ = ("all_from_client",)
+    __slots__ = ("all_from_client", "called_by_code", "names", "source")
     __hash__ = object.__hash__  # type: ignore[assignment]
 
-    def __init__(self, tools: Iterable[Tool]) -> None:
+    def __init__(self, tools: Iterable[Tool], source: Raw = ABSENT) -> None:
         super().__init__(tools)
+        self.names = frozenset(tool.name for tool in self)
         self.all_from_client = all(map(is_client_tool, self))
+        self.called_by_code = any(map(_is_called_by_code, self))
+        self.source = source
+        """JSON text of the list in the client request."""
+
+
+_shared_lists: dict[int, list[ToolList]] = {}
+"""Size of a JSON text → lists of tools with a text of this size."""
+_shared_in_order: deque[ToolList] = deque()
+"""All shared lists, the oldest first."""
 
 
 def decode_tools(content: Raw) -> list[Tool]:
@@ -73,17 +73,35 @@ def decode_tools(content: Raw) -> list[Tool]:
     Requests with equal tools may receive the same list, so callers must not change it. Raises `InvalidRequest` for an
     invalid list or tool, or a repeated name.
     """
-    source = _Source(content)
-    return _read_list_cached(source) if len(source) <= _MAX_CACHED_LIST_BYTES else _read_list(source)
+    # texts are compared, because their hash and a copy of them take longer
+    for tools in _shared_lists.get(len(content), ()):
+        if tools.source == content:
+            return tools
+    tools = ToolList(_read_list(bytes(content)), content.copy())
+    if len(content) <= _MAX_CACHED_LIST_BYTES:
+        _shared_lists.setdefault(len(content), []).append(tools)
+        _shared_in_order.append(tools)
+        if len(_shared_in_order) > _MAX_CACHED_LISTS:
+            oldest = _shared_in_order.popleft()
+            _shared_lists[len(oldest.source)].remove(oldest)
+    return tools
 
 
 def are_client_tools(tools: Sequence[Tool]) -> bool:
     return tools.all_from_client if isinstance(tools, ToolList) else all(map(is_client_tool, tools))
 
 
-@functools.lru_cache(maxsize=_MAX_CACHED_LISTS)
-def _read_list_cached(source: _Source) -> ToolList:
-    return ToolList(_read_list(source))
+def are_called_by_code(tools: Sequence[Tool]) -> bool:
+    """Return True if one of the tools may be called only by code that a code execution tool runs."""
+    return tools.called_by_code if isinstance(tools, ToolList) else any(map(_is_called_by_code, tools))
+
+
+def list_tool_names(tools: Sequence[Tool]) -> frozenset[str]:
+    return tools.names if isinstance(tools, ToolList) else frozenset(tool.name for tool in tools)
+
+
+def _is_called_by_code(tool: Tool) -> bool:
+    return bool(tool.allowed_callers) and "direct" not in (tool.allowed_callers or ())
 
 
 def _read_list(source: bytes) -> list[Tool]:

@@ -16,13 +16,13 @@ from anthropic_proxy.engine.messages.preparation.request import (
     available_output_tokens,
     find_session_id,
 )
-from anthropic_proxy.engine.messages.preparation.server_tools import (
+from anthropic_proxy.engine.messages.preparation.tools import (
     ends_with_paused_reply,
     find_pending_calls,
+    resolve_proxy_tools,
     server_tool_kind,
     server_tool_kinds,
 )
-from anthropic_proxy.engine.messages.preparation.tools import resolve_proxy_tools
 
 __all__ = [
     "STATED_WINDOW_MARGIN",

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import find_unplaced_tools, rewrite_history
 from anthropic_proxy.engine.messages.models import (
-    ABSENT,
     CleanMessages,
     Message,
     MessagesRequest,
@@ -20,10 +19,11 @@ from anthropic_proxy.engine.messages.models import (
     ToolUseBlock,
     is_string_or_absent,
 )
+from anthropic_proxy.engine.messages.models.tools import are_called_by_code
 from anthropic_proxy.engine.messages.preparation.cleaning import (
-    Transcript,
     clean_messages,
     clean_system_prompt,
+    merge_messages,
     pair_calls_with_results,
 )
 from anthropic_proxy.engine.messages.preparation.request import (
@@ -34,8 +34,13 @@ from anthropic_proxy.engine.messages.preparation.request import (
     TargetLimits,
     available_output_tokens,
 )
-from anthropic_proxy.engine.messages.preparation.server_tools import restore_function_calls
-from anthropic_proxy.engine.messages.preparation.tools import ToolNames, select_offered_tools, select_tool_choice
+from anthropic_proxy.engine.messages.preparation.tools import (
+    ToolNames,
+    ToolOffer,
+    restore_function_calls,
+    select_offered_tools,
+    select_tool_choice,
+)
 from anthropic_proxy.errors import InvalidRequest
 
 _MAX_TOKENS_PER_BYTE = 2
@@ -45,6 +50,7 @@ _SAFETY_FACTOR = 1.03
 """Factor for the estimated input when a request is checked for its length. An early rejection makes clients compact
 their history in time."""
 _DEFAULT_MAX_TOKENS = 8_192
+_NOTHING_OFFERED = ToolOffer([], {}, [])
 
 
 def prepare(
@@ -54,48 +60,53 @@ def prepare(
 
     Without `count_tokens`, the context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature`.
     """
-    notes = _notes_on_fields(request, limits)
+    notes: list[FidelityNote] = []
+    _note_fields(request, limits, notes)
+    effort = resolve_effort(request, limits, notes)
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
-    effort, changes = resolve_effort(request, limits)
-    notes += changes
-    offer = select_offered_tools(request, limits, names, notes)
-    messages = restore_function_calls(request.messages, offer.proxy_tools) if offer.proxy_tools else request.messages
+    messages = request.messages
+    has_tools = request.tools or request.mcp_servers or not isinstance(messages, CleanMessages)  # which may add tools
+    offer = select_offered_tools(request, limits, names, notes) if has_tools else _NOTHING_OFFERED
+    if offer.proxy_tools:
+        messages = restore_function_calls(messages, offer.proxy_tools)
     if offer.loaded and limits.loaded_tools == "caller":
         messages = rewrite_history(messages, offer.loaded)
-    config, thinking = request.output_config, request.thinking
-    system = clean_system_prompt(request.system)
-    if isinstance(messages, CleanMessages) and all(names.upstream_name(name) == name for name in messages.called):
-        transcript = Transcript()
-        transcript.extend(messages)
-        messages = transcript.messages
+    if isinstance(messages, CleanMessages) and (not messages.called or names.allow(messages.called, offer.tools)):
+        messages = merge_messages(messages)
     else:
-        messages = pair_calls_with_results(clean_messages(messages, notes), names, notes)
+        messages = pair_calls_with_results(clean_messages(messages, notes), names.upstream_name, notes)
     tools = offer.tools
-    if limits.loaded_tools == "items" and (unplaced := find_unplaced_tools(messages, offer.loaded)):
+    if offer.loaded and limits.loaded_tools == "items" and (unplaced := find_unplaced_tools(messages, offer.loaded)):
         tools = [*tools, *unplaced]
-    form = config.format if config and config.format else request.output_format
     prepared = PreparedRequest(
-        system=system,
+        system=clean_system_prompt(request.system),
         messages=messages,
         tools=tools,
-        loaded_tools=offer.loaded,
-        tool_choice=select_tool_choice(request, offer, limits, names, notes),
-        max_tokens=_output_limit(request, limits, count_tokens, notes),
+        tool_choice=select_tool_choice(request, offer, limits, names, notes) if request.tool_choice else None,
+        max_tokens=_limit_output(request, limits, count_tokens, notes),
         effort=effort,
-        budget_tokens=thinking.budget_tokens if thinking else None,
-        returns_thinking=thinking is None or not (thinking.display == "omitted" or thinking.type == "disabled"),
-        output_schema=form.schema.copy() if form and form.type == "json_schema" else ABSENT,  # not of the whole body
-        stop_sequences=request.stop_sequences and [text for text in request.stop_sequences if text.strip()],
         temperature=request.temperature,
-        top_p=request.top_p,
-        top_k=request.top_k,
         service_tier=request.service_tier,
         cache_marks=request.cache_marks,
-        user_id=request.metadata.user_id if request.metadata else None,
-        mcp_servers=request.mcp_servers,
+        user_id=request.metadata.user_id if request.metadata is not None else None,
         accepts_images=limits.accepts_images,
         accepts_pdf=limits.accepts_pdf,
     )
+    # what few requests have: a call with more than 15 arguments is slow
+    prepared.top_p, prepared.top_k = request.top_p, request.top_k
+    if request.stop_sequences:
+        prepared.stop_sequences = [text for text in request.stop_sequences if text.strip()]
+    if (thinking := request.thinking) is not None:
+        prepared.budget_tokens = thinking.budget_tokens
+        prepared.returns_thinking = thinking.display != "omitted" and thinking.type != "disabled"
+    config = request.output_config
+    form = config.format if config is not None and config.format is not None else request.output_format
+    if form is not None and form.type == "json_schema":
+        prepared.output_schema = form.schema.copy()  # not of the whole body
+    if offer.loaded:
+        prepared.loaded_tools = offer.loaded
+    if request.mcp_servers:
+        prepared.mcp_servers = request.mcp_servers
     return PreparationResult(prepared, names.aliases, tuple(notes), offer.proxy_tools, offer.deferred)
 
 
@@ -118,8 +129,8 @@ _CALLED_BY_CODE = FidelityNote(
 _NO_CONFIG = (b"", b"null", b"{}")
 
 
-def _notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[FidelityNote]:
-    notes: list[FidelityNote] = []
+def _note_fields(request: MessagesRequest, limits: TargetLimits, notes: list[FidelityNote]) -> None:
+    """Add notes on the fields that no provider with another API has."""
     if request.repairs:
         notes += [FidelityNote("approximated", "body", what) for what in request.repairs]
     if request.mcp_servers and "mcp_toolset" not in limits.server_tools:
@@ -130,47 +141,50 @@ def _notes_on_fields(request: MessagesRequest, limits: TargetLimits) -> list[Fid
         notes.append(_REGION)
     if request.clears_context:
         notes.append(_CONTEXT)
-    if request.output_config is not None and len(request.output_config.task_budget):
+    config = request.output_config
+    if config is not None and len(config.task_budget):
         notes.append(TASK_BUDGET)
     if request.stop_sequences and any(text.strip() for text in request.stop_sequences):
         notes.append(_STOPS)
-    # loops, because this runs for each request: a generator costs a call for each item
-    cleared, late_config = False, b""
-    for message in request.messages:
-        if message.role == "system":
-            cleared = cleared or message.clear_at == "next_user_message"
-            if len(message.output_config):
-                late_config = bytes(message.output_config)  # earlier ones concern earlier replies
-    if cleared:
-        notes.append(_CLEARED_LATER)
-    # Claude Code repeats the effort of the request
-    effort = request.output_config.effort if request.output_config is not None else None
-    if late_config.translate(None, b" ") not in (*_NO_CONFIG, b'{"effort":"%b"}' % (effort or "").encode()):
-        notes.append(_LATE_CONFIG)
-    for tool in request.tools:
-        if tool.allowed_callers and "direct" not in tool.allowed_callers:
-            notes.append(_CALLED_BY_CODE)
-            break
-    return notes
+    messages = request.messages
+    if not isinstance(messages, CleanMessages) or messages.has_late_system:
+        late = [message for message in messages if message.role == "system"]
+        if any(message.clear_at == "next_user_message" for message in late):
+            notes.append(_CLEARED_LATER)
+        # only the last one counts, because earlier ones concern earlier replies
+        configs = [bytes(message.output_config) for message in late if len(message.output_config)]
+        # Claude Code repeats the effort of the request
+        repeated = b'{"effort":"%b"}' % (config.effort or "" if config is not None else "").encode()
+        if configs and configs[-1].translate(None, b" ") not in (*_NO_CONFIG, repeated):
+            notes.append(_LATE_CONFIG)
+    if request.tools and are_called_by_code(request.tools):
+        notes.append(_CALLED_BY_CODE)
 
 
-def _output_limit(
+def _limit_output(
     request: MessagesRequest,
     limits: TargetLimits,
     count_tokens: Callable[[MessagesRequest], int] | None,
     notes: list[FidelityNote],
 ) -> int:
+    """Return the maximum output tokens to send. Raises `InvalidRequest` if the input exceeds the context window."""
     requested = request.max_tokens if request.max_tokens is not None else limits.max_output or _DEFAULT_MAX_TOKENS
-    limit, reason = requested, ""
+    limit, reason, window = requested, "", limits.context_window
     if limits.max_output is not None and limit > limits.max_output:
         limit, reason = limits.max_output, "the model's limit"
-    if limits.context_window is not None and count_tokens is not None and _may_overflow(request, limit, limits):
-        tokens, maximum = count_tokens(request), limits.max_input or limits.context_window
-        if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
-            raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum", code="prompt-too-long")
-        available = available_output_tokens(limits.context_window, tokens, limits.margin)
-        if limit > available:
-            limit, reason = available, "the remainder of the context window"
+    if window is not None and count_tokens is not None:
+        available = window - limit - WINDOW_MARGIN_TOKENS - (STATED_WINDOW_MIN_MARGIN_TOKENS if limits.margin else 0)
+        if limits.reject_overflow and limits.max_input is not None:
+            available = min(available, limits.max_input)
+        # comparing the size of the body avoids most token counts
+        fits = request.body_bytes and request.body_bytes * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) <= available
+        if not fits or _may_have_media(request.messages):
+            tokens, maximum = count_tokens(request), limits.max_input or window
+            if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
+                raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum", code="prompt-too-long")
+            remainder = available_output_tokens(window, tokens, limits.margin)
+            if limit > remainder:
+                limit, reason = remainder, "the remainder of the context window"
     limit = max(limit, 1)
     if limit < requested:
         notes.append(_lower_limit(requested, limit, reason))
@@ -182,26 +196,9 @@ def _lower_limit(requested: int, limit: int, reason: str) -> FidelityNote:
     return FidelityNote("approximated", "max_tokens", f"{requested} → {limit}, {reason}")
 
 
-def _may_overflow(request: MessagesRequest, limit: int, limits: TargetLimits) -> bool:
-    """Return True if input and output together may exceed the context window, judged by the size of the body.
-
-    This fast comparison avoids most token counts. `limit`: maximum output tokens.
-    """
-    available = (limits.context_window or 0) - limit - WINDOW_MARGIN_TOKENS
-    if limits.margin:
-        available -= STATED_WINDOW_MIN_MARGIN_TOKENS
-    if limits.reject_overflow and limits.max_input is not None:
-        available = min(available, limits.max_input)
-    return (
-        not request.body_bytes
-        or request.body_bytes * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) > available
-        or _may_have_media(request.messages)
-    )
-
-
 def _may_have_media(messages: list[Message]) -> bool:
     if isinstance(messages, CleanMessages):
-        return not messages.light
+        return messages.has_media
     for message in messages:
         if isinstance(message.content, str):
             continue
@@ -230,25 +227,27 @@ _UNSUPPORTED = {
 }
 
 
-def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str, list[FidelityNote]]:
-    """Return the effort level to send upstream, and fidelity notes on its differences from the client's request.
+def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[FidelityNote]) -> str:
+    """Return the effort level to send upstream. `notes` receives its differences from the client's request.
 
     The result `default` means that no level is sent, and `none` that the model must not reason.
     """
     thinking, config = request.thinking, request.output_config
-    notes: list[FidelityNote] = []
+    if thinking is None and config is None:
+        return "default"
     requested = _requested_effort(request, notes)
     if not limits.efforts:
         if thinking is not None:
             notes.append(_UNSUPPORTED["thinking"])
         elif requested != "default":
             notes.append(_UNSUPPORTED["output_config.effort"])
-        return "default", notes
+        return "default"
     if requested == "default":
-        wants_thinking = thinking is not None and thinking.type in ("enabled", "adaptive")
-        if limits.default_effort == "none" and wants_thinking:
-            return _nearest_level("medium", limits.efforts), notes
-        return "default", [*notes, _MODEL_DECIDES] if wants_thinking else notes
+        if thinking is not None and thinking.type in ("enabled", "adaptive"):
+            if limits.default_effort == "none":
+                return _nearest_level("medium", limits.efforts)
+            notes.append(_MODEL_DECIDES)
+        return "default"
     names_level = config is not None and config.effort is not None
     gives_budget = thinking is not None and thinking.budget_tokens is not None and not names_level
     if thinking is not None and thinking.type == "between_tools" and requested == "low":
@@ -262,7 +261,7 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits) -> tuple[str,
     if effort != requested:
         field = "thinking" if requested == "none" else "output_config.effort"
         notes.append(_nearest_note(field, requested, effort, limits.efforts))
-    return effort, notes
+    return effort
 
 
 @functools.lru_cache(maxsize=256)

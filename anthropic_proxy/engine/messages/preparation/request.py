@@ -106,7 +106,7 @@ class _User(Struct):
     account_uuid: str = ""
 
 
-class PreparedRequest(Struct, frozen=True, kw_only=True):
+class PreparedRequest(Struct, kw_only=True):
     """A client request after all preparation steps. It is encoded for the provider."""
 
     system: list[TextBlock]

@@ -19,7 +19,7 @@ from anthropic_proxy.engine.wires.anthropic.stream import (
     select_frames_to_inspect,
     split_after_message_end,
 )
-from anthropic_proxy.engine.wires.contract import Call, Decoder, RelayWire, StreamConverter
+from anthropic_proxy.engine.wires.contract import RelayWire, StreamConverter
 
 __all__ = ["WIRE", "Dialect"]
 
@@ -30,6 +30,7 @@ class AnthropicWire(RelayWire[Dialect]):
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
+    new_decoder = staticmethod(RelayInspector)
     decode_error = staticmethod(decode_error)
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
@@ -40,9 +41,6 @@ class AnthropicWire(RelayWire[Dialect]):
     split_after_message_end = staticmethod(split_after_message_end)
     remove_events_after_end = staticmethod(remove_events_after_end)
     select_frames_to_inspect = staticmethod(select_frames_to_inspect)
-
-    def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        return RelayInspector(call)
 
     def new_stream_converter(self, headers: Mapping[str, str]) -> StreamConverter | None:
         return EventStreamReader() if headers.get("content-type", "").startswith(MEDIA_TYPE) else None

@@ -24,7 +24,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
-from anthropic_proxy.engine.messages.models.structs import ABSENT
+from anthropic_proxy.engine.messages.models import ABSENT
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit

@@ -10,14 +10,12 @@ from collections.abc import Callable, Container
 
 from anthropic_proxy.engine.messages.deltas import Stop
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault, decode_error_body, read_error_object
-from anthropic_proxy.engine.wires.reply_ends import FinishKind
+from anthropic_proxy.engine.wires.reply_ends import build_blocked_reply_stop
 from anthropic_proxy.errors import UpstreamError
 
 __all__ = [
     "PARAMETER_ERROR_STATUSES",
     "UpstreamFault",
-    "build_blocked_reply_stop",
-    "build_stop",
     "build_upstream_error",
     "decode_error_body",
     "find_rejected_parameter",
@@ -32,34 +30,6 @@ __all__ = [
 PARAMETER_ERROR_STATUSES = (400, 403, 404, 413, 422, 429, 451, 500, 501)
 """HTTP statuses with which providers reject a request parameter. Only after these errors may a changed request be sent.
 Some servers use 404 or 500 for such an error (OpenRouter, llama.cpp; 2026-11)."""
-
-
-def build_blocked_reply_stop(provider: str, reason: str) -> Stop:
-    """Return the last delta of a reply that the provider blocked. Its stop reason is `refusal`.
-
-    `provider` and `reason` are part of the explanation for the client.
-    """
-    explanation = f"Blocked by {provider}: {reason}"
-    return Stop("refusal", details={"type": "refusal", "category": None, "explanation": explanation})
-
-
-def build_stop(
-    kind: FinishKind, provider: str, reason: str, *, refusal: str = "", is_cut: bool = False, fills_window: bool = False
-) -> Stop:
-    """Return the end of a reply with the finish reason `reason`, which means `kind`.
-
-    `refusal`: words of the model's own refusal. `is_cut`: a tool call has no end. `fills_window`: input and output fill
-    the context window, so that no higher output limit helps.
-    """
-    if refusal:
-        return Stop("refusal", details={"type": "refusal", "category": None, "explanation": refusal})
-    if kind == "blocked":
-        return build_blocked_reply_stop(provider, reason)
-    if kind == "window" or (fills_window and (kind == "limit" or is_cut)):
-        return Stop("model_context_window_exceeded")
-    if kind == "limit" or is_cut:
-        return Stop("max_tokens")
-    return Stop("tool_use" if kind == "calls" else "end_turn")
 
 
 def build_upstream_error(

@@ -4,7 +4,7 @@ Source: the API reference of both (2026-11),
 the types of the official SDK `google-genai` 3.3, and recorded traffic.
 """
 
-from anthropic_proxy.engine.wires.contract import Call, Decoder, Wire
+from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.errors import apply_adaptation, decode_error, find_adaptation
 from anthropic_proxy.engine.wires.gemini.request import accepts_media_url, encode_request
@@ -19,13 +19,11 @@ class GeminiWire(Wire[Dialect]):
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
+    new_decoder = staticmethod(GeminiDecoder)
     accepts_media_url = staticmethod(accepts_media_url)
     decode_error = staticmethod(decode_error)
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
-
-    def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        return GeminiDecoder(call)
 
 
 WIRE = GeminiWire()

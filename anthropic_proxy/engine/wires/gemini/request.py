@@ -32,8 +32,8 @@ from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.schema import encode_reply_schema
 from anthropic_proxy.engine.wires.gemini.tools import ToolFields, encode_tools
-from anthropic_proxy.engine.wires.json_repair import join_json_strings
 from anthropic_proxy.engine.wires.json_schema import REPLY_SCHEMA_PATH
+from anthropic_proxy.engine.wires.message_encoder import join_json_strings
 from anthropic_proxy.engine.wires.shared_notes import (
     FOREIGN_THINKING_DROPPED,
     NO_EFFORT,

@@ -45,17 +45,18 @@ from anthropic_proxy.engine.messages.server_blocks import (
 )
 from anthropic_proxy.engine.messages.server_blocks import SearchResultPage as Result
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import (
-    build_blocked_reply_stop,
-    build_stop,
-    find_reply_end,
-    read_error_object,
-)
+from anthropic_proxy.engine.wires.failures import find_reply_end, read_error_object
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.errors import classify_fault
 from anthropic_proxy.engine.wires.gemini.tools import GoogleTools, find_google_tools
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, FrameRepair, parse_token_count, repair_json
-from anthropic_proxy.engine.wires.reply_ends import FinishKind, find_finish_kind, split_input_tokens
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, parse_token_count, repair_json
+from anthropic_proxy.engine.wires.reply_ends import (
+    FinishKind,
+    build_blocked_reply_stop,
+    build_stop,
+    find_finish_kind,
+    split_input_tokens,
+)
 from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
@@ -267,7 +268,6 @@ class GeminiDecoder(Decoder):
         own = find_google_tools(call.request, call.dialect)
         self._sources = _Grounding(call, own) if own.field_names else None
         self._programs = _CodeExecutions(call.new_id)
-        self._frame_repair = FrameRepair()
         self._usage = UsageMetadata()
         self._calls = 0
         self._ids = ToolCallIds(call)
@@ -288,7 +288,7 @@ class GeminiDecoder(Decoder):
         try:
             reply = decode_strict_reply(frame)
         except DECODE_ERRORS:
-            for reply in self._replies_in(frame, self._frame_repair.repair):
+            for reply in self._replies_in(frame, self.repair_frame):
                 self._read(reply, deltas)
         else:
             self._read(reply, deltas)

@@ -4,7 +4,7 @@ Source: the structs and handlers of Ollama itself (its repository, `api/types.go
 documentation (docs.ollama.com, 2026-11) and recorded replies.
 """
 
-from anthropic_proxy.engine.wires.contract import Call, Decoder, Wire
+from anthropic_proxy.engine.wires.contract import Wire
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect
 from anthropic_proxy.engine.wires.ollama.errors import apply_adaptation, decode_error, find_adaptation
 from anthropic_proxy.engine.wires.ollama.request import encode_request
@@ -19,12 +19,10 @@ class OllamaWire(Wire[Dialect]):
     dialect_type = Dialect
     framing = "ndjson"
     encode_request = staticmethod(encode_request)
+    new_decoder = staticmethod(OllamaDecoder)
     decode_error = staticmethod(decode_error)
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
-
-    def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        return OllamaDecoder(call)
 
 
 WIRE = OllamaWire()

@@ -27,7 +27,6 @@ from anthropic_proxy.engine.messages.models import (
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
-from anthropic_proxy.engine.wires.json_repair import join_json_strings
 from anthropic_proxy.engine.wires.json_schema import (
     MAX_TEXT_CHARACTERS,
     EqualityIndex,
@@ -42,6 +41,7 @@ from anthropic_proxy.engine.wires.message_encoder import (
     MOVED_MEDIA_TEXTS,
     TOOL_ERROR_PREFIX,
     MessageEncoder,
+    join_json_strings,
     join_system_prompt,
 )
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window

@@ -13,17 +13,16 @@ from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, ToolAr
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import UpstreamFault, build_stop, read_error_object
+from anthropic_proxy.engine.wires.failures import UpstreamFault, read_error_object
 from anthropic_proxy.engine.wires.json_repair import (
     DECODE_ERRORS,
-    FrameRepair,
     decode_repaired,
     parse_token_count,
     repair_json,
 )
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.engine.wires.ollama.errors import classify_fault, decode_reply_end
-from anthropic_proxy.engine.wires.reply_ends import build_unreadable_reply, find_finish_kind
+from anthropic_proxy.engine.wires.reply_ends import build_stop, build_unreadable_reply, find_finish_kind
 from anthropic_proxy.engine.wires.thinking import empty_signature
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds
@@ -96,7 +95,6 @@ class OllamaDecoder(Decoder):
         self.default_signature = empty_signature(call.dialect.signature_tag)
         self.finished = False
         """True after the last line (`done`), or after an error that is a policy refusal."""
-        self._frames = FrameRepair()
         self._calls = 0
         self._has_incomplete = False
         """True if the arguments of a call are truncated. Only servers that send arguments as text can cause this."""
@@ -118,7 +116,7 @@ class OllamaDecoder(Decoder):
         try:
             read = decode_strict_frame(frame)
         except DECODE_ERRORS:
-            read = self._decode(frame, self._frames.repair)
+            read = self._decode(frame, self.repair_frame)
         return self._read(read)
 
     def decode_body(self, body: bytes) -> list[Delta]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
-from anthropic_proxy.engine.wires.contract import Call, Decoder, Wire
+from anthropic_proxy.engine.wires.contract import Call, Wire
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.errors import (
@@ -27,11 +27,9 @@ class ChatWire(Wire[Dialect]):
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
+    new_decoder = staticmethod(ChatDecoder)
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)
-
-    def new_decoder(self, call: Call[Dialect]) -> Decoder:
-        return ChatDecoder(call)
 
     def decode_error(
         self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes

@@ -28,11 +28,11 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
-from anthropic_proxy.engine.wires.json_repair import join_json_strings
 from anthropic_proxy.engine.wires.json_schema import may_accept_object
 from anthropic_proxy.engine.wires.message_encoder import (
     MessageEncoder,
     image_url,
+    join_json_strings,
     join_system_prompt,
     pdf_filename,
     pdf_url,
@@ -67,26 +67,29 @@ _encode = msgspec.json.Encoder().encode
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    dialect = call.dialect
+    request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
-    asked = call
-    if dialect.must_disable_thinking(call.request):  # the history is unchanged, for the prompt cache
-        asked = structs.replace(call, request=structs.replace(call.request, effort="none"))
-        why = "no tool can be forced while the model reasons, so it does not"
-        notes.append(FidelityNote("kept", "tool_choice", why))
-    budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
-    tools = encode_tools(asked, dialect, budget)
-    output = encode_reply_schema_fields(call, dialect, tools, notes, budget)
+    asked, tools, output = call, ToolFields([]), ReplySchemaFields()
+    if request.tools or request.tool_choice is not None or len(request.output_schema):
+        if dialect.must_disable_thinking(request):  # the history is unchanged, for the prompt cache
+            asked = structs.replace(call, request=structs.replace(request, effort="none"))
+            why = "no tool can be forced while the model reasons, so it does not"
+            notes.append(FidelityNote("kept", "tool_choice", why))
+        budget = WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
+        tools = encode_tools(asked, dialect, budget)
+        output = encode_reply_schema_fields(call, dialect, tools, notes, budget)
     messages = ChatMessageEncoder(call, dialect)
     body: dict[str, Any] = {
         "model": call.model,
         "messages": messages.encode_messages(
             extra_system=output.system_instruction, user_instruction=tools.user_instruction
         ),
-        dialect.output_limit_field: call.request.max_tokens,
+        dialect.output_limit_field: request.max_tokens,
     }
-    add_tools(body, tools.definitions, tools.tool_choice, call, notes)
-    body |= tools.body_fields
+    if tools.definitions:
+        add_tools(body, tools.definitions, tools.tool_choice, call, notes)
+    if tools.body_fields:
+        body |= tools.body_fields
     if output.response_format is not None:
         body["response_format"] = output.response_format
     effort = _add_effort(body, asked, bool(tools.definitions), notes)
@@ -100,7 +103,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     if dialect.sends_store:
         body["store"] = False
     headers = add_user_and_tier(body, call, notes)
-    if dialect.sends_cache_marks and dialect.sends_cache_field and call.request.has_cache_marks():
+    if dialect.sends_cache_marks and dialect.sends_cache_field and request.has_cache_marks():
         body["cache_control"] = _CACHE_MARK
     return UpstreamRequest(
         path=PATH,
@@ -122,7 +125,7 @@ def _add_effort(body: dict[str, Any], call: Call[Dialect], has_tools: bool, note
             )
             notes.append(FidelityNote("approximated", "output_config.effort", why))
         effort = dialect.forced_effort_with_tools
-    sent_effort = dict(dialect.effort_names).get(effort, effort)
+    sent_effort = dict(dialect.effort_names).get(effort, effort) if dialect.effort_names else effort
     form = dialect.effort_form
     if effort != "default":
         if form == "omit" and effort != "none":
@@ -143,14 +146,14 @@ def _add_effort(body: dict[str, Any], call: Call[Dialect], has_tools: bool, note
         elif form != "omit" and sent_effort != effort:
             notes.append(renamed_effort_note(effort, sent_effort))
     thinking: dict[str, Any] = {}
-    if form in ("thinking", "thinking_and_effort") and effort != "default":
+    if effort != "default" and form in ("thinking", "thinking_and_effort"):
         thinking["type"] = "disabled" if sent_effort == "none" else "enabled"
-    if dialect.thinking_retention_field == "preserve_thinking":
-        if sent_effort != "none":
+    if dialect.thinking_retention_field and sent_effort != "none":
+        if dialect.thinking_retention_field == "preserve_thinking":
             body["preserve_thinking"] = True
-    elif dialect.thinking_retention_field and sent_effort != "none":
-        thinking.setdefault("type", "enabled")
-        thinking.update({"keep": "all"} if dialect.thinking_retention_field == "keep" else {"clear_thinking": False})
+        else:
+            keeps_all = dialect.thinking_retention_field == "keep"
+            thinking = {"type": "enabled", **thinking, **({"keep": "all"} if keeps_all else {"clear_thinking": False})}
     if thinking:
         body["thinking"] = thinking
     if dialect.thinking_request_field == "include_reasoning":
@@ -252,7 +255,6 @@ class ChatMessageEncoder(MessageEncoder):
         self.sends_reminders = dialect.mid_conversation_system == "remind"
         self._dialect = dialect
         self._address = call.base_url
-        self._thinking = dialect.is_thinking_at_effort(call.request.effort)
         self._keeps_ids = dialect.call_id_form == "short"
         self._ids: dict[str, str] = {}
         self._joined: dict[int, list[Any]] = {}
@@ -307,9 +309,8 @@ class ChatMessageEncoder(MessageEncoder):
             self._flush_late_texts()
 
     def _append_user(self, parts: list[Any]) -> None:
-        texts = [part for part in parts if type(part) is Raw]
-        if len(texts) == len(parts):
-            self._append(_ChatMessage("user", join_json_strings(texts)))
+        if {*map(type, parts)} == {Raw}:
+            self._append(_ChatMessage("user", join_json_strings(parts)))
         else:
             self._append(_ChatMessage("user", [_TextPart(part) if type(part) is Raw else part for part in parts]))
 
@@ -323,7 +324,9 @@ class ChatMessageEncoder(MessageEncoder):
             self.messages.append(message)
 
     def _append_result(self, block: ToolResultBlock, content: Any) -> None:
-        self.messages.append(_Result(self._id_of(block.tool_use_id, ""), content))
+        call_id = block.tool_use_id
+        is_kept = self._keeps_ids and len(call_id) <= _MAX_ID_LENGTH  # as most are
+        self.messages.append(_Result(call_id if is_kept else self._id_of(call_id, ""), content))
 
     def _result_label(self, block: ToolResultBlock) -> str:
         return self._id_of(block.tool_use_id, "")
@@ -348,8 +351,9 @@ class ChatMessageEncoder(MessageEncoder):
             if type(block) is TextBlock:
                 texts.append(block.text)
             elif type(block) is ToolUseBlock:
-                function = _Function(block.name, str(block.input, "utf-8"))
-                calls.append(_Call(id=self._id_of(block.id, block.name), function=function))
+                is_kept = self._keeps_ids and len(block.id) <= _MAX_ID_LENGTH
+                call_id = block.id if is_kept else self._id_of(block.id, block.name)
+                calls.append(_Call(id=call_id, function=_Function(block.name, str(block.input, "utf-8"))))
             elif type(block) is ThinkingBlock:
                 thoughts.append(block)
         if not texts and not calls:
@@ -391,7 +395,7 @@ class ChatMessageEncoder(MessageEncoder):
             return
         text = "".join(block.thinking for block, carry in kept if carry.replay)
         must = dialect.thinking_replay_scope == "every" or (dialect.thinking_replay_scope == "calls" and has_calls)
-        if not text and must and self._thinking:
+        if not text and must and dialect.is_thinking_at_effort(self._request.effort):
             text = _MISSING_THINKING_TEXT
         field = dialect.replayed_thinking_field
         if not text:
@@ -414,7 +418,7 @@ class ChatMessageEncoder(MessageEncoder):
     def _id_of(self, client_id: str, name: str) -> str:
         """Return the id to send for the tool call `client_id`. `name`: the called tool; "" for a tool result."""
         if self._keeps_ids and len(client_id) <= _MAX_ID_LENGTH:
-            return client_id  # most ids are short enough
+            return client_id
         if (known := self._ids.get(client_id)) is not None:
             return known
         form = self._dialect.call_id_form
@@ -463,7 +467,7 @@ def encode_reply_schema_fields(
             notes.append(SCHEMA_NOT_ENFORCED)
         form = {"type": "json_schema", "json_schema": {"name": "output", "schema": schema, "strict": strict}}
         return ReplySchemaFields(form, enforces_schema=strict)
-    if uses_output_tool(call, dialect, budget):
+    if offers_output_tool(call, dialect, budget):
         notes.append(SCHEMA_AS_TOOL)
         function = {"name": OUTPUT_TOOL_NAME, "description": "Give your reply by calling this.", "parameters": schema}
         tools.definitions.append(Raw(msgspec.json.encode({"type": "function", "function": function})))
@@ -481,7 +485,7 @@ def _stands_apart(call: Call[Dialect], dialect: Dialect) -> bool:
     return dialect.reply_schema_exclusive and (bool(call.request.tools) or call.streams_upstream)
 
 
-def uses_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
+def offers_output_tool(call: Call[Dialect], dialect: Dialect, budget: WorkBudget | None = None) -> bool:
     """Return True if the model must call the output tool, with the reply as arguments."""
     request = call.request
     schema = bytes(request.output_schema)

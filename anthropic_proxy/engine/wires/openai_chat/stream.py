@@ -36,16 +36,20 @@ from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import (
     UpstreamFault,
-    build_stop,
     build_upstream_error,
     read_error_object,
 )
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.errors import classify_fault, decode_reply_in_error
-from anthropic_proxy.engine.wires.openai_chat.request import OutputToolConverter, uses_output_tool
+from anthropic_proxy.engine.wires.openai_chat.request import OutputToolConverter, offers_output_tool
 from anthropic_proxy.engine.wires.openai_chat.tools import offers_server_tools
-from anthropic_proxy.engine.wires.reply_ends import build_unreadable_reply, find_worst_kind, split_input_tokens
+from anthropic_proxy.engine.wires.reply_ends import (
+    build_stop,
+    build_unreadable_reply,
+    find_worst_kind,
+    split_input_tokens,
+)
 from anthropic_proxy.engine.wires.thinking import (
     ReasoningState,
     digest_base_url,
@@ -340,38 +344,34 @@ _NO_TOOL_COUNTS = ServerToolCounts()
 
 
 class ChatDecoder(Decoder):
+    finished = False
+    """True after the event `[DONE]`, or after a complete body was decoded."""
+    _calls: "ToolCallDecoder | None" = None
+    _uses_deprecated_field = False  # for all calls, because some servers repeat a call in the other field
+    _answered = False
+    """True after any choice."""
+    _has_content = False
+    _native_reason = ""
+    _postponed = ""
+    """Finish reason of a reply with truncated arguments. The token counts decide whether its limit was reached."""
+    _stop: Stop | None = None
+    _stop_emitted = False
+    _unreadable: UnreadableReply | None = None
+    _usage = Usage()
+
     def __init__(self, call: Call[Dialect]) -> None:
         dialect = call.dialect
         self._call = call
         self._provider = call.provider
-        self.default_signature = empty_signature(
-            dialect.signature_tag, replay=1 if dialect.replayed_thinking_field else 0
-        )
-        self.finished = False
-        """True after the event `[DONE]`, or after a complete body was decoded."""
-        self._frame_repair = FrameRepair()
-        self._output = (
-            OutputToolConverter()
-            if memoryview(call.request.output_schema).nbytes and uses_output_tool(call, dialect)
-            else None
-        )
-        self._calls: ToolCallDecoder | None = None
-        self._uses_deprecated_field = False  # for all calls, because some servers repeat a call in the other field
+        self._tag = dialect.signature_tag
+        self.default_signature = empty_signature(self._tag, replay=1 if dialect.replayed_thinking_field else 0)
+        uses_output_tool = len(call.request.output_schema) and offers_output_tool(call, dialect)
+        self._output = OutputToolConverter() if uses_output_tool else None
         self._server_tools = ServerToolDecoder(call) if dialect.server_tools and offers_server_tools(call) else None
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
         self._details = ReasoningDetailsBuffer() if dialect.replays_reasoning_details else None
-        self._tag = dialect.signature_tag
-        self._answered = False  # whether any choice was seen
-        self._has_content = False
-        self._native_reason = ""
-        self._postponed = ""
-        """Finish reason of a reply with truncated arguments. The token counts decide whether its limit was reached."""
-        self._stop: Stop | None = None
-        self._stop_emitted = False
-        self._unreadable: UnreadableReply | None = None
         self._refusal: list[str] = []
-        self._usage = Usage()
 
     @property
     def notes(self) -> Sequence[FidelityNote]:
@@ -385,7 +385,7 @@ class ChatDecoder(Decoder):
         try:
             chunk = _decode(frame)
         except DECODE_ERRORS:
-            chunk = self._decode_odd(frame, self._frame_repair.repair)
+            chunk = self._decode_odd(frame, self.repair_frame)
         deltas = self._read(chunk, frame)
         return deltas if self._output is None else self._output.convert_to_text(deltas)
 
@@ -611,18 +611,14 @@ def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
     """Return a reply's token counts as the Messages API counts tokens. `tier`: the service tier that was billed."""
     within = counts.prompt_tokens_details or counts.prompt_token_details or _NO_DETAILS
     spent = counts.completion_tokens_details or _NO_DETAILS
-    places = (
-        within.cached_tokens,
-        counts.prompt_cache_hit_tokens,
-        counts.cached_tokens,
-        counts.num_cached_tokens,
-    )
-    reads = [read for read in places if read is not None]
-    cached = max(reads) if reads else None
-    uncached, cached, written = split_input_tokens(
-        counts.prompt_tokens, cached, within.cache_write_tokens or within.cache_creation_input_tokens
-    )
+    cached = within.cached_tokens
+    for read in (counts.prompt_cache_hit_tokens, counts.cached_tokens, counts.num_cached_tokens):
+        if read is not None:
+            cached = max(read, cached or 0)
     prompt, output, thinking = counts.prompt_tokens, counts.completion_tokens, spent.reasoning_tokens
+    uncached, cached, written = split_input_tokens(
+        prompt, cached, within.cache_write_tokens or within.cache_creation_input_tokens
+    )
     if prompt and output is not None and thinking and counts.total_tokens == prompt + output + thinking:
         # xAI's output tokens do not include reasoning (recorded: xai/tool_call).
         output += thinking

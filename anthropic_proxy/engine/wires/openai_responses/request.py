@@ -24,11 +24,11 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
-from anthropic_proxy.engine.wires.json_repair import join_json_strings
 from anthropic_proxy.engine.wires.message_encoder import (
     TOOL_ERROR_PREFIX,
     MessageEncoder,
     image_url,
+    join_json_strings,
     join_system_prompt,
     pdf_filename,
     pdf_url,
@@ -67,7 +67,8 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     body["input"] = items.encode_input(encode_loaded_tools(call, dialect, budget, notes))
     if instructions is not None and marks_system_text:  # `instructions` is a string, which cannot have a breakpoint
         body["input"].insert(0, _InputMessage("developer", [_MarkedTextPart(instructions)]))
-    add_tools(body, tools.definitions, tools.tool_choice, call, notes)
+    if tools.definitions:
+        add_tools(body, tools.definitions, tools.tool_choice, call, notes)
     if tools.max_searches is not None:
         body["max_tool_calls"] = tools.max_searches
     limit = body["max_output_tokens"] = max(request.max_tokens, dialect.min_output_tokens)

@@ -51,12 +51,17 @@ from anthropic_proxy.engine.messages.server_blocks import (
 )
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import build_stop, find_reply_end
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, FrameRepair, decode_repaired, repair_json
+from anthropic_proxy.engine.wires.failures import find_reply_end
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.errors import classify_fault, decode_error_object
 from anthropic_proxy.engine.wires.openai_responses.tools import mcp_server_names_by_label
-from anthropic_proxy.engine.wires.reply_ends import build_unreadable_reply, find_finish_kind, split_input_tokens
+from anthropic_proxy.engine.wires.reply_ends import (
+    build_stop,
+    build_unreadable_reply,
+    find_finish_kind,
+    split_input_tokens,
+)
 from anthropic_proxy.engine.wires.thinking import (
     ReasoningState,
     empty_signature,
@@ -281,7 +286,6 @@ class ResponsesDecoder(Decoder):
         self._calls = ToolCallContext(call)
         self._search = WebSearchDecoder(call)
         self._thoughts = PendingReasoning(self.default_signature)
-        self._frame_repair = FrameRepair()
         self._items: dict[int, OutputItemState] = {}
         self._complete_items = 0
         self._last = 0
@@ -299,7 +303,7 @@ class ResponsesDecoder(Decoder):
         try:
             event = decode_strict_event(frame)
         except DECODE_ERRORS:
-            event = self._decode(decode_event, frame, self._frame_repair.repair)
+            event = self._decode(decode_event, frame, self.repair_frame)
         deltas: list[Delta] = []
         read = _READERS.get(event.type)
         if read is not None:
