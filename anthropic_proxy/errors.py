@@ -386,6 +386,8 @@ class UpstreamError(ProxyError):
         """Provider headers that the client receives with the error."""
         self.parameter = parameter
         """Request parameter that the provider names as the cause, in the provider's spelling. None: not stated."""
+        self.provider_text = ""
+        """Text of the provider's error body, for the user of a command. "": none, or it is in the message."""
         self.cause: UpstreamErrorCause | None = None
         """Cause that a changed request may remove. None: another or unknown cause."""
 

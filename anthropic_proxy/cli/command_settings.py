@@ -52,7 +52,7 @@ def _load_of_running_proxy(environ: Mapping[str, str], env_file: str | None, *, 
     own = None
     with suppress(ConfigurationError):
         own = describe_source(load_settings(environ, PROVIDERS, env_file=env_file), proxy.changed)
-    if own != structs.replace(proxy, files=settings.files):
+    if own != structs.replace(proxy, files=settings.files, process=0):
         names = [*proxy.variables, *proxy.keys]
         listed = [*settings.files, *([f"{', '.join(names)} of its environment"] if names else [])]
         sys.stderr.write(f"  Settings of the running proxy (port {port}): {', '.join(listed) or 'defaults'}\n")

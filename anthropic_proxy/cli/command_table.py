@@ -74,7 +74,9 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
     ),
     "init": Command(
         "init:init",
-        "Choose a provider, test its key and add the settings to .env. Existing lines never change.",
+        """Choose a provider and its models, test the key and write the settings to .env.
+
+Existing lines change only if you agree. Without a terminal, each line of standard input is an answer.""",
         (
             "init",
             "init --provider openai --key-from-env OPENAI_API_KEY --yes",

@@ -1,6 +1,7 @@
-"""Command `init`: asks for a provider, tests its key, and writes the settings into `.env`.
+"""Command `init`: asks for a provider, its key and two models, tests them, and writes the settings files.
 
-The user may also choose a server that the proxy does not know. It gets a table in `anthropic-proxy.toml` too.
+A provider of this proxy gets variables in `.env`. A vendor with the API of OpenAI, or another server with it, gets a
+table in `anthropic-proxy.toml` too. A proxy that runs with these files reloads them.
 """
 
 import asyncio
@@ -9,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import date
-from getpass import getpass
 from ipaddress import ip_address
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -19,43 +19,52 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
-from anthropic_proxy.cli.importing.plan import FilesToWrite, ImportPlan, ServerTable, prepare_files
-from anthropic_proxy.cli.local_proxy import find_proxy
+from anthropic_proxy.cli.importing.plan import ImportPlan, ServerTable, prepare_files
+from anthropic_proxy.cli.local_proxy import find_proxy, reload_proxy
+from anthropic_proxy.cli.models import ModelFacts, describe_models
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.questions import Option, Questions, open_questions
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.options import ConfiguredProvider
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
-from anthropic_proxy.engine.providers.provider_models import query_chat_models
+from anthropic_proxy.engine.providers.provider_models import has_model_list, query_chat_models
+from anthropic_proxy.engine.providers.registry import ServerOverride
 from anthropic_proxy.engine.providers.servers import find_server_override
-from anthropic_proxy.engine.providers.vendors import VENDORS
 from anthropic_proxy.engine.routing.router import TierMapping, list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, UpstreamError, find_similar_choice
+from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.readiness import find_google_project
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment, load_settings
-from anthropic_proxy.gateway.settings.env_writer import append_variables, format_env_line
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import FoundSetting
 from anthropic_proxy.gateway.settings.values import decode_keys, decode_model, decode_url, mask_env_lines, mask_setting
-from anthropic_proxy.secrets import Secret
+from anthropic_proxy.secrets import Secret, redact_secrets
 
 OTHER_SERVER = "other"
 """Choice "another server" in the list of providers."""
-OTHER_SERVER_TITLE = "another server with the API of OpenAI, such as vLLM, LM Studio or OpenRouter"
-_MAX_ATTEMPTS = 3
-"""Number of keys or servers that the user may enter before the command ends."""
+TEST_TIMEOUT_SECONDS = 10.0
+"""Maximum time in seconds for the test of a key, which queries the provider for its models."""
 _REJECTED_STATUSES = (401, 403)
 """HTTP statuses with which a provider rejects a key. After other failures the key may still be valid."""
 _EXIT_FAILED = 1
 """Exit status 1: the key was rejected, or the user did not confirm the lines."""
+_OTHER_MODEL = "another"
+"""Choice "another model" in the list of models."""
+_NAME_OF_LOCAL_SERVER = "own"
+_NO_ADDRESS = "This is no address of a server, such as http://localhost:8000/v1."
+_MAX_TEXT = 200
+"""Number of characters of a provider's error text that are shown."""
 
 
 def init(
     *,
     provider: Annotated[str | None, Parameter(completer=complete_providers)] = None,
     key_from_env: str | None = None,
+    big_model: str | None = None,
+    small_model: str | None = None,
     skip_test: Annotated[bool, Parameter(negative="")] = False,
     yes: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -65,255 +74,72 @@ def init(
         Provider to use, such as openai; by default the command asks.
     key_from_env
         Environment variable with the key. By default the command finds the key, or asks for it.
+    big_model
+        Model for sonnet, opus and fable; by default the command asks.
+    small_model
+        Model for haiku; by default the command asks.
     skip_test
         Do not send the key to the provider.
     yes
-        Write the lines without confirmation.
+        Ask nothing, and write the lines without confirmation.
     """
-    if provider is not None:
-        _find_choice([ProviderChoice(row) for row in find_registry(Settings()) if row.offered_to_users], provider)
-    is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
-    if not is_interactive and not (provider and yes):
-        raise ConfigurationError(
-            "There is no terminal for questions. Use options:  "
-            "anthropic-proxy init --provider openai --key-from-env OPENAI_API_KEY --yes",
-            code="init-without-terminal",
-        )
+    if provider is not None:  # a mistyped name is an error also without a terminal
+        _find_candidate(list_candidates(Settings(), None), provider)
+    elif yes:
+        raise _no_terminal()
     output = Output()
+    setup = _Setup(output, None if yes else open_questions(output), skip_test, (big_model, small_model))
     try:
-        sys.exit(_Setup(output, is_interactive, skip_test, yes).run(provider, key_from_env))
-    except (EOFError, KeyboardInterrupt):
-        output.write_line()
-        output.write_notice("Cancelled. Nothing was written.")
-        sys.exit(130)
+        sys.exit(setup.run(provider, key_from_env))
+    except EOFError:
+        if not sys.stdin.isatty():
+            raise _no_terminal() from None
+        setup.report_cancelled()
+    except KeyboardInterrupt:
+        setup.report_cancelled()
+    sys.exit(130)
 
 
-class _Setup:
-    """One run of the command.
-
-    `is_interactive`: the user can be asked. `skip_test`: the key is not sent to the provider. `is_confirmed`: the
-    lines are written without a question.
-    """
-
-    def __init__(self, output: Output, is_interactive: bool, skip_test: bool, is_confirmed: bool) -> None:
-        self._output, self._is_interactive = output, is_interactive
-        self._skip_test, self._is_confirmed = skip_test, is_confirmed
-        self._environ: Mapping[str, str] = copy_environment()
-        self._file = require_settings_folder(self._environ) / ENV_FILE
-        self._settings: Settings = load_command_settings(of_running_proxy=False)
-        self._in_file: Settings = load_settings({}, PROVIDERS, env_file=self._settings.env_file)
-
-    def run(self, name: str | None, key_variable: str | None) -> int:
-        """Ask for missing values, test them and write the lines. Return the exit status."""
-        choices = list_provider_choices(self._settings)
-        choice = self._ask_provider(choices) if name is None else _find_choice(choices, name)
-        if choice is None:
-            found = ask_server(self._output, self._settings)
-            if found is None:
-                return _EXIT_FAILED
-            provider, files = found
-            show_files(self._output, provider, files)
-            if not self._is_written_now():
-                return _EXIT_FAILED
-            files.write()
-            names = " and ".join(str(addition.path) for addition in files.additions if addition.added)
-            self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added the lines to {names}.")
-            self._write_next_step()
-            return 0
-        values = self._find_values(choice, key_variable)
-        return _EXIT_FAILED if values is None else self._write(choice.provider, list_env_lines(choice.provider, values))
-
-    def _is_written_now(self) -> bool:
-        if self._is_confirmed or input("  Write them? [Y/n] ").strip().lower() in ("", "y", "yes"):
-            return True
-        self._output.write_notice("Nothing was written.")
-        return False
-
-    def _ask_provider(self, choices: "Sequence[ProviderChoice]") -> "ProviderChoice | None":
-        """Ask the user for a provider among `choices`. None: the user chooses another server."""
-        self._output.write_line("  Which provider has the model?")
-        width = max(len(choice.provider.prefix) for choice in choices)
-        for number, choice in enumerate(choices, 1):
-            found = f"  {self._output.paint('found:', 'ok')} {choice.found}" if choice.found else ""
-            self._output.write_line(f"  {number:>3}  {choice.provider.prefix:<{width}}{found}".rstrip())
-        self._output.write_line(f"  {len(choices) + 1:>3}  {OTHER_SERVER:<{width}}  {OTHER_SERVER_TITLE}")
-        while True:
-            answer = input("  Number or name [1]: ").strip() or "1"
-            if answer.isdecimal() and 1 <= int(answer) <= len(choices):
-                return choices[int(answer) - 1]
-            if answer.lower() in (OTHER_SERVER, str(len(choices) + 1)):
-                return None
-            try:
-                return _find_choice(choices, answer, "")
-            except ConfigurationError as error:
-                self._output.write_notice(error.message, "✕", "error")
-
-    def _find_values(self, choice: "ProviderChoice", key_variable: str | None) -> dict[str, str] | None:
-        """Return variable → value for the key or project of the chosen provider, from the user or the environment.
-
-        `key_variable`: environment variable with the key; None: ask. None is returned if no value can be used.
-        """
-        provider = choice.provider
-        if provider.key_source == "google":
-            if choice.found:
-                return {}
-            if not self._is_interactive:
-                raise ConfigurationError(
-                    "Vertex AI has no project: set VERTEX_PROJECT in the environment.", code="init-without-terminal"
-                )
-            project = ""
-            while not project:
-                project = input("  VERTEX_PROJECT, the id of the Google Cloud project: ").strip()
-            return {"VERTEX_PROJECT": project}
-        if key_variable is not None:
-            key = self._environ.get(key_variable, "").strip()
-            if not key:
-                raise ConfigurationError(
-                    f"--key-from-env is {key_variable}, but this variable is not set.", code="init-without-terminal"
-                )
-            is_own = key_variable == provider.key_variable
-            return self._accept(provider, key, {} if is_own else {str(provider.key_variable): key})
-        if provider.uses_installed_models and not choice.found and self._is_interactive:
-            variable = str(provider.base_url_variable)
-            start = f"To start {provider.title} there:  {provider.prefix} serve"
-            self._output.write_notice(f"No server answers at {provider.base_url}. {start}", "!", "warn")
-            for _ in range(_MAX_ATTEMPTS):
-                address = read_address(variable, input(f"  {variable}, its address: "))
-                if not address:
-                    self._output.write_notice(_NO_ADDRESS, "✕", "error")
-                    continue
-                values = self._accept(provider, "", {variable: address}, address)
-                if values is not None:
-                    return values
-            return None
-        if choice.found or provider.uses_installed_models:
-            return self._accept(provider, "", {})
-        if not self._is_interactive:
-            raise ConfigurationError(
-                f"{provider.prefix} has no key: {provider.key_variable} is not set. Set it in the environment, or name "
-                "its variable with --key-from-env.",
-                code="init-without-terminal",
-            )
-        return self._ask_key(provider)
-
-    def _ask_key(self, provider: Provider) -> dict[str, str] | None:
-        """Return variable → key. None: the provider accepts none of the entered keys."""
-        variable = str(provider.key_variable)
-        for _ in range(_MAX_ATTEMPTS):
-            key = getpass(f"  {variable} (not shown): ").strip()
-            if not key or not _is_valid_key(self._output, variable, key):
-                continue
-            values = self._accept(provider, key, {variable: key})
-            if values is not None:
-                return values
-        return None
-
-    def _accept(self, provider: Provider, key: str, values: dict[str, str], address: str = "") -> dict[str, str] | None:
-        """Test a key or address of `provider` by a request, and print the result. Return `values` on success.
-
-        None: the key was rejected, or no server answers. `key`, `address`: "": the key or address of the settings is
-        tested.
-        """
-        if self._skip_test:
-            return values
-        try:
-            accepted = check_key(self._settings, provider, key, address)
-        except UpstreamError as error:
-            message = error.message.rstrip(".")
-            prefixed = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
-            self._output.write_notice(f"{prefixed}.", "✕", "error")
-            if error.status in _REJECTED_STATUSES:
-                known = self._settings.keys.get(provider.name, ())
-                if not key and known:
-                    self._output.write_notice(f"The key is {known[0]}, {known[0].origin}. Replace it there.")
-                return None
-            if not self._is_interactive:
-                text = "The settings were not tested. To write them without a test, add --skip-test."
-                self._output.write_notice(text)
-                return None
-            answer = input("  The settings were not tested. Keep them? [y/N] ").strip().lower()
-            return values if answer in ("y", "yes") else None
-        check = self._output.paint("✓", "ok")
-        self._output.write_line(f"  {check} accepted, {len(accepted.models)} models, {accepted.seconds:.1f} s")
-        return values
-
-    def _write(self, provider: Provider, lines: Mapping[str, str]) -> int:
-        """Show `lines` (variable → value), ask for confirmation and add them to `.env`. Return the exit status."""
-        added, differences = separate_existing_lines(lines, self._in_file, self._settings)
-        for difference in differences:
-            self._output.write_notice(
-                f"{difference.place} sets {difference.name}={difference.current}, which stays. "
-                f"For {provider.prefix}, change it to  {difference.name}={difference.wanted}",
-                "!",
-                "warn",
-            )
-        reported = {difference.name for difference in differences}
-        for text in describe_tier_overrides(self._settings, provider):
-            if not any(f" sets {name}=" in text for name in reported):
-                self._output.write_notice(text, "!", "warn")
-        if not added:
-            self._output.write_line(f"  {self._file} needs no new line.")
-            return 0
-        self._output.write_line(f"  New lines of {self._file}:")
-        for name, value in added.items():
-            shown = mask_setting(name, value)
-            line = format_env_line(name, value) if shown == value else f"{name}={shown}"
-            self._output.write_line(f"    {self._output.paint(line, 'type')}")
-        if not self._is_written_now():
-            return _EXIT_FAILED
-        if append_variables(self._file, added):
-            text = f"Other users could read {self._file}. Now only its owner can, because it contains a key."
-            self._output.write_notice(text, "!", "warn")
-        count = formats.plural(len(added), "line")
-        self._output.write_line(f"  {self._output.paint('✓', 'ok')} Added {count} to {self._file}.")
-        self._write_next_step()
-        return 0
-
-    def _write_next_step(self) -> None:
-        """Print the next command for the user. A running proxy has to read the new settings first."""
-        running = find_proxy(self._settings)
-        if running is not None:
-            self._output.write_notice(f"A proxy runs at {running.address}. Restart it to use the new settings.")
-        self._output.write_line(f"  Next:  {self._output.paint('anthropic-proxy code', 'type')}")
-
-
-def _find_choice(choices: "Sequence[ProviderChoice]", name: str, option: str = "--provider ") -> "ProviderChoice":
-    """Return the one of `choices` with the provider name or prefix `name`.
-
-    Raises `ConfigurationError` with the nearest name. `option`: text before this name.
-    """
-    word = name.lower()
-    for choice in choices:
-        if word in (choice.provider.name, choice.provider.prefix):
-            return choice
-    known = [choice.provider.prefix for choice in choices]
-    nearest = find_similar_choice(word, known)
-    meant = f" Did you mean:  {option}{nearest}" if nearest else ""
-    raise ConfigurationError(
-        f'There is no provider "{name}". The providers are: {", ".join(known)}.{meant}', code="unknown-provider"
+def _no_terminal() -> ConfigurationError:
+    return ConfigurationError(
+        "There is no terminal for questions. Use options:  "
+        "anthropic-proxy init --provider openai --key-from-env OPENAI_API_KEY --yes",
+        code="init-without-terminal",
     )
 
 
-TEST_TIMEOUT_SECONDS = 10.0
-"""Maximum time in seconds for the test of a key, which queries the provider for its models."""
+class Candidate(Struct, frozen=True):
+    """A provider or server that the user can choose."""
 
-
-class ProviderChoice(Struct, frozen=True):
-    """A provider that `init` offers, and the key, project or server that was detected for it."""
-
-    provider: Provider
+    name: str
+    """Word that the user can type: `gemini`, `together`, `other`."""
+    title: str
+    provider: Provider | None = None
+    """None: a server that needs a table in the configuration file."""
+    vendor: ServerOverride | None = None
+    """Entry of the vendor of such a server. None: another server."""
     found: str = ""
     """Detected key, project or server: `OPENAI_API_KEY in the environment`. "": nothing was detected; the user has to
     enter it."""
+    keys_url: str = ""
 
 
-class KeyTestResult(Struct, frozen=True):
-    models: tuple[str, ...]
-    seconds: float
+class Backend(Struct, frozen=True):
+    """The chosen provider or server, with what the user has entered for it."""
+
+    provider: Provider
+    settings: Settings
+    """Settings with the entered key and address."""
+    variables: dict[str, str]
+    """Variables for `.env` with key, project or address."""
+    table: ServerTable | None = None
+    """Table for `anthropic-proxy.toml`, whose name is that of the provider. None: it needs none."""
+    models: Sequence[ModelFacts] | None = None
+    """Models that the server has listed. None: not tested."""
 
 
 class SettingDifference(Struct, frozen=True):
-    """Setting with another value than the one that `init` would write. The present value is not changed."""
+    """Setting with another value than the one that `init` would write."""
 
     name: str
     place: str
@@ -322,28 +148,424 @@ class SettingDifference(Struct, frozen=True):
     wanted: str
 
 
-def list_provider_choices(settings: Settings) -> list[ProviderChoice]:
-    """Return the providers that `init` offers. Those with a detected key, project or server are first.
+class _Setup:
+    """One run of the command. `questions`: None: the user is not asked. `chosen_models`: from the options."""
 
-    The local Ollama server is detected by a query for its installed models.
-    """
-    registry = find_registry(settings)
+    def __init__(
+        self,
+        output: Output,
+        questions: Questions | None,
+        skips_test: bool,
+        chosen_models: tuple[str | None, str | None],
+    ) -> None:
+        self._output, self._questions, self._skips_test = output, questions, skips_test
+        self._chosen_models = chosen_models
+        self._environ: Mapping[str, str] = copy_environment()
+        self._folder = require_settings_folder(self._environ)
+        self._settings: Settings = load_command_settings(of_running_proxy=False)
+        self._is_written = False
 
-    async def query_ollama() -> Sequence[str] | None:
-        services = await open_services(settings)
+    def report_cancelled(self) -> None:
+        if not self._is_written:
+            self._output.write_notice("Cancelled. Nothing was written.")
+
+    def run(self, name: str | None, key_variable: str | None) -> int:
+        """Ask for missing values, test them and write the lines. Return the exit status."""
+        installed = asyncio.run(_query_ollama(self._settings))
+        candidates = list_candidates(self._settings, installed)
+        candidate = None if name is None else _find_candidate(candidates, name)
+        while True:
+            if candidate is None:
+                assert self._questions is not None
+                options = [Option(one.name, one.title, _describe_candidate(one)) for one in candidates]
+                chosen = self._questions.select("Which provider has the models?", options)
+                candidate = next(one for one in candidates if one.name == chosen)
+            backend = self._connect(candidate, key_variable)
+            if backend is not None:
+                return self._write(backend, self._choose_models(backend))
+            if self._questions is None:
+                return _EXIT_FAILED
+            candidate, key_variable = None, None
+
+    def _connect(self, candidate: Candidate, key_variable: str | None) -> Backend | None:
+        """Ask for the key or address of a provider, and test it. None: it cannot be used, and another one may be."""
+        if candidate.provider is None:
+            return self._connect_server(candidate)
+        provider, asks = candidate.provider, self._questions
+        if provider.key_source == "google":
+            if candidate.found:
+                return Backend(provider, self._settings, {})
+            if asks is None:
+                raise ConfigurationError(
+                    "Vertex AI has no project: set VERTEX_PROJECT in the environment.", code="init-without-terminal"
+                )
+            project = ""
+            while not project:
+                project = asks.ask("Id of the Google Cloud project (VERTEX_PROJECT)")
+            return Backend(provider, self._settings, {"VERTEX_PROJECT": project})
+        variable = str(provider.key_variable)
+        if key_variable is not None:
+            if not (key := self._environ.get(key_variable, "").strip()):
+                raise ConfigurationError(
+                    f"--key-from-env is {key_variable}, but this variable is not set.", code="init-without-terminal"
+                )
+            variables = {} if key_variable == variable else {variable: key}
+            return self._test(Backend(provider, self._enter(provider, key), variables))
+        if candidate.found or (provider.uses_installed_models and asks is None):
+            if (backend := self._test(Backend(provider, self._settings, {}))) is not None or asks is None:
+                return backend
+            if provider.uses_installed_models:
+                return None
+        if asks is None:
+            raise ConfigurationError(
+                f"{provider.prefix} has no key: {variable} is not set. Set it in the environment, or name its variable "
+                "with --key-from-env.",
+                code="init-without-terminal",
+            )
+        if provider.uses_installed_models:
+            address_variable = str(provider.base_url_variable)
+            start = f"To start {provider.title} there:  {provider.prefix} serve"
+            tried = self._settings.base_urls.get(provider.name, provider.base_url)
+            self._output.write_notice(f"No server answers at {tried}. {start}", "!", "warn")
+            while text := asks.ask(f"{address_variable}, its address (empty: another provider)"):
+                if not (address := read_address(address_variable, text)):
+                    self._output.write_notice(_NO_ADDRESS, "✕", "error")
+                    continue
+                settings = self._enter(provider, "", address)
+                backend = self._test(Backend(provider, settings, {address_variable: address}))
+                if backend is not None:
+                    return backend
+            return None
+        while key := self._ask_key(candidate, variable):
+            backend = self._test(Backend(provider, self._enter(provider, key), {variable: key}))
+            if backend is not None:
+                return backend
+        return None
+
+    def _connect_server(self, candidate: Candidate) -> Backend | None:
+        """The same for a server that gets a table in the configuration file."""
+        asks, vendor = self._questions, candidate.vendor
+        if asks is None:
+            raise ConfigurationError(
+                f"{candidate.title} needs questions: run  anthropic-proxy init  in a terminal.",
+                code="init-without-terminal",
+            )
+        is_found, others = bool(candidate.found), self._settings.configured_providers
+        while True:
+            address = vendor.base_url if vendor is not None else ""
+            while not address:
+                text = asks.ask("Its address, such as localhost:8000 (empty: another provider)")
+                if not text:
+                    return None
+                if not (address := read_address("base_url", text)):
+                    self._output.write_notice(_NO_ADDRESS, "✕", "error")
+            present = structs.replace(self._settings, base_urls={"openai": address})
+            server = vendor or find_server_override(PROVIDERS.find("openai"), present)
+            known = server if server is not None and server.key_variable else None
+            stem = known.name.replace("_", "-") if known else _name_host(address)
+            variable = known.key_variable if known else f"{stem.upper().replace('-', '_')}_API_KEY"
+            key = self._environ.get(variable, "") if is_found else self._ask_key(candidate, variable)
+            if vendor is not None and not key:
+                return None
+            has_path = bool(urlsplit(address).path)
+            for base_url in (address,) if has_path else (address, f"{address}/v1"):
+                name = _choose_name(stem, base_url, self._settings)
+                table = ConfiguredProvider(
+                    name=name,
+                    base_url=base_url,
+                    wire="chat",
+                    has_key=bool(key),
+                )
+                keys = {name: (Secret(key, f"{variable}, as entered"),)} if key else {}
+                settings = structs.replace(
+                    self._settings,
+                    configured_providers=(*(one for one in others if one.name != name), table),
+                    base_urls={**self._settings.base_urls, name: base_url},
+                    keys={**self._settings.keys, **keys},
+                )
+                backend = Backend(
+                    find_registry(settings).find(name),
+                    settings,
+                    {variable: key} if key and not is_found else {},
+                    ServerTable(base_url=base_url, key_variable=variable if key else ""),
+                )
+                if (tested := self._test(backend, reports_missing_path=has_path or base_url != address)) is not None:
+                    return tested
+            is_found = False
+
+    def _ask_key(self, candidate: Candidate, variable: str) -> str:
+        """Return a key. "": the user enters none, to choose another provider, or because the server needs none."""
+        assert self._questions is not None
+        if candidate.keys_url:
+            self._output.write_line(f"  Create a key:  {self._output.paint(candidate.keys_url, 'type')}")
+        empty = "needs none" if candidate.name == OTHER_SERVER else "another provider"
+        while key := self._questions.ask_secret(f"{variable} (empty: {empty})"):
+            try:
+                decode_keys(FoundSetting(variable, key, "environment", (key,)))
+            except ConfigurationError:
+                self._output.write_notice("A key has no spaces and no letters outside ASCII.", "✕", "error")
+            else:
+                return key
+        return ""
+
+    def _enter(self, provider: Provider, key: str, address: str = "") -> Settings:
+        """Return the settings with a key or address that the user has entered."""
+        settings = self._settings
+        if address:
+            settings = structs.replace(settings, base_urls={**settings.base_urls, provider.name: address})
+        if key:
+            keys = {**settings.keys, provider.name: (Secret(key, f"{provider.key_variable}, as entered"),)}
+            settings = structs.replace(settings, keys=keys)
+        return settings
+
+    def _test(self, backend: Backend, *, reports_missing_path: bool = True) -> Backend | None:
+        """Query the server for its models, print the result, and return `backend` with them.
+
+        None: the key was rejected, or the server did not answer and the user does not keep the settings. Without
+        `reports_missing_path`, a server that does not have the model list at this address is not reported.
+        """
+        provider, output = backend.provider, self._output
+        if self._skips_test or not has_model_list(provider):
+            return backend
         try:
-            await services.catalog.refresh_listing(registry.local.name)
-            return services.catalog.cached_model_ids(registry.local.name)
+            models, seconds = query_models(backend)
+        except UpstreamError as error:
+            if not reports_missing_path and error.status not in _REJECTED_STATUSES:
+                return None
+            message = error.message.rstrip(".")
+            prefixed = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
+            keys = backend.settings.keys.get(provider.name, ())
+            text = " ".join(redact_secrets(error.provider_text, [key.reveal() for key in keys]).split())
+            said = f' It says: "{formats.shorten(text, _MAX_TEXT)}"' if text else ""
+            output.write_notice(f"{prefixed}.{said}", "✕", "error")
+            if error.status in _REJECTED_STATUSES:
+                if provider.key_variable not in backend.variables and keys:
+                    output.write_notice(f"The key is {keys[0]}, {keys[0].origin}. Replace it there.")
+                return None
+            if self._questions is None:
+                output.write_notice("The settings were not tested. To write them without a test, add --skip-test.")
+                return None
+            return backend if self._questions.confirm("Keep the settings without a test?", default=False) else None
+        check = output.paint("✓", "ok")
+        output.write_line(f"  {check} accepted, {formats.plural(len(models), 'model')}, {seconds:.1f} s")
+        return structs.replace(backend, models=models)
+
+    def _choose_models(self, backend: Backend) -> dict[str, str]:
+        """Return the variables for the big and the small model."""
+        provider = backend.provider
+        defaults = find_default_models(backend)
+        found: dict[str, str] = {}
+        for position, (variable, question) in enumerate(_MODEL_QUESTIONS.items()):
+            option, default = self._chosen_models[position], defaults[position]
+            if option is not None:
+                found[variable] = option if option.startswith(f"{provider.prefix}/") else f"{provider.prefix}/{option}"
+            elif self._questions is not None and not provider.serves_claude:
+                preset = default or found.get("BIG_MODEL", "").partition("/")[2]
+                found[variable] = f"{provider.prefix}/{self._ask_model(question, backend, preset)}"
+        if self._questions is None:  # a default that is still served needs no line
+            found = {**list_env_lines(provider, {}), **found}
+            del found["PREFERRED_PROVIDER"]
+        return found
+
+    def _ask_model(self, question: str, backend: Backend, default: str) -> str:
+        asks, prefix = self._questions, f"{backend.provider.prefix}/"
+        assert asks is not None
+        listed = {fact.model.removeprefix(prefix): fact for fact in backend.models or ()}
+        if backend.models is None:
+            listed = {name: ModelFacts(name) for name in backend.provider.known_models}
+        if listed:
+            options = [Option(name, note=describe_facts(fact)) for name, fact in listed.items()]
+            options.append(Option(_OTHER_MODEL, "another model", "which is not in the list"))
+            if (chosen := asks.select(question, options, default)) != _OTHER_MODEL:
+                return chosen
+        while True:
+            model = asks.ask(f"Name of the model, without {prefix}", "" if listed else default)
+            try:
+                return decode_model(FoundSetting("model", model, "environment", (model,))).removeprefix(prefix)
+            except (ConfigurationError, ValueError):
+                self._output.write_notice("A model name is not empty and has no spaces.", "✕", "error")
+
+    def _write(self, backend: Backend, models: Mapping[str, str]) -> int:
+        """Show the new lines, ask for confirmation and write them. Return the exit status."""
+        provider, output, asks = backend.provider, self._output, self._questions
+        lines = {"PREFERRED_PROVIDER": provider.name, **backend.variables, **models}
+        in_file = load_settings({}, PROVIDERS, env_file=self._settings.env_file)
+        differences = find_differences(lines, in_file, self._settings)
+        changeable = [one for one in differences if one.place != "environment"]
+        replaced: Sequence[str] = ()
+        if changeable and asks is not None:
+            for one in changeable:
+                output.write_notice(f"{one.place}: {one.name}={one.current} → {one.wanted}", "!", "warn")
+            them = "this line" if len(changeable) == 1 else "these lines"
+            if asks.confirm(f"Change {them}?", default=True):
+                replaced = [one.name for one in changeable]
+        for one in differences:
+            if one.name not in replaced or one.place == "environment":
+                output.write_notice(
+                    f"{one.place} sets {one.name}={one.current}, which stays. "
+                    f"For {provider.prefix}, change it to  {one.name}={one.wanted}",
+                    "!",
+                    "warn",
+                )
+        plan = ImportPlan("init")
+        plan.variables = lines
+        if backend.table is not None:
+            names = dict.fromkeys(model.partition("/")[2] for model in models.values())
+            plan.servers[provider.name] = structs.replace(backend.table, models={name: {} for name in names})
+        files = prepare_files(plan, self._folder, replaced)
+        for text in describe_tier_overrides(backend.settings, provider):
+            if not any(f" sets {one.name}=" in text for one in differences):  # reported or replaced
+                output.write_notice(text, "!", "warn")
+        if not any(change.added for change in files.changes):
+            output.write_line(f"  {self._folder / ENV_FILE} needs no new line.")
+            return 0
+        for change in files.changes:
+            if change.added:
+                kind = "New and changed" if replaced and change.path.name == ENV_FILE else "New"
+                output.write_line(f"  {kind} lines of {change.path}:")
+            for line in mask_env_lines(change.added).strip("\n").splitlines():
+                output.write_line(f"    {output.paint(line, 'type')}".rstrip())
+        if asks is not None and not asks.confirm("Write them?", default=True):
+            output.write_notice("Nothing was written.")
+            return _EXIT_FAILED
+        files.write(output)
+        self._is_written = True
+        changed = [change for change in files.changes if change.added]
+        count = formats.plural(changed[0].added.count("\n"), "line") if len(changed) == 1 else "the lines"
+        names_of_files = " and ".join(str(change.path) for change in changed)
+        verb = "Wrote" if replaced else "Added"
+        output.write_line(f"  {output.paint('✓', 'ok')} {verb} {count} to {names_of_files}.")
+        self._reload(backend)
+        output.write_line(f"  Next:  {output.paint('anthropic-proxy code', 'type')}")
+        return 0
+
+    def _reload(self, backend: Backend) -> None:
+        """Let a running proxy read the new settings, or tell the user why it does not."""
+        running = find_proxy(self._settings)
+        if running is None:
+            return
+        result = reload_proxy(self._environ, self._settings.port, self._folder / ENV_FILE)
+        role = "ok" if result.is_applied else "warn"
+        self._output.write_notice(
+            f"The proxy at {running.address} {result.text}", "✓" if result.is_applied else "!", role
+        )
+        variable = backend.table.key_variable if backend.table else backend.provider.key_variable
+        is_here_only = self._settings.origins.get(str(variable)) == "environment" or (
+            backend.table is not None and bool(variable) and variable not in backend.variables
+        )
+        if result.is_applied and is_here_only and variable not in result.variables:
+            self._output.write_notice(
+                f"{variable} is in the environment of this shell only. Start the proxy here, or write the key to "
+                f"{self._folder / ENV_FILE}.",
+                "!",
+                "warn",
+            )
+
+
+_MODEL_QUESTIONS = {
+    "BIG_MODEL": "Big model, for sonnet, opus and fable",
+    "SMALL_MODEL": "Small model, for haiku",
+}
+
+
+async def _query_ollama(settings: Settings) -> Sequence[str] | None:
+    """Return the models of the local Ollama server. None: no server responds."""
+    services = await open_services(settings)
+    try:
+        local = find_registry(settings).local.name
+        await services.catalog.refresh_listing(local)
+        return services.catalog.cached_model_ids(local)
+    finally:
+        await services.close()
+
+
+def list_candidates(settings: Settings, installed: Sequence[str] | None) -> list[Candidate]:
+    """Return all providers that the user can choose: first those with a detected key, project or server.
+
+    `installed`: models of the local Ollama server; None: no server responds.
+    """
+    found = []
+    for provider in find_registry(settings):
+        if not provider.offered_to_users or provider.is_configured:
+            continue
+        variable = provider.key_variable or ""
+        origin = settings.origins.get(variable, "")
+        detected = f"{variable} in {'the environment' if origin == 'environment' else origin}" if origin else ""
+        if provider.uses_installed_models:
+            address = settings.base_urls.get(provider.name, provider.base_url)
+            detected = "" if installed is None else f"{len(installed)} models at {address}"
+        elif provider.key_source == "google":
+            project = find_google_project(settings)
+            detected = f"project {project}" if project else ""
+        found.append(Candidate(provider.prefix, provider.title, provider, None, detected, provider.keys_url))
+    environ = copy_environment()
+    vendors = [server for server in PROVIDERS.find("openai").servers if server.base_url]
+    for vendor in sorted(vendors, key=lambda one: one.title.lower()):
+        detected = f"{vendor.key_variable} in the environment" if environ.get(vendor.key_variable) else ""
+        found.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
+    found.sort(key=lambda one: not one.found)
+    return [*found, Candidate(OTHER_SERVER, "Another server")]
+
+
+def _describe_candidate(candidate: Candidate) -> str:
+    if candidate.found:
+        return f"found: {candidate.found}"
+    if candidate.name == OTHER_SERVER:
+        return "with the API of OpenAI, such as vLLM, llama.cpp, LM Studio"
+    if candidate.provider is not None and candidate.provider.uses_installed_models:
+        return "models on a machine of yours"
+    return candidate.keys_url or ("a project of Google Cloud" if candidate.provider is not None else "")
+
+
+def _find_candidate(candidates: Sequence[Candidate], name: str) -> Candidate:
+    """Return the candidate that the user calls `name`. Raises `ConfigurationError` with the nearest name."""
+    word = name.lower()
+    for candidate in candidates:
+        names = [candidate.name, candidate.title.lower()]
+        if word in (*names, *([candidate.provider.name] if candidate.provider else [])):
+            return candidate
+    known = [candidate.name for candidate in candidates]
+    nearest = find_similar_choice(word, known)
+    meant = f" Did you mean:  --provider {nearest}" if nearest else ""
+    raise ConfigurationError(
+        f'There is no provider "{name}". The providers are: {", ".join(known)}.{meant}', code="unknown-provider"
+    )
+
+
+def query_models(backend: Backend) -> tuple[Sequence[ModelFacts], float]:
+    """Return the models that a server lists, and the duration of the query in seconds.
+
+    Raises `UpstreamError` if the server rejects the key, or does not answer.
+    """
+
+    async def query() -> tuple[Sequence[ModelFacts], float]:
+        services = await open_services(backend.settings)
+        try:
+            credential = Credentials(backend.settings).next_credential(backend.provider)
+            send, started = backend.provider.find_transport(services.transports), time.monotonic()
+            listed = await query_chat_models(backend.provider, backend.settings, send, credential, TEST_TIMEOUT_SECONDS)
+            seconds = time.monotonic() - started
+            if backend.provider.uses_installed_models:  # each model is described by a query of its own
+                catalog, name = services.catalog, backend.provider.name
+                await asyncio.gather(*(catalog.fetch_capabilities(name, model.id) for model in listed))
+            return describe_models(services, backend.provider, listed), seconds
         finally:
             await services.close()
 
-    installed = asyncio.run(query_ollama())
-    choices = [
-        ProviderChoice(provider, _describe_found(provider, settings, installed))
-        for provider in registry
-        if provider.offered_to_users and not provider.is_configured
-    ]
-    return sorted(choices, key=lambda choice: not choice.found)
+    return asyncio.run(query())
+
+
+def describe_facts(facts: ModelFacts) -> str:
+    """Return window and price of a model as text in columns: `1,047,576 tokens    $2.00 in    $8.00 out per M`."""
+    window = "" if facts.context_window is None else f"{facts.context_window:,} tokens"
+    price = facts.price
+    if price is None:
+        amounts = ""
+    elif not price.input and not price.output:
+        amounts = "free"
+    else:
+        amounts = f"{format_price(price.input):>7} in {format_price(price.output):>7} out per M"
+    return f"{window:>16}  {amounts}".rstrip()
 
 
 def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | None = None) -> dict[str, str]:
@@ -361,33 +583,49 @@ def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | 
     return lines
 
 
-def separate_existing_lines(
+def find_default_models(backend: Backend) -> tuple[str, str]:
+    """Return the proposed big and small model, without prefix. "": none.
+
+    They are the defaults of the provider, or the successors of retired ones. Of an Ollama server, they are its largest
+    and its smallest model.
+    """
+    provider = backend.provider
+    if provider.uses_installed_models:
+        plain = structs.replace(backend.settings, preferred_provider=provider.name, tier_models={})
+        plain = structs.replace(plain, big_model=None, middle_model=None, small_model=None)
+        listed = asyncio.run(_query_ollama(backend.settings)) or ()
+        catalog = Catalog(listings={provider.name: listed})
+        targets = {row.tier: row.target.partition("/")[2] for row in list_tier_mappings(plain, catalog)}
+        big, small = targets["sonnet"], targets["haiku"]
+        return f"{big}:latest" if f"{big}:latest" in listed else big, small
+    successors = list_env_lines(provider, {})
+    defaults = (provider.default_big_model or "", provider.default_small_model or "")
+    return tuple(
+        successors.get(variable, default).removeprefix(f"{provider.prefix}/")
+        for variable, default in zip(_MODEL_QUESTIONS, defaults, strict=True)
+    )  # type: ignore[return-value]
+
+
+def find_differences(
     lines: Mapping[str, str], file_settings: Settings, used_settings: Settings
-) -> tuple[dict[str, str], list[SettingDifference]]:
-    """Return the `lines` (variable → value) that `.env` lacks, and the settings with another value than in `lines`.
+) -> list[SettingDifference]:
+    """Return the settings with another value than in `lines` (variable → value).
 
     `file_settings` are the settings in `.env`. `used_settings` are those that the proxy uses, where a variable of the
     environment may override `.env`.
     """
-    added, differences = {}, []
+    differences = []
     for name, value in lines.items():
         present = file_settings.raw_values.get(name)
-        if present is None:
-            added[name] = value
-        elif present.reveal() != value:
-            differences.append(
-                SettingDifference(
-                    name, file_settings.origins[name], mask_setting(name, present.reveal()), mask_setting(name, value)
-                )
-            )
-        if (
-            used_settings.origins.get(name) == "environment"
-            and (used := used_settings.raw_values[name].reveal()) != value
-        ):
-            differences.append(
-                SettingDifference(name, "environment", mask_setting(name, used), mask_setting(name, value))
-            )
-    return added, differences
+        used = used_settings.raw_values.get(name)
+        if present is not None and present.reveal() != value:
+            differences.append((name, file_settings.origins[name], present.reveal(), value))
+        if used is not None and used_settings.origins.get(name) == "environment" and used.reveal() != value:
+            differences.append((name, "environment", used.reveal(), value))
+    return [
+        SettingDifference(name, place, mask_setting(name, current), mask_setting(name, wanted))
+        for name, place, current, wanted in differences
+    ]
 
 
 def describe_tier_overrides(settings: Settings, provider: Provider) -> list[str]:
@@ -409,96 +647,6 @@ def describe_tier_overrides(settings: Settings, provider: Provider) -> list[str]
     return texts
 
 
-def check_key(settings: Settings, provider: Provider, key: str, address: str = "") -> KeyTestResult:
-    """Test an API key by a query for models.
-
-    `address` replaces the address of the provider in `settings`. Raises `UpstreamError` if the key is rejected or no
-    server answers.
-    """
-    if address:
-        settings = structs.replace(settings, base_urls={**settings.base_urls, provider.name: address})
-    if key:
-        keys = {**settings.keys, provider.name: (Secret(key, f"{provider.key_variable}, as entered"),)}
-        settings = structs.replace(settings, keys=keys)
-
-    async def check() -> KeyTestResult:
-        services = await open_services(settings)
-        try:
-            credential = Credentials(settings).next_credential(provider)
-            send, started = provider.find_transport(services.transports), time.monotonic()
-            models = await query_chat_models(provider, settings, send, credential, TEST_TIMEOUT_SECONDS)
-            return KeyTestResult(tuple(model.id for model in models), time.monotonic() - started)
-        finally:
-            await services.close()
-
-    return asyncio.run(check())
-
-
-def _describe_found(provider: Provider, settings: Settings, installed: Sequence[str] | None) -> str:
-    """Return the key, project or server that was detected for `provider`, as text. "": nothing was detected.
-
-    `installed`: models of a local server; None: no server.
-    """
-    if provider.uses_installed_models:
-        address = settings.base_urls.get(provider.name, provider.base_url)
-        return "" if installed is None else f"{len(installed)} models at {address}"
-    if provider.key_source == "google":
-        project = find_google_project(settings)
-        return f"project {project}" if project else ""
-    variable = provider.key_variable or ""
-    origin = settings.origins.get(variable, "")
-    return "" if not origin else f"{variable} in {'the environment' if origin == 'environment' else origin}"
-
-
-_NAME_OF_LOCAL_SERVER = "own"
-_MAX_LISTED_MODELS = 8
-_NO_ADDRESS = "This is no address of a server, such as http://localhost:8000/v1."
-
-
-def ask_server(output: Output, settings: Settings) -> tuple[Provider, FilesToWrite] | None:
-    """Ask the user for the address, key and model of a server, and send a test request to the server.
-
-    Return the server as a provider, with the lines to add to `.env` and `anthropic-proxy.toml`. None: the test failed
-    for each server that the user entered.
-    """
-    for _ in range(_MAX_ATTEMPTS):
-        address = _ask_server_address(output)
-        key = _ask_server_key(output)
-        try:
-            address, accepted = _find_models(settings, address, key)
-        except UpstreamError as error:
-            output.write_notice(f"{error.message.rstrip('.')}.", "✕", "error")
-            continue
-        count = formats.plural(len(accepted.models), "model")
-        output.write_line(f"  {output.paint('✓', 'ok')} accepted, {count}, {accepted.seconds:.1f} s")
-        model = ask_model(output, accepted.models)
-        plan = ImportPlan("init")
-        present = structs.replace(settings, base_urls={"openai": address})
-        server = find_server_override(PROVIDERS.find("openai"), present)
-        vendor = server if server is not None and server.key_variable else None
-        name = _choose_name(vendor.name.replace("_", "-") if vendor else _name_host(address), settings)
-        variable = vendor.key_variable if vendor else f"{name.upper().replace('-', '_')}_API_KEY"
-        variable = variable if key else ""
-        plan.servers[name] = ServerTable(base_url=address, key_variable=variable, models={model: {}})
-        plan.variables = {"PREFERRED_PROVIDER": name, **({variable: key} if key else {})}
-        files = prepare_files(plan, require_settings_folder(copy_environment()))
-        return find_registry(files.settings).find(name), files
-    return None
-
-
-def show_files(output: Output, provider: Provider, files: FilesToWrite) -> None:
-    """Print the lines that will be added to each file, and notices about settings that stay."""
-    for addition in files.additions:
-        if addition.added:
-            output.write_line(f"  New lines of {addition.path}:")
-        for line in mask_env_lines(addition.added).strip("\n").splitlines():
-            output.write_line(f"    {output.paint(line, 'type')}")
-        for name in addition.kept_names:
-            output.write_notice(f"{addition.path} sets {name} to another value, which stays.", "!", "warn")
-    for text in describe_tier_overrides(files.settings, provider):
-        output.write_notice(text, "!", "warn")
-
-
 def read_address(name: str, text: str) -> str:
     """Return the address of a server that the user has entered for the setting `name`. "": it is no address.
 
@@ -511,98 +659,14 @@ def read_address(name: str, text: str) -> str:
             host = urlsplit(f"//{address}").hostname or ""
             if host != "localhost" and "." not in host and ":" not in address:
                 return ""
-            address = f"{'http' if _is_local(host) else 'https'}://{address}"
+            try:
+                is_local = ip_address(host).is_private
+            except ValueError:
+                is_local = host == "localhost"
+            address = f"{'http' if is_local else 'https'}://{address}"
         return decode_url(FoundSetting(name, address, "environment", (address,)))
     except (ConfigurationError, ValueError):
         return ""
-
-
-def _is_local(host: str) -> bool:
-    try:
-        return ip_address(host).is_private
-    except ValueError:
-        return host == "localhost"
-
-
-def _ask_server_address(output: Output) -> str:
-    while True:
-        address = input("  Its name, such as together, or its address, such as http://localhost:8000/v1: ").strip()
-        named = next((vendor for vendor in VENDORS if address.lower() in (vendor.name, vendor.title.lower())), None)
-        if named is not None:
-            output.write_line(f"  {named.title}: {named.base_url}")
-            return named.base_url
-        if found := read_address("base_url", address):
-            return found
-        nearest = find_similar_choice(address.lower(), [vendor.name for vendor in VENDORS])
-        meant = f" Did you mean:  {nearest}" if nearest else ""
-        output.write_notice(f"{_NO_ADDRESS}{meant}", "✕", "error")
-
-
-def _ask_server_key(output: Output) -> str:
-    while True:
-        key = getpass("  Its key (not shown; empty: none): ").strip()
-        if not key or _is_valid_key(output, "key", key):
-            return key
-
-
-def _is_valid_key(output: Output, name: str, key: str) -> bool:
-    try:
-        decode_keys(FoundSetting(name, key, "environment", (key,)))
-    except ConfigurationError:
-        output.write_notice("A key has no spaces and no letters outside ASCII.", "✕", "error")
-        return False
-    return True
-
-
-def _find_models(settings: Settings, address: str, key: str) -> tuple[str, KeyTestResult]:
-    """Return two values: the base URL, with `/v1` added if the server needs it, and the models that the server lists.
-
-    Raises `UpstreamError` if the server rejects the key, does not answer, or has no list.
-    """
-    table = ConfiguredProvider(
-        name=urlsplit(address).netloc,
-        base_url=address,
-        wire="chat",
-        has_key=bool(key),
-    )
-    present = structs.replace(settings, configured_providers=(table,), base_urls={table.name: address}, keys={})
-    provider = find_registry(present).find(table.name)
-    try:
-        return address, check_key(present, provider, key)
-    except UpstreamError as error:
-        if urlsplit(address).path or error.status in (401, 403):
-            raise
-    return f"{address}/v1", check_key(present, provider, key, f"{address}/v1")
-
-
-def ask_model(output: Output, listed: tuple[str, ...]) -> str:
-    """Ask the user for a model of the server, by number or name. The default is the first of `listed`, its models.
-
-    A model that the server does not list is used only if the user confirms it.
-    """
-    for number, name in enumerate(listed[:_MAX_LISTED_MODELS], 1):
-        output.write_line(f"  {number:>3}  {name}")
-    if (more := len(listed) - _MAX_LISTED_MODELS) > 0:
-        output.write_line(f"       and {more} more")
-    default = listed[0] if listed else ""
-    while True:
-        model = input(f"  Model, number or name [{default}]: " if default else "  Model: ").strip() or default
-        if model in listed:
-            return model
-        if model.isdecimal() and 1 <= int(model) <= min(len(listed), _MAX_LISTED_MODELS):
-            return listed[int(model) - 1]
-        try:
-            model = decode_model(FoundSetting("model", model, "environment", (model,)))
-        except ConfigurationError:
-            output.write_notice("A model name has no spaces.", "✕", "error")
-            continue
-        if not listed:
-            return model
-        nearest = find_similar_choice(model, listed)
-        meant = f" Did you mean:  {nearest}" if nearest else ""
-        output.write_notice(f'The server does not list "{model}".{meant}', "!", "warn")
-        if input("  Use it all the same? [y/N] ").strip().lower() in ("y", "yes"):
-            return model
 
 
 def _name_host(address: str) -> str:
@@ -616,8 +680,11 @@ def _name_host(address: str) -> str:
     return _NAME_OF_LOCAL_SERVER
 
 
-def _choose_name(name: str, settings: Settings) -> str:
-    """Return `name`, with a number if a provider already has it."""
+def _choose_name(name: str, base_url: str, settings: Settings) -> str:
+    """Return `name`, with a number if a provider with another address already has it."""
     registry = find_registry(settings)
-    names = [name, *(f"{name}-{number}" for number in range(2, 100))]
-    return next(each for each in names if registry.find_by_prefix(each) is None)
+    for each in (name, *(f"{name}-{number}" for number in range(2, 100))):
+        present = registry.find_by_prefix(each)
+        if present is None or (present.is_configured and present.base_url == base_url):
+            return each
+    raise AssertionError(name)

@@ -2,7 +2,8 @@
 
 import subprocess
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,17 @@ from typing import Any
 from msgspec import Struct
 from platformdirs import user_log_path
 
-from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.engine.upstream.local_server import get_json, is_credential_rejected
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import background_popen_options, end_process, proxy_command
+from anthropic_proxy.gateway.platforms.signals import request_reload
 from anthropic_proxy.gateway.platforms.sockets import find_port_owner
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.running_proxy import find_running_proxy
+from anthropic_proxy.gateway.settings import Settings, load_settings
+from anthropic_proxy.gateway.settings.place import find_data_directory
 
 MAX_LOG_BYTES = 10 * 1024 * 1024
 """Size in bytes of the log of started proxies above which the next start begins a new file."""
@@ -25,6 +30,9 @@ _STOP_MARGIN_SECONDS = 5.0
 _PRIVATE_PATH = "/api/requests/recent"
 """URL path by which a credential is tested: it needs the credential of a client, and sends nothing to a provider."""
 _LOG_NAME = "proxy.log"
+_RELOAD_SECONDS = 10.0
+"""Maximum time in seconds until a proxy has read changed settings files."""
+_POLL_SECONDS = 0.05
 _MAX_ERROR_CHARACTERS = 2_000
 
 
@@ -81,6 +89,36 @@ def require_proxy(settings: Settings) -> LocalProxy:
         f"No proxy responds on port {port} (PORT) of this machine. Start it:  anthropic-proxy serve",
         code="no-proxy",
     )
+
+
+class ReloadResult(Struct, frozen=True):
+    is_applied: bool
+    text: str
+    """End of a sentence that begins with the proxy."""
+    variables: Collection[str] = ()
+    """Settings in its environment."""
+
+
+def reload_proxy(environ: Mapping[str, str], port: int, env_file: Path) -> ReloadResult:
+    """Let the proxy on `port` read its settings files again, if `env_file` is one of them, and wait until it has."""
+    directory = find_data_directory(environ)
+    proxy = find_running_proxy(directory, port)
+    if proxy is None or proxy.env_file != str(env_file):
+        return ReloadResult(False, "uses other settings files, so it does not change.")
+    if not proxy.process:
+        return ReloadResult(False, "uses the new settings after its next start.")
+    wanted = sorted(load_settings({}, PROVIDERS, env_file=str(env_file)).files.values())
+    try:
+        request_reload(proxy.process)
+    except OSError as error:
+        return ReloadResult(False, f"cannot be reloaded: {describe_os_error(error)}. Start it again.")
+    deadline = time.monotonic() + _RELOAD_SECONDS
+    while (found := find_running_proxy(directory, port)) is None or sorted(found.files.values()) != wanted:
+        if time.monotonic() > deadline:
+            return ReloadResult(False, "did not accept the new settings. Its log has the reason.")
+        time.sleep(_POLL_SECONDS)
+    later = f", and {' and '.join(found.changed)} after its next start" if found.changed else ""
+    return ReloadResult(True, f"uses the new settings{later}.", (*found.variables, *found.keys))
 
 
 def client_token(settings: Settings) -> str:

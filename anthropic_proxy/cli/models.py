@@ -283,7 +283,7 @@ async def query_provider(services: Services, provider: Provider) -> ProviderMode
             credential = services.credentials.next_credential(provider)
             send = provider.find_transport(services.transports)
             listed = await query_chat_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
-            return ProviderModels(provider.prefix, _add_facts(services, provider, listed))
+            return ProviderModels(provider.prefix, describe_models(services, provider, listed))
         except ProxyError as error:
             problem = _explain_failed_query(error, provider, services.settings)
     # another server, which a setting selects, may not have the models that the proxy knows
@@ -295,7 +295,7 @@ async def query_provider(services: Services, provider: Provider) -> ProviderMode
     known = [ListedModel(name) for name in names if name not in provider.non_chat_models]
     if not known and not problem:
         problem = f"{provider.title} has no list of models. Request a model with the prefix of its provider."
-    return ProviderModels(provider.prefix, _add_facts(services, provider, known), "built-in", problem)
+    return ProviderModels(provider.prefix, describe_models(services, provider, known), "built-in", problem)
 
 
 async def query_provider_model(services: Services, provider: Provider, name: str) -> ProviderModels:
@@ -308,7 +308,7 @@ async def query_provider_model(services: Services, provider: Provider, name: str
     if not found and provider.uses_installed_models:
         found = tuple(fact for fact in offered.models if fact.model == f"{provider.prefix}/{name}:latest")
     if found or offered.problem:
-        return structs.replace(offered, models=found or _add_facts(services, provider, [ListedModel(name)]))
+        return structs.replace(offered, models=found or describe_models(services, provider, [ListedModel(name)]))
     reason = provider.non_chat_models.get(name)
     cause = f"{provider.prefix}/{name} {reason} and does not support chat." if reason else ""
     problem = cause or f"{provider.prefix} does not list the model {name}."
@@ -340,10 +340,10 @@ async def _find_facts(services: Services, target: str) -> ModelFacts:
         return ModelFacts(target)
     if provider.uses_installed_models:
         await services.catalog.fetch_capabilities(provider.name, model)
-    return _add_facts(services, provider, [ListedModel(model)])[0]
+    return describe_models(services, provider, [ListedModel(model)])[0]
 
 
-def _add_facts(services: Services, provider: Provider, models: Iterable[ListedModel]) -> tuple[ModelFacts, ...]:
+def describe_models(services: Services, provider: Provider, models: Iterable[ListedModel]) -> tuple[ModelFacts, ...]:
     """Return `models` in alphabetical order with limits and prices.
 
     Limits in the list of the provider take precedence over limits that the proxy knows.

@@ -6,6 +6,7 @@ credentials. It is in the data directory of the user, one folder per port. The s
 that the record of a server that has ended is not used.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ from anthropic_proxy.engine.platforms.files import (
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.platforms.signals import RELOAD_SIGNAL
 from anthropic_proxy.gateway.settings import (
     ErrorList,
     Settings,
@@ -60,9 +62,11 @@ class RunningProxy(Struct, frozen=True):
     """Path → digest, for the settings files as it has read them."""
     changed: Sequence[str]
     """Variables that a reload found changed, and that take effect at its next start."""
+    process: int = 0
+    """Process that reloads the settings at `RELOAD_SIGNAL`. 0: none does, as under another server."""
 
 
-def describe_source(settings: Settings, changed: Sequence[str] = ()) -> RunningProxy:
+def describe_source(settings: Settings, changed: Sequence[str] = (), process: int = 0) -> RunningProxy:
     """`changed`: variables whose change takes effect at the next start of the server."""
     env_file = None if settings.env_file is None else str(Path(settings.env_file).absolute())
     given = {
@@ -73,14 +77,18 @@ def describe_source(settings: Settings, changed: Sequence[str] = ()) -> RunningP
     plain = {name: text for name, text in given.items() if mask_setting(name, text) == text}
     referenced = [name for name, one in settings.referenced_variables.items() if one.origin == "environment"]
     names = [*(name for name in given if name not in plain), *referenced]
-    return RunningProxy(env_file, plain, names, settings.files, changed)
+    return RunningProxy(env_file, plain, names, settings.files, changed, process)
 
 
 class ServerRecord:
-    """The record of this server. `port`: port on which it listens; None: unknown, so that there is no record."""
+    """The record of this server. `port`: port on which it listens; None: unknown, so that there is no record.
 
-    def __init__(self, port: int | None) -> None:
+    `handles_signals`: this process reloads the settings at `RELOAD_SIGNAL`.
+    """
+
+    def __init__(self, port: int | None, *, handles_signals: bool = False) -> None:
         self._port = port
+        self._process = os.getpid() if handles_signals and RELOAD_SIGNAL is not None else 0
         self._held = ExitStack()
         """Owner of the lock and of the file."""
         self._file: Path | None = None
@@ -102,14 +110,14 @@ class ServerRecord:
             file = folder / _FILE_NAME
             repeat_while_read(lambda: file.unlink(missing_ok=True))
             stack.callback(_remove, file)
-            _write(file, describe_source(settings))
+            _write(file, describe_source(settings, process=self._process))
             self._file, self._started, self._held = file, settings, stack.pop_all()
 
     def update(self, settings: Settings) -> None:
         if self._file is not None and self._started is not None:
             changed = [name for name in find_changed_variables(self._started, settings) if is_fixed_variable(name)]
             with suppress(ConfigurationError):
-                _write(self._file, describe_source(settings, changed))
+                _write(self._file, describe_source(settings, changed, self._process))
 
     def close(self) -> None:
         self._file = None

@@ -10,6 +10,7 @@ from tests.support.command_line import run_command
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
 from tests.support.platform_marks import HAS_SIGHUP, NO_SIGHUP
+from tests.support.process_checks import serve
 from tests.support.server_process import Proxy, free_port, running_proxy
 from tests.support.waiting import wait_for
 
@@ -259,3 +260,26 @@ def test_commands_say_that_the_proxy_has_not_read_changed_files(workers: str, tm
             2,
             f'✕ FIDELITY is "x". Use best-effort or strict. Set in {env_file}, line 1.\n',
         )
+
+
+@pytest.mark.skipif(not HAS_SIGHUP, reason=NO_SIGHUP)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_init_lets_the_running_proxy_read_the_new_settings(workers: int, openai: Running, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"PREFERRED_PROVIDER=groq\nOPENAI_BASE_URL={openai.url}/v1\n")
+    words = ("init", "--provider", "openai", "--key-from-env", "OWN_KEY", "--yes", "--big-model", "gpt-5.5")
+    with running_proxy(tmp_path, {}, command=serve(workers)) as proxy:
+        own = {"PORT": proxy.url.rpartition(":")[2], "OWN_KEY": KEY}
+        ended = run_command(*words, directory=tmp_path, settings=own)
+        assert ended.returncode == 0, ended.stderr
+        assert f"  ✓ The proxy at {proxy.url} uses the new settings.\n" in ended.stderr
+        shown = json.loads(run_command("models", "--json", directory=tmp_path, settings=own).stdout)
+        assert "openai/gpt-5.5" in {row["facts"]["model"] for row in shown["mapping"]}
+
+        shell = {"PORT": own["PORT"], "XAI_API_KEY": "xai-0123456789abcdef"}
+        words = ("init", "--provider", "xai", "--skip-test", "--yes", "--small-model", "grok-3")
+        ended = run_command(*words, directory=tmp_path, settings=shell)
+        note = (
+            f"  ! XAI_API_KEY is in the environment of this shell only. Start the proxy here, or write the key to "
+            f"{tmp_path}/.env.\n"
+        )
+        assert (ended.returncode, note in ended.stderr) == (0, True), ended.stderr

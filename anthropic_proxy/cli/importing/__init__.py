@@ -54,13 +54,13 @@ def import_settings(
     verb = "would be imported" if dry_run else "imported"
     output.write_line(f"{name}, configuration of {plan.source}: {settings} {verb}, {notes}.")
 
-    for addition in files.additions:
-        if addition.added or addition.kept_names:
+    for change in files.changes:
+        if change.added or change.kept_names:
             output.write_line()
-            output.write_line(output.paint(str(addition.path), "title"))
-        for line in mask_env_lines(addition.added).strip("\n").splitlines():
+            output.write_line(output.paint(str(change.path), "title"))
+        for line in mask_env_lines(change.added).strip("\n").splitlines():
             output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
-        for kept in addition.kept_names:
+        for kept in change.kept_names:
             output.write_line(f"  {output.paint('!', 'warn')} {kept} stays as it is: the file has another value.")
 
     if plan.notes:
@@ -80,7 +80,7 @@ def import_settings(
         output.write_line(f"  {', '.join(tiers):<{width}}  → {target}")
 
     if not dry_run:
-        files.write()
+        files.write(output)
     output.write_line()
     command = f"anthropic-proxy import {file}" if dry_run else "anthropic-proxy doctor"
     output.write_line(f"  Next:  {output.paint(command, 'type')}")

@@ -5,11 +5,10 @@ A server whose provider the proxy knows needs variables in `.env` only. Any othe
 """
 
 import json
-import os
 import re
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from ipaddress import ip_address
 from itertools import count
@@ -18,13 +17,21 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, field
 
+from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.options import TIERS
-from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
-from anthropic_proxy.gateway.settings.env_writer import decode_env_text
-from anthropic_proxy.gateway.settings.text_file import decode_toml, read_settings_file
+from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, list_variables, load_settings
+from anthropic_proxy.gateway.settings.env_writer import (
+    append_env_line,
+    decode_env_text,
+    format_env_line,
+    read_text,
+    update_env_text,
+    write_file,
+)
+from anthropic_proxy.gateway.settings.text_file import decode_toml
+from anthropic_proxy.gateway.settings.values import is_secret_variable
 
 UNKNOWN_ENTRY = "import does not know this entry, so it is not imported"
 """Note about an entry of the other configuration that no reader knows."""
@@ -39,7 +46,8 @@ _MIN_KEY_LENGTH = 16
 A shorter one, such as `ollama` for a local server, is a placeholder and is not imported.
 """
 _OLLAMA_PORT = 11434
-_PLAIN = re.compile(r"[\w./:@+,?=%{}$-]*")
+_MARK = "\ufeff"
+"""Byte order mark, with which some editors begin a file."""
 
 
 class ServerTable(Struct, kw_only=True):
@@ -279,55 +287,63 @@ def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-class FileAddition(Struct):
-    """Text to append to one file, and names of settings that the file already sets to another value."""
+class FileChange(Struct, kw_only=True):
+    """Change of one settings file, and names of settings that the file already sets to another value."""
 
     path: Path
+    before: str
+    after: str
     added: str
-    """Text to append to the file. "": nothing is appended."""
+    """New lines, for the user. "": the file does not change."""
     kept_names: list[str]
+    has_keys: bool = False
+    """True if one of the new lines has a key."""
 
 
 class FilesToWrite(Struct):
-    """Text to append to `.env` and `anthropic-proxy.toml`, and the settings that a proxy would read afterwards."""
+    """Changes of `.env` and `anthropic-proxy.toml`, and the settings that a proxy would read afterwards."""
 
-    additions: Sequence[FileAddition]
+    changes: Sequence[FileChange]
     settings: Settings
 
-    def write(self) -> None:
-        """Append the additions to the files. Only the owner can read a new file, because it may contain keys."""
-        for addition in self.additions:
-            if not addition.added:
-                continue
-            try:
-                addition.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                descriptor = os.open(addition.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-                with open(descriptor, "a", encoding="utf-8") as stream:
-                    stream.write(addition.added)
-            except OSError as error:
-                raise ConfigurationError(
-                    f"{addition.path.name} cannot be written: {describe_os_error(error)}.",
-                    code="import-file",
-                ) from None
+    def write(self, output: Output) -> None:
+        """Write the files. Tell the user which of them others can no longer read, because they have keys.
+
+        Raises `ConfigurationError` if a file cannot be written, or was changed in the meantime.
+        """
+        for change in self.changes:
+            if change.added and write_file(change.path, change.before, change.after, has_keys=change.has_keys):
+                text = f"Other users could read {change.path}. Now only its owner can, because it contains a key."
+                output.write_notice(text, "!", "warn")
 
 
-def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
-    """Return the text that the command `import` would add to `.env` and `anthropic-proxy.toml` in `folder`.
+def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str] = ()) -> FilesToWrite:
+    """Return the changes of `.env` and `anthropic-proxy.toml` in `folder` for the settings in `plan`.
 
-    Raises `ConfigurationError` if the proxy could not start with the result.
+    New lines are added. Of the lines that set another value, those of `replaced_names` change, and others stay. Raises
+    `ConfigurationError` if the proxy could not start with the result.
     """
     env, config = folder / ENV_FILE, folder / CONFIG_FILE
-    env_text, config_text = (read_settings_file(str(path), []) for path in (env, config))
-    present = decode_env_text(env_text)
-    kept = [name for name, value in plan.variables.items() if present.get(name) and present[name] != value]
-    lines = []
+    env_text, config_text = read_text(env), read_text(config)
+    present = decode_env_text(env_text.removeprefix(_MARK))
+    placeholders = {*list_variables(PROVIDERS)} - {*load_settings({}, PROVIDERS, env_file=str(env)).raw_values}
+    changed, added, kept = env_text, [], []
     for name, value in plan.variables.items():
-        quoted = value
-        if not _PLAIN.fullmatch(value):
-            quoted = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
-        if not present.get(name):
-            lines.append(f"{name}={quoted}\n")
-    env_addition = FileAddition(env, _separate(env_text, "".join(lines)), kept)
+        line = f"{name}={value}" if _REFERENCE.fullmatch(value) else format_env_line(name, value)
+        is_set = bool(present.get(name)) and name not in placeholders
+        if is_set and name not in replaced_names:
+            kept += [name] if present[name] != value else []
+        elif not is_set or present[name] != value:
+            changed = update_env_text(changed, name, value) if is_set else append_env_line(changed, line)
+            added.append(line)
+    env_change = FileChange(
+        path=env,
+        before=env_text,
+        after=changed,
+        added="".join(f"{line}\n" for line in added),
+        kept_names=kept,
+        has_keys=any(is_secret_variable(line.partition("=")[0]) for line in added),
+    )
 
     configured = decode_toml(config_text, config.name)
     providers = configured.get("providers", {})
@@ -342,17 +358,20 @@ def prepare_files(plan: ImportPlan, folder: Path) -> FilesToWrite:
         new = contents["routes"][0] if "routes" in contents else next(iter(contents["providers"].values()))
         if old is not None and old != new:
             kept.append(label)
-    added = "\n".join(table for _, table, old in tables if old is None)
-    config_addition = FileAddition(config, _separate(config_text, added), kept)
+    new_tables = "\n".join(table for _, table, old in tables if old is None)
+    end = "\r\n" if "\r\n" in config_text else "\n"
+    gap = end if new_tables and config_text and not config_text.endswith("\n") else ""
+    config_change = FileChange(
+        path=config,
+        before=config_text,
+        after=f"{config_text}{gap}{new_tables.replace(chr(10), end)}",
+        added=new_tables,
+        kept_names=kept,
+    )
 
     with tempfile.TemporaryDirectory() as name:
         checked = Path(name)
-        (checked / ENV_FILE).write_text(env_text + env_addition.added, "utf-8")
-        (checked / CONFIG_FILE).write_text(config_text + config_addition.added, "utf-8")
+        (checked / ENV_FILE).write_bytes(env_change.after.encode())
+        (checked / CONFIG_FILE).write_bytes(config_change.after.encode())
         settings = load_settings({}, PROVIDERS, env_file=str(checked / ENV_FILE))
-    return FilesToWrite((env_addition, config_addition), settings)
-
-
-def _separate(text: str, added: str) -> str:
-    """Return `added` for appending to `text`: a line break is put before it if `text` does not end with one."""
-    return f"\n{added}" if added and text and not text.endswith("\n") else added
+    return FilesToWrite((env_change, config_change), settings)

@@ -15,6 +15,7 @@ ANTHROPIC = Provider(
     name="anthropic",
     prefix="anthropic",
     title="Anthropic",
+    keys_url="https://console.anthropic.com/settings/keys",
     env_prefix="ANTHROPIC",
     wires={"messages": WireConfig(wire=anthropic.WIRE, dialect=anthropic.Dialect())},
     base_url="https://api.anthropic.com",

@@ -80,6 +80,7 @@ GOOGLE = Provider(
     prefix="gemini",
     vertex_provider="vertex",
     title="Google Gemini",
+    keys_url="https://aistudio.google.com/apikey",
     env_prefix="GEMINI",
     wires={"gemini": _AI_STUDIO_WIRE},
     base_url="https://generativelanguage.googleapis.com/v1beta",

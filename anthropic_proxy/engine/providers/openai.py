@@ -163,6 +163,9 @@ OPENAI_SERVERS = (
         models_table="deepseek",
         retired_models=_DEEPSEEK_RETIRED,
         title="DeepSeek",
+        base_url="https://api.deepseek.com/v1",
+        key_variable="DEEPSEEK_API_KEY",
+        keys_url="https://platform.deepseek.com/api_keys",
         docs_url="https://api-docs.deepseek.com/guides/thinking_mode",
     ),
     ServerOverride(
@@ -187,6 +190,10 @@ OPENAI_SERVERS = (
         },
         capabilities={"efforts": ("none", "minimal", "low", "medium", "high", "xhigh", "max")},
         accepts_pdf=True,
+        title="OpenRouter",
+        base_url="https://openrouter.ai/api/v1",
+        key_variable="OPENROUTER_API_KEY",
+        keys_url="https://openrouter.ai/keys",
         docs_url="https://openrouter.ai/docs/use-cases/reasoning-tokens",
     ),
     ServerOverride(
@@ -211,6 +218,10 @@ OPENAI_SERVERS = (
             )
         },
         models_table="mistral",
+        title="Mistral",
+        base_url="https://api.mistral.ai/v1",
+        key_variable="MISTRAL_API_KEY",
+        keys_url="https://console.mistral.ai/api-keys",
         docs_url="https://docs.mistral.ai/api",
     ),
     ServerOverride(
@@ -237,6 +248,10 @@ OPENAI_SERVERS = (
             "messages": messages.ZAI,
         },
         models_table="zai",
+        title="Z.ai",
+        base_url="https://api.z.ai/api/paas/v4",
+        key_variable="ZAI_API_KEY",
+        keys_url="https://z.ai/manage-apikey/apikey-list",
         docs_url="https://docs.z.ai/api-reference/llm/chat-completion",
     ),
     ServerOverride(
@@ -357,6 +372,7 @@ OPENAI = Provider(
     name="openai",
     prefix="openai",
     title="OpenAI",
+    keys_url="https://platform.openai.com/api-keys",
     env_prefix="OPENAI",
     wires={"chat": chat.OPENAI, "responses": responses.OPENAI, "messages": messages.CHAT_SERVERS},
     servers=OPENAI_SERVERS,

@@ -13,6 +13,7 @@ from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.servers import find_base_url
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
+from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 
 _PATHS: Mapping[str, str] = {
@@ -81,7 +82,9 @@ async def query_chat_models(
             reason = f"{provider.prefix} accepts no more requests now: rate limit (429).{retry}"
         else:
             reason = f"{provider.prefix} answered the query for its models with status {response.status}"
-        raise UpstreamRefused(reason, provider=provider.prefix, status=response.status)
+        error = UpstreamRefused(reason, provider=provider.prefix, status=response.status)
+        error.provider_text = decode_error_body(response.status, response.headers, body).message
+        raise error
     try:
         entries = list(_find_entries(decode_json(body)))
     except (InvalidJson, TypeError):

@@ -151,6 +151,8 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     """Variable in which the vendor's own tools expect the key: `TOGETHER_API_KEY`. "": unknown."""
     key_source: KeySourceName = "settings"
     """`Provider.key_source` of a provider of the configuration file at this server."""
+    keys_url: str = ""
+    """URL of the page on which the vendor creates API keys. "": unknown."""
     docs_url: str = ""
     """URL of the vendor's API documentation. "": none."""
     source: str = ""
@@ -242,6 +244,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Id of a default model, or of a model that users may have configured → its retirement."""
     transport: Literal["http", "demo", "litellm"] = "http"
     """Means of calling the models: HTTP, the built-in demo, or the Python library LiteLLM."""
+    keys_url: str = ""
+    """URL of the page on which the provider creates API keys. "": it has none."""
     docs_url: str
     """URL of the provider's API documentation. "": none, for the built-in demo."""
     models_table: str = ""

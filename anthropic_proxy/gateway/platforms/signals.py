@@ -192,3 +192,9 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
             return uvloop.new_event_loop()
     return asyncio.new_event_loop()
+
+
+def request_reload(process: int) -> None:
+    """Ask a server process of the same user to reload its settings. Raises `OSError`, and does nothing on Windows."""
+    if RELOAD_SIGNAL is not None:
+        os.kill(process, RELOAD_SIGNAL)

@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from anthropic_proxy.engine.platforms.files import locked_folder, read_bounded_file, repeat_while_read
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings.values import is_secret_variable
 from anthropic_proxy.patterns import compile_later
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ _NEW_FILE_MODE = 0o600
 """Permissions of a new file: only its owner may read the keys."""
 _OTHER_USERS = 0o077
 """Bits of a file mode with the permissions of users other than the owner."""
-_PLAIN_VALUE = compile_later(r"[\w.,:/@%+=~-]*", re.ASCII)
+_PLAIN_VALUE = compile_later(r"[\w.,:/@%+=~?-]*", re.ASCII)
 _EXPORT = compile_later(r"\s*export\s")
 _LINE_END = compile_later(r"\r?\n")
 
@@ -36,10 +35,18 @@ def format_env_line(name: str, value: str) -> str:
     return f"{name}='{escaped}'"
 
 
-def append_variables(file: Path, values: Mapping[str, str]) -> bool:
-    """Return True if other users of the machine lost the permission to read the file, because it now contains a key.
+def append_env_line(text: str, line: str) -> str:
+    """Return `text` with `line` at its end, with the line ends of the file."""
+    end = "\r\n" if "\r\n" in text else "\n"
+    gap = "" if not text or text.endswith("\n") else end
+    return f"{text}{gap}{line}{end}"
 
-    Raises `ConfigurationError` if the file cannot be written.
+
+def write_file(file: Path, before: str, after: str, *, has_keys: bool) -> bool:
+    """Write a settings file, and its folder if necessary. `before`: the text on which `after` is based.
+
+    Return True if other users of the machine lost the permission to read the file (`has_keys`). Raises
+    `ConfigurationError` if it cannot be written, or was changed in the meantime.
     """
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -48,10 +55,11 @@ def append_variables(file: Path, values: Mapping[str, str]) -> bool:
             f"{file} cannot be written: {describe_os_error(error)}.", code="init-without-terminal"
         ) from None
     with locked_for_change(file):
-        text = read_text(file)
-        for name, value in values.items():
-            text = _append(text, format_env_line(name, value))
-        return replace_file(file, text, has_keys=any(map(is_secret_variable, values)))
+        if read_text(file) != before:
+            raise ConfigurationError(
+                f"{file} was changed by another program in the meantime. Try again.", code="init-without-terminal"
+            )
+        return replace_file(file, after, has_keys=has_keys)
 
 
 @contextmanager
@@ -82,7 +90,7 @@ def update_env_text(text: str, name: str, value: str) -> str:
     names = [binding.key for binding in parse_stream(io.StringIO(text, newline=""))]
     places = [index for index, key in enumerate(names) if key == name]
     if not places:
-        return _append(text, format_env_line(name, value)) if value else text
+        return append_env_line(text, format_env_line(name, value)) if value else text
     # readers use the last line with the variable
     for index in places if not value else places[-1:]:
         old = bindings[index]
@@ -127,12 +135,6 @@ def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
             f"{file} cannot be written: {describe_os_error(error)}.", code="init-without-terminal"
         ) from None
     return is_open
-
-
-def _append(text: str, line: str) -> str:
-    end = "\r\n" if "\r\n" in text else "\n"
-    gap = "" if not text or text.endswith("\n") else end
-    return f"{text}{gap}{line}{end}"
 
 
 def decode_env_text(text: str) -> dict[str, str]:

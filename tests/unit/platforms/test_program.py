@@ -51,6 +51,19 @@ def test_a_link_of_an_installer_is_proposed_as_it_was_started(tmp_path: Path) ->
     assert run(folder / "anthropic-proxy", PATH="/usr/bin") == f"'{folder}/anthropic-proxy' models --help"
 
 
+_PAINT = """
+import io
+from anthropic_proxy.gateway.telemetry.log import Log
+print(Log(io.StringIO(), color=True).paint("anthropic-proxy code", "type"))
+"""
+
+
+def test_a_colored_command_is_named_too() -> None:
+    environment = {"PATH": "/usr/bin", "PYTHONPATH": str(ROOT)}
+    shown = subprocess.run([sys.executable, "-c", _PAINT], env=environment, capture_output=True, text=True, check=True)
+    assert shown.stdout == f"\x1b[36m{_SCRIPT} code\x1b[0m\n"
+
+
 def test_only_commands_are_named() -> None:
     for text in (
         "anthropic-proxy 0.1.0",

@@ -274,7 +274,8 @@ class Log:
             self._write(f"{request_id}  " + f"\n{INDENT}".join(map(escape_unprintable, trace.split("\n"))))
 
     def paint(self, text: str, role: str) -> str:
-        return f"\x1b[{_COLORS[role]}m{text}\x1b[0m" if self.color and role else text
+        # before the escape sequence, whose end looks like a part of the name
+        return f"\x1b[{_COLORS[role]}m{name_program(text)}\x1b[0m" if self.color and role else text
 
     @property
     def terminal_width(self) -> int | None:

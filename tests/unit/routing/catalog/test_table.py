@@ -49,6 +49,7 @@ def test_every_vendor_has_a_source_and_a_date_and_is_selected_by_its_address(ven
     assert vendor.title
     assert vendor.key_variable
     assert vendor.docs_url.startswith("https://")
+    assert vendor.keys_url.startswith("https://")
     settings = load_settings({"OPENAI_BASE_URL": vendor.base_url}, PROVIDERS, env_file=None)
     assert find_server_override(PROVIDERS.find("openai"), settings) is vendor
 
