@@ -272,34 +272,6 @@ def lowered(schema: Any) -> Any:
     return parameters["properties"]["a"]
 
 
-def test_alternatives_keep_the_type_and_the_properties_around_them() -> None:
-    around = {"type": "object", "properties": {"x": {"type": "string"}}, "required": ["x"]}
-    more = {"properties": {"y": {"type": "integer"}}, "required": ["y"]}
-    properties = {"type": "OBJECT", "properties": {"x": {"type": "STRING"}}, "required": ["x"]}
-    assert lowered({**around, "anyOf": [more, {"description": "or not"}]}) == {
-        "anyOf": [
-            {
-                "type": "OBJECT",
-                "properties": {"x": {"type": "STRING"}, "y": {"type": "INTEGER"}},
-                "required": ["x", "y"],
-            },
-            {**properties, "description": "or not"},
-        ]
-    }
-    assert lowered({"type": "string", "anyOf": [{"minLength": 2}, {"pattern": "^a"}]}) == {
-        "anyOf": [{"type": "STRING", "minLength": 2}, {"type": "STRING", "pattern": "^a"}]
-    }
-
-
-def test_alternatives_with_only_required_fields_become_a_description() -> None:
-    names = {"x": {"type": "string"}, "y": {"type": "string"}}
-    properties = {name: {"type": "STRING"} for name in names}
-    requirement = '(anyOf: [{"required":["x"]},{"required":["y"]}])'
-    schema = {"type": "object", "properties": names, "anyOf": [{"required": ["x"]}, {"required": ["y"]}]}
-    assert lowered(schema) == {"type": "OBJECT", "properties": properties, "description": requirement}
-    assert lowered({**schema, "description": "One."})["description"] == f"One. {requirement}"
-
-
 nonsense: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
