@@ -104,6 +104,14 @@ def test_filters_are_in_the_address_and_the_back_button_works(tab: Page) -> None
     expect(tab.locator("tr.go")).to_have_count(3)
 
 
+def test_a_page_names_its_filters_and_other_pages_keep_the_range(tab: Page) -> None:
+    tab.goto("/dashboard/costs?range=7d&project=docs-site")
+    tab.get_by_role("link", name="Remove the filter Project: docs-site").click()
+    expect(tab).to_have_url(re.compile(r"/dashboard/costs\?range=7d$"))
+    tab.keyboard.type("gm")
+    expect(tab).to_have_url(re.compile(r"/dashboard/models\?range=7d$"))
+
+
 def test_the_keyboard_alone_reaches_everything(tab: Page) -> None:
     tab.goto("/dashboard")
     tab.keyboard.press("Tab")
@@ -203,11 +211,11 @@ def test_the_palette_finds_pages_sessions_settings_and_requests(tab: Page) -> No
 def test_settings_are_filtered_while_typing(tab: Page) -> None:
     tab.goto("/dashboard/settings")
     expect(tab.get_by_text("LEDGER_DAYS")).to_be_hidden()
-    tab.get_by_role("searchbox").fill("kept days")
+    tab.get_by_role("searchbox").fill("ledger_days")
     expect(tab.get_by_text("LEDGER_DAYS", exact=True)).to_be_visible()
     expect(tab.locator("details.group:visible")).to_have_count(1)
     tab.get_by_role("searchbox").press("Enter")
-    expect(tab.locator(".verdict")).to_have_text("2 settings match.")
+    expect(tab.locator(".verdict")).to_have_text("1 setting matches.")
 
 
 def test_a_click_on_a_title_sorts(tab: Page) -> None:

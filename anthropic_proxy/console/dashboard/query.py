@@ -103,6 +103,11 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         start = self.start + length * direction
         return self.link(range_name="", start=start, end=start + length)
 
+    def link_to_page(self, path: str) -> str:
+        """Return the URL of another page with the same range, and without filters."""
+        own = dict.fromkeys(_OWN_PARAMETERS, "")
+        return structs.replace(self, **own, facets={}, has_notes=False).link(path)
+
     @property
     def hours(self) -> float:
         return (self.end - self.start) / HOUR_SECONDS

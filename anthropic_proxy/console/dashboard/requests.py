@@ -19,6 +19,7 @@ from anthropic_proxy.console.dashboard.tables import (
     build_finished_row,
     build_running_row,
     decode_columns,
+    name_value,
     page_rows,
     read_order,
 )
@@ -39,7 +40,6 @@ from anthropic_proxy.errors import InvalidRequest
 ROWS_PER_PAGE = 50
 MAX_EXPORTED_ROWS = 10_000
 _MAX_FACET_VALUES = 10
-_MAX_SESSION_CHARACTERS = 48
 _TIME_POSITION = re.compile(r"([0-9]{1,18})\.(.*)")
 _SORTED_POSITION = re.compile(r"(-?[0-9]{1,20}(?:\.[0-9]{1,20})?(?:e[+-]?[0-9]{1,2})?)~([0-9]{1,18})~(.*)")
 _REQUEST_ID = re.compile(r"req_\w{8,}")
@@ -75,7 +75,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         listed |= {row.session for row, _ in part.rows}
     sessions = find_names(context.connection, sum_sessions(context.connection, listed - {""}))
     found = [
-        {"text": f"{FACETS[name].title}: {_name_value(name, value, sessions)}", "href": query.link_without_facet(name)}
+        {"text": f"{FACETS[name].title}: {name_value(name, value, sessions)}", "href": query.link_without_facet(name)}
         for name, value in query.facets.items()
     ]
     if query.has_notes:
@@ -86,7 +86,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     for name, facet in FACETS.items():
         values = [
             {
-                "text": _name_value(name, value, sessions),
+                "text": name_value(name, value, sessions),
                 "count": number,
                 "active": query.facets.get(name) == value,
                 "href": query.link_without_facet(name)
@@ -143,7 +143,7 @@ def _build_row(
     built = build_finished_row(row, with_day=with_day, columns=columns)
     if row.session not in sessions:
         return built
-    name = formats.shorten(sessions[row.session], _MAX_SESSION_CHARACTERS)
+    name = name_value("session", row.session, sessions)
     return structs.replace(built, cells={**built.cells, "session": name})
 
 
@@ -178,14 +178,6 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> Pag
         ordered = list_sorted_requests(connection, chosen, order, limit + 1, before=first, after=last)
         rows = [(one.request, "~".join(map(str, one.position))) for one in ordered]
     return page_rows(query, rows, limit, lambda placed: placed[1])
-
-
-def _name_value(name: str, value: str, sessions: Mapping[str, str]) -> str:
-    if name == "outcome":
-        return OUTCOME_TITLES.get(value, (value,))[0]
-    if name == "session" and value:
-        return formats.shorten(sessions.get(value, value), _MAX_SESSION_CHARACTERS)
-    return value or FACETS[name].none_text
 
 
 def _chart(context: PageContext) -> Chart | None:

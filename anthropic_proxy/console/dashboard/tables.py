@@ -6,8 +6,9 @@ from typing import Generic, NamedTuple, TypeVar
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES
 from anthropic_proxy.console.dashboard.query import NO_COLUMNS, ViewQuery
-from anthropic_proxy.console.ledger.records import NOT_SENT, StoredRequest
+from anthropic_proxy.console.ledger.records import FACETS, NOT_SENT, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import InvalidRequest
@@ -131,6 +132,22 @@ def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], sor
     if order is None:
         return list(rows)
     return sorted(rows, key=lambda row: values[order.name](row) or 0, reverse=order.is_descending)
+
+
+_MAX_SESSION_CHARACTERS = 48
+
+
+def name_value(name: str, value: str, sessions: Mapping[str, str]) -> str:
+    """Return the text of a value of a facet. `sessions`: names of sessions by their ids."""
+    if name == "outcome":
+        return OUTCOME_TITLES.get(value, (value,))[0]
+    if name == "session" and value:
+        return formats.shorten(sessions.get(value, value), _MAX_SESSION_CHARACTERS)
+    return value or FACETS[name].none_text
+
+
+def name_filter(name: str, value: str) -> str:
+    return f"{FACETS[name].title}: {name_value(name, value, {})}"
 
 
 class PagedRows(Struct, Generic[RowT], frozen=True):

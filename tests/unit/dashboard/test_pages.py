@@ -327,6 +327,16 @@ async def test_frequent_views_keep_the_range_and_the_other_filters(tmp_path: Pat
     ]
 
 
+def test_another_page_has_the_same_range_and_no_filters() -> None:
+    query = {"range": ["7d"], "project": ["shop"], "by": ["tokens"], "sort": ["-cost"], "before": ["1.x"]}
+    shown = read_view_query("/dashboard/requests", query, NOON)
+    assert shown.link_to_page("/dashboard/models") == "/dashboard/models?range=7d"
+    times = {"from": ["2026-11-01T00:00Z"], "to": ["2026-11-02T00:00Z"]}
+    assert read_view_query("/dashboard", times, NOON).link_to_page("/dashboard/costs") == (
+        "/dashboard/costs?from=2026-11-01T00:00Z&to=2026-11-02T00:00Z"
+    )
+
+
 def test_a_range_without_a_zone_is_in_the_time_of_the_server() -> None:
     query = read_view_query("/dashboard", {"from": ["2026-11-01T00:00"], "to": ["2026-11-02T00:00"]}, NOON)
     start = datetime(2026, 11, 1).astimezone().timestamp()
