@@ -21,7 +21,7 @@ def folders_of(wire: str) -> tuple[str, ...]:
 
 @cache
 def scenario_of(wire: str, name: str) -> GoldenCase:
-    return GoldenCase(*find_cases(wire, name))
+    return GoldenCase(find_cases(wire, name)[0])
 
 
 @cache
