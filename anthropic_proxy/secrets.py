@@ -6,6 +6,7 @@ Unknown keys are recognized by their beginning, such as `sk-`. The last four cha
 identify it. Very short secrets are not masked, because they would match ordinary words.
 """
 
+import re
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
@@ -15,7 +16,6 @@ from urllib.parse import quote
 import msgspec
 
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError
-from anthropic_proxy.patterns import compile_later
 
 _FRAGMENT_CHARACTERS = 12
 """Length of a fragment of a key that is redacted. Texts are truncated, and keys partly masked, at any place."""
@@ -24,9 +24,8 @@ _MIN_LETTERS = 8
 """Minimum length of a secret that consists of letters only. Shorter texts are placeholders such as `ollama`."""
 _MIN_CHARACTERS_WITH_END = 16
 """Minimum length of a key of which the last four characters are shown, to identify the key among several."""
-_PLAIN = compile_later(r"[\w-]+")
 _FOR_ADDRESSES = str.maketrans("+/", "-_")
-_KEYS = compile_later(
+_KEYS = (
     r"(?P<bearer>\bBearer\s+)[^\s\"',;]+"
     r"|(?P<prefix>\b(?:sk-|gsk_|xai-|AIza|ya29\.|eyJ))[A-Za-z0-9_.*-]{5,}[A-Za-z0-9_*]"
 )
@@ -40,10 +39,11 @@ def redact_key_patterns(text: str) -> str:
     beginnings = [beginning for beginning in _BEGINNINGS if beginning in text]
     if not beginnings:
         return text
+    keys = re.compile(_KEYS)  # not at import: most processes never need it, and `re` keeps it
     texts: list[str] = []
     end = 0
     for start in sorted(at for beginning in beginnings for at in _find_all(text, beginning)):
-        if start >= end and (match := _KEYS.match(text, start)):
+        if start >= end and (match := keys.match(text, start)):
             kept = match["bearer"] or match["prefix"]
             secret = match[0][len(kept) :]
             texts += [text[end:start], f"{kept}…{secret[-4:] if len(secret) >= 16 else ''}"]
@@ -125,7 +125,7 @@ def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
 
 def _mark_of(secret: str) -> str:
     end = secret[-4:]
-    return f"…{end}" if len(secret) >= _MIN_CHARACTERS_WITH_END and _PLAIN.fullmatch(end) else "…"
+    return f"…{end}" if len(secret) >= _MIN_CHARACTERS_WITH_END and re.fullmatch(r"[\w-]+", end) else "…"
 
 
 def _spell(secret: str) -> Sequence[str]:

@@ -18,7 +18,7 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Meta, Struct
 
 from anthropic_proxy.engine.messages.fidelity import Fidelity
-from anthropic_proxy.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.secrets import Secret
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
-from anthropic_proxy.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_later
 
 TRACEPARENT, TRACESTATE = "traceparent", "tracestate"
 """Names of the headers in lower case."""

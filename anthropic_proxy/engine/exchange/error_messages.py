@@ -16,6 +16,7 @@ from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.options import TARGETS_SETTING, EngineOptions
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import (
@@ -35,7 +36,6 @@ from anthropic_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from anthropic_proxy.patterns import compile_later
 
 _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
 """Values of `content-encoding` that the proxy cannot decode. Unknown values are ignored, because some servers send them

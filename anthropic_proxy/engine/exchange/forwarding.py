@@ -38,6 +38,7 @@ from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential, UpstreamResponse, read_body
@@ -47,7 +48,6 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import redact_error
 
 COUNT_TIMEOUT_SECONDS = 10.0

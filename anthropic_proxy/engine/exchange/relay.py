@@ -13,6 +13,7 @@ from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAI
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
@@ -23,7 +24,6 @@ from anthropic_proxy.engine.wires.contract import (
 )
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES, EventSplitter, new_frame_reader
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
-from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import redact_secret_bytes
 
 FORWARDED_HEADERS = frozenset(("retry-after", "retry-after-ms", "x-should-retry"))

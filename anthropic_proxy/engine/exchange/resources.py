@@ -21,11 +21,11 @@ from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
 from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, UpstreamResponse, read_body
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import ClientError, InvalidRequest, PermissionDenied, UnknownModel
-from anthropic_proxy.patterns import compile_later
 
 RESOURCE_PATHS = compile_later(r"/v1/(?:messages/batches|files|skills)(?:/[\w.:@-]*\w){0,5}", re.ASCII)
 """Pattern of the URL paths of batches, files and skills. They cannot contain `..` or a query."""

@@ -34,7 +34,7 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
 )
 from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool, list_tool_names
-from anthropic_proxy.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_later
 
 LoadedToolForm = Literal["caller", "items", "listed"]
 """Place of the definitions of loaded tools in upstream requests."""

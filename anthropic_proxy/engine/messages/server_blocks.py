@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.engine.messages.deltas import Block, Citation, Delta
-from anthropic_proxy.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_later
 
 _MAX_QUOTE_LENGTH = 150
 """Maximum characters of the quoted text of a citation (`cited_text`), as in Anthropic's own search."""

@@ -8,7 +8,7 @@ the same text. A truncated object keeps its complete members.
 import msgspec
 from msgspec import Raw
 
-from anthropic_proxy.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_later
 
 _NO_ARGUMENTS = ("", "null", "None")
 _object_decoder = msgspec.json.Decoder(dict[str, Raw])

@@ -9,7 +9,7 @@ import re
 import socket
 import ssl
 
-from anthropic_proxy.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_later
 
 _BY_ERRNO = {
     errno.ECONNREFUSED: "connection refused",

@@ -6,7 +6,7 @@
 import functools
 
 from anthropic_proxy.engine.messages.tokens import DEFAULT_FAMILY, TokenFamily
-from anthropic_proxy.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_later
 
 FAMILIES: dict[str, TokenFamily] = {
     family.name: family

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
-from anthropic_proxy.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_later
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Exceptions of `msgspec.json.decode` for malformed JSON, unexpected types, invalid UTF-8 and excessive nesting."""

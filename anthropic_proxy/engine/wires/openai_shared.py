@@ -16,6 +16,7 @@ from msgspec import Raw, structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, Call, UpstreamRequest
 from anthropic_proxy.engine.wires.failures import find_rejected_parameter, find_replacement_effort
 from anthropic_proxy.engine.wires.json_schema import (
@@ -27,7 +28,6 @@ from anthropic_proxy.engine.wires.json_schema import (
 )
 from anthropic_proxy.engine.wires.shared_notes import NO_SAMPLING, NO_SERVICE_TIER, NO_TOP_K, SINGLE_TOOL_CALL
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
-from anthropic_proxy.patterns import compile_later
 
 REQUEST_HEADERS: Mapping[str, str] = {"content-type": "application/json"}
 SCHEMA_NOT_ENFORCED = FidelityNote(

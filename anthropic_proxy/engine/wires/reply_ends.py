@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Literal
 
 from anthropic_proxy.engine.messages.deltas import Stop
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import UnreadableReply
-from anthropic_proxy.patterns import compile_later
 
 FinishKind = Literal["end", "calls", "limit", "window", "unreadable", "blocked", "failed", "unknown"]
 """Meaning of a finish reason. `end`: the reply is complete. `calls`: the reply ends with tool calls. `limit`: the reply

@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import structs
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import (
     AuthenticationFailed,
     ConfigurationError,
@@ -26,7 +27,6 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.plugins import Client, Policy
 from anthropic_proxy.secrets import Secret
 

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, json_head
 from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error, record_client, record_failure
 from anthropic_proxy.engine.exchange.resources import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.routing.model_listing import find_model, list_models
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
 from anthropic_proxy.errors import (
@@ -51,7 +52,6 @@ from anthropic_proxy.gateway.services import FoundRoute, Services
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 from anthropic_proxy.gateway.telemetry.requests import encode_requests, stream_request_events
-from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]

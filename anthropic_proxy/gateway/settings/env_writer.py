@@ -10,10 +10,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import locked_folder, read_bounded_file, repeat_while_read
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.patterns import compile_later
 
 if TYPE_CHECKING:
     from dotenv.parser import Binding

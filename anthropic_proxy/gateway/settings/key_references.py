@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from anthropic_proxy.engine.options import KeySource
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
@@ -18,7 +19,6 @@ from anthropic_proxy.gateway.settings.file_format import KeyReference
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 from anthropic_proxy.gateway.settings.text_file import MAX_KEY_BYTES
 from anthropic_proxy.gateway.settings.values import decode_keys, redact_and_shorten
-from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import Secret
 
 KEY_COMMAND_TIMEOUT_SECONDS = 30.0

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.patterns import compile_later
 
 CONFIG_VARIABLE = "ANTHROPIC_PROXY_CONFIG"
 """Environment variable with the folder of the settings files."""

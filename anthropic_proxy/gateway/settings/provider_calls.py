@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from anthropic_proxy.engine.options import CallOptions, ConfiguredProvider
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry
@@ -29,7 +30,6 @@ from anthropic_proxy.gateway.settings.file_format import ClientCertificate, Head
 from anthropic_proxy.gateway.settings.provider_tables import find_extended_provider
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.gateway.settings.values import redact_and_shorten
-from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import Secret, redact_key_patterns
 
 _MAX_PEM_BYTES = 4 * 1024 * 1024

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.engine.options import ConfiguredProvider, ModelTable, SearchService
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_known_model, find_origin, list_wires
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
@@ -15,7 +16,6 @@ from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, fo
 from anthropic_proxy.gateway.settings.file_format import OWN_FIELDS, PriceTable, ProviderTable
 from anthropic_proxy.gateway.settings.key_references import resolve_keys
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
-from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import Secret
 
 _NORMAL = frozenset({"", "auto", "default", "on_demand", "standard", "unspecified"})

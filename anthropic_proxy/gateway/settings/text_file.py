@@ -5,10 +5,10 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.patterns import compile_later
 
 MAX_ENV_BYTES = 256 * 1024
 """Maximum size of `.env`."""

@@ -11,10 +11,10 @@ from urllib.parse import unquote_plus, urlsplit
 
 from msgspec import structs
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.sources import FoundSetting
-from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import Secret
 
 _BOOLEANS = {

@@ -50,10 +50,10 @@ from anthropic_proxy.engine.messages.server_blocks import (
     web_fetch_content,
     web_search_content,
 )
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, TEXT_MEDIA_TYPES
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
-from anthropic_proxy.patterns import compile_later
 
 _MAX_BEFORE_CHARACTERS = len("https://www.")
 _BEFORE = compile_later(r"(?:\A|[^\w@.-])(?:https?://)?(?:www\.)?\Z", re.IGNORECASE)

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Raw
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import InvalidRequest
-from anthropic_proxy.patterns import compile_later
 
 T = TypeVar("T")
 

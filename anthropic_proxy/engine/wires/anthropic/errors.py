@@ -11,13 +11,13 @@ import msgspec
 from msgspec import Raw, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.request import encode_request, has_system_messages, list_signature_digests
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import redact_key_patterns
 
 _SIGNATURE_REFUSED = compile_later(r"^(?=.*\bsignature\b)(?=.*\bthinking\b)", re.IGNORECASE | re.MULTILINE)

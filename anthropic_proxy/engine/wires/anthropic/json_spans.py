@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models import require_bounded_members
-from anthropic_proxy.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_later
 
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode

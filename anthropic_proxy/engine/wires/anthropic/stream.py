@@ -25,6 +25,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.engine.messages.models import ABSENT
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
@@ -33,7 +34,6 @@ from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_e
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
 from anthropic_proxy.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
-from anthropic_proxy.patterns import compile_later
 from anthropic_proxy.secrets import redact_key_patterns
 
 MEDIA_TYPE = "application/vnd.amazon.eventstream"

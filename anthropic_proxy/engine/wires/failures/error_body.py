@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.patterns import compile_later
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.secrets import redact_key_patterns
 
 _SERVER_PREFIXES = "|".join(

@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Usage
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
@@ -26,7 +27,6 @@ from anthropic_proxy.engine.wires.failures import (
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.request import encode_request
 from anthropic_proxy.errors import UnsupportedFeature, UpstreamError
-from anthropic_proxy.patterns import compile_later
 
 
 def decode_error(

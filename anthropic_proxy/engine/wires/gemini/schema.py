@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from anthropic_proxy.engine.messages.work_budget import WorkBudget, count_json_nodes
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.json_schema import (
     EqualityIndex,
     Schema,
@@ -18,7 +19,6 @@ from anthropic_proxy.engine.wires.json_schema import (
     encode_if_short,
     merge_all_of,
 )
-from anthropic_proxy.patterns import compile_later
 
 _INLINED = SchemaRules(inlines_references=True)
 _JSON_SCHEMA_KEYWORDS = frozenset(

@@ -44,6 +44,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
     is_domain_allowed,
 )
 from anthropic_proxy.engine.messages.server_blocks import SearchResultPage as Result
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import find_reply_end, read_error_object
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
@@ -60,7 +61,6 @@ from anthropic_proxy.engine.wires.reply_ends import (
 from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
-from anthropic_proxy.patterns import compile_later
 
 ABSENT = Raw(b"")
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Usage
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
@@ -23,7 +24,6 @@ from anthropic_proxy.engine.wires.failures import (
 )
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.patterns import compile_later
 
 _NOT_PULLED = compile_later(r"model [\"'`]?(?:(?!model (?!not found))[^\"'`])*[\"'`]? not found", re.IGNORECASE)
 _NO_THINKING = compile_later(

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
@@ -33,7 +34,6 @@ from anthropic_proxy.engine.wires.openai_shared import (
 )
 from anthropic_proxy.engine.wires.tool_call_repair import TOOL_CALL_FORMATS, OfferedTools, TextCallDetector
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.patterns import compile_later
 
 _OBJECTS = compile_later(r"(?<![^\s>\[\])])\{.*?(?=</?(?:function|tool_call|invoke)|<\||\Z)", re.DOTALL)
 """Pattern of a JSON object in reply text, up to the next marker of a tool call. It begins at the start, after white

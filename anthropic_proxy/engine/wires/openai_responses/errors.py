@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec import structs
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
@@ -29,7 +30,6 @@ from anthropic_proxy.engine.wires.openai_shared import (
     reversed_path_names,
 )
 from anthropic_proxy.errors import UpstreamError
-from anthropic_proxy.patterns import compile_later
 
 REASONING_PARAMETER = "input.reasoning"
 """Value of `UpstreamError.parameter` if the server rejected reasoning of earlier replies. A retry omits the

@@ -14,8 +14,8 @@ import msgspec
 
 from anthropic_proxy.engine.messages.models import Tool
 from anthropic_proxy.engine.messages.models.tools import is_client_tool
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call
-from anthropic_proxy.patterns import compile_later
 
 UNNAMED_TOOL = "unnamed_tool"
 """Tool name in the reply for a call without a name, if its tool cannot be found. A name is necessary, because all

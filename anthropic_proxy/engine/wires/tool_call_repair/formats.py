@@ -15,8 +15,8 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, is_json_object, repair_arguments
-from anthropic_proxy.patterns import compile_later
 
 ToolCallFormat = Literal[
     "hermes",

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools
 from anthropic_proxy.engine.wires.tool_call_repair.formats import (
     RecoveredCall,
@@ -20,7 +21,6 @@ from anthropic_proxy.engine.wires.tool_call_repair.formats import (
     can_be_unmarked_calls,
     read_unmarked_calls,
 )
-from anthropic_proxy.patterns import compile_later
 
 _WORD = compile_later(r"[\w.:/-]*")
 _MAX_NAME_LENGTH = 128
