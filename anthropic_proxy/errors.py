@@ -387,9 +387,16 @@ class UpstreamError(ProxyError):
         self.parameter = parameter
         """Request parameter that the provider names as the cause, in the provider's spelling. None: not stated."""
         self.provider_text = ""
-        """Text of the provider's error body, for the user of a command. "": none, or it is in the message."""
+        """The provider's own text of the error. "": none."""
+        self.provider_status: int | None = None
+        """HTTP status of the provider's response. None: the error was in a stream, or there was no response."""
+        self.advice = ""
+        """End of the message that the proxy has added to what happened. "": none."""
         self.cause: UpstreamErrorCause | None = None
         """Cause that a changed request may remove. None: another or unknown cause."""
+
+    def add_advice(self, text: str) -> None:
+        self.message, self.advice = f"{self.message}{text}", text
 
 
 class UpstreamRefused(UpstreamError):

@@ -115,6 +115,8 @@ def redact_error(error: ProxyError, secrets: Iterable[str]) -> None:
         error.args = (error.message,)
         if not isinstance(error, UpstreamError):
             continue
+        error.provider_text = _redact_secret(error.provider_text, secret)
+        error.advice = _redact_secret(error.advice, secret)
         if error.parameter is not None:
             error.parameter = _redact_secret(error.parameter, secret)
         if error.body is not None:

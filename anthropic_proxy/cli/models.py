@@ -13,12 +13,18 @@ from msgspec import Struct, structs
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.output import Column, Output
-from anthropic_proxy.engine.exchange.error_messages import describe_base_url_setting
+from anthropic_proxy.engine.exchange.error_messages import describe_base_url_setting, suggest_base_url
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.engine.routing.router import find_capabilities, find_preferred_provider, list_tier_mappings
-from anthropic_proxy.errors import ConfigurationError, ProxyError, build_extra_install_command, find_similar_choice
+from anthropic_proxy.errors import (
+    ConfigurationError,
+    ProxyError,
+    UpstreamRefused,
+    build_extra_install_command,
+    find_similar_choice,
+)
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import PriceList, Rates, describe_price_list, has_price_package
 from anthropic_proxy.gateway.services import Services, open_services
@@ -387,12 +393,17 @@ def _list_prices(rates: Rates) -> tuple[float, ...]:
 def _explain_failed_query(error: ProxyError, provider: Provider, settings: Settings) -> str:
     """Return a message that names the setting that causes the failure."""
     message = error.message.rstrip(".")
-    if error.status in (401, 403) and (keys := settings.keys.get(provider.name)):
-        return f"{message.replace('the key', f'the key {keys[0]}')}. It is set by {keys[0].origin}."
+    rejects_key = isinstance(error, UpstreamRefused) and error.status in (401, 403)
+    if rejects_key and (keys := settings.keys.get(provider.name)):
+        return f"{provider.prefix} rejected the key {keys[0]} ({error.status}). It is set by {keys[0].origin}."
     prefixed = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
-    if error.status in (401, 402, 403, 429) or "The address is set by" in message:
+    described = describe_base_url_setting(provider, settings)
+    if error.status in (401, 402, 403, 429) or not described:
         return f"{prefixed}."
-    return f"{prefixed}.{describe_base_url_setting(provider, settings, adds_remedy=error.status in (404, 405))}"
+    if error.status not in (404, 405):
+        return f"{prefixed}.{described}"
+    question, assignment = suggest_base_url(provider, settings)
+    return f"{prefixed}.{described} {question}{f' Try {assignment}' if assignment else ''}"
 
 
 def find_provider(name: str, settings: Settings) -> Provider | None:

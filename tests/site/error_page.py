@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.errors import InternalError, ProxyError
 from tests.site.pages import DOCS
 from tests.site.raised_errors import error_classes, raised_messages
 from tests.support.paths import ROOT
@@ -88,7 +88,8 @@ def _sections() -> Iterator[dict[str, Any]]:
             messages = [text for (_, used), found in raised_messages().items() if used == code for text in found]
             # the heading of an entry without a title is the first sentence of its first message
             title = texts.title or re.split(r"(?<=[.…])(?<!\w\.\w) (?=[A-Z])", messages[0])[0]
-            others = [text for text in dict.fromkeys(messages) if text != title]
+            # the texts of an internal error tell a user nothing: they are for the report of the bug
+            others = [] if error_class is InternalError else [text for text in dict.fromkeys(messages) if text != title]
             entries.append(
                 {"slug": code, "title": title, "cause": texts.cause, "remedy": texts.remedy, "texts": others}
             )

@@ -33,7 +33,7 @@ from anthropic_proxy.cli.doctor.probes import (
     build_tool_results_request,
     check_accepted,
 )
-from anthropic_proxy.engine.exchange.error_messages import describe_base_url_setting
+from anthropic_proxy.engine.exchange.error_messages import suggest_base_url
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.routing.router import Target, switch_wire
 from anthropic_proxy.engine.wires import openai_chat
@@ -254,13 +254,8 @@ _MIN_EVENTS = 3
 _MAX_MESSAGE_CHARACTERS = 400
 _KEY_STATUSES, _QUOTA_STATUSES = (401, 403), (402, 429)
 """HTTP statuses of a rejected API key, and of missing quota or credit."""
-_ADDRESS_ORIGIN = ". The address is set by"
-"""Beginning of the part of a connection error that names the base URL setting. The message of a problem ends before
-it."""
-_PROPOSAL = " Try "
-"""Beginning of the part of a connection error that proposes a base URL."""
-_NO_API = re.compile(r"^(?:nothing is served at|the response is a web page|HTTP 3\d\d is a redirect)")
-"""Pattern of errors that a wrong base URL causes."""
+_ADDRESS_CODES = ("wrong-address", "not-an-api")
+"""Codes of errors that a wrong base URL causes."""
 
 
 async def diagnose_backend(
@@ -345,14 +340,12 @@ def _find_problem(search: DialectSearch, result: ProbeResult, settings: Settings
     if isinstance(error, MissingExtra):
         kind, text, proposal = "package", f"{error.subject}, which is not installed", error.install_command
     elif isinstance(error, UpstreamError) and not any(exchange.status for exchange in result.upstream):
-        kind, text = "unreachable", text.partition(_ADDRESS_ORIGIN)[0]
-    elif _NO_API.search(text):
+        kind, text = "unreachable", text.removesuffix(error.advice)
+    elif isinstance(error, UpstreamError) and error.code in _ADDRESS_CODES:
         kind = "address"
-        before, separator, after = text.rpartition(_PROPOSAL)
-        # not from the message, which may contain text of the server
-        found = describe_base_url_setting(search.target.provider, settings, adds_remedy=True).rpartition(_PROPOSAL)[2]
-        if separator and found == after:
-            text, proposal = before, found
+        if error.advice:
+            text = text.removesuffix(error.advice)
+            proposal = suggest_base_url(search.target.provider, settings)[1]
     elif status in _KEY_STATUSES:
         kind = "key"
     elif status in _QUOTA_STATUSES:

