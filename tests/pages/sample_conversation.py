@@ -15,7 +15,7 @@ from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer, ReceiptQ
 from anthropic_proxy.console.ledger.writer import LedgerWriter
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
-from anthropic_proxy.plugins import BlockMark, Client, Receipt
+from anthropic_proxy.plugins import BlockMark, Client, PrefixChange, Receipt
 from tests.support.waiting import WAIT_SECONDS
 
 SESSION = "5b1f0e6c-7a55-4f0c-9e1a-1f2c3d4e5f60"
@@ -135,8 +135,11 @@ def _build_requests(start: float) -> Iterator[tuple[Receipt, dict[str, Any], lis
     for number, (content, reply, (tokens, cached, output, seconds)) in enumerate(_STEPS, 1):
         messages.append({"role": "user", "content": content})
         body = {"model": "claude-sonnet-4-6", "max_tokens": 32_000, "system": _SYSTEM, "tools": tools}
+        receipt = _build_receipt(number, at, (tokens, cached, output, seconds), reply)
+        if number == 3:
+            receipt.prefix_change = PrefixChange("system", "system text", 0.9, tokens=18_100)
         yield (
-            _build_receipt(number, at, (tokens, cached, output, seconds), reply),
+            receipt,
             {**body, "messages": [*messages]},
             reply,
         )

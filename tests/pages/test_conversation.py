@@ -44,7 +44,9 @@ def test_calls_are_folded_with_their_results_and_images_are_shown(browser: Brows
         read.locator("summary").click()
         expect(read.locator("pre").nth(1)).to_contain_text("def test_discount_of_a_regular_customer")
         expect(page.locator("details.tool", has_text="Bash").locator(".mark")).to_have_class(re.compile("error"))
-        expect(page.get_by_text("cache not read")).to_have_count(1)
+        expect(
+            page.locator(".turn").get_by_text("system text changed: 18.1 k tokens read again, $0.027 more")
+        ).to_have_count(1)
         assert page.locator(".picture img").evaluate("(it) => it.decode().then(() => it.naturalWidth)") == 96
         page.get_by_role("link", name=re.compile("Sub-agent")).click()
         expect(page.locator(".turn")).to_have_count(1)

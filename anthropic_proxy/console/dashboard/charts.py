@@ -89,6 +89,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     """Rows of the table with the same values."""
     is_line: bool
     bands: Sequence[Band] = ()
+    band_title: str = "incident"
     empty_text: str = "No requests in this range."
 
     @property
@@ -99,7 +100,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     def titles(self) -> Sequence[str]:
         """Titles of the table."""
         names = [one.name for one in self.series]
-        return [*names, "incident"] if self.bands else names
+        return [*names, self.band_title] if self.bands else names
 
     @property
     def labels(self) -> Sequence[tuple[str, str, str]]:

@@ -16,8 +16,10 @@ from msgspec import Raw, Struct, field, structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.tables import describe_outcome
 from anthropic_proxy.console.ledger.contents import StoredContent
+from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.records import StoredRequest, decode_block_times
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+from anthropic_proxy.gateway.money import NANO_DOLLARS
 
 MAX_TITLE_CHARACTERS = 80
 _MAX_SUMMARY_CHARACTERS = 100
@@ -64,8 +66,27 @@ class Turn(Struct, frozen=True, kw_only=True):
     role: str
     outcome: str
     cached: str
-    breaks_cache: bool = False
-    """True if the request read less than half of what the request before it left in the cache of the model."""
+    cache_break: "CacheBreak | None" = None
+
+
+class CacheBreak(Struct, frozen=True):
+    """A request that did not read from the provider's cache what the request before had left there."""
+
+    part: str
+    """First part of the prompt that has changed: `tool 3 (WebFetch)`. "": none has, or it is unknown."""
+    tokens: int
+    """Number of tokens that were read again."""
+    cost: int | None
+    """Nano-dollars above the price of reading them from the cache. None: no price of the model is known."""
+
+    @property
+    def cause(self) -> str:
+        return f"{self.part} changed" if self.part else "cache not read"
+
+    @property
+    def loss(self) -> str:
+        more = f", {formats.money(self.cost)} more" if self.cost else ""
+        return f"{formats.short_count(self.tokens)} tokens read again{more}"
 
 
 class _Body(Struct):
@@ -74,11 +95,38 @@ class _Body(Struct):
     tools: Sequence[Raw] = ()
 
 
-def build_turns(rows: Sequence[StoredRequest], contents: Mapping[str, Mapping[str, StoredContent]]) -> list[Turn]:
+def find_cache_breaks(rows: Sequence[StoredRequest], costs: ModelCosts) -> dict[str, CacheBreak]:
+    """Return request id → break. `rows`: requests of one conversation in order of time. A change of the prompt is
+    stored with its request; without one, a request breaks the cache if it read less than half of what was left there.
+    """
+    found: dict[str, CacheBreak] = {}
+    before: StoredRequest | None = None
+    for row in rows:
+        if row.outcome_class == "error":
+            continue
+        tokens = row.prefix_change_tokens
+        if not row.prefix_change and before is not None and before.model == row.model:
+            left = min(before.cache_read_tokens + before.cache_write_tokens, row.all_input_tokens)
+            tokens = left - row.cache_read_tokens if left > 2 * row.cache_read_tokens else 0
+        if tokens:
+            cost, price = None, costs.find_price(row.provider, row.model)
+            if price is not None:
+                rates, written = price.base, min(tokens, row.cache_write_tokens)
+                more = written * rates.cache_write + (tokens - written) * rates.input - tokens * rates.cache_read
+                cost = max(round(more * (NANO_DOLLARS // 1_000_000)), 0)
+            found[row.id] = CacheBreak(row.prefix_change, tokens, cost)
+        before = row
+    return found
+
+
+def build_turns(
+    rows: Sequence[StoredRequest],
+    contents: Mapping[str, Mapping[str, StoredContent]],
+    breaks: Mapping[str, CacheBreak] = {},
+) -> list[Turn]:
     """`rows`: requests of one conversation in order of time. `contents`: request id → kind → stored text."""
     limit = _Limit()
     turns: list[Turn] = []
-    before: StoredRequest | None = None
     for row in rows:
         stored = contents.get(row.id, {})
         sent = list(_list_sent(row, stored.get("request"), limit))
@@ -90,9 +138,6 @@ def build_turns(rows: Sequence[StoredRequest], contents: Mapping[str, Mapping[st
             turns[-1] = structs.replace(turns[-1], reply=reply)
             sent = [block for block in sent if block.kind != "result" or block.id not in known]
         sign, role, outcome = describe_outcome(row)
-        left = 0  # what the request could read from the cache
-        if before is not None and before.model == row.model:
-            left = min(before.cache_read_tokens + before.cache_write_tokens, row.all_input_tokens)
         turns.append(
             Turn(
                 row=row,
@@ -102,11 +147,9 @@ def build_turns(rows: Sequence[StoredRequest], contents: Mapping[str, Mapping[st
                 role=role,
                 outcome=outcome,
                 cached=formats.percent(row.cache_read_tokens, row.all_input_tokens),
-                breaks_cache=left > 2 * row.cache_read_tokens and row.outcome_class != "error",
+                cache_break=breaks.get(row.id),
             )
         )
-        if row.outcome_class != "error":
-            before = row
     return turns
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.conversation import build_turns, find_image, format_json
+from anthropic_proxy.console.dashboard.conversation import build_turns, find_cache_breaks, find_image, format_json
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.query import require_valid_text
@@ -62,7 +62,8 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     notes = [_note(note) for note in _decode_json_list(row.notes)]
     handlings = Counter(note["handling"] for note in notes)
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}
-    (turn,) = build_turns([row], {row.id: stored})
+    costs = ModelCosts(context.settings)
+    (turn,) = build_turns([row], {row.id: stored}, find_cache_breaks([row], costs))
     if row.error:  # a panel of its own shows it
         turn = structs.replace(turn, reply=[block for block in turn.reply if not block.is_error])
     sent = stored.get("request")
@@ -111,7 +112,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "notes": notes,
         "note_counts": " · ".join(f"{number} {name}" for name, number in handlings.items()) or "all fields unchanged",
         "adaptations": _decode_json_list(row.adaptations),
-        "tokens": _tokens(context, row),
+        "tokens": _tokens(costs, row),
         "older": older,
         "newer": newer,
         "turn": turn,
@@ -123,7 +124,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "replay_problem": replay_problem,
         "sent": _shorten(stored["sent"], format_json(stored["sent"].data)) if "sent" in stored else None,
         "events": list_client_events(row),
-        "remedy": find_remedy(row, ModelCosts(context.settings).find_api_key_variable(row.provider)),
+        "remedy": find_remedy(row, costs.find_api_key_variable(row.provider)),
         "content_days": context.settings.ledger_content_days,
         "context": row.all_input_tokens,
         "window": window_text,
@@ -180,9 +181,9 @@ class TokenCost(Struct, frozen=True):
     cost: str
 
 
-def _tokens(context: PageContext, row: StoredRequest) -> list[TokenCost]:
+def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
     """The stored cost without that of searches is divided in the proportion of the current prices of the kinds."""
-    prices, costs = ModelCosts(context.settings), dict[str, int]()
+    costs: dict[str, int] = {}
     search_cost, searches = _find_searches(prices, row)
     if row.cost:
         costs = prices.divide_cost(row.provider, row.model, row, row.cost - search_cost)

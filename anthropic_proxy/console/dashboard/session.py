@@ -3,20 +3,22 @@
 A session is a conversation of a client such as Claude Code, with conversations of sub-agents.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 from msgspec import structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import Chart, Column, Series, build_chart, explain_missing_cost
-from anthropic_proxy.console.dashboard.conversation import build_turns
+from anthropic_proxy.console.dashboard.charts import Band, Chart, Column, Series, build_chart, explain_missing_cost
+from anthropic_proxy.console.dashboard.conversation import CacheBreak, build_turns, find_cache_breaks
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.request import find_context_window
 from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.tables import page_rows
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.contents import read_several_contents
+from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_requests
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
@@ -27,6 +29,7 @@ MAX_TURNS = 30
 MIN_SHARE_OF_LIMIT = 0.1
 """Share (0 to 1) of the context window that a value must reach, so that the chart also shows the window as a line."""
 _MAX_COLUMNS = 60
+_MAX_LABELED_BREAKS = 4
 _CLOSE_SECONDS = 600
 """Time between the first and the last request of a chart, below which the axis shows seconds."""
 
@@ -54,13 +57,6 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     own = [row for row in rows if row.agent == agent]
     served = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
     window = find_context_window(context, served[-1]) if served else None
-    # nothing is counted of a failed request
-    contexts = [None if row.outcome_class == "error" else float(row.all_input_tokens) or None for row in own]
-    earlier = total.sums.cost - sum(row.cost or 0 for row in rows)
-    costs: list[float | None] = []
-    for row in rows:
-        earlier += row.cost or 0
-        costs.append(float(earlier))
     sums = total.sums
     known = sums.requests - sums.unknown_cost_requests
     each = "no price is known"
@@ -74,7 +70,26 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     if window:
         whole = formats.short_count(window)
         latest = f"{formats.percent(total.max_context, window)} of the window of {whole}; {latest}"
-    share = formats.percent(sums.cache_read_tokens, sums.all_input_tokens)
+    breaks = find_cache_breaks(own, ModelCosts(context.settings))
+    cached = f"{formats.short_count(sums.cache_read_tokens)} tokens"
+    if breaks:
+        cached += f"; {formats.plural(len(breaks), 'break')}"
+        if more := sum(one.cost or 0 for one in breaks.values()):
+            cached += f", {formats.money(more)} more"
+    earlier = total.sums.cost - sum(row.cost or 0 for row in rows)
+    cumulative = dict(zip((row.id for row in rows), accumulate(row.cost or 0 for row in rows), strict=True))
+
+    def measure_context(group: Sequence[StoredRequest]) -> float | None:
+        # nothing is counted of a failed request
+        return max((row.all_input_tokens for row in group if row.outcome_class != "error"), default=0) or None
+
+    def measure_cached(group: Sequence[StoredRequest]) -> float | None:
+        tokens = sum(row.all_input_tokens for row in group if row.outcome_class != "error")
+        return 100 * sum(row.cache_read_tokens for row in group) / tokens if tokens else None
+
+    def measure_cost(group: Sequence[StoredRequest]) -> float | None:
+        return float(earlier + cumulative[group[-1].id]) or None
+
     ids, start, stop = [row.id for row in own[::-1]], 0, len(own)
     if query.before in ids:
         start = ids.index(query.before) + 1
@@ -93,11 +108,12 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
             Figure("Cost", format_cost(sums.cost, sums.unknown_cost_requests), each),
             Figure("Largest context", formats.count(total.max_context), latest),
             Figure("Output", formats.count(sums.output_tokens), "tokens"),
-            Figure("Input read from cache", share, f"{formats.short_count(sums.cache_read_tokens)} tokens"),
+            Figure("Input read from cache", formats.percent(sums.cache_read_tokens, sums.all_input_tokens), cached),
         ],
-        "context_chart": _chart(own, "Context per request", contexts, formats.short_count, window),
+        "context_chart": _chart(own, "Context", "context", measure_context, formats.short_count, limit=window),
+        "cached_chart": _chart(own, "Read from cache", "cached", measure_cached, _percent, breaks=breaks),
         "cost_chart": structs.replace(
-            _chart(rows, "Cumulative cost", costs, formats.chart_money),
+            _chart(rows, "Cumulative cost", "context", measure_cost, formats.chart_money),
             empty_text=explain_missing_cost(total.sums),
         ),
         "agents": [
@@ -109,7 +125,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
             )
             for name in agents
         ],
-        "turns": build_turns(part.rows[::-1], texts),
+        "turns": build_turns(part.rows[::-1], texts, breaks),
         "part": part,
         "first": len(own) - start - len(part.rows) + 1,
         "turn_count": len(own),
@@ -120,34 +136,46 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     }
 
 
+def _percent(value: float) -> str:
+    return f"{value:.0f} %"
+
+
 def _chart(
-    rows: list[StoredRequest],
+    rows: Sequence[StoredRequest],
     name: str,
-    values: list[float | None],
+    role: str,
+    measure: Callable[[Sequence[StoredRequest]], float | None],
     text: Callable[[float], str],
+    *,
     limit: int | None = None,
+    breaks: Mapping[str, CacheBreak] = {},
 ) -> Chart:
-    """`limit`: value with a horizontal line, unless all values are far below it."""
+    """A column has one request, or several adjacent ones of a long session. `limit`: value with a horizontal line,
+    unless all values are far below it. `breaks` are marked.
+    """
     step = -(-len(rows) // _MAX_COLUMNS)
-    picked = list(range(0, len(rows), step))
-    shown = [formats.UNKNOWN if (value := values[index]) is None else text(value) for index in picked]
-    columns = [
-        Column(
-            label,
-            f"{formats.clock_time(rows[index].started_at)}: {name} = {shown_value}",
-            f"/dashboard/requests/{rows[index].id}",
-        )
-        for index, label, shown_value in zip(picked, _label_times([rows[i] for i in picked]), shown, strict=True)
-    ]
-    series = [Series(name, "context", [values[index] for index in picked])] if any(values) else []
-    if series and limit and max(filter(None, values)) >= limit * MIN_SHARE_OF_LIMIT:
-        series.append(Series("context window", "limit", [float(limit)] * len(picked), formats.count(limit)))
-    limits = [one.total for one in series[1:]]
-    rows_of_table = [[value, *limits] for value in shown]
-    return build_chart(name, series, columns, rows_of_table, text, is_line=True, area=name)
+    groups = [rows[start : start + step] for start in range(0, len(rows), step)]
+    values, labels = [measure(group) for group in groups], _label_times([group[0] for group in groups])
+    columns, bands, table = list[Column](), list[Band](), list[list[str]]()
+    for index, (group, value) in enumerate(zip(groups, values, strict=True)):
+        shown, target = formats.UNKNOWN if value is None else text(value), group[0].id
+        title = f"{formats.clock_time(group[0].started_at)}: {name} = {shown}"
+        table.append([shown, formats.UNKNOWN] if breaks else [shown])
+        if broken := [row.id for row in group if row.id in breaks]:
+            target, found = broken[0], breaks[broken[0]]
+            title += f"; {found.cause} = {found.loss}"
+            table[-1][1] = f"{found.cause}: {found.loss}"
+            bands.append(Band(index, index, found.part or "cache not read" if len(bands) < _MAX_LABELED_BREAKS else ""))
+        columns.append(Column(labels[index], title, f"/dashboard/requests/{target}"))
+    series = [Series(name, role, values)] if any(value is not None for value in values) else []
+    if series and limit and max(value or 0 for value in values) >= limit * MIN_SHARE_OF_LIMIT:
+        series.append(Series("context window", "limit", [float(limit)] * len(groups), formats.count(limit)))
+        table = [[*cells, formats.count(limit)] for cells in table]
+    chart = build_chart(name, series, columns, table, text, is_line=True, bands=bands, area=name)
+    return structs.replace(chart, band_title="break")
 
 
-def _label_times(rows: list[StoredRequest]) -> list[str]:
+def _label_times(rows: Sequence[StoredRequest]) -> list[str]:
     """Return the times of `rows` for an axis: with seconds if they are close together, with days if they are far."""
     span = (rows[-1].started_at - rows[0].started_at) / MICROSECONDS
     if span > DAY_SECONDS / 2:

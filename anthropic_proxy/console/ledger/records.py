@@ -140,6 +140,11 @@ class StoredRequest(RequestCounts, gc=False):
     """Owner of the virtual key when the request was sent. "": none, or stored by an earlier version."""
     team: str = ""
     """Team of the virtual key when the request was sent. "": none, or stored by an earlier version."""
+    prefix_change: str = ""
+    """First part of the prompt that differs from the request before in the conversation: `tool 3 (WebFetch)`. "": none,
+    or stored by an earlier version."""
+    prefix_change_tokens: int = 0
+    """Input tokens behind this part, which the provider could not read from its cache."""
 
 
 class UsageSums(RequestCounts):
@@ -252,7 +257,7 @@ class RowBuilder:
         if is_rejected:
             for name in _HIDDEN_COLUMNS:
                 setattr(row, name, "")
-        attempts, blocks = receipt.attempts, receipt.blocks
+        attempts, blocks, change = receipt.attempts, receipt.blocks, receipt.prefix_change
         texts = (
             receipt.error,
             _json(receipt.failed_attempts),
@@ -260,11 +265,15 @@ class RowBuilder:
             _json(receipt.adaptations),
             _json(build_attempt_times(attempts)) if attempts else "",
             _json(build_block_times(blocks, receipt.started_at)) if blocks else "",
+            "" if change is None else change.part,
         )
         if any(texts):
-            error, row.failed_attempts, row.notes, row.adaptations, times, row.reply_blocks = self._redact(texts)
+            error, row.failed_attempts, row.notes, row.adaptations, times, *others = self._redact(texts)
+            row.reply_blocks, row.prefix_change = others
             row.error = _cut(error, MAX_ERROR_CHARACTERS)
             row.attempt_times = shorten_attempt_errors(times)  # after the removal of keys
+        if change is not None:
+            row.prefix_change_tokens = _limit(change.tokens)
         row.stream, row.status = receipt.stream, receipt.status
         if receipt.outcome in ("error", "cancelled"):
             row.outcome_class = receipt.outcome

@@ -8,9 +8,11 @@ import pytest
 
 from anthropic_proxy.console.dashboard.conversation import (
     Block,
+    CacheBreak,
     Part,
     Turn,
     build_turns,
+    find_cache_breaks,
     find_image,
     find_title,
     format_json,
@@ -18,7 +20,10 @@ from anthropic_proxy.console.dashboard.conversation import (
     list_reply_blocks,
 )
 from anthropic_proxy.console.ledger.contents import StoredContent
+from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.records import StoredRequest
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import load_settings
 
 PNG = base64.b64encode(b"\x89PNG").decode()
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
@@ -171,12 +176,20 @@ def test_a_request_that_does_not_read_the_cache_of_the_one_before_is_marked() ->
     rows = [
         StoredRequest(id=str(number), model=model, outcome_class="ok", **dict(zip(names, counts, strict=True)))
         for number, (model, *counts) in enumerate(
-            [("a", 900, 0, 100), ("a", 90, 1_000, 0), ("a", 2_000, 0, 0), ("b", 2_000, 0, 0)]
+            [("a", 900, 0, 100), ("a", 90, 1_000, 0), ("a", 2_000, 0, 0), ("b", 2_000, 0, 0), ("b", 500, 900, 600)]
         )
         for names in (("input_tokens", "cache_read_tokens", "cache_write_tokens"),)
     ]
-    assert [turn.breaks_cache for turn in build_turns(rows, {})] == [False, False, True, False]
-    assert [turn.cached for turn in build_turns(rows, {})] == ["0 %", "92 %", "0 %", "0 %"]
+    rows[4].prefix_change, rows[4].prefix_change_tokens = "tool 3 (WebFetch)", 1_000
+    costs = ModelCosts(load_settings({"OPENAI_API_KEY": "k"}, PROVIDERS, env_file=None))
+    breaks = find_cache_breaks(rows, costs)
+    assert breaks == {"2": CacheBreak("", 1_000, None), "4": CacheBreak("tool 3 (WebFetch)", 1_000, None)}
+    assert [turn.cache_break for turn in build_turns(rows, {}, breaks)] == [None, None, breaks["2"], None, breaks["4"]]
+    assert [turn.cached for turn in build_turns(rows, {})] == ["0 %", "92 %", "0 %", "0 %", "45 %"]
+    for row in rows:
+        row.provider, row.model = "openai", "gpt-4.1"
+    found = find_cache_breaks(rows, costs)["4"]
+    assert (found.cause, found.loss) == ("tool 3 (WebFetch) changed", "1,000 tokens read again, $0.002 more")
 
 
 def events(*data: dict[str, Any]) -> bytes:

@@ -25,7 +25,7 @@ from anthropic_proxy.console.ledger.writer import (
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.prices.price_list import find_price_package_version
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Client, Cost, UpstreamAttempt
+from anthropic_proxy.plugins import Client, Cost, PrefixChange, UpstreamAttempt
 from anthropic_proxy.secrets import Secret
 from tests.support.ledger import (
     NOON,
@@ -67,6 +67,7 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
             ]
         ),
         adaptations=["limit 4096"],
+        prefix_change=PrefixChange("tools", "tool 3 (WebFetch)", 0.5, tokens=57),
         blocks=[
             ("text", "", NOON + 0.501, 3),
             ("thinking", "", NOON + 0.751, 15),
@@ -131,6 +132,8 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         '{"handling":"approximated","field":"content.tool_use.input","reason":"x"}]',
         "note_count": 2,
         "adaptations": '["limit 4096"]',
+        "prefix_change": "tool 3 (WebFetch)",
+        "prefix_change_tokens": 57,
         "attempt_times": '[[250000,0,"openai","m",529,"overloaded_error","",0]]',
         "reply_blocks": '[["text","",500000,250000,12],["tool call","Read",750000,0,0]]',
     }
