@@ -1,50 +1,168 @@
 """Every folder `tests/golden_commands/<command>/<case>/` is one case: commands, their output and the files they write.
 
 `case.toml` has a `title`, the `commands` as lists of words, and if needed `settings` and `stdin`. A command may be a
-table with `words` and its own `settings` and `stdin`. The other files of the folder are in the directory of the
-commands, `env` as `.env`. `expected.txt` is what a terminal would show, and the new or changed files.
+table with `words` and its own `settings` and `stdin`; or with `answers`, for a terminal: each is an expected text and
+the keys to type then. The other files of the folder are in the directory of the commands, `env` as `.env`; more
+`files` are named by their path. `servers` are fakes by their names, or what `scripted_answers` describes: `{name}` is
+the address of one, `{name.key}` the key that it accepts. `programs` are installed and print what they are called with.
+`directory`: below the home directory. `data`: the stored files that are shown too. `expected.txt` is what a terminal
+would show, and the new or changed files.
 """
 
+import json
+import re
 import shlex
 import shutil
+import stat
+import subprocess
 import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.command_line import run_command
+from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME
+from tests.support.command_line import install_program, run_command
+from tests.support.fakes import anthropic, ollama, openai_chat
+from tests.support.fakes.compatible import KINDS, new_server
+from tests.support.fakes.server import Running, serving, serving_strictly
 from tests.support.paths import TESTS
 from tests.support.recorded_texts import mask
+from tests.support.scripted_answers import new_scripted_server
+from tests.support.secret_canaries import find_leaks, new_canary
 from tests.support.server_process import reserve_closed_port
+from tests.support.terminal import answer_questions
 
 FOLDER = TESTS / "golden_commands"
 CASES = sorted(path.parent for path in FOLDER.glob("*/*/case.toml"))
 OWN_FILES = ("case.toml", "expected.txt")
+FAKES = {
+    "anthropic": (anthropic.new_anthropic, anthropic.KEY),
+    "ollama": (ollama.new_ollama, ""),
+    "openai": (openai_chat.new_openai, openai_chat.KEY),
+}
+MASKS = {
+    r"\d+\.\d+ s\b( ?) *": r"T s\1",
+    r"( {4}|\n  )(\d+ requests?), T s, [\d,]+ tokens": r"\n  N requests, T s, N tokens",
+    r"\d+ requests?, T s, [\d,]+ tokens": "N requests, T s, N tokens",
+    r'"(requests|\w*seconds|\w+put_tokens)": [\d.]+': r'"\1": N',
+    r"\blocal\d{4,5}\b": "localPORT",
+}
+"""What differs between runs against servers: durations with their place and width, probes at the same time, ports."""
+NO_FACTS = {"PATH", "HOME", "PYTHONPATH", "PORT", "ANTHROPIC_PROXY_CONFIG", "LC_CTYPE"}
 
 
-def read_files(directory: Path) -> dict[str, str]:
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and ".local" not in path.parts)
-    return {str(path.relative_to(directory)): path.read_text("utf-8", "replace") for path in files}
+@contextmanager
+def running_servers(servers: Mapping[str, Any]) -> Iterator[dict[str, tuple[Running, str]]]:
+    """Start servers. Yield each with the key that it accepts."""
+    found = {}
+    with ExitStack() as stack:
+        for name, kind in servers.items():
+            if isinstance(kind, list):
+                running, key = stack.enter_context(serving(new_scripted_server(kind))), new_canary("sk-")
+            elif kind in KINDS:
+                running, key = stack.enter_context(serving(new_server(kind))), KINDS[kind].key
+            else:
+                new, key = FAKES[kind]
+                running = stack.enter_context(serving_strictly(new()))
+            found[name] = running, key
+        yield found
 
 
-def play(case: Path, directory: Path) -> str:
+def read_files(directory: Path, data: str) -> dict[str, str]:
+    files = {path for path in directory.rglob("*") if path.is_file() and ".local" not in path.parts}
+    files |= {path for path in directory.rglob(data or "nothing") if path.is_file()}
+    texts = {str(path.relative_to(directory)): path.read_text("utf-8", "replace") for path in sorted(files)}
+    for name, text in texts.items():
+        if name.endswith(LEARNED_FILE_NAME):  # has the models in the order of their servers, which have random ports
+            facts = json.loads(text)
+            facts["models"].sort(key=itemgetter("model"))
+            texts[name] = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    return texts
+
+
+def show_call(output: str, given: Mapping[str, str]) -> str:
+    """Return the output of an installed program: what it was called with, and the settings that are for it."""
+    call = json.loads(output)
+    known = {**given, **dict.fromkeys(NO_FACTS)}
+    own = {
+        name: value
+        for name, value in call["environment"].items()
+        if known.get(name, value) != value or name not in known
+    }
+    removed = [f"without {name}" for name in given if name not in call["environment"]]
+    arguments = [re.sub(r"/\S+/[^/]+\.json$", "FILE", word) for word in call["arguments"]]
+    lines = [shlex.join([call["program"], *arguments]), *(f"{name}={value!r}" for name, value in sorted(own.items()))]
+    return "\n".join([*lines, *removed, *(json.dumps(one, indent=1) for one in call["settings"])]) + "\n"
+
+
+def play(case: Path, home: Path) -> str:
     fields = tomllib.loads((case / "case.toml").read_text("utf-8"))
+    directory = home / fields.get("directory", "")
+    directory.mkdir(exist_ok=True)
     for file in case.iterdir():
         if file.name not in OWN_FILES:
             shutil.copy(file, directory / (".env" if file.name == "env" else file.name))
-    before, shown = read_files(directory), ""
-    for command in fields["commands"]:
-        own = command if isinstance(command, dict) else {"words": command}
-        settings = fields.get("settings", {}) | own.get("settings", {})
-        stdin = own.get("stdin", fields.get("stdin", ""))
-        done = run_command(*own["words"], directory=directory, settings=settings, stdin=stdin)
-        given = "".join(f"{name}={shlex.quote(value)} " for name, value in own.get("settings", {}).items())
-        shown += f"$ {given}anthropic-proxy {shlex.join(own['words'])}\n{done.stdout}"
-        shown += f"[standard error]\n{done.stderr}" if done.stderr else ""
-        shown += f"[exit status {done.returncode}]\n" if done.returncode else ""
-    written = {name: text for name, text in read_files(directory).items() if before.get(name) != text}
-    shown += "".join(f"\n[file {name}]\n{text}" for name, text in written.items())
-    return mask(shown, HOME=str(directory), PORT=reserve_closed_port())
+    for name, text in fields.get("files", {}).items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text, "utf-8")
+    for name in fields.get("programs", ()):
+        install_program(home, name)
+    before, shown, data = read_files(home, fields.get("data", "")), "", fields.get("data", "")
+    with running_servers(fields.get("servers", {})) as servers:
+        places = {f"{{{name}}}": running.url for name, (running, _) in servers.items()}
+        places |= {f"{{{name}.key}}": key for name, (_, key) in servers.items()}
+
+        def fill(text: str) -> str:
+            for place, value in places.items():
+                text = text.replace(place, value)
+            return text
+
+        for command in fields["commands"]:
+            own = command if isinstance(command, dict) else {"words": command}
+            settings = fields.get("settings", {}) | own.get("settings", {})
+            given = "".join(f"{name}={shlex.quote(value)} " for name, value in own.get("settings", {}).items())
+            shown += f"$ {given}anthropic-proxy {shlex.join(own['words'])}\n"
+            words = [fill(word) for word in own["words"]]
+            settings = {name: fill(value) for name, value in settings.items()}
+            if "answers" in own:
+                answers = [(expected, fill(keys)) for expected, keys in own["answers"]]
+                screen = answer_questions(*words, answers=answers, directory=directory, settings=settings)
+                done = subprocess.CompletedProcess(words, screen.status, screen.text.replace("\r\n", "\n"), "")
+            else:
+                stdin = fill(own.get("stdin", fields.get("stdin", "")))
+                done = run_command(*words, directory=directory, settings=settings, stdin=stdin)
+            assert find_leaks(done.stdout + done.stderr, [key for _, key in servers.values() if key]) == []
+            if '"environment": {' in done.stdout:
+                done.stdout = show_call(done.stdout, settings)
+            shown += done.stdout
+            shown += f"[standard error]\n{done.stderr}" if done.stderr else ""
+            shown += f"[exit status {done.returncode}]\n" if done.returncode else ""
+            asked = [name for name, (one, _) in servers.items() if one.journal.exchanges]
+            shown += f"[asked: {', '.join(asked)}]\n" if asked else ""
+            for one, _ in servers.values():
+                one.journal.exchanges.clear()
+        after = read_files(home, data)
+        for name, text in after.items():
+            if before.get(name) != text:
+                mode = stat.S_IMODE((home / name).stat().st_mode)
+                is_open = name.endswith(".env") and mode != 0o600
+                shown += f"\n[file {name}{f', mode {mode:o}' if is_open else ''}]\n{text}"
+        for place, value in places.items():
+            name = place.strip("{}")
+            if value.startswith("http"):
+                shown = shown.replace(value, f"http://{name}").replace(value.removeprefix("http://"), name)
+            elif value:
+                shown = shown.replace(value, f"<{name}>").replace(f"…{value[-4:]}", f"…<{name}>")
+    if places:
+        for pattern, name in MASKS.items():
+            shown = re.sub(pattern, name, shown)
+        shown = shown.replace(datetime.now(UTC).date().isoformat(), "TODAY")
+    return mask(shown, HOME=str(home), PORT=reserve_closed_port())
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: str(case.relative_to(FOLDER)))

@@ -6,10 +6,7 @@ proxy finds) and `shows` (what Ollama tells of each model). `post` sends a reque
 conversation with the reply and this content; `both` does so also in a stream, from the beginning. `show` names fields
 of the sent bodies.
 
-A condition is the path of a field that the body has, also with `=`, `<` or `>` and a value; text in quotes in the
-body; `@` and a part of the address; `always`; `!` before it negates, `&` joins. An answer is `unreachable`, or a
-status, headers and a body: JSON, `reply` with the content of a reply, or JSON events of a stream (`sse`, `events`,
-`lines`; STALL and BREAK among them). `‹path›` stands for a field of the sent body.
+Conditions and answers: `scripted_answers`.
 
 The result has one line for each call, with what its body changes of the one before; then what the client got and what
 the receipt says.
@@ -23,7 +20,6 @@ from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-import msgspec
 import pytest
 from msgspec import structs
 
@@ -31,68 +27,13 @@ from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
 from anthropic_proxy.engine.upstream.web_fetch import matches_media_types
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
-from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable, WebFetchFailed, WebSearchFailed
+from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
-from tests.support import replies
 from tests.support.golden_runner import fold_events
-from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.recorded_texts import Check, golden_files
+from tests.support.scripted_answers import field, holds, respond
 from tests.support.virtual_time import VirtualTimeLoop
-
-WELL = replies.Reply(texts=["well"], count=5)
-FORMS = {
-    "/chat/completions": replies.CHAT,
-    "/responses": replies.RESPONSES,
-    "/api/chat": replies.OLLAMA,
-    "/v1/messages": replies.MESSAGES,
-}
-MISSING = object()
-Chunk = bytes | bytearray | Exception
-
-
-def field(body: Any, path: str) -> Any:
-    for name in path.split("."):
-        try:
-            body = body[int(name) if isinstance(body, list) else name]
-        except (KeyError, IndexError, TypeError, ValueError):
-            return MISSING
-    return body
-
-
-def holds(condition: str, body: Any, address: str) -> bool:
-    if " & " in condition:
-        return all(holds(part, body, address) for part in condition.split(" & "))
-    if condition.startswith("!"):
-        return not holds(condition[1:], body, address)
-    if condition.startswith("@"):
-        return condition[1:] in address
-    if condition.startswith('"'):
-        return str(json.loads(condition)) in json.dumps(body, ensure_ascii=False)
-    path, sign, value = re.fullmatch(r"([^=<>]+)(?:([=<>])(.*))?", condition).groups()
-    found = field(body, path)
-    if sign is None or found is MISSING:
-        return path == "always" or found is not MISSING
-    wanted = json.loads(value)
-    return {"=": lambda: found == wanted, "<": lambda: found < wanted, ">": lambda: found > wanted}[sign]()
-
-
-def read_chunks(text: str, frame: str) -> Iterator[Chunk]:
-    """Yield the pieces of a stream: JSON values in frames, and STALL or BREAK."""
-    while text := text.strip():
-        if match := re.match(r"STALL|BREAK", text):
-            yield STALL if match[0] == "STALL" else UpstreamProtocolError("the connection broke")
-            text = text[5:]
-            continue
-        value, end = json.JSONDecoder().raw_decode(text)
-        kind = f"event: {value['type']}\n" if frame == "events" else ""
-        line = json.dumps(value, ensure_ascii=False)
-        yield (f"{line}\n" if frame == "lines" else f"{kind}data: {line}\n\n").encode()
-        text = text[end:]
-
-
-def short_reply(path: str, reply: replies.Reply, *, stream: bool) -> FakeResponse:
-    form = next((form for end, form in FORMS.items() if path.partition("?")[0].endswith(end)), replies.GEMINI)
-    return FakeResponse(200, *form.stream(reply)) if stream else FakeResponse(200, form.whole(reply))
 
 
 def brief(value: Any) -> Any:
@@ -185,28 +126,8 @@ class Exchanges:
         key = f" (key …{credential.value[-4:]})" if credential and has_keys else ""
         status = answer.partition(" ")[0]
         self.lines.append(" ".join(["→", server + request.path + key, *shown, changes, "←", status]).replace("  ", " "))
-        self.given.append(self.respond(answer, body, request.path))
+        self.given.append(respond(answer, body, request.path))
         return self.given[-1]
-
-    def respond(self, answer: str, body: Any, path: str) -> FakeResponse:
-        answer = re.sub(r"‹(.+?)›", lambda place: str(field(body, place[1])), answer)
-        status, _, rest = answer.partition(" ")
-        if status == "unreachable":
-            raise UpstreamUnreachable("nothing answers")
-        headers = {}
-        while match := re.match(r"([a-z-]+)=(\S+) ?", rest):
-            headers[match[1]], rest = match[2], rest[match.end() :]
-        is_stream = bool(body.get("stream")) or "streamGenerate" in path
-        if not rest and status == "200":
-            return short_reply(path, WELL, stream=is_stream)
-        frame, _, events = rest.partition(" ")
-        if frame == "reply":
-            return short_reply(path, msgspec.convert(json.loads(events), replies.Reply), stream=is_stream)
-        if frame in ("sse", "lines", "events"):
-            return FakeResponse(200, *read_chunks(events, frame), headers=headers)
-        if rest == "STALL":
-            return FakeResponse(int(status), STALL, headers=headers)
-        return FakeResponse(int(status), rest.encode(), headers=headers)
 
     def search(self, found: list[dict[str, str]] | str) -> Any:
         async def search(query: str, *domains: Any, **options: Any) -> list[SearchResult]:
