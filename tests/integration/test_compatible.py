@@ -63,6 +63,15 @@ def test_text_and_its_counts(talk: Session, stream: bool) -> None:
     assert {"store", "prompt_cache_key", "safety_identifier"}.isdisjoint(body)
 
 
+@on("local")
+def test_a_count_is_that_of_the_server(talk: Session) -> None:
+    asked: Any = {"system": "Be brief.", "messages": [{"role": "user", "content": "Count to 9"}]}
+    counted = talk.client.messages.count_tokens(model=talk.model, **asked)
+    assert talk.server.journal.exchanges[-1].path == "/tokenize"
+    usage = talk.client.messages.create(model=talk.model, max_tokens=1_000, **asked).usage
+    assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
+
+
 @on("groq", "xai", "local")
 @streams
 def test_tools_over_several_turns_and_two_at_once(talk: Session, stream: bool) -> None:

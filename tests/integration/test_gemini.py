@@ -137,6 +137,14 @@ def test_text(proxy: Proxy, model: str, stream: bool) -> None:
     assert reply.usage.output_tokens > 40
 
 
+def test_a_count_is_google_s_own(proxy: Proxy, access: GoogleAccess) -> None:
+    asked = {"model": SONNET, "system": "Be brief.", "tools": [ADD], "messages": [{"role": "user", "content": "Hi"}]}
+    counted = proxy.client().post(f"{MESSAGES}/count_tokens", json=asked).json()
+    assert access.upstream.journal.exchanges[-1].path.endswith("/models/gemini-3.6-flash:countTokens")
+    usage = proxy.client().post(MESSAGES, json={**asked, "max_tokens": 1_000}).json()["usage"]
+    assert counted == {"input_tokens": usage["input_tokens"] + usage["cache_read_input_tokens"]}
+
+
 @pytest.mark.parametrize("model", ["gemini-2.5-pro-preview-03-25", "gemini-2.0-flash", "gemini-4-argon"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_conversation_with_tools_on_older_and_newer_models(proxy: Proxy, model: str, stream: bool) -> None:

@@ -73,6 +73,14 @@ def test_text_is_answered_and_streamed(proxy: Proxy, upstream: Running) -> None:
     assert body["include"] == ["reasoning.encrypted_content"]
 
 
+def test_a_count_is_that_of_the_server(proxy: Proxy, upstream: Running) -> None:
+    asked = ask("Say exactly: hi", system="Be brief.", tools=[ADD])
+    counted = proxy.client().post(f"{MESSAGES}/count_tokens", json=asked).json()
+    assert upstream.journal.exchanges[-1].path == "/v1/responses/input_tokens"
+    usage = proxy.client().post(MESSAGES, json=asked).json()["usage"]
+    assert counted == {"input_tokens": usage["input_tokens"] + usage["cache_read_input_tokens"]}
+
+
 def test_reasoning_goes_round_through_a_restart_of_the_proxy(upstream: Running, tmp_path: Path) -> None:
     """Only the client's history contains the reasoning: each turn is served by a new proxy."""
     messages: list[Any] = [{"role": "user", "content": "Add 2, 3 and 4"}]

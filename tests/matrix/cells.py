@@ -106,8 +106,15 @@ def cell_of(feature: Feature, backend: Backend) -> Cell:
 
 
 def _count(target: Target) -> Cell:
-    if target.is_relayed and target.dialect.has_count_tokens:
+    provider, paths = target.provider, target.dialect.count_paths
+    if not paths and target.base_url == provider.base_url:  # OpenAI counts over Responses, for any model
+        paths = next(
+            (config.dialect.count_paths for config in provider.wires.values() if config.dialect.count_paths), ()
+        )
+    if (target.is_relayed and target.dialect.has_count_tokens) or len(paths) == 1:
         return Cell("native")
+    if paths:
+        return Cell("approximated", ("llama.cpp and vLLM count; for other servers, an estimate",))
     return Cell("approximated", ("estimated here; the model's own counts correct the estimate",))
 
 

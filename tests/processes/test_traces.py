@@ -185,7 +185,7 @@ def test_requests_without_a_model_call_have_a_span_and_a_trace_of_their_own(
         client.get("/health")
         client.get("/nowhere")
         client.post(MESSAGES, content=b"{", headers=SESSION)
-        client.post(f"{MESSAGES}/count_tokens", json=ask("hello"))
+        client.post(f"{MESSAGES}/count_tokens", json=ask("hello", model="groq/llama-3.3-70b-versatile"))
         client.get("/v1/models/claude-opus-4-6")
         wait_for(lambda: len(collector.spans()) == 4)
         wait_for(lambda: "claude-opus-4-6" in proxy.log)

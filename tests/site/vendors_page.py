@@ -213,6 +213,10 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "forwards_client_headers": ("other", _either("", "no headers of the client")),
     "forwards_metadata": ("other", _either("", "no `metadata`")),
     "has_count_tokens": ("other", _either("counts tokens", "counts no tokens")),
+    "count_paths": (
+        "other",
+        lambda value: f"counts tokens at {_listed(map(_code, value))}" if value else "counts no tokens",
+    ),
     "message_path": ("other", lambda value: f"at `{value}`"),
     "version_in_body": ("other", lambda value: f"`anthropic_version: {value}` in the body"),
     "accepts_newer_versions": ("other", _either("", "no newer API version")),
@@ -227,7 +231,7 @@ UNSAID = {
     *("signature_tag", "has_model_list", "sends_stream_field", "stream_path", "count_path", "server_tool_names"),
     *("server_tool_form", "server_tool_setting_names", "requests_search_sources", "accepts_excluded_domains"),
     *("sends_user_location", "sends_max_tool_calls", "sends_container", "sends_require_approval", "removed_betas"),
-    *("search_with_functions", "searches_billed_per_reply"),
+    *("search_with_functions", "searches_billed_per_reply", "counts_whole_request"),
 }
 """Fields without a text: internal ones, and details of search settings (docs/guide/matrix.md)."""
 

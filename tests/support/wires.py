@@ -118,7 +118,8 @@ class Upstream:
     def exchanges(self) -> list[Exchange]:
         """The requests for a reply, in order."""
         since = self.running.journal.exchanges[self._start :]
-        return [exchange for exchange in since if self.kind.path in exchange.path]
+        replies = [exchange for exchange in since if self.kind.path in exchange.path]
+        return [exchange for exchange in replies if not exchange.path.endswith("/input_tokens")]
 
     @property
     def bodies(self) -> list[dict[str, Any]]:

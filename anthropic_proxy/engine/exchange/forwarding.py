@@ -9,18 +9,19 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Raw, Struct, structs
+from msgspec import Raw, Struct, field, structs
 
-from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, Engine
+from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.attempts import (
     AttemptRecords,
     build_relay_call,
-    estimate_scaled_tokens,
     find_client_credential,
     is_large_request,
+    resolve_target_limits,
 )
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.error_messages import (
@@ -37,11 +38,25 @@ from anthropic_proxy.engine.exchange.route_choice import choose_route
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
-from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.messages.preparation import prepare
+from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.call_options import extend_request
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
-from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Credential, UpstreamResponse, read_body
+from anthropic_proxy.engine.routing.router import (
+    RoutingQuery,
+    Target,
+    build_route,
+    find_preferred_provider,
+    switch_wire,
+)
+from anthropic_proxy.engine.wires.contract import (
+    BaseDialect,
+    Call,
+    Credential,
+    UpstreamRequest,
+    UpstreamResponse,
+    read_body,
+)
 from anthropic_proxy.errors import (
     ProxyError,
     UpstreamError,
@@ -52,6 +67,10 @@ from anthropic_proxy.secrets import redact_error
 
 COUNT_TIMEOUT_SECONDS = 10.0
 """Maximum seconds for a token count by the provider. After this time the client gets an estimate of the proxy."""
+ENGINE_COUNT_SECONDS = 3.0
+"""Maximum seconds for a token count by a provider with another API. After this time the client gets an estimate."""
+BESIDE_BASE_URL = "/.."
+"""Beginning of a path that is not below the base URL, but beside it."""
 LIST_TIMEOUT_SECONDS = 2.5
 """Maximum seconds for the provider's model list. After this time the proxy's own list is sent. Claude Code waits 3
 s."""
@@ -97,10 +116,101 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     if request.decode_error is not None:
         raise request.decode_error
     scale = engine.observations.find_token_scale(target.provider.name, target.model)
-    count = await engine.background.run_in_thread_if_large(
-        is_large_request(incoming, len(request.tools)), estimate_scaled_tokens, estimates, scale, request
+    count = await _count_by_engine(engine, incoming, request, target, wait_disconnected)
+    is_large = is_large_request(incoming, len(request.tools))
+    estimated = await engine.background.run_in_thread_if_large(
+        is_large, estimates.get_or_estimate, request, scale.family
     )
+    if count is None:
+        count = round(estimated * scale.factor)
+    else:
+        engine.observations.record_token_count(target.provider.name, target.model, estimated, count)
     return JsonReply(b'{"input_tokens":%d}' % count)
+
+
+async def _count_by_engine(
+    engine: Engine,
+    incoming: ClientRequest,
+    request: MessagesRequest,
+    target: Target,
+    wait_disconnected: WaitDisconnected,
+) -> int | None:
+    """Return the input tokens as the provider counts them in its own format. None: it cannot, or it failed."""
+    if not target.dialect.count_paths:  # a model of OpenAI with Chat Completions, which counts over Responses
+        target = switch_wire(target, "responses", engine.settings) or target
+    observations, server, model, dialect = engine.observations, target.upstream, target.model, target.dialect
+    paths = [path for path in dialect.count_paths if not observations.lacks_count_path(server, model, path)]
+    if not paths:
+        return None
+
+    async def read(response: UpstreamResponse, _: Watchdog) -> int | None:
+        return _decode_count(await read_body(response, MAX_BODY_BYTES))
+
+    async def ask(path: str, call: Call[BaseDialect]) -> int | None:
+        place = target
+        if path.startswith(BESIDE_BASE_URL):
+            base_url = target.base_url
+            base_url = base_url.rpartition("/")[0] if urlsplit(base_url).path else base_url
+            path, place = path.removeprefix(BESIDE_BASE_URL), structs.replace(target, base_url=base_url)
+        return await call_provider(
+            engine,
+            incoming,
+            call,
+            place,
+            read,
+            wait_disconnected=wait_disconnected,
+            total_seconds=deadline - loop.time(),
+            encode=partial(target.wire.encode_count, path=path),
+        )
+
+    loop, is_large = asyncio.get_running_loop(), is_large_request(incoming, len(request.tools))
+    deadline = loop.time() + ENGINE_COUNT_SECONDS
+    try:
+        limits = resolve_target_limits(engine, target)
+        prepared = await engine.background.run_in_thread_if_large(is_large, prepare, request, limits)
+        call = Call(
+            request=prepared.request,
+            model=model,
+            requested_model=request.model,
+            dialect=dialect,
+            streams_upstream=False,
+            client_tool_names=prepared.aliases,
+            new_id=engine.new_id,
+            provider=target.provider.prefix,
+            base_url=target.base_url,
+            max_schema_steps=MAX_STEPS_ON_LOOP,
+        )
+        for path in paths:
+            try:
+                count = await ask(path, call)
+            except UpstreamError as error:
+                if error.status != 404:
+                    raise
+                count = None
+            if count is not None:
+                return count
+            observations.store_missing_count_path(server, model, path)
+    except ProxyError as error:
+        engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
+    return None
+
+
+class _EngineCount(Struct, rename="camel"):
+    """Count of an engine: `input_tokens` (OpenAI, llama.cpp), `totalTokens` (Google), `count` (vLLM)."""
+
+    openai: int | None = field(default=None, name="input_tokens")
+    total_tokens: int | None = None
+    count: int | None = None
+
+
+def _decode_count(body: bytes) -> int | None:
+    """Return the count in a successful response. None: it has none; LM Studio answers unknown paths with status 200."""
+    try:
+        counted = msgspec.json.decode(body, type=_EngineCount)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    found = next((value for value in (counted.openai, counted.total_tokens, counted.count) if value is not None), None)
+    return found if found is not None and 0 < found <= MAX_TOKENS else None
 
 
 async def list_models(engine: Engine, incoming: ClientRequest, wait_disconnected: WaitDisconnected) -> JsonReply | None:
@@ -161,15 +271,18 @@ async def call_provider(
     total_seconds: float | None = None,
     method: str | None = None,
     uses_first_key: bool = False,
+    encode: Callable[[Call[BaseDialect]], UpstreamRequest] | None = None,
 ) -> _Result:
     """Send a client request to a provider, and return the result of `read` for its successful response.
 
-    The call has `total_seconds`. None: it has the time limits of a message, and `read` calls `note_bytes` of the
-    watchdog after each read. Raises `UpstreamError` and `ClientDisconnected`.
+    `encode`: encoder of the request. None: that of the wire. The call has `total_seconds`. None: it has the time limits
+    of a message, and `read` calls `note_bytes` of the watchdog after each read.
+
+    Raises `UpstreamError` and `ClientDisconnected`.
     """
     provider, pool, timeouts = target.provider, engine.credentials, engine.settings.timeouts
     is_large = len(incoming.body) > MAX_BYTES_ON_LOOP
-    request = await engine.background.run_for_call(target.wire.encode_request, call, is_large=is_large)
+    request = await engine.background.run_for_call(encode or target.wire.encode_request, call, is_large=is_large)
     request = structs.replace(request, method=method or request.method)
     options = engine.settings.call_options.get(provider.name)
     if options is not None:

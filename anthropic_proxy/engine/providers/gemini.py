@@ -33,7 +33,8 @@ _RULES = build_model_rules(
     ("gemma-3*", {"thinking": "none"}),
 )
 
-_AI_STUDIO_WIRE = WireConfig(wire=gemini.WIRE, dialect=gemini.Dialect(), model_rules=_RULES)
+_COUNT_PATHS = ("/models/{model}:countTokens",)
+_AI_STUDIO_WIRE = WireConfig(wire=gemini.WIRE, dialect=gemini.Dialect(count_paths=_COUNT_PATHS), model_rules=_RULES)
 _VERTEX_URLS = (
     ("global", "https://aiplatform.googleapis.com/v1"),
     ("us", "https://aiplatform.us.rep.googleapis.com/v1"),
@@ -51,6 +52,8 @@ _VERTEX_WIRE = WireConfig(
         search_with_functions="plain",
         accepts_excluded_domains=True,
         continuation_version="/v1beta1",
+        count_paths=_COUNT_PATHS,
+        counts_whole_request=False,
     ),
     model_rules=_RULES,
 )

@@ -14,6 +14,8 @@ from anthropic_proxy.engine.providers.token_families import find_token_family
 RETENTION_SECONDS = 7 * 24 * 3600.0
 """Seconds until a stored fact expires. A parameter that was dropped because of a stored adaptation is then sent
 again."""
+MISSING_PATH_SECONDS = 24 * 3600.0
+"""Seconds until a server is asked again for a token count at a path that it did not have."""
 MIN_SCALE, MAX_SCALE = 0.7, 1.6
 """Minimum and maximum token scale. A value outside is replaced by the nearer limit.
 
@@ -56,6 +58,13 @@ class ModelObservations:
         kept = [name for name in known if verb not in _REPLACING_VERBS or name.partition(" ")[0] != verb]
         self.store.write(_key(provider, model), "\n".join((*kept, adaptation)), RETENTION_SECONDS)
 
+    def lacks_count_path(self, server: str, model: str, path: str) -> bool:
+        """Return True if the server has answered a token count at this path as unknown."""
+        return self.store.read(_uncounted_key(server, model, path)) is not None
+
+    def store_missing_count_path(self, server: str, model: str, path: str) -> None:
+        self.store.write(_uncounted_key(server, model, path), "404", MISSING_PATH_SECONDS)
+
     def find_token_scale(self, provider: str, model: str) -> TokenScale:
         """Return how tokens of a model are estimated. Its factor is 1.0 without earlier replies."""
         known = self.store.read(_scale_key(provider, model))
@@ -82,6 +91,10 @@ def _decode_scale(text: str | None) -> float | None:
 
 def _scale_key(provider: str, model: str) -> str:
     return f"scale:{provider}/{model}"
+
+
+def _uncounted_key(server: str, model: str, path: str) -> str:
+    return f"uncounted:{server}/{model}{path}"
 
 
 def _key(provider: str, model: str) -> str:

@@ -47,7 +47,9 @@ such as `max_tokens`, and no system message inside the conversation.
 Tool calls and reasoning are also parsed from the reply text, because some servers do not parse them."""
 UNKNOWN_RESPONSES = WireConfig(
     wire=responses.OPENAI.wire,
-    dialect=structs.replace(responses.OPENAI.dialect, sends_user_id=False, sends_service_tier=False, session_field=""),
+    dialect=structs.replace(
+        responses.OPENAI.dialect, sends_user_id=False, sends_service_tier=False, session_field="", count_paths=()
+    ),
     model_rules=responses.OPENAI.model_rules,
 )
 """Configuration of the Responses API for servers other than OpenAI's."""

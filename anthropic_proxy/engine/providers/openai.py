@@ -289,10 +289,14 @@ OPENAI_SERVERS = (
                     replayed_thinking_field="both",
                     buffers_tool_arguments=True,
                     sends_top_k=True,
+                    count_paths=("/chat/completions/input_tokens", "/../tokenize"),  # llama.cpp, vLLM
                 ),
                 model_rules=(*UNOPENED_RULES, *OPEN_MODEL_RULES),
             ),
-            "responses": UNKNOWN_RESPONSES,
+            "responses": structs.replace(
+                UNKNOWN_RESPONSES,
+                dialect=structs.replace(UNKNOWN_RESPONSES.dialect, count_paths=("/responses/input_tokens",)),
+            ),
         },
         docs_url="https://docs.vllm.ai/en/latest/serving/openai_compatible_server",
     ),

@@ -12,7 +12,7 @@ _O_SERIES = {"sampling_support": "never", "sends_parallel_tool_calls": False}
 
 OPENAI = WireConfig(
     wire=openai_responses.WIRE,
-    dialect=openai_responses.Dialect(),
+    dialect=openai_responses.Dialect(count_paths=("/responses/input_tokens",)),
     model_rules=build_model_rules(
         "developers.openai.com/api/docs/models; developers.openai.com/api/docs/guides/reasoning",
         "2026-11",

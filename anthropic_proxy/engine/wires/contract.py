@@ -14,7 +14,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Generic, Literal, Protocol, TypeVar
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
@@ -49,6 +50,12 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/tools/loaded_tool_listed."""
     has_count_tokens: bool = False
     """True if the upstream server has `/v1/messages/count_tokens`."""
+    count_paths: tuple[str, ...] = ()
+    """Paths below the base URL at which the upstream server counts the tokens of a request in its own format. The first
+    that exists is used. `{model}` stands for the model id; a path that begins with `/../` is beside the base URL. ():
+    the proxy estimates.
+
+    Proven by: tests/unit/exchange/test_engine_counts.py."""
     has_model_list: bool = False
     """True if `/v1/models` of the upstream server has Anthropic's format."""
 
@@ -146,6 +153,13 @@ class SignRequest(Protocol):
     def __call__(self, *, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
         """Return the headers with the signature, names in lower case. `headers` are those of the request."""
         ...
+
+
+def select_fields(request: UpstreamRequest, path: str, fields: Collection[str]) -> UpstreamRequest:
+    """Return a request to another path with only these fields of the body."""
+    body = msgspec.json.decode(request.body, type=dict[str, Raw])
+    selected = {name: value for name, value in body.items() if name in fields}
+    return structs.replace(request, path=path, body=msgspec.json.encode(selected))
 
 
 CLIENT_CREDENTIAL_ORIGIN = "the client"
@@ -326,6 +340,10 @@ class Wire(ABC, Generic[DialectT]):
     @abstractmethod
     def encode_request(self, call: Call[DialectT]) -> UpstreamRequest:
         """Encode the upstream request. Raises `UnsupportedFeature` if the API cannot express required content."""
+
+    def encode_count(self, call: Call[DialectT], path: str) -> UpstreamRequest:
+        """Encode a request for the number of input tokens to `path`, one of the `count_paths` of the dialect."""
+        return structs.replace(self.encode_request(call), path=path)
 
     @abstractmethod
     def new_decoder(self, call: Call[DialectT]) -> Decoder:

@@ -145,6 +145,10 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/gemini/media/image_and_pdf, golden/gemini/media/image_url_named.
     """
 
+    counts_whole_request: bool = True
+    """True if a token count contains the complete request as `generateContentRequest` (AI Studio). False: its fields
+    (Vertex AI). Proven by: tests/unit/exchange/test_engine_counts.py."""
+
     @property
     def accepts_thinking_budget(self) -> bool:
         """True if the model accepts a thinking budget in tokens (`thinkingBudget`)."""

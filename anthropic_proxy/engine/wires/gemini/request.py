@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import (
@@ -28,7 +28,7 @@ from anthropic_proxy.engine.messages.models import (
     name_url,
 )
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
-from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest, select_fields
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.schema import encode_reply_schema
 from anthropic_proxy.engine.wires.gemini.tools import ToolFields, encode_tools
@@ -84,6 +84,22 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         notes=notes,
         enforces_schema="responseJsonSchema" in config,
     )
+
+
+_COUNTED_FIELDS = frozenset(("contents", "systemInstruction", "tools", "generationConfig"))
+"""Fields of Vertex AI's `countTokens` (`CountTokensConfig` of the official SDK google-genai 3.3)."""
+
+
+def encode_count(call: Call[Dialect], path: str) -> UpstreamRequest:
+    """Encode a request to `countTokens`. AI Studio counts system text and tools only inside `generateContentRequest`
+    (ai.google.dev/api/tokens, read 2026-11), Vertex AI has the fields themselves.
+    """
+    name = call.model.removeprefix("models/")
+    path, request = path.replace("{model}", quote(name, safe="")), encode_request(call)
+    if not call.dialect.counts_whole_request:
+        return select_fields(request, path, _COUNTED_FIELDS)
+    whole = {"model": f"models/{name}", **msgspec.json.decode(request.body, type=dict[str, Raw])}
+    return structs.replace(request, path=path, body=_encode({"generateContentRequest": whole}))
 
 
 @functools.lru_cache(maxsize=256)

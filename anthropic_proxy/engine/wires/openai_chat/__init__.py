@@ -16,7 +16,7 @@ from anthropic_proxy.engine.wires.openai_chat.errors import (
     decode_reply_in_error,
     find_adaptation,
 )
-from anthropic_proxy.engine.wires.openai_chat.request import encode_request
+from anthropic_proxy.engine.wires.openai_chat.request import encode_count, encode_request
 from anthropic_proxy.engine.wires.openai_chat.stream import ChatDecoder
 from anthropic_proxy.errors import UpstreamError
 
@@ -27,6 +27,7 @@ class ChatWire(Wire[Dialect]):
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
+    encode_count = staticmethod(encode_count)
     new_decoder = staticmethod(ChatDecoder)
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)

@@ -12,7 +12,7 @@ from anthropic_proxy.engine.wires.contract import Call, Wire
 from anthropic_proxy.engine.wires.failures import decode_error_body, find_reply_end
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.errors import apply_adaptation, classify_fault, find_adaptation
-from anthropic_proxy.engine.wires.openai_responses.request import encode_request
+from anthropic_proxy.engine.wires.openai_responses.request import encode_count, encode_request
 from anthropic_proxy.engine.wires.openai_responses.stream import ResponsesDecoder
 from anthropic_proxy.errors import UpstreamError
 
@@ -23,6 +23,7 @@ class ResponsesWire(Wire[Dialect]):
     dialect_type = Dialect
     framing = "sse"
     encode_request = staticmethod(encode_request)
+    encode_count = staticmethod(encode_count)
     new_decoder = staticmethod(ResponsesDecoder)
     find_adaptation = staticmethod(find_adaptation)
     apply_adaptation = staticmethod(apply_adaptation)

@@ -29,6 +29,13 @@ _KNOWN = frozenset(
         *("tool_choice", "parallel_tool_calls", "response_format"),
     )
 )
+TOKENIZE_PATH = "/tokenize"
+_TOKENIZED = frozenset(
+    (
+        *("model", "messages", "tools", "add_generation_prompt", "continue_final_message", "add_special_tokens"),
+        *("chat_template", "chat_template_kwargs", "return_token_strs", "mm_processor_kwargs"),
+    )
+)
 _MODELS = {
     "qwen3-coder": Model(65_536, 65_536, schemas=True),
     "Qwen/Qwen3-8B": Model(40_960, 40_960, thinks="always", schemas=True),
@@ -61,6 +68,12 @@ def check(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
     for breach in check_as_openai(body, model, frozenset(), frozenset(("reasoning", "reasoning_content"))):
         if breach.rule != "output_limit":  # there is none but the window
             yield breach
+
+
+def check_tokenize(body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
+    """Yield every rule that a token count of vLLM breaks (vllm/entrypoints/serve/tokenize/protocol.py)."""
+    yield from check_fields(body, _TOKENIZED, "{}: Extra inputs are not permitted")
+    yield from check({name: value for name, value in body.items() if name in _KNOWN}, model)
 
 
 def _refuse(status: int, message: str, kind: str = "BadRequestError") -> ErrorResponse:

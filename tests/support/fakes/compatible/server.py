@@ -14,7 +14,7 @@ from aiohttp import web
 
 from tests.support.fakes.compatible.groq import GROQ, UNREADABLE
 from tests.support.fakes.compatible.kinds import Kind, Model, ReplyWithReasoning, rename_calls
-from tests.support.fakes.compatible.local import LOCAL
+from tests.support.fakes.compatible.local import LOCAL, TOKENIZE_PATH, check_tokenize
 from tests.support.fakes.compatible.moonshot import MOONSHOT
 from tests.support.fakes.compatible.xai import XAI
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, send_stream
@@ -22,7 +22,7 @@ from tests.support.fakes.model_scripts import Fault, decide, spoken
 from tests.support.fakes.openai_chat.failures import ErrorResponse
 from tests.support.fakes.openai_chat.reading import PICTURE_TOKENS, count, prompt_of, read_conversation
 from tests.support.fakes.openai_chat.replies import cut_reply, frame, new_id, usage_of
-from tests.support.fakes.openai_chat.server import DONE, OpenAI
+from tests.support.fakes.openai_chat.server import COUNT_PATHS, DONE, OpenAI
 from tests.support.fakes.scripted_model import Conversation, Reply
 from tests.support.fakes.server import ContractViolation, Exchange, RequestLog, new_application
 
@@ -49,8 +49,9 @@ class Compatible(OpenAI):
         self, request: web.Request, body: Any, unreadable: ContractViolation | None, exchange: Exchange
     ) -> ErrorResponse | None:
         kind = self.kind
-        if (request.method, request.path) != ("POST", kind.path):
-            exchange.breaches.append(ContractViolation("url", f"there is no {request.method} {request.path}"))
+        if (request.method, request.path) != ("POST", kind.path) and not self._counts(request):
+            if request.path not in COUNT_PATHS:
+                exchange.breaches.append(ContractViolation("url", f"there is no {request.method} {request.path}"))
             return ErrorResponse(404, b'{"error":{"message":"Unknown request URL","type":"invalid_request_error"}}')
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if self.key and (scheme.lower() != "bearer" or key != self.key):
@@ -63,9 +64,13 @@ class Compatible(OpenAI):
         model = self._find_model(name)
         if model is None:
             return kind.refuse_model(name)
-        breaches = [*kind.check(body, model), *self._check_reasoning(body)]
+        check = check_tokenize if self._counts(request) else kind.check
+        breaches = [*check(body, model), *self._check_reasoning(body)]
         exchange.breaches.extend(breaches)
         return kind.refuse_breach(breaches[0]) if breaches else None
+
+    def _counts(self, request: web.Request) -> bool:
+        return self.kind.name == "local" and (request.method, request.path) == ("POST", TOKENIZE_PATH)
 
     def _find_model(self, name: str) -> Model | None:
         models = self.kind.models
@@ -90,6 +95,15 @@ class Compatible(OpenAI):
             return failed
         prompt, pictures = prompt_of(body)
         tokens = count(prompt) + pictures * PICTURE_TOKENS
+        if self._counts(request):
+            exchange.status = 200
+            counted = {
+                "count": tokens,
+                "max_model_len": model.window,
+                "tokens": list(range(tokens)),
+                "token_strs": None,
+            }
+            return web.json_response(counted), "answered"
         asked_for = body.get("max_completion_tokens") or body.get("max_tokens") or 0
         refusal = None
         if not (fault.kind == "unreadable" and body.get("stream")):

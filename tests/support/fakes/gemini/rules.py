@@ -175,6 +175,20 @@ def _check_reply(body: dict[str, Any], config: dict[str, Any], model: Model) -> 
             yield ContractViolation("reply_schema", f"* GenerateContentRequest.generation_config.{text}\n")
 
 
+def check_count(body: dict[str, Any], name: str, *, vertex: bool) -> Iterator[ContractViolation]:
+    """Yield the rules for the top of a token count (ai.google.dev/api/tokens; Vertex AI: CountTokensRequest)."""
+    fields = ("contents", "systemInstruction", "tools", "generationConfig", "model", "instances")
+    for field in body:
+        if field not in (fields if vertex else ("contents", "generateContentRequest")):
+            text = f'Invalid JSON payload received. Unknown name "{field}": Cannot find field.'
+            yield ContractViolation("unknown_field", text)
+    whole = body.get("generateContentRequest")
+    if whole is not None and "contents" in body:
+        yield ContractViolation("two_prompts", "contents and generate_content_request are mutually exclusive.")
+    if whole is not None and whole.get("model") != f"models/{name}":
+        yield ContractViolation("model", "generate_content_request.model must be the model of the path.")
+
+
 def check_body(
     body: dict[str, Any], name: str, model: Model, signatures: Signatures, *, vertex: bool
 ) -> Iterator[ContractViolation]:

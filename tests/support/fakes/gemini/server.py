@@ -34,7 +34,7 @@ from tests.support.fakes.gemini.failures import (
 from tests.support.fakes.gemini.models import MODELS, Model, find_model
 from tests.support.fakes.gemini.reading import read_conversation
 from tests.support.fakes.gemini.replies import GeneratedReply, Speaker, body_of, chunks_of, frame, ground, new_id
-from tests.support.fakes.gemini.rules import check_body
+from tests.support.fakes.gemini.rules import check_body, check_count
 from tests.support.fakes.gemini.shapes import in_camel_case
 from tests.support.fakes.gemini.signatures import Signatures
 from tests.support.fakes.model_scripts import Fault, Faults, decide
@@ -149,7 +149,11 @@ class Gemini:
             breaches.append(
                 ContractViolation("size", f"Request payload size exceeds the limit: {MAX_INLINE_BYTES} bytes.")
             )
-        if not breaches and asked.method != "countTokens":
+        if not breaches and asked.method == "countTokens":
+            breaches += check_count(body, asked.name, vertex=asked.vertex)
+            body = body.get("generateContentRequest") or body
+            body = {name: value for name, value in body.items() if name != "model"}
+        if not breaches:
             breaches += check_body(body, asked.name, model, self.signatures, vertex=asked.vertex)
         exchange.breaches.extend(breaches)
         return refuse_breach(breaches) if breaches else None

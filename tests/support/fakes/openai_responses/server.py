@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiohttp import web
+from openai.types.responses.input_token_count_params import InputTokenCountParams
 
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, send_stream
 from tests.support.fakes.model_scripts import Fault, decide
@@ -44,6 +45,7 @@ _REPLIES = {
     "empty": Reply(),
 }
 _ENCRYPTED = "reasoning.encrypted_content"
+_COUNTED = set(InputTokenCountParams.__annotations__)
 
 
 def refuse_model(name: str) -> ErrorResponse:
@@ -78,8 +80,7 @@ class Responses(OpenAI):
         fault = self.faults.find(conversation) or NO_FAULT
         if (failed := await fail_early(request, fault)) is not None:
             return failed
-        prompt, pictures = prompt_of({"tools": body.get("tools"), "messages": as_items(body)})
-        size = count(prompt) + count(body.get("instructions") or "") + pictures * PICTURE_TOKENS
+        prompt, size = prompt_of({"tools": body.get("tools"), "messages": as_items(body)})[0], count_input(body)
         refusal = self._refuse_by_plan(fault, body, model)
         if refusal is None and size + (body.get("max_output_tokens") or 0) > model.window:
             refusal = refuse_overflow()
@@ -121,6 +122,34 @@ class Responses(OpenAI):
         return output
 
 
+class InputTokens(Responses):
+    """The token counts of the server, which know the reasoning that it sent."""
+
+    path = f"{PATH}/input_tokens"
+
+    def __init__(self, responses: Responses) -> None:
+        super().__init__(responses.key)
+        self.issued = responses.issued
+
+    def check(self, body: dict[str, Any], model: Model) -> Iterator[ContractViolation]:
+        for name in body.keys() - _COUNTED:
+            yield ContractViolation("unknown_field", f"Unknown parameter: '{name}'.", name, "unknown_parameter")
+        yield from check_body({**body, "store": False}, model, self.issued)
+
+    async def reply(self, request: web.Request, body: dict[str, Any], exchange: Exchange) -> Outcome:
+        fault = self.faults.find(read_conversation(body)) or NO_FAULT
+        if (failed := await fail_early(request, fault)) is not None:
+            return failed
+        exchange.status = 200
+        counted = {"object": "response.input_tokens", "input_tokens": count_input(body)}
+        return web.json_response(counted, headers=self.headers()), "answered"
+
+
+def count_input(body: dict[str, Any]) -> int:
+    prompt, pictures = prompt_of({"tools": body.get("tools"), "messages": as_items(body)})
+    return count(prompt) + count(body.get("instructions") or "") + pictures * PICTURE_TOKENS
+
+
 def _failed(head: dict[str, Any]) -> dict[str, Any]:
     error = {"code": "server_error", "message": "The model failed to generate a response."}
     return head | {"status": "failed", "error": error, "incomplete_details": None, "output": [], "usage": None}
@@ -147,9 +176,9 @@ async def _stream(
 
 def new_openai(key: str = KEY) -> web.Application:
     chat, responses = OpenAI(key), Responses(key)
+    by_path = {one.path: one for one in (responses, InputTokens(responses))}
 
     async def answer(request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
-        one = responses if request.path == PATH else chat
-        return await one.answer(request, raw, journal)
+        return await by_path.get(request.path, chat).answer(request, raw, journal)
 
     return new_application(answer, RequestLog())
