@@ -39,7 +39,6 @@ from anthropic_proxy.cli.local_proxy import (
 from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output, shorten_home
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
-from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.platforms.processes import (
@@ -153,10 +152,12 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
         output.write_json(variables)
         return
     for name, value in variables.items():
-        output.write_line(format_set_command(shell or find_shell(copy_environment()), name, value))
+        output.write_raw_text(f"{format_set_command(shell or find_shell(copy_environment()), name, value)}\n")
     if running is None:
-        text = f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing."
-        sys.stderr.write(name_program(f"{text} Start it:  anthropic-proxy serve\n"))
+        output.write_notice(
+            f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "
+            "Start it:  anthropic-proxy serve"
+        )
 
 
 def _report_outdated(program: str) -> None:
@@ -168,9 +169,9 @@ def _report_outdated(program: str) -> None:
     found = _VERSION.match(ended.stdout)
     if found is not None and tuple(map(int, found.groups())) < OLDEST_TESTED_VERSION:
         version, oldest = found[0].decode(), ".".join(map(str, OLDEST_TESTED_VERSION))
-        sys.stderr.write(
+        Output().write_notice(
             f"Claude Code {version} is older than {oldest}, the oldest release that was tested with this proxy. "
-            "Update it:  claude update\n"
+            "Update it:  claude update"
         )
 
 

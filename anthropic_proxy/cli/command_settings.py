@@ -1,6 +1,5 @@
 """Settings of a command, from the environment and from the settings files in their one place."""
 
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from msgspec import structs
 
 from anthropic_proxy.cli.command_line import names_files
+from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.running_proxy import describe_source, find_running_proxy, load_settings_of
@@ -35,7 +35,7 @@ def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool
         settings = _load_of_running_proxy(environ, env_file, resolves_keys=resolves_keys)
     settings = settings or load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys)
     if names_files.get():
-        sys.stderr.write(f"  {describe_files(settings)}\n")
+        Output().write_notice(describe_files(settings))
     return settings
 
 
@@ -49,23 +49,27 @@ def _load_of_running_proxy(environ: Mapping[str, str], env_file: str | None, *, 
     if proxy is None:
         return None
     settings = load_settings_of(proxy, port, environ, resolves_keys=resolves_keys)
-    own = None
+    own, output = None, Output()
     with suppress(ConfigurationError):
         own = describe_source(load_settings(environ, PROVIDERS, env_file=env_file), proxy.changed)
     if own != structs.replace(proxy, files=settings.files, process=0):
         names = [*proxy.variables, *proxy.keys]
         listed = [*settings.files, *([f"{', '.join(names)} of its environment"] if names else [])]
-        sys.stderr.write(f"  Settings of the running proxy (port {port}): {', '.join(listed) or 'defaults'}\n")
+        output.write_notice(f"Settings of the running proxy (port {port}): {', '.join(listed) or 'defaults'}")
     known = {**proxy.files, **settings.files}
     if changed := [file for file in known if proxy.files.get(file) != settings.files.get(file)]:
-        sys.stderr.write(
-            f"  ! {' and '.join(changed)} changed since the proxy's start or last reload. This command shows the new "
-            f"settings, and the proxy (port {port}) uses the earlier ones.\n"
+        output.write_notice(
+            f"{' and '.join(changed)} changed since the proxy's start or last reload. This command shows the new "
+            f"settings, and the proxy (port {port}) uses the earlier ones.",
+            "!",
+            "warn",
         )
     if proxy.changed:
-        sys.stderr.write(
-            f"  ! {' and '.join(proxy.changed)} changed after the start of the proxy (port {port}), which applies the "
-            "change at its next start. This command applies it now.\n"
+        output.write_notice(
+            f"{' and '.join(proxy.changed)} changed after the start of the proxy (port {port}), which applies the "
+            "change at its next start. This command applies it now.",
+            "!",
+            "warn",
         )
     return structs.replace(settings, host=host, port=port)
 

@@ -6,7 +6,6 @@ import shlex
 import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -22,7 +21,6 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_request_object
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import list_failed_attempts, list_notes
-from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.exchange.dry_run import (
     ACCESS_TOKEN,
     CLIENT_CREDENTIAL,
@@ -124,8 +122,7 @@ def _write_stored_summary(row: StoredRequest) -> None:
     def write(label: str, text: str) -> None:
         output.write_labeled(label, text, LABEL_COLUMNS, breaks_words=True)
 
-    started = datetime.fromtimestamp(row.started_at / MICROSECONDS, UTC).astimezone()
-    write("request", f"{row.id}, {started:%Y-%m-%d %H:%M:%S}")
+    write("request", f"{row.id}, {formats.full_time(row.started_at)}")
     if row.route_reason:
         write("rule", row.route_reason)
     failed = list_failed_attempts(row)
@@ -138,7 +135,7 @@ def _write_stored_summary(row: StoredRequest) -> None:
         write("error", f"{row.status} {row.error_type}: {row.error}")
     if row.input_tokens or row.cache_read_tokens or row.cache_write_tokens or row.output_tokens:
         incoming = row.all_input_tokens
-        cached = f" ({row.cache_read_tokens / incoming:.0%} cached)" if row.cache_read_tokens else ""
+        cached = f" ({formats.percent(row.cache_read_tokens, incoming)} cached)" if row.cache_read_tokens else ""
         thinking = f" ({row.thinking_tokens:,} of thinking)" if row.thinking_tokens else ""
         write("tokens", f"{incoming:,} in{cached}, {row.output_tokens:,} out{thinking}")
         if row.cost is None:
@@ -149,8 +146,8 @@ def _write_stored_summary(row: StoredRequest) -> None:
             cost += f"; at the price of {row.requested_model}: {format_cost(row.requested_cost)}"
         write("cost", cost)
     if row.first_token is not None:
-        first, total = row.first_token / MICROSECONDS, row.duration / MICROSECONDS
-        write("time", f"{first:.2f} s to the first token, {total:.1f} s in total")
+        first, total = formats.seconds(row.first_token), formats.seconds(row.duration)
+        write("time", f"{first} to the first token, {total} in total")
     if row.session:
         write("session", row.session)
     if row.project:

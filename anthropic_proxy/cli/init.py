@@ -514,7 +514,9 @@ def _describe_candidate(candidate: Candidate) -> str:
         return "with the API of OpenAI, such as vLLM, llama.cpp, LM Studio"
     if candidate.provider is not None and candidate.provider.uses_installed_models:
         return "models on a machine of yours"
-    return candidate.keys_url or ("a project of Google Cloud" if candidate.provider is not None else "")
+    if candidate.keys_url:  # the complete address follows the choice
+        return urlsplit(candidate.keys_url).hostname or ""
+    return "a project of Google Cloud" if candidate.provider is not None else ""
 
 
 def _find_candidate(candidates: Sequence[Candidate], name: str) -> Candidate:

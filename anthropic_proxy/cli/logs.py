@@ -17,6 +17,7 @@ from msgspec import Struct
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import read_last_requests
 from anthropic_proxy.cli.local_proxy import LocalProxy, find_proxy, require_accepted_credential, require_proxy
+from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.upstream.local_server import stream_events
 from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import Settings
@@ -79,7 +80,7 @@ def logs(
     if find_proxy(settings) is None and (stored := _read_stored(settings, number, errors=errors)):
         for request in stored:
             _write(log, request)
-        sys.stderr.write(f"No proxy responds on port {settings.port} (PORT). These requests come from the ledger.\n")
+        Output().write_notice(f"No proxy responds on port {settings.port} (PORT). These requests come from the ledger.")
         return
     stream = RequestStream(settings)
     updates = stream.read_updates() if follow else iter([stream.read_recent_requests()])
@@ -97,7 +98,7 @@ def logs(
             _write(log, request)
         limit = None
         if not update.is_connected:
-            sys.stderr.write(f"The proxy on port {settings.port} has stopped. Waiting for the next one.\n")
+            Output().write_notice(f"The proxy on port {settings.port} has stopped. Waiting for the next one.")
 
 
 def _read_stored(settings: Settings, number: int, *, errors: bool, before: float | None = None) -> list[LoggedRequest]:

@@ -65,9 +65,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
         return 0
     columns, rows = _columns(output, "Requested model", "Sent to"), []
     for row in tiers:
-        names = " ".join(f"claude-{tier}-*" for tier in row.tiers)
-        if output.is_terminal:
-            names = f"claude{'  '.join(f'-{tier}-*' for tier in row.tiers[:2])}{'  …' if len(row.tiers) > 2 else ''}"
+        names = ", ".join(row.tiers) if output.is_terminal else " ".join(f"claude-{tier}-*" for tier in row.tiers)
         rows.append([names, row.facts.model, *_cells(output, row.facts)])
         rows += [["", f"then {fallback}", *[""] * (len(columns) - 2)] for fallback in row.fallbacks]
     if offered and output.is_terminal:
@@ -154,24 +152,28 @@ def _write_price_source(output: Output, *, has_prices: bool = True) -> None:
     if not has_price_package():
         output.write_notice(NO_PRICES, "!", "warn")
     elif has_prices and output.is_terminal:
-        text = f"  {describe_price_list()}. A running proxy updates its prices with PRICE_UPDATE_DAYS"
-        output.write_line(output.paint(text, "quiet"))
+        text = f"Prices: {describe_price_list()}. A running proxy updates them with PRICE_UPDATE_DAYS"
+        output.write_line("  " + output.paint(text, "quiet"))
 
 
 def _columns(output: Output, *titles: str) -> Sequence["Column"]:
-    names, limits = [Column(title) for title in titles], [Column("Context", True), Column("Output", True)]
-    prices = [Column(_PRICES_TITLE)] if output.is_terminal else [Column(title, True) for title in _PRICE_TITLES]
-    return [*names, *limits, *prices]
+    names = [Column(title) for title in titles]
+    window, limit = Column("Context", is_number=True), Column("Output", is_number=True)
+    if output.is_terminal:  # a narrow terminal lacks the last column
+        return [*names, window, Column(_PRICES_TITLE), limit]
+    return [*names, window, limit, *(Column(title, is_number=True) for title in _PRICE_TITLES)]
 
 
 def _cells(output: Output, facts: "ModelFacts") -> Sequence[str]:
     if facts.model.endswith("…"):  # the requested model itself
         return ["as listed"] * (3 if output.is_terminal else 5)
-    limits = [
+    window, limit = (
         "unknown" if value is None else f"{value:,}" if output.is_terminal else str(value)
         for value in (facts.context_window, facts.max_output)
-    ]
-    return [*limits, *([describe_price(facts.price)] if output.is_terminal else _price_cells(facts.price))]
+    )
+    if output.is_terminal:
+        return [window, describe_price(facts.price), limit]
+    return [window, limit, *_price_cells(facts.price)]
 
 
 def _price_cells(price: "ModelPrice | None") -> list[str]:

@@ -3,6 +3,8 @@
 The color of a text is given by its role: ok, warn, error, quiet, type or title.
 """
 
+import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,9 @@ from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable, to_ascii_symbols
 
 _GAP = "  "
+_MIN_BAR = 4
+"""Number of characters of the longest bar below which the bars are left out."""
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Column(Struct, frozen=True):
@@ -54,13 +59,22 @@ class Output:
         """Width of the terminal in characters. None: not limited, because the output is no terminal."""
         return self._style.terminal_width
 
+    @property
+    def height(self) -> int | None:
+        """Number of lines of the terminal. None: not limited, because the output is no terminal."""
+        try:
+            return os.get_terminal_size(self._stream.fileno()).lines or None if self.is_terminal else None
+        except (OSError, ValueError):  # closed
+            return None
+
     def paint(self, text: str, role: str) -> str:
         """If colors are off, `text` is returned unchanged."""
         return self._style.paint(text, role)
 
     def write_line(self, text: str = "") -> None:
-        text = name_program(text)
-        self._stream.write((text if self._has_symbols else to_ascii_symbols(text)) + "\n")
+        """Write a line, which is wrapped on a terminal like `wrap_text`."""
+        for line in wrap_text(name_program(text), self.width):
+            self._stream.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
     def write_raw_text(self, text: str) -> None:
         """Write `text`, which has line ends of its own, unchanged."""
@@ -80,13 +94,9 @@ class Output:
     def write_notice(self, text: str, sign: str = "", role: str = "") -> None:
         """Write a notice to stderr, after all output so far. `sign`: symbol before it, in the color of `role`."""
         self._stream.flush()
-        text, lead = name_program(text), f"{sign} " if sign else ""
-        width = self._notice_style.terminal_width
-        indent = " " * (len(_GAP) + len(lead))
-        lines = [text] if width is None else wrap(text, width - len(indent), break_long_words=False) or [""]
-        first, *others = [escape_unprintable(line) for line in lines]
-        shown = [f"{_GAP}{self._notice_style.paint(sign, role)}{' ' if sign else ''}{first}"]
-        for line in (*shown, *(f"{indent}{other}" for other in others)):
+        lead = f"{self._notice_style.paint(sign, role)} " if sign else ""
+        text = f"{_GAP}{lead}{escape_unprintable(name_program(text))}"
+        for line in wrap_text(text, self._notice_style.terminal_width, len(_GAP) + (2 if sign else 0)):
             sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
     def write_json(self, value: Any) -> None:
@@ -97,34 +107,38 @@ class Output:
     def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
         """Write a table with one cell per column in each of `rows`.
 
-        On a terminal, the rightmost columns that do not fit are left out. In a pipe, cells are complete and separated
-        by tabs. `last_row_role` is the color of the last row, such as a total.
+        On a terminal, bars get shorter, and the rightmost columns that do not fit are left out. In a pipe, cells are
+        complete and separated by tabs. `last_row_role` is the color of the last row, such as a total.
         """
-        rows = [[escape_unprintable(cell) for cell in row] for row in rows]
+        cells = [[escape_unprintable(cell) for cell in row] for row in rows]
         titles = [column.title for column in columns]
         if not self.is_terminal:
-            for row in (titles, *rows):
+            for row in (titles, *cells):
                 self.write_line("\t".join(row))
             return
-        widths = _measure_columns(titles, rows)
-        if (limit := self.width) is not None:
-            numbers = [len(_GAP) + width for column, width in zip(columns, widths, strict=True) if column.is_number]
-            max_characters = max(limit - len(_GAP) - sum(numbers), limit // 3)
-            cut = max(max_characters - 1, 0)
-            rows = [
-                [
-                    f"{cell[:cut]}…" if column.can_be_cut and len(cell) > max_characters else cell
-                    for cell, column in zip(row, columns, strict=True)
-                ]
-                for row in rows
-            ]
-            widths = _measure_columns(titles, rows)
+        widths = _measure_columns(titles, cells)
         shown = len(columns)
-        while limit is not None and shown > 1 and sum(len(_GAP) + width for width in widths[:shown]) > limit:
-            shown -= 1
+        if (limit := self.width) is not None:
+            bars = next((index for index, column in enumerate(columns) if column.role == "bar"), len(columns))
+            numbers = sum(
+                len(_GAP) + width for column, width in zip(columns[:bars], widths, strict=False) if column.is_number
+            )
+            longest = max(limit - len(_GAP) - numbers, limit // 3)
+            for index, column in enumerate(columns):
+                for row in cells:
+                    if column.can_be_cut and len(row[index]) > longest:
+                        row[index] = f"{row[index][: max(longest - 1, 0)]}…"
+            widths = _measure_columns(titles, cells)
+            room = limit - sum(len(_GAP) + width for width in widths[:bars]) - len(_GAP)
+            if bars < len(columns) and _MIN_BAR <= room < widths[bars]:
+                for row in cells:
+                    row[bars] = row[bars][: -(-len(row[bars]) * room // widths[bars])]
+                widths = _measure_columns(titles, cells)
+            while shown > 1 and sum(len(_GAP) + width for width in widths[:shown]) > limit:
+                shown -= 1
         self.write_line(self._format_row(columns[:shown], widths, titles, "quiet"))
-        for number, row in enumerate(rows, 1):
-            role = last_row_role if number == len(rows) else ""
+        for number, row in enumerate(cells, 1):
+            role = last_row_role if number == len(cells) else ""
             self.write_line(self._format_row(columns[:shown], widths, row, role))
 
     def _format_row(self, columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str], role: str) -> str:
@@ -134,6 +148,32 @@ class Output:
             for column, width, cell in zip(columns, widths, cells, strict=False)
         ]
         return f"{_GAP}{_GAP.join(line)}".rstrip()
+
+
+def wrap_text(text: str, width: int | None, indent: int | None = None) -> list[str]:
+    """Return `text` as lines of at most `width` characters, which may contain colors. None: one line.
+
+    What follows two spaces is a command: it is never divided, so that it can be copied, and gets a line of its own if
+    it does not fit. `indent`: of all lines but the first; by default that of the first.
+    """
+    if width is None or _visible_length(text) <= width:
+        return [text]
+    body = text.lstrip(" ")
+    start = " " * (len(text) - len(body))
+    lines, further = [start], " " * (len(start) if indent is None else indent)
+    sentence, *commands = body.split(_GAP)
+    for gap, word in (*((" ", word) for word in sentence.split(" ")), *((_GAP, command) for command in commands)):
+        if not lines[-1].strip():
+            lines[-1] += word
+        elif _visible_length(lines[-1] + gap + word) <= width:
+            lines[-1] += gap + word
+        else:
+            lines.append(further + word)
+    return lines
+
+
+def _visible_length(text: str) -> int:
+    return len(_COLOR.sub("", text))
 
 
 def _measure_columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Sequence[int]:

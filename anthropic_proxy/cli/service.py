@@ -45,10 +45,8 @@ def install(*, as_text: Annotated[bool, Parameter(name="--print", negative="")] 
     """
     found, output = _find_service(), Output()
     if as_text:
-        output.write_line(f"# {found.path}")
-        sys.stdout.write(found.text)
-        for command in found.install_commands:
-            output.write_line(f"# {' '.join(command)}")
+        commands = "".join(f"# {' '.join(command)}\n" for command in found.install_commands)
+        output.write_raw_text(f"# {found.path}\n{found.text}{commands}")
         return
     Path(found.directory).mkdir(mode=0o700, parents=True, exist_ok=True)
     found.install()

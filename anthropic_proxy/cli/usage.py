@@ -1,7 +1,8 @@
 """Command `usage`: requests, tokens and costs in the ledger, summed by a property such as the model or the day."""
 
+import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Annotated
 
@@ -14,7 +15,8 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.console.ledger.periods import resolve_usage_range
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
-from anthropic_proxy.console.ledger.records import FACETS, GroupName, add_up
+from anthropic_proxy.console.ledger.records import FACETS, GroupName, UsageSums, add_up
+from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.prices.price_list import describe_price_list, has_price_package
@@ -61,6 +63,9 @@ def usage(
 _TITLES = {"day": "Day", "hour": "Hour", "model": "Model"}
 _MAX_ROWS = 40
 """Maximum number of groups that the table lists. The last row has the sums of all groups."""
+_OTHER_LINES = 10
+"""Number of lines around the groups. A table that is sorted by cost has as many groups as fit into the terminal."""
+_MIN_ROWS = 10
 _BAR_COLUMNS = 16
 _BAR = "█"
 _FIRST_REQUEST = 'anthropic-proxy ask "hello"'
@@ -86,6 +91,8 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
         return
 
     total = add_up(group.sums for group in groups)
+    if by == "day":
+        groups = _add_empty_days(groups)
     text = f"{formats.plural(total.requests, 'request')}, {total.succeeded:,} succeeded"
     if total.errors:
         text += f", {total.errors:,} failed"
@@ -98,39 +105,39 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
     output.write_line(text)
     output.write_line()
 
-    shown = groups[-_MAX_ROWS:] if by == "day" else groups[:_MAX_ROWS]
+    rows_in_terminal = max((output.height or sys.maxsize) - _OTHER_LINES, _MIN_ROWS)
+    shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
     everything = [*(group.sums for group in shown), total]
     tokens = [
-        format_tokens([sums.cache_read_tokens for sums in everything]),
-        format_tokens([sums.input_tokens + sums.cache_write_tokens for sums in everything]),
-        format_tokens([sums.output_tokens for sums in everything]),
+        formats.counts_in_one_unit([sums.cache_read_tokens for sums in everything]),
+        formats.counts_in_one_unit([sums.input_tokens + sums.cache_write_tokens for sums in everything]),
+        formats.counts_in_one_unit([sums.output_tokens for sums in everything]),
     ]
     facet = FACETS.get(by)
     title = _TITLES.get(by) or (facet.title if facet is not None else "")
     unnamed = facet.none_text if facet is not None and facet.none_text != "none" else f"no {by}"
-    names = [*(name_group(settings, by, group) or unnamed for group in shown), "all"]
-    costs = [format_cost(sums.cost, sums.unknown_cost_requests) for sums in everything]
+    names = [*(_shown_name(settings, by, group) or unnamed for group in shown), "all"]
+    costs = [
+        format_cost(sums.cost, sums.unknown_cost_requests) if sums.requests else formats.UNKNOWN for sums in everything
+    ]
     lengths = [group.sums.cost for group in shown]
     if not any(lengths):
         lengths = [group.sums.all_tokens for group in shown]
     highest = max(lengths, default=0) or 1
     bars = [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in lengths]
-    titles = ["Requests", "Cached", "Input", "Output", "Cost"]
-    if shows_tools := by == "model" and bool(total.tool_errors):
-        titles.append("Tool errors")
     rows = [
-        [name, f"{sums.requests:,}", *cells, cost]
-        for name, sums, *cells, cost in zip(names, everything, *tokens, costs, strict=True)
+        [name, f"{sums.requests:,}", *cells, cost, bar]
+        for name, sums, *cells, cost, bar in zip(names, everything, *tokens, costs, [*bars, ""], strict=True)
     ]
-    for row, sums, bar in zip(rows, everything, [*bars, ""], strict=True):
-        if shows_tools:
-            row.append(formats.error_count_and_share(sums.tool_errors, sums.tool_results))
-        row.append(bar)
     columns = [
         Column(title, can_be_cut=True),  # clients choose names of up to 200 characters
-        *(Column(title, is_number=True) for title in titles),
+        *(Column(title, is_number=True) for title in ("Requests", "Cached", "Input", "Output", "Cost")),
         Column("", role="bar"),
     ]
+    if by == "model" and total.tool_errors:
+        columns.append(Column("Tool errors", is_number=True))
+        for row, sums in zip(rows, everything, strict=True):
+            row.append(formats.error_count_and_share(sums.tool_errors, sums.tool_results))
     output.write_table(columns, rows, last_row_role="title")
     if hidden := len(groups) - len(shown):
         output.write_line(f"  {hidden:,} more rows:  --csv or --json")
@@ -143,20 +150,19 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
         output.write_line(f"  Prices need the package genai-prices:  {command}")
         return
     source = describe_price_list()
-    output.write_line(output.paint(f"  Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
+    output.write_line("  " + output.paint(f"Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
 
 
-def format_tokens(counts: Sequence[int]) -> list[str]:
-    """Return numbers of tokens as texts in the unit of the largest number: `22.9 M`, `0.9 M`.
+def _add_empty_days(groups: Sequence[UsageGroup]) -> Sequence[UsageGroup]:
+    """Return the days with those between them that have no requests, so that each bar is one day after the previous."""
+    known = {group.name: group for group in groups}
+    first, last = date.fromisoformat(groups[0].name), date.fromisoformat(groups[-1].name)
+    names = [(first + timedelta(days)).isoformat() for days in range((last - first).days + 1)]
+    return [known.get(name) or UsageGroup(name=name, sums=UsageSums()) for name in names]
 
-    A number that is too small for this unit has a smaller unit or none.
-    """
-    highest = max(counts, default=0)
-    return [
-        f"{count / 1_000_000:,.1f} M"
-        if highest >= 1_000_000 and count >= 50_000
-        else f"{count / 1_000:,.0f} k"
-        if highest >= 10_000 and count >= 500
-        else f"{count:,}"
-        for count in counts
-    ]
+
+def _shown_name(settings: Settings, by: str, group: UsageGroup) -> str:
+    if by == "hour":  # other output has the time in UTC
+        start = datetime.fromisoformat(group.name)
+        return formats.day_and_time(start.timestamp() * MICROSECONDS)
+    return name_group(settings, by, group)

@@ -5,6 +5,7 @@ another unit. Times count from the epoch. An unknown value (None) has the text `
 """
 
 import time
+from collections.abc import Sequence
 from datetime import datetime
 
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
@@ -32,6 +33,22 @@ def short_count(value: float | None) -> str:
             scaled = value / scale
             return f"{scaled:,.1f}{unit}" if scaled < 100 else f"{scaled:,.0f}{unit}"
     return f"{value:,.0f}"
+
+
+def counts_in_one_unit(values: Sequence[int]) -> list[str]:
+    """Return whole numbers for a column, in the unit of the largest one: `22.9 M`, `0.9 M`.
+
+    A number that is too small for this unit has a smaller unit or none.
+    """
+    highest = max(values, default=0)
+    return [
+        f"{value / 1_000_000:,.1f} M"
+        if highest >= 1_000_000 and value >= 50_000
+        else f"{value / 1_000:,.0f} k"
+        if highest >= 10_000 and value >= 500
+        else f"{value:,}"
+        for value in values
+    ]
 
 
 def money(nano_dollars: float | None) -> str:

@@ -1,5 +1,6 @@
 """What the server writes at its start: address, models, providers, problems, and the first steps of a new user."""
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -25,9 +26,7 @@ from anthropic_proxy.gateway.server.auth import (
 from anthropic_proxy.gateway.services import (
     Services,
 )
-from anthropic_proxy.gateway.settings import (
-    list_variables,
-)
+from anthropic_proxy.gateway.settings import Settings, list_variables
 from anthropic_proxy.gateway.settings.place import describe_unread_files
 from anthropic_proxy.gateway.telemetry.log import Log
 
@@ -145,7 +144,7 @@ def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
     width = max(_TARGET_WIDTH, *(len(row.target) for _, row in rows))
     yield ""
     for tiers, row in rows:
-        yield f"  {tiers:<14}  → {row.target:<{width}}  {log.paint(row.reason, 'quiet')}"
+        yield f"  {tiers:<14}  → {row.target:<{width}}  {log.paint(_without_folders(row.reason, settings), 'quiet')}"
         if row.fallbacks:
             yield f"  {'':<14}    then {', '.join(row.fallbacks)}"
     if count := len(settings.routes):
@@ -160,10 +159,17 @@ def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
         yield from _signed(log, "✕", "error", obstacle)
     for text in (*found.advice, *list_ignored_settings(settings, catalog)):
         yield from _signed(log, "!", "warn", text)
-    yield from _describe_readiness(log, found)
+    yield from _describe_readiness(log, found, settings)
     yield ""
     yield f"  Use it:  {log.paint('anthropic-proxy code', 'type')}"
     yield from _show_command(log, "      or:  ", claude_code_command(where, settings))
+
+
+def _without_folders(text: str, settings: Settings) -> str:
+    """Return `text` with the names of settings files instead of their paths, which a line above shows."""
+    for file in settings.files:
+        text = text.replace(file, os.path.basename(file))
+    return text
 
 
 def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
@@ -187,8 +193,8 @@ def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:
     yield from (f"    {other}" for other in others)
 
 
-def _describe_readiness(log: Log, found: Readiness) -> Iterator[str]:
-    providers = [_describe_provider(provider) for provider in found.ready] or ["none"]
+def _describe_readiness(log: Log, found: Readiness, settings: Settings) -> Iterator[str]:
+    providers = [_without_folders(_describe_provider(provider), settings) for provider in found.ready] or ["none"]
     ready = f"  ready: {', '.join(providers)}"
     unset = f"not set: {' '.join(found.unset)}" if found.unset else ""
     width = log.terminal_width or sys.maxsize

@@ -68,7 +68,7 @@ def test_a_request_is_printed_when_it_ends_until_the_proxy_and_the_command_stop(
         assert "anthropic_proxy_requests_in_flight 0.0\n" in metrics, "an open view is no request"
         assert proxy.stop() == 0
         assert "not complete" not in proxy.log, "the open view does not delay the stop"
-        message = f"The proxy on port {port_of(proxy)['PORT']} has stopped. Waiting for the next one.\n"
+        message = f"  The proxy on port {port_of(proxy)['PORT']} has stopped. Waiting for the next one.\n"
         assert process.stderr.readline() == message
         process.send_signal(signal.SIGINT)
         assert process.wait(WAIT_SECONDS) == 130

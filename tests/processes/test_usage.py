@@ -206,7 +206,7 @@ def test_the_last_request_is_explained(stored: Stored) -> None:
     lines = ended.stdout.splitlines()
     assert (ended.returncode, ended.stderr) == (1, "")
     assert lines[0] == "  claude-haiku-4-5 → openai/gpt-4.1-mini"
-    assert re.fullmatch(r"    request    req_\w+, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d", lines[1])
+    assert re.fullmatch(r"    request    req_\w+, \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+", lines[1])
     assert lines[2].startswith("    rule       haiku is SMALL_MODEL (default of openai)")
     assert lines[3] == "    attempt 1  openai/gpt-4.1-mini: status 403, error"
     assert lines[4].startswith("    error      403 permission_error: openai: Country")
@@ -234,7 +234,7 @@ def test_logs_come_from_the_ledger_if_no_proxy_runs_or_has_too_few(stored: Store
     ended = stored.run("logs", "-n", "3")
     assert len(ended.stdout.splitlines()) >= 6
     port = stored.settings["PORT"]
-    assert ended.stderr == f"No proxy responds on port {port} (PORT). These requests come from the ledger.\n"
+    assert ended.stderr == f"  No proxy responds on port {port} (PORT). These requests come from the ledger.\n"
     (failed,) = map(json.loads, stored.run("logs", "--errors", "--json").stdout.splitlines())
     assert (failed["status"], failed["requested_model"]) == (403, "claude-haiku-4-5")
     with running_proxy(stored.folder, stored.settings) as proxy:

@@ -370,7 +370,7 @@ def test_the_settings_of_the_home_directory_are_those_of_the_user_and_named_once
     [
         (
             "1.0.5 (Claude Code)",
-            "Claude Code 1.0.5 is older than 2.1.197, the oldest release that was tested with this proxy. "
+            "  Claude Code 1.0.5 is older than 2.1.197, the oldest release that was tested with this proxy. "
             "Update it:  claude update\n",
         ),
         ("2.1.197 (Claude Code)", ""),

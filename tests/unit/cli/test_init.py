@@ -62,7 +62,7 @@ def test_a_key_of_the_environment_is_found_and_is_not_written(tmp_path: Path, op
     assert screen.lines[:3] == [
         "  Which provider has the models?",
         "    1  OpenAI                      found: OPENAI_API_KEY in the environment",
-        "    2  Google Gemini               https://aistudio.google.com/apikey",
+        "    2  Google Gemini               aistudio.google.com",
     ]
     new = ["PREFERRED_PROVIDER=openai", "BIG_MODEL=openai/gpt-4.1", "SMALL_MODEL=openai/gpt-4o-mini"]
     assert screen.lines[-7:] == [

@@ -12,26 +12,51 @@ from anthropic_proxy.gateway.settings import Settings
 from tests.support.terminal import read_output
 
 
-def test_a_long_name_hides_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def show_table(monkeypatch: pytest.MonkeyPatch, groups: list[UsageGroup], by: str) -> list[str]:
+    """Return the lines of the table in a terminal with 80 columns."""
     pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
     termios = pytest.importorskip("termios", reason="platform: no terminals with signals")
     monkeypatch.setenv("NO_COLOR", "1")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    groups = [
-        UsageGroup(name=name, sums=UsageSums(requests=1, input_tokens=1_200, output_tokens=30, cost=2_000_000_000))
-        for name in ("p" * 200, "shop")
-    ]
     with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        write_table(Settings(), "project", groups, "since 24h")
+        write_table(Settings(), by, groups, "since 24h")
         monkeypatch.undo()
     shown = "".join(iter(lambda: read_output(ours), ""))  # the terminal may deliver its output in pieces
     os.close(ours)
-    lines = shown.replace("\r\n", "\n").splitlines()
+    return shown.replace("\r\n", "\n").splitlines()
+
+
+def new_group(name: str, dollars: float) -> UsageGroup:
+    sums = UsageSums(requests=1, input_tokens=1_200, output_tokens=30, cost=round(dollars * 1_000_000_000))
+    return UsageGroup(name=name, sums=sums)
+
+
+def test_a_long_name_hides_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = show_table(monkeypatch, [new_group("p" * 200, 2), new_group("shop", 2)], "project")
     assert lines[2:6] == [
         f"  Project{' ' * 31}  Requests  Cached  Input  Output   Cost",
         f"  {'p' * 37}…         1       0  1,200      30  $2.00",
         f"  shop{' ' * 34}         1       0  1,200      30  $2.00",
         f"  all{' ' * 35}         2       0  2,400      60  $4.00",
+    ]
+
+
+def test_each_day_has_a_bar_also_without_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = show_table(monkeypatch, [new_group("2026-11-20", 2), new_group("2026-11-22", 1)], "day")
+    assert lines[2:7] == [
+        "  Day         Requests  Cached  Input  Output   Cost",
+        f"  2026-11-20         1       0  1,200      30  $2.00  {'█' * 16}",
+        "  2026-11-21         0       0      0       0      –",
+        f"  2026-11-22         1       0  1,200      30  $1.00  {'█' * 8}",
+        "  all                2       0  2,400      60  $3.00",
+    ]
+
+
+def test_bars_get_shorter_before_they_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = show_table(monkeypatch, [new_group("provider/a-model-with-a-name", 2), new_group("b", 1)], "project")
+    assert lines[3:5] == [
+        f"  provider/a-model-with-a-name         1       0  1,200      30  $2.00  {'█' * 8}",
+        f"  b{' ' * 27}         1       0  1,200      30  $1.00  {'█' * 4}",
     ]
