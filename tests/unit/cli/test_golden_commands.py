@@ -1,12 +1,13 @@
 """Every folder `tests/golden_commands/<command>/<case>/` is one case: commands, their output and the files they write.
 
 `case.toml` has a `title`, the `commands` as lists of words, and if needed `settings` and `stdin`. A command may be a
-table with `words` and its own `settings` and `stdin`; or with `answers`, for a terminal: each is an expected text and
-the keys to type then. The other files of the folder are in the directory of the commands, `env` as `.env`; more
-`files` are named by their path. `servers` are fakes by their names, or what `scripted_answers` describes: `{name}` is
-the address of one, `{name.key}` the key that it accepts. `programs` are installed and print what they are called with.
-`directory`: below the home directory. `data`: the stored files that are shown too. `expected.txt` is what a terminal
-would show, and the new or changed files.
+table with `words` and its own `settings`, `files` and `stdin`; or with `answers`, for a terminal: each is an expected
+text and the keys to type then. The other files of the folder are in the directory of the commands, `env` as `.env`;
+more `files` are named by their path from `{home}`. `directory`: below the home directory. `servers` are fakes by their
+names, or what `scripted_answers` describes: `{name}` is the address of one, `{name.key}` the key that it accepts.
+`proxy` are the settings of a running proxy, with `{proxy}` and `{port}`. `programs` are installed; what they are called
+with is shown, from the second call on only what has changed. `data`: the stored files that are shown too.
+`expected.txt` is what a terminal would show, and the new or changed files.
 """
 
 import json
@@ -34,7 +35,7 @@ from tests.support.paths import TESTS
 from tests.support.recorded_texts import mask
 from tests.support.scripted_answers import new_scripted_server
 from tests.support.secret_canaries import find_leaks, new_canary
-from tests.support.server_process import reserve_closed_port
+from tests.support.server_process import reserve_closed_port, running_proxy
 from tests.support.terminal import answer_questions
 
 FOLDER = TESTS / "golden_commands"
@@ -53,7 +54,7 @@ MASKS = {
     r"\blocal\d{4,5}\b": "localPORT",
 }
 """What differs between runs against servers: durations with their place and width, probes at the same time, ports."""
-NO_FACTS = {"PATH", "HOME", "PYTHONPATH", "PORT", "ANTHROPIC_PROXY_CONFIG", "LC_CTYPE"}
+STANDARD = ("PATH", "HOME", "PYTHONPATH", "PORT", "ANTHROPIC_PROXY_CONFIG", "LC_CTYPE")
 
 
 @contextmanager
@@ -74,7 +75,7 @@ def running_servers(servers: Mapping[str, Any]) -> Iterator[dict[str, tuple[Runn
 
 
 def read_files(directory: Path, data: str) -> dict[str, str]:
-    files = {path for path in directory.rglob("*") if path.is_file() and ".local" not in path.parts}
+    files = {path for path in directory.rglob("*") if path.is_file() and not {".local", ".proxy"} & {*path.parts}}
     files |= {path for path in directory.rglob(data or "nothing") if path.is_file()}
     texts = {str(path.relative_to(directory)): path.read_text("utf-8", "replace") for path in sorted(files)}
     for name, text in texts.items():
@@ -85,19 +86,35 @@ def read_files(directory: Path, data: str) -> dict[str, str]:
     return texts
 
 
-def show_call(output: str, given: Mapping[str, str]) -> str:
-    """Return the output of an installed program: what it was called with, and the settings that are for it."""
+def describe_call(output: str, given: Mapping[str, str]) -> dict[str, str]:
+    """Return what an installed program was called with: arguments, variables, and settings: `env`, where it is equal.
+
+    Variables are those with another value than the command had itself; null: it has none.
+    """
     call = json.loads(output)
-    known = {**given, **dict.fromkeys(NO_FACTS)}
-    own = {
-        name: value
-        for name, value in call["environment"].items()
-        if known.get(name, value) != value or name not in known
-    }
-    removed = [f"without {name}" for name in given if name not in call["environment"]]
-    arguments = [re.sub(r"/\S+/[^/]+\.json$", "FILE", word) for word in call["arguments"]]
-    lines = [shlex.join([call["program"], *arguments]), *(f"{name}={value!r}" for name, value in sorted(own.items()))]
-    return "\n".join([*lines, *removed, *(json.dumps(one, indent=1) for one in call["settings"])]) + "\n"
+    own_files = {word for word in call["arguments"] if word.startswith("/") and word.endswith(".json")}
+    assert not any(Path(file).exists() for file in own_files)
+    arguments = ["FILE" if word in own_files else word for word in call["arguments"]]
+    facts: dict[str, Any] = {"call": shlex.join([call["program"], *arguments])}
+    variables = call["environment"] | {name: None for name in given if name not in call["environment"]}
+    facts |= {name: variables[name] for name in sorted(variables) if variables[name] != given.get(name)}
+    shown = {name: json.dumps(value, ensure_ascii=False) for name, value in facts.items() if name not in STANDARD}
+    for settings in call["settings"]:
+        for name, value in settings.pop("env", {}).items():
+            shown[name] = shown.get(name, "") + (", env" if facts.get(name) == value else f", env {value!r}")
+        shown |= {f"settings {name}": json.dumps(value) for name, value in settings.items()}
+    return shown
+
+
+def show_changes(before: Mapping[str, str], facts: Mapping[str, str]) -> str:
+    lines = [f"- {name}" for name in before if name not in facts]
+    return "".join(f"{line}\n" for line in [*lines, *(f"{n} = {v}" for n, v in facts.items() if before.get(n) != v)])
+
+
+def write_files(home: Path, fields: Mapping[str, Any]) -> None:
+    for name, text in fields.get("files", {}).items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(text, "utf-8")
 
 
 def play(case: Path, home: Path) -> str:
@@ -107,23 +124,28 @@ def play(case: Path, home: Path) -> str:
     for file in case.iterdir():
         if file.name not in OWN_FILES:
             shutil.copy(file, directory / (".env" if file.name == "env" else file.name))
-    for name, text in fields.get("files", {}).items():
-        (home / name).parent.mkdir(parents=True, exist_ok=True)
-        (home / name).write_text(text, "utf-8")
+    write_files(home, fields)
     for name in fields.get("programs", ()):
         install_program(home, name)
-    before, shown, data = read_files(home, fields.get("data", "")), "", fields.get("data", "")
-    with running_servers(fields.get("servers", {})) as servers:
+    before, shown, data, call = read_files(home, fields.get("data", "")), "", fields.get("data", ""), dict[str, str]()
+    with ExitStack() as stack:
+        servers = stack.enter_context(running_servers(fields.get("servers", {})))
         places = {f"{{{name}}}": running.url for name, (running, _) in servers.items()}
+        if "proxy" in fields:
+            (home / ".proxy").mkdir()
+            proxy = stack.enter_context(running_proxy(home / ".proxy", fields["proxy"]))
+            places |= {"{proxy}": proxy.url, "{port}": proxy.url.rpartition(":")[2]}
         places |= {f"{{{name}.key}}": key for name, (_, key) in servers.items()}
 
         def fill(text: str) -> str:
-            for place, value in places.items():
+            for place, value in ({"{home}": str(home)} | places).items():
                 text = text.replace(place, value)
             return text
 
         for command in fields["commands"]:
             own = command if isinstance(command, dict) else {"words": command}
+            write_files(home, own)
+            before |= own.get("files", {})
             settings = fields.get("settings", {}) | own.get("settings", {})
             given = "".join(f"{name}={shlex.quote(value)} " for name, value in own.get("settings", {}).items())
             shown += f"$ {given}anthropic-proxy {shlex.join(own['words'])}\n"
@@ -138,7 +160,8 @@ def play(case: Path, home: Path) -> str:
                 done = run_command(*words, directory=directory, settings=settings, stdin=stdin)
             assert find_leaks(done.stdout + done.stderr, [key for _, key in servers.values() if key]) == []
             if '"environment": {' in done.stdout:
-                done.stdout = show_call(done.stdout, settings)
+                call, before_call = describe_call(done.stdout, settings), call
+                done.stdout = show_changes(before_call, call)
             shown += done.stdout
             shown += f"[standard error]\n{done.stderr}" if done.stderr else ""
             shown += f"[exit status {done.returncode}]\n" if done.returncode else ""
@@ -158,7 +181,10 @@ def play(case: Path, home: Path) -> str:
                 shown = shown.replace(value, f"http://{name}").replace(value.removeprefix("http://"), name)
             elif value:
                 shown = shown.replace(value, f"<{name}>").replace(f"…{value[-4:]}", f"…<{name}>")
-    if places:
+    if "programs" in fields:
+        shown = re.sub(r'"command": ".* statusline"', '"command": "… statusline"', shown)
+        shown = re.sub(r"127\.0\.0\.1:\d{5}\b", "127.0.0.1:FREE", shown)
+    if servers:
         for pattern, name in MASKS.items():
             shown = re.sub(pattern, name, shown)
         shown = shown.replace(datetime.now(UTC).date().isoformat(), "TODAY")
