@@ -4,10 +4,11 @@
 table with `words` and its own `settings`, `files` and `stdin`; or with `answers`, for a terminal: each is an expected
 text and the keys to type then. The other files of the folder are in the directory of the commands, `env` as `.env`;
 more `files` are named by their path from `{home}`. `directory`: below the home directory. `servers` are fakes by their
-names, or what `scripted_answers` describes: `{name}` is the address of one, `{name.key}` the key that it accepts.
-`proxy` are the settings of a running proxy, with `{proxy}` and `{port}`. `programs` are installed; what they are called
-with is shown, from the second call on only what has changed. `data`: the stored files that are shown too.
-`expected.txt` is what a terminal would show, and the new or changed files.
+names, or what `scripted_answers` describes: `{name}` is the address of one, `{name.place}` the same without scheme,
+`{name.key}` the key that it accepts. `proxy` are the settings of a running proxy, with `{proxy}` and `{port}`.
+`programs` are installed; what they are called with is shown, from the second call on only what has changed. `data`:
+the stored files that are shown too. `expected.txt` is what a terminal would show, and the new or changed files; of a
+numbered list it has the first four lines.
 """
 
 import json
@@ -52,8 +53,10 @@ MASKS = {
     r"\d+ requests?, T s, [\d,]+ tokens": "N requests, T s, N tokens",
     r'"(requests|\w*seconds|\w+put_tokens)": [\d.]+': r'"\1": N',
     r"\blocal\d{4,5}\b": "localPORT",
+    r"The providers are: .*, other\.": "The providers are: VENDORS, other.",
+    r"((?:^ +\d+  .*\n){4})(?:^ +\d+  .*\n)+": r"\1    …\n",
 }
-"""What differs between runs against servers: durations with their place and width, probes at the same time, ports."""
+"""What differs between runs against servers: durations with place and width, numbers of probes, ports, vendors."""
 STANDARD = ("PATH", "HOME", "PYTHONPATH", "PORT", "ANTHROPIC_PROXY_CONFIG", "LC_CTYPE")
 
 
@@ -136,6 +139,7 @@ def play(case: Path, home: Path) -> str:
             proxy = stack.enter_context(running_proxy(home / ".proxy", fields["proxy"]))
             places |= {"{proxy}": proxy.url, "{port}": proxy.url.rpartition(":")[2]}
         places |= {f"{{{name}.key}}": key for name, (_, key) in servers.items()}
+        places |= {f"{{{name}.place}}": running.url.removeprefix("http://") for name, (running, _) in servers.items()}
 
         def fill(text: str) -> str:
             for place, value in ({"{home}": str(home)} | places).items():
@@ -184,9 +188,9 @@ def play(case: Path, home: Path) -> str:
     if "programs" in fields:
         shown = re.sub(r'"command": ".* statusline"', '"command": "… statusline"', shown)
         shown = re.sub(r"127\.0\.0\.1:\d{5}\b", "127.0.0.1:FREE", shown)
-    if servers:
+    if servers or "init" in case.parts:
         for pattern, name in MASKS.items():
-            shown = re.sub(pattern, name, shown)
+            shown = re.sub(pattern, name, shown, flags=re.MULTILINE)
         shown = shown.replace(datetime.now(UTC).date().isoformat(), "TODAY")
     return mask(shown, HOME=str(home), PORT=reserve_closed_port())
 
