@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import quote
 
 from cyclopts import Parameter
@@ -51,6 +51,7 @@ from anthropic_proxy.gateway.platforms.signals import restore_sighup
 from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
+_CLAUDE = "claude"
 MAIN_MODELS = ("opus", "sonnet")
 """Models that Claude Code requests for a conversation, if the user chooses none."""
 MODEL_VARIABLES = (
@@ -87,7 +88,11 @@ _QUOTE = "'"
 
 
 def code(*arguments: _Arguments) -> None:
-    program = _find_program("claude", "Install Claude Code:  npm install -g @anthropic-ai/claude-code")
+    _run_claude(_find_program(_CLAUDE, "Install Claude Code:  npm install -g @anthropic-ai/claude-code"), arguments)
+
+
+def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
+    """Run Claude Code with the proxy, also if a settings file of its user or of a project names another server."""
     _report_outdated(program)
     option, others = separate_settings_option(arguments)
     environ = copy_environment()
@@ -126,6 +131,8 @@ def run(*command: _Arguments) -> None:
             "The program is missing. Example:  anthropic-proxy run -- python agent.py", code="command-line"
         )
     program = _find_program(command[0], "")
+    if Path(program).stem == _CLAUDE:  # variables alone would let a file of a project choose the server
+        _run_claude(program, command[1:])
     with open_proxy(load_command_settings()) as proxy:
         models = find_tier_models(proxy.get_json(MODELS_PATH))
         status = _run((program, *command[1:]), client_variables(proxy, copy_environment(), models=models))

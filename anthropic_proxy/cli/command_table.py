@@ -47,7 +47,8 @@ address, a credential, and the context window and output limit of the mapped mod
         """Run a program with the variables that make Anthropic SDKs and Claude Code use the proxy: \
 `run -- python x.py`.
 
-The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
+The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards. \
+`run -- claude` is `code`.""",
         ("run -- python3 script.py",),
     ),
     "ask": Command(

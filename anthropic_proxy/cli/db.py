@@ -58,12 +58,15 @@ def check() -> None:
     Exit status: 0 without findings, 1 otherwise.
     """
     settings, output = load_command_settings(), Output()
+    place = describe_database_location(find_database_url(settings))
     with open_ledger_for_reading(settings) as connection:
-        problems = [] if connection is None else [*find_database_problems(connection)]
+        if connection is None:
+            output.write_line(f"  There is no ledger at {place} yet. The server creates it at its start.")
+            return
+        problems = [*find_database_problems(connection)]
     for problem in problems:
         output.write_notice(problem, "✕", "error")
     if not problems:
-        place = describe_database_location(find_database_url(settings))
         output.write_line(f"  {output.paint('✓', 'ok')} {place} has no damage, and its sums are correct.")
     sys.exit(1 if problems else 0)
 

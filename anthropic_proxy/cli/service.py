@@ -4,6 +4,7 @@ It is a user unit of systemd on Linux, a launchd agent on macOS, or a task of th
 Administrator rights are not needed.
 """
 
+import os
 import plistlib
 import subprocess
 import sys
@@ -361,7 +362,8 @@ def find_service(platform: str, directory: Path) -> Service:
 
 
 def _systemd(definition: ServiceDefinition, environ: Mapping[str, str]) -> Service:
-    folder = Path(environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    chosen = environ.get("XDG_CONFIG_HOME", "")
+    folder = Path(chosen) if os.path.isabs(chosen) else Path.home() / ".config"  # XDG ignores a relative path
     return Service(
         directory=definition.directory,
         path=folder / "systemd" / "user" / _UNIT,

@@ -58,6 +58,7 @@ _SILENCE_MILLISECONDS = 10_000
 """Time in milliseconds without a TCP acknowledgment after which the PostgreSQL server counts as disconnected."""
 _CACHE_KIBIBYTES = 16_384
 _MAX_LISTED_TABLES = 3
+_SQLITE_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
 _MIGRATION_LOCK = 0x616E7468
 """Number of the PostgreSQL advisory lock that a process holds during a migration, so that only one process migrates."""
 
@@ -161,8 +162,7 @@ def _require_own_file(file: Path) -> None:
         return
     try:
         with closing(sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=LOCK_TIMEOUT_SECONDS)) as connection:
-            query = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
-            tables = [str(name) for (name,) in connection.execute(query)]
+            tables = [str(name) for (name,) in connection.execute(_SQLITE_TABLES)]
     except sqlite3.Error:
         return  # the next use of the file reports it
     if not {*OWN_TABLES} <= {*tables}:
@@ -192,10 +192,20 @@ def _require_no_tables(tables: Sequence[str], place: str, other_remedy: str) -> 
 
 
 def has_tables(connection: Connection, place: str) -> bool:
-    """Raises `ConfigurationError` for tables of another version. `place`: for the error message."""
+    """Return False if the database has no tables. `place`: for the error message.
+
+    Raises `ConfigurationError` for tables of another version or of another program.
+    """
     version = find_schema_version(connection)
-    if version in (None, NEWEST_VERSION):
-        return version is not None
+    if version is None:
+        if connection.dialect.name == "sqlite":
+            tables = [str(name) for name in connection.execute(text(_SQLITE_TABLES)).scalars()]
+            _require_no_tables(tables, place, "")
+        else:
+            _require_own_database(connection, place)
+        return False
+    if version == NEWEST_VERSION:
+        return True
     if is_known_version(version or ""):
         raise ConfigurationError(
             f"The ledger {place} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade",

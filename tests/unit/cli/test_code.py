@@ -77,9 +77,10 @@ def test_the_newest_model_of_a_tier_counts_and_no_control_character_is_passed_on
 
 
 def test_a_running_proxy_is_used_and_stays(directory: Path) -> None:
+    install_program(directory, "agent")
     with running_proxy(directory, {**OPENAI, "PROXY_API_KEY": "pk-one,pk-two"}) as proxy:
         settings = {"PORT": proxy.url.rpartition(":")[2], "PROXY_API_KEY": "pk-one,pk-two"}
-        ended = run_command("run", "claude", "x", directory=directory, settings=settings)
+        ended = run_command("run", "agent", "x", directory=directory, settings=settings)
         arguments, environment = read_call(ended.stdout)
         assert (arguments, environment["ANTHROPIC_BASE_URL"]) == (["x"], proxy.url)
         assert environment["ANTHROPIC_AUTH_TOKEN"] == "pk-one"

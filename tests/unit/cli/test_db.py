@@ -37,6 +37,24 @@ async def test_the_database_is_checked_and_exported(tmp_path: Path) -> None:
     assert "The sum of input_tokens is 7, but the requests have 100." in done.stdout + done.stderr
 
 
+def test_a_missing_database_and_one_of_another_program_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "other.sqlite3"
+    settings = {"DATABASE_URL": f"sqlite:///{file}"}
+    done = run_command("db", "check", directory=tmp_path, settings=settings)
+    missing = f"  There is no ledger at {file} yet. The server creates it at its start.\n"
+    assert (done.returncode, done.stdout, done.stderr, file.exists()) == (0, missing, "", False)
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE users (name TEXT)")
+    for words in (("db", "check"), ("db", "export"), ("usage",), ("explain", "--last")):
+        done = run_command(*words, directory=tmp_path, settings=settings)
+        assert (done.returncode, done.stdout, done.stderr) == (
+            2,
+            "",
+            f"✕ The database {file} belongs to another program: it has tables (users), and none of the ledger. "
+            "Nothing was created. Set DATABASE_URL to a database of its own.\n",
+        )
+
+
 def test_a_disabled_ledger_is_named(tmp_path: Path) -> None:
     done = run_command("db", "check", directory=tmp_path, settings={"DATABASE_URL": "off"})
     assert (done.returncode, done.stderr) == (

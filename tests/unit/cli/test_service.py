@@ -4,6 +4,7 @@ import os
 import plistlib
 import shutil
 import subprocess
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -145,6 +146,14 @@ case "$*" in
 *--now*) rm running ;;
 esac
 """
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="platform: no systemd")
+def test_a_relative_configuration_folder_is_ignored(tmp_path: Path) -> None:
+    settings = {**OPENAI, "XDG_CONFIG_HOME": "conf"}
+    done = run_command("service", "install", "--print", directory=tmp_path, settings=settings)
+    unit = tmp_path / ".config/systemd/user/anthropic-proxy.service"
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"# {unit}")
 
 
 @pytest.mark.skipif(not shutil.which("sh"), reason="needs a shell")
