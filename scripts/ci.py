@@ -67,6 +67,16 @@ def bench(*options: str) -> None:
     _run_module("bench", *options)
 
 
+def clients(*options: str) -> None:
+    """Follow the pages of client programs in docs/start with the real programs. Options go to pytest.
+
+    Each is installed into the user's cache by pip or npm, with the versions that its page names.
+    """
+    if shutil.which("npm") is None:
+        sys.exit("npm is needed; it comes with Node.js")
+    _run_module("pytest", "tests/clients", *options)
+
+
 def cover(*options: str) -> None:
     """Run the tests with branch coverage, server processes included, and list the lines that no test reaches."""
     _run_module("pytest", "--cov", "--cov-report=term-missing", "--cov-report=html", *_with_folders(options))

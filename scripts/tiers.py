@@ -61,6 +61,7 @@ def tiers() -> dict[str, Tier]:
             *("growth", "faults", "litellm", "fuzz all 300000", "differential", "deployment", "docs", "prometheus"),
             *(
                 "audit",
+                "clients",
                 "engine",
                 "e2e -m slow",
                 "packages -m slow",

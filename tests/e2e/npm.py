@@ -21,7 +21,7 @@ def install(package: str, version: str, *beside: str) -> Path:
 
     A half-finished installation is never seen: it is made beside its place and moved there whole.
     """
-    place = cache() / "-".join((f"{package.replace('/', '+')}-{version}", *beside))
+    place = cache() / "-".join((f"{package}-{version}", *beside)).replace("/", "+")
     if not place.is_dir():
         cache().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache()) as scratch:
