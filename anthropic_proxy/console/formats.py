@@ -86,6 +86,8 @@ def percent(value: float | None, whole: float | None, digits: int = 0) -> str:
     if value is None or not whole:
         return UNKNOWN
     share = 100 * value / whole
+    if share in (0, 100):
+        return f"{share:.0f} %"
     step = 10**-digits
     if value < whole:
         share = min(share, 100 - step)
@@ -96,7 +98,7 @@ def percent(value: float | None, whole: float | None, digits: int = 0) -> str:
 
 def error_share(errors: int, requests: int) -> str:
     """Return the share of failed requests (`errors`) among `requests` as text: `0 %`, `6.6 %`."""
-    return "0 %" if requests and not errors else percent(errors, requests, 1)
+    return percent(errors, requests, 1)
 
 
 def error_count_and_share(errors: int, total: int) -> str:

@@ -4,6 +4,7 @@ The template `charts.html` draws them as SVG. Horizontal positions are in percen
 each width; vertical ones are in pixels.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, repeat
 from math import ceil, floor, log10
@@ -142,6 +143,7 @@ def build_chart(
             stacked[index] = max(stacked[index], value or 0) if is_line else stacked[index] + (value or 0)
     scale = list_axis_values(max(stacked, default=0) or 1, format_value)
     unit = (BASE - TOP) / scale[-1]
+    labels = ["0", *_align_decimals([format_value(value) for value in scale[1:]])]
     shapes, sums = [], [0.0] * len(columns)
     for one in series:
         if is_line:
@@ -158,7 +160,7 @@ def build_chart(
         label=f"{label}. The table below has the same values.",
         shapes=shapes,
         columns=columns,
-        guides=[(round(BASE - unit * value, 1), format_value(value) if value else "0") for value in scale],
+        guides=[(round(BASE - unit * value, 1), text) for value, text in zip(scale, labels, strict=True)],
         rows=[[time, *row] for time, row in zip(times, rows, strict=True)],
         is_line=is_line,
         bands=bands,
@@ -189,6 +191,22 @@ def list_axis_values(highest: float, format_value: Callable[[float], str]) -> li
         if not is_rounded and len({format_value(value) for value in values}) == len(values):
             return values
         step = 1.0 if step < 1 else 2 * step
+
+
+_NUMBER = re.compile(r"(\D*\d[\d,]*)(?:\.(\d+))?(\D*)")
+
+
+def _align_decimals(texts: Sequence[str]) -> Sequence[str]:
+    """Give all labels of an axis the decimals that one of them needs: `$0.050`, `$0.10` become `$0.05`, `$0.10`."""
+    parts = [_NUMBER.fullmatch(text) for text in texts]
+    decimals = [part[2] or "" if part else "" for part in parts]
+    most = max(len(text.rstrip("0")) for text in decimals)
+    if most == 1 and texts[0].startswith("$"):
+        most = 2
+    return [
+        f"{part[1]}{'.' if most else ''}{text[:most].ljust(most, '0')}{part[3]}" if part and text else whole
+        for whole, part, text in zip(texts, parts, decimals, strict=True)
+    ]
 
 
 def trace_sparkline(values: Sequence[float | None]) -> str:

@@ -65,7 +65,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         verdict += f"{formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)}."
         largest = max(groups(), key=lambda group: group.sums.cost)
         if largest.sums.cost and len(groups()) > 1:
-            name = largest.name or name_missing(by)
+            name = _name_group(by, largest)
             share = formats.percent(largest.sums.cost, sums.cost)
             verdict += f" Largest {GROUPS[by].lower()}: {name}, {formats.money(largest.sums.cost)} ({share})."
         return verdict
@@ -112,8 +112,15 @@ def name_missing(by: str) -> str:
     return f"no {by}" if text == "none" else text
 
 
+def _name_group(by: str, group: UsageGroup) -> str:
+    if by != "day":
+        return group.name or name_missing(by)
+    day = datetime.fromisoformat(group.name)
+    return f"{day:%a}, {day.day} {day:%b}"
+
+
 def _build_row(context: PageContext, by: str, group: UsageGroup, highest: int, total: int) -> Mapping[str, Any]:
-    sums, name = group.sums, group.name or name_missing(by)
+    sums = group.sums
     facets = {**context.query.facets, by: group.name}
     if by == "model":
         facets["provider"] = group.provider
@@ -121,10 +128,9 @@ def _build_row(context: PageContext, by: str, group: UsageGroup, highest: int, t
     if by == "day":
         day = datetime.fromisoformat(group.name)
         start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
-        name = f"{day:%a}, {day.day} {day:%b}"
         href = context.query.link_to_range(start, end, "/dashboard/requests")
     return {
-        "name": name,
+        "name": _name_group(by, group),
         "provider": group.provider,
         "requests": formats.count(sums.requests),
         "input": formats.short_count(sums.all_input_tokens),

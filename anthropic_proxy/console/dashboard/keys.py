@@ -444,10 +444,10 @@ def describe_limits(rules: Rules) -> str:
 def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequence[BudgetBar]:
     """`spending` has their used amounts in the same order. None: the amounts are unknown."""
     if spending is None:
-        return [BudgetBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, "budget") for budget in rules.budgets]
+        return [BudgetBar(f"{formats.UNKNOWN} of {budget.describe()}", 0.0, "accent") for budget in rules.budgets]
     bars = []
     for one in spending:
-        role = "error" if one.share >= 1 else "warn" if one.share >= _HIGH_SHARE else "budget"
+        role = "error" if one.share >= 1 else "warn" if one.share >= _HIGH_SHARE else "accent"
         bars.append(BudgetBar(one.describe(), one.share, role))
     return bars
 

@@ -134,6 +134,8 @@ def _name_slowest(costs: ModelCosts, used: Sequence[UsedModel]) -> str:
 
 
 def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
+    if not total.requests:
+        return "No requests in this range."
     count = sum(bool(one.provider) for one in found)
     verdict = f"{formats.plural(count, 'model')} served {formats.plural(total.requests, 'request')}."
     is_known = not (total.unknown_requested_cost_requests or total.unknown_cost_requests)

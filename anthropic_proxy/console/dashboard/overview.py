@@ -208,8 +208,11 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
         context.connection, context.model_selection, int(context.now * MICROSECONDS)
     )
     listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
+    first, earliest = context.facts.first_hour, 2 * query.start - min(query.end, int(context.now))
     compared = "none in the range before"
-    if before:
+    if first is None or first * HOUR_SECONDS > earliest + HOUR_SECONDS:
+        compared = "no whole range before"
+    elif before:
         change = round(100 * (total.requests - before) / before)
         compared = f"{abs(change):,} % {'more' if change > 0 else 'fewer'} than in the range before"
         if not change:

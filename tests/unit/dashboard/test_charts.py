@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import BASE, TOP, Chart, Column, Series, build_chart, trace_sparkline
 from anthropic_proxy.console.dashboard.web import load_environment
 
@@ -37,7 +38,23 @@ def test_a_chart_has_only_elements_and_attributes_that_the_security_policy_permi
 
 
 def test_the_guides_are_round_numbers_from_zero() -> None:
-    assert [text for _, text in chart_of(2.9, 1).guides] == ["0", "$1.00", "$2.00", "$3.00", "$4.00"]
+    assert [text for _, text in chart_of(2.9, 1).guides] == ["0", "$1", "$2", "$3", "$4"]
+
+
+@pytest.mark.parametrize(
+    ("values", "unit", "texts"),
+    [
+        ((0.13e9,), formats.chart_money, ["0", "$0.05", "$0.10", "$0.15"]),
+        ((1.4e9,), formats.chart_money, ["0", "$0.50", "$1.00", "$1.50"]),
+        ((25_000,), formats.short_count, ["0", "10 k", "20 k", "30 k"]),
+        ((1_600_000,), formats.seconds, ["0", "0.5 s", "1.0 s", "1.5 s", "2.0 s"]),
+        ((240_000_000,), formats.seconds, ["0", "100 s", "3 min 20 s", "5 min 0 s"]),
+    ],
+)
+def test_the_guides_have_equal_decimals(
+    values: Sequence[float], unit: Callable[[float], str], texts: list[str]
+) -> None:
+    assert [text for _, text in chart_of(*values, unit=unit).guides] == texts
 
 
 def test_the_guides_of_counts_are_whole_numbers() -> None:

@@ -22,7 +22,7 @@ from anthropic_proxy.console.dashboard.query import read_view_query
         (  # a share below all is never all
             formats.percent,
             [(1_283, 1_284, 1), (1, 100_000, 1), (5, 5, 1), (0, 5, 1), (1, 0, 1), (None, 1, 1)],
-            ["99.9 %", "0.1 %", "100.0 %", "0.0 %", "–", "–"],
+            ["99.9 %", "0.1 %", "100 %", "0 %", "–", "–"],
         ),
         (
             formats.seconds,

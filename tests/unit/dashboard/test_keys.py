@@ -78,7 +78,7 @@ def test_states_and_used_budgets(engine: Engine, settings: Settings, administrat
     }
     assert rows["later"].expires == "expires in 8 days"
     assert [(rows[label].budgets[0].text, rows[label].budgets[0].role) for label in ("half", "high", "empty")] == [
-        ("50 tokens of 100 tokens per day", "budget"),
+        ("50 tokens of 100 tokens per day", "accent"),
         ("80 tokens of 100 tokens per day", "warn"),
         ("100 tokens of 100 tokens per day", "error"),
     ]

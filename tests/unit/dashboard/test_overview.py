@@ -127,10 +127,13 @@ async def test_three_free_requests_of_the_first_minutes_are_visible(tmp_path: Pa
         assert page["speed"].columns[0].label == local_time(NOON - 1_800)
         assert len(page["speed"].columns) == 13
         assert [len(shape.dots) for shape in page["speed"].shapes] == [1, 1]
-        assert [figure.value for figure in page["figures"]][:3] == ["3", "100.0 %", "free"]
+        assert [figure.value for figure in page["figures"]][:3] == ["3", "100 %", "free"]
         assert page["verdict"] == "In the last 24 hours 3 of 3 requests succeeded and were <b>free</b>."
     with overview_of(settings, now=first + 4 * 3_600) as page:
         assert page["usage_title"] == "Cost per hour"
+        assert page["figures"][0].note == "no whole range before", "the ledger is younger than that"
+    with overview_of(settings, now=first + 60 * 3_600) as page:
+        assert page["figures"][0].note == "none in the range before"
 
 
 async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path: Path) -> None:
@@ -153,7 +156,7 @@ async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path
     await show_first_minutes(settings, new_receipt(1), other)
     with overview_of(settings) as page:
         assert page["verdict"] == "In the last 24 hours 1 of 1 request succeeded and was <b>free</b>."
-        assert [figure.value for figure in page["figures"]][:2] == ["1", "100.0 %"]
+        assert [figure.value for figure in page["figures"]][:2] == ["1", "100 %"]
         assert [notice.text for notice in page["notices"]] == ["1 request failed at the proxy with 404, not found."]
         assert [(row.prefix, row.subtitle) for row in page["latest"]] == [
             ("GET /nothing", "no model"),
