@@ -1,4 +1,4 @@
-"""Messages about the configuration file, in full: field, value, allowed values, file and line, remedy."""
+"""Keys, examples and commands of the configuration file. `golden_texts/settings` has the messages about it."""
 
 import json
 import os
@@ -13,50 +13,8 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from tests.support.paths import ROOT
-from tests.support.recorded_texts import Compare
 
 VLLM = '[providers.vllm]\nbase_url = "http://localhost:8000/v1"\n'
-
-
-INVALID = [
-    "[providers.vllm\n",
-    "[providers.vllm]\nbase_uri = 'http://a'\n",
-    "[providers.vllm]\n",
-    '[providers.vllm]\nbase_url = "localhost:8000"\n',
-    VLLM + 'wire = "anthropic"\n',
-    VLLM + 'wire = "respones"\n',
-    '[providers.gemini]\nbase_url = "http://a"\n',
-    '\n["providers"."My Server"]\nbase_url = "http://a"\n',
-    '[providers]\nvllm = "http://a"\n',
-    VLLM + 'api_key = "sk-proj-0123456789abcdef4f2a"\n',
-    VLLM + 'api_key = "${MY_KEY}"\n',
-    VLLM + '[providers.vllm.api_key]\nenv = "A"\nfile = "b"\n',
-    VLLM + 'api_key = { command = "op read x" }\n',
-    VLLM + 'models = ["\\u001b[31mx\\nq"]\n',
-    *(
-        f'{VLLM}api_key = {{ env = "{key}" }}\n'
-        for key in ("sk-SECRET-1234567890", "gsk_abcdefgh", "AIzaSyAbcdefgh", "aBcD1234eFgH5678iJkL", "MY KEY", "")
-    ),
-    VLLM + '\n[providers.vllm.dialect]\n# a comment\neffort_from = "omit"\n',
-    VLLM + 'dialect.effort_form = "omitt"\n',
-    VLLM + "dialect = { sends_strict = 'no' }\n",
-    VLLM + '[providers.vllm.dialect]\nthink_form = "level"\n',
-    VLLM + "[providers.vllm.dialect]\nquirks = true\n",
-    VLLM + "models = [1]\n",
-    VLLM + '[providers.vllm.models."Qwen/*"]\n\ncontext_window = 0\n',
-    VLLM + '[providers.vllm.models."Qwen/*".dialect]\nsends_top_k = 1\n',
-    "[prices.'gpt-4.1']\ninput = 1\noutput = 2\n",
-    "[prices.'a/b']\ninput = 1\n",
-    "[prices.'a/b']\ninput = '$2'\noutput = 8\n",
-    "[prices.'a/b']\ninput = 2\noutput = -8\n",
-    "[prices.'a/b']\ninput = 2\noutput = 8\ncached = 1\n",
-    "[prices.'a/b']\ninput = 2\noutput = 8\nearlier = [{ until = 'May', input = 1, output = 1 }]\n",
-    "[prices.'a/b']\ninput = 2\noutput = 8\ntiers.flex = { input = 1 }\n",
-    "[prices.'a/b']\ninput = 2\noutput = 8\ntiers.flex = { input = 1, output = 2, web_search_per_1000 = 3 }\n",
-    "[prices.'a/b']\ninput = 2\noutput = 8\ntiers.Default = { input = 1, output = 2 }\n",
-    "[prices.'a/b']\ninput = 2\noutput = 8\nweb_search_per_1000 = 'ten'\n",
-    "[provider.vllm]\nbase_url = 'http://a'\n",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -68,17 +26,6 @@ def load(text: str, env_file_text: str = "", **environ: str) -> Settings:
     Path(CONFIG_FILE).write_text(text, encoding="utf-8")
     Path(".env").write_text(env_file_text, encoding="utf-8")
     return load_settings(environ, PROVIDERS, env_file=".env", resolves_keys=True)
-
-
-def refusal(text: str, **environ: str) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        load(text, **environ)
-    return caught.value.message.replace(str(ROOT), "ROOT")
-
-
-def test_an_invalid_file_is_refused(recorded: Compare) -> None:
-    chosen = {f"PREFERRED_PROVIDER={name}": refusal(VLLM, PREFERRED_PROVIDER=name) for name in ("vlm", "vllm")}
-    recorded({text: refusal(text) for text in INVALID} | chosen)
 
 
 def test_a_preferred_provider_needs_models() -> None:
@@ -129,29 +76,6 @@ def test_a_key_from_a_command() -> None:
     assert "two words" not in caught.value.message
 
 
-@pytest.mark.parametrize(
-    ("reference", "problem"),
-    [
-        (
-            '{ env = "MY_KEY" }',
-            "MY_KEY is not set (providers.vllm.api_key in anthropic-proxy.toml, line 3). "
-            "Set it in .env or in the environment.",
-        ),
-        (
-            '{ file = "none" }',
-            "the file none (providers.vllm.api_key in anthropic-proxy.toml, line 3) cannot be read: no such file.",
-        ),
-        (
-            '{ command = ["no-such-program-here"] }',
-            "the command no-such-program-here (providers.vllm.api_key in anthropic-proxy.toml, line 3) was not found.",
-        ),
-    ],
-)
-def test_a_key_that_cannot_be_found(reference: str, problem: str) -> None:
-    settings = load(f"{VLLM}api_key = {reference}\n")
-    assert (settings.keys, settings.key_problem_details) == ({}, {"vllm": problem})
-
-
 @pytest.mark.skipif(os.name == "nt", reason="platform: programs without endings")
 def test_a_key_command_in_a_relative_folder_of_path_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("bin").mkdir()
@@ -197,3 +121,9 @@ def test_a_key_command_is_not_searched_in_the_current_directory(
     monkeypatch.setenv("PATH", f":.:{own}:{os.defpath}")
     loaded = load_settings({}, PROVIDERS, env_file=str(settings / ".env"), resolves_keys=True)
     assert [key.reveal() for key in loaded.keys["vllm"]] == ["sk-own-0123456789"]
+
+
+def test_a_changed_field_of_calls_is_a_change_of_the_table() -> None:
+    first, second = (load(f"[providers.openai]\nheaders = {{ x = '{value}' }}\n") for value in "ab")
+    assert first.raw_values["providers.openai"] != second.raw_values["providers.openai"]
+    assert [row.name for row in first.configured_providers] == []
