@@ -192,7 +192,8 @@ def new_id(prefix: str) -> str:
 
     Only 22 follow the prefix `toolu_px`, so that the id is as long as one with the prefix `toolu_`.
     """
-    return prefix + random.randbytes(22 if prefix == "toolu_px" else 24).translate(_ID_CHARACTERS).decode()
+    length = 22 if prefix == "toolu_px" else 24
+    return prefix + random.getrandbits(8 * length).to_bytes(length, "little").translate(_ID_CHARACTERS).decode()
 
 
 def build_engine(

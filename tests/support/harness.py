@@ -4,7 +4,7 @@ import asyncio
 import io
 import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -95,7 +95,7 @@ class RecordingSink(ResponseSink):
     async def send_error_response(self, error: ProxyError) -> None:
         self.error = error
 
-    async def start(self, status: int, headers: Mapping[str, str]) -> None: ...
+    async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None: ...
 
     async def write(self, data: bytes, *, is_last: bool) -> None: ...
 

@@ -117,7 +117,8 @@ class TargetRun(Struct):
     token_scale: TokenScale
     """How tokens of the model are estimated."""
     adaptations_left: int
-    key_changes_left: int
+    key_changes: int = 0
+    """How often the key was changed. The keys of the provider are a limit (`Credentials.max_key_changes`)."""
     retries_left: int = MAX_RETRIES_PER_TARGET
     key_replacements_left: int = MAX_REPLACED_KEYS
     skips_open_circuit: bool = False
@@ -191,14 +192,20 @@ class Attempts:
         for position, target in enumerate(route.targets, 1):
             started_at, provider, model = engine.clock(), target.provider, target.model
             try:
-                capable = target
+                adapted = target
                 if engine.catalog.can_query_provider(provider.name):
                     capabilities = await engine.catalog.fetch_capabilities(provider.name, model)
-                    capable = structs.replace(target, capabilities=capabilities)
-                adapted = apply_stored_adaptations(engine, capable, receipt.adaptations)
-                scale = engine.observations.find_token_scale(provider.name, model)
-                run = self._new_run(request, adapted, scale, adaptations=MAX_ADAPTATIONS)
-                run.skips_open_circuit = position < len(route.targets)
+                    adapted = structs.replace(target, capabilities=capabilities)
+                receipt.adaptations.clear()
+                if engine.observations.find_adaptations(target.upstream, model):
+                    adapted = apply_stored_adaptations(engine, adapted, receipt.adaptations)
+                run = TargetRun(
+                    request,
+                    engine.observations.find_token_scale(provider.name, model),
+                    adaptations_left=MAX_ADAPTATIONS,
+                    skips_open_circuit=position < len(route.targets),
+                )
+                engine.retry_budget.record_first_call(adapted.upstream)
                 attempt = await self._call_with_retries(adapted, run)
             except UpstreamError as error:
                 failure = error
@@ -230,8 +237,9 @@ class Attempts:
         `continuation` is the token with which the provider continues a reply that it has split. "": another reason,
         such as results of tools.
         """
-        run = self._new_run(request, previous.target, previous.run.token_scale, adaptations=0)
-        run.continuation, target = continuation, previous.target
+        run, target = TargetRun(request, previous.run.token_scale, adaptations_left=0), previous.target
+        run.continuation = continuation
+        self._engine.retry_budget.record_first_call(target.upstream)
         if continuation:
             run.stop_filter = previous.decoded().stop_filter
             if version := target.dialect.continuation_version:  # some providers continue replies only in this version
@@ -259,17 +267,12 @@ class Attempts:
             prefix_provider(error, self.receipt.prefix)
             add_not_found_cause(error, attempt.target, attempt.upstream_path, self._engine.settings)
 
-    def _new_run(
-        self, request: MessagesRequest, target: Target, token_scale: TokenScale, *, adaptations: int
-    ) -> TargetRun:
-        self._engine.retry_budget.record_first_call(target.upstream)
-        key_changes = self._engine.credentials.max_key_changes(target.provider)
-        return TargetRun(request, token_scale, adaptations_left=adaptations, key_changes_left=key_changes)
-
     async def _call_with_retries(self, target: Target, run: TargetRun) -> Attempt:
-        pool, receipt, provider = self._engine.credentials, self.receipt, target.provider
+        engine, pool, receipt, provider = self._engine, self._engine.credentials, self.receipt, target.provider
         while True:
-            credential = find_client_credential(self._engine, self._incoming, provider)
+            credential = None
+            if provider.accepts_client_credential:
+                credential = find_client_credential(engine, self._incoming, provider)
             attempt = await self._prepare(target, credential or pool.next_credential(provider), run)
             try:
                 if attempt.credential is None and pool.uses_tokens(provider):
@@ -467,8 +470,8 @@ class Attempts:
                 return adapted
         if run.key_replacements_left and await pool.replace_rejected_key(provider, credential, error):
             run.key_replacements_left -= 1
-        elif run.key_changes_left and pool.exclude_failed_key(provider, credential, error):
-            run.key_changes_left -= 1
+        elif run.key_changes < pool.max_key_changes(provider) and pool.exclude_failed_key(provider, credential, error):
+            run.key_changes += 1
             if key := pool.describe_key(provider, credential):
                 engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
         elif (
@@ -534,7 +537,8 @@ class AttemptRecords:
 
     def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
         """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
-        self.end_attempt()
+        if self._open is not None:
+            self.end_attempt()
         receipt, (host, port) = self._receipt, _find_address(target.base_url)
         attempt = self._open = self._uncounted = UpstreamAttempt(
             provider=target.provider.name,

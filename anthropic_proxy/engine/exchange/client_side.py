@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -120,11 +120,11 @@ class ResponseSink(ABC):
             headers = {**headers, **exchange_headers(self.receipt, status)}
         if self.record is not None:
             self.record(data)
-        await self.start(status, headers)
+        await self.start(status, headers.items())
         await self.write(data, is_last=is_last)
 
     @abstractmethod
-    def start(self, status: int, headers: Mapping[str, str]) -> Awaitable[None]:
+    def start(self, status: int, headers: Iterable[tuple[str, str]]) -> Awaitable[None]:
         """Send status and headers, and set `started`."""
 
     @abstractmethod
@@ -161,8 +161,8 @@ class CollectingSink(ResponseSink):
         self.error = error
         return super().send_error_response(error)
 
-    async def start(self, status: int, headers: Mapping[str, str]) -> None:
-        self.started, self.status, self.headers = True, status, headers
+    async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        self.started, self.status, self.headers = True, status, dict(headers)
 
     async def write(self, data: bytes, *, is_last: bool) -> None:
         if self._max_bytes is not None and len(self.body) + len(data) > self._max_bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 from msgspec import Struct
@@ -84,8 +84,8 @@ class _BufferedSink(ResponseSink):
         self._closed = asyncio.Event()
         self._ready, self._room = asyncio.Event(), asyncio.Event()
 
-    async def start(self, status: int, headers: Mapping[str, str]) -> None:
-        self.started, self._head = True, (status, headers)
+    async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
+        self.started, self._head = True, (status, dict(headers))
         self._ready.set()
 
     async def write(self, data: bytes, *, is_last: bool) -> None:

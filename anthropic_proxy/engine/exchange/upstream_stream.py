@@ -6,7 +6,9 @@ raised after the client has received the earlier deltas.
 """
 
 import asyncio
+import operator
 from collections.abc import Iterable
+from functools import partial
 from typing import Protocol
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
@@ -41,6 +43,7 @@ TRAILING_USAGE_TIMEOUT_SECONDS = 2.0
 _DELIVERING_DELTAS: frozenset[type] = frozenset((ToolCall, Block, Stop))
 """Types of deltas that always count as content of a reply. Text and thinking deltas count only if they are not
 empty."""
+_is_caller = partial(operator.is_, CALLER)
 _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
@@ -91,7 +94,8 @@ class UpstreamStream:
         self._watchdog = watchdog
         self._background = background
         self._report = report
-        self._decoder = wire.new_decoder(call)
+        self._decoder = decoder = wire.new_decoder(call)
+        self.default_signature = decoder.default_signature
         self._late_thinking = TrailingThinkingBuffer()
         self._framing = wire.framing
         self._reader = new_frame_reader(self._framing) if call.streams_upstream else None
@@ -106,7 +110,7 @@ class UpstreamStream:
         """Filter that ends the text at a stop sequence of the client. None: the proxy filters none."""
         self._loaded_calls: LoadedToolCalls | None = None
         """Converter of calls of `CallLoadedTool`. None: the request does not offer it."""
-        if any(tool is CALLER for tool in call.request.tools):
+        if any(map(_is_caller, call.request.tools)):  # faster than a generator
             loaded = call.request.loaded_tools.values()
             self._loaded_calls = LoadedToolCalls({tool.name for tools in loaded for tool in tools})
         self._first: list[Delta] = []
@@ -118,10 +122,6 @@ class UpstreamStream:
         self._ended = self._stopped = False
         self._drain_until = 0.0
         """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
-
-    @property
-    def default_signature(self) -> str:
-        return self._decoder.default_signature
 
     @property
     def complete(self) -> bool:
@@ -160,13 +160,14 @@ class UpstreamStream:
             first, self._first = self._first, []
             return first
         trailing: list[Delta] = []
+        watchdog = self._watchdog
         while not self._ended:
             if self._reader is None:
                 deltas = await self._decode_remainder()
             else:  # inlined: every chunk of a stream passes here
                 try:
                     chunk = await (self._read_after_stop() if self._stopped else self._response.read())
-                    self._watchdog.note_bytes()
+                    watchdog.upstream_at, watchdog.upstream_limit = watchdog.now(), watchdog.idle_seconds
                 except UpstreamError as error:
                     self._broken, chunk = error, b""
                 if self._check_framing:
@@ -208,7 +209,7 @@ class UpstreamStream:
                     return deltas
         if trailing:
             return trailing
-        self._watchdog.calling = False
+        watchdog.calling = False
         if self._failure is not None:
             raise self._failure
         return None

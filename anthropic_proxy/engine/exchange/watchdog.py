@@ -50,7 +50,8 @@ class Watchdog:
         """True while a write to the client is pending. The upstream is not idle then."""
         self.reason: Literal["", "gone", "upstream silent"] = ""
         """Reason of the cancellation. "": not cancelled by this watchdog."""
-        self._idle_seconds = idle_seconds
+        self.idle_seconds = idle_seconds
+        """Limit on the time without bytes once the first ones have arrived, in seconds."""
         self._first_byte_seconds = first_byte_seconds
         self._check_seconds = max(min(first_byte_seconds, idle_seconds), DISCONNECT_CHECK_DELAY_SECONDS)
         """Maximum time between two checks: between them, the limit may become the shorter one."""
@@ -73,7 +74,7 @@ class Watchdog:
 
     def note_bytes(self) -> None:
         """Record that bytes have arrived from the provider. They limit the time until further ones."""
-        self.upstream_at, self.upstream_limit = self.now(), self._idle_seconds
+        self.upstream_at, self.upstream_limit = self.now(), self.idle_seconds
 
     def recover_from_idle(self) -> bool:
         """Undo a cancellation that an idle provider caused, and return True. False: it has another reason."""

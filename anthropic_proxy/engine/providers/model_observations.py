@@ -46,7 +46,7 @@ class ModelObservations:
 
     def find_adaptations(self, provider: str, model: str) -> tuple[str, ...]:
         """Return the names of the stored adaptations of a model, oldest first."""
-        known = self.store.read(_key(provider, model))
+        known = self.store.read(f"healed:{provider}/{model}")
         return tuple(known.split("\n")) if known else ()
 
     def store_adaptation(self, provider: str, model: str, adaptation: str) -> None:
@@ -56,7 +56,7 @@ class ModelObservations:
             return
         verb = adaptation.partition(" ")[0]
         kept = [name for name in known if verb not in _REPLACING_VERBS or name.partition(" ")[0] != verb]
-        self.store.write(_key(provider, model), "\n".join((*kept, adaptation)), RETENTION_SECONDS)
+        self.store.write(f"healed:{provider}/{model}", "\n".join((*kept, adaptation)), RETENTION_SECONDS)
 
     def lacks_count_path(self, server: str, model: str, path: str) -> bool:
         """Return True if the server has answered a token count at this path as unknown."""
@@ -67,7 +67,7 @@ class ModelObservations:
 
     def find_token_scale(self, provider: str, model: str) -> TokenScale:
         """Return how tokens of a model are estimated. Its factor is 1.0 without earlier replies."""
-        known = self.store.read(_scale_key(provider, model))
+        known = self.store.read(f"scale:{provider}/{model}")
         factor = None if known is None else _decode_scale(known)
         return TokenScale(find_token_family(model), factor or 1.0)
 
@@ -75,7 +75,7 @@ class ModelObservations:
         """Update the token scale of a model. `estimated` is the proxy's estimate without correction."""
         if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return
-        key, scale = _scale_key(provider, model), min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
+        key, scale = f"scale:{provider}/{model}", min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
         if known := _decode_scale(self.store.read(key)):
             scale = known * (1 - _SMOOTHING_FACTOR) + scale * _SMOOTHING_FACTOR
         self.store.write(key, f"{scale:.4f}", RETENTION_SECONDS)
@@ -89,13 +89,5 @@ def _decode_scale(text: str | None) -> float | None:
     return scale if MIN_SCALE <= scale <= MAX_SCALE else None
 
 
-def _scale_key(provider: str, model: str) -> str:
-    return f"scale:{provider}/{model}"
-
-
 def _uncounted_key(server: str, model: str, path: str) -> str:
     return f"uncounted:{server}/{model}{path}"
-
-
-def _key(provider: str, model: str) -> str:
-    return f"healed:{provider}/{model}"

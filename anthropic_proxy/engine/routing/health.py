@@ -183,16 +183,13 @@ class FairQueue:
 
     def __init__(self, slots: int | None, limit: int | None = None) -> None:
         self._slots = slots
+        self.is_limited = slots is not None
+        """False: `acquire` never waits."""
         self._limit = limit or slots
         self._used = 0
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
         """Client → its waiting calls. The first client receives the next free slot."""
         self._waiting_count = 0
-
-    @property
-    def is_limited(self) -> bool:
-        """False: `acquire` never waits."""
-        return self._slots is not None
 
     async def acquire(self, client: str) -> None:
         """Wait until an upstream call is allowed. Call `release` after it. Raises `ProxyBusy` if the queue is full."""

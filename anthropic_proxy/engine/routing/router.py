@@ -78,25 +78,20 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     """Setting that names the model, with its source: `BIG_MODEL, .env line 4`. "": the client named the model."""
     weight: float = 1.0
     """Relative share of requests for this target, in a route with `balance = "weighted"`."""
+    is_relayed: bool = False
+    """True if request and reply are forwarded without translation to another API. Only few fields are changed."""
+    upstream: str = ""
+    """Provider and host, such as `openai api.openai.com`. Failures are counted for each such text."""
+
+    def __post_init__(self) -> None:
+        """Compute the last two fields from the others."""
+        host = self.base_url.partition("//")[2].partition("/")[0]
+        structs.force_setattr(self, "is_relayed", isinstance(self.wire, RelayWire))
+        structs.force_setattr(self, "upstream", f"{self.provider.name} {host}")
 
     @property
     def prefixed_id(self) -> str:
         return f"{self.provider.prefix}/{self.model}"
-
-    @property
-    def is_relayed(self) -> bool:
-        """True if request and reply are forwarded without translation to another API. Only few fields are changed."""
-        return isinstance(self.wire, RelayWire)
-
-    @property
-    def upstream(self) -> str:
-        """Provider and host, such as `openai api.openai.com`. Failures are counted for each such text."""
-        return _name_upstream(self.provider.name, self.base_url)
-
-
-@lru_cache(maxsize=256)
-def _name_upstream(provider: str, base_url: str) -> str:
-    return f"{provider} {base_url.partition('//')[2].partition('/')[0]}"
 
 
 class Route(Struct, frozen=True):

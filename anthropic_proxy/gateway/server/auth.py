@@ -50,8 +50,9 @@ _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhos
 
 def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
     """Names are in lower case. The values of a repeated header are joined with commas (RFC 9110, 5.3)."""
-    received = scope["headers"]
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in received}
+    received, headers = scope["headers"], {}
+    for name, value in received:
+        headers[name.decode("latin-1")] = value.decode("latin-1")
     if len(headers) == len(received):
         return headers
     values: dict[str, list[str]] = {}  # joined at the end, because joining in the loop would take quadratic time

@@ -86,21 +86,25 @@ _REDIS_FAILURES = {
 async def serve_request(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
     """Check head and client, read the body, call the endpoint. Every client receives an answer."""
     method, path, settings = scope["method"], scope["path"], services.settings
-    if path not in ENDPOINTS:
+    methods = ENDPOINTS.get(path)
+    if methods is None:
         path = remove_repeated_v1(path)
+        methods = ENDPOINTS.get(path)
     receipt = Receipt(
         request_id=services.new_id("req_"), client=_UNKNOWN, started_at=services.clock(), method=method, path=path
     )
     sink, number = AsgiSink(receipt, receive, send), services.running.begin(receipt)
     headers, body_read = decode_headers(scope), False
-    route = None if path in ENDPOINTS else services.routes.find(path)
+    route = None if methods is not None else services.routes.find(path)
     try:
         trace = read_trace_context(headers) if TRACEPARENT in headers else None
         receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
         checks_key = route is not None and _checks_key_itself(method, route)
         receipt.client = await authenticate(scope, headers, settings, services.policies, route_checks_key=checks_key)
         endpoint: Endpoint
-        if route is None:
+        if methods is not None and method in methods:
+            endpoint = methods[method]
+        elif route is None:
             endpoint = find_endpoint(method, path)
         elif method in route.routes:
             endpoint = partial(_send_plugin_route, route, scope)

@@ -325,7 +325,7 @@ class ServerProcess:
         """Update the header `date`, free memory if due, and write a heartbeat (sign that the event loop runs). Each
         call schedules the next, once a second.
         """
-        self._state.default_headers = [(b"date", format_http_date(time.time()).encode())]
+        self._state.default_headers = f"date: {format_http_date(time.time())}\r\n".encode()
         self._state.heap_trimmer.trim_if_due(loop.time())
         self._app.peer.running.write_heartbeat()
         loop.call_later(HEARTBEAT_INTERVAL_SECONDS, self._tick, loop)

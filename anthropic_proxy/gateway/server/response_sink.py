@@ -21,16 +21,13 @@ class AsgiSink(ResponseSink):
         self.has_exchange_headers = False
         self.status = 200
 
-    def start(self, status: int, headers: Mapping[str, str]) -> Awaitable[None]:
-        return self._send_head(status, headers.items())
-
-    def write(self, data: bytes, *, is_last: bool) -> Awaitable[None]:
-        return self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
-
-    def _send_head(self, status: int, headers: Iterable[tuple[str, str]]) -> Awaitable[None]:
+    def start(self, status: int, headers: Iterable[tuple[str, str]]) -> Awaitable[None]:
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         self.started, self.status = True, status
         return self._send({"type": "http.response.start", "status": status, "headers": pairs})
+
+    def write(self, data: bytes, *, is_last: bool) -> Awaitable[None]:
+        return self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
 
     async def wait_disconnected(self) -> None:
         """Call this only after the request body was read."""
@@ -56,7 +53,7 @@ class AsgiSink(ResponseSink):
         chunks = response.body
         if isinstance(chunks, bytes):
             lines["content-length"] = [str(len(chunks))]
-        await self._send_head(response.status, [(name, value) for name in lines for value in lines[name]])
+        await self.start(response.status, [(name, value) for name in lines for value in lines[name]])
         if isinstance(chunks, bytes):
             await self.write(chunks, is_last=True)
             return

@@ -122,7 +122,7 @@ class RequestResponseCycle:
         transport: asyncio.Transport,
         flow: FlowControl,
         *,
-        default_headers: Sequence[tuple[bytes, bytes]],
+        default_headers: bytes,
         keep_alive: bool,
         waits_for_continue: bool,
         count_freed_bytes: Callable[[int], None],
@@ -235,16 +235,15 @@ class RequestResponseCycle:
             await self._flow.wait_writable()
         if self.disconnected:
             return
-        if self.response_started and not self.response_complete and message["type"] == "http.response.body":
-            self._send_body(message.get("body", b""), message.get("more_body", False))
-        elif not self.response_started and message["type"] == "http.response.start":
+        kind = message["type"]
+        if not self.response_started and kind == "http.response.start":
             self.response_started = True
             self.waiting_for_100_continue = False
             self._head = self._encode_head(message["status"], message["headers"])
-        else:
-            raise RuntimeError(f"{message['type']!r} has no place here")
-
-    def _send_body(self, body: bytes, more: bool) -> None:
+            return
+        if not self.response_started or self.response_complete or kind != "http.response.body":
+            raise RuntimeError(f"{kind!r} has no place here")
+        body, more = message.get("body", b""), message.get("more_body", False)
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
             if not more:
@@ -276,9 +275,8 @@ class RequestResponseCycle:
         if fields.get(b"connection") == b"close":
             self.keep_alive = False  # the line for it follows below
             headers = [(name, value) for name, value in headers if name != b"connection"]
-        lines = [b"%b: %b\r\n" % (name, value) for name, value in (*self._default_headers, *headers)]
-        encoded = b"".join(lines)
-        if encoded.count(b"\n") != len(lines) or _HEADERS.fullmatch(encoded) is None:
+        encoded = b"".join([b"%b: %b\r\n" % (name, value) for name, value in headers])
+        if encoded.count(b"\n") != len(headers) or _HEADERS.fullmatch(encoded) is None:
             raise RuntimeError("a header cannot be sent as it is")
         if not self.keep_alive:
             encoded += b"connection: close\r\n"
@@ -286,7 +284,7 @@ class RequestResponseCycle:
             self._chunked = self.scope["method"] != "HEAD" and status not in _BODILESS
         if self._chunked:
             encoded += b"transfer-encoding: chunked\r\n"
-        return b"%b%b\r\n" % (STATUS_LINES[status], encoded)
+        return b"%b%b%b\r\n" % (STATUS_LINES[status], self._default_headers, encoded)
 
     def _pop_complete_body(self) -> bytes | None:
         """Return the complete request body. None: incomplete, already received, or the client has disconnected."""

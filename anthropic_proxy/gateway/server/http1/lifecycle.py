@@ -14,7 +14,7 @@ while: a close with unread bytes would make the kernel reset the connection, and
 import asyncio
 import re
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, cast
 
@@ -56,8 +56,8 @@ class ServerState:
     request_tasks: set[asyncio.Task[None]] = field(default_factory=set)
     draining: bool = False
     """True while the server still accepts requests after a stop signal. Each response then closes its connection."""
-    default_headers: Sequence[tuple[bytes, bytes]] = ()
-    """Headers that every response contains, such as `date`. Replaced once a second."""
+    default_headers: bytes = b""
+    """Encoded headers that every response contains, such as `date: …`. Replaced once a second."""
 
 
 class ConnectionLifecycle(asyncio.Protocol):
