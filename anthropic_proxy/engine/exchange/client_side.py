@@ -241,12 +241,15 @@ def encode_events(events: Sequence[Event], request_id: str = "") -> bytes:
     """Return the SSE frames of events. `request_id` is added to the data of `error` events; "": no id."""
     frames = []
     try:
-        for event in events:  # in the order of their frequency
+        for event in events:
+            # the two most frequent events, because each `case` before them costs a tenth of their encoding
+            if type(event) is TextDelta:
+                frames.append(_TEXT_DELTA % (event.index, _encode(event.text)))
+                continue
+            if type(event) is InputDelta:
+                frames.append(_INPUT_DELTA % (event.index, _encode(event.json)))
+                continue
             match event:
-                case TextDelta():
-                    frames.append(_TEXT_DELTA % (event.index, _encode(event.text)))
-                case InputDelta():
-                    frames.append(_INPUT_DELTA % (event.index, _encode(event.json)))
                 case ThinkingDelta():
                     frames.append(_THINKING_DELTA % (event.index, _encode(event.text)))
                 case BlockStop():

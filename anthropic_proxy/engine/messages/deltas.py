@@ -125,9 +125,10 @@ class TrailingThinkingBuffer:
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         """Add the next deltas of the reply and return those to send now."""
-        types = {*map(type, deltas)}
-        if not self._kept and (Thinking not in types if self._answered else _ANSWERS.isdisjoint(types)):
-            return deltas
+        if not self._kept:
+            types = map(type, deltas)
+            if Thinking not in types if self._answered else _ANSWERS.isdisjoint(types):
+                return deltas
         released: list[Delta] = []
         for delta in deltas:
             if type(delta) is Thinking and self._answered:

@@ -43,6 +43,8 @@ def cuts(body: bytes, points: list[int]) -> list[bytes]:
         (b"data: a\n\n\xef\xbb\xbfdata: b\n\n", [b"a"]),
         (b"data: a data: b\n\n", [b"a data: b"]),
         (b"data: a event: b\ndata: c\n\n", [b"a event: b\nc"]),
+        (b"event: a\rdata: b\ndata: c\n\n", [b"b\nc"]),
+        (b"event: a\ndata: b\n\n", [b"b"]),
         (b"datagram: a\n\n", []),
         (b"event: ping\n\n\n\n", []),
         (b"", []),
