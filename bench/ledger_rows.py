@@ -17,7 +17,7 @@ from statistics import median
 
 from sqlalchemy import Connection
 
-from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.engines import open_reading_engine
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import count_facets, sum_usage
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
@@ -58,7 +58,7 @@ def main() -> None:
         write_receipts(settings, make_receipts(options.rows))
         sys.stdout.write(f"{options.rows:,} rows written in {time.perf_counter() - started:.0f} s\n")
     sys.stdout.write(f"{options.file.stat().st_size / 1_000_000:.0f} MB\n")
-    engine = open_for_reading(settings)
+    engine = open_reading_engine(settings)
     with engine.connect() as connection:
         for name, query in list_queries(connection):
             durations = [measure(query) for _ in range(ROUNDS)]

@@ -33,7 +33,7 @@ POSIX_CALLS = {
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb"}
 ENVIRONMENT_READERS = {"getproxies", "getproxies_environment", "proxy_bypass", "expandvars"}
-THREAD_LIBRARIES = ("sqlalchemy", "alembic", "genai_prices", "google.auth")  # loaded late, by several threads
+THREAD_LIBRARIES = ("sqlalchemy", "genai_prices", "google.auth")  # loaded late, by several threads
 THREAD_PACKAGES = {"console.keys", "console.dashboard", "console.ledger"}  # several threads load their modules
 NONDETERMINISTIC = "time datetime random secrets uuid asyncio threading"
 MODEL_FAMILIES = {

@@ -14,11 +14,10 @@ from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     classify_database_error,
     describe_database_failure,
-    describe_database_location,
-    find_database_problems,
-    find_database_url,
+    find_database,
     open_for_writing,
 )
+from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.export import (
     REQUEST_TITLES,
     build_request_object,
@@ -41,9 +40,9 @@ def upgrade() -> None:
     Before a migration, a SQLite file is copied, for example to ledger.sqlite3.backup-0001.
     """
     settings, output = load_command_settings(), Output()
-    place = describe_database_location(find_database_url(settings))
+    place = find_database(settings).describe()
     try:
-        open_for_writing(settings).dispose()
+        open_for_writing(settings).close()
     except DATABASE_ERRORS as error:
         raise ConfigurationError(
             describe_database_failure(classify_database_error(error), place, error), code="ledger-not-readable"
@@ -58,7 +57,7 @@ def check() -> None:
     Exit status: 0 without findings, 1 otherwise.
     """
     settings, output = load_command_settings(), Output()
-    place = describe_database_location(find_database_url(settings))
+    place = find_database(settings).describe()
     with open_ledger_for_reading(settings) as connection:
         if connection is None:
             output.write_line(f"  There is no ledger at {place} yet. The server creates it at its start.")

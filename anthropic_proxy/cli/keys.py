@@ -44,13 +44,8 @@ from anthropic_proxy.console.keys.virtual_keys import (
     decode_expiry,
     decode_rule_texts,
 )
-from anthropic_proxy.console.ledger.database import (
-    DATABASE_ERRORS,
-    classify_database_error,
-    describe_database_failure,
-    describe_database_location,
-    find_database_url,
-)
+from anthropic_proxy.console.ledger.database import classify_database_error, describe_database_failure, find_database
+from anthropic_proxy.console.ledger.engines import ENGINE_ERRORS
 from anthropic_proxy.console.ledger.export import write_csv
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
@@ -322,7 +317,7 @@ def _warn_of_unknown_routes(rules: Rules, settings: Settings) -> None:
 @contextmanager
 def _administering(settings: Settings) -> Iterator[KeyAdministration]:
     """Open the database for changes of keys. It is created or migrated if necessary."""
-    place = describe_database_location(find_database_url(settings))
+    place = find_database(settings).describe()
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -330,7 +325,7 @@ def _administering(settings: Settings) -> Iterator[KeyAdministration]:
     try:
         with open_administration(settings, f"command ({user}@{platform.node()})") as administration:
             yield administration
-    except DATABASE_ERRORS as error:
+    except ENGINE_ERRORS as error:
         raise ConfigurationError(
             describe_database_failure(classify_database_error(error), place, error), code="ledger-not-readable"
         ) from None

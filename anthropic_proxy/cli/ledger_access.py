@@ -7,20 +7,15 @@ from contextlib import contextmanager
 from msgspec import structs
 from sqlalchemy import Connection, exc
 
-from anthropic_proxy.console.ledger.contents import read_contents
-from anthropic_proxy.console.ledger.database import (
-    describe_database_location,
-    find_database_file,
-    find_database_url,
-    has_tables,
-    open_for_reading,
-)
+from anthropic_proxy.console.ledger.database import find_database
+from anthropic_proxy.console.ledger.engines import has_tables, open_reading_engine
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import (
     find_stored_request,
     list_stored_requests,
+    read_contents,
     to_receipt,
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS
@@ -36,8 +31,8 @@ def open_ledger_for_reading(settings: Settings) -> Iterator[Connection | None]:
 
     Raises `ConfigurationError` if the ledger is off or unreadable.
     """
-    url = find_database_url(settings)
-    file = find_database_file(url)
+    address = find_database(settings)
+    file = address.file
     if file is not None:
         try:
             os.stat(file)
@@ -45,17 +40,17 @@ def open_ledger_for_reading(settings: Settings) -> Iterator[Connection | None]:
             yield None
             return
         except OSError as error:  # for example in the home directory of another user
-            raise _new_error(describe_database_location(url), describe_os_error(error)) from None
-    engine = open_for_reading(settings)
+            raise _new_error(address.describe(), describe_os_error(error)) from None
+    engine = open_reading_engine(settings)
     try:
         with engine.connect() as connection:
-            if not has_tables(connection, describe_database_location(url)):
+            if not has_tables(connection, address.describe()):
                 yield None
                 return
             yield connection
     except exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise _new_error(describe_database_location(url), reason) from None
+        raise _new_error(address.describe(), reason) from None
     finally:
         engine.dispose()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 from sqlalchemy import select
 
-from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.engines import open_reading_engine
 from anthropic_proxy.console.ledger.tables import hourly, requests
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret
@@ -42,7 +42,7 @@ class Ledger(Struct):
 
 def read_ledger(url: str) -> Ledger:
     """Return the stored requests of a PostgreSQL database."""
-    engine = open_for_reading(Settings(database_url=Secret(url)))
+    engine = open_reading_engine(Settings(database_url=Secret(url)))
     rows: dict[str, list[Tokens]] = defaultdict(list)
     parts = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
     with engine.connect() as connection:

@@ -51,8 +51,8 @@ print("paused:", started.is_set())
     ("library", "module"),
     [
         ("sqlalchemy", "anthropic_proxy.console.dashboard.pages"),
-        ("sqlalchemy", "anthropic_proxy.console.ledger.writer"),
-        ("sqlalchemy", "anthropic_proxy.console.ledger.database"),
+        ("sqlalchemy", "anthropic_proxy.console.ledger.api"),
+        ("sqlalchemy", "anthropic_proxy.console.ledger.engines"),
     ],
 )
 def test_a_module_is_loaded_while_another_thread_loads_its_library(library: str, module: str) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import httpx2 as httpx
 import pytest
-from sqlalchemy import create_engine, text
 
-from anthropic_proxy.console.ledger.migrations import upgrade_schema
+from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.secrets import Secret
 from tests.support.fakes.server import Running
+from tests.support.ledger import create_earlier_schema, plain_connection
 from tests.support.machine_pauses import unpaused_time
 from tests.support.process_checks import MESSAGES, METRICS, ask, total
 from tests.support.server_process import Proxy, running_proxy
@@ -58,17 +59,27 @@ def test_a_request_is_found_by_its_id_after_a_restart(
     }
 
 
+def test_a_server_that_stores_requests_loads_no_sqlalchemy(
+    openai: Running, settings: dict[str, str], tmp_path: Path
+) -> None:
+    """It needs half as much memory again as the rest of the server. Python reports each import."""
+    environment = {**settings, **DEFAULT, "LEDGER_CONTENT": "true", "PYTHONPROFILEIMPORTTIME": "1"}
+    with running_proxy(tmp_path, environment) as proxy:
+        proxy.client().post(MESSAGES, json=ask("Say exactly: stored"))
+        wait_for_rows(proxy, 1)
+        proxy.stop()
+        assert "anthropic_proxy.console.ledger.writer\n" in proxy.log
+        assert "sqlalchemy" not in proxy.log
+
+
 def test_a_start_migrates_an_earlier_schema_before_the_first_request(settings: dict[str, str], tmp_path: Path) -> None:
     file = tmp_path / FILE
     file.parent.mkdir(parents=True)
-    engine = create_engine(f"sqlite:///{file}")
-    with engine.begin() as connection:
-        upgrade_schema(connection, "0001")
+    with plain_connection(Settings(database_url=Secret(f"sqlite:///{file}"))) as connection:
+        create_earlier_schema(connection, "0001")
         connection.execute(
-            text("INSERT INTO requests (id, started_at, stream) VALUES ('req_old', :now, 0)"),
-            {"now": time.time() * 1e6},
+            "INSERT INTO requests (id, started_at, stream) VALUES ('req_old', ?, 0)", (int(time.time() * 1e6),)
         )
-    engine.dispose()
     with running_proxy(tmp_path, settings | DEFAULT) as proxy:
         client = proxy.client()
 

@@ -12,7 +12,9 @@ import pytest
 from sqlalchemy import Engine, Table, create_engine, func, make_url, select, text
 
 from anthropic_proxy.console.ledger.costs import CostCalculator
-from anthropic_proxy.console.ledger.database import open_for_reading
+from anthropic_proxy.console.ledger.database import SCHEMA, Connection, connect_for_writing, find_database
+from anthropic_proxy.console.ledger.engines import open_reading_engine
+from anthropic_proxy.console.ledger.migrations import upgrade_schema
 from anthropic_proxy.console.ledger.receipt_queue import ReceiptQueue
 from anthropic_proxy.console.ledger.tables import hourly, requests
 from anthropic_proxy.console.ledger.writer import CalculateCost, LedgerWriter
@@ -67,6 +69,68 @@ def new_database(kind: str, directory: Path) -> Iterator[Settings]:
         with admin.connect() as connection:
             connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
         admin.dispose()
+
+
+FIRST_SCHEMA = """
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL, CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num));
+CREATE TABLE requests (
+    id TEXT NOT NULL, started_at BIGINT NOT NULL, client TEXT DEFAULT '' NOT NULL, key_label TEXT DEFAULT '' NOT NULL,
+    project TEXT DEFAULT '' NOT NULL, session TEXT DEFAULT '' NOT NULL, agent TEXT DEFAULT '' NOT NULL,
+    user_agent TEXT DEFAULT '' NOT NULL, path TEXT DEFAULT '' NOT NULL, stream BOOLEAN NOT NULL,
+    requested_model TEXT DEFAULT '' NOT NULL, provider TEXT DEFAULT '' NOT NULL, prefix TEXT DEFAULT '' NOT NULL,
+    model TEXT DEFAULT '' NOT NULL, route_reason TEXT DEFAULT '' NOT NULL, attempts INTEGER DEFAULT '0' NOT NULL,
+    failed_attempts TEXT DEFAULT '' NOT NULL, status SMALLINT DEFAULT '0' NOT NULL, outcome TEXT DEFAULT '' NOT NULL,
+    outcome_class TEXT DEFAULT '' NOT NULL, error_type TEXT DEFAULT '' NOT NULL, error TEXT DEFAULT '' NOT NULL,
+    tool_count INTEGER DEFAULT '0' NOT NULL, message_count INTEGER DEFAULT '0' NOT NULL,
+    input_tokens BIGINT DEFAULT '0' NOT NULL, cache_read_tokens BIGINT DEFAULT '0' NOT NULL,
+    cache_write_tokens BIGINT DEFAULT '0' NOT NULL, output_tokens BIGINT DEFAULT '0' NOT NULL,
+    thinking_tokens BIGINT DEFAULT '0' NOT NULL, cost BIGINT, requested_cost BIGINT,
+    price_source TEXT DEFAULT '' NOT NULL, first_token BIGINT, duration BIGINT DEFAULT '0' NOT NULL, output_rate FLOAT,
+    notes TEXT DEFAULT '' NOT NULL, note_count INTEGER DEFAULT '0' NOT NULL, adaptations TEXT DEFAULT '' NOT NULL,
+    instance TEXT DEFAULT '' NOT NULL, worker INTEGER DEFAULT '0' NOT NULL, PRIMARY KEY (id));
+CREATE TABLE hourly (
+    hour INTEGER NOT NULL, instance TEXT NOT NULL, project TEXT NOT NULL, key_label TEXT NOT NULL,
+    provider TEXT NOT NULL, model TEXT NOT NULL, requested_model TEXT NOT NULL, outcome_class TEXT NOT NULL,
+    requests BIGINT DEFAULT '0' NOT NULL, errors BIGINT DEFAULT '0' NOT NULL, input_tokens BIGINT DEFAULT '0' NOT NULL,
+    cache_read_tokens BIGINT DEFAULT '0' NOT NULL, cache_write_tokens BIGINT DEFAULT '0' NOT NULL,
+    output_tokens BIGINT DEFAULT '0' NOT NULL, thinking_tokens BIGINT DEFAULT '0' NOT NULL,
+    cost BIGINT DEFAULT '0' NOT NULL, unknown_cost_requests BIGINT DEFAULT '0' NOT NULL,
+    requested_cost BIGINT DEFAULT '0' NOT NULL, unknown_requested_cost_requests BIGINT DEFAULT '0' NOT NULL,
+    duration BIGINT DEFAULT '0' NOT NULL, first_token_sum BIGINT DEFAULT '0' NOT NULL,
+    first_token_count BIGINT DEFAULT '0' NOT NULL, first_token_histogram BLOB NOT NULL,
+    duration_histogram BLOB NOT NULL,
+    PRIMARY KEY (hour, instance, project, key_label, provider, model, requested_model, outcome_class));
+CREATE INDEX requests_by_time ON requests (started_at, id);
+CREATE INDEX requests_by_provider ON requests (provider, started_at);
+CREATE INDEX requests_by_model ON requests (model, started_at);
+CREATE INDEX requests_by_requested_model ON requests (requested_model, started_at);
+CREATE INDEX requests_by_project ON requests (project, started_at);
+CREATE INDEX requests_by_session ON requests (session, started_at);
+CREATE INDEX requests_by_key_label ON requests (key_label, started_at);
+CREATE INDEX requests_by_outcome_class ON requests (outcome_class, started_at);
+INSERT INTO alembic_version VALUES ('0001')
+"""
+"""Tables of the first version of the program, as it created them."""
+
+
+@contextmanager
+def plain_connection(settings: Settings) -> Iterator[Connection]:
+    """Yield a connection to an empty database, without any table."""
+    address = find_database(settings)
+    connection = Connection(connect_for_writing(address))
+    if connection.is_postgres:
+        connection.execute(f"CREATE SCHEMA {SCHEMA}")
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def create_earlier_schema(connection: Connection, version: str) -> None:
+    for statement in FIRST_SCHEMA.split(";"):
+        connection.execute(statement.replace("BLOB", "BYTEA") if connection.is_postgres else statement)
+    upgrade_schema(connection, "0001", version)
 
 
 @contextmanager
@@ -154,7 +218,7 @@ async def store(settings: Settings, *receipts: Receipt, **options: Any) -> None:
 
 @contextmanager
 def reading(settings: Settings) -> Iterator[Engine]:
-    engine = open_for_reading(settings)
+    engine = open_reading_engine(settings)
     try:
         yield engine
     finally:

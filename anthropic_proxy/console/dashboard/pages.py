@@ -37,12 +37,8 @@ from anthropic_proxy.console.dashboard.web import (
     is_https,
     render_page,
 )
-from anthropic_proxy.console.ledger.database import (
-    describe_database_location,
-    find_database_url,
-    has_tables,
-    open_for_reading,
-)
+from anthropic_proxy.console.ledger.database import find_database
+from anthropic_proxy.console.ledger.engines import has_tables, open_reading_engine
 from anthropic_proxy.console.ledger.export import FORMATS
 from anthropic_proxy.console.ledger.queries import LedgerExtent, read_ledger_extent
 from anthropic_proxy.console.ledger.read_access import (
@@ -149,12 +145,12 @@ class LedgerConnections:
                 if self._engine is None or self._settings is not settings:  # the first call after the start or a reload
                     if self._engine is not None:
                         self._engine.dispose()
-                    self._engine, self._settings = open_for_reading(settings), settings
+                    self._engine, self._settings = open_reading_engine(settings), settings
                     limit_query_time(self._engine)
                 engine = self._engine
             connection = engine.connect()
             try:
-                has_tables(connection, describe_database_location(find_database_url(settings)))
+                has_tables(connection, find_database(settings).describe())
                 return OpenedLedger(connection, read_ledger_extent(connection))
             except (exc.SQLAlchemyError, ConfigurationError):
                 connection.close()

@@ -18,7 +18,7 @@ from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.tables import describe_outcome
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger import queries
-from anthropic_proxy.console.ledger.contents import StoredContent, read_contents
+from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.costs import ModelCosts, read_search_count
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_requests
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
@@ -28,7 +28,7 @@ from anthropic_proxy.console.ledger.records import (
     decode_attempt_times,
     decode_block_times,
 )
-from anthropic_proxy.console.ledger.request_queries import find_stored_request, sum_sessions
+from anthropic_proxy.console.ledger.request_queries import find_stored_request, read_contents, sum_sessions
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.plugins import RouteRequest, RouteResponse

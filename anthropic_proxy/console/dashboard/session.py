@@ -17,10 +17,10 @@ from anthropic_proxy.console.dashboard.request import find_context_window
 from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.tables import page_rows
 from anthropic_proxy.console.ledger import request_queries as queries
-from anthropic_proxy.console.ledger.contents import read_several_contents
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_requests
 from anthropic_proxy.console.ledger.records import StoredRequest
+from anthropic_proxy.console.ledger.request_queries import read_several_contents
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost

@@ -13,9 +13,8 @@ from anthropic_proxy.console.dashboard.conversation import find_title
 from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
 from anthropic_proxy.console.dashboard.tables import SortableColumn, sort_rows
 from anthropic_proxy.console.ledger import request_queries as queries
-from anthropic_proxy.console.ledger.contents import read_several_contents
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
-from anthropic_proxy.console.ledger.request_queries import SessionRow
+from anthropic_proxy.console.ledger.request_queries import SessionRow, read_several_contents
 
 MAX_SESSIONS = 100
 MAX_NAMED_SESSIONS = 50

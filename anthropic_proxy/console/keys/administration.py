@@ -25,7 +25,7 @@ from anthropic_proxy.console.keys.descriptions import (
 )
 from anthropic_proxy.console.keys.queries import find_key, find_team, require_key
 from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey, require_valid_rules
-from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.engines import open_writing_engine
 from anthropic_proxy.console.ledger.tables import audit_log, key_hashes, teams, virtual_keys
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.errors import InvalidRequest
@@ -219,7 +219,7 @@ def open_administration(
     settings: Settings, actor: str, clock: Callable[[], float] = time.time
 ) -> Iterator[KeyAdministration]:
     """The database is created or migrated if necessary."""
-    engine = open_for_writing(settings)
+    engine = open_writing_engine(settings)
     try:
         yield KeyAdministration(engine, actor, clock)
     finally:

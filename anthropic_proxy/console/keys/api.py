@@ -31,7 +31,7 @@ from anthropic_proxy.console.ledger.api import (
     refer_to,
     require_database_text,
 )
-from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, open_for_reading
+from anthropic_proxy.console.ledger.engines import ENGINE_ERRORS, open_reading_engine
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, PermissionDenied
 from anthropic_proxy.gateway.settings import Settings
@@ -244,7 +244,7 @@ class AdminApi:
         return encode_key(key, self._clock())
 
     def _query(self, query: Callable[[Any], BodyT]) -> BodyT:
-        engine = open_for_reading(self._current_settings())
+        engine = open_reading_engine(self._current_settings())
         try:
             with engine.connect() as connection:
                 return query(connection)
@@ -288,7 +288,7 @@ def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any
 def _with_database_errors(call: Callable[[], BodyT]) -> BodyT:
     try:
         return call()
-    except (*DATABASE_ERRORS, ConfigurationError):
+    except (*ENGINE_ERRORS, ConfigurationError):
         raise KeysUnavailable from None
 
 

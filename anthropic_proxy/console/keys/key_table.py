@@ -16,7 +16,8 @@ from sqlalchemy import Engine
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
-from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, open_for_reading, open_for_writing
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.engines import ENGINE_ERRORS, open_reading_engine
 from anthropic_proxy.errors import ConfigurationError, ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
@@ -127,8 +128,8 @@ class KeyTable:
         """Return the reason of a failure; "": success."""
         try:
             if self._engine is None:
-                open_for_writing(self._settings).dispose()  # creates or migrates the database
-                self._engine = open_for_reading(self._settings)
+                open_for_writing(self._settings).close()  # creates or migrates the database
+                self._engine = open_reading_engine(self._settings)
             with self._engine.connect() as connection:
                 version = find_newest_audit_id(connection)
                 if version != self._version:
@@ -138,7 +139,7 @@ class KeyTable:
                     self._keys = keys
                     self._entries = entries  # the last one: `find_key_by_id` finds the key of each entry
                     self._version = version
-        except (*DATABASE_ERRORS, ConfigurationError) as error:
+        except (*ENGINE_ERRORS, ConfigurationError) as error:
             reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
             return f"{reason.splitlines()[0].rstrip('.')}."
         return ""

@@ -14,13 +14,8 @@ from msgspec import structs
 from sqlalchemy import Connection, exc
 
 from anthropic_proxy import __version__
-from anthropic_proxy.console.ledger.database import (
-    describe_database_location,
-    find_database_file,
-    find_database_url,
-    has_tables,
-    open_for_reading,
-)
+from anthropic_proxy.console.ledger.database import find_database
+from anthropic_proxy.console.ledger.engines import has_tables, open_reading_engine
 from anthropic_proxy.console.ledger.export import (
     EXPORT_TITLES,
     REQUEST_TITLES,
@@ -114,15 +109,15 @@ def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteRes
 @contextmanager
 def _reading(settings: Settings | None) -> Iterator[tuple[Connection, Settings]]:
     """Raises `UnknownModel` if nothing is stored, and `ConfigurationError` for tables of another version."""
-    url = None if settings is None else find_database_url(settings)
-    file = None if url is None else find_database_file(url)
-    if settings is None or url is None or (file is not None and not os.path.exists(file)):
+    address = None if settings is None else find_database(settings)
+    file = None if address is None else address.file
+    if settings is None or address is None or (file is not None and not os.path.exists(file)):
         raise UnknownModel("The ledger has no requests yet.", code="ledger-request")
-    engine = open_for_reading(settings)
+    engine = open_reading_engine(settings)
     limit_query_time(engine)
     try:
         with engine.connect() as connection:
-            if not has_tables(connection, describe_database_location(url)):
+            if not has_tables(connection, address.describe()):
                 raise UnknownModel("The ledger has no requests yet.", code="ledger-request")
             yield connection, settings
     finally:

@@ -11,10 +11,8 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, select
 
 from anthropic_proxy.console.ledger.receipt_queue import MAX_CONTENT_BYTES, BufferedContent
-from anthropic_proxy.console.ledger.tables import contents
 from anthropic_proxy.secrets import redact_json_value, redact_secrets
 
 _DELTA = b"event: content_block_delta\ndata: "
@@ -40,26 +38,6 @@ class StoredContent(Struct, frozen=True):
     @property
     def is_cut(self) -> bool:
         return self.size > MAX_CONTENT_BYTES
-
-
-def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
-    query = select(contents.c.kind, contents.c.size, contents.c.data).where(contents.c.request_id == request_id)
-    # the descending order is sent, request, reply
-    found = connection.execute(query.order_by(contents.c.kind.desc()))
-    return [StoredContent(kind, size, zlib.decompress(data)) for kind, size, data in found]
-
-
-def read_several_contents(
-    connection: Connection, request_ids: Sequence[str], kinds: Sequence[str]
-) -> dict[str, dict[str, StoredContent]]:
-    """Return request id → kind → text. Requests without stored texts are missing."""
-    column = contents.c
-    chosen = (column.request_id.in_(request_ids), column.kind.in_(kinds))
-    query = select(column.request_id, column.kind, column.size, column.data).where(*chosen)
-    found: dict[str, dict[str, StoredContent]] = {}
-    for request_id, kind, size, data in connection.execute(query):
-        found.setdefault(request_id, {})[kind] = StoredContent(kind, size, zlib.decompress(data))
-    return found
 
 
 def build_content_rows(

@@ -1,49 +1,34 @@
 """The database of the ledger: a SQLite file in the data directory of the user, or what `DATABASE_URL` selects.
 
-The module opens it, migrates it with a copy of the earlier version beside it, checks it, and names the reason and the
-remedy of its errors.
+The module opens it, migrates it with a copy of the earlier version beside it, and names the reason and the remedy of
+its errors. It uses the drivers directly: the running server loads SQLAlchemy only to read for a page or a command.
 """
 
 import errno
 import os
+import re
 import shutil
 import sqlite3
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from itertools import chain
 from pathlib import Path
+from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qsl, unquote
 
-from sqlalchemy import (
-    URL,
-    ColumnElement,
-    Connection,
-    Dialect,
-    Engine,
-    Table,
-    create_engine,
-    event,
-    exc,
-    func,
-    make_url,
-    select,
-    text,
-)
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool, StaticPool
+from msgspec import Struct
 
 from anthropic_proxy.console.ledger.migrations import (
     NEWEST_VERSION,
     OWN_TABLES,
     find_schema_version,
-    find_sqlite_file,
     is_known_version,
     upgrade_schema,
 )
-from anthropic_proxy.console.ledger.records import RequestCounts
-from anthropic_proxy.console.ledger.tables import hourly, requests
-from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import LedgerCondition
@@ -61,13 +46,88 @@ _MAX_LISTED_TABLES = 3
 _SQLITE_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' ORDER BY name"
 _MIGRATION_LOCK = 0x616E7468
 """Number of the PostgreSQL advisory lock that a process holds during a migration, so that only one process migrates."""
+MAX_ROWS_PER_STATEMENT = 100
 
 
 class NewerSchemaError(Exception):
     """The database has the schema of a newer version of the program, which this version cannot write."""
 
 
-def find_database_url(settings: Settings) -> URL:
+class DatabaseError(Exception):
+    """Error of the database or its driver."""
+
+    def __init__(self, cause: Exception, *, concerns_value: bool) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.concerns_value = concerns_value
+        """True if the database rejects a value, and could store others."""
+
+
+_URL = re.compile(
+    r"\w+://(?:(?P<user>[^:/]*)(?::(?P<password>[^@]*))?@)?"
+    r"(?:(?:\[(?P<ipv6>[^/?]+)\]|(?P<host>[^/:?]+))?(?::(?P<port>\d*))?)?(?:/(?P<database>[^?]*))?(?:\?(?P<query>.*))?"
+)
+_HOST_AND_PORT = re.compile(r"([a-zA-Z0-9.-]*):(\d*)")
+
+
+class DatabaseAddress(Struct, frozen=True):
+    file: Path | None = None
+    """None: the database is on PostgreSQL."""
+    host: str | None = None
+    port: int | None = None
+    user: str | None = None
+    password: str | None = None
+    database: str | None = None
+    parameters: Mapping[str, str | tuple[str, ...]] = {}
+    """Other parameters of libpq; a tuple for one that is given several times."""
+
+    def describe(self) -> str:
+        """Return the path of the SQLite file, or the host and database name on PostgreSQL, without a password."""
+        return (
+            str(self.file) if self.file is not None else f"PostgreSQL {self.host or 'localhost'}/{self.database or ''}"
+        )
+
+    def list_options(self) -> dict[str, Any]:
+        """Return the options of a connection to PostgreSQL, in which several hosts are one text."""
+        own = {"host": self.host, "port": self.port, "user": self.user, "password": self.password}
+        options: dict[str, Any] = {name: value for name, value in {**own, "dbname": self.database}.items() if value}
+        for name, value in self.parameters.items():
+            options[name] = ",".join(value) if isinstance(value, tuple) else value
+        if "host" in self.parameters and "port" not in self.parameters:
+            hosts = options["host"].split(",")
+            places = [_HOST_AND_PORT.fullmatch(host) for host in hosts]
+            if any(places):
+                options["host"] = ",".join(
+                    host if place is None else place[1] for host, place in zip(hosts, places, strict=True)
+                )
+                options["port"] = ",".join("" if place is None else place[2] for place in places)
+        return options
+
+
+def parse_postgres_url(text: str) -> DatabaseAddress:
+    """`text` is `postgresql://user:password@host:port/database?name=value`; each part may be missing."""
+    found = _URL.fullmatch(text)
+    if found is None:
+        raise ConfigurationError(
+            "DATABASE_URL cannot be read. Use postgresql://user:password@host:5432/database.", code="invalid-setting"
+        )
+    parameters: dict[str, str | tuple[str, ...]] = {}
+    for name, value in parse_qsl(found["query"] or ""):
+        earlier = parameters.get(name, ())
+        earlier = (earlier,) if isinstance(earlier, str) else earlier
+        parameters[name] = (*earlier, value) if earlier else value
+    user, password, database = (part and unquote(part) for part in found.group("user", "password", "database"))
+    return DatabaseAddress(
+        host=found["host"] or found["ipv6"],
+        port=int(found["port"]) if found["port"] else None,
+        user=user,
+        password=password,
+        database=database,
+        parameters=parameters,
+    )
+
+
+def find_database(settings: Settings) -> DatabaseAddress:
     """Raises `ConfigurationError` if the ledger (database of requests) is disabled."""
     if not settings.has_ledger():
         raise ConfigurationError(
@@ -75,85 +135,274 @@ def find_database_url(settings: Settings) -> URL:
             if settings.database_url is not None
             else "No requests are stored, because the environment names no home directory. Set DATABASE_URL."
         )
-    if (file := find_sqlite_file(settings)) is not None:
-        return URL.create("sqlite", database=str(file))
-    assert settings.database_url is not None
-    return make_url(settings.database_url.reveal()).set(drivername="postgresql+psycopg")
+    if settings.database_url is None:
+        assert settings.data_directory is not None
+        return DatabaseAddress((settings.data_directory / "ledger.sqlite3").absolute())
+    text = settings.database_url.reveal()
+    scheme, _, place = text.partition("://")
+    if scheme == "sqlite":
+        return DatabaseAddress(Path(place.partition("?")[0].removeprefix("/")).absolute())
+    return parse_postgres_url(text)
 
 
-def find_database_file(url: URL) -> Path | None:
-    """Return the path of the SQLite file at the address `url`. None: the database is on PostgreSQL."""
-    return Path(url.database or "") if url.get_backend_name() == "sqlite" else None
+def needs_migration(settings: Settings) -> bool:
+    """Return True if the tables of the ledger have, or may have, another version than this program uses.
 
-
-def describe_database_location(url: URL) -> str:
-    """Return the path of the SQLite file, or the host and database name on PostgreSQL, without a password."""
-    file = find_database_file(url)
-    return str(file) if file is not None else f"PostgreSQL {url.host or 'localhost'}/{url.database or ''}"
-
-
-def open_for_reading(settings: Settings) -> Engine:
-    """Return an engine for queries in any thread. It does not create tables. Raises `ConfigurationError` if the ledger
-    is disabled.
+    The version of a PostgreSQL database is not read: the result is always True for it.
     """
-    url = find_database_url(settings)
-    if (file := find_database_file(url)) is None:
-        return _open_postgres(url)
-    address = f"{file.as_uri()}?mode=rw"  # read-only connections cannot open the shared memory of a WAL
-    engine = create_engine(
-        "sqlite://",
-        creator=lambda: sqlite3.connect(address, uri=True, timeout=LOCK_TIMEOUT_SECONDS, check_same_thread=False),
-        poolclass=NullPool,
-    )
-
-    @event.listens_for(engine, "connect")
-    def set_up(connection: Any, _: object) -> None:
-        connection.execute("PRAGMA query_only=ON")
-        connection.execute(f"PRAGMA cache_size=-{_CACHE_KIBIBYTES}")  # sums are sorted in it, and not in a file
-
-    return engine
-
-
-def open_for_writing(settings: Settings) -> Engine:
-    """Return an engine for use in one thread. Tables are created or migrated first. Raises `NewerSchemaError` for
-    tables of a newer version, and `ConfigurationError` for a database of another program.
-    """
-    url = find_database_url(settings)
-    file = find_database_file(url)
-    if file is not None:
-        _require_own_file(file)
-    engine = _open_postgres(url) if file is None else _open_sqlite(url, file)
+    if not settings.has_ledger():
+        return False
+    file = find_database(settings).file
+    if file is None:
+        return True
+    if not os.path.exists(file):  # `Path.exists` raises an exception for a directory without access
+        return False
     try:
-        migrate(engine, file)
-        if file is not None:
-            with engine.connect() as connection:
-                connection.exec_driver_sql(f"PRAGMA busy_timeout={round(LOCK_TIMEOUT_SECONDS * 1_000)}")
+        with closing(sqlite3.connect(_name_file(file), uri=True, timeout=0.0)) as driver:
+            version = find_schema_version(Connection(driver))
+    except (sqlite3.Error, DatabaseError):
+        return False
+    return version not in (None, NEWEST_VERSION)
+
+
+def _name_file(file: Path) -> str:
+    return f"{file.as_uri()}?mode=rw"  # read-only connections cannot open the shared memory of a WAL
+
+
+@cache
+def _to_postgres(sql: str) -> str:
+    return sql.replace("?", "%s")
+
+
+class Connection:
+    """Connection of a driver, sqlite3 or psycopg, for one thread at a time. `?` in SQL is the place of a value.
+
+    `connect` opens a lost connection to PostgreSQL again, before a transaction begins.
+    """
+
+    def __init__(self, driver: Any, file: Path | None = None, connect: Callable[[], Any] | None = None) -> None:
+        self.is_postgres = not isinstance(driver, sqlite3.Connection)
+        self._module: ModuleType = _import_psycopg() if self.is_postgres else sqlite3
+        self._errors: type[Exception] = self._module.Error
+        self._driver = driver
+        self._cursor = driver.cursor()
+        self._connect = connect
+        self._file = file
+        self._identity = _identify(file)
+
+    @property
+    def is_replaced(self) -> bool:
+        """True if the SQLite file was removed or replaced since the connection was opened."""
+        return self._identity != _identify(self._file)
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
+        try:
+            self._cursor.execute(_to_postgres(sql) if self.is_postgres else sql, values)
+            found: list[Any] = self._cursor.fetchall()
+        except self._errors as error:
+            raise self._convert(error) from error
+        return found
+
+    def execute(self, sql: str, values: Sequence[object] = ()) -> int:
+        """Return the number of changed rows."""
+        try:
+            self._cursor.execute(_to_postgres(sql) if self.is_postgres else sql, values)
+        except self._errors as error:
+            raise self._convert(error) from error
+        count: int = self._cursor.rowcount
+        return count
+
+    def execute_many(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        """The database must accept all rows. psycopg sends one statement per row in a pipeline, which needs half the
+        CPU time of single statements, but logs a warning about the pipeline if a row fails.
+        """
+        if len(rows) == 1:
+            self.execute(sql, rows[0])
+            return
+        try:
+            self._cursor.executemany(_to_postgres(sql) if self.is_postgres else sql, rows)
+        except self._errors as error:
+            raise self._convert(error) from error
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        sql, marks = _name_columns(table, tuple(columns))
+        if not self.is_postgres:  # a statement with several rows needs up to twice the CPU time
+            self.execute_many(f"{sql}{marks}", rows)
+            return
+        # not `execute_many`, because the database may reject a row
+        for start in range(0, len(rows), MAX_ROWS_PER_STATEMENT):
+            values = rows[start : start + MAX_ROWS_PER_STATEMENT]
+            self.execute(sql + ", ".join([marks] * len(values)), list(chain.from_iterable(values)))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """An exception rolls the transaction back."""
+        try:
+            self._begin()
+            yield
+            try:
+                self._driver.commit()
+            except self._errors as error:
+                raise self._convert(error) from error
+        except BaseException:
+            with suppress(self._errors):  # the exception of the transaction is raised, not this one
+                self._driver.rollback()
+            raise
+
+    def has_tables(self, names: Sequence[str]) -> bool:
+        if self.is_postgres:
+            return all(self.query("SELECT to_regclass(?)", (name,))[0][0] is not None for name in names)
+        known = {name for (name,) in self.query("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        return {*names} <= known
+
+    def release_free_pages(self) -> None:
+        """Return the free pages of a SQLite file to the disk."""
+        if not self.is_postgres:
+            try:
+                self._driver.executescript("PRAGMA incremental_vacuum")  # `execute` would release only one page
+            except self._errors as error:
+                raise self._convert(error) from error
+
+    def close(self) -> None:
+        self._driver.close()
+
+    def _begin(self) -> None:
+        # SQLite: a transaction that reads first could not wait for the lock
+        sql = "BEGIN" if self.is_postgres else "BEGIN IMMEDIATE"
+        try:
+            self._cursor.execute(sql)
+        except self._errors as error:
+            if self._connect is None or not self._driver.closed:
+                raise self._convert(error) from error
+        else:
+            return
+        self._driver = self._connect()
+        self._cursor = self._driver.cursor()
+        self.execute(sql)
+
+    def _convert(self, error: Exception) -> DatabaseError:
+        rejections = (self._module.DataError, self._module.IntegrityError)
+        return DatabaseError(error, concerns_value=isinstance(error, rejections))
+
+
+@cache
+def _name_columns(table: str, columns: tuple[str, ...]) -> tuple[str, str]:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ", f"({', '.join('?' * len(columns))})"
+
+
+def _identify(file: Path | None) -> tuple[int, int] | None:
+    """Return device and inode of the SQLite file `file`. None: no such file, or the database is on PostgreSQL."""
+    if file is None:
+        return None
+    try:
+        status = os.stat(file)
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _import_psycopg() -> ModuleType:
+    import psycopg  # noqa: PLC0415  # optional
+
+    return psycopg
+
+
+def connect_for_reading(address: DatabaseAddress) -> Any:
+    """Return a connection of the driver. It creates no tables."""
+    if address.file is None:
+        return _connect_postgres(address)
+    driver = sqlite3.connect(_name_file(address.file), uri=True, timeout=LOCK_TIMEOUT_SECONDS, check_same_thread=False)
+    driver.execute("PRAGMA query_only=ON")
+    driver.execute(f"PRAGMA cache_size=-{_CACHE_KIBIBYTES}")  # sums are sorted in it, and not in a file
+    return driver
+
+
+def open_for_reading(settings: Settings) -> Connection:
+    """Raises `ConfigurationError` if the ledger is disabled."""
+    address = find_database(settings)
+    return _open(address, lambda: connect_for_reading(address))
+
+
+def open_for_writing(settings: Settings) -> Connection:
+    """Tables are created or migrated first. Raises `NewerSchemaError` for tables of a newer version, and
+    `ConfigurationError` for a database of another program.
+    """
+    address = find_database(settings)
+    if address.file is not None:
+        _require_own_file(address.file)
+    connection = _open(address, lambda: connect_for_writing(address))
+    try:
+        _migrate(connection, address)
+        if address.file is not None:
+            connection.query(f"PRAGMA busy_timeout={round(LOCK_TIMEOUT_SECONDS * 1_000)}")
     except BaseException:
-        engine.dispose()
+        connection.close()
         raise
-    return engine
+    return connection
 
 
-def migrate(engine: Engine, file: Path | None) -> str:
-    """ "": it had no tables. Raises `NewerSchemaError` for tables of a newer version."""
-    with engine.connect() as connection:
-        version = find_schema_version(connection)
-    if version == NEWEST_VERSION:
-        return version
-    with engine.begin() as connection:
-        if file is None:
-            if version is None:
-                _require_own_database(connection, describe_database_location(engine.url))
-            connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _MIGRATION_LOCK})
-            connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
+def _open(address: DatabaseAddress, connect: Callable[[], Any]) -> Connection:
+    if address.file is not None:
+        try:
+            return Connection(connect(), address.file)
+        except sqlite3.Error as error:
+            raise DatabaseError(error, concerns_value=False) from error
+    errors = _import_psycopg().Error
+
+    def connect_or_fail() -> Any:
+        try:
+            return connect()
+        except errors as error:
+            raise DatabaseError(error, concerns_value=False) from error
+
+    return Connection(connect_or_fail(), connect=connect_or_fail)
+
+
+def connect_for_writing(address: DatabaseAddress) -> Any:
+    """Return a connection of the driver, which creates a missing SQLite file."""
+    if (file := address.file) is None:
+        return _connect_postgres(address)
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _create_private_file(file)
+    driver = sqlite3.connect(file, timeout=_OPENING_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
+    try:
+        driver.execute("PRAGMA auto_vacuum=INCREMENTAL")  # effective in an empty file only
+        driver.execute("PRAGMA journal_mode=WAL")
+        driver.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing, a power failure the last rows
+    except BaseException:
+        driver.close()
+        raise
+    return driver
+
+
+def _connect_postgres(address: DatabaseAddress) -> Any:
+    driver = _import_psycopg().connect(
+        **address.list_options(),
+        autocommit=True,
+        connect_timeout=_CONNECT_TIMEOUT_SECONDS,
+        tcp_user_timeout=_SILENCE_MILLISECONDS,
+        prepare_threshold=None,  # a connection pooler in front of the server may change the session
+    )
+    driver.execute(f"SET search_path TO {SCHEMA}")
+    return driver
+
+
+def _migrate(connection: Connection, address: DatabaseAddress) -> None:
+    if find_schema_version(connection) == NEWEST_VERSION:
+        return
+    with connection.transaction():
+        if address.file is None:
+            if find_schema_version(connection) is None:
+                require_own_database(connection, address.describe())
+            connection.query("SELECT pg_advisory_xact_lock(?)", (_MIGRATION_LOCK,))
+            connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         version = find_schema_version(connection)  # another process may have migrated meanwhile
         if version is not None and not is_known_version(version):
             raise NewerSchemaError(version)
         if version != NEWEST_VERSION:
-            if file is not None and version is not None:
-                write_backup(file, version)
-            upgrade_schema(connection)
-    return version or ""
+            if address.file is not None and version is not None:
+                write_backup(address.file, version)
+            upgrade_schema(connection, version)
 
 
 def _require_own_file(file: Path) -> None:
@@ -169,15 +418,19 @@ def _require_own_file(file: Path) -> None:
         _require_no_tables(tables, str(file), "")
 
 
-def _require_own_database(connection: Connection, place: str) -> None:
-    """Raise `ConfigurationError` if a PostgreSQL database without our schema has tables of another program."""
-    if connection.execute(text("SELECT to_regnamespace(:schema)"), {"schema": SCHEMA}).scalar() is not None:
+def require_own_database(connection: Connection, place: str) -> None:
+    """Raise `ConfigurationError` if a database without our tables has those of another program."""
+    if not connection.is_postgres:
+        tables = [str(name) for (name,) in connection.query(_SQLITE_TABLES)]
+        _require_no_tables(tables, place, "")
+        return
+    if connection.query("SELECT to_regnamespace(?)", (SCHEMA,))[0][0] is not None:
         return
     query = (
         "SELECT tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') "
         "ORDER BY schemaname, tablename"
     )
-    tables = [str(name) for (name,) in connection.execute(text(query))]
+    tables = [str(name) for (name,) in connection.query(query)]
     _require_no_tables(tables, place, f", or create the schema for it yourself:  CREATE SCHEMA {SCHEMA}")
 
 
@@ -189,72 +442,6 @@ def _require_no_tables(tables: Sequence[str], place: str, other_remedy: str) -> 
             f"Nothing was created. Set DATABASE_URL to a database of its own{other_remedy or '.'}",
             code="database-of-another-program",
         )
-
-
-def has_tables(connection: Connection, place: str) -> bool:
-    """Return False if the database has no tables. `place`: for the error message.
-
-    Raises `ConfigurationError` for tables of another version or of another program.
-    """
-    version = find_schema_version(connection)
-    if version is None:
-        if connection.dialect.name == "sqlite":
-            tables = [str(name) for name in connection.execute(text(_SQLITE_TABLES)).scalars()]
-            _require_no_tables(tables, place, "")
-        else:
-            _require_own_database(connection, place)
-        return False
-    if version == NEWEST_VERSION:
-        return True
-    if is_known_version(version or ""):
-        raise ConfigurationError(
-            f"The ledger {place} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade",
-            code="ledger-not-readable",
-        )
-    raise ConfigurationError(
-        f"The ledger {place} has the tables of a newer version. Update this program, or set DATABASE_URL.",
-        code="ledger-not-readable",
-    )
-
-
-def _open_sqlite(url: URL, file: Path) -> Engine:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    create_private_file(file)
-    engine = create_engine(url, poolclass=StaticPool, connect_args={"timeout": _OPENING_TIMEOUT_SECONDS})
-
-    @event.listens_for(engine, "connect")
-    def set_up(connection: sqlite3.Connection, _: object) -> None:
-        connection.isolation_level = None  # SQLAlchemy begins transactions, not the module sqlite3
-        connection.execute("PRAGMA auto_vacuum=INCREMENTAL")  # effective in an empty file only
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")  # a killed process loses nothing, a power failure the last rows
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # a transaction that reads first could not wait for the lock
-
-    return engine
-
-
-def _open_postgres(url: URL) -> Engine:
-    engine = create_engine(
-        url,
-        pool_size=1,
-        max_overflow=4,
-        pool_pre_ping=True,
-        connect_args={
-            "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
-            "tcp_user_timeout": _SILENCE_MILLISECONDS,
-            "prepare_threshold": None,  # a connection pooler in front of the server may change the session
-        },
-    )
-
-    @event.listens_for(engine, "connect")
-    def set_up(connection: Any, _: object) -> None:
-        connection.execute(f"SET search_path TO {SCHEMA}")
-        connection.commit()
-
-    return engine
 
 
 _TEXTS = "contents"
@@ -272,7 +459,7 @@ def write_backup(
     target = file.with_name(f"{file.name}.backup-{version}")
     incomplete = target.with_name(f"{target.name}.incomplete")
     incomplete.unlink(missing_ok=True)
-    create_private_file(incomplete)
+    _create_private_file(incomplete)
     try:
         with closing(sqlite3.connect(incomplete, isolation_level=None)) as copy:
             copy.execute("ATTACH ? AS source", (str(file),))
@@ -298,7 +485,7 @@ def write_backup(
     return target
 
 
-def create_private_file(file: Path) -> None:
+def _create_private_file(file: Path) -> None:
     # POSIX: the close of any descriptor of a file releases all locks of this process on the file, also those of SQLite
     # connections in other threads. Another process could then delete the WAL that they use
     # (sqlite.org/howtocorrupt.html, section 2.2, read 2026-11).
@@ -321,40 +508,7 @@ def _copy_tables(copy: sqlite3.Connection) -> None:
             copy.execute(sql)
 
 
-_COMPARED = (*RequestCounts.__struct_fields__, "cost")
-
-
-def find_database_problems(connection: Connection) -> Iterator[str]:
-    """Problems are damaged SQLite files, and hourly sums that differ from the requests."""
-    if connection.dialect.name == "sqlite":
-        found = connection.exec_driver_sql("PRAGMA integrity_check").scalars()
-        yield from (f"The file is damaged: {line}" for line in found if line != "ok")
-    # the oldest hour is not compared: some of its requests may already be deleted
-    oldest = connection.execute(select(func.min(requests.c.started_at))).scalar()
-    if oldest is None:
-        return
-    hour = oldest // MICROSECONDS_PER_HOUR + 1
-    rows = connection.execute(
-        select(func.count(), *(func.sum(requests.c[name]) for name in _COMPARED)).where(
-            requests.c.started_at >= hour * MICROSECONDS_PER_HOUR, _has_rows(requests)
-        )
-    ).one()
-    sums = connection.execute(
-        select(func.sum(hourly.c.requests), *(func.sum(hourly.c[name]) for name in _COMPARED)).where(
-            hourly.c.hour >= hour, _has_rows(hourly)
-        )
-    ).one()
-    for name, counted, summed in zip(("requests", *_COMPARED), rows, sums, strict=True):
-        if int(counted or 0) != int(summed or 0):
-            yield f"The sum of {name} is {int(summed or 0)}, but the requests have {int(counted or 0)}."
-
-
-def _has_rows(table: Table) -> ColumnElement[bool]:
-    """Return the condition for requests that are all rows: of those that limits of keys reject, only some are."""
-    return (table.c.outcome_class != "error") | (table.c.provider != "")
-
-
-DATABASE_ERRORS = (exc.SQLAlchemyError, OSError, NewerSchemaError)
+DATABASE_ERRORS = (DatabaseError, OSError, NewerSchemaError)
 _SQLITE_CONDITIONS: dict[int, LedgerCondition] = {
     sqlite3.SQLITE_FULL: "disk full",
     sqlite3.SQLITE_BUSY: "locked",
@@ -394,18 +548,24 @@ _PRIMARY_CODE = 0xFF
 """Bits of an extended SQLite result code that contain the primary code."""
 
 
+def find_cause(error: BaseException) -> BaseException:
+    """Return the error of the driver."""
+    cause: BaseException = getattr(error, "cause", None) or getattr(error, "orig", None) or error
+    return cause
+
+
 def classify_database_error(error: BaseException) -> LedgerCondition:
     """The state is `failed` if the cause is unknown or has no other state."""
     if isinstance(error, NewerSchemaError):
         return "newer schema"
-    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
+    cause = find_cause(error)
     if isinstance(cause, sqlite3.Error):
         code: int = getattr(cause, "sqlite_errorcode", 0)
         return _SQLITE_CONDITIONS.get(code & _PRIMARY_CODE, "failed")
     if isinstance(cause, OSError):
         return _ERRNO_CONDITIONS.get(cause.errno or 0, "failed")
-    state: str | None = getattr(cause, "sqlstate", None)
-    if isinstance(error, exc.DBAPIError):
+    if hasattr(cause, "sqlstate"):
+        state: str | None = cause.sqlstate
         if state in _POSTGRES_CONDITIONS:
             return _POSTGRES_CONDITIONS[state]
         if state is None or state.startswith(("08", "28", "3D", "57P")):  # connection, authorization, no such database
@@ -416,38 +576,18 @@ def classify_database_error(error: BaseException) -> LedgerCondition:
 def describe_database_failure(condition: LedgerCondition, place: str, error: BaseException) -> str:
     if isinstance(error, ConfigurationError):
         return error.message
-    cause = error.orig if isinstance(error, exc.DBAPIError) and error.orig is not None else error
-    reason = " ".join(str(cause).split())[:300]
+    reason = " ".join(str(find_cause(error)).split())[:300]
     return f"The ledger cannot store requests: {condition} ({place}: {reason}). {_REMEDIES[condition]}"
 
 
 def is_value_failure(error: Exception) -> bool:
     """Return True if `error` concerns only one request, so that other requests can still be stored."""
-    if isinstance(error, exc.DBAPIError):
-        return isinstance(error, (exc.DataError, exc.IntegrityError))
-    if isinstance(error, exc.SQLAlchemyError):
-        return isinstance(error, exc.StatementError)  # a value that the type of its column rejects
+    if isinstance(error, DatabaseError):
+        return error.concerns_value
     return not isinstance(error, (*DATABASE_ERRORS, ConfigurationError))
 
 
 def describe_value_failure(error: Exception) -> str:
-    cause = error.orig if isinstance(error, exc.StatementError) and error.orig is not None else error
+    cause = find_cause(error)
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]} ({Path(frame.filename).name}:{frame.lineno})"
-
-
-@contextmanager
-def convert_driver_errors(
-    dialect: Dialect, close_lost_connection: Callable[[Any], bool] = lambda _: False
-) -> Iterator[None]:
-    """`close_lost_connection` is called with the error. It returns True if the error means that the connection is lost,
-    and may then close it.
-    """
-    driver_error = dialect.loaded_dbapi.Error
-    try:
-        yield
-    except driver_error as error:
-        lost = close_lost_connection(error)
-        raise DBAPIError.instance(
-            None, None, error, driver_error, connection_invalidated=lost, dialect=dialect
-        ) from error

@@ -1,8 +1,7 @@
 """Plugin of the ledger: its queue of receipts, the thread that stores them, and its routes below `/api/`.
 
-The start of the proxy must not wait for the database. So this module does not load SQLAlchemy: the thread of the ledger
-loads it with the first receipt, or half a second after the start if the tables need a migration. A thread for queries
-loads it with the first request to a route.
+The start of the proxy must not wait for the database. So this module does not load its driver: the thread of the ledger
+loads it half a second after the start. A thread for queries loads SQLAlchemy with the first request to a route.
 """
 
 import asyncio
@@ -11,7 +10,6 @@ from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 
-from anthropic_proxy.console.ledger.migrations import needs_migration
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
 from anthropic_proxy.console.ledger.receipt_queue import MAX_BUFFERED_BYTES, ContentBuffer, ReceiptQueue
 from anthropic_proxy.errors import ConfigurationError, MissingExtra
@@ -73,6 +71,8 @@ class _Ledger:
         return respond(route, request, None if self._gateway is None else self._gateway.settings)
 
     def _run(self, queue: ReceiptQueue) -> None:
+        from anthropic_proxy.console.ledger.database import needs_migration  # noqa: PLC0415  # loads the driver
+
         if not needs_migration(self._settings):
             queue.wait_for_receipt()
         if queue.is_stopped and not len(queue):
@@ -80,7 +80,7 @@ class _Ledger:
         run_writer(queue, self._write, self._warn)
 
     def _write(self) -> None:
-        from anthropic_proxy.console.ledger.writer import LedgerWriter  # noqa: PLC0415  # loads SQLAlchemy
+        from anthropic_proxy.console.ledger.writer import LedgerWriter  # noqa: PLC0415  # loads the driver
 
         LedgerWriter(self.queue, self._current_settings, self._warn).run()
 

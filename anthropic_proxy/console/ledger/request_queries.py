@@ -5,6 +5,7 @@ column must name this value (`value_condition`), or the database reads all rows 
 common value itself reads the hourly sums first (`narrow_to_matching_hours`).
 """
 
+import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import msgspec
 from msgspec import Struct, structs
 from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, case, func, not_, or_, select
 
+from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH
 from anthropic_proxy.console.ledger.records import (
@@ -21,7 +23,15 @@ from anthropic_proxy.console.ledger.records import (
     StoredRequest,
     UsageSums,
 )
-from anthropic_proxy.console.ledger.tables import SUM_TABLES, hourly, hourly_sums, request_sums, requests, session_hours
+from anthropic_proxy.console.ledger.tables import (
+    SUM_TABLES,
+    contents,
+    hourly,
+    hourly_sums,
+    request_sums,
+    requests,
+    session_hours,
+)
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.prices.price_list import TokenCounts
@@ -130,6 +140,26 @@ def stream_stored_requests(connection: Connection) -> Iterator[StoredRequest]:
 def find_stored_request(connection: Connection, request_id: str) -> StoredRequest | None:
     row = connection.execute(select(requests).where(requests.c.id == request_id)).first()
     return None if row is None else StoredRequest(*row)
+
+
+def read_contents(connection: Connection, request_id: str) -> list[StoredContent]:
+    query = select(contents.c.kind, contents.c.size, contents.c.data).where(contents.c.request_id == request_id)
+    # the descending order is sent, request, reply
+    found = connection.execute(query.order_by(contents.c.kind.desc()))
+    return [StoredContent(kind, size, zlib.decompress(data)) for kind, size, data in found]
+
+
+def read_several_contents(
+    connection: Connection, request_ids: Sequence[str], kinds: Sequence[str]
+) -> dict[str, dict[str, StoredContent]]:
+    """Return request id → kind → text. Requests without stored texts are missing."""
+    column = contents.c
+    chosen = (column.request_id.in_(request_ids), column.kind.in_(kinds))
+    query = select(column.request_id, column.kind, column.size, column.data).where(*chosen)
+    found: dict[str, dict[str, StoredContent]] = {}
+    for request_id, kind, size, data in connection.execute(query):
+        found.setdefault(request_id, {})[kind] = StoredContent(kind, size, zlib.decompress(data))
+    return found
 
 
 MAX_SORTED_REQUESTS = 30_000

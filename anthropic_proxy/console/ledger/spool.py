@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import URL
 
 from anthropic_proxy.console.ledger.contents import ContentRow
+from anthropic_proxy.console.ledger.database import DatabaseAddress
 from anthropic_proxy.console.ledger.records import StoredRequest
 
 _T = TypeVar("_T")
@@ -57,13 +57,14 @@ class _EncodedBlock(Struct):
 
 
 class Spool:
-    """File in the directory `folder` with rows that wait for the PostgreSQL database at `url`. The rows are stored as
-    blocks, each with the rows of one transaction.
+    """File in the directory `folder` with rows that wait for the PostgreSQL database at `address`. The rows are stored
+    as blocks, each with the rows of one transaction.
     """
 
-    def __init__(self, folder: Path, url: URL) -> None:
+    def __init__(self, folder: Path, address: DatabaseAddress) -> None:
         # without user and password
-        place = [url.host, url.port or 5432, url.database, *(url.query.get(name) for name in _PLACE_PARAMETERS)]
+        others = map(address.parameters.get, _PLACE_PARAMETERS)
+        place = [address.host, address.port or 5432, address.database, *others]
         self.file = folder / _FILE_NAME.format(hashlib.sha256(repr(place).encode()).hexdigest()[:12])
         self._has_file = os.path.exists(self.file)  # `Path.exists` raises an exception for a directory without access
 

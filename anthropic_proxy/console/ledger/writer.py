@@ -8,48 +8,25 @@ minute is a row; the sums have all of them.
   PostgreSQL is unavailable, batches wait in a file (`Spool`), so that a restart loses none.
 - A batch that fails because of a value is written row by row, and the rejected row is dropped.
 - A commit may have succeeded although its answer was lost. So a repeated batch leaves out the rows that are stored.
-
-The statements are compiled once and then executed by the driver, because SQLAlchemy would need most of the CPU time.
 """
 
-import os
 import secrets
-import sqlite3
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from functools import partial
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter, itemgetter
 from typing import Any
 
 from msgspec.structs import astuple
-from sqlalchemy import (
-    ClauseElement,
-    Dialect,
-    Engine,
-    Table,
-    and_,
-    bindparam,
-    case,
-    select,
-)
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.pool import PoolProxiedConnection
-from sqlalchemy.sql.compiler import SQLCompiler
 
 from anthropic_proxy.console.ledger.contents import ContentRow, build_content_rows
 from anthropic_proxy.console.ledger.costs import CostCalculator
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
+    Connection,
     classify_database_error,
-    convert_driver_errors,
     describe_database_failure,
-    describe_database_location,
     describe_value_failure,
-    find_database_file,
-    find_database_url,
+    find_database,
     is_value_failure,
     open_for_writing,
 )
@@ -63,137 +40,13 @@ from anthropic_proxy.console.ledger.records import (
     is_rejected_by_limit,
 )
 from anthropic_proxy.console.ledger.retention import Retention
+from anthropic_proxy.console.ledger.schema import CONTENTS, HOURLY, SESSION_HOURS, SUM_TABLES, Table
 from anthropic_proxy.console.ledger.spool import Block, Spool
-from anthropic_proxy.console.ledger.tables import SUM_TABLES, contents, hourly, requests, session_hours
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Cost, Receipt
-
-MAX_ROWS_PER_STATEMENT = 100
-_ReadValues = Callable[[Mapping[str, Any]], Any]
-
-
-class DriverConnection:
-    """Connection of `engine` for transactions that the database driver executes, in one thread. After a database error
-    on SQLite, the caller must dispose the engine and open a new `DriverConnection` (`LedgerWriter._fail` does).
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.dialect: Dialect = engine.dialect
-        self.cursor: Any = None
-        """Cursor of the driver, during a transaction."""
-        self._driver: Any = None
-        self._pooled: PoolProxiedConnection | None = None
-        """Connection to PostgreSQL during a transaction. None: no transaction, or the database is on SQLite."""
-
-    def run(self, store: Callable[[], object]) -> None:
-        """Call `store` in a transaction, which is rolled back if an exception is raised."""
-        try:
-            with convert_driver_errors(self.dialect, self._close_lost):
-                if self._driver is None:
-                    pooled = self.engine.raw_connection()
-                    self._driver, self.cursor = pooled.driver_connection, pooled.cursor()
-                    if isinstance(self._driver, sqlite3.Connection):
-                        pooled.close()  # the pool of the writer keeps its only connection to SQLite open
-                    else:
-                        self._pooled = pooled
-                if self._pooled is None:
-                    self.cursor.execute("BEGIN IMMEDIATE")  # SQLite; psycopg itself begins a transaction
-                store()
-                self._driver.commit()
-        finally:
-            if self._pooled is not None:
-                self._pooled.close()  # the pool rolls back, and checks the connection before its next use
-                self._pooled = self._driver = self.cursor = None
-            elif self._driver is not None:
-                with suppress(sqlite3.Error):  # the exception of the transaction is raised, not this one
-                    self._driver.rollback()
-
-    def query(self, statement: ClauseElement) -> list[Any]:
-        compiled = statement.compile(dialect=self.dialect, compile_kwargs={"render_postcompile": True})
-        assert isinstance(compiled, SQLCompiler)
-        values, names = compiled.params, compiled.positiontup
-        self.cursor.execute(str(compiled), values if names is None else [values[name] for name in names])
-        found: list[Any] = self.cursor.fetchall()
-        return found
-
-    def _close_lost(self, error: Any) -> bool:
-        """Return True if `error` means that the connection is lost. A connection to PostgreSQL is then closed."""
-        lost = self.dialect.is_disconnect(error, self._driver, self.cursor)
-        # the rollback on a lost connection would raise an error that hides the reason
-        if lost and self._pooled is not None:
-            self._pooled.invalidate(error)
-        return lost
-
-
-class DriverStatement:
-    """SQL statement that SQLAlchemy compiles once, and that the database driver then executes directly.
-
-    The statement must have at least two parameters. Their values must have types that the driver accepts without a
-    conversion by SQLAlchemy.
-
-    Several rows are executed by the driver's method `executemany`. On PostgreSQL, this method sends one statement per
-    row in a pipeline. It needs half the CPU time of single statements. But if a row fails, the driver psycopg also logs
-    a warning about the pipeline. So use this class only for sums of rows that `TableInsertion` has stored in the same
-    transaction. The database has then already accepted their values.
-    """
-
-    def __init__(self, build: Callable[[str], ClauseElement]) -> None:
-        self._build = build
-        self._compiled: dict[str, tuple[str, _ReadValues]] = {}
-        """Name of a database → SQL text, and a function that returns the values of a row as the driver needs them."""
-
-    def execute(self, connection: DriverConnection, rows: Sequence[Mapping[str, Any]]) -> None:
-        sql, values = self._find_compiled(connection.dialect)
-        if len(rows) == 1:
-            connection.cursor.execute(sql, values(rows[0]))
-        else:
-            connection.cursor.executemany(sql, list(map(values, rows)))
-
-    def fetch_one(self, connection: DriverConnection, row: Mapping[str, Any]) -> Sequence[Any] | None:
-        """Execute the statement, a query, with the parameters `row`, and return its first result. None: no result."""
-        sql, values = self._find_compiled(connection.dialect)
-        connection.cursor.execute(sql, values(row))
-        found: Sequence[Any] | None = connection.cursor.fetchone()
-        return found
-
-    def _find_compiled(self, dialect: Dialect) -> tuple[str, _ReadValues]:
-        if (known := self._compiled.get(dialect.name)) is not None:
-            return known
-        compiled = self._build(dialect.name).compile(dialect=dialect)
-        assert isinstance(compiled, SQLCompiler)
-        values: _ReadValues = dict
-        if compiled.positiontup:
-            values = itemgetter(*(sys.intern(str(name)) for name in compiled.positiontup))
-        found = self._compiled[dialect.name] = str(compiled), values
-        return found
-
-
-class TableInsertion:
-    """SQL statement that inserts rows into `table`. `read_values` returns the values of one row in the order of
-    `columns`, in types that the driver accepts without a conversion by SQLAlchemy.
-    """
-
-    def __init__(self, table: Table, columns: Sequence[str], read_values: Callable[[Any], Sequence[Any]]) -> None:
-        self._text = f"INSERT INTO {table.name} ({', '.join(columns)}) VALUES "
-        self._sqlite_text = f"{self._text}({', '.join('?' * len(columns))})"
-        self._columns = columns
-        self._read_values = read_values
-
-    def execute(self, connection: DriverConnection, rows: Sequence[Any]) -> None:
-        if connection.dialect.name == "sqlite":  # a statement with several rows needs up to twice the CPU time
-            connection.cursor.executemany(self._sqlite_text, map(self._read_values, rows))
-            return
-        # not `executemany`, because the database may reject a row: see `DriverStatement`
-        marks = f"({', '.join(['%s'] * len(self._columns))})"
-        for start in range(0, len(rows), MAX_ROWS_PER_STATEMENT):
-            values = list(map(self._read_values, rows[start : start + MAX_ROWS_PER_STATEMENT]))
-            sql = self._text + ", ".join([marks] * len(values))
-            connection.cursor.execute(sql, list(chain.from_iterable(values)))
-
 
 _HISTOGRAMS = ("first_token_histogram", "duration_histogram")
 _COUNTED = RequestCounts.__struct_fields__
@@ -202,64 +55,66 @@ _NEXT_CALL = "],["
 """Text between two calls to providers in the column `attempt_times`."""
 
 
-def _build_addition(table: Table, database: str) -> ClauseElement:
+def _build_addition(table: Table) -> str:
     """Numbers are added to the stored ones. The histograms of the row replace them."""
-    insert = (postgresql.insert if database == "postgresql" else sqlite.insert)(table)
-    changes: dict[str, Any] = {}
-    for own in (column for column in table.columns if not column.primary_key):
-        new = insert.excluded[own.name]
-        if own.name in _HISTOGRAMS:
-            changes[own.name] = new
-        elif own.name in ("max_context", "last_at"):
-            changes[own.name] = case((own > new, own), else_=new)
+    changes = []
+    for name in (column for column in table.columns if column not in table.key):
+        own, new = f"{table.name}.{name}", f"excluded.{name}"
+        if name in _HISTOGRAMS:
+            value = new
+        elif name in ("max_context", "last_at"):
+            value = f"CASE WHEN {own} > {new} THEN {own} ELSE {new} END"
         else:
-            changes[own.name] = case((own < new, own), else_=new) if own.name == "started_at" else own + new
-    return insert.on_conflict_do_update(index_elements=[*table.primary_key], set_=changes)
-
-
-_find_histograms = DriverStatement(
-    lambda _: select(*(hourly.c[name] for name in _HISTOGRAMS)).where(
-        and_(*(key == bindparam(key.name) for key in hourly.primary_key))
+            value = f"CASE WHEN {own} < {new} THEN {own} ELSE {new} END" if name == "started_at" else f"{own} + {new}"
+        changes.append(f"{name} = {value}")
+    return (
+        f"INSERT INTO {table.name} ({', '.join(table.columns)}) VALUES ({', '.join('?' * len(table.columns))}) "
+        f"ON CONFLICT ({', '.join(table.key)}) DO UPDATE SET {', '.join(changes)}"
     )
+
+
+_FIND_HISTOGRAMS = (
+    f"SELECT {', '.join(_HISTOGRAMS)} FROM hourly WHERE {' AND '.join(f'{name} = ?' for name in HOURLY.key)}"
 )
-_add_to_hourly = DriverStatement(partial(_build_addition, hourly))
-_add_to_session_hours = DriverStatement(partial(_build_addition, session_hours))
+_ADD_TO_HOURLY, _ADD_TO_SESSION_HOURS = _build_addition(HOURLY), _build_addition(SESSION_HOURS)
+_read_hourly, _read_session_hours = itemgetter(*HOURLY.columns), itemgetter(*SESSION_HOURS.columns)
+_read_hourly_key = itemgetter(*HOURLY.key)
 
 
-def add_hourly_sums(connection: DriverConnection, rows: Iterable[StoredRequest], instance: str) -> None:
+def add_hourly_sums(connection: Connection, rows: Iterable[StoredRequest], instance: str) -> None:
     """No other transaction may change the same rows meanwhile, because their histograms are read, added up and written
     again. So on PostgreSQL, each writing process has rows of its own, with its id as `instance`; on SQLite, it is "".
     """
     added = []
-    for sums, group in _sum_groups(hourly, rows, instance):
+    for sums, group in _sum_groups(HOURLY, rows, instance):
         first_tokens = [row.first_token for row in group if row.first_token is not None]
         sums["duration"] = sum(row.duration for row in group)
         sums["first_token_sum"], sums["first_token_count"] = sum(first_tokens), len(first_tokens)
         histograms = count_buckets(first_tokens), count_buckets(row.duration for row in group)
-        stored = _find_histograms.fetch_one(connection, sums) or (None, None)
+        found = connection.query(_FIND_HISTOGRAMS, _read_hourly_key(sums))
+        stored = found[0] if found else (None, None)
         for name, histogram, data in zip(_HISTOGRAMS, histograms, stored, strict=True):
             if data is not None:
                 add_histogram(histogram, decode_histogram(data))
             sums[name] = encode_histogram(histogram)
-        added.append(sums)
-    _add_to_hourly.execute(connection, added)
+        added.append(_read_hourly(sums))
+    connection.execute_many(_ADD_TO_HOURLY, added)
 
 
-def add_session_sums(connection: DriverConnection, rows: Iterable[StoredRequest], instance: str) -> None:
+def add_session_sums(connection: Connection, rows: Iterable[StoredRequest], instance: str) -> None:
     added = []
-    for sums, group in _sum_groups(session_hours, rows, instance):
+    for sums, group in _sum_groups(SESSION_HOURS, rows, instance):
         times = [row.started_at for row in group]
-        added.append(
-            {**sums, "max_context": max(map(_find_context, group)), "started_at": min(times), "last_at": max(times)}
-        )
-    _add_to_session_hours.execute(connection, added)
+        sums |= {"max_context": max(map(_find_context, group)), "started_at": min(times), "last_at": max(times)}
+        added.append(_read_session_hours(sums))
+    connection.execute_many(_ADD_TO_SESSION_HOURS, added)
 
 
 def _sum_groups(
     table: Table, rows: Iterable[StoredRequest], instance: str
 ) -> Iterator[tuple[dict[str, Any], list[StoredRequest]]]:
     """Yield keys and sums of each row for `table`, and the requests in it, in the order of the keys."""
-    read_key = attrgetter(*SUM_TABLES[table])
+    read_key = attrgetter(*SUM_TABLES[table.name])
     groups: dict[tuple[Any, ...], list[StoredRequest]] = {}
     for row in rows:
         groups.setdefault((row.started_at // MICROSECONDS_PER_HOUR, instance, *read_key(row)), []).append(row)
@@ -268,7 +123,7 @@ def _sum_groups(
         costs = [row.cost for row in group if row.cost is not None]
         requested = [row.requested_cost for row in group if row.requested_cost is not None]
         sums = {
-            **dict(zip(("hour", "instance", *SUM_TABLES[table]), key, strict=True)),
+            **dict(zip(("hour", "instance", *SUM_TABLES[table.name]), key, strict=True)),
             **dict(zip(_COUNTED, map(sum, zip(*map(_read_counted, group), strict=True)), strict=True)),
             "requests": len(group),
             "errors": outcomes.count("error"),
@@ -299,10 +154,8 @@ RETRY_DELAYS_SECONDS = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Delays in seconds after successive failed transactions. The last delay is repeated."""
 _MAX_REJECTED_KEYS = 10_000
 _FAILURES = (*DATABASE_ERRORS, ConfigurationError)
-_insert_requests = TableInsertion(requests, StoredRequest.__struct_fields__, astuple)
-_insert_contents = TableInsertion(contents, contents.c.keys(), itemgetter(*contents.c.keys()))
+_read_content = itemgetter(*CONTENTS.columns)
 CalculateCost = Callable[[Receipt], Cost]
-_FileIdentity = tuple[int, int] | None
 
 
 class LedgerWriter:
@@ -326,9 +179,7 @@ class LedgerWriter:
         self._use_settings(self._settings)
         self._clock = clock
         self._retention = Retention(self._settings, clock)
-        self._connection: DriverConnection | None = None
-        self._file: str | None = None
-        self._identity: _FileIdentity = None
+        self._connection: Connection | None = None
         self._instance = ""
         self._batch: list[StoredRequest] = []
         self._texts: dict[str, list[ContentRow]] = {}
@@ -336,8 +187,8 @@ class LedgerWriter:
         self._latest_rejections: dict[str, int] = {}
         """Label of a key → minute of the latest row of a request that a limit of this key rejected."""
         self._failed_attempts = 0
-        folder, url = self._settings.data_directory, find_database_url(self._settings)
-        self._spool = None if folder is None or find_database_file(url) is not None else Spool(folder, url)
+        folder, self._address = self._settings.data_directory, find_database(self._settings)
+        self._spool = None if folder is None or self._address.file is not None else Spool(folder, self._address)
         """File for batches while PostgreSQL is unavailable. None: the database is on SQLite, or there is no data
         directory."""
         self._block: Block | None = None
@@ -467,17 +318,19 @@ class LedgerWriter:
     def _write_batch(self) -> None:
         connection = self._open()
         try:
-            connection.run(lambda: self._store(connection, self._batch))
+            with connection.transaction():
+                self._store(connection, self._batch)
         except Exception as error:
             if not is_value_failure(error):
                 raise
             self._write_singly(connection)
 
-    def _write_singly(self, connection: DriverConnection) -> None:
+    def _write_singly(self, connection: Connection) -> None:
         """Write each row in its own transaction, and drop rows with a value that the database rejects."""
         for row in [*self._batch]:
             try:
-                connection.run(lambda row=row: self._store(connection, [row], is_repeated=True))  # type: ignore[misc]
+                with connection.transaction():
+                    self._store(connection, [row], is_repeated=True)
             except Exception as error:  # noqa: BLE001  # `_drop` raises it again, unless a value causes it
                 self._drop(row.id, error)
                 self._batch.remove(row)
@@ -489,20 +342,21 @@ class LedgerWriter:
         self._queue.drop_receipt(request_id)
         self._warn(f"The ledger dropped the request {request_id}: {describe_value_failure(error)}")
 
-    def _store(self, connection: DriverConnection, rows: list[StoredRequest], *, is_repeated: bool = False) -> None:
+    def _store(self, connection: Connection, rows: list[StoredRequest], *, is_repeated: bool = False) -> None:
         # a commit may have succeeded although its answer was lost
         if is_repeated or self._failed_attempts or self._block is not None:
             ids = [row.id for row in rows]
-            known = {found[0] for found in connection.query(select(requests.c.id).where(requests.c.id.in_(ids)))}
+            marks = ", ".join("?" * len(ids))
+            known = {found for (found,) in connection.query(f"SELECT id FROM requests WHERE id IN ({marks})", ids)}
             rows = [row for row in rows if row.id not in known]
         stored = [row for row in rows if not is_rejected_by_limit(row) or self._is_new_rejection(row)]
         if stored:
-            _insert_requests.execute(connection, stored)
+            connection.insert("requests", StoredRequest.__struct_fields__, list(map(astuple, stored)))
         if rows:
             add_hourly_sums(connection, rows, self._instance)
             add_session_sums(connection, rows, self._instance)
         if texts := [text for row in stored for text in self._texts.get(row.id, ())]:
-            _insert_contents.execute(connection, texts)
+            connection.insert("contents", tuple(CONTENTS.columns), list(map(_read_content, texts)))
 
     def _is_new_rejection(self, row: StoredRequest) -> bool:
         """Clients repeat a request until their limit has room again: all their rows would be most of the ledger."""
@@ -515,22 +369,19 @@ class LedgerWriter:
             del self._latest_rejections[next(iter(self._latest_rejections))]
         return True
 
-    def _open(self) -> DriverConnection:
+    def _open(self) -> Connection:
         """Return the connection to the database, which is opened again if the SQLite file was removed or replaced."""
-        if self._connection is not None and self._identity == _identify(self._file):
+        if self._connection is not None and not self._connection.is_replaced:
             return self._connection
         self._close()
-        file = find_database_file(find_database_url(self._settings))
-        self._file = None if file is None else str(file)
-        self._connection = DriverConnection(open_for_writing(self._settings))
-        self._identity = _identify(self._file)
-        if self._file is None and not self._instance:
+        self._connection = open_for_writing(self._settings)
+        if self._address.file is None and not self._instance:
             self._instance = secrets.token_hex(6)
         return self._connection
 
     def _close(self) -> None:
         if self._connection is not None:
-            self._connection.engine.dispose()
+            self._connection.close()
             self._connection = None
 
     def _reset_failure(self) -> None:
@@ -547,9 +398,7 @@ class LedgerWriter:
         state.queued_rows = self._count_waiting()
         if state.queued_rows:
             self._queue.set_waiting_since()
-        state.problem = describe_database_failure(
-            condition, describe_database_location(find_database_url(self._settings)), error
-        )
+        state.problem = describe_database_failure(condition, self._address.describe(), error)
         if condition != state.condition:
             state.condition = condition
             self._warn(state.problem)
@@ -560,23 +409,12 @@ class LedgerWriter:
         if not (self._failed_attempts or self._retention.is_due()):
             return
         try:
-            engine = self._open().engine
+            connection = self._open()
             if self._retention.is_due():
                 self._retention.delete_expired(
-                    engine, is_stopped=lambda: self._queue.is_stopped or len(self._queue) > 0
+                    connection, is_stopped=lambda: self._queue.is_stopped or len(self._queue) > 0
                 )
         except _FAILURES as error:
             self._fail(error)
         else:
             self._reset_failure()
-
-
-def _identify(file: str | None) -> _FileIdentity:
-    """Return device and inode of the SQLite file `file`. None: no such file, or the database is on PostgreSQL."""
-    if file is None:
-        return None
-    try:
-        status = os.stat(file)
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino

@@ -9,7 +9,7 @@ from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCh
 from anthropic_proxy.console.keys.descriptions import has_valid_checksum, hash_key
 from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys, list_teams
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey, decode_budget
-from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.engines import open_writing_engine
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import NOON, reading
@@ -19,7 +19,7 @@ RULES = Rules(models=("claude-*",), requests_per_minute=60, budgets=(Budget(50, 
 
 @pytest.fixture
 def administration(database: Settings) -> Iterator[KeyAdministration]:
-    engine = open_for_writing(database)
+    engine = open_writing_engine(database)
     yield KeyAdministration(engine, "command (ada@host)", lambda: NOON)
     engine.dispose()
 
@@ -150,7 +150,7 @@ def test_a_change_of_a_key_that_another_administrator_changed_is_rejected(admini
     ],
 )
 def test_an_invalid_key_is_not_stored(sqlite: Settings, fields: dict[str, object], message: str) -> None:
-    engine = open_for_writing(sqlite)
+    engine = open_writing_engine(sqlite)
     administration = KeyAdministration(engine, "test", lambda: NOON)
     administration.create_key(new_key("taken"))
     with pytest.raises(InvalidRequest) as raised:

@@ -9,7 +9,7 @@ from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCh
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
-from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.engines import open_writing_engine
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -27,7 +27,7 @@ OTHERS = {"PROXY_API_KEY": "pk-0123456789", "ADMIN_API_KEY": "admin-0123456789"}
 
 
 def create_key(directory: Path, rules: Rules) -> str:
-    engine = open_for_writing(Settings(data_directory=directory / "anthropic-proxy"))
+    engine = open_writing_engine(Settings(data_directory=directory / "anthropic-proxy"))
     _, text = KeyAdministration(engine, "test").create_key(VirtualKey(id="", label="ci", rules=rules))
     engine.dispose()
     return text
@@ -91,7 +91,7 @@ async def test_budgets_have_the_use_of_the_ledger_after_a_restart(tmp_path: Path
 
     async with running_app(tmp_path, **OTHERS) as app:
         await use(key)
-        engine = open_for_writing(Settings(data_directory=tmp_path / "anthropic-proxy"))
+        engine = open_writing_engine(Settings(data_directory=tmp_path / "anthropic-proxy"))
         administration = KeyAdministration(engine, "test")
         administration.change_key("ci", KeyChange(rules={"budgets": (total,)}, team="web"))
         administration.change_team("web", {"budgets": (total,)})
@@ -116,7 +116,7 @@ async def test_budgets_have_the_use_of_the_ledger_after_a_restart(tmp_path: Path
 
 async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(tmp_path: Path) -> None:
     settings = Settings(data_directory=tmp_path)
-    engine, set_at, now = open_for_writing(settings), NOON + 1_200, NOON + 50 * 3_600
+    engine, set_at, now = open_writing_engine(settings), NOON + 1_200, NOON + 50 * 3_600
     budget = Budget(1_000_000, "tokens", "total")
     key = VirtualKey(id="", label="ci", rules=Rules(budgets=(budget,)))
     created, _ = KeyAdministration(engine, "test", lambda: set_at).create_key(key)

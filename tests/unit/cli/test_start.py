@@ -46,7 +46,7 @@ def test_help_and_version_load_no_settings_and_no_other_command(words: list[str]
 
 
 def test_the_server_loads_neither_the_library_of_commands_nor_that_of_pages_nor_several_processes() -> None:
-    unneeded = ["alembic", "cyclopts", "email", "http.client", "jinja2", "multiprocessing", "sqlalchemy", "uvicorn"]
+    unneeded = ["cyclopts", "email", "http.client", "jinja2", "multiprocessing", "sqlalchemy", "uvicorn"]
     program = f"""
 import sys
 from anthropic_proxy.cli.server_processes import start_server

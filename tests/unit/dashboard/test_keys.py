@@ -15,7 +15,7 @@ from anthropic_proxy.console.dashboard.query import ViewQuery, read_view_query
 from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.limits import build_budget_counter, build_key_scope
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
-from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.engines import open_writing_engine
 from anthropic_proxy.console.ledger.queries import read_ledger_extent
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
@@ -32,7 +32,7 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def engine(settings: Settings) -> Iterator[Engine]:
-    engine = open_for_writing(settings)
+    engine = open_writing_engine(settings)
     yield engine
     engine.dispose()
 

@@ -17,7 +17,7 @@ from tests.support.paths import ROOT
 
 SERVER_PARTS = {
     *("anthropic_proxy.gateway", "anthropic_proxy.console", "anthropic_proxy.cli"),
-    *("alembic", "cyclopts", "jinja2", "sqlalchemy", "starlette", "uvicorn"),
+    *("cyclopts", "jinja2", "sqlalchemy", "starlette", "uvicorn"),
 }
 PIECE = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"Hello"}}]}\n\n'
 

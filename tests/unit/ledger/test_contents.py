@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.console.ledger.contents import (
-    StoredContent,
-    build_content_rows,
-    join_deltas,
-    outline_json,
-    read_contents,
-)
+from anthropic_proxy.console.ledger.contents import StoredContent, build_content_rows, join_deltas, outline_json
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.receipt_queue import ABANDONED_SECONDS, BufferedContent, ContentBuffer
+from anthropic_proxy.console.ledger.request_queries import read_contents
 from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.ledger import NOON, count_rows, new_receipt, reading, running_ledger
@@ -157,11 +152,11 @@ async def test_texts_are_deleted_before_their_requests(database: Settings) -> No
             contents.record(receipt.request_id, "client response", b"r")
             await ledger.record(receipt)
         ledger.wait_written(10)
-    engine = open_for_writing(database)
-    Retention(database, clock=lambda: NOON + 1).delete_expired(engine)
-    with engine.connect() as connection:
+    writer = open_for_writing(database)
+    Retention(database, clock=lambda: NOON + 1).delete_expired(writer)
+    writer.close()
+    with reading(database) as engine, engine.connect() as connection:
         kept = [len(read_contents(connection, new_receipt(day).request_id)) for day in range(10)]
-    engine.dispose()
     assert kept == [2, 2, 2, 2, 2, 2, 2, 0, 0, 0]
     assert count_rows(database) == 10
 

@@ -1,109 +1,129 @@
 """A database is created, migrated with its data and a backup, and shared by several processes."""
 
+import re
 import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import Inspector, inspect
 
 from anthropic_proxy.console.ledger.database import (
     SCHEMA,
+    Connection,
     classify_database_error,
-    describe_database_location,
-    find_database_file,
-    find_database_url,
-    has_tables,
+    connect_for_writing,
+    find_database,
     open_for_writing,
     write_backup,
 )
-from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version, upgrade_schema
+from anthropic_proxy.console.ledger.engines import has_tables, open_reading_engine
+from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version
 from anthropic_proxy.console.ledger.records import COMMON_VALUES, FACETS, UsageSums
 from anthropic_proxy.console.ledger.request_queries import sum_session
-from anthropic_proxy.console.ledger.tables import metadata
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret
-from tests.support.ledger import count_rows, new_receipt, read_hourly, read_rows, reading, running_ledger, store
+from tests.support.ledger import (
+    count_rows,
+    create_earlier_schema,
+    new_database,
+    new_receipt,
+    plain_connection,
+    read_hourly,
+    read_rows,
+    reading,
+    running_ledger,
+    store,
+)
 
 
-@contextmanager
-def plain_engine(settings: Settings) -> Iterator[Engine]:
-    """Yield an engine on an empty database, without any table."""
-    url = find_database_url(settings)
-    if (file := find_database_file(url)) is not None:
-        file.parent.mkdir(parents=True)
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        if file is None:
-            connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
-            connection.execute(text(f"ALTER DATABASE {url.database} SET search_path TO {SCHEMA}"))
+def describe_schema(settings: Settings) -> dict[str, dict[str, Any]]:
+    """Return columns, keys and indexes of each table, without the order of columns and the defaults of keys."""
+    engine = open_reading_engine(settings)
+    inspector: Inspector = inspect(engine)
+    option = f"{engine.dialect.name}_where"
+    found: dict[str, dict[str, Any]] = {}
+    for table in inspector.get_table_names():
+        key = inspector.get_pk_constraint(table)["constrained_columns"]
+        found[table] = {
+            "columns": {
+                one["name"]: (str(one["type"]), one["nullable"], None if one["name"] in key else one["default"])
+                for one in inspector.get_columns(table)
+            },
+            "key": {*key},
+            "unique": [one["column_names"] for one in inspector.get_unique_constraints(table)],
+            "indexes": {
+                one["name"]: (one["column_names"], str(one.get("dialect_options", {}).get(option, "")))
+                for one in inspector.get_indexes(table)
+            },
+        }
     engine.dispose()
-    try:
-        yield engine
-    finally:
-        engine.dispose()
+    for columns in (found["requests"]["columns"], found["hourly"]["columns"]):
+        for name, (kind, is_nullable, default) in columns.items():  # the first version wrote numbers as texts
+            columns[name] = (kind, is_nullable, re.sub(r"'0'(::\w+)?", "0", default or ""))
+    return found
 
 
-def test_the_migrations_produce_the_tables(database: Settings) -> None:
-    engine = open_for_writing(database)
-    with engine.connect() as connection:
-        assert has_tables(connection, "")
-        differences = compare_metadata(MigrationContext.configure(connection), metadata)
-        indexes = {each["name"]: each for each in inspect(connection).get_indexes("requests")}
-        option = f"{connection.dialect.name}_where"
-    engine.dispose()
-    assert differences == []
-    for column in (facet.column for facet in FACETS.values()):  # the comparison ignores the conditions of indexes
-        condition = str(indexes[f"requests_by_{column}"].get("dialect_options", {}).get(option, ""))
+def test_a_migrated_database_has_the_tables_of_a_new_one(
+    database: Settings, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    with plain_connection(database) as connection:
+        create_earlier_schema(connection, "0001")
+    open_for_writing(database).close()
+    migrated = describe_schema(database)
+    with new_database(request.node.callspec.params["database"], tmp_path / "new") as other:
+        open_for_writing(other).close()
+        created = describe_schema(other)
+    assert migrated == created
+    indexes = created["requests"]["indexes"]
+    for column in (facet.column for facet in FACETS.values()):
+        condition = indexes[f"requests_by_{column}"][1]
         assert (condition != "") == (column in COMMON_VALUES)
         assert condition == "" or f"'{COMMON_VALUES[column]}'" in condition
 
 
 def test_readers_name_the_remedy_for_the_tables_of_another_version(database: Settings) -> None:
-    with plain_engine(database) as engine, engine.connect() as connection:
-        assert not has_tables(connection, "x")
-        upgrade_schema(connection, "0001")
-        place = describe_database_location(find_database_url(database))
-        with pytest.raises(ConfigurationError) as raised:
-            has_tables(connection, place)
+    place = find_database(database).describe()
+    with plain_connection(database) as connection:
+        engine = open_reading_engine(database)
+        with engine.connect() as reader:
+            assert not has_tables(reader, "x")
+        create_earlier_schema(connection, "0001")
+        with engine.connect() as reader, pytest.raises(ConfigurationError) as raised:
+            has_tables(reader, place)
         assert raised.value.message == (
             f"The ledger {place} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade"
         )
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-        with pytest.raises(ConfigurationError) as raised:
-            has_tables(connection, place)
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        with engine.connect() as reader, pytest.raises(ConfigurationError) as raised:
+            has_tables(reader, place)
         assert raised.value.message == (
             f"The ledger {place} has the tables of a newer version. Update this program, or set DATABASE_URL."
         )
+        engine.dispose()
 
 
 @pytest.mark.parametrize("version", [f"{number:04}" for number in range(1, int(NEWEST_VERSION))])
 async def test_an_earlier_schema_is_migrated_with_its_data(database: Settings, version: str) -> None:
-    with plain_engine(database) as engine, engine.begin() as connection:
-        upgrade_schema(connection, version)
+    with plain_connection(database) as connection:
+        create_earlier_schema(connection, version)
         connection.execute(
-            text(
-                "INSERT INTO requests (id, started_at, stream, model, session, input_tokens, outcome_class) "
-                "VALUES ('req_old', 1795262400000000, :no, 'm', 's', 7, 'cancelled')"
-            ),
-            {"no": False},
+            "INSERT INTO requests (id, started_at, stream, model, session, input_tokens, outcome_class) "
+            "VALUES ('req_old', 1795262400000000, ?, 'm', 's', 7, 'cancelled')",
+            (False,),
         )
         connection.execute(
-            text(
-                "INSERT INTO hourly (hour, instance, project, key_label, provider, model, requested_model, "
-                "outcome_class, input_tokens, first_token_histogram, duration_histogram) "
-                "VALUES (498683, '', 'p', '', '', 'm', '', 'cancelled', 7, :none, :none)"
-            ),
-            {"none": b""},
+            "INSERT INTO hourly (hour, instance, project, key_label, provider, model, requested_model, "
+            "outcome_class, input_tokens, first_token_histogram, duration_histogram) "
+            "VALUES (498683, '', 'p', '', '', 'm', '', 'cancelled', 7, ?, ?)",
+            (b"", b""),
         )
     await store(database, new_receipt())
     assert [row["model"] for row in read_rows(database)] == ["small", "m"]
@@ -117,7 +137,7 @@ async def test_an_earlier_schema_is_migrated_with_its_data(database: Settings, v
             requests=1, cancelled=1, input_tokens=7, unknown_cost_requests=1, unknown_requested_cost_requests=1
         )
         assert (session.started_at, session.last_at, session.max_context) == (1795262400000000, 1795262400000000, 7)
-    if (file := find_database_file(find_database_url(database))) is not None:
+    if (file := find_database(database).file) is not None:
         backup = file.with_name(f"ledger.sqlite3.backup-{version}")
         with closing(sqlite3.connect(backup)) as connection:
             assert connection.execute("SELECT id FROM requests").fetchall() == [("req_old",)]
@@ -125,8 +145,8 @@ async def test_an_earlier_schema_is_migrated_with_its_data(database: Settings, v
 
 
 def test_a_backup_has_no_texts_and_replaces_earlier_ones(sqlite: Settings) -> None:
-    open_for_writing(sqlite).dispose()
-    file = find_database_file(find_database_url(sqlite))
+    open_for_writing(sqlite).close()
+    file = find_database(sqlite).file
     assert file is not None
     with closing(sqlite3.connect(file)) as database, database:
         database.execute("INSERT INTO contents VALUES ('req_1', 'reply', 1, 5, 'words')")
@@ -143,8 +163,8 @@ def test_a_backup_has_no_texts_and_replaces_earlier_ones(sqlite: Settings) -> No
 
 
 def test_a_failed_backup_leaves_no_file(sqlite: Settings) -> None:
-    open_for_writing(sqlite).dispose()
-    file = find_database_file(find_database_url(sqlite))
+    open_for_writing(sqlite).close()
+    file = find_database(sqlite).file
     assert file is not None
     with pytest.raises(OSError, match="the copy before the migration needs 16 MB, and 3 MB are free") as raised:
         write_backup(file, "0001", lambda _: 3 << 20)
@@ -157,11 +177,10 @@ def test_a_failed_backup_leaves_no_file(sqlite: Settings) -> None:
 
 def test_several_processes_may_create_a_database_together(database: Settings) -> None:
     with ThreadPoolExecutor(6) as pool:
-        engines = [*pool.map(lambda _: open_for_writing(database), range(6))]
-    with engines[0].connect() as connection:
-        assert find_schema_version(connection) == NEWEST_VERSION
-    for engine in engines:
-        engine.dispose()
+        connections = [*pool.map(lambda _: open_for_writing(database), range(6))]
+    assert find_schema_version(connections[0]) == NEWEST_VERSION
+    for connection in connections:
+        connection.close()
 
 
 async def test_two_instances_share_a_database(database: Settings) -> None:
@@ -179,22 +198,22 @@ async def test_two_instances_share_a_database(database: Settings) -> None:
 @pytest.mark.skipif(not hasattr(__import__("os"), "getuid"), reason="platform: no file modes")
 def test_only_the_user_may_read_the_files(tmp_path: Path) -> None:
     settings = Settings(data_directory=tmp_path / "data")
-    engine = open_for_writing(settings)
+    connection = open_for_writing(settings)
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "data").iterdir()} == {0o600}
     assert (tmp_path / "data").stat().st_mode & 0o777 == 0o700
-    engine.dispose()
+    connection.close()
 
 
 def test_a_second_writer_of_the_process_keeps_the_locks_of_the_first_one(sqlite: Settings) -> None:
     """Without its locks, another process that disconnects deletes the WAL of the first writer, and rows are lost."""
-    file = find_database_file(find_database_url(sqlite))
+    file = find_database(sqlite).file
     first = open_for_writing(sqlite)
-    open_for_writing(sqlite).dispose()
+    open_for_writing(sqlite).close()
     assert _count_in_another_process(file) == 0
-    with first.begin() as connection:
-        connection.execute(text("INSERT INTO contents VALUES ('req_1', 'reply', 1, 1, x'00')"))
+    with first.transaction():
+        first.execute("INSERT INTO contents VALUES ('req_1', 'reply', 1, 1, x'00')")
     stored = _count_in_another_process(file)
-    first.dispose()
+    first.close()
     assert stored == 1
 
 
@@ -217,35 +236,36 @@ FOREIGN_TABLES = ("CREATE TABLE users (name TEXT)", "CREATE TABLE alembic_versio
 def test_a_database_of_another_program_is_refused_before_anything_is_created(
     database: Settings, migrates: bool
 ) -> None:
-    url = find_database_url(database)
-    file = find_database_file(url)
+    address = find_database(database)
+    file = address.file
     if file is not None:
         file.parent.mkdir(parents=True)
-    engine = create_engine(url)
-    with engine.begin() as connection:
-        for statement in FOREIGN_TABLES[: 1 + migrates]:
-            connection.execute(text(statement))
-        if migrates:
-            connection.execute(text(f"INSERT INTO alembic_version VALUES ('{NEWEST_VERSION}')"))
+        other = Connection(sqlite3.connect(file, isolation_level=None))
+    else:
+        other = Connection(connect_for_writing(address))
+        other.execute("SET search_path TO public")
+    for statement in FOREIGN_TABLES[: 1 + migrates]:
+        other.execute(statement)
+    if migrates:
+        other.execute(f"INSERT INTO alembic_version VALUES ('{NEWEST_VERSION}')")
     before = b"" if file is None else file.read_bytes()
     with pytest.raises(ConfigurationError) as caught:
         open_for_writing(database)
     listed = ", ".join(("alembic_version", "users")[1 - migrates :])
     remedy = f", or create the schema for it yourself:  CREATE SCHEMA {SCHEMA}" if file is None else "."
     assert caught.value.message == (
-        f"The database {describe_database_location(url)} belongs to another program: it has tables ({listed}), and "
+        f"The database {address.describe()} belongs to another program: it has tables ({listed}), and "
         f"none of the ledger. Nothing was created. Set DATABASE_URL to a database of its own{remedy}"
     )
     if file is not None:
         assert file.read_bytes() == before
         assert [path.name for path in file.parent.iterdir()] == [file.name]
-        engine.dispose()
+        other.close()
         return
-    with engine.begin() as connection:
-        assert SCHEMA not in inspect(connection).get_schema_names()
-        connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
-    engine.dispose()
-    open_for_writing(database).dispose()
+    assert other.query("SELECT to_regnamespace(?)", (SCHEMA,)) == [(None,)]
+    other.execute(f"CREATE SCHEMA {SCHEMA}")
+    other.close()
+    open_for_writing(database).close()
 
 
 def file_of(settings: Settings) -> Path:
@@ -253,28 +273,19 @@ def file_of(settings: Settings) -> Path:
     return settings.data_directory / "ledger.sqlite3"
 
 
-@contextmanager
-def full_disk() -> Iterator[threading.Event]:
-    """Limit each new SQLite database connection to the present size of its file, until the event is set.
+async def test_a_full_disk(sqlite: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until there is space, each database connection is limited to the present size of its file."""
+    open_for_writing(sqlite).close()
+    has_space, connect = threading.Event(), sqlite3.connect
 
-    The listener stays for the whole time, because SQLAlchemy must not connect in a thread while listeners change.
-    """
-    has_space = threading.Event()
-
-    def limit(connection: Any, _: object) -> None:
+    def connect_with_limit(*place: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*place, **options)
         if not has_space.is_set():
             connection.execute("PRAGMA max_page_count=1")
+        return connection
 
-    event.listen(Engine, "connect", limit)
-    try:
-        yield has_space
-    finally:
-        event.remove(Engine, "connect", limit)
-
-
-async def test_a_full_disk(sqlite: Settings) -> None:
-    open_for_writing(sqlite).dispose()
-    with full_disk() as has_space, running_ledger(sqlite) as ledger:
+    monkeypatch.setattr(sqlite3, "connect", connect_with_limit)
+    with running_ledger(sqlite) as ledger:
         await ledger.record(*(new_receipt(number, error="x" * 2000) for number in range(600)))
         ledger.wait_until(lambda: ledger.queue.state.condition == "disk full")
         stored = ledger.queue.state.written_rows  # a first batch of few rows may fit
@@ -303,7 +314,7 @@ async def store_after(settings: Settings, condition: str, repair: Callable[[], o
 
 
 async def test_a_locked_database(sqlite: Settings) -> None:
-    open_for_writing(sqlite).dispose()
+    open_for_writing(sqlite).close()
     with closing(sqlite3.connect(file_of(sqlite), isolation_level=None, check_same_thread=False)) as other:
         other.execute("BEGIN IMMEDIATE")
         await store_after(sqlite, "locked", lambda: other.execute("COMMIT"))
@@ -311,7 +322,7 @@ async def test_a_locked_database(sqlite: Settings) -> None:
 
 async def test_a_read_only_database(sqlite: Settings) -> None:
     """A write version above 2 in the header makes a file read-only, for root too."""
-    open_for_writing(sqlite).dispose()
+    open_for_writing(sqlite).close()
     file = file_of(sqlite)
     content = file.read_bytes()
     file.write_bytes(content[:18] + b"\x03" + content[19:])
@@ -338,15 +349,14 @@ async def test_a_removed_database_is_created_again(sqlite: Settings) -> None:
 
 
 async def test_a_schema_of_a_newer_program_is_left_alone(database: Settings) -> None:
-    engine = open_for_writing(database)
+    connection = open_for_writing(database)
 
     def set_version(version: str) -> None:
-        with engine.begin() as connection:
-            connection.execute(text(f"UPDATE alembic_version SET version_num = '{version}'"))
+        connection.execute("UPDATE alembic_version SET version_num = ?", (version,))
 
     set_version("9999")
     await store_after(database, "newer schema", lambda: set_version(NEWEST_VERSION))
-    engine.dispose()
+    connection.close()
 
 
 async def test_an_unreachable_server_loses_no_row_before_the_stop(tmp_path: Path) -> None:
@@ -366,12 +376,9 @@ async def test_rows_are_stored_once_after_the_server_ends_the_connection(databas
         for number in range(5):
             await ledger.record(new_receipt(number))
             ledger.wait_written(number + 1)
-            with other.begin() as connection:
-                connection.execute(
-                    text(
-                        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-                    )
-                )
-    other.dispose()
+            other.query(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+    other.close()
     assert count_rows(database) == sum(row["requests"] for row in read_hourly(database)) == 5

@@ -7,8 +7,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from msgspec import structs
-from sqlalchemy import make_url
 
+from anthropic_proxy.console.ledger.database import find_database, parse_postgres_url
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.spool import Block, Spool
 from anthropic_proxy.console.ledger.units import to_microseconds
@@ -27,7 +27,7 @@ from tests.support.ledger import (
 )
 from tests.support.server_process import hold_port
 
-_URL = make_url("postgresql://user@host/ledger")
+_URL = parse_postgres_url("postgresql://user@host/ledger")
 
 
 def claim(spool: Spool) -> Block:
@@ -53,7 +53,7 @@ async def test_rows_wait_in_a_file_and_survive_a_restart(tmp_path: Path) -> None
             state = ledger.queue.state
             assert (state.condition, state.dropped_rows) == ("unreachable", 0)
             assert ledger.stop() == 0
-            file = Spool(folder, make_url(unavailable.database_url.reveal())).file  # type: ignore[union-attr]
+            file = Spool(folder, find_database(unavailable)).file
             assert ledger.warnings[1:] == [f"Requests wait in {file} until the ledger can store them."]
         with running_ledger(unavailable) as ledger:
             ledger.queue.start()
@@ -94,7 +94,7 @@ async def test_waiting_rows_are_stored_without_a_new_request(tmp_path: Path, is_
 )
 def test_each_database_has_its_own_blocks(tmp_path: Path, address: str, is_same: bool) -> None:
     assert Spool(tmp_path, _URL).append(Block([StoredRequest(id="req_1")], {}))
-    other = Spool(tmp_path, make_url(address))
+    other = Spool(tmp_path, parse_postgres_url(address))
     assert (other.claim() is not None, other.count_rows()) == (is_same, int(is_same))
 
 
@@ -147,8 +147,7 @@ async def _store_damaged_block(directory: Path, data: bytes) -> tuple[Path, list
     """
     with new_database("postgresql", directory) as database:
         settings = structs.replace(database, data_directory=directory)
-        assert database.database_url is not None
-        spool = Spool(directory, make_url(database.database_url.reveal()))
+        spool = Spool(directory, find_database(database))
         assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
         replace_rows(spool, data)
         with running_ledger(settings) as ledger:
@@ -191,8 +190,7 @@ def test_a_block_of_another_structure_or_type_has_no_rows(tmp_path: Path, value:
 
 async def test_a_block_that_cannot_be_deleted_is_counted_once(tmp_path: Path) -> None:
     with new_database("postgresql", tmp_path) as database:
-        assert database.database_url is not None
-        spool = Spool(tmp_path, make_url(database.database_url.reveal()))
+        spool = Spool(tmp_path, find_database(database))
         assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
         data = msgspec.msgpack.encode({"rows": [{"id": 1}, {"id": "req_2"}], "texts": {}})
         with closing(sqlite3.connect(spool.file, isolation_level=None)) as file:

@@ -3,25 +3,23 @@
 import gc
 import json
 import weakref
-from operator import itemgetter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from msgspec import structs
 from msgspec.structs import astuple
-from sqlalchemy import delete, insert, select, text
-from sqlalchemy.exc import IntegrityError, OperationalError
 
-from anthropic_proxy.console.ledger.database import find_database_problems, open_for_writing
+from anthropic_proxy.console.ledger.database import (
+    MAX_ROWS_PER_STATEMENT,
+    DatabaseError,
+    classify_database_error,
+    open_for_writing,
+)
+from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.histograms import decode_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import RowBuilder, StoredRequest
-from anthropic_proxy.console.ledger.tables import key_hashes, requests, session_hours
-from anthropic_proxy.console.ledger.writer import (
-    MAX_ROWS_PER_STATEMENT,
-    DriverConnection,
-    DriverStatement,
-    TableInsertion,
-)
+from anthropic_proxy.console.ledger.tables import session_hours
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.gateway.prices.price_list import find_price_package_version
 from anthropic_proxy.gateway.settings import Settings
@@ -387,47 +385,38 @@ async def test_successful_requests_without_an_exchange_are_left_out(database: Se
 
 async def test_a_full_queue_drops_new_receipts_and_counts_them(sqlite: Settings) -> None:
     with running_ledger(sqlite, max_rows=3) as ledger:
-        engine = open_for_writing(sqlite)
-        with engine.begin() as connection:  # holds the lock
+        other = open_for_writing(sqlite)
+        with other.transaction():  # holds the lock
             await ledger.record(*map(new_receipt, range(5)))
             assert ledger.queue.state.dropped_rows == 2
             assert len(ledger.queue) == 3
-            connection.execute(text("SELECT 1"))
         ledger.wait_written(3)
-        engine.dispose()
+        other.close()
     assert [row["id"][-1] for row in read_rows(sqlite)] == ["0", "1", "2"]
 
 
 async def test_a_deleted_request_changes_no_sums(database: Settings) -> None:
     await store(database, *map(new_receipt, range(4)))
-    engine = open_for_writing(database)
-    with engine.begin() as connection:
-        connection.execute(delete(requests))
-    engine.dispose()
+    connection = open_for_writing(database)
+    assert connection.execute("DELETE FROM requests") == 4
+    connection.close()
     assert sum(row["requests"] for row in read_hourly(database)) == 4
 
 
-EVERYTHING = select(key_hashes).order_by(key_hashes.c.hash)
+_COLUMNS = ("hash", "key_id", "hint", "created_at", "expires_at")
+_EVERYTHING = f"SELECT {', '.join(_COLUMNS)} FROM key_hashes ORDER BY hash"
 
 
-def rows_of(count: int) -> list[dict[str, object]]:
-    return [
-        {"hash": f"{number:04}", "key_id": "key_1", "hint": "x", "created_at": number, "expires_at": None}
-        for number in range(count)
-    ]
-
-
-def new_insertion() -> TableInsertion:
-    return TableInsertion(key_hashes, key_hashes.c.keys(), itemgetter(*key_hashes.c.keys()))
+def rows_of(count: int) -> list[tuple[object, ...]]:
+    return [(f"{number:04}", "key_1", "x", number, None) for number in range(count)]
 
 
 @pytest.mark.parametrize("count", [1, 3, MAX_ROWS_PER_STATEMENT, 2 * MAX_ROWS_PER_STATEMENT + 7])
 def test_all_rows_are_inserted(database: Settings, count: int) -> None:
-    connection, insertion = DriverConnection(open_for_writing(database)), new_insertion()
-    connection.run(lambda: insertion.execute(connection, rows_of(count)))
-    with connection.engine.connect() as reader:
-        assert [dict(row) for row in reader.execute(EVERYTHING).mappings()] == rows_of(count)
-    connection.engine.dispose()
+    with closing(open_for_writing(database)) as connection:
+        with connection.transaction():
+            connection.insert("key_hashes", _COLUMNS, rows_of(count))
+        assert connection.query(_EVERYTHING) == rows_of(count)
 
 
 @pytest.mark.parametrize("order", [1, -1], ids=["small first", "large first"])
@@ -439,10 +428,8 @@ def test_rows_with_different_types_in_one_column_are_inserted_by_one_statement(d
         StoredRequest(id="req_3", input_tokens=2**46, cost=2**46, first_token=None, output_rate=0.25, stream=True),
         StoredRequest(id="req_4", input_tokens=0, cost=-1, first_token=3, output_rate=None),
     ][::order]
-    connection = DriverConnection(open_for_writing(database))
-    insertion = TableInsertion(requests, StoredRequest.__struct_fields__, astuple)
-    connection.run(lambda: insertion.execute(connection, rows))
-    connection.engine.dispose()
+    with closing(open_for_writing(database)) as connection:
+        connection.insert("requests", StoredRequest.__struct_fields__, list(map(astuple, rows)))
     stored = [
         StoredRequest(**{name: row[name] for name in StoredRequest.__struct_fields__}) for row in read_rows(database)
     ]
@@ -450,38 +437,37 @@ def test_rows_with_different_types_in_one_column_are_inserted_by_one_statement(d
 
 
 def test_a_failed_transaction_is_rolled_back_and_the_next_one_is_stored(database: Settings) -> None:
-    connection, insertion = DriverConnection(open_for_writing(database)), new_insertion()
-    with pytest.raises(IntegrityError) as raised:
-        connection.run(lambda: insertion.execute(connection, [*rows_of(3), *rows_of(1)]))
-    assert "key_hashes" in str(raised.value.orig)
+    with closing(open_for_writing(database)) as connection:
+        with pytest.raises(DatabaseError, match="key_hashes") as raised, connection.transaction():
+            connection.insert("key_hashes", _COLUMNS, [*rows_of(3), *rows_of(1)])
+        assert raised.value.concerns_value
 
-    def fail() -> None:
-        insertion.execute(connection, rows_of(2))
-        raise ValueError("stop")
+        def fail() -> None:
+            with connection.transaction():
+                connection.insert("key_hashes", _COLUMNS, rows_of(2))
+                raise ValueError("stop")
 
-    with pytest.raises(ValueError, match="stop"):
-        connection.run(fail)
-    connection.run(lambda: insertion.execute(connection, rows_of(1)))
-    found: list[list[object]] = []
-    connection.run(lambda: found.append(connection.query(EVERYTHING.where(key_hashes.c.hash.in_(["0000", "x"])))))
-    assert found == [[("0000", "key_1", "x", 0, None)]]
-    with connection.engine.connect() as reader:
-        assert len(reader.execute(EVERYTHING).all()) == 1
-    connection.engine.dispose()
+        with pytest.raises(ValueError, match="stop"):
+            fail()
+        with connection.transaction():
+            connection.insert("key_hashes", _COLUMNS, rows_of(1))
+        assert connection.query(_EVERYTHING) == rows_of(1)
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_connection_that_the_server_ends_is_reported_with_its_reason(database: Settings) -> None:
-    connection, statement = DriverConnection(open_for_writing(database)), DriverStatement(lambda _: insert(key_hashes))
+    with closing(open_for_writing(database)) as connection:
 
-    def lose_connection() -> None:
-        statement.execute(connection, rows_of(1))
-        with rejecting_connections(database):
-            statement.execute(connection, rows_of(2)[1:])
+        def lose_connection() -> None:
+            with connection.transaction():
+                connection.insert("key_hashes", _COLUMNS, rows_of(1))
+                with rejecting_connections(database):
+                    connection.insert("key_hashes", _COLUMNS, rows_of(2)[1:])
 
-    with pytest.raises(OperationalError) as raised:
-        connection.run(lose_connection)
-    assert raised.value.connection_invalidated
-    assert str(raised.value.orig).splitlines()[0] == "terminating connection due to administrator command"
-    connection.run(lambda: statement.execute(connection, rows_of(1)))  # on another connection
-    connection.engine.dispose()
+        with pytest.raises(DatabaseError) as raised:
+            lose_connection()
+        assert str(raised.value).splitlines()[0] == "terminating connection due to administrator command"
+        assert classify_database_error(raised.value) == "unreachable"
+        with connection.transaction():  # on another connection
+            connection.insert("key_hashes", _COLUMNS, rows_of(1))
+        assert connection.query(_EVERYTHING) == rows_of(1)

@@ -1,16 +1,12 @@
 """The thread of the ledger starts for an old schema only, and survives a defect."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, event
 
-from anthropic_proxy.console.ledger.database import open_for_writing
-from anthropic_proxy.console.ledger.migrations import needs_migration
+from anthropic_proxy.console.ledger.database import needs_migration, open_for_writing
 from anthropic_proxy.console.ledger.plugin import open_plugin, run_writer
 from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer, ReceiptQueue
 from anthropic_proxy.console.ledger.writer import LedgerWriter
@@ -24,24 +20,6 @@ _TIMEOUT_SECONDS = 60
 _DEFECT = (
     "The ledger failed because of a defect of the proxy (RuntimeError: a defect). The log has the traceback: report it."
 )
-_CHECK = """
-import sys
-from anthropic_proxy.console.ledger.plugin import open_plugin
-from anthropic_proxy.console.ledger.migrations import needs_migration
-from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.secrets import Secret
-settings = Settings(database_url=Secret("sqlite:///" + sys.argv[1]))
-open_plugin(settings)
-print(needs_migration(settings), "sqlalchemy" in sys.modules)
-"""
-
-
-def test_a_start_with_the_newest_schema_loads_no_database_library(sqlite: Settings) -> None:
-    open_for_writing(sqlite).dispose()
-    assert sqlite.data_directory is not None
-    file = str(sqlite.data_directory / "ledger.sqlite3")
-    ended = subprocess.run([sys.executable, "-c", _CHECK, file], capture_output=True, text=True, timeout=60, check=True)
-    assert ended.stdout == "False False\n"
 
 
 def test_a_database_that_may_be_old_needs_a_migration(tmp_path: Path) -> None:
@@ -120,16 +98,23 @@ async def test_texts_of_requests_that_a_defect_drops_leave_the_buffer() -> None:
 
 
 async def test_a_writer_closes_its_database_after_a_defect(sqlite: Settings) -> None:
-    disposed: list[Engine] = []
-    count_disposed = disposed.append
-    event.listen(Engine, "engine_disposed", count_disposed)
-    settings = iter([sqlite])
+    """SQLite deletes the WAL with the last connection."""
+    assert sqlite.data_directory is not None
+    wal = sqlite.data_directory / "ledger.sqlite3-wal"
+    open_for_writing(sqlite).close()
     queue = ReceiptQueue(lambda _: None, batch_seconds=0.0)
     queue.record(new_receipt())
-    with pytest.raises(StopIteration):
-        LedgerWriter(queue, lambda: next(settings), _ignore).run()
-    event.remove(Engine, "engine_disposed", count_disposed)
-    assert len(disposed) == 1
+    found: list[bool] = []
+
+    def read_settings() -> Settings:
+        found.append(wal.exists())
+        if len(found) == 2:  # while the first batch is built
+            raise RuntimeError("a defect")
+        return sqlite
+
+    with pytest.raises(RuntimeError, match="a defect"):
+        LedgerWriter(queue, read_settings, _ignore).run()
+    assert [*found, wal.exists()] == [False, True, False]
 
 
 async def test_a_database_in_a_place_that_cannot_be_examined_is_reported(tmp_path: Path) -> None:

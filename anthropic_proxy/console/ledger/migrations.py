@@ -1,0 +1,169 @@
+"""Migration of a database from an earlier version of the schema, in steps of SQL. A new database needs none of them."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from anthropic_proxy.console.ledger.schema import COUNT, TEXT, TIME, VERSION_TABLE, list_statements
+
+if TYPE_CHECKING:
+    from anthropic_proxy.console.ledger.database import Connection
+
+OWN_TABLES = (VERSION_TABLE, "requests", "hourly")
+"""Tables that every version of the schema has. Other programs also have a table `alembic_version`."""
+_FIRST_VERSION = "0001"
+_Step = Callable[["Connection"], Iterator[str]]
+
+
+def _add_contents(connection: "Connection") -> Iterator[str]:
+    blob = "BYTEA" if connection.is_postgres else "BLOB"
+    yield (
+        f"CREATE TABLE contents (request_id TEXT NOT NULL, kind TEXT NOT NULL, started_at {TIME}, "
+        f"size INTEGER NOT NULL, data {blob} NOT NULL, PRIMARY KEY (request_id, kind))"
+    )
+    yield "CREATE INDEX contents_by_time ON contents (started_at)"
+
+
+def _add_virtual_keys(connection: "Connection") -> Iterator[str]:
+    yield (
+        f"CREATE TABLE virtual_keys (id TEXT NOT NULL PRIMARY KEY, label TEXT NOT NULL UNIQUE, owner {TEXT}, "
+        f"team {TEXT}, rules {TEXT}, created_at {TIME}, expires_at BIGINT, revoked_at BIGINT)"
+    )
+    yield (
+        f"CREATE TABLE key_hashes (hash TEXT NOT NULL PRIMARY KEY, key_id TEXT NOT NULL, hint {TEXT}, "
+        f"created_at {TIME}, expires_at BIGINT)"
+    )
+    yield "CREATE INDEX ix_key_hashes_key_id ON key_hashes (key_id)"
+    yield f"CREATE TABLE teams (name TEXT NOT NULL PRIMARY KEY, rules {TEXT})"
+    number = "SERIAL" if connection.is_postgres else "INTEGER"
+    yield (
+        f"CREATE TABLE audit_log (id {number} NOT NULL PRIMARY KEY, at {TIME}, actor {TEXT}, action {TEXT}, "
+        f"object {TEXT}, changes {TEXT})"
+    )
+
+
+def _add_session_hours(_: "Connection") -> Iterator[str]:
+    """The sums of sessions are calculated from the stored requests."""
+    for table in ("requests", "hourly"):
+        yield f"ALTER TABLE {table} ADD COLUMN cache_write_1h_tokens {COUNT}"
+    tokens = "input_tokens cache_read_tokens cache_write_tokens output_tokens thinking_tokens cache_write_1h_tokens"
+    costs = ("cost", "unknown_cost_requests", "requested_cost", "unknown_requested_cost_requests")
+    counts = ("requests", "errors", "cancelled", *tokens.split(), *costs, "max_context")
+    yield (
+        "CREATE TABLE session_hours (hour INTEGER NOT NULL, instance TEXT NOT NULL, session TEXT NOT NULL, "
+        f"project TEXT NOT NULL, key_label TEXT NOT NULL, {', '.join(f'{name} {COUNT}' for name in counts)}, "
+        f"started_at {TIME}, last_at {TIME}, PRIMARY KEY (hour, instance, session, project, key_label))"
+    )
+    yield "CREATE INDEX session_hours_by_session ON session_hours (session, hour)"
+    yield (
+        f"INSERT INTO session_hours (hour, instance, session, project, key_label, {', '.join(counts)}, started_at, "
+        "last_at) SELECT started_at / 3600000000, '', session, project, key_label, count(*), "
+        "sum(CASE WHEN outcome_class = 'error' THEN 1 ELSE 0 END), "
+        "sum(CASE WHEN outcome_class = 'cancelled' THEN 1 ELSE 0 END), "
+        f"{', '.join(f'sum({name})' for name in tokens.split())}, "
+        "coalesce(sum(cost), 0), sum(CASE WHEN cost IS NULL THEN 1 ELSE 0 END), "
+        "coalesce(sum(requested_cost), 0), sum(CASE WHEN requested_cost IS NULL THEN 1 ELSE 0 END), "
+        "max(input_tokens + cache_read_tokens + cache_write_tokens), min(started_at), max(started_at) "
+        "FROM requests GROUP BY 1, session, project, key_label"
+    )
+
+
+def _add_text(column: str) -> _Step:
+    def step(_: "Connection") -> Iterator[str]:
+        yield f"ALTER TABLE requests ADD COLUMN {column} {TEXT}"
+
+    return step
+
+
+def _add_route(_: "Connection") -> Iterator[str]:
+    """A later step adds the column to the key of `hourly`, which SQLite does by a new table."""
+    for table in ("requests", "hourly"):
+        yield f"ALTER TABLE {table} ADD COLUMN route {TEXT}"
+    yield "CREATE INDEX requests_by_route ON requests (route, started_at)"
+
+
+def _make_indexes_smaller(_: "Connection") -> Iterator[str]:
+    """Leave out the rows with the most common value of a column."""
+    common = {"project": "", "session": "", "key_label": "local", "outcome_class": "ok", "route": ""}
+    for column, value in common.items():
+        yield f"DROP INDEX requests_by_{column}"
+        yield f"CREATE INDEX requests_by_{column} ON requests ({column}, started_at) WHERE {column} != '{value}'"
+    yield "DROP INDEX requests_by_time"
+    yield "CREATE INDEX requests_by_time ON requests (started_at)"
+
+
+def _add_tool_errors(_: "Connection") -> Iterator[str]:
+    for table in ("requests", "hourly", "session_hours"):
+        for name in ("tool_results", "tool_errors", "malformed_replies"):
+            yield f"ALTER TABLE {table} ADD COLUMN {name} {COUNT}"
+
+
+def _add_owner_and_team(connection: "Connection") -> Iterator[str]:
+    for column in ("owner", "team"):
+        for table in ("requests", "hourly"):
+            yield f"ALTER TABLE {table} ADD COLUMN {column} {TEXT}"
+        yield f"CREATE INDEX requests_by_{column} ON requests ({column}, started_at) WHERE {column} != ''"
+    keys = "hour instance project key_label provider model requested_model outcome_class route owner team"
+    key = f"PRIMARY KEY ({', '.join(keys.split())})"
+    if connection.is_postgres:
+        yield "ALTER TABLE hourly DROP CONSTRAINT hourly_pkey"
+        yield f"ALTER TABLE hourly ADD {key}"
+        return
+    # SQLite cannot change a key: a new table has the same columns
+    ((sql,),) = connection.query("SELECT sql FROM sqlite_master WHERE type = 'table' AND name = 'hourly'")
+    columns = ", ".join(name for (name,) in connection.query("SELECT name FROM pragma_table_info('hourly')"))
+    yield "ALTER TABLE hourly RENAME TO hourly_before"
+    yield re.sub(r"PRIMARY KEY \([^)]*\)", key, sql)
+    yield f"INSERT INTO hourly ({columns}) SELECT {columns} FROM hourly_before"
+    yield "DROP TABLE hourly_before"
+
+
+def _add_prefix_change(_: "Connection") -> Iterator[str]:
+    yield f"ALTER TABLE requests ADD COLUMN prefix_change {TEXT}"
+    yield f"ALTER TABLE requests ADD COLUMN prefix_change_tokens {COUNT}"
+
+
+_STEPS: Mapping[str, _Step] = {
+    "0002": _add_contents,
+    "0003": _add_virtual_keys,
+    "0004": _add_session_hours,
+    "0005": _add_text("attempt_times"),
+    "0006": _add_text("reply_blocks"),
+    "0007": _add_route,
+    "0008": _make_indexes_smaller,
+    "0009": _add_tool_errors,
+    "0010": _add_text("method"),
+    "0011": _add_text("error_code"),
+    "0012": _add_owner_and_team,
+    "0013": _add_prefix_change,
+}
+"""Version of the schema → function that returns the statements of the migration from the version before."""
+NEWEST_VERSION = max(_STEPS)
+"""Version of the schema that the module `schema` describes."""
+
+
+def is_known_version(version: str) -> bool:
+    """Return False if a newer version of the program has created the schema."""
+    return version == _FIRST_VERSION or version in _STEPS
+
+
+def find_schema_version(connection: "Connection") -> str | None:
+    """None: the database has no tables of the ledger."""
+    if not connection.has_tables(OWN_TABLES):
+        return None
+    found = connection.query(f"SELECT version_num FROM {VERSION_TABLE}")
+    return str(found[0][0]) if found else None
+
+
+def upgrade_schema(connection: "Connection", version: str | None, newest: str = NEWEST_VERSION) -> None:
+    """Create the tables, or migrate those of `version` to those of `newest`, in the open transaction."""
+    if version is None:
+        for statement in list_statements(is_postgres=connection.is_postgres):
+            connection.execute(statement)
+        connection.execute(f"INSERT INTO {VERSION_TABLE} VALUES (?)", (newest,))
+        return
+    for number, step in _STEPS.items():
+        if version < number <= newest:
+            for statement in step(connection):
+                connection.execute(statement)
+    connection.execute(f"UPDATE {VERSION_TABLE} SET version_num = ?", (newest,))

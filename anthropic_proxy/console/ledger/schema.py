@@ -1,0 +1,158 @@
+"""Tables of the ledger, and the SQL text that creates them. Those with requests and sums are derived from `records`.
+
+`requests` has one row per client request. `hourly` and `session_hours` have sums, so that a page about a month reads
+thousands of rows instead of millions. `contents` has message texts if they are stored. The other tables are those of
+virtual keys. A changed table needs a step in `migrations` too.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import FieldInfo, fields
+
+from anthropic_proxy.console.ledger.records import FACETS, HOURLY_KEYS, SESSION_KEYS, SUM_NAMES, StoredRequest
+
+VERSION_TABLE = "alembic_version"
+"""Table with the version of the schema. The name is that of Alembic, which earlier versions of the program used."""
+_KEY = "TEXT NOT NULL"
+TEXT, COUNT = "TEXT NOT NULL DEFAULT ''", "BIGINT NOT NULL DEFAULT 0"
+TIME = "BIGINT NOT NULL"
+
+
+class Index(NamedTuple):
+    name: str
+    columns: Sequence[str]
+    condition: str = ""
+    """"": the index has all rows."""
+
+
+class Table(NamedTuple):
+    name: str
+    columns: Mapping[str, str]
+    """Name → SQL type with constraints. `BLOB` is `BYTEA` on PostgreSQL, and `SERIAL` an integer on SQLite."""
+    key: Sequence[str]
+    indexes: Sequence[Index] = ()
+
+
+_SMALL_COUNTS = {
+    **dict.fromkeys(("attempts", "tool_count", "message_count", "note_count", "worker"), "INTEGER NOT NULL DEFAULT 0"),
+    "status": "SMALLINT NOT NULL DEFAULT 0",
+}
+
+
+def _find_kind(field: FieldInfo) -> str:
+    if field.type is str:
+        return _KEY if field.name == "id" else TEXT
+    if field.type is bool:
+        return "BOOLEAN NOT NULL"
+    if field.type is int:
+        return TIME if field.name == "started_at" else _SMALL_COUNTS.get(field.name, COUNT)
+    return "FLOAT" if field.name == "output_rate" else "BIGINT"
+
+
+REQUESTS = Table(
+    "requests",
+    {field.name: _find_kind(field) for field in fields(StoredRequest)},
+    ("id",),
+    (
+        Index("requests_by_time", ("started_at",)),
+        *(
+            Index(
+                f"requests_by_{facet.column}",
+                (facet.column, "started_at"),
+                "" if facet.common_value is None else f"{facet.column} != '{facet.common_value}'",
+            )
+            for facet in FACETS.values()
+        ),
+    ),
+)
+
+HOURLY = Table(
+    "hourly",
+    {
+        "hour": "INTEGER NOT NULL",
+        **dict.fromkeys(("instance", *HOURLY_KEYS), _KEY),
+        **dict.fromkeys((name for name in SUM_NAMES if name != "cancelled"), COUNT),
+        **dict.fromkeys(("duration", "first_token_sum", "first_token_count"), COUNT),
+        **dict.fromkeys(("first_token_histogram", "duration_histogram"), "BLOB NOT NULL"),
+    },
+    ("hour", "instance", *HOURLY_KEYS),
+)
+"""Sums over the requests that started in one hour (hours since the epoch, UTC). `instance` is "" on SQLite, and an id
+of the writing process on PostgreSQL. `…_histogram` columns have numbers of durations, encoded by
+`histograms.encode_histogram`."""
+
+SESSION_HOURS = Table(
+    "session_hours",
+    {
+        "hour": "INTEGER NOT NULL",
+        **dict.fromkeys(("instance", *SESSION_KEYS), _KEY),
+        **dict.fromkeys((*SUM_NAMES, "max_context"), COUNT),
+        **dict.fromkeys(("started_at", "last_at"), TIME),
+    },
+    ("hour", "instance", *SESSION_KEYS),
+    (Index("session_hours_by_session", ("session", "hour")),),
+)
+"""Sums over the requests of a session that started in one hour. `max_context` is the largest number of input tokens of
+one request. `started_at` and `last_at` are the starts of the first and of the last request."""
+
+CONTENTS = Table(
+    "contents",
+    {"request_id": _KEY, "kind": _KEY, "started_at": TIME, "size": "INTEGER NOT NULL", "data": "BLOB NOT NULL"},
+    ("request_id", "kind"),
+    (Index("contents_by_time", ("started_at",)),),
+)
+"""Message texts, only with `LEDGER_CONTENT=true`. `size` is the number of bytes before compression.
+
+`kind` is `request`, `reply`, or `sent`, the structure of the request to the provider.
+"""
+
+VIRTUAL_KEYS = Table(
+    "virtual_keys",
+    {
+        "id": _KEY,
+        "label": f"{_KEY} UNIQUE",
+        **dict.fromkeys(("owner", "team", "rules"), TEXT),
+        "created_at": TIME,
+        **dict.fromkeys(("expires_at", "revoked_at"), "BIGINT"),
+    },
+    ("id",),
+)
+"""One row per virtual key. `rules`: JSON of `Rules`. `expires_at`, `revoked_at`: NULL: never."""
+
+KEY_HASHES = Table(
+    "key_hashes",
+    {"hash": _KEY, "key_id": _KEY, "hint": TEXT, "created_at": TIME, "expires_at": "BIGINT"},
+    ("hash",),
+    (Index("ix_key_hashes_key_id", ("key_id",)),),
+)
+"""SHA-256 hashes of virtual keys. After a rotation, a key has the old and the new one.
+
+`hint` has the beginning and the last four characters of the key. `expires_at` is the end of the old one; NULL: none.
+"""
+
+TEAMS = Table("teams", {"name": _KEY, "rules": TEXT}, ("name",))
+"""Rules that all keys of a team share. A team without a row has none."""
+
+AUDIT_LOG = Table(
+    "audit_log",
+    {"id": "SERIAL NOT NULL", "at": TIME, **dict.fromkeys(("actor", "action", "object", "changes"), TEXT)},
+    ("id",),
+)
+"""One row per change of keys and teams. `changes`: JSON object of field → old and new value, without secrets."""
+
+TABLES = (REQUESTS, HOURLY, SESSION_HOURS, CONTENTS, VIRTUAL_KEYS, KEY_HASHES, TEAMS, AUDIT_LOG)
+SUM_TABLES: Mapping[str, Sequence[str]] = {HOURLY.name: HOURLY_KEYS, SESSION_HOURS.name: SESSION_KEYS}
+"""Name of a table of sums by hour → its keys besides hour and instance."""
+
+
+def list_statements(*, is_postgres: bool) -> Iterator[str]:
+    """Return the SQL statements that create all tables."""
+    yield f"CREATE TABLE {VERSION_TABLE} (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"
+    for table in TABLES:
+        columns = ", ".join(f"{name} {kind}" for name, kind in table.columns.items())
+        columns = columns.replace("BLOB", "BYTEA") if is_postgres else columns.replace("SERIAL", "INTEGER")
+        yield f"CREATE TABLE {table.name} ({columns}, PRIMARY KEY ({', '.join(table.key)}))"
+        for name, indexed, condition in table.indexes:
+            text = f"CREATE INDEX {name} ON {table.name} ({', '.join(indexed)})"
+            yield f"{text} WHERE {condition}" if condition else text
