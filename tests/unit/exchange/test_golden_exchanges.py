@@ -187,8 +187,8 @@ def show_reply(sink: RecordingSink) -> Iterator[str]:
     if error := sink.error:
         retry = f" retry-after {error.retry_after:g}" if error.retry_after else ""
         retry += "" if error.should_retry is None else f" x-should-retry {error.should_retry}"
-        body = getattr(error, "body", None)
-        yield f"= {error.status} {error.error_type}{retry}: {error.message}{f' {body.decode()}' if body else ''}"
+        body = f" {relayed.decode()}" if (relayed := getattr(error, "body", None)) else ""
+        yield f"= {error.status} {error.error_type} ({error.code}){retry}: {error.message}{body}"
         return
     message = message_of(sink)
     blocks = [block.get("text") or json.dumps(brief(block), ensure_ascii=False) for block in message["content"]]
