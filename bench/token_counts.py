@@ -5,8 +5,8 @@
 
 A recording is a file of VCR (`interactions:` with request and response, YAML). The table has numbers only: what a
 request contains as the engine counts it, and the input tokens that the provider reported. Requests whose count has
-other input (tools of the provider, files it stores, schemas of replies, replayed reasoning) are left out, and those
-that repeat one sentence to reach a length.
+other input (tools of the provider, files it stores, schemas of replies, replayed reasoning) are left out, those that
+repeat one sentence to reach a length, and PDFs for Claude over Converse, which reads some as text and some as pages.
 """
 
 import csv
@@ -118,9 +118,12 @@ def _read_exchange(number: int, exchange: Json) -> CountedRequest:
     plain = json.dumps(_without_data(body)).encode()
     _require(len(plain) < 2_000 or len(zlib.compress(plain)) > len(plain) / 10)  # one sentence again and again
     facts = collect_token_facts(decode_request(source))
+    _require(convert is not _from_converse or "claude" not in model or not facts.pages)
     provider = next((name for part, name in _PROVIDERS if part in (url.hostname or "")), "")
     _require(provider and not model.startswith(("arn:", "compound")))
-    facts.text, facts.tool_text = round(facts.text, 1), round(facts.tool_text, 1)
+    facts.text, facts.tool_text, facts.page_text = (
+        round(amount, 1) for amount in (facts.text, facts.tool_text, facts.page_text)
+    )
     return CountedRequest(number, provider, model, len(plain), reported, facts)
 
 
@@ -433,12 +436,15 @@ _BOUNDS = {
     "image_base": (0.0, 1_000.0),
     "per_image_unit": (0.0, 3.0),
     "per_page": (100.0, 4_000.0),
+    "page_text": (0.0, 2.0),
 }
 """Constant → minimum and maximum of its fitted value."""
 _IMAGE_CONSTANTS = ("image_base", "per_image_unit")
 _START_WEIGHT = 0.02
 """Weight of the distance from the start values, so that a constant with few requests stays near them."""
 _ROUNDS = 12
+_MAX_SHARE = 0.1
+"""Maximum share of one request in the fit of a family."""
 
 
 def _parts(facts: TokenFacts, family: TokenFamily) -> list[float]:
@@ -446,7 +452,7 @@ def _parts(facts: TokenFacts, family: TokenFamily) -> list[float]:
     units = sum(count_image_units(size, family) for size in facts.images)
     has_tools = min(facts.tools, 1)
     amounts = [1, facts.messages, facts.calls, facts.results, has_tools, facts.tools, facts.tool_marks]
-    return [*amounts, facts.text, facts.tool_text, len(facts.images), units, facts.pages]
+    return [*amounts, facts.text, facts.tool_text, len(facts.images), units, facts.pages, facts.page_text]
 
 
 def fit_family(rows: Sequence[CountedRequest], start: TokenFamily) -> TokenFamily:
@@ -463,10 +469,14 @@ def fit_family(rows: Sequence[CountedRequest], start: TokenFamily) -> TokenFamil
     at_start = [float(getattr(start, name)) for name in names]
     values = list(at_start)
     examples = []
-    for row in rows:
+    # large requests matter, because they fill context windows, but none decides alone
+    importances = [0.2 + min(row.reported, 1_000) / 500 for row in rows]
+    most = _MAX_SHARE * sum(importances)
+    for row, importance in zip(rows, importances, strict=True):
         scale = 1 / (row.reported + 50)
-        importance = 0.2 + min(row.reported, 2_000) / 500  # large requests matter: they fill context windows
-        examples.append(([part * scale for part in _parts(row.facts, start)], row.reported * scale, importance))
+        examples.append(
+            ([part * scale for part in _parts(row.facts, start)], row.reported * scale, min(importance, most))
+        )
     everything = range(len(names))
     for _ in range(_ROUNDS):
         matrix = [[0.0] * len(names) for _ in names]
@@ -493,22 +503,29 @@ def fit_family(rows: Sequence[CountedRequest], start: TokenFamily) -> TokenFamil
 
 def _starts() -> dict[str, TokenFamily]:
     """Return the families before the fit: how they count images, as their providers describe it."""
-    claude = TokenFamily(any_tool=450, text=1.12, per_page=1_700)
-    openai = TokenFamily(image_rule="tiles", image_base=85, per_image_unit=170, max_image_units=16, per_page=500)
+    claude = TokenFamily(any_tool=450, text=1.12, per_page=1_700, page_text=1)
+    openai = TokenFamily(
+        image_rule="tiles", image_base=85, per_image_unit=170, max_image_units=16, per_page=250, page_text=1
+    )
     gemini = TokenFamily(per_request=1, per_message=1, any_tool=0, image_rule="flat", per_image_unit=0, per_page=258)
     starts = {
         "claude": claude,
-        "claude-5": structs.replace(claude, text=1.5, max_image_units=4_784),
+        "claude-5": structs.replace(claude, text=1.5, max_image_units=4_784, per_page=1_600, page_text=1.4),
         "openai": openai,
         "openai-mini": structs.replace(
             openai, image_rule="patches", image_base=0, per_image_unit=1.62, max_image_units=1_536
+        ),
+        "openai-nano": structs.replace(
+            openai, image_rule="patches", image_base=0, per_image_unit=2.46, max_image_units=1_536
         ),
         "gpt-oss": structs.replace(openai, per_request=68),
         "gemini-2": structs.replace(gemini, image_base=0, image_rule="cells", per_image_unit=258, max_image_units=65),
         "gemini-2.5": structs.replace(gemini, image_base=258),
         "gemini-3": structs.replace(gemini, image_base=1_100, per_page=560),
-        **{name: TokenFamily(per_page=800) for name in ("deepseek", "glm", "llama-4", "mistral")},
-        "nova": TokenFamily(per_page=3_000),
+        **{name: TokenFamily(per_page=800) for name in ("deepseek", "glm", "mistral")},
+        "llama-4": TokenFamily(per_page=800, image_rule="canvas", per_image_unit=145, max_image_units=17),
+        "nova": TokenFamily(per_page=3_000, image_rule="flat", image_base=1_825, per_image_unit=0),
+        "nova-2": TokenFamily(per_page=3_000),
     }
     return {name: structs.replace(family, name=name) for name, family in starts.items()}
 

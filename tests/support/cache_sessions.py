@@ -7,6 +7,7 @@ loaded tools.
 import asyncio
 import json
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from genai_prices import Usage, calc_price
@@ -19,6 +20,8 @@ LOADS = {2: ("Monitor",), 5: ("mcp__tracker__find_issue", "mcp__tracker__comment
 """Turn → tools that it loads and then calls."""
 TURNS = 10
 _OUTPUT_TOKENS = 20
+PRICED_AT = datetime(2026, 11, 24, 20, tzinfo=UTC)
+"""Time of the prices, because DeepSeek's depend on the hour."""
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,16 @@ class Figures:
             usage = Usage(
                 input_tokens=call.tokens, cache_read_tokens=call.cached, output_tokens=_OUTPUT_TOKENS, **written
             )
-            total += float(calc_price(usage, price[1], provider_id=price[0]).total_price)
+            total += float(
+                calc_price(usage, price[1], provider_id=price[0], genai_request_timestamp=PRICED_AT).total_price
+            )
         return total
 
 
 def _bills_writes(price: tuple[str, str]) -> bool:
-    found = calc_price(Usage(input_tokens=1), price[1], provider_id=price[0]).model_price
+    found = calc_price(
+        Usage(input_tokens=1), price[1], provider_id=price[0], genai_request_timestamp=PRICED_AT
+    ).model_price
     return found.cache_write_mtok is not None
 
 
@@ -183,7 +190,9 @@ class CostModel:
 
     def break_even(self, price: tuple[str, str]) -> int:
         """Return the tokens of tools and conversation from which on the constant tool is cheaper than a longer list."""
-        found = calc_price(Usage(input_tokens=1), price[1], provider_id=price[0]).model_price
+        found = calc_price(
+            Usage(input_tokens=1), price[1], provider_id=price[0], genai_request_timestamp=PRICED_AT
+        ).model_price
         read, cached, output = map(_per_token, (found.input_mtok, found.cache_read_mtok, found.output_mtok))
         written = _per_token(found.cache_write_mtok) or read
         extra = (

@@ -43,7 +43,7 @@ CONDITIONS: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("thinking = true", {"thinking": THINKING}, {}, "needs thinking, but the request has no thinking"),
     ("thinking = false", {"thinking": {"type": "disabled"}}, {"thinking": THINKING}, "but the request has thinking"),
     ("input_above = 400", {"messages": LONG}, {}, "needs input above 400 tokens, but the input has about 9 tokens"),
-    ("input_below = 400", {}, {"messages": LONG}, "needs input below 400 tokens, but the input has about 473 tokens"),
+    ("input_below = 400", {}, {"messages": LONG}, "needs input below 400 tokens, but the input has about 474 tokens"),
     ("input_above = 8, input_below = 10", {}, {"messages": LONG}, "needs input above 8 and below 10 tokens, but"),
     ("images = true", {"messages": user(IMAGE)}, {"messages": user(PDF)}, "but the request has no images"),
     ("images = true", {"messages": result(IMAGE), "tools": TOOLS}, {}, "but the request has no images"),
