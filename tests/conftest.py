@@ -19,7 +19,7 @@ pytest_plugins = [
     "tests.support.failure_reports",
     "tests.support.program_in_path",
     "tests.support.progress",
-    "tests.support.recorded_texts",
+    "tests.support.golden_texts",
     "tests.support.shared_compilation",
     "tests.support.skip_reasons",
 ]

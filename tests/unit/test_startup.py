@@ -18,8 +18,8 @@ from anthropic_proxy.engine.providers.catalog import build_catalog
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.startup_summary import log_startup_summary
 from anthropic_proxy.gateway.telemetry.log import Log
+from tests.support.golden_texts import Check, mask
 from tests.support.harness import ProxyHarness
-from tests.support.recorded_texts import Check, mask
 
 NOW = date(2026, 11, 20)
 OPENAI = {"OPENAI_API_KEY": "sk-proj-0123456789ab4f2a"}

@@ -32,8 +32,8 @@ from tests.support.command_line import install_program, run_command
 from tests.support.fakes import anthropic, ollama, openai_chat
 from tests.support.fakes.compatible import KINDS, new_server
 from tests.support.fakes.server import Running, serving, serving_strictly
+from tests.support.golden_texts import mask
 from tests.support.paths import TESTS
-from tests.support.recorded_texts import mask
 from tests.support.scripted_answers import new_scripted_server
 from tests.support.secret_canaries import find_leaks, new_canary
 from tests.support.server_process import reserve_closed_port, running_proxy

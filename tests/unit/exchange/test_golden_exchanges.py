@@ -30,8 +30,8 @@ from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
 from tests.support.golden_runner import fold_events
+from tests.support.golden_texts import Check, golden_files
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
-from tests.support.recorded_texts import Check, golden_files
 from tests.support.scripted_answers import field, holds, respond
 from tests.support.virtual_time import VirtualTimeLoop
 

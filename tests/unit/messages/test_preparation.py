@@ -27,8 +27,8 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.errors import ClientError, InvalidRequest
+from tests.support.golden_texts import Check
 from tests.support.messages import exactly
-from tests.support.recorded_texts import Check
 from tests.support.sessions import EncodingStyle, Session, encoding_styles, sessions
 
 ANY = TargetLimits()

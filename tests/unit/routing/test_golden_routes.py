@@ -32,7 +32,7 @@ from anthropic_proxy.engine.routing.router import (
 from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.errors import ClientError, ConfigurationError
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
-from tests.support.recorded_texts import Check, golden_files
+from tests.support.golden_texts import Check, golden_files
 
 KEYS = [f"{row.key_variable}={row.name}-key" for row in PROVIDERS if row.key_variable]
 PATHS = {"openai_chat": "/chat/completions", "openai_responses": "/responses", "anthropic": "/v1/messages"}

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
+from tests.support.golden_texts import Check, golden_files, mask
 from tests.support.paths import ROOT
-from tests.support.recorded_texts import Check, golden_files, mask
 
 ENVIRONMENT = {
     "settings/routes": {"OPENAI_API_KEY": "sk-test", "GEMINI_API_KEY": "AIza-test"},

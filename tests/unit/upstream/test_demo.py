@@ -18,7 +18,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from anthropic_proxy.engine.upstream import demo
 from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
-from tests.support.recorded_texts import GOLDEN, Check
+from tests.support.golden_texts import GOLDEN, Check
 
 Json = dict[str, Any]
 TOOLS = {

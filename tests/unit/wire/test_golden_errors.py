@@ -12,7 +12,7 @@ import pytest
 
 from anthropic_proxy.engine.wires import failures
 from anthropic_proxy.errors import UnreadableReply
-from tests.support.recorded_texts import Check, golden_files
+from tests.support.golden_texts import Check, golden_files
 
 ASKED = 64_000
 KNOWN = {"estimate": "20000", "window": "0", "effort": ""}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema
 from anthropic_proxy.engine.wires.json_schema import BASIC_RULES, SchemaRules, clean_schema, qualifies_for_strict
-from tests.support.recorded_texts import Check
+from tests.support.golden_texts import Check
 
 MOONSHOT = SchemaRules(inlines_references=True, allows_type_beside_alternatives=False)
 RULES = {"plain": SchemaRules(), "moonshot": MOONSHOT, "basic": BASIC_RULES}

@@ -25,8 +25,8 @@ from anthropic_proxy.engine.wires.tool_call_repair import (
     repair_arguments,
 )
 from anthropic_proxy.engine.wires.tool_call_repair.text_calls import MAX_FENCES
+from tests.support.golden_texts import Check
 from tests.support.harness import FakeResponse, ProxyHarness
-from tests.support.recorded_texts import Check
 from tests.support.tool_call_forms import FORMS, MORE_FORMS, READ, RUN, TOOLS, new_call
 
 EXPECTED = [("Read", json.loads(READ)), ("Run", json.loads(RUN))]

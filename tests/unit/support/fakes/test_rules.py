@@ -17,8 +17,8 @@ from tests.support.fakes.gemini.signatures import Signatures
 from tests.support.fakes.ollama.models import find_model
 from tests.support.fakes.openai_responses.samples import ISSUED
 from tests.support.fakes.server import ContractViolation
+from tests.support.golden_texts import GOLDEN, Check
 from tests.support.paths import FAKES
-from tests.support.recorded_texts import GOLDEN, Check
 
 Violations = Iterable[ContractViolation]
 

@@ -1,19 +1,17 @@
-"""A pytest plugin: tests of many inputs, with expected texts in files. `--update` writes them; review them as code.
+"""A pytest plugin: tests of many inputs, with inputs and results in files. `--update` writes the results; review them.
 
-- `recorded` compares texts by title with `tests/recorded/<module>/<test>.txt`.
-- `golden` compares the results of one function with `tests/golden_texts/<name>.txt`, which also has the inputs: the
-  lines of an input begin with `<`, the lines of its result with `>`, and all others are comments.
+`golden` compares the results of one function with `tests/golden_texts/<name>.txt`. The lines of an input begin with
+`<`, the lines of its result with `>`, and all others are comments.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 
 import pytest
 
 from tests.support.paths import TESTS
 
-Compare = Callable[[Mapping[str, str]], None]
 Check = Callable[[str, Callable[[str], str]], None]
 GOLDEN = TESTS / "golden_texts"
 _CASE = re.compile(r"((?:^<.*\n)+)(?:^>.*\n)*", re.MULTILINE)
@@ -37,23 +35,6 @@ def mask(text: str, **values: str) -> str:
     for name, value in {**values, **lists}.items():
         text = text.replace(value, name)
     return re.sub(r"\d+ settings are not set", "N settings are not set", text)
-
-
-@pytest.fixture
-def recorded(request: pytest.FixtureRequest) -> Compare:
-    """Return a function that compares texts by title, once in a test. The folder `tmp_path` has the name HOME there."""
-    module = request.path.relative_to(TESTS).with_suffix("")
-    file = TESTS / "recorded" / module / f"{request.node.name.removesuffix(']').replace('[', '.')}.txt"
-    own = {"HOME": str(request.getfixturevalue("tmp_path"))} if "tmp_path" in request.fixturenames else {}
-
-    def compare(texts: Mapping[str, str]) -> None:
-        shown = mask("\n".join(f"== {title}\n{text}\n" for title, text in texts.items()), **own)
-        if request.config.getoption("--update-golden"):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(shown, "utf-8")
-        assert shown == file.read_text("utf-8")
-
-    return compare
 
 
 @pytest.fixture
