@@ -72,5 +72,5 @@ def _report(*messages: str, status: int = EXIT_MISUSED) -> None:
     log = Log(form="plain")
     for message in messages:
         text = name_program(escape_terminal_controls(f"✕ {message}"))
-        log.write_line("\n".join(wrap_text(text, log.terminal_width, 2)), level="error")
+        log.write_line("\n".join(wrap_text(text, log.terminal_width)), level="error")
     sys.exit(status)

@@ -76,6 +76,7 @@ _MODEL_CHARACTERS = "/:@"
 _LONG_CONTEXT = "[1m]"
 """Suffix of a model name by which Claude Code assumes a window of 1,000,000 tokens. Claude Code does not send the
 suffix."""
+_SINGLE_QUESTION = {"-p", "--print", "-h", "--help", "-v", "--version"}
 OLDEST_TESTED_VERSION = (2, 1, 197)
 """Oldest version of Claude Code that was tested with the proxy."""
 _VERSION = re.compile(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
@@ -122,6 +123,8 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
         settings.write_text(json.dumps(merge_settings(levels, variables, models), indent=2), encoding="utf-8")
         status = _run((program, "--settings", str(settings), *others), variables)
+    if sys.stdin.isatty() and sys.stderr.isatty() and is_conversation(others):  # Claude Code names itself there
+        Output().write_notice("With this proxy:  anthropic-proxy code -- --continue")
     sys.exit(status)
 
 
@@ -165,6 +168,11 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
             f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "
             "Start it:  anthropic-proxy serve"
         )
+
+
+def is_conversation(arguments: Sequence[str]) -> bool:
+    """Return False for a single question, and for a command of Claude Code such as `mcp list`."""
+    return all(word.startswith("-") for word in arguments[:1]) and not _SINGLE_QUESTION & {*arguments}
 
 
 def _report_outdated(program: str) -> None:

@@ -164,6 +164,8 @@ class _Setup:
         self._folder = require_settings_folder(self._environ)
         self._settings: Settings = load_command_settings(of_running_proxy=False)
         self._is_written = False
+        self._is_key_rejected = False
+        """True if a provider has rejected the key that was tested last."""
 
     def report_cancelled(self) -> None:
         if not self._is_written:
@@ -264,34 +266,36 @@ class _Setup:
             known = server if server is not None and server.key_variable else None
             stem = known.name.replace("_", "-") if known else _name_host(address)
             variable = known.key_variable if known else f"{stem.upper().replace('-', '_')}_API_KEY"
-            key = self._environ.get(variable, "") if is_found else self._ask_key(candidate, variable)
-            if vendor is not None and not key:
-                return None
             has_path = bool(urlsplit(address).path)
-            for base_url in (address,) if has_path else (address, f"{address}/v1"):
-                name = _choose_name(stem, base_url, self._settings)
-                table = ConfiguredProvider(
-                    name=name,
-                    base_url=base_url,
-                    wire="chat",
-                    has_key=bool(key),
-                )
-                keys = {name: (Secret(key, f"{variable}, as entered"),)} if key else {}
-                settings = structs.replace(
-                    self._settings,
-                    configured_providers=(*(one for one in others if one.name != name), table),
-                    base_urls={**self._settings.base_urls, name: base_url},
-                    keys={**self._settings.keys, **keys},
-                )
-                backend = Backend(
-                    find_registry(settings).find(name),
-                    settings,
-                    {variable: key} if key and not is_found else {},
-                    ServerTable(base_url=base_url, key_variable=variable if key else ""),
-                )
-                if (tested := self._test(backend, reports_missing_path=has_path or base_url != address)) is not None:
-                    return tested
-            is_found = False
+            is_first = True
+            while is_first or self._is_key_rejected:
+                key = self._environ.get(variable, "") if is_found else self._ask_key(candidate, variable)
+                if vendor is not None and not key:
+                    return None
+                if not key and not is_first:  # rejected without a key too: ask for another address
+                    break
+                for base_url in (address,) if has_path else (address, f"{address}/v1"):
+                    name = _choose_name(stem, base_url, self._settings)
+                    table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key))
+                    keys = {name: (Secret(key, f"{variable}, as entered"),)} if key else {}
+                    settings = structs.replace(
+                        self._settings,
+                        configured_providers=(*(one for one in others if one.name != name), table),
+                        base_urls={**self._settings.base_urls, name: base_url},
+                        keys={**self._settings.keys, **keys},
+                    )
+                    backend = Backend(
+                        find_registry(settings).find(name),
+                        settings,
+                        {variable: key} if key and not is_found else {},
+                        ServerTable(base_url=base_url, key_variable=variable if key else ""),
+                    )
+                    tested = self._test(backend, reports_missing_path=has_path or base_url != address)
+                    if tested is not None:
+                        return tested
+                    if self._is_key_rejected:
+                        break
+                is_first = is_found = False
 
     def _ask_key(self, candidate: Candidate, variable: str) -> str:
         """Return a key. "": the user enters none, to choose another provider, or because the server needs none."""
@@ -325,6 +329,7 @@ class _Setup:
         `reports_missing_path`, a server that does not have the model list at this address is not reported.
         """
         provider, output = backend.provider, self._output
+        self._is_key_rejected = False
         if self._skips_test or not has_model_list(provider):
             return backend
         try:
@@ -339,7 +344,8 @@ class _Setup:
             said = f' It says: "{formats.shorten(text, _MAX_TEXT)}"' if text else ""
             output.write_notice(f"{prefixed}.{said}", "✕", "error")
             if error.status in _REJECTED_STATUSES:
-                if provider.key_variable not in backend.variables and keys:
+                self._is_key_rejected = True
+                if not backend.variables and keys:
                     output.write_notice(f"The key is {keys[0]}, {keys[0].origin}. Replace it there.")
                 return None
             if self._questions is None:

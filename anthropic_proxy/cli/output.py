@@ -96,7 +96,7 @@ class Output:
         self._stream.flush()
         lead = f"{self._notice_style.paint(sign, role)} " if sign else ""
         text = f"{_GAP}{lead}{escape_unprintable(name_program(text))}"
-        for line in wrap_text(text, self._notice_style.terminal_width, len(_GAP) + (2 if sign else 0)):
+        for line in wrap_text(text, self._notice_style.terminal_width):
             sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
     def write_json(self, value: Any) -> None:
@@ -150,18 +150,19 @@ class Output:
         return f"{_GAP}{_GAP.join(line)}".rstrip()
 
 
-def wrap_text(text: str, width: int | None, indent: int | None = None) -> list[str]:
+def wrap_text(text: str, width: int | None) -> list[str]:
     """Return `text` as lines of at most `width` characters, which may contain colors. None: one line.
 
     What follows two spaces is a command: it is never divided, so that it can be copied, and gets a line of its own if
-    it does not fit. `indent`: of all lines but the first; by default that of the first.
+    it does not fit. Further lines begin below the text, after a sign such as ✕.
     """
     if width is None or _visible_length(text) <= width:
         return [text]
     body = text.lstrip(" ")
     start = " " * (len(text) - len(body))
-    lines, further = [start], " " * (len(start) if indent is None else indent)
     sentence, *commands = body.split(_GAP)
+    sign = _COLOR.sub("", sentence.partition(" ")[0])
+    lines, further = [start], start + ("  " if len(sign) == 1 and not sign.isalnum() else "")
     for gap, word in (*((" ", word) for word in sentence.split(" ")), *((_GAP, command) for command in commands)):
         if not lines[-1].strip():
             lines[-1] += word

@@ -103,7 +103,8 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
         parts.append(f"{used / window:.0%} of {size}")
 
     sums = next((one for one in _list(replies.get("session"), "groups") if _text(one, "name") == session_id), None)
-    parts += [_describe_cost("session", sums), _describe_cost("today", _get(replies.get("today"), "total"))]
+    costs = [_describe_cost("session", sums), _describe_cost("today", _get(replies.get("today"), "total"))]
+    parts += [f"cost {UNKNOWN_AMOUNT}"] if all(cost.endswith(UNKNOWN_AMOUNT) for cost in costs) else costs
     cached = _number(sums, "cache_read_tokens")
     if total := cached + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens"):
         parts.append(f"{cached / total:.0%} cached")

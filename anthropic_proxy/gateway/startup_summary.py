@@ -231,7 +231,7 @@ def _first_steps(services: Services) -> Iterator[str]:
     yield from _signed(log, "!", "warn", text)
     yield ""
     texts = (
-        ("anthropic-proxy init", "asks two questions and writes the settings"),
+        ("anthropic-proxy init", "chooses provider, key and models"),
         ("OLLAMA_API_BASE=http://host:11434", "if Ollama runs on another host (none at localhost)"),
         ('anthropic-proxy ask "hello"', "sends one request to the demo"),
     )

@@ -5,6 +5,7 @@ get, and which entries have no equivalent.
 """
 
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_
 from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
 from anthropic_proxy.cli.importing.router_config import read_router_config
 from anthropic_proxy.cli.output import Output, describe_input, read_input
+from anthropic_proxy.cli.questions import open_questions
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -36,6 +38,7 @@ def import_settings(
     /,
     *,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
+    copy_keys: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Parameters
     ----------
@@ -43,11 +46,18 @@ def import_settings(
         Configuration file of the other proxy; `-` for standard input.
     dry_run
         Print the new lines and the resulting mapping of the Claude models, and write nothing.
+    copy_keys
+        Write the API keys of the file to .env too. In a terminal, the command asks.
     """
     name = describe_input(file)
     plan = _read_configuration(read_input(file, MAX_CONFIG_BYTES), name)
-    files = prepare_files(plan, require_settings_folder(copy_environment()))
     output = Output()
+    if plan.secrets:
+        asks = not dry_run and not copy_keys and sys.stdin.isatty() and output.is_terminal
+        question = f"Copy the keys of the file to .env ({', '.join(plan.secrets)})?"
+        if copy_keys or (asks and open_questions(output).confirm(question, default=True)):
+            plan.copy_secrets()
+    files = prepare_files(plan, require_settings_folder(copy_environment()))
 
     count = len(plan.variables) + len(plan.servers) + len(plan.routes)
     settings, notes = formats.plural(count, "setting"), formats.plural(len(plan.notes), "note")

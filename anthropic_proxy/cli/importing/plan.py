@@ -77,6 +77,9 @@ class ServerTable(Struct, kw_only=True):
         return "\n".join(lines) + "\n"
 
 
+_NOT_COPIED = "secrets are not copied."
+
+
 class ImportedRoute(Struct, kw_only=True):
     """Table `[[routes]]` of `anthropic-proxy.toml`: the models for requests with certain properties."""
 
@@ -123,6 +126,8 @@ class ImportPlan:
         """Name of a table in `anthropic-proxy.toml` → its contents."""
         self.routes: list[ImportedRoute] = []
         """Routes in the order in which their conditions are checked."""
+        self.secrets: dict[str, str] = {}
+        """Name of a variable → key in the other configuration, which is written only if the user agrees."""
         self.notes: list[tuple[str, str]] = []
         """Pairs: setting in the other configuration, and what happens to it."""
         self._accounts: dict[str, tuple[str, str]] = {}
@@ -132,6 +137,15 @@ class ImportPlan:
         """The same note is added only once."""
         if (setting, text) not in self.notes:
             self.notes.append((setting, text))
+
+    def add_secret(self, variable: str, value: str, setting: str) -> None:
+        """`setting`: place of the key in the other configuration."""
+        self.secrets[variable] = value
+        self.add_note(setting, f"{_NOT_COPIED} Set it in .env:  {variable}=…")
+
+    def copy_secrets(self) -> None:
+        self.variables |= self.secrets
+        self.notes = [note for note in self.notes if not note[1].startswith(_NOT_COPIED)]
 
     def add_route(
         self,
@@ -185,21 +199,20 @@ class ImportPlan:
         if not table.key_variable and _needs_key(server):
             default, reference = f"{name.upper().replace('-', '_')}_API_KEY", find_referenced_variable(server.key)
             if not reference and not _PLACEHOLDER.search(server.key):
-                self.add_note(server.key_setting, f"secrets are not copied. Set it in .env:  {default}=…")
+                self.add_secret(default, server.key, server.key_setting)
             table.key_variable = reference or default
         return name
 
     def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
         """Set `variable` of `.env` to `${KEY}` if `value` is a reference to the variable KEY, such as `$KEY`.
 
-        Secrets are not copied: if `value` is a secret, only a note is added. The note names `setting`, the place of the
-        secret in the other configuration.
+        If `value` is a secret, it is written only if the user agrees. `setting`: its place in the other configuration.
         """
         reference = find_referenced_variable(value)
         if reference and reference != variable:
             self.variables[variable] = f"${{{reference}}}"
         elif value and not reference:
-            self.add_note(setting, f"secrets are not copied. Set it in .env:  {variable}=…")
+            self.add_secret(variable, value, setting)
 
     def set_tier_models(self, targets: Mapping[str, str], fallbacks: Mapping[str, Sequence[str]] | None = None) -> None:
         """Set the models of the Claude tiers (haiku, sonnet, opus, fable), and the preferred provider.
