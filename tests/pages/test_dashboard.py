@@ -151,6 +151,9 @@ def test_columns_order_and_views_are_chosen_by_keyboard(tab: Page) -> None:
     tab.keyboard.press("Enter")
     session = tab.get_by_role("checkbox", name="Session")
     expect(session).to_be_visible()
+    box = tab.locator(".menu form").last.bounding_box()
+    assert box["x"] >= 0, "the menu is inside the window"
+    assert box["x"] + box["width"] <= 1400
     assert Axe().run(tab).response["violations"] == []
     tab.keyboard.press("Escape")
     expect(session).to_be_hidden()

@@ -15,17 +15,8 @@ from anthropic_proxy.console.ledger.queries import UsageGroup, sum_periods, sum_
 from anthropic_proxy.console.ledger.records import FACETS, add_up
 from anthropic_proxy.errors import InvalidRequest
 
-GROUPS = {
-    "project": "Project",
-    "model": "Model",
-    "day": "Day",
-    "key": "Key",
-    "owner": "Owner",
-    "team": "Team",
-    "provider": "Provider",
-    "route": "Route",
-}
-"""Value of the parameter `by` → its title. The first is the default."""
+GROUPS = ("project", "model", "day", "key", "owner", "team", "provider", "route")
+"""Values of the parameter `by`: names of facets, or `day`. The first is the default."""
 MAX_ROWS = 200
 _COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
     SortableColumn("requests", "Requests", lambda one: one.sums.requests),
@@ -39,8 +30,8 @@ _COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
 
 
 def find_group_name(context: PageContext) -> str:
-    """Return the key of `GROUPS` in the URL. Raises `InvalidRequest` for another value."""
-    name = context.query.measure or next(iter(GROUPS))
+    """Return the name from `GROUPS` in the URL. Raises `InvalidRequest` for another value."""
+    name = context.query.measure or GROUPS[0]
     if name not in GROUPS:
         raise InvalidRequest(f"by: {name[:40]!r} is not allowed; use {', '.join(GROUPS)}.", code="dashboard-parameter")
     return name
@@ -67,7 +58,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         if largest.sums.cost and len(groups()) > 1:
             name = _name_group(by, largest)
             share = formats.percent(largest.sums.cost, sums.cost)
-            verdict += f" Largest {GROUPS[by].lower()}: {name}, {formats.money(largest.sums.cost)} ({share})."
+            verdict += f" Largest {by}: {name}, {formats.money(largest.sums.cost)} ({share})."
         return verdict
 
     def chart_costs() -> Chart:
@@ -90,8 +81,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     return {
         "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
         "by": by,
-        "group_title": GROUPS[by],
-        "options": list(GROUPS.items()),
+        "options": [(name, name.capitalize()) for name in GROUPS],
         "columns": _COLUMNS,
         "rows": rows,
         "hidden": hidden,

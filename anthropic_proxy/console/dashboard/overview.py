@@ -108,7 +108,16 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         "speed": build_panel(context, "first tokens", lambda: _draw_speed(context, found, bands)),
         "speed_views": (("", "All"), ("provider", "By provider")),
         "errors": build_panel(context, "errors", lambda: chart_errors(periods, found.errors())),
-        "rate": build_panel(context, "the speed of output", lambda: _draw_rate(found)),
+        "rate": build_panel(
+            context,
+            "the speed of output",
+            lambda: chart_lines(
+                found.periods,
+                _list_providers(found, queries.group_speeds(found.by_model(), _find_provider)),
+                formats.rate,
+                formats.count,
+            ),
+        ),
         "errors_title": f"Failed requests per {periods.length_name}",
         "latest": build_panel(context, "the latest requests", lambda: _list_latest(context)),
         "models": build_panel(context, "the models", lambda: _list_models(context, found.by_model(), found.costs)),
@@ -315,11 +324,6 @@ def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]
         medians = {key: find_percentile(histogram, 0.5) for key, histogram in latencies.items()}
         series = _list_providers(found, medians)
     return chart_lines(found.periods, series, formats.seconds, formats.seconds, incidents)
-
-
-def _draw_rate(found: _Queries) -> Chart:
-    speeds = queries.group_speeds(found.by_model(), _find_provider)
-    return chart_lines(found.periods, _list_providers(found, speeds), formats.rate, formats.count)
 
 
 def _list_providers(found: _Queries, values: Mapping[tuple[int, tuple[str, ...]], float | None]) -> list[Series]:
