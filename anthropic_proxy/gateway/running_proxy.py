@@ -32,7 +32,7 @@ from anthropic_proxy.gateway.settings import (
     list_variables,
     load_settings,
 )
-from anthropic_proxy.gateway.settings.env_writer import replace_file
+from anthropic_proxy.gateway.settings.files import replace_file
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.table import list_backend_variables
 from anthropic_proxy.gateway.settings.values import is_secret_variable, mask_setting

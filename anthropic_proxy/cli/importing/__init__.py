@@ -23,7 +23,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
 from anthropic_proxy.gateway.settings import copy_environment
-from anthropic_proxy.gateway.settings.env_writer import decode_env_text, find_invalid_env_line
+from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.values import mask_env_lines
 

@@ -22,15 +22,15 @@ from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, list_variables, load_settings
-from anthropic_proxy.gateway.settings.env_writer import (
+from anthropic_proxy.gateway.settings.files import (
     append_env_line,
     decode_env_text,
+    decode_toml,
     format_env_line,
     read_text,
     update_env_text,
     write_file,
 )
-from anthropic_proxy.gateway.settings.text_file import decode_toml
 from anthropic_proxy.gateway.settings.values import is_secret_variable
 
 UNKNOWN_ENTRY = "import does not know this entry, so it is not imported"

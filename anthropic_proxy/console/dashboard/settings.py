@@ -29,7 +29,7 @@ from anthropic_proxy.gateway.settings import (
     is_fixed_variable,
     load_settings,
 )
-from anthropic_proxy.gateway.settings.env_writer import (
+from anthropic_proxy.gateway.settings.files import (
     decode_env_text,
     locked_for_change,
     read_text,

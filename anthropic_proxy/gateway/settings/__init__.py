@@ -3,6 +3,7 @@
 from anthropic_proxy.gateway.settings.config_file import ConfigFile
 from anthropic_proxy.gateway.settings.environment import (
     copy_environment,
+    export_to_otel,
     find_listen_host_option,
     find_listen_port_option,
     keep_absolute_folders_of_path,
@@ -17,7 +18,6 @@ from anthropic_proxy.gateway.settings.load import (
     find_listen_address,
     load_settings,
 )
-from anthropic_proxy.gateway.settings.otel_variables import export_to_otel
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE, ENV_FILE, find_env_file, use_settings_folder
 from anthropic_proxy.gateway.settings.provider_tables import normalize_service_tier
 from anthropic_proxy.gateway.settings.sources import ErrorList

@@ -21,9 +21,9 @@ from anthropic_proxy.engine.options import RouteTable
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.file_format import FileContents, PriceTable, ProviderTable, SearchTable
+from anthropic_proxy.gateway.settings.files import decode_toml, read_settings_file
 from anthropic_proxy.gateway.settings.place import CONFIG_FILE
 from anthropic_proxy.gateway.settings.sources import ErrorList, FoundSetting
-from anthropic_proxy.gateway.settings.text_file import decode_toml, read_settings_file
 from anthropic_proxy.gateway.settings.values import invalid_setting_error, redact_and_shorten
 
 _MAX_LISTED_NAMES = 12

@@ -4,15 +4,26 @@
 its keys or its base URL. A `Secret` hides a key in logs, and `reveal` returns the key.
 """
 
+import os
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
 
 from anthropic_proxy.engine.options import EngineOptions
-from anthropic_proxy.gateway.settings.environment import export_to_litellm
 from anthropic_proxy.gateway.settings.file_format import PriceTable
 from anthropic_proxy.secrets import Secret
+
+_FOR_LITELLM = {
+    "LITELLM_MODE": "PRODUCTION",  # otherwise LiteLLM loads a `.env` file itself
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # otherwise its import downloads tables
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    # the Chat Completions request has no `cache_control`: LiteLLM must add it for prompt caching of Claude on Bedrock
+    "LITELLM_ENABLE_ANTHROPIC_PROMPT_CACHING": "true",
+}
+_exporting = threading.Lock()
+"""Held by the thread that changes `os.environ` for LiteLLM."""
 
 
 class OidcSettings(Struct, frozen=True, kw_only=True):
@@ -139,4 +150,18 @@ class Settings(EngineOptions, frozen=True, kw_only=True):
         return [*super().reveal_all_secrets(), *(secret.reveal() for secret in client)]
 
     def export_to_litellm(self, exported: dict[str, Secret] | None = None) -> None:
-        export_to_litellm(self.litellm_variables, exported)
+        """Copy these variables and fixed options to `os.environ`, where LiteLLM reads them. Existing ones are kept.
+
+        Those in `exported` are removed first if they are unchanged.
+        """
+        with _exporting:
+            for name, secret in (exported or {}).items():
+                if os.environ.get(name) == secret.reveal():
+                    del os.environ[name]
+            for name, value in _FOR_LITELLM.items():
+                os.environ.setdefault(name, value)
+            fresh = {name: secret for name, secret in self.litellm_variables.items() if name not in os.environ}
+            os.environ.update({name: secret.reveal() for name, secret in fresh.items()})
+            if exported is not None:
+                exported.clear()
+                exported.update(fresh)

@@ -16,8 +16,8 @@ from anthropic_proxy.gateway.platforms.processes import describe_missing_program
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.gateway.settings.environment import copy_environment
 from anthropic_proxy.gateway.settings.file_format import KeyReference
+from anthropic_proxy.gateway.settings.files import MAX_KEY_BYTES
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
-from anthropic_proxy.gateway.settings.text_file import MAX_KEY_BYTES
 from anthropic_proxy.gateway.settings.values import decode_keys, redact_and_shorten
 from anthropic_proxy.secrets import Secret
 

@@ -16,12 +16,14 @@ from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, resolve_config_file_path
 from anthropic_proxy.gateway.settings.environment import (
+    OTEL_PREFIX,
     find_color_setting,
     find_no_proxy_setting,
+    find_otel_secrets,
     find_proxies,
+    load_trace_fields,
 )
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
-from anthropic_proxy.gateway.settings.otel_variables import OTEL_PREFIX, find_otel_secrets, load_trace_fields
 from anthropic_proxy.gateway.settings.place import find_data_directory, find_env_file
 from anthropic_proxy.gateway.settings.provider_calls import load_call_options
 from anthropic_proxy.gateway.settings.provider_tables import (

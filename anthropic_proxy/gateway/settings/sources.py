@@ -12,7 +12,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.fields import ReferencedVariable
-from anthropic_proxy.gateway.settings.text_file import MAX_ENV_BYTES, read_settings_file
+from anthropic_proxy.gateway.settings.files import MAX_ENV_BYTES, read_settings_file
 from anthropic_proxy.secrets import Secret
 
 _PLACEHOLDER = compile_later(

@@ -15,7 +15,7 @@ from anthropic_proxy.engine.platforms import files
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import load_settings
-from anthropic_proxy.gateway.settings.env_writer import locked_for_change
+from anthropic_proxy.gateway.settings.files import locked_for_change
 from tests.support.ledger import NOON
 from tests.support.waiting import WAIT_SECONDS
 
