@@ -161,7 +161,7 @@ class ProbeRunner:
     async def query_capabilities(self, target: Target) -> ModelCapabilities | None:
         """Return the limits of a model, as its server reports them. None: it reports none, or the query failed."""
         catalog, provider = self._services.catalog, target.provider.name
-        if not catalog.can_query_provider(provider):
+        if provider not in catalog.queried_providers:
             return None
         facts = await catalog.fetch_capabilities(provider, target.model)
         return facts if facts.known else None

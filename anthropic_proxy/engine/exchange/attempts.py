@@ -20,6 +20,7 @@ only.
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache, partial
+from typing import cast
 from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
@@ -193,7 +194,7 @@ class Attempts:
             started_at, provider, model = engine.clock(), target.provider, target.model
             try:
                 adapted = target
-                if engine.catalog.can_query_provider(provider.name):
+                if provider.name in engine.catalog.queried_providers:
                     capabilities = await engine.catalog.fetch_capabilities(provider.name, model)
                     adapted = structs.replace(target, capabilities=capabilities)
                 receipt.adaptations.clear()
@@ -371,8 +372,10 @@ class Attempts:
         self.latest = attempt
         if run.skips_open_circuit:
             breakers.require_closed(upstream)
-        conversation = receipt.session, receipt.agent, provider.prefix, target.model
-        prompt = engine.prefix_guard.compare(conversation, upstream_request.body)
+        prompt = None
+        if receipt.session:
+            conversation = receipt.session, receipt.agent, provider.prefix, target.model
+            prompt = engine.prefix_guard.compare(conversation, upstream_request.body)
         upstream_request = self.records.begin_attempt(target, upstream_request)
         watchdog.begin_upstream_call()
         try:
@@ -391,9 +394,13 @@ class Attempts:
                 ):
                     deltas = await self._examine_response(target, call, response)
                 # wait for content
-                if isinstance(wire, RelayWire):
+                if target.is_relayed:
                     attempt.stream = relay = RelayStream(
-                        wire, call, response, watchdog, secrets=self._list_call_secrets(attempt)
+                        cast("RelayWire[BaseDialect]", wire),
+                        call,
+                        response,
+                        watchdog,
+                        secrets=self._list_call_secrets(attempt),
                     )
                     await relay.wait_for_content()
                 else:
@@ -646,7 +653,10 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 
 @lru_cache(maxsize=256)
 def build_target_limits(
-    target: Target, *, rejects_overflow: bool = False, has_web_search: bool = True, has_web_fetch: bool = False
+    target: Target,
+    rejects_overflow: bool = False,  # not only by keyword, which makes a lookup in the cache slower
+    has_web_search: bool = True,
+    has_web_fetch: bool = False,
 ) -> TargetLimits:
     """Return the limits to which client requests for `target` are adapted.
 
@@ -682,10 +692,7 @@ def build_target_limits(
 
 def resolve_target_limits(engine: Engine, target: Target) -> TargetLimits:
     return build_target_limits(
-        target,
-        rejects_overflow=engine.settings.check_context_window,
-        has_web_search=engine.web_search is not None,
-        has_web_fetch=engine.web_fetch is not None,
+        target, engine.settings.check_context_window, engine.web_search is not None, engine.web_fetch is not None
     )
 
 

@@ -159,10 +159,11 @@ class Exchange:
         if request.max_tokens == 0 and not route.targets[0].is_relayed:
             await self._warm_up()
             return
-        if engine.queue.is_limited:
+        queue = engine.queue
+        if queue.is_limited:
             # grouped by session, so that one session does not delay all others
             session = incoming.headers.get("x-claude-code-session-id", "")
-            await engine.queue.acquire(f"{receipt.client.name} {session}")
+            await queue.acquire(f"{receipt.client.name} {session}")
         try:
             self._is_queued = False
             # call
@@ -184,7 +185,8 @@ class Exchange:
                     writer.usage = reply.usage  # also after an error, because the provider charges all calls
                 await reply.close()
         finally:
-            engine.queue.release()
+            if queue.is_limited:
+                queue.release()
         # the provider's count corrects later estimates for the model; in a tool loop it has input that the estimate
         # does not count
         latest, is_counted = attempts.latest, writer.usage.input_tokens is not None
@@ -206,9 +208,10 @@ class Exchange:
             runner = ProxyToolRunner(engine)
             request, ahead = await run_pending_calls(engine, runner, request, self._route)
         attempt = await attempts.open_first_call(request, self._route)
-        if isinstance(attempt.stream, RelayStream):
-            return attempt.stream
-        stream, reply_schema = attempt.decoded(), attempt.reply_schema
+        stream, reply_schema = attempt.stream, attempt.reply_schema
+        if isinstance(stream, RelayStream):
+            return stream
+        assert stream is not None
         if reply_schema is None and not (attempt.proxy_tools or ahead) and stream.continuation is None:
             return RepeatableStream(attempts, attempt) if stream.begins_with_thinking() else stream
         reply = ToolLoop(attempts, runner or ProxyToolRunner(engine), request, attempt, ahead)

@@ -50,7 +50,7 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
             needs_session = rules.uses_session and SESSION_HEADER not in incoming.headers  # it may be in the body
             may_be_relayed = routes.some_relayed and not rules.reads_body and not needs_session
         elif model := guess_model(incoming.body):
-            may_be_relayed = find_rule_route(engine, RoutingQuery(model), None).is_relayed
+            may_be_relayed = routes.find_route(RoutingQuery(model), engine.settings, engine.catalog).is_relayed
         else:
             may_be_relayed = routes.some_relayed
         if may_be_relayed and (scanned := scan_request(incoming.body)) is not None:
@@ -76,8 +76,7 @@ async def choose_route(
     `choice` is the result of `choose_rule`, if the caller already has it. Raises `ClientError` if no target can serve
     the request.
     """
-    query = build_routing_query(request)
-    rules = engine.route_rules
+    query, rules = RoutingQuery(request.model, server_tool_kinds(request.tools)), engine.route_rules
     if rules is None:
         return engine.route_cache.find_route(query, engine.settings, engine.catalog)
     if choice is None:

@@ -331,6 +331,8 @@ class Catalog:
     ) -> None:
         self._listings = dict(listings or {})
         self._sources = sources or {}
+        self.queried_providers = frozenset(self._sources)
+        """Names of the providers that are asked for their models and the limits of a model."""
         self._clock = clock
         self._first_seconds = first_seconds
         self._found: dict[tuple[str, str], ModelCapabilities] = {}
@@ -377,9 +379,6 @@ class Catalog:
         if learned != self._learned:
             self._learned = learned
             self.edition += 1
-
-    def can_query_provider(self, provider: str) -> bool:
-        return provider in self._sources
 
     def has_reported_capabilities(self, provider: str, model: str) -> bool:
         """Return True if the provider itself has reported the cached values of a model."""

@@ -87,8 +87,8 @@ class PrefixGuard:
         """Size of all kept prompts."""
 
     def compare(self, conversation: Conversation, body: bytes) -> Prompt | None:
-        """Compare a request with the one before it. None: it is not guarded, for lack of a session or by its size."""
-        if not conversation[0] or len(body) > MAX_PROMPT_BYTES:
+        """Compare a request of a session with the one before it. None: it is too large."""
+        if len(body) > MAX_PROMPT_BYTES:
             return None
         prompts = self._prompts.get(conversation)
         if prompts is None:

@@ -146,6 +146,9 @@ class HttpResponse:
         if not (self.fragments or self.body_received):
             self.waiter = self._connection.loop.create_future()
             await self.waiter
+        if len(self.fragments) == 1 and not self.reading_paused:  # inlined: almost every read of a stream
+            self.unread_bytes = 0
+            return self.fragments.pop()
         return self._pop_received()
 
     async def close(self, *, wait_for_end: bool = False) -> None:

@@ -203,7 +203,7 @@ class Log:
                 if note.handling != "kept" and self._is_new(note_deduplication_key(note, receipt.prefix)):
                     line = escape_unprintable(format_note_line(note, receipt.prefix))
                     self.write_line(f"{format_local_time(receipt.started_at)}  {line}")
-        if self._is_wanted(_level_of(receipt)):
+        if _WEIGHTS[_level_of(receipt)] >= self._min_weight:
             self._write(self.format_exchange(receipt))
 
     def format_exchange(self, receipt: Receipt) -> str:

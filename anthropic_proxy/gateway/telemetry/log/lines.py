@@ -112,12 +112,13 @@ def format_utc_time(seconds: float) -> str:
 def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
     """Time, method and path, status, incident, request id. An incident that is too long follows in further lines."""
     path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
-    clock, shown = format_local_time(receipt.started_at), str(receipt.status) if receipt.status else "–"
-    head = f"{receipt.method} {escape_unprintable(path)} "
+    clock, shown = _format_time_cached(int(receipt.started_at)), receipt.status or "–"
+    head = f"{receipt.method} {path if path.isprintable() else escape_unprintable(path)} "
     text = escape_unprintable(incident) if (incident := _describe_incident(receipt)) else ""
     if paint is None and width is None and len(text) <= MAX_INLINE_ERROR_CHARACTERS:  # the usual case of a service
         start = f"{clock}  {head}{shown}"
         return [f"{start:<{FIRST_COLUMN - 2}}  {text:<{SECOND_COLUMN}}  {receipt.request_id}"]
+    shown = str(shown)
     used = len(INDENT) + len(head) + len(shown)
     gap, further = max(FIRST_COLUMN - used, 2), []
     if len(text) > (MAX_INLINE_ERROR_CHARACTERS if width is None else width - used - gap):
@@ -148,15 +149,16 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
     context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
     first = "–" if receipt.first_token_seconds is None else f"{receipt.first_token_seconds:.2f}s"
-    columns = (
+    columns = [
         f"{receipt.tool_count} tools {receipt.message_count} msgs{' stream' if receipt.stream else ''}",
         f"in {_count(context)} out {_count(receipt.output_tokens)}",
         f"first {first} total {receipt.duration_seconds:.1f}s",
-        *([f"route {receipt.route}"] if receipt.route else []),
-    )
+    ]
+    if receipt.route:
+        columns.append(f"route {receipt.route}")
     if paint is None and width is None:
-        models = escape_unprintable(f"{requested} → {target}" if target else requested)
-        return f"{INDENT}{models}  {'  '.join(columns)}"
+        models = f"{requested} → {target}" if target else requested
+        return f"{INDENT}{models if models.isprintable() else escape_unprintable(models)}  {'  '.join(columns)}"
     requested, target = escape_unprintable(requested), escape_unprintable(target)
     used = len(INDENT) + len(requested) + (len(target) + 3 if target else 0)
     painted = (paint or _without_color)(target, "type")
@@ -182,6 +184,9 @@ def format_note_line(note: FidelityNote, provider: str) -> str:
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"
 
 
+_INCIDENTS = {"max_tokens": "! truncated (max_tokens)", "refusal": "! refused"}
+
+
 def _describe_incident(receipt: Receipt) -> str:
     failed = ", ".join(receipt.failed_attempts) if receipt.failed_attempts else ""
     if receipt.error:
@@ -190,7 +195,7 @@ def _describe_incident(receipt: Receipt) -> str:
         return "– client left" if receipt.status else "– client left before the reply"
     if failed:
         return f"↻ {failed}, then {receipt.prefix}"
-    return {"max_tokens": "! truncated (max_tokens)", "refusal": "! refused"}.get(receipt.outcome, "")
+    return _INCIDENTS.get(receipt.outcome, "")
 
 
 def _count(tokens: int) -> str:

@@ -229,7 +229,7 @@ async def test_facts_and_listing_are_renewed_beside_the_requests() -> None:
 async def test_others_are_never_asked_and_a_closed_catalogue_asks_no_more() -> None:
     source = Source()
     catalogue = Catalog(sources={"p": source}, clock=Clock())
-    assert not catalogue.can_query_provider("openai")
+    assert "openai" not in catalogue.queried_providers
     assert (await catalogue.fetch_capabilities("openai", "gpt-4.1")).known
     await catalogue.refresh_listing("openai")
     catalogue.start_due_queries("p", "m")
