@@ -1,6 +1,7 @@
 """Each rule of the fake servers, and the refusals of requests that break it: `golden_texts/fakes`.
 
-An input is the body of a request, at some servers with their kind or the model before it. `a×5` stands for `aaaaa`.
+An input is the body of a request, at some servers with their kind or the model before it, and `count` or
+`vertex-count` before the model of a count. `a×5` stands for `aaaaa`.
 """
 
 import json
@@ -29,14 +30,19 @@ def check_ollama(_: str, body: Any) -> Violations:
     return ollama.rules.check_body(body, *found)
 
 
+def check_gemini(kind: str, body: Any) -> Violations:
+    counted, _, model = kind.rpartition(" ")
+    if counted:
+        return gemini.rules.check_count(body, model, vertex=counted == "vertex-count")
+    return gemini.rules.check_body(body, model, gemini.models.MODELS[model], Signatures(random.Random(1)), vertex=False)
+
+
 CHECKS: dict[str, Callable[[str, Any], Violations]] = {
     "anthropic": lambda _, body: anthropic.rules.check_body(
         body, anthropic.models.MODELS[body.get("model", "claude-sonnet-5-5")]
     ),
     "compatible": lambda kind, body: KINDS[kind].check(body, KINDS[kind].models[body["model"]]),
-    "gemini": lambda model, body: gemini.rules.check_body(
-        body, model, gemini.models.MODELS[model], Signatures(random.Random(1)), vertex=False
-    ),
+    "gemini": check_gemini,
     "ollama": check_ollama,
     "openai_chat": lambda _, body: openai_chat.rules.check_body(
         body, openai_chat.models.MODELS[body.get("model", "gpt-4.1")]
