@@ -739,6 +739,23 @@ def test_escapes_that_only_some_decoders_reject_pass_unchanged() -> None:
     assert answer.failure is None
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [(b'"a"', b'"\xff"'), (b'"content"', b'"\xc3": 1, "content"'), (b'"standard"', b'"\xff"')],
+    ids=["text", "name of a member", "value that is read along"],
+)
+def test_a_whole_reply_that_is_not_utf_8_passes_unchanged_and_is_counted(given: bytes, sent: bytes) -> None:
+    whole = {"type": "message", "stop_reason": "refusal", "content": [{"type": "text", "text": "a"}]}
+    counts = {"input_tokens": 7, "output_tokens": 9, "service_tier": "standard"}
+    body = json.dumps({**whole, "usage": counts}).encode().replace(given, sent)
+    proxy = ProxyHarness(Streets(FakeResponse(200, body)), **KEY)
+    sink = ask(proxy, stream=False, model=TARGET)
+    assert sink.error is None
+    assert sink.stream == body
+    (receipt,) = proxy.receipts
+    assert (receipt.outcome, receipt.input_tokens, receipt.output_tokens) == ("refusal", 7, 9)
+
+
 def test_a_cache_warm_up_is_the_api_s_to_answer() -> None:
     streets = Streets()
     ask(ProxyHarness(streets, **KEY), max_tokens=0)

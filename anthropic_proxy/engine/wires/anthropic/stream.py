@@ -303,7 +303,8 @@ class RelayInspector(Decoder):
         self.finished = True
         reads = _read_members(body) is not None
         if not reads:
-            body = repair_json(body)  # passes as it came, and is read along with whole characters
+            # The client gets the bytes as they came: it may read them, and only the provider knows the character.
+            body = repair_json(body)
             reads = _read_members(body) is not None
         try:
             reply = _decode_reply(body)
