@@ -16,6 +16,7 @@ import re
 import struct
 from base64 import b64decode
 from binascii import Error as NotBase64
+from collections.abc import Iterable
 from math import ceil
 from typing import Any, Literal
 
@@ -45,6 +46,7 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
     is_string_or_absent,
 )
+from anthropic_proxy.engine.messages.models.tools import ToolList
 from anthropic_proxy.engine.messages.pdf_size import PdfSize, measure_pdf
 from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text, unknown_block_text
 from anthropic_proxy.engine.messages.preparation.tools import list_visible_tools
@@ -157,11 +159,7 @@ def collect_token_facts(request: MessagesRequest) -> TokenFacts:
             # without reasoning of earlier replies, which most providers do not receive
             counter.add(content)
     tools = list_visible_tools(request)
-    text, marks = 0.0, 0
-    for tool in tools:
-        tool_text, tool_marks = weigh_tool(tool)
-        text += tool_text
-        marks += tool_marks
+    text, marks = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
     return TokenFacts(
         text=estimate_text_tokens(b"".join(counter.texts)),
         messages=len(request.messages),
@@ -502,6 +500,18 @@ def _weigh_source(source: bytes) -> tuple[float, int]:
 
 
 _weigh_source_cached = functools.lru_cache(maxsize=1024)(_weigh_source)
+
+
+def _weigh_tools(tools: Iterable[Tool]) -> tuple[float, int]:
+    text, marks = 0.0, 0
+    for tool in tools:
+        tool_text, tool_marks = weigh_tool(tool)
+        text += tool_text
+        marks += tool_marks
+    return text, marks
+
+
+_weigh_tools_cached = functools.lru_cache(maxsize=64)(_weigh_tools)
 
 
 def _weigh_definition(name: str, description: str | None, schema: Any) -> tuple[float, int]:

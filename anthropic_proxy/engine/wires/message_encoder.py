@@ -20,14 +20,13 @@ from anthropic_proxy.engine.messages.models import (
     TextBlock,
     ToolResultBlock,
     decode_nested_content,
-    is_string_or_absent,
     json_string,
     name_url,
 )
+from anthropic_proxy.engine.messages.models.raw_json import ABOVE_STRINGS
 from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.wires.shared_notes import (
     ERROR_MARKED,
-    FOREIGN_THINKING_DROPPED,
     MEDIA_MOVED,
     PREFILL_AS_TEXT,
     SYSTEM_AS_REMINDER,
@@ -121,7 +120,7 @@ class MessageEncoder(ABC):
                 parts: list[Any] = []
                 for block in message.content:  # the results come first
                     if type(block) is ToolResultBlock:
-                        if block.is_error or not is_string_or_absent(block.content):
+                        if block.is_error or not block.content < ABOVE_STRINGS:
                             self._encode_structured_result(block, parts)
                         else:
                             self._append_result(block, block.content or EMPTY_JSON_STRING)
@@ -151,13 +150,8 @@ class MessageEncoder(ABC):
         self.notes.append(PREFILL_AS_TEXT)
 
     def _flush_late_texts(self) -> None:
-        if self._late_texts:
-            texts, self._late_texts = self._late_texts, []
-            self._append_system(texts)
-
-    def _note_dropped_thinking(self) -> None:
-        if self._drops_thinking:
-            self.notes.append(FOREIGN_THINKING_DROPPED)
+        texts, self._late_texts = self._late_texts, []
+        self._append_system(texts)
 
     def _add_reminder(self, text: Raw) -> None:
         """Store a `<system-reminder>` text until the next user message is encoded. `text`: a JSON string."""

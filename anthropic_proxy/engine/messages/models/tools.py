@@ -49,7 +49,7 @@ _decode_fields = build_fields_decoder(set(Tool.__struct_encode_fields__) - {"px.
 class ToolList(list[Tool]):
     """Immutable list of tools. Requests with equal tools share one object, which caches use as a key."""
 
-    __slots__ = ("all_from_client", "called_by_code", "names", "source")
+    __slots__ = ("all_from_client", "called_by_code", "has_deferred", "names", "source")
     __hash__ = object.__hash__  # type: ignore[assignment]
 
     def __init__(self, tools: Iterable[Tool], source: Raw = ABSENT) -> None:
@@ -57,6 +57,7 @@ class ToolList(list[Tool]):
         self.names = frozenset(tool.name for tool in self)
         self.all_from_client = all(map(is_client_tool, self))
         self.called_by_code = any(map(_is_called_by_code, self))
+        self.has_deferred = any(tool.defer_loading for tool in self)
         self.source = source
         """JSON text of the list in the client request."""
 

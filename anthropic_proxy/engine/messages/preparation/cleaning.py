@@ -73,7 +73,7 @@ def merge_messages(messages: Iterable[Message]) -> list[Message]:
         content = message.content
         if not content:
             continue
-        if isinstance(content, str):
+        if type(content) is str:  # less than half the cost of isinstance
             message = Message(message.role, [TextBlock(json_string(content))])  # noqa: PLW2901
         if message.role != role:
             merged.append(message)

@@ -47,6 +47,7 @@ from anthropic_proxy.engine.wires.message_encoder import (
 from anthropic_proxy.engine.wires.ollama.dialect import Dialect, resolve_context_window
 from anthropic_proxy.engine.wires.shared_notes import (
     EFFORT_AS_SWITCH,
+    FOREIGN_THINKING_DROPPED,
     NO_EFFORT,
     NO_SERVICE_TIER,
     SCHEMA_AS_TEXT,
@@ -327,7 +328,8 @@ class _Messages(MessageEncoder):
         for place, texts in self._joined.items():
             self.messages[place].content = join_json_strings(texts)
         self._joined = {}  # their texts are held no longer
-        self._note_dropped_thinking()
+        if self._drops_thinking:
+            self.notes.append(FOREIGN_THINKING_DROPPED)
         return self.messages
 
     def _append_system(self, texts: list[Raw]) -> None:

@@ -49,6 +49,7 @@ from anthropic_proxy.engine.wires.openai_shared import (
 )
 from anthropic_proxy.engine.wires.shared_notes import (
     EFFORT_AS_SWITCH,
+    FOREIGN_THINKING_DROPPED,
     NO_EFFORT,
     SCHEMA_AS_TEXT,
     SCHEMA_AS_TOOL,
@@ -284,12 +285,14 @@ class ChatMessageEncoder(MessageEncoder):
                 last.partial = True
             else:
                 self._append_prefill_request()
-        self._flush_late_texts()
+        if self._late_texts:
+            self._flush_late_texts()
         if user_instruction:
             self._append_user([json_string(user_instruction)])
         for place, contents in self._joined.items():
             self.messages[place].content = _join_contents(contents)
-        self._note_dropped_thinking()
+        if self._drops_thinking:
+            self.notes.append(FOREIGN_THINKING_DROPPED)
         if self._dialect.sends_cache_marks and self._request.has_cache_marks():
             first, last = self.messages[0], self.messages[-1]
             if isinstance(first, _ChatMessage) and first.role == self._dialect.system_role:
@@ -371,7 +374,10 @@ class ChatMessageEncoder(MessageEncoder):
         if self._late_texts:
             self._flush_late_texts()
         self._has_open_calls = bool(calls)
-        content = join_json_strings(texts) if texts else UNSET if self._dialect.omits_null_content else _NULL
+        if len(texts) == 1:
+            content: Any = texts[0]
+        else:
+            content = join_json_strings(texts) if texts else UNSET if self._dialect.omits_null_content else _NULL
         reply = _Reply(content=content, tool_calls=calls or UNSET)
         if thoughts or self._dialect.thinking_replay_scope != "kept":
             self._replay_thinking(thoughts, reply, bool(calls))

@@ -11,6 +11,7 @@ as a number as text. Some fields are kept as raw JSON and decoded only where the
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -158,11 +159,6 @@ class ChatUsage(Struct, gc=False):
     prompt_token_details: TokenDetails | None = None
     server_tool_use_details: ServerToolCounts | None = None
 
-    @property
-    def is_empty(self) -> bool:
-        """True if the server counted neither input tokens nor output tokens."""
-        return self.prompt_tokens is None and self.completion_tokens is None
-
 
 class Choice(Struct, gc=False):
     delta: ChoiceDelta | None = None
@@ -208,15 +204,6 @@ _CALL_RAW_FIELDS = _fields_of(ToolCallDelta, Raw)
 _COUNTED = frozenset(field.name for field in structs.fields(ChatUsage) if field.type != int | None)
 _decode = msgspec.json.Decoder(Chunk).decode
 _decode_tier = msgspec.json.Decoder(_TierField).decode
-
-
-def find_service_tier(data: bytes) -> str | None:
-    """Return the `service_tier` of a complete body or of one event. None: it has none."""
-    # `Chunk` has no such field, so that only one event of a reply decodes it. OpenAI's events all have it.
-    try:
-        return _decode_tier(data).service_tier
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
 
 
 def _is_bare_error(data: bytes) -> bool:
@@ -397,9 +384,9 @@ class ChatDecoder(Decoder):
         for choice in chunk.choices or ():
             if choice.delta is not None and choice.message is not None:
                 choice.delta, choice.message = choice.choose_message_or_delta(), None
-        deltas = self._converted(self._read(chunk, body))
+        deltas = self._read(chunk, body)
         self.finished = True
-        return deltas
+        return deltas if self._output is None else self._output.convert_to_text(deltas)
 
     def decode_end(self) -> list[Delta]:
         deltas: list[Delta] = []
@@ -415,15 +402,12 @@ class ChatDecoder(Decoder):
             raise self._unreadable
         self._end_blocks(deltas, reply_ended_early=True)
         self._emit_stop(deltas)
-        return self._converted(deltas)
+        return deltas if self._output is None else self._output.convert_to_text(deltas)
 
     def flush_pending(self) -> list[Delta]:
         deltas = self._text.finish(reply_ended_early=True) if self._text is not None else []
         if self._calls is not None:
             self._calls.flush_pending(deltas)
-        return self._converted(deltas)
-
-    def _converted(self, deltas: list[Delta]) -> list[Delta]:
         return deltas if self._output is None else self._output.convert_to_text(deltas)
 
     def _decode_odd(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
@@ -601,10 +585,15 @@ class ChatDecoder(Decoder):
 
     def _read_usage(self, chunk: Chunk, choice: Choice | None, deltas: list[Delta], data: bytes) -> None:
         for counts in (chunk.usage, choice.usage if choice else None, chunk.x_groq.usage if chunk.x_groq else None):
-            if counts is not None and not counts.is_empty:
-                self._usage = decode_usage(counts, find_service_tier(data))
-                deltas.append(self._usage)
-                return
+            if counts is None or (counts.prompt_tokens is None and counts.completion_tokens is None):
+                continue
+            tier = None
+            # `Chunk` has no such field, so that only one event of a reply decodes it. OpenAI's events all have it.
+            with suppress(*DECODE_ERRORS):
+                tier = _decode_tier(data).service_tier
+            self._usage = decode_usage(counts, tier)
+            deltas.append(self._usage)
+            return
 
 
 def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:

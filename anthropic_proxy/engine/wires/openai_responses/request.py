@@ -44,7 +44,7 @@ from anthropic_proxy.engine.wires.openai_shared import (
     encode_reply_schema,
     reply_schema_instruction,
 )
-from anthropic_proxy.engine.wires.shared_notes import NO_EFFORT, renamed_effort_note
+from anthropic_proxy.engine.wires.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, renamed_effort_note
 from anthropic_proxy.engine.wires.thinking import decode_signature
 
 RESPONSES_PATH = "/responses"
@@ -241,8 +241,10 @@ class ItemEncoder(MessageEncoder):
             self._place_loaded_tools(loaded_tools)
         if self.messages and isinstance(self.messages[-1], _Reply):
             self._append_prefill_request()
-        self._flush_late_texts()
-        self._note_dropped_thinking()
+        if self._late_texts:
+            self._flush_late_texts()
+        if self._drops_thinking:
+            self.notes.append(FOREIGN_THINKING_DROPPED)
         return self.messages
 
     def _place_loaded_tools(self, loaded_tools: Mapping[str, Sequence[Raw]]) -> None:
