@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.cli.lint_stream import EventGrammar, check_bytes, check_events
+from tests.support.golden_texts import Check
 from tests.support.provider_replies.messages import DOUBLE_START, MESSAGE_STREAMS
 
 Events = list[dict[str, Any]]
@@ -91,70 +92,22 @@ def instead(place: int, *events: dict[str, Any]) -> Events:
     return [*GOOD[:place], *events, *GOOD[place + 1 :]]
 
 
-def with_usage(**usage: Any) -> Events:
-    return instead(0, start(usage={"input_tokens": 1, "output_tokens": 0, **usage}))
+def test_golden_faults(golden: Check) -> None:
+    """`golden_texts/stream_grammar`: a good stream without some events, with others instead of one, or only these."""
 
+    def show(given: str) -> str:
+        word, _, rest = given.partition(" ")
+        place, _, rest = rest.partition(" ") if word == "instead" else ("0", "", rest)
+        if word == "without":
+            events = without(*map(int, rest.split()))
+        else:
+            events = json.loads(f"[{rest.replace('} {', '}, {')}]")
+            events = instead(int(place), *events) if word == "instead" else events
+        found = check_events(events)
+        assert check_bytes(framed(events)) == found
+        return "\n".join(found)
 
-FAULTS: list[tuple[Events, str]] = [
-    ([], "the stream has no message_start"),
-    (without(0), "ping before message_start"),
-    (without(14), "ends without message_stop or error"),
-    (without(13), "message_stop without message_delta"),
-    ([*GOOD, PING], "ping after message_stop"),
-    ([start(), ERROR, STOP], "message_stop after error"),
-    (instead(13, end(), end()), "message_delta after message_delta"),
-    (instead(14, PING, STOP), "ping after message_delta"),
-    (instead(1, start()), "a second message_start"),
-    (instead(1, {"type": "later"}), '"later" is no event'),
-    (instead(1, {}), "the data has no type"),
-    (instead(0, {"type": "message_start"}), "message_start without a message"),
-    (instead(0, start(id="")), "the message has no id"),
-    (instead(0, start(model=None)), "the message has no model"),
-    (instead(0, start(content=[1])), "content of the message is [1] instead of []"),
-    (instead(0, start(stop_reason="end_turn")), 'stop_reason of the message is "end_turn" instead of null'),
-    (instead(0, start(role="user")), 'role of the message is "user" instead of "assistant"'),
-    (instead(0, start(usage=None)), "usage is missing"),
-    (with_usage(input_tokens=None), "usage without input_tokens"),
-    (with_usage(output_tokens=-1), "output_tokens is -1"),
-    (with_usage(cache_read_input_tokens=1.5), "cache_read_input_tokens is 1.5"),
-    (without(5), "block 1 begins inside another"),
-    (without(2), "content_block_delta while no block is open"),
-    (instead(6, opening(3, "text", text="")), "index 3 instead of 1"),
-    (instead(6, opening(1, "text", text="a")), 'block 1 begins with text "a"'),
-    (instead(9, opening(2, "tool_use", id="c", name="read", input={"p": 1})), 'begins with input {"p": 1}'),
-    (instead(9, opening(2, "tool_use", id="", name="read", input={})), "a call without id"),
-    (instead(9, opening(2, "tool_use", id="c", name="", input={})), "a call without name"),
-    (instead(9, {"type": "content_block_start", "index": 2}), "block 2 has no type"),
-    (instead(7, delta(0, "text_delta", text="a")), "index 0, but 1 is open"),
-    (instead(8, closing(0)), "index 0, but 1 is open"),
-    (instead(7, delta(1, "thinking_delta", thinking="a")), "thinking_delta in a text block"),
-    (instead(7, delta(1, "input_json_delta", partial_json="")), "input_json_delta in a text block"),
-    (instead(7, delta(1, "later_delta")), '"later_delta" in a text block'),
-    (instead(7, delta(1, "text_delta", text=None)), "text_delta with text null"),
-    (without(4), "thinking block 0 is not signed"),
-    (instead(4, delta(0, "signature_delta", signature="")), "block 0 has an empty signature"),
-    (instead(5, delta(0, "thinking_delta", thinking="a"), closing(0)), "thinking_delta after the signature of block 0"),
-    (instead(4, GOOD[4], GOOD[4]), "signature_delta after the signature of block 0"),
-    (without(12), "message_delta while a block is open"),
-    (without(11), "the arguments of block 2 are no JSON object"),
-    (instead(13, end("later")), 'stop_reason "later"'),
-    (instead(13, end(None)), "stop_reason null"),
-    (instead(13, end("end_turn")), "end_turn although there is a call"),
-    ([start(), end("tool_use"), STOP], "tool_use without a call"),
-    (instead(13, end("stop_sequence")), "stop_sequence with stop_sequence null"),
-    (instead(13, end("max_tokens", "END")), 'max_tokens with stop_sequence "END"'),
-    (instead(13, end(output_tokens="absent")), "usage without output_tokens"),
-    (instead(13, {"type": "message_delta", "usage": {"output_tokens": 1}}), "message_delta without a delta"),
-    ([start(), {"type": "error"}], "error without an error"),
-    ([start(), {"type": "error", "error": {"type": "later", "message": ""}}], 'error of the type "later"'),
-    ([start(), {"type": "error", "error": {"type": "api_error"}}], "error without a message"),
-]
-
-
-@pytest.mark.parametrize(("events", "fault"), FAULTS, ids=[fault for _, fault in FAULTS])
-def test_a_fault_is_named(events: Events, fault: str) -> None:
-    assert any(fault in violation for violation in check_events(events))
-    assert any(fault in violation for violation in check_bytes(framed(events)))
+    golden("stream_grammar", show)
 
 
 def test_two_calls_may_not_share_an_id() -> None:
