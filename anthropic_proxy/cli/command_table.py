@@ -17,12 +17,27 @@ class Command(NamedTuple):
     examples: tuple[str, ...]
     """Command lines without the name of the program."""
     is_group: bool = False
+    panel: str = ""
+    """Heading in the list of all commands."""
 
     def show_examples(self) -> str:
         return "Examples:\n\n" + "\n".join(f"- anthropic-proxy {line}" for line in self.examples)
 
 
+_FIRST_STEPS, _EACH_DAY, _SET_UP, _FOR_PROGRAMS = "First steps", "Each day", "Set up", "For other programs"
+
 COMMANDS: Mapping[str, Command] = {
+    "init": Command(
+        "init:init",
+        """Choose a provider and its models, test the key and write the settings to .env.
+
+Existing lines change only if you agree. Without a terminal, each line of standard input is an answer.""",
+        (
+            "init",
+            "init --provider openai --key-from-env OPENAI_API_KEY --yes",
+        ),
+        panel=_FIRST_STEPS,
+    ),
     "serve": Command(
         "serve:serve",
         "Serve the Anthropic Messages API until SIGINT (Ctrl+C) or SIGTERM stops the server.",
@@ -30,6 +45,7 @@ COMMANDS: Mapping[str, Command] = {
             "serve",
             "serve --port 8083",
         ),
+        panel=_FIRST_STEPS,
     ),
     "code": Command(
         "code:code",
@@ -41,6 +57,7 @@ address, a credential, and the context window and output limit of the mapped mod
             "code",
             "code -- --resume",
         ),
+        panel=_FIRST_STEPS,
     ),
     "run": Command(
         "code:run",
@@ -50,6 +67,7 @@ address, a credential, and the context window and output limit of the mapped mod
 The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards. \
 `run -- claude` is `code`.""",
         ("run -- python3 script.py",),
+        panel=_FIRST_STEPS,
     ),
     "ask": Command(
         "ask:ask",
@@ -60,28 +78,7 @@ The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped a
             'ask "hello"',
             'ask --model openai/gpt-4.1 "hello"',
         ),
-    ),
-    "doctor": Command(
-        "doctor.command:doctor",
-        """Probe the configured backends: address, key, tools, images, thinking, limits and more.
-
-The requests are sent to the real providers and cost a few thousand tokens. Exit status: 0 all backends are ready,
-1 a fix is needed, 2 no provider is configured or none responds.""",
-        (
-            "doctor",
-            "doctor openai",
-            "doctor openai/gpt-4.1 --report report.md",
-        ),
-    ),
-    "init": Command(
-        "init:init",
-        """Choose a provider and its models, test the key and write the settings to .env.
-
-Existing lines change only if you agree. Without a terminal, each line of standard input is an answer.""",
-        (
-            "init",
-            "init --provider openai --key-from-env OPENAI_API_KEY --yes",
-        ),
+        panel=_FIRST_STEPS,
     ),
     "env": Command(
         "code:env",
@@ -92,60 +89,7 @@ Use it in a shell as `eval "$(anthropic-proxy env)"`.""",
             "env",
             "env --shell fish",
         ),
-    ),
-    "statusline": Command(
-        "statusline:statusline",
-        """Print the status line of Claude Code: model, provider, window, costs, cache, retries.
-
-`code` sets it up, unless you have a status line. It reads the JSON of Claude Code from standard input, and asks the
-running proxy, at most 0.8 seconds. Costs come from the ledger.""",
-        ("statusline < session.json",),
-    ),
-    "models": Command(
-        "models:models",
-        "Show the model that each Claude model is sent to, or the models of a provider, with limits and prices.",
-        (
-            "models",
-            "models openai",
-            "models openai/gpt-4.1",
-        ),
-    ),
-    "config": Command(
-        "config:config",
-        "Show the settings with their sources, or check them.",
-        (
-            "config show --all",
-            "config check",
-        ),
-        is_group=True,
-    ),
-    "db": Command(
-        "db:db",
-        "Migrate, check or export the database of the usage ledger.",
-        (
-            "db check",
-            "db export > requests.csv",
-        ),
-        is_group=True,
-    ),
-    "keys": Command(
-        "keys:keys",
-        "Create, list, change, rotate and revoke virtual keys for clients.",
-        (
-            "keys create ci --team build --budget 50USD/month",
-            "keys list",
-            "keys rotate ci --overlap 24h",
-            "keys revoke ci",
-        ),
-        is_group=True,
-    ),
-    "health": Command(
-        "health:health",
-        "Check whether a proxy responds on port PORT of this machine. Exit status 0: yes; 2: no. For containers.",
-        (
-            "health",
-            "health --json",
-        ),
+        panel=_FIRST_STEPS,
     ),
     "logs": Command(
         "logs:logs",
@@ -159,6 +103,7 @@ ledger.""",
             "logs --errors",
             "logs --live",
         ),
+        panel=_EACH_DAY,
     ),
     "usage": Command(
         "usage:usage",
@@ -168,6 +113,17 @@ ledger.""",
             "usage --since yesterday --by project",
             "usage --since 30d --csv",
         ),
+        panel=_EACH_DAY,
+    ),
+    "models": Command(
+        "models:models",
+        "Show the model that each Claude model is sent to, or the models of a provider, with limits and prices.",
+        (
+            "models",
+            "models openai",
+            "models openai/gpt-4.1",
+        ),
+        panel=_EACH_DAY,
     ),
     "explain": Command(
         "explain:explain",
@@ -182,6 +138,18 @@ Exit status 0: the request was served, or would be sent; 1: it failed, or the pr
             "explain request.json --body",
             "explain - --json < request.json",
         ),
+        panel=_EACH_DAY,
+    ),
+    "routes": Command(
+        "routes:routes",
+        "Show the routes of anthropic-proxy.toml, or explain one.",
+        (
+            "routes list",
+            "routes explain request.json",
+            "routes explain request.json --key alice --at 2026-11-20T23:30",
+        ),
+        is_group=True,
+        panel=_EACH_DAY,
     ),
     "replay": Command(
         "replay:replay",
@@ -193,26 +161,61 @@ is used if it runs. Otherwise a proxy is started and stopped afterwards.""",
             "replay req_01JD8QWK5T",
             "replay --last --model openai/gpt-4.1",
         ),
+        panel=_EACH_DAY,
     ),
-    "routes": Command(
-        "routes:routes",
-        "Show the routes of anthropic-proxy.toml, or explain one.",
+    "doctor": Command(
+        "doctor.command:doctor",
+        """Probe the configured backends: address, key, tools, images, thinking, limits and more.
+
+The requests are sent to the real providers and cost a few thousand tokens. Exit status: 0 all backends are ready,
+1 a fix is needed, 2 no provider is configured or none responds.""",
         (
-            "routes list",
-            "routes explain request.json",
-            "routes explain request.json --key alice --at 2026-11-20T23:30",
+            "doctor",
+            "doctor openai",
+            "doctor openai/gpt-4.1 --report report.md",
+        ),
+        panel=_EACH_DAY,
+    ),
+    "health": Command(
+        "health:health",
+        "Check whether a proxy responds on port PORT of this machine. Exit status 0: yes; 2: no. For containers.",
+        (
+            "health",
+            "health --json",
+        ),
+        panel=_EACH_DAY,
+    ),
+    "config": Command(
+        "config:config",
+        "Show the settings with their sources, or check them.",
+        (
+            "config show --all",
+            "config check",
         ),
         is_group=True,
+        panel=_SET_UP,
     ),
-    "lint-stream": Command(
-        "lint_stream:lint_stream",
-        """Check a captured event stream of the Messages API against the grammar of its events.
-
-Each violation is one line: file, line, event, rule and cause. Exit status 0: valid; 1: violations.""",
+    "keys": Command(
+        "keys:keys",
+        "Create, list, change, rotate and revoke virtual keys for clients.",
         (
-            "lint-stream reply.sse",
-            "lint-stream - < reply.sse",
+            "keys create ci --team build --budget 50USD/month",
+            "keys list",
+            "keys rotate ci --overlap 24h",
+            "keys revoke ci",
         ),
+        is_group=True,
+        panel=_SET_UP,
+    ),
+    "db": Command(
+        "db:db",
+        "Migrate, check or export the database of the usage ledger.",
+        (
+            "db check",
+            "db export > requests.csv",
+        ),
+        is_group=True,
+        panel=_SET_UP,
     ),
     "service": Command(
         "service:service",
@@ -222,20 +225,21 @@ Each violation is one line: file, line, event, rule and cause. Exit status 0: va
             "service status",
         ),
         is_group=True,
+        panel=_SET_UP,
     ),
     "import": Command(
         "importing:import_settings",
         """Write the settings of another proxy's configuration as .env and anthropic-proxy.toml.
 
 The format is detected: config.json of claude-code-router, config.yaml of LiteLLM's proxy, or .env of an earlier
-proxy. Lines are added to the settings files in their folder; existing ones are never changed. Keys are copied only
-from a .env. For other formats, the new lines refer to the variables that contain the keys. Rules that depend on
-the request become [[routes]]. Entries with an equivalent are renamed or converted. Every other entry that is set
-gets a line that says what happens to it.""",
+proxy. Lines are added to the settings files in their folder; existing ones are never changed. In a terminal, the
+command asks if the keys of the file are copied. Rules that depend on the request become [[routes]]. Entries with an
+equivalent are renamed or converted. Every other entry that is set gets a line that says what happens to it.""",
         (
             "import config.yaml --dry-run",
             "import config.json",
         ),
+        panel=_SET_UP,
     ),
     "add": Command(
         "add:add",
@@ -246,16 +250,39 @@ It uses what the proxy was installed with: pip, pipx, uv, or the lock files of a
             "add",
             "add dashboard prices",
         ),
+        panel=_SET_UP,
     ),
     "completion": Command(
         "completion:completion",
         "Print the completion script of a shell. `anthropic-proxy --install-completion` installs it for your shell.",
         ("completion bash",),
+        panel=_SET_UP,
+    ),
+    "statusline": Command(
+        "statusline:statusline",
+        """Print the status line of Claude Code: model, provider, window, costs, cache, retries.
+
+`code` sets it up, unless you have a status line. It reads the JSON of Claude Code from standard input, and asks the
+running proxy, at most 0.8 seconds. Costs come from the ledger.""",
+        ("statusline < session.json",),
+        panel=_FOR_PROGRAMS,
+    ),
+    "lint-stream": Command(
+        "lint_stream:lint_stream",
+        """Check a captured event stream of the Messages API against the grammar of its events.
+
+Each violation is one line: file, line, event, rule and cause. Exit status 0: valid; 1: violations.""",
+        (
+            "lint-stream reply.sse",
+            "lint-stream - < reply.sse",
+        ),
+        panel=_FOR_PROGRAMS,
     ),
     "version": Command(
         "version:version",
         "Print the version of this program.",
         ("version",),
+        panel=_FOR_PROGRAMS,
     ),
 }
 

@@ -9,7 +9,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App as Commands
-from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
+from cyclopts import CoercionError, CycloptsError, Group, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
 
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.command_table import COMMANDS, MAIN_EXAMPLES
@@ -23,17 +23,24 @@ commands = Commands(
     help="Use Claude Code and every Anthropic SDK with the model that you have.",
     help_epilogue=MAIN_EXAMPLES,
     version_flags=["--version", "-V"],
+    group_commands=Group("Commands", sort_key=len(COMMANDS)),  # after the panels of the table
+    group_parameters=Group("Parameters", sort_key=len(COMMANDS)),
 )
 """Command-line application (cyclopts) with all commands and options. `main` runs it."""
 
 
 commands.default(serve)
-for _name, _row in COMMANDS.items():
-    _path = f"anthropic_proxy.cli.{_row.path}"
-    if _row.is_group:  # a group has its own examples
-        commands.command(_path, name=_name, help=_row.description)
-    else:
-        commands.command(_path, name=_name, help=_row.description, help_epilogue=_row.show_examples())
+_panels = {name: Group(name, sort_key=place) for place, name in enumerate(row.panel for row in COMMANDS.values())}
+for _place, (_name, _row) in enumerate(COMMANDS.items()):
+    _own = {} if _row.is_group else {"help_epilogue": _row.show_examples()}  # a group of commands has its own examples
+    commands.command(
+        f"anthropic_proxy.cli.{_row.path}",
+        name=_name,
+        help=_row.description,
+        group=_panels[_row.panel],
+        sort_key=_place,
+        **_own,
+    )
 commands.register_install_completion_command(help="Install the completion script for your shell.")
 
 
@@ -55,6 +62,19 @@ def run_command(words: Sequence[str]) -> None:
 _PROGRAM = "anthropic-proxy"
 _COMPLETE = "__complete"
 """Hidden command of the library by which the completion script of a shell gets words to complete."""
+_OTHER_WORDS = {
+    **dict.fromkeys(("start", "server", "up"), "serve"),
+    **dict.fromkeys(("setup", "configure", "login", "auth"), "init"),
+    **dict.fromkeys(("claude", "launch"), "code"),
+    **dict.fromkeys(("status", "ping", "ps"), "health"),
+    **dict.fromkeys(("cost", "costs", "spend", "stats"), "usage"),
+    **dict.fromkeys(("price", "prices", "providers", "list"), "models"),
+    **dict.fromkeys(("settings", "set", "get"), "config"),
+    **dict.fromkeys(("check", "test"), "doctor"),
+    **dict.fromkeys(("tail", "requests", "history"), "logs"),
+    **dict.fromkeys(("install", "extras"), "add"),
+}
+"""Word that other programs use → command."""
 _FILE_NAMES = {"explain": "request.json", "lint-stream": "reply.sse", "import": ".env"}
 """Name of a command with the argument FILE → example of a file name for messages."""
 _FORMS = {bool: "true or false", int: "a whole number", float: "a number"}
@@ -73,7 +93,8 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
         if not known or word.startswith("-"):
             return
         if word not in known:
-            nearest = find_similar_choice(word.lower(), known)
+            meant = _OTHER_WORDS.get(word.lower(), "")
+            nearest = meant if meant in known else find_similar_choice(word.lower(), known)
             of = f" of {' '.join(line[1:])}" if len(line) > 1 else ""
             remedy = f"Did you mean:  {' '.join(line)} {nearest}" if nearest else f"More:  {' '.join(line)} --help"
             raise ConfigurationError(

@@ -8,13 +8,14 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import client_token
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.upstream.local_server import get_json
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_amount
@@ -109,6 +110,8 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
     if total := cached + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens"):
         parts.append(f"{cached / total:.0%} cached")
 
+    if broken := _describe_cache_break(main or own):
+        parts.append(broken)
     if failed := [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]:
         parts.append(f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else ""))
     if not replies:
@@ -140,6 +143,21 @@ def _describe_cost(label: str, sums: Any) -> str:
     cost, unknown = sums.get("cost"), _number(sums, "unknown_cost_requests")
     amount = format_amount(cost * NANO_DOLLARS) if isinstance(cost, int | float) else UNKNOWN_AMOUNT
     return f"{label} {'≥ ' if unknown and cost else ''}{amount}"
+
+
+def _describe_cache_break(receipts: Sequence[Any]) -> str:
+    """Return what the last request could not read from the provider's cache, by the rule of the dashboard. "": all."""
+    *earlier, last = receipts or [None]
+    part, tokens = _clean(_text(last, "prefix_change", "part")), _number(_get(last, "prefix_change"), "tokens")
+    if not part and earlier and _text(earlier[-1], "model") == _text(last, "model"):
+        read = _number(last, "cache_read_tokens")
+        left = _number(earlier[-1], "cache_read_tokens") + _number(earlier[-1], "cache_write_tokens")
+        left = min(left, read + _number(last, "input_tokens") + _number(last, "cache_write_tokens"))
+        tokens = left - read if left > 2 * read else 0
+    if not part and not tokens:
+        return ""
+    cause = f"{part} changed" if part else "cache not read"
+    return f"! {cause}, {formats.short_count(tokens)} tokens read again" if tokens else f"! {cause}"
 
 
 def _clean(text: str) -> str:

@@ -87,7 +87,7 @@ def test_the_status_line_shows_model_window_costs_and_a_retry(
         screen.wait_for("1 2 3")
         screen.wait_for("% of 1.0M")
         screen.wait_for("↻ openai 529")
-        screen.wait_for("session unknown")  # the fake has an address without prices; the ledger has the row by now
+        screen.wait_for("cost unknown")  # the fake has an address without prices; the ledger has the row by now
 
 
 def test_a_status_line_of_the_user_stays(claude: Path, settings: dict[str, str], work: Path) -> None:

@@ -73,6 +73,35 @@ def test_the_line_has_model_window_costs_cache_and_the_failed_attempts() -> None
             "openai/a[31mb · 25% of 100k · session $0.42 · today $1.87 · 80% cached · ↻ c",
         ),
         (
+            {
+                "/api/requests/recent": {
+                    "finished": [request(input_tokens=9_000, prefix_change={"part": "tool 3 (Web)", "tokens": 8_000})]
+                }
+            },
+            "openai/gpt-4.1 · 9% of 100k · session $0.42 · today $1.87 · 80% cached · "
+            "! tool 3 (Web) changed, 8,000 tokens read again",
+        ),
+        (
+            {
+                "/api/requests/recent": {
+                    "finished": [
+                        request(input_tokens=1_000, cache_read_tokens=19_000),
+                        request(input_tokens=21_000, cache_read_tokens=500, failed_attempts=["groq 429"]),
+                    ]
+                }
+            },
+            "openai/gpt-4.1 · 22% of 100k · session $0.42 · today $1.87 · 80% cached · "
+            "! cache not read, 18.5 k tokens read again · ↻ groq 429",
+        ),
+        (
+            {
+                "/api/requests/recent": {
+                    "finished": [request(cache_read_tokens=19_000), request(model="other", input_tokens=20_000)]
+                }
+            },
+            "openai/other · 20% of 100k · session $0.42 · today $1.87 · 80% cached",
+        ),
+        (
             {"/api/requests/recent": {"finished": [7, {"is_exchange": True, "receipt": 7}]}},
             "Opus 5.5 · 25% of 100k · session $0.42 · today $1.87 · 80% cached",
         ),
