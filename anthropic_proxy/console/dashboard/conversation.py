@@ -29,6 +29,9 @@ _MAX_CHARACTERS = 120_000
 _MIN_CHARACTERS = 200
 IMAGE_TYPES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
 """Media types of images that browsers show. None of them can contain a script."""
+_MIN_LOST_TOKENS = 1_024
+"""Shortest beginning that most providers cache. A short prompt beside a conversation, such as one for a title, has less
+to lose."""
 _REMINDER = "<system-reminder>"
 _ERRORS = (InvalidJson, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -107,7 +110,8 @@ def find_cache_breaks(rows: Sequence[StoredRequest], costs: ModelCosts) -> dict[
         tokens = row.prefix_change_tokens
         if not row.prefix_change and before is not None and before.model == row.model:
             left = min(before.cache_read_tokens + before.cache_write_tokens, row.all_input_tokens)
-            tokens = left - row.cache_read_tokens if left > 2 * row.cache_read_tokens else 0
+            lost = left - row.cache_read_tokens
+            tokens = lost if lost > max(row.cache_read_tokens, _MIN_LOST_TOKENS) else 0
         if tokens:
             cost, price = None, costs.find_price(row.provider, row.model)
             if price is not None:

@@ -9,7 +9,7 @@ from msgspec import structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, chart_groups, divide_range, explain_missing_cost
 from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, Table, build_panel, memoize_result
-from anthropic_proxy.console.dashboard.tables import SortableColumn, sort_rows
+from anthropic_proxy.console.dashboard.tables import Names, SortableColumn, name_providers, name_value, sort_rows
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_periods, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, add_up
@@ -39,6 +39,7 @@ def find_group_name(context: PageContext) -> str:
 
 def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     by, query, periods = find_group_name(context), context.query, divide_range(context.charted_query)
+    names = name_providers(context.settings)
     groups = memoize_result(lambda: sum_usage(context.connection, context.selection, by))
     total = memoize_result(lambda: add_up(group.sums for group in groups()))
 
@@ -46,7 +47,14 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         highest = max((group.sums.cost for group in groups()), default=0)
         listed = groups()[::-1] if by == "day" else groups()  # the latest day first, others by cost
         shown = sort_rows(listed, _COLUMNS, query.order)[:MAX_ROWS]
-        return [_build_row(context, by, group, highest, total().cost) for group in shown]
+        return [
+            {
+                **_build_row(context, names, by, group),
+                "share": group.sums.cost / highest if highest else 0.0,
+                "percent": formats.percent(group.sums.cost, total().cost) if total().cost else "",
+            }
+            for group in shown
+        ]
 
     def summarize() -> str:
         sums = total()
@@ -56,7 +64,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         verdict += f"{formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)}."
         largest = max(groups(), key=lambda group: group.sums.cost)
         if largest.sums.cost and len(groups()) > 1:
-            name = _name_group(by, largest)
+            name = _name_group(names, by, largest)
             share = formats.percent(largest.sums.cost, sums.cost)
             verdict += f" Largest {by}: {name}, {formats.money(largest.sums.cost)} ({share})."
         return verdict
@@ -64,7 +72,10 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     def chart_costs() -> Chart:
         divided_by = "model" if by == "day" else by
         rows = sum_periods(context.connection, context.selection, periods.seconds, FACETS[divided_by].column)
-        providers = {name: (name, formats.provider_role(name)) for name in {row.group for row in rows} - {""}}
+        providers = {
+            name: (name_value("provider", name, names), formats.provider_role(name))
+            for name in {row.group for row in rows} - {""}
+        }
         drawn = chart_groups(
             periods,
             rows,
@@ -102,14 +113,14 @@ def name_missing(by: str) -> str:
     return f"no {by}" if text == "none" else text
 
 
-def _name_group(by: str, group: UsageGroup) -> str:
+def _name_group(names: Names, by: str, group: UsageGroup) -> str:
     if by != "day":
-        return group.name or name_missing(by)
+        return name_value(by, group.name, names) if group.name else name_missing(by)
     day = datetime.fromisoformat(group.name)
     return f"{day:%a}, {day.day} {day:%b}"
 
 
-def _build_row(context: PageContext, by: str, group: UsageGroup, highest: int, total: int) -> Mapping[str, Any]:
+def _build_row(context: PageContext, names: Names, by: str, group: UsageGroup) -> Mapping[str, Any]:
     sums = group.sums
     facets = {**context.query.facets, by: group.name}
     if by == "model":
@@ -120,8 +131,8 @@ def _build_row(context: PageContext, by: str, group: UsageGroup, highest: int, t
         start, end = (int((day + timedelta(days=count)).astimezone().timestamp()) for count in (0, 1))
         href = context.query.link_to_range(start, end, "/dashboard/requests")
     return {
-        "name": _name_group(by, group),
-        "provider": group.provider,
+        "name": _name_group(names, by, group),
+        "provider": name_value("provider", group.provider, names) if group.provider else "",
         "requests": formats.count(sums.requests),
         "input": formats.short_count(sums.all_input_tokens),
         "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
@@ -129,8 +140,6 @@ def _build_row(context: PageContext, by: str, group: UsageGroup, highest: int, t
         "mean": formats.money(round(sums.cost / sums.requests)) if sums.cost else formats.UNKNOWN,
         "requested": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
         "cost": formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests),
-        "share": sums.cost / highest if highest else 0.0,
-        "percent": formats.percent(sums.cost, total) if total else "",
         "href": href,
     }
 

@@ -12,7 +12,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import chart_groups, divide_range
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.requests import list_exported_requests
-from anthropic_proxy.console.dashboard.tables import SortableColumn, build_finished_row, page_rows, sort_rows
+from anthropic_proxy.console.dashboard.tables import SortableColumn, build_finished_row, page_list, page_rows, sort_rows
 from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
 from anthropic_proxy.console.keys.descriptions import format_time as format_key_time
 from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
@@ -129,16 +129,10 @@ COLUMNS: Sequence[SortableColumn[KeyRow]] = (
 def build_keys_page(context: PageContext) -> Mapping[str, Any]:
     found = read_key_list(context)
     chosen = choose_key_rows(context, found.keys)
-    ids, query = [row.key.id for row in chosen], context.query
-    start, end = 0, len(ids)
-    if query.before in ids:
-        start = ids.index(query.before) + 1
-    elif query.after in ids:
-        end = ids.index(query.after)
-        start = max(end - _MAX_KEY_ROWS - 1, 0)
-    part = page_rows(query, chosen[start:end][: _MAX_KEY_ROWS + 1], _MAX_KEY_ROWS, lambda row: row.key.id)
-    first = ids.index(part.rows[0].key.id) + 1 if part.rows else 0
-    hidden = f"{first} to {first + len(part.rows) - 1} of {len(ids):,}" if len(ids) > _MAX_KEY_ROWS else ""
+    part, before = page_list(context.query, chosen, _MAX_KEY_ROWS, lambda row: row.key.id)
+    hidden = ""
+    if len(chosen) > _MAX_KEY_ROWS:
+        hidden = f"{before + 1} to {before + len(part.rows)} of {len(chosen):,}"
     return {
         "verdict": _summarize(found.keys),
         "store_problem": found.problem,

@@ -29,6 +29,7 @@ from anthropic_proxy.console.dashboard.permissions import (
     require_section,
 )
 from anthropic_proxy.console.dashboard.query import RANGE_TITLES, read_view_query
+from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
 from anthropic_proxy.console.dashboard.web import (
     accepts_gzip,
     compress_response,
@@ -327,6 +328,7 @@ class Pages:
                 )
                 progress.requests = found.facts.requests
                 frame |= {"query": query, "tables": list(page.tables), "ranges": RANGE_TITLES}
+                frame["filters"] = list_filters(query, name_providers(self._gateway.settings))
                 known = found.facts if ledger.problem is None else None
                 lines = describe_ledger(self._gateway.ledger_state, known, self._clock())
                 lines += [] if ledger.problem is None else [ledger.problem]

@@ -13,12 +13,15 @@ from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.tables import (
     COLUMNS,
+    Names,
     PagedRows,
     RequestColumn,
     TableRow,
     build_finished_row,
     build_running_row,
     decode_columns,
+    list_filters,
+    name_providers,
     name_value,
     page_rows,
     read_order,
@@ -74,19 +77,17 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     if any(column.name == "session" for column in columns):
         listed |= {row.session for row, _ in part.rows}
     sessions = find_names(context.connection, sum_sessions(context.connection, listed - {""}))
-    found = [
-        {"text": f"{FACETS[name].title}: {name_value(name, value, sessions)}", "href": query.link_without_facet(name)}
-        for name, value in query.facets.items()
-    ]
+    names = {**name_providers(context.settings), **{("session", one): text for one, text in sessions.items()}}
+    filters = list_filters(query, names)
     if query.has_notes:
-        found.append({"text": "changed by the translation", "href": query.link(has_notes=False)})
+        filters.append(("changed by the translation", query.link(has_notes=False)))
     if query.text:
-        found.append({"text": f"“{query.text}”", "href": query.link(text="")})
+        filters.append((f"“{query.text}”", query.link(text="")))
     facets: list[Mapping[str, Any]] = []
     for name, facet in FACETS.items():
         values = [
             {
-                "text": name_value(name, value, sessions),
+                "text": name_value(name, value, names),
                 "count": number,
                 "active": query.facets.get(name) == value,
                 "href": query.link_without_facet(name)
@@ -105,7 +106,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
                 }
             )
     return {
-        "rows": [*running, *(_build_row(row, columns, sessions, with_day=with_day) for row, _ in part.rows)],
+        "rows": [*running, *(_build_row(row, columns, names, with_day=with_day) for row, _ in part.rows)],
         "columns": columns,
         "all_columns": COLUMNS,
         "sort_titles": {column.name: column.label for column in COLUMNS if column.is_number},
@@ -114,7 +115,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
         "part": part,
         "note": note,
         "facets": facets,
-        "active": found,
+        "filters": filters,
         "chart": _chart(context),
         "is_empty": not context.facts.requests and not running,
         "verdict": verdict,
@@ -137,14 +138,11 @@ def list_views(query: ViewQuery) -> list[tuple[str, str, bool]]:
     return [(title, href, href == here) for title, href in links]
 
 
-def _build_row(
-    row: StoredRequest, columns: Sequence[RequestColumn], sessions: Mapping[str, str], *, with_day: bool
-) -> TableRow:
+def _build_row(row: StoredRequest, columns: Sequence[RequestColumn], names: Names, *, with_day: bool) -> TableRow:
     built = build_finished_row(row, with_day=with_day, columns=columns)
-    if row.session not in sessions:
+    if ("session", row.session) not in names:
         return built
-    name = name_value("session", row.session, sessions)
-    return structs.replace(built, cells={**built.cells, "session": name})
+    return structs.replace(built, cells={**built.cells, "session": name_value("session", row.session, names)})
 
 
 def list_exported_requests(context: PageContext) -> list[StoredRequest]:

@@ -15,7 +15,7 @@ from anthropic_proxy.console.dashboard.conversation import CacheBreak, build_tur
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.request import find_context_window
 from anthropic_proxy.console.dashboard.sessions import find_names
-from anthropic_proxy.console.dashboard.tables import page_rows
+from anthropic_proxy.console.dashboard.tables import page_list
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_requests
@@ -90,13 +90,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     def measure_cost(group: Sequence[StoredRequest]) -> float | None:
         return float(earlier + cumulative[group[-1].id]) or None
 
-    ids, start, stop = [row.id for row in own[::-1]], 0, len(own)
-    if query.before in ids:
-        start = ids.index(query.before) + 1
-    elif query.after in ids:
-        stop = ids.index(query.after)
-        start = max(stop - MAX_TURNS - 1, 0)
-    part = page_rows(query, own[::-1][start:stop][: MAX_TURNS + 1], MAX_TURNS, lambda row: row.id)
+    part, later = page_list(query, own[::-1], MAX_TURNS, lambda row: row.id)
     texts = read_several_contents(context.connection, [row.id for row in part.rows], ("request", "reply"))
     end = rows[-1].started_at // 60_000_000 * 60 + 60
     return {
@@ -127,7 +121,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         ],
         "turns": build_turns(part.rows[::-1], texts, breaks),
         "part": part,
-        "first": len(own) - start - len(part.rows) + 1,
+        "first": len(own) - later - len(part.rows) + 1,
         "turn_count": len(own),
         "has_texts": bool(texts),
         "all_rows": query.link_to_range(total.started_at // 60_000_000 * 60, end, "/dashboard/requests"),

@@ -11,8 +11,10 @@ from anthropic_proxy.console.dashboard.query import NO_COLUMNS, ViewQuery
 from anthropic_proxy.console.ledger.records import FACETS, NOT_SENT, StoredRequest
 from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.prices.price_list import count_input_tokens
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Receipt
 
 
@@ -137,17 +139,29 @@ def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], sor
 _MAX_SESSION_CHARACTERS = 48
 
 
-def name_value(name: str, value: str, sessions: Mapping[str, str]) -> str:
-    """Return the text of a value of a facet. `sessions`: names of sessions by their ids."""
+Names = Mapping[tuple[str, str], str]
+"""Name of a facet and one of its values → text for the value, if it is not the value itself."""
+
+
+def name_value(name: str, value: str, names: Names) -> str:
+    """Return the text of a value of a facet."""
     if name == "outcome":
         return OUTCOME_TITLES.get(value, (value,))[0]
-    if name == "session" and value:
-        return formats.shorten(sessions.get(value, value), _MAX_SESSION_CHARACTERS)
-    return value or FACETS[name].none_text
+    text = names.get((name, value), value) or FACETS[name].none_text
+    return formats.shorten(text, _MAX_SESSION_CHARACTERS) if name == "session" else text
 
 
-def name_filter(name: str, value: str) -> str:
-    return f"{FACETS[name].title}: {name_value(name, value, {})}"
+def name_providers(settings: Settings) -> Names:
+    """Return the prefixes of providers, by which model ids name them."""
+    return {("provider", provider.name): provider.prefix for provider in find_registry(settings)}
+
+
+def list_filters(query: ViewQuery, names: Names) -> list[tuple[str, str]]:
+    """Return text of each filter, and URL of the page without it."""
+    return [
+        (f"{FACETS[name].title}: {name_value(name, value, names)}", query.link_without_facet(name))
+        for name, value in query.facets.items()
+    ]
 
 
 class PagedRows(Struct, Generic[RowT], frozen=True):
@@ -170,6 +184,22 @@ def page_rows(
     newer = query.link(after=find_position(shown[0]), before="") if shown and has_newer else ""
     older = query.link(before=find_position(shown[-1]), after="") if shown and has_older else ""
     return PagedRows(shown, newer, older)
+
+
+def page_list(
+    query: ViewQuery, rows: Sequence[RowT], limit: int, find_position: Callable[[RowT], str]
+) -> tuple[PagedRows[RowT], int]:
+    """Return the part of a complete list that the URL selects, and the number of rows before it. A position that is not
+    in the list selects its first part.
+    """
+    positions, start, end = [find_position(row) for row in rows], 0, len(rows)
+    if query.before in positions:
+        start = positions.index(query.before) + 1
+    elif query.after in positions:
+        end = positions.index(query.after)
+        start = max(end - limit - 1, 0)
+    part = page_rows(query, rows[start:end][: limit + 1], limit, find_position)
+    return part, positions.index(find_position(part.rows[0])) if part.rows else 0
 
 
 _SIGNS = {"ok": ("✓", "ok"), "retried": ("↻", "warn"), "truncated": ("!", "warn"), "error": ("✕", "error")}

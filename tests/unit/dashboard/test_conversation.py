@@ -176,16 +176,21 @@ def test_a_request_that_does_not_read_the_cache_of_the_one_before_is_marked() ->
     rows = [
         StoredRequest(id=str(number), model=model, outcome_class="ok", **dict(zip(names, counts, strict=True)))
         for number, (model, *counts) in enumerate(
-            [("a", 900, 0, 100), ("a", 90, 1_000, 0), ("a", 2_000, 0, 0), ("b", 2_000, 0, 0), ("b", 500, 900, 600)]
+            [
+                *(("a", 900, 0, 1_100), ("a", 90, 2_000, 0), ("a", 3_000, 0, 0), ("b", 2_000, 0, 0)),
+                *(("b", 500, 900, 600), ("b", 700, 0, 0)),
+            ]
         )
         for names in (("input_tokens", "cache_read_tokens", "cache_write_tokens"),)
     ]
     rows[4].prefix_change, rows[4].prefix_change_tokens = "tool 3 (WebFetch)", 1_000
     costs = ModelCosts(load_settings({"OPENAI_API_KEY": "k"}, PROVIDERS, env_file=None))
     breaks = find_cache_breaks(rows, costs)
-    assert breaks == {"2": CacheBreak("", 1_000, None), "4": CacheBreak("tool 3 (WebFetch)", 1_000, None)}
-    assert [turn.cache_break for turn in build_turns(rows, {}, breaks)] == [None, None, breaks["2"], None, breaks["4"]]
-    assert [turn.cached for turn in build_turns(rows, {})] == ["0 %", "92 %", "0 %", "0 %", "45 %"]
+    assert breaks == {"2": CacheBreak("", 2_000, None), "4": CacheBreak("tool 3 (WebFetch)", 1_000, None)}
+    assert [turn.cache_break for turn in build_turns(rows, {}, breaks)] == [
+        *(None, None, breaks["2"], None, breaks["4"], None),
+    ]
+    assert [turn.cached for turn in build_turns(rows, {})] == ["0 %", "96 %", "0 %", "0 %", "45 %", "0 %"]
     for row in rows:
         row.provider, row.model = "openai", "gpt-4.1"
     found = find_cache_breaks(rows, costs)["4"]

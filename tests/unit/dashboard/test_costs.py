@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.console.dashboard.costs import build_costs_page, tabulate_costs
+from anthropic_proxy.console.dashboard.query import read_view_query
+from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client, Cost
@@ -80,6 +82,14 @@ async def test_days_are_in_order_of_time_and_lead_to_their_requests(tmp_path: Pa
     start, end = (f"{time.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for time in starts)
     assert page["rows"][0]["href"] == f"/dashboard/requests?from={start}&to={end}&owner=Ann"
     assert page["chart_title"] == "Cost per 6 hours and model"
+
+
+def test_a_provider_has_the_name_of_its_model_ids() -> None:
+    query = read_view_query("/dashboard/costs", {"provider": ["google"], "team": [""]}, NOON)
+    assert list_filters(query, name_providers(Settings())) == [
+        ("Provider: gemini", "/dashboard/costs?team="),
+        ("Team: none", "/dashboard/costs?provider=google"),
+    ]
 
 
 async def test_another_property_is_rejected(tmp_path: Path) -> None:
