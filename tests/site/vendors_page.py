@@ -208,6 +208,7 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "sends_service_tier": ("other", _either("the service tier", "no service tier")),
     "sends_store": ("other", _either("`store: false`", "no `store`")),
     "sends_truncation": ("other", _either("", "no `truncation`")),
+    "sends_configuration_updates": ("effort", _either("a changed effort as `configuration_update`", "")),
     "sends_phase": ("other", _either("`phase` of each reply", "")),
     "sends_include_usage": ("other", _either("", "no `stream_options`")),
     "forwards_client_headers": ("other", _either("", "no headers of the client")),

@@ -314,13 +314,17 @@ class Attempts:
         report.add_notes(prepared.notes, skip_noted_fields=is_further_call)
         if inliner is not None:
             report.add_notes(inliner.notes)
-        dialect = target.dialect
+        dialect, plan = target.dialect, None
+        if dialect.sends_effort_changes and self.receipt.session:
+            conversation = f"{self.receipt.session} {self.receipt.agent} {target.prefixed_id}"
+            plan = engine.observations.follow_effort(conversation, prepared.request)
         call = Call(
             request=prepared.request,
             model=target.model,
             requested_model=request.model,
             dialect=dialect,
             streams_upstream=request.stream or bool(prepared.request.stop_sequences) or dialect.always_stream,
+            effort_plan=plan,
             client_tool_names=prepared.aliases,
             continuation_token=run.continuation or "",
             new_id=engine.new_id,

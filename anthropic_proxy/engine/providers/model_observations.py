@@ -4,16 +4,22 @@ An adaptation is a change of requests that a provider requires, such as a droppe
 the ratio of real to estimated tokens, which corrects estimates.
 """
 
+import hashlib
 from collections.abc import Iterable
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.messages.effort_plan import EffortPlan, decode_plan, encode_plan, follow_effort
+from anthropic_proxy.engine.messages.models import TextBlock
+from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.messages.tokens import TokenScale
 from anthropic_proxy.engine.providers.token_families import find_token_family
 
 RETENTION_SECONDS = 7 * 24 * 3600.0
 """Seconds until a stored fact expires. A parameter that was dropped because of a stored adaptation is then sent
 again."""
+EFFORT_SECONDS = 24 * 3600.0
+"""Seconds for which the efforts of a conversation are remembered. No provider caches a prompt for longer."""
 MISSING_PATH_SECONDS = 24 * 3600.0
 """Seconds until a server is asked again for a token count at a path that it did not have."""
 MIN_SCALE, MAX_SCALE = 0.7, 1.6
@@ -57,6 +63,19 @@ class ModelObservations:
         verb = adaptation.partition(" ")[0]
         kept = [name for name in known if verb not in _REPLACING_VERBS or name.partition(" ")[0] != verb]
         self.store.write(f"healed:{provider}/{model}", "\n".join((*kept, adaptation)), RETENTION_SECONDS)
+
+    def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:
+        """Return the effort of a request as changes since its conversation began, and remember it.
+
+        A client has several conversations with one name, such as that for titles: each begins with another message.
+        """
+        first = request.messages[0].content if request.messages else []
+        texts = b"".join(bytes(block.text) for block in first if type(block) is TextBlock)
+        digest = hashlib.sha256(conversation.encode(errors="replace") + b"\n" + texts).hexdigest()
+        known = decode_plan(self.store.read(f"effort:{digest}") or "")
+        plan = follow_effort(known, request.messages, request.effort)
+        self.store.write(f"effort:{digest}", encode_plan(plan), EFFORT_SECONDS)
+        return plan
 
     def lacks_count_path(self, server: str, model: str, path: str) -> bool:
         """Return True if the server has answered a token count at this path as unknown."""

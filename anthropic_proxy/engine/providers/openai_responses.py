@@ -24,6 +24,8 @@ OPENAI = WireConfig(
         ("gpt-5.[4-9]*", {"sends_phase": True, "sends_additional_tools": True}),
         ("gpt-5.[6-9]*", {"sends_cache_breakpoint": True}),
         ("gpt-[!a-z345]*", {"sends_phase": True, "sends_additional_tools": True, "sends_cache_breakpoint": True}),
+        ("gpt-6-astra", {"sends_configuration_updates": True}),
+        ("gpt-6-astra-20*", {"sends_configuration_updates": True}),
         ("gpt-3*", {"server_tools": ()}),
         ("gpt-4.1-nano*", {"server_tools": ("code_execution", "mcp_toolset")}),
         ("o1*", {"server_tools": ()}),

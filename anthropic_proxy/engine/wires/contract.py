@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta
+from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
 from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
@@ -64,6 +65,11 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
         return self.loaded_tools
 
     @property
+    def sends_effort_changes(self) -> bool:
+        """True if a changed effort is sent as an item inside the conversation, which keeps the prompt cache valid."""
+        return False
+
+    @property
     def accepts_thinking_budget(self) -> bool:
         """True if the amount of thinking is sent as a number of tokens. False: as a level, or not at all."""
         return False
@@ -101,6 +107,8 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     """True if `client_body` may contain signatures of the proxy, which must be removed. Used by relays only."""
     refused_signatures: Collection[bytes] = frozenset()
     """Digests of thinking signatures that the provider has rejected. Used by relays only."""
+    effort_plan: EffortPlan | None = None
+    """Effort with which the conversation began, and its changes. None: the effort of the request."""
     client_tool_names: Mapping[str, str] = {}
     """Tool name sent upstream → different tool name of the client."""
     new_id: Callable[[str], str]

@@ -42,6 +42,14 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: golden/openai_responses/tools/loaded_tool.
     """
+    sends_configuration_updates: bool = False
+    """True if a changed effort is sent as an item `configuration_update` before the user message from which it applies.
+    `reasoning.effort` then stays as the conversation began, because it is part of the cached prompt. gpt-6-astra only:
+    others reject the item (openrouter.ai/docs, GPT-6 Astra Migration Guide; openai/codex issue 44751;
+    `ResponseConfigurationUpdateItemParam` of the official SDK `openai` 3.51; read 2026-11-25).
+
+    Proven by: tests/unit/exchange/test_effort_changes.py, tests/golden_texts/routes/rules.txt.
+    """
     sends_cache_breakpoint: bool = False
     """True if the system text is sent as the first message, with `prompt_cache_breakpoint` at its end, if the client
     has marked its prompt for caching (`cache_control`). gpt-5.6 and later cache a prompt only up to the latest message,
@@ -203,3 +211,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     def is_thinking_at_effort(self, effort: str) -> bool:
         """Return True if the model reasons at this effort: `default`, `none` or a level such as `high`."""
         return self.can_reason and effort != "none"
+
+    @property
+    def sends_effort_changes(self) -> bool:
+        return self.sends_configuration_updates

@@ -92,6 +92,7 @@ _DROPS: ParameterDrops = {
     **SHARED_DROPS,
     "phase": {"sends_phase": False},
     "additional_tools": {"sends_additional_tools": False},
+    "configuration_update": {"sends_configuration_updates": False},
     "prompt_cache_breakpoint": {"sends_cache_breakpoint": False},
     "truncation": {"sends_truncation": False},
     "summary": {"requests_summaries": False},

@@ -92,6 +92,8 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         sent_effort = dict(dialect.effort_names).get(effort, effort)
         if sent_effort != effort:
             notes.append(renamed_effort_note(effort, sent_effort))
+        if call.effort_plan is not None and dialect.sends_configuration_updates:
+            sent_effort = dict(dialect.effort_names).get(call.effort_plan.baseline, call.effort_plan.baseline)
         reasoning = {} if effort == "default" else {"effort": sent_effort}
         if thinking and dialect.requests_summaries and request.returns_thinking:
             reasoning["summary"] = "auto"
@@ -218,6 +220,16 @@ class _Reasoning(Struct, kw_only=True, tag="reasoning", tag_field="type", gc=Fal
     encrypted_content: str | UnsetType = UNSET
 
 
+class _Effort(Struct, gc=False):
+    effort: str
+
+
+class _ConfigurationUpdate(Struct, tag="configuration_update", tag_field="type", gc=False):
+    """Change of the effort, from the user message after it until the next such item."""
+
+    reasoning: _Effort
+
+
 class _AdditionalTools(Struct, tag="additional_tools", tag_field="type", gc=False):
     """Tools that the model may call from here on. The list `tools` of the request stays as it was."""
 
@@ -225,7 +237,7 @@ class _AdditionalTools(Struct, tag="additional_tools", tag_field="type", gc=Fals
     role: Literal["developer"] = "developer"
 
 
-_Item = _InputMessage | _Reply | _Call | _Result | _Reasoning | _AdditionalTools
+_Item = _InputMessage | _Reply | _Call | _Result | _Reasoning | _AdditionalTools | _ConfigurationUpdate
 
 
 class ItemEncoder(MessageEncoder):
@@ -233,6 +245,14 @@ class ItemEncoder(MessageEncoder):
         super().__init__(call.request)
         self.accepts_media_in_results = dialect.accepts_media_in_results
         self._dialect = dialect
+        self._effort_changes: dict[int, str] = {}
+        """Number of a user message → effort from this message on."""
+        if call.effort_plan is not None and dialect.sends_configuration_updates:
+            names = dict(dialect.effort_names)
+            self._effort_changes = {
+                turn: names.get(effort, effort) for turn, effort in call.effort_plan.changes.items()
+            }
+        self._turns = 0
 
     def encode_input(self, loaded_tools: Mapping[str, Sequence[Raw]]) -> list[_Item]:
         """`loaded_tools`: definitions of loaded tools by the id of the tool result that has loaded them."""
@@ -266,6 +286,9 @@ class ItemEncoder(MessageEncoder):
         self.messages.append(_InputMessage("developer", [_TextPart(text) for text in texts]))
 
     def _append_user(self, parts: list[Any]) -> None:
+        if self._effort_changes and (effort := self._effort_changes.get(self._turns)) is not None:
+            self.messages.append(_ConfigurationUpdate(_Effort(effort)))
+        self._turns += 1
         self.messages.append(_InputMessage("user", [_TextPart(part) if type(part) is Raw else part for part in parts]))
 
     def _append_result(self, block: ToolResultBlock, content: Any) -> None:
