@@ -11,13 +11,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import find_unplaced_tools, rewrite_history
 from anthropic_proxy.engine.messages.models import (
     CleanMessages,
-    Message,
     MessagesRequest,
-    TextBlock,
-    ThinkingBlock,
-    ToolResultBlock,
-    ToolUseBlock,
-    is_string_or_absent,
 )
 from anthropic_proxy.engine.messages.models.tools import are_called_by_code
 from anthropic_proxy.engine.messages.preparation.cleaning import (
@@ -176,9 +170,15 @@ def _limit_output(
         available = window - limit - WINDOW_MARGIN_TOKENS - (STATED_WINDOW_MIN_MARGIN_TOKENS if limits.margin else 0)
         if limits.reject_overflow and limits.max_input is not None:
             available = min(available, limits.max_input)
-        # comparing the size of the body avoids most token counts
-        fits = request.body_bytes and request.body_bytes * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) <= available
-        if not fits or _may_have_media(request.messages):
+        # the size of the body avoids most token counts; only images and documents can have more tokens than bytes
+        messages = request.messages
+        fits = (
+            isinstance(messages, CleanMessages)
+            and not messages.has_media
+            and request.body_bytes
+            and request.body_bytes * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) <= available
+        )
+        if not fits:
             tokens, maximum = count_tokens(request), limits.max_input or window
             if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
                 raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum", code="prompt-too-long")
@@ -194,21 +194,6 @@ def _limit_output(
 @functools.lru_cache(maxsize=256)
 def _lower_limit(requested: int, limit: int, reason: str) -> FidelityNote:
     return FidelityNote("approximated", "max_tokens", f"{requested} → {limit}, {reason}")
-
-
-def _may_have_media(messages: list[Message]) -> bool:
-    if isinstance(messages, CleanMessages):
-        return messages.has_media
-    for message in messages:
-        if isinstance(message.content, str):
-            continue
-        for block in message.content:
-            if isinstance(block, ToolResultBlock):
-                if not is_string_or_absent(block.content):
-                    return True
-            elif not isinstance(block, TextBlock | ToolUseBlock | ThinkingBlock):
-                return True
-    return False
 
 
 _SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")

@@ -9,6 +9,7 @@ many expressions need a third of a second.
 from collections.abc import Callable, Container
 
 from anthropic_proxy.engine.messages.deltas import Stop
+from anthropic_proxy.engine.wires.contract import BaseDialect, Call
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault, decode_error_body, read_error_object
 from anthropic_proxy.engine.wires.reply_ends import build_blocked_reply_stop
 from anthropic_proxy.errors import UpstreamError
@@ -16,6 +17,7 @@ from anthropic_proxy.errors import UpstreamError
 __all__ = [
     "PARAMETER_ERROR_STATUSES",
     "UpstreamFault",
+    "build_call_error",
     "build_upstream_error",
     "decode_error_body",
     "find_rejected_parameter",
@@ -49,6 +51,17 @@ def build_upstream_error(
 
     return classification.build_upstream_error(
         fault, provider, context_window=context_window, estimate_input=estimate_input, output_limit=output_limit
+    )
+
+
+def build_call_error(fault: UpstreamFault, call: Call[BaseDialect]) -> UpstreamError:
+    """`build_upstream_error` with the provider and the token counts of a call."""
+    return build_upstream_error(
+        fault,
+        call.provider,
+        context_window=call.effective_max_input_tokens,
+        estimate_input=call.estimate_input_tokens,
+        output_limit=call.request.max_tokens,
     )
 
 

@@ -18,8 +18,7 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
-    UpstreamFault,
-    build_upstream_error,
+    build_call_error,
     decode_error_body,
     find_reply_end,
     rejects_tool_result_content,
@@ -35,17 +34,7 @@ def decode_error(
     fault = decode_error_body(status, headers, body)
     if (end := find_reply_end(fault, call.provider)) is not None:
         return [Usage(output_tokens=0), end]
-    return classify_fault(fault, call)
-
-
-def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    return build_upstream_error(
-        fault,
-        call.provider,
-        context_window=call.effective_max_input_tokens,
-        estimate_input=call.estimate_input_tokens,
-        output_limit=call.request.max_tokens,
-    )
+    return build_call_error(fault, call)
 
 
 _CHANGES: Mapping[str, Mapping[str, Any]] = {

@@ -46,9 +46,8 @@ from anthropic_proxy.engine.messages.server_blocks import (
 from anthropic_proxy.engine.messages.server_blocks import SearchResultPage as Result
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import find_reply_end, read_error_object
+from anthropic_proxy.engine.wires.failures import build_call_error, find_reply_end, read_error_object
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
-from anthropic_proxy.engine.wires.gemini.errors import classify_fault
 from anthropic_proxy.engine.wires.gemini.tools import GoogleTools, find_google_tools
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, parse_token_count, repair_json
 from anthropic_proxy.engine.wires.reply_ends import (
@@ -328,7 +327,7 @@ class GeminiDecoder(Decoder):
             if (end := find_reply_end(fault, self._call.provider, has_content=self._answered)) is not None:
                 deltas += self._stop(end)
                 return
-            raise classify_fault(fault, self._call)
+            raise build_call_error(fault, self._call)
         candidate = reply.candidates[0] if reply.candidates else None
         if candidate is not None and candidate.index:
             candidate = next((one for one in reply.candidates or () if not one.index), None)

@@ -15,7 +15,7 @@ from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
-    build_upstream_error,
+    build_call_error,
     find_rejected_parameter,
     find_reply_end,
     rejects_developer_role,
@@ -60,13 +60,7 @@ _REQUIRES_RESPONSES = compile_later(r"\bv1/responses\b")
 
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
-    error = build_upstream_error(
-        fault,
-        call.provider,
-        context_window=call.effective_max_input_tokens,
-        estimate_input=call.estimate_input_tokens,
-        output_limit=call.request.max_tokens,
-    )
+    error = build_call_error(fault, call)
     if _REQUIRES_RESPONSES.search(fault.message):
         error.message = f"{error.message.rstrip('. ')}. Set {call.provider.upper()}_WIRE=responses."
     return error

@@ -13,7 +13,7 @@ from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import (
     PARAMETER_ERROR_STATUSES,
     UpstreamFault,
-    build_upstream_error,
+    build_call_error,
     find_rejected_parameter,
     read_error_object,
     rejects_tool_result_content,
@@ -71,13 +71,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     refused = "invalid_encrypted_content" in fault.codes or _REFUSED_REASONING.search(fault.message) is not None
     if refused:  # some servers send 404 here
         fault = structs.replace(fault, status=400, parameter=REASONING_PARAMETER)
-    error = build_upstream_error(
-        fault,
-        call.provider,
-        context_window=call.effective_max_input_tokens,
-        estimate_input=call.estimate_input_tokens,
-        output_limit=call.request.max_tokens,
-    )
+    error = build_call_error(fault, call)
     if refused:
         return error
     # The server lacks the path, or does not support this API for the model.
