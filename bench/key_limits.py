@@ -6,7 +6,7 @@ from pathlib import Path
 
 from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
-from anthropic_proxy.console.ledger.engines import open_writing_engine
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.gateway.settings import Settings
 from bench.processes import Process, free_port
 from bench.subjects import Subject, bare_environment, start_proxy
@@ -35,9 +35,9 @@ class _WithRedis(Process):
 
 def _start(directory: Path, port: int, upstream: int, *, name: str, rules: Rules, uses_redis: bool) -> Process:
     folder = directory / f"keys-{port}" / "anthropic-proxy"
-    engine = open_writing_engine(Settings(data_directory=folder))
-    _, _keys[name] = KeyAdministration(engine, "bench").create_key(VirtualKey(id="", label="bench", rules=rules))
-    engine.dispose()
+    connection = open_for_writing(Settings(data_directory=folder))
+    _, _keys[name] = KeyAdministration(connection, "bench").create_key(VirtualKey(id="", label="bench", rules=rules))
+    connection.close()
     settings = {
         **CHAT.settings,
         "VIRTUAL_KEYS": "true",

@@ -44,8 +44,13 @@ from anthropic_proxy.console.keys.virtual_keys import (
     decode_expiry,
     decode_rule_texts,
 )
-from anthropic_proxy.console.ledger.database import classify_database_error, describe_database_failure, find_database
-from anthropic_proxy.console.ledger.engines import ENGINE_ERRORS
+from anthropic_proxy.console.ledger.database import (
+    DATABASE_ERRORS,
+    classify_database_error,
+    describe_database_failure,
+    find_database,
+)
+from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
@@ -131,7 +136,7 @@ def list_(*, as_json: _AsJson = False) -> None:
         Print one JSON array instead.
     """
     with open_ledger_for_reading(load_command_settings()) as connection:
-        found = [] if connection is None else list_keys(connection)
+        found = [] if connection is None else list_keys(EngineReader(connection))
     output, now = Output(), time.time()
     if as_json:
         output.write_json([encode_key(key, now) for key in found])
@@ -173,8 +178,8 @@ def show(key: str, *, as_json: _AsJson = False) -> None:
             raise UnknownModel(
                 "There are no keys. Create one:  anthropic-proxy keys create LABEL", code="virtual-key-unknown"
             )
-        found = require_key(connection, key)
-        spending = read_used_budgets(connection, build_key_scope(found), time.time())
+        found = require_key(EngineReader(connection), key)
+        spending = read_used_budgets(EngineReader(connection), build_key_scope(found), time.time())
     write_key(found, spending, as_json=as_json)
 
 
@@ -266,7 +271,7 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
             found = administration.change_team(name, changes)
     else:
         with open_ledger_for_reading(settings) as connection:
-            found = (None if connection is None else find_team(connection, name)) or Team(name)
+            found = (None if connection is None else find_team(EngineReader(connection), name)) or Team(name)
     output = Output()
     output.write_line(f"  {output.paint(found.name, 'title')}  {describe_rules(found.rules) or 'no limits'}")
     _warn_of_unknown_routes(found.rules, settings)
@@ -291,7 +296,7 @@ def audit(
         raise ConfigurationError("--json and --csv exclude each other. Use one of them.", code="usage-period")
     beginning = time.time() - decode_duration("--since", since)
     with open_ledger_for_reading(load_command_settings()) as connection:
-        entries = [] if connection is None else list_audit_entries(connection, since=beginning)
+        entries = [] if connection is None else list_audit_entries(EngineReader(connection), since=beginning)
     output = Output()
     rows = [encode_audit_entry(entry) for entry in entries]
     if as_json:
@@ -325,7 +330,7 @@ def _administering(settings: Settings) -> Iterator[KeyAdministration]:
     try:
         with open_administration(settings, f"command ({user}@{platform.node()})") as administration:
             yield administration
-    except ENGINE_ERRORS as error:
+    except DATABASE_ERRORS as error:
         raise ConfigurationError(
             describe_database_failure(classify_database_error(error), place, error), code="ledger-not-readable"
         ) from None

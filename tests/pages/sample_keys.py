@@ -10,7 +10,7 @@ from playwright.sync_api import Page
 
 from anthropic_proxy.console.keys.administration import KeyAdministration
 from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey, decode_budget
-from anthropic_proxy.console.ledger.engines import open_writing_engine
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import Client
@@ -58,13 +58,13 @@ def running_sample_keys(directory: Path) -> Iterator[Proxy]:
     clients = [Client(name=key.label, owner=key.owner, team=key.team) for key in _KEYS[:4]]
     write_sample_day(directory / "ledger.sqlite3", clients=clients)
     environ = ledger_settings(directory, VIRTUAL_KEYS="true", ADMIN_API_KEY=ADMIN_KEY, XDG_DATA_HOME=str(directory))
-    engine = open_writing_engine(load_settings(environ, PROVIDERS, env_file=None))
-    administration = KeyAdministration(engine, "API (admin key 1)", lambda: time.time() - _AGE)
+    connection = open_for_writing(load_settings(environ, PROVIDERS, env_file=None))
+    administration = KeyAdministration(connection, "API (admin key 1)", lambda: time.time() - _AGE)
     for key in _KEYS:
         administration.create_key(key)
     administration.revoke_key("old laptop of grace")
     administration.change_team(_TEAM.name, structs.asdict(_TEAM.rules))
-    engine.dispose()
+    connection.close()
     with running_proxy(directory, environ) as proxy:
         yield proxy
 

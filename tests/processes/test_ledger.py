@@ -9,6 +9,8 @@ from pathlib import Path
 import httpx2 as httpx
 import pytest
 
+from anthropic_proxy.console.keys.administration import open_administration
+from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret
 from tests.support.fakes.server import Running
@@ -24,8 +26,8 @@ DEFAULT = {"DATABASE_URL": ""}
 FILE = Path(".local/share/anthropic-proxy/ledger.sqlite3")
 
 
-def wait_for_rows(proxy: Proxy, count: int) -> None:
-    client = proxy.client()
+def wait_for_rows(proxy: Proxy, count: int, **headers: str) -> None:
+    client = proxy.client(headers=headers)
     wait_for(
         lambda: client.get(METRICS),
         lambda page: total(page, "anthropic_proxy_ledger_rows_total", result="written") >= count,
@@ -63,10 +65,17 @@ def test_a_server_that_stores_requests_loads_no_sqlalchemy(
     openai: Running, settings: dict[str, str], tmp_path: Path
 ) -> None:
     """It needs half as much memory again as the rest of the server. Python reports each import."""
-    environment = {**settings, **DEFAULT, "LEDGER_CONTENT": "true", "PYTHONPROFILEIMPORTTIME": "1"}
-    with running_proxy(tmp_path, environment) as proxy:
-        proxy.client().post(MESSAGES, json=ask("Say exactly: stored"))
-        wait_for_rows(proxy, 1)
+    data = tmp_path / "data"
+    rules = Rules(requests_per_minute=60, budgets=(Budget(1_000_000, "tokens", "month"),))
+    with open_administration(Settings(data_directory=data / "anthropic-proxy"), "test") as administration:
+        _, key = administration.create_key(VirtualKey(id="", label="ci", rules=rules))
+    monitor = "monitor-0123456789"
+    environment = {**settings, **DEFAULT, "XDG_DATA_HOME": str(data), "VIRTUAL_KEYS": "true", "LEDGER_CONTENT": "true"}
+    environment["MONITOR_API_KEY"] = monitor
+    with running_proxy(tmp_path, {**environment, "PYTHONPROFILEIMPORTTIME": "1"}) as proxy:
+        replied = proxy.client().post(MESSAGES, json=ask("Say exactly: stored"), headers={"x-api-key": key})
+        assert replied.status_code == 200
+        wait_for_rows(proxy, 1, authorization=f"Bearer {monitor}")
         proxy.stop()
         assert "anthropic_proxy.console.ledger.writer\n" in proxy.log
         assert "sqlalchemy" not in proxy.log

@@ -16,7 +16,7 @@ from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.policy import KeyPolicy
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.keys.virtual_keys import VirtualKey
-from anthropic_proxy.console.ledger.engines import open_writing_engine
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.settings import Settings, load_settings
@@ -34,8 +34,8 @@ class Keys:
     def __init__(self, settings: Settings) -> None:
         self.now = NOON
         self.warnings: list[str] = []
-        self.engine = open_writing_engine(settings)
-        self.administration = KeyAdministration(self.engine, "test", lambda: self.now)
+        self.connection = open_for_writing(settings)
+        self.administration = KeyAdministration(self.connection, "test", lambda: self.now)
         self.table = KeyTable(settings, self.warnings.append)
         self.settings = Settings(**OWN_KEYS)
         self.policy = KeyPolicy(self.table, lambda: self.settings, lambda: self.now)

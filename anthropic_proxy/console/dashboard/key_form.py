@@ -24,8 +24,12 @@ from anthropic_proxy.console.keys.virtual_keys import (
     decode_rule_texts,
     encode_rule_texts,
 )
-from anthropic_proxy.console.ledger.database import classify_database_error, describe_database_failure, find_database
-from anthropic_proxy.console.ledger.engines import ENGINE_ERRORS
+from anthropic_proxy.console.ledger.database import (
+    DATABASE_ERRORS,
+    classify_database_error,
+    describe_database_failure,
+    find_database,
+)
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, RouteResponse
@@ -67,7 +71,7 @@ def _run(gateway: Gateway, sent: Mapping[str, str], actor: str, *, is_sent: bool
             if is_sent:
                 return submit_form(administration, settings, sent)
             return load_form(administration, settings, sent["action"], sent["target"])
-    except ENGINE_ERRORS as error:
+    except DATABASE_ERRORS as error:
         reason = describe_database_failure(classify_database_error(error), find_database(settings).describe(), error)
         return f"Nothing was changed. {reason}"
 

@@ -28,6 +28,7 @@ from anthropic_proxy.console.keys.queries import (
 )
 from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, AuditEntry, KeyStatus, Rules, Team, VirtualKey
 from anthropic_proxy.console.ledger import queries
+from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import ExportTable, format_time, tabulate_requests, to_dollars
 from anthropic_proxy.console.ledger.queries import find_last_key_uses
 from anthropic_proxy.console.ledger.records import UsageSums, add_up, add_up_groups
@@ -190,7 +191,7 @@ class KeyList(Struct, frozen=True):
 
 def read_key_list(context: PageContext) -> KeyList:
     """Active keys come first."""
-    keys, teams = list_keys(context.connection), list_teams(context.connection)
+    keys, teams = list_keys(EngineReader(context.connection)), list_teams(EngineReader(context.connection))
     named = {team.name: team for team in teams}
     own = structs.replace(context.selection, values={}, text="", is_changed=False)
     sums, team_sums = (
@@ -240,14 +241,14 @@ def read_used_budgets(context: PageContext, owners: Sequence[VirtualKey | Team])
 
 def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     """Return the template values of the page about the virtual key in the URL. None: this key does not exist."""
-    key = find_key(context.connection, context.path_parameters["id"])
+    key = find_key(EngineReader(context.connection), context.path_parameters["id"])
     if key is None:
         return None
     context = limit_to_key(context, key)
     periods, chosen = divide_range(context.charted_query), context.selection
     by_period = queries.sum_periods(context.connection, context.model_selection, periods.seconds, "model")
     total = add_up(row.sums for row in by_period)
-    team = find_team(context.connection, key.team) if key.team else None
+    team = find_team(EngineReader(context.connection), key.team) if key.team else None
     spending, problem = read_used_budgets(context, [key] if team is None else [key, team])
     usage = KeyUsage(total, spending.get(key.id), find_last_key_uses(context.connection, key.label).get(key.label))
     row = build_key_row(key, usage, context.now, context.query.link("/dashboard/requests"))
@@ -301,7 +302,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "requests": [build_finished_row(one, with_day=context.query.hours > 24) for one in latest],
         "changes": [
             build_change_row(entry)
-            for entry in list_audit_entries(context.connection, key_id=key.id, limit=_MAX_CHANGES)
+            for entry in list_audit_entries(EngineReader(context.connection), key_id=key.id, limit=_MAX_CHANGES)
         ],
     }
 
@@ -330,7 +331,7 @@ def list_shown_entries(context: PageContext, limit: int = _MAX_AUDIT_ROWS) -> Se
         if text and not (text.isascii() and text.isdecimal() and len(text) < 10):
             raise InvalidRequest(f"{name}: {text[:40]!r} is not an id of this list.", code="paging")
     return list_audit_entries(
-        context.connection,
+        EngineReader(context.connection),
         before_id=int(query.before) if query.before else None,
         after_id=int(query.after) if query.after else None,
         limit=limit,
@@ -483,12 +484,12 @@ def _tabulate_changes(context: PageContext) -> ExportTable:
 
 
 def _tabulate_key_changes(context: PageContext) -> ExportTable:
-    key = require_key(context.connection, context.path_parameters["id"])
-    return _tabulate_entries(list_audit_entries(context.connection, key_id=key.id))
+    key = require_key(EngineReader(context.connection), context.path_parameters["id"])
+    return _tabulate_entries(list_audit_entries(EngineReader(context.connection), key_id=key.id))
 
 
 def _tabulate_key_requests(context: PageContext) -> ExportTable:
-    key = require_key(context.connection, context.path_parameters["id"])
+    key = require_key(EngineReader(context.connection), context.path_parameters["id"])
     return tabulate_requests(list_exported_requests(limit_to_key(context, key)))
 
 

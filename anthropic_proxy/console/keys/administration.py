@@ -8,13 +8,12 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType, structs
-from sqlalchemy import Connection, Engine, delete, insert, select, text, update
 
 from anthropic_proxy.console.keys.descriptions import (
     build_key_hint,
@@ -23,10 +22,9 @@ from anthropic_proxy.console.keys.descriptions import (
     list_settable_fields,
     new_key,
 )
-from anthropic_proxy.console.keys.queries import find_key, find_team, require_key
+from anthropic_proxy.console.keys.queries import escape_pattern, find_key, find_team, require_key
 from anthropic_proxy.console.keys.virtual_keys import Rules, Team, VirtualKey, require_valid_rules
-from anthropic_proxy.console.ledger.engines import open_writing_engine
-from anthropic_proxy.console.ledger.tables import audit_log, key_hashes, teams, virtual_keys
+from anthropic_proxy.console.ledger.database import Connection, open_for_writing
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
@@ -60,8 +58,8 @@ class KeyAdministration:
     `actor` to the audit log.
     """
 
-    def __init__(self, engine: Engine, actor: str, clock: Callable[[], float] = time.time) -> None:
-        self._engine = engine
+    def __init__(self, connection: Connection, actor: str, clock: Callable[[], float] = time.time) -> None:
+        self._connection = connection
         self._actor = actor
         self._clock = clock
 
@@ -73,7 +71,8 @@ class KeyAdministration:
         key = structs.replace(key, id=f"key_{secrets.token_hex(12)}", created_at=now, revoked_at=None, hashes=())
         with self._changing() as connection:
             changes = self._check_new_key(connection, key, now)
-            connection.execute(insert(virtual_keys).values(_encode_key(key)))
+            values = _encode_key(key)
+            connection.insert("virtual_keys", tuple(values), [tuple(values.values())])
             key_text = _add_text(connection, key.id, now)
             self._record(connection, now, "create key", _name_key(key), changes)
             return require_key(connection, key.id), key_text
@@ -87,33 +86,30 @@ class KeyAdministration:
             before = require_key(connection, name)
             _require_same(before, expected_current)
             after, changes = self._check_change(connection, before, change, now)
-            connection.execute(update(virtual_keys).values(_encode_key(after)).where(virtual_keys.c.id == before.id))
+            values = _encode_key(after)
+            changed = ", ".join(f"{column} = ?" for column in values)
+            connection.execute(f"UPDATE virtual_keys SET {changed} WHERE id = ?", (*values.values(), before.id))
             self._record(connection, now, "change key", _name_key(before), changes)
             return require_key(connection, before.id)
 
     def require_key(self, name: str) -> VirtualKey:
-        with self._engine.connect() as connection:
-            return require_key(connection, name)
+        return require_key(self._connection, name)
 
     def find_team(self, name: str) -> Team:
         """A name that is not stored gives a team without rules."""
-        with self._engine.connect() as connection:
-            return find_team(connection, name) or Team(name)
+        return find_team(self._connection, name) or Team(name)
 
     def preview_new_key(self, key: VirtualKey) -> Changes:
         """Return what `create_key` would record in the audit log. Raises `InvalidRequest`."""
-        with self._engine.connect() as connection:
-            return self._check_new_key(connection, key, self._clock())
+        return self._check_new_key(self._connection, key, self._clock())
 
     def preview_key_change(self, name: str, change: KeyChange) -> Changes:
         """Return the fields that `change` would change. Raises `UnknownModel`."""
-        with self._engine.connect() as connection:
-            return self._check_change(connection, require_key(connection, name), change, self._clock())[1]
+        return self._check_change(self._connection, require_key(self._connection, name), change, self._clock())[1]
 
     def preview_team_change(self, name: str, rules: Mapping[str, Any]) -> Changes:
         """Return the rules that `change_team` would change. Raises `InvalidRequest`."""
-        with self._engine.connect() as connection:
-            return _check_team(connection, name, rules)[1]
+        return _check_team(self._connection, name, rules)[1]
 
     def rotate_key(
         self, name: str, overlap_seconds: float = 0.0, expected_current: VirtualKey | None = None
@@ -135,8 +131,7 @@ class KeyAdministration:
             end = to_microseconds(now + overlap_seconds)
             for each in key.hashes:
                 if each.expires_at is None or to_microseconds(each.expires_at) > end:
-                    chosen = key_hashes.c.hash == each.hash
-                    connection.execute(update(key_hashes).values(expires_at=end).where(chosen))
+                    connection.execute("UPDATE key_hashes SET expires_at = ? WHERE hash = ?", (end, each.hash))
             key_text = _add_text(connection, key.id, now)
             changes = {"hint": (key.hashes[0].hint if key.hashes else None, build_key_hint(key_text))}
             self._record(connection, now, "rotate key", _name_key(key), changes)
@@ -148,8 +143,9 @@ class KeyAdministration:
         with self._changing() as connection:
             key = require_key(connection, name)
             if key.revoked_at is None:
-                chosen = virtual_keys.c.id == key.id
-                connection.execute(update(virtual_keys).values(revoked_at=to_microseconds(now)).where(chosen))
+                connection.execute(
+                    "UPDATE virtual_keys SET revoked_at = ? WHERE id = ?", (to_microseconds(now), key.id)
+                )
                 self._record(connection, now, "revoke key", _name_key(key), {"status": ("active", "revoked")})
             return require_key(connection, key.id)
 
@@ -161,9 +157,9 @@ class KeyAdministration:
         with self._changing() as connection:
             _require_same((find_team(connection, name) or Team(name)).rules, expected_current)
             after, changes = _check_team(connection, name, rules)
-            connection.execute(delete(teams).where(teams.c.name == name))
+            connection.execute("DELETE FROM teams WHERE name = ?", (name,))
             if after != Rules():
-                connection.execute(insert(teams).values(name=name, rules=msgspec.json.encode(after).decode()))
+                connection.insert("teams", ("name", "rules"), [(name, msgspec.json.encode(after).decode())])
             action = "delete team" if after == Rules() else "change team"
             self._record(connection, self._clock(), action, name, changes)
         return Team(name, after)
@@ -185,15 +181,15 @@ class KeyAdministration:
 
     @contextmanager
     def _changing(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text("SELECT pg_advisory_xact_lock(:number)"), {"number": _CHANGE_LOCK})
-            yield connection
+        with self._connection.transaction():
+            if self._connection.is_postgres:
+                self._connection.query("SELECT pg_advisory_xact_lock(?)", (_CHANGE_LOCK,))
+            yield self._connection
 
     def _record(self, connection: Connection, now: float, action: str, name: str, changes: Changes) -> None:
         encoded = msgspec.json.encode(changes).decode()
-        row = {"at": to_microseconds(now), "actor": self._actor, "action": action, "object": name, "changes": encoded}
-        connection.execute(insert(audit_log).values(row))
+        columns = ("at", "actor", "action", "object", "changes")
+        connection.insert("audit_log", columns, [(to_microseconds(now), self._actor, action, name, encoded)])
 
     def _require_valid(self, key: VirtualKey, now: float) -> None:
         for field, value in (("label", key.label), ("owner", key.owner), ("team", key.team)):
@@ -219,11 +215,8 @@ def open_administration(
     settings: Settings, actor: str, clock: Callable[[], float] = time.time
 ) -> Iterator[KeyAdministration]:
     """The database is created or migrated if necessary."""
-    engine = open_writing_engine(settings)
-    try:
-        yield KeyAdministration(engine, actor, clock)
-    finally:
-        engine.dispose()
+    with closing(open_for_writing(settings)) as connection:
+        yield KeyAdministration(connection, actor, clock)
 
 
 def _check_team(connection: Connection, name: str, rules: Mapping[str, Any]) -> tuple[Rules, Changes]:
@@ -259,13 +252,13 @@ def _require_new_label(connection: Connection, key: VirtualKey) -> None:
             f"A key with the label {key.label!r} exists. Use another label, or rotate that key.",
             code="virtual-key-fields",
         )
-    label = msgspec.json.encode(key.label).decode()
-    renamed = select(audit_log.c.object).where(
-        audit_log.c.action == "change key",
-        audit_log.c.changes.contains(f'"label":[{label},', autoescape=True),
-        ~audit_log.c.object.startswith(f"{key.id} ", autoescape=True),
+    renaming = f'"label":[{msgspec.json.encode(key.label).decode()},'
+    renamed = connection.query(
+        "SELECT object FROM audit_log WHERE action = 'change key' AND changes LIKE ? ESCAPE '/' "
+        "AND NOT object LIKE ? ESCAPE '/' LIMIT 1",
+        (f"%{escape_pattern(renaming)}%", f"{escape_pattern(key.id)} %"),
     )
-    if connection.execute(renamed.limit(1)).first() is not None:
+    if renamed:
         raise InvalidRequest(
             f"Another key had the label {key.label!r}, and the ledger has its requests. Use another label.",
             code="virtual-key-fields",
@@ -274,8 +267,8 @@ def _require_new_label(connection: Connection, key: VirtualKey) -> None:
 
 def _add_text(connection: Connection, key_id: str, now: float) -> str:
     key_text = new_key()
-    row = {"hash": hash_key(key_text.encode()), "key_id": key_id, "hint": build_key_hint(key_text)}
-    connection.execute(insert(key_hashes).values({**row, "created_at": to_microseconds(now)}))
+    row = (hash_key(key_text.encode()), key_id, build_key_hint(key_text), to_microseconds(now))
+    connection.insert("key_hashes", ("hash", "key_id", "hint", "created_at"), [row])
     return key_text
 
 

@@ -5,6 +5,7 @@ Its clients need an `ADMIN_API_KEY`. A field has the same name as in Anthropic's
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -23,7 +24,8 @@ from anthropic_proxy.console.keys.queries import (
     require_key,
 )
 from anthropic_proxy.console.keys.virtual_keys import LIST_FIELDS, Budget, Rules, VirtualKey
-from anthropic_proxy.console.ledger.api import (
+from anthropic_proxy.console.ledger.database import DATABASE_ERRORS, Connection, open_for_reading
+from anthropic_proxy.console.openapi import (
     ApiQuery,
     Schema,
     build_openapi,
@@ -31,7 +33,6 @@ from anthropic_proxy.console.ledger.api import (
     refer_to,
     require_database_text,
 )
-from anthropic_proxy.console.ledger.engines import ENGINE_ERRORS, open_reading_engine
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, PermissionDenied
 from anthropic_proxy.gateway.settings import Settings
@@ -243,13 +244,9 @@ class AdminApi:
     def _encode(self, key: VirtualKey) -> dict[str, Any]:
         return encode_key(key, self._clock())
 
-    def _query(self, query: Callable[[Any], BodyT]) -> BodyT:
-        engine = open_reading_engine(self._current_settings())
-        try:
-            with engine.connect() as connection:
-                return query(connection)
-        finally:
-            engine.dispose()
+    def _query(self, query: Callable[[Connection], BodyT]) -> BodyT:
+        with closing(open_for_reading(self._current_settings())) as connection:
+            return query(connection)
 
 
 class _Query(ApiQuery):
@@ -288,7 +285,7 @@ def _encode_rows(rows: Sequence[Mapping[str, Any]], limit: int) -> dict[str, Any
 def _with_database_errors(call: Callable[[], BodyT]) -> BodyT:
     try:
         return call()
-    except (*ENGINE_ERRORS, ConfigurationError):
+    except (*DATABASE_ERRORS, ConfigurationError):
         raise KeysUnavailable from None
 
 

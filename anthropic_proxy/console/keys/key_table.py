@@ -7,17 +7,22 @@ cannot be read, the keys of the last query stay in use.
 
 import asyncio
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from msgspec import Struct
-from sqlalchemy import Engine
 
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import find_newest_audit_id, list_keys, list_teams
 from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
-from anthropic_proxy.console.ledger.database import open_for_writing
-from anthropic_proxy.console.ledger.engines import ENGINE_ERRORS, open_reading_engine
+from anthropic_proxy.console.ledger.database import (
+    DATABASE_ERRORS,
+    Connection,
+    find_cause,
+    open_for_reading,
+    open_for_writing,
+)
 from anthropic_proxy.errors import ConfigurationError, ProxyBusy
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Client
@@ -72,7 +77,11 @@ class KeyTable:
         self._keys: Mapping[str, VirtualKey] = {}
         self._teams: Mapping[str, Team] = {}
         self._version = -1
-        self._engine: Engine | None = None
+        self._is_created = False
+        """True if the tables were created or migrated."""
+        self._connection: Connection | None = None
+        self._connection_lock = threading.Lock()
+        """Held by the thread that uses the connection. A query may last longer than the task that waits for it."""
         self._task: asyncio.Task[None] | None = None
         self._is_failing = False
         self._reading = asyncio.Lock()
@@ -106,8 +115,7 @@ class KeyTable:
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
-        if self._engine is not None:
-            self._engine.dispose()
+        await asyncio.to_thread(self._close)
 
     async def refresh(self) -> bool:
         """Return False, and keep the present keys, if the database cannot be read."""
@@ -127,22 +135,41 @@ class KeyTable:
     def _load(self) -> str:
         """Return the reason of a failure; "": success."""
         try:
-            if self._engine is None:
-                open_for_writing(self._settings).close()  # creates or migrates the database
-                self._engine = open_reading_engine(self._settings)
-            with self._engine.connect() as connection:
-                version = find_newest_audit_id(connection)
-                if version != self._version:
-                    keys = {key.id: key for key in list_keys(connection)}
-                    self._teams = {team.name: team for team in list_teams(connection)}
-                    entries = {each.hash: _build_entry(key, each) for key in keys.values() for each in key.hashes}
-                    self._keys = keys
-                    self._entries = entries  # the last one: `find_key_by_id` finds the key of each entry
-                    self._version = version
-        except (*ENGINE_ERRORS, ConfigurationError) as error:
-            reason = str(getattr(error, "orig", None) or error).strip() or type(error).__name__
+            with self._connection_lock:
+                self._read(self._open())
+        except (*DATABASE_ERRORS, ConfigurationError) as error:
+            if not isinstance(error, ConfigurationError):
+                self._close()
+            cause = find_cause(error)
+            reason = str(cause).strip() or type(cause).__name__
             return f"{reason.splitlines()[0].rstrip('.')}."
         return ""
+
+    def _open(self) -> Connection:
+        if not self._is_created:
+            open_for_writing(self._settings).close()
+            self._is_created = True
+        if self._connection is not None and self._connection.is_replaced:
+            self._connection.close()
+            self._connection = None
+        self._connection = self._connection or open_for_reading(self._settings)
+        return self._connection
+
+    def _read(self, connection: Connection) -> None:
+        version = find_newest_audit_id(connection)
+        if version != self._version:
+            keys = {key.id: key for key in list_keys(connection)}
+            self._teams = {team.name: team for team in list_teams(connection)}
+            entries = {each.hash: _build_entry(key, each) for key in keys.values() for each in key.hashes}
+            self._keys = keys
+            self._entries = entries  # the last one: `find_key_by_id` finds the key of each entry
+            self._version = version
+
+    def _close(self) -> None:
+        with self._connection_lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 def _build_entry(key: VirtualKey, key_hash: KeyHash) -> KeyEntry:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 from anthropic_proxy.console.keys.api import AdminApi
 from anthropic_proxy.console.keys.key_table import KeyTable
@@ -10,7 +11,7 @@ from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, build_limits
 from anthropic_proxy.console.keys.policy import KeyPolicy
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.reservations import Reservations
-from anthropic_proxy.console.ledger.engines import open_reading_engine
+from anthropic_proxy.console.ledger.database import open_for_reading
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Gateway, Plugin, Store
@@ -80,15 +81,10 @@ class _Access:
 
     async def _read_used(self, limits: Sequence[KeyLimit], now: float) -> Sequence[int]:
         def read() -> Sequence[int]:
-            engine = open_reading_engine(self._settings)
-            try:
-                with engine.connect() as connection:
-                    return [
-                        sum_budget_use(connection, each.scope, each.budget, now) if each.budget else 0
-                        for each in limits
-                    ]
-            finally:
-                engine.dispose()
+            with closing(open_for_reading(self._settings)) as connection:
+                return [
+                    sum_budget_use(connection, each.scope, each.budget, now) if each.budget else 0 for each in limits
+                ]
 
         return await asyncio.to_thread(read)
 

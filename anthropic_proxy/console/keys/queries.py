@@ -1,12 +1,11 @@
 """Database queries of virtual keys, teams and the audit log, and the used amounts of budgets."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
-from sqlalchemy import Connection, RowMapping, func, or_, select
 
 from anthropic_proxy.console.keys.limits import Scope, build_budget_counter, format_counter_amount
 from anthropic_proxy.console.keys.virtual_keys import (
@@ -18,34 +17,39 @@ from anthropic_proxy.console.keys.virtual_keys import (
     VirtualKey,
     find_period_start,
 )
+from anthropic_proxy.console.ledger.database import Reader
 from anthropic_proxy.console.ledger.periods import RequestSelection
-from anthropic_proxy.console.ledger.queries import sum_periods
-from anthropic_proxy.console.ledger.tables import audit_log, key_hashes, teams, virtual_keys
+from anthropic_proxy.console.ledger.records import COMMON_VALUES
+from anthropic_proxy.console.ledger.schema import AUDIT_LOG, KEY_HASHES, VIRTUAL_KEYS
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.plugins import Store
 
+_KEYS = f"SELECT {', '.join(VIRTUAL_KEYS.columns)} FROM virtual_keys"
+_HASHES = f"SELECT {', '.join(KEY_HASHES.columns)} FROM key_hashes"
+_ENTRIES = f"SELECT {', '.join(AUDIT_LOG.columns)} FROM audit_log"
 
-def list_keys(connection: Connection) -> Sequence[VirtualKey]:
+
+def list_keys(connection: Reader) -> Sequence[VirtualKey]:
     """Revoked keys included, the newest first."""
-    rows = connection.execute(select(virtual_keys).order_by(virtual_keys.c.created_at.desc(), virtual_keys.c.id))
-    hashes: dict[str, list[RowMapping]] = {}
-    for row in connection.execute(select(key_hashes).order_by(key_hashes.c.created_at.desc())).mappings():
-        hashes.setdefault(row["key_id"], []).append(row)
-    return [_decode_key(row, hashes.get(row["id"], ())) for row in rows.mappings()]
+    hashes: dict[str, list[Sequence[Any]]] = {}
+    for row in connection.query(f"{_HASHES} ORDER BY created_at DESC"):
+        hashes.setdefault(row[1], []).append(row)
+    return [
+        _decode_key(row, hashes.get(row[0], ())) for row in connection.query(f"{_KEYS} ORDER BY created_at DESC, id")
+    ]
 
 
-def find_key(connection: Connection, name: str) -> VirtualKey | None:
-    chosen = or_(virtual_keys.c.id == name, virtual_keys.c.label == name)
-    row = connection.execute(select(virtual_keys).where(chosen)).mappings().first()
-    if row is None:
+def find_key(connection: Reader, name: str) -> VirtualKey | None:
+    found = connection.query(f"{_KEYS} WHERE id = ? OR label = ?", (name, name))
+    if not found:
         return None
-    found = select(key_hashes).where(key_hashes.c.key_id == row["id"]).order_by(key_hashes.c.created_at.desc())
-    return _decode_key(row, connection.execute(found).mappings().all())
+    hashes = connection.query(f"{_HASHES} WHERE key_id = ? ORDER BY created_at DESC", (found[0][0],))
+    return _decode_key(found[0], hashes)
 
 
-def require_key(connection: Connection, name: str) -> VirtualKey:
+def require_key(connection: Reader, name: str) -> VirtualKey:
     key = find_key(connection, name)
     if key is None:
         raise UnknownModel(
@@ -54,19 +58,18 @@ def require_key(connection: Connection, name: str) -> VirtualKey:
     return key
 
 
-def list_teams(connection: Connection) -> Sequence[Team]:
+def list_teams(connection: Reader) -> Sequence[Team]:
     """Return all teams with rules, in the order of their names. A team without rules is not stored."""
-    rows = connection.execute(select(teams).order_by(teams.c.name)).mappings()
-    return [_decode_team(row) for row in rows]
+    return [_decode_team(*row) for row in connection.query("SELECT name, rules FROM teams ORDER BY name")]
 
 
-def find_team(connection: Connection, name: str) -> Team | None:
-    row = connection.execute(select(teams).where(teams.c.name == name)).mappings().first()
-    return None if row is None else _decode_team(row)
+def find_team(connection: Reader, name: str) -> Team | None:
+    found = connection.query("SELECT name, rules FROM teams WHERE name = ?", (name,))
+    return _decode_team(*found[0]) if found else None
 
 
 def list_audit_entries(
-    connection: Connection,
+    connection: Reader,
     *,
     since: float = 0.0,
     before_id: int | None = None,
@@ -79,57 +82,63 @@ def list_audit_entries(
 
     `limit` keeps the latest rows, but with `after_id` those directly after this id.
     """
-    column = audit_log.c.id
-    statement = select(audit_log).where(audit_log.c.at >= round(since * MICROSECONDS))
+    conditions: list[tuple[str, object]] = [("at >= ?", round(since * MICROSECONDS))]
     if before_id is not None:
-        statement = statement.where(column < before_id)
+        conditions.append(("id < ?", before_id))
     if after_id is not None:
-        statement = statement.where(column > after_id)
+        conditions.append(("id > ?", after_id))
     if key_id:
-        statement = statement.where(audit_log.c.object.startswith(f"{key_id} ", autoescape=True))
+        conditions.append(("object LIKE ? ESCAPE '/'", f"{escape_pattern(key_id)} %"))
     if team:
-        statement = statement.where(audit_log.c.object == team)
-    order = column.desc() if after_id is None else column.asc()
-    rows = list(connection.execute(statement.order_by(order).limit(limit)).mappings())
+        conditions.append(("object = ?", team))
+    sql = f"{_ENTRIES} WHERE {' AND '.join(text for text, _ in conditions)} ORDER BY id"
+    sql += (" DESC" if after_id is None else "") + ("" if limit is None else f" LIMIT {limit:d}")
+    rows = connection.query(sql, [value for _, value in conditions])
     if after_id is not None:
         rows.reverse()
     return [
         AuditEntry(
-            id=row["id"],
-            at=row["at"] / MICROSECONDS,
-            actor=row["actor"],
-            action=row["action"],
-            target=row["object"],
-            changes=msgspec.json.decode(row["changes"], type=dict[str, tuple[object, object]]),
+            id=number,
+            at=at / MICROSECONDS,
+            actor=actor,
+            action=action,
+            target=target,
+            changes=msgspec.json.decode(changes, type=dict[str, tuple[object, object]]),
         )
-        for row in rows
+        for number, at, actor, action, target, changes in rows
     ]
 
 
-def find_newest_audit_id(connection: Connection) -> int:
+def escape_pattern(text: str) -> str:
+    """Return `text` for a pattern of LIKE with `ESCAPE '/'`."""
+    return text.replace("/", "//").replace("%", "/%").replace("_", "/_")
+
+
+def find_newest_audit_id(connection: Reader) -> int:
     """0: the log is empty."""
-    return connection.execute(select(func.max(audit_log.c.id))).scalar() or 0
+    newest: int | None = connection.query("SELECT max(id) FROM audit_log")[0][0]
+    return newest or 0
 
 
-def _decode_key(row: Mapping[Any, Any], hashes: Sequence[Mapping[Any, Any]]) -> VirtualKey:
+def _decode_key(row: Sequence[Any], hashes: Sequence[Sequence[Any]]) -> VirtualKey:
+    number, label, owner, team, rules, created_at, expires_at, revoked_at = row
     return VirtualKey(
-        id=row["id"],
-        label=row["label"],
-        owner=row["owner"],
-        team=row["team"],
-        rules=_decode_rules(f"key {row['label']!r}", row["rules"]),
-        created_at=row["created_at"] / MICROSECONDS,
-        expires_at=_seconds(row["expires_at"]),
-        revoked_at=_seconds(row["revoked_at"]),
+        id=number,
+        label=label,
+        owner=owner,
+        team=team,
+        rules=_decode_rules(f"key {label!r}", rules),
+        created_at=created_at / MICROSECONDS,
+        expires_at=_seconds(expires_at),
+        revoked_at=_seconds(revoked_at),
         hashes=tuple(
-            KeyHash(each["hash"], each["hint"], each["created_at"] / MICROSECONDS, _seconds(each["expires_at"]))
-            for each in hashes
+            KeyHash(key_hash, hint, since / MICROSECONDS, _seconds(end)) for key_hash, _, hint, since, end in hashes
         ),
     )
 
 
-def _decode_team(row: Mapping[Any, Any]) -> Team:
-    return Team(row["name"], _decode_rules(f"team {row['name']!r}", row["rules"]))
+def _decode_team(name: str, rules: str) -> Team:
+    return Team(name, _decode_rules(f"team {name!r}", rules))
 
 
 def _decode_rules(owner: str, text: str) -> Rules:
@@ -187,7 +196,7 @@ async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -
     return found
 
 
-def sum_budget_use(connection: Connection, scope: Scope, budget: Budget, now: float) -> int:
+def sum_budget_use(connection: Reader, scope: Scope, budget: Budget, now: float) -> int:
     """Return the use of a budget in the period that contains `now`, by the ledger: nano-dollars, or tokens. It begins
     when the budget was set.
     """
@@ -208,22 +217,24 @@ def sum_budget_use(connection: Connection, scope: Scope, budget: Budget, now: fl
     if not used.is_short_range:  # sums of complete hours, and single requests of the part of an hour before them
         hour = -(-used.start // MICROSECONDS_PER_HOUR) * MICROSECONDS_PER_HOUR
         parts = [structs.replace(used, end=hour), structs.replace(used, start=hour)]
-    sum_names = ("cost",) if budget.unit == "usd" else ("input_tokens", "cache_write_tokens", "output_tokens")
-    return sum(
-        getattr(found.sums, sum_name)
-        for part in parts
-        for name in names
-        for found in sum_periods(
-            connection,
-            structs.replace(part, values={"team" if is_team else "key_label": name}),
-            period_seconds=0,
-            sum_names=sum_names,
-        )
-        for sum_name in sum_names
-    )
+    column = "team" if is_team else "key_label"
+    added = "cost" if budget.unit == "usd" else "input_tokens + cache_write_tokens + output_tokens"
+    return sum(_sum_use(connection, part, column, name, added) for part in parts for name in names)
 
 
-def read_used_budgets(connection: Connection, scope: Scope, now: float) -> Sequence[Spending]:
+def _sum_use(connection: Reader, part: RequestSelection, column: str, name: str, added: str) -> int:
+    if part.is_short_range:
+        table, time_column, start, end = "requests", "started_at", part.start, part.end
+    else:
+        table, time_column, start, end = "hourly", "hour", part.start // MICROSECONDS_PER_HOUR, part.end_hour
+    condition = f"{time_column} >= ? AND {time_column} < ?"
+    if table == "requests" and name != COMMON_VALUES[column]:  # the index leaves this value out
+        condition += f" AND {column} != '{COMMON_VALUES[column]}'"
+    sql = f"SELECT sum({added}) FROM {table} WHERE {condition} AND {column} = ?"
+    return int(connection.query(sql, (start, end, name))[0][0] or 0)
+
+
+def read_used_budgets(connection: Reader, scope: Scope, now: float) -> Sequence[Spending]:
     """Used amounts by the ledger, without those that running requests have reserved."""
     return [Spending(budget, sum_budget_use(connection, scope, budget, now)) for budget in scope.rules.budgets]
 

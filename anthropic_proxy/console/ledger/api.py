@@ -13,7 +13,6 @@ import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, exc
 
-from anthropic_proxy import __version__
 from anthropic_proxy.console.ledger.database import find_database
 from anthropic_proxy.console.ledger.engines import has_tables, open_reading_engine
 from anthropic_proxy.console.ledger.export import (
@@ -32,6 +31,14 @@ from anthropic_proxy.console.ledger.records import FACETS, GROUP_NAMES, AttemptT
 from anthropic_proxy.console.ledger.request_queries import (
     find_stored_request,
     list_stored_requests,
+)
+from anthropic_proxy.console.openapi import (
+    ApiQuery,
+    Schema,
+    build_openapi,
+    build_parameter,
+    refer_to,
+    require_database_text,
 )
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
@@ -135,28 +142,6 @@ def _json(value: Any) -> RouteResponse:
     return RouteResponse(headers=headers, body=encode_json(value))
 
 
-def require_database_text(name: str, value: str) -> None:
-    # for SQLite, a pattern of LIKE ends at a null character; PostgreSQL rejects the query
-    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
-        raise InvalidRequest(f"{name}: the value contains a character that no text has.", code="dashboard-parameter")
-
-
-class ApiQuery:
-    """Query parameters of one HTTP request. The constructor raises `InvalidRequest` (400) if the URL has another name
-    than the `known` ones, or a value with characters that databases reject.
-    """
-
-    def __init__(self, request: RouteRequest, known: Sequence[str]) -> None:
-        unknown = next((name for name in request.query if name not in known), None)
-        if unknown is not None:
-            raise InvalidRequest(
-                f"{unknown!r} is not a parameter of {request.path}. Use {', '.join(known)}.", code="ledger-parameter"
-            )
-        self.values = {name: values[-1] for name, values in request.query.items()}
-        for name, value in self.values.items():
-            require_database_text(name, value)
-
-
 class _Query(ApiQuery):
     """Every method raises `InvalidRequest` (400) for an invalid value."""
 
@@ -200,7 +185,6 @@ class _Query(ApiQuery):
         return int(time), request_id
 
 
-Schema = dict[str, Any]
 _NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 _COSTS = ("cost", "requested_cost")
 _PERIOD = (
@@ -238,24 +222,6 @@ def build_ledger_document() -> Schema:
         },
         needs_key=False,
     )
-
-
-def build_openapi(
-    title: str, description: str, paths: Schema, schemas: Mapping[str, Any], *, needs_key: bool = True
-) -> Schema:
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": f"anthropic-proxy: {title}", "version": __version__, "description": description},
-        "security": [*([] if needs_key else [{}]), {"key": []}, {"token": []}],
-        "paths": paths,
-        "components": {
-            "securitySchemes": {
-                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
-                "token": {"type": "http", "scheme": "bearer"},
-            },
-            "schemas": schemas,
-        },
-    }
 
 
 def _usage() -> Schema:
@@ -335,10 +301,6 @@ def _common() -> list[Schema]:
     ]
 
 
-def build_parameter(name: str, schema: Schema, description: str) -> Schema:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
-
-
 def _row() -> Schema:
     _, components = msgspec.json.schema_components([StoredRequest], ref_template="#/components/schemas/{name}")
     properties: Schema = {
@@ -363,10 +325,6 @@ def _row() -> Schema:
         "properties": {name: properties[name] for name in REQUEST_TITLES},
         "required": list(REQUEST_TITLES),
     }
-
-
-def refer_to(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def _error_response(description: str) -> Schema:

@@ -17,7 +17,7 @@ from functools import cache
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote
 
 from msgspec import Struct
@@ -167,6 +167,12 @@ def needs_migration(settings: Settings) -> bool:
 
 def _name_file(file: Path) -> str:
     return f"{file.as_uri()}?mode=rw"  # read-only connections cannot open the shared memory of a WAL
+
+
+class Reader(Protocol):
+    """Connection for queries: one of a driver, or an `EngineReader`."""
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]: ...
 
 
 @cache
@@ -550,8 +556,7 @@ _PRIMARY_CODE = 0xFF
 
 def find_cause(error: BaseException) -> BaseException:
     """Return the error of the driver."""
-    cause: BaseException = getattr(error, "cause", None) or getattr(error, "orig", None) or error
-    return cause
+    return error.cause if isinstance(error, DatabaseError) else error
 
 
 def classify_database_error(error: BaseException) -> LedgerCondition:

@@ -1,18 +1,18 @@
 """SQLAlchemy engines for pages, the API and commands, which read the database of the ledger."""
 
-from collections.abc import Iterator
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, event, exc, func, select
-from sqlalchemy.pool import NullPool, StaticPool
+from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, exc, func, select, text
+from sqlalchemy.pool import NullPool
 
 from anthropic_proxy.console.ledger import database
 from anthropic_proxy.console.ledger.database import (
-    DATABASE_ERRORS,
     DatabaseError,
     connect_for_reading,
-    connect_for_writing,
     find_database,
-    open_for_writing,
     require_own_database,
 )
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version, is_known_version
@@ -22,7 +22,20 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 
-ENGINE_ERRORS = (*DATABASE_ERRORS, exc.SQLAlchemyError)
+_VALUES = re.compile(r"\?")
+
+
+class EngineReader:
+    """Queries with SQL text on a connection of an engine, which restricts them as its other ones."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
+        numbers = itertools.count()
+        named = _VALUES.sub(lambda _: f":value_{next(numbers)}", sql)
+        parameters = {f"value_{number}": value for number, value in enumerate(values)}
+        return list(self._connection.execute(text(named), parameters))
 
 
 def open_reading_engine(settings: Settings) -> Engine:
@@ -39,21 +52,6 @@ def open_reading_engine(settings: Settings) -> Engine:
         max_overflow=4,
         pool_pre_ping=True,
     )
-
-
-def open_writing_engine(settings: Settings) -> Engine:
-    """Return an engine for use in one thread. Tables are created or migrated first."""
-    open_for_writing(settings).close()
-    address = find_database(settings)
-    if address.file is None:
-        return open_reading_engine(settings)
-    engine = create_engine("sqlite://", creator=lambda: connect_for_writing(address), poolclass=StaticPool)
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # a transaction that reads first could not wait for the lock
-
-    return engine
 
 
 def has_tables(connection: Connection, place: str) -> bool:

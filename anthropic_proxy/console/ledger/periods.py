@@ -10,13 +10,11 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, tzinfo
 from time import localtime
-from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, case
 
 from anthropic_proxy.console.ledger.records import HOURLY_KEYS
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
 
 MAX_SHORT_RANGE_HOURS = 3
@@ -132,14 +130,14 @@ def find_period_start(number: int, length: int) -> int:
 
 def find_period_number(when: int, length: int) -> int:
     """Number of the period that contains `when`, counted since the epoch. Both arguments are in seconds."""
-    return (when if length <= MAX_UTC_SECONDS else when + _offset(when)) // length
+    return (when if length <= MAX_UTC_SECONDS else when + find_utc_offset(when)) // length
 
 
 def round_end_to_hour(end: int) -> int:
     """Return the end of a time range in hours since the epoch, usually rounded up. A full hour of local time is rounded
     down as the start of a range is, so that the range keeps its length in time zones with half or quarter hours.
     """
-    is_full = end % _QUARTER == 0 and (end + _offset(end)) % HOUR_SECONDS == 0
+    is_full = end % _QUARTER == 0 and (end + find_utc_offset(end)) % HOUR_SECONDS == 0
     return end // HOUR_SECONDS if is_full else -(-end // HOUR_SECONDS)
 
 
@@ -151,30 +149,5 @@ def list_period_starts(start: int, end: int, length: int) -> Sequence[int]:
     return [find_period_start(number, length) for number in numbers]
 
 
-def build_period_number(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
-    """`seconds`: column with the time. The offset from UTC may change between `start` and `end`."""
-    if length <= MAX_UTC_SECONDS:
-        return seconds // length
-    *changes, (_, last) = _list_offsets(start, end)
-    shift = case(*((seconds < until, offset) for until, offset in changes), else_=last) if changes else last
-    return (seconds + shift) // length
-
-
-def _list_offsets(start: int, end: int) -> list[tuple[int, int]]:
-    """Pairs: difference in seconds, and the time until which it applies."""
-    found: list[tuple[int, int]] = []
-    offset = _offset(start)
-    for day in range(start, end, DAY_SECONDS):
-        if _offset(min(day + DAY_SECONDS, end)) != offset:
-            change = next(
-                hour
-                for hour in range(day // HOUR_SECONDS * HOUR_SECONDS, day + 2 * DAY_SECONDS, HOUR_SECONDS)
-                if _offset(hour) != offset
-            )
-            found.append((change, offset))
-            offset = _offset(change)
-    return [*found, (end, offset)]
-
-
-def _offset(when: int) -> int:
+def find_utc_offset(when: int) -> int:
     return localtime(when).tm_gmtoff

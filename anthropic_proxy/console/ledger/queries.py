@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, case, cast, func, select
 
 from anthropic_proxy.console.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_encoded_histograms
-from anthropic_proxy.console.ledger.periods import RequestSelection, build_period_number, find_period_start
+from anthropic_proxy.console.ledger.periods import MAX_UTC_SECONDS, RequestSelection, find_period_start, find_utc_offset
 from anthropic_proxy.console.ledger.records import (
     FACETS,
     HOURLY_KEYS,
@@ -43,7 +43,7 @@ from anthropic_proxy.console.ledger.tables import (
     session_hours,
     virtual_keys,
 )
-from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
 
 
 class UsageGroup(Struct, frozen=True, kw_only=True):
@@ -280,7 +280,7 @@ def _read(
         periods = [hourly.c.hour]  # the primary key has this order, so that nothing has to be sorted
     else:
         span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
-        periods = [build_period_number(source.seconds, period_seconds, *span)]
+        periods = [_build_period_number(source.seconds, period_seconds, *span)]
     keys = [*periods, *(source.table.c[name] for name in group_columns)]
     query = select(*keys, *values).where(*source.conditions)
     rows = connection.execute(query.group_by(*keys).order_by(*periods) if keys else query).all()
@@ -292,6 +292,31 @@ def _read(
         )
         for row in rows
     ]
+
+
+def _build_period_number(seconds: ColumnElement[Any], length: int, start: int, end: int) -> ColumnElement[Any]:
+    """`seconds`: column with the time. The offset from UTC may change between `start` and `end`."""
+    if length <= MAX_UTC_SECONDS:
+        return seconds // length
+    *changes, (_, last) = _list_offsets(start, end)
+    shift = case(*((seconds < until, offset) for until, offset in changes), else_=last) if changes else last
+    return (seconds + shift) // length
+
+
+def _list_offsets(start: int, end: int) -> list[tuple[int, int]]:
+    """Pairs: difference in seconds, and the time until which it applies."""
+    found: list[tuple[int, int]] = []
+    offset = find_utc_offset(start)
+    for day in range(start, end, DAY_SECONDS):
+        if find_utc_offset(min(day + DAY_SECONDS, end)) != offset:
+            change = next(
+                hour
+                for hour in range(day // HOUR_SECONDS * HOUR_SECONDS, day + 2 * DAY_SECONDS, HOUR_SECONDS)
+                if find_utc_offset(hour) != offset
+            )
+            found.append((change, offset))
+            offset = find_utc_offset(change)
+    return [*found, (end, offset)]
 
 
 def _list_times(connection: Connection, source: _Source, quantity: str) -> ColumnElement[Any]:
@@ -349,7 +374,7 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
     column = requests.c
     failed = structs.replace(selection, values={**selection.values, "outcome_class": "error"})
     span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
-    period = build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
+    period = _build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
     keys = (period, column.provider, column.error_type, column.status)
     values = func.count(), func.min(column.started_at), func.max(column.started_at)
     rows = connection.execute(select(*keys, *values).where(*request_conditions(failed)).group_by(*keys)).all()

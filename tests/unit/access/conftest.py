@@ -12,4 +12,4 @@ async def keys(sqlite: Settings) -> AsyncIterator[Keys]:
     keys = Keys(sqlite)
     yield keys
     await keys.table.stop()
-    keys.engine.dispose()
+    keys.connection.close()

@@ -1,6 +1,7 @@
 """Keys are created, changed, rotated and revoked on each database, and each change is in the audit log."""
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 from msgspec import structs
@@ -9,19 +10,19 @@ from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCh
 from anthropic_proxy.console.keys.descriptions import has_valid_checksum, hash_key
 from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys, list_teams
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey, decode_budget
-from anthropic_proxy.console.ledger.engines import open_writing_engine
+from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
-from tests.support.ledger import NOON, reading
+from tests.support.ledger import NOON
 
 RULES = Rules(models=("claude-*",), requests_per_minute=60, budgets=(Budget(50, "usd", "month"),))
 
 
 @pytest.fixture
 def administration(database: Settings) -> Iterator[KeyAdministration]:
-    engine = open_writing_engine(database)
-    yield KeyAdministration(engine, "command (ada@host)", lambda: NOON)
-    engine.dispose()
+    connection = open_for_writing(database)
+    yield KeyAdministration(connection, "command (ada@host)", lambda: NOON)
+    connection.close()
 
 
 def new_key(label: str = "ci", **fields: object) -> VirtualKey:
@@ -57,7 +58,7 @@ def test_a_key_lives_from_its_creation_to_its_revocation(database: Settings, adm
     }
     assert administration.revoke_key("ci").find_status(NOON) == "revoked"
     administration.revoke_key("ci")  # has no effect
-    with reading(database) as engine, engine.connect() as connection:
+    with closing(open_for_reading(database)) as connection:
         assert [each.label for each in list_keys(connection)] == ["ci"]
         assert find_key(connection, "other") is None
         entries = list_audit_entries(connection)
@@ -78,9 +79,9 @@ def test_a_key_lives_from_its_creation_to_its_revocation(database: Settings, adm
 def test_no_table_contains_a_key(database: Settings, administration: KeyAdministration) -> None:
     _, first = administration.create_key(new_key())
     _, second = administration.rotate_key("ci")
-    with reading(database) as engine, engine.connect() as connection:
+    with closing(open_for_reading(database)) as connection:
         tables = ("virtual_keys", "key_hashes", "teams", "audit_log")
-        stored = [connection.exec_driver_sql(f"SELECT * FROM {name}").all() for name in tables]
+        stored = [connection.query(f"SELECT * FROM {name}") for name in tables]
     for text in (first, second):
         secret = text.removeprefix("sk-ap-")[:-4]
         assert not any(secret[start : start + 8] in repr(stored) for start in range(len(secret) - 7))
@@ -89,10 +90,10 @@ def test_no_table_contains_a_key(database: Settings, administration: KeyAdminist
 def test_a_team_has_rules_until_they_are_empty(database: Settings, administration: KeyAdministration) -> None:
     administration.change_team("build", {"tokens_per_minute": 1000})
     team = administration.change_team("build", {"concurrency": 4})
-    with reading(database) as engine, engine.connect() as connection:
+    with closing(open_for_reading(database)) as connection:
         assert list_teams(connection) == [team]
     administration.change_team("build", {"tokens_per_minute": None, "concurrency": None})
-    with reading(database) as engine, engine.connect() as connection:
+    with closing(open_for_reading(database)) as connection:
         assert list_teams(connection) == []
         assert [each.action for each in list_audit_entries(connection)] == ["delete team", "change team", "change team"]
 
@@ -150,8 +151,8 @@ def test_a_change_of_a_key_that_another_administrator_changed_is_rejected(admini
     ],
 )
 def test_an_invalid_key_is_not_stored(sqlite: Settings, fields: dict[str, object], message: str) -> None:
-    engine = open_writing_engine(sqlite)
-    administration = KeyAdministration(engine, "test", lambda: NOON)
+    connection = open_for_writing(sqlite)
+    administration = KeyAdministration(connection, "test", lambda: NOON)
     administration.create_key(new_key("taken"))
     with pytest.raises(InvalidRequest) as raised:
         administration.create_key(new_key(**{"label": "new", **fields}))
@@ -159,7 +160,7 @@ def test_an_invalid_key_is_not_stored(sqlite: Settings, fields: dict[str, object
     with pytest.raises(UnknownModel) as unknown:
         administration.revoke_key("new")
     assert unknown.value.message == "There is no key 'new'. List the keys:  anthropic-proxy keys list"
-    engine.dispose()
+    connection.close()
 
 
 @pytest.mark.parametrize(

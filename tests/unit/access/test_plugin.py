@@ -1,6 +1,7 @@
 """The server requires a key, serves virtual keys below /v1/ only, and sends the state of their limits."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from anthropic_proxy.console.keys.administration import KeyAdministration, KeyCh
 from anthropic_proxy.console.keys.limits import Scope, build_key_scope
 from anthropic_proxy.console.keys.queries import sum_budget_use
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
-from anthropic_proxy.console.ledger.engines import open_writing_engine
+from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -27,9 +28,9 @@ OTHERS = {"PROXY_API_KEY": "pk-0123456789", "ADMIN_API_KEY": "admin-0123456789"}
 
 
 def create_key(directory: Path, rules: Rules) -> str:
-    engine = open_writing_engine(Settings(data_directory=directory / "anthropic-proxy"))
-    _, text = KeyAdministration(engine, "test").create_key(VirtualKey(id="", label="ci", rules=rules))
-    engine.dispose()
+    connection = open_for_writing(Settings(data_directory=directory / "anthropic-proxy"))
+    _, text = KeyAdministration(connection, "test").create_key(VirtualKey(id="", label="ci", rules=rules))
+    connection.close()
     return text
 
 
@@ -91,14 +92,14 @@ async def test_budgets_have_the_use_of_the_ledger_after_a_restart(tmp_path: Path
 
     async with running_app(tmp_path, **OTHERS) as app:
         await use(key)
-        engine = open_writing_engine(Settings(data_directory=tmp_path / "anthropic-proxy"))
-        administration = KeyAdministration(engine, "test")
+        connection = open_for_writing(Settings(data_directory=tmp_path / "anthropic-proxy"))
+        administration = KeyAdministration(connection, "test")
         administration.change_key("ci", KeyChange(rules={"budgets": (total,)}, team="web"))
         administration.change_team("web", {"budgets": (total,)})
         _, other = administration.create_key(
             VirtualKey(id="", label="other", team="web", rules=Rules(budgets=(total,)))
         )
-        engine.dispose()
+        connection.close()
         await send(app, "POST", "/admin/keys", {"name": "unused"}, **admin)  # reads the keys again
         amounts = [await use(key), await use(other), await use(other)]
         assert await find_used() == {"ci": amounts[0], "other": sum(amounts[1:])}
@@ -110,17 +111,17 @@ async def test_budgets_have_the_use_of_the_ledger_after_a_restart(tmp_path: Path
         expected = {"renamed": amounts[0] + await use(key), "other": expected["other"] + await use(other)}
         assert await find_used() == expected
     team = Scope("team", "web", "team/web", Rules())
-    with reading(Settings(data_directory=tmp_path / "anthropic-proxy")) as engine, engine.connect() as connection:
+    with closing(open_for_reading(Settings(data_directory=tmp_path / "anthropic-proxy"))) as connection:
         assert sum_budget_use(connection, team, total, time.time()) == sum(expected.values())
 
 
 async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(tmp_path: Path) -> None:
     settings = Settings(data_directory=tmp_path)
-    engine, set_at, now = open_writing_engine(settings), NOON + 1_200, NOON + 50 * 3_600
+    connection, set_at, now = open_for_writing(settings), NOON + 1_200, NOON + 50 * 3_600
     budget = Budget(1_000_000, "tokens", "total")
     key = VirtualKey(id="", label="ci", rules=Rules(budgets=(budget,)))
-    created, _ = KeyAdministration(engine, "test", lambda: set_at).create_key(key)
-    engine.dispose()
+    created, _ = KeyAdministration(connection, "test", lambda: set_at).create_key(key)
+    connection.close()
     times = (set_at - 60, set_at + 60, set_at + 3_600, now - 1)
     client = Client(name="ci", role="member", key_id=created.id)
     with running_ledger(settings) as ledger:
@@ -131,7 +132,7 @@ async def test_the_use_of_a_budget_begins_to_the_second_also_days_later(tmp_path
             )
         )
         ledger.wait_written(len(times))
-    with reading(settings) as engine, engine.connect() as connection:
+    with closing(open_for_reading(settings)) as connection:
         assert sum_budget_use(connection, build_key_scope(created), budget, now) == 10 + 100 + 1_000
 
 

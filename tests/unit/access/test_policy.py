@@ -25,8 +25,7 @@ CREATES = "Its administrator creates one:  anthropic-proxy keys create LABEL"
 
 def member(keys: Keys) -> Client:
     """Return the client of the key `ci`."""
-    with keys.engine.connect() as connection:
-        return Client(name="ci", role="member", key_id=require_key(connection, "ci").id)
+    return Client(name="ci", role="member", key_id=require_key(keys.connection, "ci").id)
 
 
 async def test_a_key_is_accepted_in_both_headers(keys: Keys) -> None:
@@ -94,7 +93,7 @@ async def test_unknown_revoked_and_expired_keys_need_the_same_steps(keys: Keys) 
 async def test_an_unavailable_database_is_reported_once_and_keys_stay(keys: Keys, sqlite: Settings) -> None:
     text = await keys.create("ci")
     expected = member(keys)
-    keys.engine.dispose()
+    keys.connection.close()
     assert sqlite.data_directory is not None
     (sqlite.data_directory / "ledger.sqlite3").unlink()
     for _ in range(2):
@@ -109,8 +108,7 @@ async def test_limits_of_a_newer_version_are_reported_and_later_revocations_are_
     text = await keys.create("ci")
     expected = member(keys)
     newer = '{"budgets":[{"amount":1.0,"unit":"usd","period":"week"}]}'
-    with keys.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE virtual_keys SET rules = ?", (newer,))
+    keys.connection.execute("UPDATE virtual_keys SET rules = ?", (newer,))
     keys.administration.change_team("build", {"concurrency": 1})
     assert not await keys.table.refresh()
     assert keys.warnings == [
@@ -118,8 +116,7 @@ async def test_limits_of_a_newer_version_are_reported_and_later_revocations_are_
         "Invalid enum value 'week' - at `$.budgets[0].period`. Update this one. The keys of the last query stay in use."
     ]
     assert await keys.policy.identify({"x-api-key": text}) == expected
-    with keys.engine.begin() as connection:
-        connection.exec_driver_sql("UPDATE virtual_keys SET rules = '{}', revoked_at = 0")
+    keys.connection.execute("UPDATE virtual_keys SET rules = '{}', revoked_at = 0")
     assert await keys.table.refresh()
     assert (await keys.reject(text)).startswith("The key 'ci' is revoked.")
 

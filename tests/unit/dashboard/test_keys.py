@@ -12,10 +12,11 @@ from sqlalchemy import Engine
 from anthropic_proxy.console.dashboard.keys import STORE_PROBLEM, build_audit_page, build_keys_page
 from anthropic_proxy.console.dashboard.page import PageContext
 from anthropic_proxy.console.dashboard.query import ViewQuery, read_view_query
-from anthropic_proxy.console.keys.administration import KeyAdministration
+from anthropic_proxy.console.keys.administration import KeyAdministration, open_administration
 from anthropic_proxy.console.keys.limits import build_budget_counter, build_key_scope
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
-from anthropic_proxy.console.ledger.engines import open_writing_engine
+from anthropic_proxy.console.ledger.database import open_for_writing
+from anthropic_proxy.console.ledger.engines import open_reading_engine
 from anthropic_proxy.console.ledger.queries import read_ledger_extent
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
@@ -32,14 +33,16 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def engine(settings: Settings) -> Iterator[Engine]:
-    engine = open_writing_engine(settings)
+    open_for_writing(settings).close()
+    engine = open_reading_engine(settings)
     yield engine
     engine.dispose()
 
 
 @pytest.fixture
-def administration(engine: Engine) -> KeyAdministration:
-    return KeyAdministration(engine, "test", lambda: NOON)
+def administration(settings: Settings) -> Iterator[KeyAdministration]:
+    with open_administration(settings, "test", lambda: NOON) as administration:
+        yield administration
 
 
 def create(administration: KeyAdministration, label: str, **fields: Any) -> VirtualKey:

@@ -8,14 +8,13 @@ from typing import Any
 
 import pytest
 from msgspec import structs
-from sqlalchemy import text
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.overview import LEVELS, WeekCell, build_overview_page, build_week
 from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.query import read_view_query
-from anthropic_proxy.console.ledger.engines import open_writing_engine
+from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.queries import ErrorGroup, PeriodSums
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.gateway.settings import Settings
@@ -89,11 +88,10 @@ async def test_other_failures_are_no_incident(tmp_path: Path, count: int, fields
 async def test_a_panel_that_fails_leaves_the_others(tmp_path: Path) -> None:
     settings = Settings(data_directory=tmp_path / "data")
     await store_failures(settings, 3)
-    engine = open_writing_engine(settings)
-    with engine.begin() as connection:
-        connection.execute(text("UPDATE hourly SET first_token_histogram = x'81c1c1' WHERE first_token_count > 0"))
-        connection.execute(text("ALTER TABLE requests RENAME COLUMN error_type TO removed"))
-    engine.dispose()
+    connection = open_for_writing(settings)
+    connection.execute("UPDATE hourly SET first_token_histogram = x'81c1c1' WHERE first_token_count > 0")
+    connection.execute("ALTER TABLE requests RENAME COLUMN error_type TO removed")
+    connection.close()
     logged: list[str] = []
     with overview_of(settings, logged, now=NOON + 4 * 3_600) as page:
         failed = {name: panel.message for name, panel in page.items() if isinstance(panel, FailedPanel)}

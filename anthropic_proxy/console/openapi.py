@@ -1,0 +1,58 @@
+"""Parameters of the routes of both APIs, and the common parts of their OpenAPI documents."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from anthropic_proxy import __version__
+from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.plugins import RouteRequest
+
+Schema = dict[str, Any]
+
+
+def require_database_text(name: str, value: str) -> None:
+    # for SQLite, a pattern of LIKE ends at a null character; PostgreSQL rejects the query
+    if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidRequest(f"{name}: the value contains a character that no text has.", code="dashboard-parameter")
+
+
+class ApiQuery:
+    """Query parameters of one HTTP request. The constructor raises `InvalidRequest` (400) if the URL has another name
+    than the `known` ones, or a value with characters that databases reject.
+    """
+
+    def __init__(self, request: RouteRequest, known: Sequence[str]) -> None:
+        unknown = next((name for name in request.query if name not in known), None)
+        if unknown is not None:
+            raise InvalidRequest(
+                f"{unknown!r} is not a parameter of {request.path}. Use {', '.join(known)}.", code="ledger-parameter"
+            )
+        self.values = {name: values[-1] for name, values in request.query.items()}
+        for name, value in self.values.items():
+            require_database_text(name, value)
+
+
+def build_openapi(
+    title: str, description: str, paths: Schema, schemas: Mapping[str, Any], *, needs_key: bool = True
+) -> Schema:
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": f"anthropic-proxy: {title}", "version": __version__, "description": description},
+        "security": [*([] if needs_key else [{}]), {"key": []}, {"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "token": {"type": "http", "scheme": "bearer"},
+            },
+            "schemas": schemas,
+        },
+    }
+
+
+def build_parameter(name: str, schema: Schema, description: str) -> Schema:
+    return {"name": name, "in": "query", "schema": schema, "description": description}
+
+
+def refer_to(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
