@@ -479,10 +479,6 @@ def _tabulate_teams(context: PageContext) -> ExportTable:
     return ExportTable(["team", "keys", *_RULE_TITLES, *_USED_TITLES], rows)
 
 
-def _tabulate_changes(context: PageContext) -> ExportTable:
-    return _tabulate_entries(list_shown_entries(context))
-
-
 def _tabulate_key_changes(context: PageContext) -> ExportTable:
     key = require_key(EngineReader(context.connection), context.path_parameters["id"])
     return _tabulate_entries(list_audit_entries(EngineReader(context.connection), key_id=key.id))
@@ -522,7 +518,7 @@ AUDIT_PAGE = Page(
     section="Keys",
     template="key_audit.html",
     build=build_audit_page,
-    tables={"changes": Table(_tabulate_changes)},
+    tables={"changes": Table(lambda context: _tabulate_entries(list_shown_entries(context)))},
     adds_up=False,
 )
 KEY_PAGE = Page(

@@ -18,7 +18,7 @@ from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.tables import page_list
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
-from anthropic_proxy.console.ledger.export import ExportTable, tabulate_requests
+from anthropic_proxy.console.ledger.export import tabulate_requests
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import read_several_contents
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
@@ -105,7 +105,9 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
             Figure("Input read from cache", formats.percent(sums.cache_read_tokens, sums.all_input_tokens), cached),
         ],
         "context_chart": _chart(own, "Context", "context", measure_context, formats.short_count, limit=window),
-        "cached_chart": _chart(own, "Read from cache", "cached", measure_cached, _percent, breaks=breaks),
+        "cached_chart": _chart(
+            own, "Read from cache", "cached", measure_cached, lambda share: f"{share:.0f} %", breaks=breaks
+        ),
         "cost_chart": structs.replace(
             _chart(rows, "Cumulative cost", "context", measure_cost, formats.chart_money),
             empty_text=explain_missing_cost(total.sums),
@@ -128,10 +130,6 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "project": rows[-1].project,
         "started": total.started_at,
     }
-
-
-def _percent(value: float) -> str:
-    return f"{value:.0f} %"
 
 
 def _chart(
@@ -178,15 +176,16 @@ def _label_times(rows: Sequence[StoredRequest]) -> list[str]:
     return [formats.clock_time(row.started_at)[:length] for row in rows]
 
 
-def _tabulate_session(context: PageContext) -> ExportTable:
-    session = context.query.facets.get("session", "")
-    return tabulate_requests(queries.list_session_requests(context.connection, session))
-
-
 PAGE = Page(
     section="Sessions",
     template="session.html",
     build=build_session_page,
-    tables={"requests": Table(_tabulate_session)},
+    tables={
+        "requests": Table(
+            lambda context: tabulate_requests(
+                queries.list_session_requests(context.connection, context.query.facets.get("session", ""))
+            )
+        )
+    },
     missing="The ledger has no request of this session.",
 )

@@ -66,6 +66,12 @@ COLUMNS: Sequence[RequestColumn] = (
     RequestColumn("tool-errors", "Tool errors", lambda row: _number(row.tool_errors), "Tool errors returned"),
     RequestColumn("attempts", "Attempts", lambda row: _number(row.attempts)),
     RequestColumn("changes", "Changes", lambda row: _number(row.note_count), "Changes by the translation"),
+    RequestColumn(
+        "prefix-change",
+        "Changed prompt",
+        lambda row: row.prefix_change or formats.UNKNOWN,
+        "Changed part of the prompt",
+    ),
     RequestColumn("in", "In", lambda row: _number(row.all_input_tokens), "Input tokens"),
     RequestColumn("cached", "Cached", _cached, "Share of input read from cache"),
     RequestColumn("cache-write", "Cache write", lambda row: _number(row.cache_write_tokens), "Cache write tokens"),

@@ -12,7 +12,7 @@ from anthropic_proxy.console.formats import clock_time, day_and_time
 from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Cost, ModelFeatures
+from anthropic_proxy.plugins import Cost, ModelFeatures, PrefixChange
 from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, running_ledger, store
 from tests.support.page_context import build_context
 
@@ -140,6 +140,50 @@ async def test_a_session_shows_one_conversation_at_a_time_and_its_latest_turns(t
     with pytest.raises(InvalidRequest) as raised:
         build({"by": ["none"]})
     assert raised.value.message == "by: the session has no sub-agent 'none'."
+
+
+async def test_requests_that_break_the_cache_are_marked_with_their_cost(tmp_path: Path) -> None:
+    tokens = {"model": "gpt-4.1", "provider": "openai", "prefix": "openai", "input_tokens": 500}
+    change = PrefixChange("tools", "tool 3 (WebFetch)", 0.9, tokens=40_000)
+    _, page = await pages_of(
+        tmp_path,
+        {**tokens, "input_tokens": 45_000},
+        {**tokens, "cache_read_tokens": 45_000},
+        {**tokens, "input_tokens": 42_000, "cache_read_tokens": 5_000, "prefix_change": change},
+        {**tokens, "input_tokens": 4_000, "cache_read_tokens": 48_000},
+        {**tokens, "input_tokens": 53_000},
+        {**tokens, "model": "gpt-4.1-mini"},
+    )
+    first, expired = "40.0 k tokens read again, $0.060 more", "48.0 k tokens read again, $0.072 more"
+    assert [turn.cache_break and (turn.cache_break.cause, turn.cache_break.loss) for turn in page["turns"]] == [
+        *(None, None, ("tool 3 (WebFetch) changed", first), None, ("cache not read", expired), None),
+    ]
+    assert page["figures"][-1].note == "98.0 k tokens; 2 breaks, $0.13 more"
+    chart = page["cached_chart"]
+    assert [(band.first, band.last, band.label) for band in chart.bands] == [
+        (2, 2, "tool 3 (WebFetch)"),
+        (4, 4, "cache not read"),
+    ]
+    assert chart.titles == ["Read from cache", "break"]
+    assert [row[1:] for row in chart.rows] == [
+        ["0 %", "–"],
+        ["99 %", "–"],
+        ["11 %", f"tool 3 (WebFetch) changed: {first}"],
+        ["92 %", "–"],
+        ["0 %", f"cache not read: {expired}"],
+        ["0 %", "–"],
+    ]
+    assert chart.columns[2].title.endswith(f": Read from cache = 11 %; tool 3 (WebFetch) changed = {first}")
+    assert chart.columns[2].href == f"/dashboard/requests/{page['turns'][2].row.id}"
+
+
+async def test_a_long_session_marks_the_breaks_of_each_column(tmp_path: Path) -> None:
+    change = PrefixChange("system", "system text", 0.9, tokens=2_000)
+    broken = {"input_tokens": 3_000, "prefix_change": change}
+    _, page = await pages_of(tmp_path, *(broken if number == 61 else {} for number in range(130)))
+    chart = page["cached_chart"]
+    assert (len(chart.columns), [(band.first, band.label) for band in chart.bands]) == (44, [(20, "system text")])
+    assert chart.columns[20].href.endswith(f"{61:024d}"), "the link of the column leads to the break"
 
 
 async def test_a_free_session_has_no_chart_of_costs(tmp_path: Path) -> None:
