@@ -89,8 +89,11 @@ def place_loaded_tools(
             continue
         for block in message.content:
             if type(block) is ToolResultBlock and block.tool_use_id not in loaded:
-                found = [name for name in _referenced_names(block) if name in deferred and name not in placed]
-                if found:
+                if _REFERENCE not in bytes(block.content):
+                    continue
+                inner = decode_nested_content(block.content)
+                named = dict.fromkeys(one.tool_name for one in inner if isinstance(one, ToolReferenceBlock))
+                if found := [name for name in named if name in deferred and name not in placed]:
                     placed.update(found)
                     loaded[block.tool_use_id] = [deferred[name] for name in found]
     if isinstance(tools, ToolList):
@@ -128,13 +131,6 @@ def find_unplaced_tools(messages: Sequence[Message], loaded: Mapping[str, Sequen
     return [tool for call_id, tools in loaded.items() if call_id not in results for tool in tools]
 
 
-def _referenced_names(block: ToolResultBlock) -> Collection[str]:
-    if _REFERENCE not in bytes(block.content):
-        return ()
-    inner = decode_nested_content(block.content)
-    return dict.fromkeys(one.tool_name for one in inner if isinstance(one, ToolReferenceBlock))
-
-
 def rewrite_history(messages: Sequence[Message], loaded: Mapping[str, Sequence[Tool]]) -> list[Message]:
     """Return the messages with the definitions of loaded tools in the results that have loaded them (`caller`).
 
@@ -162,7 +158,13 @@ def rewrite_history(messages: Sequence[Message], loaded: Mapping[str, Sequence[T
 
 
 def _with_definitions(content: Raw, tools: Sequence[Tool]) -> Raw:
-    definitions = {tool.name: _definition(tool) for tool in tools}
+    definitions = {}
+    for tool in tools:
+        lines = [f"Tool loaded: {tool.name}. Call it by {CALLER_NAME}, with this name."]
+        if tool.description:
+            lines.append(f"Description: {tool.description}")
+        lines.append(f"JSON Schema of its arguments: {bytes(tool.input_schema).decode() or '{}'}")
+        definitions[tool.name] = "\n".join(lines)
     blocks: list[Any] = msgspec.json.decode(content)
     for place, block in enumerate(blocks):
         if isinstance(block, dict) and block.get("type") == "tool_reference":
@@ -170,14 +172,6 @@ def _with_definitions(content: Raw, tools: Sequence[Tool]) -> Raw:
             if text is not None:
                 blocks[place] = {"type": "text", "text": text}
     return Raw(msgspec.json.encode(blocks))
-
-
-def _definition(tool: Tool) -> str:
-    schema = bytes(tool.input_schema).decode() or "{}"
-    lines = [f"Tool loaded: {tool.name}. Call it by {CALLER_NAME}, with this name."]
-    if tool.description:
-        lines.append(f"Description: {tool.description}")
-    return "\n".join([*lines, f"JSON Schema of its arguments: {schema}"])
 
 
 class _NamedCall(Struct, forbid_unknown_fields=True):
@@ -241,7 +235,11 @@ class _OpenCall:
             return []
         held = "".join(self._held)
         beginning = _BEGINNING.match(held[: _MAX_BEGINNING + 1])
-        if beginning is None or (name := _decode_name(beginning[1])) not in self._names:
+        try:
+            name = msgspec.json.decode(beginning[1], type=str) if beginning is not None else ""
+        except (msgspec.DecodeError, UnicodeError):
+            name = ""
+        if beginning is None or name not in self._names:
             return []
         self._forwards = True
         return [replace(self._call, name=name), *self._forward(held[beginning.end() :])]
@@ -290,10 +288,3 @@ class _OpenCall:
                     self._complete = True
                     return place
         return len(text)
-
-
-def _decode_name(text: str) -> str:
-    try:
-        return msgspec.json.decode(text, type=str)
-    except (msgspec.DecodeError, UnicodeError):
-        return ""

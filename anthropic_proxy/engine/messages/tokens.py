@@ -365,8 +365,43 @@ _CANVAS_SIDE, _MAX_CANVAS_SQUARES = 336, 16
 
 
 def read_image_size(source: Source) -> tuple[int, int] | None:
-    """Return width and height of an image in pixels, from its first bytes. None: unknown."""
-    return _image_size(_decoded(source.data[:_HEADER])) if source.type == "base64" else None
+    """Return width and height of an image in pixels, from its first bytes. None: unknown.
+
+    Sources: the specifications of PNG, GIF89a, JPEG (T.81, B.2.2) and the WebP container.
+    """
+    if source.type != "base64":
+        return None
+    head = _decoded(source.data[:_HEADER])
+    if head.startswith(b"\x89PNG") and len(head) >= 24:
+        width, height = struct.unpack(">II", head[16:24])
+        return width, height
+    if head.startswith(b"GIF8") and len(head) >= 10:
+        width, height = struct.unpack("<HH", head[6:10])
+        return width, height
+    if head.startswith(b"\xff\xd8"):
+        place = 2
+        while place + 9 <= len(head) and head[place] == 0xFF:
+            marker = head[place + 1]
+            if marker == 0xFF:
+                place += 1
+            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+                height, width = struct.unpack(">HH", head[place + 5 : place + 9])
+                return width, height
+            else:
+                place += 2 + int.from_bytes(head[place + 2 : place + 4])
+        return None
+    if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
+        return None
+    match head[12:16]:
+        case b"VP8X":
+            return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
+        case b"VP8L":
+            bits = int.from_bytes(head[21:25], "little")
+            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+        case b"VP8 ":
+            width, height = struct.unpack("<HH", head[26:30])
+            return width & 0x3FFF, height & 0x3FFF
+    return None
 
 
 def count_image_units(size: tuple[int, int] | None, family: TokenFamily) -> int:
@@ -420,43 +455,6 @@ def _decoded(data: str) -> bytes:
         return b64decode(data[: len(data) // 4 * 4])
     except (NotBase64, ValueError):
         return b""
-
-
-def _image_size(head: bytes) -> tuple[int, int] | None:
-    """Return width and height in pixels from the first bytes of an image. None: unknown format.
-
-    Sources: the specifications of PNG, GIF89a, JPEG (T.81, B.2.2) and the WebP container.
-    """
-    if head.startswith(b"\x89PNG") and len(head) >= 24:
-        width, height = struct.unpack(">II", head[16:24])
-        return width, height
-    if head.startswith(b"GIF8") and len(head) >= 10:
-        width, height = struct.unpack("<HH", head[6:10])
-        return width, height
-    if head.startswith(b"\xff\xd8"):
-        place = 2
-        while place + 9 <= len(head) and head[place] == 0xFF:
-            marker = head[place + 1]
-            if marker == 0xFF:
-                place += 1
-            elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-                height, width = struct.unpack(">HH", head[place + 5 : place + 9])
-                return width, height
-            else:
-                place += 2 + int.from_bytes(head[place + 2 : place + 4])
-        return None
-    if head[:4] != b"RIFF" or head[8:12] != b"WEBP" or len(head) < 30:
-        return None
-    match head[12:16]:
-        case b"VP8X":
-            return 1 + int.from_bytes(head[24:27], "little"), 1 + int.from_bytes(head[27:30], "little")
-        case b"VP8L":
-            bits = int.from_bytes(head[21:25], "little")
-            return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
-        case b"VP8 ":
-            width, height = struct.unpack("<HH", head[26:30])
-            return width & 0x3FFF, height & 0x3FFF
-    return None
 
 
 # Tools

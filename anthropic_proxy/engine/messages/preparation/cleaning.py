@@ -1,5 +1,9 @@
 """Cleaning of the client's messages before they are encoded for a provider.
 
+Theory of operation. Most messages need none of it: `as_clean_messages` has found that out with the decoding, and then
+only `merge_messages` runs. For other messages, each step returns an equal list as it is, and replaces a message only
+where something in it must change, because the client's objects are shared by the attempts at several providers.
+
 Providers' encoders (wires) accept text everywhere, images and documents in user messages, thinking and tool calls in
 assistant messages. `clean_messages` removes empty text and puts text in place of all other blocks, such as results of
 server tools. `pair_calls_with_results` then repairs tool calls: each call gets a unique id and exactly one result,

@@ -139,7 +139,7 @@ def server_tool_kind(tool: Tool) -> ServerToolKind:
 
 
 def server_tool_kinds(tools: Sequence[Tool]) -> frozenset[str]:
-    if are_client_tools(tools):
+    if not tools or are_client_tools(tools):
         return _NOTHING
     return frozenset({server_tool_kind(tool) for tool in tools if not is_client_tool(tool)} - {""})
 
@@ -467,7 +467,9 @@ def list_visible_tools(request: MessagesRequest) -> list[Tool]:
     If the request has a tool search, deferred tools that were not found yet are left out.
     """
     tools = _with_changes(request)
-    if not (tools.has_deferred if isinstance(tools, ToolList) else any(tool.defer_loading for tool in tools)):
+    if not tools or not (
+        tools.has_deferred if isinstance(tools, ToolList) else any(tool.defer_loading for tool in tools)
+    ):
         return tools
     tools = [tool for tool in tools if tool.name != PLACEHOLDER_NAME]
     if not any(server_tool_kind(tool) == "tool_search" for tool in tools):

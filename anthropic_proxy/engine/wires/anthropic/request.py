@@ -1,8 +1,10 @@
 """Encoder of the relay wire: the bytes of the client request with the few edits that the provider requires.
 
-The edits replace `model`, and remove content that the provider would reject or must not receive, such as signatures of
-other providers and the client's `metadata`. Decoding costs much for a long conversation, so a search for bytes finds
-out first whether there is anything to edit.
+Theory of operation. The edits replace `model`, and remove content that the provider would reject or must not receive,
+such as signatures of other providers and the client's `metadata`. An edit is a range of the body with its new text
+(`json_spans.Edit`). All edits of a step refer to the same body and are applied together, so they need no order. Every
+byte outside of them stays as it is: prompt caches and signatures of the provider remain valid. Decoding costs much for
+a long conversation, so a search for bytes finds out first whether there is anything to edit.
 
 The Batches API is relayed in the same way: the end of the module edits the requests that create a batch, and the
 responses that describe batches.

@@ -1,9 +1,16 @@
 """Encoder of JSON Schemas for Gemini: schemas of tools and replies, reduced to the keywords that Gemini supports.
 
-Gemini reads two languages. Current models accept JSON Schema (`parametersJsonSchema`, `responseJsonSchema`) with few
-keywords, and only references to definitions; others are inlined (`_Reduction`). Models before 2.0 accept Google's
-OpenAPI subset (`parameters`, `responseSchema`), which has no references and one type per schema (`_Lowering`). In both,
-an unsupported keyword becomes a text in the description.
+Theory of operation. Gemini reads two languages. Current models accept JSON Schema (`parametersJsonSchema`,
+`responseJsonSchema`) with few keywords, and only references to definitions; others are inlined (`_Reduction`). Models
+before 2.0 accept Google's OpenAPI subset (`parameters`, `responseSchema`), which has no references and one type per
+schema (`_Lowering`). Each schema of a tree takes three steps: `_simplify` writes keywords with a simpler equal in that
+form (`const` as `enum`, `allOf` as one schema), the class of the language copies what its language has, and every other
+keyword becomes a text in the description, because the model reads it there.
+
+Why it is not simpler: Gemini rejects a whole request for one wrong keyword, and reads an alternative of `anyOf` without
+the keywords beside it. So the lowering copies those into each alternative, splits a schema with several types into one
+alternative per type, and makes `null` the field `nullable`. Copies could multiply with each level: a schema that stands
+in several places is converted once, and a `WorkBudget` counts the rest.
 """
 
 from collections.abc import Iterator

@@ -687,6 +687,8 @@ class ToolCallDecoder:
     """Converts the tool call fragments of one response into deltas.
 
     Fragments with the same `index` belong to one call. Some servers omit `index` or ids, or use index 0 for every call.
+    So a call begins with a fragment that no open call can own (`_find`): it has another id, or another name, or the
+    arguments of the call before it are a whole object. A call without a name waits for one, with its arguments.
     """
 
     def __init__(self, call: Call[Dialect]) -> None:
