@@ -69,9 +69,9 @@ def test_tools_are_deferred_if_they_are_large(
         check=False,
     )
     assert (ended.returncode, ended.stdout) == (0, "1 2 3\n")
-    bodies = [exchange.body for exchange in openai.journal.exchanges if exchange.body]
-    (tools,) = [body["tools"] for body in bodies if "tools" in body]
-    names = [tool["function"]["name"] for tool in tools]
+    # Claude Code also has its tools counted, asks for a title, and repeats a request that takes long.
+    bodies = [one.body for one in openai.journal.exchanges if one.body and "Count to 3" in json.dumps(one.body)]
+    names = [tool["function"]["name"] for tool in next(body["tools"] for body in bodies if "tools" in body)]
     assert ("ToolSearch" in names) == is_deferred
     assert [name for name in names if name.startswith("mcp__many__")] == (
         [] if is_deferred else [f"mcp__many__tool_{number}" for number in range(2)]
