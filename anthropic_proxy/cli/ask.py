@@ -2,20 +2,24 @@
 
 import json
 import sys
-from collections.abc import Iterator
+import time
 from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.local_proxy import open_proxy
+from anthropic_proxy.cli.local_proxy import LocalProxy, open_proxy
+from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.upstream.local_server import stream_message
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, escape_unprintable
+from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 """Requested model if the option `--model` is not used. The settings map this Claude model to a model of a provider."""
 _MAX_TOKENS = 4096
+_TARGET_SECONDS = 0.5
+"""Maximum time in seconds until the proxy has noted a request that has ended."""
+_POLL_SECONDS = 0.05
 
 
 def ask(
@@ -39,15 +43,16 @@ def ask(
     messages = [{"role": "user", "content": text}]
     body = json.dumps({"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": messages}).encode()
     with open_proxy(load_command_settings()) as proxy:
-        print_reply(stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file), as_json=as_json)
+        print_reply(proxy, body, as_json=as_json)
 
 
-def print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:
-    """Print a streamed reply on stdout while it arrives, then its model, tokens and stop reason on stderr.
+def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool) -> None:
+    """Send a request and print the reply on stdout while it arrives, then its models, tokens and stop reason on stderr.
 
-    With `as_json`, print the SSE `events` instead, one per line.
+    With `as_json`, print the SSE events instead, one per line.
     """
-    is_terminal = sys.stdout.isatty()
+    is_terminal, started = sys.stdout.isatty(), time.time()
+    events = stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file)
     used: dict[str, Any] = {}
     model = stop_reason = ""
     for event in events:
@@ -63,7 +68,22 @@ def print_reply(events: Iterator[dict[str, Any]], *, as_json: bool) -> None:
     if not as_json:
         _write("\n")
         tokens = f"in {used.get('input_tokens', 0)} out {used.get('output_tokens', 0)}"
-        sys.stderr.write(escape_unprintable(f"{model}  {tokens}  {stop_reason}") + "\n")
+        target = _find_target(proxy, model, started)
+        models = f"{model} → {target}" if target not in ("", model) else model
+        Output().write_notice(f"{models}  {tokens}  {stop_reason}")
+
+
+def _find_target(proxy: LocalProxy, model: str, started: float) -> str:
+    """Return the model that served a request for `model` since `started`. "": the proxy does not tell it in time."""
+    deadline = time.monotonic() + _TARGET_SECONDS
+    while time.monotonic() < deadline:
+        recent = proxy.get_json("/api/requests/recent")
+        for request in reversed(recent.get("finished", ()) if isinstance(recent, dict) else ()):
+            receipt = request["receipt"]
+            if receipt["model"] and receipt["requested_model"] == model and receipt["started_at"] >= started:
+                return f"{receipt['prefix']}/{receipt['model']}"
+        time.sleep(_POLL_SECONDS)
+    return ""
 
 
 def _write(text: str) -> None:

@@ -10,7 +10,6 @@ from anthropic_proxy.cli.explain import replace_field
 from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request
 from anthropic_proxy.cli.local_proxy import open_proxy
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH
-from anthropic_proxy.engine.upstream.local_server import stream_message
 from anthropic_proxy.errors import ConfigurationError
 
 
@@ -51,4 +50,4 @@ def replay(
     if model is not None:
         body = replace_field(body, "model", model)
     with open_proxy(settings) as proxy:
-        print_reply(stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file), as_json=as_json)
+        print_reply(proxy, body, as_json=as_json)

@@ -25,7 +25,7 @@ def test_the_reply_is_on_stdout_and_its_facts_are_on_stderr(tmp_path: Path) -> N
     usage = next(event["usage"] for event in map(json.loads, events) if event["type"] == "message_delta")
     assert ended.returncode == 0
     assert ended.stdout.startswith(DEMO_START)
-    assert ended.stderr == f"claude-sonnet-5-5  in 10 out {usage['output_tokens']}  end_turn\n"
+    assert ended.stderr == f"  claude-sonnet-5-5 → demo/demo  in 10 out {usage['output_tokens']}  end_turn\n"
 
 
 def test_the_question_can_come_from_stdin(tmp_path: Path) -> None:

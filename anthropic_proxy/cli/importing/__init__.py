@@ -54,7 +54,7 @@ def import_settings(
     output = Output()
     if plan.secrets:
         asks = not dry_run and not copy_keys and sys.stdin.isatty() and output.is_terminal
-        question = f"Copy the keys of the file to .env ({', '.join(plan.secrets)})?"
+        question = f"Copy {formats.plural(len(plan.secrets), 'key')} of the file to .env?"
         if copy_keys or (asks and open_questions(output).confirm(question, default=True)):
             plan.copy_secrets()
     files = prepare_files(plan, require_settings_folder(copy_environment()))
