@@ -1,6 +1,7 @@
 """A virtual key is accepted until it ends. Every other key is rejected by the same steps, with its own message."""
 
 import asyncio
+import sqlite3
 import sys
 import threading
 from pathlib import Path
@@ -8,7 +9,6 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
 
 from anthropic_proxy.console.keys.key_table import KeyTable
 from anthropic_proxy.console.keys.policy import KeyPolicy
@@ -121,28 +121,38 @@ async def test_limits_of_a_newer_version_are_reported_and_later_revocations_are_
     assert (await keys.reject(text)).startswith("The key 'ci' is revoked.")
 
 
-async def test_a_slow_query_does_not_restore_a_key_that_was_revoked_meanwhile(keys: Keys) -> None:
-    text = await keys.create("ci")
-    keys.administration.change_team("build", {"concurrency": 1})
-    is_reading, may_continue = threading.Event(), threading.Event()
+async def test_a_slow_query_does_not_restore_a_key_that_was_revoked_meanwhile(
+    keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_slow, is_reading, may_continue, connect = (
+        threading.Event(),
+        threading.Event(),
+        threading.Event(),
+        sqlite3.connect,
+    )
 
-    def wait_once(*arguments: Any) -> None:
-        if "FROM key_hashes" in arguments[2] and not is_reading.is_set():
+    def wait_once(sql: str) -> None:  # the keys are read then, and not stored
+        if "FROM teams" in sql and is_slow.is_set() and not is_reading.is_set():
             is_reading.set()
             may_continue.wait(WAIT_SECONDS)
 
-    event.listen(Engine, "before_cursor_execute", wait_once)
-    try:
-        slow = asyncio.create_task(keys.table.refresh())
-        await asyncio.to_thread(is_reading.wait, WAIT_SECONDS)
-        keys.administration.revoke_key("ci")
-        latest = asyncio.create_task(keys.table.refresh())
-        await asyncio.wait({latest}, timeout=0.3)
-        may_continue.set()
-        assert await asyncio.gather(slow, latest) == [True, True]
-    finally:
-        may_continue.set()
-        event.remove(Engine, "before_cursor_execute", wait_once)
+    def connect_and_observe(*place: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*place, **options)
+        if "mode=rw" in str(place[0]):  # the connection of the table
+            connection.set_trace_callback(wait_once)
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connect_and_observe)
+    text = await keys.create("ci")
+    keys.administration.change_team("build", {"concurrency": 1})
+    is_slow.set()
+    slow = asyncio.create_task(keys.table.refresh())
+    assert await asyncio.to_thread(is_reading.wait, WAIT_SECONDS)
+    keys.administration.revoke_key("ci")
+    latest = asyncio.create_task(keys.table.refresh())
+    await asyncio.wait({latest}, timeout=0.3)
+    may_continue.set()
+    assert await asyncio.gather(slow, latest) == [True, True]
     assert (await keys.reject(text)).startswith("The key 'ci' is revoked.")
 
 
