@@ -67,7 +67,7 @@ def run_on_terminal(words: Sequence[str], folder: Path, settings: Mapping[str, s
                 output += received
         process.wait(SECONDS)
     os.close(reader)
-    return show_screen(output.decode())
+    return show_screen(output.decode().replace(str(folder), "~"))
 
 
 def show_screen(output: str) -> list[str]:
@@ -132,7 +132,14 @@ def record_settings(folder: Path) -> dict[str, list[str]]:
 def write_recordings() -> None:
     """Run all commands and write their pictures."""
     recorded: dict[str, list[str]] = {}
-    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+    with (
+        tempfile.TemporaryDirectory() as programs,
+        tempfile.TemporaryDirectory() as first,
+        tempfile.TemporaryDirectory() as second,
+    ):
+        # in PATH, as its installers put it: texts name it without its path
+        (Path(programs) / "anthropic-proxy").symlink_to(Path(sys.executable).with_name("anthropic-proxy"))
+        os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
         recorded |= record_demo(Path(first))
         recorded["doctor"] = record_doctor(Path(first))
         recorded["models"] = record_models(Path(first))
