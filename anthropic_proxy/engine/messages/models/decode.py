@@ -331,14 +331,15 @@ class CleanMessages(list[Message]):
     """Names of called tools."""
     has_media = False
     """True if the messages contain images or documents. Only these two can have more tokens than bytes."""
-    has_late_system = False
-    """True if a message has the role `system`."""
+    late_system: Sequence[Message] = ()
+    """Messages with the role `system`."""
 
 
 def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
     """Return the messages as `CleanMessages`. None: they may be invalid, or cleaning may change them."""
     # without calls of functions for the usual blocks: an agent's request has hundreds of them
     clean = CleanMessages(messages)
+    clean.late_system = late_system = list[Message]()
     names: dict[str, str] = {}  # call id → tool name
     # call ids must be unique, and results must begin the next message in the order of the calls
     waiting: list[str] = []
@@ -348,7 +349,7 @@ def as_clean_messages(messages: list[Message]) -> CleanMessages | None:
         if not content or role not in ROLES or (waiting and role != "user"):
             return None
         if role == "system":
-            clean.has_late_system = True
+            late_system.append(message)
         if isinstance(content, str):
             if waiting:
                 return None

@@ -5,12 +5,13 @@ field without a fidelity note is sent, or has no effect on the content of the an
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import find_unplaced_tools, rewrite_history
 from anthropic_proxy.engine.messages.models import (
     CleanMessages,
+    Message,
     MessagesRequest,
 )
 from anthropic_proxy.engine.messages.models.tools import are_called_by_code
@@ -141,8 +142,12 @@ def _note_fields(request: MessagesRequest, limits: TargetLimits, notes: list[Fid
     if request.stop_sequences and any(text.strip() for text in request.stop_sequences):
         notes.append(_STOPS)
     messages = request.messages
-    if not isinstance(messages, CleanMessages) or messages.has_late_system:
+    late: Sequence[Message]
+    if isinstance(messages, CleanMessages):
+        late = messages.late_system
+    else:
         late = [message for message in messages if message.role == "system"]
+    if late:
         if any(message.clear_at == "next_user_message" for message in late):
             notes.append(_CLEARED_LATER)
         # only the last one counts, because earlier ones concern earlier replies
