@@ -22,12 +22,13 @@ def mask(text: str, **values: str) -> str:
     """Replace what differs between machines and versions by a name. `values`: more texts by their names."""
     from anthropic_proxy import __version__
     from anthropic_proxy.cli.commands import commands
-    from tests.support.provider_lists import OFFERED_PREFIXES, join_with_or, name_choices
+    from tests.support.provider_lists import OFFERED, OFFERED_PREFIXES, join_with_or, name_choices
 
     lists = {
         "PREFIXES": ", ".join([*OFFERED_PREFIXES, "bedrock", "foundry", "demo", "litellm"]),
         "OFFERED_PREFIXES": join_with_or(OFFERED_PREFIXES),
         "PROVIDERS": name_choices(),
+        "ALL_PROVIDERS": ", ".join(row.name for row in OFFERED),  # before those of the configuration file
         "COMMANDS": ", ".join(name for name in commands if not name.startswith("-")),
         "genai-prices VERSION": f"genai-prices {version('genai-prices')}",
         "VERSION": __version__,

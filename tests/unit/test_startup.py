@@ -37,7 +37,10 @@ def screen(environ: dict[str, str], today: date = NOW, columns: int | None = Non
     stream = io.StringIO()
     services = structs.replace(proxy.services, log=Log(stream, columns=columns), **changes)
     log_startup_summary(services, "http://127.0.0.1:8082", today)
-    text = re.sub(r"not set:(\s+[a-z]+)+(?=\n)", "not set: OTHERS", stream.getvalue())
+    text = stream.getvalue()
+    if columns:  # the number of providers decides where these lines are divided
+        text = re.sub(r"\s+not set:", "\n  not set:", text)
+    text = re.sub(r"not set:(\s+[a-z]+)+(?=\n)", "not set: OTHERS", text)
     return text.rstrip()
 
 
