@@ -19,6 +19,7 @@ from anthropic_proxy.console.keys.virtual_keys import KeyHash, Team, VirtualKey
 from anthropic_proxy.console.ledger.database import (
     DATABASE_ERRORS,
     Connection,
+    DatabaseError,
     find_cause,
     open_for_reading,
     open_for_writing,
@@ -80,7 +81,7 @@ class KeyTable:
         self._is_created = False
         """True if the tables were created or migrated."""
         self._connection: Connection | None = None
-        self._connection_lock = threading.Lock()
+        self._connection_lock = threading.RLock()
         """Held by the thread that uses the connection. A query may last longer than the task that waits for it."""
         self._task: asyncio.Task[None] | None = None
         self._is_failing = False
@@ -136,10 +137,15 @@ class KeyTable:
         """Return the reason of a failure; "": success."""
         try:
             with self._connection_lock:
-                self._read(self._open())
+                is_kept = self._connection is not None
+                try:
+                    self._read(self._open())
+                except DatabaseError:
+                    self._close()
+                    if not is_kept:
+                        raise
+                    self._read(self._open())  # the server of the database may have ended the kept connection
         except (*DATABASE_ERRORS, ConfigurationError) as error:
-            if not isinstance(error, ConfigurationError):
-                self._close()
             cause = find_cause(error)
             reason = str(cause).strip() or type(cause).__name__
             return f"{reason.splitlines()[0].rstrip('.')}."

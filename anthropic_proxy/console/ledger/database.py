@@ -382,13 +382,13 @@ def connect_for_writing(address: DatabaseAddress) -> Any:
 
 
 def _connect_postgres(address: DatabaseAddress) -> Any:
-    driver = _import_psycopg().connect(
-        **address.list_options(),
-        autocommit=True,
-        connect_timeout=_CONNECT_TIMEOUT_SECONDS,
-        tcp_user_timeout=_SILENCE_MILLISECONDS,
-        prepare_threshold=None,  # a connection pooler in front of the server may change the session
-    )
+    own = {
+        "autocommit": True,
+        "connect_timeout": _CONNECT_TIMEOUT_SECONDS,
+        "tcp_user_timeout": _SILENCE_MILLISECONDS,
+        "prepare_threshold": None,  # a connection pooler in front of the server may change the session
+    }
+    driver = _import_psycopg().connect(**{**address.list_options(), **own})
     driver.execute(f"SET search_path TO {SCHEMA}")
     return driver
 

@@ -45,9 +45,15 @@ def open_reading_engine(settings: Settings) -> Engine:
     address = find_database(settings)
     if address.file is not None:
         return create_engine("sqlite://", creator=lambda: connect_for_reading(address), poolclass=NullPool)
+
+    def connect() -> Any:
+        driver = connect_for_reading(address)
+        driver.autocommit = False  # an export reads with a cursor of the server, which needs a transaction
+        return driver
+
     return create_engine(
         "postgresql+psycopg://",
-        creator=lambda: connect_for_reading(address),
+        creator=connect,
         pool_size=1,
         max_overflow=4,
         pool_pre_ping=True,

@@ -104,6 +104,22 @@ async def test_an_unavailable_database_is_reported_once_and_keys_stay(keys: Keys
     assert await keys.policy.identify({"x-api-key": text}) == expected
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_a_connection_that_the_server_has_ended_is_opened_again(database: Settings) -> None:
+    keys = Keys(database)
+    text = await keys.create("ci")
+    keys.connection.query(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    keys.administration.revoke_key("ci")
+    assert await keys.table.refresh()
+    assert keys.warnings == []
+    assert (await keys.reject(text)).startswith("The key 'ci' is revoked.")
+    await keys.table.stop()
+    keys.connection.close()
+
+
 async def test_limits_of_a_newer_version_are_reported_and_later_revocations_are_found(keys: Keys) -> None:
     text = await keys.create("ci")
     expected = member(keys)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 from sqlalchemy import Inspector, inspect
 
 from anthropic_proxy.console.ledger.database import (
@@ -21,6 +22,7 @@ from anthropic_proxy.console.ledger.database import (
     connect_for_writing,
     find_database,
     open_for_writing,
+    parse_postgres_url,
     write_backup,
 )
 from anthropic_proxy.console.ledger.engines import has_tables, open_reading_engine
@@ -367,6 +369,37 @@ async def test_an_unreachable_server_loses_no_row_before_the_stop(tmp_path: Path
         assert ledger.stop() == 1
     assert "password-1" not in ledger.warnings[0]
     assert ledger.warnings[0].endswith("Start the database server, or correct DATABASE_URL.")
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_an_address_may_have_options_that_the_proxy_sets_itself(database: Settings) -> None:
+    assert database.database_url is not None
+    url = f"{database.database_url.reveal()}?connect_timeout=60&application_name=own"
+    with closing(open_for_writing(structs.replace(database, database_url=Secret(url)))) as connection:
+        assert connection.query("SHOW application_name") == [("own",)]
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        (
+            "postgresql://a%40b:p%3Aw%2Fx@host:6000/my%20db?sslmode=require",
+            {"host": "host", "port": 6000, "user": "a@b", "password": "p:w/x", "dbname": "my db", "sslmode": "require"},
+        ),
+        ("postgresql://[::1]/x", {"host": "::1", "dbname": "x"}),
+        ("postgresql:///x?host=/run/postgresql", {"dbname": "x", "host": "/run/postgresql"}),
+        ("postgres://u@/x?host=a:1&host=b:2", {"user": "u", "dbname": "x", "host": "a,b", "port": "1,2"}),
+        ("postgres://u@/x?host=a,b&port=1,2", {"user": "u", "dbname": "x", "host": "a,b", "port": "1,2"}),
+    ],
+)
+def test_the_parts_of_an_address(url: str, options: dict[str, object]) -> None:
+    assert parse_postgres_url(url).list_options() == options
+
+
+def test_an_address_with_an_invalid_port_names_the_setting_and_no_password() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        parse_postgres_url("postgresql://user:secret-1@host:x/db")
+    assert raised.value.message == ("DATABASE_URL cannot be read. Use postgresql://user:password@host:5432/database.")
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)

@@ -35,6 +35,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_sorted_requests,
     list_stored_requests,
     request_conditions,
+    stream_stored_requests,
 )
 from anthropic_proxy.console.ledger.tables import requests
 from anthropic_proxy.errors import ConfigurationError
@@ -384,3 +385,9 @@ def test_unknown_values_are_last_and_filters_apply(ledger: Settings) -> None:
         assert times[-3:] == [None] * 3
         assert times[:-3] == sorted((time for time in times if time is not None), reverse=is_descending)
         assert {one.request.project for one in rows} == {"even"}
+
+
+async def test_an_export_streams_the_requests_in_order_of_time(connection: Connection) -> None:
+    rows = list(stream_stored_requests(connection))
+    assert len(rows) == 30
+    assert rows == sorted(rows, key=lambda row: (row.started_at, row.id))
