@@ -18,6 +18,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.console.keys.descriptions import (
     describe_changes,
@@ -52,6 +53,7 @@ from anthropic_proxy.console.ledger.database import (
 )
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
+from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
 
@@ -310,8 +312,14 @@ def audit(
     if as_csv:
         write_csv(sys.stdout, _AUDIT_TITLES, texts)
         return
-    columns = [Column(title) for title in ("Time", "Actor", "Action", "Object", "Changes")]
-    output.write_table(columns, [row[1:] for row in texts])
+    if not entries and output.is_terminal:
+        output.write_notice(f"No key or team was changed in the last {since}.")
+        return
+    if output.is_terminal:  # other output has the time in UTC
+        for text, entry in zip(texts, entries, strict=True):
+            text[1] = formats.day_and_time(entry.at * MICROSECONDS)
+    columns = [Column(title) for title in ("Time", "Actor", "Action", "Object")]
+    output.write_table([*columns, Column("Changes", can_be_cut=True)], [row[1:] for row in texts])
 
 
 def _warn_of_unknown_routes(rules: Rules, settings: Settings) -> None:
@@ -367,11 +375,11 @@ def write_key(key: VirtualKey, spending: Sequence[Spending] = (), *, as_json: bo
         return
     output.write_line(f"  {output.paint(key.label, 'title')}  {key.find_status(now)}")
     facts = [("id", key.id), ("owner", key.owner), ("team", key.team)]
-    facts += [("created", format_time(key.created_at) or ""), ("expires", format_time(key.expires_at) or "never")]
-    facts += [("revoked", format_time(key.revoked_at) or "")]
+    facts += [("created", formats.long_time(key.created_at)), ("expires", formats.long_time(key.expires_at) or "never")]
+    facts += [("revoked", formats.long_time(key.revoked_at))]
     for each in key.hashes:
-        end = "" if each.expires_at is None else f"  until {format_time(each.expires_at)}"
-        facts.append(("key", f"{each.hint}  from {format_time(each.created_at)}{end}"))
+        end = "" if each.expires_at is None else f"  until {formats.long_time(each.expires_at)}"
+        facts.append(("key", f"{each.hint}  from {formats.long_time(each.created_at)}{end}"))
     facts.append(("limits", describe_rules(key.rules) or "none"))
     facts += [("used", each.describe()) for each in spending]
     for title, value in facts:

@@ -120,10 +120,8 @@ class Output:
         shown = len(columns)
         if (limit := self.width) is not None:
             bars = next((index for index, column in enumerate(columns) if column.role == "bar"), len(columns))
-            numbers = sum(
-                len(_GAP) + width for column, width in zip(columns[:bars], widths, strict=False) if column.is_number
-            )
-            longest = max(limit - len(_GAP) - numbers, limit // 3)
+            others = [len(_GAP) + widths[index] for index in range(bars) if not columns[index].can_be_cut]
+            longest = max(limit - len(_GAP) - sum(others), limit // 3)
             for index, column in enumerate(columns):
                 for row in cells:
                     if column.can_be_cut and len(row[index]) > longest:
