@@ -9,7 +9,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from tests.site.file_schema import build_file_schema
+from tests.site.config_schema import build_file_schema
 from tests.support.paths import ROOT
 
 PAGES = ("configuration.md", "corporate-networks.md", "providers.md")
