@@ -4,9 +4,9 @@ All have Anthropic's Messages API, with differences in the URL, the API version 
 clients of the Python SDK `anthropic` 2.10.0: `AnthropicBedrock`, `AnthropicBedrockMantle`, `AnthropicVertex` and
 `AnthropicFoundry`. The signatures of thinking are valid in all of them: platform.claude.com, "Extended thinking",
 "Thinking encryption", read 2026-11. The lists of betas are those of BerriAI/litellm
-(`anthropic_beta_headers_config.json`, read 2026-11-23); for Bedrock, those of Amazon's page "Anthropic Claude Messages
-API" are added, and for token counts that of the SDK. A beta or field that a cloud rejects nevertheless is left out of
-later requests for the model.
+(`anthropic_beta_headers_config.json`, read 2026-11-23), because no page of a cloud lists them all; for Bedrock, those
+of Amazon's page "Anthropic Claude Messages API" are added, and for token counts that of the SDK. A beta or field that a
+cloud rejects nevertheless is left out of later requests for the model.
 """
 
 from msgspec import structs

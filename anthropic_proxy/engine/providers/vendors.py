@@ -338,7 +338,8 @@ VENDORS = (
         source="docs.molt.bot/providers/xiaomi; docs.rs/rig-core providers/xiaomimimo.rs",
         messages_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic")),
     ),
-    # OpenCode Go refuses a request without the header. Both choose the API by model, which OPENAI_WIRE must state here.
+    # OpenCode Go refuses a request without the header. Both choose the API by model, which OPENAI_WIRE must state here;
+    # Gemini has Google's API there, which GEMINI_BASE_URL selects.
     _build_vendor(
         "opencode",
         "OpenCode Zen",
@@ -346,8 +347,8 @@ VENDORS = (
         url_patterns=("opencode.ai/zen/*",),
         key_variable="OPENCODE_API_KEY",
         keys_url="https://opencode.ai/auth",
-        docs_url="https://opencode.ai",
-        source="docs.rs/crate/yoagent/0.25.6 (docs/providers/opencode.md); docs.rs/rig-core providers/opencode",
+        docs_url="https://opencode.ai/docs/zen",
+        source="opencode.ai/docs/zen, Endpoints (anomalyco/opencode zen.mdx); docs.rs/rig-core providers/opencode",
         dialect={"session_header": "x-opencode-session"},
     ),
 )

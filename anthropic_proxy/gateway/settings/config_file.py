@@ -95,7 +95,8 @@ class ConfigFile:
         self, path: KeyPath, value: object, allowed: str, suggestion: str = ""
     ) -> ConfigurationError:
         """`allowed` is a sentence about the allowed values. `suggestion` is a similar valid text; "": none."""
-        text = value if isinstance(value, str) else msgspec.json.encode(value, enc_hook=str).decode()
+        is_plain = isinstance(value, str | float)  # JSON has no infinite numbers
+        text = str(value) if is_plain else msgspec.json.encode(value, enc_hook=str).decode()
         return invalid_setting_error(self.build_setting(path, text), allowed, suggestion)
 
     def find_value(self, path: KeyPath) -> Any:

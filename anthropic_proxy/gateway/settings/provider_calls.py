@@ -53,6 +53,8 @@ _SECRET_HEADER = compile_later(
 _SECRET_TEXT = compile_later(
     r"(?:sk|gsk|xai|rk|pk|ghp|hf)[-_]|AIza|AKIA|ey[JI]|(?:bearer|basic|token)\s", re.IGNORECASE
 )
+_MIN_SECRET = 16
+"""Minimum characters of a key in a body field, where a short text may begin like a key."""
 _PROTECTED_BODY_FIELDS = frozenset(
     {
         *(
@@ -377,3 +379,10 @@ def _require_json(file: ConfigFile, path: KeyPath, value: object) -> None:
     elif not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         allowed = "Use a text, a finite number, true, false, a list or a table, because JSON has no other values."
         raise file.invalid_value_error(path, str(value), allowed)
+    elif isinstance(value, str) and len(value) >= _MIN_SECRET and _SECRET_TEXT.match(value) and len(value.split()) <= 2:
+        raise ConfigurationError(
+            f"{format_key_path(path)} contains a key, but this file must not contain keys. "
+            f"It is in {file.describe_origin_in_sentence(path)}. "
+            'Use api_key, or a header:  headers = { x-name = { env = "NAME" } }',
+            code="provider-header",
+        )

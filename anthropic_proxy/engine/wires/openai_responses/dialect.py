@@ -38,7 +38,8 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     sends_additional_tools: bool = False
     """True if tools that the client's tool search has loaded are sent as items `additional_tools`, behind the result of
     the search, so that the list of tools stays as it is. Source: `AdditionalTools` of the official SDK `openai` 3.54;
-    gpt-5.4 and later load tools in the conversation (guide to tool search).
+    only gpt-5.4 and later have tool search (developers.openai.com/api/docs/guides/tools, read 2026-11-25). It is
+    inferred that they are the models for this item; it is left out once a server has rejected it.
 
     Proven by: golden/openai_responses/tools/loaded_tool.
     """
