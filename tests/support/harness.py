@@ -79,14 +79,21 @@ class RecordingSink(ResponseSink):
         """Status of relayed bytes."""
         self.body: dict[str, Any] = {}
         self.error: ProxyError | None = None
+        self.is_ended = False
+        """Whether a stream or relayed bytes have ended; nothing may follow."""
+
+    def _add(self, data: bytes, *, is_last: bool) -> None:
+        assert not self.is_ended
+        self.stream += data
+        self.is_ended = is_last
 
     async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
-        self.stream += encode_events(events, "req_test")
+        self._add(encode_events(events, "req_test"), is_last=is_last)
 
     async def send_relayed_bytes(
         self, data: bytes, headers: Mapping[str, str], *, is_stream: bool, is_last: bool, status: int = 200
     ) -> None:
-        self.stream += data
+        self._add(data, is_last=is_last)
         self.status = status
 
     async def send_message(self, response: MessagesResponse) -> None:

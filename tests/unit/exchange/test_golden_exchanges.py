@@ -171,6 +171,7 @@ class Exchanges:
             self.lines += [f"waited {seconds:g} s" for seconds in proxy.sleeps[sleeps:]]
             self.lines += show_reply(sink)
             assert all(response.closed for response in self.given)
+            assert sink.is_ended == bool(sink.stream)
             self.lines += show_receipt(proxy.receipts[-1])
             log = [line for line in proxy.log.getvalue()[logged:].splitlines() if ", because of: " in line]
             self.lines += [f"log: {line.split(' ', 1)[1].strip()}" for line in log]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.gateway.server.http1.connection import MAX_HEAD_BYTES, Http1Connection
+from anthropic_proxy.gateway.server.http1.lifecycle import WriteTimeout
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
 from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS
@@ -301,6 +302,52 @@ async def test_a_client_that_reads_nothing_is_given_up(closes: bytes, size: int,
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await reader.readexactly(8 << 20)
         writer.close()
+
+
+class UnreadBytes(asyncio.Transport):
+    """A transport with a number of bytes that its client has not read."""
+
+    unread = 1_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.aborted_at: list[float] = []
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def abort(self) -> None:
+        self.aborted_at.append(asyncio.get_running_loop().time())
+
+
+@in_virtual_time
+async def test_only_a_time_in_which_nothing_is_read_ends_a_response() -> None:
+    loop, transport = asyncio.get_running_loop(), UnreadBytes()
+    timeout = WriteTimeout(loop, transport, 10)
+    timeout.start()
+    for _ in range(5):
+        await asyncio.sleep(9)
+        transport.unread -= 1
+    transport.unread = 0
+    await asyncio.sleep(30)
+    assert not transport.aborted_at
+    for written in (0, 1):  # by the application while the client reads nothing, which is no progress
+        transport.unread = 100
+        timeout.start()
+        await asyncio.sleep(5)
+        transport.unread = 50
+        started_at = loop.time()
+        for _ in range(12):
+            await asyncio.sleep(1)
+            timeout.start()
+            transport.unread += written
+        assert 10 <= transport.aborted_at.pop(0) - started_at <= 12
+        timeout.stop()
+        transport.aborted_at.clear()
+    timeout.start()
+    timeout.stop()
+    await asyncio.sleep(30)
+    assert not transport.aborted_at
 
 
 @in_virtual_time
