@@ -50,6 +50,17 @@ async def store_failures(settings: Settings, count: int, **fields: Any) -> None:
     await store(settings, *receipts, new_receipt(100), new_receipt(101, provider="openai", model="gpt-4.1"))
 
 
+async def test_the_cost_stands_beside_that_of_the_requested_models(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    await store(settings, new_receipt(1), new_receipt(2), cost=Cost(250_000_000, 900_000_000, "list"))
+    with overview_of(settings) as page:
+        (spent,) = [figure for figure in page["figures"] if figure.label == "Spent"]
+        assert (spent.value, spent.note) == ("$0.50", "$1.80 at the requested models’ prices")
+    with overview_of(settings, now=NOON + 40 * 86_400) as page:
+        (spent,) = [figure for figure in page["figures"] if figure.label == "Spent"]
+        assert (spent.value, spent.note) == (formats.UNKNOWN, "")
+
+
 async def test_many_failures_of_a_provider_are_an_incident_with_a_remedy(tmp_path: Path) -> None:
     settings = Settings(data_directory=tmp_path / "data")
     await store_failures(settings, 3)

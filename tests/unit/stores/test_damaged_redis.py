@@ -5,10 +5,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
+from redis import exceptions
 
 from anthropic_proxy.gateway.stores.fallback import FallbackStore
-from anthropic_proxy.gateway.stores.redis import RedisStore
+from anthropic_proxy.gateway.stores.redis import RedisStore, describe_failure
 from anthropic_proxy.plugins import Limit
+from tests.support.golden_texts import Check
 from tests.support.waiting import wait_for_async
 
 LIMIT = Limit("key/a/requests", "rate", 1, 2, 60.0)
@@ -52,3 +54,13 @@ async def test_replies_that_cannot_be_decoded_are_a_failure_of_redis(
     assert warnings[0].startswith(f"Redis at 127.0.0.1:{port} sent a reply that cannot be decoded: ")
     assert "This process counts limits by itself until Redis is available." in warnings[0]
     assert caplog.records == []
+
+
+def test_golden_failures(golden: Check) -> None:
+    """`golden_texts/redis_failures`: an exception of the library with its text, and what users read."""
+
+    def describe(given: str) -> str:
+        kind, _, text = given.partition(" ")
+        return describe_failure(getattr(exceptions, kind)(text), "db:6379")
+
+    golden("redis_failures", describe)
