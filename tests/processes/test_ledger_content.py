@@ -232,7 +232,7 @@ def test_a_stored_request_is_sent_again(folder: Path, proxy: Proxy, stored: dict
     for options, model in (([], "claude-sonnet-4-5"), (["--model", MODELS["relayed"]], MODELS["relayed"])):
         ended = run_command("replay", request_id, *options, directory=folder, settings=settings)
         assert (ended.returncode, ended.stdout) == (0, "sent twice\n"), ended.stderr
-        assert ended.stderr.startswith(model)
+        assert ended.stderr.startswith(f"  {model} ")
     wait_for(lambda: count_texts(folder, b"Say exactly: sent twice") == 3)
     rejected = proxy.client().post("/v1/complete", json={})
     read_texts(folder, rejected.headers["request-id"])

@@ -231,14 +231,14 @@ class Connection:
             raise self._convert(error) from error
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        sql, marks = _name_columns(table, tuple(columns))
+        beginning, marks, one_row = _build_insertion(table, tuple(columns))
         if not self.is_postgres:  # a statement with several rows needs up to twice the CPU time
-            self.execute_many(f"{sql}{marks}", rows)
+            self.execute_many(one_row, rows)
             return
         # not `execute_many`, because the database may reject a row
         for start in range(0, len(rows), MAX_ROWS_PER_STATEMENT):
             values = rows[start : start + MAX_ROWS_PER_STATEMENT]
-            self.execute(sql + ", ".join([marks] * len(values)), list(chain.from_iterable(values)))
+            self.execute(beginning + ", ".join([marks] * len(values)), list(chain.from_iterable(values)))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -292,8 +292,10 @@ class Connection:
 
 
 @cache
-def _name_columns(table: str, columns: tuple[str, ...]) -> tuple[str, str]:
-    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ", f"({', '.join('?' * len(columns))})"
+def _build_insertion(table: str, columns: tuple[str, ...]) -> tuple[str, str, str]:
+    """Return the beginning of the statement, the marks of one row, and the statement for one row."""
+    beginning, marks = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ", f"({', '.join('?' * len(columns))})"
+    return beginning, marks, beginning + marks
 
 
 def _identify(file: Path | None) -> tuple[int, int] | None:
