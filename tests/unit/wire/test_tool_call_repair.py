@@ -123,6 +123,27 @@ def test_what_is_no_call_passes_as_it_was(text: str) -> None:
     assert folded(read(list(text))) == [text]
 
 
+@pytest.mark.parametrize(
+    ("kinds", "written", "value"),
+    [
+        (["integer", "null"], "5", 5),
+        (["integer", "null"], "None", None),
+        (["string", "integer"], "5", "5"),
+        (["string", "null"], "null", None),
+        ("string", "null", "null"),
+        ("boolean", "True", True),
+        ("integer", "many", "many"),
+        (None, "5", 5),
+    ],
+)
+def test_a_tagged_parameter_has_a_type_that_its_schema_allows(kinds: Any, written: str, value: Any) -> None:
+    schema = {"type": "object", "properties": {"line": {"type": kinds} if kinds else {}}}
+    call = new_call(tools=[{"name": "Read", "input_schema": schema}])
+    reader = TextCallDetector(TOOL_CALL_FORMATS, OfferedTools(call), call.new_id)
+    text = f"<function=Read><parameter=line>{written}</parameter></function>"
+    assert folded(reader.feed(text) + reader.finish(reply_ended_early=False)) == [("Read", {"line": value})]
+
+
 @pytest.mark.parametrize("name", FORMS)
 def test_a_call_that_the_limit_cut_is_the_text_that_it_was(name: str) -> None:
     text = f"{FORMS[name][:-20]}"
