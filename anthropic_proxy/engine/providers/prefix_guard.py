@@ -11,8 +11,8 @@ prompt is compared with those whose first message is the same. A prompt counts a
 read at least `MIN_LOST_BYTES` of what it now has to read again.
 
 The bytes of the last prompt are kept, not hashes of its parts: to compare 120 KB costs 16,000 instructions, to hash
-them 450,000, which is a fifth of the whole request. Kept prompts have a maximum size each and together. The body is
-the object that was sent, so nothing is copied.
+them 450,000. The guard costs 30,000 in all, about 1 % of the whole request (2.9 million, callgrind). Kept prompts have
+a maximum size each and together. The body is the object that was sent, so nothing is copied.
 
 Two ways lead to the same answer. The fast one (`_grow`) compares bytes without reading JSON: the new body begins with
 the old one up to its last message, and ends with what follows the conversation, such as the tools. All other bodies,
@@ -62,7 +62,7 @@ _SHOWN_SESSION = 8
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 
-class Prompt(Struct, eq=False):
+class Prompt(Struct, eq=False, gc=False):
     """The prompt of one request. The exchange keeps it once the provider has accepted it."""
 
     conversation: Conversation
@@ -113,12 +113,16 @@ class PrefixGuard:
         self._prompts.move_to_end(prompt.conversation)
         replaced, prompt.replaced = prompt.replaced, None
         if replaced in prompts:
-            prompts.remove(replaced)
-            self.kept_bytes -= len(replaced.body)
-        elif len(prompts) == MAX_PROMPTS_OF_CONVERSATION:
-            self.kept_bytes -= len(prompts.pop().body)
-        prompts.insert(0, prompt)
-        self.kept_bytes += len(prompt.body)
+            if prompts[0] is not replaced:
+                prompts.remove(replaced)
+                prompts.insert(0, replaced)
+            prompts[0] = prompt
+            self.kept_bytes += len(prompt.body) - len(replaced.body)
+        else:
+            if len(prompts) == MAX_PROMPTS_OF_CONVERSATION:
+                self.kept_bytes -= len(prompts.pop().body)
+            prompts.insert(0, prompt)
+            self.kept_bytes += len(prompt.body)
         while self.kept_bytes > MAX_KEPT_BYTES or len(self._prompts) > MAX_CONVERSATIONS:
             _, forgotten = self._prompts.popitem(last=False)
             self.kept_bytes -= sum(len(each.body) for each in forgotten)
