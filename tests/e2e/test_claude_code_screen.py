@@ -30,7 +30,7 @@ def test_the_context_is_counted_in_many_requests_at_once(claude: Path, upstream:
         screen.wait_for("Free space")
     counted = upstream.proxy.log.count("/v1/messages/count_tokens")
     assert counted >= 15, upstream.proxy.log
-    assert len(upstream.exchanges) == 1, "nobody was asked for a count"
+    assert len(upstream.exchanges) == 1, "a count is no request for a reply"
 
 
 @pytest.mark.slow
