@@ -36,6 +36,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._virtual_now
 
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass in which the loop does nothing, as in a process that is paused."""
+        self._virtual_now += seconds
+
 
 def in_virtual_time(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
     @functools.wraps(test)

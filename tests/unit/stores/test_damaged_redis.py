@@ -8,9 +8,10 @@ import pytest
 from redis import exceptions
 
 from anthropic_proxy.gateway.stores.fallback import FallbackStore
-from anthropic_proxy.gateway.stores.redis import RedisStore, describe_failure
+from anthropic_proxy.gateway.stores.redis import REPLY_TIMEOUT_SECONDS, RedisStore, describe_failure
 from anthropic_proxy.plugins import Limit
 from tests.support.golden_texts import Check
+from tests.support.virtual_time import VirtualTimeLoop, in_virtual_time
 from tests.support.waiting import wait_for_async
 
 LIMIT = Limit("key/a/requests", "rate", 1, 2, 60.0)
@@ -64,3 +65,21 @@ def test_golden_failures(golden: Check) -> None:
         return describe_failure(getattr(exceptions, kind)(text), "db:6379")
 
     golden("redis_failures", describe)
+
+
+@pytest.mark.parametrize("pauses", [0, 3])
+@in_virtual_time
+async def test_a_reply_is_waited_for_while_the_loop_runs(pauses: int) -> None:
+    """A pause of the process, in which it could not have read the reply, does not count."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    async with replying(b"") as port:
+        store = RedisStore(f"redis://127.0.0.1:{port}/0", "test")
+        started_at = loop.time()
+        for number in range(pauses):
+            loop.call_at(started_at + 0.25 + 10 * number, loop.pass_time, 10)
+        with pytest.raises(TimeoutError):
+            await store.reserve([LIMIT])
+        waited = loop.time() - started_at - 10 * pauses
+        assert REPLY_TIMEOUT_SECONDS - 0.01 < waited < REPLY_TIMEOUT_SECONDS * 1.5
+        await store.close()
