@@ -28,6 +28,7 @@ from anthropic_proxy.errors import MissingExtra, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.openai_chat import KEY, new_openai
 from tests.support.fakes.server import Running, serving
+from tests.support.golden_texts import Check
 from tests.support.litellm import needs_litellm
 from tests.support.threads import no_new_threads
 from tests.support.waiting import WAIT_SECONDS, wait_for_async
@@ -106,96 +107,19 @@ def test_reasoning_without_a_signature_is_not_given_back_as_signed() -> None:
 # Failures
 
 
-@pytest.mark.parametrize(
-    ("error", "status", "kind", "message"),
-    [
-        (
-            failure(
-                "RateLimitError",
-                message="litellm.RateLimitError: RateLimitError: OpenAIException - Slow down.",
-                status_code=429,
-                body={"message": "Slow down.", "type": "tokens", "param": None, "code": "rate_limit_exceeded"},
-                litellm_response_headers={"Retry-After": "7"},
-            ),
-            429,
-            "rate_limit_error",
-            "litellm: Slow down.",
-        ),
-        (
-            failure(
-                "RateLimitError",
-                message="litellm.RateLimitError: OpenAIException - quota",
-                status_code=429,
-                body={"message": "You exceeded your current quota", "code": "insufficient_quota"},
-            ),
-            402,
-            "billing_error",
-            "litellm: You exceeded your current quota",
-        ),
-        (
-            failure(
-                "BadRequestError",
-                message='litellm.BadRequestError: AnthropicException - b\'{"type":"error","error":{"type":'
-                '"invalid_request_error","message":"messages: at least one message is required"}}\'',
-                status_code=400,
-            ),
-            400,
-            "invalid_request_error",
-            "litellm: messages: at least one message is required",
-        ),
-        (
-            failure(
-                "AuthenticationError",
-                message="litellm.AuthenticationError: BedrockException Invalid Authentication - Unable to locate it",
-                status_code=401,
-            ),
-            401,
-            "authentication_error",
-            "litellm: BedrockException Invalid Authentication - Unable to locate it",
-        ),
-        (
-            failure("Timeout", message="litellm.Timeout: Timed out. Timeout passed=600.0", status_code=408),
-            504,
-            "timeout_error",
-            "litellm: Timed out. Timeout passed=600.0",
-        ),
-        (
-            failure(
-                "BadGatewayError", message="litellm.BadGatewayError: XException - <html>502</html>", status_code=502
-            ),
-            500,
-            "api_error",
-            "litellm returned HTTP 502",
-        ),
-        (
-            failure("ServiceUnavailableError", message="litellm.ServiceUnavailableError: overloaded", status_code=503),
-            529,
-            "overloaded_error",
-            "litellm: overloaded",
-        ),
-        (
-            failure(
-                "BadRequestError",
-                message="litellm.BadRequestError: LLM Provider NOT provided. You passed model=x\n Pass model as E.g. …",
-                status_code=400,
-            ),
-            400,
-            "invalid_request_error",
-            "litellm: LLM Provider NOT provided. You passed model=x",
-        ),
-    ],
-    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
-)
-def test_exceptions_become_the_errors_that_they_stand_for(
-    error: Exception, status: int, kind: str, message: str
-) -> None:
-    ours = judged(error)
-    assert (ours.status, ours.error_type, ours.message) == (status, kind, message)
+def test_golden_failures(golden: Check) -> None:
+    """`golden_texts/litellm_failures`: class and attributes of an exception, and the error of the client."""
 
+    def show(given: str) -> str:
+        kind, _, fields = given.partition(" ")
+        error = failure(kind, **json.loads(fields))
+        if unreachable := decode_exception(error).connection_error:
+            return f"{type(unreachable).__name__}: {unreachable.message}"
+        ours = judged(error)
+        others = [f"{name} {value}" for name in ("retry_after", "parameter") if (value := getattr(ours, name))]
+        return f"{ours.status} {' '.join([ours.error_type, *others])}: {ours.message}"
 
-def test_a_pause_that_the_provider_asks_for_is_kept() -> None:
-    error = failure("RateLimitError", message="m", status_code=429, litellm_response_headers={"Retry-After": "7"})
-    assert judged(error).retry_after == 7
+    golden("litellm_failures", show)
 
 
 def test_a_full_window_is_the_error_that_makes_claude_code_compact() -> None:
@@ -212,34 +136,10 @@ def test_a_full_window_is_the_error_that_makes_claude_code_compact() -> None:
     )
 
 
-def test_a_parameter_that_litellm_refuses_is_named_so_that_it_can_be_left_out() -> None:
-    text = (
-        "litellm.UnsupportedParamsError: mistral does not support parameters: ['reasoning_effort'], for model=m. To "
-        "drop these, set `litellm.drop_params=True` or for proxy:\n\n`litellm_settings:\n drop_params: true`\n"
-    )
-    error = judged(failure("UnsupportedParamsError", message=text, status_code=400))
-    assert error.parameter == "reasoning_effort"
-    assert "drop_params" not in error.message
-
-
-def test_no_answer_at_all_is_no_connection() -> None:
-    error = failure(
-        "InternalServerError",
-        message="litellm.InternalServerError: OpenAIException - Connection error.",
-        status_code=500,
-    )
-    unreachable = decode_exception(error).connection_error
-    assert unreachable.message == "Connection error"
-    answered = failure("InternalServerError", message="m", status_code=500, litellm_response_headers={"x": "y"})
-    assert decode_exception(answered).connection_error is None
-
-
-def test_a_failure_in_the_middle_of_a_stream_is_unwrapped_and_has_no_trace() -> None:
+def test_a_failure_in_the_middle_of_a_stream_is_unwrapped() -> None:
     inner = failure("RateLimitError", message="litellm.RateLimitError: slow down", status_code=429)
     outer = failure("MidStreamFallbackError", message="wrapped", status_code=503, original_exception=inner)
     assert judged(outer).status == 429
-    traced = failure("APIError", message="litellm.APIError: it broke\nTraceback (most recent call last):\n  File …")
-    assert judged(traced).message == "litellm: it broke"
 
 
 # The library
