@@ -1,5 +1,6 @@
 """Errors of the proxy itself as a client receives them: class, status, complete text and headers."""
 
+import asyncio
 import inspect
 import json
 import re
@@ -14,6 +15,7 @@ from anthropic_proxy.engine.routing.health import FairQueue
 from anthropic_proxy.errors import LimitReached, ProxyBusy, ProxyError, ServerToolFailed, ShuttingDown, UpstreamError
 from anthropic_proxy.gateway.server.endpoints import serve_request
 from anthropic_proxy.plugins import AdmissionRequest, Client, Headers
+from tests.support.golden_texts import Check
 from tests.support.harness import ProxyHarness
 from tests.support.paths import ROOT
 
@@ -50,7 +52,7 @@ def advised(entry: str, others: dict[str, str] | None = None) -> dict[str, str]:
 
 
 async def answer(
-    proxy: ProxyHarness, method: str = "POST", path: str = "/v1/messages", query: bytes = b"", **headers: str
+    proxy: ProxyHarness, method: str = "POST", path: str = "/v1/messages", query: str = "", **headers: str
 ) -> tuple[int, str, str, dict[str, str]]:
     """Return status, type, message, and the headers that no error has by itself."""
     sent: list[MutableMapping[str, Any]] = []
@@ -67,7 +69,7 @@ async def answer(
         "http_version": "1.1",
         "method": method,
         "path": path,
-        "query_string": query,
+        "query_string": query.encode(),
         "client": ("127.0.0.1", 50_000),
         "headers": [(name.encode(), value.encode()) for name, value in named.items() if value],
     }
@@ -80,87 +82,16 @@ async def answer(
     return sent[0]["status"], reply["error"]["type"], reply["error"]["message"], others
 
 
-@pytest.mark.parametrize(
-    ("request_of", "expected"),
-    [
-        (
-            {"host": ""},
-            (
-                400,
-                "invalid_request_error",
-                "The request has no Host header.",
-                advised("malformed-http-message", {"connection": "close"}),
-            ),
-        ),
-        (
-            {"transfer_encoding": "gzip, chunked"},
-            (
-                *(400, "invalid_request_error", "transfer-encoding: 'gzip, chunked' is not supported in HTTP/1.1."),
-                advised("malformed-http-message", {"connection": "close"}),
-            ),
-        ),
-        (
-            {"path": "/v1/message"},
-            (
-                *(404, "not_found_error"),
-                "Nothing is served at '/v1/message'. The main endpoint is POST /v1/messages.",
-                advised("path-not-found"),
-            ),
-        ),
-        (
-            {"path": "/dashboard"},
-            (
-                *(404, "not_found_error"),
-                "Nothing is served at '/dashboard'. The main endpoint is POST /v1/messages. The dashboard is not "
-                "installed. Install it and start the proxy again: anthropic-proxy add dashboard",
-                advised("path-not-found"),
-            ),
-        ),
-        (
-            {"method": "GET"},
-            (
-                *(405, "invalid_request_error", "GET is not supported at '/v1/messages'; use POST."),
-                advised("method", {"allow": "POST"}),
-            ),
-        ),
-        (
-            {"content_length": "33554433"},
-            (
-                413,
-                "request_too_large",
-                "The body has 33554433 bytes; 33554432 are allowed (32 MB).",
-                advised("body-too-large"),
-            ),
-        ),
-        (
-            {"query": b"x" * 16_384},
-            (
-                *(414, "request_too_large", "Path and query have 16,396 bytes; 16,384 are allowed."),
-                advised("address-too-long", {"connection": "close"}),
-            ),
-        ),
-        (
-            {"content_encoding": "gzip"},
-            (
-                *(415, "invalid_request_error"),
-                "content-encoding: 'gzip' is not supported; send the body uncompressed.",
-                advised("content-encoding"),
-            ),
-        ),
-        (
-            {"x_long": "x" * 65_536},
-            (
-                *(431, "request_too_large", "The headers have 65,560 bytes; 65,536 are allowed."),
-                advised("headers-too-long", {"connection": "close"}),
-            ),
-        ),
-    ],
-)
-async def test_what_is_refused_before_its_body_is_read(
-    request_of: dict[str, Any], expected: tuple[int, str, str, dict[str, str]]
-) -> None:
+def test_golden_refusals(golden: Check) -> None:
+    """`golden_texts/refused_requests`; `x×3` stands for `xxx`."""
     proxy = ProxyHarness(lambda *_: pytest.fail("nobody is called"))
-    assert await answer(proxy, **request_of) == expected
+
+    def show(given: str) -> str:
+        request = json.loads(re.sub(r"x×(\d+)", lambda match: "x" * int(match[1]), given))
+        status, kind, message, headers = asyncio.run(answer(proxy, **request))
+        return f"{status} {kind}: {message} {headers}"
+
+    golden("refused_requests", show)
 
 
 async def test_an_error_for_a_limit_of_the_proxy_names_no_provider() -> None:
