@@ -17,6 +17,7 @@ from anthropic_proxy.engine.messages.tokens import (
 )
 from anthropic_proxy.engine.providers.token_families import FAMILIES, find_token_family
 from bench.token_counts import fit_families, read_table
+from tests.support.golden_texts import Check
 
 NOTHING = TokenFacts(text=0, messages=0, calls=0, results=0, tools=0, tool_text=0, tool_marks=0, images=[], pages=0)
 
@@ -34,35 +35,17 @@ def test_a_part_of_a_request_costs_a_limited_number_of_tokens(family: TokenFamil
     assert 1 <= estimate_tokens(NOTHING, family) <= 100
 
 
-@pytest.mark.parametrize(
-    ("model", "family"),
-    [
-        ("claude-sonnet-4-5-20250929", "claude"),
-        ("us.anthropic.claude-sonnet-4-6", "claude"),
-        ("anthropic/claude-3.7-sonnet", "claude"),
-        ("claude-3-5-sonnet-latest", "claude"),
-        ("claude-opus-4.8", "claude-5"),
-        ("claude-sonnet-5", "claude-5"),
-        ("global.anthropic.claude-fable-5-v1:0", "claude-5"),
-        ("gpt-4o-mini", "openai-mini"),
-        ("gpt-5-nano-2025-08-07", "openai-nano"),
-        ("us.amazon.nova-pro-v1:0", "nova"),
-        ("us.amazon.nova-2-lite-v1:0", "nova-2"),
-        ("meta-llama/llama-4-scout-17b-16e-instruct", "llama-4"),
-        ("openai/gpt-5.6-sol", "openai"),
-        ("o3", "openai"),
-        ("openai/gpt-oss-120b", "gpt-oss"),
-        ("gemini-2.0-flash", "gemini-2"),
-        ("google/gemini-2.5-pro", "gemini-2.5"),
-        ("gemini-3-flash-preview", "gemini-3"),
-        ("deepseek-v4-flash", "deepseek"),
-        ("deepseek-r1-distill-llama-70b", "other"),
-        ("my-deployment", "other"),
-        ("", "other"),
-    ],
-)
-def test_the_family_follows_from_the_model(model: str, family: str) -> None:
-    assert find_token_family(model).name == family
+def test_golden_families(golden: Check) -> None:
+    """`golden_texts/token_families`: the family of a model, and the units of an image of a size."""
+
+    def show(given: str) -> str:
+        family, colon, size = given.partition(": ")
+        if colon:
+            numbers = [int(number) for number in size.split(" × ")] if "×" in size else None
+            return str(count_image_units((numbers[0], numbers[1]) if numbers else None, FAMILIES[family]))
+        return find_token_family(given).name
+
+    golden("token_families", show)
 
 
 def request(**fields: Any) -> Any:
@@ -75,37 +58,6 @@ def test_claude_adds_text_to_a_request_with_tools() -> None:
     asked = request(messages=[{"role": "user", "content": "Weather in Rome?"}], tools=[tool])
     assert estimate_request_tokens(asked) < 100
     assert 530 < estimate_request_tokens(asked, FAMILIES["claude"]) < 620
-
-
-@pytest.mark.parametrize(
-    ("family", "size", "units"),
-    [
-        ("gemini-2", (300, 200), 1),
-        ("gemini-2", (540, 360), 7),
-        ("gemini-2", (3008, 2000), 13),
-        ("gemini-2", (65_000, 1), 65),
-        ("gemini-2", (2**32 - 1, 2**32 - 1), 65),
-        ("gemini-2.5", (597, 566), 1),
-        ("openai", (3008, 2000), 6),
-        ("openai", (1, 2**32 - 1), 4),
-        ("openai-mini", (540, 360), 204),
-        ("openai-mini", (0, 0), 1),
-        ("openai-nano", (540, 360), 204),
-        ("llama-4", (300, 200), 1),
-        ("llama-4", (400, 301), 3),
-        ("llama-4", (597, 566), 5),
-        ("llama-4", (3008, 2000), 16),
-        ("llama-4", (2**32 - 1, 1), 17),
-        ("llama-4", None, 17),
-        ("nova", (3008, 2000), 1),
-        ("claude", (597, 566), 450),
-        ("claude", (3008, 2000), 1_600),
-        ("claude-5", (3008, 2000), 4_784),
-        ("claude-5", None, 4_784),
-    ],
-)
-def test_an_image_has_limited_units(family: str, size: tuple[int, int] | None, units: int) -> None:
-    assert count_image_units(size, FAMILIES[family]) == units
 
 
 def test_an_estimate_has_a_maximum() -> None:

@@ -14,60 +14,10 @@ from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.server_blocks import encode_passage
 from anthropic_proxy.engine.messages.tokens import estimate_request_tokens
 from anthropic_proxy.errors import ClientError
+from tests.support.golden_texts import GOLDEN
 
-EXACT = {
-    "prose": (
-        66,
-        "The server takes a request from the client, prepares it for the provider that was chosen, and sends it on. If "
-        "the provider stays silent for too long, the call is made once more, but only while nothing of the answer has "
-        "been delivered. Whoever reads the log afterwards sees both attempts and the reason for the second one.",
-    ),
-    "code": (
-        90,
-        "def find(names: list[str], wanted: str) -> int | None:\n"
-        '    """Return the place of a name, or None."""\n'
-        "    for index, name in enumerate(names):\n"
-        "        if name.casefold() == wanted.casefold():\n"
-        "            return index\n"
-        "    return None\n\n\n"
-        "class Store:\n"
-        "    def __init__(self, path: str) -> None:\n"
-        "        self.path = path\n"
-        "        self.items: dict[str, bytes] = {}\n",
-    ),
-    "json": (
-        58,
-        '{"type":"object","properties":{"file_path":{"type":"string","description":"The absolute path to the file"},'
-        '"limit":{"type":"integer","minimum":1},"pages":{"type":"array","items":{"type":"integer"}}},'
-        '"required":["file_path"],"additionalProperties":false}',
-    ),
-    "shell": (
-        127,
-        "total 48\n"
-        "drwxr-xr-x  5 anna staff  4096 Nov 20 08:54 .git\n"
-        "-rw-r--r--  1 anna staff   177 Nov 20 08:47 .gitignore\n"
-        "-rw-r--r--  1 anna staff  1084 Nov 20 08:47 LICENSE\n"
-        "-rw-r--r--  1 anna staff  2310 Nov 20 08:50 README.md\n"
-        "drwxr-xr-x  8 anna staff  4096 Nov 20 08:49 source\n",
-    ),
-    "chinese": (
-        54,
-        "服务器接收客户端的请求，为选定的提供商做好准备，然后发送出去。如果提供商长时间没有回应，而且还没有发送任何答案，"
-        "就会再试一次。以后阅读日志的人会看到两次尝试以及第二次尝试的原因。",
-    ),
-    "russian": (
-        45,
-        "Сервер принимает запрос клиента, готовит его для выбранного поставщика и отправляет дальше. Если поставщик "
-        "долго молчит, вызов повторяется один раз, но только пока ничего из ответа не было передано.",
-    ),
-    "german": (
-        52,
-        "Der Server nimmt die Anfrage des Clients entgegen, bereitet sie für den gewählten Anbieter vor und schickt "
-        "sie weiter. Schweigt der Anbieter zu lange, wird der Aufruf einmal wiederholt, aber nur, solange nichts von "
-        "der Antwort ausgeliefert ist.",
-    ),
-}
-"""Tokens in OpenAI's o200k vocabulary → the text that has so many."""
+EXACT = json.loads((GOLDEN / "token_texts.json").read_text("utf-8"))
+"""Kind of text → number of tokens in OpenAI's o200k vocabulary, and the text."""
 
 
 def estimated(content: Any, *, ascii_only: bool = False, **fields: Any) -> int:
