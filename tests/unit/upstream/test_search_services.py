@@ -1,5 +1,6 @@
 """Web searches by Brave, Tavily and Exa, set by `[search]` of the configuration file, against strict fakes."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,46 +11,15 @@ import pytest
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.contract import SearchResult, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
-from anthropic_proxy.errors import ConfigurationError, WebSearchFailed
+from anthropic_proxy.errors import WebSearchFailed
 from anthropic_proxy.gateway.readiness import find_feature_problems
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from tests.support.fakes.search_services import KEY, SearchStandIn, new_search_service
 from tests.support.fakes.searxng import Searxng, new_searxng, result
 from tests.support.fakes.server import serving_strictly
+from tests.support.golden_texts import GOLDEN
 
-RESULTS: dict[str, list[dict[str, Any]]] = {
-    "brave": [
-        {
-            "url": "https://a.test/brie",
-            "title": "Brie &amp; Co",
-            "description": "A <strong>cheese</strong>",
-            "page_age": "2026-05-01T00:00:00",
-            "profile": {},
-        },
-        {"url": "https://b.test/", "title": "B", "description": ""},
-    ],
-    "tavily": [
-        {
-            "url": "https://a.test/brie",
-            "title": "Brie & Co",
-            "content": "A cheese",
-            "score": 0.9,
-            "published_date": "2026-05-01",
-        },
-        {"url": "https://b.test/", "title": "B", "content": "", "score": 0.5, "raw_content": None},
-    ],
-    "exa": [
-        {
-            "id": "1",
-            "url": "https://a.test/brie",
-            "title": "Brie & Co",
-            "publishedDate": "2026-05-01T00:00:00.000Z",
-            "highlights": ["A cheese"],
-            "highlightScores": [0.4],
-        },
-        {"id": "2", "url": "https://b.test/", "title": "B", "author": None},
-    ],
-}
+RESULTS = json.loads((GOLDEN / "search_results.json").read_text("utf-8"))
 FOUND = [
     SearchResult(url="https://a.test/brie", title="Brie & Co", snippet="A cheese", page_age="2026-05-01"),
     SearchResult(url="https://b.test/", title="B"),
@@ -157,36 +127,3 @@ async def test_searxng_in_the_file(tmp_path: Path) -> None:
         assert transports.web_search is not None
         assert [page.url for page in await transports.web_search("brie")] == ["https://a.test/"]
         await transports.close()
-
-
-def test_the_variable_overrides_the_file(tmp_path: Path) -> None:
-    text = '[search]\nservice = "searxng"\nbase_url = "http://a"\n'
-    settings = load(text, tmp_path, SEARCH_URL="http://localhost:8080")
-    assert settings.warnings == (
-        f"[search] ({tmp_path / CONFIG_FILE}, line 1) is ignored: SEARCH_URL (environment) has the same meaning and "
-        "takes precedence.",
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('service = "brave"', "search.api_key is missing: brave requires it. Set it in FILE, line 1."),
-        ('service = "searxng"', "search.base_url is missing: searxng requires it. Set it in FILE, line 1."),
-        (
-            'service = "searx"',
-            'search.service is "searx". Use "brave", "exa", "searxng" or "tavily". Set in FILE, line 2. '
-            'Did you mean service = "searxng"',
-        ),
-        (
-            'service = "exa"\napi_key = "0123"',
-            "search.api_key is a text, but this file must not contain keys. It is in FILE, line 3. Put the key into "
-            '.env as EXA_API_KEY=… and write  api_key = { env = "EXA_API_KEY" }',
-        ),
-        ('services = "exa"', "search.services is not a setting. It is in FILE, line 2. Did you mean service"),
-    ],
-)
-def test_an_invalid_table_is_refused(text: str, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        load(f"[search]\n{text}\n", tmp_path)
-    assert caught.value.message.replace(str(tmp_path / CONFIG_FILE), "FILE") == message

@@ -1,9 +1,10 @@
 """Web searches that the proxy runs itself, against a strict fake of SearXNG."""
 
+import asyncio
+import json
 import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -17,6 +18,7 @@ from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.searxng import Searxng as Instance
 from tests.support.fakes.searxng import new_searxng, result
 from tests.support.fakes.server import Running, serving_strictly
+from tests.support.golden_texts import Check
 from tests.support.messages import exactly
 
 
@@ -101,62 +103,16 @@ async def test_a_query_gives_the_service_no_commands(query: str, expected: str) 
         assert running.journal.exchanges[0].body["q"] == expected
 
 
-NO_RESULTS = "URL gives no results as JSON"
+def test_golden_failures(golden: Check) -> None:
+    """`golden_texts/searxng_failures`; `⟨x⟩×3` stands for `xxx`."""
 
+    def show(given: str) -> str:
+        fields = json.loads(re.sub(r"⟨(.)⟩×(\d+)", lambda match: match[1] * int(match[2]), given))
+        body = {"body": fields["body"].encode()} if "body" in fields else {}
+        error = asyncio.run(failure(Instance(**{**fields, **body})))
+        return f"{error.error_code}: {re.sub(r'http://[0-9.:]+', 'URL', error.message)}"
 
-@pytest.mark.parametrize(
-    ("instance", "code", "expected"),
-    [
-        (
-            {"formats": ["html"]},
-            "unavailable",
-            "URL answers with HTTP 403: it does not give JSON; add json to search.formats in SearXNG's settings.yml",
-        ),
-        ({"status": 500, "body": b'{"error": "search error"}'}, "unavailable", "URL answers with HTTP 500"),
-        (
-            {"status": 429, "body": b"Too Many Requests"},
-            "too_many_requests",
-            "URL answers with HTTP 429: SearXNG's limiter lets a caller have four answers an hour as JSON; switch it "
-            "off or let this one pass",
-        ),
-        (
-            {"status": 302},
-            "unavailable",
-            "URL answers with HTTP 302 and points to another place; set SEARCH_URL to where the service is",
-        ),
-        (
-            {"body": b"<!doctype html><title>A router"},
-            "unavailable",
-            f"{NO_RESULTS} (JSON is malformed: invalid character (byte 0))",
-        ),
-        (
-            {"body": b'{"results": {}}'},
-            "unavailable",
-            f"{NO_RESULTS} (Expected `array`, got `object` - at `$.results`)",
-        ),
-        (
-            {"body": b'{"results": ' + b"[" * 100_000},
-            "unavailable",
-            f"{NO_RESULTS} (Expected `object`, got `array` - at `$.results[0]`)",
-        ),
-        (
-            {"body": b'{"results": [], "x": "' + b" " * (8 << 20) + b'"}'},
-            "unavailable",
-            "SEARCH_URL: the reply is larger than 8 MiB",
-        ),
-        (
-            {"unresponsive": [["brave", "timeout"], ["bing", "CAPTCHA"]]},
-            "unavailable",
-            "no engine of SearXNG gave results (brave: timeout, bing: CAPTCHA)",
-        ),
-    ],
-)
-async def test_a_failed_service_has_the_error_code_of_the_api(
-    instance: dict[str, Any], code: str, expected: str
-) -> None:
-    error = await failure(Instance(**instance))
-    assert error.error_code == code
-    assert re.sub(r"http://[\d.:]+", "URL", error.message) == expected
+    golden("searxng_failures", show)
 
 
 async def test_engines_that_fail_beside_others_are_no_failure() -> None:
