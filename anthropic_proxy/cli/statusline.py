@@ -110,10 +110,10 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
     if total := cached + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens"):
         parts.append(f"{cached / total:.0%} cached")
 
-    if broken := _describe_cache_break(main or own):
-        parts.append(broken)
     if failed := [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]:
         parts.append(f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else ""))
+    if broken := _describe_cache_break(main or own):
+        parts.append(broken)
     if not replies:
         parts.append("no proxy responds")
     return _SEPARATOR.join(part for part in parts if part)
@@ -157,7 +157,7 @@ def _describe_cache_break(receipts: Sequence[Any]) -> str:
     if not part and not tokens:
         return ""
     cause = f"{part} changed" if part else "cache not read"
-    return f"! {cause}, {formats.short_count(tokens)} tokens read again" if tokens else f"! {cause}"
+    return f"! {cause}: {formats.short_count(tokens)} tokens" if tokens else f"! {cause}"
 
 
 def _clean(text: str) -> str:

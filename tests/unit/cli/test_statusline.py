@@ -79,7 +79,7 @@ def test_the_line_has_model_window_costs_cache_and_the_failed_attempts() -> None
                 }
             },
             "openai/gpt-4.1 · 9% of 100k · session $0.42 · today $1.87 · 80% cached · "
-            "! tool 3 (Web) changed, 8,000 tokens read again",
+            "! tool 3 (Web) changed: 8,000 tokens",
         ),
         (
             {
@@ -91,7 +91,7 @@ def test_the_line_has_model_window_costs_cache_and_the_failed_attempts() -> None
                 }
             },
             "openai/gpt-4.1 · 22% of 100k · session $0.42 · today $1.87 · 80% cached · "
-            "! cache not read, 18.5 k tokens read again · ↻ groq 429",
+            "↻ groq 429 · ! cache not read: 18.5 k tokens",
         ),
         (
             {
