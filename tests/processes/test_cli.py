@@ -12,7 +12,7 @@ import pytest
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.commands import commands
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.server.listener import format_url, open_listener
+from anthropic_proxy.gateway.server.listener import open_listener
 from tests.support.command_line import run_command
 from tests.support.paths import ROOT
 from tests.support.server_process import ending, environment_of, free_port, reserve_closed_port, running_proxy
@@ -48,20 +48,6 @@ def test_a_wrong_setting_under_another_server_is_one_line(module: str, tmp_path:
 def test_where_letters_are_few_the_sign_is_made_of_them(tmp_path: Path) -> None:
     settings = {"PREFERRED_PROVIDER": "opnai", "PYTHONIOENCODING": "ascii"}
     assert run("anthropic_proxy", directory=tmp_path, settings=settings).stderr.startswith("xx PREFERRED_PROVIDER")
-
-
-@pytest.mark.parametrize(
-    ("host", "address"),
-    [
-        ("127.0.0.1", "http://127.0.0.1:8082"),
-        ("::1", "http://[::1]:8082"),
-        ("0.0.0.0", "http://localhost:8082"),
-        ("::", "http://localhost:8082"),
-        ("proxy.example", "http://proxy.example:8082"),
-    ],
-)
-def test_the_address_is_one_to_type(host: str, address: str) -> None:
-    assert format_url(host, 8082) == address
 
 
 def test_any_free_port_is_the_one_that_is_shown(tmp_path: Path) -> None:

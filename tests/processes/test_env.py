@@ -6,22 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.code import Shell, find_shell, format_set_command
 from tests.support.command_line import OPENAI, run_command
 from tests.support.server_process import running_proxy
-
-
-@pytest.mark.parametrize(
-    ("shell", "line"),
-    [
-        ("sh", "export NAME='it'\"'\"'s a \\key'"),
-        ("fish", "set -gx NAME 'it\\'s a \\\\key'"),
-        ("powershell", "$env:NAME = 'it''s a \\key'"),
-        ("cmd", 'set "NAME=it\'s a \\key"'),
-    ],
-)
-def test_each_shell_gets_its_own_quoting(shell: Shell, line: str) -> None:
-    assert format_set_command(shell, "NAME", "it's a \\key") == line
 
 
 def test_a_posix_shell_reads_the_commands(closed_port: str, tmp_path: Path) -> None:
@@ -77,17 +63,3 @@ def test_a_key_that_the_running_proxy_rejects_is_an_error(words: tuple[str, ...]
         f"✕ The proxy at {proxy.url} requires a key, and these settings have none that it accepts. "
         "Set PROXY_API_KEY to one of its keys, in .env or in the environment.\n",
     )
-
-
-@pytest.mark.parametrize(
-    ("path", "shell"),
-    [
-        ("/bin/bash", "sh"),
-        ("/usr/bin/zsh", "sh"),
-        ("/usr/bin/fish", "fish"),
-        ("/usr/bin/pwsh", "powershell"),
-        ("", "sh"),
-    ],
-)
-def test_the_shell_of_the_user_is_found(path: str, shell: str) -> None:
-    assert find_shell({"SHELL": path}) == shell

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli import init
 from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
 from anthropic_proxy.cli.init import list_candidates, list_env_lines
 from anthropic_proxy.cli.output import Output
@@ -123,24 +122,3 @@ def test_every_provider_and_vendor_has_a_page_for_keys() -> None:
     without = {one.name for one in list_candidates(Settings(), None) if not one.keys_url.startswith("https://")}
     assert without == {"vertex_ai", "ollama", "other"}
     assert {"openrouter", "deepseek", "mistral", "zai", "together", "fireworks"} <= {*CANDIDATES}
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("localhost:21500", "http://localhost:21500"),
-        (" LOCALHOST/v1/ ", "http://LOCALHOST/v1"),
-        ("192.168.1.7:8000/v1", "http://192.168.1.7:8000/v1"),
-        ("[::1]:8000", "http://[::1]:8000"),
-        ("8.8.8.8", "https://8.8.8.8"),
-        ("api.example.com/v1", "https://api.example.com/v1"),
-        ("http://api.example.com", "http://api.example.com"),
-        ("togehter", ""),
-        ("", ""),
-        ("[::1", ""),
-        ("ftp://example.com", ""),
-        ("name:password@example.com", ""),
-    ],
-)
-def test_an_address_needs_no_scheme_and_a_remote_one_is_encrypted(text: str, expected: str) -> None:
-    assert init.read_address("base_url", text) == expected

@@ -31,7 +31,6 @@ from anthropic_proxy.console.dashboard.plugin import KEY_PATHS, PAGES
 from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests, list_views
 from anthropic_proxy.console.dashboard.site import load_target
-from anthropic_proxy.console.dashboard.web import accepts_gzip
 from anthropic_proxy.console.ledger.queries import LedgerExtent, count_errors
 from anthropic_proxy.console.ledger.tables import hourly
 from anthropic_proxy.gateway.settings import Settings
@@ -252,21 +251,6 @@ def test_requests_that_wait_for_long_are_stale() -> None:
         ", because the database does not answer. Requests are still served. 2 requests wait to be stored. "
         "Last row 4 min ago."
     )
-
-
-@pytest.mark.parametrize(
-    ("header", "is_accepted"),
-    [
-        ("gzip", True),
-        ("br, GZIP ; q=0.5", True),
-        ("gzip;q=1.0", True),
-        ("gzip;q=0", False),
-        ("gzip;q=0.00, br", False),
-        ("", False),
-    ],
-)
-def test_a_page_is_compressed_if_the_browser_accepts_it(header: str, is_accepted: bool) -> None:
-    assert accepts_gzip(RouteRequest(path="/dashboard", headers={"accept-encoding": header})) == is_accepted
 
 
 @pytest.mark.parametrize("coding", ["", "gzip"])

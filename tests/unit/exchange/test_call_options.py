@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from aiohttp import web
 
 from anthropic_proxy.cli.explain import dry_run_request
@@ -14,7 +13,7 @@ from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.call_options import extend_request, merge_body
+from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings_listing import list_settings
@@ -148,21 +147,6 @@ async def test_no_error_log_or_list_of_settings_contains_the_secret(tmp_path: Pa
     rows = {row.name: row.value for row in list_settings(settings)}
     assert rows["headers.x-gateway-secret of [providers.vllm]"] == "…8f2c"
     assert not any(SECRET in value for value in rows.values())
-
-
-@pytest.mark.parametrize(
-    ("body", "fields", "expected"),
-    [
-        (b'{"a":1.50,"b":{"c":1,"d":[1]}}', {"b": {"c": 2}}, b'{"a":1.50,"b":{"c":2,"d":[1]}}'),
-        (b'{"b":{"c":{"x":1}}}', {"b": {"c": {"y": 2}}}, b'{"b":{"c":{"x":1,"y":2}}}'),
-        (b'{"b":[1]}', {"b": {"c": 2}}, b'{"b":{"c":2}}'),
-        (b'{"b": null}', {"b": [3], "e": True}, b'{"b":[3],"e":true}'),
-        (b"[1]", {"b": 1}, b"[1]"),
-        (b"{", {"b": 1}, b"{"),
-    ],
-)
-def test_tables_are_merged_and_other_fields_replaced(body: bytes, fields: dict[str, object], expected: bytes) -> None:
-    assert merge_body(body, fields) == expected
 
 
 def test_a_copied_header_of_a_client_is_visible_ascii() -> None:

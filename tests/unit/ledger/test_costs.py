@@ -12,7 +12,6 @@ from anthropic_proxy.console.ledger.costs import (
     RequestUsage,
     calculate_base_cost,
     find_request_usage,
-    read_search_count,
 )
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -290,20 +289,6 @@ def test_each_call_of_a_tool_loop_has_its_own_tier_and_searches(calculator: Cost
     looped = structs.replace(looped, attempts=[first, second], billed_searches=2, service_tier="default")
     # 1,000 × 0.625 + 1,000 × 1.25 + 100 × 10, and two searches, of which one belongs to no call
     assert calculator.calculate(looped) == Cost(22_875_000, 32_500_000, f"{PACKAGE}, tier flex, 2 web searches")
-
-
-@pytest.mark.parametrize(
-    ("source", "count"),
-    [
-        ("", 0),
-        (PACKAGE, 0),
-        (f"{PACKAGE}, no price of web searches", 0),
-        (f"{PACKAGE}, 1 web search", 1),
-        (f"{PACKAGE}, tier flex, 12 web searches", 12),
-    ],
-)
-def test_the_number_of_searches_is_read_from_the_source_of_the_price(source: str, count: int) -> None:
-    assert read_search_count(source) == count
 
 
 def test_a_budget_counts_the_known_part_of_a_cost(tmp_path: Path) -> None:

@@ -379,23 +379,6 @@ def test_an_address_may_have_options_that_the_proxy_sets_itself(database: Settin
         assert connection.query("SHOW application_name") == [("own",)]
 
 
-@pytest.mark.parametrize(
-    ("url", "options"),
-    [
-        (
-            "postgresql://a%40b:p%3Aw%2Fx@host:6000/my%20db?sslmode=require",
-            {"host": "host", "port": 6000, "user": "a@b", "password": "p:w/x", "dbname": "my db", "sslmode": "require"},
-        ),
-        ("postgresql://[::1]/x", {"host": "::1", "dbname": "x"}),
-        ("postgresql:///x?host=/run/postgresql", {"dbname": "x", "host": "/run/postgresql"}),
-        ("postgres://u@/x?host=a:1&host=b:2", {"user": "u", "dbname": "x", "host": "a,b", "port": "1,2"}),
-        ("postgres://u@/x?host=a,b&port=1,2", {"user": "u", "dbname": "x", "host": "a,b", "port": "1,2"}),
-    ],
-)
-def test_the_parts_of_an_address(url: str, options: dict[str, object]) -> None:
-    assert parse_postgres_url(url).list_options() == options
-
-
 def test_an_address_with_an_invalid_port_names_the_setting_and_no_password() -> None:
     with pytest.raises(ConfigurationError) as raised:
         parse_postgres_url("postgresql://user:secret-1@host:x/db")

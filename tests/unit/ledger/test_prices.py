@@ -18,7 +18,7 @@ from anthropic_proxy.gateway.prices.price_list import (
     find_package_price_date,
     find_price,
 )
-from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings, normalize_service_tier
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 
 ValueT = TypeVar("ValueT")
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
@@ -289,22 +289,3 @@ def test_a_free_model_is_free_in_each_tier_but_its_searches_are_not(tmp_path: Pa
         price = known(PriceList(settings).find(provider, model, TODAY, "priority"))
         found.append((price.calculate_cost(TokenCounts(input_tokens=1_000)), price.calculate_search_cost(2)))
     assert found == [(0, None), (0, 0)]
-
-
-@pytest.mark.parametrize(
-    ("name", "tier"),
-    [
-        *(
-            (name, "")
-            for name in ("", "default", "standard", "on_demand", "auto", "STANDARD", "unspecified", " Default ")
-        ),
-        *(
-            ("Flex", "flex"),
-            ("provisioned_throughput", "provisioned_throughput"),
-            ("x" * 25, "other"),
-            ("a\0", "other"),
-        ),
-    ],
-)
-def test_tiers_are_compared_without_case_and_have_short_names(name: str, tier: str) -> None:
-    assert normalize_service_tier(name) == tier

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from anthropic_proxy.engine.messages.models import decode_request_or_envelope, guess_model, scan_request
+from anthropic_proxy.engine.messages.models import decode_request_or_envelope, scan_request
 
 ASKED: dict[str, Any] = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
 
@@ -88,17 +88,3 @@ def test_what_the_proxy_may_have_written_is_seen(request_: dict[str, Any]) -> No
 def test_words_like_a_mark_are_none(request_: dict[str, Any]) -> None:
     skimmed = scan_request(msgspec.json.encode(request_))
     assert not skimmed.has_proxy_signatures
-
-
-@pytest.mark.parametrize(
-    ("body", "model"),
-    [
-        (b'{"model": "claude-x","messages":[]}', "claude-x"),
-        (b'{"messages":["' + b"a" * 5_000 + b'"],"model":"claude-x"}', "claude-x"),
-        (b'{"messages":["' + b"a" * 5_000 + b'"],"model":"claude-x","s":"' + b"a" * 5_000 + b'"}', ""),
-        (b'{"messages":["\\"model\\":\\"other\\""],"model":"m\\u0061"}', ""),
-        (b"", ""),
-    ],
-)
-def test_a_model_is_guessed_at_its_usual_position(body: bytes, model: str) -> None:
-    assert guess_model(body) == model

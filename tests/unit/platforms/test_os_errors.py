@@ -59,29 +59,6 @@ def test_failures(error: Exception, text: str) -> None:
     assert not INTERNAL.search(text)
 
 
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (
-            "Cannot connect to host 127.0.0.1:21998 ssl:<ssl.SSLContext object at 0x7f6cc0568050> "
-            "[Connect call failed ('127.0.0.1', 21998)]",
-            "Cannot connect to host 127.0.0.1:21998 [connection refused by 127.0.0.1:21998]",
-        ),
-        ("Cannot connect to host x:1 ssl:default [None]", "Cannot connect to host x:1 [None]"),
-        (
-            "HTTPSConnectionPool(host='h', port=443): Max retries exceeded (Caused by NewConnectionError("
-            "'<urllib3.connection.HTTPSConnection object at 0x7f1>: Failed: [Errno -2] Name or service not known'))",
-            "HTTPSConnectionPool(host='h', port=443): Max retries exceeded (Caused by "
-            "'<urllib3.connection.HTTPSConnection object at 0x7f1>: Failed: Name or service not known'))",
-        ),
-        ("google.auth.exceptions.DefaultCredentialsError: File x was not found.", "File x was not found"),
-        ("The file\nis empty", "The file is empty"),
-    ],
-)
-def test_texts_of_libraries(error: str, text: str) -> None:
-    assert clean_error_text(error) == text.replace("'<urllib3.connection.HTTPSConnection object at 0x7f1>", "'")
-
-
 def test_a_long_text_ends_at_a_word() -> None:
     assert clean_error_text("word " * 100) == "word " * 60 + "…"
 

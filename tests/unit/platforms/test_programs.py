@@ -9,7 +9,6 @@ from anthropic_proxy.gateway.platforms.processes import (
     describe_missing_program,
     find_program,
     list_program_paths,
-    windows_system_program,
 )
 
 POSIX_ONLY = pytest.mark.skipif(os.name == "nt", reason="platform: programs without endings")
@@ -106,16 +105,3 @@ def test_windows_has_default_endings_and_no_default_folders() -> None:
     found = list(list_program_paths("op", {"PATH": r"C:\bin"}, "win32"))
     assert found == [rf"C:\bin\op{ending}" for ending in (".COM", ".EXE", ".BAT", ".CMD")]
     assert list(list_program_paths("op", {}, "win32")) == []
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({"SYSTEMROOT": r"D:\Windows"}, r"D:\Windows\System32\schtasks.exe"),
-        ({"SystemRoot": r"D:\Windows"}, r"D:\Windows\System32\schtasks.exe"),
-        ({}, r"C:\Windows\System32\schtasks.exe"),
-        ({"SYSTEMROOT": "."}, r"C:\Windows\System32\schtasks.exe"),
-    ],
-)
-def test_programs_of_windows_are_in_the_folder_of_the_system(environ: dict[str, str], expected: str) -> None:
-    assert windows_system_program("schtasks.exe", environ) == expected

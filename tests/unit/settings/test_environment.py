@@ -12,7 +12,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.http.client import HttpTransport
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError, ShuttingDown
-from anthropic_proxy.gateway.settings import Settings, find_listen_port_option, load_settings
+from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.secrets import Secret
 from tests.support.interleaving import interleave
 
@@ -148,30 +148,3 @@ def test_a_key_for_litellm_that_two_threads_export_is_replaced_by_the_next_reloa
         monkeypatch.setattr(os, "environ", environ)
         after.export_to_litellm(exported)
         assert environ["MISTRAL_API_KEY"] == "after-0123456789"
-
-
-@pytest.mark.parametrize(
-    ("words", "environ", "port"),
-    [
-        ("/usr/bin/uvicorn server:app --port 8082", {"UVICORN_PORT": "1"}, 8082),
-        ("/usr/bin/uvicorn server:app --port=8082", {}, 8082),
-        ("/usr/bin/uvicorn server:app", {}, 8000),
-        ("C:/venv/Scripts/uvicorn.exe server:app", {"UVICORN_PORT": "8083"}, 8083),
-        ("/site-packages/uvicorn/__main__.py app.main:app --reload", {}, 8000),
-        ("uvicorn server:app --port 0", {}, None),
-        ("uvicorn server:app --port", {}, 8000),
-        ("uvicorn server:app --port 99999", {}, None),
-        ("uvicorn server:app --uds /run/proxy.sock", {}, None),
-        ("uvicorn server:app --fd 3", {}, None),
-        ("/usr/bin/gunicorn server:app -b 127.0.0.1:8084", {}, 8084),
-        ("/usr/bin/gunicorn server:app --bind=[::1]:8085", {}, 8085),
-        ("/usr/bin/gunicorn server:app --bind=unix:/run/proxy.sock", {}, None),
-        ("/usr/bin/gunicorn server:app", {"UVICORN_PORT": "1"}, None),
-        ("program.py", {}, None),
-        ("", {}, None),
-    ],
-)
-def test_the_port_of_another_server_is_that_of_its_command_line(
-    words: str, environ: dict[str, str], port: int | None
-) -> None:
-    assert find_listen_port_option(words.split(), environ) == port

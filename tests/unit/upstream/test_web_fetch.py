@@ -25,7 +25,6 @@ from anthropic_proxy.engine.upstream.web_fetch import (
     MAX_PAGE_BYTES,
     GuardedDialer,
     PageFetcher,
-    find_charset_parameter,
 )
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
@@ -242,21 +241,6 @@ async def test_a_page_in_several_forms_is_asked_for_as_people_read_it(site: Site
 async def test_a_signed_address_arrives_as_it_was_signed(site: Site, pages: PageFetcher) -> None:
     await pages.fetch(site.url("/html/a%2Fb+c?X=%2B%3A%7E/~&sig=a+b=="))
     assert site.asked[0].raw_path == "/html/a%2Fb+c?X=%2B%3A%7E/~&sig=a+b=="
-
-
-@pytest.mark.parametrize(
-    ("content_type", "charset"),
-    [
-        ("text/html", None),
-        ("text/html; charset=utf-8", "utf-8"),
-        ('text/html;Charset="ISO-8859-1"', "ISO-8859-1"),
-        ("text/html; version=1; charset = 'koi8-r' ; x=y", "koi8-r"),
-        ("text/html; xcharset=utf-8", None),
-        ("text/html; charset=", None),
-    ],
-)
-def test_the_charset_is_a_parameter_of_the_content_type(content_type: str, charset: str | None) -> None:
-    assert find_charset_parameter(content_type) == charset
 
 
 # What is refused.

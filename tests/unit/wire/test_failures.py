@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body, find_reply_end
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
-from anthropic_proxy.secrets import redact_key_patterns, redact_secrets
+from anthropic_proxy.secrets import redact_secrets
 
 
 def refused(status: int, body: bytes) -> UpstreamError:
@@ -86,22 +86,6 @@ def quote(message: str, shape: Any) -> Any:
 
 def test_a_page_instead_of_an_error_is_cut() -> None:
     assert len(refused(500, b"<html>" + b"x" * 5_000).__notes__[0]) <= 200
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("sk-" + "a" * 40, "sk-…aaaa"),
-        ("key gsk_0123456789abcdefghij!", "key gsk_…ghij!"),
-        ("xai-0123456789abcdefghij", "xai-…ghij"),
-        ("AIzaSyD0123456789abcdefghij", "AIza…ghij"),
-        ("Authorization: Bearer short12", "Authorization: Bearer …"),
-        ("sk-1234567", "sk-…"),
-        ("risk-free and ask-me", "risk-free and ask-me"),
-    ],
-)
-def test_keys_are_masked(text: str, masked: str) -> None:
-    assert redact_key_patterns(text) == masked
 
 
 def test_a_strange_key_that_shares_a_part_with_a_known_one_is_masked_whole() -> None:

@@ -11,7 +11,7 @@ from anthropic_proxy.engine.messages.fold import fold
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.contract import Call
-from anthropic_proxy.engine.wires.reply_ends import find_worst_kind, split_input_tokens
+from anthropic_proxy.engine.wires.reply_ends import split_input_tokens
 from anthropic_proxy.errors import UpstreamError
 from tests.support import decoding
 from tests.support.decoding import decode_whole
@@ -33,26 +33,6 @@ KINDS = {
 
 def new_call(wire: Any) -> Call:
     return decoding.new_call(wire, provider="p", max_tokens=1_000, tools=decoding.functions("Read"))
-
-
-@pytest.mark.parametrize(
-    ("reason", "native", "kind"),
-    [
-        ("tool_calls", "max_output_tokens", "limit"),
-        ("stop", "MAX_TOKENS", "limit"),
-        ("stop", "model_context_window_exceeded", "window"),
-        ("stop", "SAFETY", "blocked"),
-        ("error", "MALFORMED_FUNCTION_CALL", "unreadable"),
-        ("stop", "UNEXPECTED_TOOL_CALL", "unreadable"),
-        ("tool_calls", "STOP", "calls"),
-        ("length", "completed", "limit"),
-        ("content_filter", "max_output_tokens", "blocked"),
-        ("stop", "", "end"),
-        ("stop", "something_new", "end"),
-    ],
-)
-def test_the_native_reason_behind_a_gateway_counts_if_it_is_worse(reason: str, native: str, kind: str) -> None:
-    assert find_worst_kind(reason, native) == kind
 
 
 def chat(reason: str, arguments: str, *, streams: bool) -> str | None:
