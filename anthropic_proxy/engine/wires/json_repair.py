@@ -5,13 +5,16 @@ character becomes U+FFFD, so that the reply continues.
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Raw
 
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_later
+
+_Decoded = TypeVar("_Decoded")
 
 DECODE_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Exceptions of `msgspec.json.decode` for malformed JSON, unexpected types, invalid UTF-8 and excessive nesting."""
@@ -64,6 +67,17 @@ def decode_repaired(text: Raw | bytes) -> Any:
         return msgspec.json.decode(mended)
     except (msgspec.DecodeError, RecursionError):
         return mended.decode()
+
+
+def decode_or_repair(decode: Callable[[Any], _Decoded], data: Any, repair: Callable[[bytes], bytes]) -> _Decoded:
+    """Decode; if that fails, repair the bytes and decode again. Raises one of `DECODE_ERRORS`.
+
+    Excessive nesting is not repaired.
+    """
+    try:
+        return decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return decode(repair(data))
 
 
 def parse_token_count(value: Any) -> int | None:

@@ -49,7 +49,7 @@ from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import build_call_error, find_reply_end, read_error_object
 from anthropic_proxy.engine.wires.gemini.dialect import Dialect
 from anthropic_proxy.engine.wires.gemini.tools import GoogleTools, find_google_tools
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, parse_token_count, repair_json
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, parse_token_count, repair_json
 from anthropic_proxy.engine.wires.reply_ends import (
     FinishKind,
     build_blocked_reply_stop,
@@ -310,12 +310,9 @@ class GeminiDecoder(Decoder):
             deltas += self._stop(Stop("end_turn"))
         return deltas + self._release_text()
 
-    def _replies_in(self, frame: bytes, mend: Callable[[bytes], bytes]) -> list[GenerateContentResponse]:
+    def _replies_in(self, frame: bytes, repair: Callable[[bytes], bytes]) -> list[GenerateContentResponse]:
         try:
-            try:
-                return _decode_frame(frame)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                return _decode_frame(mend(frame))
+            return decode_or_repair(_decode_frame, frame, repair)
         except DECODE_ERRORS as error:
             if self._stopped or self._unreadable is not None:
                 return []

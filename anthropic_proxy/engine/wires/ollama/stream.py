@@ -16,6 +16,7 @@ from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import UpstreamFault, read_error_object
 from anthropic_proxy.engine.wires.json_repair import (
     DECODE_ERRORS,
+    decode_or_repair,
     decode_repaired,
     parse_token_count,
     repair_json,
@@ -132,12 +133,9 @@ class OllamaDecoder(Decoder):
     def flush_pending(self) -> list[Delta]:
         return self._text.finish(reply_ended_early=True) if self._text is not None else []
 
-    def _decode(self, data: bytes, mend: Callable[[bytes], bytes]) -> Frame:
+    def _decode(self, data: bytes, repair: Callable[[bytes], bytes]) -> Frame:
         try:
-            try:
-                return decode_frame(data)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                return decode_frame(mend(data))
+            return decode_or_repair(decode_frame, data, repair)
         except DECODE_ERRORS as error:
             raise self._protocol_error("sent an invalid line") from error
 

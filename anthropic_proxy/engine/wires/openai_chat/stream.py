@@ -40,7 +40,7 @@ from anthropic_proxy.engine.wires.failures import (
     build_upstream_error,
     read_error_object,
 )
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, repair_json
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.errors import classify_fault, decode_reply_in_error
 from anthropic_proxy.engine.wires.openai_chat.request import OutputToolConverter, offers_output_tool
@@ -410,13 +410,10 @@ class ChatDecoder(Decoder):
             self._calls.flush_pending(deltas)
         return deltas if self._output is None else self._output.convert_to_text(deltas)
 
-    def _decode_odd(self, data: bytes, mend: Callable[[bytes], bytes]) -> Chunk:
+    def _decode_odd(self, data: bytes, repair: Callable[[bytes], bytes]) -> Chunk:
         """Decode invalid UTF-8, and values of unexpected types."""
         try:
-            try:
-                content = msgspec.json.decode(data)
-            except DECODE_ERRORS:
-                content = msgspec.json.decode(mend(data))
+            content = decode_or_repair(msgspec.json.decode, data, repair)
             return msgspec.convert(_usual(content), Chunk, strict=False)
         except DECODE_ERRORS as error:
             if self._has_ended:

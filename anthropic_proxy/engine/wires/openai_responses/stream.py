@@ -52,7 +52,7 @@ from anthropic_proxy.engine.messages.server_blocks import (
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import find_reply_end
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, repair_json
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_responses.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_responses.errors import classify_fault, decode_error_object
 from anthropic_proxy.engine.wires.openai_responses.tools import mcp_server_names_by_label
@@ -208,14 +208,6 @@ def decode_response(raw: Raw | bytes) -> Response:
         return _mended(raw, Response())
 
 
-def decode_or_repair(decode: Callable[[Any], Any], data: Any, repair: Callable[[bytes], bytes]) -> Any:
-    """Decode; if that fails, repair the bytes and decode again. Raises `msgspec.DecodeError`."""
-    try:
-        return decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return decode(repair(data))
-
-
 def is_present(raw: Raw) -> bool:
     """Return True if the server sent a `Raw` field and the value is not null."""
     return raw is not ABSENT and bytes(raw) != b"null"
@@ -333,9 +325,9 @@ class ResponsesDecoder(Decoder):
     def _limited(self, deltas: list[Delta]) -> list[Delta]:
         return deltas if self._limit is None else self._limit.cut_deltas(deltas)
 
-    def _decode(self, decode: Callable[[Any], Any], data: Any, mend: Callable[[bytes], bytes] = repair_json) -> Any:
+    def _decode(self, decode: Callable[[Any], Any], data: Any, repair: Callable[[bytes], bytes] = repair_json) -> Any:
         try:
-            return decode_or_repair(decode, data, mend)
+            return decode_or_repair(decode, data, repair)
         except DECODE_ERRORS as error:
             raise self._broken("sent invalid JSON") from error
 
