@@ -74,8 +74,8 @@ class Exchange:
         """Token estimate of the request, computed at most once, for routes, limits and `message_start`."""
         self._is_admitted = False
         """True once the request was admitted. Only then do writer, watchdog and attempts exist."""
-        self._is_queued = True
-        """True until `FairQueue` lets the exchange call a provider."""
+        self._may_call = False
+        """True once `FairQueue` lets the exchange call a provider."""
         self._opened = False
         """True once events that the proxy created were sent to the client. The status is then final."""
         self._relayed = False
@@ -165,7 +165,7 @@ class Exchange:
             session = incoming.headers.get("x-claude-code-session-id", "")
             await queue.acquire(f"{receipt.client.name} {session}")
         try:
-            self._is_queued = False
+            self._may_call = True
             # call
             reply = await self._open_reply()
             try:
@@ -312,7 +312,7 @@ class Exchange:
         if latest is not None:
             is_relaying = latest.target.is_relayed
         else:
-            is_relaying = not self._is_queued and self._route.targets[0].is_relayed
+            is_relaying = self._may_call and self._route.targets[0].is_relayed
         if self._relayed or (is_relaying and not self._opened):
             return
         is_idle = self._watchdog.now() - self._watchdog.upstream_at > EMPTY_DELTA_AFTER_SECONDS
