@@ -31,8 +31,8 @@ _SHARED = (
     REPLAY_RULES,
     MISTRAL_RULES,
     GPT_OSS_RULES,
-    openai_chat.OPENAI.model_rules,
-    openai_responses.OPENAI.model_rules,
+    openai_chat.OPENAI_CHAT.model_rules,
+    openai_responses.OPENAI_RESPONSES.model_rules,
 )
 SHARED_RULES = {id(rule) for rules in _SHARED for rule in rules}
 """Rules of models that hold at every host. Their golden cases are those of any host."""

@@ -46,11 +46,15 @@ such as `max_tokens`, and no system message inside the conversation.
 
 Tool calls and reasoning are also parsed from the reply text, because some servers do not parse them."""
 UNKNOWN_RESPONSES = WireConfig(
-    wire=responses.OPENAI.wire,
+    wire=responses.OPENAI_RESPONSES.wire,
     dialect=structs.replace(
-        responses.OPENAI.dialect, sends_user_id=False, sends_service_tier=False, session_field="", count_paths=()
+        responses.OPENAI_RESPONSES.dialect,
+        sends_user_id=False,
+        sends_service_tier=False,
+        session_field="",
+        count_paths=(),
     ),
-    model_rules=responses.OPENAI.model_rules,
+    model_rules=responses.OPENAI_RESPONSES.model_rules,
 )
 """Configuration of the Responses API for servers other than OpenAI's."""
 MISTRAL_RULES = build_model_rules(
@@ -86,7 +90,7 @@ OPEN_MODEL_RULES = (
         "2026-11",
         *((name, _AS_FOR_OPENAI) for name in _OPENAI_NAMES),
     ),
-    *chat.OPENAI.model_rules,
+    *chat.OPENAI_CHAT.model_rules,
 )
 """Rules for servers of no known vendor, which serve open models or forward to OpenAI."""
 UNOPENED_RULES = build_model_rules(

@@ -129,7 +129,7 @@ OPENAI_SERVERS = (
             "chat": WireConfig(
                 wire=openai_chat.WIRE,
                 dialect=openai_chat.Dialect(signature_tag="azure", session_field="prompt_cache_key"),
-                model_rules=chat.OPENAI.model_rules,
+                model_rules=chat.OPENAI_CHAT.model_rules,
             ),
             "responses": _AZURE_RESPONSES,
         },
@@ -378,7 +378,7 @@ OPENAI = Provider(
     title="OpenAI",
     keys_url="https://platform.openai.com/api-keys",
     env_prefix="OPENAI",
-    wires={"chat": chat.OPENAI, "responses": responses.OPENAI, "messages": messages.CHAT_SERVERS},
+    wires={"chat": chat.OPENAI_CHAT, "responses": responses.OPENAI_RESPONSES, "messages": messages.CHAT_SERVERS},
     servers=OPENAI_SERVERS,
     wire_rules=responses.OPENAI_WIRE_RULES,
     base_url="https://api.openai.com/v1",

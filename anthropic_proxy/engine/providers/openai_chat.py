@@ -1,8 +1,8 @@
 """Registry entries of the providers with the API Chat Completions, and of the built-in demo.
 
-A registry entry (`Provider`) has the addresses, keys, models and APIs of a provider. `OPENAI` is no entry, but only the
-configuration of this API for calls to OpenAI. The dialect of a configuration lists the points in which the provider
-deviates from the API. Model rules change the dialect for some models.
+A registry entry (`Provider`) has the addresses, keys, models and APIs of a provider. The dialect of a configuration
+(`WireConfig`) lists the points in which the provider deviates from the API. Model rules change the dialect for some
+models.
 """
 
 from anthropic_proxy.engine.providers import anthropic as messages
@@ -87,7 +87,7 @@ _KIMI_K3 = {
     "accepts_forced_tool": "any",
 }
 
-OPENAI = WireConfig(
+OPENAI_CHAT = WireConfig(
     wire=openai_chat.WIRE,
     dialect=openai_chat.Dialect(
         sends_user_id=True, sends_store=True, sends_service_tier=True, session_field="prompt_cache_key"

@@ -1,4 +1,4 @@
-"""Configurations of the Responses API: `OPENAI` for calls to OpenAI, `XAI` for calls to xAI.
+"""Configurations of the Responses API: `OPENAI_RESPONSES` for calls to OpenAI, `XAI` for calls to xAI.
 
 The dialect of a configuration lists the deviations of the provider from the API. Model rules change the dialect for
 some models. `OPENAI_WIRE_RULES` chooses the default API for each model of OpenAI.
@@ -10,7 +10,7 @@ from anthropic_proxy.engine.wires import openai_responses
 _WITHOUT_REASONING = {"can_reason": False, "sampling_support": "always"}
 _O_SERIES = {"sampling_support": "never", "sends_parallel_tool_calls": False}
 
-OPENAI = WireConfig(
+OPENAI_RESPONSES = WireConfig(
     wire=openai_responses.WIRE,
     dialect=openai_responses.Dialect(count_paths=("/responses/input_tokens",)),
     model_rules=build_model_rules(
