@@ -11,7 +11,7 @@ from functools import partial
 from msgspec import structs
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, Engine
-from anthropic_proxy.engine.exchange.attempts import build_relay_call
+from anthropic_proxy.engine.exchange.call_input import build_relay_call
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.error_messages import require_api_response
 from anthropic_proxy.engine.exchange.forwarding import call_provider
