@@ -163,6 +163,7 @@ class _Setup:
         self._environ: Mapping[str, str] = copy_environment()
         self._folder = require_settings_folder(self._environ)
         self._settings: Settings = load_command_settings(of_running_proxy=False)
+        self._preferred = self._settings.preferred_provider
         self._is_written = False
         self._is_key_rejected = False
         """True if a provider has rejected the key that was tested last."""
@@ -180,7 +181,8 @@ class _Setup:
             if candidate is None:
                 assert self._questions is not None
                 options = [Option(one.name, one.title, _describe_candidate(one)) for one in candidates]
-                chosen = self._questions.select("Which provider has the models?", options)
+                present = [one.name for one in candidates if one.provider and one.provider.name == self._preferred]
+                chosen = self._questions.select("Which provider has the models?", options, "".join(present))
                 candidate = next(one for one in candidates if one.name == chosen)
             backend = self._connect(candidate, key_variable)
             if backend is not None:
@@ -366,6 +368,9 @@ class _Setup:
             if option is not None:
                 found[variable] = option if option.startswith(f"{provider.prefix}/") else f"{provider.prefix}/{option}"
             elif self._questions is not None and not provider.serves_claude:
+                present = self._settings.raw_values.get(variable)
+                if present is not None and present.reveal().startswith(f"{provider.prefix}/"):
+                    default = present.reveal().partition("/")[2]
                 preset = default or found.get("BIG_MODEL", "").partition("/")[2]
                 found[variable] = f"{provider.prefix}/{self._ask_model(question, backend, preset)}"
         if self._questions is None:  # a default that is still served needs no line
@@ -424,6 +429,7 @@ class _Setup:
                 output.write_notice(text, "!", "warn")
         if not any(change.added for change in files.changes):
             output.write_line(f"  {self._folder / ENV_FILE} needs no new line.")
+            output.write_line(f"  Next:  {output.paint('anthropic-proxy code', 'type')}")
             return 0
         for change in files.changes:
             if change.added:
