@@ -6,31 +6,55 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.cli.client_models import find_tier_models, list_limit_variables
 from anthropic_proxy.cli.code import find_shell, format_set_command
+from anthropic_proxy.cli.command_line import read_serve_options
 from anthropic_proxy.cli.init import read_address
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.conversation import list_reply_blocks
 from anthropic_proxy.console.dashboard.web import accepts_gzip
 from anthropic_proxy.console.ledger.costs import read_search_count
 from anthropic_proxy.console.ledger.database import parse_postgres_url
-from anthropic_proxy.engine.messages.models import guess_model
+from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
+from anthropic_proxy.engine.messages.models import Message, guess_model
+from anthropic_proxy.engine.messages.server_blocks import is_url_allowed
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import merge_body
+from anthropic_proxy.engine.trace_context import read_trace_context
 from anthropic_proxy.engine.upstream.web_fetch import find_charset_parameter
 from anthropic_proxy.engine.wires.reply_ends import find_worst_kind
+from anthropic_proxy.engine.wires.tool_call_repair import OfferedTools
 from anthropic_proxy.gateway.platforms.processes import windows_system_program
 from anthropic_proxy.gateway.server.endpoints import prefers_html
 from anthropic_proxy.gateway.server.listener import format_url
-from anthropic_proxy.gateway.settings import find_listen_port_option, normalize_service_tier
+from anthropic_proxy.gateway.settings import find_listen_port_option, load_settings, normalize_service_tier
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.secrets import redact_key_patterns
 from tests.support.golden_texts import Check, golden_files
+from tests.support.tool_call_forms import new_call
+
+TOOLS = [{"name": name, "input_schema": {}} for name in ("Read", "mcp__files__list_all", "web_search", "Web-Search")]
+
+
+def show_trace(parent: str, state: str) -> tuple[str, str, bool, str] | None:
+    found = read_trace_context({"traceparent": parent, **({"tracestate": state} if state else {})})
+    return (found.trace_id, found.parent_id, found.is_sampled, found.state) if found else None
+
+
+def show_exporters(variables: dict[str, str]) -> tuple[Any, bool, Any]:
+    settings = load_settings(variables, PROVIDERS, env_file=None)
+    return settings.trace_exporters, settings.has_traces(), settings.warnings
+
 
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "accepts_gzip": lambda text: accepts_gzip(RouteRequest(path="/dashboard", headers={"accept-encoding": text})),
     "clean_error_text": clean_error_text,
+    "color": lambda environ: load_settings(environ, PROVIDERS, env_file=None).color,
     "find_charset_parameter": find_charset_parameter,
     "find_shell": lambda path: find_shell({"SHELL": path}),
+    "find_tool_name": lambda name: OfferedTools(new_call(tools=TOOLS)).find_tool_name(name),
     "find_worst_kind": find_worst_kind,
     "format_cost_with_unknown": formats.cost_with_unknown,
     "format_money": formats.money,
@@ -40,15 +64,22 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "format_short_count": formats.short_count,
     "format_url": lambda host: format_url(host, 8082),
     "guess_model": guess_model,
+    "is_url_allowed": lambda entry, url: (is_url_allowed(url, [entry], []), is_url_allowed(url, [], [entry])),
+    "knows_url": lambda url, content: KnownUrls([Message("user", content)]).contains(url),
+    "limit_variables": lambda listing: list_limit_variables(find_tier_models(listing)),
+    "list_reply_blocks": list_reply_blocks,
     "listen_port": lambda words, environ: find_listen_port_option(words.split(), environ),
     "mask_setting": mask_setting,
     "merge_body": merge_body,
     "normalize_service_tier": normalize_service_tier,
+    "other_command_line": read_serve_options,
     "postgres_options": lambda url: parse_postgres_url(url).list_options(),
     "prefers_html": prefers_html,
     "read_address": lambda text: read_address("base_url", text),
     "read_search_count": read_search_count,
     "redact_key_patterns": redact_key_patterns,
+    "trace_context": show_trace,
+    "trace_exporters": show_exporters,
     "windows_system_program": lambda environ: windows_system_program("schtasks.exe", environ),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.cli.client_models import TierModel, explain_tool_search, find_tier_models, list_limit_variables
+from anthropic_proxy.cli.client_models import TierModel, explain_tool_search, find_tier_models
 from anthropic_proxy.cli.code import is_conversation
 from tests.support.command_line import OPENAI, install_program, read_call, run_command
 from tests.support.server_process import running_proxy
@@ -23,36 +23,6 @@ def directory(tmp_path: Path) -> Path:
 def entry(name: str, target: str, window: int | None) -> dict[str, Any]:
     title = f"Title → {target}" if target else "Title"
     return {"id": name, "display_name": title, "max_input_tokens": window}
-
-
-ALL_TIERS = ("claude-opus-5-5", "claude-sonnet-5-5", "claude-haiku-5-5", "claude-fable-5-2")
-
-
-@pytest.mark.parametrize(
-    ("listing", "variables"),
-    [
-        (None, {}),
-        ({"data": 7}, {}),
-        ({"data": [7, {"id": 1}, entry("gpt", "", 1), entry("claude", "", 1), entry("claude-other", "", 1)]}, {}),
-        ({"data": [entry(name, "", 1_000_000) for name in ALL_TIERS]}, {"ENABLE_TOOL_SEARCH": "true"}),
-        ({"data": [entry(name, "a/b", None) for name in ALL_TIERS]}, {"ENABLE_TOOL_SEARCH": "true"}),
-        (
-            {"data": [entry(name, "a/b", 131_072) for name in ALL_TIERS]},
-            {"CLAUDE_CODE_DISABLE_1M_CONTEXT": "1", "ENABLE_TOOL_SEARCH": "auto:5"},
-        ),
-        (
-            {"data": [entry(name, "a/b", 40_960) for name in ALL_TIERS]},
-            {"CLAUDE_CODE_DISABLE_1M_CONTEXT": "1", "ENABLE_TOOL_SEARCH": "auto:2"},
-        ),
-        ({"data": [entry(name, "a/b", 400_000) for name in ALL_TIERS]}, {"ENABLE_TOOL_SEARCH": "auto:1"}),
-        (
-            {"data": [entry(ALL_TIERS[0], "", 1_000_000), *(entry(name, "a/b", 131_072) for name in ALL_TIERS[1:])]},
-            {"ENABLE_TOOL_SEARCH": "true"},
-        ),
-    ],
-)
-def test_the_limits_follow_from_the_models_of_all_tiers(listing: Any, variables: dict[str, str]) -> None:
-    assert list_limit_variables(find_tier_models(listing)) == variables
 
 
 def test_explain_says_when_tool_search_pays() -> None:

@@ -75,26 +75,3 @@ def test_plain_options_of_the_server_are_read_as_the_library_reads_them(words: l
     _, bound, _ = commands.parse_args(words, exit_on_error=False, print_error=False)
     expected: dict[str, Any] = {**DEFAULTS, **bound.arguments}
     assert read_serve_options(words) == expected
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["--help"],
-        ["serve", "--help"],
-        ["usage"],
-        ["serve", "--port"],
-        ["serve", "--port", "x"],
-        ["serve", "--port", "-1"],
-        ["serve", "--port", "9" * 10],
-        ["serve", "--no-reload"],
-        ["serve", "--reload=true"],
-        ["serve", "--watch_config"],
-        ["serve", "--host", "--port"],
-        ["serve", "extra"],
-        ["serve", "--unknown"],
-        ["-p", "1"],
-    ],
-)
-def test_any_other_command_line_is_left_to_the_library(words: list[str]) -> None:
-    assert read_serve_options(words) is None

@@ -148,40 +148,6 @@ async def test_a_client_is_held_while_a_search_runs(monkeypatch: pytest.MonkeyPa
     message_of(await proxy(script, Slow()).post(tools=[SEARCH], stream=True, sink=Held()))
 
 
-@pytest.mark.parametrize(
-    ("url", "content"),
-    [
-        ("https://a.test/caf%C3%A9", "https://a.test/café"),
-        ("https://a.test/caf%c3%a9", "https://a.test/cafe\u0301"),
-        ("https://a.test/café", "https://a.test/caf%C3%A9"),
-        ("https://a.test/x_%28y%29?q=%7e", "see (https://a.test/x_(y)?q=~)"),
-        ("https://a.test/a%2fb", "https://a.test/a%2Fb"),
-        ("https://xn--bcher-kva.test/a", "https://bücher.test/a"),
-        ("https://bücher.test/a", "https://xn--bcher-kva.test/a"),
-        ("https://a.test/Straße", "HTTPS://WWW.A.TEST/Straße。"),
-        ("http://a.test/a", "https://a.test/a"),
-    ],
-)
-def test_an_address_is_known_however_it_is_encoded(url: str, content: str) -> None:
-    assert KnownUrls([HistoryMessage("user", content)]).contains(url)
-
-
-@pytest.mark.parametrize(
-    ("url", "content"),
-    [
-        ("https://a.test/a/b", "https://a.test/a%2Fb"),
-        ("https://a.test/a", "https://a.test/a%20b"),
-        ("https://a.test/a", "https://a.test/a%C2%A0b"),
-        ("https://a.test/a?b", "https://a.test/a%3Fb"),
-        ("https://a.test/A", "https://a.test/a"),
-        ("https://a.test/%ff", "https://a.test/%fe"),
-        ("https://www.a.test/x", "me@a.test/x"),
-    ],
-)
-def test_a_similar_address_is_not_known(url: str, content: str) -> None:
-    assert not KnownUrls([HistoryMessage("user", content)]).contains(url)
-
-
 def test_a_files_bytes_are_not_searched_for_addresses() -> None:
     pdf = DocumentBlock(Source(type="base64", media_type="application/pdf", data=PAGE.url))
     assert not KnownUrls([HistoryMessage("user", [pdf])]).contains(PAGE.url)

@@ -24,24 +24,6 @@ def load(**environ: str) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("environ", "wanted"),
-    [
-        ({}, None),
-        ({"TERM": "xterm-256color"}, None),
-        ({"TERM": "dumb"}, False),
-        ({"NO_COLOR": "1"}, False),
-        ({"NO_COLOR": ""}, None),
-        ({"FORCE_COLOR": "1"}, True),
-        ({"FORCE_COLOR": "0"}, False),
-        ({"FORCE_COLOR": "1", "TERM": "dumb"}, True),
-        ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False),
-    ],
-)
-def test_the_environment_sets_whether_colours_are_used(environ: dict[str, str], wanted: bool | None) -> None:
-    assert load(**environ).color is wanted
-
-
-@pytest.mark.parametrize(
     ("environ", "proxies"),
     [
         ({}, {}),

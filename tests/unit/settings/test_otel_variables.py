@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.settings_listing import list_settings
@@ -13,31 +11,10 @@ from tests.support.paths import ROOT
 from tests.support.waiting import WAIT_SECONDS
 
 ENDPOINT = "OTEL_EXPORTER_OTLP_ENDPOINT"
-COLLECTOR = "http://127.0.0.1:4318"
 
 
 def settings_of(variables: dict[str, str], env_file: str | None = None) -> Settings:
     return load_settings(variables, PROVIDERS, env_file=env_file)
-
-
-@pytest.mark.parametrize(
-    ("variables", "exporters"),
-    [
-        ({}, ()),
-        ({"OTEL_SERVICE_NAME": "x", "OTEL_TRACES_SAMPLER": "always_on"}, ()),
-        ({ENDPOINT: COLLECTOR}, ("otlp",)),
-        ({"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{COLLECTOR}/v1/traces"}, ("otlp",)),
-        ({"OTEL_TRACES_EXPORTER": "otlp"}, ("otlp",)),
-        ({"OTEL_TRACES_EXPORTER": "Console, otlp"}, ("console", "otlp")),
-        ({ENDPOINT: COLLECTOR, "OTEL_TRACES_EXPORTER": "none"}, ()),
-        ({ENDPOINT: COLLECTOR, "OTEL_SDK_DISABLED": "true"}, ()),
-        ({ENDPOINT: COLLECTOR, "OTEL_SDK_DISABLED": "false"}, ("otlp",)),
-        ({ENDPOINT: COLLECTOR, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, ("otlp",)),
-    ],
-)
-def test_traces_are_on_only_if_a_variable_asks_for_them(variables: dict[str, str], exporters: tuple[str, ...]) -> None:
-    found = settings_of(variables)
-    assert (found.trace_exporters, found.has_traces(), found.warnings) == (exporters, bool(exporters), ())
 
 
 def test_an_unsupported_value_is_a_warning_because_it_may_be_for_another_program() -> None:

@@ -251,30 +251,6 @@ def test_what_is_an_object_stays_as_it_is_and_what_lacks_its_end_is_never_anothe
     assert repair_arguments(json.dumps(whole)) == whole
 
 
-@pytest.mark.parametrize(
-    ("name", "meant"),
-    [
-        ("Read", "Read"),
-        ("read", "Read"),
-        ("functions.Read", "Read"),
-        ("default_api.read", "Read"),
-        ("default_api:Read", "Read"),
-        ("functions.Read:3", "Read"),
-        ("mcp__files__list-all", "mcp__files__list_all"),
-        ("tools.mcp__files__LIST_ALL", "mcp__files__list_all"),
-        ("Write", None),
-        ("Rea", None),
-        ("", None),
-        ("web-search", None),
-    ],
-)
-def test_odd_names_find_the_one_tool_that_they_can_mean(name: str, meant: str | None) -> None:
-    names = ("Read", "mcp__files__list_all", "web_search", "Web-Search")
-    assert (
-        OfferedTools(new_call(tools=[{"name": one, "input_schema": {}} for one in names])).find_tool_name(name) == meant
-    )
-
-
 def test_a_long_name_is_matched_under_its_alias_and_found_again() -> None:
     name = "mcp__a_server__" + "x" * 70
     call = new_call(tools=[{"name": name, "input_schema": {}}])
