@@ -16,6 +16,8 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import client_token
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.ledger.cache_losses import count_lost_tokens
+from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.engine.upstream.local_server import get_json
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_amount
@@ -146,18 +148,24 @@ def _describe_cost(label: str, sums: Any) -> str:
 
 
 def _describe_cache_break(receipts: Sequence[Any]) -> str:
-    """Return what the last request could not read from the provider's cache, by the rule of the dashboard. "": all."""
-    *earlier, last = receipts or [None]
-    part, tokens = _clean(_text(last, "prefix_change", "part")), _number(_get(last, "prefix_change"), "tokens")
-    if not part and earlier and _text(earlier[-1], "model") == _text(last, "model"):
-        read = _number(last, "cache_read_tokens")
-        left = _number(earlier[-1], "cache_read_tokens") + _number(earlier[-1], "cache_write_tokens")
-        left = min(left, read + _number(last, "input_tokens") + _number(last, "cache_write_tokens"))
-        tokens = left - read if left > 2 * read else 0
-    if not part and not tokens:
+    """Return what the last request that did not fail could not read from the provider's cache. "": nothing."""
+    rows = (
+        StoredRequest(
+            model=_text(one, "model"),
+            outcome_class=_text(one, "outcome"),
+            input_tokens=_number(one, "input_tokens"),
+            cache_read_tokens=_number(one, "cache_read_tokens"),
+            cache_write_tokens=_number(one, "cache_write_tokens"),
+            prefix_change=_clean(_text(one, "prefix_change", "part")),
+            prefix_change_tokens=_number(_get(one, "prefix_change"), "tokens"),
+        )
+        for one in receipts
+    )
+    *_, (last, tokens) = [(StoredRequest(), 0), *count_lost_tokens(rows)]
+    if not tokens:
         return ""
-    cause = f"{part} changed" if part else "cache not read"
-    return f"! {cause}: {formats.short_count(tokens)} tokens" if tokens else f"! {cause}"
+    cause = f"{last.prefix_change} changed" if last.prefix_change else "cache not read"
+    return f"! {cause}: {formats.short_count(tokens)} tokens"
 
 
 def _clean(text: str) -> str:

@@ -15,6 +15,7 @@ from msgspec import Raw, Struct, field, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.tables import describe_outcome
+from anthropic_proxy.console.ledger.cache_losses import count_lost_tokens
 from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.records import StoredRequest, decode_block_times
@@ -29,9 +30,6 @@ _MAX_CHARACTERS = 120_000
 _MIN_CHARACTERS = 200
 IMAGE_TYPES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
 """Media types of images that browsers show. None of them can contain a script."""
-_MIN_LOST_TOKENS = 1_024
-"""Shortest beginning that most providers cache. A short prompt beside a conversation, such as one for a title, has less
-to lose."""
 _REMINDER = "<system-reminder>"
 _ERRORS = (InvalidJson, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -99,19 +97,9 @@ class _Body(Struct):
 
 
 def find_cache_breaks(rows: Sequence[StoredRequest], costs: ModelCosts) -> dict[str, CacheBreak]:
-    """Return request id → break. `rows`: requests of one conversation in order of time. A change of the prompt is
-    stored with its request; without one, a request breaks the cache if it read less than half of what was left there.
-    """
+    """Return request id → break. `rows`: requests of one conversation in order of time."""
     found: dict[str, CacheBreak] = {}
-    before: StoredRequest | None = None
-    for row in rows:
-        if row.outcome_class == "error":
-            continue
-        tokens = row.prefix_change_tokens
-        if not row.prefix_change and before is not None and before.model == row.model:
-            left = min(before.cache_read_tokens + before.cache_write_tokens, row.all_input_tokens)
-            lost = left - row.cache_read_tokens
-            tokens = lost if lost > max(row.cache_read_tokens, _MIN_LOST_TOKENS) else 0
+    for row, tokens in count_lost_tokens(rows):
         if tokens:
             cost, price = None, costs.find_price(row.provider, row.model)
             if price is not None:
@@ -119,7 +107,6 @@ def find_cache_breaks(rows: Sequence[StoredRequest], costs: ModelCosts) -> dict[
                 more = written * rates.cache_write + (tokens - written) * rates.input - tokens * rates.cache_read
                 cost = max(round(more * (NANO_DOLLARS // 1_000_000)), 0)
             found[row.id] = CacheBreak(row.prefix_change, tokens, cost)
-        before = row
     return found
 
 

@@ -3,13 +3,20 @@
 import json
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from anthropic_proxy.cli.statusline import TIMEOUT_SECONDS, build_line
+from anthropic_proxy.console.dashboard.conversation import find_cache_breaks
+from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.records import RowBuilder
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.plugins import Client, Cost, PrefixChange, Receipt
 from tests.support.command_line import run_command
 from tests.support.server_process import running_proxy
 
@@ -109,6 +116,37 @@ def test_the_line_has_model_window_costs_cache_and_the_failed_attempts() -> None
 )
 def test_what_the_proxy_does_not_know_is_left_out(changed: Mapping[str, Any], line: str) -> None:
     assert line_for({**REPLIES, **changed}) == line
+
+
+@pytest.mark.parametrize(
+    ("receipts", "broken"),
+    [
+        ([{"cache_write_tokens": 1_024}, {"input_tokens": 1_100}], ""),
+        ([{"cache_write_tokens": 1_025}, {"input_tokens": 1_100}], "! cache not read: 1,025 tokens"),
+        (
+            [{"cache_write_tokens": 9_000}, {"outcome": "error"}, {"input_tokens": 9_500}],
+            "! cache not read: 9,000 tokens",
+        ),
+        ([{"cache_write_tokens": 9_000}, {"input_tokens": 900, "outcome": "error"}], ""),
+        ([{"input_tokens": 9_000, "prefix_change": PrefixChange("tools", "tool 3 (Web)", 0.9)}], ""),
+    ],
+)
+def test_a_cache_that_was_not_read_is_shown_as_on_the_dashboard(
+    receipts: Sequence[Mapping[str, Any]], broken: str
+) -> None:
+    finished = [
+        Receipt(
+            **{"request_id": str(number), "client": Client(name="local"), "started_at": number, "session": "s1"}
+            | {"requested_model": "claude-opus-5-5", "model": "gpt-4.1", "outcome": "end_turn", **fields}
+        )
+        for number, fields in enumerate(receipts)
+    ]
+    recent = [{"is_exchange": True, "receipt": msgspec.to_builtins(one)} for one in finished]
+    line = line_for({"/api/requests/recent": {"finished": recent}})
+    assert line.partition(" · ! ")[2] == broken.removeprefix("! ")
+    rows = [RowBuilder([]).build(one, Cost(None, None, "")) for one in finished]
+    breaks = list(find_cache_breaks(rows, ModelCosts(load_settings({}, PROVIDERS, env_file=None))).values())
+    assert [f"! {one.cause}: {one.tokens:,} tokens" for one in breaks] == ([broken] if broken else [])
 
 
 @pytest.mark.parametrize("text", ["", "{bad", "[]", "7", "[" * 100_000, '{"model":7}', '{"model":{"id":"\\ud800"}}'])
