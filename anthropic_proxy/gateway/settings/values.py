@@ -193,7 +193,7 @@ def decode_resource(found: FoundSetting) -> str:
 
 def decode_project(found: FoundSetting) -> str:
     if not found.text.isascii() or not found.text.replace("-", "").replace(":", "").replace(".", "").isalnum():
-        raise invalid_setting_error(found, "Use the id of a project: letters, digits and hyphens.")
+        raise invalid_setting_error(found, "Use the id of a project: letters, digits, hyphens, periods and colons.")
     return found.text
 
 
