@@ -3,8 +3,9 @@
 Theory of operation. While Redis is away, each process admits requests against its own use plus its share of what was
 last known to be left, and adds its own use afterwards. Hence this store has all reservations of its process in a
 `MemoryStore` too. The shares of all processes add up to what is left, so that limits are not exceeded. Processes
-connect again within `OTHERS_SECONDS` of each other. As long, a process keeps to its share after it has added its use,
-because the use of the others is still missing. With `REDIS_FAILURE=closed`, calls raise `StoreUnavailable` instead.
+connect again within `OTHERS_SECONDS` of each other. During this time, a process keeps to its share after it has added
+its use, because the use of the others is still missing. With `REDIS_FAILURE=closed`, calls raise `StoreUnavailable`
+instead.
 
 Redis is away after a failure, or if it sends no reply for a second in which this process runs; `_problem` then has the
 message. Heartbeats run all the time: they count the processes, and find out when Redis is back. A command for values
