@@ -48,6 +48,7 @@ def test_the_formula_installs_the_locked_packages() -> None:
     formula = write_formula("9.1.0", URL, DIGEST)
     assert f'  url "{URL}"\n  version "9.1.0"\n  sha256 "{DIGEST}"\n  license "MIT"\n' in formula
     installs = re.findall(r"\*install, (.*)", formula)
+    assert installs
     assert all('"--require-hashes", "--no-deps"' in line or "--no-index" in line for line in installs)
     assert "$" not in formula
     if ruby := shutil.which("ruby"):

@@ -40,7 +40,7 @@ def screen(environ: dict[str, str], today: date = NOW, columns: int | None = Non
     text = stream.getvalue()
     if columns:  # the number of providers decides where these lines are divided
         text = re.sub(r"\s+not set:", "\n  not set:", text)
-    text = re.sub(r"not set:(\s+[a-z]+)+(?=\n)", "not set: OTHERS", text)
+    text = re.sub(r"not set:(\s+[a-z0-9]+)+(?=\n)", "not set: OTHERS", text)
     return text.rstrip()
 
 
