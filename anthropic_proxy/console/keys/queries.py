@@ -176,11 +176,6 @@ class Spending(Struct, frozen=True):
         return {"unit": self.budget.unit, "period": self.budget.period, "amount": self.budget.amount, "used": used}
 
 
-async def read_spending(store: Store, scope: Scope, now: float) -> Sequence[Spending]:
-    """Used amounts in the periods that contain `now` (seconds since the epoch). Raises `StoreUnavailable`."""
-    return (await read_all_spending(store, [scope], now))[0]
-
-
 async def read_all_spending(store: Store, scopes: Sequence[Scope], now: float) -> Sequence[Sequence[Spending]]:
     """Return the used amounts of all budgets of each of `scopes` (keys or teams), in the same order. The amounts are
     those of the period that contains `now`, in seconds since the epoch. Raises `StoreUnavailable`.

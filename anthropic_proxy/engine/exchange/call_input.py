@@ -27,7 +27,7 @@ _PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch
 @lru_cache(maxsize=256)
 def build_target_limits(
     target: Target,
-    rejects_overflow: bool = False,  # not only by keyword, which makes a lookup in the cache slower
+    rejects_overflow: bool = False,  # also by position: lru_cache is slower with keywords
     has_web_search: bool = True,
     has_web_fetch: bool = False,
 ) -> TargetLimits:

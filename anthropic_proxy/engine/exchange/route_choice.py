@@ -76,7 +76,7 @@ async def choose_route(
     `choice` is the result of `choose_rule`, if the caller already has it. Raises `ClientError` if no target can serve
     the request.
     """
-    query, rules = RoutingQuery(request.model, server_tool_kinds(request.tools)), engine.route_rules
+    query, rules = build_routing_query(request), engine.route_rules
     if rules is None:
         return engine.route_cache.find_route(query, engine.settings, engine.catalog)
     if choice is None:

@@ -1,10 +1,10 @@
 """`LITELLM`: the registry entry of LiteLLM, a Python library through which many more providers can be called."""
 
+from anthropic_proxy.engine.providers.open_models import MISTRAL_RULES
 from anthropic_proxy.engine.providers.registry import Provider, WireConfig, build_model_rules
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS
 
-_MISTRAL_NAMES = ("*mistral*", "*ministral*", "*magistral*", "*devstral*", "*codestral*", "*mixtral*")
 _LOCAL_PREFIXES = ("ollama/*", "ollama_chat/*", "hosted_vllm/*", "vllm/*", "lm_studio/*", "llamafile/*", "xinference/*")
 """Patterns of LiteLLM model ids for servers with local models."""
 _LOCAL = {
@@ -30,14 +30,16 @@ _CHAT = WireConfig(
         sends_strict=False,
         accepts_image_urls=False,  # LiteLLM itself fetches them for some providers, from any URL of a client
     ),
-    model_rules=build_model_rules(
-        "docs.litellm.ai/docs/providers",
-        "2026-11",
-        *((name, {"call_id_form": "nine", "requires_message_after_results": True}) for name in _MISTRAL_NAMES),
-        *((name, _LOCAL) for name in _LOCAL_PREFIXES),
-        ("*claude*", {"replays_reasoning_details": True}),
-        ("deepseek/*", _DEEPSEEK),
-        ("deepseek/deepseek-chat*", {"reasoning_mode": "never"}),
+    model_rules=(
+        *MISTRAL_RULES,
+        *build_model_rules(
+            "docs.litellm.ai/docs/providers",
+            "2026-11",
+            *((name, _LOCAL) for name in _LOCAL_PREFIXES),
+            ("*claude*", {"replays_reasoning_details": True}),
+            ("deepseek/*", _DEEPSEEK),
+            ("deepseek/deepseek-chat*", {"reasoning_mode": "never"}),
+        ),
     ),
 )
 _PREFIXES = frozenset(

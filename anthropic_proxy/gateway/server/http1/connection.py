@@ -3,11 +3,11 @@
 Theory of operation. asyncio passes received bytes to `data_received`. httptools calls the `on_*` methods for each
 parsed element, within its `feed_data`. Almost every read of a socket is one complete head, one head with its body, or
 one piece of a body: `_parse_ordinary` passes such bytes to the parser without a copy. All other bytes go through a
-buffer and `_parse`, which cuts them into pieces. It is not simpler for two reasons: httptools has no limits, and it
-accepts request lines that another HTTP program could read differently (request smuggling). So each head is counted and
-its request line is checked before the parser reads it, parsing pauses after a number of callbacks, and it stops while
-too many requests wait for the response of an earlier one. The bytes that then stay unparsed are limited too, by pausing
-the socket.
+buffer and `_parse`, which cuts them into pieces. The connection does more than pass bytes to httptools, for two
+reasons: httptools has no limits, and it accepts request lines that another HTTP program could read differently (request
+smuggling). So each head is counted and its request line is checked before the parser reads it, parsing pauses after a
+number of callbacks, and it stops while too many requests wait for the response of an earlier one. The bytes that then
+stay unparsed are limited too, by pausing the socket.
 
 `_in_head` is True from the first byte of a request until its headers are complete, `_in_body` from there to the end of
 its body, and `_rejected` after an error: further bytes are ignored. The base class has the life of the connection:
