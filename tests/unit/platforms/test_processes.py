@@ -7,8 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from anthropic_proxy.gateway.platforms import processes
 from anthropic_proxy.gateway.platforms.processes import proxy_command
+from tests.support.paths import ROOT
+from tests.support.platform_marks import needs_process_limits
 
 PRINTS_COMMAND = (
     "import json, sys; sys.path.insert(0, sys.argv[1]); "
@@ -45,3 +49,20 @@ def test_a_checkout_without_installation_runs_itself(tmp_path: Path) -> None:
 
 def test_the_command_line_needs_no_escapes_on_windows() -> None:
     assert not {'"', "%", "\n", "^", "!"} & set("".join(proxy_command("doctor", "--yes")[1:4]))
+
+
+RAISES_LIMIT = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, int(sys.argv[1])))
+from anthropic_proxy.gateway.platforms.processes import raise_fd_limit
+raise_fd_limit()
+print(*resource.getrlimit(resource.RLIMIT_NOFILE))
+"""
+
+
+@needs_process_limits
+@pytest.mark.parametrize("hard", [256, 512])
+def test_a_server_may_open_as_many_files_as_the_system_permits(hard: int) -> None:
+    words = [sys.executable, "-c", RAISES_LIMIT, str(hard)]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True, env={"PYTHONPATH": str(ROOT)})
+    assert ended.stdout == f"{hard} {hard}\n"

@@ -24,6 +24,7 @@ from anthropic_proxy.engine.wires.tool_call_repair import (
     ToolCallRepair,
     repair_arguments,
 )
+from anthropic_proxy.engine.wires.tool_call_repair.calls import MAX_REPAIRED_CHARACTERS
 from anthropic_proxy.engine.wires.tool_call_repair.text_calls import MAX_FENCES
 from tests.support.golden_texts import Check
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -227,6 +228,11 @@ def test_arguments_are_repaired_where_they_can_mean_one_object_only(golden: Chec
 @pytest.mark.parametrize("written", ['{"a": "' + "x" * 70_000 + '",}', "{" * 20_000])
 def test_long_arguments_are_left_alone(written: str) -> None:
     assert repair_arguments(written) is None
+
+
+def test_arguments_up_to_the_limit_are_repaired() -> None:
+    whole = '{"a": "' + "x" * (MAX_REPAIRED_CHARACTERS - 10) + '"'
+    assert repair_arguments(f"{whole},}}") == f"{whole}}}"
 
 
 VALUES = st.recursive(
