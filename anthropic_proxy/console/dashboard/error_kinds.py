@@ -17,15 +17,15 @@ from anthropic_proxy.gateway.error_catalog import PAGE, load_remedies
 
 KINDS: Mapping[str, tuple[str, str]] = {
     "rate_limit_error": ("rate limit", "warn"),
-    "overloaded_error": ("overloaded", "cache-write"),
+    "overloaded_error": ("overloaded", "error-overloaded"),
     "api_error": ("server error", "error"),
-    "timeout_error": ("timeout", "output"),
-    "authentication_error": ("rejected key", "input"),
-    "billing_error": ("no credit", "ollama"),
-    "permission_error": ("no access", "moonshot"),
-    "invalid_request_error": ("invalid request", "cache-read"),
-    "not_found_error": ("not found", "gemini"),
-    "request_too_large": ("too large", "xai"),
+    "timeout_error": ("timeout", "error-timeout"),
+    "authentication_error": ("rejected key", "error-key"),
+    "billing_error": ("no credit", "error-credit"),
+    "permission_error": ("no access", "error-access"),
+    "invalid_request_error": ("invalid request", "error-request"),
+    "not_found_error": ("not found", "error-not-found"),
+    "request_too_large": ("too large", "error-size"),
 }
 """Type of error → (name of its kind, CSS class of its color)."""
 _OF_REQUESTS = frozenset({"invalid_request_error", "not_found_error", "request_too_large"})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.console.dashboard.error_kinds import KINDS
 from anthropic_proxy.console.dashboard.web import load_assets
 from tests.support.waiting import WAIT_SECONDS
 
@@ -49,7 +50,8 @@ asyncio.run(main())
 STYLE = load_assets()["dashboard.css"].content.decode()
 COLORS = {name: pair for name, *pair in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", STYLE)}
 GRAPHICS = (
-    "openai gemini vertex anthropic ollama groq moonshot xai litellm cache-read input cache-write output accent".split()  # noqa: SIM905
+    *("openai", "gemini", "vertex", "anthropic", "ollama", "groq", "moonshot", "xai", "litellm"),
+    *("cache-read", "input", "cache-write", "output", "accent", *(role for _, role in KINDS.values())),
 )
 
 
