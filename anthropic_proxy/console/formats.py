@@ -51,11 +51,6 @@ def counts_in_one_unit(values: Sequence[int]) -> list[str]:
     ]
 
 
-def money(nano_dollars: float | None) -> str:
-    """Return a cost in nano-dollars as text, in the notation of the command line."""
-    return format_cost(nano_dollars)
-
-
 def chart_money(nano_dollars: float) -> str:
     """Return an amount in nano-dollars as text for a chart and its table, in which nothing is `0`, as on the axis."""
     return format_amount(nano_dollars, zero="0")

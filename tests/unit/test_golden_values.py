@@ -25,6 +25,7 @@ from anthropic_proxy.engine.trace_context import read_trace_context
 from anthropic_proxy.engine.upstream.web_fetch import find_charset_parameter
 from anthropic_proxy.engine.wires.reply_ends import find_worst_kind
 from anthropic_proxy.engine.wires.tool_call_repair import OfferedTools
+from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.platforms.processes import windows_system_program
 from anthropic_proxy.gateway.server.endpoints import prefers_html
 from anthropic_proxy.gateway.server.listener import format_url
@@ -56,8 +57,8 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "find_shell": lambda path: find_shell({"SHELL": path}),
     "find_tool_name": lambda name: OfferedTools(new_call(tools=TOOLS)).find_tool_name(name),
     "find_worst_kind": find_worst_kind,
+    "format_cost": format_cost,
     "format_cost_with_unknown": formats.cost_with_unknown,
-    "format_money": formats.money,
     "format_percent": formats.percent,
     "format_seconds": formats.seconds,
     "format_set_command": lambda shell: format_set_command(shell, "NAME", "it's a \\key"),

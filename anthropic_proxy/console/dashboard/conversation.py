@@ -20,7 +20,7 @@ from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.records import StoredRequest, decode_block_times
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
-from anthropic_proxy.gateway.money import NANO_DOLLARS
+from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 
 MAX_TITLE_CHARACTERS = 80
 _MAX_SUMMARY_CHARACTERS = 100
@@ -86,7 +86,7 @@ class CacheBreak(Struct, frozen=True):
 
     @property
     def loss(self) -> str:
-        more = f", {formats.money(self.cost)} more" if self.cost else ""
+        more = f", {format_cost(self.cost)} more" if self.cost else ""
         return f"{formats.short_count(self.tokens)} tokens read again{more}"
 
 

@@ -14,6 +14,7 @@ from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_periods, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, add_up
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.money import format_cost
 
 GROUPS = ("project", "model", "day", "key", "owner", "team", "provider", "route")
 """Values of the parameter `by`: names of facets, or `day`. The first is the default."""
@@ -66,7 +67,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         if largest.sums.cost and len(groups()) > 1:
             name = _name_group(names, by, largest)
             share = formats.percent(largest.sums.cost, sums.cost)
-            verdict += f" Largest {by}: {name}, {formats.money(largest.sums.cost)} ({share})."
+            verdict += f" Largest {by}: {name}, {format_cost(largest.sums.cost)} ({share})."
         return verdict
 
     def chart_costs() -> Chart:
@@ -137,7 +138,7 @@ def _build_row(context: PageContext, names: Names, by: str, group: UsageGroup) -
         "input": formats.short_count(sums.all_input_tokens),
         "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
         "output": formats.short_count(sums.output_tokens),
-        "mean": formats.money(round(sums.cost / sums.requests)) if sums.cost else formats.UNKNOWN,
+        "mean": format_cost(round(sums.cost / sums.requests)) if sums.cost else formats.UNKNOWN,
         "requested": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
         "cost": formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests),
         "href": href,

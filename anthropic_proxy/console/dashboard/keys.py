@@ -376,7 +376,7 @@ def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: s
         last_used=formats.UNKNOWN if last is None else formats.ago(now - last / MICROSECONDS),
         sums=usage.sums,
         requests=formats.count(usage.sums.requests),
-        cost=format_cost(usage.sums),
+        cost=_describe_cost(usage.sums),
         requests_link=requests_link,
     )
 
@@ -402,7 +402,7 @@ def build_team_row(
         limits=describe_limits(team.rules),
         budgets=build_budget_bars(team.rules, spending.get(f"team/{team.name}")),
         requests=formats.count(total.requests),
-        cost=format_cost(total),
+        cost=_describe_cost(total),
         requests_link=context.query.link("/dashboard/requests", facets=facets, order="", text=""),
         costs_link=context.query.link("/dashboard/costs", facets=facets, measure="key", order="", text=""),
     )
@@ -447,7 +447,7 @@ def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequ
     return bars
 
 
-def format_cost(sums: UsageSums) -> str:
+def _describe_cost(sums: UsageSums) -> str:
     if not sums.requests:
         return formats.UNKNOWN
     return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)

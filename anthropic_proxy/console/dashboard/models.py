@@ -19,7 +19,7 @@ from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, en
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, PeriodSums, count_facets
 from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums, add_up
-from anthropic_proxy.gateway.money import format_price
+from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.prices.price_list import Price, describe_price_list
 
 _MAX_DURATION_HOURS = 31 * 24
@@ -140,7 +140,7 @@ def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
     verdict = f"{formats.plural(count, 'model')} served {formats.plural(total.requests, 'request')}."
     is_known = not (total.unknown_requested_cost_requests or total.unknown_cost_requests)
     if is_known and total.requested_cost > total.cost:
-        saved = formats.money(total.requested_cost - total.cost)
+        saved = format_cost(total.requested_cost - total.cost)
         verdict += f" At the prices of the requested models they would have cost {saved} more."
     return verdict
 
@@ -279,11 +279,11 @@ def _mapped(context: PageContext) -> list[tuple[str, str]]:
 def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
     difference = cost - total.cost
     if total.unknown_cost_requests:
-        return ComparedCost(model=name, cost=formats.money(cost), difference=formats.UNKNOWN, sign="")
+        return ComparedCost(model=name, cost=format_cost(cost), difference=formats.UNKNOWN, sign="")
     share = f" ({difference / total.cost:+.0%})".replace("%", " %") if total.cost else ""
-    amount = formats.money(abs(difference))
+    amount = format_cost(abs(difference))
     text = "the same" if not difference else f"{'−' if difference < 0 else '+'}{amount}{share.replace('-', '−')}"
-    return ComparedCost(model=name, cost=formats.money(cost), difference=text, sign="ok" if difference < 0 else "")
+    return ComparedCost(model=name, cost=format_cost(cost), difference=text, sign="ok" if difference < 0 else "")
 
 
 def tabulate_models(context: PageContext) -> ExportTable:

@@ -164,7 +164,7 @@ def _summarize(context: PageContext, total: UsageSums) -> Markup:
     if not total.requests:
         return escape(f"{span} there were no requests.")
     text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
-    cost = escape(formats.money(total.known_cost))
+    cost = escape(format_cost(total.known_cost))
     if not total.cost:
         known = "" if total.unknown_cost_requests else f" and {'was' if total.requests == 1 else 'were'} <b>{cost}</b>"
     else:
@@ -226,7 +226,7 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
         compared = f"{abs(change):,} % {'more' if change > 0 else 'fewer'} than in the range before"
         if not change:
             compared = "as many as in the range before"
-    requested = f"{formats.money(total.requested_cost)} at the requested models’ prices" if total.requests else ""
+    requested = f"{format_cost(total.requested_cost)} at the requested models’ prices" if total.requests else ""
     if total.unknown_requested_cost_requests:
         requested = "price of a requested model unknown"
     first_tokens: Histogram = {}

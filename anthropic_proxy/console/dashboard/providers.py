@@ -17,7 +17,7 @@ from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
-from anthropic_proxy.gateway.money import NANO_DOLLARS
+from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import ModelFeatures, ProviderSetup
 
@@ -300,7 +300,7 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
         return DoctorPanel(summary=_NEVER, failure=failure)
     requests, cost = formats.plural(complete.requests, "request"), formats.plural(complete.tokens, "token")
     if complete.price is not None:
-        cost = formats.money(complete.price * NANO_DOLLARS)
+        cost = format_cost(complete.price * NANO_DOLLARS)
     return DoctorPanel(
         summary=f"Doctor ran {formats.ago(max(0, now - complete.ended_at))}, {requests}, {cost}",
         failure=failure,

@@ -31,6 +31,7 @@ from anthropic_proxy.console.ledger.records import (
 from anthropic_proxy.console.ledger.request_queries import find_stored_request, read_contents, sum_sessions
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import UnknownModel
+from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     ending = row.outcome if row.outcome_class in ("error", "cancelled") else f"stop reason {row.outcome}"
     requested = "price of the requested model unknown"
     if row.requested_cost is not None:
-        requested = f"{formats.money(row.requested_cost)} at the requested model’s price"
+        requested = f"{format_cost(row.requested_cost)} at the requested model’s price"
     first_note = "no content"
     if row.first_token:
         first_note = f"{formats.percent(row.first_token, row.duration)} of the total"
@@ -103,7 +104,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
             Figure("Time to first token", formats.seconds(row.first_token or None), first_note),
             Figure("Input", formats.count(tokens), cached if row.cache_read_tokens else "none read from cache"),
             Figure("Output", formats.count(row.output_tokens), f"{speed}{ending}"),
-            Figure("Cost", formats.money(row.cost), requested)
+            Figure("Cost", format_cost(row.cost), requested)
             if tokens or row.output_tokens
             else Figure("Cost", formats.UNKNOWN, "no tokens"),
         ],
@@ -191,8 +192,8 @@ def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
     for kind, number in row.divide_by_kind().items():
         amount = costs.get(kind)
         if number or kind in ("input", "output"):
-            each = formats.money(round(amount * 1_000_000 / number)) if amount and number else ""
-            cost = formats.money(amount) if amount else ""
+            each = format_cost(round(amount * 1_000_000 / number)) if amount and number else ""
+            cost = format_cost(amount) if amount else ""
             found.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), formats.count(number), each, cost))
     return [*found, *searches]
 
@@ -208,9 +209,9 @@ def _find_searches(prices: ModelCosts, row: StoredRequest) -> tuple[int, list[To
         return 0, [TokenCost("web search", "", formats.count(count), "", "")]
     cost, each = (
         whole if row.cost is None else min(whole, row.cost),
-        f"{formats.money(price.calculate_search_cost(1_000))} per 1,000",
+        f"{format_cost(price.calculate_search_cost(1_000))} per 1,000",
     )
-    return cost, [TokenCost("web search", "", formats.count(count), each, formats.money(cost))]
+    return cost, [TokenCost("web search", "", formats.count(count), each, format_cost(cost))]
 
 
 def _shorten(stored: StoredContent, text: str) -> tuple[str, str]:

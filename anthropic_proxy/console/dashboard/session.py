@@ -61,7 +61,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     known = sums.requests - sums.unknown_cost_requests
     each = "no price is known"
     if sums.known_cost and known:
-        each = f"{formats.money(sums.known_cost // known)} per request"
+        each = f"{format_cost(sums.known_cost // known)} per request"
     elif sums.known_cost is not None:
         each = "of all requests"
     if sums.unknown_cost_requests and sums.known_cost:
@@ -75,7 +75,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     if breaks:
         cached += f"; {formats.plural(len(breaks), 'break')}"
         if more := sum(one.cost or 0 for one in breaks.values()):
-            cached += f", {formats.money(more)} more"
+            cached += f", {format_cost(more)} more"
     earlier = total.sums.cost - sum(row.cost or 0 for row in rows)
     cumulative = dict(zip((row.id for row in rows), accumulate(row.cost or 0 for row in rows), strict=True))
 

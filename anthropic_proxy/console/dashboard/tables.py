@@ -13,6 +13,7 @@ from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.prices.price_list import count_input_tokens
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import Receipt
@@ -45,7 +46,7 @@ def _number(value: int) -> str:
 
 
 def _cost(row: StoredRequest, nano_dollars: int | None) -> str:
-    return formats.money(nano_dollars) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
+    return format_cost(nano_dollars) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
 
 
 def _cached(row: StoredRequest) -> str:

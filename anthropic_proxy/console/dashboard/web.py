@@ -29,6 +29,7 @@ from anthropic_proxy.console.dashboard.query import session_link
 from anthropic_proxy.console.dashboard.tables import DEFAULT_COLUMNS
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
+from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
@@ -187,7 +188,7 @@ def load_environment() -> Environment:
         lstrip_blocks=True,
     )
     functions = (
-        *(formats.count, formats.short_count, formats.money, formats.seconds, formats.percent, formats.rate),
+        *(formats.count, formats.short_count, format_cost, formats.seconds, formats.percent, formats.rate),
         *(formats.clock_time, formats.day_and_time, formats.full_time, formats.describe_zone, formats.ago),
         *(formats.plural, formats.provider_role, session_link, trace_sparkline, name_program),
     )
