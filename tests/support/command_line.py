@@ -66,9 +66,3 @@ def install_program(directory: Path, name: str) -> None:
 def read_call(output: str) -> tuple[list[str], dict[str, Any]]:
     call = json.loads(output)
     return call["arguments"], call["environment"]
-
-
-def read_session(output: str) -> dict[str, Any]:
-    (settings,) = json.loads(output)["settings"]
-    assert isinstance(settings, dict)
-    return settings
