@@ -25,11 +25,20 @@ _MIN_LETTERS = 8
 _MIN_CHARACTERS_WITH_END = 16
 """Minimum length of a key of which the last four characters are shown, to identify the key among several."""
 _FOR_ADDRESSES = str.maketrans("+/", "-_")
-_KEYS = (
-    r"(?P<bearer>\bBearer\s+)[^\s\"',;]+"
-    r"|(?P<prefix>\b(?:sk-|gsk_|xai-|AIza|ya29\.|eyJ))[A-Za-z0-9_.*-]{5,}[A-Za-z0-9_*]"
+_USUAL = r"[A-Za-z0-9_.*-]{5,}[A-Za-z0-9_*]"
+_KEY_FORMS = {
+    **dict.fromkeys(("sk-", "gsk_", "xai-", "AIza", "ya29.", "eyJ"), _USUAL),
+    # these also begin ordinary names, such as `hf_transfer`: only the length and the characters of a complete key match
+    "hf_": r"[A-Za-z0-9]{30,}",
+    "AKIA": r"[A-Z0-9]{16}(?![A-Za-z0-9])",
+    "csk-": r"[a-z0-9]{40,}",
+    "nvapi-": r"[A-Za-z0-9_-]{40,}",
+}
+"""The beginnings of API keys, and the pattern of what follows each."""
+_KEYS = "|".join(
+    (r"(\bBearer\s+)[^\s\"',;]+", *(rf"(\b{re.escape(beginning)}){rest}" for beginning, rest in _KEY_FORMS.items()))
 )
-_BEGINNINGS = ("Bearer", "sk-", "gsk_", "xai-", "AIza", "ya29.", "eyJ")
+_BEGINNINGS = ("Bearer", *_KEY_FORMS)
 """Beginnings of all texts that the pattern `_KEYS` of API keys matches."""
 
 
@@ -44,7 +53,7 @@ def redact_key_patterns(text: str) -> str:
     end = 0
     for start in sorted(at for beginning in beginnings for at in _find_all(text, beginning)):
         if start >= end and (match := keys.match(text, start)):
-            kept = match["bearer"] or match["prefix"]
+            kept = next(filter(None, match.groups()))
             secret = match[0][len(kept) :]
             texts += [text[end:start], f"{kept}…{secret[-4:] if len(secret) >= 16 else ''}"]
             end = match.end()
