@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from anthropic_proxy.console.dashboard.permissions import NAVIGATION
 from tests.pages.browser import Appearance, open_tab, without_errors
@@ -209,6 +209,18 @@ def test_the_palette_finds_pages_sessions_settings_and_requests(tab: Page) -> No
     tab.keyboard.press("Control+k")
     tab.keyboard.press("Escape")
     expect(field).to_be_hidden()
+
+
+def test_enter_in_the_palette_waits_for_its_entries(tab: Page) -> None:
+    held: list[Route] = []
+    tab.goto("/dashboard")
+    tab.route("**/dashboard/palette", lambda route: held.append(route))  # noqa: PLW0108  # Playwright sets attributes of a handler
+    with tab.expect_request("**/dashboard/palette"):
+        tab.keyboard.press("Control+k")
+    tab.keyboard.type("ledger_days")
+    tab.keyboard.press("Enter")
+    held[0].continue_()
+    expect(tab.locator("#groups tbody tr")).to_have_count(1)
 
 
 def test_settings_are_filtered_while_typing(tab: Page) -> None:

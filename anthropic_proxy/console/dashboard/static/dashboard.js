@@ -79,17 +79,20 @@ document.addEventListener("click", (event) => {
 
 // Palette: finds pages, sessions and settings by parts of their names, else requests.
 const palette = document.querySelector("#palette");
-let [entries, chosen] = [[], 0];
+let [entries, chosen, loading] = [[], 0, null];
 async function openPalette() {
   const input = palette.querySelector("input");
   if (palette.open) return;
   palette.showModal();
   input.value = "";
-  if (!entries.length) {
-    const response = await fetch("/dashboard/palette").catch(() => null);
-    if (response?.ok && !response.redirected) ({ entries } = await response.json());
-  }
+  if (!entries.length) loading ??= loadEntries();
+  await loading;
   listEntries(input.value);
+}
+async function loadEntries() {
+  const response = await fetch("/dashboard/palette").catch(() => null);
+  if (response?.ok && !response.redirected) ({ entries } = await response.json());
+  loading = null;
 }
 function listEntries(text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
@@ -112,9 +115,11 @@ function choose(index) {
   palette.querySelector("input").setAttribute("aria-activedescendant", rows[chosen]?.id ?? "");
 }
 palette?.addEventListener("input", (event) => listEntries(event.target.value));
-palette?.addEventListener("keydown", (event) => {
+palette?.addEventListener("keydown", async (event) => {
   if (/^Arrow(Up|Down)$/.test(event.key)) { choose(chosen + (event.key === "ArrowDown" ? 1 : -1)); event.preventDefault(); }
-  if (event.key === "Enter") location.assign(palette.querySelectorAll("li")[chosen]?.dataset.href ?? location.href);
+  if (event.key !== "Enter") return;
+  if (loading) { await loading; listEntries(palette.querySelector("input").value); }
+  location.assign(palette.querySelectorAll("li")[chosen]?.dataset.href ?? location.href);
 });
 palette?.addEventListener("click", (event) => {
   const row = event.target.closest("li");
