@@ -118,7 +118,7 @@ palette?.addEventListener("input", (event) => listEntries(event.target.value));
 palette?.addEventListener("keydown", async (event) => {
   if (/^Arrow(Up|Down)$/.test(event.key)) { choose(chosen + (event.key === "ArrowDown" ? 1 : -1)); event.preventDefault(); }
   if (event.key !== "Enter") return;
-  if (loading) { await loading; listEntries(palette.querySelector("input").value); }
+  await loading; // `openPalette` waits for it since before, and lists the entries first
   location.assign(palette.querySelectorAll("li")[chosen]?.dataset.href ?? location.href);
 });
 palette?.addEventListener("click", (event) => {
