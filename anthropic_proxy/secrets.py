@@ -33,8 +33,12 @@ _KEY_FORMS = {
     "AKIA": r"[A-Z0-9]{16}(?![A-Za-z0-9])",
     "csk-": r"[a-z0-9]{40,}",
     "nvapi-": r"[A-Za-z0-9_-]{40,}",
+    "ghp_": r"[A-Za-z0-9]{36}",
 }
 """The beginnings of API keys, and the pattern of what follows each."""
+KEY_BEGINNINGS = (*_KEY_FORMS, "sk_", "rk_", "rk-", "pk_", "pk-")
+"""Beginnings of a setting or field by which its whole value is taken for a key. Within a text, the last five are also
+the beginnings of ordinary names."""
 _KEYS = "|".join(
     (r"(\bBearer\s+)[^\s\"',;]+", *(rf"(\b{re.escape(beginning)}){rest}" for beginning, rest in _KEY_FORMS.items()))
 )

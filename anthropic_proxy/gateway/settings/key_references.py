@@ -18,18 +18,14 @@ from anthropic_proxy.gateway.settings.environment import copy_environment
 from anthropic_proxy.gateway.settings.file_format import KeyReference
 from anthropic_proxy.gateway.settings.files import MAX_KEY_BYTES
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
-from anthropic_proxy.gateway.settings.values import decode_keys, redact_and_shorten
+from anthropic_proxy.gateway.settings.values import decode_keys, is_variable_name, redact_and_shorten
 from anthropic_proxy.secrets import Secret
 
 KEY_COMMAND_TIMEOUT_SECONDS = 30.0
 """Maximum duration of a command that writes an API key. A password manager may ask the user for permission."""
 _MAX_QUOTED_CHARACTERS = 200
-_VARIABLE_NAME = compile_later(r"[A-Za-z_][A-Za-z0-9_]*")
-_KEY_FORM = compile_later(r"(?:gsk|sk|xai|rk|pk|ghp|hf)_|AIza|AKIA|ey[JI]")
-"""Pattern of the beginning of an API key that a user may have written in place of a variable name: `sk_…`."""
 _DURATION = compile_later(r"([1-9][0-9]{0,5})(s|m|h)")
 _UNIT_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
-_MIN_KEY_CHARACTERS = 16
 _DETAILS = "For details:  anthropic-proxy config check"
 UNRESOLVED_KEY = "not-read"
 """Stands for a key in a file or from a command while nothing is sent."""
@@ -58,12 +54,7 @@ def resolve_keys(
     where = f"{format_key_path(path)} in {file.describe_origin_in_sentence(path)}"
     refresh_seconds = _decode_refresh(reference, path, where)
     if reference.env is not None:
-        is_random = (
-            len(reference.env) >= _MIN_KEY_CHARACTERS
-            and any(character.isdigit() for character in reference.env)
-            and ("_" not in reference.env or not (reference.env.isupper() or reference.env.islower()))
-        )
-        if not _VARIABLE_NAME.fullmatch(reference.env) or _KEY_FORM.match(reference.env) or is_random:
+        if not is_variable_name(reference.env):
             raise ConfigurationError(
                 f"The field env of {where}, is not the name of a variable. Its text is not shown, because it may be a "
                 'key. Put the key into .env as NAME=… and write  api_key = { env = "NAME" }',

@@ -29,14 +29,13 @@ from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, fo
 from anthropic_proxy.gateway.settings.file_format import ClientCertificate, HeaderReference, ProviderTable
 from anthropic_proxy.gateway.settings.provider_tables import find_extended_provider
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
-from anthropic_proxy.gateway.settings.values import redact_and_shorten
-from anthropic_proxy.secrets import Secret, redact_key_patterns
+from anthropic_proxy.gateway.settings.values import is_variable_name, redact_and_shorten
+from anthropic_proxy.secrets import KEY_BEGINNINGS, Secret, redact_key_patterns
 
 _MAX_PEM_BYTES = 4 * 1024 * 1024
 """Maximum size of a file with certificates. The bundle of a system has about 230 KB."""
 _HEADER_NAME = compile_later(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _HEADER_TEXT = compile_later(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
-_VARIABLE_NAME = compile_later(r"[A-Za-z_][A-Za-z0-9_]*")
 _FRAMING_HEADERS = frozenset(
     {
         *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "proxy-connection", "te", "trailer"),
@@ -50,9 +49,7 @@ _CLIENT_CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "cooki
 _SECRET_HEADER = compile_later(
     r"(?:^|[-_])(?:key|token|secret|password|auth|authorization|credentials?|cookie|jwt|signature)(?:$|[-_])"
 )
-_SECRET_TEXT = compile_later(
-    r"(?:sk|gsk|xai|rk|pk|ghp|hf)[-_]|AIza|AKIA|ey[JI]|(?:bearer|basic|token)\s", re.IGNORECASE
-)
+_AUTHORIZATION = compile_later(r"(?:bearer|basic|token)\s", re.IGNORECASE)
 _MIN_SECRET = 16
 """Minimum characters of a key in a body field, where a short text may begin like a key."""
 _PROTECTED_BODY_FIELDS = frozenset(
@@ -214,8 +211,12 @@ def _require_allowed_header(file: ConfigFile, path: KeyPath, name: str, key_head
         )
 
 
+def _is_credential(text: str) -> bool:
+    return text.startswith(KEY_BEGINNINGS) or _AUTHORIZATION.match(text) is not None
+
+
 def _decode_text(file: ConfigFile, path: KeyPath, name: str, text: str) -> str:
-    if _SECRET_HEADER.search(name) or _SECRET_TEXT.match(text):
+    if _SECRET_HEADER.search(name) or _is_credential(text):
         variable = re.sub(r"[^A-Z0-9]+", "_", f"{path[1]}_{name}".upper())
         raise ConfigurationError(
             f"{format_key_path(path)} is a text, but this file must not contain keys. "
@@ -252,7 +253,7 @@ def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderR
 
 def _find_variable(file: ConfigFile, path: KeyPath, variable: str, sources: Sources) -> Secret:
     where = f"{format_key_path(path)} in {file.describe_origin_in_sentence(path)}"
-    if not _VARIABLE_NAME.fullmatch(variable) or _SECRET_TEXT.match(variable):
+    if not is_variable_name(variable):
         raise ConfigurationError(
             f"The field env of {where}, is not the name of a variable. Its text is not shown, because it may be a key. "
             'Put the value into .env as NAME=… and write  { env = "NAME" }',
@@ -379,7 +380,7 @@ def _require_json(file: ConfigFile, path: KeyPath, value: object) -> None:
     elif not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         allowed = "Use a text, a finite number, true, false, a list or a table, because JSON has no other values."
         raise file.invalid_value_error(path, str(value), allowed)
-    elif isinstance(value, str) and len(value) >= _MIN_SECRET and _SECRET_TEXT.match(value) and len(value.split()) <= 2:
+    elif isinstance(value, str) and len(value) >= _MIN_SECRET and _is_credential(value) and len(value.split()) <= 2:
         raise ConfigurationError(
             f"{format_key_path(path)} contains a key, but this file must not contain keys. "
             f"It is in {file.describe_origin_in_sentence(path)}. "

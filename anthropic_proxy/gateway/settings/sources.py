@@ -13,26 +13,31 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.fields import ReferencedVariable
 from anthropic_proxy.gateway.settings.files import MAX_ENV_BYTES, read_settings_file
-from anthropic_proxy.secrets import Secret
+from anthropic_proxy.secrets import KEY_BEGINNINGS, Secret
 
 _PLACEHOLDER = compile_later(
     r"""
     (?:^|[^a-z0-9])your(?:[-_\s.]|$)                             # your-key, sk-your-key-here, https://your-endpoint.com
     | ^(?:sk-)?your(?:api|key|token|openai|gemini)               # yourapikey
     | \.\.\. | … | \*{3,} | (?:^|[-_])x{3,}(?:[-_]|$)            # sk-..., AIza…, ****, sk-xxxx
-    | ^(?:sk-(?:ant-|proj-)?|gsk_|xai-|AIza)$                    # a vendor's prefix alone
+    | ^sk-(?:ant|proj)-$
     | ^<.*>$ | <[a-z][\w\s-]*> | ^\[[a-z\s_-]+\]$ | ^\{+[\w\s-]+\}+$ | ^\$\{?\w+\}?$    # <key>, [key], {key}, ${KEY}
     | ^(?:change|replace|fill|set)[-_\s]?(?:me|this|it|in)(?![a-z]) | ^(?:insert|enter|paste|replace)[-_\s]
     | [-_\s]here$ | ^/path/to/                                   # put-key-here, /path/to/file.json
-    | ^(?:sk-|gsk_|xai-)?(?:example|placeholder)(?:[-_]\w+)?$    # example-key
     | ^(?:unset|todo|tbd|undefined)$
     """,
     re.IGNORECASE | re.VERBOSE,
 )
+_EXAMPLE = compile_later(r"(?:example|placeholder)(?:[-_]\w+)?", re.IGNORECASE)
 _MAX_VALUE_CHARACTERS = 1 << 20
 """Maximum number of characters of all values of `.env` together. References to other variables can double them."""
 _QUOTED = compile_later(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
 _COMMENT = compile_later(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
+
+
+def _is_placeholder(text: str) -> bool:
+    beginning = next(filter(text.startswith, KEY_BEGINNINGS), "")  # a vendor's prefix alone, or `sk-example`
+    return text == beginning or bool(_EXAMPLE.fullmatch(text, len(beginning)) or _PLACEHOLDER.search(text))
 
 
 class ErrorList:
@@ -151,7 +156,7 @@ class Sources:
     def _note_ignored(self, found: FoundSetting, others: Sequence[str]) -> None:
         for name in others:
             given = self._find_in_environment(name) or self.file.get(name)
-            if given is not None and given.text != found.text and not _PLACEHOLDER.search(given.text):
+            if given is not None and given.text != found.text and not _is_placeholder(given.text):
                 self._warnings.append(
                     f"{name} ({given.origin}) is ignored: {found.variable} ({found.origin}) has the same "
                     "meaning and takes precedence."
@@ -171,7 +176,7 @@ class Sources:
             and not self._environ.get(name)
             # libraries read proxy variables at different times
             and not name.lower().endswith("_proxy")
-            and not _PLACEHOLDER.search(given.text)
+            and not _is_placeholder(given.text)
         }
 
     def list_warnings(self) -> list[str]:
@@ -204,7 +209,7 @@ class Sources:
 
     def _keep(self, variable: str, given: _Given, is_list: bool) -> FoundSetting | None:
         values = [value.strip() for value in given.text.split(",")] if is_list else [given.text]
-        kept = tuple(value for value in values if value and not _PLACEHOLDER.search(value))
+        kept = tuple(value for value in values if value and not _is_placeholder(value))
         found = FoundSetting(variable, given.text, given.origin, kept, self.folder)
         if placeholders := sum(1 for value in values if value) - len(kept):
             listed = f"{placeholders} of {variable}" if kept else variable

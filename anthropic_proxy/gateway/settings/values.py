@@ -15,16 +15,15 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.sources import FoundSetting
-from anthropic_proxy.secrets import Secret
+from anthropic_proxy.secrets import KEY_BEGINNINGS, Secret
 
 _BOOLEANS = {
     **dict.fromkeys(("true", "1", "yes", "on", "y", "t"), True),
     **dict.fromkeys(("false", "0", "no", "off", "n", "f"), False),
 }
-_SECRET_PATTERN = compile_later(
-    r"^(?:sk|gsk|xai|rk|pk|ghp|hf)[-_]|^AIza|^AKIA|^ey[JI]|//[^/]*@|[?&]\w*(?:key|token|secret)=|"
-    r"^(?=.*[a-zA-Z])(?=.*\d)[\w-]{32,}$"
-)
+_SECRET_PATTERN = compile_later(r"//[^/]*@|[?&]\w*(?:key|token|secret)=|^(?=.*[a-zA-Z])(?=.*\d)[\w-]{32,}$")
+_VARIABLE_NAME = compile_later(r"[A-Za-z_][A-Za-z0-9_]*")
+_MIN_KEY_CHARACTERS = 16
 _HEADER_TEXT = compile_later(r"[\x21-\x7e]+")
 _QUERY = compile_later(r"(?:api-version=[\w.-]+)?")
 _DURATION = compile_later(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
@@ -48,7 +47,7 @@ _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "") -> ConfigurationError:
     """`allowed` is a sentence about the allowed values, `suggestion` a similar valid text or ""."""
     sentences = [f'{found.variable} is "{redact_and_shorten(found.text)}".', allowed, f"Set {found.origin_phrase}."]
-    if suggestion and not _SECRET_PATTERN.search(found.text):
+    if suggestion and not _contains_key(found.text):
         sentences.append(f"Did you mean {found.format_assignment(suggestion)}")
     return ConfigurationError(" ".join(sentences), code="invalid-setting")
 
@@ -303,12 +302,26 @@ def _model(found: FoundSetting, name: str) -> str:
     return name
 
 
+def _contains_key(text: str) -> bool:
+    return text.startswith(KEY_BEGINNINGS) or _SECRET_PATTERN.search(text) is not None
+
+
+def is_variable_name(text: str) -> bool:
+    """Return False also for a key that a user may have written in place of a name: `gsk_…`, random characters."""
+    is_random = (
+        len(text) >= _MIN_KEY_CHARACTERS
+        and any(character.isdigit() for character in text)
+        and ("_" not in text or not (text.isupper() or text.islower()))
+    )
+    return _VARIABLE_NAME.fullmatch(text) is not None and not is_random and not text.startswith(KEY_BEGINNINGS)
+
+
 def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -> str:
     """Return a text for a message, with secrets masked, unprintable characters escaped, and a long text shortened."""
     text = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
     if "://" in text and (query := re.search(r"[?#].", text)):  # a query may hold a key under any name
         text = f"{text[: query.start() + 1]}…"
-    if _SECRET_PATTERN.search(text):
+    if _contains_key(text):
         return repr(Secret(text.rpartition("@")[2] if "@" in text else text))
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
