@@ -123,7 +123,7 @@ class _Recipient:
 class ProxyHarness:
     """The services of one proxy; `post` runs one exchange and returns the recorded output."""
 
-    def __init__(self, upstream: UpstreamFunction, **settings: str) -> None:
+    def __init__(self, upstream: UpstreamFunction, *, env_file: str | None = None, **settings: str) -> None:
         async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
             return upstream(base_url, request, credential)
 
@@ -134,7 +134,7 @@ class ProxyHarness:
         """Seconds that a repeat would have waited."""
         log = Log(self.log)
         self.services: Services = build_services(
-            load_settings(settings, PROVIDERS, env_file=None),
+            load_settings(settings, PROVIDERS, env_file=env_file),
             {"http": send},
             log,
             new_id=lambda prefix: f"{prefix}{next(numbers):022d}",

@@ -1,10 +1,10 @@
 """Requests of a client, the calls that the proxy makes for them, and what comes of it: `golden_texts/exchanges`.
 
-Each line of an input has a word first. Given are `env` (variables), `now` (a date), `on CONDITION: ANSWER` (what a
-provider answers; else it is a short reply), `answer ANSWER` (once, before these); as JSON, `search` and `web` (what the
-proxy finds) and `shows` (what Ollama tells of each model). `post` sends a request, `again` the same one, `then` the
-conversation with the reply and this content; `both` does so also in a stream, from the beginning. `show` names fields
-of the sent bodies.
+Each line of an input has a word first. Given are `env` (variables), `.env` (a line of this file), `now` (a date), `on
+CONDITION: ANSWER` (what a provider answers; else it is a short reply), `answer ANSWER` (once, before these); as JSON,
+`search` and `web` (what the proxy finds) and `shows` (what Ollama tells of each model). `post` sends a request, `again`
+the same one, `then` the conversation with the reply and this content; `both` does so also in a stream, from the
+beginning. `show` names fields of the sent bodies.
 
 Conditions and answers: `scripted_answers`.
 
@@ -18,6 +18,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +72,7 @@ class Exchanges:
     def __init__(self, given: str, *, stream: bool = False) -> None:
         self.stream = stream
         self.env: dict[str, str] = {}
+        self.env_file: list[str] = []
         self.rules: list[tuple[str, str]] = []
         self.answers: list[str] = []
         self.shown: list[str] = []
@@ -86,6 +88,8 @@ class Exchanges:
             match word:
                 case "env":
                     self.env |= dict(each.split("=", 1) for each in shlex.split(rest))
+                case ".env":
+                    self.env_file.append(rest)
                 case "now":
                     self.now = datetime.fromisoformat(rest)
                 case "on":
@@ -109,6 +113,7 @@ class Exchanges:
                     self.posts.append(self.posts[-1])
                 case _:
                     raise AssertionError(line)
+        Path(".env").write_text("\n".join(self.env_file), "utf-8")
 
     def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         if request.path in ("/api/tags", "/api/show"):
@@ -152,7 +157,7 @@ class Exchanges:
         return fetch
 
     async def run(self) -> str:
-        proxy = ProxyHarness(self, **self.env)
+        proxy = ProxyHarness(self, env_file=".env" if self.env_file else None, **self.env)
         proxy.services = structs.replace(proxy.services, **self.tools)
         if self.now:
             now = self.now.timestamp()
@@ -232,7 +237,9 @@ def show_receipt(receipt: Receipt) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", golden_files("exchanges"))
-def test_exchanges(name: str, golden: Check) -> None:
+def test_exchanges(name: str, golden: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
     def run(given: str, *, stream: bool = False) -> str:
         with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
             result = runner.run(Exchanges(given, stream=stream).run())
