@@ -19,6 +19,7 @@ from textual.widgets import DataTable, Footer, Input, Static
 from anthropic_proxy.cli.logs import RequestUpdate
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
+from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome, describe_outcome
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
 from anthropic_proxy.plugins import Receipt
 
@@ -27,7 +28,6 @@ COLUMNS = ("Time", "Model used", "Requested", "Outcome", "In", "Cached", "Out", 
 RATE_WINDOW_SECONDS = 60.0
 """Length in seconds of the period before now from which the requests per minute are computed."""
 _MIN_SAMPLES = 2
-_SUCCESSES = ("end_turn", "tool_use", "stop_sequence")
 
 
 class Row(Struct, frozen=True):
@@ -113,16 +113,8 @@ def describe_request(receipt: Receipt) -> Iterator[str]:
 def _describe_outcome(receipt: Receipt, *, is_running: bool) -> tuple[str, str]:
     if is_running:
         return ("waiting" if receipt.first_token_seconds is None else "streaming"), "type"
-    if receipt.outcome == "cancelled":
-        return "– cancelled", "quiet"
-    if receipt.outcome == "error" or receipt.status >= 400:
-        return f"✕ {receipt.status or 'error'}", "error"
-    if receipt.failed_attempts:
-        return "↻ retried", "warn"
-    if receipt.outcome == "max_tokens":
-        return "! truncated", "warn"
-    is_success = not receipt.outcome or receipt.outcome in _SUCCESSES
-    return f"{'✓' if is_success else '!'} {receipt.outcome or receipt.status}", "ok" if is_success else "warn"
+    sign, role, text = describe_outcome(classify_outcome(receipt), receipt.outcome, receipt.status)
+    return f"{sign} {text}", role
 
 
 MAX_ROWS = 500

@@ -22,6 +22,7 @@ from anthropic_proxy.engine.upstream.local_server import stream_events
 from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest, RequestSnapshot
 from anthropic_proxy.plugins import Receipt
 
@@ -110,7 +111,7 @@ def _read_stored(settings: Settings, number: int, *, errors: bool, before: float
 
 def is_failed(request: LoggedRequest) -> bool:
     """Return True if the client of the request received an error. A request that the client cancelled is no failure."""
-    return request.receipt.outcome == "error" or request.receipt.status >= 400
+    return classify_outcome(request.receipt) == "error"
 
 
 def _write(log: Log, request: LoggedRequest) -> None:

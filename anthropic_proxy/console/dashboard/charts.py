@@ -34,6 +34,7 @@ OUTCOME_TITLES = {
     "ok": ("succeeded", "ok"),
     "retried": ("retried", "input"),
     "truncated": ("truncated", "warn"),
+    "refused": ("refused", "cache-write"),
     "error": ("failed", "error"),
     "cancelled": ("cancelled", "others"),
 }

@@ -14,13 +14,13 @@ import msgspec
 from msgspec import Raw, Struct, field, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.tables import describe_outcome
 from anthropic_proxy.console.ledger.cache_losses import count_lost_tokens
 from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.records import StoredRequest, decode_block_times
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
+from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
 
 MAX_TITLE_CHARACTERS = 80
 _MAX_SUMMARY_CHARACTERS = 100
@@ -128,7 +128,7 @@ def build_turns(
             reply = [structs.replace(one, result=results.get(one.id)) if one.kind == "tool" else one for one in calls]
             turns[-1] = structs.replace(turns[-1], reply=reply)
             sent = [block for block in sent if block.kind != "result" or block.id not in known]
-        sign, role, outcome = describe_outcome(row)
+        sign, role, outcome = describe_outcome(row.outcome_class, row.outcome, row.status)
         turns.append(
             Turn(
                 row=row,

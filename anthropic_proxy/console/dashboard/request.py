@@ -15,7 +15,6 @@ from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.query import require_valid_text
 from anthropic_proxy.console.dashboard.sessions import find_names
-from anthropic_proxy.console.dashboard.tables import describe_outcome
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.contents import StoredContent
@@ -32,6 +31,7 @@ from anthropic_proxy.console.ledger.request_queries import find_stored_request, 
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.money import format_cost
+from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
@@ -40,7 +40,12 @@ if TYPE_CHECKING:
 MAX_TEXT_CHARACTERS = 20_000
 MAX_BLOCK_BARS = 40
 _MAX_STEPS = 6
-_SUMMARIES = {"ok": "Succeeded", "truncated": "Truncated by the token limit", "cancelled": "Cancelled by the client"}
+_SUMMARIES = {
+    "ok": "Succeeded",
+    "truncated": "Truncated by the token limit",
+    "refused": "Refused by the model",
+    "cancelled": "Cancelled by the client",
+}
 _HANDLINGS = {"dropped": ("✕", "error"), "kept": ("✓", "ok")}
 _ROLES = {"text": "text", "thinking": "thinking", "tool call": "tool", "server tool": "tool"}
 
@@ -53,7 +58,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     if row is None:
         return None
     older, newer = queries.find_neighbors(context.connection, row)
-    sign, role, outcome = describe_outcome(row)
+    sign, role, outcome = describe_outcome(row.outcome_class, row.outcome, row.status)
     outcome = outcome if row.outcome_class == "cancelled" else f"{row.status} {row.outcome}".strip()
     place, session = "", dict[str, str]()
     if row.session:

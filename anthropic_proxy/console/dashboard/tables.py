@@ -1,7 +1,7 @@
 """Columns and rows of the table of requests, and the order of the rows of tables."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from msgspec import Struct
 
@@ -16,6 +16,7 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.prices.price_list import count_input_tokens
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
 from anthropic_proxy.plugins import Receipt
 
 
@@ -209,10 +210,6 @@ def page_list(
     return part, positions.index(find_position(part.rows[0])) if part.rows else 0
 
 
-_SIGNS = {"ok": ("✓", "ok"), "retried": ("↻", "warn"), "truncated": ("!", "warn"), "error": ("✕", "error")}
-"""Value of `outcome_class` → (sign, CSS class of its color)."""
-
-
 class TableRow(Struct, frozen=True, kw_only=True):
     id: str
     time: str
@@ -229,22 +226,10 @@ class TableRow(Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-class Outcome(NamedTuple):
-    sign: str
-    role: str
-    text: str
-
-
-def describe_outcome(row: StoredRequest) -> Outcome:
-    sign, role = _SIGNS.get(row.outcome_class, ("–", ""))
-    texts = {"error": str(row.status), "retried": "retried", "truncated": "truncated", "cancelled": "cancelled"}
-    return Outcome(sign, role, texts.get(row.outcome_class, row.outcome or str(row.status)))
-
-
 def build_finished_row(
     row: StoredRequest, *, with_day: bool = False, columns: Sequence[RequestColumn] = DEFAULT_COLUMNS
 ) -> TableRow:
-    sign, role, outcome = describe_outcome(row)
+    sign, role, outcome = describe_outcome(row.outcome_class, row.outcome, row.status)
     is_exchange = bool(row.requested_model)
     return TableRow(
         id=row.id,

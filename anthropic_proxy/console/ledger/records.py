@@ -19,6 +19,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
 from anthropic_proxy.gateway.prices.price_list import TokenCounts, count_input_tokens
+from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
 from anthropic_proxy.plugins import BlockMark, Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, redact_secrets
 
@@ -104,8 +105,7 @@ class StoredRequest(RequestCounts, gc=False):
     status: int = 0
     outcome: str = ""
     outcome_class: str = ""
-    """`ok`, `retried` (served after a failed attempt), `truncated` (the token limit ended the reply), `error`, or
-    `cancelled` (the client disconnected)."""
+    """An `OutcomeClass`. Refusals that an earlier version stored are `ok`, or `retried`."""
     error_type: str = ""
     error: str = ""
     tool_count: int = 0
@@ -226,7 +226,6 @@ _MAX_CACHED_LABELS = 10_000
 _read_tokens = attrgetter(*TokenCounts.__struct_fields__)
 _MAX_COUNT = (2**63 - 1) >> 16
 """Maximum stored number of tokens or nano-dollars."""
-_TRUNCATED_OUTCOMES = frozenset({"max_tokens", "model_context_window_exceeded"})
 _HOST, _PROCESS = platform.node(), os.getpid()
 _encode = msgspec.json.Encoder().encode
 _NO_CONTROL_CHARACTERS = dict.fromkeys((*range(32), 127), " ")
@@ -275,12 +274,7 @@ class RowBuilder:
         if change is not None:
             row.prefix_change_tokens = _limit(change.tokens)
         row.stream, row.status = receipt.stream, receipt.status
-        if receipt.outcome in ("error", "cancelled"):
-            row.outcome_class = receipt.outcome
-        elif receipt.outcome in _TRUNCATED_OUTCOMES:
-            row.outcome_class = "truncated"
-        else:
-            row.outcome_class = "retried" if receipt.failed_attempts else "ok"
+        row.outcome_class = classify_outcome(receipt)
         row.cost = None if cost.cost is None else _limit(cost.cost)
         row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
         row.price_source = cost.source

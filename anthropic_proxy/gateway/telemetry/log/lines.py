@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_secrets
 
@@ -184,18 +185,19 @@ def format_note_line(note: FidelityNote, provider: str) -> str:
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"
 
 
-_INCIDENTS = {"max_tokens": "! truncated (max_tokens)", "refusal": "! refused"}
-
-
 def _describe_incident(receipt: Receipt) -> str:
-    failed = ", ".join(receipt.failed_attempts) if receipt.failed_attempts else ""
+    failed = f"↻ {', '.join(receipt.failed_attempts)}" if receipt.failed_attempts else ""
     if receipt.error:
-        return (f"↻ {failed}; " if failed else "") + f"✕ {receipt.error}"
-    if receipt.outcome == "cancelled":
+        return f"{failed}; ✕ {receipt.error}" if failed else f"✕ {receipt.error}"
+    outcome = classify_outcome(receipt)
+    if outcome == "cancelled":
         return "– client left" if receipt.status else "– client left before the reply"
-    if failed:
-        return f"↻ {failed}, then {receipt.prefix}"
-    return _INCIDENTS.get(receipt.outcome, "")
+    remarks = [f"{failed}, then {receipt.prefix}"] if failed else []
+    if outcome == "truncated":
+        remarks.append(f"! truncated ({receipt.outcome})")
+    elif outcome == "refused":
+        remarks.append("! refused")
+    return "; ".join(remarks)
 
 
 def _count(tokens: int) -> str:

@@ -1,0 +1,47 @@
+"""How a request ended. The log, the live view, the ledger and the dashboard classify and name it in the same way."""
+
+from typing import Literal, NamedTuple
+
+from anthropic_proxy.plugins import Receipt
+
+OutcomeClass = Literal["ok", "retried", "truncated", "refused", "error", "cancelled"]
+"""`retried`: served after a failed attempt. `truncated`: the reply ended at the token limit, or the context window
+was full. `refused`: the model declined. `cancelled`: the client disconnected."""
+_STOP_REASONS: dict[str, OutcomeClass] = {
+    "error": "error",
+    "cancelled": "cancelled",
+    "max_tokens": "truncated",
+    "model_context_window_exceeded": "truncated",
+    "refusal": "refused",
+}
+_FIRST_ERROR_STATUS = 400
+
+
+class OutcomeTag(NamedTuple):
+    sign: str
+    role: str
+    """Color role of the terminal, and CSS class of the pages: ok, warn, error, quiet."""
+    text: str
+
+
+def classify_outcome(receipt: Receipt) -> OutcomeClass:
+    """`receipt`: of a request that has ended."""
+    found = _STOP_REASONS.get(receipt.outcome)
+    if found is None:
+        if receipt.status >= _FIRST_ERROR_STATUS:  # an answer of a plugin, which is no error of the proxy
+            return "error"
+        return "retried" if receipt.failed_attempts else "ok"
+    return found
+
+
+def describe_outcome(outcome_class: str, stop_reason: str, status: int) -> OutcomeTag:
+    match outcome_class:
+        case "error":
+            return OutcomeTag("✕", "error", str(status or "error"))
+        case "retried":
+            return OutcomeTag("↻", "warn", "retried")
+        case "truncated" | "refused":
+            return OutcomeTag("!", "warn", outcome_class)
+        case "cancelled":
+            return OutcomeTag("–", "quiet", "cancelled")
+    return OutcomeTag("✓", "ok", stop_reason or str(status))

@@ -1,0 +1,81 @@
+"""How a request ended: the log, the live view, the ledger and the pages agree."""
+
+import io
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.cli.live_view import build_rows
+from anthropic_proxy.console.dashboard.request import summarize_outcome
+from anthropic_proxy.console.dashboard.tables import build_finished_row
+from anthropic_proxy.console.ledger.records import RowBuilder
+from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
+from anthropic_proxy.plugins import Client, Cost, Receipt
+
+FAILED = {"failed_attempts": ["groq 429"]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "remark", "tag", "stored", "summary"),
+    [
+        ({"outcome": "end_turn"}, "", "✓ end_turn", "ok", "Succeeded"),
+        ({"outcome": "pause_turn"}, "", "✓ pause_turn", "ok", "Succeeded"),
+        (
+            {"outcome": "tool_use", **FAILED},
+            "↻ groq 429, then openai",
+            "↻ retried",
+            "retried",
+            "Succeeded after one retry",
+        ),
+        (
+            {"outcome": "max_tokens"},
+            "! truncated (max_tokens)",
+            "! truncated",
+            "truncated",
+            "Truncated by the token limit",
+        ),
+        (
+            {"outcome": "model_context_window_exceeded"},
+            "! truncated (model_context_window_exceeded)",
+            "! truncated",
+            "truncated",
+            "Truncated by the token limit",
+        ),
+        (
+            {"outcome": "max_tokens", **FAILED},
+            "↻ groq 429, then openai; ! truncated (max_tokens)",
+            "! truncated",
+            "truncated",
+            "Truncated by the token limit after one retry",
+        ),
+        ({"outcome": "refusal"}, "! refused", "! refused", "refused", "Refused by the model"),
+        (
+            {"outcome": "error", "status": 502, "error": "openai: full", **FAILED},
+            "↻ groq 429; ✕ openai: full",
+            "✕ 502",
+            "error",
+            "Failed with 502 after one retry",
+        ),
+        ({"outcome": "cancelled"}, "– client left", "– cancelled", "cancelled", "Cancelled by the client"),
+    ],
+)
+def test_all_views_agree_about_an_outcome(
+    fields: dict[str, Any], remark: str, tag: str, stored: str, summary: str
+) -> None:
+    receipt = Receipt(
+        request_id="req_1",
+        client=Client(),
+        started_at=0.0,
+        method="POST",
+        path="/v1/messages",
+        **{"status": 200, "prefix": "openai", **fields},
+    )
+    stream = io.StringIO()
+    Log(stream).write_request(receipt)
+    assert stream.getvalue().split(maxsplit=4)[4].removesuffix("req_1\n").strip() == remark
+    (row,) = build_rows([LoggedRequest(receipt)], [], 1.0)
+    record = RowBuilder(()).build(receipt, Cost(0, 0, ""))
+    page = build_finished_row(record)
+    assert (row.cells[3], f"{page.sign} {page.outcome}", record.outcome_class) == (tag, tag, stored)
+    assert (row.role, summarize_outcome(record)) == (page.role, summary)
