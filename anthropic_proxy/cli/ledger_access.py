@@ -1,6 +1,5 @@
 """Access of commands to the ledger, the database of client requests, with errors for the user."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +7,7 @@ from msgspec import structs
 from sqlalchemy import Connection, exc
 
 from anthropic_proxy.console.ledger.database import find_database
-from anthropic_proxy.console.ledger.engines import has_tables, open_reading_engine
+from anthropic_proxy.console.ledger.engines import new_reading_error, read_ledger
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.console.ledger.records import StoredRequest
@@ -19,7 +18,6 @@ from anthropic_proxy.console.ledger.request_queries import (
     to_receipt,
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS
-from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
@@ -31,35 +29,12 @@ def open_ledger_for_reading(settings: Settings) -> Iterator[Connection | None]:
 
     Raises `ConfigurationError` if the ledger is off or unreadable.
     """
-    address = find_database(settings)
-    file = address.file
-    if file is not None:
-        try:
-            os.stat(file)
-        except (FileNotFoundError, NotADirectoryError):
-            yield None
-            return
-        except OSError as error:  # for example in the home directory of another user
-            raise _new_error(address.describe(), describe_os_error(error)) from None
-    engine = open_reading_engine(settings)
     try:
-        with engine.connect() as connection:
-            if not has_tables(connection, address.describe()):
-                yield None
-                return
+        with read_ledger(settings) as connection:
             yield connection
     except exc.SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise _new_error(address.describe(), reason) from None
-    finally:
-        engine.dispose()
-
-
-def _new_error(location: str, reason: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"The ledger {location} cannot be read: {reason}. Set DATABASE_URL to another database.",
-        code="ledger-not-readable",
-    )
+        raise new_reading_error(find_database(settings).describe(), reason) from None
 
 
 def read_last_requests(

@@ -14,7 +14,7 @@ from html import escape
 from typing import Any
 
 from msgspec import Struct, structs
-from sqlalchemy import Connection, Engine, NullPool, create_engine, exc
+from sqlalchemy import Connection, NullPool, create_engine, exc
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import OpenedForm, Page, PageContext, ResultT, Table, WaitFor
@@ -38,15 +38,14 @@ from anthropic_proxy.console.dashboard.web import (
     is_https,
     render_page,
 )
-from anthropic_proxy.console.ledger.database import find_database
-from anthropic_proxy.console.ledger.engines import has_tables, open_reading_engine
+from anthropic_proxy.console.ledger.engines import LedgerReader
 from anthropic_proxy.console.ledger.export import FORMATS
 from anthropic_proxy.console.ledger.queries import LedgerExtent, read_ledger_extent
 from anthropic_proxy.console.ledger.read_access import (
+    MAX_READ_SECONDS,
     MAX_SEARCHED_REQUESTS,
     describe_read_failure,
     find_key_labels,
-    limit_query_time,
     limit_search_range,
     restrict_rows,
 )
@@ -135,7 +134,7 @@ class OpenedLedger(Struct, frozen=True):
 class LedgerConnections:
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._engine: Engine | None = None
+        self._reader: LedgerReader | None = None
         self._settings: Settings | None = None
 
     def open(self, settings: Settings) -> OpenedLedger:
@@ -143,34 +142,31 @@ class LedgerConnections:
         problem = None
         try:
             with self._lock:
-                if self._engine is None or self._settings is not settings:  # the first call after the start or a reload
-                    if self._engine is not None:
-                        self._engine.dispose()
-                    self._engine, self._settings = open_reading_engine(settings), settings
-                    limit_query_time(self._engine)
-                engine = self._engine
-            connection = engine.connect()
-            try:
-                has_tables(connection, find_database(settings).describe())
-                return OpenedLedger(connection, read_ledger_extent(connection))
-            except (exc.SQLAlchemyError, ConfigurationError):
-                connection.close()
-                raise
+                if self._reader is None or self._settings is not settings:  # the first call after the start or a reload
+                    if self._reader is not None:
+                        self._reader.close()
+                    self._reader, self._settings = LedgerReader(settings, MAX_READ_SECONDS), settings
+                reader = self._reader
+            connection = reader.connect()
+            if connection is not None:
+                try:
+                    return OpenedLedger(connection, read_ledger_extent(connection))
+                except exc.SQLAlchemyError:
+                    connection.close()
+                    raise
         except ConfigurationError as error:
             problem = StateLine("!", "warn", error.message)
         except exc.SQLAlchemyError as error:
-            text = str(error)  # no problem: the database does not exist yet, because no request was stored
-            if not ("unable to open database file" in text or "no such table" in text or "UndefinedTable" in text):
-                problem = StateLine("✕", "error", describe_read_failure(error).message)
+            problem = StateLine("✕", "error", describe_read_failure(error).message)
         empty = create_engine("sqlite://", poolclass=NullPool).connect()  # exists until the connection is closed
         metadata.create_all(empty)
         return OpenedLedger(empty, LedgerExtent(0, None, None), problem)
 
     def close(self) -> None:
         with self._lock:
-            if self._engine is not None:
-                self._engine.dispose()
-            self._engine = None
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = None
 
 
 async def respond_with_early_flush(

@@ -3,9 +3,8 @@
 `respond` runs in a thread. Responses contain no message content.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +12,7 @@ import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, exc
 
-from anthropic_proxy.console.ledger.database import find_database
-from anthropic_proxy.console.ledger.engines import has_tables, open_reading_engine
+from anthropic_proxy.console.ledger.engines import read_ledger
 from anthropic_proxy.console.ledger.export import (
     EXPORT_TITLES,
     REQUEST_TITLES,
@@ -26,7 +24,7 @@ from anthropic_proxy.console.ledger.export import (
 )
 from anthropic_proxy.console.ledger.periods import RequestSelection, resolve_usage_range
 from anthropic_proxy.console.ledger.queries import count_facets, sum_usage
-from anthropic_proxy.console.ledger.read_access import describe_read_failure, limit_query_time, limit_search_range
+from anthropic_proxy.console.ledger.read_access import MAX_READ_SECONDS, describe_read_failure, limit_search_range
 from anthropic_proxy.console.ledger.records import FACETS, GROUP_NAMES, AttemptTime, BlockTime, StoredRequest, UsageSums
 from anthropic_proxy.console.ledger.request_queries import (
     find_stored_request,
@@ -115,20 +113,11 @@ def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteRes
 
 @contextmanager
 def _reading(settings: Settings | None) -> Iterator[tuple[Connection, Settings]]:
-    """Raises `UnknownModel` if nothing is stored, and `ConfigurationError` for tables of another version."""
-    address = None if settings is None else find_database(settings)
-    file = None if address is None else address.file
-    if settings is None or address is None or (file is not None and not os.path.exists(file)):
-        raise UnknownModel("The ledger has no requests yet.", code="ledger-request")
-    engine = open_reading_engine(settings)
-    limit_query_time(engine)
-    try:
-        with engine.connect() as connection:
-            if not has_tables(connection, address.describe()):
-                raise UnknownModel("The ledger has no requests yet.", code="ledger-request")
-            yield connection, settings
-    finally:
-        engine.dispose()
+    """Raises `UnknownModel` if nothing is stored, and `ConfigurationError` as `LedgerReader`."""
+    with nullcontext() if settings is None else read_ledger(settings, MAX_READ_SECONDS) as connection:
+        if settings is None or connection is None:
+            raise UnknownModel("The ledger has no requests yet.", code="ledger-request")
+        yield connection, settings
 
 
 def _fail(message: str, status: int = 503) -> RouteResponse:

@@ -172,6 +172,8 @@ def _name_file(file: Path) -> str:
 class Reader(Protocol):
     """Connection for queries: one of a driver, or an `EngineReader`."""
 
+    is_postgres: bool
+
     def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]: ...
 
 
@@ -254,12 +256,6 @@ class Connection:
             with suppress(self._errors):  # the exception of the transaction is raised, not this one
                 self._driver.rollback()
             raise
-
-    def has_tables(self, names: Sequence[str]) -> bool:
-        if self.is_postgres:
-            return all(self.query("SELECT to_regclass(?)", (name,))[0][0] is not None for name in names)
-        known = {name for (name,) in self.query("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        return {*names} <= known
 
     def release_free_pages(self) -> None:
         """Return the free pages of a SQLite file to the disk."""
@@ -426,7 +422,7 @@ def _require_own_file(file: Path) -> None:
         _require_no_tables(tables, str(file), "")
 
 
-def require_own_database(connection: Connection, place: str) -> None:
+def require_own_database(connection: Reader, place: str) -> None:
     """Raise `ConfigurationError` if a database without our tables has those of another program."""
     if not connection.is_postgres:
         tables = [str(name) for (name,) in connection.query(_SQLITE_TABLES)]

@@ -1,24 +1,22 @@
-"""SQLAlchemy engines for pages, the API and commands, which read the database of the ledger."""
+"""Connections of pages, the API and commands, which read the database of the ledger with SQLAlchemy."""
 
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, exc, func, select, text
+from sqlalchemy import ColumnElement, Connection, Engine, Table, create_engine, func, select, text
 from sqlalchemy.pool import NullPool
 
-from anthropic_proxy.console.ledger import database
-from anthropic_proxy.console.ledger.database import (
-    DatabaseError,
-    connect_for_reading,
-    find_database,
-    require_own_database,
-)
+from anthropic_proxy.console.ledger.database import connect_for_reading, find_database, require_own_database
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version, is_known_version
+from anthropic_proxy.console.ledger.read_access import limit_query_time
 from anthropic_proxy.console.ledger.records import RequestCounts
 from anthropic_proxy.console.ledger.tables import hourly, requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 
@@ -29,6 +27,7 @@ class EngineReader:
     """Queries with SQL text on a connection of an engine, which restricts them as its other ones."""
 
     def __init__(self, connection: Connection) -> None:
+        self.is_postgres = connection.dialect.name == "postgresql"
         self._connection = connection
 
     def query(self, sql: str, values: Sequence[object] = ()) -> list[Any]:
@@ -60,20 +59,74 @@ def open_reading_engine(settings: Settings) -> Engine:
     )
 
 
-def has_tables(connection: Connection, place: str) -> bool:
+class LedgerReader:
+    """Opener of connections to the database of the ledger that `settings` select, for any thread.
+
+    `query_seconds`: as in `limit_query_time`. None: no limit. Raises `ConfigurationError` if the ledger is disabled.
+    """
+
+    def __init__(self, settings: Settings, query_seconds: float | None = None) -> None:
+        self._address = find_database(settings)
+        self.engine = open_reading_engine(settings)
+        if query_seconds is not None:
+            limit_query_time(self.engine, query_seconds)
+
+    def connect(self) -> Connection | None:
+        """None: no request has been stored yet. Raises `ConfigurationError` for tables of another version or of another
+        program, and for a file without access.
+        """
+        place = self._address.describe()
+        try:
+            if self._address.file is not None:
+                os.stat(self._address.file)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:  # for example in the home directory of another user
+            raise new_reading_error(place, describe_os_error(error)) from None
+        connection = self.engine.connect()
+        try:
+            if has_tables(EngineReader(connection), place):
+                return connection
+        except BaseException:
+            connection.close()
+            raise
+        connection.close()
+        return None
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+@contextmanager
+def read_ledger(settings: Settings, query_seconds: float | None = None) -> Iterator[Connection | None]:
+    """Yield a connection as `LedgerReader` does, and close it."""
+    reader = LedgerReader(settings, query_seconds)
+    connection = None
+    try:
+        connection = reader.connect()
+        yield connection
+    finally:
+        if connection is not None:
+            connection.close()
+        reader.close()
+
+
+def new_reading_error(place: str, reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"The ledger {place} cannot be read: {reason}. Set DATABASE_URL to another database.",
+        code="ledger-not-readable",
+    )
+
+
+def has_tables(reader: EngineReader, place: str) -> bool:
     """Return False if the database has no tables. `place`: for the error message.
 
     Raises `ConfigurationError` for tables of another version or of another program.
     """
-    reader = database.Connection(connection.connection.driver_connection)
-    try:
-        version = find_schema_version(reader)
-        if version is None:
-            require_own_database(reader, place)
-            return False
-    except DatabaseError as error:
-        driver_error = connection.dialect.loaded_dbapi.Error
-        raise exc.DBAPIError.instance(None, None, error.cause, driver_error, dialect=connection.dialect) from error
+    version = find_schema_version(reader)
+    if version is None:
+        require_own_database(reader, place)
+        return False
     if version == NEWEST_VERSION:
         return True
     if is_known_version(version):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from anthropic_proxy.console.ledger.schema import COUNT, TEXT, TIME, VERSION_TABLE, list_statements
 
 if TYPE_CHECKING:
-    from anthropic_proxy.console.ledger.database import Connection
+    from anthropic_proxy.console.ledger.database import Connection, Reader
 
 OWN_TABLES = (VERSION_TABLE, "requests", "hourly")
 """Tables that every version of the schema has. Other programs also have a table `alembic_version`."""
@@ -147,9 +147,15 @@ def is_known_version(version: str) -> bool:
     return version == _FIRST_VERSION or version in _STEPS
 
 
-def find_schema_version(connection: "Connection") -> str | None:
+def find_schema_version(connection: "Reader") -> str | None:
     """None: the database has no tables of the ledger."""
-    if not connection.has_tables(OWN_TABLES):
+    if connection.is_postgres:
+        found = connection.query(f"SELECT {', '.join(['to_regclass(?)'] * len(OWN_TABLES))}", OWN_TABLES)[0]
+        has_tables = None not in tuple(found)
+    else:
+        query = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        has_tables = {*OWN_TABLES} <= {name for (name,) in connection.query(query)}
+    if not has_tables:
         return None
     found = connection.query(f"SELECT version_num FROM {VERSION_TABLE}")
     return str(found[0][0]) if found else None

@@ -184,6 +184,19 @@ async def test_an_export_of_an_unreadable_ledger_is_an_error(tmp_path: Path) -> 
                     assert (response.status, UNREADABLE in response.body.decode()) == (503, True), address
 
 
+def test_a_file_that_cannot_be_opened_is_a_problem_and_a_missing_one_is_not(tmp_path: Path) -> None:
+    connections, settings = LedgerConnections(), Settings(data_directory=tmp_path)
+    with (ledger := connections.open(settings)).connection:
+        assert ledger.problem is None
+    (tmp_path / "ledger.sqlite3").mkdir()
+    with (ledger := connections.open(settings)).connection:
+        assert ledger.problem is not None
+        assert ledger.problem.text == (
+            "The ledger cannot be read: unable to open database file. Requests are still served."
+        )
+    connections.close()
+
+
 async def test_threads_share_one_engine_until_the_settings_are_reloaded(tmp_path: Path, engines: Engines) -> None:
     connections, barrier = LedgerConnections(), Barrier(THREADS, timeout=WAIT_SECONDS)
     settings = Settings(data_directory=tmp_path)

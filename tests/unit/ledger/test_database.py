@@ -25,7 +25,7 @@ from anthropic_proxy.console.ledger.database import (
     parse_postgres_url,
     write_backup,
 )
-from anthropic_proxy.console.ledger.engines import has_tables, open_reading_engine
+from anthropic_proxy.console.ledger.engines import open_reading_engine, read_ledger
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version
 from anthropic_proxy.console.ledger.records import COMMON_VALUES, FACETS, UsageSums
 from anthropic_proxy.console.ledger.request_queries import sum_session
@@ -94,22 +94,20 @@ def test_a_migrated_database_has_the_tables_of_a_new_one(
 def test_readers_name_the_remedy_for_the_tables_of_another_version(database: Settings) -> None:
     place = find_database(database).describe()
     with plain_connection(database) as connection:
-        engine = open_reading_engine(database)
-        with engine.connect() as reader:
-            assert not has_tables(reader, "x")
+        with read_ledger(database) as reader:
+            assert reader is None
         create_earlier_schema(connection, "0001")
-        with engine.connect() as reader, pytest.raises(ConfigurationError) as raised:
-            has_tables(reader, place)
+        with pytest.raises(ConfigurationError) as raised, read_ledger(database):
+            pass
         assert raised.value.message == (
             f"The ledger {place} has the tables of an earlier version. Migrate them:  anthropic-proxy db upgrade"
         )
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-        with engine.connect() as reader, pytest.raises(ConfigurationError) as raised:
-            has_tables(reader, place)
+        with pytest.raises(ConfigurationError) as raised, read_ledger(database):
+            pass
         assert raised.value.message == (
             f"The ledger {place} has the tables of a newer version. Update this program, or set DATABASE_URL."
         )
-        engine.dispose()
 
 
 @pytest.mark.parametrize("version", [f"{number:04}" for number in range(1, int(NEWEST_VERSION))])
