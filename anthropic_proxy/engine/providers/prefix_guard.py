@@ -16,9 +16,11 @@ a maximum size each and together. The body is the object that was sent, so nothi
 
 Two ways lead to the same answer. The fast one (`_grow`) compares bytes without reading JSON: the new body begins with
 the old one up to its last message, and ends with what follows the conversation, such as the tools. All other bodies,
-also the second one of a conversation, are divided into their parts (`_divide`).
+also the second one of a conversation, are divided into their parts (`_divide`). That takes a millisecond for 1 MB, so
+of the kept prompts only the one of the same conversation is divided again: the others are told by a few hashes.
 """
 
+import operator
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -28,6 +30,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.hooks import EngineLog, PrefixChange, Receipt
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.wires.anthropic.json_spans import RepeatedKeyError, find_members
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
@@ -54,6 +57,7 @@ _SINGLE_TEXT = re.compile(rb'\[\{"type": ?"text", ?"text": ?("(?:[^"\\]|\\.)*+")
 _ROLE = re.compile(rb'"role": ?"([a-z]+)"')
 _SYSTEM_ROLE = re.compile(rb'[^\[]{,40}"role": ?"(?:system|developer)"')
 _NAME = re.compile(rb'"name": ?"([A-Za-z0-9_.:/-]{1,128})"')
+_LIST = b"["[0]
 _FUNCTIONS = b'{"functionDeclarations":['
 _BILLING = b"x-anthropic-billing-header:"
 _DEFERRED = re.compile(rb'"defer_loading": ?true')
@@ -67,10 +71,12 @@ class Prompt(Struct, eq=False, gc=False):
 
     conversation: Conversation
     body: bytes
-    last: int
+    last: int = 0
     """Offset up to which the next prompt probably has the same bytes: where the latest turn starts."""
-    end: int
+    end: int = 0
     """Offset of the end of the conversation in `body`. 0: not known yet."""
+    beginning: Sequence[int] | None = None
+    """`_Parts.beginning`. None: not known yet. Empty: the body is no request of a known API."""
     is_reported: bool = False
     """True if the log has a change of this conversation."""
     replaced: "Prompt | None" = None
@@ -91,21 +97,23 @@ class PrefixGuard:
         if len(body) > MAX_PROMPT_BYTES:
             return None
         prompts = self._prompts.get(conversation)
+        prompt = Prompt(conversation, body)
         if prompts is None:
-            return Prompt(conversation, body, 0, 0)
+            return prompt
         for before in prompts:
             if before.end and (grown := _grow(before, body)) is not None:
                 return grown
-        if (parts := _divide(body)) is not None:
+        if (parts := _examine(prompt)) is not None:
             for before in prompts:
-                parts_before = _divide(before.body)
-                if parts_before is not None and _are_of_one_conversation(parts_before, parts):
-                    change = _find_change(parts_before, parts)
-                    if change is not None:
-                        change.is_first = not before.is_reported
-                    is_reported = before.is_reported or change is not None
-                    return Prompt(conversation, body, parts.last, parts.end, is_reported, before, change)
-        return Prompt(conversation, body, 0, 0)
+                parts_before = _examine(before) if before.beginning is None else None
+                if before.beginning and _are_of_one_conversation(before.beginning, parts.beginning):
+                    prompt.replaced = before
+                    prompt.change = _find_change(parts_before or _divide(before.body), parts)
+                    if prompt.change is not None:
+                        prompt.change.is_first = not before.is_reported
+                    prompt.is_reported = before.is_reported or prompt.change is not None
+                    break
+        return prompt
 
     def keep(self, prompt: Prompt) -> None:
         """Compare later prompts with this one."""
@@ -157,43 +165,64 @@ def _grow(before: Prompt, body: bytes) -> Prompt | None:
         if not new_end.startswith(old_end):
             return None
     last = end if end < grown_end else last  # a client may replace its last message
-    return Prompt(before.conversation, body, last, grown_end, before.is_reported, before)
+    beginning = before.beginning
+    if beginning is not None and len(beginning) < _FULL_BEGINNING:
+        beginning = None
+    return Prompt(before.conversation, body, last, grown_end, beginning, before.is_reported, before)
 
 
 class _Parts(Struct, frozen=True):
     """A prompt in the order of the provider's cache."""
 
-    tools: Sequence[bytes]
-    system: Sequence[bytes]
-    messages: Sequence[bytes]
+    tools: Sequence[Raw]
+    system: Sequence[Raw]
+    messages: Sequence[Raw]
     last: int
     end: int
 
+    @property
+    def beginning(self) -> Sequence[int]:
+        """What tells the conversation: whether there are tools, and the hashes of the first three messages."""
+        return bool(self.tools), *(hash(_neutral(bytes(message))) for message in self.messages[:3])
 
-def _divide(body: bytes) -> _Parts | None:
-    """Return the parts of a request. None: it is no JSON object of a known API."""
+
+_FULL_BEGINNING = 4
+"""Length of `_Parts.beginning` if further messages do not change it."""
+
+
+def _examine(prompt: Prompt) -> _Parts | None:
+    """Divide a prompt, and store in it what is found. None: it is no request of a known API."""
     try:
-        members = {member.key: member for member in find_members(body)}
-        conversation = next(member for name in _MESSAGE_FIELDS if (member := members.get(name)))
-        tools, system, messages = (
-            [part for name in names if (member := members.get(name)) for part in _list(body[member.value : member.end])]
-            for names in (("tools",), _SYSTEM_FIELDS, _MESSAGE_FIELDS)
-        )
+        parts = _divide(prompt.body)
     except (*DECODE_ERRORS, RepeatedKeyError, InvalidRequest, StopIteration):
+        prompt.beginning = ()
         return None
+    prompt.last, prompt.end, prompt.beginning = parts.last, parts.end, parts.beginning
+    return parts
+
+
+def _divide(body: bytes) -> _Parts:
+    """Return the parts of a request. Raises one of many errors if it is no JSON object of a known API."""
+    members = {member.key: member for member in find_members(body)}
+    conversation = next(member for name in _MESSAGE_FIELDS if (member := members.get(name)))
+    view = memoryview(body)
+    tools, system, messages = (
+        [part for name in names if (member := members.get(name)) for part in _list(view[member.value : member.end])]
+        for names in (("tools",), _SYSTEM_FIELDS, _MESSAGE_FIELDS)
+    )
     while len(messages) > 1 and _SYSTEM_ROLE.match(messages[0]):  # the system text of some APIs
         system.append(messages.pop(0))
-    if tools and tools[0].startswith(_FUNCTIONS):  # Gemini has one list inside the list
-        tools = [*_list(tools[0][len(_FUNCTIONS) - 1 : -1]), *tools[1:]]
+    if tools and (functions := memoryview(tools[0]))[: len(_FUNCTIONS)] == _FUNCTIONS:  # Gemini: a list inside the list
+        tools = [*_list(functions[len(_FUNCTIONS) - 1 : -1]), *tools[1:]]
     # Anthropic places deferred tools behind the conversation, and the billing line outside of the prompt
     tools = [tool for tool in tools if not _DEFERRED.search(tool)]
-    system = [block for block in system if _BILLING not in block[:100]]
+    system = [block for block in system if _BILLING not in bytes(memoryview(block)[:100])]
     last = body.rfind(b',{"', conversation.value, conversation.end)
     return _Parts(tools, system, messages, max(last, conversation.value), conversation.end - 1)
 
 
-def _list(value: bytes) -> list[bytes]:
-    return [bytes(element) for element in _decode_list(value)] if value.startswith(b"[") else [value]
+def _list(value: memoryview) -> list[Raw]:
+    return _decode_list(value) if value[0] == _LIST else [Raw(value)]
 
 
 def _neutral(text: bytes) -> bytes:
@@ -203,16 +232,10 @@ def _neutral(text: bytes) -> bytes:
     return _SINGLE_TEXT.sub(rb"\1", text)
 
 
-def _are_equal(first: bytes, second: bytes) -> bool:
-    return first == second or _neutral(first) == _neutral(second)
-
-
-def _are_of_one_conversation(before: _Parts, after: _Parts) -> bool:
+def _are_of_one_conversation(before: Sequence[int], after: Sequence[int]) -> bool:
     """Return True if the first message is the same, or the two after it if the first one itself has changed."""
-    if bool(before.tools) != bool(after.tools):
-        return False
-    equal = list(map(_are_equal, before.messages[:3], after.messages[:3]))
-    return equal[:1] == [True] or equal[1:] == [True, True]
+    same_tools, *equal = map(operator.eq, before, after)
+    return same_tools and (equal[:1] == [True] or equal[1:] == [True, True])
 
 
 def _find_change(before: _Parts, after: _Parts) -> PrefixChange | None:
@@ -223,8 +246,12 @@ def _find_change(before: _Parts, after: _Parts) -> PrefixChange | None:
     size_before, size = (sum(len(part) for _, parts in each for part in parts) for each in (old, new))
     same = 0
     for (kind, old_parts), (_, new_parts) in zip(old, new, strict=True):
-        for place, (first, second) in enumerate(zip_longest(old_parts, new_parts, fillvalue=b"")):
-            if _are_equal(first, second):
+        for place, (old_part, new_part) in enumerate(zip_longest(old_parts, new_parts, fillvalue=ABSENT)):
+            if old_part == new_part:
+                same += len(old_part)
+                continue
+            first, second = bytes(old_part), bytes(new_part)
+            if _neutral(first) == _neutral(second):
                 same += len(first)
                 continue
             common = _count_equal_bytes(first, second)

@@ -1,6 +1,7 @@
 """The prefix guard: a prompt that does not begin like the one before it is found, whatever the API of the provider."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -247,3 +248,25 @@ def test_what_is_kept_has_a_bound() -> None:
         ask(count + 1, size)
         assert not ask(0, size)
         guard = PrefixGuard()
+
+
+def test_a_prompt_of_another_conversation_is_not_compared_with_all_bytes_that_are_kept() -> None:
+    guard = PrefixGuard()
+    conversation = ("one", "", "openai", "m")
+
+    def ask(topic: str, size: int, *, keeps: bool = True) -> float:
+        """Return the processor time of the comparison, in seconds."""
+        messages = [{"role": "user", "content": f"{topic} {turn}"} for turn in range(size // 50)]
+        body = json.dumps({"messages": messages}).encode()
+        begun = time.thread_time()
+        found = guard.compare(conversation, body)
+        spent = time.thread_time() - begun
+        assert found is not None
+        assert found.change is None
+        if keeps:
+            guard.keep(found)
+        return spent
+
+    _, *large = [ask(f"task {number}", 900_000) for number in range(5)]
+    small = [ask(f"title {number}", 1_000, keeps=False) for number in range(5)]
+    assert min(small) < min(large) / 20
