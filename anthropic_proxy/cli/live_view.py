@@ -59,7 +59,7 @@ def build_rows(
     rows = []
     for receipt in receipts:
         outcome, role = _describe_outcome(receipt, is_running=receipt.request_id in is_running)
-        context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
+        context = receipt.all_input_tokens
         total = now - receipt.started_at if receipt.request_id in is_running else receipt.duration_seconds
         first = receipt.first_token_seconds
         cells = (

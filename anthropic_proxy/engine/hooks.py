@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct, field
 
+from anthropic_proxy.engine.messages.deltas import BilledUsage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import ProxyBusy
@@ -139,8 +140,11 @@ ends where the next one begins.
 """
 
 
-class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
-    """Facts about one call to a provider, which is part of a `Receipt`. It has no message content."""
+class UpstreamAttempt(BilledUsage, kw_only=True, omit_defaults=True):
+    """Facts about one call to a provider, which is part of a `Receipt`. It has no message content.
+
+    The counts of a failed attempt are those that the provider reported.
+    """
 
     provider: str
     """Name of the provider."""
@@ -160,22 +164,6 @@ class UpstreamAttempt(Struct, kw_only=True, omit_defaults=True):
     """Type of the failure in Anthropic's format: `rate_limit_error`. "": the attempt did not fail."""
     error: str = ""
     """Error message of the failure, with API keys masked. "": the attempt did not fail."""
-    input_tokens: int = 0
-    """Input tokens without cached ones. The counts of a failed attempt are those that the provider reported, else 0."""
-    cache_read_tokens: int = 0
-    """Input tokens read from the provider's cache."""
-    cache_write_tokens: int = 0
-    """Input tokens written to the provider's cache."""
-    cache_write_1h_tokens: int = 0
-    """Part of `cache_write_tokens` that the provider keeps for one hour, at a higher price."""
-    output_tokens: int = 0
-    """Output tokens, thinking included."""
-    thinking_tokens: int = 0
-    """Output tokens of thinking; 0 if the provider does not count them."""
-    billed_searches: int = 0
-    """Web searches that the provider ran and bills. Searches of the proxy itself do not count."""
-    service_tier: str = ""
-    """Service tier that the provider reported, in its own words: `default`, `flex`, `fast`. "": none."""
     span_id: str = ""
     """Span id sent to the provider in `traceparent`. "": traces are off."""
 
@@ -195,10 +183,10 @@ class PrefixChange(Struct):
     """True for the first change of a conversation, which is logged."""
 
 
-class Receipt(Struct, kw_only=True):
+class Receipt(BilledUsage, kw_only=True):
     """Record of one client request: ids, names, counts and times, without message content.
 
-    The record is complete when the request has finished.
+    The record is complete when the request has finished. Its tokens are those that the client received.
     """
 
     request_id: str
@@ -243,22 +231,6 @@ class Receipt(Struct, kw_only=True):
     """Number of these results that have `is_error`: the tool failed."""
     stream: bool = False
     """True if the client requested a streamed reply."""
-    input_tokens: int = 0
-    """Input tokens without cached ones, as the client received them."""
-    cache_read_tokens: int = 0
-    """Input tokens read from the provider's cache."""
-    cache_write_tokens: int = 0
-    """Input tokens written to the provider's cache."""
-    cache_write_1h_tokens: int = 0
-    """Part of `cache_write_tokens` that the provider keeps for one hour, at a higher price."""
-    output_tokens: int = 0
-    """Output tokens, thinking included."""
-    thinking_tokens: int = 0
-    """Output tokens of thinking; 0 if the provider does not count them."""
-    billed_searches: int = 0
-    """Web searches that providers ran and bill. Searches of the proxy itself do not count."""
-    service_tier: str = ""
-    """Service tier that the provider of the last call reported, in its own words: `default`, `flex`. "": none."""
     first_token_seconds: float | None = None
     """Seconds from the start of the request to the first content of the reply. None: the reply has no content."""
     duration_seconds: float = 0.0
@@ -287,7 +259,7 @@ class Receipt(Struct, kw_only=True):
     """Fidelity mode, and notes about fields of request and reply that were changed, emulated, kept or dropped."""
     attempts: list[UpstreamAttempt] = field(default_factory=list)
     """All upstream attempts in order: failed attempts, and several successful ones if the proxy runs tools."""
-    blocks: list[BlockMark] = []
+    blocks: list[BlockMark] = field(default_factory=list)
     """Start of each content block, and end of the reply: kind, name of the called tool, seconds since the epoch,
     characters before it. Empty: there are none, or the reply was relayed."""
     prefix_change: PrefixChange | None = None

@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import itertools
 import re
 import typing
 from collections.abc import Iterator
@@ -99,10 +100,13 @@ def _nested_records(record: type[Struct], prefix: str) -> Iterator[tuple[str, ty
 
 
 def _field_table(record: type[Struct]) -> str:
-    (definition,) = ast.parse(inspect.getsource(record)).body
-    assert isinstance(definition, ast.ClassDef)
+    body: list[ast.stmt] = []
+    for each in record.__mro__[: record.__mro__.index(Struct)]:
+        (definition,) = ast.parse(inspect.getsource(each)).body
+        assert isinstance(definition, ast.ClassDef)
+        body += definition.body
     rows = ["| field | meaning |", "| --- | --- |"]
-    for field, text in zip(definition.body, definition.body[1:], strict=False):
+    for field, text in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.target.id != "trace":
             assert isinstance(text, ast.Expr), f"{record.__name__}.{field.target.id} has no docstring"
             meaning = " ".join(ast.literal_eval(text.value).split()).replace("|", "\\|").replace("None:", "null:")

@@ -172,7 +172,7 @@ async def test_counts_of_several_processes_are_added_and_those_of_ended_ones_sta
     first, second = map(encode_snapshot, readings)
     total = sum_snapshots([second], ended_snapshots=[first])
     assert total.counters["groq", "small", False, 200, "end_turn"].requests == 3
-    assert total.counters["groq", "small", False, 200, "end_turn"].input_tokens == 3
+    assert total.counters["groq", "small", False, 200, "end_turn"].tokens[0] == 3
     assert total.counters["groq", "big", False, 200, "end_turn"].requests == 1
     assert total.failed_attempts == {"groq 500": 2}
     assert total.cpu_seconds == 3.0

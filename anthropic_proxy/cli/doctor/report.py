@@ -17,8 +17,9 @@ from msgspec import Struct, structs
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, Evidence, Outcome, ProbeTotals, Problem, State
 from anthropic_proxy.console import formats
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
-from anthropic_proxy.gateway.prices.price_list import PriceList, TokenCounts
+from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import redact_json_value, redact_secrets
 

@@ -14,7 +14,6 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
-from anthropic_proxy.gateway.prices.price_list import count_input_tokens
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
 from anthropic_proxy.plugins import Receipt
@@ -250,7 +249,7 @@ def build_finished_row(
 def build_running_row(receipt: Receipt, now: float) -> TableRow:
     """`now`: seconds since the epoch."""
     started = int(receipt.started_at * MICROSECONDS)
-    context = count_input_tokens(receipt)
+    context = receipt.all_input_tokens
     first = receipt.first_token_seconds
     cells = {
         "project": receipt.project,

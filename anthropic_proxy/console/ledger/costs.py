@@ -14,6 +14,7 @@ from decimal import Decimal
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.records import UsageSums
+from anthropic_proxy.engine.messages.deltas import BilledUsage, TokenCounts
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.prices.price_list import (
     CONSTANT_SECONDS,
@@ -22,9 +23,6 @@ from anthropic_proxy.gateway.prices.price_list import (
     LoadedPrices,
     Price,
     PriceList,
-    TokenCountFields,
-    TokenCounts,
-    count_input_tokens,
 )
 from anthropic_proxy.gateway.settings import Settings, normalize_service_tier
 from anthropic_proxy.plugins import Cost, Receipt, UpstreamAttempt
@@ -229,8 +227,8 @@ def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -
     calls = _list_calls(receipt)
     if _lacks_input(receipt):
         last = _find_last_call(receipt)
-        calls = [call for call in calls if count_input_tokens(call.tokens)]
-        context = max([input_tokens, *(count_input_tokens(call.tokens) for call in calls)])
+        calls = [call for call in calls if call.tokens.all_input_tokens]
+        context = max([input_tokens, *(call.tokens.all_input_tokens for call in calls)])
         tokens = TokenCounts(context, output_tokens=last.output_tokens, thinking_tokens=last.thinking_tokens)
         one = _to_call(tokens, last)
         calls.append(
@@ -251,7 +249,7 @@ def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -
 
 
 class _Call(Struct, frozen=True):
-    tokens: TokenCountFields
+    tokens: TokenCounts
     provider: str = ""
     """Name of the provider. "": provider and model are those of the receipt."""
     model: str = ""
@@ -260,27 +258,23 @@ class _Call(Struct, frozen=True):
     """Service tier as `normalize_service_tier` returns it. "": the normal tier."""
 
 
-def _to_call(tokens: TokenCountFields, source: Receipt | UpstreamAttempt) -> _Call:
+def _to_call(tokens: TokenCounts, source: BilledUsage) -> _Call:
     return _Call(tokens, searches=source.billed_searches, tier=normalize_service_tier(source.service_tier))
 
 
 def _list_calls(receipt: Receipt) -> list[_Call]:
     """The last item has tokens that belong to no attempt, such as those of an interrupted reply."""
-    whole = _to_call(receipt, receipt)
     if len(receipt.attempts) < 2:
-        calls = [whole]
+        calls = [_to_call(receipt, receipt)]
     else:
         calls = [
             structs.replace(_to_call(one, one), provider=one.provider, model=one.model) for one in receipt.attempts
         ]
-        left = TokenCounts(
-            **{
-                kind: max(getattr(whole.tokens, kind) - sum(getattr(call.tokens, kind) for call in calls), 0)
-                for kind in TokenCounts.__struct_fields__
-            }
-        )
-        searches = max(whole.searches - sum(call.searches for call in calls), 0)
-        calls.append(structs.replace(whole, tokens=left, searches=searches))
+        left = BilledUsage()
+        left.copy_usage(receipt)
+        for attempt in receipt.attempts:
+            left.subtract_usage(attempt)
+        calls.append(_to_call(left, left))
     return [call for call in calls if call.searches or _has_tokens(call.tokens)]
 
 
@@ -294,8 +288,8 @@ def _find_used_prices(costs: ModelCosts, receipt: Receipt, calls: Sequence[_Call
     ]
 
 
-def _has_tokens(tokens: TokenCountFields) -> bool:
-    return bool(count_input_tokens(tokens) or tokens.output_tokens)
+def _has_tokens(tokens: TokenCounts) -> bool:
+    return bool(tokens.all_input_tokens or tokens.output_tokens)
 
 
 def _lacks_usage(receipt: Receipt) -> bool:
@@ -311,8 +305,8 @@ def _lacks_input(receipt: Receipt) -> bool:
     if not receipt.provider:
         return False
     last, is_cancelled = _find_last_call(receipt), receipt.outcome == "cancelled"
-    if count_input_tokens(receipt):  # of earlier calls
-        return is_cancelled and not last.error_type and not count_input_tokens(last)
+    if receipt.all_input_tokens:  # of earlier calls
+        return is_cancelled and not last.error_type and not last.all_input_tokens
     return is_cancelled or receipt.first_token_seconds is not None
 
 

@@ -30,9 +30,9 @@ from anthropic_proxy.console.ledger.records import (
     known_cost_or_none,
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.gateway.money import NANO_DOLLARS
-from anthropic_proxy.gateway.prices.price_list import TokenCounts
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteResponse
 

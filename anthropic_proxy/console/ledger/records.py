@@ -17,8 +17,8 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.units import to_microseconds
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
-from anthropic_proxy.gateway.prices.price_list import TokenCounts, count_input_tokens
 from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
 from anthropic_proxy.plugins import BlockMark, Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, redact_secrets
@@ -243,7 +243,11 @@ class RowBuilder:
         self._labels = _Labels(self._redact)
 
     def build(self, receipt: Receipt, cost: Cost) -> StoredRequest:
-        row = StoredRequest(id=receipt.request_id, instance=_HOST, worker=_PROCESS)
+        tokens = _read_tokens(receipt)
+        if min(tokens) < 0 or max(tokens) > _MAX_COUNT:
+            tokens = tuple(map(_limit, tokens))
+        row = StoredRequest(*tokens)
+        row.id, row.instance, row.worker = receipt.request_id, _HOST, _PROCESS
         is_rejected = receipt.error_type in _REJECTED_CLIENTS and not receipt.provider
         labels: Iterable[str] = map(self._labels.__getitem__, names := _read_labels(receipt))
         if is_rejected:  # headers of clients without access are not kept in memory
@@ -278,11 +282,6 @@ class RowBuilder:
         row.cost = None if cost.cost is None else _limit(cost.cost)
         row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
         row.price_source = cost.source
-        tokens = _read_tokens(receipt)
-        if min(tokens) < 0 or max(tokens) > _MAX_COUNT:
-            tokens = tuple(map(_limit, tokens))
-        row.input_tokens, row.cache_read_tokens, row.cache_write_tokens = tokens[:3]
-        row.cache_write_1h_tokens, row.output_tokens, row.thinking_tokens = tokens[3:]
         row.attempts = len(receipt.failed_attempts) + bool(receipt.provider)
         row.tool_count, row.message_count = receipt.tool_count, receipt.message_count
         if receipt.outcome not in ("error", "cancelled"):  # the client sends such a request and its results again
@@ -387,7 +386,7 @@ def build_attempt_times(attempts: Sequence[UpstreamAttempt]) -> list[AttemptTime
             one.status,
             one.error_type,
             one.error,
-            count_input_tokens(one),
+            one.all_input_tokens,
         )
         for one in attempts
     ]

@@ -33,8 +33,8 @@ from anthropic_proxy.console.ledger.tables import (
     session_hours,
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.gateway.prices.price_list import TokenCounts
 from anthropic_proxy.plugins import Client, Receipt
 
 _STREAMED_ROWS = 1_000

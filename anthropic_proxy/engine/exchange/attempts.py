@@ -53,7 +53,7 @@ from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
-from anthropic_proxy.engine.messages.deltas import Delta, Usage, clamp_count, sum_usages
+from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest, Tool
 from anthropic_proxy.engine.messages.preparation import ProxyTool, prepare
@@ -573,13 +573,13 @@ class AttemptRecords:
             self._open.error_type, self._open.error = error.error_type, error.message
             self._uncounted = None
             if usage is not None:
-                _set_usage(self._open, usage)
+                self._open.set_usage(usage)
         self.end_attempt()
 
     def count_unread_reply(self, usage: Usage) -> None:
         """Record the token usage of the open attempt, which has failed before its first content."""
         if self._open is not None:
-            _set_usage(self._open, usage)
+            self._open.set_usage(usage)
             self.unread_usage = usage if self.unread_usage is None else sum_usages(self.unread_usage, usage)
 
     def end_attempt(self) -> None:
@@ -590,7 +590,7 @@ class AttemptRecords:
     def add_usage(self, usage: Usage) -> None:
         """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
         last, self._uncounted = self._receipt.attempts[-1], None
-        _set_usage(last, usage if self.unread_usage is None else sum_usages(self.unread_usage, usage))
+        last.set_usage(usage if self.unread_usage is None else sum_usages(self.unread_usage, usage))
         self._subtract_earlier_attempts(last)
 
     def finish_last_attempt(self) -> None:
@@ -606,32 +606,12 @@ class AttemptRecords:
             if receipt.outcome == "error":
                 last.error_type, last.error = receipt.error_type, receipt.error
             self.end_attempt()
-        last.input_tokens, last.output_tokens = receipt.input_tokens, receipt.output_tokens
-        last.cache_read_tokens, last.cache_write_tokens = receipt.cache_read_tokens, receipt.cache_write_tokens
-        last.cache_write_1h_tokens, last.thinking_tokens = receipt.cache_write_1h_tokens, receipt.thinking_tokens
-        last.billed_searches, last.service_tier = receipt.billed_searches, receipt.service_tier
-        if len(receipt.attempts) > 1:
-            self._subtract_earlier_attempts(last)
+        last.copy_usage(receipt)
+        self._subtract_earlier_attempts(last)
 
     def _subtract_earlier_attempts(self, last: UpstreamAttempt) -> None:
         for earlier in self._receipt.attempts[:-1]:
-            last.input_tokens = max(last.input_tokens - earlier.input_tokens, 0)
-            last.output_tokens = max(last.output_tokens - earlier.output_tokens, 0)
-            last.cache_read_tokens = max(last.cache_read_tokens - earlier.cache_read_tokens, 0)
-            last.cache_write_tokens = max(last.cache_write_tokens - earlier.cache_write_tokens, 0)
-            last.cache_write_1h_tokens = max(last.cache_write_1h_tokens - earlier.cache_write_1h_tokens, 0)
-            last.thinking_tokens = max(last.thinking_tokens - earlier.thinking_tokens, 0)
-            last.billed_searches = max(last.billed_searches - earlier.billed_searches, 0)
-
-
-def _set_usage(attempt: UpstreamAttempt, usage: Usage) -> None:
-    if usage.repeated_input is not None:
-        usage = sum_usages(usage.repeated_input, usage)
-    attempt.input_tokens, attempt.output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
-    attempt.cache_read_tokens, attempt.cache_write_tokens = usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
-    attempt.cache_write_1h_tokens = usage.cache_write_1h_tokens or 0
-    attempt.thinking_tokens = usage.thinking_tokens or 0
-    attempt.billed_searches, attempt.service_tier = clamp_count(usage.billed_searches), usage.billed_tier or ""
+            last.subtract_usage(earlier)
 
 
 @lru_cache(maxsize=64)

@@ -35,7 +35,7 @@ from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaChecked
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter, UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
 from anthropic_proxy.engine.hooks import Receipt, Settle
-from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage, clamp_count
+from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.fold import Fold
@@ -191,8 +191,7 @@ class Exchange:
         # does not count
         latest, is_counted = attempts.latest, writer.usage.input_tokens is not None
         if writer.estimate and is_counted and latest is not None and isinstance(reply, _ONE_CALL):
-            totals, scale = writer.totals, latest.run.token_scale
-            counted = totals.input_tokens + totals.cache_read_input_tokens + totals.cache_creation_input_tokens
+            scale, counted = latest.run.token_scale, writer.counts.all_input_tokens
             estimated = round(writer.estimate / scale.factor)
             engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
 
@@ -343,26 +342,13 @@ class Exchange:
 
     def _fill_receipt(self) -> None:
         """Set token counts, outcome and status: those of the reply, and of attempts that the client did not see."""
-        writer, receipt, totals = self._writer, self._receipt, self._writer.totals
-        receipt.input_tokens, receipt.output_tokens = totals.input_tokens, totals.output_tokens
-        receipt.cache_read_tokens = totals.cache_read_input_tokens
-        receipt.cache_write_tokens = totals.cache_creation_input_tokens
-        if totals.cache_creation:
-            receipt.cache_write_1h_tokens = totals.cache_creation["ephemeral_1h_input_tokens"]
-        receipt.thinking_tokens = totals.output_tokens_details["thinking_tokens"]
-        receipt.billed_searches = clamp_count(writer.usage.billed_searches)
-        receipt.service_tier = writer.usage.billed_tier or ""
+        writer, receipt = self._writer, self._receipt
+        receipt.copy_usage(writer.counts)
         if receipt.prefix_change is not None:
             settle_change(receipt, receipt.prefix_change, self._engine.log)
         others = [self._attempts.records.unread_usage, writer.usage.repeated_input]
         for other in filter(None, others):
-            receipt.input_tokens += clamp_count(other.input_tokens)
-            receipt.output_tokens += clamp_count(other.output_tokens)
-            receipt.cache_read_tokens += clamp_count(other.cache_read_tokens)
-            receipt.cache_write_tokens += clamp_count(other.cache_write_tokens)
-            receipt.cache_write_1h_tokens += clamp_count(other.cache_write_1h_tokens)
-            receipt.thinking_tokens += clamp_count(other.thinking_tokens)
-            receipt.billed_searches += clamp_count(other.billed_searches)
+            receipt.add_usage(other)
         receipt.outcome = receipt.outcome or writer.stop_reason or ""
         if self._opened or self._relayed or receipt.outcome != "cancelled":
             receipt.status = receipt.status or 200

@@ -1,8 +1,8 @@
 """The nine deltas: the pieces of a model's reply, independent of the provider's format.
 
 The decoder of a provider's API creates them, and `MessageWriter` converts them to events of the Messages API. A reply
-may contain several `Stop` and `Usage`; the functions at the end of this file combine them. `TrailingThinkingBuffer`
-removes thinking that no client may send back.
+may contain several `Stop` and `Usage`; the functions at the end of this file combine them, and `TokenCounts` has the
+numbers that follow from them. `TrailingThinkingBuffer` removes thinking that no client may send back.
 """
 
 from typing import Any
@@ -235,3 +235,71 @@ def _sum(one: int | None, other: int | None) -> int | None:
 
 def _sum_repeated(earlier: Usage | None, current: Usage | None) -> Usage | None:
     return current if earlier is None else earlier if current is None else sum_usages(earlier, current)
+
+
+class TokenCounts(Struct):
+    """Numbers of tokens by kind, as the Messages API counts them."""
+
+    input_tokens: int = 0
+    """Input tokens without cached ones."""
+    cache_read_tokens: int = 0
+    """Input tokens read from the provider's cache."""
+    cache_write_tokens: int = 0
+    """Input tokens written to the provider's cache."""
+    cache_write_1h_tokens: int = 0
+    """Part of `cache_write_tokens` that the provider keeps for one hour, at a higher price."""
+    output_tokens: int = 0
+    """Output tokens, thinking included."""
+    thinking_tokens: int = 0
+    """Output tokens of thinking; 0 if the provider does not count them."""
+
+    @property
+    def all_input_tokens(self) -> int:
+        return self.input_tokens + self.cache_read_tokens + self.cache_write_tokens
+
+    @property
+    def all_tokens(self) -> int:
+        return self.all_input_tokens + self.output_tokens
+
+    def divide_by_kind(self) -> dict[str, int]:
+        """Kinds of tokens that have their own price, in the order of a stacked chart from bottom to top."""
+        thinking = min(self.thinking_tokens, self.output_tokens)
+        return {
+            "cache_read": self.cache_read_tokens,
+            "cache_write": self.cache_write_tokens,
+            "input": self.input_tokens,
+            "output": self.output_tokens - thinking,
+            "thinking": thinking,
+        }
+
+
+class BilledUsage(TokenCounts):
+    """What providers bill for one or more calls."""
+
+    billed_searches: int = 0
+    """Web searches that the provider ran and bills. Searches of the proxy itself do not count."""
+    service_tier: str = ""
+    """Service tier that the provider of the last call reported, in its own words: `default`, `flex`. "": none."""
+
+    def copy_usage(self, source: "BilledUsage") -> None:
+        for name in BilledUsage.__struct_fields__:
+            setattr(self, name, getattr(source, name))
+
+    def set_usage(self, usage: Usage) -> None:
+        """Replace all counts by the reported ones, and by 0 if one is not reported."""
+        self.copy_usage(BilledUsage(service_tier=usage.billed_tier or ""))
+        self.add_usage(usage)
+        if usage.repeated_input is not None:
+            self.add_usage(usage.repeated_input)
+
+    def add_usage(self, usage: Usage) -> None:
+        for name in _COUNTS:
+            setattr(self, name, getattr(self, name) + clamp_count(getattr(usage, name)))
+
+    def subtract_usage(self, part: "BilledUsage") -> None:
+        """No count becomes negative."""
+        for name in _COUNTS:
+            setattr(self, name, max(getattr(self, name) - getattr(part, name), 0))
+
+
+_COUNTS = tuple(name for name in BilledUsage.__struct_fields__ if name != "service_tier")

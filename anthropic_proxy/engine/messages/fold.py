@@ -16,6 +16,7 @@ from anthropic_proxy.engine.messages.events import (
     CitationDelta,
     Event,
     InputDelta,
+    MessageDelta,
     SignatureDelta,
     TextDelta,
     TextStart,
@@ -64,17 +65,19 @@ class Fold:
     def finish(self) -> MessagesResponse:
         """Return the complete message. Raises `UpstreamProtocolError` if no delta `Stop` ended the reply."""
         writer = self._writer
-        self._collect(writer.finish())
-        stop, usage = writer.stop, writer.totals
+        *events, ending, _ = writer.finish()
+        assert isinstance(ending, MessageDelta)
+        self._collect(events)
+        usage = ending.usage
         if usage.service_tier is msgspec.UNSET:  # which a stream may omit
             usage = structs.replace(usage, service_tier="standard")
         return MessagesResponse(
             id=writer.message_id,
             model=writer.model,
             content=self._content,
-            stop_reason=writer.stop_reason,
-            stop_sequence=stop.sequence if stop is not None else None,
-            stop_details=stop.details if stop is not None else None,
+            stop_reason=ending.stop_reason,
+            stop_sequence=ending.stop_sequence,
+            stop_details=ending.stop_details,
             usage=usage,
         )
 

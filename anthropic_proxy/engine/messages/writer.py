@@ -16,6 +16,7 @@ from msgspec import UNSET, Struct
 from anthropic_proxy.engine.messages.deltas import (
     CHARACTERS_PER_TOKEN,
     NO_USAGE,
+    BilledUsage,
     Block,
     Citation,
     Delta,
@@ -96,7 +97,7 @@ class MessageWriter:
         self.stop: Stop | None = None
         """`Stop` delta of the upstream reply that counts. None: not received yet."""
         self.usage = NO_USAGE
-        """Usage reported by the upstream so far. `totals` estimates missing counts."""
+        """Usage reported by the upstream so far. `counts` estimates missing counts."""
         self.estimate = 0
         """Estimated input tokens, used if the upstream reports none. It may change after `start`."""
         self.clock: Callable[[], float] | None = None
@@ -104,7 +105,7 @@ class MessageWriter:
         self.marks: list[tuple[str, str, float, int]] = []
         """Rows: kind of a content block, tool name, start time, number of characters before it. The kind "" marks the
         end of the reply. At most `MAX_MARKS` rows are kept."""
-        self._final: UsageBody | None = None
+        self._final: BilledUsage | None = None
         self.characters = 0
         """Number of characters written so far: text, thinking, and names and arguments of tool calls."""
         self._events: list[Event] = []
@@ -134,7 +135,7 @@ class MessageWriter:
         return reason
 
     @property
-    def totals(self) -> UsageBody:
+    def counts(self) -> BilledUsage:
         """Token counts of the reply so far. Counts that the upstream did not report are estimated."""
         if self._final is not None:
             return self._final
@@ -144,26 +145,18 @@ class MessageWriter:
             output = max(output or 0, -(-self.characters // CHARACTERS_PER_TOKEN))
         output = clamp_count(output)
         cached, written = clamp_count(usage.cache_read_tokens), clamp_count(usage.cache_write_tokens)
-        totals = UsageBody(
+        return BilledUsage(
             input_tokens=clamp_count(
                 self.estimate - cached - written if usage.input_tokens is None else usage.input_tokens
             ),
-            cache_creation_input_tokens=written,
-            cache_read_input_tokens=cached,
+            cache_read_tokens=cached,
+            cache_write_tokens=written,
+            cache_write_1h_tokens=min(clamp_count(usage.cache_write_1h_tokens), written),
             output_tokens=output,
-            output_tokens_details={"thinking_tokens": min(clamp_count(usage.thinking_tokens), output)},
-            service_tier=UNSET if usage.service_tier is None else usage.service_tier,
+            thinking_tokens=min(clamp_count(usage.thinking_tokens), output),
+            billed_searches=clamp_count(usage.billed_searches),
+            service_tier=usage.billed_tier or "",
         )
-        if usage.cache_write_1h_tokens is not None:
-            long = min(clamp_count(usage.cache_write_1h_tokens), written)
-            totals.cache_creation = {"ephemeral_5m_input_tokens": written - long, "ephemeral_1h_input_tokens": long}
-        searches, fetches = usage.web_search_requests, usage.web_fetch_requests
-        if searches is not None or fetches is not None:
-            totals.server_tool_use = {
-                "web_search_requests": clamp_count(searches),
-                "web_fetch_requests": clamp_count(fetches),
-            }
-        return totals
 
     def start(self, estimate: int) -> list[Event]:
         """Return `message_start`. `estimate`: estimated input tokens. A second call raises `InternalError`."""
@@ -211,8 +204,27 @@ class MessageWriter:
             self._write_queued()
             self._close()
         self._mark("")
-        self._final = self.totals
-        self._events += [MessageDelta(reason, self.stop.sequence, self.stop.details, self._final), MessageStop()]
+        usage, counts = self.usage, self.counts
+        totals = UsageBody(
+            input_tokens=counts.input_tokens,
+            cache_creation_input_tokens=counts.cache_write_tokens,
+            cache_read_input_tokens=counts.cache_read_tokens,
+            output_tokens=counts.output_tokens,
+            output_tokens_details={"thinking_tokens": counts.thinking_tokens},
+            service_tier=UNSET if usage.service_tier is None else usage.service_tier,
+        )
+        if usage.cache_write_1h_tokens is not None:
+            long = counts.cache_write_1h_tokens
+            short = counts.cache_write_tokens - long
+            totals.cache_creation = {"ephemeral_5m_input_tokens": short, "ephemeral_1h_input_tokens": long}
+        searches, fetches = usage.web_search_requests, usage.web_fetch_requests
+        if searches is not None or fetches is not None:
+            totals.server_tool_use = {
+                "web_search_requests": clamp_count(searches),
+                "web_fetch_requests": clamp_count(fetches),
+            }
+        self._final = counts
+        self._events += [MessageDelta(reason, self.stop.sequence, self.stop.details, totals), MessageStop()]
         self.finished = True
         return self._pop_events()
 

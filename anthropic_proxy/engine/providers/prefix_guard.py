@@ -142,7 +142,7 @@ def settle_change(receipt: Receipt, change: PrefixChange, log: EngineLog) -> Non
     If the provider has read the prompt from its cache nevertheless, it ignores what has changed, and there is no change
     to report.
     """
-    whole = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
+    whole = receipt.all_input_tokens
     change.tokens = round(change.share * whole)
     if receipt.cache_read_tokens > whole - change.tokens // 2:
         receipt.prefix_change = None

@@ -15,11 +15,12 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from math import lcm
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 from msgspec.structs import astuple
 
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -48,53 +49,6 @@ and `processing: batch`."""
 CONSTANT_SECONDS = 900
 """Period in seconds in which a price is constant, because some prices depend on the time of day."""
 MAX_CACHED_PRICES = 1_000
-
-
-class TokenCountFields(Protocol):
-    """Numbers of tokens by kind, as the Messages API counts them: also a receipt, and one call to a provider."""
-
-    input_tokens: int
-    cache_read_tokens: int
-    cache_write_tokens: int
-    cache_write_1h_tokens: int
-    output_tokens: int
-    thinking_tokens: int
-
-
-def count_input_tokens(source: TokenCountFields) -> int:
-    """Cached tokens are included."""
-    return source.input_tokens + source.cache_read_tokens + source.cache_write_tokens
-
-
-class TokenCounts(Struct):
-    input_tokens: int = 0
-    """Number of input tokens that are neither read from nor written to a cache."""
-    cache_read_tokens: int = 0
-    cache_write_tokens: int = 0
-    cache_write_1h_tokens: int = 0
-    """Number of tokens among the cache writes that the provider keeps for one hour, at a higher price."""
-    output_tokens: int = 0
-    """Number of output tokens, including tokens of thinking."""
-    thinking_tokens: int = 0
-
-    @property
-    def all_input_tokens(self) -> int:
-        return count_input_tokens(self)
-
-    @property
-    def all_tokens(self) -> int:
-        return self.all_input_tokens + self.output_tokens
-
-    def divide_by_kind(self) -> dict[str, int]:
-        """Kinds of tokens that have their own price, in the order of a stacked chart from bottom to top."""
-        thinking = min(self.thinking_tokens, self.output_tokens)
-        return {
-            "cache_read": self.cache_read_tokens,
-            "cache_write": self.cache_write_tokens,
-            "input": self.input_tokens,
-            "output": self.output_tokens - thinking,
-            "thinking": thinking,
-        }
 
 
 class Rates(Struct, frozen=True, dict=True):
@@ -135,11 +89,11 @@ class Price(Struct, frozen=True, kw_only=True):
         every = [self.base, *(rates for _, rates in self.long_contexts)]
         return not any(getattr(rates, name) for rates in every for name in Rates.__struct_fields__)
 
-    def calculate_cost(self, tokens: TokenCountFields) -> int:
+    def calculate_cost(self, tokens: TokenCounts) -> int:
         """Nano-dollars."""
         rates = self.base
         if self.long_contexts:
-            context = count_input_tokens(tokens)
+            context = tokens.all_input_tokens
             for above, surcharged in self.long_contexts:
                 if context > above:
                     rates = surcharged

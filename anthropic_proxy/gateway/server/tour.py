@@ -14,11 +14,12 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.engine import build_engine
 from anthropic_proxy.engine.exchange.dry_run import run_dry
 from anthropic_proxy.engine.exchange.in_process import send_request
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.gateway.money import format_amount, format_price
-from anthropic_proxy.gateway.prices.price_list import PriceList, TokenCounts
+from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.server.web_page import render_document, render_section
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret

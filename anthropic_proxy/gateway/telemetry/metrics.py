@@ -4,6 +4,7 @@ import asyncio
 import platform
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from operator import add, attrgetter
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -35,23 +36,23 @@ LabelSet = tuple[str, str, bool, int, str]
 """Labels of exchanges that are counted together: provider, model, streaming, HTTP status, outcome."""
 
 
+_TOKEN_KINDS = ("input", "output", "thinking", "cache_read", "cache_write")
+"""Kinds of tokens as in Anthropic's API: input excludes cached tokens, and output includes thinking."""
+_read_tokens = attrgetter(*(f"{kind}_tokens" for kind in _TOKEN_KINDS))
+
+
 def _no_times() -> list[int]:
     return [0] * (len(BUCKET_LIMITS_SECONDS) + 1)
 
 
 class ExchangeCounters(Struct, array_like=True):
-    """Counters of the exchanges with the same labels (provider, model, streaming, HTTP status, outcome). Tokens are
-    counted as in Anthropic's API: input excludes cached tokens, and output includes thinking.
-    """
+    """Counters of the exchanges with the same labels (provider, model, streaming, HTTP status, outcome)."""
 
     # Token counts are floats, as in Prometheus: sums of invalid usage numbers can exceed 64-bit integers, which no
     # encoder accepts.
     requests: int = 0
-    input_tokens: float = 0.0
-    output_tokens: float = 0.0
-    thinking_tokens: float = 0.0
-    cache_read_tokens: float = 0.0
-    cache_write_tokens: float = 0.0
+    tokens: list[float] = field(default_factory=lambda: [0.0] * len(_TOKEN_KINDS))
+    """In the order of `_TOKEN_KINDS`."""
     approximated_fields: int = 0
     emulated_fields: int = 0
     dropped_fields: int = 0
@@ -62,11 +63,7 @@ class ExchangeCounters(Struct, array_like=True):
 
     def add_counters(self, other: "ExchangeCounters") -> None:
         self.requests += other.requests
-        self.input_tokens += other.input_tokens
-        self.output_tokens += other.output_tokens
-        self.thinking_tokens += other.thinking_tokens
-        self.cache_read_tokens += other.cache_read_tokens
-        self.cache_write_tokens += other.cache_write_tokens
+        self.tokens = list(map(add, self.tokens, other.tokens))
         self.approximated_fields += other.approximated_fields
         self.emulated_fields += other.emulated_fields
         self.dropped_fields += other.dropped_fields
@@ -218,11 +215,7 @@ class MetricsTotals:
             labels = (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
             row = self.snapshot.find_or_add_counters(labels)
         row.requests += 1
-        row.input_tokens += receipt.input_tokens
-        row.output_tokens += receipt.output_tokens
-        row.thinking_tokens += receipt.thinking_tokens
-        row.cache_read_tokens += receipt.cache_read_tokens
-        row.cache_write_tokens += receipt.cache_write_tokens
+        row.tokens = list(map(add, row.tokens, _read_tokens(receipt)))
         row.duration_sum_seconds += receipt.duration_seconds
         row.duration_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.duration_seconds)] += 1
         if receipt.first_token_seconds is not None:
@@ -441,11 +434,8 @@ def collect_samples(
     for (provider, model, stream, status, outcome), row in snapshot.counters.items():
         labels = (provider, model, _boolean_label(stream), str(status), outcome)
         _add(samples[REQUESTS], labels, row.requests)
-        _add(samples[TOKENS], (provider, model, "input"), row.input_tokens)
-        _add(samples[TOKENS], (provider, model, "output"), row.output_tokens)
-        _add(samples[TOKENS], (provider, model, "thinking"), row.thinking_tokens)
-        _add(samples[TOKENS], (provider, model, "cache_read"), row.cache_read_tokens)
-        _add(samples[TOKENS], (provider, model, "cache_write"), row.cache_write_tokens)
+        for kind, count in zip(_TOKEN_KINDS, row.tokens, strict=True):
+            _add(samples[TOKENS], (provider, model, kind), count)
         _add(samples[FIDELITY_NOTES], (provider, model, "approximated"), row.approximated_fields)
         _add(samples[FIDELITY_NOTES], (provider, model, "emulated"), row.emulated_fields)
         _add(samples[FIDELITY_NOTES], (provider, model, "dropped"), row.dropped_fields)

@@ -14,8 +14,9 @@ from anthropic_proxy.console.ledger.costs import (
     find_request_usage,
 )
 from anthropic_proxy.console.ledger.records import UsageSums
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.gateway.prices.price_list import TokenCounts, find_price, find_price_package_version
+from anthropic_proxy.gateway.prices.price_list import find_price, find_price_package_version
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
 

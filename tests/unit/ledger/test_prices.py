@@ -8,13 +8,13 @@ from typing import TypeVar
 
 import pytest
 
+from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.prices.price_list import (
     FREE,
     PriceList,
     Rates,
-    TokenCounts,
     find_package_price_date,
     find_price,
 )

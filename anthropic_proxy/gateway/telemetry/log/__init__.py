@@ -338,7 +338,9 @@ def _encode_receipt(receipt: Receipt, level: LogLevel) -> str:
     except UnicodeEncodeError:  # provider headers may hold bytes that are not UTF-8; they decode to lone surrogates
         fields = json.dumps(msgspec.to_builtins(receipt), ensure_ascii=False, separators=(",", ":"))
         encoded = fields.encode(errors="replace")
-    started_at, fields = format_utc_time(receipt.started_at), encoded.decode()[1:]
+    # the counts are inherited fields, which msgspec writes first
+    counts, name, others = encoded.decode()[1:-1].partition('"request_id":')
+    started_at, fields = format_utc_time(receipt.started_at), f"{name}{others},{counts[:-1]}}}"
     number = f'"started_at":{msgspec.json.encode(receipt.started_at).decode()}'
     fields = fields.replace(number, f'"started_at":"{started_at}"', 1).replace(*_flat_trace(receipt), 1)
     return escape_unprintable_json(f'{{"time":"{started_at}","level":"{level}",{fields}')

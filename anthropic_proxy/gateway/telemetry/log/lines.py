@@ -148,7 +148,7 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
     """Columns that do not fit into `width` are left out."""
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
-    context = receipt.input_tokens + receipt.cache_read_tokens + receipt.cache_write_tokens
+    context = receipt.all_input_tokens
     first = "–" if receipt.first_token_seconds is None else f"{receipt.first_token_seconds:.2f}s"
     columns = [
         f"{receipt.tool_count} tools {receipt.message_count} msgs{' stream' if receipt.stream else ''}",
