@@ -217,8 +217,9 @@ def _divide(body: bytes) -> _Parts:
     # Anthropic places deferred tools behind the conversation, and the billing line outside of the prompt
     tools = [tool for tool in tools if not _DEFERRED.search(tool)]
     system = [block for block in system if _BILLING not in bytes(memoryview(block)[:100])]
-    last = body.rfind(b',{"', conversation.value, conversation.end)
-    return _Parts(tools, system, messages, max(last, conversation.value), conversation.end - 1)
+    end = conversation.end - 1
+    last = end - len(messages[-1]) if messages else conversation.value
+    return _Parts(tools, system, messages, max(last, body.rfind(b',{"', conversation.value, end)), end)
 
 
 def _list(value: memoryview) -> list[Raw]:
