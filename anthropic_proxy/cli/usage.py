@@ -15,7 +15,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.console.ledger.periods import resolve_usage_range
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
-from anthropic_proxy.console.ledger.records import FACETS, GroupName, UsageSums, add_up
+from anthropic_proxy.console.ledger.records import FACETS, GroupName, UsageSums, add_up, name_missing
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
@@ -115,8 +115,7 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
     ]
     facet = FACETS.get(by)
     title = _TITLES.get(by) or (facet.title if facet is not None else "")
-    unnamed = facet.none_text if facet is not None and facet.none_text != "none" else f"no {by}"
-    names = [*(_shown_name(settings, by, group) or unnamed for group in shown), "all"]
+    names = [*(_shown_name(settings, by, group) or name_missing(by) for group in shown), "all"]
     costs = [
         format_cost(sums.cost, sums.unknown_cost_requests) if sums.requests else formats.UNKNOWN for sums in everything
     ]

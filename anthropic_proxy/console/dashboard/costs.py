@@ -1,4 +1,4 @@
-"""Page Costs: what the requests of a range cost by project, model, day, key, owner, team, provider or route."""
+"""Page Costs: what the requests of a range cost by day, or by a facet."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,12 +12,13 @@ from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContex
 from anthropic_proxy.console.dashboard.tables import Names, SortableColumn, name_providers, name_value, sort_rows
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_periods, sum_usage
-from anthropic_proxy.console.ledger.records import FACETS, add_up
+from anthropic_proxy.console.ledger.records import FACETS, add_up, name_missing
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 
-GROUPS = ("project", "model", "day", "key", "owner", "team", "provider", "route")
-"""Values of the parameter `by`: names of facets, or `day`. The first is the default."""
+DEFAULT_GROUP = "project"
+GROUPS = ("day", *(name for name, facet in FACETS.items() if facet.is_group and "hourly" in facet.sums))
+"""Values of the parameter `by`: `day`, and facets that the hourly sums have."""
 MAX_ROWS = 200
 _COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
     SortableColumn("requests", "Requests", lambda one: one.sums.requests),
@@ -32,7 +33,7 @@ _COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
 
 def find_group_name(context: PageContext) -> str:
     """Return the name from `GROUPS` in the URL. Raises `InvalidRequest` for another value."""
-    name = context.query.measure or GROUPS[0]
+    name = context.query.measure or DEFAULT_GROUP
     if name not in GROUPS:
         raise InvalidRequest(f"by: {name[:40]!r} is not allowed; use {', '.join(GROUPS)}.", code="dashboard-parameter")
     return name
@@ -106,12 +107,6 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
 def tabulate_costs(context: PageContext) -> ExportTable:
     by = find_group_name(context)
     return tabulate_usage(context.settings, by, sum_usage(context.connection, context.selection, by))
-
-
-def name_missing(by: str) -> str:
-    """Return the text for requests without a value, such as `no team`. Each request has a day."""
-    text = "" if by == "day" else FACETS[by].none_text
-    return f"no {by}" if text == "none" else text
 
 
 def _name_group(names: Names, by: str, group: UsageGroup) -> str:

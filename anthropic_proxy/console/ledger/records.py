@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.messages.deltas import TokenCounts
@@ -66,6 +66,12 @@ else:
 """Time or facet by which sums are grouped."""
 
 
+def name_missing(by: str) -> str:
+    """Return the text for requests without a value of the facet `by`: `no team`, `not sent`."""
+    text = FACETS[by].none_text
+    return f"no {by}" if text == "none" else text
+
+
 class RequestCounts(TokenCounts):
     """Numbers that are stored with a request, and summed over requests."""
 
@@ -84,8 +90,8 @@ class StoredRequest(RequestCounts, gc=False):
     id: str = ""
     """`request-id` that the client received."""
     started_at: int = 0
-    client: str = ""
-    """Product name in the user agent."""
+    program: str = field(default="", name="client")
+    """Product name in the user agent. The column, CSV and JSON have the name `client` for it."""
     key_label: str = ""
     """Label of the key that the client presented, or `local`."""
     project: str = ""
@@ -256,7 +262,7 @@ class RowBuilder:
         row.user_agent, row.method, row.path, *models = others
         row.requested_model, row.provider, row.prefix, row.model, row.route, row.route_reason, *ends = models
         row.outcome, row.error_type, row.error_code = ends
-        row.client = row.user_agent.partition("/")[0]
+        row.program = row.user_agent.partition("/")[0]
         if is_rejected:
             for name in _HIDDEN_COLUMNS:
                 setattr(row, name, "")

@@ -93,7 +93,7 @@ def test_a_provider_has_the_name_of_its_model_ids() -> None:
 
 
 async def test_another_property_is_rejected(tmp_path: Path) -> None:
-    message = "by: 'color' is not allowed; use project, model, day, key, owner, team, provider, route."
+    message = "by: 'color' is not allowed; use day, provider, model, requested, project, key, owner, team, route."
     with pytest.raises(InvalidRequest) as raised:
         await build_page(tmp_path, {"by": ["color"]})
     assert raised.value.message == message

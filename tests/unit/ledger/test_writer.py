@@ -429,9 +429,9 @@ def test_rows_with_different_types_in_one_column_are_inserted_by_one_statement(d
         StoredRequest(id="req_4", input_tokens=0, cost=-1, first_token=3, output_rate=None),
     ][::order]
     with closing(open_for_writing(database)) as connection:
-        connection.insert("requests", StoredRequest.__struct_fields__, list(map(astuple, rows)))
+        connection.insert("requests", StoredRequest.__struct_encode_fields__, list(map(astuple, rows)))
     stored = [
-        StoredRequest(**{name: row[name] for name in StoredRequest.__struct_fields__}) for row in read_rows(database)
+        StoredRequest(*map(row.__getitem__, StoredRequest.__struct_encode_fields__)) for row in read_rows(database)
     ]
     assert stored == sorted(rows, key=lambda row: row.id)
 
