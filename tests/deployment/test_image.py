@@ -29,7 +29,7 @@ exec setpriv --reuid 65532 --regid 65532 --clear-groups --no-new-privs --boundin
     anthropic-proxy serve --host 0.0.0.0 2>"$XDG_DATA_HOME/log" &
     server=$!
     attempts=0
-    until anthropic-proxy health 2>/dev/null; do
+    until anthropic-proxy health >/dev/null 2>&1; do
         attempts=$((attempts + 1))
         if [ $attempts -gt 60 ]; then cat "$XDG_DATA_HOME/log"; exit 9; fi
         sleep 0.5

@@ -1,5 +1,6 @@
 """Each query of deploy/, run by a real Prometheus that scrapes a real server with traffic of each kind."""
 
+import json
 import os
 import subprocess
 import time
@@ -86,6 +87,8 @@ def scrape_with_traffic(client: httpx.Client, proxy: Proxy) -> None:
         for text in ("Say exactly: hello", "Hi [fault:server]", f"Hi {time.time_ns()} [fault:overloaded times=1]"):
             for stream in (False, True):
                 sender.post(MESSAGES, json=ask(text, stream=stream, top_k=40))
+        session = {"user_id": json.dumps({"session_id": "s"})}
+        sender.post(MESSAGES, json=ask("A long text. " * 1000, system=f"It is {time.time_ns()}.", metadata=session))
         sender.get("/nowhere")
         try:
             return values(client, "count_over_time(anthropic_proxy_rejected_requests_total[1m]) >= 5") != []
