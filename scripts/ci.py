@@ -48,18 +48,21 @@ def audit() -> None:
     run(python, "-W", "ignore", "-m", "cyclonedx_py", "requirements", *bill)
     components = (ROOT / "dist/sbom.json").read_text("utf-8").count('"purl"')
     print(f"dist/sbom.json lists {components} components.")
+    total = unknown = 0
     for lock in sorted(ROOT.glob("locks/*.lock")):
         flags = ("--progress-spinner", "off", "--disable-pip", "--require-hashes", "-r")
         command = [python, "-m", "pip_audit", *flags, lock]
         done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if re.search(r"^Found \d", done.stdout, re.MULTILINE):
-            sys.exit(done.stdout)
         answered = re.search("^No known vulnerabilities", done.stdout, re.MULTILINE)
-        print(
-            f"locks/{lock.name}: {lock.read_text('utf-8').count('==')} packages, "
-            f"{done.stdout.count('could not be audited')} unknown to the advisory service"
-            f"{'' if answered else ', which did not answer'}."
-        )
+        unreachable = re.search(r"Could not connect|requests\.exceptions\.|ServiceError", done.stdout)
+        if re.search(r"^Found \d", done.stdout, re.MULTILINE) or not (answered or unreachable):
+            sys.exit(done.stdout)
+        packages = lock.read_text("utf-8").count("==")
+        skipped = done.stdout.count("could not be audited") if answered else packages
+        print(f"locks/{lock.name}: {packages - skipped} of {packages} packages looked up.")
+        total, unknown = total + packages, unknown + skipped
+    if unknown:
+        print(f"{unknown} of {total} packages were not looked up: the advisory service does not answer for them.")
 
 
 def bench(*options: str) -> None:
@@ -318,9 +321,15 @@ def _installs(environment: Path, python: str, packages: list[str]) -> bool:
 def _main(name: str = "", *options: str) -> None:
     here = {each.replace("_", "-"): value for each, value in globals().items() if _is_part(value)}
     part: Callable[..., None] | None = here.get(name)
-    if part is None:
-        sys.exit(f'There is no part "{name}". The parts are: {", ".join(here)}')
-    part(*options)
+    if part is not None:
+        part(*options)
+        return
+    sentences = {each: (value.__doc__ or "").partition("\n")[0] for each, value in here.items()}
+    listed = "".join(f"  {f'scripts/ci.py {each}':<28}{sentence}\n" for each, sentence in sentences.items())
+    text = f"Tiers of the gate, their parts, and measurements:\n{listed}"
+    if name:
+        sys.exit(f'There is no part "{name}".\n\n{text}')
+    print(text, end="")
 
 
 def _is_part(value: object) -> bool:

@@ -18,6 +18,7 @@ STEP_SECONDS = 2700
 ALL_TESTS = "tests/unit tests/integration tests/matrix tests/processes tests/repository"
 """Also those that the README's test command leaves out; pytest ignores a folder that is named beside its parent."""
 FAILURE = re.compile(r"FAILED|FAILS|^ERROR|^E  |error:|crashed")
+SKIP = re.compile(r"nothing was tested|not looked up|\b\d+ skipped\b")
 
 
 class Tier(NamedTuple):
@@ -155,6 +156,8 @@ def run(name: str, words: Sequence[str]) -> int:
         sys.exit(f"No step of the tier {name} has the word {' or '.join(words)}. The steps are: {every}")
     minutes = (time.monotonic() - start) / 60
     failed = [step for step in done if step.status]
+    if skips := [f"{step.command}: {line}" for step in done for line in step.lines if SKIP.search(line)]:
+        print(f"\nNot tested here:\n{''.join(skips)}", end="")
     for step in failed:
         print(step.failure(), end="")
     print(

@@ -99,6 +99,14 @@ def test_the_help_lists_every_script() -> None:
     assert [part.replace("-", "_") for _, part in listed if part] == parts
 
 
+def test_an_unknown_part_ends_with_the_list_of_parts() -> None:
+    command = [sys.executable, "scripts/ci.py"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    failed = subprocess.run([*command, "atacks"], cwd=ROOT, check=False, capture_output=True, text=True)
+    expected = f'There is no part "atacks".\n\n{listed.stdout}\n'
+    assert (failed.returncode, failed.stdout, failed.stderr) == (1, "", expected)
+
+
 def test_no_committed_file_names_a_machine_or_a_registry() -> None:
     """Committed files must install from any index and run in any folder."""
     foreign = re.compile(
