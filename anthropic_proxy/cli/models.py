@@ -13,6 +13,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.exchange.error_messages import describe_base_url_setting, suggest_base_url
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
@@ -72,6 +73,10 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
         prefixes = "  ".join(f"{models.provider}/…" for models in offered)
         rows.append([prefixes, "the requested model", *["as listed"] * (len(columns) - 2)])
     output.write_table(columns, rows)
+    if routes := services.settings.routes:
+        verb = "comes" if len(routes) == 1 else "come"
+        count = formats.plural(len(routes), "route")
+        output.write_notice(f"{count} {verb} before this mapping:  anthropic-proxy routes list")
     for problem in dict.fromkeys(problem for row in tiers for problem in row.problems):
         output.write_notice(problem, "✕", "error")
     if reached := [models for models in offered if not models.problem]:

@@ -100,7 +100,9 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
     used = sum(_number(receipt, name) for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
     used += _number(receipt, "output_tokens") if used else 0
     used = used or _number(_get(session, "context_window"), "total_input_tokens")
-    window = window or _number(_get(session, "context_window"), "context_window_size")
+    # a route or a fallback may have chosen a model with a smaller window
+    limits = [limit for limit in (window, _number(_get(replies.get("recent"), "windows"), target)) if limit]
+    window = min(limits, default=0) or _number(_get(session, "context_window"), "context_window_size")
     if used and window:
         size = f"{window / 1_000_000:.1f}M" if window >= 1_000_000 else f"{window / 1_000:.0f}k"
         parts.append(f"{used / window:.0%} of {size}")

@@ -142,7 +142,9 @@ def doctor(
             else:
                 write_report(result, secrets)
     finally:
-        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        output = Output()
+        for line in lines:
+            output.write_notice(line)
     sys.exit(result.exit_status)
 
 
@@ -184,7 +186,7 @@ async def _examine(settings: Settings, options: _Options, stack: ExitStack) -> t
                     asyncio.create_task(recorder.store_progress_periodically(run.cancel)),
                 ]
                 try:
-                    return await run_doctor(services, backends, show), recorder
+                    return await run_doctor(services, backends, show, checks_routes=not options.names), recorder
                 finally:
                     for task in tasks:
                         task.cancel()
@@ -315,11 +317,11 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
         write()
         write(f"  {output.paint('!', 'warn')} No provider is configured, so the demo replies. It has no model.")
         write(f"    Set the key of a provider in .env:  {output.paint('OPENAI_API_KEY=…', 'type')}")
-    elif report.fixes:
+    elif report.fixes or report.route_problems:
         write()
         write("  To fix:")
-        names = max(len(fix.name) for fix in report.fixes)
-        problems = max(len(fix.problem) for fix in report.fixes)
+        names = max((len(fix.name) for fix in report.fixes), default=0)
+        problems = max((len(fix.problem) for fix in report.fixes), default=0)
         width = output.width or _DEFAULT_WIDTH
         for fix in report.fixes:
             start, remedy = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  ", output.paint(fix.remedy, "type")
@@ -330,6 +332,8 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
             first, *others = wrap(fix.problem, max(width - 6 - names, 20), break_long_words=False) or [""]
             for line in (f"{start}{first}", *(f"{' ' * (6 + names)}{line}" for line in (*others, remedy))):
                 write(line)
+        for problem in report.route_problems:
+            write(f"  {output.paint('✕', 'error')} {problem}")
 
     for server in report.servers:  # the observed deviations, and a table if a field should change
         write()
@@ -339,7 +343,7 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
             for text in diagnosis.quirks.values():
                 write(f"  {output.paint('~', 'warn')} {model}{text}")
         if not any(diagnosis.evidence for diagnosis in server.diagnoses):
-            write("  The dialect of the proxy needs no change.")
+            write("  No setting needs to change for this server.")
             continue
         if server.diagnoses[0].backend.target.provider.is_configured:
             write(f"  Replace the tables of providers.{server.name} in anthropic-proxy.toml by:")
@@ -350,6 +354,9 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
         write()
         for line in server.table.splitlines():
             write(line)
+    if any(one.backend.tiers and one.problem is None and not uses_demo_provider(one) for one in report.diagnoses):
+        write()
+        write(f"  Next:  {output.paint('anthropic-proxy code', 'type')}")
 
 
 def _format_table(output: Output, diagnoses: Sequence[Diagnosis]) -> Iterator[str]:

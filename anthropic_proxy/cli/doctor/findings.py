@@ -3,7 +3,7 @@
 A backend is one model of one provider. A dialect is a set of fields that describe how a server deviates from its API.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from msgspec import Struct, field
@@ -91,6 +91,8 @@ class Backend(Struct, frozen=True, kw_only=True, eq=False):
     """Claude tiers (haiku, sonnet, opus, fable) that the settings map to the model."""
     variables: Sequence[str] = ()
     """Settings that select the model: `SMALL_MODEL`. Empty: none."""
+    routes: Mapping[str, Sequence[str]] = {}
+    """Name of a route of the configuration file → its models of this provider, without prefix."""
     searches_dialect: bool = False
     """True if the dialect of the server is unknown, so that its fields are probed."""
 

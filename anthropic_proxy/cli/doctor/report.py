@@ -20,7 +20,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
 from anthropic_proxy.secrets import redact_json_value, redact_secrets
 
 MIN_SESSION_TOKENS = 44_000
@@ -28,6 +28,7 @@ MIN_SESSION_TOKENS = 44_000
 _MODEL_ID = re.compile(r"[A-Za-z0-9@][A-Za-z0-9_.:/@+-]*")
 """Pattern of model ids that a remedy may contain: `@cf/meta/llama-4-scout`. A server could list another text, which a
 user would paste."""
+_MAX_NAMED_ROUTES = 2
 _LARGER_WINDOW = 81_920
 """Context window, in tokens, that the doctor proposes for a local model with a smaller one."""
 
@@ -71,17 +72,20 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
         return Fix(name=name, problem=_sentence(problem.message), remedy=problem.proposal)
     if problem.kind in ("unreachable", "address"):
         variable, text = provider.base_url_variable or "", problem.message
+        used = _describe_routes(backend.routes) if not backend.tiers else ""
         if problem.kind == "address":
             if text.endswith(variable) and variable in settings.origins:
                 text = f"{text}, {settings.origins[variable]}"
             remedy = problem.proposal or f"{variable}=<address>"
         elif provider.uses_installed_models:
             remedy = "ollama serve"
-        elif provider.name in settings.base_urls or provider.is_configured:
+        elif provider.is_configured:
+            remedy = f"Check {variable}, {settings.origins.get(variable, CONFIG_FILE)}"
+        elif provider.name in settings.base_urls:
             remedy = f"{variable}=<address>"
         else:
             remedy = "Check the network. Behind a web proxy: HTTPS_PROXY=<its address>"
-        return Fix(name=name, problem=_sentence(text), remedy=remedy)
+        return Fix(name=name, problem=" ".join(filter(None, (_sentence(text), used))), remedy=remedy)
     alternative = _find_alternative(diagnosis, diagnoses, lambda other: other.problem is None)
     if problem.kind == "model":  # the default model of the provider, or a listed one
         used, default = backend.target.model, provider.default_big_model
@@ -131,6 +135,21 @@ def _fix_features(diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis]) -> Itera
         text = f"needs other values of {', '.join(dict.fromkeys(required))}."
         yield Fix(name=diagnosis.backend.name, problem=text, remedy="the table below, in anthropic-proxy.toml")
 
+    if diagnosis.models:
+        for route, models in backend.routes.items():
+            for model in models:
+                if model not in diagnosis.models and _MODEL_ID.fullmatch(model):
+                    text = f"does not list the model {model} of the route {route}."
+                    yield Fix(name=backend.name, problem=text, remedy=f"anthropic-proxy doctor {backend.name}/{model}")
+
+
+def _describe_routes(routes: Mapping[str, Sequence[str]]) -> str:
+    """Return a sentence about `Backend.routes`. "": no route uses the provider."""
+    names = list(routes)
+    if len(names) > _MAX_NAMED_ROUTES:
+        return f"{len(names)} routes send requests to it."
+    return f"The route {' or '.join(names)} sends requests to it." if names else ""
+
 
 def _find_alternative(
     diagnosis: Diagnosis, diagnoses: Sequence[Diagnosis], is_suitable: Callable[[Diagnosis], bool]
@@ -173,6 +192,8 @@ class FoundServer(Struct, frozen=True, kw_only=True):
 class Report(Struct, kw_only=True):
     diagnoses: Sequence[Diagnosis]
     fixes: Sequence[Fix]
+    route_problems: Sequence[str] = ()
+    """Error texts about routes of the configuration file that cannot be used, with remedies."""
     servers: Sequence[FoundServer]
     """Unknown servers with the dialect that the probes found."""
     seconds: float
@@ -185,7 +206,7 @@ class Report(Struct, kw_only=True):
         problems = [diagnosis.problem for diagnosis in self.diagnoses if not uses_demo_provider(diagnosis)]
         if all(problem is not None and problem.kind == "unreachable" for problem in problems):
             return 2
-        return 1 if self.fixes else 0
+        return 1 if self.fixes or self.route_problems else 0
 
     @property
     def cost_summary(self) -> str:
@@ -239,6 +260,7 @@ def encode_report(report: Report, file_format: Literal["json", "markdown"], toda
             "output_tokens": report.totals.output_tokens,
             "backends": [_build_backend(diagnosis) for diagnosis in report.diagnoses],
             "fixes": [structs.asdict(fix) for fix in report.fixes],
+            "route_problems": report.route_problems,
             "tables": [server.table for server in report.servers],
         }
         values = redact_json_value(msgspec.to_builtins(content), secrets)
@@ -284,11 +306,12 @@ def _format_markdown(report: Report, today: date) -> Iterator[str]:
         yield f"| {row.title} | {' | '.join(cells)} |"
     yield ""
     yield f"{LEGEND}. {report.cost_summary}."
-    if report.fixes:
+    if report.fixes or report.route_problems:
         yield ""
         yield "## To fix"
         yield ""
         yield from (f"- **{fix.name}** {fix.problem} `{fix.remedy}`" for fix in report.fixes)
+        yield from (f"- {problem}" for problem in report.route_problems)
     for diagnosis in report.diagnoses:
         details = list_explanations(diagnosis)
         if details.keys() - {"limits"} or diagnosis.evidence:

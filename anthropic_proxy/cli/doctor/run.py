@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from msgspec import structs
 
@@ -14,7 +15,13 @@ from anthropic_proxy.cli.doctor.report import Report, find_servers, find_total_p
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_override
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_tier
+from anthropic_proxy.engine.routing.router import (
+    RoutingQuery,
+    Target,
+    build_route,
+    find_tier,
+    list_rule_problems_and_warnings,
+)
 from anthropic_proxy.errors import ClientError, ConfigurationError, find_similar_choice
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.services import Services
@@ -59,8 +66,13 @@ async def run_doctor(
     services: Services,
     backends: Sequence[Backend],
     on_change: Callable[[Sequence[Diagnosis]], None] = lambda diagnoses: None,
+    *,
+    checks_routes: bool = False,
 ) -> Report:
-    """`on_change` is called with all results so far, at the start and after each probe."""
+    """`on_change` is called with all results so far, at the start and after each probe.
+
+    `checks_routes`: look for routes of the configuration file that cannot be used.
+    """
     started = time.monotonic()
     diagnoses = [Diagnosis(backend=backend, outcomes={}) for backend in backends]
     on_change(diagnoses)
@@ -71,6 +83,7 @@ async def run_doctor(
     return Report(
         diagnoses=diagnoses,
         fixes=list_fixes(diagnoses, services.settings),
+        route_problems=list_rule_problems_and_warnings(services.settings, services.catalog)[0] if checks_routes else (),
         servers=find_servers(diagnoses, services.settings),
         seconds=time.monotonic() - started,
         price=find_total_price(diagnoses, services.settings),
@@ -132,9 +145,11 @@ def _list_configured(services: Services) -> Iterable[Backend]:
             key = target.provider.prefix, target.model
             tiers.setdefault(key, []).append(tier)
             targets.setdefault(key, []).append(target)
+    routed = _list_routed_models(services)
     for key, found in targets.items():
         variables = dict.fromkeys(target.model_setting.partition(",")[0] for target in found if target.model_setting)
-        yield Backend(name=key[0], target=found[0], tiers=tuple(tiers[key]), variables=tuple(variables))
+        routes = routed.get(key[0], {})
+        yield Backend(name=key[0], target=found[0], tiers=tuple(tiers[key]), variables=tuple(variables), routes=routes)
     used = {provider for provider, _ in targets}
     for provider in registry:
         if provider.prefix in used:
@@ -146,17 +161,35 @@ def _list_configured(services: Services) -> Iterable[Backend]:
             missing = describe_missing_key(provider, services.settings)
             is_examined = is_configured(provider, services.settings) and not missing
         if is_examined:
-            yield from _find_defaults(services, provider)
+            yield from _find_defaults(services, provider, routed.get(provider.prefix, {}))
 
 
-def _find_defaults(services: Services, provider: Provider) -> Iterable[Backend]:
-    """Yield one backend of a provider: with its larger default model, or with its largest installed model."""
+def _list_routed_models(services: Services) -> Mapping[str, Mapping[str, Sequence[str]]]:
+    """Return prefix of a provider → name of a route → models of this provider among the route's targets."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for route in services.settings.routes:
+        for model in route.targets:
+            for target in _resolve(services, model):
+                models = found.setdefault(target.provider.prefix, {}).setdefault(route.name, [])
+                models += [target.model] if target.model not in models else []
+    return found
+
+
+def _find_defaults(
+    services: Services, provider: Provider, routes: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> Iterable[Backend]:
+    """Yield one backend of a provider: with the model of its first route, else with its larger default model, or with
+    its largest installed model.
+
+    `routes`: name of a route of the configuration file → its models of this provider.
+    """
     listed = services.catalog.cached_model_ids(provider.name) if provider.uses_installed_models else None
     defaults = (provider.default_big_model, *provider.known_models)
-    model = listed[0] if listed else next(filter(None, defaults), None)
+    routed = next(iter(routes.values()), ())
+    model = next(iter(routed), None) or (listed[0] if listed else next(filter(None, defaults), None))
     for target in _resolve(services, f"{provider.prefix}/{model}") if model else ():
         if target.provider is provider:  # a Claude model may be mapped to another provider
-            yield Backend(name=provider.prefix, target=target)
+            yield Backend(name=provider.prefix, target=target, routes=routes)
 
 
 def _find_named(services: Services, name: str, configured: Sequence[Backend]) -> list[Backend]:

@@ -13,12 +13,13 @@ from msgspec import structs
 
 from anthropic_proxy.cli.doctor.findings import Diagnosis
 from anthropic_proxy.cli.doctor.report import ROWS, Report, hide_credentials, list_explanations
-from anthropic_proxy.console import doctor_run
+from anthropic_proxy.cli.output import shorten_home
+from anthropic_proxy.console import doctor_run, formats
 from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers.catalog import LearnedModel, store_learned_models
 from anthropic_proxy.engine.providers.servers import build_server_name
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.secrets import redact_json_value
 
 INTERVAL_SECONDS = 0.5
@@ -127,8 +128,11 @@ def store_results(recorder: RunRecorder, result: Report, directory: Path) -> lis
             reason = "another run stores its facts" if is_locked else describe_os_error(error)
             lines.append(f"✕ The facts cannot be stored in {directory}: {reason}.")
         else:
-            noun = "model" if len(learned) == 1 else "models"
-            lines.append(f"Facts about {len(learned)} {noun} for the next start or reload: {file}")
+            count = formats.plural(len(learned), "model")
+            lines.append(
+                f"The proxy uses the found limits of {count} after its next start or reload:  "
+                f"{shorten_home(str(file), copy_environment())}"
+            )
     try:
         recorder.finish(result)
     except OSError as error:

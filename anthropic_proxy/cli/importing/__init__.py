@@ -11,10 +11,12 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_env_file
 from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
 from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
 from anthropic_proxy.cli.importing.router_config import read_router_config
+from anthropic_proxy.cli.local_proxy import find_proxy, reload_proxy
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.cli.questions import open_questions
 from anthropic_proxy.console import formats
@@ -22,11 +24,12 @@ from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
-from anthropic_proxy.gateway.settings import copy_environment
+from anthropic_proxy.gateway.settings import ENV_FILE, copy_environment
 from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.values import mask_env_lines
 
+_START_CLIENT = ("anthropic-proxy code", "starts Claude Code with this proxy")
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
 _SUPPORTED = (
     "Supported are config.json of claude-code-router, config.yaml of LiteLLM's proxy, and .env of an earlier proxy."
@@ -57,7 +60,9 @@ def import_settings(
         question = f"Copy {formats.plural(len(plan.secrets), 'key')} of the file to .env?"
         if copy_keys or (asks and open_questions(output).confirm(question, default=True)):
             plan.copy_secrets()
-    files = prepare_files(plan, require_settings_folder(copy_environment()))
+    environ = copy_environment()
+    folder = require_settings_folder(environ)
+    files = prepare_files(plan, folder)
 
     count = len(plan.variables) + len(plan.servers) + len(plan.routes)
     settings, notes = formats.plural(count, "setting"), formats.plural(len(plan.notes), "note")
@@ -85,15 +90,39 @@ def import_settings(
     for row in list_tier_mappings(files.settings, Catalog()):
         target = f"{row.target}, then {', '.join(row.fallbacks)}" if row.fallbacks else row.target
         tiers_by_target.setdefault(target, []).append(row.tier)
-    width = max(len(", ".join(tiers)) for tiers in tiers_by_target.values())
-    for target, tiers in tiers_by_target.items():
-        output.write_line(f"  {', '.join(tiers):<{width}}  → {target}")
+    mapping = [(", ".join(tiers), target) for target, tiers in tiers_by_target.items()]
+    for route in files.settings.routes:
+        first, *others = route.targets
+        then = f", {'then ' if route.balance == 'order' else ''}{', '.join(others)}" if others else ""
+        mapping.append((f"route {route.name}", f"{first}{then}"))
+    width = max(len(name) for name, _ in mapping)
+    for name, target in mapping:
+        output.write_line(f"  {name:<{width}}  → {target}")
+    if files.settings.routes:
+        text = "A route comes before the tiers. The conditions:  anthropic-proxy routes list"
+        output.write_line(f"  {output.paint(text, 'quiet')}")
 
+    if plan.secrets:
+        output.write_line()
+        output.write_line(output.paint("Keys that are not copied: write these lines, or use --copy-keys", "title"))
+        width = max(map(len, plan.secrets))
+        for variable, key in plan.secrets.items():
+            output.write_line(f"  {output.paint('!', 'warn')} {variable + '=…':<{width + 2}}  {key.setting}")
+
+    commands = [(f"anthropic-proxy import {file}", "writes them")]
     if not dry_run:
+        running = find_proxy(load_command_settings(of_running_proxy=False))  # before a new PORT is written
         files.write(output)
+        if running is not None:
+            result = reload_proxy(environ, running.port, folder / ENV_FILE)
+            sign, role = ("✓", "ok") if result.is_applied else ("!", "warn")
+            output.write_notice(f"The proxy at {running.address} {result.text}", sign, role)
+        commands = [("anthropic-proxy doctor", "sends a few requests to each server"), _START_CLIENT]
     output.write_line()
-    command = f"anthropic-proxy import {file}" if dry_run else "anthropic-proxy doctor"
-    output.write_line(f"  Next:  {output.paint(command, 'type')}")
+    width = max(len(command) for command, _ in commands)
+    for number, (command, purpose) in enumerate(commands):
+        lead = "       " if number else "  Next:"
+        output.write_line(f"{lead}  {output.paint(f'{command:<{width}}', 'type')}    {output.paint(purpose, 'quiet')}")
 
 
 def _read_configuration(content: bytes, name: str) -> ImportPlan:

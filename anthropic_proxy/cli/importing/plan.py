@@ -77,7 +77,12 @@ class ServerTable(Struct, kw_only=True):
         return "\n".join(lines) + "\n"
 
 
-_NOT_COPIED = "secrets are not copied."
+class ImportedKey(Struct, frozen=True):
+    """API key in the other configuration."""
+
+    value: str
+    setting: str
+    """Place of the key there: `Providers.openrouter.api_key`."""
 
 
 class ImportedRoute(Struct, kw_only=True):
@@ -126,7 +131,7 @@ class ImportPlan:
         """Name of a table in `anthropic-proxy.toml` → its contents."""
         self.routes: list[ImportedRoute] = []
         """Routes in the order in which their conditions are checked."""
-        self.secrets: dict[str, str] = {}
+        self.secrets: dict[str, ImportedKey] = {}
         """Name of a variable → key in the other configuration, which is written only if the user agrees."""
         self.notes: list[tuple[str, str]] = []
         """Pairs: setting in the other configuration, and what happens to it."""
@@ -140,12 +145,11 @@ class ImportPlan:
 
     def add_secret(self, variable: str, value: str, setting: str) -> None:
         """`setting`: place of the key in the other configuration."""
-        self.secrets[variable] = value
-        self.add_note(setting, f"{_NOT_COPIED} Set it in .env:  {variable}=…")
+        self.secrets[variable] = ImportedKey(value, setting)
 
     def copy_secrets(self) -> None:
-        self.variables |= self.secrets
-        self.notes = [note for note in self.notes if not note[1].startswith(_NOT_COPIED)]
+        self.variables |= {variable: key.value for variable, key in self.secrets.items()}
+        self.secrets = {}
 
     def add_route(
         self,

@@ -133,7 +133,7 @@ def _place_servers(plan: ImportPlan, config: Mapping[str, Any]) -> dict[str, str
     """
     prefixes = {}
     for position, entry in enumerate(config.get("Providers") or config.get("providers") or []):
-        name, setting = str(entry.get("name", f"server{position + 1}")), f"Providers[{position}]"
+        name, setting = str(entry.get("name", f"server{position + 1}")), f"Providers.{entry.get('name', position)}"
         prefixes[name] = ""
         url = str(entry.get("api_base_url") or entry.get("baseUrl") or entry.get("baseurl") or "")
         for field in entry:
@@ -175,6 +175,7 @@ def _read_transformers(plan: ImportPlan, setting: str, use: Mapping[str, Any]) -
     Every transformer gets a note in `plan`, except those that only set limits.
     """
     limits: dict[str, dict[str, int]] = {}
+    adapted: list[str] = []
     for model, entry in use.items():
         items = entry if model == "use" else entry.get("use", []) if isinstance(entry, dict) else []
         for item in items:
@@ -186,17 +187,19 @@ def _read_transformers(plan: ImportPlan, setting: str, use: Mapping[str, Any]) -
             if name.lower() in _TRANSFORMERS:
                 plan.add_note(setting, f"{name}: {_TRANSFORMERS[name.lower()]}")
             elif name == "sampling":
-                plan.add_note(
-                    setting, f"{name}: the proxy sends the values of the client and sets no {others or 'own'}"
-                )
+                unset = f"no {others}" if others else "none"
+                plan.add_note(setting, f"{name}: the proxy sends the values of the client and sets {unset}")
             elif name == "customparams":
                 plan.add_note(setting, f"{name}: the proxy adds no fields to requests: {others}")
             elif name.lower() in _ADAPTED and name.lower() != "anthropic" and others:
                 plan.add_note(setting, f"{name}: its options are not sent: {others}. Set them in your account there")
             elif name.lower() in _ADAPTED:
-                plan.add_note(setting, f"{name}: it is not needed, the proxy adapts requests to the server itself")
+                adapted.append(name)
             elif name != "maxtoken":
                 plan.add_note(setting, f"{name}: scripts do not run here. The proxy translates requests itself")
+    if adapted:
+        names = ", ".join(dict.fromkeys(adapted))
+        plan.add_note(setting, f"{names}: not needed, the proxy adapts requests to the server itself")
     return limits
 
 

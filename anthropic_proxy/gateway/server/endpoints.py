@@ -20,7 +20,9 @@ from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_erro
 from anthropic_proxy.engine.exchange.resources import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.model_listing import find_model, list_models
+from anthropic_proxy.engine.routing.router import find_capabilities
 from anthropic_proxy.engine.trace_context import TRACEPARENT, read_trace_context
 from anthropic_proxy.errors import (
     InvalidRequest,
@@ -266,8 +268,15 @@ async def send_resource(services: Services, request: ClientRequest, sink: AsgiSi
 
 
 async def get_recent_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Requests of all workers, without message content and keys."""
-    await sink.send_response(200, encode_requests(await services.receipts.feed.collect_snapshot()))
+    """Requests of all workers, without message content and keys, and the windows of their models."""
+    snapshot = await services.receipts.feed.collect_snapshot()
+    registry = find_registry(services.settings)
+    for prefix, model in {(one.receipt.prefix, one.receipt.model) for one in snapshot.finished if one.receipt.model}:
+        if (provider := registry.find_by_prefix(prefix)) is not None:
+            limits = find_capabilities(provider, model, services.settings, services.catalog)
+            if limits.known:
+                snapshot.windows[f"{prefix}/{model}"] = limits.max_input or limits.context_window
+    await sink.send_response(200, encode_requests(snapshot))
 
 
 async def get_live_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:

@@ -165,6 +165,8 @@ class RequestSnapshot(Struct):
     """Receipts of running exchanges, the latest last. Fields about the reply are still empty."""
     unresponsive_workers: int = 0
     """Number of workers that did not send their requests in time."""
+    windows: dict[str, int] = {}
+    """Model of a finished request, with the prefix of its provider → input limit in tokens. Absent: unknown."""
 
 
 class RequestView:

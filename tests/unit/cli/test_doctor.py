@@ -96,7 +96,8 @@ def test_results_that_cannot_be_printed_are_stored(tmp_path: Path) -> None:
     assert (ended.returncode, lines) == (
         1,
         [
-            f"Facts about 2 models for the next start or reload: {data / LEARNED_FILE_NAME}",
+            "  The proxy uses the found limits of 2 models after its next start or reload:  "
+            f"~/{data.relative_to(tmp_path)}/{LEARNED_FILE_NAME}",
             "✕ The output cannot be written: no space left.",
         ],
     )

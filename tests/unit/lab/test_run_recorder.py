@@ -75,5 +75,5 @@ async def test_facts_are_not_stored_while_another_run_stores_its_facts(
             f"✕ The facts cannot be stored in {tmp_path}: another run stores its facts."
         ]
     assert store_results(recorder, result, tmp_path) == [
-        f"Facts about 1 model for the next start or reload: {tmp_path / LEARNED_FILE_NAME}"
+        f"The proxy uses the found limits of 1 model after its next start or reload:  {tmp_path / LEARNED_FILE_NAME}"
     ]
