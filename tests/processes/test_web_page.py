@@ -61,6 +61,8 @@ def test_a_browser_receives_mapping_health_and_the_command(settings: dict[str, s
         assert page.lines == [
             f"anthropic-proxy {__version__} ✓ 1 provider ready",
             "This server accepts the Anthropic Messages API and sends each request to a model provider.",
+            "See it",
+            "One request, its way, and its cost",
             "Use it",
             "anthropic-proxy code",
             f"ANTHROPIC_BASE_URL={proxy.url} ANTHROPIC_AUTH_TOKEN=local claude",
@@ -71,7 +73,6 @@ def test_a_browser_receives_mapping_health_and_the_command(settings: dict[str, s
             "✓ openai",
             f"– not set: {' '.join(list_unset_names('openai', 'ollama', 'anthropic'))}",
             "Links",
-            "One request, and its way",
             "Dashboard",
             "Health as JSON",
             "Models as JSON",
@@ -142,6 +143,6 @@ def test_only_trusted_addresses_see_the_setup(settings: dict[str, str], tmp_path
         ):
             page = Text(client.get("/", headers=foreign).text)
             assert "Health" not in page.lines
-            assert page.lines[-6] == "Use it"
-            assert page.lines[-5].endswith("ANTHROPIC_AUTH_TOKEN='one of PROXY_API_KEY' claude")
+            assert page.lines[-5] == "Use it"
+            assert page.lines[-4].endswith("ANTHROPIC_AUTH_TOKEN='one of PROXY_API_KEY' claude")
             assert links(page) == ["/tour", "/dashboard", "/health"]

@@ -15,7 +15,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.periods import find_period_number, find_period_start, list_period_starts
-from anthropic_proxy.console.ledger.queries import PeriodSums
+from anthropic_proxy.console.ledger.queries import ModelPeriod, PeriodSums, add_up_model_periods
 from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 
@@ -30,6 +30,7 @@ _ROLES = ("cache-read", "cache-write", "input", "output")
 """CSS classes for the colors of groups without a color of their own, the largest group first."""
 _PERIODS = ((3, 300), (48, 3_600), (24 * 8, 6 * 3_600), (24 * 45, 86_400), (24 * 400, 3 * 86_400))
 """Pairs: maximum length of a time range in hours, and length of one period in seconds."""
+_MIN_DAYS, _MAX_DAYS = 2, 100
 OUTCOME_TITLES = {
     "ok": ("succeeded", "ok"),
     "retried": ("retried", "input"),
@@ -252,9 +253,11 @@ class Periods(Struct, frozen=True):
         return found
 
 
-def divide_range(query: ViewQuery) -> Periods:
-    """The periods may extend beyond the range."""
+def divide_range(query: ViewQuery, *, by_day: bool = False) -> Periods:
+    """The periods may extend beyond the range. `by_day`: each is a day, unless the range is too short or too long."""
     seconds = next((length for hours, length in _PERIODS if query.hours <= hours), _PERIODS[-1][1])
+    if by_day and _MIN_DAYS * 24 <= query.hours <= _MAX_DAYS * 24:
+        seconds = DAY_SECONDS
     end = find_period_start(find_period_number(query.end - 1, seconds) + 1, seconds)
     return Periods(query, seconds, list_period_starts(query.start, query.end, seconds), end)
 
@@ -285,6 +288,23 @@ def chart_groups(
             series = values.setdefault(names.get(row.group, others), {})
             series[row.start] = series.get(row.start, 0) + extract_value(row.sums)
     return chart_sums(periods, values, format_value)
+
+
+def chart_models(
+    periods: Periods,
+    rows: Sequence[ModelPeriod],
+    extract_value: Callable[[UsageSums], float],
+    format_value: Callable[[float], str],
+) -> Chart:
+    """The most expensive model of a provider has the color of the provider, and further ones have other colors."""
+    names: dict[str, tuple[str, str]] = {}
+    free, used = chain(_ROLES, repeat("others")), set[str]()
+    for one in add_up_model_periods(rows):
+        role = next(free) if one.provider in used else formats.provider_role(one.provider)
+        used.add(one.provider)
+        names.setdefault(one.model, (one.model or NOT_SENT, role))
+    by_model = [PeriodSums(one.start, one.model.model, one.model.sums) for one in rows]
+    return chart_groups(periods, by_model, extract_value, format_value, names)
 
 
 def chart_sums(

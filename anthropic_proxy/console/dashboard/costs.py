@@ -7,11 +7,25 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import Chart, chart_groups, divide_range, explain_missing_cost
-from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, Table, build_panel, memoize_result
+from anthropic_proxy.console.dashboard.charts import (
+    Chart,
+    chart_groups,
+    chart_models,
+    divide_range,
+    explain_missing_cost,
+)
+from anthropic_proxy.console.dashboard.page import (
+    FailedPanel,
+    Page,
+    PageContext,
+    Table,
+    build_panel,
+    compare_with_previous_range,
+    memoize_result,
+)
 from anthropic_proxy.console.dashboard.tables import Names, SortableColumn, name_providers, name_value, sort_rows
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
-from anthropic_proxy.console.ledger.queries import UsageGroup, sum_periods, sum_usage
+from anthropic_proxy.console.ledger.queries import UsageGroup, sum_model_periods, sum_periods, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, add_up, name_missing
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
@@ -19,6 +33,7 @@ from anthropic_proxy.gateway.money import format_cost
 DEFAULT_GROUP = "project"
 GROUPS = ("day", *(name for name, facet in FACETS.items() if facet.is_group and "hourly" in facet.sums))
 """Values of the parameter `by`: `day`, and facets that the hourly sums have."""
+_NOUNS = {name: "requested model" if name == "requested" else name for name in GROUPS}
 MAX_ROWS = 200
 _COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
     SortableColumn("requests", "Requests", lambda one: one.sums.requests),
@@ -40,7 +55,8 @@ def find_group_name(context: PageContext) -> str:
 
 
 def build_costs_page(context: PageContext) -> Mapping[str, Any]:
-    by, query, periods = find_group_name(context), context.query, divide_range(context.charted_query)
+    by, query = find_group_name(context), context.query
+    periods = divide_range(context.charted_query, by_day=by == "day")
     names = name_providers(context.settings)
     groups = memoize_result(lambda: sum_usage(context.connection, context.selection, by))
     total = memoize_result(lambda: add_up(group.sums for group in groups()))
@@ -63,29 +79,29 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         if not sums.requests:
             return "No requests in this range."
         verdict = f"{formats.plural(sums.requests, 'request')} cost "
-        verdict += f"{formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)}."
+        verdict += formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)
+        if sums.cost and not sums.unknown_cost_requests:
+            compared = compare_with_previous_range(context, context.selection, "cost", sums.cost)
+            verdict += f", {compared}" if compared else ""
+        verdict += "."
         largest = max(groups(), key=lambda group: group.sums.cost)
         if largest.sums.cost and len(groups()) > 1:
             name = _name_group(names, by, largest)
             share = formats.percent(largest.sums.cost, sums.cost)
-            verdict += f" Largest {by}: {name}, {format_cost(largest.sums.cost)} ({share})."
+            verdict += f" Largest {_NOUNS[by]}: {name}, {format_cost(largest.sums.cost)} ({share})."
         return verdict
 
     def chart_costs() -> Chart:
-        divided_by = "model" if by == "day" else by
-        rows = sum_periods(context.connection, context.selection, periods.seconds, FACETS[divided_by].column)
-        providers = {
-            name: (name_value("provider", name, names), formats.provider_role(name))
-            for name in {row.group for row in rows} - {""}
-        }
-        drawn = chart_groups(
-            periods,
-            rows,
-            lambda sums: sums.cost,
-            formats.chart_money,
-            providers if by == "provider" else None,
-            missing=name_missing(divided_by),
-        )
+        if by in ("model", "day"):
+            models = sum_model_periods(context.connection, context.selection, periods.seconds)
+            drawn = chart_models(periods, models, lambda sums: sums.cost, formats.chart_money)
+        else:
+            rows = sum_periods(context.connection, context.selection, periods.seconds, FACETS[by].column)
+            shown = {row.group for row in rows} - {""} if by == "provider" else ()
+            roles = {name: (name_value("provider", name, names), formats.provider_role(name)) for name in shown}
+            drawn = chart_groups(
+                periods, rows, lambda sums: sums.cost, formats.chart_money, roles, missing=name_missing(by)
+            )
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
     verdict = build_panel(context, "the summary", summarize)
@@ -94,12 +110,13 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     return {
         "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
         "by": by,
-        "options": [(name, name.capitalize()) for name in GROUPS],
+        "noun": _NOUNS[by],
+        "options": [(name, noun.capitalize()) for name, noun in _NOUNS.items()],
         "columns": _COLUMNS,
         "rows": rows,
         "hidden": hidden,
         "chart": build_panel(context, "costs", chart_costs),
-        "chart_title": f"Cost per {periods.length_name} and {'model' if by == 'day' else by}",
+        "chart_title": f"Cost per {periods.length_name} and {'model' if by == 'day' else _NOUNS[by]}",
         "is_empty": not context.facts.requests and context.can_read,
     }
 

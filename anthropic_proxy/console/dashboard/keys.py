@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import chart_groups, divide_range
+from anthropic_proxy.console.dashboard.charts import chart_models, divide_range
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.requests import list_exported_requests
 from anthropic_proxy.console.dashboard.tables import SortableColumn, build_finished_row, page_list, page_rows, sort_rows
@@ -246,8 +246,8 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         return None
     context = limit_to_key(context, key)
     periods, chosen = divide_range(context.charted_query), context.selection
-    by_period = queries.sum_periods(context.connection, context.model_selection, periods.seconds, "model")
-    total = add_up(row.sums for row in by_period)
+    by_period = queries.sum_model_periods(context.connection, context.model_selection, periods.seconds)
+    total = add_up(row.model.sums for row in by_period)
     team = find_team(EngineReader(context.connection), key.team) if key.team else None
     spending, problem = read_used_budgets(context, [key] if team is None else [key, team])
     usage = KeyUsage(total, spending.get(key.id), find_last_key_uses(context.connection, key.label).get(key.label))
@@ -292,7 +292,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
         "team": None if team is None else (team, build_budget_bars(team.rules, spending.get(f"team/{team.name}"))),
         "team_limits": "" if team is None else describe_limits(team.rules),
         "team_allowed": [] if team is None else list_allowed_names(team.rules),
-        "chart": chart_groups(
+        "chart": chart_models(
             periods,
             by_period,
             (lambda sums: sums.cost) if total.cost else (lambda sums: sums.requests),

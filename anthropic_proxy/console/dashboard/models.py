@@ -10,15 +10,15 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import Chart, chart_groups, divide_range, explain_missing_cost
+from anthropic_proxy.console.dashboard.charts import Chart, chart_models, divide_range, explain_missing_cost
 from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, Table, build_panel, memoize_result
 from anthropic_proxy.console.dashboard.tables import SortableColumn, sort_rows
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
-from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, PeriodSums, count_facets
-from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums, add_up
+from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, count_facets
+from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.prices.price_list import Price, describe_price_list
 
@@ -64,7 +64,6 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         lambda: queries.measure_model_performance(context.connection, context.model_selection, periods.seconds)
     )
     found = memoize_result(lambda: queries.add_up_model_periods(by_period()))
-    by_model = memoize_result(lambda: [PeriodSums(one.start, one.model.model, one.model.sums) for one in by_period()])
     total = memoize_result(lambda: add_up(one.sums for one in found()))
     order = context.query.order or "-cost"
     used = build_panel(
@@ -75,14 +74,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         verdict = "The requests of this range cannot be added up."
 
     def chart_costs() -> Chart:
-        roles: dict[str, tuple[str, str]] = {}
-        free = iter(("cache-read", "cache-write", "input", "output", "others", "others"))
-        used: set[str] = set()
-        for one in found():
-            role = next(free, "others") if one.provider in used else formats.provider_role(one.provider)
-            used.add(one.provider)
-            roles.setdefault(one.model, (one.model or NOT_SENT, role))
-        drawn = chart_groups(periods, by_model(), lambda sums: sums.cost, formats.chart_money, roles)
+        drawn = chart_models(periods, by_period(), lambda sums: sums.cost, formats.chart_money)
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
     return {

@@ -38,6 +38,7 @@ from anthropic_proxy.console.dashboard.page import (
     PageContext,
     Table,
     build_panel,
+    compare_with_previous_range,
     memoize_result,
 )
 from anthropic_proxy.console.dashboard.query import RANGE_TITLES, ViewQuery
@@ -213,19 +214,7 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
 def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
     query, sums, latencies = context.query, list(found.sums().values()), found.latencies()
     total = add_up(sums)
-    before = queries.count_requests_in_previous_range(
-        context.connection, context.model_selection, int(context.now * MICROSECONDS)
-    )
     listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
-    first, earliest = context.facts.first_hour, 2 * query.start - min(query.end, int(context.now))
-    compared = "none in the range before"
-    if first is None or first * HOUR_SECONDS > earliest + HOUR_SECONDS:
-        compared = "no whole range before"
-    elif before:
-        change = round(100 * (total.requests - before) / before)
-        compared = f"{abs(change):,} % {'more' if change > 0 else 'fewer'} than in the range before"
-        if not change:
-            compared = "as many as in the range before"
     requested = f"{format_cost(total.requested_cost)} at the requested models’ prices" if total.requests else ""
     if total.unknown_requested_cost_requests:
         requested = "price of a requested model unknown"
@@ -238,7 +227,8 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
         Figure(
             "Requests",
             formats.count(total.requests),
-            compared,
+            compare_with_previous_range(context, context.model_selection, "requests", total.requests)
+            or "no whole range before",
             [one.requests for one in sums],
             listed,
         ),

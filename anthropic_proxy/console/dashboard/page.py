@@ -6,7 +6,7 @@ tables) can fail one by one.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from msgspec import MsgspecError, Struct, structs
 from sqlalchemy import Connection, exc
@@ -15,7 +15,7 @@ from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS, RequestSelection
-from anthropic_proxy.console.ledger.queries import LedgerExtent
+from anthropic_proxy.console.ledger.queries import LedgerExtent, sum_previous_range
 from anthropic_proxy.console.ledger.read_access import describe_read_failure
 from anthropic_proxy.console.ledger.records import FACETS
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
@@ -116,6 +116,29 @@ def build_panel(context: PageContext, name: str, build: Callable[[], PanelT]) ->
         reason = f"{type(error).__name__}: {str(error)[:200]}"
         context.log_condition(f"The dashboard cannot show {name}: {reason}")
         return FailedPanel(f"A stored value cannot be shown ({reason}). The other panels are complete.")
+
+
+_WORDS = {"requests": ("fewer", "as many as", "none"), "cost": ("less", "as much as", "nothing")}
+
+
+def compare_with_previous_range(
+    context: PageContext, selection: RequestSelection, name: Literal["requests", "cost"], value: int
+) -> str:
+    """Return `4 % more than in the range before`. "": the ledger is younger than that range.
+
+    `value`: requests or nano-dollars of the requests of `selection`.
+    """
+    query, first = context.query, context.facts.first_hour
+    earliest = 2 * query.start - min(query.end, int(context.now))
+    if first is None or first * HOUR_SECONDS > earliest + HOUR_SECONDS:
+        return ""
+    found = sum_previous_range(context.connection, selection, int(context.now * MICROSECONDS))
+    before, (less, equal, none) = found.requests if name == "requests" else found.cost, _WORDS[name]
+    if not before:
+        return f"{none} in the range before"
+    change = round(100 * (value - before) / before)
+    compared = f"{abs(change):,} % {'more' if change > 0 else less} than" if change else equal
+    return f"{compared} in the range before"
 
 
 def memoize_result(build: Callable[[], PanelT]) -> Callable[[], PanelT]:

@@ -97,7 +97,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
             first_note += f" · {formats.seconds(lost)} in failed attempts"
     window, window_text = find_context_window(context, row), ""
     if window and tokens:
-        window_text = f"{formats.count(tokens)} of {formats.count(window)} tokens, {formats.percent(tokens, window)}"
+        window_text = f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens"
     return {
         "title": f"Request {row.id}",
         "row": row,

@@ -24,6 +24,7 @@ _COLUMNS: Sequence[SortableColumn[SessionRow]] = (
     SortableColumn("requests", "Requests", lambda row: row.sums.requests),
     SortableColumn("errors", "Errors", lambda row: row.sums.errors),
     SortableColumn("context", "Largest context", lambda row: row.max_context),
+    SortableColumn("cached", "Cached", lambda row: row.sums.cached_input_share),
     SortableColumn("output", "Output", lambda row: row.sums.output_tokens),
     SortableColumn("cost", "Cost", lambda row: row.sums.cost),
 )
@@ -50,6 +51,7 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
             if (window := windows.get(models.get(row.session, "")))
             else None,
             "window": f"{formats.percent(row.max_context, window)} of {formats.short_count(window)}" if window else "",
+            "cached": formats.percent(row.sums.cache_read_tokens, row.sums.all_input_tokens),
             "output": formats.count(row.sums.output_tokens),
             "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),
         }

@@ -124,9 +124,15 @@ def sum_periods(
     return [PeriodSums(start, keys[0] if keys else "", sums) for start, keys, sums in rows]
 
 
-def count_requests_in_previous_range(connection: Connection, selection: RequestSelection, now: int) -> int:
-    """Return the number of requests in the time range directly before that of `selection`, for a comparison. If the
-    range of `selection` ends after `now`, the previous range is only as long as its part until `now`.
+class PreviousRange(NamedTuple):
+    requests: int
+    cost: int
+    """Nano-dollars of the requests with a known price."""
+
+
+def sum_previous_range(connection: Connection, selection: RequestSelection, now: int) -> PreviousRange:
+    """Add up the time range directly before that of `selection`, for a comparison. If the range of `selection` ends
+    after `now`, the previous range is only as long as its part until `now`.
     """
     is_single = selection.is_short_range or not selection.has_hourly_sums
     start = selection.start if is_single else selection.start // MICROSECONDS_PER_HOUR * MICROSECONDS_PER_HOUR
@@ -135,13 +141,13 @@ def count_requests_in_previous_range(connection: Connection, selection: RequestS
     first_hour = start // MICROSECONDS_PER_HOUR if is_single else -(-before.start // MICROSECONDS_PER_HOUR)
     # complete hours, and single requests of the part of an hour before them
     fragment = structs.replace(before, end=start if is_single else first_hour * MICROSECONDS_PER_HOUR)
-    counted = select(func.count()).select_from(requests).where(*request_conditions(fragment))
-    single = connection.execute(counted).scalar() or 0
-    if is_single:
-        return int(single)
-    whole = structs.replace(before, start=first_hour * MICROSECONDS_PER_HOUR)
-    query = select(func.sum(hourly.c.requests)).where(*hourly_conditions(whole))
-    return int(single) + int(connection.execute(query).scalar() or 0)
+    counted = select(func.count(), func.sum(requests.c.cost)).where(*request_conditions(fragment))
+    found = [connection.execute(counted).one()]
+    if not is_single:
+        whole = structs.replace(before, start=first_hour * MICROSECONDS_PER_HOUR)
+        summed = select(func.sum(hourly.c.requests), func.sum(hourly.c.cost)).where(*hourly_conditions(whole))
+        found.append(connection.execute(summed).one())
+    return PreviousRange(*(sum(int(value or 0) for value in values) for values in zip(*found, strict=True)))
 
 
 def sum_model_periods(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ModelPeriod]:

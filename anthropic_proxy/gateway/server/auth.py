@@ -37,7 +37,9 @@ MAX_HEADER_BYTES = 64 * 1024
 MAX_TARGET_BYTES = 16 * 1024
 """Maximum size of the URL path and query of a client request. A larger one is rejected with 414."""
 _MAX_CONTENT_LENGTH_DIGITS = 15
-PUBLIC_PATHS = frozenset({"/", "/health", "/livez", "/readyz", "/version", "/api/hello", "/tour", ERROR_CATALOG_PATH})
+PUBLIC_PATHS = frozenset(
+    ("/", "/health", "/livez", "/readyz", "/version", "/api/hello", "/favicon.ico", "/tour", ERROR_CATALOG_PATH)
+)
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
 _FORWARDED_FOR = compile_later(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""

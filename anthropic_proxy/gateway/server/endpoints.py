@@ -45,6 +45,7 @@ from anthropic_proxy.gateway.server.auth import (
 from anthropic_proxy.gateway.server.http1.cycle import COMPLETE_BODY_EXTENSION
 from anthropic_proxy.gateway.server.response_sink import AsgiSink, Receive, Scope, Send
 from anthropic_proxy.gateway.server.web_page import (
+    ICON,
     SECURITY_HEADERS,
     build_setup_view,
     render_error_catalog,
@@ -347,7 +348,7 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
         view = build_setup_view(settings, services.catalog) if request.receipt.client.address_trusted else None
         needs_key = bool(settings.requires_client_key() or services.policies) or view is None
         public = [path for path in services.routes.paths if _checks_key_itself("GET", services.routes.find(path))]
-        paths = ["/health", TOUR_PATH, *public] if needs_key else [*ENDPOINTS, *services.routes.paths]
+        paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.routes.paths]
         headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
         body = render_web_page(command, view, paths).encode()
     await sink.send_route_response(RouteResponse(headers=headers, body=body))
@@ -365,6 +366,11 @@ async def get_tour(services: Services, request: ClientRequest, sink: AsgiSink) -
     provider = parse_qs(request.query).get("provider", [""])[-1]
     page = await render_tour(provider, services.settings)
     await sink.send_route_response(RouteResponse(headers=headers, body=page.encode()))
+
+
+async def get_icon(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    headers = {"content-type": "image/svg+xml", "cache-control": "public, max-age=86400"}
+    await sink.send_route_response(RouteResponse(headers=headers, body=ICON))
 
 
 _ELEMENT = compile_later(r'(?:[^",]|"(?:[^"\\]|\\.?)*+"?)++', re.DOTALL)
@@ -434,6 +440,7 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
     "/readyz": {"GET": get_readyz, "HEAD": get_readyz},
     "/version": {"GET": get_version, "HEAD": get_version},
     "/api/hello": {"GET": get_hello, "HEAD": get_hello},
+    "/favicon.ico": {"GET": get_icon, "HEAD": get_icon},
     RECENT_REQUESTS_PATH: {"GET": get_recent_requests},
     LIVE_REQUESTS_PATH: {"GET": get_live_requests},
 }

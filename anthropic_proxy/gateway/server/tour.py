@@ -5,7 +5,7 @@ everybody may read the page. It has no script: the provider is chosen by links.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -15,11 +15,12 @@ from anthropic_proxy.engine.engine import build_engine
 from anthropic_proxy.engine.exchange.dry_run import run_dry
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.messages.deltas import TokenCounts
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
-from anthropic_proxy.gateway.money import format_amount, format_price
-from anthropic_proxy.gateway.prices.price_list import PriceList
+from anthropic_proxy.gateway.money import format_cost, format_price
+from anthropic_proxy.gateway.prices.price_list import Price, PriceList
 from anthropic_proxy.gateway.server.web_page import render_document, render_section
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret
@@ -199,22 +200,37 @@ async def render_tour(name: str, settings: Settings) -> str:
         else f'<li><a href="/tour?provider={key}">{each.title}</a></li>'
         for key, each in _STOPS.items()
     ]
+    played, price = await _play(stop), PriceList(settings).find(PROVIDERS.find(stop.provider), stop.model)
     lines = [
         "<main>",
-        "<header><h1>One request, and its way</h1></header>",
+        "<header><h1>One request, its way, and its cost</h1></header>",
         "<p>What happens between Claude Code and a model of another vendor. The engine runs as for a real request; "
         "only the provider is replaced by a stored reply.</p>",
         render_section("Provider", ["<ul>", *links, "</ul>"]),
-        *await _play(stop),
-        render_section("4 Cost", _describe_costs(stop, settings)),
-        render_section("Next", ['<p><a href="/">Mapping and health of this proxy</a></p>']),
+        *_draw_way(stop, played, price),
+        *_describe_way(stop, played),
+        render_section("4 Cost", _describe_costs(stop, played, price)),
+        render_section("Next", ['<p><a href="/">Use this proxy: command, mapping and health</a></p>']),
         "</main>",
     ]
     return render_document("\n".join(lines))
 
 
-async def _play(stop: _Stop) -> list[str]:
-    """Run the request, and return the sections that show it."""
+class _Played(Struct, frozen=True):
+    """What the engine did with the request."""
+
+    target: str
+    base_url: str
+    upstream: UpstreamRequest
+    notes: Sequence[FidelityNote]
+    events: str
+    """What the client received."""
+    call: str
+    """The tool call in it: `Bash {"command":"ls"}`."""
+    tokens: TokenCounts
+
+
+async def _play(stop: _Stop) -> _Played:
     target = f"{PROVIDERS.find(stop.provider).prefix}/{stop.model}"
     engine = build_engine(EngineOptions(keys={stop.provider: [Secret("your-key")]}, big_model=target))
     try:
@@ -226,18 +242,61 @@ async def _play(stop: _Stop) -> list[str]:
     finally:
         await engine.close()
     assert dry.recorded is not None
-    upstream = dry.recorded.request
+    decoded = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: ")]
+    usage = next(event["usage"] for event in decoded if event["type"] == "message_delta")
+    starts = [event["content_block"] for event in decoded if event["type"] == "content_block_start"]
+    pieces = [event["delta"].get("partial_json", "") for event in decoded if event["type"] == "content_block_delta"]
+    return _Played(
+        target=target,
+        base_url=dry.recorded.base_url,
+        upstream=dry.recorded.request,
+        notes=dry.receipt.fidelity.notes,
+        events=events,
+        call=" ".join((*(start["name"] for start in starts if start["type"] == "tool_use"), "".join(pieces))),
+        tokens=TokenCounts(
+            input_tokens=usage["input_tokens"],
+            output_tokens=usage["output_tokens"],
+            thinking_tokens=usage["output_tokens_details"]["thinking_tokens"],
+        ),
+    )
+
+
+def _draw_way(stop: _Stop, played: _Played, price: Price | None) -> list[str]:
+    """Return the way of the request in one row, for a reader with one minute."""
+    kept = f"All {len(_REQUEST)} fields have a counterpart."
+    if played.notes:
+        names = ", ".join(f"{note.field} {note.handling}" for note in played.notes)
+        kept = f"{len(_REQUEST)} fields; without an exact counterpart: {names}."
+    tokens, cost = played.tokens, "unknown; the proxy counts it if the price of the model is known."
+    if price is not None:
+        session = _SESSION_REQUESTS * price.calculate_cost(_SESSION_REQUEST)
+        cost = f"{format_cost(price.calculate_cost(tokens))}. A session of {_SESSION_REQUESTS} requests: "
+        cost += f"{format_cost(session)}."
+    steps = [
+        ("Claude Code", f"asks {_REQUEST['model']}: “{_REQUEST['messages'][0]['content']}”"),
+        ("anthropic-proxy", f"sends it to {played.target}. {kept}"),
+        (stop.title, f"replies over {stop.api}: {tokens.input_tokens} tokens in, {tokens.output_tokens} out."),
+        ("Claude Code", f"gets the tool call that it knows: {played.call}"),
+        ("Cost", cost),
+    ]
+    rows = [f"<li><b>{escape(title)}</b><span>{escape(text)}</span></li>" for title, text in steps]
+    return ['<ol class="way">', *rows, "</ol>"]
+
+
+def _describe_way(stop: _Stop, played: _Played) -> list[str]:
     changes = [
         f'<tr><th scope="row"><code>{escape(note.field)}</code></th><td>{note.handling}</td>'
         f'<td class="quiet">{escape(note.reason)}</td></tr>'
-        for note in dry.receipt.fidelity.notes
+        for note in played.notes
     ]
     route = "BIG_MODEL replaces sonnet, opus and fable. Routes, fallbacks and prefixes can refine this."
     asked = _block(f"POST /v1/messages\n\n{_list_fields(_REQUEST)}")
-    sent = _block(f"POST {dry.recorded.base_url}{upstream.path}\n\n{_list_fields(json.loads(upstream.body))}")
+    upstream = played.upstream
+    sent = _block(f"POST {played.base_url}{upstream.path}\n\n{_list_fields(json.loads(upstream.body))}")
+    frames, events = stop.reply.count(b"data: {"), played.events.count("event: ")
     return [
         render_section(
-            "1 Route", [f"<p>{_REQUEST['model']} → <b>{escape(target)}</b></p>", f'<p class="quiet">{route}</p>']
+            "1 Route", [f"<p>{_REQUEST['model']} → <b>{escape(played.target)}</b></p>", f'<p class="quiet">{route}</p>']
         ),
         render_section(
             "2 Request",
@@ -249,15 +308,23 @@ async def _play(stop: _Stop) -> list[str]:
         ),
         render_section(
             "3 Reply",
-            _pair(
-                f"{stop.title} streams", _block(stop.reply.decode()), "Claude Code receives, at once", _block(events)
-            ),
+            [
+                f"<p>{stop.title} streams {frames} piece{'' if frames == 1 else 's'}. Claude Code receives {events} "
+                "events of the Messages API. Each piece is passed on as soon as it arrives.</p>",
+                "<details><summary>Show them</summary>",
+                *_pair(
+                    f"{stop.title} streams",
+                    _block(stop.reply.decode()),
+                    "Claude Code receives, at once",
+                    _block(played.events),
+                ),
+                "</details>",
+            ],
         ),
     ]
 
 
-def _describe_costs(stop: _Stop, settings: Settings) -> list[str]:
-    price = PriceList(settings).find(PROVIDERS.find(stop.provider), stop.model)
+def _describe_costs(stop: _Stop, played: _Played, price: Price | None) -> list[str]:
     if price is None:
         return [
             "<p>The price of this model is unknown. With the extra <code>prices</code>, or with a table "
@@ -267,10 +334,11 @@ def _describe_costs(stop: _Stop, settings: Settings) -> list[str]:
     return [
         f"<p>{escape(stop.model)} costs {format_price(rates.input)} per million tokens of input, "
         f"{format_price(rates.cache_read)} if they are read from the cache, and {format_price(rates.output)} of "
-        f'output <span class="quiet">({escape(price.source)})</span>.</p>',
+        f'output <span class="quiet">({escape(price.source)})</span>. This request costs '
+        f"<b>{escape(format_cost(price.calculate_cost(played.tokens)))}</b>.</p>",
         f"<p>A session of {_SESSION_REQUESTS} requests, each with {_SESSION_REQUEST.all_input_tokens:,} tokens of "
         f"input, 90 % of them from the cache, and {_SESSION_REQUEST.output_tokens:,} of output, costs "
-        f"<b>{format_amount(_SESSION_REQUESTS * price.calculate_cost(_SESSION_REQUEST))}</b>.</p>",
+        f"<b>{format_cost(_SESSION_REQUESTS * price.calculate_cost(_SESSION_REQUEST))}</b>.</p>",
         "<p>Each real request gets its costs in the log, in <code>anthropic-proxy usage</code>, in the status line of "
         "Claude Code and in the dashboard.</p>",
     ]

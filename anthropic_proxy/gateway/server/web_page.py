@@ -43,9 +43,15 @@ h3 { margin: 0 0 4px; font-size: 14px; line-height: 20px; } article { margin: 0 
 article:target { outline: 2px solid var(--accent); outline-offset: 6px; border-radius: 3px; }
 .catalog section { grid-template-columns: 160px minmax(0, 1fr); }
 .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 16px; }
+.way { list-style: none; margin: 0; padding: 16px 0; border-top: 1px solid var(--line);
+  display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 8px 28px; }
+.way li { position: relative; background: var(--sunken); border-radius: 6px; padding: 8px 12px; }
+.way li + li::before { content: "→" / ""; position: absolute; left: -22px; top: 8px; color: var(--accent); }
+.way b, .way span { display: block; } summary { cursor: pointer; color: var(--accent); min-height: 24px; }
 .ok { color: var(--ok); } .warn { color: var(--warn); } .error { color: var(--error); } .quiet { color: var(--muted); }
 @media (max-width: 640px) { main { padding: 16px; }
-  section, .catalog section, .pair { grid-template-columns: minmax(0, 1fr); }
+  section, .catalog section, .pair, .way { grid-template-columns: minmax(0, 1fr); } .way { row-gap: 24px; }
+  .way li + li::before { content: "↓" / ""; left: 12px; top: -22px; }
   td, th { display: block; padding-right: 0; } td.quiet { padding-bottom: 8px; } }
 """.strip()
 _STYLE_HASH = b64encode(sha256(_STYLE.encode()).digest()).decode()
@@ -58,8 +64,13 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "cache-control": "no-store",
 }
+ICON = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 18 18">'
+    b'<path d="M2 9h5M7 9c3 0 3-5 6-5h3M7 9h9M7 9c3 0 3 5 6 5h3" fill="none" stroke="#2453c7" stroke-width="2" '
+    b'stroke-linecap="round" stroke-linejoin="round"/></svg>'
+)
+"""Served at `/favicon.ico`, which browsers request with each page and each JSON."""
 _LINKS = {
-    "/tour": "One request, and its way",
     "/dashboard": "Dashboard",
     "/health": "Health as JSON",
     "/v1/models": "Models as JSON",
@@ -128,6 +139,7 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
         "<main>",
         f"<header><h1>anthropic-proxy <small>{__version__}</small></h1>{summary}</header>",
         "<p>This server accepts the Anthropic Messages API and sends each request to a model provider.</p>",
+        render_section("See it", ['<p><a href="/tour">One request, its way, and its cost</a></p>']),
         render_section("Use it", [f"<pre><code>{escape(line)}</code></pre>" for line in commands]),
         *sections,
         render_section("Links", ["<ul>", *links, "</ul>"]),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.console.dashboard.costs import build_costs_page, tabulate_costs
+from anthropic_proxy.console.dashboard.models import build_models_page
 from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
 from anthropic_proxy.errors import InvalidRequest
@@ -81,7 +82,39 @@ async def test_days_are_in_order_of_time_and_lead_to_their_requests(tmp_path: Pa
     starts = [datetime(2026, 11, 21, tzinfo=days[0].tzinfo), datetime(2026, 11, 22, tzinfo=days[0].tzinfo)]
     start, end = (f"{time.astimezone(UTC):%Y-%m-%dT%H:%MZ}" for time in starts)
     assert page["rows"][0]["href"] == f"/dashboard/requests?from={start}&to={end}&owner=Ann"
-    assert page["chart_title"] == "Cost per 6 hours and model"
+    assert page["chart_title"] == "Cost per day and model"
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [
+        ((1, 2, 25), "2 requests cost $0.060, 100 % more than in the range before."),
+        ((1, 25, 26), "1 request cost $0.030, 50 % less than in the range before."),
+        ((1, 25), "1 request cost $0.030, as much as in the range before."),
+        ((1, 60), "1 request cost $0.030, nothing in the range before."),
+        ((1, 2), "2 requests cost $0.060."),
+    ],
+)
+async def test_costs_are_compared_with_the_range_before(tmp_path: Path, hours: tuple[int, ...], text: str) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    old = [new_receipt(0, started_at=NOON - 90 * 3_600)] if 25 in hours else []  # the ledger reaches back
+    receipts = [new_receipt(hour, started_at=NOON - hour * 3_600) for hour in sorted(hours, reverse=True)]
+    await store(settings, *old, *receipts, cost=Cost(30_000_000, None, "own"))
+    with reading(settings) as engine, engine.connect() as connection:
+        page = build_costs_page(build_context("/dashboard/costs", connection, settings, now=NOON + 60))
+    assert page["verdict"] == text
+
+
+async def test_a_model_has_the_color_of_its_provider_as_on_the_page_models(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    receipts = [new_receipt(number, model=model) for number, model in enumerate(("large", "large", "small"))]
+    await store(settings, *receipts, cost=Cost(30_000_000, None, "own"))
+    roles = []
+    with reading(settings) as engine, engine.connect() as connection:
+        for build, query in ((build_costs_page, {"by": ["model"]}), (build_models_page, {})):
+            page = build(build_context("/dashboard", connection, settings, query, now=NOON + 60))
+            roles.append([(one.name, one.role) for one in page["chart"].series])
+    assert roles == [[("large", "groq"), ("small", "cache-read")]] * 2
 
 
 def test_a_provider_has_the_name_of_its_model_ids() -> None:

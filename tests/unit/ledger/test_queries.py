@@ -22,8 +22,8 @@ from anthropic_proxy.console.ledger.periods import FORMS, RequestSelection, reso
 from anthropic_proxy.console.ledger.queries import (
     collect_latencies,
     count_facets,
-    count_requests_in_previous_range,
     sum_periods,
+    sum_previous_range,
     sum_usage,
 )
 from anthropic_proxy.console.ledger.records import COMMON_VALUES, GROUP_NAMES, add_up
@@ -304,16 +304,16 @@ async def test_the_range_before_has_the_same_length_and_the_same_filters(databas
         new_receipt(number, started_at=start, error="timeout" if number % 2 else "")
         for number, start in enumerate(starts)
     ]
-    await store(database, *receipts)
+    await store(database, *receipts, cost=Cost(1_000, None, "test"))
     found = {}
     with reading(database) as engine, engine.connect() as connection:
         for since in ("24h", "3h"):
             chosen = resolve_usage_range(since, "", datetime.fromtimestamp(now, UTC), UTC)
             timeouts = structs.replace(chosen, text="timeout")
             sums = sum(row.sums.requests for row in sum_periods(connection, chosen, HOUR if since == "24h" else 300))
-            before = count_requests_in_previous_range(connection, chosen, int(now * 1_000_000))
-            found[since] = sums, before, count_requests_in_previous_range(connection, timeouts, int(now * 1_000_000))
-    assert found == {"24h": (147, 147, 74), "3h": (18, 18, 9)}
+            before = sum_previous_range(connection, chosen, int(now * 1_000_000))
+            found[since] = sums, before, sum_previous_range(connection, timeouts, int(now * 1_000_000))
+    assert found == {"24h": (147, (147, 147_000), (74, 74_000)), "3h": (18, (18, 18_000), (9, 9_000))}
 
 
 _HISTOGRAMS = st.dictionaries(st.integers(0, MAX_BUCKET), st.integers(1, 300) | st.integers(1, 2**40), max_size=40)

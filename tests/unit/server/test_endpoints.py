@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, MutableMapping
 from html import unescape
 from typing import Any, Literal
@@ -191,6 +192,15 @@ async def test_the_greeting_of_claude_code_gets_200_and_leaves_no_record(method:
     assert (await proxy.services.receipts.feed.collect_snapshot()).finished == []
 
 
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_the_icon_that_browsers_request_leaves_no_record(method: str) -> None:
+    proxy = ProxyHarness(lambda *_: FakeResponse(500), PROXY_API_KEY="a-key-of-this-proxy")
+    status, headers, body = await ask(proxy.services, method, "/favicon.ico")
+    assert (status, headers["content-type"]) == (200, "image/svg+xml")
+    assert body.startswith("<svg")
+    assert (await proxy.services.receipts.feed.collect_snapshot()).finished == []
+
+
 async def test_the_help_header_of_an_error_leads_to_its_entry_on_a_page_without_a_key() -> None:
     proxy = ProxyHarness(lambda *_: FakeResponse(500), PROXY_API_KEY="a-key-of-this-proxy")
     _, headers, _ = await ask(proxy.services, "GET", "/v1/models")
@@ -220,6 +230,11 @@ async def test_a_tour_shows_one_request_from_client_to_costs_without_a_key(
     assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
     assert "default-src 'none'" in headers["content-security-policy"]
     assert f"<p>claude-sonnet-5 → <b>{target}</b></p>" in page
+    way = re.findall("<li><b>(.*?)</b><span>(.*?)</span></li>", unescape(page))
+    assert [title for title, _ in way][::3] == ["Claude Code", "Claude Code"]
+    assert way[1][1] == f"sends it to {target}. 7 fields; without an exact counterpart: top_k dropped."
+    assert way[3][1] == 'gets the tool call that it knows: Bash {"command":"ls"}'
+    assert way[4][0] == "Cost"
     translation, _, reply = unescape(page).partition("<h2>3 Reply</h2>")
     assert sent in translation
     assert '<tr><th scope="row"><code>top_k</code></th><td>dropped</td>' in translation
