@@ -17,14 +17,20 @@ from typing import Literal
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.messages.deltas import Stop
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.wires.contract import BaseDialect, Call
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault
 from anthropic_proxy.engine.wires.failures.sizes import (
     RATE_LIMIT_WORDS,
     KnownTokenCounts,
     find_token_limit_fault,
     matches_any,
+    names_full_context,
+    reached_output_limit,
     regex,
 )
+from anthropic_proxy.engine.wires.reply_ends import build_blocked_reply_stop
 from anthropic_proxy.errors import (
     UnreadableReply,
     UpstreamError,
@@ -34,6 +40,9 @@ from anthropic_proxy.errors import (
     UpstreamTimeout,
 )
 
+PARAMETER_ERROR_STATUSES = (400, 403, 404, 413, 422, 429, 451, 500, 501)
+"""HTTP statuses with which providers reject a request parameter. Only after these errors may a changed request be sent.
+Some servers use 404 or 500 for such an error (OpenRouter, llama.cpp; 2026-11)."""
 PARAMETER_REJECTION_TEXTS = (
     # OpenAI, vLLM, llama.cpp (2026-11)
     regex(
@@ -59,23 +68,27 @@ ROLE_REJECTION_TEXTS = (
     regex(r"\broles?\b[^.\n]{0,60}\b(?:must be|should be|expected|one of|not (?:supported|allowed|valid)|invalid)"),
 )
 """Texts that reject the role `developer` of the first message, by name or as an unknown role."""
-_ALTERNATION = re.compile(r"\balternat\w*|\brole ['\"`]?(?:user|assistant|tool)\b", re.IGNORECASE)
-_WORD = re.compile(r"([`'\"]?)([A-Za-z_]\w*)([`'\"]?)(?:\s+(parameter|field|option|argument|property)\b)?")
-_HUMP = re.compile(r"(?<=[a-z0-9])[A-Z]")
-_LEVEL_LIST = re.compile(
+_ALTERNATION = compile_later(r"\balternat\w*|\brole ['\"`]?(?:user|assistant|tool)\b", re.IGNORECASE)
+_WORD = compile_later(r"([`'\"]?)([A-Za-z_]\w*)([`'\"]?)(?:\s+(parameter|field|option|argument|property)\b)?")
+_HUMP = compile_later(r"(?<=[a-z0-9])[A-Z]")
+_LEVEL_LIST = compile_later(
     r"(?:\b(?:supported|allowed|valid|accepted|available|possible|permitted)(?: \w+){0,2}(?: are\b| is\b|:)"
     r"|\b(?:one of|use|must be|should be|expected|choose|either|only|options|try|among)\b"
     r"|(?<!not )\b(?:supports?|accepts?|allows?)\b)"
     r"(?=(.{0,300}))",
     re.IGNORECASE | re.DOTALL,
 )
-_LIST_ENDS = re.compile(r"\b(?:but|got|received|given|instead|was|found|does not|doesn't)\b|\.\s", re.IGNORECASE)
+_LIST_ENDS = compile_later(r"\b(?:but|got|received|given|instead|was|found|does not|doesn't)\b|\.\s", re.IGNORECASE)
 EFFORT_LEVELS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """Effort levels of all providers, in ascending order."""
-_LEVEL = re.compile(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-])", re.IGNORECASE)
+_LEVEL = compile_later(r"\b(none|minimal|low|medium|high|xhigh|max|default)\b(?![_-])", re.IGNORECASE)
 
 
 def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
+    """Return the request parameter, one of `names`, that an error message rejects. None: it rejects none of them.
+
+    If the message names several of these parameters, the result is the first of them.
+    """
     if not matches_any(PARAMETER_REJECTION_TEXTS, text):
         return None
     for opened, word, closed, noun in _WORD.findall(text):
@@ -88,6 +101,7 @@ def find_rejected_parameter(text: str, names: Container[str]) -> str | None:
 
 
 def rejects_developer_role(text: str) -> bool:
+    """Return True if an error message rejects the message role `developer`, by name or as an unknown role."""
     return (
         matches_any(PARAMETER_REJECTION_TEXTS, text)
         and matches_any(ROLE_REJECTION_TEXTS, text)
@@ -96,6 +110,11 @@ def rejects_developer_role(text: str) -> bool:
 
 
 def find_replacement_effort(text: str, requested: str, sent: str) -> str | None:
+    """Return the effort (level of reasoning) to send in place of a rejected one. None: no level can replace it.
+
+    `text` is the error message, which may list accepted levels. `requested` is the level of the client request. `sent`
+    is the level in the rejected upstream request, which can have another name.
+    """
     listed: list[str] = []
     for match in _LEVEL_LIST.finditer(text):
         listed += [word.lower() for word in _LEVEL.findall(_LIST_ENDS.split(match[1], maxsplit=1)[0])]
@@ -194,7 +213,7 @@ PART_LIST_REJECTION_TEXTS = (
 )
 """Patterns of error texts that reject a list of content parts, or images only at some places. The cause is uncertain,
 because such lists contain images and other content."""
-_OTHER_REASONS = re.compile(
+_OTHER_REASONS = compile_later(
     r"\b(?:too (?:large|big|many|small)|larger than|exceed\w*|size|format|media[_ ]?type|mime|dimensions?|pixels?"
     r"|resolution|corrupt\w*|invalid (?:image|base64)|malformed|decode|download|fetch|unreachable|could not process"
     r"|timed? ?out|generat\w+|detail|https?|remote|external|local files?|urls? (?:are|is)|images? urls?|data urls?"
@@ -205,23 +224,23 @@ _OTHER_REASONS = re.compile(
     re.IGNORECASE,
 )
 """Words for reasons that concern one image, not all images: size, format, address, content."""
-_RESULTS = re.compile(
+_RESULTS = compile_later(
     r"\b(?:in|inside|within|of|for|as|multi-?modal) (?:an? |the |any )?[`'\"]?"
     r"(?:tool|function)(?:[ _-]?call)?[ _-]?(?:messages?|results?|responses?|outputs?|roles?)\b"
     r"|\brole:? ?[`'\"]?(?:tool|function)\b|\bfunction_?call_?output\b|\.function_?response\b",
     re.IGNORECASE,
 )
-_RESULT_PATH = re.compile(r"\boutput\b|\bfunction_?response\b", re.IGNORECASE)
+_RESULT_PATH = compile_later(r"\boutput\b|\bfunction_?response\b", re.IGNORECASE)
 """Pattern of the path of a tool result as rejected parameter: `input[3].output[0]` (OpenAI Responses),
 `contents[1].parts[0].function_response` (Gemini)."""
 _CODES = frozenset(("image_not_supported", "images_not_supported", "vision_not_supported", "unsupported_image"))
 _UNNAMED_CODE = "1210"
 """Error code of Z.ai for `Invalid API parameter`, also sent if a text model receives an image (read 2026-11)."""
-_ABSENT_MODEL = re.compile(
+_ABSENT_MODEL = compile_later(
     r"\bmodel [`'\"]?[^\s`'\"]{1,200}[`'\"]?,? (?:does not exist|doesn't exist|(?:was |is )?not found)\b", re.IGNORECASE
 )
 """Text of an error about a model that the server does not have. It may add that another model accepts images."""
-_ABOUT_ANOTHER = re.compile(
+_ABOUT_ANOTHER = compile_later(
     r"\bthink\w*|\breason\w*|\btools?\b|\bmax_tokens\b|\btemperature\b|\btop_p\b", re.IGNORECASE
 )
 
@@ -247,12 +266,14 @@ def find_image_refusal(fault: UpstreamFault) -> UpstreamErrorCause | None:
 
 
 def rejects_tool_result_content(message: str, parameter: str | None) -> bool:
+    """Return True if an error rejects content in tool results only, for example images."""
     return matches_any(PARAMETER_REJECTION_TEXTS, message) and bool(
         _RESULTS.search(message) or _RESULT_PATH.search(parameter or "")
     )
 
 
 def rejects_tool_result_images(message: str, parameter: str | None) -> bool:
+    """Return True if an error rejects images in tool results."""
     return rejects_tool_result_content(message, parameter) and re.search(rf"\b{_IMAGE}\b", message, re.I) is not None
 
 
@@ -321,12 +342,12 @@ REFUSAL_CODES = regex(  # OpenAI, Azure, DashScope, Mistral, Moonshot, Volcengin
     r"|content_?safety|safety_?(?:check|violation|block)|sensitive_?(?:content|words|information)|prompt_?blocked"
     r"|prohibited_content|usage_?guidelines|unsafe_?content|datainspectionfailed|guardrail_?interven|censorship_?block"
 )
-_SENTENCE_END = re.compile(r"[.!?;]\s|\n")
+_SENTENCE_END = compile_later(r"[.!?;]\s|\n")
 _FLAGGED_PARAMETER = "safety_identifier"
 """Parameter that OpenAI names in a refusal because of cyber risk (Codex logs, read 2026-11)."""
 _FILTERED_CODE = "1301"
 """Code of Z.ai and BigModel for filtered content. The body also has `contentFilter` (docs.z.ai, errors, 2026-11)."""
-_OTHER_SUBJECTS = re.compile(
+_OTHER_SUBJECTS = compile_later(
     r"\b(?:unsupported|unknown|unrecognized|unexpected|not permitted|not supported|extra inputs|invalid type|api key"
     r"|(?:your|this) (?:account|organization|project|team)\b[^.\n]{0,60}\b(?:suspend\w*|deactivat\w*|disabled|banned"
     r"|blocked|terminated|violat\w*)|account (?:has been|is)|data policy|retention|privacy"
@@ -339,7 +360,7 @@ _OTHER_SUBJECTS = re.compile(
 )
 """Subjects of errors that are not about content: accounts, parameters, networks, limits. A sentence that names one is
 skipped."""
-_ACCESS = re.compile(
+_ACCESS = compile_later(
     r"\b(?:verif(?:y|ied|ication)|(?:un|not )authori[sz]ed|authenticat\w+|administrator|subscription|not found|waf"
     r"|(?:access|access control|security|egress|network|organization|resource|tool|budget|identity-based)"
     r" (?:rules?|polic(?:y|ies)))\b",
@@ -436,12 +457,12 @@ _STATUSES = (None, 400, 403, 404, 413, 422, 429, 451, 500)
 _LONG_SECONDS = 60.0
 """Minimum retry delay in seconds of a used-up allowance. After a shorter delay, the official SDKs retry by
 themselves."""
-_SHORT = re.compile(
+_SHORT = compile_later(
     r"\bper[- ](?:minute|min|second)\b|\b[tr]pm\b|concurren|try again in (?:\d+m)?[\d.]+ ?(?:ms|s\b|sec)", re.IGNORECASE
 )
 
 
-_NOTHING = re.compile(r"\blimit: 0\b(?!\.\d)")
+_NOTHING = compile_later(r"\blimit: 0\b(?!\.\d)")
 """Error text of Gemini for a model that the plan excludes. A retry cannot help, although the error has a short retry
 delay (2026-11)."""
 
@@ -550,10 +571,15 @@ def build_upstream_error(
     fault: UpstreamFault,
     provider: str,
     *,
-    context_window: int | None,
-    estimate_input: Callable[[], int],
-    output_limit: int,
+    context_window: int | None = None,
+    estimate_input: Callable[[], int] = lambda: 0,
+    output_limit: int = 0,
 ) -> UpstreamError:
+    """Return the error for the client that corresponds to a provider error.
+
+    The last three parameters are token counts of the request and its model. They are used if the error text has no
+    numbers. None or 0: the count is unknown.
+    """
     if fault.is_unreadable_output:
         return UnreadableReply(
             f"{provider}: the model's reply could not be read ({fault.message})"[:MAX_MESSAGE_CHARACTERS],
@@ -591,6 +617,32 @@ def build_upstream_error(
         asked_wrong = fault.status is None and "invalid_request_error" in fault.codes
         row = _CLIENT_FAILED if asked_wrong else _SERVER_FAILED
     return _error(row, fault, provider)
+
+
+def build_call_error(fault: UpstreamFault, call: Call[BaseDialect]) -> UpstreamError:
+    """`build_upstream_error` with the provider and the token counts of a call."""
+    return build_upstream_error(
+        fault,
+        call.provider,
+        context_window=call.effective_max_input_tokens,
+        estimate_input=call.estimate_input_tokens,
+        output_limit=call.request.max_tokens,
+    )
+
+
+def find_reply_end(fault: UpstreamFault, provider: str, *, has_content: bool = False) -> Stop | None:
+    """Return the end of the reply that a provider reports as an error. None: the error is a failure.
+
+    The ends are: a refusal of the content, a reached output limit and, if content was received (`has_content`), a full
+    context window. The client receives a reply with this stop reason, and no other provider is tried.
+    """
+    if fault.is_unreadable_output:
+        return None
+    if is_policy_refusal(fault):
+        return build_blocked_reply_stop(provider, fault.message or "content policy")
+    if reached_output_limit(fault):
+        return Stop("max_tokens")
+    return Stop("model_context_window_exceeded") if has_content and names_full_context(fault) else None
 
 
 def _caused(error: UpstreamError, cause: UpstreamErrorCause) -> UpstreamError:

@@ -19,16 +19,17 @@ from typing import Literal
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.messages.preparation import STATED_WINDOW_MARGIN, available_output_tokens
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault
 from anthropic_proxy.errors import UpstreamErrorCause
 
 
 def regex(pattern: str) -> re.Pattern[str]:
-    """Return the compiled regular expression of a table row. Case is ignored.
+    """Return the regular expression of a table row. Case is ignored.
 
     A part of `pattern` that matches any text must have a maximum length (`.{0,80}`), which limits the time of a search.
     """
-    return re.compile(pattern, re.IGNORECASE)
+    return compile_later(pattern, re.IGNORECASE)
 
 
 def matches_any(rows: Iterable[re.Pattern[str]], text: str) -> bool:
@@ -37,7 +38,7 @@ def matches_any(rows: Iterable[re.Pattern[str]], text: str) -> bool:
 
 # The numbers of tokens in an error text
 
-_LEXEME = re.compile(
+_LEXEME = compile_later(
     r"(?P<skipped>[0-9]{4}-[0-9]{2}-[0-9]{2}[T ]?[0-9:.]{0,16}Z?|[0-9]{1,2}:[0-9]{2}(?::[0-9]{2})?"
     r"|[0-9]{1,6}\.[0-9]{1,6}(?:\.[0-9]{1,6}){1,4})"
     r"|(?P<number>[0-9]+(?:[,_][0-9]+)*(?:\.[0-9]+)?)(?P<factor>[kKmM]?)(?![^\W_])"
@@ -45,9 +46,9 @@ _LEXEME = re.compile(
     r"|(?P<word>[^\W\d]\w*(?:[-./]\w+)*)"
     r"|(?P<sign><=|>=|=<|=>|≤|≥|[<>+=\[\]()\-–/.;:,%\n!?])"
 )
-_JOINT = re.compile(r"[-./]")
-_GROUPED = re.compile(r"[0-9]{1,3}(?:[,_][0-9]{3})+")
-_PART = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
+_JOINT = compile_later(r"[-./]")
+_GROUPED = compile_later(r"[0-9]{1,3}(?:[,_][0-9]{3})+")
+_PART = compile_later(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[0-9]+")
 _MAX_DIGITS = 15
 _FACTORS = {"": 1, "k": 1_000, "m": 1_000_000}
 
@@ -432,23 +433,23 @@ numbers."""
 _OUTPUT_LIMIT_REACHED = regex(r"\bmax_?\w*tokens or (?:the )?(?:model )?output limit was reached")
 """Text of OpenAI and Azure, also in streams: Could not finish the message because max_tokens or model output limit was
 reached (openai/openai-python, issue 2886; 2026-11)."""
-RATE_LIMIT_WORDS = re.compile(
+RATE_LIMIT_WORDS = compile_later(
     r"\bper[- ](?:minute|min|day|hour|second|week|month)\b|\b[tr]p[mdhs]\b|/ ?min(?:ute)?\b|rate[ _-]?limit",
     re.IGNORECASE,
 )
 """Words of a rate limit. The number in `30000 tokens per minute` is not a context window (Groq, OpenAI, Anthropic: rate
 limit pages, read 2026-11)."""
-_LONG_PERIODS = re.compile(
+_LONG_PERIODS = compile_later(
     r"\b(?:per|an?|each|every)[- ](?:hour|day|week|month)\b|\b(?:hourly|daily|weekly|monthly)\b|\b[tr]p[hd]\b",
     re.IGNORECASE,
 )
-_QUOTAS = re.compile(r"\b(?:quota|limit|limited|allowance|usage|rate)\b", re.IGNORECASE)
+_QUOTAS = compile_later(r"\b(?:quota|limit|limited|allowance|usage|rate)\b", re.IGNORECASE)
 """With `_LONG_PERIODS`: words of a quota of an hour or longer. Its numbers count many requests, so the error says
 nothing about the size of this one."""
-_SHORT_PERIODS = re.compile(r"\bper[- ](?:second|minute|min)\b|\b[tr]p[ms]\b|/ ?min(?:ute)?\b", re.IGNORECASE)
-_MESSAGE_BYTES = re.compile(r"\btotal message size ([0-9]{1,15}) exceeds limit ([0-9]{1,15})", re.IGNORECASE)
+_SHORT_PERIODS = compile_later(r"\bper[- ](?:second|minute|min)\b|\b[tr]p[ms]\b|/ ?min(?:ute)?\b", re.IGNORECASE)
+_MESSAGE_BYTES = compile_later(r"\btotal message size ([0-9]{1,15}) exceeds limit ([0-9]{1,15})", re.IGNORECASE)
 """Error text of Kimi for messages with too many bytes (MoonshotAI/kimi-code, issue 1862)."""
-_OTHER_THINGS = re.compile(
+_OTHER_THINGS = compile_later(
     r"\b(?:string|array|schema|stop sequences?|images?|picture|photo|video|audio|files?|pdf|document|upload|payload"
     r"|body|bytes|[mk]i?b|headers?|url|identifier|\w+_(?:key|id)|metadata|name|description|tools|functions"
     r"|base64|timeout|deadline|cancel\w*|account|organization|number of messages)\b",
@@ -456,20 +457,20 @@ _OTHER_THINGS = re.compile(
 )
 """Words for things with their own limit, such as images and files. A text with such a word is no token error, unless it
 names the context window or has an overflow code."""
-_WITH_IMAGES = re.compile(r"\btokens of image and text\b", re.IGNORECASE)
+_WITH_IMAGES = compile_later(r"\btokens of image and text\b", re.IGNORECASE)
 """Words for the tokens of the complete input, in which `image` names no separate limit (Volcengine: Total tokens of
 image and text exceed max message tokens; 2026-11)."""
-_BUDGETS = re.compile(r"\bbudget", re.IGNORECASE)
+_BUDGETS = compile_later(r"\bbudget", re.IGNORECASE)
 """Word for a thinking budget, which must be below the output limit. Such a text is no error of the output limit."""
-_COMPARISONS = re.compile(
+_COMPARISONS = compile_later(
     r"\b(?:exceed|over|beyond|long|larg|big|great|more|many|less|few|small|low|than|max|limit|range|most|only|fit|must"
     r"|should|up to|full|reach|reduc|trunc|ran out)|[<>\u2264]",
     re.IGNORECASE,
 )
 """Words that compare a number with a limit (`exceeds`). A text without them only mentions the context window, so the
 error has another reason."""
-_MENTIONED_OUTPUT = re.compile(r"\bmax_?\w*tokens\b|\bcompletion|\boutput", re.IGNORECASE)
-_OTHER_NUMBERS = re.compile(
+_MENTIONED_OUTPUT = compile_later(r"\bmax_?\w*tokens\b|\bcompletion|\boutput", re.IGNORECASE)
+_OTHER_NUMBERS = compile_later(
     r"\(parameter=[\w.]{1,64}, value=[^()]{0,200}\)|\b(?:code|status(?:_code)?)\\?[\"']?: ?\\?[\"']?[0-9]{3}\b"
 )
 """Numbers in an error text that count no tokens, or repeat a number without its unit: the suffix of vLLM's texts
