@@ -36,6 +36,7 @@ again. If `closes_connection` is True, the server closes the client connection a
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from msgspec import Struct
@@ -457,6 +458,4 @@ def join_with_or(words: Sequence[str]) -> str:
 
 def find_similar_choice(text: str, choices: Mapping[str, object] | Sequence[str], min_similarity: float = 0.6) -> str:
     """Return the choice most similar to `text`. "": no choice reaches `min_similarity` (0 to 1)."""
-    from difflib import get_close_matches  # noqa: PLC0415  # imported for errors only
-
     return next(iter(get_close_matches(text, list(choices), n=1, cutoff=min_similarity)), "")

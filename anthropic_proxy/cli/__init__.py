@@ -64,13 +64,7 @@ def _discard_output() -> None:
 
 
 def _report(*messages: str, status: int = EXIT_MISUSED) -> None:
-    from anthropic_proxy.cli.output import wrap_text  # noqa: PLC0415  # for errors only
-    from anthropic_proxy.engine.platforms.program import name_program  # noqa: PLC0415
-    from anthropic_proxy.gateway.telemetry.log import Log  # noqa: PLC0415
-    from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls  # noqa: PLC0415
+    from anthropic_proxy.cli.output import write_errors  # noqa: PLC0415  # for errors only
 
-    log = Log(form="plain")
-    for message in messages:
-        text = name_program(escape_terminal_controls(f"✕ {message}"))
-        log.write_line("\n".join(wrap_text(text, log.terminal_width)), level="error")
+    write_errors(messages)
     sys.exit(status)

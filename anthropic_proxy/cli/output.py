@@ -19,7 +19,7 @@ from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.environment import copy_environment, find_color_setting
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable, to_ascii_symbols
+from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, escape_unprintable, to_ascii_symbols
 
 _GAP = "  "
 _MIN_BAR = 4
@@ -169,6 +169,13 @@ def wrap_text(text: str, width: int | None) -> list[str]:
         else:
             lines.append(further + word)
     return lines
+
+
+def write_errors(messages: Sequence[str]) -> None:
+    log = Log(form="plain")
+    for message in messages:
+        text = name_program(escape_terminal_controls(f"✕ {message}"))
+        log.write_line("\n".join(wrap_text(text, log.terminal_width)), level="error")
 
 
 def _visible_length(text: str) -> int:

@@ -131,8 +131,7 @@ def run_server(
             finally:
                 application.remove_record()
         else:
-            import uvicorn  # noqa: PLC0415  # for developers of the proxy only
-            from uvicorn.supervisors import ChangeReload  # noqa: PLC0415
+            import uvicorn.supervisors  # noqa: PLC0415  # for developers of the proxy only
 
             restore_sighup()
             # the kernel closes `control` when this process ends, also after SIGKILL
@@ -141,7 +140,7 @@ def run_server(
             with python_safe_path_for_workers():
                 package = str(Path(__file__).parents[1])
                 watched = uvicorn.Config("", log_level="warning", reload=True, reload_dirs=[package])
-                ChangeReload(watched, target=target, sockets=[listener]).run()
+                uvicorn.supervisors.ChangeReload(watched, target=target, sockets=[listener]).run()
             control.close()
     finally:
         listener.close()

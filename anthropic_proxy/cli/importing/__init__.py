@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import json_repair
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
@@ -135,9 +136,7 @@ def _read_configuration(content: bytes, name: str) -> ImportPlan:
         ) from None
     try:
         if text.lstrip().startswith(("{", "//", "/*")):
-            import json_repair  # noqa: PLC0415  # needed for this format alone: comments and trailing commas are permitted
-
-            config: Any = json_repair.loads(text)
+            config: Any = json_repair.loads(text)  # comments and trailing commas are permitted
             if isinstance(config, dict) and {"Providers", "providers", "Router", "router"} & {*config}:
                 return read_router_config(config)
             raise _reject(name, "it is JSON without Providers and Router")

@@ -8,6 +8,7 @@ import asyncio
 import os
 import re
 import time
+import tomllib
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
@@ -116,8 +117,6 @@ def find_table_capabilities(provider: str, model: str) -> ModelCapabilities:
 
 def load_model_rows(provider: str) -> tuple[ModelRow, ...] | None:
     """Return the rows of one provider. None: `models.toml` has none. Raises `msgspec.ValidationError`."""
-    import tomllib  # noqa: PLC0415  # imported by the first request, to shorten the start
-
     text = list_model_tables().get(provider)
     if text is None:
         return None

@@ -240,7 +240,6 @@ class GoogleCredentials:
         """The loaded credentials stay: they request a new token at each renewal."""
 
     def _load(self, request: Any) -> tuple[Any, str | None]:
-        import google.auth  # noqa: PLC0415
         import google.auth.credentials  # noqa: PLC0415
 
         library: Any = google.auth  # its functions have no types
@@ -306,14 +305,18 @@ class AwsCredentials:
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without botocore."""
         try:
-            import botocore.auth  # type: ignore[import-untyped]  # noqa: PLC0415  # `sign_request` needs it loaded
-            import botocore.awsrequest  # type: ignore[import-untyped]  # noqa: F401, PLC0415
-            from botocore import exceptions  # noqa: PLC0415  # not in the default path
-            from botocore.credentials import RefreshableCredentials  # type: ignore[import-untyped]  # noqa: PLC0415
+            # not in the default path; `sign_request` needs the first two loaded
+            from botocore import (  # type: ignore[import-untyped]  # noqa: PLC0415
+                auth,  # noqa: F401
+                awsrequest,  # noqa: F401
+                credentials,
+                exceptions,
+                session,
+            )
         except ImportError:
             raise MissingExtra("Amazon Bedrock needs botocore", "bedrock") from None
         try:
-            found = self._loaded or self._load()
+            found = self._loaded or self._load(session.Session)
             keys = None if found is None else found.get_frozen_credentials()
         except exceptions.HTTPClientError as error:
             raise UpstreamUnreachable(
@@ -323,7 +326,7 @@ class AwsCredentials:
             raise _build_aws_error(clean_error_text(str(error)).removesuffix(".")) from error
         if keys is None or not (keys.access_key and keys.secret_key):
             raise _build_aws_error("none were found")
-        renews = isinstance(found, RefreshableCredentials)
+        renews = isinstance(found, credentials.RefreshableCredentials)
         self._loaded = found if renews else None
         ends_at = getattr(found, "_expiry_time", None) if renews else None
         expires_at = time.time() + MAX_AGE_SECONDS
@@ -337,11 +340,9 @@ class AwsCredentials:
     def discard_loaded(self) -> None:
         self._loaded = None
 
-    def _load(self) -> Any:
-        from botocore.session import Session  # type: ignore[import-untyped]  # noqa: PLC0415
-
+    def _load(self, new_session: Any) -> Any:
         given = {name: secret.reveal() for name, secret in self._variables.items()}
-        session: Any = Session(profile=given.get("AWS_PROFILE"))
+        session: Any = new_session(profile=given.get("AWS_PROFILE"))
         if given.get("AWS_ACCESS_KEY_ID") and given.get("AWS_SECRET_ACCESS_KEY"):
             session.set_credentials(
                 given["AWS_ACCESS_KEY_ID"], given["AWS_SECRET_ACCESS_KEY"], given.get("AWS_SESSION_TOKEN")
@@ -356,14 +357,13 @@ def sign_request(
 
     Only the headers are signed that AWS requires. A proxy on the way may change others.
     """
-    from botocore.auth import SigV4Auth  # noqa: PLC0415
-    from botocore.awsrequest import AWSRequest  # noqa: PLC0415
+    from botocore import auth, awsrequest  # noqa: PLC0415
 
     # the host of a VPC endpoint: vpce-0abc.bedrock-mantle.us-east-1.vpce.amazonaws.com
     service = "bedrock-mantle" if "bedrock-mantle" in (urlsplit(url).hostname or "").split(".") else "bedrock"
     signed = {name: value for name, value in headers.items() if name == "content-type" or name.startswith("x-amz")}
-    request: Any = AWSRequest(method=method, url=url, headers=signed, data=body)
-    SigV4Auth(keys, service, region).add_auth(request)
+    request: Any = awsrequest.AWSRequest(method=method, url=url, headers=signed, data=body)
+    auth.SigV4Auth(keys, service, region).add_auth(request)
     found = {name.lower(): value for name, value in request.headers.items()}
     return {name: found[name] for name in _SIGNATURE_HEADERS if name in found}
 

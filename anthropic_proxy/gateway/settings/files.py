@@ -156,10 +156,9 @@ def locked_for_change(file: Path) -> Iterator[None]:
 
 def update_env_text(text: str, name: str, value: str) -> str:
     """Set one variable. With the `value` "", it is removed."""
-    from dotenv.parser import parse_stream  # noqa: PLC0415  # only needed for a change
-
-    bindings = [binding.original.string for binding in parse_stream(io.StringIO(text, newline=""))]
-    names = [binding.key for binding in parse_stream(io.StringIO(text, newline=""))]
+    parsed = list(parse_env_text(text))
+    bindings = [binding.original.string for binding in parsed]
+    names = [binding.key for binding in parsed]
     places = [index for index, key in enumerate(names) if key == name]
     if not places:
         return append_env_line(text, format_env_line(name, value)) if value else text
@@ -211,18 +210,20 @@ def replace_file(file: Path, text: str, *, has_keys: bool) -> bool:
 
 def decode_env_text(text: str) -> dict[str, str]:
     """Invalid lines are ignored. A reference to another variable (`${NAME}`) stays unchanged."""
-    return {line.key: line.value for line in _parse(text) if line.key is not None and line.value is not None}
+    return {line.key: line.value for line in parse_env_text(text) if line.key is not None and line.value is not None}
 
 
 def find_invalid_env_line(text: str) -> int:
     """Return the number of the first line that is no assignment, comment or empty line. 0: none."""
-    invalid = (line.original for line in _parse(text) if line.error or (line.key is not None and line.value is None))
+    invalid = (
+        line.original for line in parse_env_text(text) if line.error or (line.key is not None and line.value is None)
+    )
     # a statement begins with the empty lines before it
     return next((found.line + len(found.string) - len(found.string.lstrip("\n")) for found in invalid), 0)
 
 
-def _parse(text: str) -> "Iterator[Binding]":
+def parse_env_text(text: str) -> "Iterator[Binding]":
     # not `dotenv_values`, which logs a warning for each invalid line
-    from dotenv.parser import parse_stream  # noqa: PLC0415  # needed by the command import alone
+    from dotenv.parser import parse_stream  # noqa: PLC0415  # imported only if there is a file
 
     return parse_stream(io.StringIO(text))

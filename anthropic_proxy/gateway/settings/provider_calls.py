@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import re
+import ssl
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -330,8 +331,6 @@ def _find_file(file: ConfigFile, path: KeyPath, text: str, digest: "hashlib._Has
 
 
 def _load_pem(file: ConfigFile, path: KeyPath, text: str, digest: "hashlib._Hash") -> str:
-    import ssl  # noqa: PLC0415  # loads OpenSSL, only required with such a file
-
     found = _find_file(file, path, text, digest)
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(found)
@@ -345,8 +344,6 @@ def _load_pem(file: ConfigFile, path: KeyPath, text: str, digest: "hashlib._Hash
 def _load_certificate(
     file: ConfigFile, path: KeyPath, table: ClientCertificate, fields: dict[str, Any], digest: "hashlib._Hash"
 ) -> None:
-    import ssl  # noqa: PLC0415  # as above
-
     fields["certificate_file"] = found = _find_file(file, (*path, "file"), table.file, digest)
     key_file, key_path, key_text = "", (*path, "file"), table.file
     if table.key_file is not None:

@@ -1,6 +1,5 @@
 """Lookup of setting texts in the environment, then in `.env`. Placeholders such as `your-key` count as not set."""
 
-import io
 import os
 import re
 from collections import ChainMap
@@ -12,7 +11,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.fields import ReferencedVariable
-from anthropic_proxy.gateway.settings.files import MAX_ENV_BYTES, read_settings_file
+from anthropic_proxy.gateway.settings.files import MAX_ENV_BYTES, parse_env_text, read_settings_file
 from anthropic_proxy.secrets import KEY_BEGINNINGS, Secret
 
 _PLACEHOLDER = compile_later(
@@ -220,14 +219,13 @@ class Sources:
         text = read_settings_file(env_file, self._warnings, MAX_ENV_BYTES)
         if not text:
             return
-        from dotenv.parser import parse_stream  # noqa: PLC0415  # imported only if there is a file
-        from dotenv.variables import parse_variables  # noqa: PLC0415
+        from dotenv.variables import parse_variables  # noqa: PLC0415  # imported only if there is a file
 
         known: dict[str, str | None] = {}
         environ: dict[str, str | None] = {**self._environ}
         scope = ChainMap(environ, known)
         characters = 0
-        for binding in parse_stream(io.StringIO(text)):
+        for binding in parse_env_text(text):
             original = binding.original.string
             # the parser includes blank lines before an assignment
             line = binding.original.line + original[: len(original) - len(original.lstrip())].count("\n")

@@ -35,13 +35,12 @@ def open_redis_store(settings: Settings, warn: Callable[[str], None]) -> Store |
         raise ConfigurationError(
             MissingExtra("A Redis server (REDIS_URL) needs redis-py", "redis").message, code="package-missing"
         )
-    from anthropic_proxy.gateway.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
-    from anthropic_proxy.gateway.stores.redis import RedisStore, format_redis_address  # noqa: PLC0415
+    from anthropic_proxy.gateway.stores import fallback, redis  # noqa: PLC0415  # they load redis-py
 
     url = settings.redis_url.reveal()
-    return FallbackStore(
-        RedisStore(url, settings.redis_prefix),
+    return fallback.FallbackStore(
+        redis.RedisStore(url, settings.redis_prefix),
         fails_open=settings.redis_failure == "open",
-        address=format_redis_address(url),
+        address=redis.format_redis_address(url),
         warn=warn,
     )

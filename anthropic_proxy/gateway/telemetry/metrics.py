@@ -513,28 +513,26 @@ def encode_page(
     snapshot: MetricsSnapshot, unresponsive_workers: int, versions: Labels, accept: str
 ) -> tuple[bytes, str]:
     """`unresponsive_workers` did not report in time. `versions`: of the proxy and Python. `accept`: request header."""
-    # loaded with the first page, because most processes never serve one
-    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily  # noqa: PLC0415
-    from prometheus_client.exposition import choose_encoder  # noqa: PLC0415
-    from prometheus_client.registry import Collector  # noqa: PLC0415
+    from prometheus_client import exposition, metrics_core, registry  # noqa: PLC0415  # most processes serve no page
 
     samples = collect_samples(snapshot, unresponsive_workers, versions)
     times = collect_histograms(snapshot)
 
-    class Collected(Collector):
+    class Collected(registry.Collector):
         def collect(self) -> "Iterator[Metric]":
             for family in FAMILIES:
                 metric: Metric
                 if family.kind == "histogram":
-                    metric = HistogramMetricFamily(family.name, family.help, labels=family.label_names)
+                    metric = metrics_core.HistogramMetricFamily(family.name, family.help, labels=family.label_names)
                     for labels, found in times[family].items():
                         metric.add_metric(labels, found.cumulative_counts(), found.sum_seconds)
                 else:
-                    new = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+                    is_counter = family.kind == "counter"
+                    new = metrics_core.CounterMetricFamily if is_counter else metrics_core.GaugeMetricFamily
                     metric = new(family.name, family.help, labels=family.label_names)
                     for labels, value in samples[family].items():
                         metric.add_metric(labels, value)
                 yield metric
 
-    write, media_type = choose_encoder(accept)
+    write, media_type = exposition.choose_encoder(accept)
     return write(Collected()), media_type

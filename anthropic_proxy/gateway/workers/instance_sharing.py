@@ -11,6 +11,7 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.gateway.stores.fallback import FallbackStore
 from anthropic_proxy.gateway.stores.redis import FAILURES
 from anthropic_proxy.gateway.workers.ipc import SharedObservation
+from anthropic_proxy.plugins import Store
 
 SEND_DELAY_SECONDS = 0.5
 """Seconds for which observations are collected before they are sent. A newer one with the same name replaces an older
@@ -22,6 +23,11 @@ MAX_RECONNECT_DELAY_SECONDS = 5.0
 """Maximum pause before the next attempt to connect. The pause is random."""
 MAX_UNSENT_OBSERVATIONS = 10_000
 """Maximum number of observations that wait for Redis. Above it, new ones are dropped."""
+
+
+def share_observations(store: Store, apply: Callable[[SharedObservation], None]) -> "InstanceSharing | None":
+    """None: `store` is not on a server that all instances use."""
+    return InstanceSharing(store, apply) if isinstance(store, FallbackStore) else None
 
 
 class InstanceSharing:

@@ -116,11 +116,9 @@ class WorkerPeer:
     def find_publisher(self, store: Store) -> Callable[[SharedObservation], None] | None:
         """Return the function that sends an observed fact to all other processes. None: there are none."""
         if store.state.kind == "redis" and self._instances is None:
-            from anthropic_proxy.gateway.stores.fallback import FallbackStore  # noqa: PLC0415  # loads redis-py
-            from anthropic_proxy.gateway.workers.instance_sharing import InstanceSharing  # noqa: PLC0415
+            from anthropic_proxy.gateway.workers.instance_sharing import share_observations  # noqa: PLC0415  # loads redis-py
 
-            if isinstance(store, FallbackStore):
-                self._instances = InstanceSharing(store, self.apply_observation)
+            self._instances = share_observations(store, self.apply_observation)
         senders = [each.publish for each in (self._link, self._instances) if each is not None]
         if not senders:
             return None
