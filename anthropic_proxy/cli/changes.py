@@ -5,32 +5,27 @@ upstream request. The comparison finds what the translation does not note.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.preparation.prepare import NO_KNOWN_EFFORTS, TASK_BUDGET
-from anthropic_proxy.engine.wires.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER
+from anthropic_proxy.engine.wires.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER, NO_TOP_K
 
 MAX_VALUE_CHARACTERS = 20
 """Maximum length of a field value in the output. A longer value is omitted."""
-_ARROW = re.compile(r"(?P<before>\S+) → (?P<after>[^\s,;]+)(?:[,;] (?P<reason>.+))?")
-_NUMBER = re.compile(r"\d{4,}")
 _UNSENT_NOTES = {
     FOREIGN_THINKING_DROPPED: "this backend did not produce it, or does not accept it",
     NO_EFFORT: NO_EFFORT.reason,
-    NO_SERVICE_TIER: NO_SERVICE_TIER.reason.removeprefix("not sent; "),
-    **{
-        FidelityNote("approximated", field, NO_KNOWN_EFFORTS): NO_KNOWN_EFFORTS.removesuffix(", so none is sent")
-        for field in ("thinking", "output_config.effort")
-    },
+    NO_SERVICE_TIER: "without it the backend's default tier answers",
+    **dict.fromkeys(NO_KNOWN_EFFORTS.values(), "the model has no known effort levels"),
     TASK_BUDGET: "the provider is not known to have it",
+    NO_TOP_K: "no setting for it is known",
 }
-"""Fidelity note → reason for the user. These notes have the handling `approximated`, but their field is not sent to the
-provider."""
+"""Fidelity note → reason for the user, after `not sent`: most have the handling `approximated`, but their field is not
+sent to the provider."""
 
 
 class Change(Struct, frozen=True):
@@ -74,14 +69,14 @@ def list_changes(
     for note in (*notes, *others):
         if note in _UNSENT_NOTES:
             change = Change(note.field, "dropped", _find_value(note.field, body), "", _UNSENT_NOTES[note])
-        elif found := _ARROW.fullmatch(note.reason):
+        elif note.after:
             before, after = (
-                _NUMBER.sub(lambda digits: f"{int(digits[0]):,}", found[name]) for name in ("before", "after")
+                f"{int(value):,}" if value.isascii() and value.isdecimal() else value
+                for value in (note.before, note.after)
             )
-            change = Change(note.field, note.handling, before, after, found["reason"] or "")
+            change = Change(note.field, note.handling, before, after, note.explanation)
         else:
-            reason = note.reason.removeprefix("not sent; ") if note.handling == "dropped" else note.reason
-            change = Change(note.field, note.handling, _find_value(note.field, body), "", reason)
+            change = Change(note.field, note.handling, _find_value(note.field, body), "", note.reason)
         changes.append(change)
     for name, alias in renamed_tools.items():
         effect = (name, alias) if len(name) == len(alias) else (f"{len(name)}", f"{len(alias)} characters")
@@ -175,11 +170,10 @@ def _compare_formats(
             if found is None:
                 yield FidelityNote("dropped", "service_tier", "without it the backend's default tier answers")
             elif found != str(value):
-                yield FidelityNote("approximated", "service_tier", f"{value} → {found}")
+                yield note_replacement("service_tier", value, found, "")
         elif name == "stream":
             if sent.get("stream", value) != value:
-                change = f"{json.dumps(value)} → {json.dumps(sent['stream'])}"
-                yield FidelityNote("approximated", "stream", change)
+                yield note_replacement("stream", json.dumps(value), json.dumps(sent["stream"]), "")
         elif name in _NUMBERS:
             if value not in numbers:
                 yield FidelityNote("dropped", name, "the upstream request does not contain the value")

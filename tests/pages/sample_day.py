@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport, note_replacement
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import BlockMark, Client, Receipt, UpstreamAttempt
@@ -31,7 +31,7 @@ _SPEEDS = {
 }
 """Model → output tokens per second."""
 _NOTES = [
-    FidelityNote("approximated", "max_tokens", "64000 → 32768, the model's limit"),
+    note_replacement("max_tokens", 64000, 32768, ", the model's limit"),
     FidelityNote("emulated", "stop_sequences", "cut by the proxy: the provider does not report the matched sequence"),
     FidelityNote("dropped", "top_k", "the provider has no such parameter"),
 ]

@@ -27,8 +27,14 @@ from anthropic_proxy.console.ledger.records import (
     decode_attempt_times,
     decode_block_times,
 )
-from anthropic_proxy.console.ledger.request_queries import find_stored_request, read_contents, sum_sessions
+from anthropic_proxy.console.ledger.request_queries import (
+    find_stored_request,
+    list_notes,
+    read_contents,
+    sum_sessions,
+)
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
@@ -65,7 +71,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         number, count = queries.find_session_position(context.connection, row)
         place = f"request {formats.count(number)} of {formats.count(count)}"
         session = find_names(context.connection, sum_sessions(context.connection, [row.session]))
-    notes = [_note(note) for note in _decode_json_list(row.notes)]
+    notes = [_note(note) for note in list_notes(row)]
     handlings = Counter(note["handling"] for note in notes)
     stored = {one.kind: one for one in read_contents(context.connection, row.id)}
     costs = ModelCosts(context.settings)
@@ -159,21 +165,15 @@ def find_context_window(context: PageContext, row: StoredRequest) -> int | None:
     return next((one.context_window for one in found if one.model == name), None)
 
 
-def _note(note: Mapping[str, str]) -> Mapping[str, str]:
-    """A reason such as `64000 → 32000, the limit` is divided into both values and the remainder."""
-    handling, field, reason = (note[name] for name in ("handling", "field", "reason"))
-    sign, role = _HANDLINGS.get(handling, ("~", "warn"))
-    requested, arrow, remainder = reason.partition(" → ")
-    if not arrow or len(requested) > 40:
-        return {"sign": sign, "role": role, "field": field, "handling": handling, "reason": reason, "change": ""}
-    sent, _, why = remainder.partition(", ")
+def _note(note: FidelityNote) -> Mapping[str, str]:
+    sign, role = _HANDLINGS.get(note.handling, ("~", "warn"))
     return {
         "sign": sign,
         "role": role,
-        "field": field,
-        "handling": handling,
-        "reason": why,
-        "change": f"{requested} → {sent}",
+        "field": note.field,
+        "handling": note.handling,
+        "reason": note.explanation,
+        "change": f"{note.before} → {note.after}" if note.after else "",
     }
 
 

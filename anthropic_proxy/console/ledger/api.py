@@ -38,6 +38,7 @@ from anthropic_proxy.console.openapi import (
     refer_to,
     require_database_text,
 )
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
@@ -340,7 +341,7 @@ _BLOCK = _times(
 )
 _NOTE: Mapping[str, Any] = {
     "type": "object",
-    "properties": {name: {"type": "string"} for name in ("handling", "field", "reason")},
+    "properties": {name: {"type": "string"} for name in FidelityNote.__struct_fields__},
 }
 _ERROR: Mapping[str, Any] = {
     "type": "object",

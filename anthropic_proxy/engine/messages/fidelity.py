@@ -16,10 +16,11 @@ TOOL_CALL_FIELDS = ("content.tool_use.name", "content.tool_use.input")
 are no JSON object."""
 
 
-class FidelityNote(Struct, frozen=True):
+class FidelityNote(Struct, frozen=True, omit_defaults=True):
     """Record of the handling of one field of a request or reply by the proxy, with the reason.
 
-    >>> FidelityNote("approximated", "max_tokens", "64000 → 32768, the model's limit")
+    >>> FidelityNote("dropped", "top_k", "not sent; no setting for it is known")
+    >>> note_replacement("max_tokens", 64000, 32768, ", the model's limit")
     """
 
     handling: Handling
@@ -31,6 +32,27 @@ class FidelityNote(Struct, frozen=True):
     because preparation changes indexes."""
     reason: str
     """Text for the log and the user, such as `64000 → 32768, the model's limit`."""
+    before: str = ""
+    """Value of the client that was replaced. "": none was."""
+    after: str = ""
+    """Value that replaces it."""
+
+    @property
+    def explanation(self) -> str:
+        """The reason without both values: `the model's limit`."""
+        return self.reason.removeprefix(_format_values(self.before, self.after)).lstrip(",; ")
+
+
+def note_replacement(
+    field: str, before: object, after: object, reason: str, handling: Handling = "approximated"
+) -> FidelityNote:
+    """`reason`: what follows the values, with its comma or semicolon: `, the model's limit`."""
+    old, new = str(before), str(after)
+    return FidelityNote(handling, field, f"{_format_values(old, new)}{reason}", old, new)
+
+
+def _format_values(before: str, after: str) -> str:
+    return f"{before} → {after}"
 
 
 class FidelityReport(Struct):

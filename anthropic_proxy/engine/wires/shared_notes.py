@@ -5,7 +5,7 @@
 
 import functools
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
 
 NO_SERVICE_TIER = FidelityNote(
     "approximated", "service_tier", "not sent; without it the backend's default tier answers"
@@ -71,4 +71,4 @@ def keywords_as_text_note(keywords: frozenset[str]) -> FidelityNote:
 
 @functools.lru_cache(maxsize=256)
 def renamed_effort_note(asked: str, sent: str) -> FidelityNote:
-    return FidelityNote("approximated", "output_config.effort", f"{asked} → {sent}, the nearest supported level")
+    return note_replacement("output_config.effort", asked, sent, ", the nearest supported level")

@@ -7,7 +7,7 @@ field without a fidelity note is sent, or has no effect on the content of the an
 import functools
 from collections.abc import Callable, Sequence
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.loaded_tools import find_unplaced_tools, rewrite_history
 from anthropic_proxy.engine.messages.models import (
     CleanMessages,
@@ -198,7 +198,7 @@ def _limit_output(
 
 @functools.lru_cache(maxsize=256)
 def _lower_limit(requested: int, limit: int, reason: str) -> FidelityNote:
-    return FidelityNote("approximated", "max_tokens", f"{requested} → {limit}, {reason}")
+    return note_replacement("max_tokens", requested, limit, f", {reason}")
 
 
 _SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -211,9 +211,9 @@ _BUDGET = {
 }
 _BETWEEN_TOOLS = FidelityNote("approximated", "thinking", "between_tools is sent as the effort low")
 _MODEL_DECIDES = FidelityNote("kept", "thinking", "the model decides how much to reason, as it does by default")
-NO_KNOWN_EFFORTS = "the model has no known effort levels, so none is sent"
-_UNSUPPORTED = {
-    field: FidelityNote("approximated", field, NO_KNOWN_EFFORTS) for field in ("thinking", "output_config.effort")
+NO_KNOWN_EFFORTS = {
+    field: FidelityNote("approximated", field, "the model has no known effort levels, so none is sent")
+    for field in ("thinking", "output_config.effort")
 }
 
 
@@ -228,9 +228,9 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[F
     requested = _requested_effort(request, notes)
     if not limits.efforts:
         if thinking is not None:
-            notes.append(_UNSUPPORTED["thinking"])
+            notes.append(NO_KNOWN_EFFORTS["thinking"])
         elif requested != "default":
-            notes.append(_UNSUPPORTED["output_config.effort"])
+            notes.append(NO_KNOWN_EFFORTS["output_config.effort"])
         return "default"
     if requested == "default":
         if thinking is not None and thinking.type in ("enabled", "adaptive"):
@@ -256,7 +256,7 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[F
 
 @functools.lru_cache(maxsize=256)
 def _nearest_note(field: str, requested: str, effort: str, efforts: tuple[str, ...]) -> FidelityNote:
-    return FidelityNote("approximated", field, f"{requested} → {effort}; the model supports {', '.join(efforts)}")
+    return note_replacement(field, requested, effort, f"; the model supports {', '.join(efforts)}")
 
 
 def _requested_effort(request: MessagesRequest, notes: list[FidelityNote]) -> str:

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.models import require_bounded_members
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
@@ -185,7 +185,7 @@ def _select_version(call: Call[Dialect], notes: list[FidelityNote]) -> str:
         return own
     if call.dialect.accepts_newer_versions:
         return requested
-    notes.append(FidelityNote("approximated", _VERSION_HEADER, f"{requested} → {own}, the model's version"))
+    notes.append(note_replacement(_VERSION_HEADER, requested, own, ", the model's version"))
     return own
 
 

@@ -15,7 +15,7 @@ import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, ToolArgs, ToolCall, ToolEnd
-from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.models import (
     DocumentBlock,
     ImageBlock,
@@ -130,11 +130,8 @@ def _add_effort(body: dict[str, Any], call: Call[Dialect], has_tools: bool, note
     dialect, effort = call.dialect, call.request.effort
     if has_tools and dialect.forced_effort_with_tools not in ("", effort):
         if effort != "default":
-            why = (
-                f"{effort} → {dialect.forced_effort_with_tools}; {call.model} accepts tools over Chat Completions "
-                "only with this effort"
-            )
-            notes.append(FidelityNote("approximated", "output_config.effort", why))
+            why = f"; {call.model} accepts tools over Chat Completions only with this effort"
+            notes.append(note_replacement("output_config.effort", effort, dialect.forced_effort_with_tools, why))
         effort = dialect.forced_effort_with_tools
     sent_effort = dict(dialect.effort_names).get(effort, effort) if dialect.effort_names else effort
     form = dialect.effort_form

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.models import (
     DocumentBlock,
     ImageBlock,
@@ -74,18 +74,13 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     limit = body["max_output_tokens"] = max(request.max_tokens, dialect.min_output_tokens)
     if limit > request.max_tokens:
         asked = request.max_tokens
-        reason = f"{asked} → {limit}, the minimum of {call.provider}; the proxy cuts the reply at about {asked} tokens"
-        notes.append(FidelityNote("emulated", "max_tokens", reason))
+        reason = f", the minimum of {call.provider}; the proxy cuts the reply at about {asked} tokens"
+        notes.append(note_replacement("max_tokens", asked, limit, reason, "emulated"))
     effort = request.effort
     if tools.can_search and effort == "minimal":  # web search rejects `minimal` (guide to web search)
+        reason = "; the provider does not search at a lower effort"
+        notes.append(note_replacement("output_config.effort", effort, "low", reason))
         effort = "low"
-        notes.append(
-            FidelityNote(
-                "approximated",
-                "output_config.effort",
-                f"minimal → {effort}; the provider does not search at a lower effort",
-            )
-        )
     included: list[str] = []
     if dialect.can_reason:
         thinking = dialect.is_thinking_at_effort(effort)
