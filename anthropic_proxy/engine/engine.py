@@ -177,9 +177,6 @@ class Engine(Struct, frozen=True, kw_only=True):
 
     # A program or server overrides these methods to receive what happens in exchanges.
 
-    def name_model(self, number: int, model: str) -> None:
-        """The body of the client request `number` was read, and requests `model`."""
-
     def count_freed_bytes(self, size: int) -> None:
         """A client request of `size` bytes was released."""
 

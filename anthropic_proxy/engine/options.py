@@ -489,8 +489,9 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     origins: Mapping[str, str] = {}
     """Variable, or key of the configuration file → source of its value, for messages: `environment`, `.env line 4`."""
 
+    @property
     def requires_client_key(self) -> bool:
-        """Return True if every client needs a key of its own. Its credentials are then not those of a provider."""
+        """True if every client needs a key of its own. Its credentials are then not those of a provider."""
         return False
 
     def reveal_proxy_keys(self) -> Sequence[str]:

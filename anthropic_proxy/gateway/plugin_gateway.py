@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -49,8 +50,11 @@ class ExchangeGateway:
         receipt = Receipt(request_id=services.new_id("req_"), client=client, started_at=services.clock())
         receipt.trace = None if services.tracer is None else services.tracer.start_trace(None)
         sink, number = CollectingSink(receipt), services.running.begin(receipt)
+        name_model = partial(services.running.name_model, number)
         try:
-            await Exchange(services, ClientRequest(receipt=receipt, headers={}, body=body, number=number), sink).run()
+            await Exchange(
+                services, ClientRequest(receipt=receipt, headers={}, body=body, on_model=name_model), sink
+            ).run()
         finally:
             services.running.end(number)
         if sink.error is not None:

@@ -104,9 +104,6 @@ class Services(Engine, frozen=True, kw_only=True):
     running: RunningRequests = field(default_factory=RunningRequests)
     """The running client requests. A reload keeps it."""
 
-    def name_model(self, number: int, model: str) -> None:
-        self.running.name_model(number, model)
-
     def count_freed_bytes(self, size: int) -> None:
         self.heap_trimmer.count_freed_bytes(size)
 

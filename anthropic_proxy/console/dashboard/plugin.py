@@ -64,7 +64,7 @@ _OTHER_PATHS: Mapping[str, Target] = {
 def open_plugin(settings: Settings) -> Plugin:
     """Raises `ConfigurationError` if an identity provider is set, but cannot be used."""
     if settings.oidc is not None:
-        if not settings.requires_client_key():  # every client reads the stored requests without a sign-in
+        if not settings.requires_client_key:  # every client reads the stored requests without a sign-in
             raise ConfigurationError(
                 "OIDC_ISSUER is set, but clients need no key, so they read all requests without a sign-in. Set "
                 "VIRTUAL_KEYS=true or PROXY_API_KEY too.",

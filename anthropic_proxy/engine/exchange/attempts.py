@@ -311,7 +311,7 @@ class Attempts:
         if inliner is not None:
             report.add_notes(inliner.notes)
         dialect, plan = target.dialect, None
-        if dialect.sends_effort_changes and self.receipt.session:
+        if self.receipt.session and dialect.sends_effort_changes:
             conversation = f"{self.receipt.session} {self.receipt.agent} {target.prefixed_id}"
             plan = engine.observations.follow_effort(conversation, prepared.request)
         call = Call(
@@ -382,7 +382,7 @@ class Attempts:
             send = provider.find_transport(engine.transports)
             response = await send(target.base_url, upstream_request, attempt.credential)
             del upstream_request  # a reply can take minutes
-            self.records.set_status(response.status)
+            receipt.attempts[-1].status = response.status
             if call.client_body:
                 call = structs.replace(call, client_body=b"")
             try:
@@ -562,10 +562,6 @@ class AttemptRecords:
             return request
         attempt.span_id = new_span_id()
         return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
-
-    def set_status(self, status: int) -> None:
-        if self._open is not None:
-            self._open.status = status
 
     def fail_attempt(self, error: UpstreamError, usage: Usage | None = None) -> None:
         """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""

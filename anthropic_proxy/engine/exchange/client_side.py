@@ -57,8 +57,8 @@ class ClientRequest(Struct, kw_only=True):
     """Received bytes of the request body. They are removed after the reply has started, to free memory."""
     query: str = ""
     """Query of the URL, without `?`. "": none."""
-    number: int = 0
-    """Number of the request among the running ones of a server. 0: no server has counted it."""
+    on_model: Callable[[str], None] | None = None
+    """Function that receives the requested model, once the body is read. None: nobody waits for it."""
 
 
 class ResponseSink(ABC):

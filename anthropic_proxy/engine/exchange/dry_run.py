@@ -94,7 +94,7 @@ async def run_dry(
     engine: Engine, body: bytes, path: str = "/v1/messages", *, sender: DryRunClient = LOCAL_DRY_RUN_CLIENT
 ) -> DryRun:
     """Process a client request up to its first upstream request, and return the result without sending it."""
-    client = Client(name=sender.key, team=sender.team, credential_forwardable=not engine.settings.requires_client_key())
+    client = Client(name=sender.key, team=sender.team, credential_forwardable=not engine.settings.requires_client_key)
     receipt = Receipt(request_id=engine.new_id("req_"), client=client, started_at=engine.clock(), path=path)
     result = DryRun(receipt=receipt)
     dry = _without_network(engine, result)

@@ -134,7 +134,8 @@ class Exchange:
         receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
         if not receipt.session and request.metadata is not None and request.metadata.user_id:
             receipt.session = find_session_id(request.metadata.user_id) or ""
-        engine.name_model(incoming.number, request.model)
+        if incoming.on_model is not None:
+            incoming.on_model(request.model)
         # plan
         route = self._route = await choose_route(engine, incoming, request, self._estimates, choice)
         receipt.route = route.rule.name if route.rule is not None else ""

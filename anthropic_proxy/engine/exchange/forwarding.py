@@ -310,7 +310,7 @@ async def call_provider(
                     credential, base_url = await pool.next_token_and_url(provider, base_url)
                 response = await send(base_url, records.begin_attempt(target, request), credential)
                 try:
-                    records.set_status(response.status)
+                    incoming.receipt.attempts[-1].status = response.status
                     if not 200 <= response.status < 300:
                         require_api_response(response, target)
                         body = await read_error_body(response, watchdog)

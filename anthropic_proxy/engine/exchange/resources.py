@@ -16,10 +16,11 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseS
 from anthropic_proxy.engine.exchange.error_messages import require_api_response
 from anthropic_proxy.engine.exchange.forwarding import call_provider
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
-from anthropic_proxy.engine.exchange.route_choice import build_routing_query, choose_rule, find_rule_route
+from anthropic_proxy.engine.exchange.route_choice import choose_rule
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
+from anthropic_proxy.engine.messages.preparation import server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
@@ -112,18 +113,18 @@ async def _with_mapped_models(
     def resolve(path: str, model: str, params: bytes) -> str:
         if model in known:
             return known[model]
-        query, rule = RoutingQuery(model), None
+        query = RoutingQuery(model)
         if rules is not None:
             try:
                 request = decode_request_or_envelope(params)
             except ClientError as error:
                 raise InvalidRequest(f"{path}.{error.message}", code=error.code) from None
-            query = build_routing_query(request)
             rule = choose_rule(engine, rules, incoming, request, EstimateCache()).rule
-        found = find_rule_route(engine, query, rule).targets[0]
+            query = RoutingQuery(request.model, server_tool_kinds(request.tools), rule)
+        found = engine.route_cache.find_route(query, engine.settings, engine.catalog).targets[0]
         if found.provider is not target.provider:
             field, mapped = f"{path}.model", f"{found.provider.prefix}/{found.model}"
-            mapped += f" by the route {rule.name!r}" if rule is not None else ""
+            mapped += f" by the route {query.rule.name!r}" if query.rule is not None else ""
             raise InvalidRequest(
                 f"{field}: {model!r} is mapped to {mapped}. A batch is sent to {target.provider.prefix}, so each "
                 f"of its models must be one of {target.provider.prefix}.",

@@ -57,7 +57,8 @@ def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[Messag
             if rules is not None:
                 choice = choose_rule(engine, rules, incoming, scanned, EstimateCache())
             rule = choice.rule if choice is not None else None
-            if find_rule_route(engine, build_routing_query(scanned), rule).is_relayed:
+            query = RoutingQuery(scanned.model, server_tool_kinds(scanned.tools), rule)
+            if routes.find_route(query, engine.settings, engine.catalog).is_relayed:
                 return scanned, choice
     except ClientError:
         pass  # of an invalid model, or one without a route: raised again with the complete request
@@ -76,17 +77,16 @@ async def choose_route(
     `choice` is the result of `choose_rule`, if the caller already has it. Raises `ClientError` if no target can serve
     the request.
     """
-    query, rules = build_routing_query(request), engine.route_rules
-    if rules is None:
-        return engine.route_cache.find_route(query, engine.settings, engine.catalog)
-    if choice is None:
+    rules = engine.route_rules
+    if rules is not None and choice is None:
         large = rules.reads_body and len(incoming.body) > MAX_BYTES_ON_LOOP
         choice = await engine.background.run_in_thread_if_large(
             large, choose_rule, engine, rules, incoming, request, estimates
         )
-    rule = choice.rule
-    route = find_rule_route(engine, query, rule)
-    if rule is None or rule.balance == "order":
+    rule = choice.rule if choice is not None else None
+    query = RoutingQuery(request.model, server_tool_kinds(request.tools), rule)
+    route = engine.route_cache.find_route(query, engine.settings, engine.catalog)
+    if choice is None or rule is None or rule.balance == "order":
         return route
     balancer = RouteBalancer(engine.store, engine.route_prices)
     return structs.replace(route, targets=await balancer.order_targets(route.targets, rule, choice.facts))
@@ -97,13 +97,6 @@ def choose_rule(
 ) -> RuleChoice:
     facts = build_request_facts(engine, incoming, request, estimates)
     return RuleChoice(facts, rules.find_matching_route(facts))
-
-
-def find_rule_route(engine: Engine, query: RoutingQuery, rule: ConfiguredRoute | None) -> Route:
-    """Return the targets that the route `rule` names. None: those of the model mapping of the settings."""
-    if rule is not None:
-        query = structs.replace(query, rule=rule)
-    return engine.route_cache.find_route(query, engine.settings, engine.catalog)
 
 
 def build_request_facts(
@@ -124,7 +117,3 @@ def build_request_facts(
         count_tokens=estimates.get_or_estimate,
         request_id=incoming.receipt.request_id,
     )
-
-
-def build_routing_query(request: MessagesRequest) -> RoutingQuery:
-    return RoutingQuery(request.model, server_tool_kinds(request.tools))

@@ -93,7 +93,7 @@ def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
     own_server = provider.key_required == "own_address" and provider.name in settings.base_urls
     if provider.key_variable is None or provider.key_required == "never" or own_server:
         return ""
-    if provider.accepts_client_credential and not settings.requires_client_key():
+    if provider.accepts_client_credential and not settings.requires_client_key:
         return ""  # the credential of the client is forwarded
     if settings.keys.get(provider.name):
         return ""

@@ -132,7 +132,7 @@ async def authenticate(
                     code="key-role",
                 )
             return client
-    if settings.requires_client_key():
+    if settings.requires_client_key:
         if route_checks_key and not find_credentials(headers):
             return Client(name="")
         return _identify_by_key(headers, settings)
@@ -142,7 +142,7 @@ async def authenticate(
 
 def require_auth_if_exposed(settings: Settings) -> None:
     """Raise `ConfigurationError` if the proxy listens for other machines without a key or `ALLOW_UNAUTHENTICATED`."""
-    if not (is_loopback(settings.host) or settings.requires_client_key() or settings.allow_unauthenticated):
+    if not (is_loopback(settings.host) or settings.requires_client_key or settings.allow_unauthenticated):
         raise ConfigurationError(
             f"{settings.host} can be reached from other machines, and no key is required. "
             "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if access is controlled elsewhere.",
@@ -158,7 +158,7 @@ def claude_code_command(address: str, settings: Settings) -> str:
 
 def exposure_warning(settings: Settings, host: str) -> str:
     """Return a warning if other machines can reach the proxy and no key is required. "": none, or `host` is unknown."""
-    if not host or is_loopback(host) or settings.requires_client_key():
+    if not host or is_loopback(host) or settings.requires_client_key:
         return ""
     if settings.allow_unauthenticated:
         return (
@@ -236,7 +236,7 @@ def _is_trusted_address(
     scope: Mapping[str, Any], headers: Mapping[str, str], settings: Settings, policies: Sequence[Policy]
 ) -> bool:
     """`ALLOW_UNAUTHENTICATED` is ignored if clients need a key, or if a plugin policy identifies clients."""
-    if settings.requires_client_key() or policies:
+    if settings.requires_client_key or policies:
         settings = structs.replace(settings, allow_unauthenticated=False)
     try:
         _require_local_client(scope, headers, settings)

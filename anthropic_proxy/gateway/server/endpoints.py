@@ -122,7 +122,8 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             raise ClientDisconnected  # noqa: TRY301
         body_read = True
         query = scope.get("query_string", b"").decode("latin-1")
-        request = ClientRequest(receipt=receipt, headers=headers, body=body, query=query, number=number)
+        name_model = partial(services.running.name_model, number)
+        request = ClientRequest(receipt=receipt, headers=headers, body=body, query=query, on_model=name_model)
         del body  # the exchange frees the body after decoding, if no other reference exists
         await endpoint(services, request, sink)
     except ProxyError as error:
@@ -346,7 +347,7 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
         body = msgspec.json.encode({"message": text})
     else:
         view = build_setup_view(settings, services.catalog) if request.receipt.client.address_trusted else None
-        needs_key = bool(settings.requires_client_key() or services.policies) or view is None
+        needs_key = bool(settings.requires_client_key or services.policies) or view is None
         public = [path for path in services.routes.paths if _checks_key_itself("GET", services.routes.find(path))]
         paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.routes.paths]
         headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}

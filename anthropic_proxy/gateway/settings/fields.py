@@ -7,6 +7,7 @@ its keys or its base URL. A `Secret` hides a key in logs, and `reveal` returns t
 import os
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Literal
 
 from msgspec import Struct
@@ -55,7 +56,7 @@ class ReferencedVariable(Struct, frozen=True):
     """Source of the variable: `environment`, `.env line 4`, or `not set`."""
 
 
-class Settings(EngineOptions, frozen=True, kw_only=True):
+class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     """All settings of the server: options of the engine, and the fields below."""
 
     referenced_variables: Mapping[str, ReferencedVariable] = {}
@@ -133,8 +134,9 @@ class Settings(EngineOptions, frozen=True, kw_only=True):
             return self.data_directory is not None
         return self.database_url.reveal() != "off"
 
+    @cached_property
     def requires_client_key(self) -> bool:
-        """Return True if every client needs a key of the proxy: one of `PROXY_API_KEY`, or a virtual key."""
+        """True if every client needs a key of the proxy: one of `PROXY_API_KEY`, or a virtual key."""
         return bool(self.proxy_api_keys) or self.virtual_keys
 
     def has_traces(self) -> bool:

@@ -170,7 +170,7 @@ class HttpResponse:
             pass
         finally:
             self.fragments.clear()
-            self._connection.release(complete=self.body_received and self._error is None)
+            self._connection.owner.take_back(self._connection, complete=self.body_received and self._error is None)
 
     def _pop_received(self) -> bytes:
         """Remove and return the received bytes of the body. b"": the end of the body. Raises `UpstreamProtocolError` if
@@ -221,7 +221,7 @@ class Connection(asyncio.Protocol):
         """Server to which the requests are sent, also if the connection leads through an HTTP proxy."""
         self.idle_since = 0.0
         """Time of the event loop's clock, in seconds, at which the connection became idle."""
-        self._owner = owner
+        self.owner = owner
         self._splits_body = origin.uses_tls
         self.loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -316,7 +316,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Without an error, a body is complete if the headers do not state its end: it ends with the connection."""
         self._transport = self._parser = None
-        self._owner.remove_closed(self)
+        self.owner.remove_closed(self)
         response, self._response = self._response, None
         if response is not None:
             response.end_body(exc or (EOFError() if _has_stated_end(response) else None))
@@ -374,14 +374,6 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.resume_reading()
 
-    def release(self, *, complete: bool) -> None:
-        """End the use of the response. `complete`: its whole body was received."""
-        if complete and self.is_idle():
-            self.idle_since = self.loop.time()
-            self._owner.put_idle(self)
-        else:
-            self.abort()
-
 
 def _has_stated_end(response: HttpResponse) -> bool:
     """Return True if the headers of a response state the end of its body. Without such headers the body ends with the
@@ -424,10 +416,12 @@ class ConnectionPool:
             connection.abort()
         return None
 
-    def put_idle(self, connection: Connection) -> None:
-        if not self.keep_alive_seconds:
+    def take_back(self, connection: Connection, *, complete: bool) -> None:
+        """Keep a connection for reuse, or close it. `complete`: the whole body of its response was received."""
+        if not (complete and self.keep_alive_seconds and connection.is_idle()):
             connection.abort()
             return
+        connection.idle_since = connection.loop.time()
         self._idle.setdefault(connection.origin, []).append(connection)
         if self._cleanup_timer is None:
             self._cleanup_timer = asyncio.get_running_loop().call_later(_CLEANUP_INTERVAL_SECONDS, self._close_expired)
