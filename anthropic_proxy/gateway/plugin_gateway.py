@@ -168,7 +168,11 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
                 has_thinking_budget=limits.accepts_thinking_budget,
                 web_search=_find_place(services, name, "web_search", has_own=limits.can_search),
                 web_fetch=_find_place(services, name, "web_fetch", has_own=services.web_fetch is not None),
-                source=_find_source(services, target),
+                source="server"
+                if services.catalog.has_reported_capabilities(target.provider.name, target.model)
+                else "built-in table"
+                if target.capabilities.known
+                else "assumed",
                 other_sources={
                     **_find_doctor_sources(services, target),
                     **{field: "error of the provider" for field, is_changed in changed.items() if is_changed},
@@ -186,12 +190,6 @@ def _find_place(services: Services, name: str, kind: str, *, has_own: bool) -> L
     if target.is_relayed or kind in target.dialect.server_tools:
         return "provider"
     return "proxy" if has_own else "none"
-
-
-def _find_source(services: Services, target: Target) -> str:
-    if services.catalog.has_reported_capabilities(target.provider.name, target.model):
-        return "server"
-    return "built-in table" if target.capabilities.known else "assumed"
 
 
 def _find_doctor_sources(services: Services, target: Target) -> dict[str, str]:

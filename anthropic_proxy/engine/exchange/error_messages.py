@@ -187,7 +187,9 @@ _MAX_ROUTE_ERROR_CHARACTERS = 200
 
 def add_not_found_cause(error: UpstreamError, target: Target, path: str, settings: EngineOptions) -> None:
     """Add cause and remedy to the message of `error`, if the provider rejects the URL or the model."""
-    is_405 = error.status == 400 and _refuses_method(error)
+    text = error.provider_text
+    refuses_method = _METHOD_REFUSED.search(text) is not None if text else error.provider_status == 405
+    is_405 = error.status == 400 and refuses_method
     if (error.status == 404 or is_405) and _is_about_address(error, target, settings):
         message, advice = _describe_address(error, target, path, settings, 405 if is_405 else 404)
         _become(error, message, "wrong-address")
@@ -213,12 +215,6 @@ def rejects_configured_model(error: UpstreamError, target: Target, settings: Eng
 def _become(error: UpstreamError, message: str, code: str) -> None:
     error.status, error.error_type, error.message, error.code = 400, "invalid_request_error", message, code
     error.body, error.should_retry = None, False
-
-
-def _refuses_method(error: UpstreamError) -> bool:
-    if not error.provider_text:
-        return error.provider_status == 405
-    return _METHOD_REFUSED.search(error.provider_text) is not None
 
 
 def _is_about_address(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:

@@ -144,7 +144,14 @@ async def _count_by_engine(
         return None
 
     async def read(response: UpstreamResponse, _: Watchdog) -> int | None:
-        return _decode_count(await read_body(response, MAX_BODY_BYTES))
+        body = await read_body(response, MAX_BODY_BYTES)
+        try:
+            counted = msgspec.json.decode(body, type=_EngineCount)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+        found = next((one for one in (counted.openai, counted.total_tokens, counted.count) if one is not None), None)
+        # LM Studio answers unknown paths with status 200
+        return found if found is not None and 0 < found <= MAX_TOKENS else None
 
     async def ask(path: str, call: Call[BaseDialect]) -> int | None:
         place = target
@@ -203,16 +210,6 @@ class _EngineCount(Struct, rename="camel"):
     count: int | None = None
 
 
-def _decode_count(body: bytes) -> int | None:
-    """Return the count in a successful response. None: it has none; LM Studio answers unknown paths with status 200."""
-    try:
-        counted = msgspec.json.decode(body, type=_EngineCount)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    found = next((value for value in (counted.openai, counted.total_tokens, counted.count) if value is not None), None)
-    return found if found is not None and 0 < found <= MAX_TOKENS else None
-
-
 async def list_models(engine: Engine, incoming: ClientRequest, wait_disconnected: WaitDisconnected) -> JsonReply | None:
     """Return the preferred provider's own response to `GET /v1/models` or to a path below it.
 
@@ -247,8 +244,15 @@ async def _request_json(
 
     async def read(response: UpstreamResponse, _: Watchdog) -> JsonReply:
         require_api_response(response, target)
-        body = await read_body(response, MAX_BODY_BYTES)
-        _require_expected_shape(body, call.client_path, target)
+        body, path = await read_body(response, MAX_BODY_BYTES), call.client_path
+        try:  # some servers answer unknown paths with status 200
+            if path.endswith("/count_tokens"):
+                msgspec.json.decode(body, type=_Counted)
+            elif (listed := msgspec.json.decode(body, type=_Listed)).data is None and listed.id is None:
+                raise msgspec.ValidationError("neither a list of models nor a model")
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            name = target.provider.prefix
+            raise UpstreamProtocolError(f"{name} answered {path} with an unexpected body", provider=name) from error
         return JsonReply(body, forwarded_headers(response.headers))
 
     try:
@@ -366,15 +370,3 @@ class _Counted(Struct):
 class _Listed(Struct):
     data: list[Raw] | None = None
     id: str | None = None
-
-
-def _require_expected_shape(body: bytes, path: str, target: Target) -> None:
-    """Raise `UpstreamProtocolError` for another body: some servers answer unknown paths with status 200."""
-    try:
-        if path.endswith("/count_tokens"):
-            msgspec.json.decode(body, type=_Counted)
-        elif (listed := msgspec.json.decode(body, type=_Listed)).data is None and listed.id is None:
-            raise msgspec.ValidationError("neither a list of models nor a model")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        name = target.provider.prefix
-        raise UpstreamProtocolError(f"{name} answered {path} with an unexpected body", provider=name) from error

@@ -245,24 +245,17 @@ def is_url_allowed(url: str, allowed: Sequence[str], blocked: Sequence[str]) -> 
     allowing = [_pattern(entry) for entry in allowed]
     blocking = [_pattern(entry) for entry in blocked]
     try:
-        places = _places(url)
+        split = urlsplit(url)
+        host = ascii_host(split.hostname or "")
     except ValueError:
         return False
+    if "@" in split.netloc:  # the host is ambiguous
+        return False
+    # a blocked domain must match neither form, because a server may decode the path in either way
+    places = host + _plain(split.path), host + _plain(unquote(split.path))
     if any(pattern.match(place) for pattern in blocking for place in places):
         return False
     return not allowed or all(any(pattern.match(place) for pattern in allowing) for place in places)
-
-
-def _places(url: str) -> tuple[str, str]:
-    """Return two forms of a URL without its scheme (`host/path`): with normalized path, and with percent-decoded path.
-
-    A blocked domain must match neither form, because a server may decode the path in either way.
-    """
-    split = urlsplit(url)
-    if "@" in split.netloc:
-        raise ValueError("it contains @, so the host is ambiguous")
-    host = ascii_host(split.hostname or "")
-    return host + _plain(split.path), host + _plain(unquote(split.path))
 
 
 def _plain(path: str) -> str:

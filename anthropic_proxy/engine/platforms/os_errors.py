@@ -64,7 +64,10 @@ def describe_os_error(error: BaseException) -> str:
         return _BY_ERRNO.get(error.errno) or os.strerror(error.errno).lower()
     if isinstance(error, OSError) and (numbers := _ERRNO.findall(str(error))):
         return " and ".join(dict.fromkeys(_BY_ERRNO.get(int(number), os.strerror(int(number))) for number in numbers))
-    return clean_error_text(str(error)) or _spell_class(type(error))
+    if text := clean_error_text(str(error)):
+        return text
+    name = type(error).__name__.removesuffix("Error").removesuffix("Exception")
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower() or "unknown failure"
 
 
 def clean_error_text(text: str) -> str:
@@ -90,8 +93,3 @@ def is_connection_refused(error: BaseException) -> bool:
 def _describe_peer(match: re.Match[str]) -> str:
     host, port = match[1], match[2]
     return f"connection refused by {f'[{host}]' if ':' in host else host}:{port}"
-
-
-def _spell_class(kind: type[BaseException]) -> str:
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", kind.__name__.removesuffix("Error").removesuffix("Exception")).lower()
-    return words or "unknown failure"

@@ -423,15 +423,12 @@ def _split_prefix(name: str, registry: ProviderRegistry) -> tuple[Provider | Non
     if not slash:
         return None, name
     row = registry.find_by_prefix(prefix.lower())
-    if row is None or (row.prefix_patterns and not _matches_any(model_name, row.prefix_patterns)):
+    patterns = row.prefix_patterns if row is not None else ()
+    if row is None or (patterns and not any(fnmatchcase(model_name.lower(), pattern) for pattern in patterns)):
         other = registry.find_by_extra_prefix(prefix.lower())
         if other is not None:
             return other, f"{prefix.lower()}/{model_name}" if model_name else ""
     return row, name if row is None else model_name
-
-
-def _matches_any(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name.lower(), pattern) for pattern in patterns)
 
 
 def _build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog) -> Target:

@@ -84,7 +84,25 @@ class ModelStep:
             deltas = self._call_filter.feed(deltas)
         forwarded: list[Delta] = []
         for delta in deltas:
-            self._apply(delta, forwarded)
+            if isinstance(delta, Usage):
+                self.usage = merge_latest(self.usage, delta)
+            elif isinstance(delta, Stop):
+                self.stop = merge_stops(self.stop, delta)
+            elif not isinstance(delta, ToolCall | ToolArgs | ToolEnd):
+                forwarded.append(delta)
+            elif isinstance(delta, ToolCall) and (proxy_tool := self._proxy_tools.get(delta.name)) is not None:
+                self._incomplete_calls[delta.key] = _IncompleteCall(proxy_tool, [])
+            elif (incomplete := self._incomplete_calls.get(delta.key)) is None:
+                self.calls_client = True
+                key = f"{self._continuations} {delta.key}"
+                forwarded.append(replace(delta, key=key) if self._continuations else delta)
+            elif isinstance(delta, ToolArgs):
+                incomplete.arguments.append(delta.json)
+            elif isinstance(delta, ToolEnd):
+                del self._incomplete_calls[delta.key]
+                call, block = self._encode_call(incomplete)
+                self.calls.append(call)
+                forwarded.append(block)
         self._fold.feed(forwarded)
         return forwarded
 
@@ -108,30 +126,6 @@ class ModelStep:
         self._fold.feed([Stop("end_turn")])
         message = self._fold.finish()
         return message.content, message.usage.output_tokens
-
-    def _apply(self, delta: Delta, forwarded: list[Delta]) -> None:
-        if isinstance(delta, Usage):
-            self.usage = merge_latest(self.usage, delta)
-        elif isinstance(delta, Stop):
-            self.stop = merge_stops(self.stop, delta)
-        elif isinstance(delta, ToolCall | ToolArgs | ToolEnd):
-            self._apply_call(delta, forwarded)
-        else:
-            forwarded.append(delta)
-
-    def _apply_call(self, delta: ToolCall | ToolArgs | ToolEnd, forwarded: list[Delta]) -> None:
-        if isinstance(delta, ToolCall) and (proxy_tool := self._proxy_tools.get(delta.name)) is not None:
-            self._incomplete_calls[delta.key] = _IncompleteCall(proxy_tool, [])
-        elif (incomplete := self._incomplete_calls.get(delta.key)) is None:
-            self.calls_client = True
-            forwarded.append(replace(delta, key=f"{self._continuations} {delta.key}") if self._continuations else delta)
-        elif isinstance(delta, ToolArgs):
-            incomplete.arguments.append(delta.json)
-        elif isinstance(delta, ToolEnd):
-            del self._incomplete_calls[delta.key]
-            call, block = self._encode_call(incomplete)
-            self.calls.append(call)
-            forwarded.append(block)
 
     def _encode_call(self, incomplete: _IncompleteCall) -> tuple[ProxyToolCall, Block]:
         identifier, arguments = (
@@ -224,7 +218,12 @@ class ToolLoop:
             if self._call_pending:
                 await self._open_next_call()
             deltas = await self._stream.read()
-            forwarded = await self._end_answer() if deltas is None else self._forward(deltas)
+            if deltas is None:
+                forwarded = await self._end_answer()
+            else:
+                forwarded = self._step.feed(deltas)
+                if any(isinstance(delta, Usage) for delta in deltas):
+                    forwarded.append(self._usage())
             if forwarded:
                 return forwarded
         return None
@@ -262,12 +261,6 @@ class ToolLoop:
         one_call = choice is not None and bool(choice.disable_parallel_tool_use)
         proxy_tools, new_id = self._stream.attempt.proxy_tools, self._stream.attempt.call.new_id
         return ModelStep(proxy_tools, self._stream.default_signature, new_id, one_call=one_call)
-
-    def _forward(self, deltas: list[Delta]) -> list[Delta]:
-        forwarded = self._step.feed(deltas)
-        if any(isinstance(delta, Usage) for delta in deltas):
-            forwarded.append(self._usage())
-        return forwarded
 
     def _usage(self) -> Usage:
         running = sum_usages(self._runner.usage, self._step.usage)

@@ -159,14 +159,11 @@ def _texts(messages: Iterable[Message]) -> Iterator[str]:
                 yield message.content
         else:
             for block in message.content:
-                yield from _foreign_texts(block, message.role)
-
-
-def _foreign_texts(block: Block, role: str) -> Iterator[str]:
-    if isinstance(block, WebSearchResultBlock | WebFetchResultBlock):
-        yield from _strings(_value(block.content))
-    elif role == "user":
-        yield from _texts_of(block)
+                if isinstance(block, WebSearchResultBlock | WebFetchResultBlock):
+                    if memoryview(block.content).nbytes:
+                        yield from _strings(msgspec.json.decode(block.content))
+                elif message.role == "user":
+                    yield from _texts_of(block)
 
 
 def _texts_of(block: Block) -> Iterator[str]:
@@ -200,10 +197,6 @@ def _strings(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for inner in value:
             yield from _strings(inner)
-
-
-def _value(raw: Raw) -> object:
-    return msgspec.json.decode(raw) if memoryview(raw).nbytes else None
 
 
 MAX_TOOL_CALLS = 32
@@ -372,7 +365,11 @@ async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) 
     queries = [one.text for one in queries_by_call if one and one.by_words]
     patterns = [one.text for one in queries_by_call if one and not one.by_words]
     by_words = iter(await asyncio.to_thread(search_by_words, queries, deferred) if queries else ())
-    by_pattern = iter(await _find_by_patterns(patterns, deferred))
+    try:
+        found: Sequence[SearchOutcome | OSError] = await search_by_regex(patterns, deferred)
+    except OSError as error:  # no process could be started
+        found = [error] * len(patterns)
+    by_pattern = iter(found)
     return [
         _tools_content(next(by_words if one.by_words else by_pattern), one.max_results)
         if one
@@ -387,13 +384,6 @@ def _tool_query(call: ProxyToolCall) -> _ToolQuery | None:
     text, limit = arguments.get("query" if by_words else "pattern"), arguments.get("limit")
     max_results = min(max(limit, 1), _MAX_TOOLS_FOUND) if isinstance(limit, int) else _DEFAULT_TOOLS_FOUND
     return _ToolQuery(text, by_words, max_results) if isinstance(text, str) and text else None
-
-
-async def _find_by_patterns(patterns: Sequence[str], deferred: Sequence[Tool]) -> Sequence[SearchOutcome | OSError]:
-    try:
-        return await search_by_regex(patterns, deferred)
-    except OSError as error:  # no process could be started
-        return [error] * len(patterns)
 
 
 def _tools_content(found: SearchOutcome | OSError, max_results: int) -> Content:

@@ -66,32 +66,26 @@ async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> lis
 
     Raises `OSError` if the search process cannot be started.
     """
-    wanted = [pattern for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH]
-    found = iter(await _search(wanted, tools) if wanted else ())
-    return [next(found) if len(pattern) <= MAX_PATTERN_LENGTH else _too_long(pattern) for pattern in patterns]
-
-
-async def _search(patterns: Sequence[str], tools: Sequence[Tool]) -> list[SearchOutcome]:
-    texts = await asyncio.to_thread(lambda: [(tool.name, _text_of(tool)) for tool in tools])
-    try:
-        output = await sandbox.run_sandboxed(
-            REGEX_PROGRAM, {"patterns": patterns, "texts": texts, "seconds": _SEARCH_SECONDS}
-        )
-    except TimeoutError:
-        return [RegexTimeout() for _ in patterns]
-    except SandboxFailed:
-        return [InvalidPattern("the pattern needs too much memory") for _ in patterns]
-    return [_outcome(one) for one in msgspec.json.decode(output, type=list[_Found])]
-
-
-def _outcome(found: _Found) -> SearchOutcome:
-    if found.slow:
-        return RegexTimeout()
-    return InvalidPattern(found.error) if found.error else found.names
-
-
-def _too_long(pattern: str) -> InvalidPattern:
-    return InvalidPattern(f"the pattern has {len(pattern)} characters; at most {MAX_PATTERN_LENGTH} are allowed")
+    fitting = [pattern for pattern in patterns if len(pattern) <= MAX_PATTERN_LENGTH]
+    outcomes: dict[str, SearchOutcome] = {
+        pattern: InvalidPattern(f"the pattern has {len(pattern)} characters; at most {MAX_PATTERN_LENGTH} are allowed")
+        for pattern in patterns
+        if len(pattern) > MAX_PATTERN_LENGTH
+    }
+    if fitting:
+        texts = await asyncio.to_thread(lambda: [(tool.name, _text_of(tool)) for tool in tools])
+        query = {"patterns": fitting, "texts": texts, "seconds": _SEARCH_SECONDS}
+        try:
+            output = await sandbox.run_sandboxed(REGEX_PROGRAM, query)
+        except TimeoutError:
+            outcomes |= {pattern: RegexTimeout() for pattern in fitting}
+        except SandboxFailed:
+            outcomes |= {pattern: InvalidPattern("the pattern needs too much memory") for pattern in fitting}
+        else:
+            for pattern, found in zip(fitting, msgspec.json.decode(output, type=list[_Found]), strict=True):
+                failure = RegexTimeout() if found.slow else InvalidPattern(found.error) if found.error else None
+                outcomes[pattern] = failure or found.names
+    return [outcomes[pattern] for pattern in patterns]
 
 
 def search_by_words(queries: Sequence[str], tools: Sequence[Tool]) -> list[list[str]]:

@@ -248,7 +248,12 @@ class Connection(asyncio.Protocol):
         if not self._splits_body or len(body) <= MAX_TLS_WRITE_BYTES:
             transport.writelines((head, body) if body else (head,))
         else:
-            _write_pieces(transport, head, body)
+            transport.write(head)
+            view = memoryview(body)
+            for start in range(0, len(body), MAX_TLS_WRITE_BYTES):
+                if transport.is_closing():
+                    break
+                transport.write(view[start : start + MAX_TLS_WRITE_BYTES])
         early, self._early = self._early, None
         if early:
             transport.resume_reading()
@@ -319,7 +324,10 @@ class Connection(asyncio.Protocol):
         self.owner.remove_closed(self)
         response, self._response = self._response, None
         if response is not None:
-            response.end_body(exc or (EOFError() if _has_stated_end(response) else None))
+            coding, states_end = response.headers.get("transfer-encoding"), "content-length" in response.headers
+            if coding is not None:  # RFC 9112, 6.3
+                states_end = coding.lower().endswith("chunked")
+            response.end_body(exc or (EOFError() if states_end else None))
         elif self._pending is not None and not self._pending.done():
             self._pending.set_exception(ConnectionLost(begun=self._head_bytes > 0, cause=exc))
 
@@ -373,23 +381,6 @@ class Connection(asyncio.Protocol):
     def resume_reading(self) -> None:
         if self._transport is not None:
             self._transport.resume_reading()
-
-
-def _has_stated_end(response: HttpResponse) -> bool:
-    """Return True if the headers of a response state the end of its body. Without such headers the body ends with the
-    connection (RFC 9112, 6.3).
-    """
-    coding = response.headers.get("transfer-encoding")
-    return "content-length" in response.headers if coding is None else coding.lower().endswith("chunked")
-
-
-def _write_pieces(transport: asyncio.Transport, head: bytes, body: bytes) -> None:
-    transport.write(head)
-    view = memoryview(body)
-    for start in range(0, len(body), MAX_TLS_WRITE_BYTES):
-        if transport.is_closing():
-            return
-        transport.write(view[start : start + MAX_TLS_WRITE_BYTES])
 
 
 class ConnectionPool:
