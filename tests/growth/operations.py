@@ -12,8 +12,7 @@ from anthropic_proxy.engine.upstream.http.url import Origin
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError
 from anthropic_proxy.gateway.server.endpoints import serve_request
-from anthropic_proxy.gateway.server.http1.connection import Http1Connection
-from anthropic_proxy.gateway.server.http1.lifecycle import ServerState
+from anthropic_proxy.gateway.server.http1.connection import Http1Connection, ServerState
 from tests.growth.measure import Build, Run
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.kept_connection import KeptConnection

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.gateway.server.http1.lifecycle import HEAD_TIMEOUT_SECONDS
+from anthropic_proxy.gateway.server.http1.connection import HEAD_TIMEOUT_SECONDS
 from tests.support.golden_texts import GOLDEN, Check, golden_files
 from tests.support.platform_marks import needs_process_limits
 from tests.support.process_checks import MESSAGES, ask, port_of

@@ -8,8 +8,7 @@ from typing import Any
 
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer
-from anthropic_proxy.gateway.server.http1.connection import Http1Connection
-from anthropic_proxy.gateway.server.http1.lifecycle import ServerState
+from anthropic_proxy.gateway.server.http1.connection import Http1Connection, ServerState
 from tests.support.waiting import WAIT_SECONDS
 
 UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAA\r\n"

@@ -38,8 +38,7 @@ from anthropic_proxy.gateway.platforms.signals import (
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
 from anthropic_proxy.gateway.platforms.terminal import MAX_TERMINAL_CHECKS, Terminal
 from anthropic_proxy.gateway.server.http1.acceptor import Acceptor
-from anthropic_proxy.gateway.server.http1.connection import Http1Connection
-from anthropic_proxy.gateway.server.http1.lifecycle import HttpApplication, ServerState
+from anthropic_proxy.gateway.server.http1.connection import Http1Connection, HttpApplication, ServerState
 from anthropic_proxy.gateway.server.listener import ServerTls
 from anthropic_proxy.gateway.telemetry.requests import HEARTBEAT_INTERVAL_SECONDS, RunningRequests
 

@@ -8,8 +8,7 @@ from functools import cache
 
 from anthropic_proxy.app import App
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.gateway.server.http1.connection import Http1Connection
-from anthropic_proxy.gateway.server.http1.lifecycle import ServerState
+from anthropic_proxy.gateway.server.http1.connection import Http1Connection, ServerState
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded

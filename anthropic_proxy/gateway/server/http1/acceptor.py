@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.gateway.platforms.processes import max_client_connections
 from anthropic_proxy.gateway.platforms.sockets import SocketEvents
-from anthropic_proxy.gateway.server.http1.lifecycle import ConnectionLifecycle
+from anthropic_proxy.gateway.server.http1.connection import Http1Connection
 
 if TYPE_CHECKING:
     import ssl
@@ -37,8 +37,8 @@ class Acceptor:
     def __init__(
         self,
         listener: socket.socket,
-        new_protocol: Callable[[], ConnectionLifecycle],
-        connections: Collection[ConnectionLifecycle],
+        new_protocol: Callable[[], Http1Connection],
+        connections: Collection[Http1Connection],
         log_warning: Callable[[str], None],
         find_tls_context: Callable[[], "ssl.SSLContext | None"] = lambda: None,
     ) -> None:
@@ -117,7 +117,7 @@ class Acceptor:
             for connection in self._connections
             if connection.elapsed_head_seconds() >= HEAD_TIMEOUT_UNDER_PRESSURE_SECONDS
         ]
-        for connection in sorted(slow, key=ConnectionLifecycle.elapsed_head_seconds, reverse=True)[
+        for connection in sorted(slow, key=Http1Connection.elapsed_head_seconds, reverse=True)[
             :MAX_ACCEPTS_PER_ITERATION
         ]:
             connection.transport.abort()

@@ -9,8 +9,7 @@ import pytest
 
 from anthropic_proxy.gateway.server.http1 import acceptor as acceptors
 from anthropic_proxy.gateway.server.http1.acceptor import Acceptor
-from anthropic_proxy.gateway.server.http1.connection import Http1Connection
-from anthropic_proxy.gateway.server.http1.lifecycle import ServerState
+from anthropic_proxy.gateway.server.http1.connection import Http1Connection, ServerState
 from anthropic_proxy.gateway.server.process import end_connections
 from tests.support.http1_server import GET, Echo
 from tests.support.waiting import WAIT_SECONDS

@@ -10,13 +10,13 @@ import pytest
 from anthropic_proxy.gateway.server.http1.connection import (
     MAX_HEAD_BYTES,
     MAX_PARSE_STEPS_PER_ITERATION,
+    MAX_PIECE_BYTES,
     MAX_PIPELINED_BYTES,
     MAX_PIPELINED_REQUESTS,
     MAX_UNPARSED_BYTES,
     Http1Connection,
 )
 from anthropic_proxy.gateway.server.http1.cycle import MAX_BUFFERED_BODY_BYTES
-from anthropic_proxy.gateway.server.http1.lifecycle import MAX_PIECE_BYTES
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
 from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS
