@@ -13,7 +13,6 @@ from anthropic_proxy.cli.init import read_address
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.conversation import list_reply_blocks
 from anthropic_proxy.console.dashboard.web import accepts_gzip
-from anthropic_proxy.console.ledger.costs import read_search_count
 from anthropic_proxy.console.ledger.database import parse_postgres_url
 from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
 from anthropic_proxy.engine.messages.models import Message, guess_model
@@ -77,7 +76,6 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "postgres_options": lambda url: parse_postgres_url(url).list_options(),
     "prefers_html": prefers_html,
     "read_address": lambda text: read_address("base_url", text),
-    "read_search_count": read_search_count,
     "redact_key_patterns": redact_key_patterns,
     "trace_context": show_trace,
     "trace_exporters": show_exporters,

@@ -18,7 +18,7 @@ from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.contents import StoredContent
-from anthropic_proxy.console.ledger.costs import ModelCosts, read_search_count
+from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_requests
 from anthropic_proxy.console.ledger.receipt_queue import EXCHANGE_PATH, MAX_CONTENT_BYTES
 from anthropic_proxy.console.ledger.records import (
@@ -205,7 +205,7 @@ def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
 
 def _find_searches(prices: ModelCosts, row: StoredRequest) -> tuple[int, list[TokenCost]]:
     """Return the cost in nano-dollars at the current price (0: unknown), and the line of the searches."""
-    count = read_search_count(row.price_source)
+    count = row.billed_searches
     if not count:
         return 0, []
     price = prices.find_price(row.provider, row.model)

@@ -5,7 +5,6 @@ reported, and at the price of the model that the client requested. Both include 
 bills.
 """
 
-import re
 import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -110,15 +109,6 @@ def calculate_base_cost(price: Price, sums: UsageSums) -> int:
     included.
     """
     return structs.replace(price, long_contexts=()).calculate_cost(sums)
-
-
-_SEARCH_COUNT = re.compile(r", (\d+) web search(?:es)?$")
-
-
-def read_search_count(source: str) -> int:
-    """0: the provider billed no searches, or their price is unknown."""
-    found = _SEARCH_COUNT.search(source)
-    return 0 if found is None else int(found[1])
 
 
 class CostCalculator:

@@ -123,6 +123,10 @@ def _add_prefix_change(_: "Connection") -> Iterator[str]:
     yield f"ALTER TABLE requests ADD COLUMN prefix_change_tokens {COUNT}"
 
 
+def _add_billed_searches(_: "Connection") -> Iterator[str]:
+    yield f"ALTER TABLE requests ADD COLUMN billed_searches {COUNT}"
+
+
 _STEPS: Mapping[str, _Step] = {
     "0002": _add_contents,
     "0003": _add_virtual_keys,
@@ -136,6 +140,7 @@ _STEPS: Mapping[str, _Step] = {
     "0011": _add_text("error_code"),
     "0012": _add_owner_and_team,
     "0013": _add_prefix_change,
+    "0014": _add_billed_searches,
 }
 """Version of the schema → function that returns the statements of the migration from the version before."""
 NEWEST_VERSION = max(_STEPS)

@@ -151,6 +151,8 @@ class StoredRequest(RequestCounts, gc=False):
     or stored by an earlier version."""
     prefix_change_tokens: int = 0
     """Input tokens behind this part, which the provider could not read from its cache."""
+    billed_searches: int = 0
+    """Web searches that providers ran and bill. 0: none, or stored by an earlier version."""
 
 
 class UsageSums(RequestCounts):
@@ -287,7 +289,7 @@ class RowBuilder:
         row.outcome_class = classify_outcome(receipt)
         row.cost = None if cost.cost is None else _limit(cost.cost)
         row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
-        row.price_source = cost.source
+        row.price_source, row.billed_searches = cost.source, _limit(receipt.billed_searches)
         row.attempts = len(receipt.failed_attempts) + bool(receipt.provider)
         row.tool_count, row.message_count = receipt.tool_count, receipt.message_count
         if receipt.outcome not in ("error", "cancelled"):  # the client sends such a request and its results again

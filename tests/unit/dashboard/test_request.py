@@ -29,12 +29,12 @@ from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
 from tests.support.page_context import build_context
 
 
-async def tokens_of(settings: Settings, cost: Cost) -> list[TokenCost]:
+async def tokens_of(settings: Settings, cost: Cost, billed_searches: int = 0) -> list[TokenCost]:
     """Return the table of tokens of a request to gpt-4.1."""
     receipt = new_receipt(
         provider="openai", prefix="openai", model="gpt-4.1", input_tokens=2_118, cache_read_tokens=41_472
     )
-    receipt.output_tokens, receipt.thinking_tokens = 486, 86
+    receipt.output_tokens, receipt.thinking_tokens, receipt.billed_searches = 486, 86, billed_searches
     await store(settings, receipt, cost=cost)
     with reading(settings) as engine, engine.connect() as connection:
         path_parameters = {"id": receipt.request_id}
@@ -57,30 +57,33 @@ async def test_the_cost_is_divided_by_kind_of_token(tmp_path: Path, cost: Cost) 
 
 
 @pytest.mark.parametrize(
-    ("cost", "found"),
+    ("cost", "count", "found"),
     [
         (
             Cost(48_860_000, None, "genai-prices, 2 web searches"),
+            2,
             ["$0.50", "$2.00", "$8.00", "$8.00", "$10.00 per 1,000"],
         ),
         # half of each price, and the searches at their normal price
         (
             Cost(24_430_000, None, "genai-prices, tier flex, 1 web search"),
+            1,
             ["$0.25", "$1.00", "$4.00", "$4.00", "$10.00 per 1,000"],
         ),
         # the price of searches was higher at that time
-        (Cost(5_000_000, None, "genai-prices, 1 web search"), ["", "", "", "", "$10.00 per 1,000"]),
+        (Cost(5_000_000, None, "genai-prices, 1 web search"), 1, ["", "", "", "", "$10.00 per 1,000"]),
         # the price of the tier is unknown, that of the searches is not
         (
             Cost(None, None, "genai-prices, no price of tier scale, 2 web searches"),
+            2,
             ["", "", "", "", "$10.00 per 1,000"],
         ),
     ],
 )
-async def test_billed_searches_have_their_own_cost(tmp_path: Path, cost: Cost, found: list[str]) -> None:
-    tokens = await tokens_of(Settings(data_directory=tmp_path / "data"), cost)
+async def test_billed_searches_have_their_own_cost(tmp_path: Path, cost: Cost, count: int, found: list[str]) -> None:
+    tokens = await tokens_of(Settings(data_directory=tmp_path / "data"), cost, count)
     assert [one.price for one in tokens] == found
-    assert (tokens[-1].name, tokens[-1].tokens) == ("web search", "2" if "2 web" in cost.source else "1")
+    assert (tokens[-1].name, tokens[-1].tokens) == ("web search", str(count))
     assert (
         tokens[-1].cost == {48_860_000: "$0.020", 24_430_000: "$0.010", 5_000_000: "$0.005", None: "$0.020"}[cost.cost]
     )

@@ -65,6 +65,7 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
             ]
         ),
         adaptations=["limit 4096"],
+        billed_searches=2,
         prefix_change=PrefixChange("tools", "tool 3 (WebFetch)", 0.5, tokens=57),
         blocks=[
             ("text", "", NOON + 0.501, 3),
@@ -132,6 +133,7 @@ async def test_every_fact_of_a_receipt_is_stored(database: Settings) -> None:
         "adaptations": '["limit 4096"]',
         "prefix_change": "tool 3 (WebFetch)",
         "prefix_change_tokens": 57,
+        "billed_searches": 2,
         "attempt_times": '[[250000,0,"openai","m",529,"overloaded_error","",0]]',
         "reply_blocks": '[["text","",500000,250000,12],["tool call","Read",750000,0,0]]',
     }
