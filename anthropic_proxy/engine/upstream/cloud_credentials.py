@@ -240,6 +240,7 @@ class GoogleCredentials:
         """The loaded credentials stay: they request a new token at each renewal."""
 
     def _load(self, request: Any) -> tuple[Any, str | None]:
+        import google.auth  # noqa: PLC0415
         import google.auth.credentials  # noqa: PLC0415
 
         library: Any = google.auth  # its functions have no types
