@@ -90,6 +90,7 @@ class RuleOptions:
 keys = Commands(name="keys", help_epilogue=COMMANDS["keys"].show_examples())
 """Group of the commands `keys …`."""
 _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
+_LABEL_COLUMNS = 9
 _AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
 
@@ -146,7 +147,12 @@ def list_(*, as_json: _AsJson = False) -> None:
     if not found and output.is_terminal:
         output.write_notice("There are no keys. Create one:  anthropic-proxy keys create LABEL")
         return
-    titles = ("Label", "Key", "Status", "Owner", "Team", "Expires", "Limits", "Id")
+    columns = [
+        Column("Label"),
+        Column("Key", is_optional=True),
+        *map(Column, ("Status", "Owner", "Team", "Expires", "Limits")),
+        Column("Id", is_optional=True),
+    ]
     rows = [
         [
             key.label,
@@ -160,7 +166,12 @@ def list_(*, as_json: _AsJson = False) -> None:
         ]
         for key in found
     ]
-    output.write_table([Column(title) for title in titles], rows)
+    if output.is_terminal:  # room for the columns with values
+        used = [index for index in range(len(columns)) if any(row[index] not in ("", "never") for row in rows)]
+        columns, rows = [columns[index] for index in used], [[row[index] for index in used] for row in rows]
+    output.write_table(columns, rows)
+    if output.is_terminal:
+        output.write_notice(f"All facts of one key:  anthropic-proxy keys show {found[0].label}")
 
 
 @keys.command
@@ -315,11 +326,16 @@ def audit(
     if not entries and output.is_terminal:
         output.write_notice(f"No key or team was changed in the last {since}.")
         return
-    if output.is_terminal:  # other output has the time in UTC
-        for text, entry in zip(texts, entries, strict=True):
-            text[1] = formats.day_and_time(entry.at * MICROSECONDS)
-    columns = [Column(title) for title in ("Time", "Actor", "Action", "Object")]
-    output.write_table([*columns, Column("Changes", can_be_cut=True)], [row[1:] for row in texts])
+    if not output.is_terminal:
+        columns = [Column(title) for title in ("Time", "Actor", "Action", "Object", "Changes")]
+        output.write_table(columns, [row[1:] for row in texts])
+        return
+    for entry, (*_, changes) in zip(entries, texts, strict=True):
+        at = formats.day_and_time(entry.at * MICROSECONDS)  # other output has the time in UTC
+        output.write_line(f"  {output.paint(f'{at}  {entry.action}', 'title')}")
+        for label, text in (("object", entry.target), ("actor", entry.actor), ("changes", changes)):
+            if text:
+                output.write_labeled(label, text, _LABEL_COLUMNS)
 
 
 def _warn_of_unknown_routes(rules: Rules, settings: Settings) -> None:

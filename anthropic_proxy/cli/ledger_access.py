@@ -1,11 +1,13 @@
 """Access of commands to the ledger, the database of client requests, with errors for the user."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from msgspec import structs
 from sqlalchemy import Connection, exc
 
+from anthropic_proxy.cli.local_proxy import RECENT_PATH, find_proxy
 from anthropic_proxy.console.ledger.database import find_database
 from anthropic_proxy.console.ledger.engines import new_reading_error, read_ledger
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -21,6 +23,9 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
+
+_BATCH_SECONDS, _POLL_SECONDS = 1.5, 0.05
+"""Maximum time in seconds until a finished request is in the ledger, and the interval of the checks for it."""
 
 
 @contextmanager
@@ -85,6 +90,8 @@ def require_stored_request(settings: Settings, request_id: str | None, path: str
     `path`: URL path of the last request; "": any. Raises `ConfigurationError` if there is no such request.
     """
     selection = RequestSelection(values={"path": path} if path else {})
+    if request_id is None:
+        _wait_for_batch(settings)
     with open_ledger_for_reading(settings) as connection:
         if connection is not None:
             found = (
@@ -103,3 +110,17 @@ def require_stored_request(settings: Settings, request_id: str | None, path: str
         "List the last ones:  anthropic-proxy logs --no-follow",
         code="request-not-stored",
     )
+
+
+def _wait_for_batch(settings: Settings) -> None:
+    """Wait until the last request of the proxy on this machine is stored, because the proxy stores them in batches."""
+    proxy = find_proxy(settings)
+    recent = None if proxy is None else proxy.get_json(RECENT_PATH)
+    receipts = [one["receipt"] for one in recent["finished"]] if isinstance(recent, dict) else []
+    ids = [receipt["request_id"] for receipt in receipts if receipt["path"] == EXCHANGE_PATH]
+    deadline = time.monotonic() + _BATCH_SECONDS
+    while ids and time.monotonic() < deadline:
+        with open_ledger_for_reading(settings) as connection:
+            if connection is not None and find_stored_request(connection, ids[-1]) is not None:
+                return
+        time.sleep(_POLL_SECONDS)

@@ -27,8 +27,8 @@ MAX_LOG_BYTES = 10 * 1024 * 1024
 """Size in bytes of the log of started proxies above which the next start begins a new file."""
 _STOP_MARGIN_SECONDS = 5.0
 """Time in seconds that a stopping proxy may need in addition to `STOP_TIMEOUT`. Then the process is killed."""
-_PRIVATE_PATH = "/api/requests/recent"
-"""URL path by which a credential is tested: it needs the credential of a client, and sends nothing to a provider."""
+RECENT_PATH = "/api/requests/recent"
+"""URL path of the last requests. It also tests a credential: it needs that of a client, and calls no provider."""
 _LOG_NAME = "proxy.log"
 _RELOAD_SECONDS = 10.0
 """Maximum time in seconds until a proxy has read changed settings files."""
@@ -131,7 +131,7 @@ def client_token(settings: Settings) -> str:
 
 def require_accepted_credential(proxy: LocalProxy) -> None:
     """Raises `ConfigurationError` if `proxy` rejects `proxy.token`."""
-    if is_credential_rejected(proxy.host, proxy.port, _PRIVATE_PATH, proxy.token, proxy.certificate_file):
+    if is_credential_rejected(proxy.host, proxy.port, RECENT_PATH, proxy.token, proxy.certificate_file):
         raise ConfigurationError(
             f"The proxy at {proxy.address} requires a key, and these settings have none that it accepts. "
             "Set PROXY_API_KEY to one of its keys, in .env or in the environment.",

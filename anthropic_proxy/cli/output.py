@@ -37,6 +37,8 @@ class Column(Struct, frozen=True):
     """Color role of the cells. "": no color."""
     can_be_cut: bool = False
     """True: long cells end with `…`, so that the numbers fit into the terminal."""
+    is_optional: bool = False
+    """True: left out before other columns if the table does not fit into the terminal."""
 
 
 class Output:
@@ -107,8 +109,9 @@ class Output:
     def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
         """Write a table with one cell per column in each of `rows`.
 
-        On a terminal, bars get shorter, and the rightmost columns that do not fit are left out. In a pipe, cells are
-        complete and separated by tabs. `last_row_role` is the color of the last row, such as a total.
+        On a terminal, bars get shorter, and columns that do not fit are left out: from the right, the optional ones
+        first. In a pipe, cells are complete and separated by tabs. `last_row_role` is the color of the last row, such
+        as a total.
         """
         cells = [[escape_unprintable(cell) for cell in row] for row in rows]
         titles = [column.title for column in columns]
@@ -117,7 +120,7 @@ class Output:
                 self.write_line("\t".join(row))
             return
         widths = _measure_columns(titles, cells)
-        shown = len(columns)
+        shown = list(range(len(columns)))
         if (limit := self.width) is not None:
             bars = next((index for index, column in enumerate(columns) if column.role == "bar"), len(columns))
             others = [len(_GAP) + widths[index] for index in range(bars) if not columns[index].can_be_cut]
@@ -132,18 +135,24 @@ class Output:
                 for row in cells:
                     row[bars] = row[bars][: -(-len(row[bars]) * room // widths[bars])]
                 widths = _measure_columns(titles, cells)
-            while shown > 1 and sum(len(_GAP) + width for width in widths[:shown]) > limit:
-                shown -= 1
-        self.write_line(self._format_row(columns[:shown], widths, titles, "quiet"))
-        for number, row in enumerate(cells, 1):
-            role = last_row_role if number == len(cells) else ""
-            self.write_line(self._format_row(columns[:shown], widths, row, role))
+            while len(shown) > 1 and sum(len(_GAP) + widths[index] for index in shown) > limit:
+                shown.remove(next((index for index in reversed(shown) if columns[index].is_optional), shown[-1]))
 
-    def _format_row(self, columns: Sequence[Column], widths: Sequence[int], cells: Sequence[str], role: str) -> str:
-        """Return one line of a table. `role`: color of all cells; "": the color of each column."""
+        def write_row(row: Sequence[str], role: str) -> None:
+            parts = [(columns[index], widths[index], row[index]) for index in shown]
+            self.write_line(self._format_row(parts, role))
+
+        write_row(titles, "quiet")
+        for number, row in enumerate(cells, 1):
+            write_row(row, last_row_role if number == len(cells) else "")
+
+    def _format_row(self, parts: Sequence[tuple[Column, int, str]], role: str) -> str:
+        """Return one line of a table. `parts`: column, width and cell. `role`: color of all cells; "": that of each
+        column.
+        """
         line = [
             self.paint(cell.rjust(width) if column.is_number else cell.ljust(width), role or column.role)
-            for column, width, cell in zip(columns, widths, cells, strict=False)
+            for column, width, cell in parts
         ]
         return f"{_GAP}{_GAP.join(line)}".rstrip()
 

@@ -66,6 +66,9 @@ _MAX_ROWS = 40
 _OTHER_LINES = 10
 """Number of lines around the groups. A table that is sorted by cost has as many groups as fit into the terminal."""
 _MIN_ROWS = 10
+_MAX_WHOLE_NAME = 48
+"""Number of characters of a name, such as the id of a session, up to which it is complete so that it can be copied.
+Clients choose names of up to 200 characters."""
 _BAR_COLUMNS = 16
 _BAR = "█"
 _FIRST_REQUEST = 'anthropic-proxy ask "hello"'
@@ -129,12 +132,14 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
         for name, sums, *cells, cost, bar in zip(names, everything, *tokens, costs, [*bars, ""], strict=True)
     ]
     columns = [
-        Column(title, can_be_cut=True),  # clients choose names of up to 200 characters
-        *(Column(title, is_number=True) for title in ("Requests", "Cached", "Input", "Output", "Cost")),
-        Column("", role="bar"),
+        Column(title, can_be_cut=max(map(len, names)) > _MAX_WHOLE_NAME),
+        Column("Requests", is_number=True),
+        *(Column(title, is_number=True, is_optional=True) for title in ("Cached", "Input", "Output")),
+        Column("Cost", is_number=True),
+        Column("", role="bar", is_optional=True),
     ]
     if by == "model" and total.tool_errors:
-        columns.append(Column("Tool errors", is_number=True))
+        columns.append(Column("Tool errors", is_number=True, is_optional=True))
         for row, sums in zip(rows, everything, strict=True):
             row.append(formats.error_count_and_share(sums.tool_errors, sums.tool_results))
     output.write_table(columns, rows, last_row_role="title")

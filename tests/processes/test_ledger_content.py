@@ -238,6 +238,9 @@ def test_a_stored_request_is_sent_again(folder: Path, proxy: Proxy, stored: dict
     read_texts(folder, rejected.headers["request-id"])
     ended = run_command("replay", "--last", directory=folder, settings=settings)
     assert (ended.returncode, ended.stdout) == (0, "sent twice\n"), ended.stderr
+    send(proxy, ask("Say exactly: sent just now"))  # not stored yet
+    ended = run_command("replay", "--last", directory=folder, settings=settings)
+    assert (ended.returncode, ended.stdout) == (0, "sent just now\n"), ended.stderr
     for words, message in (
         (
             ("replay",),

@@ -60,3 +60,15 @@ def test_bars_get_shorter_before_they_are_left_out(monkeypatch: pytest.MonkeyPat
         f"  provider/a-model-with-a-name         1       0  1,200      30  $2.00  {'█' * 8}",
         f"  b{' ' * 27}         1       0  1,200      30  $1.00  {'█' * 4}",
     ]
+
+
+def test_the_id_of_a_session_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "7d575ca2-edaf-4c88-8416-ea7d76f1680e"
+    group = new_group(name, 1_000)
+    group.sums.unknown_cost_requests = 3
+    lines = show_table(monkeypatch, [group], "session")
+    assert lines[2:5] == [
+        f"  Session{' ' * 29}  Requests  Cached  Input         Cost",
+        f"  {name}         1       0  1,200  ≥ $1,000.00",
+        f"  all{' ' * 33}         1       0  1,200  ≥ $1,000.00",
+    ]
