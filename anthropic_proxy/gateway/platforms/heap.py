@@ -6,7 +6,8 @@ The functions about the heap need glibc. With another C library they have no eff
 import ctypes
 import gc
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 RETAINED_FREE_BYTES = 32 * 1024 * 1024
@@ -23,8 +24,8 @@ _FREE_BYTES = 8 << 20
 """Minimum free bytes in the heap for a trim after a burst."""
 _TRIM_INTERVAL_SECONDS = 5.0
 """Minimum seconds between two trims of the heap during a burst of requests."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Option numbers for `mallopt` (malloc.h). Setting either one ends glibc's dynamic adjustment of both."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
+"""Option numbers for `mallopt` (malloc.h). Setting one of the thresholds ends glibc's dynamic adjustment of both."""
 
 
 def tune_gc() -> None:
@@ -34,11 +35,30 @@ def tune_gc() -> None:
     gc.set_threshold(*_GC_THRESHOLDS)
 
 
+@contextmanager
+def permanent_objects() -> Iterator[None]:
+    """Exclude what is loaded in the block from garbage collection, because it stays until the end of the process.
+
+    No collection runs meanwhile, and the other present objects are excluded too.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 def retain_freed_memory() -> None:
-    """Make glibc keep freed memory at the top of the heap for later requests, up to `RETAINED_FREE_BYTES`."""
+    """Make glibc keep freed memory at the top of the heap for later requests, up to `RETAINED_FREE_BYTES`.
+
+    All threads share this heap. Call this before the first of them starts.
+    """
+    # threads take turns in the interpreter, so a heap for each of them would only add free memory
     if (option := _find("mallopt")) is not None:
         option(_M_TRIM_THRESHOLD, RETAINED_FREE_BYTES)
         option(_M_MMAP_THRESHOLD, RETAINED_FREE_BYTES)
+        option(_M_ARENA_MAX, 1)
 
 
 def trim_heap() -> None:

@@ -28,6 +28,7 @@ from anthropic_proxy.engine.providers.servers import find_base_url
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
+from anthropic_proxy.gateway.platforms.heap import permanent_objects
 from anthropic_proxy.gateway.settings import Settings, TokenPriceFields, normalize_service_tier
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
@@ -151,9 +152,10 @@ class PriceSource:
         if self.current is None and has_price_package():
             with self._lock:
                 if self.current is None:
-                    from genai_prices import data_snapshot  # noqa: PLC0415  # see above
+                    with permanent_objects():  # many: a collection of them would delay the requests
+                        from genai_prices import data_snapshot  # noqa: PLC0415  # see above
 
-                    self.current = LoadedPrices(data_snapshot.get_snapshot(), find_price_package_version())
+                        self.current = LoadedPrices(data_snapshot.get_snapshot(), find_price_package_version())
         return self.current
 
     def update(self, url: str | None) -> None:

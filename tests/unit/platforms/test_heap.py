@@ -1,5 +1,6 @@
 """Memory of large requests: kept for the next ones, and returned to the system when the server is idle."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from anthropic_proxy.gateway.platforms.heap import (
     TRIM_AFTER_IDLE_SECONDS,
     HeapTrimmer,
     measure_unallocated_heap_bytes,
+    permanent_objects,
     retain_freed_memory,
     trim_heap,
 )
@@ -71,6 +73,43 @@ def test_freed_memory_is_kept_for_the_next_request_and_given_back_in_a_pause() -
     assert faults < PAGES_OF_A_BODY, "ten requests of eight buffers each take no pages anew"
     assert meanwhile >= kept - BODY_BYTES
     assert given_back <= kept - 7 * BODY_BYTES
+
+
+THREAD_PROGRAM = """
+import threading
+from pathlib import Path
+from anthropic_proxy.gateway.platforms.heap import retain_freed_memory
+
+retain_freed_memory()
+blocks = []
+thread = threading.Thread(target=lambda: blocks.extend(bytes(1_000) for _ in range(5_000)))
+thread.start()
+thread.join()
+heap = next(line for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("[heap]"))
+first, last = (int(address, 16) for address in heap.split()[0].split("-"))
+print(sum(first <= id(block) < last for block in blocks))
+"""
+
+
+@with_glibc
+def test_threads_share_the_heap_so_that_they_use_the_memory_that_requests_have_freed() -> None:
+    completed = subprocess.run(
+        [sys.executable, "-c", THREAD_PROGRAM],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=True,
+    )
+    assert completed.stdout == "5000\n"
+
+
+def test_permanent_objects_are_not_examined_by_later_collections() -> None:
+    with permanent_objects():
+        loaded = [[number] for number in range(1_000)]
+    assert gc.isenabled()
+    examined = {id(each) for each in gc.get_objects()}
+    assert not examined & {id(each) for each in loaded}
 
 
 def test_another_c_library_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
