@@ -14,7 +14,7 @@ import json
 import statistics
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -31,7 +31,7 @@ from anthropic_proxy.engine.messages.tokens import (
     count_image_units,
     estimate_tokens,
 )
-from anthropic_proxy.engine.providers.token_families import find_token_family
+from anthropic_proxy.engine.providers.token_families import FAMILIES_FILE, find_token_family
 from anthropic_proxy.errors import ProxyError
 
 TABLE = Path(__file__).with_suffix(".tsv")
@@ -570,14 +570,18 @@ def _p90(errors: Sequence[float]) -> float:
     return ordered[min(len(ordered) * 9 // 10, len(ordered) - 1)]
 
 
-def _print_families(families: dict[str, TokenFamily]) -> None:
-    for family in families.values():
-        changed = [
-            f"{field}={value!r}".replace("'", '"')
-            for field in TokenFamily.__struct_fields__
-            if (value := getattr(family, field)) != getattr(DEFAULT_FAMILY, field)
-        ]
-        print(f"        TokenFamily({', '.join(changed)}),")
+def _write_families(families: Mapping[str, TokenFamily]) -> None:
+    lines = [
+        json.dumps(
+            {
+                field: value
+                for field in TokenFamily.__struct_fields__
+                if (value := getattr(family, field)) != getattr(DEFAULT_FAMILY, field)
+            }
+        )
+        for family in families.values()
+    ]
+    FAMILIES_FILE.write_text("[\n" + ",\n".join(lines) + "\n]\n", "utf-8")
 
 
 def main() -> None:
@@ -586,7 +590,7 @@ def main() -> None:
             write_table(list(read_recordings(Path(folder))))
         case ["fit"]:
             rows = read_table()
-            _print_families(fit_families(rows))
+            _write_families(fit_families(rows))
             _print_errors(rows)
         case _:
             sys.exit(__doc__)
