@@ -10,7 +10,7 @@ to which Claude models are mapped. What the engine itself calls is defined in `e
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from anthropic_proxy.engine.hooks import (
     AdmissionRequest,
@@ -365,6 +365,8 @@ class LedgerState(Struct):
     """Number of requests that are not stored yet."""
     written_rows: int = 0
     """Number of stored requests."""
+    spending: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
+    """Team and provider → stored requests, their cost in nano-dollars, and those among them without a known price."""
     dropped_rows: int = 0
     """Number of lost requests: the queue was full, or the database rejected the values."""
     last_written_at: float | None = None

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct, field
 
 from anthropic_proxy import __version__
+from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.plugins import LedgerState, Receipt, RouteRequest, RouteResponse, StoreState
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class MetricsSnapshot(Struct):
     """Provider, and the part of the prompt that has changed (`tools`) → number of changes, and tokens behind them."""
     ledger_rows: dict[str, int] = field(default_factory=dict)
     """Number of requests that the ledger has stored (key `written`) and lost (key `dropped`)."""
+    spending: dict[tuple[str, str], tuple[int, int, int]] = field(default_factory=dict)
+    """Team and provider → stored requests, nano-dollars, and requests without a known price."""
     gauges: Gauges | None = None
     """Current state of the process. None: not yet measured, or the process has ended."""
 
@@ -159,6 +162,13 @@ class MetricsSnapshot(Struct):
         before = self.prefix_changes.get(provider_and_part, (0, 0.0))
         self.prefix_changes[provider_and_part] = before[0] + changes, before[1] + tokens
 
+    def add_spending(self, team: str, provider: str, sums: Sequence[int]) -> None:
+        labels = (team, provider)
+        if labels not in self.spending and len(self.spending) >= MAX_LABEL_SETS:
+            labels = (OTHER_LABEL, OTHER_LABEL)
+        requests, cost, unknown = map(add, self.spending.get(labels, (0, 0, 0)), sums)
+        self.spending[labels] = requests, cost, unknown
+
     def add_snapshot(self, other: "MetricsSnapshot") -> None:
         for key, row in other.counters.items():
             self.find_or_add_counters(key).add_counters(row)
@@ -173,6 +183,8 @@ class MetricsSnapshot(Struct):
             self.dropped_receipts[observer] = self.dropped_receipts.get(observer, 0) + times
         for result, count in other.ledger_rows.items():
             self.ledger_rows[result] = self.ledger_rows.get(result, 0) + count
+        for (team, provider), sums in other.spending.items():
+            self.add_spending(team, provider, sums)
         if self.gauges is None:
             self.gauges = other.gauges
         elif other.gauges is not None:
@@ -199,6 +211,9 @@ class MetricsTotals:
         gauges.ledger_failures = int(state.condition != "ok")
         gauges.ledger_queued_rows = state.queued_rows
         self.snapshot.ledger_rows = {"written": state.written_rows, "dropped": state.dropped_rows}
+        self.snapshot.spending = {}
+        for (team, provider), sums in dict(state.spending).items():  # a copy, because the writer's thread adds to it
+            self.snapshot.add_spending(self._name(team or NONE_LABEL), self._name(provider or NONE_LABEL), sums)
 
     def copy_store_state(self, state: StoreState, gauges: Gauges) -> None:
         if state.kind == "redis":
@@ -363,6 +378,24 @@ LEDGER_ROWS = MetricFamily(
     ("result",),
     "Requests that the ledger has written, and those that it has dropped.",
 )
+STORED_REQUESTS = MetricFamily(
+    "anthropic_proxy_stored_requests_total",
+    "counter",
+    ("team", "provider"),
+    "Requests that the ledger has written, by the team of their virtual key at that time.",
+)
+COST = MetricFamily(
+    "anthropic_proxy_cost_dollars_total",
+    "counter",
+    ("team", "provider"),
+    "Cost of these requests in US dollars. Those without a known price are missing in it.",
+)
+UNKNOWN_COST_REQUESTS = MetricFamily(
+    "anthropic_proxy_unknown_cost_requests_total",
+    "counter",
+    ("team", "provider"),
+    "Requests among them without a known price.",
+)
 LEDGER_UP = MetricFamily(
     "anthropic_proxy_ledger_up", "gauge", (), "1: the ledger stores requests; 0: the last transaction failed."
 )
@@ -451,6 +484,10 @@ def collect_samples(
     samples[REJECTED_REQUESTS] = {(str(status),): times for status, times in snapshot.rejected_requests.items()}
     samples[DROPPED_RECEIPTS] = {(observer,): times for observer, times in snapshot.dropped_receipts.items()}
     samples[LEDGER_ROWS] = {(result,): count for result, count in snapshot.ledger_rows.items()}
+    for team_and_provider, (stored, cost, unknown) in snapshot.spending.items():
+        samples[STORED_REQUESTS][team_and_provider] = stored
+        samples[COST][team_and_provider] = cost / NANO_DOLLARS
+        samples[UNKNOWN_COST_REQUESTS][team_and_provider] = unknown
     if (gauges := snapshot.gauges) is not None:
         samples[REQUESTS_IN_FLIGHT][()] = gauges.requests_in_flight
         samples[OPEN_CIRCUITS][()] = gauges.open_circuits
