@@ -13,7 +13,6 @@ from anthropic_proxy.cli.init import read_address
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.conversation import list_reply_blocks
 from anthropic_proxy.console.dashboard.web import accepts_gzip
-from anthropic_proxy.console.ledger.database import parse_postgres_url
 from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
 from anthropic_proxy.engine.messages.models import Message, guess_model
 from anthropic_proxy.engine.messages.server_blocks import is_url_allowed
@@ -29,6 +28,7 @@ from anthropic_proxy.gateway.platforms.processes import windows_system_program
 from anthropic_proxy.gateway.server.endpoints import prefers_html
 from anthropic_proxy.gateway.server.listener import format_url
 from anthropic_proxy.gateway.settings import find_listen_port_option, load_settings, normalize_service_tier
+from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.secrets import redact_key_patterns

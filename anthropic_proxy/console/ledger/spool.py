@@ -17,8 +17,8 @@ import msgspec
 from msgspec import Struct
 
 from anthropic_proxy.console.ledger.contents import ContentRow
-from anthropic_proxy.console.ledger.database import DatabaseAddress
 from anthropic_proxy.console.ledger.records import StoredRequest
+from anthropic_proxy.gateway.settings.database_address import DatabaseAddress
 
 _T = TypeVar("_T")
 _FILE_NAME = "ledger-spool-{}.sqlite3"

@@ -14,6 +14,7 @@ from msgspec import structs
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.registry import Provider
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
+from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
 from anthropic_proxy.gateway.settings.sources import FoundSetting
 from anthropic_proxy.secrets import KEY_BEGINNINGS, Secret
 
@@ -222,7 +223,24 @@ def decode_database_url(found: FoundSetting) -> Secret:
         text = f"sqlite:///{decode_path(structs.replace(found, text=name))}{question_mark}{options}"
     else:
         _require_absolute_files(found)
+        try:
+            parse_postgres_url(text)
+        except ValueError:
+            raise ConfigurationError(
+                f'{found.variable} is "{scheme}://{_mask_login(place)}". Use '
+                "postgresql://user:password@host:5432/database, with @ in the user or the password as %40. "
+                f"Set {found.origin_phrase}.",
+                code="invalid-setting",
+            ) from None
     return Secret(text, f"{found.variable} {found.origin_phrase}")
+
+
+def _mask_login(place: str) -> str:
+    """Mask user and password in a malformed URL, in which `@` may be missing. `place`: the URL after its scheme."""
+    head = place.partition("?")[0]
+    if "@" in head:
+        return f"…@{redact_and_shorten(head.rpartition('@')[2])}"
+    return f"{redact_and_shorten(head.partition(':')[0])}:…"
 
 
 def decode_redis_url(found: FoundSetting) -> Secret:

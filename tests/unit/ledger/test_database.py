@@ -22,7 +22,6 @@ from anthropic_proxy.console.ledger.database import (
     connect_for_writing,
     find_database,
     open_for_writing,
-    parse_postgres_url,
     write_backup,
 )
 from anthropic_proxy.console.ledger.engines import open_reading_engine, read_ledger
@@ -375,12 +374,6 @@ def test_an_address_may_have_options_that_the_proxy_sets_itself(database: Settin
     url = f"{database.database_url.reveal()}?connect_timeout=60&application_name=own"
     with closing(open_for_writing(structs.replace(database, database_url=Secret(url)))) as connection:
         assert connection.query("SHOW application_name") == [("own",)]
-
-
-def test_an_address_with_an_invalid_port_names_the_setting_and_no_password() -> None:
-    with pytest.raises(ConfigurationError) as raised:
-        parse_postgres_url("postgresql://user:secret-1@host:x/db")
-    assert raised.value.message == ("DATABASE_URL cannot be read. Use postgresql://user:password@host:5432/database.")
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
