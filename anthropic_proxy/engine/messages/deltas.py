@@ -91,6 +91,8 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 NO_USAGE = Usage()
+_INPUT_COUNTS = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
+_SUMMED = tuple(set(Usage.__struct_fields__) - {"service_tier", "billed_tier", "repeated_input"})
 
 
 class Stop(Struct, frozen=True):
@@ -169,36 +171,14 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
     """
     if before is NO_USAGE or new.repeated_input != before.repeated_input:
         return new
-    searches, fetches, tier = new.web_search_requests, new.web_fetch_requests, new.service_tier
-    long, billed = new.cache_write_1h_tokens, new.billed_searches
-    return Usage(
-        input_tokens=before.input_tokens if new.input_tokens is None else new.input_tokens,
-        output_tokens=before.output_tokens if new.output_tokens is None else new.output_tokens,
-        cache_read_tokens=before.cache_read_tokens if new.cache_read_tokens is None else new.cache_read_tokens,
-        cache_write_tokens=before.cache_write_tokens if new.cache_write_tokens is None else new.cache_write_tokens,
-        cache_write_1h_tokens=before.cache_write_1h_tokens if long is None else long,
-        thinking_tokens=before.thinking_tokens if new.thinking_tokens is None else new.thinking_tokens,
-        web_search_requests=before.web_search_requests if searches is None else searches,
-        web_fetch_requests=before.web_fetch_requests if fetches is None else fetches,
-        service_tier=before.service_tier if tier is None else tier,
-        billed_searches=before.billed_searches if billed is None else billed,
-        billed_tier=before.billed_tier if new.billed_tier is None else new.billed_tier,
-        repeated_input=new.repeated_input,
-    )
+    reported = {name: value for name in Usage.__struct_fields__ if (value := getattr(new, name)) is not None}
+    return structs.replace(before, **reported)
 
 
 def sum_usages(earlier: Usage, current: Usage) -> Usage:
     return Usage(
-        input_tokens=_sum(earlier.input_tokens, current.input_tokens),
-        output_tokens=_sum(earlier.output_tokens, current.output_tokens),
-        cache_read_tokens=_sum(earlier.cache_read_tokens, current.cache_read_tokens),
-        cache_write_tokens=_sum(earlier.cache_write_tokens, current.cache_write_tokens),
-        cache_write_1h_tokens=_sum(earlier.cache_write_1h_tokens, current.cache_write_1h_tokens),
-        thinking_tokens=_sum(earlier.thinking_tokens, current.thinking_tokens),
-        web_search_requests=_sum(earlier.web_search_requests, current.web_search_requests),
-        web_fetch_requests=_sum(earlier.web_fetch_requests, current.web_fetch_requests),
+        **{name: _sum(getattr(earlier, name), getattr(current, name)) for name in _SUMMED},
         service_tier=current.service_tier or earlier.service_tier,
-        billed_searches=_sum(earlier.billed_searches, current.billed_searches),
         billed_tier=current.billed_tier or "",
         repeated_input=_sum_repeated(earlier.repeated_input, current.repeated_input),
     )
@@ -206,20 +186,9 @@ def sum_usages(earlier: Usage, current: Usage) -> Usage:
 
 def mark_input_repeated(usage: Usage) -> Usage:
     """Return the usage of a call with its input counts moved to `repeated_input`, because it is sent again."""
-    counts = Usage(
-        input_tokens=usage.input_tokens,
-        cache_read_tokens=usage.cache_read_tokens,
-        cache_write_tokens=usage.cache_write_tokens,
-        cache_write_1h_tokens=usage.cache_write_1h_tokens,
-    )
-    return structs.replace(
-        usage,
-        input_tokens=None,
-        cache_read_tokens=None,
-        cache_write_tokens=None,
-        cache_write_1h_tokens=None,
-        repeated_input=_sum_repeated(usage.repeated_input, counts),
-    )
+    counts = structs.replace(NO_USAGE, **{name: getattr(usage, name) for name in _INPUT_COUNTS})
+    repeated = _sum_repeated(usage.repeated_input, counts)
+    return structs.replace(usage, **dict.fromkeys(_INPUT_COUNTS), repeated_input=repeated)
 
 
 def clamp_count(count: int | None) -> int:

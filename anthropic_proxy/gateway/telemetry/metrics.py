@@ -63,19 +63,9 @@ class ExchangeCounters(Struct, array_like=True):
     first_token_buckets: list[int] = field(default_factory=_no_times)
 
     def add_counters(self, other: "ExchangeCounters") -> None:
-        self.requests += other.requests
-        self.tokens = list(map(add, self.tokens, other.tokens))
-        self.approximated_fields += other.approximated_fields
-        self.emulated_fields += other.emulated_fields
-        self.dropped_fields += other.dropped_fields
-        self.duration_sum_seconds += other.duration_sum_seconds
-        self.first_token_sum_seconds += other.first_token_sum_seconds
-        self.duration_buckets = [
-            ours + theirs for ours, theirs in zip(self.duration_buckets, other.duration_buckets, strict=True)
-        ]
-        self.first_token_buckets = [
-            ours + theirs for ours, theirs in zip(self.first_token_buckets, other.first_token_buckets, strict=True)
-        ]
+        for name in self.__struct_fields__:
+            ours, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, list(map(add, ours, theirs)) if isinstance(ours, list) else ours + theirs)
 
 
 class Gauges(Struct, array_like=True):
