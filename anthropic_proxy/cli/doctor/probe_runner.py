@@ -21,7 +21,13 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import FixedRouteCache, Route, Target
-from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.engine.wires.contract import (
+    ConvertedResponse,
+    Credential,
+    Transport,
+    UpstreamRequest,
+    UpstreamResponse,
+)
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.telemetry.log import Log
@@ -190,38 +196,15 @@ def _record(send: Transport, recorded: list[UpstreamExchange]) -> Transport:
         recorded.append(exchange)
         response = await send(base_url, request, credential)
         exchange.status = response.status
-        return _RecordedResponse(response, exchange.response)
+
+        def record(chunk: bytes) -> bytes:
+            if len(exchange.response) < _MAX_RECORDED_BYTES:
+                exchange.response += chunk
+            return chunk
+
+        return ConvertedResponse(response, record)
 
     return send_and_record
-
-
-class _RecordedResponse:
-    """An `UpstreamResponse` that copies the received bytes to the record of its request."""
-
-    def __init__(self, response: UpstreamResponse, copy: bytearray) -> None:
-        self._response = response
-        self._copy = copy
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._response.headers
-
-    @property
-    def body_received(self) -> bool:
-        return self._response.body_received
-
-    async def read(self) -> bytes:
-        chunk = await self._response.read()
-        if len(self._copy) < _MAX_RECORDED_BYTES:
-            self._copy += chunk
-        return chunk
-
-    async def close(self, *, wait_for_end: bool = False) -> None:
-        await self._response.close(wait_for_end=wait_for_end)
 
 
 def _read_reply(sink: CollectingSink, error: ProxyError | None) -> ProbeResult:

@@ -17,8 +17,8 @@ from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
+    ConvertedResponse,
     RelayWire,
-    StreamConverter,
     UpstreamResponse,
     read_body,
 )
@@ -60,7 +60,7 @@ class RelayStream:
         self._wire = wire
         self._requested_model = call.requested_model if call.is_renamed else None
         converter = wire.new_stream_converter(response.headers) if call.streams_upstream else None
-        self._response = response if converter is None else _ConvertedResponse(response, converter)
+        self._response = response if converter is None else ConvertedResponse(response, converter.feed)
         self._watchdog = watchdog
         self._secrets = secrets
         self._decoder = wire.new_decoder(call)
@@ -260,35 +260,6 @@ class RelayStream:
                 self.usage = merge_latest(self.usage, delta)
             elif isinstance(delta, Stop):
                 self.stop_reason = delta.reason
-
-
-class _ConvertedResponse:
-    """Response whose body is converted to server-sent events while it is read."""
-
-    def __init__(self, response: UpstreamResponse, converter: StreamConverter) -> None:
-        self._response = response
-        self._converter = converter
-
-    @property
-    def status(self) -> int:
-        return self._response.status
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        return self._response.headers
-
-    @property
-    def body_received(self) -> bool:
-        return self._response.body_received
-
-    async def read(self) -> bytes:
-        while data := await self._response.read():
-            if events := self._converter.feed(data):
-                return events
-        return b""
-
-    async def close(self, *, wait_for_end: bool = False) -> None:
-        await self._response.close(wait_for_end=wait_for_end)
 
 
 _CONTENT = b'"content_block_start"'

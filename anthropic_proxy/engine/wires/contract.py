@@ -229,6 +229,35 @@ class UpstreamResponse(Protocol):
         ...
 
 
+class ConvertedResponse:
+    """Response whose body is converted while it is read. b"" of `convert`: more bytes are needed."""
+
+    def __init__(self, response: UpstreamResponse, convert: Callable[[bytes], bytes]) -> None:
+        self._response = response
+        self._convert = convert
+
+    @property
+    def status(self) -> int:
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self._response.headers
+
+    @property
+    def body_received(self) -> bool:
+        return self._response.body_received
+
+    async def read(self) -> bytes:
+        while data := await self._response.read():
+            if converted := self._convert(data):
+                return converted
+        return b""
+
+    async def close(self, *, wait_for_end: bool = False) -> None:
+        await self._response.close(wait_for_end=wait_for_end)
+
+
 async def read_body(response: UpstreamResponse, max_bytes: int, on_read: Callable[[], None] | None = None) -> bytes:
     """Return the complete body of an upstream response, without a byte order mark.
 

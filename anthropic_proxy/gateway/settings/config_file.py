@@ -129,7 +129,7 @@ class ConfigFile:
                 return
         if has_type(value, expected):
             return
-        allowed = f"Use {_describe_all(_alternatives(expected))}."
+        allowed = f"Use {join_with_or([_describe_type(kind) for kind in _alternatives(expected)])}."
         if "api_key" in path:
             raise ConfigurationError(
                 f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key. "
@@ -219,11 +219,6 @@ def _alternatives(expected: Any) -> Sequence[Any]:
     kind = inspect.type_info(expected)
     kinds = kind.types if isinstance(kind, inspect.UnionType) else (kind,)
     return [each for each in kinds if not isinstance(each, inspect.NoneType)]
-
-
-def _describe_all(kinds: Sequence[inspect.Type]) -> str:
-    """`true or false`, `a text in quotes or a list, each item a text in quotes`"""
-    return join_with_or([_describe_type(kind) for kind in kinds])
 
 
 def _describe_type(kind: inspect.Type) -> str:
