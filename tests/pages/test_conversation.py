@@ -48,6 +48,11 @@ def test_calls_are_folded_with_their_results_and_images_are_shown(browser: Brows
             page.locator(".turn").get_by_text("system text changed: 18.1 k tokens read again, $0.027 more")
         ).to_have_count(1)
         assert page.locator(".picture img").evaluate("(it) => it.decode().then(() => it.naturalWidth)") == 96
+        expect(page.locator(".prose code")).to_have_text("discount()")
+        page.get_by_role("button", name="Open all").click()
+        expect(page.locator("details.fold:not([open])")).to_have_count(0)
+        page.get_by_role("button", name="Close all").click()
+        expect(page.locator("details.fold[open]")).to_have_count(0)
         page.get_by_role("link", name=re.compile("Sub-agent")).click()
         expect(page.locator(".turn")).to_have_count(1)
         page.locator(".turn-facts a").click()

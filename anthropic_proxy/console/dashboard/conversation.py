@@ -7,10 +7,12 @@ that the ledger stores with `LEDGER_CONTENT=true`; without them, a turn is an ou
 import base64
 import binascii
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from markupsafe import Markup, escape
 from msgspec import Raw, Struct, field, structs
 
 from anthropic_proxy.console import formats
@@ -398,6 +400,14 @@ def _split_code(text: str) -> list[Part]:
             found.append(Part(piece, is_code))
         lines, is_code = [], not is_code
     return found
+
+
+def mark_up(text: str) -> Markup:
+    """Return a text for a page, in which `code`, **strong** words and # headings of Markdown have their form."""
+    found = str(escape(text))
+    found = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", found)
+    found = re.sub(r"\*\*(?!\s)([^*\n]+)(?<!\s)\*\*", r"<b>\1</b>", found)
+    return Markup(re.sub(r"^#{1,6} +(.+)$", r"<b>\1</b>", found, flags=re.MULTILINE))  # escaped above
 
 
 def format_json(data: bytes) -> str:

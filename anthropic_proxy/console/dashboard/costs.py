@@ -33,7 +33,7 @@ from anthropic_proxy.gateway.money import format_cost
 DEFAULT_GROUP = "project"
 GROUPS = ("day", *(name for name, facet in FACETS.items() if facet.is_group and "hourly" in facet.sums))
 """Values of the parameter `by`: `day`, and facets that the hourly sums have."""
-_NOUNS = {name: "requested model" if name == "requested" else name for name in GROUPS}
+NOUNS = {name: "requested model" if name == "requested" else name for name in GROUPS}
 MAX_ROWS = 200
 _COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
     SortableColumn("requests", "Requests", lambda one: one.sums.requests),
@@ -88,7 +88,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         if largest.sums.cost and len(groups()) > 1:
             name = _name_group(names, by, largest)
             share = formats.percent(largest.sums.cost, sums.cost)
-            verdict += f" Largest {_NOUNS[by]}: {name}, {format_cost(largest.sums.cost)} ({share})."
+            verdict += f" Largest {NOUNS[by]}: {name}, {format_cost(largest.sums.cost)} ({share})."
         return verdict
 
     def chart_costs() -> Chart:
@@ -110,13 +110,13 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     return {
         "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
         "by": by,
-        "noun": _NOUNS[by],
-        "options": [(name, noun.capitalize()) for name, noun in _NOUNS.items()],
+        "noun": NOUNS[by],
+        "options": [(name, noun.capitalize()) for name, noun in NOUNS.items()],
         "columns": _COLUMNS,
         "rows": rows,
         "hidden": hidden,
         "chart": build_panel(context, "costs", chart_costs),
-        "chart_title": f"Cost per {periods.length_name} and {'model' if by == 'day' else _NOUNS[by]}",
+        "chart_title": f"Cost per {periods.length_name} and {'model' if by == 'day' else NOUNS[by]}",
         "is_empty": not context.facts.requests and context.can_read,
     }
 

@@ -1,19 +1,24 @@
-"""Entries of the palette, in which the keyboard finds pages, sessions and settings by parts of their names."""
+"""Entries of the palette, in which the keyboard finds pages, views, sessions, projects, models, keys and settings by
+parts of their names.
+"""
 
 import time
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import Connection
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.costs import NOUNS
 from anthropic_proxy.console.dashboard.permissions import find_role, list_navigation_entries, may_open
 from anthropic_proxy.console.dashboard.query import session_link
 from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.sign_in import find_session
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger.periods import RequestSelection
+from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.console.ledger.request_queries import list_sessions
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.settings_listing import list_settings
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
     from anthropic_proxy.console.dashboard.site import Site
 
 MAX_SESSIONS = 30
+MAX_VALUES = 20
+"""Maximum number of projects, models and keys each, the most expensive first."""
 SESSION_DAYS = 30
 
 
@@ -33,20 +40,36 @@ class Entry(Struct, frozen=True):
     note: str = ""
 
 
+_VIEWS = (
+    ("Requests", "Failed requests", "/dashboard/requests?outcome=error"),
+    ("Requests", "Slowest requests", "/dashboard/requests?sort=-total"),
+    ("Requests", "Most expensive requests", "/dashboard/requests?sort=-cost"),
+    *(("Costs", f"Costs by {noun}", f"/dashboard/costs?by={name}") for name, noun in NOUNS.items()),
+)
+"""Section, title and URL of frequent views."""
+
+
 async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
     session = await find_session(site, request)
     role, settings = find_role(request, session), site.gateway.settings
 
     def find(connection: Connection) -> list[Entry]:
         start = round((time.time() - SESSION_DAYS * DAY_SECONDS) * MICROSECONDS)
-        rows = list_sessions(connection, RequestSelection(start=start), MAX_SESSIONS).rows
+        chosen = RequestSelection(start=start)
+        rows = list_sessions(connection, chosen, MAX_SESSIONS).rows
         names = find_names(connection, rows)
-        return [
+        found = [
             Entry("Session", names[row.session], session_link(row.session), formats.day_and_time(row.started_at))
             for row in rows
         ]
+        for name in ("project", "model", "key"):
+            for group in [one for one in sum_usage(connection, chosen, name) if one.name][:MAX_VALUES]:
+                href = f"/dashboard/requests?range={SESSION_DAYS}d&{name}={quote(group.name, safe='')}"
+                found.append(Entry(name.capitalize(), group.name, href, formats.plural(group.sums.requests, "request")))
+        return found
 
     entries = [Entry("Page", one.section, one.path, f"g {one.key}") for one in list_navigation_entries(settings, role)]
+    entries += [Entry("View", title, href) for section, title, href in _VIEWS if may_open(role, section)]
     entries += await site.read("Sessions", request, find)
     if may_open(role, "Settings"):
         entries += [Entry("Setting", one.name, f"/dashboard/settings?q={one.name}") for one in list_settings(settings)]

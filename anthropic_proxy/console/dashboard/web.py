@@ -23,6 +23,7 @@ from msgspec import Struct
 from anthropic_proxy import __version__
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import BASE, HEIGHT, trace_sparkline
+from anthropic_proxy.console.dashboard.conversation import mark_up
 from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import session_link
@@ -191,6 +192,7 @@ def load_environment() -> Environment:
         *(formats.count, formats.short_count, format_cost, formats.seconds, formats.percent, formats.rate),
         *(formats.clock_time, formats.day_and_time, formats.full_time, formats.describe_zone, formats.ago),
         *(formats.plural, formats.provider_role, session_link, trace_sparkline, name_program),
+        mark_up,
     )
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals["UNKNOWN"] = formats.UNKNOWN

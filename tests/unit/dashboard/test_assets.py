@@ -11,7 +11,7 @@ from anthropic_proxy.console.dashboard.error_kinds import KINDS
 from anthropic_proxy.console.dashboard.web import load_assets
 from tests.support.waiting import WAIT_SECONDS
 
-MAX_SCRIPT_LINES = 320
+MAX_SCRIPT_LINES = 340
 IMPORT_CHECK = """
 import asyncio, sys, threading
 from importlib import import_module

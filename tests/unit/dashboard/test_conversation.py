@@ -18,6 +18,7 @@ from anthropic_proxy.console.dashboard.conversation import (
     format_json,
     list_new_messages,
     list_reply_blocks,
+    mark_up,
 )
 from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.costs import ModelCosts
@@ -212,3 +213,16 @@ def test_json_is_indented_and_other_texts_are_not_changed() -> None:
 def test_a_beginning_of_the_reply_in_the_request_is_no_new_message() -> None:
     data = json.dumps({"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "{"}]}).encode()
     assert list_new_messages(data) == [{"role": "user", "content": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("Run `pip install x`, **now**.", "Run <code>pip install x</code>, <b>now</b>."),
+        ("# Summary\ntext #1", "<b>Summary</b>\ntext #1"),
+        ("2 ** 3 ** 4 and `a\nb`", "2 ** 3 ** 4 and `a\nb`"),
+        ("`<b>` <img src=x> **<i>**", "<code>&lt;b&gt;</code> &lt;img src=x&gt; <b>&lt;i&gt;</b>"),
+    ],
+)
+def test_markdown_of_a_message_has_its_form_and_no_element_of_its_own(text: str, shown: str) -> None:
+    assert mark_up(text) == shown

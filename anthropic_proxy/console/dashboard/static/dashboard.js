@@ -11,15 +11,21 @@ function switchTheme() {
   document.cookie = `anthropic_proxy_theme=${root.dataset.theme}; path=/dashboard; max-age=31536000; samesite=strict`;
 }
 document.querySelector(".top nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+const actions = { theme: switchTheme, keys: () => document.querySelector("#keys")?.showModal() };
 let paused = false;
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (!button) return;
   const { do: action, copy, toggle } = button.dataset;
-  if (action === "theme") switchTheme();
-  if (action === "keys") document.querySelector("#keys").showModal();
+  actions[action]?.();
   if (action === "palette") openPalette();
   if (action === "newer") refresh();
+  if (action === "unfold") {
+    const folded = button.closest("section").querySelectorAll("details.fold");
+    const opens = [...folded].some((one) => !one.open);
+    folded.forEach((one) => { one.open = opens; });
+    button.textContent = opens ? "Close all" : "Open all";
+  }
   if (action === "pause") {
     paused = !paused;
     button.textContent = paused ? "continue" : "pause";
@@ -51,7 +57,7 @@ document.addEventListener("keydown", (event) => {
   const page = before === "g" && document.querySelector(`nav a[data-key="${CSS.escape(event.key)}"]`);
   const search = document.querySelector("#search");
   if (page) page.click();
-  else if (event.key === "?") document.querySelector("#keys")?.showModal();
+  else if (event.key === "?") actions.keys();
   else if (event.key === "t") switchTheme();
   else if (event.key === "/" && search) { search.focus(); event.preventDefault(); }
   else if ("[]".includes(event.key)) document.querySelector(`a[data-shift="${event.key}"]`)?.click();
@@ -77,7 +83,7 @@ document.addEventListener("click", (event) => {
   if (row && !event.target.closest("a, button") && !String(getSelection())) row.querySelector("a").click();
 });
 
-// Palette: finds pages, sessions and settings by parts of their names, else requests.
+// Palette: finds pages, views, sessions, settings and actions by parts of their names, else requests.
 const palette = document.querySelector("#palette");
 let [entries, chosen, loading] = [[], 0, null];
 async function openPalette() {
@@ -91,7 +97,11 @@ async function openPalette() {
 }
 async function loadEntries() {
   const response = await fetch("/dashboard/palette").catch(() => null);
-  if (response?.ok && !response.redirected) ({ entries } = await response.json());
+  if (response?.ok && !response.redirected) {
+    ({ entries } = await response.json());
+    entries.push({ kind: "Action", text: "Switch between light and dark", note: "t", action: "theme" });
+    entries.push({ kind: "Action", text: "Show the keyboard shortcuts", note: "?", action: "keys" });
+  }
   loading = null;
 }
 function listEntries(text) {
@@ -101,7 +111,7 @@ function listEntries(text) {
   if (text.trim()) found.push({ kind: "Requests", text: `with “${text.trim()}”`, note: "search", href: `/dashboard/requests?q=${encodeURIComponent(text.trim())}` });
   palette.querySelector("ul").replaceChildren(...found.map((entry, index) => {
     const row = Object.assign(element("li", ""), { id: `palette-${index}`, role: "option" });
-    row.dataset.href = entry.href;
+    Object.assign(row.dataset, entry.action ? { action: entry.action } : { href: entry.href });
     row.append(element("i", entry.kind), element("span", entry.text), element("i", entry.note));
     return row;
   }));
@@ -114,16 +124,21 @@ function choose(index) {
   rows[chosen]?.scrollIntoView({ block: "nearest" });
   palette.querySelector("input").setAttribute("aria-activedescendant", rows[chosen]?.id ?? "");
 }
+function follow(row) {
+  palette.close();
+  if (row?.dataset.action) actions[row.dataset.action]();
+  else if (row) location.assign(row.dataset.href);
+}
 palette?.addEventListener("input", (event) => listEntries(event.target.value));
 palette?.addEventListener("keydown", async (event) => {
   if (/^Arrow(Up|Down)$/.test(event.key)) { choose(chosen + (event.key === "ArrowDown" ? 1 : -1)); event.preventDefault(); }
   if (event.key !== "Enter") return;
   await loading; // `openPalette` waits for it since before, and lists the entries first
-  location.assign(palette.querySelectorAll("li")[chosen]?.dataset.href ?? location.href);
+  follow(palette.querySelectorAll("li")[chosen]);
 });
 palette?.addEventListener("click", (event) => {
   const row = event.target.closest("li");
-  if (row) location.assign(row.dataset.href);
+  if (row) follow(row);
   else if (event.target === palette) palette.close();
 });
 
