@@ -35,6 +35,7 @@ from anthropic_proxy.engine.providers.servers import find_server_override
 from anthropic_proxy.engine.routing.router import TierMapping, list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, UpstreamError, find_similar_choice
 from anthropic_proxy.gateway.money import format_price
+from anthropic_proxy.gateway.prices.price_list import has_price_package
 from anthropic_proxy.gateway.readiness import find_google_project
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment, load_settings
@@ -429,7 +430,7 @@ class _Setup:
                 output.write_notice(text, "!", "warn")
         if not any(change.added for change in files.changes):
             output.write_line(f"  {self._folder / ENV_FILE} needs no new line.")
-            output.write_line(f"  Next:  {output.paint('anthropic-proxy code', 'type')}")
+            self._write_next_commands()
             return 0
         for change in files.changes:
             if change.added:
@@ -448,8 +449,17 @@ class _Setup:
         verb = "Wrote" if replaced else "Added"
         output.write_line(f"  {output.paint('✓', 'ok')} {verb} {count} to {names_of_files}.")
         self._reload(backend)
-        output.write_line(f"  Next:  {output.paint('anthropic-proxy code', 'type')}")
+        self._write_next_commands()
         return 0
+
+    def _write_next_commands(self) -> None:
+        paint = self._output.paint
+        if has_price_package():
+            self._output.write_line(f"  Next:  {paint('anthropic-proxy code', 'type')}")
+            return
+        rows = (("anthropic-proxy code", ""), ("anthropic-proxy add dashboard prices", "for costs and charts"))
+        for lead, (command, purpose) in zip(("  Next:", "   Then:"), rows, strict=True):
+            self._output.write_line(f"{lead:<8} {paint(command, 'type')}    {paint(purpose, 'quiet')}".rstrip())
 
     def _reload(self, backend: Backend) -> None:
         """Let a running proxy read the new settings, or tell the user why it does not."""

@@ -20,7 +20,7 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.prices.price_list import describe_price_list, has_price_package
-from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
 
 
 def usage(
@@ -72,7 +72,7 @@ Clients choose names of up to 200 characters."""
 _BAR_COLUMNS = 16
 _BAR = "█"
 _FIRST_REQUEST = 'anthropic-proxy ask "hello"'
-_OWN_PRICES = "anthropic-proxy.toml, [prices]"
+_OWN_PRICES = f"{CONFIG_FILE}, [prices]"
 
 
 def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since: str) -> None:
@@ -146,15 +146,22 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
     if hidden := len(groups) - len(shown):
         output.write_line(f"  {hidden:,} more rows:  --csv or --json")
 
-    if total.unknown_cost_requests:
-        counted = formats.plural(total.unknown_cost_requests, "request")
-        output.write_line(f"  The cost of {counted} is unknown: no price for the model. Set it in {_OWN_PRICES}")
+    counted = formats.plural(total.unknown_cost_requests, "request")
+    without_price = (group for group in groups if by == "model" and group.sums.unknown_cost_requests)
+    unknown = next((_shown_name(settings, by, group) for group in without_price), "")
     if not has_price_package():
         command = output.paint(build_extra_install_command("prices"), "type")
         output.write_line(f"  Prices need the package genai-prices:  {command}")
-        return
-    source = describe_price_list()
-    output.write_line("  " + output.paint(f"Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
+    elif unknown:
+        output.write_line(f"  The cost of {counted} is unknown. Add prices per million tokens to {CONFIG_FILE}:")
+        for line in (f'[prices."{unknown}"]', "input = 2.00", "output = 8.00"):
+            output.write_line(f"    {output.paint(line, 'type')}")
+    elif total.unknown_cost_requests:
+        command = output.paint("anthropic-proxy usage --by model", "type")
+        output.write_line(f"  The cost of {counted} is unknown. Their models:  {command}")
+    if has_price_package():
+        source = describe_price_list()
+        output.write_line("  " + output.paint(f"Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))
 
 
 def _add_empty_days(groups: Sequence[UsageGroup]) -> Sequence[UsageGroup]:

@@ -72,3 +72,18 @@ def test_the_id_of_a_session_is_complete(monkeypatch: pytest.MonkeyPatch) -> Non
         f"  {name}         1       0  1,200  ≥ $1,000.00",
         f"  all{' ' * 33}         1       0  1,200  ≥ $1,000.00",
     ]
+
+
+def test_a_model_without_a_price_is_named_with_the_lines_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = UsageGroup(name="qwen", provider="own", sums=UsageSums(requests=2, unknown_cost_requests=2))
+    assert show_table(monkeypatch, [group], "model")[5:9] == [
+        "  The cost of 2 requests is unknown. Add prices per million tokens to",
+        "  anthropic-proxy.toml:",
+        '    [prices."own/qwen"]',
+        "    input = 2.00",
+    ]
+    day = UsageGroup(name="2026-11-20", sums=group.sums)
+    assert show_table(monkeypatch, [day], "day")[5:7] == [
+        "  The cost of 2 requests is unknown. Their models:",
+        "  anthropic-proxy usage --by model",
+    ]
