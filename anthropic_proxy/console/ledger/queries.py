@@ -6,7 +6,7 @@ decides this; `_read` runs the same query on either table. An hour of `hourly` b
 second lies, so that each hour counts once in time zones with half hours.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -479,32 +479,54 @@ def count_facets(
     column.
     """
     found: dict[str, Sequence[tuple[str, int]]] = {}
-    partial_columns = []
-    read: dict[str, tuple[Mapping[str, Counter[str]], bool]] = {}
+    partial_columns: list[str] = []
+    groups: dict[tuple[Table, str], list[str]] = {}
     for column in columns:
-        other = structs.replace(
-            selection, values={key: value for key, value in selection.values.items() if key != column}
-        )
+        other = _without_filter(selection, column)
         sums = next((table for table, keys in SUM_TABLES.items() if other.has_sums(keys, column)), None)
-        if sums is not None and not other.is_short_range:
-            number = func.sum(sums.c.requests)
-            query = select(sums.c[column], number).where(*hourly_conditions(other, sums)).group_by(sums.c[column])
-            rows = connection.execute(query.order_by(number.desc(), sums.c[column]).limit(limit))
-            found[column] = [(value, int(count)) for value, count in rows]
-            continue
-        key = column if column in selection.values else ""  # columns without a filter have the same selection
-        if key not in read:
-            read[key] = _count_requests(connection, other, (column,) if key else columns)
-        counters, is_whole = read[key]
-        found[column] = sorted(counters[column].items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
-        if not is_whole:
-            partial_columns.append(column)
+        if sums is None or other.is_short_range:
+            sums = requests
+        # columns without a filter have the same selection
+        groups.setdefault((sums, column if column in selection.values else ""), []).append(column)
+    for (table, filtered), together in groups.items():
+        other = _without_filter(selection, filtered)
+        if table is requests:
+            counters, is_whole = _count_requests(connection, other, together)
+            if not is_whole:
+                partial_columns += together
+        else:
+            counters = _count_sums(connection, other, table, together, limit)
+        for column in together:
+            most = sorted(counters[column].items(), key=lambda pair: (-pair[1], pair[0]))[:limit]
+            found[column] = [(value, int(count)) for value, count in most]
     return FacetCounts(found, partial_columns)
+
+
+def _without_filter(selection: RequestSelection, column: str) -> RequestSelection:
+    return structs.replace(selection, values={key: value for key, value in selection.values.items() if key != column})
+
+
+def _count_sums(
+    connection: Connection, selection: RequestSelection, table: Table, columns: Sequence[str], limit: int
+) -> Mapping[str, Mapping[str, int]]:
+    """One query for all `columns` reads the rows once, and returns few combinations of their values. For one column, it
+    returns only the `limit` most frequent values: there may be very many sessions.
+    """
+    keys, number = [table.c[name] for name in columns], func.sum(table.c.requests)
+    query = select(*keys, number).where(*hourly_conditions(selection, table)).group_by(*keys)
+    if len(columns) == 1:
+        query = query.order_by(number.desc(), *keys).limit(limit)
+    counters: Mapping[str, dict[str, int]] = {name: defaultdict(int) for name in columns}
+    rows = connection.execute(query).all()
+    for position, counter in enumerate(counters.values()):
+        for row in rows:
+            counter[row[position]] += row[-1]
+    return counters
 
 
 def _count_requests(
     connection: Connection, selection: RequestSelection, columns: Sequence[str]
-) -> tuple[Mapping[str, Counter[str]], bool]:
+) -> tuple[Mapping[str, Mapping[str, int]], bool]:
     """Count the values of `columns` in the latest requests of `selection`. The result maps column and value to a number
     of requests. The second item is False if requests were left out.
     """
