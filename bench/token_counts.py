@@ -445,6 +445,10 @@ _START_WEIGHT = 0.02
 _ROUNDS = 12
 _MAX_SHARE = 0.1
 """Maximum share of one request in the fit of a family."""
+_EASE = 20
+"""Tokens that are added to the count before an error is divided by it. In a request of 10 tokens one is 10 %."""
+_PAGE_RANGE = 1.25
+"""Maximum factor between the start value of a page and its fitted value, because few requests have PDFs."""
 
 
 def _parts(facts: TokenFacts, family: TokenFamily) -> list[float]:
@@ -460,7 +464,7 @@ def fit_family(rows: Sequence[CountedRequest], start: TokenFamily) -> TokenFamil
 
     Coordinate descent on squares whose weights follow from the errors of the round before.
     """
-    bounds_by_name = dict(_BOUNDS, per_page=(start.per_page / 2, start.per_page * 2))
+    bounds_by_name = dict(_BOUNDS, per_page=(start.per_page / _PAGE_RANGE, start.per_page * _PAGE_RANGE))
     bounds_by_name["per_request"] = 0.0, start.per_request + 8
     if start.image_rule not in ("area", "patches"):  # rules whose constants are published
         bounds_by_name |= {name: (at := float(getattr(start, name)), at + 1e-9) for name in _IMAGE_CONSTANTS}
@@ -473,7 +477,7 @@ def fit_family(rows: Sequence[CountedRequest], start: TokenFamily) -> TokenFamil
     importances = [0.2 + min(row.reported, 1_000) / 500 for row in rows]
     most = _MAX_SHARE * sum(importances)
     for row, importance in zip(rows, importances, strict=True):
-        scale = 1 / (row.reported + 50)
+        scale = 1 / (row.reported + _EASE)
         examples.append(
             ([part * scale for part in _parts(row.facts, start)], row.reported * scale, min(importance, most))
         )
@@ -507,7 +511,7 @@ def _starts() -> dict[str, TokenFamily]:
     openai = TokenFamily(
         image_rule="tiles", image_base=85, per_image_unit=170, max_image_units=16, per_page=250, page_text=1
     )
-    gemini = TokenFamily(per_request=1, per_message=1, any_tool=0, image_rule="flat", per_image_unit=0, per_page=258)
+    gemini = TokenFamily(per_request=0, per_message=0, any_tool=0, image_rule="flat", per_image_unit=0, per_page=258)
     starts = {
         "claude": claude,
         "claude-5": structs.replace(claude, text=1.5, max_image_units=4_784, per_page=1_600, page_text=1.4),
@@ -522,8 +526,12 @@ def _starts() -> dict[str, TokenFamily]:
         "gemini-2": structs.replace(gemini, image_base=0, image_rule="cells", per_image_unit=258, max_image_units=65),
         "gemini-2.5": structs.replace(gemini, image_base=258),
         "gemini-3": structs.replace(gemini, image_base=1_100, per_page=560),
-        **{name: TokenFamily(per_page=800) for name in ("deepseek", "glm", "mistral")},
-        "llama-4": TokenFamily(per_page=800, image_rule="canvas", per_image_unit=145, max_image_units=17),
+        "deepseek": TokenFamily(per_page=800, any_tool=270),
+        "deepseek-4": TokenFamily(per_page=800, any_tool=270, per_request=75),
+        "glm": TokenFamily(per_page=800),
+        "mistral": TokenFamily(per_page=800, image_rule="rows of 28", max_image_units=3_080),
+        "pixtral": TokenFamily(per_page=100, page_text=1, image_rule="rows of 16", max_image_units=4_160),
+        "llama-4": TokenFamily(per_page=100, page_text=1, image_rule="canvas", per_image_unit=145, max_image_units=17),
         "nova": TokenFamily(per_page=3_000, image_rule="flat", image_base=1_825, per_image_unit=0),
         "nova-2": TokenFamily(per_page=3_000),
     }

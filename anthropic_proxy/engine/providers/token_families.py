@@ -17,7 +17,10 @@ FAMILIES = {family.name: family for family in msgspec.json.decode(FAMILIES_FILE.
 _MODELS = tuple(
     (compile_later(pattern), name)
     for pattern, name in (
-        (r"claude-(?:opus-4-[7-9]|(?:fable|mythos|opus|sonnet|haiku)-[5-9](?!\d))", "claude-5"),
+        (
+            r"claude-(?:opus-4-[7-9]|(?:fable|mythos|opus|sonnet|haiku)-[5-9](?!\d))",
+            "claude-5",
+        ),
         (r"claude", "claude"),
         (r"gpt-oss", "gpt-oss"),
         (r"gpt-\S*nano", "openai-nano"),
@@ -26,10 +29,12 @@ _MODELS = tuple(
         (r"gemini-(?:1|2\.0)", "gemini-2"),
         (r"gemini-2", "gemini-2.5"),
         (r"gemini-", "gemini-3"),
+        (r"deepseek-(?:v[4-9]|flash|pro)", "deepseek-4"),
         (r"deepseek-(?:v\d|chat|reasoner)", "deepseek"),
         (r"glm-", "glm"),
         (r"llama-?4-(?:maverick|scout)", "llama-4"),
-        (r"mistral|ministral|magistral|pixtral|devstral|codestral", "mistral"),
+        (r"pixtral", "pixtral"),
+        (r"mistral|ministral|magistral|devstral|codestral", "mistral"),
         (r"nova-[2-9]", "nova-2"),
         (r"nova-", "nova"),
     )

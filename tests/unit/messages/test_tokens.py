@@ -68,6 +68,12 @@ def test_text_counts_wherever_it_stands(wrapped: str) -> None:
     assert found - EMPTY == pytest.approx(exact, rel=0.2)
 
 
+def test_a_block_costs_no_more_than_its_text() -> None:
+    """The quotes around a string are no part of the prompt: Gemini reports 7 tokens for this question."""
+    blocks = of_text("What is the capital of France?")
+    assert estimated(blocks) - EMPTY == estimated("What is the capital of France?") - EMPTY == 7
+
+
 def test_reasoning_of_earlier_replies_is_not_counted() -> None:
     thought = {"type": "thinking", "thinking": "hm " * 1000, "signature": "x" * 1000}
     assert estimated([thought, *of_text("a")]) == estimated(of_text("a"))
