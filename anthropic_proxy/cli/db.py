@@ -10,13 +10,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.console.ledger.database import (
-    DATABASE_ERRORS,
-    classify_database_error,
-    describe_database_failure,
-    find_database,
-    open_for_writing,
-)
+from anthropic_proxy.console.ledger.database import find_database, open_for_writing
 from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.export import (
     REQUEST_TITLES,
@@ -25,6 +19,7 @@ from anthropic_proxy.console.ledger.export import (
     list_request_values,
     write_csv,
 )
+from anthropic_proxy.console.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION
 from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
 from anthropic_proxy.errors import ConfigurationError

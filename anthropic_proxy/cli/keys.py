@@ -45,14 +45,10 @@ from anthropic_proxy.console.keys.virtual_keys import (
     decode_expiry,
     decode_rule_texts,
 )
-from anthropic_proxy.console.ledger.database import (
-    DATABASE_ERRORS,
-    classify_database_error,
-    describe_database_failure,
-    find_database,
-)
+from anthropic_proxy.console.ledger.database import find_database
 from anthropic_proxy.console.ledger.engines import EngineReader
 from anthropic_proxy.console.ledger.export import write_csv
+from anthropic_proxy.console.ledger.failures import DATABASE_ERRORS, classify_database_error, describe_database_failure
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ConfigurationError, UnknownModel
 from anthropic_proxy.gateway.settings import Settings

@@ -1,15 +1,11 @@
 """The database of the ledger: a SQLite file in the data directory of the user, or what `DATABASE_URL` selects.
 
-The module opens it, migrates it with a copy of the earlier version beside it, and names the reason and the remedy of
-its errors. It uses the drivers directly: the running server loads SQLAlchemy only to read for a page or a command.
+The module opens and migrates it. It uses the drivers directly: the running server loads SQLAlchemy only to read for a
+page or a command.
 """
 
-import errno
 import os
-import shutil
 import sqlite3
-import threading
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import cache
@@ -18,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
+from anthropic_proxy.console.ledger.backup import create_private_file, write_backup
+from anthropic_proxy.console.ledger.failures import DatabaseError, NewerSchemaError
 from anthropic_proxy.console.ledger.migrations import (
     NEWEST_VERSION,
     OWN_TABLES,
@@ -28,7 +26,6 @@ from anthropic_proxy.console.ledger.migrations import (
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import DatabaseAddress, parse_postgres_url
-from anthropic_proxy.plugins import LedgerCondition
 
 SCHEMA = "anthropic_proxy"
 LOCK_TIMEOUT_SECONDS = 2.0
@@ -44,20 +41,6 @@ _SQLITE_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name N
 _MIGRATION_LOCK = 0x616E7468
 """Number of the PostgreSQL advisory lock that a process holds during a migration, so that only one process migrates."""
 MAX_ROWS_PER_STATEMENT = 100
-
-
-class NewerSchemaError(Exception):
-    """The database has the schema of a newer version of the program, which this version cannot write."""
-
-
-class DatabaseError(Exception):
-    """Error of the database or its driver."""
-
-    def __init__(self, cause: Exception, *, concerns_value: bool) -> None:
-        super().__init__(str(cause))
-        self.cause = cause
-        self.concerns_value = concerns_value
-        """True if the database rejects a value, and could store others."""
 
 
 def find_database(settings: Settings) -> DatabaseAddress:
@@ -300,7 +283,7 @@ def connect_for_writing(address: DatabaseAddress) -> Any:
     if (file := address.file) is None:
         return _connect_postgres(address)
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _create_private_file(file)
+    create_private_file(file)
     driver = sqlite3.connect(file, timeout=_OPENING_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         driver.execute("PRAGMA auto_vacuum=INCREMENTAL")  # effective in an empty file only
@@ -379,151 +362,3 @@ def _require_no_tables(tables: Sequence[str], place: str, other_remedy: str) -> 
             f"Nothing was created. Set DATABASE_URL to a database of its own{other_remedy or '.'}",
             code="database-of-another-program",
         )
-
-
-_TEXTS = "contents"
-"""Name of the table with message texts. It is empty in the copy."""
-_RESERVE_BYTES = 16 << 20
-_creating = threading.Lock()
-
-
-def write_backup(
-    file: Path, version: str, find_free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free
-) -> Path:
-    """Return the path of the copy, such as `ledger.sqlite3.backup-0001`. Raises `OSError` if the disk has too little
-    space.
-    """
-    target = file.with_name(f"{file.name}.backup-{version}")
-    incomplete = target.with_name(f"{target.name}.incomplete")
-    incomplete.unlink(missing_ok=True)
-    _create_private_file(incomplete)
-    try:
-        with closing(sqlite3.connect(incomplete, isolation_level=None)) as copy:
-            copy.execute("ATTACH ? AS source", (str(file),))
-            copy.execute("BEGIN")
-            free = find_free_bytes(file.parent)
-            names = ("page_count", "freelist_count", "page_size")
-            count, unused, size = (int(copy.execute(f"PRAGMA source.{name}").fetchone()[0]) for name in names)
-            needed = (count - unused) * size
-            if copy.execute("SELECT 1 FROM source.sqlite_master WHERE name = ?", (_TEXTS,)).fetchone() is not None:
-                needed -= int(copy.execute(f"SELECT coalesce(sum(length(data)), 0) FROM source.{_TEXTS}").fetchone()[0])
-            if free < (needed := needed + _RESERVE_BYTES):
-                problem = f"the copy before the migration needs {needed >> 20} MB, and {free >> 20} MB are free"
-                raise OSError(errno.ENOSPC, problem, str(file))  # noqa: TRY301
-            _copy_tables(copy)
-            copy.execute("COMMIT")
-    except BaseException:
-        incomplete.unlink(missing_ok=True)
-        raise
-    incomplete.replace(target)
-    for earlier in file.parent.glob(f"{file.name}.backup-*"):
-        if earlier != target:
-            earlier.unlink(missing_ok=True)
-    return target
-
-
-def _create_private_file(file: Path) -> None:
-    # POSIX: the close of any descriptor of a file releases all locks of this process on the file, also those of SQLite
-    # connections in other threads. Another process could then delete the WAL that they use
-    # (sqlite.org/howtocorrupt.html, section 2.2, read 2026-11).
-    with _creating:  # no thread connects to the new file before its descriptor is closed
-        if not file.exists():
-            os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-def _copy_tables(copy: sqlite3.Connection) -> None:
-    query = "SELECT type, name, sql FROM source.sqlite_master WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%'"
-    objects = copy.execute(query).fetchall()
-    for kind, name, sql in objects:
-        if kind == "table":
-            copy.execute(sql)
-            if name != _TEXTS:
-                quoted = name.replace('"', '""')
-                copy.execute(f'INSERT INTO main."{quoted}" SELECT * FROM source."{quoted}"')
-    for kind, _, sql in objects:
-        if kind != "table":
-            copy.execute(sql)
-
-
-DATABASE_ERRORS = (DatabaseError, OSError, NewerSchemaError)
-_SQLITE_CONDITIONS: dict[int, LedgerCondition] = {
-    sqlite3.SQLITE_FULL: "disk full",
-    sqlite3.SQLITE_BUSY: "locked",
-    sqlite3.SQLITE_LOCKED: "locked",
-    sqlite3.SQLITE_READONLY: "read-only",
-    sqlite3.SQLITE_PERM: "read-only",
-    sqlite3.SQLITE_CANTOPEN: "read-only",
-    sqlite3.SQLITE_CORRUPT: "corrupt",
-    sqlite3.SQLITE_NOTADB: "corrupt",
-}
-_ERRNO_CONDITIONS: dict[int, LedgerCondition] = {
-    errno.ENOSPC: "disk full",
-    errno.EDQUOT: "disk full",
-    errno.EROFS: "read-only",
-    errno.EACCES: "read-only",
-    errno.EPERM: "read-only",
-}
-_POSTGRES_CONDITIONS: dict[str, LedgerCondition] = {
-    "53100": "disk full",
-    "25006": "read-only",
-    "42501": "read-only",
-    "55P03": "locked",
-    "40P01": "locked",
-    "XX001": "corrupt",
-    "XX002": "corrupt",
-}
-_REMEDIES: dict[LedgerCondition, str] = {
-    "disk full": "Free space on its disk, or set LEDGER_MAX_MB to a smaller number.",
-    "locked": "Another program holds its lock. End the transaction of that program.",
-    "read-only": "Give the user of the proxy write access to it and its directory, or set DATABASE_URL.",
-    "corrupt": "Move the file to another directory: the proxy then creates a new database.",
-    "unreachable": "Start the database server, or correct DATABASE_URL.",
-    "newer schema": "A newer version of the program has migrated it. Update this one, or set DATABASE_URL.",
-    "failed": "Check the database, or set DATABASE_URL to another one.",
-}
-_PRIMARY_CODE = 0xFF
-"""Bits of an extended SQLite result code that contain the primary code."""
-
-
-def find_cause(error: BaseException) -> BaseException:
-    """Return the error of the driver."""
-    return error.cause if isinstance(error, DatabaseError) else error
-
-
-def classify_database_error(error: BaseException) -> LedgerCondition:
-    """The state is `failed` if the cause is unknown or has no other state."""
-    if isinstance(error, NewerSchemaError):
-        return "newer schema"
-    cause = find_cause(error)
-    if isinstance(cause, sqlite3.Error):
-        code: int = getattr(cause, "sqlite_errorcode", 0)
-        return _SQLITE_CONDITIONS.get(code & _PRIMARY_CODE, "failed")
-    if isinstance(cause, OSError):
-        return _ERRNO_CONDITIONS.get(cause.errno or 0, "failed")
-    if hasattr(cause, "sqlstate"):
-        state: str | None = cause.sqlstate
-        if state in _POSTGRES_CONDITIONS:
-            return _POSTGRES_CONDITIONS[state]
-        if state is None or state.startswith(("08", "28", "3D", "57P")):  # connection, authorization, no such database
-            return "unreachable"
-    return "failed"
-
-
-def describe_database_failure(condition: LedgerCondition, place: str, error: BaseException) -> str:
-    if isinstance(error, ConfigurationError):
-        return error.message
-    reason = " ".join(str(find_cause(error)).split())[:300]
-    return f"The ledger cannot store requests: {condition} ({place}: {reason}). {_REMEDIES[condition]}"
-
-
-def is_value_failure(error: Exception) -> bool:
-    """Return True if `error` concerns only one request, so that other requests can still be stored."""
-    if isinstance(error, DatabaseError):
-        return error.concerns_value
-    return not isinstance(error, (*DATABASE_ERRORS, ConfigurationError))
-
-
-def describe_value_failure(error: Exception) -> str:
-    cause = find_cause(error)
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(cause).__name__}: {' '.join(str(cause).split())[:200]} ({Path(frame.filename).name}:{frame.lineno})"
