@@ -1,10 +1,10 @@
 """Requests of a client, the calls that the proxy makes for them, and what comes of it: `golden_texts/exchanges`.
 
-Each line of an input has a word first. Given are `env` (variables), `.env` (a line of this file), `now` (a date), `on
-CONDITION: ANSWER` (what a provider answers; else it is a short reply), `answer ANSWER` (once, before these); as JSON,
-`search` and `web` (what the proxy finds) and `shows` (what Ollama tells of each model). `post` sends a request, `again`
-the same one, `then` the conversation with the reply and this content; `both` does so also in a stream, from the
-beginning. `show` names fields of the sent bodies.
+Each line of an input has a word first. Given are `env` (variables), `.env` (a line of this file), `headers` (of the
+client; calls then show theirs), `now` (a date), `on CONDITION: ANSWER` (what a provider answers; else it is a short
+reply), `answer ANSWER` (once, before these); as JSON, `search` and `web` (what the proxy finds) and `shows` (what
+Ollama tells of each model). `post` sends a request, `again` the same one, `then` the conversation with the reply and
+this content; `both` does so also in a stream, from the beginning. `show` names fields of the sent bodies.
 
 Conditions and answers: `scripted_answers`.
 
@@ -66,6 +66,9 @@ def differences(old: Any, new: Any, path: str = "") -> Iterator[str]:
         yield f"{path}={json.dumps(brief(new), ensure_ascii=False)}"
 
 
+OF_EACH_CALL = ("accept", "content-type")
+
+
 class Exchanges:
     """The proxy and the provider of one input, and the lines of its result."""
 
@@ -73,6 +76,7 @@ class Exchanges:
         self.stream = stream
         self.env: dict[str, str] = {}
         self.env_file: list[str] = []
+        self.headers: dict[str, str] = {}
         self.rules: list[tuple[str, str]] = []
         self.answers: list[str] = []
         self.shown: list[str] = []
@@ -90,6 +94,8 @@ class Exchanges:
                     self.env |= dict(each.split("=", 1) for each in shlex.split(rest))
                 case ".env":
                     self.env_file.append(rest)
+                case "headers":
+                    self.headers |= dict(each.split("=", 1) for each in shlex.split(rest))
                 case "now":
                     self.now = datetime.fromisoformat(rest)
                 case "on":
@@ -129,6 +135,9 @@ class Exchanges:
             answer = next((text for condition, text in self.rules if holds(condition, body, base_url)), "200")
         has_keys = any("," in value for name, value in self.env.items() if name.endswith("_API_KEY"))
         key = f" (key …{credential.value[-4:]})" if credential and has_keys else ""
+        if self.headers:
+            sent = {**request.headers, **({credential.header: credential.value} if credential else {})}
+            key = f" ({', '.join(f'{name}: {sent[name]}' for name in sorted(sent) if name not in OF_EACH_CALL)})"
         status = answer.partition(" ")[0]
         self.lines.append(" ".join(["→", server + request.path + key, *shown, changes, "←", status]).replace("  ", " "))
         self.given.append(respond(answer, body, request.path))
@@ -172,7 +181,9 @@ class Exchanges:
                 fields["messages"] = [*fields.get("messages", [{"role": "user", "content": "hello"}]), *turns]
             else:
                 fields = json.loads(post or "{}")
-            sink = await proxy.post(**{"max_tokens": 100, **fields, **({"stream": True} if self.stream else {})})
+            sink = await proxy.post(
+                headers=self.headers, **{"max_tokens": 100, **fields, **({"stream": True} if self.stream else {})}
+            )
             self.lines += [f"waited {seconds:g} s" for seconds in proxy.sleeps[sleeps:]]
             self.lines += show_reply(sink)
             assert all(response.closed for response in self.given)
@@ -194,7 +205,8 @@ def show_reply(sink: RecordingSink) -> Iterator[str]:
         retry = f" retry-after {error.retry_after:g}" if error.retry_after else ""
         retry += "" if error.should_retry is None else f" x-should-retry {error.should_retry}"
         body = f" {relayed.decode()}" if (relayed := getattr(error, "body", None)) else ""
-        yield f"= {error.status} {error.error_type} ({error.code}){retry}: {error.message}{body}"
+        headers = "".join(f" {name}: {value}" for name, value in (getattr(error, "headers", None) or {}).items())
+        yield f"= {error.status} {error.error_type} ({error.code}){retry}: {error.message}{body}{headers}"
         return
     message = message_of(sink)
     blocks = [block.get("text") or json.dumps(brief(block), ensure_ascii=False) for block in message["content"]]
