@@ -27,7 +27,7 @@ _KEYS = (
         label="checkout CI",
         owner="ada@example.org",
         team="build",
-        rules=Rules(models=("claude-*",), requests_per_minute=60, budgets=(decode_budget("50USD/month"),)),
+        rules=Rules(models=("claude-*",), requests_per_minute=60, budgets=(decode_budget("25USD/month"),)),
     ),
     VirtualKey(
         id="",
@@ -41,7 +41,7 @@ _KEYS = (
         label="nightly report",
         owner="ada@example.org",
         team="build",
-        rules=Rules(routes=("night",), budgets=(decode_budget("5USD/day"),)),
+        rules=Rules(routes=("night",), budgets=(decode_budget("20USD/month"),)),
         expires_at=time.time() + 3.2 * _DAY,
     ),
     VirtualKey(id="", label="docs search", owner="docs team", rules=Rules(tokens_per_minute=50_000)),

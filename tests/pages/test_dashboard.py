@@ -388,3 +388,13 @@ def test_hostile_texts_of_errors_sessions_and_agents_do_not_run(browser: Browser
     assert HOSTILE_SESSION in others[0], "the page of the session shows its id"
     for text in (first, others[2]):
         assert HOSTILE in text, "a session is named by its project"
+
+
+def test_an_empty_range_leads_to_a_longer_one_or_without_filters(tab: Page) -> None:
+    tab.goto("/dashboard/costs?from=2026-01-01T00:00Z&to=2026-01-02T00:00Z")
+    tab.get_by_role("link", name="Show the last 30 days").click()
+    expect(tab).to_have_url(re.compile(r"/dashboard/costs\?range=30d$"))
+    expect(tab.locator("#rows tr.go")).not_to_have_count(0)
+    tab.goto("/dashboard/models?project=none-of-these")
+    tab.get_by_role("link", name="Remove the filters").click()
+    expect(tab.locator("#rows tr.go")).not_to_have_count(0)
