@@ -108,8 +108,11 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
         parts.append(f"{used / window:.0%} of {size}")
 
     sums = next((one for one in _list(replies.get("session"), "groups") if _text(one, "name") == session_id), None)
-    costs = [_describe_cost("session", sums), _describe_cost("today", _get(replies.get("today"), "total"))]
-    parts += [f"cost {UNKNOWN_AMOUNT}"] if all(cost.endswith(UNKNOWN_AMOUNT) for cost in costs) else costs
+    spent = {"session": sums, "today": _get(replies.get("today"), "total")}
+    if all(isinstance(one, dict) and _find_cost(one) is None for one in spent.values()):
+        parts.append(f"cost {UNKNOWN_AMOUNT}")
+    else:
+        parts += [_describe_cost(label, one) for label, one in spent.items() if isinstance(one, dict)]
     cached = _number(sums, "cache_read_tokens")
     if total := cached + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens"):
         parts.append(f"{cached / total:.0%} cached")
@@ -141,11 +144,14 @@ def _read_all(read: Reader, paths: Mapping[str, str]) -> dict[str, Any]:
     return dict(replies)
 
 
-def _describe_cost(label: str, sums: Any) -> str:
-    if not isinstance(sums, dict):
-        return ""
-    cost, unknown = sums.get("cost"), _number(sums, "unknown_cost_requests")
-    amount = format_amount(cost * NANO_DOLLARS) if isinstance(cost, int | float) else UNKNOWN_AMOUNT
+def _find_cost(sums: Mapping[str, Any]) -> float | None:
+    cost = sums.get("cost")
+    return cost if isinstance(cost, int | float) else None
+
+
+def _describe_cost(label: str, sums: Mapping[str, Any]) -> str:
+    cost, unknown = _find_cost(sums), _number(sums, "unknown_cost_requests")
+    amount = UNKNOWN_AMOUNT if cost is None else format_amount(cost * NANO_DOLLARS)
     return f"{label} {'≥ ' if unknown and cost else ''}{amount}"
 
 

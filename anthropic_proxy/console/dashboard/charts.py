@@ -52,6 +52,8 @@ class Series(Struct, frozen=True):
 
 class Column(Struct, frozen=True):
     label: str
+    time: str
+    """First cell of the row of the table."""
     title: str
     """Text of the tooltip and for screen readers: `14:00 to 15:00: output = $0.49; input = $1.03`."""
     href: str
@@ -157,13 +159,12 @@ def build_chart(
                 sums[index] += value
                 bars.append((index, round(BASE - unit * sums[index], 1), round(unit * value, 1)))
         shapes.append(Shape(one, bars))
-    times = [column.title.partition(": ")[0].partition(", ")[0] for column in columns]
     return Chart(
         label=f"{label}. The table below has the same values.",
         shapes=shapes,
         columns=columns,
         guides=[(round(BASE - unit * value, 1), text) for value, text in zip(scale, labels, strict=True)],
-        rows=[[time, *row] for time, row in zip(times, rows, strict=True)],
+        rows=[[column.time, *row] for column, row in zip(columns, rows, strict=True)],
         is_line=is_line,
         bands=bands,
         empty_text="No replies in this range." if is_line else "No requests in this range.",
@@ -246,10 +247,10 @@ class Periods(Struct, frozen=True):
             left = formats.local_datetime(start * MICROSECONDS)
             right = formats.local_datetime(end * MICROSECONDS)
             span = f"{left:%H:%M %Z} to {right:%H:%M %Z}" if changes else f"{left:%H:%M} to {right:%H:%M}"
-            title = span if self.seconds < DAY_SECONDS else f"{left.day} {left:%b}"
+            time = span if self.seconds < DAY_SECONDS else f"{left.day} {left:%b}"
             label = f"{left:%H:%M}" if self.seconds <= 3_600 else f"{left.day} {left:%b}"
             href = self.query.link_to_range(start, end, "/dashboard/requests")
-            found.append(Column(label, f"{title}{text}", href, is_incomplete=end > self.query.end))
+            found.append(Column(label, time, f"{time}{text}", href, is_incomplete=end > self.query.end))
         return found
 
 
@@ -343,13 +344,12 @@ def chart_lines(
     """`missing`: text for a period without a value."""
     series = [one for one in series if any(value is not None for value in one.values)]
     rows = [[format_value(one.values[index]) for one in series] for index in range(len(periods.starts))]
-    texts = []
-    for row in rows:
-        pairs = [(one.name, cell) for one, cell in zip(series, row, strict=True) if cell != formats.UNKNOWN]
-        texts.append(_list_pairs(pairs) or f", {missing}")
     incidents = {number: band.label for band in bands for number in range(band.first, band.last + 1)}
-    for number, label in incidents.items():
-        texts[number] += f"{';' if ': ' in texts[number] else ':'} incident = {label}"
+    texts = []
+    for number, row in enumerate(rows):
+        pairs = [(one.name, cell) for one, cell in zip(series, row, strict=True) if cell != formats.UNKNOWN]
+        text = "" if pairs else f", {missing}"
+        texts.append(text + _list_pairs(pairs + ([("incident", incidents[number])] if number in incidents else [])))
     if bands:
         rows = [[*row, incidents.get(number, formats.UNKNOWN)] for number, row in enumerate(rows)]
     label = f"Lines per {periods.length_name}: {', '.join(one.name for one in series)}"

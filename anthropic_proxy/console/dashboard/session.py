@@ -151,14 +151,15 @@ def _chart(
     columns, bands, table = list[Column](), list[Band](), list[list[str]]()
     for index, (group, value) in enumerate(zip(groups, values, strict=True)):
         shown, target = formats.UNKNOWN if value is None else text(value), group[0].id
-        title = f"{formats.clock_time(group[0].started_at)}: {name} = {shown}"
+        time = formats.clock_time(group[0].started_at)
+        title = f"{time}: {name} = {shown}"
         table.append([shown, formats.UNKNOWN] if breaks else [shown])
         if broken := [row.id for row in group if row.id in breaks]:
             target, found = broken[0], breaks[broken[0]]
             title += f"; {found.cause} = {found.loss}"
             table[-1][1] = f"{found.cause}: {found.loss}"
             bands.append(Band(index, index, found.part or "cache not read" if len(bands) < _MAX_LABELED_BREAKS else ""))
-        columns.append(Column(labels[index], title, f"/dashboard/requests/{target}"))
+        columns.append(Column(labels[index], time, title, f"/dashboard/requests/{target}"))
     series = [Series(name, role, values)] if any(value is not None for value in values) else []
     if series and limit and max(value or 0 for value in values) >= limit * MIN_SHARE_OF_LIMIT:
         series.append(Series("context window", "limit", [float(limit)] * len(groups), formats.count(limit)))

@@ -156,9 +156,9 @@ class _Query(ApiQuery):
         """Days of `since` and `until` begin at midnight in the time zone of the process."""
         since, until = self.values.get("since", "24h"), self.values.get("until", "")
         try:
-            return resolve_usage_range(since, until, datetime.now(UTC))
+            return resolve_usage_range(since, until, datetime.now(UTC), names=("since", "until"))
         except ConfigurationError as error:
-            raise InvalidRequest(error.message.replace("--", ""), code="ledger-parameter") from None
+            raise InvalidRequest(error.message, code="ledger-parameter") from None
 
     def find_position(self) -> tuple[int, str] | None:
         """A position is the start of a request in microseconds, and its id. None: the list begins with the latest

@@ -72,15 +72,23 @@ _DURATION = re.compile(r"(\d{1,5})(h|d|w)")
 _UNIT_HOURS = {"h": 1, "d": 24, "w": 168}
 
 
-def resolve_usage_range(since: str, until: str, now: datetime, timezone: tzinfo | None = None) -> RequestSelection:
-    """`since` and `until` are texts such as `24h`; an empty `until` means `now`. Raises `ConfigurationError`."""
-    first, _ = _find_times("--since", since, now, timezone)
-    end = now if not until else _find_times("--until", until, now, timezone)[1]
+def resolve_usage_range(
+    since: str,
+    until: str,
+    now: datetime,
+    timezone: tzinfo | None = None,
+    names: tuple[str, str] = ("--since", "--until"),
+) -> RequestSelection:
+    """`since` and `until` are texts such as `24h`; an empty `until` means `now`. Raises `ConfigurationError` with the
+    `names` of the two.
+    """
+    first, _ = _find_times(names[0], since, now, timezone)
+    end = now if not until else _find_times(names[1], until, now, timezone)[1]
     if first >= now:
-        raise ConfigurationError(f'--since is "{since}", which is not in the past. {FORMS}.', code="usage-period")
+        raise ConfigurationError(f'{names[0]} is "{since}", which is not in the past. {FORMS}.', code="usage-period")
     if end <= first:
         raise ConfigurationError(
-            f'--until is "{until}", which is not after --since {since}. {FORMS}.', code="usage-period"
+            f'{names[1]} is "{until}", which is not after {names[0]} {since}. {FORMS}.', code="usage-period"
         )
     start, last = math.ceil(first.timestamp()), math.ceil(end.timestamp())
     exact = RequestSelection(start=start * MICROSECONDS, end=last * MICROSECONDS)

@@ -18,7 +18,7 @@ def chart_of(
 ) -> Chart:
     count = len(values)
     columns = [
-        Column(text, f"{text}: a = 1", f"/dashboard/requests?a=1&b={index}", index == count - 1)
+        Column(text, text, f"{text}: a = 1", f"/dashboard/requests?a=1&b={index}", index == count - 1)
         for index, text in enumerate(labels or [f"{hour}:00" for hour in range(count)])
     ]
     series = [Series("<i>", "openai", values), Series("input", "input", [1.0] * count)]
@@ -87,7 +87,7 @@ def test_a_value_of_a_line_without_neighbors_is_a_dot() -> None:
 
 
 def test_a_line_connects_its_values_and_an_area_ends_at_zero() -> None:
-    columns = [Column(f"{hour}:00", f"{hour}:00", "/") for hour in range(3)]
+    columns = [Column(f"{hour}:00", f"{hour}:00", f"{hour}:00", "/") for hour in range(3)]
     series = [Series("a", "context", [4, None, 2])]
     chart = build_chart("a", series, columns, [[]] * 3, str, is_line=True, area="a")
     (shape,) = chart.shapes
