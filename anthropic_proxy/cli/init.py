@@ -566,7 +566,7 @@ def query_models(backend: Backend) -> tuple[Sequence[ModelFacts], float]:
         services = await open_services(backend.settings)
         try:
             credential = Credentials(backend.settings).next_credential(backend.provider)
-            send, started = backend.provider.find_transport(services.transports), time.monotonic()
+            send, started = services.transports[backend.provider.name], time.monotonic()
             listed = await query_chat_models(backend.provider, backend.settings, send, credential, TEST_TIMEOUT_SECONDS)
             seconds = time.monotonic() - started
             if backend.provider.uses_installed_models:  # each model is described by a query of its own

@@ -294,7 +294,7 @@ async def query_provider(services: Services, provider: Provider) -> ProviderMode
     if has_model_list(provider) and not problem:
         try:
             credential = services.credentials.next_credential(provider)
-            send = provider.find_transport(services.transports)
+            send = services.transports[provider.name]
             listed = await query_chat_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
             return ProviderModels(provider.prefix, describe_models(services, provider, listed))
         except ProxyError as error:

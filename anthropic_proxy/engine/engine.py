@@ -145,7 +145,9 @@ class Engine(Struct, frozen=True, kw_only=True):
     background: BackgroundWork = field(default_factory=BackgroundWork)
     """Thread for long computations, such as decoding a large request, and owner of background tasks."""
     transports: Mapping[str, Transport]
-    """Name of a transport (`http`, `demo`) → transport: the object that sends requests to providers."""
+    """Name of a provider → transport: the function that sends requests to it."""
+    http: Transport
+    """Transport for other servers."""
     web_fetch: WebFetch | None = None
     """Function that fetches web pages and URLs for a model. None: `FETCH_URLS` is off."""
     web_search: WebSearch | None = None
@@ -223,18 +225,27 @@ def build_engine_fields(
     credentials: Credentials,
     worker_index_and_count: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
-    """Return the fields of an `Engine` that follow from its options. No connection is opened."""
+    """Return the fields of an `Engine` that follow from its options. No connection is opened.
+
+    `transports`: see `Transports.transports_by_name`. A provider without transport cannot be called.
+    """
+    rows = find_registry(options)
+    by_provider = {
+        row.name: transports.get(f"http/{row.name}") or transports[row.transport]
+        for row in rows
+        if row.transport in transports
+    }
     limit = options.max_upstream_calls
     queue = FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit)
     listings = {
         row.name: OllamaModelSource(
-            extend_transport(row.find_transport(transports), options.call_options.get(row.name)),
+            extend_transport(by_provider[row.name], options.call_options.get(row.name)),
             options.base_urls.get(row.name, row.base_url),
             window=options.ollama_context_length,
             find_credential=partial(credentials.next_credential, row),
             adjust=partial(apply_capability_rules, row),
         )
-        for row in find_registry(options)
+        for row in rows
         if row.uses_installed_models
     }
     return {
@@ -243,5 +254,6 @@ def build_engine_fields(
         "observations": ModelObservations(MemoryValues()),
         "queue": queue,
         "route_rules": RouteRules(options.routes) if options.routes else None,
-        "transports": transports,
+        "transports": by_provider,
+        "http": transports["http"],
     }

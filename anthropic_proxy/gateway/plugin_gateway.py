@@ -84,7 +84,7 @@ class ExchangeGateway:
         parsed = urlsplit(url)
         path = f"{parsed.path or '/'}{'?' if parsed.query else ''}{parsed.query}"
         request = UpstreamRequest(path=path, body=body, headers=headers or {}, method=method)
-        transport = self._current_services().transports["http"]
+        transport = self._current_services().http
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 response = await transport(f"{parsed.scheme}://{parsed.netloc}", request, None)

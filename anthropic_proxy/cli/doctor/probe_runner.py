@@ -132,7 +132,7 @@ class ProbeRunner:
         """`body`: request of the Messages API without `model`."""
         recorded: list[UpstreamExchange] = []
         observations = ModelObservations(MemoryValues())
-        name = target.provider.transport
+        name = target.provider.name
         services = structs.replace(
             self._services,
             observations=observations,
@@ -140,7 +140,7 @@ class ProbeRunner:
             retry_budget=RetryBudget(),
             route_cache=FixedRouteCache(Route((target,), "probe", is_relayed=target.is_relayed)),
             route_rules=None,
-            transports={name: _record(target.provider.find_transport(self._services.transports), recorded)},
+            transports={name: _record(self._services.transports[name], recorded)},
         )
         receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())
         sink, started = CollectingSink(receipt, _MAX_REPLY_BYTES), time.monotonic()
@@ -180,7 +180,7 @@ class ProbeRunner:
         self.totals.requests += 1
         try:
             credential = services.credentials.next_credential(provider)
-            send = provider.find_transport(services.transports)
+            send = services.transports[provider.name]
             return await query_chat_models(provider, services.settings, send, credential, LIST_TIMEOUT_SECONDS)
         except ProxyError:
             return None

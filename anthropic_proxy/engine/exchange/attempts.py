@@ -379,7 +379,7 @@ class Attempts:
         upstream_request = self.records.begin_attempt(target, upstream_request)
         watchdog.begin_upstream_call()
         try:
-            send = provider.find_transport(engine.transports)
+            send = engine.transports[provider.name]
             response = await send(target.base_url, upstream_request, attempt.credential)
             del upstream_request  # a reply can take minutes
             receipt.attempts[-1].status = response.status

@@ -137,16 +137,13 @@ async def _count_tokens(engine: Engine, incoming: ClientRequest, result: DryRun)
 
 def _without_network(engine: Engine, result: DryRun) -> Engine:
 
-    def new_transport(name: str) -> "_RecordingTransport":
-        return _RecordingTransport(name, result)
-
     tokens: dict[str, TokenSource] = {
         row.key_source: _PlaceholderTokens() for row in find_registry(engine.settings) if row.key_source != "settings"
     }
     web = _SkippedWebTools(result.skipped)
     return structs.replace(
         engine,
-        transports={name: new_transport(name) for name in engine.transports},
+        transports={row.name: _RecordingTransport(row.transport, result) for row in find_registry(engine.settings)},
         credentials=Credentials(engine.settings, tokens),
         web_fetch=web.fetch if engine.web_fetch is not None else None,
         web_search=web.search if engine.web_search is not None else None,

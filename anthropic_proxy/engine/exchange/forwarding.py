@@ -299,7 +299,7 @@ async def call_provider(
         first_byte_seconds=2 * total_seconds if total_seconds else timeouts.first_byte_seconds,
         idle_seconds=2 * total_seconds if total_seconds else timeouts.idle_seconds,
     )
-    send = provider.find_transport(engine.transports)
+    send = engine.transports[provider.name]
     deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
 
     credential: Credential | None = None

@@ -11,7 +11,7 @@ from typing import Any, Generic, Literal
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.wires.contract import DialectT, Transport, Wire
+from anthropic_proxy.engine.wires.contract import DialectT, Wire
 
 UNKNOWN_PROJECT = "{project}"
 """Placeholder in a Vertex AI base URL for the Google Cloud project. `Credentials.next_token_and_url` replaces it."""
@@ -284,12 +284,6 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
         if self.key_source in _PLACE_VARIABLES:
             return _PLACE_VARIABLES[self.key_source]
         return self.base_url_variable if self.key_required == "never" else self.key_variable
-
-    def find_transport(self, transports: Mapping[str, Transport]) -> Transport:
-        """Return the function that sends a request to the provider: its own, if its table sets a proxy, certificates
-        or a throttle, or else the one that all providers with `transport` share.
-        """
-        return transports.get(f"{self.transport}/{self.name}") or transports[self.transport]
 
     @property
     def has_local_default_url(self) -> bool:

@@ -125,7 +125,7 @@ class Transports:
 
     def transports_by_name(self) -> Mapping[str, Transport]:
         """`http`, `litellm` and `demo`, the values of `Provider.transport`, and `http/NAME` for providers with own
-        connections; see `Provider.find_transport`."""
+        connections: their tables set a proxy, certificates or a throttle."""
         own = {f"http/{name}": transport.send for name, transport in self._own.items()}
         return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm, **own}
 

@@ -15,6 +15,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.messages.tokens import estimate_request_tokens
+from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget
 from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
@@ -119,7 +120,7 @@ class _Stage:
             settings[row.key_variable] = "golden"
         settings |= scenario.fields.get("settings", {})
         self._proxy = ProxyHarness(self._answer, **settings)
-        transports = dict.fromkeys(("http", "demo", "litellm"), self._proxy.services.transports["http"])
+        transports = {one.name: self._proxy.services.http for one in PROVIDERS}
         self._services = structs.replace(self._proxy.services, transports=transports)
         self._json_services = structs.replace(self._services, log=Log(self._proxy.log, "json"))
 

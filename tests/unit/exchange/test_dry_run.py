@@ -6,8 +6,11 @@ from typing import Any
 
 from msgspec import structs
 
+from anthropic_proxy.engine.engine import build_engine
 from anthropic_proxy.engine.exchange.dry_run import ACCESS_TOKEN, COUNT_TOKENS_PATH, DryRun, run_dry
+from anthropic_proxy.engine.options import CallOptions, EngineOptions
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.secrets import Secret
 from tests.support.fake_upstream import KEYS, error
 from tests.support.golden_runner import GoldenCase, find_cases
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -75,6 +78,17 @@ def test_the_second_target_is_recorded_if_the_first_cannot_serve() -> None:
     sent: Sent = []
     result = dry(recording_harness(sent, **KEYS, BIG_MODEL="gemini/gemini-x", FALLBACK_SONNET="groq/llama-x"), HELLO)
     assert (sent, result.error, result.receipt.prefix, result.receipt.model) == ([], None, "groq", "llama-x")
+
+
+def test_a_provider_with_own_connections_is_called_over_http() -> None:
+    options = EngineOptions(
+        keys={"openai": [Secret("sk-own-0123456789")]},
+        preferred_provider="openai",
+        call_options={"openai": CallOptions(requests_per_minute=3)},
+    )
+    result = asyncio.run(run_dry(build_engine(options), json.dumps(HELLO).encode()))
+    assert result.recorded is not None
+    assert (result.recorded.transport, result.recorded.base_url) == ("http", "https://api.openai.com/v1")
 
 
 def test_a_token_is_not_requested() -> None:

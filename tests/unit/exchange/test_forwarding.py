@@ -48,7 +48,7 @@ async def test_keys_found_by_an_engine_are_removed_from_its_errors() -> None:
     somewhere = ProxyHarness(
         upstream, BIG_MODEL="mistral/mistral-large-latest", MISTRAL_API_KEY=key, OPENAI_API_KEY="sk-a-0123456789"
     )
-    somewhere.services.transports["litellm"] = somewhere.services.transports["http"]  # type: ignore[index]
+    somewhere.services.transports["litellm"] = somewhere.services.http  # type: ignore[index]
     sink = await somewhere.post()
     assert sink.error.message == "litellm: Unauthorized key …89ab"
     assert key not in sink.error.message + somewhere.log.getvalue()

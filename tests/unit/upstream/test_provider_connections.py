@@ -48,7 +48,8 @@ def table(text: str = "") -> str:
 
 
 async def fetch(transports: Transports, url: str, name: str = "openai") -> bytes:
-    send = PROVIDERS.find(name).find_transport(transports.transports_by_name())
+    by_name = transports.transports_by_name()
+    send = by_name.get(f"http/{name}") or by_name["http"]
     return await read_all(await send(url, GET, None))  # type: ignore[arg-type]
 
 
