@@ -80,7 +80,7 @@ class Exchanges:
         self.rules: list[tuple[str, str]] = []
         self.answers: list[str] = []
         self.shown: list[str] = []
-        self.posts: list[str] = []
+        self.posts: list[tuple[str, dict[str, str]]] = []
         self.now: datetime | None = None
         self.lines: list[str] = []
         self.tools: dict[str, Any] = {}
@@ -95,7 +95,7 @@ class Exchanges:
                 case ".env":
                     self.env_file.append(rest)
                 case "headers":
-                    self.headers |= dict(each.split("=", 1) for each in shlex.split(rest))
+                    self.headers = self.headers | dict(each.split("=", 1) for each in shlex.split(rest))
                 case "now":
                     self.now = datetime.fromisoformat(rest)
                 case "on":
@@ -104,7 +104,7 @@ class Exchanges:
                 case "answer":
                     self.answers.append(rest)
                 case "then":
-                    self.posts.append(f"then {rest}")
+                    self.posts.append((f"then {rest}", self.headers))
                 case "search":
                     self.tools["web_search"] = self.search(json.loads(rest))
                 case "web":
@@ -114,7 +114,7 @@ class Exchanges:
                 case "show":
                     self.shown += rest.split()
                 case "post" | "both":
-                    self.posts.append(rest)
+                    self.posts.append((rest, self.headers))
                 case "again":
                     self.posts.append(self.posts[-1])
                 case _:
@@ -172,7 +172,8 @@ class Exchanges:
             now = self.now.timestamp()
             proxy.services = structs.replace(proxy.services, clock=lambda: now)
         sink, fields = RecordingSink(), dict[str, Any]()
-        for post in self.posts:
+        for post, headers in self.posts:
+            self.headers = headers
             logged, sleeps = len(proxy.log.getvalue()), len(proxy.sleeps)
             if post.startswith("then "):
                 turns = [{"role": "assistant", "content": message_of(sink)["content"]}]

@@ -13,8 +13,6 @@ from tests.support.harness import STALL, FakeResponse, ProxyHarness
 from tests.support.paths import GOLDEN
 from tests.support.virtual_time import in_virtual_time
 
-SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"], "additionalProperties": False}
-SEARCH = {"type": "web_search_20250305", "name": "web_search"}
 TOOL = {"name": "Read", "input_schema": {"type": "object", "properties": {}}}
 KEYS_OF_ALL = {
     "MOONSHOT_API_KEY": "sk-three-0123456789",
@@ -56,51 +54,6 @@ def _breaking(how: str) -> bytes | bytearray | Exception:
     if how == "reset":
         return UpstreamProtocolError("the reply ended before it was complete")
     return STALL if how == "silence" else b""
-
-
-def broken(*deltas: dict[str, Any], by: Any = STALL) -> ProxyHarness:
-    frames = [frame(delta) for delta in deltas]
-    return ProxyHarness(
-        lambda *_: FakeResponse(200, *frames, by), **KEYS, UPSTREAM_IDLE_TIMEOUT="0.1", SEARCH_URL="http://127.0.0.1:9"
-    )
-
-
-@in_virtual_time
-async def test_a_reply_that_waits_to_be_checked() -> None:
-    proxy = broken({"reasoning_content": "Hm."}, {"content": '{"a": "b'})
-    sink = await proxy.post(
-        model="groq/some-model", stream=True, output_config={"format": {"type": "json_schema", "schema": SCHEMA}}
-    )
-    assert content_of(sink.stream) == 'Hm.{"a": "b'
-    assert shapes(sink.stream)[-1] == "error"
-
-
-@in_virtual_time
-async def test_a_call_of_ours_is_written_and_not_run() -> None:
-    call = {"index": 0, "id": "call_1", "function": {"name": "web_search", "arguments": '{"query": "wea'}}
-    proxy = broken({"content": "I look."}, {"tool_calls": [call]})
-    sink = await proxy.post(model="groq/some-model", stream=True, tools=[SEARCH])
-    starts = [event["content_block"] for event in read_events(sink.stream) if event["type"] == "content_block_start"]
-    assert [start["type"] for start in starts] == ["text", "server_tool_use"]
-    assert content_of(sink.stream) == "I look."
-    assert shapes(sink.stream)[-1] == "error"
-
-
-@in_virtual_time
-async def test_text_that_may_become_a_stop_sequence() -> None:
-    sink = await broken({"content": "All is well. EN"}).post(stream=True, stop_sequences=["END"])
-    assert content_of(sink.stream) == "All is well. EN"
-    assert shapes(sink.stream)[-1] == "error"
-
-
-@in_virtual_time
-async def test_thinking_after_the_only_call() -> None:
-    call = {"index": 0, "id": "call_1", "function": {"name": "Read", "arguments": "{}"}}
-    proxy = broken({"tool_calls": [call]}, {"content": "x"}, {"reasoning_content": "Hm."})
-    choice = {"type": "auto", "disable_parallel_tool_use": True}
-    sink = await proxy.post(stream=True, tools=[TOOL], tool_choice=choice, model="groq/some-model")
-    assert content_of(sink.stream) == "xHm."
-    assert shapes(sink.stream)[-1] == "error"
 
 
 @in_virtual_time
