@@ -52,6 +52,8 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_PIPELINED_REQUESTS = 16
 """Maximum number of parsed requests that wait for the response of an earlier one. Further bytes stay unparsed."""
 MAX_PIPELINED_BYTES = 1024 * 1024
+MIN_DIRECT_BODY_BYTES = 64 * 1024
+"""Minimum `content-length` of a body that does not pass the parser."""
 MAX_UNPARSED_BYTES = 64 * 1024
 """Maximum number of unparsed bytes with which the socket is still read. Reading is necessary to detect a disconnect."""
 MAX_PARSE_STEPS_PER_ITERATION = 4096
@@ -122,7 +124,7 @@ class Http1Connection(asyncio.Protocol):
         self._received_url = bytearray()
         self._headers: list[tuple[bytes, bytes]] = []
         self._steps = self._head_bytes = 0
-        self._upgrading = self._awaits_continue = self._parsing_scheduled = False
+        self._upgrading = self._awaits_continue = self._parsing_scheduled = self._skips_parser = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -190,6 +192,8 @@ class Http1Connection(asyncio.Protocol):
         fields = dict(self._headers)
         if (length := fields.get(b"content-length", b"")).isdigit():
             self._buffer.body_left = int(length)
+            # after a request with `Connection: close`, the parser ignores what follows
+            self._skips_parser = int(length) >= MIN_DIRECT_BODY_BYTES and self._parser.should_keep_alive()
         if fields.get(b"expect", b"").lower() == b"100-continue":
             self._awaits_continue = True
         if self._head_timer.timer is not None:
@@ -242,7 +246,7 @@ class Http1Connection(asyncio.Protocol):
         if length > buffer.body_left:
             return data[start:]
         buffer.body_left -= length
-        if error := self._feed_parser(memoryview(data)[start:]):
+        if error := self._feed_parser(memoryview(data)[start:] if start else data):
             self._send_error(error)
         elif self._in_body and self.cycle is not None:
             self.cycle.schedule_wakeup(self._loop)
@@ -335,7 +339,16 @@ class Http1Connection(asyncio.Protocol):
         return parser
 
     def _feed_parser(self, piece: bytes | memoryview) -> ProxyError | None:
-        """Pass bytes to the parser. Return the parser's error, or the error that a callback raised."""
+        """Pass bytes to the parser. Return the parser's error, or the error that a callback raised.
+
+        A large body of known length does not pass the parser, which would copy it. The next request has a new parser.
+        """
+        if self._in_body and self._skips_parser:
+            self.on_body(piece if isinstance(piece, bytes) else bytes(piece))
+            if not self._buffer.body_left:
+                self._skips_parser, self._parser = False, self._new_parser()
+                self.on_message_complete()
+            return None
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade as offer:

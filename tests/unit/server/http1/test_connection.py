@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.gateway.server.http1.connection import MAX_HEAD_BYTES, Http1Connection
+from anthropic_proxy.gateway.server.http1.connection import MAX_HEAD_BYTES, MIN_DIRECT_BODY_BYTES, Http1Connection
 from anthropic_proxy.gateway.server.http1.timers import WriteTimeout
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
 from tests.support.virtual_time import in_virtual_time
@@ -44,6 +44,22 @@ async def test_an_offered_upgrade_loses_no_body(ending: bytes, cut: int) -> None
         ("/last", ""),
     ]
     assert answers_sent[0]["headers"] == ["host", "content-length" if b"Length" in ending else "transfer-encoding"]
+
+
+@pytest.mark.parametrize("size", [MIN_DIRECT_BODY_BYTES - 1, MIN_DIRECT_BODY_BYTES, 300_000])
+@pytest.mark.parametrize("lines", [b"", UPGRADE, b"Connection: close\r\n"], ids=["plain", "upgrade", "close"])
+@pytest.mark.parametrize("end", [-1, 0, 1, 70], ids=["a byte too few", "whole", "a byte of the next", "two requests"])
+async def test_a_large_body_ends_where_its_length_says(size: int, lines: bytes, end: int) -> None:
+    body = (b"0123456789" * (size // 10 + 1))[:size]
+    head = b"POST /first HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n" % (lines, size)
+    sent = head + body + GET + CLOSE
+    places = [len(head) - 1, len(head) + 9, len(head) + size // 2, len(head) + size + end]
+    async with serving(Echo()) as port:
+        pieces = [sent[first:last] for first, last in zip([0, *places], [*places, len(sent)], strict=True)]
+        answers = bodies_of(await talk(port, *pieces))
+    assert answers[0]["path"] == "/first"
+    assert answers[0]["body"] == body.decode()
+    assert [answer["path"] for answer in answers[1:]] == ([] if b"close" in lines else ["/next", "/last"])
 
 
 async def test_an_offered_websocket_is_an_ordinary_request() -> None:
