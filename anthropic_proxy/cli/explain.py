@@ -422,7 +422,10 @@ class Explanation:
         for note in route.notes:
             if route.reason not in note:
                 self._write_labeled("notice", note)
-        if result.recorded is not None:
+        if result.recorded is not None and result.receipt.path == COUNT_TOKENS_PATH:
+            self._write_labeled("attempt 1", self._request_line())
+            self._write_labeled("otherwise", "an estimate of the proxy; other targets are not asked")
+        elif result.recorded is not None:
             for number, row in enumerate(targets, start=1 - targets.index(used)):
                 name = f"{row.provider.prefix}/{row.model}"
                 if number < 1:

@@ -241,6 +241,8 @@ def _describe_type(kind: inspect.Type) -> str:
             return f"a list, each item {_describe_type(item)}"
         case inspect.TupleType(item_types=items):
             return f"a list of {len(items)} items: {', '.join(map(_describe_type, items))}"
+        case inspect.StructType(fields=fields) if len(fields) <= _MAX_LISTED_NAMES:
+            return f"a table with {', '.join(sorted(field.name for field in fields))}"
         case inspect.DictType() | inspect.StructType():
             return "a table"
         case _:
