@@ -1,20 +1,24 @@
 """Functions of values: `golden_texts/values/<name>.txt`, with arguments and results as Python literals."""
 
 import ast
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 
 from anthropic_proxy.cli.client_models import find_tier_models, list_limit_variables
-from anthropic_proxy.cli.code import find_shell, format_set_command
+from anthropic_proxy.cli.code import find_shell, format_set_command, is_conversation
 from anthropic_proxy.cli.command_line import read_serve_options
 from anthropic_proxy.cli.init import read_address
+from anthropic_proxy.cli.output import wrap_text
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.conversation import list_reply_blocks
 from anthropic_proxy.console.dashboard.web import accepts_gzip
+from anthropic_proxy.console.keys.virtual_keys import decode_budget
 from anthropic_proxy.engine.exchange.tool_loop.runner import KnownUrls
 from anthropic_proxy.engine.messages.models import Message, guess_model
+from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.server_blocks import is_url_allowed
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -23,12 +27,14 @@ from anthropic_proxy.engine.trace_context import read_trace_context
 from anthropic_proxy.engine.upstream.web_fetch import find_charset_parameter
 from anthropic_proxy.engine.wires.reply_ends import find_worst_kind
 from anthropic_proxy.engine.wires.tool_call_repair import OfferedTools
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.platforms.processes import windows_system_program
 from anthropic_proxy.gateway.server.endpoints import prefers_html
 from anthropic_proxy.gateway.server.listener import format_url
 from anthropic_proxy.gateway.settings import find_listen_port_option, load_settings, normalize_service_tier
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
+from anthropic_proxy.gateway.settings.files import update_env_text
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.secrets import redact_key_patterns
@@ -48,10 +54,26 @@ def show_exporters(variables: dict[str, str]) -> tuple[Any, bool, Any]:
     return settings.trace_exporters, settings.has_traces(), settings.warnings
 
 
+def show_budget(text: str) -> str:
+    try:
+        return decode_budget(text).describe()
+    except InvalidRequest as error:
+        return error.message
+
+
+def extract_json(schema: dict[str, Any], text: str) -> tuple[str, str] | str:
+    try:
+        return ReplySchema(json.dumps(schema).encode()).extract_json(text)
+    except InvalidRequest as error:
+        return error.message
+
+
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "accepts_gzip": lambda text: accepts_gzip(RouteRequest(path="/dashboard", headers={"accept-encoding": text})),
+    "budget": show_budget,
     "clean_error_text": clean_error_text,
     "color": lambda environ: load_settings(environ, PROVIDERS, env_file=None).color,
+    "extract_json": extract_json,
     "find_charset_parameter": find_charset_parameter,
     "find_shell": lambda path: find_shell({"SHELL": path}),
     "find_tool_name": lambda name: OfferedTools(new_call(tools=TOOLS)).find_tool_name(name),
@@ -64,6 +86,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "format_short_count": formats.short_count,
     "format_url": lambda host: format_url(host, 8082),
     "guess_model": guess_model,
+    "is_conversation": is_conversation,
     "is_url_allowed": lambda entry, url: (is_url_allowed(url, [entry], []), is_url_allowed(url, [], [entry])),
     "knows_url": lambda url, content: KnownUrls([Message("user", content)]).contains(url),
     "limit_variables": lambda listing: list_limit_variables(find_tier_models(listing)),
@@ -79,7 +102,9 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "redact_key_patterns": redact_key_patterns,
     "trace_context": show_trace,
     "trace_exporters": show_exporters,
+    "update_env_text": update_env_text,
     "windows_system_program": lambda environ: windows_system_program("schtasks.exe", environ),
+    "wrap_text": wrap_text,
 }
 
 

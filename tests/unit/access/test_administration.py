@@ -9,7 +9,7 @@ from msgspec import structs
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange
 from anthropic_proxy.console.keys.descriptions import has_valid_checksum, hash_key
 from anthropic_proxy.console.keys.queries import find_key, list_audit_entries, list_keys, list_teams
-from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey, decode_budget
+from anthropic_proxy.console.keys.virtual_keys import Budget, Rules, VirtualKey
 from anthropic_proxy.console.ledger.database import open_for_reading, open_for_writing
 from anthropic_proxy.errors import InvalidRequest, UnknownModel
 from anthropic_proxy.gateway.settings import Settings
@@ -161,29 +161,3 @@ def test_an_invalid_key_is_not_stored(sqlite: Settings, fields: dict[str, object
         administration.revoke_key("new")
     assert unknown.value.message == "There is no key 'new'. List the keys:  anthropic-proxy keys list"
     connection.close()
-
-
-@pytest.mark.parametrize(
-    ("text", "budget", "described"),
-    [
-        ("50USD/month", Budget(50, "usd", "month"), "$50.00 per month"),
-        ("$0.5/day", Budget(0.5, "usd", "day"), "$0.50 per day"),
-        ("12.345USD/total", Budget(12.345, "usd", "total"), "$12.345 in total"),
-        ("0.0005USD/day", Budget(0.0005, "usd", "day"), "$0.0005 per day"),
-        ("2Mtokens/total", Budget(2_000_000, "tokens", "total"), "2,000,000 tokens in total"),
-        ("1500 tokens / day", Budget(1500, "tokens", "day"), "1,500 tokens per day"),
-    ],
-)
-def test_a_budget_has_an_amount_a_unit_and_a_period(text: str, budget: Budget, described: str) -> None:
-    assert decode_budget(text) == budget
-    assert budget.describe() == described
-
-
-@pytest.mark.parametrize("text", ["50", "50/month", "$5tokens/day", "50USD/year", "-1USD/day", "1e9USD/day"])
-def test_another_budget_is_rejected_with_the_forms(text: str) -> None:
-    with pytest.raises(InvalidRequest) as raised:
-        decode_budget(text)
-    assert raised.value.message == (
-        f'The budget is "{text}". Use an amount and a period, such as 50USD/month, 5USD/day, 2000000tokens/day or '
-        "100USD/total."
-    )

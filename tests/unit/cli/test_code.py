@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.cli.client_models import TierModel, explain_tool_search, find_tier_models
-from anthropic_proxy.cli.code import is_conversation
 from tests.support.command_line import OPENAI, install_program, read_call, run_command
 from tests.support.server_process import running_proxy
 
@@ -108,11 +107,3 @@ def test_a_program_of_the_current_directory_is_not_run(directory: Path, port: st
         '✕ There is no program "tool" in PATH: it is only in "bin". Relative folders of PATH are not searched, because '
         "the current directory would decide. Use the absolute path of this folder.\n",
     )
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [([], True), (["--resume"], True), (["--model", "opus"], True), (["-p", "hi"], False), (["mcp", "list"], False)],
-)
-def test_a_conversation_can_be_continued(arguments: list[str], expected: bool) -> None:
-    assert is_conversation(arguments) == expected

@@ -12,7 +12,6 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.settings.config_file import find_key_lines
-from anthropic_proxy.gateway.settings.files import update_env_text
 from tests.support.command_line import OPENAI, run_command
 
 ENDLESS = pytest.mark.skipif(not Path("/dev/zero").exists(), reason="platform: it has no /dev/zero")
@@ -159,25 +158,3 @@ def test_a_tls_file_without_an_end_is_an_error(tmp_path: Path, variable: str) ->
     assert f'{variable} is "/dev/zero": it is no regular file. Use the path of a PEM file with the {content}.' in (
         ended.stderr.replace("\n", " ")
     )
-
-
-TEXT = "# models\nBIG_MODEL=gpt-4o\n\nexport SMALL_MODEL='a b' # quoted\nBIG_MODEL=gpt-4.1\n# end"
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "expected"),
-    [
-        ("BIG_MODEL", "o3", TEXT.replace("gpt-4.1", "o3")),  # the last line counts
-        ("SMALL_MODEL", "it's", TEXT.replace("'a b' # quoted", r"'it\'s'")),
-        ("SMALL_MODEL", "", TEXT.replace("\nexport SMALL_MODEL='a b' # quoted\n", "\n")),
-        ("LOG_LEVEL", "debug", f"{TEXT}\nLOG_LEVEL=debug\n"),
-        ("LOG_LEVEL", "", TEXT),
-    ],
-)
-def test_one_line_changes(name: str, value: str, expected: str) -> None:
-    assert update_env_text(TEXT, name, value) == expected
-
-
-def test_line_ends_of_windows_stay() -> None:
-    assert update_env_text("A=1\r\nB=2\r\nC=3\r\n", "B", "5") == "A=1\r\nB=5\r\nC=3\r\n"
-    assert update_env_text("A=1\r\n", "B", "5") == "A=1\r\nB=5\r\n"
