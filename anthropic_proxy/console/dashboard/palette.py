@@ -14,7 +14,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.costs import NOUNS
 from anthropic_proxy.console.dashboard.permissions import find_role, list_navigation_entries, may_open
 from anthropic_proxy.console.dashboard.query import session_link
-from anthropic_proxy.console.dashboard.sessions import find_names
+from anthropic_proxy.console.dashboard.sessions import find_names, name_session
 from anthropic_proxy.console.dashboard.sign_in import find_session
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -59,7 +59,13 @@ async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
         rows = list_sessions(connection, chosen, MAX_SESSIONS).rows
         names = find_names(connection, rows)
         found = [
-            Entry("Session", names[row.session], session_link(row.session), formats.day_and_time(row.started_at))
+            Entry(
+                "Session",
+                names[row.session],
+                session_link(row.session),
+                # the other names contain the time
+                "" if names[row.session] == name_session(row) else formats.day_and_time(row.started_at),
+            )
             for row in rows
         ]
         for name in ("project", "model", "key"):

@@ -107,7 +107,9 @@ async function loadEntries() {
 function listEntries(text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   const fits = ({ kind, text: name, note }) => words.every((word) => `${kind} ${name} ${note}`.toLowerCase().includes(word));
-  const found = entries.filter(fits).slice(0, 12);
+  const counts = {};
+  const isFew = ({ kind }) => !words.length || (counts[kind] = (counts[kind] ?? 0) + 1) <= 5; // room for each kind
+  const found = entries.filter(fits).filter(isFew).slice(0, 12);
   if (text.trim()) found.push({ kind: "Requests", text: `with “${text.trim()}”`, note: "search", href: `/dashboard/requests?q=${encodeURIComponent(text.trim())}` });
   palette.querySelector("ul").replaceChildren(...found.map((entry, index) => {
     const row = Object.assign(element("li", ""), { id: `palette-${index}`, role: "option" });
