@@ -19,6 +19,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
+from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
 from anthropic_proxy.cli.importing.plan import ImportPlan, ServerTable, prepare_files
 from anthropic_proxy.cli.local_proxy import find_proxy, reload_proxy
 from anthropic_proxy.cli.models import ModelFacts, describe_models
@@ -589,7 +590,12 @@ def describe_facts(facts: ModelFacts) -> str:
         amounts = "free"
     else:
         amounts = f"{format_price(price.input):>7} in {format_price(price.output):>7} out per M"
-    return f"{window:>16}  {amounts}".rstrip()
+    warning = "    too small for Claude Code" if _is_too_small(facts) else ""
+    return f"{window:>16}  {amounts}{warning}".rstrip()
+
+
+def _is_too_small(facts: ModelFacts) -> bool:
+    return facts.context_window is not None and facts.context_window < MIN_SESSION_TOKENS
 
 
 def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | None = None) -> dict[str, str]:
@@ -621,7 +627,13 @@ def find_default_models(backend: Backend) -> tuple[str, str]:
         catalog = Catalog(listings={provider.name: listed})
         targets = {row.tier: row.target.partition("/")[2] for row in list_tier_mappings(plain, catalog)}
         big, small = targets["sonnet"], targets["haiku"]
-        return f"{big}:latest" if f"{big}:latest" in listed else big, small
+        big = f"{big}:latest" if f"{big}:latest" in listed else big
+        facts = {fact.model.removeprefix(f"{provider.prefix}/"): fact for fact in backend.models or ()}
+        if big in facts and _is_too_small(facts[big]):  # the largest one on this machine that has room for a session
+            others = (facts[name] for name in listed if name in facts and not _is_too_small(facts[name]))
+            usable = next((fact.model for fact in others if fact.price is not None and not fact.price.output), big)
+            big = usable.removeprefix(f"{provider.prefix}/")
+        return big, small
     successors = list_env_lines(provider, {})
     defaults = (provider.default_big_model or "", provider.default_small_model or "")
     return tuple(

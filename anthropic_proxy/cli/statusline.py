@@ -151,7 +151,7 @@ def _find_cost(sums: Mapping[str, Any]) -> float | None:
 
 def _describe_cost(label: str, sums: Mapping[str, Any]) -> str:
     cost, unknown = _find_cost(sums), _number(sums, "unknown_cost_requests")
-    amount = UNKNOWN_AMOUNT if cost is None else format_amount(cost * NANO_DOLLARS)
+    amount = UNKNOWN_AMOUNT if cost is None else format_amount(cost * NANO_DOLLARS, zero="free")
     return f"{label} {'≥ ' if unknown and cost else ''}{amount}"
 
 
