@@ -154,8 +154,8 @@ def fleet(*options: str) -> None:
 def fuzz(*options: str) -> None:
     """Feed mutated input to every decoder and to the request path: `ci.py fuzz [target|all] [bytes] [seed]`.
 
-    Defaults: all, 10 million bytes per target, seed 1. Failing inputs are stored in tests/fuzz/kept, which the tests
-    replay. atheris guides the mutations by coverage. On a platform without a wheel they are made without guidance.
+    Defaults: all, 10 million bytes per target besides its seeds, seed 1. Failing inputs are stored in tests/fuzz/kept,
+    which the tests replay. atheris guides the mutations by coverage, where it has a wheel for the platform.
     """
     _set_up("dev")
     if not add_packages("fuzz"):

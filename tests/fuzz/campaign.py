@@ -54,7 +54,8 @@ class Campaign:
         self.seeds = list(target.seeds())
         self.mutator = Mutator(self.seeds, target.headlines)
         self.findings = Findings(name, target.check)
-        self._budget = budget
+        self._budget = budget + sum(map(len, self.seeds))
+        """The fuzzer begins with the seeds, which would use up a small budget before the first mutation."""
         self._inputs = self._bytes = 0
 
     def feed(self, data: bytes) -> None:
