@@ -128,4 +128,4 @@ def test_names_of_any_characters_are_links_to_their_pages(proxy: Proxy, name: st
     assert project is not None
     model = client.get("/dashboard/requests", params={"requested": f"demo/{name}"})
     pages = [client.get(link[1].replace("&amp;", "&")) for link in (session, project)]
-    assert [f'data-id="{sent}"' in page.text for page in (*pages, model)] == [True] * 3
+    assert [f"/dashboard/requests/{sent}" in page.text for page in (*pages, model)] == [True] * 3
