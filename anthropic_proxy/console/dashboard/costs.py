@@ -62,13 +62,12 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     total = memoize_result(lambda: add_up(group.sums for group in groups()))
 
     def list_rows() -> list[Mapping[str, Any]]:
-        highest = max((group.sums.cost for group in groups()), default=0)
         listed = groups()[::-1] if by == "day" else groups()  # the latest day first, others by cost
         shown = sort_rows(listed, _COLUMNS, query.order)[:MAX_ROWS]
         return [
             {
                 **_build_row(context, names, by, group),
-                "share": group.sums.cost / highest if highest else 0.0,
+                "share": group.sums.cost / total().cost if total().cost else 0.0,
                 "percent": formats.percent(group.sums.cost, total().cost) if total().cost else "",
             }
             for group in shown

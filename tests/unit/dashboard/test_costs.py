@@ -54,6 +54,7 @@ async def test_costs_are_added_up_by_a_property(tmp_path: Path, by: str, rows: l
     share = {"$0.060": "75 %", "$0.080": "100 %"}[first[2]]
     assert page["verdict"] == f"4 requests cost ≥ $0.080, 1 unknown. Largest {largest}, {first[2]} ({share})."
     assert page["rows"][0]["percent"] == share
+    assert f"{page['rows'][0]['share']:.0%}" == share.replace(" ", ""), "the bar has the length of the text"
     assert [name or "none" for name, _ in table] == [
         "none" if row[0].startswith("no ") else f"groq/{row[0]}" if by == "model" else row[0] for row in rows
     ]
