@@ -374,7 +374,8 @@ class Explanation:
                 "rule": result.route.reason if result.route is not None else None,
                 "checks": encode_checks(result.checks),
                 "route": [
-                    {"target": f"{row.provider.prefix}/{row.model}", "setting": row.model_setting} for row in targets
+                    {"target": f"{row.provider.prefix}/{row.model}", "setting": str(row.model_setting or "")}
+                    for row in targets
                 ],
                 "notices": list(result.route.notes) if result.route is not None else [],
                 "unchanged": list_unchanged_fields(self._body, self._changes),

@@ -668,7 +668,7 @@ def describe_tier_overrides(settings: Settings, provider: Provider) -> list[str]
     """Return a text for each setting that sends requests for Claude models to another provider than `provider`."""
     tiers: dict[str, list[TierMapping]] = {}
     for row in list_tier_mappings(structs.replace(settings, preferred_provider=provider.name), Catalog()):
-        variable = row.reason.partition(",")[0]
+        variable = row.setting.name if row.setting is not None else ""
         if variable in settings.origins and not row.target.startswith(f"{provider.prefix}/"):
             tiers.setdefault(variable, []).append(row)
     texts = []

@@ -147,7 +147,7 @@ def _list_configured(services: Services) -> Iterable[Backend]:
             targets.setdefault(key, []).append(target)
     routed = _list_routed_models(services)
     for key, found in targets.items():
-        variables = dict.fromkeys(target.model_setting.partition(",")[0] for target in found if target.model_setting)
+        variables = dict.fromkeys(target.model_setting.name for target in found if target.model_setting)
         routes = routed.get(key[0], {})
         yield Backend(name=key[0], target=found[0], tiers=tuple(tiers[key]), variables=tuple(variables), routes=routes)
     used = {provider for provider, _ in targets}

@@ -205,7 +205,7 @@ def add_not_found_cause(error: UpstreamError, target: Target, path: str, setting
 
 def rejects_configured_model(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
     """Return True if the provider does not know, or no longer serves, a model that the proxy or a setting chose."""
-    if not target.model_setting:
+    if target.model_setting is None:
         return False
     if error.status == 404:
         return not _is_about_address(error, target, settings) and not _OTHER_OBJECTS.search(error.provider_text)
@@ -278,15 +278,17 @@ def _assign(provider: Provider, variable: str, address: str) -> str:
 
 def _describe_setting(target: Target) -> str:
     provider = target.provider
-    variable, _, source = target.model_setting.partition(", ")
+    setting = target.model_setting
+    assert setting is not None  # `rejects_configured_model`
+    variable = setting.name
     retired = provider.retired_models.get(target.model)
     other = f"{variable}={provider.prefix}/{retired.successor if retired else '<another model>'}"
-    if source == "default" and target.model not in (provider.default_big_model, provider.default_small_model):
+    if not setting.source and target.model not in (provider.default_big_model, provider.default_small_model):
         origin = f"{provider.prefix}/{target.model} replaces the retired default of {variable}, which is not set."
-    elif source == "default":
+    elif not setting.source:
         origin = f"{provider.prefix}/{target.model} is the default of {variable}, which is not set."
     else:
-        origin = f"The model {provider.prefix}/{target.model} is set by {target.model_setting}."
+        origin = f"The model {provider.prefix}/{target.model} is set by {setting}."
     remedy = f"use another model in {variable}" if variable.startswith(TARGETS_SETTING) else f"set {other}"
     return f"{origin} Remedy: {remedy}"
 

@@ -15,7 +15,6 @@ from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.engine.routing.router import (
-    DEFAULT_MODEL_SUFFIX,
     RoutingQuery,
     build_route,
     choose_models,
@@ -79,7 +78,7 @@ def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today:
     target = build_route(RoutingQuery(requested), settings, catalog).targets[0]
     display_name = requested if target.model == requested else f"{requested} → {target.provider.prefix}/{target.model}"
     entry = _entry((requested, display_name), target.provider, target.model, target.capabilities, settings)
-    has_successor = choice.model_setting.endswith(DEFAULT_MODEL_SUFFIX)
+    has_successor = choice.model_setting is not None and not choice.model_setting.source
     return entry if has_successor else _with_retirement(entry, target.provider, target.model, settings, today)
 
 
@@ -97,7 +96,7 @@ def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Itera
         capabilities = find_capabilities(provider, model, settings, catalog)
         entry = _entry((name, display_name), provider, model, capabilities, settings)
         # a retired default model is replaced by its successor
-        has_successor = row.reason.endswith(DEFAULT_MODEL_SUFFIX)
+        has_successor = row.setting is not None and not row.setting.source
         yield entry if has_successor else _with_retirement(entry, provider, model, settings, today)
 
 

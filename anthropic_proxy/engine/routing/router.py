@@ -62,6 +62,17 @@ class RoutingQuery(Struct, frozen=True):
     """Route of the configuration file that matches the request. None: no route matches."""
 
 
+class ModelSetting(Struct, frozen=True):
+    """Setting that names a model. As text: `BIG_MODEL, .env line 4`, `BIG_MODEL, default`."""
+
+    name: str
+    source: str = ""
+    """"": the setting is not set, and the model is its default."""
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.source or 'default'}"
+
+
 class Target(Struct, frozen=True, kw_only=True, eq=False):
     """One provider, model, wire (API) and base URL for upstream calls."""
 
@@ -74,8 +85,8 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     capabilities: ModelCapabilities
     base_url: str
     """URL without a trailing slash. Contains `UNKNOWN_PROJECT` if no setting names the Google Cloud project."""
-    model_setting: str = ""
-    """Setting that names the model, with its source: `BIG_MODEL, .env line 4`. "": the client named the model."""
+    model_setting: ModelSetting | None = None
+    """None: the client named the model."""
     weight: float = 1.0
     """Relative share of requests for this target, in a route with `balance = "weighted"`."""
     is_relayed: bool = False
@@ -212,8 +223,6 @@ _TIER = re.compile(rf"(?<![a-z])({'|'.join((*TIERS, *_OTHER_TIERS))})(?![a-z])")
 _ALIAS = "claude-"
 _LONG_CONTEXT = "[1m]"
 _MAX_NAME_LENGTH = 512
-DEFAULT_MODEL_SUFFIX = ", default"
-"""End of `ModelChoice.model_setting` if no setting names the model: `BIG_MODEL, default`."""
 _CLOUD_SUFFIXES = (":cloud", "-cloud")
 """Suffixes of models in the Ollama cloud, which require an account. Default models are local if possible."""
 
@@ -224,10 +233,8 @@ class ModelChoice(Struct, frozen=True, kw_only=True):
     provider: Provider
     model: str
     reason: str
-    model_setting: str = ""
-    """Deciding setting and its source: `BIG_MODEL, .env line 4`. "": not resolved by a Claude tier."""
-    variable: str = ""
-    """Variable that names the model or can replace the default: `BIG_MODEL`. "": the client named the model."""
+    model_setting: ModelSetting | None = None
+    """Setting that names the model or can replace the default. None: the client named the model."""
     tier: str = ""
     """Claude tier (haiku, sonnet, …) in the requested id. "": the id names no tier."""
     weight: float = 1.0
@@ -282,8 +289,7 @@ def choose_models_for_rule(
             found = choose_models_for_tier(target, requested, preferred, settings, catalog)
         else:
             choice = _resolve_bare_name(target, preferred, settings, catalog, allow_other_provider=True)
-            setting = f"{rule.targets_setting}, {rule.origin}"
-            choice = structs.replace(choice, model_setting=setting, variable=rule.targets_setting)
+            choice = structs.replace(choice, model_setting=ModelSetting(rule.targets_setting, rule.origin))
             found = [structs.replace(choice, weight=rule.find_weight(target))]
         for choice in found:
             cause = f"and {choice.reason}" if rule.balance == "order" else BALANCE_TEXTS[rule.balance]
@@ -307,11 +313,11 @@ def choose_models_for_tier(
     if value is not None:
         origin = settings.origins.get(variable, "set")
         choice = _resolve_bare_name(value, preferred, settings, catalog, allow_other_provider=True)
-        reason, setting = f"{tier} is {variable} ({origin}), and {choice.reason}", f"{variable}, {origin}"
-        first = structs.replace(choice, reason=reason, model_setting=setting, variable=variable, tier=tier)
+        reason = f"{tier} is {variable} ({origin}), and {choice.reason}"
+        first = structs.replace(choice, reason=reason, model_setting=ModelSetting(variable, origin), tier=tier)
     elif preferred.serves_claude:
         reason = f"{preferred.name} is preferred and serves Claude models itself"
-        first = ModelChoice(provider=preferred, model=requested, reason=reason, model_setting="as asked", tier=tier)
+        first = ModelChoice(provider=preferred, model=requested, reason=reason, tier=tier)
     else:
         model = (preferred.default_small_model if tier == "haiku" else preferred.default_big_model) or ""
         installed = catalog.cached_model_ids(preferred.name)
@@ -320,16 +326,14 @@ def choose_models_for_tier(
             model = local[-1] if tier == "haiku" else local[0]
         reason = f"{tier} is {variable} (default of {preferred.name})"
         choice = _through_vertex(preferred, model, reason, settings)
-        first = structs.replace(choice, model_setting=f"{variable}{DEFAULT_MODEL_SUFFIX}", variable=variable, tier=tier)
+        first = structs.replace(choice, model_setting=ModelSetting(variable), tier=tier)
     choices = {first.prefixed_id: first}
     variable = f"FALLBACK_{tier.upper()}"
-    setting = f"{variable}, {settings.origins.get(variable, 'set')}"
+    setting = ModelSetting(variable, settings.origins.get(variable, "set"))
     for value in settings.fallbacks.get(tier, ()):
         choice = _resolve_bare_name(value, preferred, settings, catalog, allow_other_provider=True)
         reason = f"{variable} lists it next, and {choice.reason}"
-        choices.setdefault(
-            choice.prefixed_id, structs.replace(choice, reason=reason, model_setting=setting, variable=variable)
-        )
+        choices.setdefault(choice.prefixed_id, structs.replace(choice, reason=reason, model_setting=setting))
     return list(choices.values())
 
 
@@ -440,7 +444,7 @@ def _build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog
                 f"{choice.prefixed_id} is not served: the preferred provider is {preferred_provider.name}. "
                 "SERVE_DEMO=true serves both."
             )
-            if choice.model_setting:
+            if choice.model_setting is not None:
                 raise InvalidRequest(f"{choice.model_setting}: {refused}", code="demo-not-served")
             raise UnknownModel(f"model: {refused}", code="demo-not-served")
     if reason := row.non_chat_models.get(model):
@@ -473,7 +477,7 @@ def _build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog
         dialect=_apply_settings(dialect, config, settings),
         capabilities=find_capabilities(row, model, settings, catalog),
         base_url=find_base_url(row, config, settings),
-        model_setting=choice.model_setting if choice.variable else "",
+        model_setting=choice.model_setting,
         weight=choice.weight,
     )
 
@@ -583,7 +587,7 @@ def find_retirement(provider: Provider, model: str, settings: EngineOptions) -> 
 def find_successor(target: Target, settings: EngineOptions, catalog: Catalog, today: date) -> Target | None:
     """Return the target with the successor of a retired default model. None: it is in use, or no default."""
     retirement = find_retirement(target.provider, target.model, settings)
-    is_default = target.model_setting.endswith(DEFAULT_MODEL_SUFFIX)
+    is_default = target.model_setting is not None and not target.model_setting.source
     if not is_default or retirement is None or date.fromisoformat(retirement.retired_on) > today:
         return None
     choice = ModelChoice(
@@ -591,7 +595,6 @@ def find_successor(target: Target, settings: EngineOptions, catalog: Catalog, to
         model=retirement.successor,
         reason="",
         model_setting=target.model_setting,
-        variable=target.model_setting,
         weight=target.weight,
     )
     return _build_target(choice, settings, catalog)
@@ -604,7 +607,9 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     target: str
     """Model id with provider prefix: `openai/gpt-4.1`. Anthropic without a setting: `anthropic/claude-opus-…`."""
     reason: str
-    """Deciding setting and its source: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`."""
+    """Deciding setting and its source: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`; or `as asked`."""
+    setting: ModelSetting | None = None
+    """None: the client names the model."""
     fallbacks: Sequence[str] = ()
     retirement: RetiredModel | None = None
     """Retirement of the model of `target`. None: not announced."""
@@ -626,7 +631,8 @@ def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMa
             TierMapping(
                 tier=tier,
                 target=first.prefixed_id,
-                reason=first.model_setting,
+                reason=str(first.model_setting or "as asked"),
+                setting=first.model_setting,
                 fallbacks=tuple(choice.prefixed_id for choice in others),
                 retirement=find_retirement(first.provider, first.model, settings),
                 retiring_vendor=(server.title if server else "") or first.provider.title,
@@ -647,7 +653,7 @@ def list_rule_choices(settings: EngineOptions, catalog: Catalog) -> list[tuple[C
     preferred = find_preferred_provider(settings, catalog)
     for rule in settings.routes:
         for choice in choose_models_for_rule(rule, _ANY_MODEL, preferred, settings, catalog):
-            if choice.variable == rule.targets_setting:
+            if choice.model_setting is not None and choice.model_setting.name == rule.targets_setting:
                 found.setdefault(choice.prefixed_id, (rule, choice))
     return list(found.values())
 
@@ -679,8 +685,8 @@ _MIN_SIMILARITY = 0.7
 
 def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> str:
     prefix, slash, model = choice.model.partition("/")
-    is_guess = bool(choice.variable and choice.note)  # no prefix and no model list has selected the provider
-    if not slash or not is_guess:
+    setting = choice.model_setting
+    if not slash or setting is None or not choice.note:  # with a note, no prefix and no model list chose the provider
         return ""
     row = choice.provider
     is_own_server = row.is_configured or row.uses_installed_models or row.name in settings.base_urls
@@ -696,7 +702,7 @@ def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> st
         offered = [name for row in registry if row.offered_to_users for name in (row.prefix, row.name)]
         similar = find_similar_choice(word, offered, _MIN_SIMILARITY)
         meant = next((row.prefix for row in registry if similar in (row.prefix, row.name)), "")
-    variable, known = choice.variable, [row.prefix for row in registry if row.offered_to_users]
+    variable, known = setting.name, [row.prefix for row in registry if row.offered_to_users]
     place = settings.origins.get(variable, "environment").replace(" line ", ", line ")
     where = "the environment" if place == "environment" else place
     is_list = variable.startswith(("FALLBACK_", TARGETS_SETTING))
