@@ -587,7 +587,8 @@ class AttemptRecords:
         """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
         last, self._uncounted = self._receipt.attempts[-1], None
         last.set_usage(usage if self.unread_usage is None else sum_usages(self.unread_usage, usage))
-        self._subtract_earlier_attempts(last)
+        for earlier in self._receipt.attempts[:-1]:
+            last.subtract_usage(earlier)
 
     def finish_last_attempt(self) -> None:
         """Complete the record of the last attempt when the client request ends.
@@ -603,10 +604,7 @@ class AttemptRecords:
                 last.error_type, last.error = receipt.error_type, receipt.error
             self.end_attempt()
         last.copy_usage(receipt)
-        self._subtract_earlier_attempts(last)
-
-    def _subtract_earlier_attempts(self, last: UpstreamAttempt) -> None:
-        for earlier in self._receipt.attempts[:-1]:
+        for earlier in receipt.attempts[:-1]:
             last.subtract_usage(earlier)
 
 
