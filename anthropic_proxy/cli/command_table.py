@@ -231,9 +231,9 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
         "importing:import_settings",
         """Write the settings of another proxy's configuration as .env and anthropic-proxy.toml.
 
-The format is detected: config.json of claude-code-router, config.yaml of LiteLLM's proxy, or .env of an earlier
-proxy. Lines are added to the settings files in their folder; existing ones are never changed. In a terminal, the
-command asks if the keys of the file are copied. Rules that depend on the request become [[routes]]. Entries with an
+The format is detected: config.json or config.sqlite of claude-code-router, config.yaml of LiteLLM's proxy, or .env of
+an earlier proxy. Lines are added to the settings files in their folder; existing ones are never changed. In a terminal,
+the command asks if the keys of the file are copied. Rules that depend on the request become [[routes]]. Entries with an
 equivalent are renamed or converted. Every other entry that is set gets a line that says what happens to it.""",
         (
             "import config.yaml --dry-run",

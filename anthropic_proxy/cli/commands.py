@@ -46,6 +46,8 @@ commands.register_install_completion_command(help="Install the completion script
 
 def run_command(words: Sequence[str]) -> None:
     """Raises `ConfigurationError` for a wrong command line."""
+    if words[:1] == ["help"]:  # as in other programs: `help`, `help code`
+        words = [*words[1:], "--help"]
     require_known_command(commands, words)
     if "--install-completion" in words:  # its library runs `ps` or PowerShell
         from anthropic_proxy.gateway.settings import keep_absolute_folders_of_path  # noqa: PLC0415  # see above

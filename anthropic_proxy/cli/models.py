@@ -32,6 +32,7 @@ from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 
 _PRICE_TITLES = ("in", "cached", "out, $/M tokens")
+_MAX_PREFIXES = 2
 _PRICES_TITLE = "$/M in / cached / out"
 NO_PRICES = f"Prices need the package genai-prices:  {build_extra_install_command('prices')}"
 """Message that the package with the prices of models is not installed."""
@@ -70,7 +71,8 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
         rows.append([names, row.facts.model, *_cells(output, row.facts)])
         rows += [["", f"then {fallback}", *[""] * (len(columns) - 2)] for fallback in row.fallbacks]
     if offered and output.is_terminal:
-        prefixes = "  ".join(f"{models.provider}/…" for models in offered)
+        shown = [f"{models.provider}/…" for models in offered]
+        prefixes = "  ".join(shown) if len(shown) <= _MAX_PREFIXES else f"{shown[0]}  and {len(shown) - 1} more"
         rows.append([prefixes, "the requested model", *["as listed"] * (len(columns) - 2)])
     output.write_table(columns, rows)
     if routes := services.settings.routes:

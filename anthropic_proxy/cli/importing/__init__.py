@@ -16,7 +16,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_env_file
 from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
 from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
-from anthropic_proxy.cli.importing.router_config import read_router_config
+from anthropic_proxy.cli.importing.router_config import is_router_database, read_router_config, read_router_database
 from anthropic_proxy.cli.local_proxy import find_proxy, reload_proxy
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.cli.questions import open_questions
@@ -33,7 +33,8 @@ from anthropic_proxy.gateway.settings.values import mask_env_lines
 _START_CLIENT = ("anthropic-proxy code", "starts Claude Code with this proxy")
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
 _SUPPORTED = (
-    "Supported are config.json of claude-code-router, config.yaml of LiteLLM's proxy, and .env of an earlier proxy."
+    "Supported are config.json and config.sqlite of claude-code-router, config.yaml of LiteLLM's proxy, and .env of an "
+    "earlier proxy."
 )
 
 
@@ -54,7 +55,10 @@ def import_settings(
         Write the API keys of the file to .env too. In a terminal, the command asks.
     """
     name = describe_input(file)
-    plan = _read_configuration(read_input(file, MAX_CONFIG_BYTES), name)
+    if is_router_database(file):
+        plan = _read_router(read_router_database(file, MAX_CONFIG_BYTES), name)
+    else:
+        plan = _read_configuration(read_input(file, MAX_CONFIG_BYTES), name)
     output = Output()
     if plan.secrets:
         asks = not dry_run and not copy_keys and sys.stdin.isatty() and output.is_terminal
@@ -124,6 +128,13 @@ def import_settings(
     for number, (command, purpose) in enumerate(commands):
         lead = "       " if number else "  Next:"
         output.write_line(f"{lead}  {output.paint(f'{command:<{width}}', 'type')}    {output.paint(purpose, 'quiet')}")
+
+
+def _read_router(config: dict[str, Any], name: str) -> ImportPlan:
+    try:
+        return read_router_config(config)
+    except (AttributeError, TypeError, KeyError, IndexError) as error:
+        raise ConfigurationError(f"{name} has an unexpected structure. {_SUPPORTED}", code="import-file") from error
 
 
 def _read_configuration(content: bytes, name: str) -> ImportPlan:

@@ -1,6 +1,14 @@
-"""Reader of `config.json` of claude-code-router, versions 1 and 2 (its README and source, read 2026-11)."""
+"""Reader of the configuration of claude-code-router (its README and source, read 2026-11).
 
+Versions 1 and 2 have `config.json`. Version 3 has the same object in the database `config.sqlite`, with the models for
+Claude Code in profiles instead of rules of `Router`.
+"""
+
+import json
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 
 from anthropic_proxy.cli.importing.plan import (
@@ -11,6 +19,7 @@ from anthropic_proxy.cli.importing.plan import (
     find_referenced_variable,
 )
 from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.errors import ConfigurationError
 
 _SUFFIXES = (
     *(("/chat/completions", "chat"), ("/v1/messages", "messages"), ("/messages", "messages")),
@@ -41,9 +50,17 @@ _VERTEX_PREFIXES = {"vertex-gemini": "vertex_ai", "vertex-claude": "vertex_ai"}
 """Transformer of Vertex AI → prefix of its models here."""
 _WIRES = {"anthropic": "messages", "gemini": "gemini", "openai-responses": "responses"}
 """Transformer → API of a server whose address does not end with the path of an API."""
+_PROTOCOLS = {
+    "anthropic_messages": "messages",
+    "gemini_generate_content": "gemini",
+    "openai_responses": "responses",
+    "openai_chat_completions": "chat",
+}
+"""Field `type` of a server in version 3 → its API."""
 _SERVER_FIELDS = frozenset(
     {"name", "api_base_url", "baseUrl", "baseurl", "api_key", "apiKey", "apikey", "models", "transformer"}
-    | {"id", "icon", "enabled"}
+    | {"id", "icon", "enabled", "type", "provider", "account", "billing", "capabilities", "protocolDetectionMode"}
+    | {"autoFetchModels", "autoFetchKnownModels", "modelDescriptions", "modelDisplayNames", "modelMetadata"}
 )
 _SERVER_REASONS = {
     "extraHeaders": "the proxy sends no other headers to providers",
@@ -65,7 +82,7 @@ Requests for haiku have the rule `background`, which comes after `longContext`.
 _BEFORE_BACKGROUND = ("image", "longContext")
 _ROUTER_REASONS = {
     "rules": "rules of version 3 are not imported. Write them as [[routes]] of anthropic-proxy.toml",
-    "fallback": "fallbacks of version 3 are not imported. Set FALLBACK_SONNET and others, or the targets of a route",
+    "fallback": "the proxy retries a request once by itself",
     "builtInRules": "the proxy needs no rules for Claude Code",
 }
 _OTHER_SETTINGS = {
@@ -83,11 +100,52 @@ _OTHER_SETTINGS = {
     "tokenStatsConfig": "it is not needed: the log and the dashboard show tokens",
     "APIKEYS": "for several clients, use virtual keys: VIRTUAL_KEYS=true and anthropic-proxy keys create",
 }
+_DATABASE_MARK = b"SQLite format 3\0"
+_PROFILE_FIELDS = {
+    "haiku": ("haikuModel", "smallFastModel", "model"),
+    "sonnet": ("sonnetModel", "model"),
+    "opus": ("opusModel", "model"),
+    "fable": ("fableModel", "opusModel", "model"),
+}
+"""Claude tier → fields of a profile of version 3, the first one that is set counts."""
 _EMPTY: tuple[object, ...] = ("", None, [], {}, False)
 _READ = frozenset(
     {"Providers", "providers", "Router", "router", "APIKEY", "HOST", "PORT", "API_TIMEOUT_MS", "LOG_LEVEL", "fallback"}
 )
 """Entries at the top of the file that are imported, or get their notes elsewhere."""
+
+
+def is_router_database(file: Path) -> bool:
+    with suppress(OSError), file.open("rb") as stream:
+        return stream.read(len(_DATABASE_MARK)) == _DATABASE_MARK
+    return False
+
+
+def read_router_database(file: Path, max_bytes: int) -> dict[str, Any]:
+    """Return the configuration in `config.sqlite` of version 3.
+
+    Raises `ConfigurationError` if the database has none, or one with more than `max_bytes`.
+    """
+    address = file.absolute().as_uri()
+    problem = "it has no configuration"
+    for options in ("mode=ro", "immutable=1"):  # the second one needs no files beside it, which may be read-only
+        try:
+            with closing(sqlite3.connect(f"{address}?{options}", uri=True)) as connection:
+                row = connection.execute("SELECT value_json FROM app_config WHERE key = 'default'").fetchone()
+        except sqlite3.Error as error:
+            problem = str(error)
+            continue
+        if row is None or not isinstance(row[0], str) or len(row[0]) > max_bytes:
+            break
+        with suppress(ValueError, RecursionError):
+            config = json.loads(row[0])
+            if isinstance(config, dict):
+                return config
+        break
+    raise ConfigurationError(
+        f"{file} is no config.sqlite of claude-code-router: {problem}. Its version 2 has a config.json.",
+        code="import-file",
+    )
 
 
 def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
@@ -97,6 +155,8 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     rules = ("default", "background", *(rule for rule, _, _ in _ROUTES))
     targets = {rule: _find_target(plan, prefixes, f"Router.{rule}", router.get(rule)) for rule in rules}
     chains = _read_fallbacks(plan, prefixes, config.get("fallback") or {}, targets)
+    if profile := _find_profile(config):
+        _read_profile(plan, prefixes, profile, router.get("fallback"))
     if default := targets["default"]:
         small = "background" if targets["background"] else "default"
         rule_by_tier = {tier: small if tier == "haiku" else "default" for tier in TIERS}
@@ -117,9 +177,13 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
             when["input_above"] = int(str(threshold))
         plan.add_route(route_name, when, list(dict.fromkeys((targets[rule], *chains.get(rule, ())))))
     for name, value in router.items():
+        if name == "fallback" and isinstance(value, dict) and value.get("mode") in ("off", "model-chain"):
+            continue
         if name not in (*rules, "longContextThreshold") and value not in _EMPTY:
             plan.add_note(f"Router.{name}", _ROUTER_REASONS.get(name, UNKNOWN_ENTRY))
     _read_server_settings(plan, config)
+    if "profile" in config:  # version 3, whose other entries are about its own program
+        return plan
     for name, value in config.items():
         if name not in _READ and value not in _EMPTY:
             plan.add_note(name, _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY))
@@ -156,6 +220,9 @@ def _place_servers(plan: ImportPlan, config: Mapping[str, Any]) -> dict[str, str
         address = address.removesuffix(suffix)
         if find_built_in_provider(address) is None and wire == "chat":
             wire = next((wire for transformer, wire in _WIRES.items() if transformer in names), wire)
+        if not suffix and entry.get("type") in _PROTOCOLS:
+            wire = _PROTOCOLS[entry["type"]]
+            address = address.removesuffix("/v1") if wire == "messages" else address
         key_field = next((field for field in ("api_key", "apiKey", "apikey") if entry.get(field)), "api_key")
         server = ImportedServer(
             name=name,
@@ -215,6 +282,9 @@ def _find_target(plan: ImportPlan, prefixes: Mapping[str, str], setting: str, va
     if value in _EMPTY:
         return ""
     name, comma, model = str(value).partition(",")
+    if not comma and (named := [name for name in prefixes if str(value).startswith(f"{name}/")]):  # version 3
+        name, comma = max(named, key=len), "/"
+        model = str(value)[len(name) + 1 :]
     if not comma or not model.strip():
         plan.add_note(setting, f'"{value}" is not imported, because it is not of the form provider,model')
         return ""
@@ -225,6 +295,31 @@ def _find_target(plan: ImportPlan, prefixes: Mapping[str, str], setting: str, va
     else:
         return f"{prefixes[name]}/{model.strip()}"
     return ""
+
+
+def _find_profile(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the models that Claude Code uses in version 3: the first enabled profile, else the older single one.
+
+    Empty: there is none.
+    """
+    found = config.get("profile") or {}
+    profiles = [one for one in found.get("profiles") or [] if one.get("agent") == "claude-code" and one.get("enabled")]
+    profiles.append(found.get("claudeCode") or {})
+    return next((one for one in profiles if any(one.get(name) for name in _PROFILE_FIELDS["haiku"])), {})
+
+
+def _read_profile(plan: ImportPlan, prefixes: Mapping[str, str], profile: Mapping[str, Any], fallback: Any) -> None:
+    """Add the models of the tiers in `profile`, and those of the chain in `fallback`, to `plan`."""
+    models: dict[str, str] = {}
+    for tier, fields in _PROFILE_FIELDS.items():
+        name = next((name for name in fields if profile.get(name)), "model")
+        if target := _find_target(plan, prefixes, f"profile.{name}", profile.get(name)):
+            models[tier] = target
+    chain: list[str] = []
+    if isinstance(fallback, dict) and fallback.get("mode") == "model-chain":
+        found = (_find_target(plan, prefixes, "Router.fallback", value) for value in fallback.get("models") or [])
+        chain = [target for target in found if target]
+    plan.set_tier_models(models, dict.fromkeys(models, chain))
 
 
 def _read_fallbacks(
