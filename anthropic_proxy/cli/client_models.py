@@ -16,8 +16,6 @@ from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 TIERS = ("opus", "sonnet", "haiku", "fable")
 """Families of models for which Claude Code has a row in its menu `/model`, with variables of its own."""
 MODELS_PATH = "/v1/models?limit=1000"
-_ARROW = " → "
-"""Text between a Claude model and the model that serves it, in the field `display_name` of the proxy's model list."""
 TOOL_SEARCH = "ENABLE_TOOL_SEARCH"
 """Variable by which Claude Code defers tools: the model first gets their names, and loads those that it needs."""
 NO_LONG_CONTEXT = "CLAUDE_CODE_DISABLE_1M_CONTEXT"
@@ -51,13 +49,13 @@ def find_tier_models(listing: Any) -> Sequence[TierModel]:
     entries = listing.get("data") if isinstance(listing, dict) else None
     found: dict[str, TierModel] = {}
     for entry in entries if isinstance(entries, list) else ():
-        name, title = (entry.get("id"), entry.get("display_name")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(name, str) or not isinstance(title, str):
+        name, target = (entry.get("id"), entry.get("target")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(name, str) or not isinstance(target, str | None):
             continue
         words = name.split("-")
         if words[0] == "claude" and len(words) > 1 and words[1] in TIERS and words[1] not in found:
             window = entry.get("max_input_tokens")
-            target = escape_unprintable(title.partition(_ARROW)[2])
+            target = escape_unprintable(target or "")
             found[words[1]] = TierModel(words[1], name, target, window if isinstance(window, int) else 0)
     return [found[tier] for tier in TIERS if tier in found]
 

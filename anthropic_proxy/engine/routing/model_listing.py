@@ -40,6 +40,8 @@ class ModelEntry(Struct, kw_only=True):
     display_name: str
     """Title for model menus. The title of a Claude id has the backend model after an arrow: `Claude Opus 5 →
     openai/gpt-4.1`."""
+    target: str | None = None
+    """Model with prefix that replies to the id. None: the model that the id names."""
     created_at: str = _RELEASED
     lifecycle: str = "active"
     """`active`; `deprecated` from the announcement of the retirement to its date; then `retired`."""
@@ -76,8 +78,8 @@ def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today:
             code="model-not-available",
         )
     target = build_route(RoutingQuery(requested), settings, catalog).targets[0]
-    display_name = requested if target.model == requested else f"{requested} → {target.provider.prefix}/{target.model}"
-    entry = _entry((requested, display_name), target.provider, target.model, target.capabilities, settings)
+    replacement = None if target.model == requested else target.prefixed_id
+    entry = _entry((requested, requested, replacement), target.provider, target.model, target.capabilities, settings)
     has_successor = choice.model_setting is not None and not choice.model_setting.source
     return entry if has_successor else _with_retirement(entry, target.provider, target.model, settings, today)
 
@@ -91,10 +93,10 @@ def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Itera
         prefix, _, model = row.target.partition("/")
         unchanged = preferred.serves_claude and prefix == preferred.prefix
         provider = next(provider for provider in registry if provider.prefix == prefix)
-        display_name = _title_of(name) if unchanged else f"{_title_of(name)} → {row.target}"
         model = name if unchanged else model
         capabilities = find_capabilities(provider, model, settings, catalog)
-        entry = _entry((name, display_name), provider, model, capabilities, settings)
+        names = (name, _title_of(name), None if unchanged else row.target)
+        entry = _entry(names, provider, model, capabilities, settings)
         # a retired default model is replaced by its successor
         has_successor = row.setting is not None and not row.setting.source
         yield entry if has_successor else _with_retirement(entry, provider, model, settings, today)
@@ -111,17 +113,24 @@ def _list_others(settings: EngineOptions, catalog: Catalog, today: date) -> Iter
             if model not in row.non_chat_models:
                 name = f"{row.prefix}/{model}"
                 capabilities = find_capabilities(row, model, settings, catalog)
-                entry = _entry((f"claude-{name}", name), row, model, capabilities, settings)
+                entry = _entry((f"claude-{name}", name, None), row, model, capabilities, settings)
                 yield _with_retirement(entry, row, model, settings, today)
 
 
 def _entry(
-    names: tuple[str, str], provider: Provider, model: str, capabilities: ModelCapabilities, settings: EngineOptions
+    names: tuple[str, str, str | None],
+    provider: Provider,
+    model: str,
+    capabilities: ModelCapabilities,
+    settings: EngineOptions,
 ) -> ModelEntry:
+    """`names`: id, title without a target, and target."""
+    name, title, target = names
     server_tools = find_server_tools(provider, model, settings)
     return ModelEntry(
-        id=names[0],
-        display_name=names[1],
+        id=name,
+        display_name=title if target is None else f"{title} → {target}",
+        target=target,
         max_input_tokens=capabilities.max_input or capabilities.context_window,
         max_tokens=capabilities.max_output,
         capabilities=None if provider.serves_claude else _describe(capabilities, server_tools, settings),

@@ -20,8 +20,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def entry(name: str, target: str, window: int | None) -> dict[str, Any]:
-    title = f"Title → {target}" if target else "Title"
-    return {"id": name, "display_name": title, "max_input_tokens": window}
+    return {"id": name, "target": target or None, "max_input_tokens": window}
 
 
 def test_explain_says_when_tool_search_pays() -> None:
