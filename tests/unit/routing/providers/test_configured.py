@@ -124,7 +124,8 @@ async def test_a_wrong_path_is_explained() -> None:
 
     proxy = ProxyHarness(reply)
     settings = load('[providers.a]\nbase_url = "http://a:8000"\nmodels = ["m"]\n')
-    proxy.services = structs.replace(proxy.services, settings=settings, credentials=Credentials(settings))
+    changed = {"settings": settings, "credentials": Credentials(settings), "transports": {"a": proxy.services.http}}
+    proxy.services = structs.replace(proxy.services, **changed)
     sink = await proxy.post(model="a/m")
     assert sink.error.message == (
         "a: nothing is served at http://a:8000/chat/completions: HTTP 404 (Not Found). The address is set by base_url "
