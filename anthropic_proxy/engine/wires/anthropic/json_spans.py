@@ -12,11 +12,14 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models import require_bounded_members
+from anthropic_proxy.engine.messages.models.raw_json import MAX_MEMBERS
 from anthropic_proxy.engine.patterns import compile_later
 
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
+_MIN_COUNTED_BYTES = MAX_MEMBERS * len('"":0,')
+"""Size from which an object can have too many members."""
 
 _OPEN = compile_later(rb"[ \t\r\n]*[\[{][ \t\r\n]*")
 _KEY = compile_later(rb'("(?:[^"\\]|\\.)*+")[ \t\r\n]*:[ \t\r\n]*')
@@ -52,7 +55,8 @@ def find_members(text: bytes, offset: int = 0, end: int | None = None) -> list[J
     """
     end = len(text) if end is None else end
     view = memoryview(text)[offset:end]
-    require_bounded_members(text[offset:end], counts_nested=False)
+    if len(view) >= _MIN_COUNTED_BYTES:
+        require_bounded_members(text[offset:end], counts_nested=False)
     values = _decode_object(view)
     found: list[JsonSpan] = []
     position = _after(_OPEN, view, 0)
