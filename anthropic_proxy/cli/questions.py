@@ -14,9 +14,10 @@ from msgspec import Struct
 
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.platforms.program import name_program
-from anthropic_proxy.errors import find_similar_choice
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
+from anthropic_proxy.secrets import redact_secrets
 
 MAX_LISTED_OPTIONS = 60
 """Maximum number of options that are printed as lines. Others can be named too."""
@@ -118,7 +119,8 @@ class _LineQuestions:
             self._output.write_line(f"  {number:>3}  {text}")
         if (more := len(options) - MAX_LISTED_OPTIONS) > 0:
             self._output.write_line(f"       and {more} more")
-        names = {option.name.lower(): option.name for option in options}
+        names = {option.label.lower(): option.name for option in options if option.label}
+        names |= {option.name.lower(): option.name for option in options}
         preset = default if default in names.values() else options[0].name
         while True:
             answer = self._read(f"  Number or name [{preset}]: ") or preset
@@ -128,7 +130,14 @@ class _LineQuestions:
                 return options[int(answer) - 1].name
             nearest = find_similar_choice(answer.lower(), list(names))
             meant = f" Did you mean:  {names[nearest]}" if nearest else ""
-            self._output.write_notice(f'"{answer}" is not in the list.{meant}', "✕", "error")
+            shown = redact_secrets(answer, ())  # the answer to a later question may be a key
+            if not self._is_terminal:  # the next line answers another question
+                raise ConfigurationError(
+                    f'There is no terminal for questions. The answer "{shown}" is not in the list of: '
+                    f"{question.rstrip('?')}.{meant}",
+                    code="init-without-terminal",
+                )
+            self._output.write_notice(f'"{shown}" is not in the list.{meant}', "✕", "error")
 
     def ask(self, question: str, default: str = "") -> str:
         return self._read(f"  {question}{f' [{default}]' if default else ''}: ") or default
@@ -149,5 +158,5 @@ class _LineQuestions:
             self._output.write_line()
             raise
         if not self._is_terminal:  # a terminal shows the answer itself
-            self._output.write_line(escape_unprintable(answer) if is_shown else "")
+            self._output.write_line(escape_unprintable(redact_secrets(answer, ())) if is_shown else "")
         return answer
