@@ -2,23 +2,30 @@
 
 An input has lines `env` with variables of the environment as JSON (`9×5` stands for `99999`), a line `.env` with the
 content of this file as a Python literal, and the rest is the configuration file. The files that inputs name exist.
+Those of `settings/values` have in their results the fields of `Settings` that are not the defaults.
 """
 
 import ast
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
+from msgspec import Struct
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
+from anthropic_proxy.secrets import Secret
 from tests.support.golden_texts import Check, golden_files, mask
 from tests.support.paths import ROOT
 
+LOADED = ("env_file", "files", "raw_values", "warnings", "data_directory")
+"""Fields that say where settings come from."""
 ENVIRONMENT = {
     "settings/routes": {"OPENAI_API_KEY": "sk-test", "GEMINI_API_KEY": "AIza-test"},
     "settings/provider_calls": {"TWO_LINES": "a\nb", "SECRET": "the-secret-of-the-gateway"},
@@ -35,7 +42,19 @@ def write_certificates() -> None:
     Path("locked.key").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, password))
 
 
-def show(given: str, environ: dict[str, str]) -> str:
+def plain(value: Any) -> Any:
+    if isinstance(value, Secret):
+        return value.reveal()
+    if isinstance(value, Struct):
+        defaults = dict(zip(value.__struct_fields__[::-1], value.__struct_defaults__[::-1], strict=False))
+        fields = {name: plain(getattr(value, name)) for name in value.__struct_fields__}
+        return {name: each for name, each in fields.items() if each and each != defaults.get(name)}
+    if isinstance(value, Mapping):
+        return {name: plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def show(given: str, environ: dict[str, str], *, values: bool = False) -> str:
     lines = given.split("\n")
     content = b""
     while lines and lines[0].startswith(("env ", ".env ")):
@@ -56,6 +75,8 @@ def show(given: str, environ: dict[str, str]) -> str:
     else:
         shown = [f"warning: {text}" for text in settings.warnings]
         shown += [f"{name} has no key: {text}" for name, text in settings.key_problem_details.items()]
+        if values:
+            shown += [f"{name} = {value!r}" for name, value in plain(settings).items() if name not in LOADED]
     assert all(len(line) < 600 for line in shown)
     return mask("\n".join(shown) or "accepted", HOME=str(Path.cwd()), ROOT=str(ROOT))
 
@@ -65,4 +86,4 @@ def test_settings(name: str, golden: Check, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     if name == "settings/provider_calls":
         write_certificates()
-    golden(name, lambda given: show(given, ENVIRONMENT.get(name, {})))
+    golden(name, lambda given: show(given, ENVIRONMENT.get(name, {}), values=name == "settings/values"))
