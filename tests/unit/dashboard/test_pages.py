@@ -42,9 +42,9 @@ from tests.support.waiting import WAIT_SECONDS
 
 MAX_CALLS_PER_ROW = 2.5
 """Calls of Python and C functions of a page for each row of `hourly`: no histogram is decoded alone."""
-MAX_INSTRUCTIONS_PER_ROW = 230.0
-"""Instructions of SQLite's virtual machine of a page for each row of `hourly`: one scan of most columns, and about ten
-instructions for each facet that is counted."""
+MAX_INSTRUCTIONS_PER_ROW = 170.0
+"""Instructions of SQLite's virtual machine of a page for each row of `hourly`: one scan of most columns, or of the
+columns of all facets."""
 _INSTRUCTIONS = 100
 
 
