@@ -97,7 +97,8 @@ def show(given: str) -> str:
     lines += [f"{message.role}: {' | '.join(map(words_of, message.blocks))}" for message in request.messages]
     for tool in request.tools:
         known = f": {tool.description} {bytes(tool.input_schema).decode()}" if tool.description else ""
-        lines.append(f"tool {tool.name}{known}")
+        lines.append(f"tool {tool.name}{f' ({tool.type})' if tool.type else ''}{known}")
+    lines += [f"the proxy runs {name} as {tool.name}" for name, tool in ready.proxy_tools.items()]
     if request.tool_choice:
         lines.append(f"choice: {msgspec.json.encode(request.tool_choice).decode()}")
     if request.effort != "default":
