@@ -48,6 +48,10 @@ def run_command(words: Sequence[str]) -> None:
     """Raises `ConfigurationError` for a wrong command line."""
     if words[:1] == ["help"]:  # as in other programs: `help`, `help code`
         words = [*words[1:], "--help"]
+    if {"--help", "-h"} & {*words}:
+        from anthropic_proxy.cli.help_console import HelpConsole  # noqa: PLC0415  # only the help needs its library
+
+        commands.console = HelpConsole()
     require_known_command(commands, words)
     if "--install-completion" in words:  # its library runs `ps` or PowerShell
         from anthropic_proxy.gateway.settings import keep_absolute_folders_of_path  # noqa: PLC0415  # see above

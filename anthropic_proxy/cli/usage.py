@@ -120,7 +120,8 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
     title = _TITLES.get(by) or (facet.title if facet is not None else "")
     names = [*(_shown_name(settings, by, group) or name_missing(by) for group in shown), "all"]
     costs = [
-        format_cost(sums.cost, sums.unknown_cost_requests) if sums.requests else formats.UNKNOWN for sums in everything
+        format_cost(sums.cost, sums.unknown_cost_requests) if sums.all_tokens or sums.cost else formats.UNKNOWN
+        for sums in everything
     ]
     lengths = [group.sums.cost for group in shown]
     if not any(lengths):

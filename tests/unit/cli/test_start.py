@@ -1,6 +1,8 @@
 """What the program loads before it knows the command."""
 
 import inspect
+import os
+import re
 import subprocess
 import sys
 from typing import Any
@@ -33,16 +35,35 @@ _LOADED = [
     "anthropic_proxy.gateway.platforms.terminal",
 ]
 
+_HELP = ["anthropic_proxy.cli.help_console"]
+
 
 @pytest.mark.parametrize(
     ("words", "further"),
-    [(["--help"], []), (["--version"], []), (["serve", "--help"], []), (["version"], ["anthropic_proxy.cli.version"])],
+    [
+        (["--help"], _HELP),
+        (["--version"], []),
+        (["serve", "--help"], _HELP),
+        (["version"], ["anthropic_proxy.cli.version"]),
+    ],
 )
 def test_help_and_version_load_no_settings_and_no_other_command(words: list[str], further: list[str]) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", _PROGRAM, *words], capture_output=True, text=True, check=False, timeout=60
     )
     assert (ended.returncode, ended.stderr.splitlines()) == (0, sorted(_LOADED + further))
+
+
+def test_the_help_has_only_colors_of_the_users_theme() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "anthropic_proxy", "help"],
+        env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "100"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert set(re.findall(r"\x1b\[([0-9;]*)m", ended.stdout)) == {"0", "1", "2", "36"}
 
 
 def test_the_server_loads_neither_the_library_of_commands_nor_that_of_pages_nor_several_processes() -> None:
