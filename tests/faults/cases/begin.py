@@ -9,7 +9,7 @@ from tests.faults.expected import Complete, Refused, both
 BROKEN, FINAL = both(Refused(502, "api_error"), 2), both(Refused(502, "api_error", final=True))
 SLOW, COMPLETE = both(Refused(504, "timeout_error")), both(Complete())
 AFTER_RETRY = both(Complete(), 2)
-IMPATIENT = {"UPSTREAM_FIRST_BYTE_TIMEOUT": "1"}
+IMPATIENT = {"UPSTREAM_FIRST_BYTE_TIMEOUT": "2"}
 STATUS, HALF = raw(b"HTTP/1.1 200 OK\r\n"), raw(b"HTTP/1.1 200 OK\r\ncontent-ty")
 KEPT = (Call.receive, head(keep=True), *HEALTHY[2:])
 """A healthy answer whose connection stays open."""

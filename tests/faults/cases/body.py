@@ -86,7 +86,7 @@ CASES = (
         "no body, then no data",
         both(IDLE_TIMEOUT),
         *(head(), Call.wait),
-        settings={"UPSTREAM_FIRST_BYTE_TIMEOUT": "1"},
+        settings={"UPSTREAM_FIRST_BYTE_TIMEOUT": "2"},
     ),
     case(
         "one JSON object instead of a stream, or a stream instead of an object",
@@ -116,7 +116,7 @@ CASES = (
         "no data in the middle of the body",
         Cases(Case(Cut("timeout_error")), Case(IDLE_TIMEOUT)),
         *(*BEGUN, Call.wait),
-        settings={"UPSTREAM_IDLE_TIMEOUT": "1"},
+        settings={"UPSTREAM_IDLE_TIMEOUT": "2"},
     ),
     case(
         "slow, but within the timeouts",

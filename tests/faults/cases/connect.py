@@ -35,6 +35,6 @@ CASES = (
         "connection accepted, then no data",
         both(Refused(504, "timeout_error")),
         scripts=SILENT,
-        settings={"UPSTREAM_FIRST_BYTE_TIMEOUT": "1"},
+        settings={"UPSTREAM_FIRST_BYTE_TIMEOUT": "2"},
     ),
 )

@@ -193,7 +193,7 @@ CASES = (
         "400, then no data in the body",
         both(_INVALID),
         *(answer(400, _CUT, missing=99), Call.wait),
-        settings={"UPSTREAM_IDLE_TIMEOUT": "1"},
+        settings={"UPSTREAM_IDLE_TIMEOUT": "2"},
     ),
     *(
         case(
