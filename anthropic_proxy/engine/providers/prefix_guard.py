@@ -6,8 +6,8 @@ provider reads everything behind the change again, and nobody is told: a date in
 place, or an edited message can multiply the price of a session.
 
 The guard compares what the provider receives, the encoded request. A conversation is told by the session, the subagent,
-the provider and the model; a session has several prompts at the same time, for example those that write a title, so a
-prompt is compared with those whose first message is the same. A prompt counts as changed only if the provider had
+the provider and the model; a session has several prompts at the same time, for example those that write a title or
+parallel tasks, so a prompt is compared with those that begin with the same messages and go on with them. A prompt counts as changed only if the provider had
 read at least `MIN_LOST_BYTES` of what it now has to read again.
 
 The bytes of the last prompt are kept, not hashes of its parts: to compare 120 KB costs 16,000 instructions, to hash
@@ -97,18 +97,20 @@ class PrefixGuard:
         if len(body) > MAX_PROMPT_BYTES:
             return None
         prompts = self._prompts.get(conversation)
-        prompt = Prompt(conversation, body)
         if prompts is None:
-            return prompt
+            return Prompt(conversation, body)
         for before in prompts:
             if before.end and (grown := _grow(before, body)) is not None:
                 return grown
+        prompt = Prompt(conversation, body)
         if (parts := _examine(prompt)) is not None:
             for before in prompts:
                 parts_before = _examine(before) if before.beginning is None else None
                 if before.beginning and _are_of_one_conversation(before.beginning, parts.beginning):
+                    is_continued, prompt.change = _find_change(parts_before or _divide(before.body), parts)
+                    if not is_continued:
+                        continue
                     prompt.replaced = before
-                    prompt.change = _find_change(parts_before or _divide(before.body), parts)
                     if prompt.change is not None:
                         prompt.change.is_first = not before.is_reported
                     prompt.is_reported = before.is_reported or prompt.change is not None
@@ -117,20 +119,23 @@ class PrefixGuard:
 
     def keep(self, prompt: Prompt) -> None:
         """Compare later prompts with this one."""
-        prompts = self._prompts.setdefault(prompt.conversation, [])
-        self._prompts.move_to_end(prompt.conversation)
-        replaced, prompt.replaced = prompt.replaced, None
-        if replaced in prompts:
-            if prompts[0] is not replaced:
-                prompts.remove(replaced)
-                prompts.insert(0, replaced)
-            prompts[0] = prompt
-            self.kept_bytes += len(prompt.body) - len(replaced.body)
+        prompts, replaced = self._prompts.get(prompt.conversation), prompt.replaced
+        if prompts is None:
+            prompts = self._prompts[prompt.conversation] = []
         else:
-            if len(prompts) == MAX_PROMPTS_OF_CONVERSATION:
+            self._prompts.move_to_end(prompt.conversation)
+        prompt.replaced = None
+        self.kept_bytes += len(prompt.body)
+        if prompts and prompts[0] is replaced:
+            prompts[0] = prompt
+            self.kept_bytes -= len(replaced.body)
+        else:
+            if replaced in prompts:
+                prompts.remove(replaced)
+                self.kept_bytes -= len(replaced.body)
+            elif len(prompts) == MAX_PROMPTS_OF_CONVERSATION:
                 self.kept_bytes -= len(prompts.pop().body)
             prompts.insert(0, prompt)
-            self.kept_bytes += len(prompt.body)
         while self.kept_bytes > MAX_KEPT_BYTES or len(self._prompts) > MAX_CONVERSATIONS:
             _, forgotten = self._prompts.popitem(last=False)
             self.kept_bytes -= sum(len(each.body) for each in forgotten)
@@ -234,13 +239,17 @@ def _neutral(text: bytes) -> bytes:
 
 
 def _are_of_one_conversation(before: Sequence[int], after: Sequence[int]) -> bool:
-    """Return True if the first message is the same, or the two after it if the first one itself has changed."""
+    """Return True if two of the first three messages are the same, of fewer messages all that both have or the first."""
     same_tools, *equal = map(operator.eq, before, after)
-    return same_tools and (equal[:1] == [True] or equal[1:] == [True, True])
+    return same_tools and (sum(equal) >= 2 or (equal[:1] == [True] and len(equal) < 3))
 
 
-def _find_change(before: _Parts, after: _Parts) -> PrefixChange | None:
-    """Return the first change, unless the provider has only little to read again."""
+def _find_change(before: _Parts, after: _Parts) -> tuple[bool, PrefixChange | None]:
+    """Return whether the second prompt continues the first one, and the first change.
+
+    None: there is none, or the provider has only little to read again. Prompts with other messages from one message on
+    are two branches of a conversation, such as those of parallel tasks that began alike: none continues the other.
+    """
     old, new = (
         [("tools", each.tools), ("system", each.system), ("messages", each.messages)] for each in (before, after)
     )
@@ -257,11 +266,25 @@ def _find_change(before: _Parts, after: _Parts) -> PrefixChange | None:
                 continue
             common = _count_equal_bytes(first, second)
             lost = min(size_before, size) - same - common
-            is_growth = kind == "messages" and not first
-            if is_growth or lost < MIN_LOST_BYTES:
-                return None
-            return PrefixChange(kind, _describe(kind, place, second or first), lost / size)
-    return None
+            if kind == "messages":
+                if not first:
+                    return True, None
+                if _is_branch(first, second, common, old_parts[place + 1 :], new_parts[place + 1 :]):
+                    return False, None
+            if lost < MIN_LOST_BYTES:
+                return True, None
+            return True, PrefixChange(kind, _describe(kind, place, second or first), lost / size)
+    return True, None
+
+
+def _is_branch(first: bytes, second: bytes, common: int, rest_before: Sequence[Raw], rest: Sequence[Raw]) -> bool:
+    """Return True if two different messages with `common` equal bytes, and those behind them, are of two branches."""
+    if not (rest_before and rest):
+        shorter = min(len(first), len(second))
+        return shorter - common >= MIN_LOST_BYTES and common * 2 < shorter
+    known = {_neutral(bytes(message)) for message in rest_before}
+    shared = sum(len(message) for message in rest if _neutral(bytes(message)) in known)
+    return shared * 2 < min(sum(map(len, rest_before)), sum(map(len, rest)))
 
 
 def _count_equal_bytes(first: bytes, second: bytes) -> int:

@@ -208,6 +208,32 @@ async def test_a_step_back_of_the_user_is_no_change_and_an_edited_message_is_one
     assert 0.1 < change.share < 0.5
 
 
+@pytest.mark.parametrize("turns", [1, 2, 6])
+async def test_interleaved_conversations_that_begin_alike_are_no_change(turns: int) -> None:
+    """Parallel tasks of one agent have the same tools, system text and first turns, then other messages."""
+    talk = Relayed()
+
+    def task(name: str, turn: int, **fields: Any) -> dict[str, Any]:
+        body = claude_code(turn, **fields)
+        for message in body["messages"][2 * turns - 1 :]:
+            blocks = message["content"] if isinstance(message["content"], list) else [message]
+            for block in blocks:
+                key = "text" if "text" in block else "content"
+                block[key] = f"{name}: {lines(name, 200)} {block[key]}"
+        return body
+
+    names = ["red", "green", "blue"]
+    for turn in range(turns, turns + 6):
+        for name in names:
+            assert await talk.ask(task(name, turn)) is None, (name, turn)
+    for name in names:
+        fields = task(name, turns + 6)
+        fields["messages"][2 * turns]["content"] = "An edited message."
+        change = await talk.ask(fields)
+        assert change is not None
+        assert change.part == f"message {2 * turns + 1} (user)"
+
+
 async def test_a_prompt_that_the_provider_rejected_is_not_compared() -> None:
     talk = Relayed()
     await talk.ask(claude_code(8))
