@@ -7,17 +7,17 @@ place, or an edited message can multiply the price of a session.
 
 The guard compares what the provider receives, the encoded request. A conversation is told by the session, the subagent,
 the provider and the model; a session has several prompts at the same time, for example those that write a title or
-parallel tasks, so a prompt is compared with those that begin with the same messages and go on with them. A prompt counts as changed only if the provider had
-read at least `MIN_LOST_BYTES` of what it now has to read again.
+parallel tasks, so a prompt is compared with those that begin with the same messages and go on with them. A prompt
+counts as changed only if the provider had read at least `MIN_LOST_BYTES` of what it now has to read again.
 
 The bytes of the last prompt are kept, not hashes of its parts: to compare 120 KB costs 16,000 instructions, to hash
-them 450,000. The guard costs 30,000 in all, about 1 % of the whole request (2.9 million, callgrind). Kept prompts have
-a maximum size each and together. The body is the object that was sent, so nothing is copied.
+them 450,000. The guard costs 27,000 in all, less than 1 % of the whole request (2.9 million, callgrind). Kept prompts
+have a maximum size each and together. The body is the object that was sent, so nothing is copied.
 
-Two ways lead to the same answer. The fast one (`_grow`) compares bytes without reading JSON: the new body begins with
-the old one up to its last message, and ends with what follows the conversation, such as the tools. All other bodies,
-also the second one of a conversation, are divided into their parts (`_divide`). That takes a millisecond for 1 MB, so
-of the kept prompts only the one of the same conversation is divided again: the others are told by a few hashes.
+Two ways lead to the same answer. The fast one compares bytes without reading JSON: the new body begins with the old one
+up to its last message, and ends with what follows the conversation, such as the tools. All other bodies, also the
+second one of a conversation, are divided into their parts (`_divide`). That takes a millisecond for 1 MB, so of the
+kept prompts only the one of the same conversation is divided again: the others are told by a few hashes.
 """
 
 import operator
@@ -76,7 +76,8 @@ class Prompt(Struct, eq=False, gc=False):
     end: int = 0
     """Offset of the end of the conversation in `body`. 0: not known yet."""
     beginning: Sequence[int] | None = None
-    """`_Parts.beginning`. None: not known yet. Empty: the body is no request of a known API."""
+    """`_Parts.beginning`, or that of a prompt before it with fewer messages. None: not known yet. Empty: the body is no
+    request of a known API."""
     is_reported: bool = False
     """True if the log has a change of this conversation."""
     replaced: "Prompt | None" = None
@@ -99,13 +100,22 @@ class PrefixGuard:
         prompts = self._prompts.get(conversation)
         if prompts is None:
             return Prompt(conversation, body)
-        for before in prompts:
-            if before.end and (grown := _grow(before, body)) is not None:
-                return grown
+        for before in prompts:  # the fast way
+            old, last, end = before.body, before.last, before.end
+            view = memoryview(old)
+            if not (last and body.startswith(view[:last]) and body.endswith(view[end:])):
+                continue
+            grown_end = len(body) - len(old) + end
+            if grown_end < last or (end - last >= MIN_LOST_BYTES and not _has_grown(before, body, grown_end)):
+                continue
+            last = end if end < grown_end else last  # a client may replace its last message
+            return Prompt(conversation, body, last, grown_end, before.beginning, before.is_reported, before)
         prompt = Prompt(conversation, body)
         if (parts := _examine(prompt)) is not None:
             for before in prompts:
-                parts_before = _examine(before) if before.beginning is None else None
+                parts_before = None
+                if before.beginning is None or 0 < len(before.beginning) < _FULL_BEGINNING:
+                    parts_before = _examine(before)
                 if before.beginning and _are_of_one_conversation(before.beginning, parts.beginning):
                     is_continued, prompt.change = _find_change(parts_before or _divide(before.body), parts)
                     if not is_continued:
@@ -159,21 +169,11 @@ def settle_change(receipt: Receipt, change: PrefixChange, log: EngineLog) -> Non
         )
 
 
-def _grow(before: Prompt, body: bytes) -> Prompt | None:
-    """Return the prompt of `body` if it continues the one before without another change. None: this is not certain."""
-    old, last, end = before.body, before.last, before.end
-    view, grown_end = memoryview(old), len(body) - len(old) + end
-    if grown_end < last or not (body.startswith(view[:last]) and body.endswith(view[end:])):
-        return None
-    if end - last >= MIN_LOST_BYTES and not body.startswith(view[last:end], last):  # cache marks may have moved
-        old_end, new_end = _neutral(old[last:end]), _neutral(body[last:grown_end])
-        if not new_end.startswith(old_end):
-            return None
-    last = end if end < grown_end else last  # a client may replace its last message
-    beginning = before.beginning
-    if beginning is not None and len(beginning) < _FULL_BEGINNING:
-        beginning = None
-    return Prompt(before.conversation, body, last, grown_end, beginning, before.is_reported, before)
+def _has_grown(before: Prompt, body: bytes, end: int) -> bool:
+    """Return True if `body`, whose conversation ends at `end`, has the latest turn of the prompt before it."""
+    old = before.body[before.last : before.end]
+    # cache marks may have moved
+    return body.startswith(old, before.last) or _neutral(body[before.last : end]).startswith(_neutral(old))
 
 
 class _Parts(Struct, frozen=True):
@@ -239,7 +239,7 @@ def _neutral(text: bytes) -> bytes:
 
 
 def _are_of_one_conversation(before: Sequence[int], after: Sequence[int]) -> bool:
-    """Return True if two of the first three messages are the same, of fewer messages all that both have or the first."""
+    """Return True if the first message or two of the first three are the same; of three, the first alone is too few."""
     same_tools, *equal = map(operator.eq, before, after)
     return same_tools and (sum(equal) >= 2 or (equal[:1] == [True] and len(equal) < 3))
 
