@@ -22,6 +22,8 @@ from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, escape_unprintable, to_ascii_symbols
 
 _GAP = "  "
+_PROGRAM = "anthropic-proxy "
+"""Beginning of a command in a notice."""
 _MIN_BAR = 4
 """Number of characters of the longest bar below which the bars are left out."""
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
@@ -97,7 +99,12 @@ class Output:
         """Write a notice to stderr, after all output so far. `sign`: symbol before it, in the color of `role`."""
         self._stream.flush()
         lead = f"{self._notice_style.paint(sign, role)} " if sign else ""
-        text = f"{_GAP}{lead}{escape_unprintable(name_program(text))}"
+        parts = [
+            self._notice_style.paint(shown, "type") if part.startswith(_PROGRAM) else shown
+            for part in text.split(_GAP)
+            for shown in [escape_unprintable(name_program(part))]
+        ]
+        text = f"{_GAP}{lead}{_GAP.join(parts)}"
         for line in wrap_text(text, self._notice_style.terminal_width):
             sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
