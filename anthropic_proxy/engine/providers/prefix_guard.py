@@ -106,16 +106,19 @@ class PrefixGuard:
             if not (last and body.startswith(view[:last]) and body.endswith(view[end:])):
                 continue
             grown_end = len(body) - len(old) + end
-            if grown_end < last or (end - last >= MIN_LOST_BYTES and not _has_grown(before, body, grown_end)):
+            if grown_end < max(last, end - MIN_LOST_BYTES) or (
+                end - last >= MIN_LOST_BYTES and not _has_grown(before, body, grown_end)
+            ):
                 continue
             last = end if end < grown_end else last  # a client may replace its last message
-            return Prompt(conversation, body, last, grown_end, before.beginning, before.is_reported, before)
+            beginning = before.beginning
+            if beginning is not None and len(beginning) < _FULL_BEGINNING:
+                beginning = None  # it has further messages now
+            return Prompt(conversation, body, last, grown_end, beginning, before.is_reported, before)
         prompt = Prompt(conversation, body)
         if (parts := _examine(prompt)) is not None:
             for before in prompts:
-                parts_before = None
-                if before.beginning is None or 0 < len(before.beginning) < _FULL_BEGINNING:
-                    parts_before = _examine(before)
+                parts_before = _examine(before) if before.beginning is None else None
                 if before.beginning and _are_of_one_conversation(before.beginning, parts.beginning):
                     is_continued, prompt.change = _find_change(parts_before or _divide(before.body), parts)
                     if not is_continued:

@@ -276,13 +276,16 @@ def test_what_is_kept_has_a_bound() -> None:
         guard = PrefixGuard()
 
 
-def test_a_prompt_of_another_conversation_is_not_compared_with_all_bytes_that_are_kept() -> None:
+@pytest.mark.parametrize("turns", [1, 20_000])
+def test_a_prompt_of_another_conversation_is_not_compared_with_all_bytes_that_are_kept(turns: int) -> None:
     guard = PrefixGuard()
     conversation = ("one", "", "openai", "m")
 
     def ask(topic: str, size: int, *, keeps: bool = True) -> float:
         """Return the processor time of the comparison, in seconds."""
-        messages = [{"role": "user", "content": f"{topic} {turn}"} for turn in range(size // 50)]
+        count = min(turns, size // 50)
+        text = topic + "x" * (size // count - 40)
+        messages = [{"role": "user", "content": f"{text} {turn}"} for turn in range(count)]
         body = json.dumps({"messages": messages}).encode()
         begun = time.thread_time()
         found = guard.compare(conversation, body)
