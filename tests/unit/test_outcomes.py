@@ -57,6 +57,7 @@ FAILED = {"failed_attempts": ["groq 429"]}
             "error",
             "Failed with 502 after one retry",
         ),
+        ({"outcome": "", "status": 404}, "", "✕ 404", "error", "Failed with 404"),
         ({"outcome": "cancelled"}, "– client left", "– cancelled", "cancelled", "Cancelled by the client"),
     ],
 )

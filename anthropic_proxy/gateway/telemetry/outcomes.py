@@ -26,12 +26,11 @@ class OutcomeTag(NamedTuple):
 
 def classify_outcome(receipt: Receipt) -> OutcomeClass:
     """`receipt`: of a request that has ended."""
-    found = _STOP_REASONS.get(receipt.outcome)
-    if found is None:
-        if receipt.status >= _FIRST_ERROR_STATUS:  # an answer of a plugin, which is no error of the proxy
-            return "error"
-        return "retried" if receipt.failed_attempts else "ok"
-    return found
+    if found := _STOP_REASONS.get(receipt.outcome):
+        return found
+    if receipt.status >= _FIRST_ERROR_STATUS:  # a forwarded response, or that of a plugin's endpoint
+        return "error"
+    return "retried" if receipt.failed_attempts else "ok"
 
 
 def describe_outcome(outcome_class: str, stop_reason: str, status: int) -> OutcomeTag:
