@@ -10,7 +10,9 @@ number of callbacks, and it stops while too many requests wait for the response 
 stay unparsed are limited too, by pausing the socket.
 
 `_in_head` is True from the first byte of a request until its headers are complete, `_in_body` from there to the end of
-its body, and `_rejected` after an error: further bytes are ignored.
+its body, and `_rejected` after an error: further bytes are ignored. `_skips_parser` is True while a large body of known
+length is received. Its bytes go to the request directly, because the parser would copy them. The parser does not see
+the end of such a request, so the next one gets a new parser.
 
 A client may send several requests without waiting for the responses. `_running` is the request that the application
 answers, `pipeline` the queue of the parsed ones behind it, and `cycle` the latest parsed one. Each complete response
@@ -237,7 +239,7 @@ class Http1Connection(asyncio.Protocol):
             start = buffer.accept_complete_head(data, MAX_HEAD_BYTES)
             if not start:
                 return data
-            if error := self._feed_parser(data[:start]):
+            if error := self._read_bytes(data[:start]):
                 self._send_error(error)
                 return b""
         length = len(data) - start
@@ -246,7 +248,7 @@ class Http1Connection(asyncio.Protocol):
         if length > buffer.body_left:
             return data[start:]
         buffer.body_left -= length
-        if error := self._feed_parser(memoryview(data)[start:] if start else data):
+        if error := self._read_bytes(memoryview(data)[start:] if start else data):
             self._send_error(error)
         elif self._in_body and self.cycle is not None:
             self.cycle.schedule_wakeup(self._loop)
@@ -295,7 +297,7 @@ class Http1Connection(asyncio.Protocol):
             return MalformedHttp(
                 describe_parse_error(piece, "method, address and HTTP/1.1 must have one space between each")
             )
-        if error := self._feed_parser(piece):
+        if error := self._read_bytes(piece):
             return error
         if self._head_bytes <= MAX_HEAD_BYTES:
             return None
@@ -338,12 +340,10 @@ class Http1Connection(asyncio.Protocol):
         parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return parser
 
-    def _feed_parser(self, piece: bytes | memoryview) -> ProxyError | None:
-        """Pass bytes to the parser. Return the parser's error, or the error that a callback raised.
-
-        A large body of known length does not pass the parser, which would copy it. The next request has a new parser.
-        """
+    def _read_bytes(self, piece: bytes | memoryview) -> ProxyError | None:
+        """Pass bytes to the parser, or to the request. Return the error of the parser or of a callback."""
         if self._in_body and self._skips_parser:
+            # no error is returned here: `on_body` and `on_message_complete` raise none
             self.on_body(piece if isinstance(piece, bytes) else bytes(piece))
             if not self._buffer.body_left:
                 self._skips_parser, self._parser = False, self._new_parser()
@@ -363,7 +363,7 @@ class Http1Connection(asyncio.Protocol):
         parser = self._parser
         head = encode_head_without_upgrade(parser.get_method(), self._url, parser.get_http_version(), self._headers)
         self._parser = self._new_parser()
-        return self._feed_parser(head) or self._feed_parser(remaining)
+        return self._read_bytes(head) or self._read_bytes(remaining)
 
     def eof_received(self) -> bool:
         """Return True to keep the connection open for responses."""
