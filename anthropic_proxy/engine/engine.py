@@ -215,37 +215,29 @@ def build_engine(
     credentials = Credentials(options, transports.tokens, read_key=read_key)
     credentials.on_problem = log.write_warning
     own = {"web_fetch": transports.web_fetch, "web_search": transports.web_search, "new_id": new_id, "clock": time.time}
-    built = build_engine_fields(options, transports.transports_by_name(), credentials)
+    built = build_engine_fields(options, transports.by_provider(), transports.http, credentials)
     return Engine(settings=options, log=log, owned_transports=transports, **{**built, **own, **fields})
 
 
 def build_engine_fields(
     options: EngineOptions,
     transports: Mapping[str, Transport],
+    http: Transport,
     credentials: Credentials,
     worker_index_and_count: tuple[int, int] = (0, 1),
 ) -> dict[str, Any]:
-    """Return the fields of an `Engine` that follow from its options. No connection is opened.
-
-    `transports`: see `Transports.transports_by_name`. A provider without transport cannot be called.
-    """
-    rows = find_registry(options)
-    by_provider = {
-        row.name: transports.get(f"http/{row.name}") or transports[row.transport]
-        for row in rows
-        if row.transport in transports
-    }
+    """Return the fields of an `Engine` that follow from its options. No connection is opened."""
     limit = options.max_upstream_calls
     queue = FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit)
     listings = {
         row.name: OllamaModelSource(
-            extend_transport(by_provider[row.name], options.call_options.get(row.name)),
+            extend_transport(transports[row.name], options.call_options.get(row.name)),
             options.base_urls.get(row.name, row.base_url),
             window=options.ollama_context_length,
             find_credential=partial(credentials.next_credential, row),
             adjust=partial(apply_capability_rules, row),
         )
-        for row in rows
+        for row in find_registry(options)
         if row.uses_installed_models
     }
     return {
@@ -254,6 +246,6 @@ def build_engine_fields(
         "observations": ModelObservations(MemoryValues()),
         "queue": queue,
         "route_rules": RouteRules(options.routes) if options.routes else None,
-        "transports": by_provider,
-        "http": transports["http"],
+        "transports": transports,
+        "http": http,
     }

@@ -133,13 +133,16 @@ async def open_services(
     """`shared_store` is used if neither a plugin nor Redis has the limits. `previous` are the services that a reload
     replaces. The caller closes the result.
     """
-    transports, log = (
-        transports or Transports(settings, worker_index_and_count=worker_index_and_count),
-        log or new_log(settings),
-    )
-    by_name, tokens = transports.transports_by_name(), transports.tokens
+    transports = transports or Transports(settings, worker_index_and_count=worker_index_and_count)
+    log = log or new_log(settings)
     services = build_services(
-        settings, by_name, log, tokens=tokens, receipts=receipts, worker_index_and_count=worker_index_and_count
+        settings,
+        transports.by_provider(),
+        transports.http,
+        log,
+        tokens=transports.tokens,
+        receipts=receipts,
+        worker_index_and_count=worker_index_and_count,
     )
     if previous is not None:
         store: Store | None = previous.store
@@ -205,6 +208,7 @@ def prefetch_tier_model_limits(services: Services) -> None:
 def build_services(
     settings: Settings,
     transports: Mapping[str, Transport],
+    http: Transport,
     log: Log,
     *,
     new_id: Callable[[str], str] = new_id,
@@ -212,7 +216,10 @@ def build_services(
     receipts: Receipts | None = None,
     worker_index_and_count: tuple[int, int] = (0, 1),
 ) -> Services:
-    """Their store is in memory, they contain no objects of plugins, and no connection is opened."""
+    """Their store is in memory, they contain no objects of plugins, and no connection is opened.
+
+    `transports`: name of a provider → transport.
+    """
     credentials = Credentials(settings, tokens, read_key=read_key_again)
     credentials.on_new_key, credentials.on_problem = log.add_secret, log.write_warning
     route_prices: Mapping[str, float] = {}
@@ -222,7 +229,7 @@ def build_services(
         route_prices = find_typical_request_prices(settings)
     return Services(
         settings=settings,
-        **build_engine_fields(settings, transports, credentials, worker_index_and_count),
+        **build_engine_fields(settings, transports, http, credentials, worker_index_and_count),
         route_prices=route_prices,
         log=log,
         new_id=new_id,

@@ -13,7 +13,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseS
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.engine.messages.models import MessagesResponse
-from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import ProxyError
@@ -133,9 +133,11 @@ class ProxyHarness:
         self.sleeps: list[float] = []
         """Seconds that a repeat would have waited."""
         log = Log(self.log)
+        loaded = load_settings(settings, PROVIDERS, env_file=env_file)
         self.services: Services = build_services(
-            load_settings(settings, PROVIDERS, env_file=env_file),
-            {"http": send},
+            loaded,
+            {row.name: send for row in find_registry(loaded) if row.transport == "http"},
+            send,
             log,
             new_id=lambda prefix: f"{prefix}{next(numbers):022d}",
             receipts=Receipts(log, [_Recipient(self.receipts)]),

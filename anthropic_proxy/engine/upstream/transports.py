@@ -109,6 +109,8 @@ class Transports:
         self._http = HttpTransport(
             settings.timeouts.connect_seconds, proxies=self._proxies, no_proxy_hosts=settings.no_proxy_hosts
         )
+        self.http: Transport = self._http.send
+        """Transport for servers that are no provider, and for providers without settings for their connections."""
         self._own = {
             name: _OwnTransport(name, options, settings, self._proxies, worker_index_and_count)
             for name, options in settings.call_options.items()
@@ -123,11 +125,13 @@ class Transports:
         self._litellm_variables: dict[str, Secret] = {} if litellm_variables is None else litellm_variables
         """Set for LiteLLM. Objects for later versions of the settings share this dictionary."""
 
-    def transports_by_name(self) -> Mapping[str, Transport]:
-        """`http`, `litellm` and `demo`, the values of `Provider.transport`, and `http/NAME` for providers with own
-        connections: their tables set a proxy, certificates or a throttle."""
-        own = {f"http/{name}": transport.send for name, transport in self._own.items()}
-        return {"http": self._http.send, "demo": self._send_to_demo, "litellm": self._send_to_litellm, **own}
+    def by_provider(self) -> Mapping[str, Transport]:
+        """Return the name of each provider → the transport for its calls."""
+        shared = {"http": self.http, "demo": self._send_to_demo, "litellm": self._send_to_litellm}
+        return {
+            row.name: self._own[row.name].send if row.name in self._own else shared[row.transport]
+            for row in find_registry(self._settings)
+        }
 
     def encode_http_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
         """Return the head that HTTP would send. Nothing is sent."""

@@ -80,7 +80,8 @@ class _Harness:
         upstream._connector = self.opener  # type: ignore[assignment]
         self._services = build_services(
             load_settings(_SETTINGS, PROVIDERS, env_file=None),
-            {"http": upstream.send},
+            {row.name: upstream.send for row in PROVIDERS},
+            upstream.send,
             Log(self.log, "json"),
             new_id=lambda prefix: prefix + "0" * 22,
         )

@@ -48,9 +48,7 @@ def table(text: str = "") -> str:
 
 
 async def fetch(transports: Transports, url: str, name: str = "openai") -> bytes:
-    by_name = transports.transports_by_name()
-    send = by_name.get(f"http/{name}") or by_name["http"]
-    return await read_all(await send(url, GET, None))  # type: ignore[arg-type]
+    return await read_all(await transports.by_provider()[name](url, GET, None))  # type: ignore[arg-type]
 
 
 @asynccontextmanager

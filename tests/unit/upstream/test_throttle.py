@@ -71,8 +71,7 @@ async def test_only_calls_to_the_provider_of_the_table_wait(tmp_path: Path) -> N
     async with serving(answer) as (server, port):
         transports = Transports(settings, worker_index_and_count=(0, 2))  # 2 of 3 calls for the first of two workers
         for name, count in (("groq", 5), ("openai", 2)):
-            by_name = transports.transports_by_name()
-            send = by_name.get(f"http/{name}") or by_name["http"]
+            send = transports.by_provider()[name]
             for _ in range(count):
                 assert await read_all(await send(f"http://127.0.0.1:{port}", request, None)) == b"ok"  # type: ignore[arg-type]
         with pytest.raises(TimeoutError):
