@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from msgspec import structs
 from sqlalchemy import Connection, exc
@@ -25,7 +26,7 @@ from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
 
 _BATCH_SECONDS, _POLL_SECONDS = 1.5, 0.05
-"""Maximum time in seconds until a finished request is in the ledger, and the interval of the checks for it."""
+"""Maximum seconds from the end of a request until it is in the ledger, and the interval of the checks for it."""
 
 
 @contextmanager
@@ -116,11 +117,12 @@ def _wait_for_batch(settings: Settings) -> None:
     """Wait until the last request of the proxy on this machine is stored, because the proxy stores them in batches."""
     proxy = find_proxy(settings)
     recent = None if proxy is None else proxy.get_json(RECENT_PATH)
-    receipts = [one["receipt"] for one in recent["finished"]] if isinstance(recent, dict) else []
-    ids = [receipt["request_id"] for receipt in receipts if receipt["path"] == EXCHANGE_PATH]
-    deadline = time.monotonic() + _BATCH_SECONDS
-    while ids and time.monotonic() < deadline:
+    # the proxy may be another version, with other fields
+    receipts = [one.get("receipt", {}) for one in recent.get("finished", ())] if isinstance(recent, dict) else []
+    last: dict[str, Any] = next((receipt for receipt in reversed(receipts) if receipt.get("path") == EXCHANGE_PATH), {})
+    deadline = last.get("started_at", 0) + last.get("duration_seconds", 0) + _BATCH_SECONDS
+    while time.time() < deadline:
         with open_ledger_for_reading(settings) as connection:
-            if connection is not None and find_stored_request(connection, ids[-1]) is not None:
+            if connection is None or find_stored_request(connection, last.get("request_id", "")) is not None:
                 return
         time.sleep(_POLL_SECONDS)
