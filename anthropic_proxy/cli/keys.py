@@ -2,6 +2,7 @@
 
 import getpass
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -167,7 +168,7 @@ def list_(*, as_json: _AsJson = False) -> None:
         columns, rows = [columns[index] for index in used], [[row[index] for index in used] for row in rows]
     output.write_table(columns, rows)
     if output.is_terminal:
-        output.write_notice(f"All facts of one key:  anthropic-proxy keys show {found[0].label}")
+        output.write_notice(f"All facts of one key:  anthropic-proxy keys show {shlex.quote(found[0].label)}")
 
 
 @keys.command

@@ -5,6 +5,7 @@
 """
 
 import asyncio
+import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
 
@@ -124,16 +125,17 @@ _REJECTED: Mapping[Ending, str] = {
     "revoked": "The key {label!r} is revoked{typed}. The administrator of the proxy creates another one:  "
     "anthropic-proxy keys create LABEL",
     "expired": "The key {label!r} expired at {end}{typed}. The administrator of the proxy extends it:  "
-    "anthropic-proxy keys change {label!r} --expires 30d",
+    "anthropic-proxy keys change {argument} --expires 30d",
     "replaced": "The key {label!r} was replaced at {end}{typed}. Use its new text, or create another one:  "
-    "anthropic-proxy keys rotate {label!r}",
+    "anthropic-proxy keys rotate {argument}",
 }
 
 
 def rejected_key_error(entry: KeyEntry, has_valid_checksum: bool) -> AuthenticationFailed:
     typed = ("" if has_valid_checksum else ", or it was not copied completely") * (entry.ending == "unknown")
     end = format_time(max(entry.ends_at, 0.0))
-    message = _REJECTED[entry.ending].format(label=entry.key.label, end=end, typed=typed)
+    label = entry.key.label
+    message = _REJECTED[entry.ending].format(label=label, argument=shlex.quote(label), end=end, typed=typed)
     return AuthenticationFailed(message, code="virtual-key-rejected", should_retry=False)
 
 

@@ -47,7 +47,7 @@ async def test_a_rotated_key_has_two_texts_for_a_while(keys: Keys) -> None:
     keys.now += 60
     assert await keys.reject(old) == (
         "The key 'ci' was replaced at 2026-11-21T12:01:00Z. Use its new text, or create another one:  "
-        "anthropic-proxy keys rotate 'ci'"
+        "anthropic-proxy keys rotate ci"
     )
     assert (await keys.policy.identify({"x-api-key": new})) is not None
 
@@ -72,7 +72,7 @@ async def test_each_rejection_has_its_reason_and_remedy(keys: Keys) -> None:
     )
     assert await keys.reject(expiring) == (
         "The key 'old' expired at 2026-11-21T12:01:00Z. The administrator of the proxy extends it:  "
-        "anthropic-proxy keys change 'old' --expires 30d"
+        "anthropic-proxy keys change old --expires 30d"
     )
 
 
