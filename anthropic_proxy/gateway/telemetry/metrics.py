@@ -4,7 +4,7 @@ import asyncio
 import platform
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from operator import add, attrgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -65,7 +65,10 @@ class ExchangeCounters(Struct, array_like=True):
     def add_counters(self, other: "ExchangeCounters") -> None:
         for name in self.__struct_fields__:
             ours, theirs = getattr(self, name), getattr(other, name)
-            setattr(self, name, list(map(add, ours, theirs)) if isinstance(ours, list) else ours + theirs)
+            if isinstance(ours, list):
+                setattr(self, name, [own + other for own, other in zip(ours, theirs, strict=True)])
+            else:
+                setattr(self, name, ours + theirs)
 
 
 class Gauges(Struct, array_like=True):
@@ -156,8 +159,9 @@ class MetricsSnapshot(Struct):
         labels = (team, provider)
         if labels not in self.spending and len(self.spending) >= MAX_LABEL_SETS:
             labels = (OTHER_LABEL, OTHER_LABEL)
-        requests, cost, unknown = map(add, self.spending.get(labels, (0, 0, 0)), sums)
-        self.spending[labels] = requests, cost, unknown
+        requests, cost, unknown = sums
+        before = self.spending.get(labels, (0, 0, 0))
+        self.spending[labels] = before[0] + requests, before[1] + cost, before[2] + unknown
 
     def add_snapshot(self, other: "MetricsSnapshot") -> None:
         for key, row in other.counters.items():
@@ -220,7 +224,7 @@ class MetricsTotals:
             labels = (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
             row = self.snapshot.find_or_add_counters(labels)
         row.requests += 1
-        row.tokens = list(map(add, row.tokens, _read_tokens(receipt)))
+        row.tokens = [sum(pair) for pair in zip(row.tokens, _read_tokens(receipt), strict=True)]
         row.duration_sum_seconds += receipt.duration_seconds
         row.duration_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.duration_seconds)] += 1
         if receipt.first_token_seconds is not None:
