@@ -16,12 +16,8 @@ class Command(NamedTuple):
     description: str
     examples: tuple[str, ...]
     """Command lines without the name of the program."""
-    is_group: bool = False
     panel: str = ""
     """Heading in the list of all commands."""
-
-    def show_examples(self) -> str:
-        return "Examples:\n\n" + "\n".join(f"- anthropic-proxy {line}" for line in self.examples)
 
 
 _FIRST_STEPS, _EACH_DAY, _SET_UP, _FOR_PROGRAMS = "First steps", "Each day", "Set up", "For other programs"
@@ -84,10 +80,11 @@ The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped a
         "code:env",
         """Print the variables for Claude Code and the Anthropic SDKs, as shell commands.
 
-Use it in a shell as `eval "$(anthropic-proxy env)"`.""",
+Use `eval` to set them in the shell itself.""",
         (
             "env",
             "env --shell fish",
+            'eval "$(anthropic-proxy env)"',
         ),
         panel=_FIRST_STEPS,
     ),
@@ -148,7 +145,6 @@ Exit status 0: the request was served, or would be sent; 1: it failed, or the pr
             "routes explain request.json",
             "routes explain request.json --key alice --at 2026-11-20T23:30",
         ),
-        is_group=True,
         panel=_EACH_DAY,
     ),
     "replay": Command(
@@ -192,7 +188,6 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
             "config show --all",
             "config check",
         ),
-        is_group=True,
         panel=_SET_UP,
     ),
     "keys": Command(
@@ -204,7 +199,6 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
             "keys rotate ci --overlap 24h",
             "keys revoke ci",
         ),
-        is_group=True,
         panel=_SET_UP,
     ),
     "db": Command(
@@ -214,7 +208,6 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
             "db check",
             "db export > requests.csv",
         ),
-        is_group=True,
         panel=_SET_UP,
     ),
     "service": Command(
@@ -224,7 +217,6 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
             "service install",
             "service status",
         ),
-        is_group=True,
         panel=_SET_UP,
     ),
     "import": Command(
@@ -254,8 +246,11 @@ It uses what the proxy was installed with: pip, pipx, uv, or the lock files of a
     ),
     "completion": Command(
         "completion:completion",
-        "Print the completion script of a shell. `anthropic-proxy --install-completion` installs it for your shell.",
-        ("completion bash",),
+        "Print the completion script of a shell. The option --install-completion installs it for your shell.",
+        (
+            "completion bash",
+            "--install-completion",
+        ),
         panel=_SET_UP,
     ),
     "statusline": Command(
@@ -286,19 +281,21 @@ Each violation is one line: file, line, event, rule and cause. Exit status 0: va
     ),
 }
 
-MAIN_EXAMPLES = """Examples:
+MAIN_EXAMPLES = (
+    ("choose a provider and write .env", "init"),
+    ("run Claude Code with the proxy", "code"),
+    ("serve on http://127.0.0.1:8082", "serve"),
+    ("serve on another port", "serve --port 8083"),
+    ("ask a model one question", 'ask "hello"'),
+    ("examine the configured backends", "doctor"),
+    ("show all settings", "config show --all"),
+    ("show what a command accepts", "code --help"),
+)
+"""What a user can do, with the command for it."""
+MAIN_NOTES = """Settings come from the environment and from .env in one folder, which config show names.
 
-- anthropic-proxy: serve on http://127.0.0.1:8082
-- anthropic-proxy serve --port 8083: serve on another port
-- anthropic-proxy init: choose a provider and write .env
-- anthropic-proxy code: run Claude Code with the proxy
-- anthropic-proxy ask "hello": ask a model one question
-- anthropic-proxy doctor: examine the configured backends
-
-Settings come from the environment and from .env in one folder, which config show names.
-All of them: anthropic-proxy config show --all.
-
-Every command accepts --config DIR, the folder of .env and anthropic-proxy.toml, and -v, which names the files read.
+Without a command, serve runs. Every command accepts --config DIR, the folder of .env and anthropic-proxy.toml, \
+and -v, which names the files read.
 
 In a checkout, python3 scripts/serve.py takes the same options as serve."""
-"""Text with examples at the end of the help of the main command."""
+"""Text at the end of the help of the main command."""

@@ -5,26 +5,40 @@ command. A message about an unknown option or value names the allowed ones and t
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from cyclopts import App as Commands
-from cyclopts import CoercionError, CycloptsError, Group, MissingArgumentError, UnknownOptionError, UnusedCliTokensError
+from cyclopts import (
+    CoercionError,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnknownOptionError,
+    UnusedCliTokensError,
+)
 
 from anthropic_proxy import __version__
-from anthropic_proxy.cli.command_table import COMMANDS, MAIN_EXAMPLES
+from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.serve import serve
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.platforms.signals import restore_default_signals
+
+
+def _show_default(value: Any) -> str:
+    return str(value) if value not in (False, "", None) else None  # type: ignore[return-value]  # the library accepts it
+
 
 commands = Commands(
     name="anthropic-proxy",
     version=f"anthropic-proxy {__version__}",
     help="Use Claude Code and every Anthropic SDK with the model that you have.",
-    help_epilogue=MAIN_EXAMPLES,
     version_flags=["--version", "-V"],
     group_commands=Group("Commands", sort_key=len(COMMANDS)),  # after the panels of the table
     group_parameters=Group("Parameters", sort_key=len(COMMANDS)),
+    default_parameter=Parameter(show_default=_show_default),
 )
 """Command-line application (cyclopts) with all commands and options. `main` runs it."""
 
@@ -32,14 +46,12 @@ commands = Commands(
 commands.default(serve)
 _panels = {name: Group(name, sort_key=place) for place, name in enumerate(row.panel for row in COMMANDS.values())}
 for _place, (_name, _row) in enumerate(COMMANDS.items()):
-    _own = {} if _row.is_group else {"help_epilogue": _row.show_examples()}  # a group of commands has its own examples
     commands.command(
         f"anthropic_proxy.cli.{_row.path}",
         name=_name,
         help=_row.description,
         group=_panels[_row.panel],
         sort_key=_place,
-        **_own,
     )
 commands.register_install_completion_command(help="Install the completion script for your shell.")
 
@@ -48,10 +60,12 @@ def run_command(words: Sequence[str]) -> None:
     """Raises `ConfigurationError` for a wrong command line."""
     if words[:1] == ["help"]:  # as in other programs: `help`, `help code`
         words = [*words[1:], "--help"]
-    if {"--help", "-h"} & {*words}:
-        from anthropic_proxy.cli.help_console import HelpConsole  # noqa: PLC0415  # only the help needs its library
+    console = None
+    if {"--help", "-h"} & {*takewhile(lambda word: word != "--", words)}:
+        from anthropic_proxy.cli.help_console import HelpConsole, HelpFormatter  # noqa: PLC0415  # see its library
 
-        commands.console = HelpConsole()
+        commands.console = console = HelpConsole()
+        commands.help_formatter = HelpFormatter()
     require_known_command(commands, words)
     if "--install-completion" in words:  # its library runs `ps` or PowerShell
         from anthropic_proxy.gateway.settings import keep_absolute_folders_of_path  # noqa: PLC0415  # see above
@@ -60,9 +74,11 @@ def run_command(words: Sequence[str]) -> None:
     if words and words[0] != "serve" and not words[0].startswith("-"):
         restore_default_signals()  # `serve` installs its own handlers
     try:
-        commands(move_stdin_name_to_end(words), exit_on_error=False, print_error=False)
+        commands(move_stdin_name_to_end(words), exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         raise ConfigurationError(describe_misuse(error, commands)) from error
+    if console is not None:
+        console.print_examples(words[0])
 
 
 _PROGRAM = "anthropic-proxy"

@@ -10,7 +10,6 @@ from cyclopts import Parameter
 from msgspec import structs
 
 from anthropic_proxy.cli.command_settings import describe_files, load_command_settings
-from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.router import find_preferred_provider
@@ -24,7 +23,7 @@ from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.place import describe_unread_files
 from anthropic_proxy.gateway.settings_listing import list_settings
 
-config = Commands(name="config", help_epilogue=COMMANDS["config"].show_examples())
+config = Commands(name="config")
 """Group of the commands `config show` and `config check`."""
 _NO_PROVIDER = "No provider is configured, so the demo replies. It has no model. Next:  anthropic-proxy init"
 _UNREAD_KEYS = "Keys in files and from commands were not read. Check them too:"

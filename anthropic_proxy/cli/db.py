@@ -7,7 +7,6 @@ from cyclopts import App as Commands
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console.ledger.database import find_database, open_for_writing
@@ -24,7 +23,7 @@ from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION
 from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
 from anthropic_proxy.errors import ConfigurationError
 
-db = Commands(name="db", help_epilogue=COMMANDS["db"].show_examples())
+db = Commands(name="db")
 """Group of the commands `db upgrade`, `db check` and `db export`."""
 
 

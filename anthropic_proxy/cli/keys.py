@@ -16,7 +16,6 @@ from cyclopts import Parameter
 from msgspec import UNSET
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console import formats
@@ -84,7 +83,7 @@ class RuleOptions:
         return decode_rule_texts(given, prefix="--")
 
 
-keys = Commands(name="keys", help_epilogue=COMMANDS["keys"].show_examples())
+keys = Commands(name="keys")
 """Group of the commands `keys …`."""
 _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 _LABEL_COLUMNS = 9

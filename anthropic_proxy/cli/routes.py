@@ -8,7 +8,6 @@ from cyclopts import App as Commands
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.explain import describe_checks, dry_run_request, encode_checks
 from anthropic_proxy.cli.output import Column, Output, describe_input, read_input, shorten_home
 from anthropic_proxy.engine.exchange.dry_run import DryRunClient
@@ -19,7 +18,7 @@ from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from anthropic_proxy.gateway.settings import CONFIG_FILE, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
-routes = Commands(name="routes", help_epilogue=COMMANDS["routes"].show_examples())
+routes = Commands(name="routes")
 """Group of the commands `routes list` and `routes explain`."""
 _LABEL_COLUMNS = 13
 _AsJson = Annotated[bool, Parameter(name="--json", negative="")]

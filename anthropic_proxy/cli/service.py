@@ -17,7 +17,6 @@ import platformdirs
 from cyclopts import App, Parameter
 from msgspec import Struct
 
-from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import is_temporary_installation
@@ -29,7 +28,7 @@ from anthropic_proxy.gateway.settings.place import require_settings_folder
 EXIT_STOPPED = 1
 """Exit status of `service status` if the service does not run."""
 
-service = App(name="service", help_epilogue=COMMANDS["service"].show_examples())
+service = App(name="service")
 """The command `service` with its subcommands."""
 
 

@@ -105,17 +105,19 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
     window = min(limits, default=0) or _number(_get(session, "context_window"), "context_window_size")
     if used and window:
         size = f"{window / 1_000_000:.1f}M" if window >= 1_000_000 else f"{window / 1_000:.0f}k"
-        parts.append(f"{used / window:.0%} of {size}")
+        parts.append(f"{_share(used, window)} of {size}")
 
-    sums = next((one for one in _list(replies.get("session"), "groups") if _text(one, "name") == session_id), None)
-    spent = {"session": sums, "today": _get(replies.get("today"), "total")}
-    if all(isinstance(one, dict) and _find_cost(one) is None for one in spent.values()):
+    groups = _list(replies.get("session"), "groups") if session_id else []
+    sums = next((one for one in groups if _text(one, "name") == session_id), None)
+    measured = {"session": sums, "today": _get(replies.get("today"), "total")}
+    spent = {label: one for label, one in measured.items() if isinstance(one, dict) and _has_cost(one)}
+    if spent and all(_find_cost(one) is None for one in spent.values()):
         parts.append(f"cost {UNKNOWN_AMOUNT}")
     else:
-        parts += [_describe_cost(label, one) for label, one in spent.items() if isinstance(one, dict)]
+        parts += [_describe_cost(label, one) for label, one in spent.items()]
     cached = _number(sums, "cache_read_tokens")
     if total := cached + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens"):
-        parts.append(f"{cached / total:.0%} cached")
+        parts.append(f"{_share(cached, total)} cached")
 
     if failed := [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]:
         parts.append(f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else ""))
@@ -142,6 +144,17 @@ def _read_all(read: Reader, paths: Mapping[str, str]) -> dict[str, Any]:
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
     return dict(replies)
+
+
+def _share(value: int, whole: int) -> str:
+    share = f"{value / whole:.0%}"
+    return "<1%" if value and share == "0%" else share
+
+
+def _has_cost(sums: Mapping[str, Any]) -> bool:
+    """Return False if no model was called, so that `free` would say too much."""
+    names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
+    return _find_cost(sums) != 0 or any(_number(sums, name) for name in names)
 
 
 def _find_cost(sums: Mapping[str, Any]) -> float | None:

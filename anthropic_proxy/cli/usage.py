@@ -1,9 +1,10 @@
 """Command `usage`: requests, tokens and costs in the ledger, summed by a property such as the model or the day."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from itertools import chain
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -16,7 +17,9 @@ from anthropic_proxy.console.ledger.export import build_usage_object, name_group
 from anthropic_proxy.console.ledger.periods import resolve_usage_range
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, GroupName, UsageSums, add_up, name_missing
+from anthropic_proxy.console.ledger.request_queries import sum_sessions
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.prices.price_list import describe_price_list, has_price_package
@@ -52,12 +55,14 @@ def usage(
     settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:
         groups = [] if connection is None else sum_usage(connection, chosen, by)
+        sessions = [group.name for group in groups[:_MAX_ROWS] if group.name] if by == "session" else []
+        names = find_names(connection, sum_sessions(connection, sessions)) if connection and sessions else {}
     if as_json:
         Output().write_json(build_usage_object(settings, by, groups, chosen))
     elif as_csv:
         Output().write_raw_text(tabulate_usage(settings, by, groups).encode_csv())
     else:
-        write_table(settings, by, groups, f"since {since}" + (f" until {until}" if until else ""))
+        write_table(settings, by, groups, f"since {since}" + (f" until {until}" if until else ""), names)
 
 
 _TITLES = {"day": "Day", "hour": "Hour", "model": "Model"}
@@ -75,10 +80,12 @@ _FIRST_REQUEST = 'anthropic-proxy ask "hello"'
 _OWN_PRICES = f"{CONFIG_FILE}, [prices]"
 
 
-def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since: str) -> None:
+def write_table(
+    settings: Settings, by: str, groups: Sequence[UsageGroup], since: str, sessions: Mapping[str, str]
+) -> None:
     """Write a summary and a table with bars to the terminal, or tab-separated values to a pipe.
 
-    `since`: time range as the user entered it.
+    `since`: time range as the user entered it. `sessions`: id of a session → its name.
     """
     output = Output()
     if not output.is_terminal:
@@ -112,32 +119,34 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
     shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
     everything = [*(group.sums for group in shown), total]
     tokens = [
-        formats.counts_in_one_unit([sums.cache_read_tokens for sums in everything]),
-        formats.counts_in_one_unit([sums.input_tokens + sums.cache_write_tokens for sums in everything]),
-        formats.counts_in_one_unit([sums.output_tokens for sums in everything]),
+        (sums.cache_read_tokens, sums.input_tokens + sums.cache_write_tokens, sums.output_tokens) for sums in everything
     ]
+    counts = formats.counts_in_one_unit([*chain.from_iterable(tokens)])
     facet = FACETS.get(by)
     title = _TITLES.get(by) or (facet.title if facet is not None else "")
-    names = [*(_shown_name(settings, by, group) or name_missing(by) for group in shown), "all"]
+    names = [sessions.get(group.name) or _shown_name(settings, by, group) or name_missing(by) for group in shown]
+    names.append("all")
     costs = [
         format_cost(sums.cost, sums.unknown_cost_requests) if sums.all_tokens or sums.cost else formats.UNKNOWN
         for sums in everything
     ]
-    lengths = [group.sums.cost for group in shown]
+    measure, lengths = "cost", [group.sums.cost for group in shown]
     if not any(lengths):
-        lengths = [group.sums.all_tokens for group in shown]
+        measure, lengths = "tokens", [group.sums.all_tokens for group in shown]
     highest = max(lengths, default=0) or 1
     bars = [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in lengths]
     rows = [
         [name, f"{sums.requests:,}", *cells, cost, bar]
-        for name, sums, *cells, cost, bar in zip(names, everything, *tokens, costs, [*bars, ""], strict=True)
+        for name, sums, *cells, cost, bar in zip(
+            names, everything, counts[::3], counts[1::3], counts[2::3], costs, [*bars, ""], strict=True
+        )
     ]
     columns = [
         Column(title, can_be_cut=max(map(len, names)) > _MAX_WHOLE_NAME),
         Column("Requests", is_number=True),
         *(Column(title, is_number=True, is_optional=True) for title in ("Cached", "Input", "Output")),
         Column("Cost", is_number=True),
-        Column("", role="bar", is_optional=True),
+        Column(f"By {measure}", role="bar", is_optional=True),
     ]
     if by == "model" and total.tool_errors:
         columns.append(Column("Tool errors", is_number=True, is_optional=True))
@@ -155,7 +164,7 @@ def write_table(settings: Settings, by: str, groups: Sequence[UsageGroup], since
         output.write_line(f"  Prices need the package genai-prices:  {command}")
     elif unknown:
         output.write_line(f"  The cost of {counted} is unknown. Add prices per million tokens to {CONFIG_FILE}:")
-        for line in (f'[prices."{unknown}"]', "input = 2.00", "output = 8.00"):
+        for line in (f'[prices."{unknown}"]', "input = <dollars>", "output = <dollars>"):
             output.write_line(f"    {output.paint(line, 'type')}")
     elif total.unknown_cost_requests:
         command = output.paint("anthropic-proxy usage --by model", "type")

@@ -36,17 +36,14 @@ def short_count(value: float | None) -> str:
 
 
 def counts_in_one_unit(values: Sequence[int]) -> list[str]:
-    """Return whole numbers for a column, in the unit of the largest one: `22.9 M`, `0.9 M`.
-
-    A number that is too small for this unit has a smaller unit or none.
-    """
+    """Return whole numbers for a table, all in the unit of the largest one: `22.90 M`, `0.03 M`, `<0.01 M`, `0`."""
     highest = max(values, default=0)
+    if highest < 10_000:
+        return [f"{value:,}" for value in values]
+    scale, digits, unit = (1_000_000, 2, " M") if highest >= 1_000_000 else (1_000, 1, " k")
+    smallest = 10**-digits
     return [
-        f"{value / 1_000_000:,.1f} M"
-        if highest >= 1_000_000 and value >= 50_000
-        else f"{value / 1_000:,.0f} k"
-        if highest >= 10_000 and value >= 500
-        else f"{value:,}"
+        f"<{smallest}{unit}" if 0 < value / scale < smallest else f"{value / scale:,.{digits}f}{unit}" if value else "0"
         for value in values
     ]
 

@@ -138,7 +138,21 @@ def test_the_help_of_each_command_ends_with_its_own_examples(name: str, tmp_path
     _, _, examples = ended.stdout.partition("Examples:")
     lines = [line.strip() for line in examples.splitlines() if line.strip()]
     assert lines
-    assert all(line.startswith(f"• anthropic-proxy {name}") for line in lines)
+    words = f"anthropic-proxy( {name}| --install-completion)"
+    assert all(re.search(words, line) for line in lines)
+
+
+def test_the_help_names_the_program_as_its_user_can_start_it_and_divides_no_example(tmp_path: Path) -> None:
+    """The program is not in PATH."""
+    script = Path(sys.executable).parent / "anthropic-proxy"
+    own = {"PATH": "/usr/bin", "HOME": str(tmp_path), "COLUMNS": "60"}
+    done = subprocess.run([script, "env", "--help"], env=own, capture_output=True, text=True, timeout=60, check=False)
+    assert " ".join(done.stdout.split()).startswith(f"Usage: {script} env [OPTIONS] Print")
+    assert done.stdout.splitlines()[-3:] == [
+        f"  {script} env",
+        f"  {script} env --shell fish",
+        f'  eval "$({script} env)"',
+    ]
 
 
 def test_python_m_imports_no_modules_of_the_current_directory(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
 
-MAX_TITLE_CHARACTERS = 80
 _MAX_SUMMARY_CHARACTERS = 100
 _MAX_BLOCK_CHARACTERS = 4_000
 _MAX_CHARACTERS = 120_000
@@ -210,20 +209,6 @@ def list_new_messages(data: bytes) -> Sequence[Mapping[str, Any]]:
         if message["role"] != "assistant":  # a last one is the beginning of the reply
             found.append(message)
     return found[::-1]
-
-
-def find_title(data: bytes) -> str:
-    """Return the first words of the user in a request. "": `data` is no complete request, or has no text."""
-    try:
-        for raw in decode_json(data, _Body).messages:
-            message = decode_json(bytes(raw))
-            for block in _list_blocks(message) if message["role"] == "user" else ():
-                text = block.get("text", "").strip()
-                if text and not text.startswith("<"):  # a client puts its own texts into elements
-                    return formats.shorten(" ".join(text[: 4 * MAX_TITLE_CHARACTERS].split()), MAX_TITLE_CHARACTERS)
-    except _ERRORS:
-        pass
-    return ""
 
 
 def find_image(data: bytes, number: int) -> tuple[str, bytes] | None:

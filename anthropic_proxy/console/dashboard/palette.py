@@ -14,13 +14,13 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.costs import NOUNS
 from anthropic_proxy.console.dashboard.permissions import find_role, list_navigation_entries, may_open
 from anthropic_proxy.console.dashboard.query import session_link
-from anthropic_proxy.console.dashboard.sessions import find_names, name_session
 from anthropic_proxy.console.dashboard.sign_in import find_session
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger.periods import RequestSelection
 from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.console.ledger.request_queries import list_sessions
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
+from anthropic_proxy.console.session_names import find_names, name_session
 from anthropic_proxy.gateway.settings_listing import list_settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 

@@ -14,7 +14,6 @@ from anthropic_proxy.console.dashboard.conversation import build_turns, find_cac
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.query import require_valid_text
-from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.contents import StoredContent
@@ -34,6 +33,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     sum_sessions,
 )
 from anthropic_proxy.console.ledger.units import MICROSECONDS
+from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import UnknownModel
 from anthropic_proxy.gateway.money import format_cost

@@ -10,7 +10,6 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES, Chart, chart_groups, divide_range
 from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
 from anthropic_proxy.console.dashboard.query import ViewQuery
-from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.tables import (
     COLUMNS,
     Names,
@@ -38,6 +37,7 @@ from anthropic_proxy.console.ledger.request_queries import (
     list_stored_requests,
     sum_sessions,
 )
+from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.errors import InvalidRequest
 
 ROWS_PER_PAGE = 50

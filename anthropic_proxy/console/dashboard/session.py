@@ -14,7 +14,6 @@ from anthropic_proxy.console.dashboard.charts import Band, Chart, Column, Series
 from anthropic_proxy.console.dashboard.conversation import CacheBreak, build_turns, find_cache_breaks
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.request import find_context_window
-from anthropic_proxy.console.dashboard.sessions import find_names
 from anthropic_proxy.console.dashboard.tables import page_list
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
@@ -22,6 +21,7 @@ from anthropic_proxy.console.ledger.export import tabulate_requests
 from anthropic_proxy.console.ledger.records import StoredRequest
 from anthropic_proxy.console.ledger.request_queries import read_several_contents
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
+from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 

@@ -6,19 +6,15 @@ A session is a conversation of a client such as Claude Code.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection
-
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.conversation import find_title
 from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
 from anthropic_proxy.console.dashboard.tables import SortableColumn, sort_rows
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
-from anthropic_proxy.console.ledger.request_queries import SessionRow, read_several_contents
+from anthropic_proxy.console.ledger.request_queries import SessionRow
+from anthropic_proxy.console.session_names import find_names, name_session
 
 MAX_SESSIONS = 100
-MAX_NAMED_SESSIONS = 50
-"""Maximum number of sessions whose names are read from their texts."""
 _COLUMNS: Sequence[SortableColumn[SessionRow]] = (
     SortableColumn("length", "Length", lambda row: row.last_at - row.started_at),
     SortableColumn("requests", "Requests", lambda row: row.sums.requests),
@@ -63,22 +59,6 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     if not found.is_complete:
         verdict += f" Only the latest {formats.count(queries.MAX_SAMPLED_REQUESTS)} requests are added up."
     return {"sessions": sessions, "columns": _COLUMNS, "verdict": verdict, "is_empty": not context.facts.requests}
-
-
-def find_names(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, str]:
-    """Return session id → the first words of its user if they are stored, else its project and start."""
-    firsts = queries.find_first_requests(connection, [row.session for row in rows[:MAX_NAMED_SESSIONS]])
-    texts = read_several_contents(connection, [*firsts.values()], ("request",))
-    names = {row.session: name_session(row) for row in rows}
-    for session, request_id in firsts.items():
-        if request_id in texts and (title := find_title(texts[request_id]["request"].data)):
-            names[session] = title
-    return names
-
-
-def name_session(row: SessionRow) -> str:
-    """Return a name for a session, whose id means nothing to a user: `checkout-api, 21 Nov, 13:42`."""
-    return f"{row.project or 'Session'}, {formats.day_and_time(row.started_at)}"
 
 
 def _tabulate_sessions(context: PageContext) -> ExportTable:

@@ -35,7 +35,12 @@ _LOADED = [
     "anthropic_proxy.gateway.platforms.terminal",
 ]
 
-_HELP = ["anthropic_proxy.cli.help_console"]
+_HELP = [
+    "anthropic_proxy.cli.help_console",
+    "anthropic_proxy.engine",
+    "anthropic_proxy.engine.platforms",
+    "anthropic_proxy.engine.platforms.program",
+]
 
 
 @pytest.mark.parametrize(

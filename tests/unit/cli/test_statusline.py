@@ -129,3 +129,8 @@ def test_the_command_asks_the_proxy_of_claude_code_and_needs_none(closed_port: s
         settings = {"ANTHROPIC_BASE_URL": address, "PORT": closed_port}
         ended = run_command("statusline", directory=tmp_path, settings=settings, stdin=text)
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, "Opus 5.5 · 25% of 100k · no proxy responds\n", "")
+
+
+def test_without_a_session_its_cost_is_not_that_of_requests_without_one() -> None:
+    replies = {"/api/usage?by=session&since=7d": {"groups": [{"name": "", "cost": 0, **SUMS}]}}
+    assert line_for(replies, session={}) == "no model yet"

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 
 import pytest
 
@@ -12,7 +13,9 @@ from anthropic_proxy.gateway.settings import Settings
 from tests.support.terminal import read_output
 
 
-def show_table(monkeypatch: pytest.MonkeyPatch, groups: list[UsageGroup], by: str) -> list[str]:
+def show_table(
+    monkeypatch: pytest.MonkeyPatch, groups: list[UsageGroup], by: str, sessions: Mapping[str, str] | None = None
+) -> list[str]:
     """Return the lines of the table in a terminal with 80 columns."""
     pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
     termios = pytest.importorskip("termios", reason="platform: no terminals with signals")
@@ -21,7 +24,7 @@ def show_table(monkeypatch: pytest.MonkeyPatch, groups: list[UsageGroup], by: st
     termios.tcsetwinsize(theirs, (24, 80))
     with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        write_table(Settings(), by, groups, "since 24h")
+        write_table(Settings(), by, groups, "since 24h", sessions or {})
         monkeypatch.undo()
     shown = "".join(iter(lambda: read_output(ours), ""))  # the terminal may deliver its output in pieces
     os.close(ours)
@@ -46,7 +49,7 @@ def test_a_long_name_hides_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_each_day_has_a_bar_also_without_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = show_table(monkeypatch, [new_group("2026-11-20", 2), new_group("2026-11-22", 1)], "day")
     assert lines[2:7] == [
-        "  Day         Requests  Cached  Input  Output   Cost",
+        "  Day         Requests  Cached  Input  Output   Cost  By cost",
         f"  2026-11-20         1       0  1,200      30  $2.00  {'█' * 16}",
         "  2026-11-21         0       0      0       0      –",
         f"  2026-11-22         1       0  1,200      30  $1.00  {'█' * 8}",
@@ -80,10 +83,25 @@ def test_a_model_without_a_price_is_named_with_the_lines_to_write(monkeypatch: p
         "  The cost of 2 requests is unknown. Add prices per million tokens to",
         "  anthropic-proxy.toml:",
         '    [prices."own/qwen"]',
-        "    input = 2.00",
+        "    input = <dollars>",
     ]
     day = UsageGroup(name="2026-11-20", sums=group.sums)
     assert show_table(monkeypatch, [day], "day")[5:7] == [
         "  The cost of 2 requests is unknown. Their models:",
         "  anthropic-proxy usage --by model",
+    ]
+
+
+def test_a_session_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"7d575ca2-edaf-4c88-8416-ea7d76f1680e": "Fix the login of the shop"}
+    lines = show_table(monkeypatch, [new_group(next(iter(names)), 2), new_group("", 1)], "session", names)
+    assert [line.partition("    ")[0] for line in lines[3:5]] == ["  Fix the login of the shop", "  no session"]
+
+
+def test_all_numbers_of_tokens_have_the_same_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    sums = UsageSums(requests=1, cache_read_tokens=22_903_000, input_tokens=310_000, output_tokens=4_000)
+    lines = show_table(monkeypatch, [UsageGroup(name="gpt", provider="own", sums=sums)], "model")
+    assert lines[2:4] == [
+        "  Model    Requests   Cached   Input   Output  Cost  By tokens",
+        f"  own/gpt         1  22.90 M  0.31 M  <0.01 M  free  {'█' * 16}",
     ]

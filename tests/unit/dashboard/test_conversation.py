@@ -14,7 +14,6 @@ from anthropic_proxy.console.dashboard.conversation import (
     build_turns,
     find_cache_breaks,
     find_image,
-    find_title,
     format_json,
     list_new_messages,
     list_reply_blocks,
@@ -23,6 +22,7 @@ from anthropic_proxy.console.dashboard.conversation import (
 from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.records import StoredRequest
+from anthropic_proxy.console.session_names import find_title
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import load_settings
 

@@ -1,0 +1,49 @@
+"""Names of sessions for people. A session is a conversation of a client such as Claude Code."""
+
+from collections.abc import Sequence
+
+from msgspec import Raw, Struct
+from sqlalchemy import Connection
+
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.ledger.request_queries import SessionRow, find_first_requests, read_several_contents
+from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
+
+MAX_NAMED_SESSIONS = 50
+"""Maximum number of sessions whose names are read from their texts."""
+MAX_TITLE_CHARACTERS = 80
+
+
+class _Body(Struct):
+    messages: Sequence[Raw] = ()
+
+
+def find_names(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, str]:
+    """Return session id → the first words of its user if they are stored, else its project and start."""
+    firsts = find_first_requests(connection, [row.session for row in rows[:MAX_NAMED_SESSIONS]])
+    texts = read_several_contents(connection, [*firsts.values()], ("request",))
+    names = {row.session: name_session(row) for row in rows}
+    for session, request_id in firsts.items():
+        if request_id in texts and (title := find_title(texts[request_id]["request"].data)):
+            names[session] = title
+    return names
+
+
+def name_session(row: SessionRow) -> str:
+    """Return a name without a text of its user: `checkout-api, 21 Nov, 13:42`."""
+    return f"{row.project or 'Session'}, {formats.day_and_time(row.started_at)}"
+
+
+def find_title(data: bytes) -> str:
+    """Return the first words of the user in a request. "": `data` is no complete request, or has no text."""
+    try:
+        for raw in decode_json(data, _Body).messages:
+            message = decode_json(bytes(raw))
+            content = message.get("content") or () if message["role"] == "user" else ()
+            for block in [{"text": content}] if isinstance(content, str) else content:
+                text = block.get("text", "").strip()
+                if text and not text.startswith("<"):  # a client puts its own texts into elements
+                    return formats.shorten(" ".join(text[: 4 * MAX_TITLE_CHARACTERS].split()), MAX_TITLE_CHARACTERS)
+    except (InvalidJson, LookupError, TypeError, AttributeError, RecursionError):
+        pass
+    return ""
