@@ -375,7 +375,8 @@ class Attempts:
         prompt = None
         if receipt.session:
             conversation = receipt.session, receipt.agent, provider.prefix, target.model
-            prompt = engine.prefix_guard.compare(conversation, upstream_request.body)
+            compare = partial(engine.prefix_guard.compare, conversation)
+            prompt = await background.run_in_thread_if_large(self._is_large, compare, upstream_request.body)
         upstream_request = self.records.begin_attempt(target, upstream_request)
         watchdog.begin_upstream_call()
         try:

@@ -10,14 +10,18 @@ the provider and the model; a session has several prompts at the same time, for 
 parallel tasks, so a prompt is compared with those that begin with the same messages and go on with them. A prompt
 counts as changed only if the provider had read at least `MIN_LOST_BYTES` of what it now has to read again.
 
-The bytes of the last prompt are kept, not hashes of its parts: to compare 120 KB costs 16,000 instructions, to hash
-them 450,000. The guard costs 27,000 in all, less than 1 % of the whole request (2.9 million, callgrind). Kept prompts
-have a maximum size each and together. The body is the object that was sent, so nothing is copied.
+The bytes of the last prompts are kept, not hashes of their parts, because comparing them is the cheapest: for a prompt
+of 120 KB it reads both bodies once, at the speed of `memcmp`, which is 1 to 2 % of the request
+(`python -m bench.prefix_guard`). CRC-32, the fastest digest at hand, takes four times as long, and dividing a prompt
+into its parts ten times that. The body is the object that was sent, so nothing is copied. Memory has a bound for each
+prompt, for each conversation and for all of them together.
 
 Two ways lead to the same answer. The fast one compares bytes without reading JSON: the new body begins with the old one
 up to its last message, and ends with what follows the conversation, such as the tools. All other bodies, also the
-second one of a conversation, are divided into their parts (`_divide`). That takes a millisecond for 1 MB, so of the
-kept prompts only the one of the same conversation is divided again: the others are told by a few hashes.
+second one of a conversation, are divided into their parts (`_divide`): once for the new prompt, and once for each of
+the kept ones, at most four, that begin with the same messages. Kept prompts of other conversations are told by a few
+hashes. A part that has changed is searched in all messages, but only a few behind it tell whether another branch
+begins there.
 """
 
 import operator
@@ -35,13 +39,13 @@ from anthropic_proxy.engine.wires.anthropic.json_spans import RepeatedKeyError, 
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
 
-MAX_PROMPT_BYTES = 1024 * 1024
-"""Maximum size of a guarded request. Larger ones are ignored: to divide them into parts would occupy the event loop."""
-MAX_KEPT_BYTES = 16 * 1024 * 1024
-MAX_CONVERSATIONS = 1_000
-"""Maximum size and number of all kept prompts of a process. The least recently used ones are forgotten."""
+MAX_PROMPT_BYTES = 8 * 1024 * 1024
+"""Maximum size of a guarded request, which may contain images. Larger ones are ignored."""
 MAX_PROMPTS_OF_CONVERSATION = 4
 """Number of prompts of one session and model that are continued at the same time."""
+MAX_KEPT_BYTES = MAX_PROMPT_BYTES * MAX_PROMPTS_OF_CONVERSATION
+MAX_CONVERSATIONS = 1_000
+"""Maximum size and number of all kept prompts of a process. The least recently used ones are forgotten."""
 MIN_LOST_BYTES = 4_096
 """About 1,024 tokens, the shortest beginning that most providers cache (developers.openai.com, "Prompt caching";
 platform.claude.com, "Prompt caching"; read 2026-11)."""
@@ -53,10 +57,12 @@ _SYSTEM_FIELDS = ("system", "instructions", "systemInstruction")
 _MESSAGE_FIELDS = ("messages", "input", "contents")
 """Fields of the prompt in the APIs of all wires."""
 _CACHE_MARK = re.compile(rb',? ?"cache_control": ?\{[^{}]*\}')
-_SINGLE_TEXT = re.compile(rb'\[\{"type": ?"text", ?"text": ?("(?:[^"\\]|\\.)*+")\}\]')
+_SINGLE_TEXT = re.compile(rb'\[\{"type": ?"text", ?"text": ?("[^"\\]*+(?:\\.[^"\\]*+)*+")\}\]')
 _ROLE = re.compile(rb'"role": ?"([a-z]+)"')
 _SYSTEM_ROLE = re.compile(rb'[^\[]{,40}"role": ?"(?:system|developer)"')
 _NAME = re.compile(rb'"name": ?"([A-Za-z0-9_.:/-]{1,128})"')
+_MAX_COMPARED_MESSAGES = 8
+"""Number of messages behind a change that tell an edited conversation from another branch."""
 _LIST = b"["[0]
 _FUNCTIONS = b'{"functionDeclarations":['
 _BILLING = b"x-anthropic-billing-header:"
@@ -76,8 +82,7 @@ class Prompt(Struct, eq=False, gc=False):
     end: int = 0
     """Offset of the end of the conversation in `body`. 0: not known yet."""
     beginning: Sequence[int] | None = None
-    """`_Parts.beginning`, or that of a prompt before it with fewer messages. None: not known yet. Empty: the body is no
-    request of a known API."""
+    """`_Parts.beginning`. None: not known yet. Empty: the body is no request of a known API."""
     is_reported: bool = False
     """True if the log has a change of this conversation."""
     replaced: "Prompt | None" = None
@@ -94,11 +99,11 @@ class PrefixGuard:
         """Size of all kept prompts."""
 
     def compare(self, conversation: Conversation, body: bytes) -> Prompt | None:
-        """Compare a request of a session with the one before it. None: it is too large."""
+        """Compare a request of a session with the one before it. None: it is too large. May run in another thread."""
         if len(body) > MAX_PROMPT_BYTES:
             return None
-        prompts = self._prompts.get(conversation)
-        if prompts is None:
+        prompts = tuple(self._prompts.get(conversation, ()))
+        if not prompts:
             return Prompt(conversation, body)
         for before in prompts:  # the fast way
             old, last, end = before.body, before.last, before.end
@@ -285,9 +290,9 @@ def _is_branch(first: bytes, second: bytes, common: int, rest_before: Sequence[R
     if not (rest_before and rest):
         shorter = min(len(first), len(second))
         return shorter - common >= MIN_LOST_BYTES and common * 2 < shorter
-    known = {_neutral(bytes(message)) for message in rest_before}
-    shared = sum(len(message) for message in rest if _neutral(bytes(message)) in known)
-    return shared * 2 < min(sum(map(len, rest_before)), sum(map(len, rest)))
+    old, new = ([_neutral(bytes(message)) for message in rest[:_MAX_COMPARED_MESSAGES]] for rest in (rest_before, rest))
+    shared = sum(len(message) for message in new if message in old)
+    return shared * 2 < min(sum(map(len, old)), sum(map(len, new)))
 
 
 def _count_equal_bytes(first: bytes, second: bytes) -> int:

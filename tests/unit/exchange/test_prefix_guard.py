@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from anthropic_proxy.engine.providers.prefix_guard import (
     MAX_KEPT_BYTES,
     MAX_PROMPT_BYTES,
     PrefixGuard,
+    Prompt,
 )
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from tests.support.cache_sessions import ROWS, Row, run_session
@@ -299,3 +301,31 @@ def test_a_prompt_of_another_conversation_is_not_compared_with_all_bytes_that_ar
     _, *large = [ask(f"task {number}", 900_000) for number in range(5)]
     small = [ask(f"title {number}", 1_000, keeps=False) for number in range(5)]
     assert min(small) < min(large) / 20
+
+
+@pytest.mark.parametrize("turns", [10, 200, 5_000])
+def test_a_new_branch_beside_four_of_equal_beginning_costs_little_more_than_to_read_its_prompt(turns: int) -> None:
+    guard = PrefixGuard()
+
+    def body_for(branch: str) -> bytes:
+        text = "y" * (880_000 // turns - 100)
+        names = ["same"] * 3 + [branch] * (turns - 3)
+        contents = [[{"type": "text", "text": f"{name} {number} {text}"}] for number, name in enumerate(names)]
+        return json.dumps({"messages": [{"role": "user", "content": content} for content in contents]}).encode()
+
+    def measure(work: Callable[[bytes], object], body: bytes) -> float:
+        begun = time.thread_time()
+        work(body)
+        return time.thread_time() - begun
+
+    def compare(body: bytes) -> Prompt:
+        found = guard.compare(("one", "", "openai", "m"), body)
+        assert found is not None
+        assert (found.change, found.replaced) == (None, None)
+        return found
+
+    for number in range(4):
+        guard.keep(compare(body_for(f"task {number}")))
+    bodies = [body_for(f"new task {number}") for number in range(5)]
+    spent = min(measure(compare, body) for body in bodies)
+    assert spent < 120 * min(measure(json.loads, body) for body in bodies)
