@@ -24,6 +24,7 @@ def main() -> None:
             "serverInfo": {"name": "many", "version": "1"},
         },
         "tools/list": {"tools": tools},
+        "tools/call": {"content": [{"type": "text", "text": "It is done. " * 100}], "isError": False},
     }
     for line in sys.stdin:
         message = json.loads(line)

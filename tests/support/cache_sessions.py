@@ -1,10 +1,9 @@
 """A session of ten turns, in which tool searches load tools three times, with a provider that has a prefix cache.
 
-`python -m tests.support.cache_sessions` prints the tables of docs/guide/prompt-caches.md and of the decision about
-loaded tools.
+`tests/e2e/cache_sessions.py` plays such a session with the real Claude Code. `python -m tests.support.cache_sessions`
+prints the table of the decision about loaded tools.
 """
 
-import asyncio
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from typing import Any
 from genai_prices import Usage, calc_price
 
 from anthropic_proxy.engine.hooks import PrefixChange
-from tests.support.fakes.prefix_cache import CachedCall, CachingProvider
+from tests.support.fakes.prefix_cache import CachedCall, CachingProvider, Script
 from tests.support.harness import ProxyHarness
 
 LOADS = {2: ("Monitor",), 5: ("mcp__tracker__find_issue", "mcp__tracker__comment"), 8: ("WebFetch",)}
@@ -30,24 +29,69 @@ class Row:
 
     title: str
     settings: dict[str, str]
+    wire: str
+    address: str = ""
+    """Address of the provider, by which the proxy knows it. "": a server at home."""
+    path: str = ""
+    """Path of the API of a server at home."""
     price: tuple[str, str] | None = None
 
+    @property
+    def model(self) -> str:
+        return self.settings["BIG_MODEL"].partition("/")[2]
 
+
+_OPENAI, _DEEPSEEK = "http://api.openai.com/v1", "api.deepseek.com/v1"
 _LOCAL = {"OPENAI_BASE_URL": "http://127.0.0.1:8080/v1"}
 ROWS = (
-    Row("OpenAI, Responses, gpt-5.6-sol", {"BIG_MODEL": "openai/gpt-5.6-sol"}, ("openai", "gpt-5.6-sol")),
-    Row("OpenAI, Responses, gpt-5.1", {"BIG_MODEL": "openai/gpt-5.1"}, ("openai", "gpt-5.1")),
-    Row("OpenAI, Chat, gpt-4.1", {"BIG_MODEL": "openai/gpt-4.1", "OPENAI_WIRE": "chat"}, ("openai", "gpt-4.1")),
-    Row("Gemini, gemini-3.6-flash", {"BIG_MODEL": "gemini/gemini-3.6-flash"}, ("google", "gemini-3.6-flash")),
+    *(
+        Row(
+            f"OpenAI, Responses, {model}",
+            {"BIG_MODEL": f"openai/{model}"},
+            "responses",
+            _OPENAI,
+            price=("openai", model),
+        )
+        for model in ("gpt-5.6-sol", "gpt-5.1")
+    ),
+    Row(
+        "OpenAI, Chat, gpt-4.1",
+        {"BIG_MODEL": "openai/gpt-4.1", "OPENAI_WIRE": "chat"},
+        "chat",
+        _OPENAI,
+        price=("openai", "gpt-4.1"),
+    ),
+    Row(
+        "Gemini, gemini-3.6-flash",
+        {"BIG_MODEL": "gemini/gemini-3.6-flash"},
+        "gemini",
+        "http://generativelanguage.googleapis.com/v1beta",
+        price=("google", "gemini-3.6-flash"),
+    ),
     Row(
         "DeepSeek, deepseek-flash",
-        {"BIG_MODEL": "openai/deepseek-flash", "OPENAI_BASE_URL": "https://api.deepseek.com/v1"},
-        ("deepseek", "deepseek-flash"),
+        {"BIG_MODEL": "openai/deepseek-flash", "OPENAI_BASE_URL": f"https://{_DEEPSEEK}"},
+        "chat",
+        f"http://{_DEEPSEEK}",
+        price=("deepseek", "deepseek-flash"),
     ),
-    Row("Moonshot, kimi-k2.6", {"BIG_MODEL": "moonshot/kimi-k2.6"}, ("moonshotai", "kimi-k2.6")),
-    Row("xAI, grok-4.3", {"BIG_MODEL": "xai/grok-4.3"}, ("x-ai", "grok-4.3")),
-    Row("llama.cpp, vLLM: Chat", {"BIG_MODEL": "openai/qwen3-coder", **_LOCAL}),
-    Row("Ollama, qwen3", {"BIG_MODEL": "ollama/qwen3:32b", "OLLAMA_BASE_URL": "http://127.0.0.1:11434"}),
+    Row(
+        "Moonshot, kimi-k2.6",
+        {"BIG_MODEL": "moonshot/kimi-k2.6"},
+        "chat",
+        "http://api.moonshot.ai/v1",
+        price=("moonshotai", "kimi-k2.6"),
+    ),
+    Row("xAI, Chat, grok-4.3", {"BIG_MODEL": "xai/grok-4.3"}, "chat", "http://api.x.ai/v1", price=("x-ai", "grok-4.3")),
+    Row(
+        "xAI, Responses, grok-4.3",
+        {"BIG_MODEL": "xai/grok-4.3", "XAI_WIRE": "responses"},
+        "responses",
+        "http://api.x.ai/v1",
+        price=("x-ai", "grok-4.3"),
+    ),
+    Row("llama.cpp, vLLM: Chat", {"BIG_MODEL": "openai/qwen3-coder", **_LOCAL}, "chat", path="/v1"),
+    Row("Ollama, qwen3", {"BIG_MODEL": "ollama/qwen3:32b", "OLLAMA_BASE_URL": "http://127.0.0.1:11434"}, "ollama"),
 )
 _KEYS = {f"{name}_API_KEY": "key" for name in ("OPENAI", "GEMINI", "MOONSHOT", "XAI")}
 
@@ -61,6 +105,11 @@ class Figures:
     """Number of calls of the first turn."""
     changes: list[PrefixChange]
     """Changes of the beginning of the prompt that the proxy has found."""
+
+    @property
+    def input_tokens(self) -> int:
+        """Input of the whole session."""
+        return sum(call.tokens for call in self.calls)
 
     @property
     def cached_share(self) -> float:
@@ -119,9 +168,6 @@ def _tools(loaded: set[str], *, has_placeholder: bool) -> list[dict[str, Any]]:
         tools.append({"name": "DeferredToolPlaceholder", "description": "None.", "input_schema": {"type": "object"}})
         tools[-1]["defer_loading"] = True
     return sorted(tools, key=lambda tool: str(tool["name"]))
-
-
-Script = list[tuple[str, dict[str, Any]] | str]
 
 
 def _turn(number: int) -> Script:
@@ -212,20 +258,5 @@ def break_even_table() -> str:
     return "\n".join(lines)
 
 
-async def session_table() -> str:
-    lines = [
-        "| provider | cached, tools listed | cached | read again, tools listed | read again | $, tools listed | $ |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for row in ROWS:
-        listed, placed = await run_session(row, has_placeholder=False), await run_session(row)
-        dollars = [f"{one.dollars(row.price):.2f}" if row.price else "–" for one in (listed, placed)]
-        lines.append(
-            f"| {row.title} | {listed.cached_share:.1%} | {placed.cached_share:.1%} | {listed.read_again:,} | "
-            f"{placed.read_again:,} | {dollars[0]} | {dollars[1]} |"
-        )
-    return "\n".join(lines)
-
-
 if __name__ == "__main__":
-    print(asyncio.run(session_table()), break_even_table(), sep="\n\n")
+    print(break_even_table())

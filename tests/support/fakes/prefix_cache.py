@@ -2,6 +2,8 @@
 
 A prompt is divided into blocks. The hash of a block includes all blocks before it, so a block is found only if the
 whole prompt before it was the same. The order is that of the providers: tools, system text, conversation.
+
+`CachingProvider` is an upstream function for the proxy without sockets, and `new_caching_provider` serves it by HTTP.
 """
 
 import hashlib
@@ -10,6 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiohttp import web
+
 from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from tests.support.fakes.gemini.shapes import check_request as check_gemini
@@ -17,11 +21,13 @@ from tests.support.fakes.ollama.shapes import check as check_ollama
 from tests.support.fakes.openai_chat.shapes import check_fields
 from tests.support.fakes.openai_chat.shapes import check_request as check_chat
 from tests.support.fakes.openai_responses.rules import ResponsesRequest
-from tests.support.fakes.server import ContractViolation
+from tests.support.fakes.server import ContractViolation, RequestLog, leaks, new_application
 from tests.support.harness import FakeResponse
 
 BLOCK_TOKENS = 128
 BYTES_PER_TOKEN = 4
+Script = list[tuple[str, Mapping[str, Any]] | str]
+"""Steps of a model: a tool call (name, arguments), or a text that ends the turn."""
 
 
 class PrefixCache:
@@ -54,22 +60,34 @@ class CachedCall:
 
 @dataclass
 class CachingProvider:
-    """An upstream function with a prefix cache, whose model makes the calls of a script.
+    """An upstream function with a prefix cache, whose model makes the calls of a script."""
 
-    A step of the script is a tool call (name, arguments), or a text that ends the turn.
-    """
-
-    script: list[tuple[str, Mapping[str, Any]] | str]
+    script: Script
     cache: PrefixCache = field(default_factory=PrefixCache)
     calls: list[CachedCall] = field(default_factory=list)
 
     def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
-        wire = next((name for part, name in _PATHS.items() if part in request.path), "")
-        if not wire:  # a question about the server or the model
+        if not (wire := _wire_of(request.path)):  # a question about the server or the model
             return FakeResponse(404, b'{"error":"not found"}')
         body = json.loads(request.body)
-        check = _CHECKS.get("openai" if base_url == "https://api.openai.com/v1" and wire == "chat" else wire)
-        assert not (breaches := list(check(body) if check else ())), breaches
+        assert not (breaches := _check(wire, base_url, body)), breaches
+        return FakeResponse(
+            200, json.dumps(self.reply(wire, body)).encode(), headers={"content-type": "application/json"}
+        )
+
+    async def answer(self, request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
+        """Answer a streamed request by HTTP. The journal has the rules that it violates."""
+        wire = _wire_of(request.path)
+        body = json.loads(raw) if wire else None
+        exchange = journal.open(request, body)
+        if body is None:
+            return web.json_response({"error": "not found"}, status=404)
+        exchange.breaches += [*_check(wire, f"https://{request.host}/v1", body), *leaks(exchange.headers, raw)]
+        stream = b"".join(_STREAMS[wire](self.reply(wire, body)))
+        kind = "application/x-ndjson" if wire == "ollama" else "text/event-stream"
+        return web.Response(body=stream, headers={"content-type": kind})
+
+    def reply(self, wire: str, body: dict[str, Any]) -> dict[str, Any]:
         parts = [part for name in _ORDER[wire] if name in body for part in _parts(body[name])]
         prompt = "\n".join(json.dumps(part, ensure_ascii=False) for part in parts).encode()
         tokens, cached = self.cache.feed(prompt)
@@ -77,8 +95,20 @@ class CachingProvider:
         step = self.script[len(self.calls) - 1]
         if not isinstance(step, str):
             step = _offered(step, body)
-        reply = _REPLIES[wire](step, tokens, cached, f"call_{len(self.calls)}")
-        return FakeResponse(200, json.dumps(reply).encode(), headers={"content-type": "application/json"})
+        return _REPLIES[wire](step, tokens, cached, f"call_{len(self.calls)}")
+
+
+def new_caching_provider(provider: CachingProvider) -> web.Application:
+    return new_application(provider.answer, RequestLog())
+
+
+def _wire_of(path: str) -> str:
+    return next((name for part, name in _PATHS.items() if part in path and not path.endswith("/input_tokens")), "")
+
+
+def _check(wire: str, base_url: str, body: dict[str, Any]) -> list[ContractViolation]:
+    check = _CHECKS.get(f"openai {wire}" if base_url == "https://api.openai.com/v1" else wire)
+    return list(check(body)) if check else []
 
 
 def _parts(value: Any) -> list[Any]:
@@ -163,7 +193,39 @@ def _ollama_reply(step: Any, tokens: int, cached: int, call_id: str) -> dict[str
     }
 
 
-_PATHS = {"/responses": "responses", "/chat/completions": "chat", "/api/chat": "ollama", ":generateContent": "gemini"}
+def _frame(value: dict[str, Any]) -> bytes:
+    return b"data: " + json.dumps(value).encode() + b"\n\n"
+
+
+def _chat_stream(reply: dict[str, Any]) -> Iterable[bytes]:
+    (choice,) = reply["choices"]
+    delta = choice.pop("message")
+    if calls := delta.get("tool_calls"):
+        delta |= {"tool_calls": [{"index": index, **call} for index, call in enumerate(calls)]}
+    chunk = reply | {"object": "chat.completion.chunk", "usage": None}
+    yield _frame(chunk | {"choices": [choice | {"delta": delta}]})
+    yield _frame(chunk | {"choices": [], "usage": reply["usage"]})
+    yield b"data: [DONE]\n\n"
+
+
+def _responses_stream(reply: dict[str, Any]) -> Iterable[bytes]:
+    events: list[dict[str, Any]] = [{"type": "response.created", "response": reply | {"status": "in_progress"}}]
+    for index, item in enumerate(reply["output"]):
+        place = {"output_index": index, "item_id": item["id"]}
+        begun = item | ({"content": []} if item["type"] == "message" else {"arguments": ""})
+        events.append({"type": "response.output_item.added", "output_index": index, "item": begun})
+        if item["type"] == "message":
+            (part,) = item["content"]
+            events.append({"type": "response.output_text.delta", **place, "content_index": 0, "delta": part["text"]})
+        else:
+            events.append({"type": "response.function_call_arguments.delta", **place, "delta": item["arguments"]})
+        events.append({"type": "response.output_item.done", "output_index": index, "item": item})
+    events.append({"type": "response.completed", "response": reply})
+    for number, event in enumerate(events):
+        yield f"event: {event['type']}\n".encode() + _frame(event | {"sequence_number": number})
+
+
+_PATHS = {"/responses": "responses", "/chat/completions": "chat", "/api/chat": "ollama", "enerateContent": "gemini"}
 _ORDER = {
     "responses": ("tools", "instructions", "input"),
     "chat": ("tools", "messages"),
@@ -172,15 +234,21 @@ _ORDER = {
 }
 """Wire → fields of its prompt, in the order in which providers read them."""
 _CHECKS: dict[str, Callable[[dict[str, Any]], Iterable[ContractViolation]]] = {
-    "responses": lambda body: check_fields(body, ResponsesRequest),
-    "openai": check_chat,
+    "openai responses": lambda body: check_fields(body, ResponsesRequest),
+    "openai chat": check_chat,
     "gemini": lambda body: check_gemini(body, vertex=False),
     "ollama": lambda body: check_ollama(body, "ChatRequest", "ChatRequest"),
 }
-"""Wire → check of the fields of a request. `openai`: Chat Completions of OpenAI itself."""
+"""Wire → check of the fields of a request. `openai`: at OpenAI itself."""
 _REPLIES = {
     "responses": _responses_reply,
     "chat": _chat_reply,
     "ollama": _ollama_reply,
     "gemini": _gemini_reply,
+}
+_STREAMS: dict[str, Callable[[dict[str, Any]], Iterable[bytes]]] = {
+    "responses": _responses_stream,
+    "chat": _chat_stream,
+    "ollama": lambda reply: [json.dumps(reply).encode() + b"\n"],
+    "gemini": lambda reply: [_frame(reply)],
 }

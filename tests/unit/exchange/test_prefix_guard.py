@@ -56,7 +56,7 @@ class Talk:
 
 
 KEYS = {f"{name}_API_KEY": "key" for name in ("OPENAI", "GEMINI", "MOONSHOT", "XAI")}
-RELAY = Row("", {"MODEL_OPUS": "anthropic/claude-opus-4-5", "ANTHROPIC_API_KEY": "key"})
+RELAY = Row("", {"MODEL_OPUS": "anthropic/claude-opus-4-5", "ANTHROPIC_API_KEY": "key"}, "messages")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,21 @@
+"""Prompt caches in a session of the real Claude Code that loads tools three times."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cache_sessions import documented_shares, measure
+from tests.support.cache_sessions import ROWS, Row
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
+def test_ten_turns_with_three_loads_stay_in_the_cache(row: Row, tmp_path: Path) -> None:
+    """If only the last line fails: `python -m tests.e2e.cache_sessions --write`."""
+    listed, placed = measure(row, tmp_path)
+    assert placed.cached_share >= 0.95
+    assert placed.read_again < listed.read_again / 2
+    if row.price:
+        assert placed.dollars(row.price) < listed.dollars(row.price)
+    shares = [one.cached_share * 100 for one in (listed, placed)]
+    assert documented_shares()[row.title] == pytest.approx(shares, abs=0.2)
