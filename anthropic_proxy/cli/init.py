@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import date
 from ipaddress import ip_address
+from itertools import takewhile
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -59,12 +60,19 @@ _NAME_OF_LOCAL_SERVER = "own"
 _NO_ADDRESS = "This is no address of a server, such as http://localhost:8000/v1."
 _MAX_TEXT = 200
 """Number of characters of a provider's error text that are shown."""
+_MAX_MODELS = 600
+"""Number of characters of a list of models in an error message."""
+_SMALL = re.compile(r"(?:^|[^a-z])(?:mini|flash|lite|small|nano|haiku|air|fast|turbo)(?:[^a-z]|$)")
+"""Words by which vendors name the small models of a family."""
+_MIN_FAMILY_CHARACTERS = 3
+"""Number of characters with which the names of two models of a family begin alike."""
 
 
 def init(
     *,
     provider: Annotated[str | None, Parameter(completer=complete_providers)] = None,
     key_from_env: str | None = None,
+    base_url: str | None = None,
     big_model: str | None = None,
     small_model: str | None = None,
     skip_test: Annotated[bool, Parameter(negative="")] = False,
@@ -73,13 +81,15 @@ def init(
     """Parameters
     ----------
     provider
-        Provider to use, such as openai; by default the command asks.
+        Provider to use, such as openai, or other for a server of yours; by default the command asks.
     key_from_env
         Environment variable with the key. By default the command finds the key, or asks for it.
+    base_url
+        Address of the server, for --provider other, and for a provider at another address than its own.
     big_model
         Model for sonnet, opus and fable; by default the command asks.
     small_model
-        Model for haiku; by default the command asks.
+        Model for haiku; by default the command asks. With --yes: a small model of the same family, else the big model.
     skip_test
         Do not send the key to the provider.
     yes
@@ -87,10 +97,21 @@ def init(
     """
     if provider is not None:  # a mistyped name is an error also without a terminal
         _find_candidate(list_candidates(Settings(), None), provider)
-    elif yes:
-        raise _no_terminal()
+    elif yes or base_url is not None:
+        raise ConfigurationError(
+            "--provider is missing. Use openai, deepseek or another provider, or other for a "
+            "server of yours, with --base-url.",
+            code="init-without-terminal",
+        )
+    address = "" if base_url is None else read_address("--base-url", base_url)
+    if base_url is not None and not address:
+        raise ConfigurationError(
+            f'--base-url is "{base_url}". Use the address of a server, such as http://localhost:8000/v1.',
+            code="init-without-terminal",
+        )
     output = Output()
-    setup = _Setup(output, None if yes else open_questions(output), skip_test, (big_model, small_model))
+    questions = None if yes else open_questions(output)
+    setup = _Setup(output, questions, skip_test, address, (big_model, small_model))
     try:
         sys.exit(setup.run(provider, key_from_env))
     except EOFError:
@@ -106,6 +127,14 @@ def _no_terminal() -> ConfigurationError:
     return ConfigurationError(
         "There is no terminal for questions. Use options:  "
         "anthropic-proxy init --provider openai --key-from-env OPENAI_API_KEY --yes",
+        code="init-without-terminal",
+    )
+
+
+def _no_key(name: str, variable: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{name} has no key: {variable} is not set. Set it in the environment, or name its variable with "
+        "--key-from-env.",
         code="init-without-terminal",
     )
 
@@ -151,17 +180,18 @@ class SettingDifference(Struct, frozen=True):
 
 
 class _Setup:
-    """One run of the command. `questions`: None: the user is not asked. `chosen_models`: from the options."""
+    """One run of the command. `questions`: None: the user is not asked. The other arguments are options."""
 
     def __init__(
         self,
         output: Output,
         questions: Questions | None,
         skips_test: bool,
+        address: str,
         chosen_models: tuple[str | None, str | None],
     ) -> None:
         self._output, self._questions, self._skips_test = output, questions, skips_test
-        self._chosen_models = chosen_models
+        self._address, self._chosen_models = address, chosen_models
         self._environ: Mapping[str, str] = copy_environment()
         self._folder = require_settings_folder(self._environ)
         self._settings: Settings = load_command_settings(of_running_proxy=False)
@@ -196,8 +226,14 @@ class _Setup:
     def _connect(self, candidate: Candidate, key_variable: str | None) -> Backend | None:
         """Ask for the key or address of a provider, and test it. None: it cannot be used, and another one may be."""
         if candidate.provider is None:
-            return self._connect_server(candidate)
-        provider, asks = candidate.provider, self._questions
+            return self._connect_server(candidate, key_variable)
+        provider, asks, address = candidate.provider, self._questions, self._address
+        if address and not provider.base_url_variable:
+            raise ConfigurationError(
+                f"{provider.prefix} has no setting for its address, so --base-url cannot be used with it. For another "
+                "server:  --provider other",
+                code="init-without-terminal",
+            )
         if provider.key_source == "google":
             if candidate.found:
                 return Backend(provider, self._settings, {})
@@ -210,24 +246,16 @@ class _Setup:
                 project = asks.ask("Id of the Google Cloud project (VERTEX_PROJECT)")
             return Backend(provider, self._settings, {"VERTEX_PROJECT": project})
         variable = str(provider.key_variable)
-        if key_variable is not None:
-            if not (key := self._environ.get(key_variable, "").strip()):
-                raise ConfigurationError(
-                    f"--key-from-env is {key_variable}, but this variable is not set.", code="init-without-terminal"
-                )
-            variables = {} if key_variable == variable else {variable: key}
-            return self._test(Backend(provider, self._enter(provider, key), variables))
-        if candidate.found or (provider.uses_installed_models and asks is None):
-            if (backend := self._test(Backend(provider, self._settings, {}))) is not None or asks is None:
+        own = {str(provider.base_url_variable): address} if address else {}
+        if key := self._read_key(key_variable):
+            variables = own if key_variable == variable else {**own, variable: key}
+            return self._test(Backend(provider, self._enter(provider, key, address), variables))
+        if candidate.found or (provider.uses_installed_models and (asks is None or address)):
+            backend = self._test(Backend(provider, self._enter(provider, "", address), own))
+            if backend is not None or asks is None or provider.uses_installed_models:
                 return backend
-            if provider.uses_installed_models:
-                return None
         if asks is None:
-            raise ConfigurationError(
-                f"{provider.prefix} has no key: {variable} is not set. Set it in the environment, or name its variable "
-                "with --key-from-env.",
-                code="init-without-terminal",
-            )
+            raise _no_key(provider.prefix, variable)
         if provider.uses_installed_models:
             address_variable = str(provider.base_url_variable)
             start = f"To start {provider.title} there:  {provider.prefix} serve"
@@ -243,23 +271,33 @@ class _Setup:
                     return backend
             return None
         while key := self._ask_key(candidate, variable):
-            backend = self._test(Backend(provider, self._enter(provider, key), {variable: key}))
+            backend = self._test(Backend(provider, self._enter(provider, key, address), {**own, variable: key}))
             if backend is not None:
                 return backend
         return None
 
-    def _connect_server(self, candidate: Candidate) -> Backend | None:
+    def _read_key(self, key_variable: str | None) -> str:
+        """Return the key of the option `--key-from-env`. "": the option is not used."""
+        if key_variable is None:
+            return ""
+        if key := self._environ.get(key_variable, "").strip():
+            return key
+        raise ConfigurationError(
+            f"--key-from-env is {key_variable}, but this variable is not set.", code="init-without-terminal"
+        )
+
+    def _connect_server(self, candidate: Candidate, key_variable: str | None) -> Backend | None:
         """The same for a server that gets a table in the configuration file."""
-        asks, vendor = self._questions, candidate.vendor
-        if asks is None:
-            raise ConfigurationError(
-                f"{candidate.title} needs questions: run  anthropic-proxy init  in a terminal.",
-                code="init-without-terminal",
-            )
-        is_found, others = bool(candidate.found), self._settings.configured_providers
+        asks, vendor, given = self._questions, candidate.vendor, self._read_key(key_variable)
+        is_found, others = bool(candidate.found) and not given, self._settings.configured_providers
         while True:
-            address = vendor.base_url if vendor is not None else ""
+            address = self._address or (vendor.base_url if vendor is not None else "")
             while not address:
+                if asks is None:
+                    raise ConfigurationError(
+                        "--base-url is missing. Use the address of the server, such as http://localhost:8000/v1.",
+                        code="init-without-terminal",
+                    )
                 text = asks.ask("Its address, such as localhost:8000 (empty: another provider)")
                 if not text:
                     return None
@@ -273,12 +311,20 @@ class _Setup:
             has_path = bool(urlsplit(address).path)
             is_first = True
             while is_first or self._is_key_rejected:
-                key = self._environ.get(variable, "") if is_found else self._ask_key(candidate, variable)
+                if given and is_first:
+                    key, is_found = given, key_variable == variable
+                elif is_found or asks is None:
+                    key, is_found = self._environ.get(variable, ""), True
+                else:
+                    key = self._ask_key(candidate, variable)
                 if vendor is not None and not key:
+                    if asks is None:
+                        raise _no_key(candidate.name, variable)
                     return None
                 if not key and not is_first:  # rejected without a key too: ask for another address
                     break
-                for base_url in (address,) if has_path else (address, f"{address}/v1"):
+                versioned = f"{address}/v1"
+                for base_url in (address,) if has_path else (versioned,) if self._skips_test else (address, versioned):
                     name = _choose_name(stem, base_url, self._settings)
                     table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key))
                     keys = {name: (Secret(key, f"{variable}, as entered"),)} if key else {}
@@ -299,15 +345,19 @@ class _Setup:
                         return tested
                     if self._is_key_rejected:
                         break
+                if asks is None:
+                    return None
                 is_first = is_found = False
+            if self._address:
+                return None
 
     def _ask_key(self, candidate: Candidate, variable: str) -> str:
         """Return a key. "": the user enters none, to choose another provider, or because the server needs none."""
         assert self._questions is not None
         if candidate.keys_url:
             self._output.write_line(f"  Create a key:  {self._output.paint(candidate.keys_url, 'type')}")
-        empty = "needs none" if candidate.name == OTHER_SERVER else "another provider"
-        while key := self._questions.ask_secret(f"{variable} (empty: {empty})"):
+        empty = "it needs none" if candidate.name == OTHER_SERVER else "another provider"
+        while key := self._questions.ask_secret(f"API key, saved as {variable} (empty: {empty})"):
             try:
                 decode_keys(FoundSetting(variable, key, "environment", (key,)))
             except ConfigurationError:
@@ -364,17 +414,29 @@ class _Setup:
         """Return the variables for the big and the small model."""
         provider = backend.provider
         defaults = find_default_models(backend)
+        usable = [fact for fact in backend.models or () if not _is_too_small(fact)]
+        listed = [fact.model.removeprefix(f"{provider.prefix}/") for fact in usable]
         found: dict[str, str] = {}
         for position, (variable, question) in enumerate(_MODEL_QUESTIONS.items()):
             option, default = self._chosen_models[position], defaults[position]
+            if not default and (big := found.get("BIG_MODEL", "").partition("/")[2]):
+                default = find_small_model(big, listed) or big
             if option is not None:
                 found[variable] = option if option.startswith(f"{provider.prefix}/") else f"{provider.prefix}/{option}"
             elif self._questions is not None and not provider.serves_claude:
                 present = self._settings.raw_values.get(variable)
                 if present is not None and present.reveal().startswith(f"{provider.prefix}/"):
                     default = present.reveal().partition("/")[2]
-                preset = default or found.get("BIG_MODEL", "").partition("/")[2]
-                found[variable] = f"{provider.prefix}/{self._ask_model(question, backend, preset)}"
+                found[variable] = f"{provider.prefix}/{self._ask_model(question, backend, default)}"
+            elif backend.table is not None:
+                if not default and len(listed) != 1:
+                    names = formats.shorten(", ".join(listed), _MAX_MODELS)
+                    known = f" {provider.prefix} has: {names}." if names else ""
+                    raise ConfigurationError(
+                        f"--big-model is missing, the model for sonnet, opus and fable.{known}",
+                        code="init-without-terminal",
+                    )
+                found[variable] = f"{provider.prefix}/{default or listed[0]}"
         if self._questions is None:  # a default that is still served needs no line
             found = {**list_env_lines(provider, {}), **found}
             del found["PREFERRED_PROVIDER"]
@@ -387,6 +449,8 @@ class _Setup:
         if backend.models is None:
             listed = {name: ModelFacts(name) for name in backend.provider.known_models}
         if listed:
+            if any(fact.price is not None and fact.price.output for fact in listed.values()):
+                question += ". Prices: $ per million tokens"
             options = [Option(name, note=describe_facts(fact)) for name, fact in listed.items()]
             options.append(Option(_OTHER_MODEL, "another model", "which is not in the list"))
             if (chosen := asks.select(question, options, default)) != _OTHER_MODEL:
@@ -581,7 +645,7 @@ def query_models(backend: Backend) -> tuple[Sequence[ModelFacts], float]:
 
 
 def describe_facts(facts: ModelFacts) -> str:
-    """Return window and price of a model as text in columns: `1,047,576 tokens    $2.00 in    $8.00 out per M`."""
+    """Return window and price of a model as text in columns: `1,047,576 tokens    $2.00 in    $8.00 out`."""
     window = "" if facts.context_window is None else f"{facts.context_window:,} tokens"
     price = facts.price
     if price is None:
@@ -589,9 +653,8 @@ def describe_facts(facts: ModelFacts) -> str:
     elif not price.input and not price.output:
         amounts = "free"
     else:
-        amounts = f"{format_price(price.input):>7} in {format_price(price.output):>7} out per M"
-    warning = "    too small for Claude Code" if _is_too_small(facts) else ""
-    return f"{window:>16}  {amounts}{warning}".rstrip()
+        amounts = f"{format_price(price.input):>7} in {format_price(price.output):>7} out"
+    return f"{window:>16}  {'too small for Claude Code' if _is_too_small(facts) else amounts}".rstrip()
 
 
 def _is_too_small(facts: ModelFacts) -> bool:
@@ -640,6 +703,15 @@ def find_default_models(backend: Backend) -> tuple[str, str]:
         successors.get(variable, default).removeprefix(f"{provider.prefix}/")
         for variable, default in zip(_MODEL_QUESTIONS, defaults, strict=True)
     )  # type: ignore[return-value]
+
+
+def find_small_model(big: str, listed: Sequence[str]) -> str:
+    """Return the small model of the family of `big`, by its name: `gpt-4.1-mini` for `gpt-4.1`. "": there is none."""
+    small = [name for name in listed if _SMALL.search(name.lower())]
+    pairs = [zip(name.lower(), big.lower(), strict=False) for name in small]
+    lengths = [sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], each)) for each in pairs]
+    longest = max(lengths, default=0)
+    return small[lengths.index(longest)] if longest >= _MIN_FAMILY_CHARACTERS else ""
 
 
 def find_differences(

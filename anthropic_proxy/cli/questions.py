@@ -134,7 +134,7 @@ class _LineQuestions:
             if not self._is_terminal:  # the next line answers another question
                 raise ConfigurationError(
                     f'There is no terminal for questions. The answer "{shown}" is not in the list of: '
-                    f"{question.rstrip('?')}.{meant}",
+                    f"{question.rstrip('?')}.{meant or ' Use a number or a name of the list.'}",
                     code="init-without-terminal",
                 )
             self._output.write_notice(f'"{shown}" is not in the list.{meant}', "✕", "error")

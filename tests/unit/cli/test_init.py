@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
-from anthropic_proxy.cli.init import list_candidates, list_env_lines
+from anthropic_proxy.cli.init import find_small_model, list_candidates, list_env_lines
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
@@ -122,3 +122,19 @@ def test_every_provider_and_vendor_has_a_page_for_keys() -> None:
     without = {one.name for one in list_candidates(Settings(), None) if not one.keys_url.startswith("https://")}
     assert without == {"vertex_ai", "ollama", "other"}
     assert {"openrouter", "deepseek", "mistral", "zai", "together", "fireworks"} <= {*CANDIDATES}
+
+
+@pytest.mark.parametrize(
+    ("big", "listed", "small"),
+    [
+        ("gpt-4.1", "gpt-3.5-turbo gpt-4.1 gpt-4.1-mini gpt-4.1-nano", "gpt-4.1-mini"),
+        ("anthropic/claude-sonnet", "anthropic/claude-haiku google/gemini-flash", "anthropic/claude-haiku"),
+        ("mistral-large", "mistral-large mistral-small", "mistral-small"),
+        ("gpt-4.1-mini", "gpt-4.1-mini gpt-4.1-nano", "gpt-4.1-mini"),
+        ("deepseek-chat", "deepseek-chat deepseek-reasoner", ""),
+        ("qwen", "gemini-flash minimax qwen", ""),
+        ("qwen", "", ""),
+    ],
+)
+def test_the_small_model_of_a_family_is_proposed(big: str, listed: str, small: str) -> None:
+    assert find_small_model(big, listed.split()) == small
