@@ -56,7 +56,7 @@ def import_settings(
     """
     name = describe_input(file)
     if is_router_database(file):
-        plan = _read_router(read_router_database(file, MAX_CONFIG_BYTES), name)
+        plan = read_router_config(read_router_database(file, MAX_CONFIG_BYTES))
     else:
         plan = _read_configuration(read_input(file, MAX_CONFIG_BYTES), name)
     output = Output()
@@ -130,13 +130,6 @@ def import_settings(
         output.write_line(f"{lead}  {output.paint(f'{command:<{width}}', 'type')}    {output.paint(purpose, 'quiet')}")
 
 
-def _read_router(config: dict[str, Any], name: str) -> ImportPlan:
-    try:
-        return read_router_config(config)
-    except (AttributeError, TypeError, KeyError, IndexError) as error:
-        raise ConfigurationError(f"{name} has an unexpected structure. {_SUPPORTED}", code="import-file") from error
-
-
 def _read_configuration(content: bytes, name: str) -> ImportPlan:
     """Raises `ConfigurationError` for an unknown format or type of value."""
     try:
@@ -145,42 +138,44 @@ def _read_configuration(content: bytes, name: str) -> ImportPlan:
         raise ConfigurationError(
             f"{name} is not UTF-8 text: byte {error.start} is invalid.", code="import-file"
         ) from None
-    try:
-        if text.lstrip().startswith(("{", "//", "/*")):
-            config: Any = json_repair.loads(text)  # comments and trailing commas are permitted
-            if isinstance(config, dict) and {"Providers", "providers", "Router", "router"} & {*config}:
+    is_json = text.lstrip().startswith(("{", "//", "/*"))
+    if is_json or name.lower().endswith((".yaml", ".yml")) or _MODEL_LIST.search(text):
+        try:
+            # in JSON, comments and trailing commas are permitted
+            config: Any = json_repair.loads(text) if is_json else _decode_yaml(text, name)
+        except RecursionError:
+            raise _reject(name, "it nests lists or objects too deeply") from None
+        except ValueError:  # Python's limit of digits
+            raise _reject(name, "a number has too many digits") from None
+        sections = {*config} if isinstance(config, dict) else set[str]()
+        if is_json:
+            if {"Providers", "providers", "Router", "router"} & sections:
                 return read_router_config(config)
             raise _reject(name, "it is JSON without Providers and Router")
-        if name.lower().endswith((".yaml", ".yml")) or _MODEL_LIST.search(text):
-            try:
-                import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
+        if LITELLM_SECTIONS & sections:
+            return read_litellm_config(config)
+        raise _reject(name, f"it is YAML without {join_with_or(sorted(LITELLM_SECTIONS))}")
+    if line := find_invalid_env_line(text):
+        raise _reject(name, f"it is no JSON or YAML, and line {line} does not set a variable")
+    variables = decode_env_text(text)
+    if not has_provider_variable(variables):
+        raise _reject(name, "it sets no key, address or model of a provider, such as OPENAI_API_KEY or BIG_MODEL")
+    return read_env_file(variables)
 
-                config = yaml.safe_load(text)
-            except ImportError:
-                command = build_extra_install_command("import")
-                raise ConfigurationError(
-                    f"{name} is YAML, which needs PyYAML. It is not installed:  {command}", code="import-file"
-                ) from None
-            except yaml.YAMLError as error:
-                reason = " ".join(str(error).split())
-                raise ConfigurationError(
-                    f"{name} is not valid YAML: {reason}. {_SUPPORTED}", code="import-file"
-                ) from None
-            if isinstance(config, dict) and LITELLM_SECTIONS & {*config}:
-                return read_litellm_config(config)
-            raise _reject(name, f"it is YAML without {join_with_or(sorted(LITELLM_SECTIONS))}")
-        if line := find_invalid_env_line(text):
-            raise _reject(name, f"it is no JSON or YAML, and line {line} does not set a variable")
-        variables = decode_env_text(text)
-        if not has_provider_variable(variables):
-            raise _reject(name, "it sets no key, address or model of a provider, such as OPENAI_API_KEY or BIG_MODEL")
-        return read_env_file(variables)
-    except (AttributeError, TypeError, KeyError, IndexError) as error:
-        raise ConfigurationError(f"{name} has an unexpected structure. {_SUPPORTED}", code="import-file") from error
-    except RecursionError:
-        raise _reject(name, "it nests lists or objects too deeply") from None
-    except ValueError:  # Python's limit of digits
-        raise _reject(name, "a number has too many digits") from None
+
+def _decode_yaml(text: str, name: str) -> Any:
+    try:
+        import yaml  # type: ignore[import-untyped]  # noqa: PLC0415  # an extra
+
+        return yaml.safe_load(text)
+    except ImportError:
+        command = build_extra_install_command("import")
+        raise ConfigurationError(
+            f"{name} is YAML, which needs PyYAML. It is not installed:  {command}", code="import-file"
+        ) from None
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigurationError(f"{name} is not valid YAML: {reason}. {_SUPPORTED}", code="import-file") from None
 
 
 def _reject(name: str, reason: str) -> ConfigurationError:

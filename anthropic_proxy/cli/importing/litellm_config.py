@@ -3,17 +3,20 @@
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from anthropic_proxy.cli.importing.plan import (
     UNKNOWN_ENTRY,
     ImportedServer,
     ImportPlan,
+    Scalar,
+    decode_part,
     find_built_in_provider,
     find_built_in_registry,
     find_referenced_variable,
+    find_whole_number,
 )
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.routing.router import find_tier
@@ -147,6 +150,59 @@ _NEAREST = {
 """Claude tier → other tiers, the nearest first. Its model is that of the first with one, if it has none itself."""
 
 
+_Number = Annotated[float, Meta(ge=0, le=1e12)] | None
+
+
+class _File(Struct):
+    model_list: list[Any] | None = None
+    general_settings: dict[str, Any] | None = None
+    litellm_settings: dict[str, Any] | None = None
+    router_settings: dict[str, Any] | None = None
+    environment_variables: dict[str, Any] | None = None
+
+
+class _Settings(Struct):
+    """The imported fields of the three sections with settings."""
+
+    master_key: Scalar = None
+    fallbacks: list[Any] | None = None
+    default_fallbacks: list[str] | None = None
+    model_group_alias: dict[str, Any] | None = None
+    request_timeout: Scalar = None
+    timeout: Scalar = None
+    json_logs: Any = None
+    set_verbose: Any = None
+    routing_strategy: Scalar = None
+
+
+class _Entry(Struct):
+    """One entry of `model_list`."""
+
+    model_name: Scalar = None
+    litellm_params: dict[str, Any] | None = None
+    model_info: dict[str, Any] | None = None
+    weight: _Number = None
+    rpm: _Number = None
+    tpm: _Number = None
+
+
+class _Parameters(Struct):
+    """The imported fields of `litellm_params`."""
+
+    model: Scalar = None
+    api_base: Scalar = None
+    base_url: Scalar = None
+    api_key: Scalar = None
+    vertex_project: Scalar = None
+    vertex_location: Scalar = None
+    aws_region_name: Scalar = None
+    max_tokens: Scalar = None
+    order: _Number = None
+    weight: _Number = None
+    rpm: _Number = None
+    tpm: _Number = None
+
+
 class _Deployment(Struct, frozen=True):
     """One entry of `model_list`: a model of one server."""
 
@@ -159,32 +215,34 @@ class _Deployment(Struct, frozen=True):
 
 
 def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
+    """Raises `ConfigurationError` for a value of another type."""
     plan = ImportPlan("LiteLLM")
-    groups = _place_models(plan, config.get("model_list") or [])
+    file = decode_part(config, _File)
+    groups = _place_models(plan, file.model_list or [])
     models = {name: list(dict.fromkeys(each.target for each in group)) for name, group in groups.items()}
-    sections = [config.get(name) or {} for name in _SERVER_SECTIONS]
-    settings: dict[str, Any] = {name: value for section in sections for name, value in section.items()}
+    sections = {name: getattr(file, name) or {} for name in _SERVER_SECTIONS}
+    settings = decode_part({name: value for each in sections.values() for name, value in each.items()}, _Settings)
     names = {name: name for name in models}
-    for alias, value in (settings.get("model_group_alias") or {}).items():
+    for alias, value in (settings.model_group_alias or {}).items():
         names[alias] = str(value.get("model", "") if isinstance(value, dict) else value)
     chosen = _choose_tiers(plan, names, models)
     chains = _read_fallbacks(plan, settings, models)
     following = {tier: [*models[name][1:], *chains[name]] for tier, name in chosen.items()}
     plan.set_tier_models({tier: models[name][0] for tier, name in chosen.items()}, following)
-    strategy = str(settings.get("routing_strategy") or "simple-shuffle")
+    strategy = str(settings.routing_strategy or "simple-shuffle")
     _add_routes(plan, groups, names, chosen, chains, strategy=strategy)
-    plan.set_secret_reference("PROXY_API_KEY", str(settings.get("master_key") or ""), "general_settings.master_key")
-    if timeout := settings.get("request_timeout") or settings.get("timeout"):
+    plan.set_secret_reference("PROXY_API_KEY", str(settings.master_key or ""), "general_settings.master_key")
+    if timeout := settings.request_timeout or settings.timeout:
         plan.variables["UPSTREAM_TIMEOUT"] = f"{timeout:g}" if isinstance(timeout, int | float) else str(timeout)
-    if settings.get("set_verbose") is True:
+    if settings.set_verbose is True:
         plan.variables["LOG_LEVEL"] = "debug"
-    if settings.get("json_logs") is True:
+    if settings.json_logs is True:
         plan.variables["LOG_FORMAT"] = "json"
-    for name, value in (config.get("environment_variables") or {}).items():
+    for name, value in (file.environment_variables or {}).items():
         if not find_referenced_variable(str(value)):
             plan.add_note(f"environment_variables.{name}", f"values are not copied. Set it in .env:  {name}=…")
-    for section in _SERVER_SECTIONS:
-        for name, value in (config.get(section) or {}).items():
+    for section, given in sections.items():
+        for name, value in given.items():
             if name not in _READ_SETTINGS and value not in (None, False, [], {}, ""):
                 reason = _RETRIES if "retr" in name else _SECTION_REASONS.get(f"{section}.{name}", UNKNOWN_ENTRY)
                 plan.add_note(f"{section}.{name}", reason)
@@ -194,52 +252,55 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     return plan
 
 
-def _place_models(plan: ImportPlan, entries: Sequence[Mapping[str, Any]]) -> dict[str, list[_Deployment]]:
+def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list[_Deployment]]:
     """Add the servers of all models in `entries` to `plan`.
 
     Return `model_name` in the file → its deployments, the first to call first.
     """
     groups: dict[str, list[_Deployment]] = {}
-    for position, entry in enumerate(entries):
-        name, given, info = (entry.get(field) or {} for field in ("model_name", "litellm_params", "model_info"))
+    for position, each in enumerate(entries):
         setting = f"model_list[{position}]"
+        entry = decode_part(each, _Entry, setting)
+        given, info = entry.litellm_params or {}, entry.model_info or {}
+        parameters = decode_part(given, _Parameters, f"{setting}.litellm_params")
         if info.get("mode", "chat") not in ("chat", "completion", "responses"):
             plan.add_note(setting, f"the proxy has no endpoint for the mode {info['mode']}")
             continue
-        target = _find_target(plan, setting, given)
+        target = _find_target(plan, setting, parameters)
         limits = [(f"model_info.{name}", limit, info.get(name)) for name, limit in _LIMITS.items()]
         # `max_tokens` replaces `max_output_tokens`
-        limits.append(("litellm_params.max_tokens", "max_output", given.get("max_tokens")))
+        limits.append(("litellm_params.max_tokens", "max_output", parameters.max_tokens))
         prefix, _, model = target.partition("/")
         for field, limit, value in limits if target else ():
             if value and prefix not in plan.servers:
                 plan.add_note(f"{setting}.{field}", "the limits of a built-in provider come from its list")
-            elif value and not str(value).isdecimal():
-                plan.add_note(f"{setting}.{field}", f'"{value}" is no whole number of tokens, so it is not imported')
+            elif value and (number := find_whole_number(value)) is not None:
+                plan.servers[prefix].models.setdefault(model, {})[limit] = number
             elif value:
-                plan.servers[prefix].models.setdefault(model, {})[limit] = int(str(value))
+                plan.add_note(f"{setting}.{field}", f'"{value}" is no whole number of tokens, so it is not imported')
         for parameter in sorted({*given} - _READ_PARAMETERS):
             reason = _PARAMETER_REASONS.get(parameter, UNKNOWN_ENTRY)
             plan.add_note(f"{setting}.litellm_params.{parameter}", reason.format(target=target))
         for field in sorted({*info} - {"id", "mode", "base_model", *_LIMITS}):
             reason = _PARAMETER_REASONS.get(field, UNKNOWN_ENTRY)
             plan.add_note(f"{setting}.model_info.{field}", reason.format(target=target))
-        if name and target:
-            weight, rpm, tpm = (int(given.get(rate) or entry.get(rate) or 0) for rate in ("weight", "rpm", "tpm"))
-            row = _Deployment(target, int(given.get("order") or 0), (weight, rpm, tpm))
-            groups.setdefault(str(name), []).append(row)
+        if entry.model_name and target:
+            weight = int(parameters.weight or entry.weight or 0)
+            rpm, tpm = int(parameters.rpm or entry.rpm or 0), int(parameters.tpm or entry.tpm or 0)
+            row = _Deployment(target, int(parameters.order or 0), (weight, rpm, tpm))
+            groups.setdefault(str(entry.model_name), []).append(row)
     return {name: sorted(group, key=lambda row: row.order) for name, group in groups.items()}
 
 
-def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> str:
-    """Return the model in `given`, one entry of the file, with the prefix of this proxy. Add its server to `plan`.
+def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
+    """Return the model of an entry with the prefix of this proxy. Add its server to `plan`.
 
     "": the entry cannot be imported. `setting`: path of the entry, for notes.
     """
-    prefix, slash, model = str(given.get("model", "")).partition("/")
+    prefix, slash, model = str(given.model or "").partition("/")
     if not slash:
         prefix, model = ("anthropic" if prefix.startswith("claude") else "openai"), prefix
-    prefix, url = _PREFIXES.get(prefix, prefix), str(given.get("api_base") or given.get("base_url") or "").rstrip("/")
+    prefix, url = _PREFIXES.get(prefix, prefix), str(given.api_base or given.base_url or "").rstrip("/")
     if find_referenced_variable(url):
         plan.add_note(f"{setting}.litellm_params.api_base", "an address cannot be a reference. Set base_url yourself")
         url = ""
@@ -254,7 +315,7 @@ def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> st
         built_in = built_in if is_ours else None
     if built_in is not None and prefix in _CLOUD_VARIABLES and not url:
         for parameter, variable in _CLOUD_VARIABLES[prefix].items():
-            value = str(given.get(parameter) or "")
+            value = str(getattr(given, parameter) or "")
             reference = find_referenced_variable(value)
             if value and reference != variable:
                 plan.variables[variable] = f"${{{reference}}}" if reference else value
@@ -276,7 +337,7 @@ def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> st
     library = next(row for row in find_built_in_registry() if row.transport == "litellm")
     plan.add_note(setting, f"{prefix}/… needs the extra litellm and LiteLLM's own variables for this provider")
     for name in ("api_key", "api_base"):
-        if given.get(name):
+        if getattr(given, name):
             plan.add_note(f"{setting}.litellm_params.{name}", "set the variable that LiteLLM reads for this provider")
     return f"{prefix}/{model}" if prefix in library.extra_prefixes else f"litellm/{prefix}/{model}"
 
@@ -284,7 +345,7 @@ def _find_target(plan: ImportPlan, setting: str, given: Mapping[str, Any]) -> st
 def _place(
     plan: ImportPlan,
     setting: str,
-    given: Mapping[str, Any],
+    given: _Parameters,
     *,
     name: str,
     url: str,
@@ -295,7 +356,7 @@ def _place(
     server = ImportedServer(
         name=name,
         base_url=url,
-        key=str(given.get("api_key") or ""),
+        key=str(given.api_key or ""),
         key_setting=key_setting,
         wire=wire,
         models={model: {}},
@@ -339,12 +400,10 @@ def _read_version(name: str) -> tuple[int, ...]:
     return tuple(int(number) for number in _VERSION.findall(name) if len(number) < 6)
 
 
-def _read_fallbacks(
-    plan: ImportPlan, settings: Mapping[str, Any], models: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
+def _read_fallbacks(plan: ImportPlan, settings: _Settings, models: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """Return `model_name` → models that are called if all models with this name fail."""
     chains: dict[str, Sequence[str]] = {}
-    for row in settings.get("fallbacks") or []:
+    for row in settings.fallbacks or []:
         if not isinstance(row, dict):
             plan.add_note("fallbacks", f"{row} is not imported, because it has no model_name to which it applies")
             continue
@@ -353,9 +412,9 @@ def _read_fallbacks(
             if name not in models:
                 plan.add_note(f"fallbacks of {name}", f"they are not imported, because {_NO_ENTRY} {name}")
                 continue
-            chains[name] = values
-            _note_missing_targets(plan, f"fallbacks of {name}", values, models)
-    default = settings.get("default_fallbacks") or []
+            chains[name] = decode_part(values, list[str], f"fallbacks of {name}")
+            _note_missing_targets(plan, f"fallbacks of {name}", chains[name], models)
+    default = settings.default_fallbacks or []
     _note_missing_targets(plan, "default_fallbacks", default, models)
     found = {
         name: [target for other in chains.get(name, default) for target in models.get(other, [])] for name in models

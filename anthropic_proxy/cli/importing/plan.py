@@ -13,14 +13,16 @@ from functools import cache
 from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
 from msgspec import Struct, field
 
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
-from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.errors import ConfigurationError, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, list_variables, load_settings
 from anthropic_proxy.gateway.settings.files import (
     append_env_line,
@@ -32,6 +34,7 @@ from anthropic_proxy.gateway.settings.files import (
     write_file,
 )
 from anthropic_proxy.gateway.settings.values import is_secret_variable
+from anthropic_proxy.secrets import redact_key_patterns
 
 UNKNOWN_ENTRY = "import does not know this entry, so it is not imported"
 """Note about an entry of the other configuration that no reader knows."""
@@ -48,6 +51,54 @@ A shorter one, such as `ollama` for a local server, is a placeholder and is not 
 _OLLAMA_PORT = 11434
 _MARK = "\ufeff"
 """Byte order mark, with which some editors begin a file."""
+_Part = TypeVar("_Part")
+Scalar = str | int | float | bool | None
+_TYPE_NAMES = {
+    "array": "a list",
+    "object": "an object",
+    "str": "a text",
+    "int": "a number",
+    "float": "a number",
+    "bool": "true or false",
+}
+"""Name of a type in messages of msgspec → its description."""
+_PATH_ITEM = re.compile(r"\.(\w+)|\[(\d+)\]")
+_MAX_SHOWN_CHARACTERS = 60
+_MAX_DIGITS = 12
+
+
+def decode_part(value: object, kind: type[_Part], place: str = "") -> _Part:
+    """Return `value`, a part of the other configuration, as `kind`. `place`: its path there. "": the whole file.
+
+    Raises `ConfigurationError`, which names the field and its value, if a value has another type.
+    """
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        expected, _, path = str(error).partition(" - at ")
+        for name, index in _PATH_ITEM.findall(path):
+            place += f"[{index}]" if index else f".{name}" if place else name
+            value = (value[int(index)] if index else value[name]) if isinstance(value, list | dict) else value
+        if path.startswith("`key`"):
+            problem = "has a name that is no text"
+        elif "key" in place.lower():  # the value may be a secret
+            problem = "has a value that is not shown"
+        elif isinstance(value, list | dict):
+            problem = "is a list" if isinstance(value, list) else "is an object"
+        else:
+            shown = redact_key_patterns(json.dumps(value, ensure_ascii=False, default=str))
+            problem = f"is {shown[:_MAX_SHOWN_CHARACTERS]}{'…' * (len(shown) > _MAX_SHOWN_CHARACTERS)}"
+        names = [_TYPE_NAMES[name] for name in expected.split("`")[1].split(" | ") if name in _TYPE_NAMES]
+        allowed = join_with_or(list(dict.fromkeys(names)))
+        raise ConfigurationError(
+            f"{place or 'The file'} {problem}, but must be {allowed}.", code="import-file"
+        ) from None
+
+
+def find_whole_number(value: object) -> int | None:
+    """Return the number that `value`, a number or a text, stands for. None: it is no whole number, or too large."""
+    text = str(value)
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 class ServerTable(Struct, kw_only=True):

@@ -11,12 +11,17 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct, field
+
 from anthropic_proxy.cli.importing.plan import (
     UNKNOWN_ENTRY,
     ImportedServer,
     ImportPlan,
+    Scalar,
+    decode_part,
     find_built_in_provider,
     find_referenced_variable,
+    find_whole_number,
 )
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.errors import ConfigurationError
@@ -115,6 +120,54 @@ _READ = frozenset(
 """Entries at the top of the file that are imported, or get their notes elsewhere."""
 
 
+_Transformer = str | list[Any]
+"""Name, or a list of name and options."""
+
+
+class _Profiles(Struct):
+    profiles: list[dict[str, Any]] | None = None
+    single: dict[str, Any] | None = field(default=None, name="claudeCode")
+
+
+class _File(Struct, rename={"api_key": "APIKEY", "host": "HOST", "port": "PORT", "timeout_ms": "API_TIMEOUT_MS"}):
+    servers: list[Any] | None = field(default=None, name="Providers")
+    servers_of_version_3: list[Any] | None = field(default=None, name="providers")
+    rules: dict[str, Any] | None = field(default=None, name="Router")
+    rules_of_version_3: dict[str, Any] | None = field(default=None, name="router")
+    fallback: dict[str, Any] | None = None
+    profile: _Profiles | None = None
+    api_key: Scalar = None
+    host: Scalar = None
+    port: Scalar = None
+    timeout_ms: Scalar = None
+    log_level: Scalar = field(default=None, name="LOG_LEVEL")
+
+
+class _Server(Struct):
+    name: Scalar = None
+    enabled: bool | None = None
+    type: Scalar = None
+    api_base_url: Scalar = None
+    base_url: Scalar = field(default=None, name="baseUrl")
+    lower_case_base_url: Scalar = field(default=None, name="baseurl")
+    api_key: Scalar = None
+    camel_case_api_key: Scalar = field(default=None, name="apiKey")
+    lower_case_api_key: Scalar = field(default=None, name="apikey")
+    models: list[Scalar] | None = None
+    transformer: dict[str, Any] | None = None
+
+
+class _ModelTransformers(Struct):
+    use: list[_Transformer] | None = None
+
+
+class _Chain(Struct):
+    """`fallback` of version 3."""
+
+    mode: Scalar = None
+    models: list[Scalar] | None = None
+
+
 def is_router_database(file: Path) -> bool:
     with suppress(OSError), file.open("rb") as stream:
         return stream.read(len(_DATABASE_MARK)) == _DATABASE_MARK
@@ -149,13 +202,14 @@ def read_router_database(file: Path, max_bytes: int) -> dict[str, Any]:
 
 
 def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
-    plan = ImportPlan("claude-code-router")
-    prefixes = _place_servers(plan, config)
-    router = config.get("Router") or config.get("router") or {}
+    """Raises `ConfigurationError` for a value of another type."""
+    plan, file = ImportPlan("claude-code-router"), decode_part(config, _File)
+    prefixes = _place_servers(plan, file.servers or file.servers_of_version_3 or [])
+    router = file.rules or file.rules_of_version_3 or {}
     rules = ("default", "background", *(rule for rule, _, _ in _ROUTES))
     targets = {rule: _find_target(plan, prefixes, f"Router.{rule}", router.get(rule)) for rule in rules}
-    chains = _read_fallbacks(plan, prefixes, config.get("fallback") or {}, targets)
-    if profile := _find_profile(config):
+    chains = _read_fallbacks(plan, prefixes, file.fallback or {}, targets)
+    if profile := _find_profile(file.profile or _Profiles()):
         _read_profile(plan, prefixes, profile, router.get("fallback"))
     if default := targets["default"]:
         small = "background" if targets["background"] else "default"
@@ -169,19 +223,18 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         tiers = [tier for tier in TIERS if tier != "haiku" or rule in _BEFORE_BACKGROUND or not targets["background"]]
         when = {"tier": tiers, **condition}
         if rule == "longContext":
-            threshold = router.get("longContextThreshold") or _DEFAULT_THRESHOLD
-            if not str(threshold).isdigit():
+            threshold = find_whole_number(router.get("longContextThreshold") or _DEFAULT_THRESHOLD)
+            if threshold is None:
                 text = f"it is no number of tokens, so {_DEFAULT_THRESHOLD} is used"
                 plan.add_note("Router.longContextThreshold", text)
-                threshold = _DEFAULT_THRESHOLD
-            when["input_above"] = int(str(threshold))
+            when["input_above"] = threshold or _DEFAULT_THRESHOLD
         plan.add_route(route_name, when, list(dict.fromkeys((targets[rule], *chains.get(rule, ())))))
     for name, value in router.items():
         if name == "fallback" and isinstance(value, dict) and value.get("mode") in ("off", "model-chain"):
             continue
         if name not in (*rules, "longContextThreshold") and value not in _EMPTY:
             plan.add_note(f"Router.{name}", _ROUTER_REASONS.get(name, UNKNOWN_ENTRY))
-    _read_server_settings(plan, config)
+    _read_server_settings(plan, file)
     if "profile" in config:  # version 3, whose other entries are about its own program
         return plan
     for name, value in config.items():
@@ -190,25 +243,26 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     return plan
 
 
-def _place_servers(plan: ImportPlan, config: Mapping[str, Any]) -> dict[str, str]:
-    """Add all servers in `config` to `plan`. Return name of a server in `config` → prefix of its models here.
+def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, str]:
+    """Add `servers`, those of the file, to `plan`. Return name of a server there → prefix of its models here.
 
     The prefix of a server that is not imported is "".
     """
     prefixes = {}
-    for position, entry in enumerate(config.get("Providers") or config.get("providers") or []):
-        name, setting = str(entry.get("name", f"server{position + 1}")), f"Providers.{entry.get('name', position)}"
+    for position, each in enumerate(servers):
+        entry = decode_part(each, _Server, f"Providers[{position}]")
+        name, setting = str(entry.name or f"server{position + 1}"), f"Providers.{entry.name or position}"
         prefixes[name] = ""
-        url = str(entry.get("api_base_url") or entry.get("baseUrl") or entry.get("baseurl") or "")
-        for field in entry:
-            if field not in _SERVER_FIELDS and entry[field] not in _EMPTY:
-                plan.add_note(f"{setting}.{field}", _SERVER_REASONS.get(field, UNKNOWN_ENTRY))
-        if entry.get("enabled") is False:
+        url = str(entry.api_base_url or entry.base_url or entry.lower_case_base_url or "")
+        for key, value in each.items():
+            if key not in _SERVER_FIELDS and value not in _EMPTY:
+                plan.add_note(f"{setting}.{key}", _SERVER_REASONS.get(key, UNKNOWN_ENTRY))
+        if entry.enabled is False:
             plan.add_note(setting, "it is switched off by enabled, so it is not imported")
             continue
-        use = entry.get("transformer") or {}
+        use = _decode_transformers(entry.transformer or {}, f"Providers[{position}].transformer")
         options = _read_transformers(plan, f"{setting}.transformer", use)
-        names = {_name_of(item).lower() for item in use.get("use", [])}
+        names = {_name_of(item).lower() for item in use.get("", ())}
         if vertex := names & _VERTEX_PREFIXES.keys():
             prefixes[name] = _VERTEX_PREFIXES[vertex.pop()]
             continue
@@ -220,36 +274,52 @@ def _place_servers(plan: ImportPlan, config: Mapping[str, Any]) -> dict[str, str
         address = address.removesuffix(suffix)
         if find_built_in_provider(address) is None and wire == "chat":
             wire = next((wire for transformer, wire in _WIRES.items() if transformer in names), wire)
-        if not suffix and entry.get("type") in _PROTOCOLS:
-            wire = _PROTOCOLS[entry["type"]]
+        if not suffix and entry.type in _PROTOCOLS:
+            wire = _PROTOCOLS[str(entry.type)]
             address = address.removesuffix("/v1") if wire == "messages" else address
-        key_field = next((field for field in ("api_key", "apiKey", "apikey") if entry.get(field)), "api_key")
+        keys = {
+            "api_key": entry.api_key,
+            "apiKey": entry.camel_case_api_key,
+            "apikey": entry.lower_case_api_key,
+        }
+        key_field = next((key for key, value in keys.items() if value), "api_key")
         server = ImportedServer(
             name=name,
             base_url=address.removesuffix("/models") if wire == "gemini" else address,
-            key=str(entry.get(key_field) or ""),
+            key=str(keys[key_field] or ""),
             key_setting=f"{setting}.{key_field}",
             wire=wire,
-            models={str(model): {**options.get("", {}), **options.get(model, {})} for model in entry.get("models", [])},
+            models={str(model): {**options.get("", {}), **options.get(str(model), {})} for model in entry.models or []},
         )
         prefixes[name] = plan.add_server(server)
     return prefixes
 
 
-def _read_transformers(plan: ImportPlan, setting: str, use: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+def _decode_transformers(given: Mapping[str, Any], place: str) -> dict[str, Sequence[_Transformer]]:
+    """Return model → its transformers. The key "" has those of all models."""
+    use: dict[str, Sequence[_Transformer]] = {"": decode_part(given, _ModelTransformers, place).use or []}
+    for model, entry in given.items():
+        if model != "use":
+            use[model] = decode_part(entry, _ModelTransformers, f"{place}.{model}").use or []
+    return use
+
+
+def _read_transformers(
+    plan: ImportPlan, setting: str, use: Mapping[str, Sequence[_Transformer]]
+) -> dict[str, dict[str, int]]:
     """Return model → limits that the transformers in `use` set. The key "" has the limits of all models.
 
     Every transformer gets a note in `plan`, except those that only set limits.
     """
     limits: dict[str, dict[str, int]] = {}
     adapted: list[str] = []
-    for model, entry in use.items():
-        items = entry if model == "use" else entry.get("use", []) if isinstance(entry, dict) else []
+    for model, items in use.items():
         for item in items:
-            name, options = _name_of(item), item[1] if isinstance(item, list) and len(item) > 1 else {}
+            name = _name_of(item)
+            options = item[1] if isinstance(item, list) and len(item) > 1 and isinstance(item[1], dict) else {}
             maximum = options.get("max_tokens")
             if name in ("maxtoken", "sampling") and isinstance(maximum, int):
-                limits["" if model == "use" else model] = {"max_output": maximum}
+                limits[model] = {"max_output": maximum}
             others = ", ".join(option for option in options if option != "max_tokens")
             if name.lower() in _TRANSFORMERS:
                 plan.add_note(setting, f"{name}: {_TRANSFORMERS[name.lower()]}")
@@ -297,14 +367,13 @@ def _find_target(plan: ImportPlan, prefixes: Mapping[str, str], setting: str, va
     return ""
 
 
-def _find_profile(config: Mapping[str, Any]) -> Mapping[str, Any]:
+def _find_profile(found: _Profiles) -> Mapping[str, Any]:
     """Return the models that Claude Code uses in version 3: the first enabled profile, else the older single one.
 
     Empty: there is none.
     """
-    found = config.get("profile") or {}
-    profiles = [one for one in found.get("profiles") or [] if one.get("agent") == "claude-code" and one.get("enabled")]
-    profiles.append(found.get("claudeCode") or {})
+    profiles = [one for one in found.profiles or [] if one.get("agent") == "claude-code" and one.get("enabled")]
+    profiles.append(found.single or {})
     return next((one for one in profiles if any(one.get(name) for name in _PROFILE_FIELDS["haiku"])), {})
 
 
@@ -317,7 +386,8 @@ def _read_profile(plan: ImportPlan, prefixes: Mapping[str, str], profile: Mappin
             models[tier] = target
     chain: list[str] = []
     if isinstance(fallback, dict) and fallback.get("mode") == "model-chain":
-        found = (_find_target(plan, prefixes, "Router.fallback", value) for value in fallback.get("models") or [])
+        following = decode_part(fallback, _Chain, "Router.fallback").models or []
+        found = (_find_target(plan, prefixes, "Router.fallback", value) for value in following)
         chain = [target for target in found if target]
     plan.set_tier_models(models, dict.fromkeys(models, chain))
 
@@ -325,7 +395,7 @@ def _read_profile(plan: ImportPlan, prefixes: Mapping[str, str], profile: Mappin
 def _read_fallbacks(
     plan: ImportPlan,
     prefixes: Mapping[str, str],
-    fallback: Mapping[str, Sequence[str]],
+    fallback: Mapping[str, Any],
     targets: Mapping[str, str],
 ) -> dict[str, list[str]]:
     """Return rule of `Router` → models that are called if its model fails."""
@@ -334,26 +404,28 @@ def _read_fallbacks(
         if not targets.get(rule):
             plan.add_note(f"fallback.{rule}", f"it is not imported, because Router has no model for {rule}")
             continue
-        found = [_find_target(plan, prefixes, f"fallback.{rule}", value) for value in values]
+        following = decode_part(values, list[Scalar], f"fallback.{rule}")
+        found = [_find_target(plan, prefixes, f"fallback.{rule}", value) for value in following]
         chains[rule] = [target for target in found if target]
     return chains
 
 
-def _read_server_settings(plan: ImportPlan, config: Mapping[str, Any]) -> None:
-    """Add address, port, client key, timeout and log level in `config` to `plan`."""
-    for name in ("HOST", "PORT"):
-        value = str(config.get(name) or "")
+def _read_server_settings(plan: ImportPlan, file: _File) -> None:
+    """Add address, port, client key, timeout and log level in `file` to `plan`."""
+    for name, given in (("HOST", file.host), ("PORT", file.port)):
+        value = str(given or "")
         reference = find_referenced_variable(value)
         if value and reference != name:
             plan.variables[name] = f"${{{reference}}}" if reference else value
-    plan.set_secret_reference("PROXY_API_KEY", str(config.get("APIKEY") or ""), "APIKEY")
-    timeout = str(config.get("API_TIMEOUT_MS") or "")
-    if timeout.isdigit() and int(timeout) >= 1000:
-        plan.variables["UPSTREAM_TIMEOUT"] = str(int(timeout) // 1000)
-    elif timeout:
+    plan.set_secret_reference("PROXY_API_KEY", str(file.api_key or ""), "APIKEY")
+    timeout = find_whole_number(file.timeout_ms)
+    if timeout is not None and timeout >= 1000:
+        plan.variables["UPSTREAM_TIMEOUT"] = str(timeout // 1000)
+    elif file.timeout_ms:
         plan.add_note("API_TIMEOUT_MS", "set UPSTREAM_TIMEOUT, in seconds")
-    given = str(config.get("LOG_LEVEL") or "")
-    if level := _LOG_LEVELS.get(given.lower()):
+    if level := _LOG_LEVELS.get(str(file.log_level).lower()):
         plan.variables["LOG_LEVEL"] = level
-    elif given:
-        plan.add_note("LOG_LEVEL", f'"{given}" is not imported. Set LOG_LEVEL to debug, info, warning or error')
+    elif file.log_level:
+        plan.add_note(
+            "LOG_LEVEL", f'"{file.log_level}" is not imported. Set LOG_LEVEL to debug, info, warning or error'
+        )
