@@ -4,7 +4,6 @@ Its result contains a `PreparedRequest`, from which a wire (encoder of a provide
 field without a fidelity note is sent, or has no effect on the content of the answer, such as `cache_control`.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
@@ -192,13 +191,8 @@ def _limit_output(
                 limit, reason = remainder, "the remainder of the context window"
     limit = max(limit, 1)
     if limit < requested:
-        notes.append(_lower_limit(requested, limit, reason))
+        notes.append(note_replacement("max_tokens", requested, limit, f", {reason}"))
     return limit
-
-
-@functools.lru_cache(maxsize=256)
-def _lower_limit(requested: int, limit: int, reason: str) -> FidelityNote:
-    return note_replacement("max_tokens", requested, limit, f", {reason}")
 
 
 _SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")
@@ -250,13 +244,9 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[F
         effort = _nearest_level(requested, limits.efforts)
     if effort != requested:
         field = "thinking" if requested == "none" else "output_config.effort"
-        notes.append(_nearest_note(field, requested, effort, limits.efforts))
+        levels = ", ".join(limits.efforts)
+        notes.append(note_replacement(field, requested, effort, f"; the model supports {levels}"))
     return effort
-
-
-@functools.lru_cache(maxsize=256)
-def _nearest_note(field: str, requested: str, effort: str, efforts: tuple[str, ...]) -> FidelityNote:
-    return note_replacement(field, requested, effort, f"; the model supports {', '.join(efforts)}")
 
 
 def _requested_effort(request: MessagesRequest, notes: list[FidelityNote]) -> str:
