@@ -11,7 +11,6 @@ from anthropic_proxy.console.dashboard.error_kinds import KINDS
 from anthropic_proxy.console.dashboard.web import load_assets
 from tests.support.waiting import WAIT_SECONDS
 
-MAX_SCRIPT_LINES = 340
 IMPORT_CHECK = """
 import asyncio, sys, threading
 from importlib import import_module
@@ -66,9 +65,8 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-def test_the_script_is_short_and_loads_nothing() -> None:
+def test_the_script_loads_nothing() -> None:
     script = load_assets()["dashboard.js"].content.decode()
-    assert len(script.splitlines()) <= MAX_SCRIPT_LINES
     assert not re.search(r"https?://|import |eval|innerHTML", script)
 
 
