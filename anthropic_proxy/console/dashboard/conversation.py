@@ -16,10 +16,9 @@ from markupsafe import Markup, escape
 from msgspec import Raw, Struct, field, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.ledger.cache_losses import count_lost_tokens
 from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.costs import ModelCosts
-from anthropic_proxy.console.ledger.records import StoredRequest, decode_block_times
+from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens, decode_block_times
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
 from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome

@@ -9,7 +9,7 @@ missing. Money is in nano-dollars, a duration in microseconds, and a time in mic
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -448,3 +448,27 @@ def build_block_times(marks: Sequence[BlockMark], started_at: float) -> list[Blo
 
 def decode_block_times(text: str) -> list[BlockTime]:
     return _decode_blocks(text) if text else []
+
+
+_MIN_LOST_TOKENS = 1_024
+"""Shortest beginning that most providers cache. A short prompt beside a conversation, such as one for a title, has less
+to lose."""
+
+
+def count_lost_tokens(rows: Iterable[StoredRequest]) -> Iterator[tuple[StoredRequest, int]]:
+    """Yield each request that did not fail, and the number of tokens that it read again. 0: its cache was used.
+
+    `rows`: requests of one conversation in order of time. A change of the prompt is stored with its request; without
+    one, a request breaks the cache if it read less than half of what was left there.
+    """
+    before: StoredRequest | None = None
+    for row in rows:
+        if row.outcome_class == "error":
+            continue
+        tokens = row.prefix_change_tokens
+        if not row.prefix_change and before is not None and before.model == row.model:
+            left = min(before.cache_read_tokens + before.cache_write_tokens, row.all_input_tokens)
+            lost = left - row.cache_read_tokens
+            tokens = lost if lost > max(row.cache_read_tokens, _MIN_LOST_TOKENS) else 0
+        yield row, tokens
+        before = row

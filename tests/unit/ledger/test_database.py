@@ -15,13 +15,13 @@ import pytest
 from msgspec import structs
 from sqlalchemy import Inspector, inspect
 
-from anthropic_proxy.console.ledger.backup import write_backup
 from anthropic_proxy.console.ledger.database import (
     SCHEMA,
     Connection,
     connect_for_writing,
     find_database,
     open_for_writing,
+    write_backup,
 )
 from anthropic_proxy.console.ledger.engines import open_reading_engine, read_ledger
 from anthropic_proxy.console.ledger.failures import classify_database_error

@@ -26,8 +26,7 @@ from anthropic_proxy.engine.upstream.http.connection import (
     InvalidHttp,
     new_response_parser,
 )
-from anthropic_proxy.engine.upstream.http.dialer import Dialer, DnsCachingDialer, LocalConnectionRefused
-from anthropic_proxy.engine.upstream.http.socks import SocksDialer
+from anthropic_proxy.engine.upstream.http.dialer import Dialer, DnsCachingDialer, LocalConnectionRefused, SocksDialer
 from anthropic_proxy.engine.upstream.http.url import (
     Origin,
     Url,

@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.gateway.server.http1.connection import MAX_HEAD_BYTES, MIN_DIRECT_BODY_BYTES, Http1Connection
-from anthropic_proxy.gateway.server.http1.timers import WriteTimeout
+from anthropic_proxy.gateway.server.http1.connection import (
+    MAX_HEAD_BYTES,
+    MIN_DIRECT_BODY_BYTES,
+    Http1Connection,
+    WriteTimeout,
+)
 from tests.support.http1_server import CLOSE, GET, UPGRADE, Echo, bodies_of, serving, talk
 from tests.support.virtual_time import in_virtual_time
 from tests.support.waiting import WAIT_SECONDS
