@@ -77,8 +77,11 @@ class TokenLoader(Protocol):
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without the library."""
         ...
 
-    def discard_loaded(self) -> None:
-        """Read files and variables of the credentials again at the next request, because a token was rejected."""
+    def discard_loaded(self) -> bool:
+        """Read files and variables of the credentials again at the next request, because they were rejected.
+
+        False: no earlier request has loaded them, so the next one finds the same.
+        """
         ...
 
 
@@ -165,7 +168,12 @@ class TokenCache:
                 f"{self._loader.library} failed in the proxy; the traceback is in its log."
             )
             try:
-                token = self._loader.request_token()
+                try:
+                    token = self._loader.request_token()
+                except AuthenticationFailed:
+                    if not self._loader.discard_loaded():
+                        raise
+                    token = self._loader.request_token()
             except ProxyError as error:
                 failure = error
             finally:
@@ -210,9 +218,8 @@ class GoogleCredentials:
             raise MissingExtra("Vertex AI needs google-auth", "vertex") from None
         request = _with_limits(requests.Request, self._limits)
         try:
-            if self._loaded is None:
-                self._loaded = self._load(request)
-            credentials, project = self._loaded
+            found = self._loaded or self._load(request)
+            credentials, project = found
             credentials.refresh(request)
         except exceptions.GoogleAuthError as error:
             if isinstance(error, exceptions.TransportError) or error.retryable:
@@ -229,6 +236,7 @@ class GoogleCredentials:
             RecursionError,
         ) as error:  # an invalid credentials file
             raise self._build_error(error) from error
+        self._loaded = found
         quota_project = credentials.quota_project_id
         extra_headers = {"x-goog-user-project": quota_project} if quota_project else {}
         credential = Credential("authorization", f"Bearer {credentials.token}", self.origin, extra_headers)
@@ -236,8 +244,9 @@ class GoogleCredentials:
         expires_at = math.inf if expiry is None else float(expiry.replace(tzinfo=UTC).timestamp())
         return AccessToken(credential, project, expires_at)
 
-    def discard_loaded(self) -> None:
-        """The loaded credentials stay: they request a new token at each renewal."""
+    def discard_loaded(self) -> bool:
+        loaded, self._loaded = self._loaded, None
+        return loaded is not None
 
     def _load(self, request: Any) -> tuple[Any, str | None]:
         import google.auth  # noqa: PLC0415
@@ -338,8 +347,9 @@ class AwsCredentials:
         )
         return AccessToken(credential, None, expires_at)
 
-    def discard_loaded(self) -> None:
-        self._loaded = None
+    def discard_loaded(self) -> bool:
+        loaded, self._loaded = self._loaded, None
+        return loaded is not None
 
     def _load(self, new_session: Any) -> Any:
         given = {name: secret.reveal() for name, secret in self._variables.items()}
@@ -413,11 +423,12 @@ class EntraCredentials:
         except ImportError:
             raise MissingExtra("Microsoft Entra ID needs azure-identity", "azure") from None
         try:
-            if self._loaded is None:
+            found = self._loaded
+            if found is None:
                 given = [self._variables[name].reveal() for name in _OF_APPLICATION if name in self._variables]
                 is_complete = len(given) == len(_OF_APPLICATION)
-                self._loaded = ClientSecretCredential(*given) if is_complete else DefaultAzureCredential()
-            token = self._loaded.get_token(self._scope)
+                found = ClientSecretCredential(*given) if is_complete else DefaultAzureCredential()
+            token = found.get_token(self._scope)
         except (exceptions.ServiceRequestError, exceptions.ServiceResponseError) as error:
             raise UpstreamUnreachable(
                 f"no access token: {_describe_azure(error)} ({self.origin})", code="no-token-server"
@@ -429,11 +440,13 @@ class EntraCredentials:
                 code="cloud-credentials",
                 should_retry=False,
             ) from error
+        self._loaded = found
         credential = Credential("authorization", f"Bearer {token.token}", self.origin)
         return AccessToken(credential, None, float(token.expires_on))
 
-    def discard_loaded(self) -> None:
-        self._loaded = None
+    def discard_loaded(self) -> bool:
+        loaded, self._loaded = self._loaded, None
+        return loaded is not None
 
 
 def _describe_azure(error: Exception) -> str:

@@ -46,6 +46,7 @@ class TokenServers:
         self.lifetime = lifetime
         self.issued: list[str] = []
         self.revoked: set[str] = set()
+        self.refresh_tokens = {_REFRESH_TOKEN}
         self.failure: tuple[int, Any] | None = None
         """Status and body with which every request is answered instead."""
         self.gate = threading.Event()
@@ -71,13 +72,21 @@ class TokenServers:
             return _send(exchange, *self.failure)
         if request.path == "/" or request.path.startswith(_METADATA):  # by the first it is found
             return self._answer_metadata(request, exchange)
-        refusal = _check_exchange(form) if request.path == "/sts" else _check_grant(form)
+        refusal = _check_exchange(form) if request.path == "/sts" else self._check_grant(form)
         if refusal is not None:
             exchange.breaches.append(ContractViolation("token", refusal))
             return _send(exchange, 400, {"error": "invalid_grant", "error_description": refusal})
         given = {"access_token": self._issue(), "expires_in": self.lifetime, "token_type": "Bearer"}
         issued_as = {"issued_token_type": "urn:ietf:params:oauth:token-type:access_token"}
         return _send(exchange, 200, given | (issued_as if request.path == "/sts" else {"scope": SCOPE}))
+
+    def _check_grant(self, form: dict[str, str]) -> str | None:
+        if form.get("grant_type") == "urn:ietf:params:oauth:grant-type:jwt-bearer":
+            return _check_claim(form.get("assertion", ""))
+        if form.get("grant_type") != "refresh_token":
+            return "no such grant_type"
+        known = form.get("refresh_token") in self.refresh_tokens and form.get("client_secret") == _CLIENT_SECRET
+        return None if known else "Token has been expired or revoked."
 
     def _answer_metadata(self, request: web.Request, exchange: Exchange) -> web.Response:
         flavor = {"metadata-flavor": "Google"}
@@ -102,15 +111,6 @@ class TokenServers:
 def _send(exchange: Exchange, status: int, body: Any) -> web.Response:
     exchange.status = status
     return web.json_response(body, status=status)
-
-
-def _check_grant(form: dict[str, str]) -> str | None:
-    if form.get("grant_type") == "urn:ietf:params:oauth:grant-type:jwt-bearer":
-        return _check_claim(form.get("assertion", ""))
-    if form.get("grant_type") != "refresh_token":
-        return "no such grant_type"
-    known = form.get("refresh_token") == _REFRESH_TOKEN and form.get("client_secret") == _CLIENT_SECRET
-    return None if known else "Token has been expired or revoked."
 
 
 def _check_claim(assertion: str) -> str | None:
@@ -164,14 +164,14 @@ def write_service_account(directory: Path, url: str) -> Path:
 
 def write_authorized_user(directory: Path, url: str, **fields: str) -> Path:
     """Write the files of a user's log-in. google-auth always calls Google's own server, for every `token_uri`."""
+    given = {"refresh_token": _REFRESH_TOKEN, **fields}
     return _write(
         directory,
         type="authorized_user",
         client_id="fake.apps.googleusercontent.com",
         client_secret=_CLIENT_SECRET,
-        refresh_token=_REFRESH_TOKEN,
         token_uri=f"{url}/token",
-        **fields,
+        **given,
     )
 
 

@@ -206,6 +206,38 @@ async def test_credentials_that_end_soon_are_not_used_for_ten_minutes(tmp_path: 
     assert 60 < left <= 120
 
 
+@pytest.mark.parametrize("kind", ["profile", "program"])
+async def test_credentials_that_were_replaced_after_a_failed_renewal_are_read(kind: str, tmp_path: Path) -> None:
+    """A profile with a program prints temporary credentials; without one, the file has lasting keys."""
+    passed = 0.0
+    write_process(tmp_path, FIRST, TOKEN, seconds=30)
+    tokens = TokenCache(AwsCredentials(REGION, {}), clock=lambda: time.time() + passed)
+    await tokens.acquire_token()
+    passed = MAX_AGE_SECONDS
+    (tmp_path / "printed.json").write_text("log in again")
+    for _ in range(2):
+        with pytest.raises(AuthenticationFailed):
+            await tokens.acquire_token()
+    if kind == "profile":
+        (tmp_path / "config").unlink()
+        write_credentials(tmp_path, SECOND)
+    else:
+        write_process(tmp_path, SECOND, TOKEN)
+    assert (await tokens.acquire_token())[0].value == SECOND[1]
+
+
+async def test_another_profile_is_read_at_once_when_the_loaded_one_cannot_be_renewed(tmp_path: Path) -> None:
+    passed = 0.0
+    write_process(tmp_path, FIRST, TOKEN, seconds=30)
+    tokens = TokenCache(AwsCredentials(REGION, {}), clock=lambda: time.time() + passed)
+    await tokens.acquire_token()
+    passed = MAX_AGE_SECONDS
+    (tmp_path / "program.py").unlink()
+    (tmp_path / "config").unlink()
+    write_credentials(tmp_path, SECOND)
+    assert (await tokens.acquire_token())[0].value == SECOND[1]
+
+
 async def test_without_credentials_the_error_names_the_variables(bedrock: Running) -> None:
     engine = engine_of(bedrock)
     status, text = await ask(engine)
@@ -321,6 +353,20 @@ async def test_a_token_of_azure_openai_that_ends_soon_is_replaced_before(
         await engine.close()
         sent = [exchange.headers["authorization"] for exchange in running.journal.exchanges]
     assert sent == ["Bearer eyJ0.token-1", "Bearer eyJ0.token-2"]
+
+
+async def test_a_log_in_after_a_failed_renewal_is_used(
+    identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity.seconds = 10
+    tokens = Transports(EngineOptions()).tokens["azure"]
+    await tokens.acquire_token()
+    monkeypatch.setenv("IDENTITY_HEADER", "another")
+    for _ in range(2):
+        with pytest.raises(AuthenticationFailed):
+            await tokens.acquire_token()
+    monkeypatch.setenv("IDENTITY_HEADER", "the-header")
+    assert (await tokens.acquire_token())[0].value == "Bearer eyJ0.token-2"
 
 
 @pytest.mark.parametrize(

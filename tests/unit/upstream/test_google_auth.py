@@ -187,11 +187,41 @@ async def test_a_renewal_that_fails_leaves_the_token_that_still_holds(
     for _ in range(5):
         assert (await tokens.acquire_token())[0].value == f"Bearer {servers.issued[0]}"
         await settled(lambda: len(asyncio.all_tasks()) == 1)
-    assert len(google.journal.exchanges) == 2
+    assert len(google.journal.exchanges) == 3  # the second renewal has read the file again
     servers.failure = None
     clock.passed += MIN_RENEWAL_INTERVAL_SECONDS
     await tokens.acquire_token()
     await settled(lambda: len(servers.issued) == 2)
+
+
+async def test_a_file_that_was_replaced_after_a_failed_renewal_is_read(
+    servers: TokenServers, google: Running, tmp_path: Path
+) -> None:
+    clock = Clock()
+    tokens = tokens_of(write_authorized_user(tmp_path, google.url), clock)
+    await tokens.acquire_token()
+    clock.passed = servers.lifetime
+    servers.failure = (400, {"error": "invalid_grant", "error_description": "Token has been expired or revoked."})
+    for _ in range(2):
+        with pytest.raises(AuthenticationFailed, match="invalid_grant"):
+            await tokens.acquire_token()
+    servers.failure = None
+    write_service_account(tmp_path, google.url)
+    assert (await tokens.acquire_token())[1] == PROJECT
+
+
+async def test_a_file_that_was_replaced_before_the_token_ends_is_read_at_once(
+    servers: TokenServers, google: Running, tmp_path: Path
+) -> None:
+    clock = Clock()
+    tokens = tokens_of(write_authorized_user(tmp_path, google.url, refresh_token="1//the-old-one"), clock)
+    servers.refresh_tokens = {"1//the-old-one"}
+    await tokens.acquire_token()
+    clock.passed = servers.lifetime
+    servers.refresh_tokens = {"1//the-new-one"}
+    write_authorized_user(tmp_path, google.url, refresh_token="1//the-new-one")
+    assert (await tokens.acquire_token())[0].value == f"Bearer {servers.issued[1]}"
+    google.journal.exchanges[1].breaches.clear()  # the old one was tried
 
 
 async def test_a_refused_token_is_renewed_once(servers: TokenServers, google: Running, tmp_path: Path) -> None:
