@@ -232,6 +232,7 @@ UNSAID = {
     *("signature_tag", "has_model_list", "sends_stream_field", "stream_path", "count_path", "server_tool_names"),
     *("server_tool_form", "server_tool_setting_names", "requests_search_sources", "accepts_excluded_domains"),
     *("sends_user_location", "sends_max_tool_calls", "sends_container", "sends_require_approval", "removed_betas"),
+    "suspected_betas",
     *("search_with_functions", "searches_billed_per_reply", "counts_whole_request"),
 }
 """Fields without a text: internal ones, and details of search settings (docs/guide/matrix.md)."""

@@ -55,7 +55,7 @@ class Adaptations:
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += [adaptation.name for adaptation in adaptations]
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
-        self._lasting += [(target.model, adaptation.name) for adaptation in adaptations if adaptation.persistent]
+        self._lasting += [(target.model, each.stored_name or each.name) for each in adaptations if each.persistent]
         if adapted.model != target.model:
             names_now = [adaptation.name for adaptation in adaptations]
             return apply_stored_adaptations(self._engine, adapted, self._used, earlier=names_now)

@@ -362,6 +362,8 @@ class Adaptation(Struct, frozen=True):
     another wire of the provider."""
     persistent: bool = True
     """True if the change is stored for later requests to the model. False: it applies to this request only."""
+    stored_name: str = ""
+    """Name of the change that later requests need instead. "": the same."""
     refused_signatures: tuple[bytes, ...] = ()
     """Digests of the thinking signatures of the request. Thinking with these is left out of later requests."""
 

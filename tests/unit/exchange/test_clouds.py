@@ -1,6 +1,7 @@
 """Claude at the clouds: what they get is what the official SDK's own client of the cloud sends, and what differs."""
 
 import asyncio
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ import httpx2
 import pytest
 
 from anthropic_proxy.engine.engine import Engine, build_engine
+from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.providers import PROVIDERS
@@ -34,8 +36,9 @@ from tests.support.fakes.clouds import (
     encode_message,
     new_cloud,
 )
-from tests.support.fakes.server import Exchange, Running, serving
-from tests.support.harness import new_client_request
+from tests.support.fakes.server import Exchange as Sent
+from tests.support.fakes.server import Running, serving
+from tests.support.harness import RecordingSink, new_client_request
 
 KEY = "the-key-of-the-cloud"
 MODELS: dict[Kind, str] = {
@@ -125,7 +128,7 @@ OTHER_HEADERS = {"accept", "accept-encoding", "content-length", "host", "user-ag
 """Headers that every HTTP request has."""
 
 
-def compare(ours: Exchange, theirs: Exchange) -> None:
+def compare(ours: Sent, theirs: Sent) -> None:
     assert (ours.method, ours.path) == (theirs.method, theirs.path)
     assert ours.body == theirs.body
     assert {name: ours.headers.get(name) for name in SAME_HEADERS} == {
@@ -269,8 +272,12 @@ async def test_the_api_version_is_the_client_s_in_the_cloud_s_own_words(
     assert "anthropic-version" not in sent.headers
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_beta_that_a_cloud_rejects_is_not_sent_again(kind: Kind) -> None:
+def betas_sent(running: Running) -> list[str | None]:
+    return [exchange.headers.get("anthropic-beta") for exchange in running.journal.exchanges]
+
+
+@pytest.mark.parametrize("kind", ["mantle", "vertex", "foundry"])
+async def test_a_beta_that_a_cloud_rejects_by_name_is_not_sent_again(kind: Kind) -> None:
     with cloud_of(kind, betas=("context-management-2025-06-27",)) as (_, running):
         engine = engine_of(settings_of(kind, running.url))
         betas = "interleaved-thinking-2025-05-14,context-management-2025-06-27"
@@ -278,10 +285,101 @@ async def test_a_beta_that_a_cloud_rejects_is_not_sent_again(kind: Kind) -> None
             reply, message = await ask(engine, MODELS[kind], betas=betas)
             assert reply.status == 200, message
         await engine.close()
-        given = [exchange.headers.get("anthropic-beta") for exchange in running.journal.exchanges]
-    # Bedrock does not name the beta, so none is sent to the model again
-    remaining = None if kind == "bedrock" else "context-management-2025-06-27"
-    assert given == [betas, remaining, remaining]
+        assert betas_sent(running) == [betas, "context-management-2025-06-27", "context-management-2025-06-27"]
+
+
+THINKING, CONTEXT, EFFORT, SEARCH = (
+    "interleaved-thinking-2025-05-14",
+    "context-management-2025-06-27",
+    "effort-2025-11-24",
+    "tool-search-tool-2025-10-19",
+)
+
+
+@pytest.mark.parametrize(
+    "refused", [{THINKING}, {CONTEXT}, {SEARCH}, {EFFORT}, {THINKING, EFFORT}, {THINKING, CONTEXT}]
+)
+async def test_bedrock_names_no_beta_so_later_requests_find_the_one_that_it_rejects(refused: set[str]) -> None:
+    """Bedrock writes only `invalid beta flag`. Every request succeeds, with at most one rejected call."""
+    given = [THINKING, CONTEXT, SEARCH, EFFORT]
+    with cloud_of("bedrock", betas=tuple(sorted({*given} - refused))) as (_, running):
+        engine = engine_of(settings_of("bedrock", running.url))
+        calls = []
+        for _ in range(14):
+            reply, message = await ask(engine, MODELS["bedrock"], betas=",".join(given))
+            assert reply.status == 200, message
+            calls.append(len(running.journal.exchanges))
+        await engine.close()
+        sent = betas_sent(running)
+    assert sent[:2] == [",".join(given), None]
+    assert all(later - earlier <= 2 for earlier, later in itertools.pairwise(calls))
+    assert calls[-1] - calls[-5] == 4  # nothing is rejected any more
+    kept = set((sent[-1] or "").split(","))
+    assert len({*given} - refused - kept) <= 1  # a beta that was never tried without the cause
+
+
+async def test_a_beta_of_one_client_takes_none_from_others() -> None:
+    with cloud_of("bedrock", betas=(CONTEXT, THINKING)) as (_, running):
+        engine = engine_of(settings_of("bedrock", running.url))
+        for betas in (f"{THINKING},{EFFORT}", f"{THINKING},{CONTEXT}", THINKING, EFFORT, f"{THINKING},{EFFORT}"):
+            reply, message = await ask(engine, MODELS["bedrock"], betas=betas)
+            assert reply.status == 200, message
+        reply, message = await ask(engine, f"bedrock/{OLDER_MODEL}", betas=EFFORT)
+        await engine.close()
+        assert betas_sent(running) == [
+            *(f"{THINKING},{EFFORT}", None),
+            f"{THINKING},{CONTEXT}",
+            THINKING,
+            *(EFFORT, None),  # alone, so it is the cause
+            THINKING,
+            *(EFFORT, None),  # another model may have it
+        ]
+
+
+async def test_a_beta_that_one_cloud_rejects_is_sent_to_others() -> None:
+    with cloud_of("vertex", betas=(CONTEXT,)) as (_, vertex), cloud_of("foundry") as (_, foundry):
+        engine = engine_of(settings_of("vertex", vertex.url) | settings_of("foundry", foundry.url))
+        for kind in ("vertex", "foundry"):
+            reply, message = await ask(engine, MODELS[kind], betas=f"{THINKING},{CONTEXT}")  # type: ignore[index]
+            assert reply.status == 200, message
+        await engine.close()
+        assert betas_sent(vertex) == [f"{THINKING},{CONTEXT}", CONTEXT]
+        assert betas_sent(foundry) == [f"{THINKING},{CONTEXT}"]
+
+
+async def test_the_record_of_each_request_names_the_beta_that_was_left_out() -> None:
+    with cloud_of("bedrock", betas=(CONTEXT,)) as (_, running):
+        engine = engine_of(settings_of("bedrock", running.url))
+        found = []
+        for _ in range(2):
+            body = json.dumps({"model": MODELS["bedrock"], **CALL}).encode()
+            incoming = new_client_request(body, {"anthropic-beta": THINKING})
+            await Exchange(engine, incoming, RecordingSink()).run()
+            notes = {(note.field, note.reason) for note in incoming.receipt.fidelity.notes}
+            found.append((incoming.receipt.adaptations, notes))
+        await engine.close()
+    left_out = ("anthropic-beta", f"bedrock does not accept {THINKING}")
+    assert found == [
+        ([f"betas {THINKING}"], {left_out, ("anthropic-beta", f"bedrock refused it: betas {THINKING}")}),
+        ([f"suspects {THINKING}"], {left_out}),
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_betas_in_the_body_are_filtered_like_those_of_the_header(kind: Kind) -> None:
+    with cloud_of(kind, betas=(THINKING, CONTEXT)) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        odd = ["fast-mode-2026-02-01", CONTEXT, "a\r\nx-injected: 1", "*"]
+        reply, message = await ask(engine, MODELS[kind], betas=THINKING, anthropic_beta=odd)
+        assert reply.status == 200, message
+        reply, message = await ask(engine, MODELS[kind], anthropic_beta="none", anthropic_version="vertex-2099-01-01")
+        assert reply.status == 200, message
+        await engine.close()
+        first, last = running.journal.exchanges[0], running.journal.exchanges[-1]
+    assert first.headers["anthropic-beta"] == f"{THINKING},{CONTEXT}"
+    assert first.body.get("anthropic_beta") == ([THINKING, CONTEXT] if kind == "bedrock" else None)
+    assert "x-injected" not in first.headers
+    assert "anthropic_beta" not in last.body
 
 
 @pytest.mark.parametrize("kind", KINDS)

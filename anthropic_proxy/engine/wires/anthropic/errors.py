@@ -13,7 +13,12 @@ from msgspec import Raw, structs
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.anthropic.request import encode_request, has_system_messages, list_signature_digests
+from anthropic_proxy.engine.wires.anthropic.request import (
+    BETA_NAME,
+    encode_request,
+    has_system_messages,
+    list_signature_digests,
+)
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
@@ -34,7 +39,9 @@ _FIELD_REFUSED = compile_later(
     r"(?<![\w.])([a-z_]+)(?:\.\d+(?:\.[a-z_]+)*?\.([a-z_]+))?: Extra inputs are not permitted"
 )
 """Pattern of errors about fields: `context_management: Extra inputs are not permitted`, `tools.0.custom.strict: …`."""
-_DROP_BETAS, _DROP_FIELDS = "betas", "fields"
+_DROP_BETAS, _SUSPECT_BETAS, _DROP_FIELDS = "betas", "suspects", "fields"
+_MAX_REMEMBERED_BETAS = 64
+"""Maximum number of refused betas, and of refused sets of betas, that are remembered for a model."""
 _REQUIRED = frozenset(("messages", "max_tokens", "tools", "system"))
 """Fields that no request leaves out, even if the server rejects them."""
 _OF_API = frozenset(
@@ -86,11 +93,21 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
     text = message.lower()
     # Bedrock (anthropics/claude-code issue 49370); Anthropic: "Unexpected value(s) `…` for the `anthropic-beta` header"
     if "invalid beta flag" in text or ("anthropic-beta" in text and "unexpected value" in text):
-        sent = encode_request(call).headers.get("anthropic-beta", "")
+        header = encode_request(call).headers.get("anthropic-beta", "")
+        sent = [beta for beta in header.split(",") if BETA_NAME.fullmatch(beta)]
         if not sent:
             return None
-        named = [beta for beta in sent.split(",") if beta in message and " " not in beta]
-        return Adaptation(" ".join((_DROP_BETAS, *named)))
+        suspected = call.dialect.suspected_betas
+        if named := [beta for beta in sent if beta in message]:
+            is_new = len(call.dialect.removed_betas) < _MAX_REMEMBERED_BETAS
+            return Adaptation(" ".join((_DROP_BETAS, *named)), persistent=is_new)
+        # the repetition must succeed, so it has no suspect; later requests find out which one is the cause
+        suspects = dict.fromkeys((*sent, *(name for names in suspected for name in names)))
+        return Adaptation(
+            " ".join((_DROP_BETAS, *suspects)),
+            persistent=len(suspected) < _MAX_REMEMBERED_BETAS,
+            stored_name=" ".join((_SUSPECT_BETAS, *sent)),
+        )
     known = set(call.dialect.dropped_fields)
     found = dict.fromkeys(
         f"tools.{inner}" if inner else name
@@ -110,5 +127,7 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     if verb == _DROP_FIELDS:
         return structs.replace(dialect, dropped_fields=(*dialect.dropped_fields, *names))
     if verb == _DROP_BETAS:
-        return structs.replace(dialect, removed_betas=(*dialect.removed_betas, *names) if names else ("*",))
+        return structs.replace(dialect, removed_betas=(*dialect.removed_betas, *names))
+    if verb == _SUSPECT_BETAS:
+        return structs.replace(dialect, suspected_betas=(*dialect.suspected_betas, tuple(names)))
     return dialect

@@ -24,6 +24,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.models import require_bounded_members
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
@@ -48,10 +49,15 @@ _VERSION_HEADER, _VERSION = "anthropic-version", "2023-06-01"
 """API version that is added if the client request has none (source: the API reference, "Versions", read 2026-11)."""
 _NEEDED_EVERYWHERE = frozenset((_VERSION_HEADER, "accept", "content-type"))
 _BETA_HEADER, _ALL_BETAS = "anthropic-beta", ("*",)
+_VERSION_FIELD, _BETA_FIELD = "anthropic_version", "anthropic_beta"
+"""Fields of the body in the API of clouds."""
 _MESSAGES_PATH, _COUNT_PATH = "/v1/messages", "/v1/messages/count_tokens"
 _CLIENT_DATA = frozenset(("metadata", "safeguards"))
 
 _OF_TOOLS = "tools."
+BETA_NAME = compile_later(r"[A-Za-z0-9-]{1,100}")
+_DATE_LENGTH = len("2025-05-14")
+"""Length of the date at the end of the name of a beta."""
 _MAX_LISTED_BETAS, _MAX_BETA_LENGTH = 10, 60
 """Maximum number of removed betas in a note, and of the characters of each. A client chooses both."""
 
@@ -82,6 +88,10 @@ class _Messages(Struct):
     messages: list[dict[str, Raw]] = []
 
 
+class _Betas(Struct):
+    anthropic_beta: list[str] = []
+
+
 class Removals(Struct, frozen=True):
     dialect: Dialect
     provider: str = ""
@@ -93,6 +103,7 @@ _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
 _USER_ROLES = (_SYSTEM, _USER)
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_messages = msgspec.json.Decoder(_Messages).decode
+_decode_betas = msgspec.json.Decoder(_Betas).decode
 _decode_block = msgspec.json.Decoder(_Block).decode
 
 
@@ -101,9 +112,9 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     betas, notes = _select_betas(call)
     added: dict[str, Any] = {}
     if dialect.version_in_body:
-        added["anthropic_version"] = _select_version(call, notes)
+        added[_VERSION_FIELD] = _select_version(call, notes)
     if dialect.sends_betas_in_body and betas:
-        added["anthropic_beta"] = betas.split(",")
+        added[_BETA_FIELD] = betas.split(",")
     body = call.client_body
     if body:
         body = _edit(body, lambda text: _find_edits(text, call, added, notes))
@@ -153,25 +164,58 @@ def _has_model_in_path(call: Call[Dialect]) -> bool:
     return bool(call.dialect.message_path) and call.client_path == _MESSAGES_PATH
 
 
+def _filters_betas(dialect: Dialect) -> bool:
+    return dialect.betas != _ALL_BETAS or bool(dialect.removed_betas or dialect.suspected_betas)
+
+
 def _select_betas(call: Call[Dialect]) -> tuple[str, list[FidelityNote]]:
     """Return the betas that the server accepts, separated by commas, and a note on the others."""
     given, dialect = call.client_headers.get(_BETA_HEADER, ""), call.dialect
-    if not given or not dialect.betas:
-        return "", []
-    if dialect.betas == _ALL_BETAS and not dialect.removed_betas:
+    if not _filters_betas(dialect):
         return given, []
+    if not dialect.betas:
+        return "", []
     known = dict(dialect.renamed_betas)
-    kept, removed = dict[str, None](), []
-    for beta in filter(None, (part.strip() for part in given.split(","))):
+    kept, removed = dict[str, str](), []
+    for beta in filter(None, (part.strip() for part in (*given.split(","), *_read_body_betas(call.client_body)))):
         name = known.get(beta, beta)
         if _matches(name, dialect.betas) and not _matches(name, dialect.removed_betas):
-            kept[name] = None
+            kept.setdefault(name, beta)
         else:
-            removed.append(beta[:_MAX_BETA_LENGTH])
-    reason = f"{call.provider} does not accept {', '.join(removed[:_MAX_LISTED_BETAS])}"
-    more = len(removed) - _MAX_LISTED_BETAS
-    note = FidelityNote("approximated", _BETA_HEADER, f"{reason} and {more} more" if more > 0 else reason)
-    return ",".join(kept), [note] if removed else []
+            removed.append(beta)
+    removed += [kept.pop(name) for name in _choose_suspects(kept.keys(), dialect.suspected_betas)]
+    if not removed:
+        return ",".join(kept), []
+    listed = ", ".join(beta[:_MAX_BETA_LENGTH] for beta in removed[:_MAX_LISTED_BETAS])
+    more = f" and {len(removed) - _MAX_LISTED_BETAS} more" if len(removed) > _MAX_LISTED_BETAS else ""
+    reason = f"{call.provider} does not accept {listed}{more}"
+    return ",".join(kept), [FidelityNote("approximated", _BETA_HEADER, reason)]
+
+
+def _read_body_betas(body: bytes) -> list[str]:
+    """Return the betas in the body, where clients of Amazon Bedrock put them. Texts that name no beta are left out."""
+    if not _holds(body, _BETA_FIELD.encode()):
+        return []
+    try:
+        require_bounded_members(body)
+        return [name for name in _decode_betas(body).anthropic_beta if BETA_NAME.fullmatch(name)]
+    except (*DECODE_ERRORS, InvalidRequest):
+        return []
+
+
+def _choose_suspects(betas: Collection[str], refused_sets: Collection[tuple[str, ...]]) -> list[str]:
+    """Return the betas to leave out, because the server has refused each of these sets without naming the cause.
+
+    Of a set that would be sent again, the newer half is left out. If the rest is refused too, it is a smaller set and
+    replaces the larger one, until a set has one beta: the cause.
+    """
+    found = [frozenset(names) for names in refused_sets if all(name in betas for name in names)]
+    chosen = set[str]()
+    for names in found:
+        if not any(smaller < names for smaller in found):
+            by_date = sorted(names, key=lambda name: (name[-_DATE_LENGTH:], name))
+            chosen.update(by_date[len(names) // 2 :])
+    return [name for name in betas if name in chosen]
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -283,19 +327,22 @@ def _as_reminder(block: Any) -> Any:
 
 
 def _find_edits(body: bytes, call: Call[Dialect], added: Mapping[str, Any], notes: list[FidelityNote]) -> list[Edit]:
-    """`added`: fields that are added unless the client has sent them. `notes` gets a note on each removed field."""
-    dialect = call.dialect
+    """`added`: fields that are added, or replace those of the client. `notes` gets a note on each removed field."""
+    dialect, filters_betas = call.dialect, _filters_betas(call.dialect)
     marked = call.has_proxy_signatures and (
         _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
     )
     reads = marked or not dialect.sends_past_thinking or (bool(call.refused_signatures) and _holds(body, _THINKING))
     edits_fields = added or dialect.message_path or dialect.dropped_fields or not dialect.sends_stream_field
+    edits_fields = edits_fields or filters_betas
     if not (call.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
         return []
     removed = set(dialect.dropped_fields)
-    moved = {"model"} if _has_model_in_path(call) else set[str]()
+    moved = {*added, *(("model",) if _has_model_in_path(call) else ())}
     if not dialect.sends_stream_field:
         moved.add("stream")
+    if filters_betas:
+        moved.add(_BETA_FIELD)
     members = json_spans.find_members(body)
     edits: list[Edit] = []
     kept = [True] * len(members)
@@ -316,9 +363,8 @@ def _find_edits(body: bytes, call: Call[Dialect], added: Mapping[str, Any], note
             kept[position] = False
         elif member.key == "system" and not dialect.forwards_metadata:
             edits += _find_billing_edits(body, member)
-    missing = {name: value for name, value in added.items() if all(member.key != name for member in members)}
-    if missing and members:
-        text = msgspec.json.encode(missing)[1:-1] + (b"," if any(kept) else b"")
+    if added and members:
+        text = msgspec.json.encode(added)[1:-1] + (b"," if any(kept) else b"")
         edits.insert(0, Edit(members[0].start, members[0].start, text))
     return edits + json_spans.build_removal_edits(members, kept)
 
