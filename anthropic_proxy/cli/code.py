@@ -5,6 +5,7 @@ variables make a client use it. Settings files of Claude Code override its envir
 option `--settings`, which only files of the organization override.
 """
 
+import itertools
 import json
 import re
 import shlex
@@ -59,7 +60,7 @@ MODEL_VARIABLES = (
     *(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL" for tier in TIERS),
 )
 """Variables with which Claude Code requests another model than its own default."""
-CREDENTIAL_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
+CUSTOM_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
 """Variable with headers for every request of Claude Code, one in each line. A header among them can be a credential."""
 _SERVER_VARIABLES = (
     *("ANTHROPIC_BASE_URL", "ANTHROPIC_UNIX_SOCKET", "CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_MANTLE"),
@@ -68,6 +69,9 @@ _SERVER_VARIABLES = (
 )
 _CREDENTIAL_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _CREDENTIAL_HEADER = re.compile(r"\s*(?:x-api-key|authorization)\s*:", re.IGNORECASE)
+_PROJECT_HEADER = re.compile(r"\s*x-project\s*:", re.IGNORECASE)
+_HEADER_CHARACTERS = " !#$&'()*+,:;=?@[]^`{|}"
+"""Special characters in names of folders that are not escaped in a header."""
 _HTTP_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _CLIENT_VARIABLES_UNPROXIED = ("NO_PROXY", "no_proxy")
 _MODEL_OPTION = re.compile(r"--model(?:=(.+))?")
@@ -105,6 +109,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         models = find_tier_models(proxy.get_json(MODELS_PATH))
         selected, prices = find_selected_model(levels), describe_prices(models, command_settings)
         variables = client_variables(proxy, own, others, selected, effective, models=models, prices=prices)
+        variables |= name_project(variables, own, effective, Path.cwd())
         for level in levels:
             notices = []
             for name in find_overrides(level, variables):
@@ -229,9 +234,9 @@ def client_variables(
     variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ, effective)}
     if proxy.token:
         variables["ANTHROPIC_AUTH_TOKEN"] = proxy.token
-        if any(has_credential_header(place.get(CREDENTIAL_HEADERS, "")) for place in (environ, effective)):
-            own = environ.get(CREDENTIAL_HEADERS, "").splitlines()
-            variables[CREDENTIAL_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
+        if any(has_credential_header(place.get(CUSTOM_HEADERS, "")) for place in (environ, effective)):
+            own = environ.get(CUSTOM_HEADERS, "").splitlines()
+            variables[CUSTOM_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
     requested = _requested_models(effective, arguments, model)
     paths = [f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS, errors='replace')}" for model in requested]
     entries = [entry for path in paths if isinstance(entry := proxy.get_json(path), dict)]
@@ -245,6 +250,25 @@ def client_variables(
     optional |= list_limit_variables(models)
     optional |= list_name_variables(models, prices or {}, effective)
     return variables | {name: value for name, value in optional.items() if name not in effective}
+
+
+def name_project(
+    variables: Mapping[str, str], environ: Mapping[str, str], effective: Mapping[str, str], directory: Path
+) -> dict[str, str]:
+    """Return the variable with which Claude Code names the project of `directory` in each request.
+
+    The project is the git repository, or else `directory` itself. Empty: `directory` is the home directory, the user
+    names a project, or a file of the project sets headers, which would be lost. `variables`: from `client_variables`.
+    """
+    home, own = Path(environ.get("HOME") or Path.home()).resolve(), environ.get(CUSTOM_HEADERS, "")
+    is_lost = CUSTOM_HEADERS not in variables and effective.get(CUSTOM_HEADERS, "") != own
+    headers = variables.get(CUSTOM_HEADERS, own).splitlines()
+    if directory == home or is_lost or any(map(_PROJECT_HEADER.match, headers)):
+        return {}
+    inside = itertools.takewhile(lambda folder: folder != home, (directory, *directory.parents))
+    name = next((folder.name for folder in inside if (folder / ".git").exists()), directory.name)
+    project = quote(name, safe=_HEADER_CHARACTERS, errors="replace")
+    return {CUSTOM_HEADERS: "\n".join([*headers, f"x-project: {project}"])} if project else {}
 
 
 def describe_prices(models: Iterable[TierModel], settings: Settings) -> dict[str, str]:
@@ -416,8 +440,8 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
         if name in conflicts and value not in ("", variables.get(name))
     ]
     has_token = "ANTHROPIC_AUTH_TOKEN" in variables
-    if has_token and has_credential_header(level.environment.get(CREDENTIAL_HEADERS, "")):
-        found.append(CREDENTIAL_HEADERS)
+    if has_token and has_credential_header(level.environment.get(CUSTOM_HEADERS, "")):
+        found.append(CUSTOM_HEADERS)
     if has_token and level.content.get(_CREDENTIAL_COMMAND):
         found.append(_CREDENTIAL_COMMAND)
     if level.is_managed and level.environment.get(_UNPROXIED, variables.get(_UNPROXIED)) != variables.get(_UNPROXIED):

@@ -206,7 +206,7 @@ class Receipt(BilledUsage, kw_only=True):
     agent: str = ""
     """Header `x-claude-code-agent-id`: id of a subagent of Claude Code. "": the main agent."""
     project: str = ""
-    """Header `x-project`, which a user sets to group requests."""
+    """Header `x-project`: the name by which a user groups requests, or that of the folder of `anthropic-proxy code`."""
     requested_model: str = ""
     """Model id in the client request. "": the request has no model."""
     provider: str = ""
@@ -249,7 +249,7 @@ class Receipt(BilledUsage, kw_only=True):
     upstream_excerpt: str = ""
     """Beginning of an upstream error body that is no error object, such as the page of a gateway; keys are redacted."""
     failed_attempts: list[str] = field(default_factory=list)
-    """Failed upstream attempts before the last one: `groq 429`."""
+    """Failed upstream attempts before the last one: `groq 429`, with the status that the provider sent."""
     limit_headers: dict[str, str] = field(default_factory=dict)
     """Response headers with limits of the client and the remaining amounts:
     `anthropic-ratelimit-requests-remaining`."""

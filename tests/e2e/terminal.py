@@ -34,11 +34,12 @@ class Terminal:
         self._descriptor = descriptor
         self._process = process
         self._shown = b""
+        self._columns = COLUMNS
 
     @property
     def text(self) -> str:
         """Everything that was drawn so far, without colours and with single spaces."""
-        return re.sub(r"\s+", " ", _CONTROLS.sub(b" ", self._shown).decode("utf-8", "replace"))
+        return _readable(self._shown)
 
     def type(self, words: str) -> None:
         """Type a line and send it, each key when the screen has shown the one before."""
@@ -54,6 +55,15 @@ class Terminal:
             assert self._process.poll() is None, f"it ended:\n{self.text[-3_000:]}"
             self._read(0.2)
 
+    def redraw(self) -> str:
+        """Return the text of the screen. The program draws all of it when the size has changed."""
+        start = len(self._shown)
+        self._columns = COLUMNS - 1 if self._columns == COLUMNS else COLUMNS
+        fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, self._columns, 0, 0))
+        os.killpg(self._process.pid, signal.SIGWINCH)
+        self._settle()
+        return _readable(self._shown[start:])
+
     def _settle(self) -> None:
         deadline = time.monotonic() + MAX_WAIT_SECONDS
         while self._read(QUIET_SECONDS) and time.monotonic() < deadline:
@@ -68,6 +78,10 @@ class Terminal:
         except OSError:  # the other end is closed
             return False
         return True
+
+
+def _readable(shown: bytes) -> str:
+    return re.sub(r"\s+", " ", _CONTROLS.sub(b" ", shown).decode("utf-8", "replace"))
 
 
 def _introduce(home: Path, work: Path) -> None:

@@ -2,18 +2,25 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.e2e.claude import TIMEOUT_SECONDS, environment
 from tests.e2e.terminal import Terminal, terminal
-from tests.support.fakes.server import Running
+from tests.support.command_line import run_command
+from tests.support.fakes.model_scripts import Fault, Faults
+from tests.support.fakes.openai_chat.server import KEY, OpenAI
+from tests.support.fakes.scripted_model import Conversation
+from tests.support.fakes.server import RequestLog, Running, new_application, serving_strictly
 from tests.support.paths import ROOT
+from tests.support.waiting import wait_for
 
 CODE = ("-m", "anthropic_proxy", "code", "--")
 MANY_TOOLS = Path(__file__).with_name("many_tools_server.py")
@@ -49,6 +56,22 @@ def test_the_header_and_the_menu_name_the_models_that_reply(claude: Path, settin
         screen.wait_for("replies to haiku, 1,047,576 tokens")
 
 
+def run_code(work: Path, home: Path, variables: Mapping[str, str], *options: str) -> str:
+    """Run `anthropic-proxy code` without a screen, and return its output."""
+    ended = subprocess.run(
+        [sys.executable, *CODE, *options],
+        cwd=work,
+        env={**environment("", home), **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 @pytest.mark.parametrize(("number", "is_deferred"), [(2, False), (60, True)])
 def test_tools_are_deferred_if_they_are_large(
     claude: Path, settings: dict[str, str], openai: Running, work: Path, number: int, is_deferred: bool
@@ -58,17 +81,7 @@ def test_tools_are_deferred_if_they_are_large(
     home = work.parent / "home"
     home.mkdir()
     options = ("-p", "Count to 3", "--mcp-config", str(work.parent / "mcp.json"))
-    ended = subprocess.run(
-        [sys.executable, *CODE, *options],
-        cwd=work,
-        env={**environment("", home), **own_variables(claude, settings, home)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIMEOUT_SECONDS,
-        check=False,
-    )
-    assert (ended.returncode, ended.stdout) == (0, "1 2 3\n")
+    assert run_code(work, home, own_variables(claude, settings, home), *options) == "1 2 3\n"
     # Claude Code also has its tools counted, asks for a title, and repeats a request that takes long.
     bodies = [one.body for one in openai.journal.exchanges if one.body and "Count to 3" in json.dumps(one.body)]
     names = [tool["function"]["name"] for tool in next(body["tools"] for body in bodies if "tools" in body)]
@@ -78,18 +91,109 @@ def test_tools_are_deferred_if_they_are_large(
     )
 
 
-def test_the_status_line_shows_model_window_costs_and_a_retry(
-    claude: Path, settings: dict[str, str], work: Path
-) -> None:
-    models = {"BIG_MODEL": "openai/gpt-4.1", "SMALL_MODEL": "openai/gpt-4.1-mini"}
-    with code_terminal(claude, {**settings, **models}, work) as screen:
-        screen.type("Count to 3 [fault:overloaded times=1]")
-        screen.wait_for("1 2 3")
-        screen.wait_for("% of 1.0M")
-        screen.wait_for("↻ openai 529")
-        # "cost unknown": the fake has no prices. Claude Code writes only changed characters, and the "o" stands
-        # there already if the line was "today $0.00" before.
-        screen.wait_for("st unknown")
+PRICES = {"input": 200, "cache_read": 50, "output": 800}
+"""Prices in dollars per million tokens. They are so high that each figure has cents."""
+CONFIGURATION = """
+[providers.backup]
+base_url = "{backup}/v1"
+api_key = {{ env = "OPENAI_API_KEY" }}
+
+[prices."*/gpt-4.1"]
+input = {input}
+cache_read = {cache_read}
+output = {output}
+
+[[routes]]
+name = "with a fallback"
+when = {{ model = "claude-*" }}
+targets = ["openai/gpt-4.1", "backup/gpt-4.1"]
+"""
+
+
+class Outage(Faults):
+    def find(self, conversation: Conversation) -> Fault:
+        return Fault("overloaded", "")
+
+
+@pytest.mark.slow
+def test_the_status_line_shows_model_window_costs_a_fallback_and_a_broken_cache(claude: Path, tmp_path: Path) -> None:
+    """Each line is compared whole, with the token counts of the providers."""
+    home, project = tmp_path / "home", tmp_path / "größe, 50 %"
+    for folder in (home, project):
+        folder.mkdir()
+    tools = {"command": sys.executable, "args": [str(Path(__file__).with_name("growing_tools_server.py"))]}
+    (home / "mcp.json").write_text(json.dumps({"mcpServers": {"growing": tools}}))
+    options = ("--mcp-config", str(home / "mcp.json"), "--allowedTools", "mcp__growing__grow")
+    journal, first, second = RequestLog(), OpenAI(KEY), OpenAI(KEY)
+
+    def usages() -> list[dict[str, Any]]:
+        return [exchange.usage for exchange in journal.exchanges if exchange.usage]
+
+    with (
+        serving_strictly(new_application(first.answer, journal)) as openai,
+        serving_strictly(new_application(second.answer, journal)) as backup,
+    ):
+        (home / "anthropic-proxy.toml").write_text(CONFIGURATION.format(backup=backup.url, **PRICES))
+        settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "PREFERRED_PROVIDER": "openai"}
+        variables = own_variables(claude, settings, home)
+        other_user = {"CLAUDE_CONFIG_DIR": str(tmp_path / "other")}  # its first start is without a screen
+        run_code(project, home, variables | other_user, "-p", "Say exactly: an earlier session")
+        earlier = len(usages())
+        with terminal(Path(sys.executable), "", project, *CODE, *options, **variables) as screen:
+
+            def wait_for_line(model: str, *marks: str) -> None:
+                of_session = usages()[earlier:]
+                cached = sum(usage["prompt_tokens_details"]["cached_tokens"] for usage in of_session)
+                figures = (
+                    f"{of_session[-1]['total_tokens'] / 1_047_576:.0%} of 1.0M",
+                    f"session {sum_costs(of_session)}",
+                    f"today {sum_costs(usages())}",
+                    f"{cached / sum(usage['prompt_tokens'] for usage in of_session):.0%} cached",
+                )
+                wait_for(lambda: find_status_line(screen), " · ".join((model, *figures, *marks)).__eq__)
+
+            screen.type("Count to 3")
+            screen.wait_for("● 1 2 3")
+            wait_for_line("openai/gpt-4.1")
+
+            first.faults = Outage()
+            screen.type("Count to 4")
+            screen.wait_for("● 1 2 3 4")
+            wait_for_line("backup/gpt-4.1", "↻ openai 503 (2 attempts)")
+
+            first.faults = Faults()
+            screen.type("Call the tool mcp__growing__grow")
+            screen.wait_for("It said: There is another tool now.")
+            wait_for_line("openai/gpt-4.1")
+
+            screen.type("Count to 5")
+            screen.wait_for("● 1 2 3 4 5")
+            # what changed stands behind the tools before it; the number of tokens behind it is an estimate
+            names = [tool["function"]["name"] for tool in journal.exchanges[-1].body["tools"]]
+            cause = f"! tool {names.index('mcp__growing__late') + 1} (mcp__growing__late) changed"
+            line = wait_for(lambda: find_status_line(screen), lambda line: cause in line)
+            tokens = line.removesuffix(" tokens").rpartition(": ")[2]
+            wait_for_line("openai/gpt-4.1", f"{cause}: {tokens} tokens")
+            read_again = usages()[-1]["prompt_tokens"] - usages()[-1]["prompt_tokens_details"]["cached_tokens"]
+            assert int(tokens.replace(",", "")) == pytest.approx(read_again, rel=0.2)
+        user = variables | {"HOME": str(home)}
+        projects = run_command("usage", "--by", "project", "--json", directory=project, settings=user)
+    assert [group["name"] for group in json.loads(projects.stdout)["groups"]] == [project.name]
+
+
+def find_status_line(screen: Terminal) -> str:
+    """Return the line below the input."""
+    found = re.search(r"─ ([^─]*) ⏵⏵ auto mode on", screen.redraw())
+    return found[1] if found else ""
+
+
+def sum_costs(usages: Iterable[dict[str, Any]]) -> str:
+    dollars = 0.0
+    for usage in usages:
+        cached = usage["prompt_tokens_details"]["cached_tokens"]
+        tokens = {"cache_read": cached, "input": usage["prompt_tokens"] - cached, "output": usage["completion_tokens"]}
+        dollars += sum(PRICES[kind] * number / 1_000_000 for kind, number in tokens.items())
+    return f"${dollars:.2f}"
 
 
 def test_a_status_line_of_the_user_stays(claude: Path, settings: dict[str, str], work: Path) -> None:

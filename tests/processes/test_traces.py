@@ -148,7 +148,7 @@ def check_attributes(request: Span, failed: Span, answered: Span, url: str) -> N
         "anthropic_proxy.requested_model": "claude-sonnet-4-5",
         "anthropic_proxy.provider": "openai",
         "anthropic_proxy.outcome": "end_turn",
-        "anthropic_proxy.failed_attempts": ["openai 529"],
+        "anthropic_proxy.failed_attempts": ["openai 503"],
     }
     assert {name: found.get(name) for name in expected} == expected
     model = found["anthropic_proxy.model"]

@@ -52,8 +52,9 @@ def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:
 
 
 def describe_attempt(target: Target, error: UpstreamError) -> str:
-    """Return provider and status of a failed attempt for the log and a response header: `groq 429`."""
-    return f"{target.provider.prefix} {'circuit_open' if isinstance(error, CircuitOpen) else error.status}"
+    """Return a failed attempt for the log and a response header: `groq 503`, with the status that the provider sent."""
+    status = "circuit_open" if isinstance(error, CircuitOpen) else error.provider_status or error.status
+    return f"{target.provider.prefix} {status}"
 
 
 def next_target_may_help(error: UpstreamError) -> bool:

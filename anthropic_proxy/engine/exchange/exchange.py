@@ -45,6 +45,7 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers.prefix_guard import settle_change
 from anthropic_proxy.engine.routing.router import Route
+from anthropic_proxy.engine.routing.rules import read_project
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.secrets import redact_error
 
@@ -359,7 +360,7 @@ def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
     receipt.user_agent = headers.get("user-agent", "")
     receipt.session = headers.get("x-claude-code-session-id", "")
     receipt.agent = headers.get("x-claude-code-agent-id", "")
-    receipt.project = headers.get("x-project", "")
+    receipt.project = read_project(headers)
 
 
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:

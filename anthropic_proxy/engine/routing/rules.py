@@ -18,6 +18,7 @@ from fnmatch import translate
 from functools import cached_property
 from hashlib import blake2b
 from operator import attrgetter
+from urllib.parse import unquote
 
 from msgspec import Struct
 
@@ -49,6 +50,13 @@ _TEXT_SOURCES = ("text", "content")
 """Source types of documents that contain text. A document with another source type is a PDF."""
 _DRAW_COUNT = 1 << 32
 """Number of different draws of `RequestFacts.draw_integer`."""
+
+
+def read_project(headers: Mapping[str, str]) -> str:
+    """Return the project of a request. A client can percent-encode a name that is no valid header."""
+    text = headers.get(PROJECT_HEADER, "")
+    decoded = unquote(text)
+    return decoded if decoded.isprintable() else text
 
 
 class RequestFacts:
@@ -84,7 +92,7 @@ class RequestFacts:
 
     @property
     def project(self) -> str:
-        return self.headers.get(PROJECT_HEADER, "")
+        return read_project(self.headers)
 
     @property
     def subagent(self) -> bool:

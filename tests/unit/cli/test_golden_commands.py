@@ -123,7 +123,7 @@ def write_files(home: Path, fields: Mapping[str, Any]) -> None:
 def play(case: Path, home: Path) -> str:
     fields = tomllib.loads((case / "case.toml").read_text("utf-8"))
     directory = home / fields.get("directory", "")
-    directory.mkdir(exist_ok=True)
+    directory.mkdir(parents=True, exist_ok=True)
     for file in case.iterdir():
         if file.name not in OWN_FILES:
             shutil.copy(file, directory / (".env" if file.name == "env" else file.name))
