@@ -317,7 +317,7 @@ class _Setup:
                     key, is_found = self._environ.get(variable, ""), True
                 else:
                     key = self._ask_key(candidate, variable)
-                if vendor is not None and not key:
+                if vendor is not None and not key and not (vendor.has_local_url and is_first):
                     if asks is None:
                         raise _no_key(candidate.name, variable)
                     return None
@@ -348,7 +348,7 @@ class _Setup:
                 if asks is None:
                     return None
                 is_first = is_found = False
-            if self._address:
+            if self._address or (vendor is not None and vendor.has_local_url):
                 return None
 
     def _ask_key(self, candidate: Candidate, variable: str) -> str:
@@ -356,7 +356,8 @@ class _Setup:
         assert self._questions is not None
         if candidate.keys_url:
             self._output.write_line(f"  Create a key:  {self._output.paint(candidate.keys_url, 'type')}")
-        empty = "it needs none" if candidate.name == OTHER_SERVER else "another provider"
+        is_local = candidate.vendor is not None and candidate.vendor.has_local_url
+        empty = "it needs none" if is_local or candidate.name == OTHER_SERVER else "another provider"
         while key := self._questions.ask_secret(f"API key, saved as {variable} (empty: {empty})"):
             try:
                 decode_keys(FoundSetting(variable, key, "environment", (key,)))
@@ -598,8 +599,9 @@ def _describe_candidate(candidate: Candidate) -> str:
     if candidate.found:
         return f"found: {candidate.found}"
     if candidate.name == OTHER_SERVER:
-        return "with the API of OpenAI, such as vLLM, llama.cpp, LM Studio"
-    if candidate.provider is not None and candidate.provider.uses_installed_models:
+        return "with the API of OpenAI"
+    is_local_vendor = candidate.vendor is not None and candidate.vendor.has_local_url
+    if is_local_vendor or (candidate.provider is not None and candidate.provider.uses_installed_models):
         return "models on a machine of yours"
     if candidate.keys_url:  # the complete address follows the choice
         return urlsplit(candidate.keys_url).hostname or ""

@@ -18,8 +18,10 @@ from anthropic_proxy.engine.providers import (
 from anthropic_proxy.engine.providers.open_models import (
     GPT_OSS_RULES,
     MISTRAL_RULES,
+    OPEN_MODEL_RULES,
     REPLAY_RULES,
     UNKNOWN_RESPONSES,
+    UNOPENED_RULES,
 )
 from anthropic_proxy.engine.providers.servers import find_server_override
 from anthropic_proxy.gateway.settings import load_settings
@@ -31,6 +33,8 @@ _SHARED = (
     REPLAY_RULES,
     MISTRAL_RULES,
     GPT_OSS_RULES,
+    OPEN_MODEL_RULES,
+    UNOPENED_RULES,
     openai_chat.OPENAI_CHAT.model_rules,
     openai_responses.OPENAI_RESPONSES.model_rules,
 )
@@ -44,9 +48,10 @@ _TITLES = {
     "mistral": "Mistral",
     "zai": "Z.ai",
     "gemini": "Gemini, compatible endpoint",
+    "local": "vLLM, llama.cpp, LM Studio",
 }
 """Titles of servers without one in the registry, where an error names the variable instead."""
-_NO_VENDORS = ("demo", "litellm", "local", "other")
+_NO_VENDORS = ("demo", "litellm", "other")
 
 
 @dataclass(frozen=True)
@@ -93,11 +98,11 @@ def list_vendors() -> tuple[Vendor, ...]:
     for row in PROVIDERS:
         own = {provider.name for provider in PROVIDERS}
         for server in row.servers:
-            if server.name not in own:
+            if server.name not in own and server.url_patterns:
                 found += [
                     _of_server(row, server, api, config)
                     for api, config in server.wires.items()
-                    if config is not UNKNOWN_RESPONSES
+                    if config is not UNKNOWN_RESPONSES and (server.name, api) != ("local", "responses")
                 ]
     return tuple(vendor for vendor in found if vendor.name not in _NO_VENDORS)
 

@@ -80,6 +80,16 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     capabilities: ModelCapabilities
 
 
+class VendorPrices(Struct, frozen=True, kw_only=True):
+    """Table `[NAME.prices]` of `models.toml`: the prices of a vendor at its own address."""
+
+    source: str
+    read_date: str = field(name="read")
+    """Date of the prices in `source`: `2026-11`, `2026-11-20`."""
+    models: dict[str, dict[str, float]]
+    """Model id → kind of tokens, as in the tables `[prices]` of the configuration file → US dollars per million."""
+
+
 class _Name(Struct, frozen=True):
     """Model id split at its version: `claude-opus-`, (4, 8), `-20260901`."""
 
@@ -125,6 +135,16 @@ def load_model_rows(provider: str) -> tuple[ModelRow, ...] | None:
     if "fallback" in table:
         rows.append(_read_row(table["fallback"], known=False))
     return tuple(rows)
+
+
+@cache
+def load_vendor_prices(table: str) -> VendorPrices | None:
+    """None: `models.toml` has no prices of this vendor. Raises `msgspec.ValidationError`."""
+    text = list_model_tables().get(table)
+    if text is None:
+        return None
+    (tables,) = tomllib.loads(text).values()
+    return msgspec.convert(tables["prices"], VendorPrices) if "prices" in tables else None
 
 
 @cache

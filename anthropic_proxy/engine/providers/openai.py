@@ -104,6 +104,43 @@ _DEEPSEEK_RETIRED = build_retired_models(
 )
 
 
+_LOCAL = ServerOverride(
+    name="local",
+    url_patterns=(
+        *("localhost/*", "localhost:*", "127.*", "[[]::1]*", "host.docker.internal*", "host.containers.internal*"),
+        *("10.*", "192.168.*", "172.1[6-9].*", "172.2?.*", "172.3[01].*", "*.local/*", "*.local:*"),
+    ),
+    wires={
+        "chat": WireConfig(
+            wire=openai_chat.WIRE,
+            dialect=structs.replace(
+                UNKNOWN,
+                signature_tag="local",
+                replayed_thinking_field="both",
+                buffers_tool_arguments=True,
+                sends_top_k=True,
+                count_paths=("/chat/completions/input_tokens", "/../tokenize"),  # llama.cpp, vLLM
+            ),
+            model_rules=(*UNOPENED_RULES, *OPEN_MODEL_RULES),
+        ),
+        "responses": structs.replace(
+            UNKNOWN_RESPONSES,
+            dialect=structs.replace(UNKNOWN_RESPONSES.dialect, count_paths=("/responses/input_tokens",)),
+        ),
+    },
+    docs_url="https://docs.vllm.ai/en/latest/serving/openai_compatible_server",
+)
+_LLAMA_CPP = "https://github.com/ggml-org/llama.cpp/blob/master/tools/server/README.md"
+_LM_STUDIO = "https://lmstudio.ai/docs/developer/openai-compat"
+_LOCAL_SERVERS = (
+    ("vllm", "vLLM", "http://localhost:8000/v1", "VLLM_API_KEY", _LOCAL.docs_url),
+    ("llama_cpp", "llama.cpp", "http://localhost:8080/v1", "LLAMA_API_KEY", _LLAMA_CPP),
+    ("lm_studio", "LM Studio", "http://localhost:1234/v1", "LM_API_TOKEN", _LM_STUDIO),
+)
+"""Name, title, usual address, variable of the key and documentation of programs that serve models. Their address does
+not tell them apart, so the entry `local` applies to all of them."""
+
+
 def _as_server(provider: Provider, *url_patterns: str) -> ServerOverride:
     """Return the server entry by which `OPENAI_BASE_URL` can select a provider of the registry, such as Groq."""
     return ServerOverride(
@@ -170,7 +207,7 @@ OPENAI_SERVERS = (
     ),
     ServerOverride(
         name="openrouter",
-        url_patterns=("openrouter.ai/*",),
+        url_patterns=("openrouter.ai/*", "*.openrouter.ai/*"),
         wires={
             "chat": WireConfig(
                 wire=openai_chat.WIRE,
@@ -272,34 +309,22 @@ OPENAI_SERVERS = (
     ),
     _as_server(chat.GROQ, "api.groq.com/*"),
     _as_server(chat.MOONSHOT, "api.moonshot.ai/*", "api.moonshot.cn/*"),
-    _as_server(chat.XAI, "api.x.ai/*"),
+    _as_server(chat.XAI, "api.x.ai/*", "*.api.x.ai/*"),
     *VENDORS,
-    ServerOverride(
-        name="local",
-        url_patterns=(
-            *("localhost/*", "localhost:*", "127.*", "[[]::1]*", "host.docker.internal*", "host.containers.internal*"),
-            *("10.*", "192.168.*", "172.1[6-9].*", "172.2?.*", "172.3[01].*", "*.local/*", "*.local:*"),
-        ),
-        wires={
-            "chat": WireConfig(
-                wire=openai_chat.WIRE,
-                dialect=structs.replace(
-                    UNKNOWN,
-                    signature_tag="local",
-                    replayed_thinking_field="both",
-                    buffers_tool_arguments=True,
-                    sends_top_k=True,
-                    count_paths=("/chat/completions/input_tokens", "/../tokenize"),  # llama.cpp, vLLM
-                ),
-                model_rules=(*UNOPENED_RULES, *OPEN_MODEL_RULES),
-            ),
-            "responses": structs.replace(
-                UNKNOWN_RESPONSES,
-                dialect=structs.replace(UNKNOWN_RESPONSES.dialect, count_paths=("/responses/input_tokens",)),
-            ),
-        },
-        docs_url="https://docs.vllm.ai/en/latest/serving/openai_compatible_server",
+    *(
+        structs.replace(
+            _LOCAL,
+            name=name,
+            url_patterns=(),
+            title=title,
+            base_url=base_url,
+            key_variable=key_variable,
+            docs_url=docs_url,
+            unpriced="runs on a machine of yours",
+        )
+        for name, title, base_url, key_variable, docs_url in _LOCAL_SERVERS
     ),
+    _LOCAL,
     ServerOverride(
         name="other",
         url_patterns=("*",),

@@ -147,6 +147,11 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     """Text before the key in the header value, such as `Bearer `. Ignored if `key_header` is None."""
     base_url: str = ""
     """Address with which users select the server: `https://api.together.ai/v1`. "": they have several, or their own."""
+    price_url: str = ""
+    """Address under which `genai-prices` knows the vendor. "": the one that is called. Prices of other vendors are in
+    `models.toml`."""
+    unpriced: str = ""
+    """Why no model of the server has a known price: `paid by subscription`. "": models have prices."""
     key_variable: str = ""
     """Variable in which the vendor's own tools expect the key: `TOGETHER_API_KEY`. "": unknown."""
     key_source: KeySourceName = "settings"
@@ -159,6 +164,11 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     """Documents from which the dialects come. "": the sources are named at the configs of `wires`."""
     read_date: str = ""
     """Date on which `source` was read: `2026-11-23`."""
+
+    @property
+    def has_local_url(self) -> bool:
+        """True if `base_url` is on this machine. Such a server may need no key."""
+        return self.base_url.startswith("http://localhost")
 
 
 class Provider(Struct, frozen=True, kw_only=True, eq=False):

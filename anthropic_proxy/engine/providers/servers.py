@@ -18,11 +18,12 @@ from anthropic_proxy.engine.providers.registry import (
 def find_server_override(provider: Provider, settings: EngineOptions) -> ServerOverride | None:
     """Return the entry of the server that the base URL setting selects. None: the provider's own, or an unknown one."""
     base_url = settings.base_urls.get(provider.name)
-    return None if base_url is None or not provider.servers else _match_server(provider, base_url)
+    return None if base_url is None or not provider.servers else find_server_at(provider, base_url)
 
 
 @lru_cache(maxsize=64)
-def _match_server(provider: Provider, base_url: str) -> ServerOverride | None:
+def find_server_at(provider: Provider, base_url: str) -> ServerOverride | None:
+    """Return the entry among the servers of a provider that an address selects. None: it is the provider's own."""
     url = urlsplit(base_url)
     if url.hostname == urlsplit(provider.base_url).hostname:
         return None

@@ -1,11 +1,11 @@
 """`VENDORS`: hosts of open models that `OPENAI_BASE_URL` can select, as data.
 
 Each entry starts from the dialect for unknown servers and names what differs. The facts come from the documents in
-`source`, and from clients that probed the hosts; none was tried with an account. Limits and efforts are in
+`source`, and from clients that probed the hosts; none was tried with an account. Limits, efforts and prices are in
 `models.toml`, in the table with the name of the host.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import structs
@@ -18,7 +18,14 @@ from anthropic_proxy.engine.providers.open_models import (
     UNKNOWN,
     UNKNOWN_RESPONSES,
 )
-from anthropic_proxy.engine.providers.registry import AnyWireConfig, ModelRule, ServerOverride, WireConfig
+from anthropic_proxy.engine.providers.registry import (
+    AnyWireConfig,
+    ModelRule,
+    RetiredModel,
+    ServerOverride,
+    WireConfig,
+    build_retired_models,
+)
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.json_schema import SchemaRules
 
@@ -38,6 +45,9 @@ def _build_vendor(
     dialect: dict[str, Any] | None = None,
     rules: Sequence[tuple[str, dict[str, Any]]] = (),
     messages_suffixes: Sequence[tuple[str, str]] = (),
+    retired_models: Mapping[str, RetiredModel] = {},
+    price_url: str = "",
+    unpriced: str = "",
 ) -> ServerOverride:
     """Return the entry of a host. `rules` are pairs of model pattern and dialect fields.
 
@@ -70,6 +80,9 @@ def _build_vendor(
         docs_url=docs_url,
         source=source,
         read_date=_READ,
+        retired_models=retired_models,
+        price_url=price_url,
+        unpriced=unpriced,
     )
 
 
@@ -87,6 +100,7 @@ VENDORS = (
         docs_url="https://docs.fireworks.ai/guides/reasoning",
         source="docs.fireworks.ai/guides/reasoning; api-evangelist/fireworks-ai fireworks-ai-chat-api-openapi.yml",
         dialect={**_EFFORT, **_REPLAYED, "sends_top_k": True, "session_field": "prompt_cache_key"},
+        messages_suffixes=(("/v1", ""),),  # docs.fireworks.ai/tools-sdks/anthropic-compatibility
     ),
     # Reasoning is sent back in the field in which the host returned it.
     _build_vendor(
@@ -109,6 +123,7 @@ VENDORS = (
             ("*glm-5.[3-9]*", _REPLAYED),
             ("*deepseek-v4-pro*", _EFFORT),
         ),
+        price_url="https://api.together.xyz/v1",
     ),
     _build_vendor(
         "cerebras",
@@ -130,6 +145,16 @@ VENDORS = (
             ("*qwen*", {"replayed_thinking_field": "", "thinking_request_field": "reasoning_format"}),
             ("*glm*", {**_EFFORT, "replayed_thinking_field": "", "thinking_request_field": "reasoning_format"}),
         ),
+        # The page names no successor of the models of 27 May 2026.
+        retired_models=build_retired_models(
+            "inference-docs.cerebras.ai/support/deprecation",
+            "2026-11-25",
+            ("2025-11-05", "zai-glm-4.7", ("qwen-3-coder-480b",)),
+            ("2025-11-14", "gpt-oss-120b", ("qwen-3-235b-a22b-thinking-2507",)),
+            ("2026-01-20", "zai-glm-4.7", ("zai-glm-4.6",)),
+            ("2026-02-16", "gpt-oss-120b", ("qwen-3-32b", "llama-3.3-70b")),
+            ("2026-05-27", "gpt-oss-120b", ("llama3.1-8b", "qwen-3-235b-a22b-instruct-2507")),
+        ),
     ),
     _build_vendor(
         "deepinfra",
@@ -138,13 +163,15 @@ VENDORS = (
         url_patterns=("api.deepinfra.com/*",),
         key_variable="DEEPINFRA_API_KEY",
         keys_url="https://deepinfra.com/dash/api_keys",
-        docs_url="https://deepinfra.com",
-        source="burin-labs/harn 36-deepinfra.toml (probed 2026-06 to 2026-10); models.dev providers/deepinfra",
-        dialect={**_EFFORT, **_REPLAYED},
+        docs_url="https://docs.deepinfra.com/chat/reasoning",
+        source="docs.deepinfra.com/chat/reasoning, /chat/prompt-caching; burin-labs/harn 36-deepinfra.toml (probed)",
+        dialect={**_EFFORT, **_REPLAYED, "session_field": "prompt_cache_key"},
         rules=(
             ("*glm-5.2*", {"accepts_forced_tool": "never"}),
             ("*qwen3.[78]-max*", {"reply_schema_form": "json_object"}),
         ),
+        # docs.deepinfra.com/api-reference/chat-completions/anthropic-messages
+        messages_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1/openai", "/anthropic")),
     ),
     _build_vendor(
         "dashscope",
@@ -201,6 +228,7 @@ VENDORS = (
         source="vercel.com/docs/ai-gateway/sdks-and-apis/openai-chat-completions/advanced",
         dialect={"replays_reasoning_details": True},
         rules=(("*", {"effort_form": "reasoning", "replayed_thinking_field": ""}),),
+        messages_suffixes=(("/v1", ""),),  # vercel.com/docs/ai-gateway/sdks-and-apis/anthropic-messages-api
     ),
     # Only approved clients are served: others get 403 access_terminated_error.
     _build_vendor(
@@ -210,7 +238,7 @@ VENDORS = (
         url_patterns=("api.kimi.com/coding/*", "api.kimi.ai/coding/*"),
         key_variable="KIMI_API_KEY",
         keys_url="https://www.kimi.com/code/console",
-        docs_url="https://www.kimi.com/code/docs/en",
+        docs_url="https://www.kimi.com/code/docs/en/kimi-code/models.html",
         source="MoonshotAI/kimi-code kimi.contrib.ts, kimi-schema.ts; MoonshotAI/kimi-cli kimi.py",
         dialect={
             **_REPLAYED,
@@ -224,6 +252,8 @@ VENDORS = (
             "omits_null_content": True,
             "session_field": "prompt_cache_key",
         },
+        messages_suffixes=(("/coding/v1", "/coding"),),  # MoonshotAI/kimi-code docs/AGENTS.md; kimi.com/code/docs
+        unpriced="paid by subscription",
     ),
     _build_vendor(
         "huggingface",
@@ -243,13 +273,14 @@ VENDORS = (
         url_patterns=("integrate.api.nvidia.com/*",),
         key_variable="NVIDIA_API_KEY",
         keys_url="https://build.nvidia.com/settings/api-keys",
-        docs_url="https://build.nvidia.com",
+        docs_url="https://docs.api.nvidia.com/nim/reference/llm-apis",
         source="models.dev providers/nvidia; harn 38-nvidia.toml; anomalyco/opencode issue 13584 (model card of glm5)",
         dialect=_REPLAYED,
         rules=(
             ("*deepseek-v4*", _EFFORT),
             ("*glm*", {"effort_form": "chat_template_kwargs"}),
         ),
+        unpriced="free for development, no price per token",
     ),
     # Reasoning of DeepSeek and MiniMax comes in tags inside the text.
     _build_vendor(
@@ -259,17 +290,17 @@ VENDORS = (
         url_patterns=("api.sambanova.ai/*",),
         key_variable="SAMBANOVA_API_KEY",
         keys_url="https://cloud.sambanova.ai/apis",
-        docs_url="https://docs.sambanova.ai",
+        docs_url="https://docs.sambanova.ai/docs/en/models/sambacloud-models",
         source="burin-labs/harn 37-sambanova.toml (probed 2026-06)",
     ),
     _build_vendor(
         "nebius",
         "Nebius Token Factory",
         "https://api.tokenfactory.nebius.com/v1",
-        url_patterns=("api.tokenfactory.nebius.com/*", "api.tokenfactory.*.nebius.com/*"),
+        url_patterns=("api.tokenfactory.nebius.com/*", "api.tokenfactory.*.nebius.com/*", "api.studio.nebius.*"),
         key_variable="NEBIUS_API_KEY",
         keys_url="https://tokenfactory.nebius.com",
-        docs_url="https://docs.tokenfactory.nebius.com/api-reference/introduction",
+        docs_url="https://docs.tokenfactory.nebius.com/api-reference/inference/create-chat-completion",
         source="models.dev providers/nebius; charmbracelet/catwalk nebius.json",
         dialect={**_EFFORT, **_REPLAYED},
     ),
@@ -285,6 +316,29 @@ VENDORS = (
         dialect={**_REPLAYED, "replays_reasoning_details": True},
         rules=(("*llama-3.3*", {"reply_schema_form": "ask"}),),
         messages_suffixes=(("/anthropic/v1", "/anthropic"), ("/openai/v1", "/anthropic"), ("/openai", "/anthropic")),
+        retired_models={
+            **build_retired_models(
+                "novita.ai/docs/changelog/22-05-26",
+                "2026-11-25",
+                ("2026-05-22", "deepseek/deepseek-v3.2", ("baidu/ernie-4.5-300b-a47b-paddle",)),
+                ("2026-05-22", "qwen/qwen3.6-35b-a3b", ("baidu/ernie-4.5-21B-a3b", "baidu/ernie-4.5-vl-28b-a3b")),
+                ("2026-05-22", "qwen/qwen3.6-27b", ("qwen/qwen2.5-7b-instruct", "qwen/qwen2.5-vl-72b-instruct")),
+                ("2026-05-22", "qwen/qwen3.6-27b", ("qwen/qwen2.5-32b-instruct", "qwen/qwen3-4b")),
+                announced_on="2026-05-22",
+            ),
+            **build_retired_models(
+                "novita.ai/docs/changelog/25-06-26",
+                "2026-11-25",
+                (
+                    *("2026-07-01", "deepseek/deepseek-v4-flash"),
+                    ("deepseek/deepseek-r1-distill-qwen-14b", "deepseek/deepseek-r1-distill-qwen-32b"),
+                ),
+                ("2026-07-01", "qwen/qwen3.6-27b", ("qwen/qwen3-14b", "qwen/qwen3-32b", "qwen/qwen3-8b")),
+                ("2026-07-01", "qwen/qwen3.6-35b-a3b", ("qwen/qwen3-30b-a3b", "qwen/qwen3-30b-a3b-instruct-2507")),
+                ("2026-07-01", "qwen/qwen3.6-35b-a3b", ("qwen/qwen3-next-80b-a3b-thinking",)),
+                announced_on="2026-06-25",
+            ),
+        },
     ),
     _build_vendor(
         "siliconflow",
@@ -293,7 +347,7 @@ VENDORS = (
         url_patterns=("api.siliconflow.com/*", "api.siliconflow.cn/*"),
         key_variable="SILICONFLOW_API_KEY",
         keys_url="https://cloud.siliconflow.com/account/ak",
-        docs_url="https://docs.siliconflow.com",
+        docs_url="https://docs.siliconflow.com/en/api-reference/chat-completions/chat-completions",
         source="neurolink siliconflow.json (quotes docs.siliconflow.com, 2026-09-29); models.dev providers/siliconflow",
         dialect={**_REPLAYED, "reply_schema_form": "json_object"},
         rules=(("*glm-5", {"reply_schema_form": "ask"}), ("*glm-5.1*", {"reply_schema_form": "ask"})),
@@ -302,12 +356,12 @@ VENDORS = (
         "baseten",
         "Baseten",
         "https://inference.baseten.co/v1",
-        url_patterns=("inference.baseten.co/*",),
+        url_patterns=("inference.baseten.co/*", "*.api.baseten.co/*"),
         key_variable="BASETEN_API_KEY",
         keys_url="https://app.baseten.co/settings/api_keys",
-        docs_url="https://app.baseten.co",
-        source="harn 39-baseten.toml (probed 2026-06-23); catwalk baseten.json; models.dev providers/baseten",
-        dialect=_REPLAYED,
+        docs_url="https://docs.baseten.co/inference/model-apis/reasoning",
+        source="docs.baseten.co/inference/model-apis/reasoning, /pricing-and-limits; harn 39-baseten.toml (probed)",
+        dialect={**_REPLAYED, "session_header": "x-session-affinity"},
         rules=(
             ("*glm-[45]*", {"effort_form": "chat_template_args"}),
             ("*glm-5.2*", _EFFORT),
@@ -315,15 +369,21 @@ VENDORS = (
             ("*deepseek-v4*", _EFFORT),
             ("*kimi-k3*", _EFFORT),
         ),
+        retired_models=build_retired_models(
+            "docs.baseten.co/inference/model-apis/deprecation",
+            "2026-11-25",
+            ("2026-05-01", "deepseek-ai/DeepSeek-V3.1", ("deepseek-ai/DeepSeek-V3-0324",)),
+            ("2026-05-01", "zai-org/GLM-4.7", ("zai-org/GLM-4.6",)),
+        ),
     ),
     _build_vendor(
         "chutes",
         "Chutes",
         "https://llm.chutes.ai/v1",
-        url_patterns=("llm.chutes.ai/*",),
+        url_patterns=("llm.chutes.ai/*", "*.chutes.ai/*"),
         key_variable="CHUTES_API_KEY",
         keys_url="https://chutes.ai/app/api",
-        docs_url="https://chutes.ai",
+        docs_url="https://chutes.ai/docs/guides/reasoning-models",
         source="charmbracelet/catwalk chutes.json; models.dev providers/chutes; pi-mono openai-completions.ts",
         dialect={**_EFFORT, **_REPLAYED},
     ),
@@ -331,15 +391,30 @@ VENDORS = (
         "xiaomi",
         "Xiaomi MiMo",
         "https://api.xiaomimimo.com/v1",
-        url_patterns=("api.xiaomimimo.com/*",),
-        key_variable="XIAOMI_API_KEY",
-        keys_url="https://platform.xiaomimimo.com",
-        docs_url="https://docs.openclaw.ai/providers/xiaomi",
-        source="docs.molt.bot/providers/xiaomi; docs.rs/rig-core providers/xiaomimimo.rs",
+        url_patterns=("api.xiaomimimo.com/*", "token-plan-*.xiaomimimo.com/*"),
+        key_variable="MIMO_API_KEY",
+        keys_url="https://platform.xiaomimimo.com/#/console/api-keys",
+        docs_url="https://platform.xiaomimimo.com/docs/en-US/quick-start/first-api-call",
+        source="platform.xiaomimimo.com/static/docs/api/chat/openai-api.md, in models.dev providers/xiaomi",
+        dialect={"effort_form": "thinking", "reasoning_mode": "unless_off", **_REPLAYED},
+        rules=(("mimo-v2-flash*", {"reasoning_mode": "if_asked"}),),
         messages_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic")),
     ),
-    # OpenCode Go refuses a request without the header. Both choose the API by model, which OPENAI_WIRE must state here;
-    # Gemini has Google's API there, which GEMINI_BASE_URL selects.
+    # Go refuses a request without the header. Both choose the API by model, which OPENAI_WIRE must state here; Gemini
+    # has Google's API there, which GEMINI_BASE_URL selects.
+    _build_vendor(
+        "opencode_go",
+        "OpenCode Go",
+        "https://opencode.ai/zen/go/v1",
+        url_patterns=("opencode.ai/zen/go/*",),
+        key_variable="OPENCODE_API_KEY",
+        keys_url="https://opencode.ai/auth",
+        docs_url="https://opencode.ai/docs/go",
+        source="opencode.ai/docs/go; docs.rs/rig-core providers/opencode",
+        dialect={"session_header": "x-opencode-session"},
+        messages_suffixes=(("/v1", ""),),
+        unpriced="paid by subscription",
+    ),
     _build_vendor(
         "opencode",
         "OpenCode Zen",
@@ -350,6 +425,17 @@ VENDORS = (
         docs_url="https://opencode.ai/docs/zen",
         source="opencode.ai/docs/zen, Endpoints (anomalyco/opencode zen.mdx); docs.rs/rig-core providers/opencode",
         dialect={"session_header": "x-opencode-session"},
+        messages_suffixes=(("/v1", ""),),
+        # The page names no successors.
+        retired_models=build_retired_models(
+            "opencode.ai/docs/zen, Deprecated models",
+            "2026-11-25",
+            ("2026-02-06", "kimi-k2.7-code", ("qwen3-coder",)),
+            ("2026-03-06", "kimi-k2.7-code", ("kimi-k2", "kimi-k2-thinking")),
+            ("2026-03-09", "gemini-3.1-pro", ("gemini-3-pro",)),
+            ("2026-03-15", "glm-5.2", ("glm-4.6", "glm-4.7")),
+            ("2026-03-15", "minimax-m3", ("minimax-m2.1",)),
+        ),
     ),
 )
 """Hosts of open models. The first match of `url_patterns` applies; they stand before the entries for any address."""

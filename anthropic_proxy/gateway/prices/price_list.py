@@ -1,6 +1,7 @@
-"""Prices of models at providers, from the user's settings or from the PyPI package `genai-prices`.
+"""Prices of models at providers, from the user's settings, the PyPI package `genai-prices` or `models.toml`.
 
-Prices in `anthropic-proxy.toml` take precedence, and local models are free. The package is optional, and its import
+Prices in `anthropic-proxy.toml` take precedence, and local models are free. `models.toml` has those of vendors that
+the package does not know. The package is optional, and its import
 needs half a second, so it is loaded at the first search for a price.
 """
 
@@ -16,15 +17,16 @@ from importlib.util import find_spec
 from math import lcm
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from msgspec import Struct
+from msgspec import Struct, convert
 from msgspec.structs import astuple
 
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredRoute
-from anthropic_proxy.engine.providers import Provider
-from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.providers.servers import find_base_url
+from anthropic_proxy.engine.providers import PROVIDERS, Provider, ServerOverride
+from anthropic_proxy.engine.providers.catalog import Catalog, load_vendor_prices
+from anthropic_proxy.engine.providers.servers import find_base_url, find_server_at
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
@@ -299,7 +301,20 @@ class PriceList:
         if provider.transport == "demo" or (provider.uses_installed_models and not is_cloud):
             return FREE
         name = provider.find_known_name(model)
-        return find_price(base_url, name, when, tier=tier)
+        server = find_server_at(provider if provider.servers else PROVIDERS.find("openai"), base_url)
+        listed = find_price((server.price_url if server else "") or base_url, name, when, tier=tier)
+        return _find_vendor_price(server, base_url, name) if listed is None and server and not tier else listed
+
+
+def _find_vendor_price(server: ServerOverride, base_url: str, model: str) -> Price | None:
+    """Return the price in `models.toml`. It holds at the address of the entry: in China, prices differ."""
+    prices = load_vendor_prices(server.models_table)
+    if prices is None or urlsplit(base_url).hostname != urlsplit(server.base_url).hostname:
+        return None
+    found = next((fields for name, fields in prices.models.items() if name.lower() == model.lower()), None)
+    if found is None:
+        return None
+    return _convert_table(convert(found, TokenPriceFields), None, f"{server.title}, {prices.read_date}")
 
 
 def _convert_table(table: TokenPriceFields, web_search: float | None, origin: str) -> Price:

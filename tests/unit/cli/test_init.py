@@ -120,7 +120,7 @@ def test_a_file_that_another_program_changes_meanwhile_stays(tmp_path: Path) -> 
 
 def test_every_provider_and_vendor_has_a_page_for_keys() -> None:
     without = {one.name for one in list_candidates(Settings(), None) if not one.keys_url.startswith("https://")}
-    assert without == {"vertex_ai", "ollama", "other"}
+    assert without == {"vertex_ai", "ollama", "vllm", "llama_cpp", "lm_studio", "other"}
     assert {"openrouter", "deepseek", "mistral", "zai", "together", "fireworks"} <= {*CANDIDATES}
 
 

@@ -1,5 +1,6 @@
 """Prices of models: at the address of a server, of the configuration file, and of local models."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -9,7 +10,8 @@ from typing import TypeVar
 import pytest
 
 from anthropic_proxy.engine.messages.deltas import TokenCounts
-from anthropic_proxy.engine.providers import PROVIDERS, find_registry
+from anthropic_proxy.engine.providers import PROVIDERS, Provider, ServerOverride, find_registry
+from anthropic_proxy.engine.providers.catalog import VendorPrices, list_model_tables, load_vendor_prices
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.prices.price_list import (
     FREE,
@@ -128,6 +130,81 @@ def test_own_prices_replace_listed_ones_by_name_pattern_and_date(tmp_path: Path)
 
 def test_the_date_of_the_price_data_is_its_newest_entry() -> None:
     assert date(2026, 1, 1) < known(find_package_price_date(TODAY.date())) <= TODAY.date()
+
+
+EXAMPLES = {
+    "deepseek": "deepseek-v4-pro",
+    "openrouter": "z-ai/glm-5.3",
+    "mistral": "mistral-medium-latest",
+    "zai": "glm-5.3",
+    "fireworks": "accounts/fireworks/models/kimi-k3",
+    "together": "zai-org/GLM-5.3",
+    "cerebras": "zai-glm-4.7",
+    "deepinfra": "zai-org/GLM-5.3",
+    "dashscope": "qwen3.8-max",
+    "minimax": "MiniMax-M3",
+    "vercel": "anthropic/claude-sonnet-5",
+    "huggingface": "zai-org/GLM-5.2:fireworks-ai",
+    "sambanova": "MiniMax-M2.7",
+    "nebius": "moonshotai/Kimi-K3",
+    "novita": "zai-org/glm-5.3",
+    "siliconflow": "zai-org/GLM-5.3",
+    "baseten": "moonshotai/Kimi-K3",
+    "chutes": "moonshotai/Kimi-K3-TEE",
+    "xiaomi": "mimo-v2.6-pro",
+    "opencode": "glm-5.2",
+    "bedrock_messages": "global.anthropic.claude-opus-5-5",
+}
+"""Vendor → a model that people use with it."""
+OFFERED = [(row, server) for row in PROVIDERS for server in row.servers if server.base_url]
+
+
+@pytest.mark.parametrize(("row", "server"), OFFERED, ids=[server.name for _, server in OFFERED])
+def test_each_vendor_has_a_price_or_a_reason_for_none(row: Provider, server: ServerOverride, tmp_path: Path) -> None:
+    address = server.base_url.replace("{region}", "us-east-1")
+    settings = load_settings({str(row.base_url_variable): address}, PROVIDERS, env_file=None)
+    if server.unpriced:
+        assert server.name not in EXAMPLES
+        assert load_vendor_prices(server.models_table) is None
+        assert PriceList(settings).find(row, "any-model", TODAY) is None
+        return
+    price = known(PriceList(settings).find(row, EXAMPLES[server.name], TODAY))
+    assert 0 < price.base.input < price.base.output
+    assert price.source
+    if row.name == "openai":  # a table of the configuration file has the same prices
+        settings = load(tmp_path, f'[providers.mine]\nbase_url = "{address}"\n')
+        assert find(settings, f"mine/{EXAMPLES[server.name]}") == price.base
+
+
+PRICED = [(name, prices) for name in list_model_tables() if (prices := load_vendor_prices(name))]
+
+
+@pytest.mark.parametrize(("name", "prices"), PRICED, ids=[name for name, _ in PRICED])
+def test_prices_of_vendors_have_a_source_and_a_date_and_complete_the_library(name: str, prices: VendorPrices) -> None:
+    assert prices.source
+    assert re.fullmatch(r"2026-\d\d(-\d\d)?", prices.read_date)
+    openai = PROVIDERS.find("openai")
+    server = next(server for server in openai.servers if server.models_table == name)
+    settings = load_settings({"OPENAI_BASE_URL": server.base_url}, PROVIDERS, env_file=None)
+    for model in prices.models:
+        price = known(PriceList(settings).find(openai, model.upper(), TODAY))
+        assert price.source == f"{server.title}, {prices.read_date}"
+        assert price.base.cache_read <= price.base.input <= price.base.output
+
+
+def test_another_address_of_a_vendor_has_its_prices_only_if_they_are_the_same() -> None:
+    openai = PROVIDERS.find("openai")
+
+    def find_at(address: str, model: str) -> Rates | None:
+        settings = load_settings({"OPENAI_BASE_URL": address}, PROVIDERS, env_file=None)
+        price = PriceList(settings).find(openai, model, TODAY)
+        return None if price is None else price.base
+
+    assert find_at("https://api.together.ai/v1", "zai-org/GLM-5.3") == rates("1.4", "0.26", "1.4", "4.4", "4.4")
+    assert find_at("https://api.together.xyz/v1", "zai-org/GLM-5.3") == rates("1.4", "0.26", "1.4", "4.4", "4.4")
+    assert find_at("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", "qwen3.8-max") is not None
+    assert find_at("https://dashscope.aliyuncs.com/compatible-mode/v1", "qwen3.8-max") is None
+    assert find_at("https://token-plan-sgp.xiaomimimo.com/v1", "mimo-v2.6-pro") is None
 
 
 SERVERS = {

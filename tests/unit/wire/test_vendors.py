@@ -15,6 +15,7 @@ UNSEEN = {
     "reasoning_mode": "decides only about other fields",
     "can_reason": "a reset removes what the case has no place for",
     "server_tools": "lists of older models",
+    "count_paths": "tests/unit/exchange/test_engine_counts.py",
 }
 """Fields of which a case of each vendor would show nothing."""
 EQUAL_ELSEWHERE = {
