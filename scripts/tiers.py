@@ -142,6 +142,10 @@ class Step:
 def run(name: str, words: Sequence[str]) -> int:
     """Run a tier, or those of its steps in which one of the words is a word. Return the exit status."""
     tier = tiers()[name]
+    commands = [command for group in tier.groups for command in group]
+    if unknown := [word for word in words if not any(word in command.split() for command in commands)]:
+        every = ", ".join(commands)
+        sys.exit(f"No step of the tier {name} has the word {' or '.join(unknown)}. The steps are: {every}")
     start = time.monotonic()
     done: list[Step] = []
     for group in tier.groups:
@@ -151,9 +155,6 @@ def run(name: str, words: Sequence[str]) -> int:
             for future in [pool.submit(step.run, start + tier.limit_seconds) for step in steps]:
                 future.result()
         done += steps
-    if not done:
-        every = ", ".join(command for group in tier.groups for command in group)
-        sys.exit(f"No step of the tier {name} has the word {' or '.join(words)}. The steps are: {every}")
     minutes = (time.monotonic() - start) / 60
     failed = [step for step in done if step.status]
     if skips := [f"{step.command}: {line}" for step in done for line in step.lines if SKIP.search(line)]:

@@ -6,6 +6,7 @@ import time
 
 from tests.attacks.lab import Result, run_row
 from tests.attacks.rows import ROWS
+from tests.support.chosen_rows import choose_rows
 
 _HEAD = """\
 | attack | longest wait for /health, ms | of it computing, ms | memory, MiB | left, MiB | outcome |
@@ -23,8 +24,7 @@ def format_result(result: Result) -> str:
 def main() -> int:
     options = argparse.ArgumentParser(prog="scripts/ci.py attacks", description=__doc__)
     options.add_argument("rows", nargs="*", help="words of the names of the rows to run; default: all rows")
-    chosen = options.parse_args().rows
-    rows = [case for case in ROWS if not chosen or any(words in case.name for words in chosen)]
+    rows = choose_rows({case.name: case for case in ROWS}, options.parse_args().rows)
     started, failed = time.monotonic(), 0
     print(_HEAD, flush=True)
     for case in rows:

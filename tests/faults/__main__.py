@@ -13,6 +13,7 @@ from tests.faults.cases import CASES
 from tests.faults.cases.case import FaultCase
 from tests.faults.protocols import PROTOCOLS
 from tests.faults.runner import FaultRunner, Result, seems_blocked
+from tests.support.chosen_rows import choose_rows
 from tests.support.machine_pauses import paused_seconds
 
 ROWS_AT_ONCE = 3
@@ -41,8 +42,7 @@ def main() -> int:
     if chosen.write:
         table.write(CASES)
         return 0
-    cases = [case for case in CASES if not chosen.rows or any(words in case.name for words in chosen.rows)]
-    return _run(cases, chosen.n)
+    return _run(choose_rows({case.name: case for case in CASES}, chosen.rows), chosen.n)
 
 
 def _run(cases: Sequence[FaultCase], at_once: int) -> int:

@@ -10,9 +10,13 @@ from tests.fleet.upgrade import Upgrade
 from tests.support.debian_packages import find_program, install_package
 from tests.support.postgres import find_programs
 
+SCENARIOS = ("outages", "limits", "upgrade")
+
 
 def main(name: str = "outages", *options: str) -> int:
     """Run a scenario; print its problems. Return the exit status."""
+    if name not in SCENARIOS:
+        sys.exit(f"There is no scenario {name!r}. The scenarios are: {', '.join(SCENARIOS)}")
     if find_programs() is None:
         install_package("postgresql")
     for program, package in (("redis-server", "redis-server"), ("nginx", "nginx-light")):

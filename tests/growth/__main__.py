@@ -13,6 +13,7 @@ instrument.install()
 
 from tests.growth import rows_http, rows_replies, rows_requests, rows_schemas, rows_texts  # noqa: E402
 from tests.growth.measure import Growth, Measurement, measure_all  # noqa: E402
+from tests.support.chosen_rows import choose_rows  # noqa: E402
 from tests.support.paths import ROOT  # noqa: E402
 
 PAGE = ROOT / "docs/contributing/growth.md"
@@ -25,9 +26,7 @@ MEASUREMENTS: list[Measurement] = [(row, wire) for row in ROWS for wire in row.w
 def main() -> int:
     """Measure, print, and return the exit status."""
     words = [word for word in sys.argv[1:] if word != "--write"]
-    chosen = [
-        (row, wire) for row, wire in MEASUREMENTS if not words or any(word in f"{row.name} / {wire}" for word in words)
-    ]
+    chosen = choose_rows({f"{row.name} / {wire}": (row, wire) for row, wire in MEASUREMENTS}, words)
     found: dict[str, dict[str, Growth]] = {}
     failed = 0
     for (row, wire), result in zip(chosen, measure_all(chosen), strict=True):

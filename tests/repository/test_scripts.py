@@ -48,3 +48,22 @@ def test_serve_passes_the_folder_of_the_current_directory(
     )
     expected = [word.format(here=here, above=tmp_path, home="/home/ada") for word in passed]
     assert ended.stdout.split() == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "listed"),
+    [
+        (("-m", "tests.attacks", "pipelined", "no such row"), "  client: HTTP/1.0 with Upgrade and chunks\n"),
+        (("-m", "tests.faults", "retry-after", "no such row"), "  status: 429, `retry-after: 61`\n"),
+        (("-m", "tests.growth", "unknown blocks", "no such row"), "  unknown blocks / server\n"),
+        (("-m", "tests.fleet", "no such row"), " outages, limits, upgrade\n"),
+        (("scripts/ci.py", "nightly", "growth", "no such row"), "python3 scripts/ci.py growth, "),
+    ],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+def test_a_word_that_selects_nothing_is_an_error_with_the_names_to_select(
+    command: tuple[str, ...], listed: str
+) -> None:
+    done = subprocess.run([sys.executable, *command], check=False, cwd=ROOT, capture_output=True, text=True)
+    first = done.stderr.partition("\n")[0]
+    assert (done.returncode, done.stdout, "no such row" in first, listed in done.stderr) == (1, "", True, True)
