@@ -42,12 +42,12 @@ _REFERENCE = re.compile(r"(?:os\.environ/|\$\{?)([A-Za-z_]\w*)\}?")
 _INVALID_IN_NAME = re.compile(r"[^a-z0-9_-]+")
 _INVALID_IN_ROUTE_NAME = re.compile(r"[^A-Za-z0-9 ._-]+")
 _MAX_ROUTE_NAME = 63
-_PLACEHOLDER = re.compile(r"(?i)^$|^<.*>$|your|^(?:sk-)?x{3,}$|\.\.\.|^(?:sk-)?(?:xxx|123|abc)")
-_MIN_KEY_LENGTH = 16
-"""Minimum number of characters of a real key.
-
-A shorter one, such as `ollama` for a local server, is a placeholder and is not imported.
-"""
+_PLACEHOLDER = re.compile(
+    r"(?i)^$|^<.*>$|your|^(?:sk-)?x{3,}$|\.\.\.|^(?:sk-)?(?:xxx|123|abc)"
+    r"|^(?:.|any(?:thing)?|dummy|empty|fake|key|lm-?studio|local|no-?key|none|not-?needed|null|ollama|placeholder"
+    r"|sk-no-key-required|test|unused)$"
+)
+"""Matches the key of a server that checks none, and a key that the user was to replace."""
 _OLLAMA_PORT = 11434
 _MARK = "\ufeff"
 """Byte order mark, with which some editors begin a file."""
@@ -341,7 +341,7 @@ def find_built_in_provider(base_url: str) -> Provider | None:
 
 def _needs_key(server: ImportedServer) -> bool:
     """Return False for a local server without a key, or with only a placeholder such as `dummy`."""
-    if find_referenced_variable(server.key) or len(server.key) >= _MIN_KEY_LENGTH:
+    if not _PLACEHOLDER.search(server.key):
         return True
     host = urlsplit(server.base_url).hostname or ""
     try:
