@@ -9,6 +9,7 @@ the file, `RouteConditions` its conditions on the request, and `ConfiguredRoute`
 a route are the models to try, in order. Patterns are those of `fnmatch`: `*` stands for any characters.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import tzinfo
 from pathlib import Path
@@ -133,6 +134,13 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     """Dialect field → value as in the file. `providers.lookup` checks the names."""
     json_text: str = ""
     """The table as JSON text, by which a reload finds changes. Contains no key."""
+
+    @property
+    def key_variable(self) -> str:
+        """Variable that `api_key` names, or for a table without `api_key` a name for it. "": a file or command."""
+        reference = json.loads(self.json_text or "{}").get("api_key")
+        own = f"{self.name.upper().replace('-', '_')}_API_KEY"
+        return str((reference or {"env": own}).get("env") or "")
 
     @property
     def known_models(self) -> tuple[str, ...]:

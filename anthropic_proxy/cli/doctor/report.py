@@ -18,6 +18,7 @@ from anthropic_proxy import __version__
 from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, Evidence, Outcome, ProbeTotals, Problem, State
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.messages.deltas import TokenCounts
+from anthropic_proxy.engine.options import ConfiguredProvider
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
@@ -63,10 +64,19 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
     name, variable = backend.name, provider.key_variable
     if problem.kind == "key":
         keys = settings.keys.get(provider.name, ())
-        remedy = f"{variable}=<new key>" if variable else "gcloud auth application-default login"
-        if not keys:
-            return Fix(name=name, problem=_sentence(problem.message), remedy=remedy.replace("new ", ""))
         origin = settings.origins.get(variable or "", "set")
+        table = _find_table(provider.name, settings)
+        variable = variable if table is None else table.key_variable
+        if variable:
+            remedy = f"{variable}={'<new key>' if keys else '<key>'}"
+        elif table is None:
+            remedy = "gcloud auth application-default login"
+        else:
+            remedy = f"Correct the file or command of api_key of [providers.{table.name}]"
+        if not keys:
+            if table is not None and not table.has_key:
+                remedy += f' in .env, and in [providers.{table.name}]  api_key = {{ env = "{variable}" }}'
+            return Fix(name=name, problem=_sentence(problem.message), remedy=remedy)
         return Fix(name=name, problem=f"rejects the key {keys[0]} ({origin}), {problem.status}.", remedy=remedy)
     if problem.kind == "package":
         return Fix(name=name, problem=_sentence(problem.message), remedy=problem.proposal)
@@ -449,13 +459,19 @@ def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[Fou
     ]
 
 
+def _find_table(name: str, settings: Settings) -> ConfiguredProvider | None:
+    return next((table for table in settings.configured_providers if table.name == name), None)
+
+
 def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
     """Return the tables of one server. `diagnoses`: results of its models."""
     first = diagnoses[0]
     target, name = first.found_target, propose_server_name(first, settings)
     lines = [f"[providers.{name}]", f"base_url = {_encode(hide_credentials(target.base_url))}"]
     if settings.keys.get(target.provider.name):
-        lines.append(f"api_key = {{ env = {_encode(target.provider.key_variable)} }}")
+        table = _find_table(target.provider.name, settings)
+        variable = target.provider.key_variable if table is None else table.key_variable
+        lines.append(f"api_key = {{ env = {_encode(variable)} }}" if variable else "# api_key: as it is now")
     lines.append('wire = "chat"')
     decided = [{evidence.field: evidence for evidence in one.evidence} for one in diagnoses]
     shared = {
@@ -463,8 +479,8 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
         for field, evidence in decided[0].items()
         if all(field in other and other[field].value == evidence.value for other in decided)
     }
-    configured = next((table.dialect for table in settings.configured_providers if table.name == name), {})
-    lines += _format_dialect(f"providers.{name}.dialect", shared, configured)
+    configured = _find_table(name, settings)
+    lines += _format_dialect(f"providers.{name}.dialect", shared, configured.dialect if configured else {})
     for diagnosis, fields in zip(diagnoses, decided, strict=True):
         path = f"providers.{name}.models.{_encode_key(diagnosis.found_target.model)}"
         lines += [

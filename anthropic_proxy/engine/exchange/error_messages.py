@@ -139,9 +139,11 @@ def add_key_setting(error: UpstreamError, target: Target, credential: Credential
     if error.status == 401 and ours and _CLIENT_LOGIN.search(error.message):
         error.message = _CLIENT_LOGIN.sub("the key is not accepted", error.message)
         error.body = None  # it repeats the text
-    if error.status == 401 and credential is not None and credential.origin not in error.message:
+    end = "" if error.message.endswith((".", "!", "?")) else "."
+    if error.status == 401 and credential is None and (variable := target.provider.key_variable):
+        error.message += f"{end} No key was sent: {variable} is not set."
+    elif error.status == 401 and credential is not None and credential.origin not in error.message:
         ignored = "" if credential.origin == CLIENT_CREDENTIAL_ORIGIN else "; the client's own key was ignored"
-        end = "" if error.message.endswith((".", "!", "?")) else "."
         error.message += f"{end} The key comes from {credential.origin}{ignored}."
 
 

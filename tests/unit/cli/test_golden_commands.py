@@ -114,8 +114,8 @@ def show_changes(before: Mapping[str, str], facts: Mapping[str, str]) -> str:
     return "".join(f"{line}\n" for line in [*lines, *(f"{n} = {v}" for n, v in facts.items() if before.get(n) != v)])
 
 
-def write_files(home: Path, fields: Mapping[str, Any]) -> None:
-    for name, text in fields.get("files", {}).items():
+def write_files(home: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(text, "utf-8")
 
@@ -127,7 +127,7 @@ def play(case: Path, home: Path) -> str:
     for file in case.iterdir():
         if file.name not in OWN_FILES:
             shutil.copy(file, directory / (".env" if file.name == "env" else file.name))
-    write_files(home, fields)
+    write_files(home, fields.get("files", {}))
     for name in fields.get("programs", ()):
         install_program(home, name)
     before, shown, data, call = read_files(home, fields.get("data", "")), "", fields.get("data", ""), dict[str, str]()
@@ -148,8 +148,9 @@ def play(case: Path, home: Path) -> str:
 
         for command in fields["commands"]:
             own = command if isinstance(command, dict) else {"words": command}
-            write_files(home, own)
-            before |= own.get("files", {})
+            files = {name: fill(text) for name, text in own.get("files", {}).items()}
+            write_files(home, files)
+            before |= files
             settings = fields.get("settings", {}) | own.get("settings", {})
             given = "".join(f"{name}={shlex.quote(value)} " for name, value in own.get("settings", {}).items())
             shown += f"$ {given}anthropic-proxy {shlex.join(own['words'])}\n"
