@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.options import ConfiguredRoute, RouteConditions
-from anthropic_proxy.engine.routing.rules import RequestFacts, RouteRules
+from anthropic_proxy.engine.routing.routes import CompiledRoutes, RequestFacts
 
 COUNT = 10_000
 _ROUNDS = 51
@@ -81,7 +81,7 @@ def main() -> None:
     for name, conditions in SETS.items():
         routes = [ConfiguredRoute(name=f"r{n}", when=conditions(n), targets=("haiku",)) for n in range(COUNT)]
         begun = time.process_time()
-        rules = RouteRules(routes)
+        rules = CompiledRoutes(routes)
         compiled = (time.process_time() - begun) * 1e3
         search, check = _measure(rules.find_matching_route), _measure(rules.check_routes)
         print(f"| {name} | {search:.3f} | {compiled:.0f} | {check:.1f} |")

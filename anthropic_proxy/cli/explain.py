@@ -32,7 +32,7 @@ from anthropic_proxy.engine.exchange.dry_run import (
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.routing.router import Target
-from anthropic_proxy.engine.routing.rules import RouteCheck
+from anthropic_proxy.engine.routing.routes import RouteCheck
 from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, apply_edits, find_members
@@ -365,19 +365,19 @@ class Explanation:
 
     def write_json(self) -> None:
         result, receipt, sent, error = self._result, self._result.receipt, self._result.recorded, self._result.error
-        targets = result.route.targets if result.route is not None else ()
+        targets = result.plan.targets if result.plan is not None else ()
         self._output.write_json(
             {
                 "path": receipt.path,
                 "requested_model": self._body.get("model"),
                 "target": f"{receipt.prefix}/{receipt.model}" if receipt.model else None,
-                "rule": result.route.reason if result.route is not None else None,
+                "rule": result.plan.reason if result.plan is not None else None,
                 "checks": encode_checks(result.checks),
                 "route": [
                     {"target": f"{row.provider.prefix}/{row.model}", "setting": str(row.model_setting or "")}
                     for row in targets
                 ],
-                "notices": list(result.route.notes) if result.route is not None else [],
+                "notices": list(result.plan.notes) if result.plan is not None else [],
                 "unchanged": list_unchanged_fields(self._body, self._changes),
                 "changes": self._changes,
                 "skipped": result.skipped,
@@ -402,26 +402,26 @@ class Explanation:
 
         None: the request has no route.
         """
-        targets = self._result.route.targets if self._result.route is not None else ()
+        targets = self._result.plan.targets if self._result.plan is not None else ()
         return next(
             (row for row in targets if row.model == self._result.receipt.model), targets[0] if targets else None
         )
 
     def _write_route(self) -> None:
-        result, output, route = self._result, self._output, self._result.route
+        result, output, plan = self._result, self._output, self._result.plan
         requested = escape_unprintable(str(self._body.get("model", "–")))
         used = self._used_target()
-        if route is None or used is None:
+        if plan is None or used is None:
             output.write_line(f"  {output.paint(requested, 'title')}")
             return
-        targets = route.targets
+        targets = plan.targets
         target = escape_unprintable(f"{used.provider.prefix}/{used.model}")
         output.write_line(f"  {output.paint(requested, 'title')} → {output.paint(target, 'type')}")
-        self._write_labeled("rule", route.reason)
+        self._write_labeled("rule", plan.reason)
         for label, text in describe_checks(result.checks, MAX_SHOWN_CHECKS):
             self._write_labeled(label, text)
-        for note in route.notes:
-            if route.reason not in note:
+        for note in plan.notes:
+            if plan.reason not in note:
                 self._write_labeled("notice", note)
         if result.recorded is not None and result.receipt.path == COUNT_TOKENS_PATH:
             self._write_labeled("attempt 1", self._request_line())

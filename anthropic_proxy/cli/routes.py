@@ -12,7 +12,7 @@ from anthropic_proxy.cli.explain import describe_checks, dry_run_request, encode
 from anthropic_proxy.cli.output import Column, Output, describe_input, read_input, shorten_home
 from anthropic_proxy.engine.exchange.dry_run import DryRunClient
 from anthropic_proxy.engine.options import BALANCE_TEXTS, ConfiguredRoute
-from anthropic_proxy.engine.routing.rules import describe_conditions
+from anthropic_proxy.engine.routing.routes import describe_conditions
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from anthropic_proxy.gateway.settings import CONFIG_FILE, copy_environment
@@ -122,15 +122,15 @@ def explain(
         clock=None if moment is None else lambda: moment,
     )
     requested = str(fields.get("model", "–"))
-    route, error = result.route, result.error
-    targets = [f"{target.provider.prefix}/{target.model}" for target in route.targets] if route is not None else []
+    plan, error = result.plan, result.error
+    targets = [f"{target.provider.prefix}/{target.model}" for target in plan.targets] if plan is not None else []
     output = Output()
     if as_json:
         output.write_json(
             {
                 "requested_model": requested,
-                "route": route.rule.name if route is not None and route.rule is not None else None,
-                "rule": route.reason if route is not None else None,
+                "route": plan.route.name if plan is not None and plan.route is not None else None,
+                "rule": plan.reason if plan is not None else None,
                 "targets": targets,
                 "checks": encode_checks(result.checks),
                 "error": None if error is None else {"status": error.status, "message": error.message},
@@ -138,18 +138,18 @@ def explain(
         )
     else:
         shown = output.paint(escape_unprintable(requested), "title")
-        if route is None:
+        if plan is None:
             output.write_line(f"  {shown}")
         else:
             output.write_line(f"  {shown} → {output.paint(targets[0], 'type')}")
-            output.write_labeled("rule", route.reason, _LABEL_COLUMNS)
+            output.write_labeled("rule", plan.reason, _LABEL_COLUMNS)
             if targets[1:]:
                 output.write_labeled("then", ", ".join(targets[1:]), _LABEL_COLUMNS)
         for label, text in describe_checks(result.checks):
             output.write_labeled(label, text, _LABEL_COLUMNS)
         if not result.checks:
             output.write_labeled("routes", "none in anthropic-proxy.toml", _LABEL_COLUMNS)
-    if route is None and error is not None:
+    if plan is None and error is not None:
         raise error
 
 

@@ -27,8 +27,8 @@ from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
 from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
-from anthropic_proxy.engine.routing.router import RouteCache, apply_capability_rules
-from anthropic_proxy.engine.routing.rules import RouteRules
+from anthropic_proxy.engine.routing.router import PlanCache, apply_capability_rules
+from anthropic_proxy.engine.routing.routes import CompiledRoutes
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Transport
@@ -128,9 +128,9 @@ class Engine(Struct, frozen=True, kw_only=True):
     """API keys and tokens of the providers. Rejected keys are skipped for a time."""
     observations: ModelObservations
     """Facts about models learned from replies: changes that requests need, and corrections of token estimates."""
-    route_cache: RouteCache = field(default_factory=RouteCache)
-    """Cache of routes (targets by requested model) of recent requests."""
-    route_rules: RouteRules | None = None
+    plan_cache: PlanCache = field(default_factory=PlanCache)
+    """Cache of plans (targets by requested model) of recent requests."""
+    compiled_routes: CompiledRoutes | None = None
     """Compiled routes of the configuration file, which come before the model mapping. None: there are none."""
     route_prices: Mapping[str, float] = {}
     """Model id with prefix → price of a typical request, for routes with `balance = "cost"`. Empty: no such route."""
@@ -245,7 +245,7 @@ def build_engine_fields(
         "credentials": credentials,
         "observations": ModelObservations(MemoryValues()),
         "queue": queue,
-        "route_rules": RouteRules(options.routes) if options.routes else None,
+        "compiled_routes": CompiledRoutes(options.routes) if options.routes else None,
         "transports": transports,
         "http": http,
     }

@@ -254,7 +254,7 @@ class RouteConditions(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class RouteTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A rule that chooses the models of a request. If several rules match, the first one in the file is used."""
+    """Chooses the models of the requests that meet its conditions. The first match in the file is used."""
 
     name: Annotated[str, Meta(extra_json_schema={"pattern": NAME_PATTERN})]
     """Name of the route, for the log, the ledger and the header `x-proxy-route`."""

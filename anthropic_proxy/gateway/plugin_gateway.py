@@ -13,7 +13,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.engine.routing.model_listing import list_models
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
 from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
 from anthropic_proxy.errors import ClientError, InternalError, UpstreamTimeout
 from anthropic_proxy.gateway.readiness import describe_setup
@@ -65,8 +65,8 @@ class ExchangeGateway:
 
     def describe_targets(self, model: str) -> str:
         services = self._current_services()
-        route = build_route(RoutingQuery(model), services.settings, services.catalog)
-        return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in route.targets)} ({route.reason})"
+        plan = build_plan(RoutingQuery(model), services.settings, services.catalog)
+        return f"{', '.join(f'{target.provider.prefix}/{target.model}' for target in plan.targets)} ({plan.reason})"
 
     def list_models(self) -> Sequence[str]:
         services = self._current_services()
@@ -142,7 +142,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
     found = []
     for name in names:
         try:
-            target = build_route(RoutingQuery(name), services.settings, services.catalog).targets[0]
+            target = build_plan(RoutingQuery(name), services.settings, services.catalog).targets[0]
         except ClientError:
             continue
         used: list[str] = []
@@ -186,7 +186,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
 def _find_place(services: Services, name: str, kind: str, *, has_own: bool) -> Literal["provider", "proxy", "none"]:
     """`provider`: also if the provider runs the tool only on another of its APIs. `has_own`: the proxy can run it."""
     query = RoutingQuery(name, frozenset((kind,)))
-    target = build_route(query, services.settings, services.catalog).targets[0]
+    target = build_plan(query, services.settings, services.catalog).targets[0]
     if target.is_relayed or kind in target.dialect.server_tools:
         return "provider"
     return "proxy" if has_own else "none"

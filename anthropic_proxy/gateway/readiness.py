@@ -25,7 +25,7 @@ from anthropic_proxy.engine.routing.router import (
     TierMapping,
     choose_models,
     find_preferred_provider,
-    list_rule_choices,
+    list_route_choices,
     list_rule_problems_and_warnings,
     list_tier_mappings,
     should_query_ollama,
@@ -98,7 +98,7 @@ def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str
             models = used.setdefault(by_prefix[prefix], [])
             if model not in models:
                 models.append(model)
-    for _, choice in list_rule_choices(settings, catalog):
+    for _, choice in list_route_choices(settings, catalog):
         models = used.setdefault(choice.provider.name, [])
         if choice.model not in models:
             models.append(choice.model)

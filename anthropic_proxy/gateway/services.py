@@ -16,7 +16,7 @@ from anthropic_proxy.engine.providers.catalog import load_learned_models
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
-    build_route,
+    build_plan,
     should_query_ollama,
 )
 from anthropic_proxy.engine.upstream.transports import Transports
@@ -198,7 +198,7 @@ def prefetch_tier_model_limits(services: Services) -> None:
     """In the background, before a request needs them."""
     for tier in TIERS:
         try:
-            targets = build_route(RoutingQuery(f"claude-{tier}"), services.settings, services.catalog).targets
+            targets = build_plan(RoutingQuery(f"claude-{tier}"), services.settings, services.catalog).targets
         except ClientError:
             continue  # the start-up summary contains the error
         for target in targets:

@@ -8,7 +8,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
 from anthropic_proxy.gateway.settings import load_settings
 
 ASKED = "claude-sonnet-4-5"
@@ -35,7 +35,7 @@ class Backend(Struct, frozen=True, eq=False):
         if row.offered_to_users:
             environ["PREFERRED_PROVIDER"] = row.name
         settings = load_settings(environ, PROVIDERS, env_file=None)
-        target = build_route(RoutingQuery(ASKED), settings, Catalog()).targets[0]
+        target = build_plan(RoutingQuery(ASKED), settings, Catalog()).targets[0]
         return structs.replace(target, capabilities=structs.replace(target.capabilities, **self.facts))
 
     def _model(self) -> str:

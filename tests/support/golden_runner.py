@@ -23,7 +23,7 @@ from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
 from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
@@ -101,7 +101,7 @@ def _resolve_target(folder: Path) -> Target:
     if row.offered_to_users:
         environ["PREFERRED_PROVIDER"] = row.name
     settings = load_settings({**environ, **fields.get("settings", {})}, PROVIDERS, env_file=None)
-    target = build_route(RoutingQuery(_read(read_request(folder)).model), settings, Catalog()).targets[0]
+    target = build_plan(RoutingQuery(_read(read_request(folder)).model), settings, Catalog()).targets[0]
     capabilities = {name: _frozen(value) for name, value in fields.get("capabilities", {}).items()}
     changes = {name: _frozen(value) for name, value in fields.get("dialect", {}).items()}
     return structs.replace(

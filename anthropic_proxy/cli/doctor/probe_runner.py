@@ -20,7 +20,7 @@ from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
-from anthropic_proxy.engine.routing.router import FixedRouteCache, Route, Target
+from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan, Target
 from anthropic_proxy.engine.wires.contract import (
     ConvertedResponse,
     Credential,
@@ -138,8 +138,8 @@ class ProbeRunner:
             observations=observations,
             circuit_breakers=CircuitBreakers(),
             retry_budget=RetryBudget(),
-            route_cache=FixedRouteCache(Route((target,), "probe", is_relayed=target.is_relayed)),
-            route_rules=None,
+            plan_cache=FixedPlanCache(Plan((target,), "probe", is_relayed=target.is_relayed)),
+            compiled_routes=None,
             transports={name: _record(self._services.transports[name], recorded)},
         )
         receipt = Receipt(request_id=services.new_id("req_"), client=Client(name="doctor"), started_at=services.clock())

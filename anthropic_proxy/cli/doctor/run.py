@@ -18,7 +18,7 @@ from anthropic_proxy.engine.providers.servers import describe_missing_key, find_
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     Target,
-    build_route,
+    build_plan,
     find_tier,
     list_rule_problems_and_warnings,
 )
@@ -217,7 +217,7 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
             f"openai/{name}. " + (f"Did you mean:  anthropic-proxy doctor {nearest}" if nearest else ""),
             code="unknown-provider",
         )
-    route = build_route(RoutingQuery(name), services.settings, services.catalog)
+    plan = build_plan(RoutingQuery(name), services.settings, services.catalog)
     return [
         next(
             (
@@ -227,12 +227,12 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
             ),
             Backend(name=target.provider.prefix, target=target),
         )
-        for target in route.targets
+        for target in plan.targets
     ]
 
 
 def _resolve(services: Services, model: str) -> Sequence[Target]:
     try:
-        return build_route(RoutingQuery(model), services.settings, services.catalog).targets
+        return build_plan(RoutingQuery(model), services.settings, services.catalog).targets
     except ClientError:
         return ()

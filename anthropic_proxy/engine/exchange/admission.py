@@ -14,14 +14,14 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, Receipt, Settle
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.tokens import EstimateCache
-from anthropic_proxy.engine.routing.router import Route, find_preferred_provider, resolve_model_name_and_tier
+from anthropic_proxy.engine.routing.router import Plan, find_preferred_provider, resolve_model_name_and_tier
 
 
 async def admit(
     engine: Engine,
     incoming: ClientRequest,
     request: MessagesRequest,
-    route: Route,
+    plan: Plan,
     *,
     estimates: EstimateCache,
     receipt: Receipt,
@@ -31,11 +31,11 @@ async def admit(
 
     `settles` receives the functions to call with the receipt at the end of the request, also after a rejection.
     """
-    settings, first = engine.settings, route.targets[0]
+    settings, first = engine.settings, plan.targets[0]
     preferred = find_preferred_provider(settings, engine.catalog)
     scale = engine.observations.find_token_scale(first.provider.name, first.model)
     targets = []
-    for target in route.targets:
+    for target in plan.targets:
         limit, known = target.capabilities.max_output, target.capabilities.known
         requested = limit if request.max_tokens is None else max(request.max_tokens, 0)
         output = min(requested, limit) if known else requested
@@ -45,7 +45,7 @@ async def admit(
         model=request.model,
         normalized_model=resolve_model_name_and_tier(request.model, preferred, settings)[0],
         body_bytes=len(incoming.body),
-        route=route.rule.name if route.rule is not None else "",
+        route=plan.route.name if plan.route is not None else "",
         request_id=incoming.receipt.request_id,
         targets=targets,
         estimate_input_tokens=partial(estimate_client_request_tokens, incoming, estimates, scale, request),

@@ -1,7 +1,7 @@
 """The calls to providers for one client request: which target is called next, and what one call consists of.
 
 A target is a provider and model, and a call to it is an attempt. `Attempts.open_first_call` tries the targets of a
-route in order until one sends content. At one target there can be several attempts, as long as nothing was delivered:
+plan in order until one sends content. At one target there can be several attempts, as long as nothing was delivered:
 
 - with a changed request, if the provider's error names a field that can be changed (`adaptation.py`),
 - with a key that was read again from its file or command, after a rejection (401, 403),
@@ -62,8 +62,8 @@ from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers.call_options import extend_request
-from anthropic_proxy.engine.routing.router import Route, Target
-from anthropic_proxy.engine.routing.rules import RouteBalancer
+from anthropic_proxy.engine.routing.router import Plan, Target
+from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
@@ -178,15 +178,15 @@ class Attempts:
         self.latest: Attempt | None = None
         """The attempt that was encoded last. None: no request was encoded."""
 
-    async def open_first_call(self, request: MessagesRequest, route: Route) -> Attempt:
-        """Call the targets of the route in order, and return the first attempt whose reply has content.
+    async def open_first_call(self, request: MessagesRequest, plan: Plan) -> Attempt:
+        """Call the targets of the plan in order, and return the first attempt whose reply has content.
 
         Raises the error of the last called target if none replies.
         """
         failure: ProxyError | None = None
-        engine, incoming, receipt, rule = self._engine, self._incoming, self.receipt, route.rule
-        balancer = RouteBalancer(engine.store, engine.route_prices) if rule and rule.balance == "latency" else None
-        for position, target in enumerate(route.targets, 1):
+        engine, incoming, receipt, route = self._engine, self._incoming, self.receipt, plan.route
+        balancer = RouteBalancer(engine.store, engine.route_prices) if route and route.balance == "latency" else None
+        for position, target in enumerate(plan.targets, 1):
             started_at, provider, model = engine.clock(), target.provider, target.model
             try:
                 adapted = target
@@ -200,7 +200,7 @@ class Attempts:
                     request,
                     engine.observations.find_token_scale(provider.name, model),
                     adaptations_left=MAX_ADAPTATIONS,
-                    skips_open_circuit=position < len(route.targets),
+                    skips_open_circuit=position < len(plan.targets),
                 )
                 engine.retry_budget.record_first_call(adapted.upstream)
                 attempt = await self._call_with_retries(adapted, run)
@@ -218,12 +218,12 @@ class Attempts:
             except (ClientError, MissingExtra) as refusal:
                 failure = failure or refusal
             else:
-                if balancer is not None and rule is not None:
+                if balancer is not None and route is not None:
                     seconds = engine.clock() - started_at
-                    engine.background.start_task(balancer.record_reply(target, rule, receipt.session, seconds))
+                    engine.background.start_task(balancer.record_reply(target, route, receipt.session, seconds))
                 return attempt
         if failure is None:
-            raise InternalError("a route has no target")
+            raise InternalError("a plan has no target")
         if isinstance(failure, UpstreamError):
             receipt.failed_attempts.pop()
         raise failure

@@ -13,7 +13,7 @@ from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.exchange.route_choice import build_request_facts, choose_route, read_client_request
+from anthropic_proxy.engine.exchange.plan import build_request_facts, choose_plan, read_client_request
 from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation.tools import name_or_alias
@@ -21,8 +21,8 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
-from anthropic_proxy.engine.routing.router import FixedRouteCache, Route
-from anthropic_proxy.engine.routing.rules import RouteCheck
+from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan
+from anthropic_proxy.engine.routing.routes import RouteCheck
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.errors import ProxyError, WebFetchFailed, WebSearchFailed
@@ -72,7 +72,7 @@ class DryRun(Struct, kw_only=True):
 
     receipt: Receipt
     """Record of the exchange: chosen provider and model, and fidelity notes (lossy changes of fields)."""
-    route: Route | None = None
+    plan: Plan | None = None
     """Targets (provider and model) for the request. None: the request was rejected before."""
     checks: Sequence[RouteCheck] = ()
     """Result of each route of the configuration file, up to the first matching route. Empty: no routes are configured.
@@ -103,10 +103,12 @@ async def run_dry(
     try:
         request, choice = read_client_request(engine, incoming)
         estimates = EstimateCache()
-        if engine.route_rules is not None:
-            result.checks = engine.route_rules.check_routes(build_request_facts(engine, incoming, request, estimates))
-        route = result.route = await choose_route(engine, incoming, request, estimates, choice)
-        dry = structs.replace(dry, route_rules=None, route_cache=FixedRouteCache(route))  # a random choice stays
+        if engine.compiled_routes is not None:
+            result.checks = engine.compiled_routes.check_routes(
+                build_request_facts(engine, incoming, request, estimates)
+            )
+        plan = result.plan = await choose_plan(engine, incoming, request, estimates, choice)
+        dry = structs.replace(dry, compiled_routes=None, plan_cache=FixedPlanCache(plan))  # a random choice stays
         if path == COUNT_TOKENS_PATH:
             await _count_tokens(dry, incoming, result)
             return result
@@ -122,9 +124,9 @@ async def run_dry(
 
 
 async def _count_tokens(engine: Engine, incoming: ClientRequest, result: DryRun) -> None:
-    assert result.route is not None
-    target = result.route.targets[0]
-    result.receipt.route_reason = result.route.reason
+    assert result.plan is not None
+    target = result.plan.targets[0]
+    result.receipt.route_reason = result.plan.reason
     result.receipt.provider, result.receipt.prefix = target.provider.name, target.provider.prefix
     result.receipt.model = target.model
     try:
@@ -151,7 +153,7 @@ def _without_network(engine: Engine, result: DryRun) -> Engine:
 
 
 def _renamed_tools(request: MessagesRequest, result: DryRun) -> Mapping[str, str]:
-    targets = result.route.targets if result.route is not None else ()
+    targets = result.plan.targets if result.plan is not None else ()
     target = next((target for target in targets if target.model == result.receipt.model), None)
     if target is None or target.is_relayed or request.decode_error is not None:
         return {}

@@ -4,7 +4,7 @@
 
 - *Read*: decode the body. If every provider that may serve the request receives the body unchanged (a relay), only its
   top-level fields are decoded.
-- *Plan*: choose the route, which has the targets (provider and model) in the order of the calls.
+- *Plan*: choose the plan, which has the targets (provider and model) in the order of the calls.
 - *Admit*: policies of plugins check the client's limits and budgets, and reserve an amount.
 - *Call*: `Attempts` calls the targets until one sends content (`attempts.py`). If the proxy runs tools itself, one
   reply has several calls (`tool_loop/`).
@@ -26,9 +26,9 @@ from anthropic_proxy.engine.exchange.admission import admit
 from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, start_recording
 from anthropic_proxy.engine.exchange.error_messages import idle_timeout_error
+from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
-from anthropic_proxy.engine.exchange.route_choice import choose_route, read_client_request
 from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
@@ -44,8 +44,8 @@ from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, 
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers.prefix_guard import settle_change
-from anthropic_proxy.engine.routing.router import Route
-from anthropic_proxy.engine.routing.rules import read_project
+from anthropic_proxy.engine.routing.router import Plan
+from anthropic_proxy.engine.routing.routes import read_project
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.secrets import redact_error
 
@@ -63,7 +63,7 @@ class Exchange:
     """One `POST /v1/messages`. A failure becomes an HTTP status, or an `error` event in a started stream."""
 
     _request: MessagesRequest
-    _route: Route
+    _plan: Plan
     _writer: MessageWriter
     _watchdog: Watchdog
     _attempts: Attempts
@@ -138,16 +138,16 @@ class Exchange:
         if incoming.on_model is not None:
             incoming.on_model(request.model)
         # plan
-        route = self._route = await choose_route(engine, incoming, request, self._estimates, choice)
-        receipt.route = route.rule.name if route.rule is not None else ""
-        receipt.route_reason, receipt.fidelity.mode = route.reason, route.fidelity
-        if request.decode_error is not None and not route.targets[0].is_relayed:  # a relay's provider validates it
+        plan = self._plan = await choose_plan(engine, incoming, request, self._estimates, choice)
+        receipt.route = plan.route.name if plan.route is not None else ""
+        receipt.route_reason, receipt.fidelity.mode = plan.reason, plan.fidelity
+        if request.decode_error is not None and not plan.targets[0].is_relayed:  # a relay's provider validates it
             raise request.decode_error
-        for note in route.notes:
+        for note in plan.notes:
             engine.log.write_once(note)
         # admit
         if engine.policies:
-            await admit(engine, incoming, request, route, estimates=self._estimates, receipt=receipt, settles=settles)
+            await admit(engine, incoming, request, plan, estimates=self._estimates, receipt=receipt, settles=settles)
         writer = self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
         writer.clock, receipt.blocks = engine.clock, writer.marks
         watchdog = self._watchdog = Watchdog(
@@ -158,7 +158,7 @@ class Exchange:
         )
         attempts = self._attempts = Attempts(engine, incoming, request, watchdog, estimates=self._estimates)
         self._is_admitted = True
-        if request.max_tokens == 0 and not route.targets[0].is_relayed:
+        if request.max_tokens == 0 and not plan.targets[0].is_relayed:
             await self._warm_up()
             return
         queue = engine.queue
@@ -198,7 +198,7 @@ class Exchange:
             engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
 
     async def _open_reply(self) -> DeltaStream | RelayStream:
-        """Call the targets of the route, and return the first reply that sends content. Raises an error if none does.
+        """Call the targets of the plan, and return the first reply that sends content. Raises an error if none does.
 
         The reply has further calls (`tool_loop/`) if the proxy runs a tool, checks a schema, or continues a split one.
         """
@@ -207,8 +207,8 @@ class Exchange:
         ahead: list[Delta] = []
         if ends_with_paused_reply(request.messages):
             runner = ProxyToolRunner(engine)
-            request, ahead = await run_pending_calls(engine, runner, request, self._route)
-        attempt = await attempts.open_first_call(request, self._route)
+            request, ahead = await run_pending_calls(engine, runner, request, self._plan)
+        attempt = await attempts.open_first_call(request, self._plan)
         stream, reply_schema = attempt.stream, attempt.reply_schema
         if isinstance(stream, RelayStream):
             return stream
@@ -313,12 +313,12 @@ class Exchange:
         if latest is not None:
             is_relaying = latest.target.is_relayed
         else:
-            is_relaying = self._may_call and self._route.targets[0].is_relayed
+            is_relaying = self._may_call and self._plan.targets[0].is_relayed
         if self._relayed or (is_relaying and not self._opened):
             return
         is_idle = self._watchdog.now() - self._watchdog.upstream_at > EMPTY_DELTA_AFTER_SECONDS
         # a block of the proxy would collide with the blocks of a relayed stream, which start at 0
-        opens = is_idle and not any(target.is_relayed for target in self._route.targets)
+        opens = is_idle and not any(target.is_relayed for target in self._plan.targets)
         events = self._start() or (self._writer.keep_alive() if opens else [Ping()])
         self._opened = True
         await self._sink.send_events(events)

@@ -33,8 +33,8 @@ from anthropic_proxy.engine.exchange.error_messages import (
     read_error_body,
     require_api_response,
 )
+from anthropic_proxy.engine.exchange.plan import choose_plan
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
-from anthropic_proxy.engine.exchange.route_choice import choose_route
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
@@ -45,7 +45,7 @@ from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     Target,
-    build_route,
+    build_plan,
     find_preferred_provider,
     switch_wire,
 )
@@ -102,7 +102,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         large, partial(decode_request_or_envelope, for_token_count=True), incoming.body
     )
     estimates = EstimateCache()
-    target = (await choose_route(engine, incoming, request, estimates)).targets[0]
+    target = (await choose_plan(engine, incoming, request, estimates)).targets[0]
     target = apply_stored_adaptations(engine, target, [])
     if target.dialect.has_count_tokens:
         try:
@@ -219,7 +219,7 @@ async def list_models(engine: Engine, incoming: ClientRequest, wait_disconnected
     if not preferred.serves_claude or not _MODEL_PATHS.fullmatch(incoming.receipt.path):
         return None
     request = MessagesRequest(model=f"{preferred.prefix}/models", messages=[])
-    target = build_route(RoutingQuery(request.model), engine.settings, engine.catalog).targets[0]
+    target = build_plan(RoutingQuery(request.model), engine.settings, engine.catalog).targets[0]
     if not target.dialect.has_model_list:
         return None
     incoming = structs.replace(incoming, body=b"")

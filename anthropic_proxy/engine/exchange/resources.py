@@ -15,15 +15,15 @@ from anthropic_proxy.engine.exchange.call_input import build_relay_call
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.error_messages import require_api_response
 from anthropic_proxy.engine.exchange.forwarding import call_provider
+from anthropic_proxy.engine.exchange.plan import match_route
 from anthropic_proxy.engine.exchange.relay import forwarded_headers
-from anthropic_proxy.engine.exchange.route_choice import choose_rule
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.preparation import server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route, find_preferred_provider
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan, find_preferred_provider
 from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, UpstreamResponse, read_body
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import ClientError, InvalidRequest, PermissionDenied, UnknownModel
@@ -54,7 +54,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
             "the provider, so that every virtual key would see and delete those of the others.",
             code="resources-of-a-virtual-key",
         )
-    target = build_route(RoutingQuery(f"{preferred.prefix}/x"), engine.settings, engine.catalog).targets[0]
+    target = build_plan(RoutingQuery(f"{preferred.prefix}/x"), engine.settings, engine.catalog).targets[0]
     wire = target.wire
     assert isinstance(wire, RelayWire), "a provider with Claude models has the Messages API"
     if method == "POST" and path == BATCHES_PATH:
@@ -108,29 +108,29 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
 async def _with_mapped_models(
     engine: Engine, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
 ) -> ClientRequest:
-    rules, known = engine.route_rules, dict[str, str]()
+    routes, known = engine.compiled_routes, dict[str, str]()
 
     def resolve(path: str, model: str, params: bytes) -> str:
         if model in known:
             return known[model]
         query = RoutingQuery(model)
-        if rules is not None:
+        if routes is not None:
             try:
                 request = decode_request_or_envelope(params)
             except ClientError as error:
                 raise InvalidRequest(f"{path}.{error.message}", code=error.code) from None
-            rule = choose_rule(engine, rules, incoming, request, EstimateCache()).rule
-            query = RoutingQuery(request.model, server_tool_kinds(request.tools), rule)
-        found = engine.route_cache.find_route(query, engine.settings, engine.catalog).targets[0]
+            route = match_route(engine, routes, incoming, request, EstimateCache()).route
+            query = RoutingQuery(request.model, server_tool_kinds(request.tools), route)
+        found = engine.plan_cache.find_plan(query, engine.settings, engine.catalog).targets[0]
         if found.provider is not target.provider:
             field, mapped = f"{path}.model", f"{found.provider.prefix}/{found.model}"
-            mapped += f" by the route {query.rule.name!r}" if query.rule is not None else ""
+            mapped += f" by the route {query.route.name!r}" if query.route is not None else ""
             raise InvalidRequest(
                 f"{field}: {model!r} is mapped to {mapped}. A batch is sent to {target.provider.prefix}, so each "
                 f"of its models must be one of {target.provider.prefix}.",
                 code="model-of-a-batch",
             )
-        if rules is None:
+        if routes is None:
             known[model] = found.model
         return found.model
 

@@ -365,7 +365,7 @@ class Catalog:
         self._queries: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._learned: LearnedModels = {}
         self.edition = 0
-        """Version number of the contents, increased by each change. `RouteCache` then discards its routes."""
+        """Version number of the contents, increased by each change. `PlanCache` then discards its plans."""
 
     def cached_model_ids(self, provider: str) -> Sequence[str] | None:
         """Return the cached model ids of a provider, the largest model first. None: never reported."""

@@ -16,7 +16,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.engine.providers.servers import describe_missing_key
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
-    build_route,
+    build_plan,
     choose_models,
     find_capabilities,
     find_preferred_provider,
@@ -65,7 +65,7 @@ def list_models(settings: EngineOptions, catalog: Catalog, today: date | None = 
 
 
 def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today: date | None = None) -> ModelEntry:
-    """Return one entry, also for an unlisted id. Raises `UnknownModel`, and the errors of `build_route`."""
+    """Return one entry, also for an unlisted id. Raises `UnknownModel`, and the errors of `build_plan`."""
     today = today or date.today()
     for entry in list_models(settings, catalog, today):
         if entry.id == requested:
@@ -77,7 +77,7 @@ def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today:
             f"model: {requested!r} is not available. GET /v1/models lists the available models.",
             code="model-not-available",
         )
-    target = build_route(RoutingQuery(requested), settings, catalog).targets[0]
+    target = build_plan(RoutingQuery(requested), settings, catalog).targets[0]
     replacement = None if target.model == requested else target.prefixed_id
     entry = _entry((requested, requested, replacement), target.provider, target.model, target.capabilities, settings)
     has_successor = choice.model_setting is not None and not choice.model_setting.source

@@ -1,6 +1,6 @@
-"""Which providers and models serve a client request: `build_route` returns its `Route`.
+"""Which providers and models serve a client request: `build_plan` returns its `Plan`.
 
-The way from the requested model id to a route, in the order of this module:
+The way from the requested model id to a plan, in the order of this module:
 
 - The *preferred provider* serves Claude models, and ids without a prefix that no provider lists.
 - `choose_models` finds the models for an id, each as a `ModelChoice`: a provider, a model, and the reason for the log.
@@ -11,7 +11,7 @@ The way from the requested model id to a route, in the order of this module:
   limits and retirements of its own.
 - Texts about the mapping and its problems, for the start-up summary and the errors, come last.
 
-A choice that cannot become a target is left out with a note, unless no other is left. `RouteCache` computes each route
+A choice that cannot become a target is left out with a note, unless no other is left. `PlanCache` computes each plan
 once for the settings and the catalog.
 """
 
@@ -53,13 +53,13 @@ from anthropic_proxy.errors import (
 
 
 class RoutingQuery(Struct, frozen=True):
-    """The properties of a client request from which its route is computed."""
+    """The properties of a client request from which its plan is computed."""
 
     model: str
     server_tools: frozenset[str] = frozenset()
     """Kinds of the server tools in the client request, without version (`web_search`). Empty: none."""
-    rule: ConfiguredRoute | None = None
-    """Route of the configuration file that matches the request. None: no route matches."""
+    route: ConfiguredRoute | None = None
+    """Table `[[routes]]` that matches the request. None: no route matches."""
 
 
 class ModelSetting(Struct, frozen=True):
@@ -105,7 +105,7 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
         return f"{self.provider.prefix}/{self.model}"
 
 
-class Route(Struct, frozen=True):
+class Plan(Struct, frozen=True):
     """The targets (provider and model) of a client request, with the reason for the log."""
 
     targets: Sequence[Target]
@@ -118,19 +118,19 @@ class Route(Struct, frozen=True):
     """`strict`: reject the request if a target can serve it only with losses. `best-effort`: serve it."""
     is_relayed: bool = False
     """True if `Target.is_relayed` is True for every target."""
-    rule: ConfiguredRoute | None = None
-    """Route of the configuration file that chose the targets. None: the model mapping of the settings."""
+    route: ConfiguredRoute | None = None
+    """Table `[[routes]]` that chose the targets. None: the model mapping of the settings."""
 
 
-def build_route(query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Route:
-    """Return the route of a client request. Raises `ClientError` with a remedy if no target can serve it."""
+def build_plan(query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Plan:
+    """Return the plan of a client request. Raises `ClientError` with a remedy if no target can serve it."""
     preferred_provider = find_preferred_provider(settings, catalog)
-    rule = query.rule
-    if rule is None:
+    route = query.route
+    if route is None:
         choices = choose_models(query.model, preferred_provider, settings, catalog)
         tier = choices[0].tier
     else:
-        choices = choose_models_for_rule(rule, query.model, preferred_provider, settings, catalog)
+        choices = choose_models_for_route(route, query.model, preferred_provider, settings, catalog)
         _, tier = resolve_model_name_and_tier(query.model, preferred_provider, settings)
     targets: list[Target] = []
     notes: list[str] = [choice.note for choice in choices if choice.note]
@@ -147,42 +147,42 @@ def build_route(query: RoutingQuery, settings: EngineOptions, catalog: Catalog) 
     if not targets and refusal is not None:
         raise refusal
     fidelity = settings.tier_fidelities.get(tier, settings.fidelity)
-    return Route(targets, choices[0].reason, notes, fidelity, all(target.is_relayed for target in targets), rule)
+    return Plan(targets, choices[0].reason, notes, fidelity, all(target.is_relayed for target in targets), route)
 
 
 _MAX_ENTRIES = 1_024
-"""Maximum number of cached routes. Further routes are computed for each request."""
+"""Maximum number of cached plans. Further plans are computed for each request."""
 
 
-class RouteCache:
+class PlanCache:
     def __init__(self) -> None:
-        self._cached: tuple[EngineOptions, Catalog, int, dict[RoutingQuery, Route]] | None = None
-        """Options, catalog and its edition, with the routes for them. A change replaces the tuple: a thread that still
-        computes a route for the earlier contents adds it to the earlier dict."""
+        self._cached: tuple[EngineOptions, Catalog, int, dict[RoutingQuery, Plan]] | None = None
+        """Options, catalog and its edition, with the plans for them. A change replaces the tuple: a thread that still
+        computes a plan for the earlier contents adds it to the earlier dict."""
         self.some_relayed = False
-        """True if any route returned by this cache is relayed."""
+        """True if any plan returned by this cache is relayed."""
 
-    def find_route(self, query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Route:
+    def find_plan(self, query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Plan:
         cached = self._cached
         if cached is None or cached[0] is not settings or cached[1] is not catalog or cached[2] != catalog.edition:
             cached = self._cached = settings, catalog, catalog.edition, {}
-        routes = cached[3]
-        route = routes.get(query)
-        if route is None:
-            route = build_route(query, settings, catalog)
-            self.some_relayed = self.some_relayed or route.is_relayed
-            if len(routes) < _MAX_ENTRIES:
-                routes[query] = route
-        return route
+        plans = cached[3]
+        plan = plans.get(query)
+        if plan is None:
+            plan = build_plan(query, settings, catalog)
+            self.some_relayed = self.some_relayed or plan.is_relayed
+            if len(plans) < _MAX_ENTRIES:
+                plans[query] = plan
+        return plan
 
 
-class FixedRouteCache(RouteCache):
-    def __init__(self, route: Route) -> None:
+class FixedPlanCache(PlanCache):
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self._route = route
+        self._plan = plan
 
-    def find_route(self, query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Route:
-        return self._route
+    def find_plan(self, query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -> Plan:
+        return self._plan
 
 
 def choose_preferred_provider_name(settings: EngineOptions, ollama_models: Sequence[str] | None) -> str:
@@ -278,22 +278,22 @@ def choose_models(requested: str, preferred: Provider, settings: EngineOptions, 
     return [_resolve_bare_name(name, preferred, settings, catalog, allow_other_provider=False)]
 
 
-def choose_models_for_rule(
-    rule: ConfiguredRoute, requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog
+def choose_models_for_route(
+    route: ConfiguredRoute, requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog
 ) -> list[ModelChoice]:
     choices: dict[str, ModelChoice] = {}
-    for target in rule.targets:
+    for target in route.targets:
         if target == DEFAULT_TARGET:
             found = choose_models(requested, preferred, settings, catalog)
         elif target in TIERS:
             found = choose_models_for_tier(target, requested, preferred, settings, catalog)
         else:
             choice = _resolve_bare_name(target, preferred, settings, catalog, allow_other_provider=True)
-            choice = structs.replace(choice, model_setting=ModelSetting(rule.targets_setting, rule.origin))
-            found = [structs.replace(choice, weight=rule.find_weight(target))]
+            choice = structs.replace(choice, model_setting=ModelSetting(route.targets_setting, route.origin))
+            found = [structs.replace(choice, weight=route.find_weight(target))]
         for choice in found:
-            cause = f"and {choice.reason}" if rule.balance == "order" else BALANCE_TEXTS[rule.balance]
-            choices.setdefault(choice.prefixed_id, structs.replace(choice, reason=f"{rule.label}, {cause}"))
+            cause = f"and {choice.reason}" if route.balance == "order" else BALANCE_TEXTS[route.balance]
+            choices.setdefault(choice.prefixed_id, structs.replace(choice, reason=f"{route.label}, {cause}"))
     return list(choices.values())
 
 
@@ -647,27 +647,27 @@ _ANY_MODEL = "claude-sonnet"
 this model are reported with the model mapping."""
 
 
-def list_rule_choices(settings: EngineOptions, catalog: Catalog) -> list[tuple[ConfiguredRoute, ModelChoice]]:
+def list_route_choices(settings: EngineOptions, catalog: Catalog) -> list[tuple[ConfiguredRoute, ModelChoice]]:
     """Return the models that routes of the file name by id, each with the first route that names it."""
     found: dict[str, tuple[ConfiguredRoute, ModelChoice]] = {}
     preferred = find_preferred_provider(settings, catalog)
-    for rule in settings.routes:
-        for choice in choose_models_for_rule(rule, _ANY_MODEL, preferred, settings, catalog):
-            if choice.model_setting is not None and choice.model_setting.name == rule.targets_setting:
-                found.setdefault(choice.prefixed_id, (rule, choice))
+    for route in settings.routes:
+        for choice in choose_models_for_route(route, _ANY_MODEL, preferred, settings, catalog):
+            if choice.model_setting is not None and choice.model_setting.name == route.targets_setting:
+                found.setdefault(choice.prefixed_id, (route, choice))
     return list(found.values())
 
 
 def list_rule_problems_and_warnings(settings: EngineOptions, catalog: Catalog) -> tuple[list[str], list[str]]:
     problems, warnings = [], []
-    for rule, choice in list_rule_choices(settings, catalog):
+    for route, choice in list_route_choices(settings, catalog):
         if problem := _describe_choice_problem(choice, settings, catalog):
-            problems.append(problem if rule.name in problem else f"The {rule.label}: {problem}")
+            problems.append(problem if route.name in problem else f"The {route.label}: {problem}")
         elif choice.note:
             warnings.append(
-                f'{rule.targets_setting} contains "{choice.model}", which has no prefix and is in no model list, so it '
-                f"is sent to {choice.provider.prefix}. Write {choice.prefixed_id}, or the prefix of another provider. "
-                f"Set in {rule.origin.replace(' line ', ', line ')}."
+                f'{route.targets_setting} contains "{choice.model}", which has no prefix and is in no model list, so '
+                f"it is sent to {choice.provider.prefix}. Write {choice.prefixed_id}, or the prefix of another "
+                f"provider. Set in {route.origin.replace(' line ', ', line ')}."
             )
     return problems, warnings
 

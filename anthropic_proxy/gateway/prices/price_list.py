@@ -27,7 +27,7 @@ from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ServerOverride
 from anthropic_proxy.engine.providers.catalog import Catalog, load_vendor_prices
 from anthropic_proxy.engine.providers.servers import find_base_url, find_server_at
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.platforms.heap import permanent_objects
@@ -386,14 +386,14 @@ def find_typical_request_prices(settings: Settings) -> Mapping[str, float]:
 def require_known_prices(settings: Settings) -> None:
     """Raise `ConfigurationError` for the models of routes with `balance = "cost"` whose price is unknown."""
     prices, messages = find_typical_request_prices(settings), []
-    for rule, target in _list_targets(settings):
+    for route, target in _list_targets(settings):
         name = _name_target(target)
         if name not in prices:
-            place, table = rule.origin.replace(" line ", ", line "), f'[prices."{name}"]'
+            place, table = route.origin.replace(" line ", ", line "), f'[prices."{name}"]'
             command = build_extra_install_command("prices")
             install = "" if has_price_package() else f", or install the price list:  {command}"
             messages.append(
-                f'The route "{rule.name}" ({place}) has balance = "cost", but {name} has no known price. '
+                f'The route "{route.name}" ({place}) has balance = "cost", but {name} has no known price. '
                 f"Add {table} with input and output to anthropic-proxy.toml{install or '.'}"
             )
     if messages:
@@ -402,14 +402,14 @@ def require_known_prices(settings: Settings) -> None:
 
 def _list_targets(settings: Settings) -> Iterator[tuple[ConfiguredRoute, Target]]:
     """Targets that cannot serve requests are left out."""
-    for rule in settings.routes:
-        if rule.balance == "cost":
+    for route in settings.routes:
+        if route.balance == "cost":
             try:
-                targets = build_route(RoutingQuery("claude", rule=rule), settings, Catalog()).targets
+                targets = build_plan(RoutingQuery("claude", route=route), settings, Catalog()).targets
             except ClientError:
                 continue  # the start-up summary contains the error
             for target in targets:
-                yield rule, target
+                yield route, target
 
 
 def _name_target(target: Target) -> str:

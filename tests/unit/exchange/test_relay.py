@@ -25,7 +25,7 @@ from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
 from anthropic_proxy.engine.wires import anthropic
 from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError
@@ -40,7 +40,7 @@ ASKED, TARGET = "claude-sonnet-4-5", "claude-opus-5-5"
 
 def target_of(model: str = ASKED, **dialect: Any) -> Target:
     settings = load_settings({"ANTHROPIC_API_KEY": "k", "PREFERRED_PROVIDER": "anthropic"}, PROVIDERS, env_file=None)
-    target = build_route(RoutingQuery(model), settings, Catalog()).targets[0]
+    target = build_plan(RoutingQuery(model), settings, Catalog()).targets[0]
     return structs.replace(target, dialect=structs.replace(target.dialect, **dialect))
 
 

@@ -8,8 +8,8 @@ from random import Random
 
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_route
-from anthropic_proxy.engine.routing.rules import RouteBalancer
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
+from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from tests.support.routes import load_routes, new_facts
 
@@ -24,9 +24,9 @@ class Balanced:
     def __init__(self, folder: Path, fields: str, *, prices: dict[str, float] | None = None) -> None:
         text = f'[[routes]]\nname = "r"\ntargets = ["{A}", "{B}", "{C}"]\n{fields}\n'
         self.settings = load_routes(folder, text, GROQ_API_KEY="gsk-test")
-        self.rule: ConfiguredRoute = self.settings.routes[0]
-        route = build_route(RoutingQuery("claude-opus-5", rule=self.rule), self.settings, Catalog())
-        self.targets: Sequence[Target] = route.targets
+        self.route: ConfiguredRoute = self.settings.routes[0]
+        plan = build_plan(RoutingQuery("claude-opus-5", route=self.route), self.settings, Catalog())
+        self.targets: Sequence[Target] = plan.targets
         self.now = 0.0
         self.store = MemoryStore(clock=lambda: self.now)
         self.balancer = RouteBalancer(self.store, prices or {}, random=Random(7).random)
@@ -34,7 +34,7 @@ class Balanced:
     def order(self, session: str = "") -> list[str]:
         headers = {"x-claude-code-session-id": session} if session else {}
         facts = new_facts(self.settings, headers=headers)
-        ordered = LOOP.run_until_complete(self.balancer.order_targets(self.targets, self.rule, facts))
+        ordered = LOOP.run_until_complete(self.balancer.order_targets(self.targets, self.route, facts))
         return [f"{target.provider.prefix}/{target.model}" for target in ordered]
 
     def record(self, name: str, seconds: float | None, session: str = "") -> None:
@@ -43,7 +43,7 @@ class Balanced:
         if seconds is None:
             LOOP.run_until_complete(self.balancer.record_failure(target))
             return
-        LOOP.run_until_complete(self.balancer.record_reply(target, self.rule, session, seconds))
+        LOOP.run_until_complete(self.balancer.record_reply(target, self.route, session, seconds))
 
 
 def test_without_balance_the_order_is_that_of_the_file(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model,
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     Target,
-    build_route,
+    build_plan,
     choose_preferred_provider_name,
     list_tier_mappings,
     should_query_ollama,
@@ -122,7 +122,7 @@ class Case:
                     yield f"{model}: {error.status} {error.message}"
 
     def ask(self, model: str, settings: Settings, catalog: Catalog) -> Iterator[str]:
-        route = build_route(RoutingQuery(model, self.tools), settings, catalog)
+        route = build_plan(RoutingQuery(model, self.tools), settings, catalog)
         names = ", ".join(target.prefixed_id for target in route.targets)
         strict = " (strict)" if route.fidelity == "strict" else ""
         yield f"{model} → {names}{strict}: {route.reason}"
@@ -131,7 +131,7 @@ class Case:
             yield "  " + " ".join(show_fields(target, self.fields))
 
     def call(self, model: str, settings: Settings, catalog: Catalog) -> Iterator[str]:
-        (target,) = build_route(RoutingQuery(model, self.tools), settings, catalog).targets
+        (target,) = build_plan(RoutingQuery(model, self.tools), settings, catalog).targets
         wire = type(target.wire).__module__.rpartition(".")[2]
         address = join_url(target.base_url, PATHS.get(wire, ""))
         credential = Credentials(settings).next_credential(target.provider)

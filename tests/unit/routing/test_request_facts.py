@@ -4,7 +4,7 @@ import threading
 from collections.abc import Callable
 
 from anthropic_proxy.engine.messages.models import MessagesRequest
-from anthropic_proxy.engine.routing.rules import RequestFacts
+from anthropic_proxy.engine.routing.routes import RequestFacts
 
 _TIMEOUT_SECONDS = 60
 

@@ -6,7 +6,7 @@ from anthropic.types import ModelInfo
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import list_models
-from anthropic_proxy.engine.routing.router import RoutingQuery, build_route
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.gateway.settings import load_settings
 
 KEYS = {row.key_variable: f"{row.name}-key" for row in PROVIDERS if row.key_variable}
@@ -28,6 +28,6 @@ def test_every_listed_model_is_served_once_under_a_name_of_claude_with_the_field
     assert len({entry.id for entry in entries}) == len(entries) > 100
     for entry in entries:
         assert "claude" in entry.id
-        assert build_route(RoutingQuery(entry.id), settings, Catalog()).targets
+        assert build_plan(RoutingQuery(entry.id), settings, Catalog()).targets
         info = ModelInfo.model_validate(msgspec.to_builtins(entry), strict=False)
         assert (info.capabilities is None) == entry.id.startswith("claude-anthropic/"), entry.id

@@ -40,7 +40,7 @@ from anthropic_proxy.engine.messages.preparation import ProxyTool, find_pending_
 from anthropic_proxy.engine.messages.server_blocks import SERVER_TOOL_ID_PREFIX, encode_server_tool_call
 from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.writer import MessageWriter
-from anthropic_proxy.engine.routing.router import Route
+from anthropic_proxy.engine.routing.router import Plan
 
 
 class _IncompleteCall(Struct):
@@ -388,14 +388,14 @@ def without_forced_tool(request: MessagesRequest) -> MessagesRequest:
 
 
 async def run_pending_calls(
-    engine: Engine, runner: ProxyToolRunner, request: MessagesRequest, route: Route
+    engine: Engine, runner: ProxyToolRunner, request: MessagesRequest, plan: Plan
 ) -> tuple[MessagesRequest, list[Delta]]:
     """Run those calls of the proxy's tools that have no result yet, when a client resumes a paused reply.
 
     Return the request with the results at the end of its messages, and the results as deltas (decoded fragments) for
     the client.
     """
-    target = route.targets[0]
+    target = plan.targets[0]
     if target.is_relayed:
         return request, []
     limits = resolve_target_limits(engine, target)

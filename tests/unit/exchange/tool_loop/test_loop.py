@@ -9,7 +9,7 @@ import pytest
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.tool_loop.runner import MAX_CONCURRENT_CALLS, MAX_TOOL_CALLS
-from anthropic_proxy.engine.routing.router import RoutingQuery, build_route
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.plugins import Client
@@ -96,7 +96,7 @@ async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
 
     script = Script(calls(text("Hm."), call("web_search", query="a")), reply(text("Cold.")))
     built: Any = proxy(script, Tripping(), BIG_MODEL="openai/gpt-4.1", FALLBACK_SONNET="openai/gpt-4o")
-    route = build_route(RoutingQuery("claude-sonnet-4-5"), built.services.settings, built.services.catalog)
+    route = build_plan(RoutingQuery("claude-sonnet-4-5"), built.services.settings, built.services.catalog)
     built.upstreams = [target.upstream for target in route.targets]
     message = message_of(await built.post(tools=[SEARCH], stream=True))
     assert message.content[-1].text == "Cold."

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.engine.routing.router import RouteCache, RoutingQuery
+from anthropic_proxy.engine.routing.router import PlanCache, RoutingQuery
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.interleaving import interleave
 
@@ -29,14 +29,14 @@ def test_a_route_of_an_earlier_model_list_is_not_cached_for_the_present_one() ->
     settings = load_settings({"PREFERRED_PROVIDER": "ollama"}, PROVIDERS, env_file=None)
 
     def build() -> tuple[Callable[[], str], Callable[[], None]]:
-        cache, catalog = RouteCache(), Catalog({"ollama": ("old",)}, {"ollama": _Listing()})
+        cache, catalog = PlanCache(), Catalog({"ollama": ("old",)}, {"ollama": _Listing()})
 
         def find() -> str:
-            return cache.find_route(_QUERY, settings, catalog).targets[0].model
+            return cache.find_plan(_QUERY, settings, catalog).targets[0].model
 
         def change() -> None:
             asyncio.run(catalog.refresh_listing("ollama"))
-            cache.find_route(RoutingQuery("claude-haiku-5"), settings, catalog)
+            cache.find_plan(RoutingQuery("claude-haiku-5"), settings, catalog)
 
         cached.append(find)
         return find, change

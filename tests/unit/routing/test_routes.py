@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from anthropic_proxy.engine.routing.rules import RouteRules, describe_conditions
+from anthropic_proxy.engine.routing.routes import CompiledRoutes, describe_conditions
 from tests.support.golden_texts import Check
 from tests.support.routes import load_routes, new_facts
 
@@ -17,7 +17,7 @@ def test_golden_conditions(golden: Check, tmp_path: Path) -> None:
         when, match, other = repeated.split("\n")
         text = f'[[routes]]\nname = "r"\nwhen = {{ {when} }}\ntargets = ["openai/gpt-4.1"]\n'
         settings = load_routes(tmp_path, text)
-        rules = RouteRules(settings.routes)
+        rules = CompiledRoutes(settings.routes)
         facts = new_facts(settings, **json.loads(other))
         assert rules.find_matching_route(new_facts(settings, **json.loads(match))) is settings.routes[0]
         assert rules.find_matching_route(facts) is None
@@ -31,7 +31,7 @@ def test_golden_conditions(golden: Check, tmp_path: Path) -> None:
 def test_the_share_of_sessions_is_exact_and_each_session_keeps_its_side(tmp_path: Path) -> None:
     text = '[[routes]]\nname = "trial"\nwhen.share = 10\ntargets = ["openai/gpt-4.1"]\n'
     settings = load_routes(tmp_path, text)
-    rules = RouteRules(settings.routes)
+    rules = CompiledRoutes(settings.routes)
 
     def is_in(session: str, request_id: str = "") -> bool:
         headers = {"x-claude-code-session-id": session} if session else {}
@@ -50,7 +50,7 @@ def test_a_long_value_matches_no_pattern_except_by_its_beginning(tmp_path: Path)
         for name, pattern in (("inside", "*x-1*"), ("end", "*-2"), ("any", "a?c*"), ("beginning", "team-*"))
     )
     settings = load_routes(tmp_path, text)
-    rules = RouteRules(settings.routes)
+    rules = CompiledRoutes(settings.routes)
 
     def find(project: str) -> str:
         found = rules.find_matching_route(new_facts(settings, headers={"x-project": project}))
@@ -69,7 +69,7 @@ def test_tokens_are_counted_once_and_only_if_a_rule_reaches_that_condition(tmp_p
         for number, limit in enumerate((1_000, 500, 5))
     )
     settings = load_routes(tmp_path, text)
-    rules, counts = RouteRules(settings.routes), []
+    rules, counts = CompiledRoutes(settings.routes), []
 
     def find(model: str) -> str:
         facts = new_facts(settings, model=model)

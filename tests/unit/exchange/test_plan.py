@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.engine.routing.rules import RouteRules
+from anthropic_proxy.engine.routing.routes import CompiledRoutes
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import StoreUnavailable
 from tests.support.fake_upstream import FakeUpstream, error, reply
@@ -39,8 +39,8 @@ class SlowStore(MemoryStore):
 def routed(folder: Path, upstream: FakeUpstream, store: MemoryStore) -> ProxyHarness:
     proxy = ProxyHarness(upstream, **KEYS)
     settings = load_routes(folder, ROUTE, **KEYS)
-    rules = RouteRules(settings.routes)
-    proxy.services = structs.replace(proxy.services, settings=settings, route_rules=rules, store=store)
+    rules = CompiledRoutes(settings.routes)
+    proxy.services = structs.replace(proxy.services, settings=settings, compiled_routes=rules, store=store)
     return proxy
 
 
@@ -75,7 +75,7 @@ targets = ["anthropic/claude-opus-5-5"]
     keys = {"ANTHROPIC_API_KEY": "sk-ant-test", "PREFERRED_PROVIDER": "anthropic"}
     proxy = ProxyHarness(lambda *_: FakeResponse(200, body, headers={"content-type": "application/json"}), **keys)
     settings = load_routes(tmp_path, text, **keys)
-    proxy.services = structs.replace(proxy.services, settings=settings, route_rules=RouteRules(settings.routes))
+    proxy.services = structs.replace(proxy.services, settings=settings, compiled_routes=CompiledRoutes(settings.routes))
     headers = CountedHeaders({"x-team": team})
     for count in (1, 2, 3):
         sink = await proxy.post(headers=headers)

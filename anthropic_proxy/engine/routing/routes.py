@@ -1,4 +1,4 @@
-"""Routes of the configuration file (`[[routes]]`): rules that choose providers and models by properties of a request.
+"""Routes of the configuration file (`[[routes]]`), which choose providers and models by properties of a request.
 
 The first route is used of which a request meets all conditions. `RequestFacts` computes each property only if a
 condition needs it, and only once. `RouteBalancer` orders the targets of the route by weight, latency or price.
@@ -372,7 +372,7 @@ class RouteCheck(Struct, frozen=True):
     """Conditions that the request meets, with the request's values. Empty: no match, or the route has no conditions."""
 
 
-class RouteRules:
+class CompiledRoutes:
     """The routes of the configuration file in its order, with compiled conditions."""
 
     def __init__(self, routes: Sequence[ConfiguredRoute]) -> None:
@@ -430,24 +430,24 @@ class RouteBalancer:
         self._random = random
 
     async def order_targets(
-        self, targets: Sequence[Target], rule: ConfiguredRoute, facts: RequestFacts
+        self, targets: Sequence[Target], route: ConfiguredRoute, facts: RequestFacts
     ) -> Sequence[Target]:
-        if rule.balance == "order" or len(targets) < 2:
+        if route.balance == "order" or len(targets) < 2:
             return targets
-        if rule.balance == "cost":
+        if route.balance == "cost":
             return sorted(targets, key=lambda target: self._prices.get(target.prefixed_id, math.inf))
-        session = facts.session if rule.sticky else ""
-        if rule.balance == "weighted":
+        session = facts.session if route.sticky else ""
+        if route.balance == "weighted":
 
             def draw(target: Target) -> float:
                 # so each target is first as often as its weight requires; a session has the same numbers everywhere
-                number = facts.draw_percent(f"{rule.name} {target.prefixed_id}") / 100 if session else self._random()
+                number = facts.draw_percent(f"{route.name} {target.prefixed_id}") / 100 if session else self._random()
                 return -math.log(max(number, 1e-12)) / target.weight
 
             return sorted(targets, key=draw)
         keys = [_latency_key(target) for target in targets]
         if session:
-            keys.append(_session_key(rule, session))
+            keys.append(_session_key(route, session))
         stored = await asyncio.gather(*map(self._find, keys))  # at the same time: a store may be on another host
         kept = stored[-1] if session else None
         # the target of the session is first, then those without a measurement, which have the latency 0
@@ -457,14 +457,14 @@ class RouteBalancer:
         }
         return sorted(targets, key=ranks.__getitem__)
 
-    async def record_reply(self, target: Target, rule: ConfiguredRoute, session: str, seconds: float) -> None:
+    async def record_reply(self, target: Target, route: ConfiguredRoute, session: str, seconds: float) -> None:
         """Add the seconds until the first content to the average of a target, and keep the target of the session."""
         key = _latency_key(target)
         stored = _decode_latency(await self._find(key))
         average = seconds * _NEW_MEASUREMENT + stored * (1 - _NEW_MEASUREMENT) if stored else seconds
         await self._put(key, f"{average:.6f}", LATENCY_SECONDS)
-        if rule.sticky and session:
-            await self._put(_session_key(rule, session), target.prefixed_id, SESSION_SECONDS)
+        if route.sticky and session:
+            await self._put(_session_key(route, session), target.prefixed_id, SESSION_SECONDS)
 
     async def record_failure(self, target: Target) -> None:
         """Record a failed call to a target, so that an order by latency puts it last for `FAILURE_SECONDS`."""
@@ -492,7 +492,7 @@ def _latency_key(target: Target) -> str:
     return f"route/latency/{target.upstream}/{target.model}"
 
 
-def _session_key(rule: ConfiguredRoute, session: str) -> str:
+def _session_key(route: ConfiguredRoute, session: str) -> str:
     # session ids of clients may be long
     digest = blake2b(session.encode(errors="replace"), digest_size=16).hexdigest()
-    return f"route/session/{rule.name}/{digest}"
+    return f"route/session/{route.name}/{digest}"

@@ -1,0 +1,119 @@
+"""Reading a client request as far as its plan requires, and choice of the plan.
+
+A plan has the targets (provider and model) in the order of the calls. A relay is a target to which the body is
+forwarded unchanged, so the proxy needs only its top-level fields; the other fields are decoded only if a target that is
+no relay may serve the request. A route is a table `[[routes]]` of the configuration file. The first one whose
+conditions the request meets names the targets. Without a match, the model mapping of the settings decides.
+"""
+
+from msgspec import Struct, structs
+
+from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, Engine
+from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.messages.models import (
+    MessagesRequest,
+    decode_request_or_envelope,
+    guess_model,
+    scan_request,
+)
+from anthropic_proxy.engine.messages.preparation import server_tool_kinds
+from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.options import ConfiguredRoute
+from anthropic_proxy.engine.routing.router import (
+    Plan,
+    RoutingQuery,
+    find_preferred_provider,
+    resolve_model_name_and_tier,
+)
+from anthropic_proxy.engine.routing.routes import SESSION_HEADER, CompiledRoutes, RequestFacts, RouteBalancer
+from anthropic_proxy.errors import ClientError
+
+
+class RouteMatch(Struct, frozen=True):
+    """First table `[[routes]]` that matches a client request, and the facts that were compared."""
+
+    facts: RequestFacts
+    """Needed again for the order of the targets."""
+    route: ConfiguredRoute | None
+    """First matching route. None: no route matches."""
+
+
+def read_client_request(engine: Engine, incoming: ClientRequest) -> tuple[MessagesRequest, RouteMatch | None]:
+    """Return the decoded request, and the result of `match_route` if it was already determined.
+
+    Raises `InvalidRequest` if the request has no valid model. Any other decoding error is stored in the field
+    `decode_error` of the request.
+    """
+    routes, plans, match = engine.compiled_routes, engine.plan_cache, None
+    try:
+        if routes is not None:
+            needs_session = routes.uses_session and SESSION_HEADER not in incoming.headers  # it may be in the body
+            may_be_relayed = plans.some_relayed and not routes.reads_body and not needs_session
+        elif model := guess_model(incoming.body):
+            may_be_relayed = plans.find_plan(RoutingQuery(model), engine.settings, engine.catalog).is_relayed
+        else:
+            may_be_relayed = plans.some_relayed
+        if may_be_relayed and (scanned := scan_request(incoming.body)) is not None:
+            if routes is not None:
+                match = match_route(engine, routes, incoming, scanned, EstimateCache())
+            route = match.route if match is not None else None
+            query = RoutingQuery(scanned.model, server_tool_kinds(scanned.tools), route)
+            if plans.find_plan(query, engine.settings, engine.catalog).is_relayed:
+                return scanned, match
+    except ClientError:
+        pass  # of an invalid model, or one without a target: raised again with the complete request
+    return decode_request_or_envelope(incoming.body), match
+
+
+async def choose_plan(
+    engine: Engine,
+    incoming: ClientRequest,
+    request: MessagesRequest,
+    estimates: EstimateCache,
+    match: RouteMatch | None = None,
+) -> Plan:
+    """Return the plan of a client request.
+
+    `match` is the result of `match_route`, if the caller already has it. Raises `ClientError` if no target can serve
+    the request.
+    """
+    routes = engine.compiled_routes
+    if routes is not None and match is None:
+        large = routes.reads_body and len(incoming.body) > MAX_BYTES_ON_LOOP
+        match = await engine.background.run_in_thread_if_large(
+            large, match_route, engine, routes, incoming, request, estimates
+        )
+    route = match.route if match is not None else None
+    query = RoutingQuery(request.model, server_tool_kinds(request.tools), route)
+    plan = engine.plan_cache.find_plan(query, engine.settings, engine.catalog)
+    if match is None or route is None or route.balance == "order":
+        return plan
+    balancer = RouteBalancer(engine.store, engine.route_prices)
+    return structs.replace(plan, targets=await balancer.order_targets(plan.targets, route, match.facts))
+
+
+def match_route(
+    engine: Engine, routes: CompiledRoutes, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
+) -> RouteMatch:
+    facts = build_request_facts(engine, incoming, request, estimates)
+    return RouteMatch(facts, routes.find_matching_route(facts))
+
+
+def build_request_facts(
+    engine: Engine, incoming: ClientRequest, request: MessagesRequest, estimates: EstimateCache
+) -> RequestFacts:
+    settings = engine.settings
+    model, tier = resolve_model_name_and_tier(
+        request.model, find_preferred_provider(settings, engine.catalog), settings
+    )
+    return RequestFacts(
+        request,
+        model=model,
+        tier=tier,
+        headers=incoming.headers,
+        key=incoming.receipt.client.name,
+        team=incoming.receipt.client.team,
+        now=engine.clock(),
+        count_tokens=estimates.get_or_estimate,
+        request_id=incoming.receipt.request_id,
+    )
