@@ -2,11 +2,16 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from anthropic_proxy.engine.providers.catalog import load_model_rows
+from genai_prices.data import providers as known_price_providers
+
+from anthropic_proxy.engine.providers import ServerOverride
+from anthropic_proxy.engine.providers.anthropic import CHAT_SERVERS
+from anthropic_proxy.engine.providers.catalog import load_model_rows, load_vendor_prices
 from tests.site.pages import DOCS
-from tests.support.vendors import Claim, Vendor, cases_of, list_vendors
+from tests.support.vendors import LOCAL_PROGRAMS, Claim, Vendor, cases_of, list_vendors
 
 PAGE = DOCS / "guide/vendors.md"
 COLUMNS = ("thinking out", "thinking back", "effort", "cache", "tools", "images, PDF", "limits", "errors", "other")
@@ -16,33 +21,61 @@ _TEXT = """\
 
 <!-- Written by `python3 scripts/fix.py` from anthropic_proxy/engine/providers: change that instead. -->
 
-What the proxy knows about each vendor beside [the settings](providers.md). The rows name differences from the API
-itself, whose own vendor is the first row of each table; an empty cell means none. `pattern: text` holds for models of
-this pattern; rules for OpenAI's models hold for Azure too, and those for open models stand in the last row of the first
-table. A number in brackets is the source, with the date of reading, [below](#sources); text without a number is
-from the source of the vendor's row. None of it was tried with an account. What a server rejects nevertheless is left
-out of later requests ([reliability](reliability.md#errors-by-kind)).
+What the proxy knows about each vendor beside [the settings](providers.md). A section lists the differences from the API
+itself; `pattern: text` holds for models of this pattern. A number in brackets is the source below the section, with the
+date of reading; text without a number is from source [1]. *Errors* names the forms of errors that tests replay
+(`tests/golden`); token counts and model lists are read as the vendor sends them. Nothing was tried with an account.
+What a server rejects nevertheless is left out of later requests ([reliability](reliability.md#errors-by-kind)).
 
-A token count, the model list and the errors of a vendor are read in the form in which it sends them; the column
-*errors* names cases with errors in a form of the vendor's own, which tests replay.
-{tables}
+*Thinking*: levels of effort by name, or a switch; whether the model gets its earlier thinking back. *Cache*: what the
+proxy sends beside the constant beginning of the prompt; many vendors cache without it. *Price*: from the package
+genai-prices, or how many models have a price from the vendor's own list, and its date.
+
+| vendor | key | APIs | thinking | cache | price |
+| --- | --- | --- | --- | --- | --- |
+{overview}
+
+{sections}
+## Open models at any host
+
+Hosts serve the same weights, so these rules go by the name of the model, at every host above from Fireworks on and at
+unknown ones. Rules for OpenAI's models hold for Azure too.
+
+{open_models}
+
 ## Betas
 
 A beta of the client that a cloud does not have is left out and noted. Claude at a cloud is a relay otherwise.
 
 {betas}
 
-## Sources
+## Vendors that have ended
 
-{sources}
+GitHub Models was retired on 30 July 2026 (github.com/orgs/community/discussions/203602, read 2026-11-25), so it has no
+entry.
 """
-_TITLES = {
-    "chat": "Chat Completions",
-    "responses": "Responses",
-    "gemini": "Google's generateContent",
-    "ollama": "Ollama's /api/chat",
-    "messages": "Messages API",
+
+
+@dataclass(frozen=True)
+class _Api:
+    title: str
+    short: str
+    thinking: str = ""
+    """Text of the overview. "": from the differences."""
+
+
+_APIS = {
+    "chat": _Api("Chat Completions", "Chat"),
+    "responses": _Api("Responses", "Responses"),
+    "gemini": _Api("generateContent", "generateContent", "levels or tokens, sent back"),
+    "ollama": _Api("/api/chat", "/api/chat", "levels or on and off"),
+    "messages": _Api("Messages API", "Messages", "unchanged"),
 }
+_MAX_ERRORS = 6
+_RELAY = CHAT_SERVERS.dialect
+"""Dialect of the Messages API of every vendor except Anthropic and the clouds."""
+_SWITCHES = {"reasoning_enabled", "enable_thinking", "chat_template_kwargs", "chat_template_args", "thinking"}
+"""Values of `effort_form` that only switch thinking on and off."""
 _FORMS = {
     "reasoning": "`reasoning: {effort}`",
     "reasoning_enabled": "`reasoning: {enabled}`, on or off",
@@ -222,7 +255,7 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "version_in_body": ("other", lambda value: f"`anthropic_version: {value}` in the body"),
     "accepts_newer_versions": ("other", _either("", "no newer API version")),
     "sends_betas_in_body": ("other", _either("betas also in the body", "")),
-    "betas": ("other", _either("known betas only, see below", "no betas")),
+    "betas": ("other", _either("known betas only, [see below](#betas)", "no betas")),
     "renamed_betas": ("other", lambda value: f"renamed: {_pairs(value)}"),
     "dropped_fields": ("other", lambda value: f"without {_listed(map(_code, value))}"),
     "drops_rejected_fields": ("other", _either("rejected betas and fields are not sent again", "")),
@@ -239,6 +272,8 @@ UNSAID = {
 
 
 class _Sources:
+    """Sources of one section, numbered in the order of their first use."""
+
     def __init__(self) -> None:
         self.numbers: dict[tuple[str, str], int] = {}
 
@@ -247,7 +282,7 @@ class _Sources:
 
     def text(self) -> str:
         return "\n".join(
-            f"{number}. {_without_scheme(source)}, read {date}" for (source, date), number in self.numbers.items()
+            f"- [{number}] {_without_scheme(source)}, read {date}" for (source, date), number in self.numbers.items()
         )
 
 
@@ -256,16 +291,152 @@ def _without_scheme(source: str) -> str:
 
 
 def written_page() -> str:
+    groups = _group_by_vendor()
+    return _TEXT.format(
+        overview="\n".join(map(_overview_row, groups)),
+        sections="\n".join(map(_section, groups)),
+        open_models=_open_models(),
+        betas=_betas(),
+    )
+
+
+def _group_by_vendor() -> list[list[Vendor]]:
+    """Return the APIs of each vendor, the vendors in the order of the registry."""
+    groups: dict[str, list[Vendor]] = {}
+    for vendor in list_vendors():
+        groups.setdefault(vendor.name, []).append(vendor)
+    order = list(_APIS)
+    return [sorted(group, key=lambda vendor: order.index(vendor.api)) for group in groups.values()]
+
+
+def _overview_row(group: Sequence[Vendor]) -> str:
+    first = group[0]
+    anchor = re.sub(r"[^\w -]", "", first.title.lower()).replace(" ", "-")
+    programs = LOCAL_PROGRAMS if first.name == "local" else [first.owner]
+    variables = ", ".join(_code(one.key_variable) for one in programs if one.key_variable)
+    apis = ", ".join(_APIS[vendor.api].short for vendor in group if not vendor.is_for_own_addresses)
+    cells = (f"[{first.title}](#{anchor})", variables, apis, _thinking(first), _cache(first), _price(first))
+    return f"| {' | '.join(cells)} |"
+
+
+def _thinking(vendor: Vendor) -> str:
+    if text := _APIS[vendor.api].thinking:
+        return text
+    claims = list(vendor.claims())
+    forms = {claim.value for claim in claims if claim.field == "effort_form" and not claim.is_shared} - {"omit"}
+    back = any(
+        claim.field in ("replayed_thinking_field", "replays_reasoning_details") for claim in claims if claim.value
+    )
+    texts = {
+        "levels": forms - _SWITCHES or vendor.name in ("openai", "azure"),
+        "on or off": forms & _SWITCHES,
+        "sent back": back,
+    }
+    return ", ".join(text for text, holds in texts.items() if holds)
+
+
+def _cache(vendor: Vendor) -> str:
+    fields = {claim.field for claim in vendor.claims() if claim.value}
+    texts = {
+        "key of the session": fields & {"session_field", "session_header"},
+        "the client's marks": "sends_cache_marks" in fields or vendor.api == "messages",
+    }
+    return ", ".join(text for text, holds in texts.items() if holds)
+
+
+def _price(vendor: Vendor) -> str:
+    if vendor.unpriced:
+        return vendor.unpriced
+    if vendor.name == "ollama":
+        return "free on a machine of yours"
+    if prices := load_vendor_prices(vendor.models_table):
+        return f"{len(prices.models)} models, {prices.read_date}"
+    owner, address = vendor.owner, vendor.address.replace("*.", "example.").replace("{region}", "us-east-1")
+    address = (owner.price_url if isinstance(owner, ServerOverride) else "") or address
+    address = address if address.startswith("http") else f"https://{address}"
+    is_known = any(re.match(one.api_pattern, address) for one in known_price_providers)
+    return "genai-prices" if is_known else "unknown"
+
+
+def _section(group: Sequence[Vendor]) -> str:
+    sources, first = _Sources(), group[0]
+    sources.number(first.source, first.read_date)
+    pages = (("keys", first.owner.keys_url), ("documentation", first.owner.docs_url))
+    links = ", ".join(f"[{text}]({url})" for text, url in pages if url)
+    lines = [f"## {first.title}", "", f"Key: {first.key}; {links}."]
+    if others := first.list_other_addresses():
+        lines[-1] += f" Also at {', '.join(map(_code, others))}."
+    if first.name == "local":
+        lines += ["", "| program | usual address | variable of the key |", "| --- | --- | --- |"]
+        lines += [
+            f"| [{one.title}]({one.docs_url}) | `{one.base_url}` | `{one.key_variable}` |" for one in LOCAL_PROGRAMS
+        ]
+    for vendor in group:
+        lines += [
+            "",
+            f"| {_APIS[vendor.api].title} | `{_without_scheme(vendor.find_api_address())}` |",
+            "| --- | --- |",
+        ]
+        lines += [f"| {column} | {text} |" for column, text in _rows(vendor, sources)]
+    lines += _price_lines(first, sources) + _end_lines(first, sources)
+    return "\n".join([*lines, "", sources.text(), ""])
+
+
+def _rows(vendor: Vendor, sources: _Sources) -> list[tuple[str, str]]:
+    cells: dict[str, list[str]] = {column: [] for column in COLUMNS}
+    is_relay = vendor.api == "messages" and not vendor.config.dialect.verifies_signatures
+    for claim in vendor.claims():
+        is_usual = is_relay and getattr(_RELAY, claim.field) == claim.value
+        if claim.field not in UNSAID and not is_usual and (not claim.is_shared or vendor.name == "openai"):
+            cells[PHRASES[claim.field][0]].append(_phrase(claim, sources))
+    if is_relay:
+        cells["other"].append("bytes are [forwarded](providers.md#servers-with-the-messages-api)")
+    else:
+        cells["limits"].append(_limits(vendor, sources))
+    if vendor.accepts_pdf:
+        cells["images, PDF"].append("PDF at every model")
+    errors = [_code(case.folder.name) for case in cases_of(vendor.name, vendor.api) if _is_error(case)]
+    cells["errors"] += errors if len(errors) <= _MAX_ERRORS else [f"{len(errors)} forms"]
+    return [(column, text) for column in COLUMNS if (text := _merge(cells[column]))]
+
+
+def _price_lines(vendor: Vendor, sources: _Sources) -> list[str]:
+    prices = load_vendor_prices(vendor.models_table)
+    if prices is None:
+        return []
+    rows = (
+        f"| `{model}` | {' | '.join(_dollars(given.get(kind)) for kind in ('input', 'cache_read', 'output'))} |"
+        for model, given in prices.models.items()
+    )
+    number = sources.number(prices.source, prices.read_date)
+    return ["", f"| price of a million tokens {number} | input | cached | output |", "| --- | --- | --- | --- |", *rows]
+
+
+def _dollars(value: float | None) -> str:
+    return "" if value is None else f"${value:,.4f}".rstrip("0").rstrip(".")
+
+
+def _end_lines(vendor: Vendor, sources: _Sources) -> list[str]:
+    ends: dict[tuple[str, str, str], list[str]] = {}
+    for model, end in vendor.owner.retired_models.items():
+        key = (end.retired_on, _code(end.successor), sources.number(end.source, end.read_date))
+        ends.setdefault(key, []).append(_code(model))
+    rows = [
+        f"| {', '.join(models)} | {day} {number} | {successor} |" for (day, successor, number), models in ends.items()
+    ]
+    return ["", "| model | ends | successor |", "| --- | --- | --- |", *rows] if rows else []
+
+
+def _open_models() -> str:
+    """Return the rules that hold at every host of open models."""
     sources = _Sources()
-    tables = []
-    for api, title in _TITLES.items():
-        vendors = [vendor for vendor in list_vendors() if vendor.api == api]
-        header = f"| vendor | key | {' | '.join(COLUMNS)} |\n| --- | --- | {' | '.join('---' for _ in COLUMNS)} |"
-        rows = [_row(vendor, sources) for vendor in vendors]
-        if api == "chat":
-            rows.append(_open_models_row(sources))
-        tables.append(f"\n## {title}\n\n{header}\n" + "\n".join(rows) + "\n")
-    return _TEXT.format(tables="".join(tables), betas=_betas(), sources=sources.text())
+    cells: dict[str, list[str]] = {column: [] for column in COLUMNS}
+    host = next(vendor for vendor in list_vendors() if vendor.name == "fireworks")
+    for claim in host.claims():
+        if claim.is_shared:
+            cells[PHRASES[claim.field][0]].append(_phrase(claim, sources))
+    rows = "\n".join(f"| {column} | {text} |" for column in COLUMNS if (text := _merge(cells[column])))
+    return f"| | models |\n| --- | --- |\n{rows}\n\n{sources.text()}"
 
 
 def _betas() -> str:
@@ -284,32 +455,6 @@ def _betas() -> str:
 
 def _lists_betas(vendor: Vendor) -> bool:
     return vendor.config.dialect.betas not in ((), ("*",))
-
-
-def _row(vendor: Vendor, sources: _Sources) -> str:
-    cells: dict[str, list[str]] = {column: [] for column in COLUMNS}
-    title = f"**{vendor.title}** `{_without_scheme(vendor.address)}` {sources.number(vendor.source, vendor.read_date)}"
-    for claim in vendor.claims():
-        if claim.field not in UNSAID and (not claim.is_shared or vendor.name == "openai"):
-            column, _ = PHRASES[claim.field]
-            cells[column].append(_phrase(claim, sources))
-    if vendor.accepts_pdf:
-        cells["images, PDF"].append("PDF at every model")
-    cells["limits"].append(_limits(vendor, sources))
-    cells["errors"] += [_code(case.folder.name) for case in cases_of(vendor.name, vendor.api) if _is_error(case)]
-    merged = (_merge(cells[column]) for column in COLUMNS)
-    return f"| {title} | {vendor.key} | {' | '.join(merged)} |"
-
-
-def _open_models_row(sources: _Sources) -> str:
-    """Return the row of rules that hold at every host of open models."""
-    cells: dict[str, list[str]] = {column: [] for column in COLUMNS}
-    host = next(vendor for vendor in list_vendors() if vendor.name == "fireworks")
-    for claim in host.claims():
-        if claim.is_shared:
-            cells[PHRASES[claim.field][0]].append(_phrase(claim, sources))
-    merged = (_merge(cells[column]) for column in COLUMNS)
-    return f"| **open models at any of these hosts** |  | {' | '.join(merged)} |"
 
 
 def _phrase(claim: Claim, sources: _Sources) -> str:
@@ -349,9 +494,3 @@ def _range(values: Sequence[int]) -> str:
 
 def _is_error(case: Any) -> bool:
     return case.folder.parent.name == "errors" or case.folder.name.startswith("policy_")
-
-
-def missing_phrases() -> set[str]:
-    """Return fields of dialects without a text."""
-    fields = {field for vendor in list_vendors() for field in type(vendor.config.dialect).__struct_fields__}
-    return fields - PHRASES.keys() - UNSAID

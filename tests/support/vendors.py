@@ -52,6 +52,8 @@ _TITLES = {
 }
 """Titles of servers without one in the registry, where an error names the variable instead."""
 _NO_VENDORS = ("demo", "litellm", "other")
+LOCAL_PROGRAMS = [server for server in PROVIDERS.find("openai").servers if server.base_url and server.has_local_url]
+"""Programs for a machine of the user, which have the dialect of the entry `local`."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,37 @@ class Vendor:
     config: AnyWireConfig
     source: str
     read_date: str
-    accepts_pdf: bool
+    owner: Provider | ServerOverride
+
+    @property
+    def accepts_pdf(self) -> bool:
+        return isinstance(self.owner, ServerOverride) and self.owner.accepts_pdf
+
+    @property
+    def unpriced(self) -> str:
+        """Why the vendor has no prices. "": it has some, or nothing is known."""
+        owner = LOCAL_PROGRAMS[0] if self.name == "local" else self.owner
+        return owner.unpriced if isinstance(owner, ServerOverride) else ""
+
+    @property
+    def is_for_own_addresses(self) -> bool:
+        """True if the vendor itself does not serve the API."""
+        return self.config.custom_url_only and isinstance(self.owner, Provider)
+
+    def find_api_address(self) -> str:
+        """Return the address of this API if the vendor's usual address is set."""
+        if self.is_for_own_addresses:
+            return "an address of your own"
+        for suffix, replacement in self.config.url_suffixes:
+            if self.address.endswith(suffix):
+                return self.address.removesuffix(suffix) + replacement
+        return self.address
+
+    def list_other_addresses(self) -> list[str]:
+        """Return patterns of further addresses that select the vendor."""
+        patterns = self.owner.url_patterns if isinstance(self.owner, ServerOverride) else ()
+        own = self.address.removeprefix("https://").partition("/")[0]
+        return [] if self.name == "local" else [one for one in patterns if not one.startswith(f"{own}/")]
 
     def claims(self) -> Iterator[Claim]:
         default, dialect = self.config.wire.dialect_type(), self.config.dialect
@@ -118,7 +150,7 @@ def _of_provider(row: Provider, api: str, config: AnyWireConfig) -> Vendor:
         config=config,
         source=row.docs_url,
         read_date=_READ,
-        accepts_pdf=False,
+        owner=row,
     )
 
 
@@ -134,7 +166,7 @@ def _of_server(row: Provider, server: ServerOverride, api: str, config: AnyWireC
         config=config,
         source=server.source or server.docs_url,
         read_date=server.read_date or _READ,
-        accepts_pdf=server.accepts_pdf,
+        owner=server,
     )
 
 

@@ -127,6 +127,7 @@ _LOCAL = ServerOverride(
             UNKNOWN_RESPONSES,
             dialect=structs.replace(UNKNOWN_RESPONSES.dialect, count_paths=("/responses/input_tokens",)),
         ),
+        "messages": messages.CHAT_SERVERS,
     },
     docs_url="https://docs.vllm.ai/en/latest/serving/openai_compatible_server",
 )
@@ -223,7 +224,8 @@ OPENAI_SERVERS = (
                     session_field="session_id",
                 ),
                 model_rules=(*MISTRAL_RULES, *_CACHED_ON_REQUEST),
-            )
+            ),
+            "messages": messages.CHAT_SERVERS,
         },
         capabilities={"efforts": ("none", "minimal", "low", "medium", "high", "xhigh", "max")},
         accepts_pdf=True,
