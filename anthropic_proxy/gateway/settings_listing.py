@@ -32,7 +32,7 @@ class SettingRow(Struct, frozen=True):
     default: str
     """Value that applies if the setting is not set. "": no default."""
     help: str = ""
-    """What the setting does. "": a value of the configuration file, which its schema describes."""
+    """What the setting does. "": a value of a model or of the protocol in the configuration file."""
     group: str = ""
     """Title of the group of the setting. "": the configuration file, or the environment."""
     is_editable: bool = False
@@ -42,6 +42,7 @@ class SettingRow(Struct, frozen=True):
 def list_settings(settings: Settings) -> list[SettingRow]:
     """In the order of `.env.example`, followed by the configuration file and HTTP proxies."""
     registry = tuple(row for row in find_registry(settings) if not row.is_configured)
+    own_prefixes = {row.prefix for row in find_registry(settings) if row.is_configured}
     derived = _derived_defaults(settings)
     rows = []
     for group in list_setting_groups(registry):
@@ -51,6 +52,8 @@ def list_settings(settings: Settings) -> list[SettingRow]:
                 # only the main name has the default
                 default = "" if name != setting.name else derived.get(name) or setting.find_default()
                 shown = default if text is None else mask_setting(name, text)
+                if text is not None and default.partition("/")[0] in own_prefixes:
+                    default = ""  # it would be the user's own value of the configuration file
                 source = settings.origins.get(name, "default")
                 rows.append(SettingRow(name, shown, source, default, setting.help, group.title, setting.editable))
     proxies = {}
@@ -58,13 +61,15 @@ def list_settings(settings: Settings) -> list[SettingRow]:
         variable, _, _ = proxy.origin.partition(" in ")
         url = urlsplit(proxy.reveal())
         address = f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
-        proxies[variable] = SettingRow(variable, address, "environment", "")
+        help_text = "HTTP proxy for requests to providers, as for other programs."
+        proxies[variable] = SettingRow(variable, address, "environment", "", help_text)
     return [*rows, *_list_tables(settings), *proxies.values()]
 
 
 def _derived_defaults(settings: Settings) -> dict[str, str]:
-    """The preferred provider, and its models of the tiers."""
-    derived = {"PREFERRED_PROVIDER": choose_preferred_provider_name(settings, None)}
+    """The provider that would be preferred without the setting, and the models of the preferred one for the tiers."""
+    without_provider = structs.replace(settings, preferred_provider=None)
+    derived = {"PREFERRED_PROVIDER": choose_preferred_provider_name(without_provider, None)}
     without_models = structs.replace(settings, big_model=None, middle_model=None, small_model=None, tier_models={})
     targets = {mapping.tier: mapping.target for mapping in list_tier_mappings(without_models, Catalog())}
     return derived | {variable: targets[tier] for variable, tier in _MODEL_VARIABLES.items()}
@@ -74,34 +79,42 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
     rows = []
     for table in settings.configured_providers:
         source = settings.origins[table.base_url_setting]
-        rows.append(SettingRow(table.base_url_setting, table.base_url, source, ""))
+        help_text = f"Address of the server whose models have the prefix {table.name}/."
+        rows.append(SettingRow(table.base_url_setting, table.base_url, source, "", help_text))
         if table.has_key:
             keys = ", ".join(map(_show_key, settings.keys.get(table.name, ())))
-            rows.append(SettingRow(table.api_key_setting, keys, settings.origins[table.api_key_setting], ""))
+            source = settings.origins[table.api_key_setting]
+            rows.append(SettingRow(table.api_key_setting, keys, source, "", "Key that is sent to this server."))
         if table.known_models:
             name = table.format_setting_name("models")
-            rows.append(SettingRow(name, ", ".join(table.known_models), settings.origins[name], ""))
+            models, help_text = ", ".join(table.known_models), "Models of this server that the proxy offers by name."
+            rows.append(SettingRow(name, models, settings.origins[name], "", help_text))
         for keys_below, value in table.collect_wire_and_model_values().items():
             name = table.format_setting_name(format_key_path(keys_below))
             default = DEFAULT_WIRE if keys_below == ("wire",) else ""
             rows.append(SettingRow(name, _show_value(value), settings.origins.get(name, "default"), default))
     for options in settings.call_options.values():
-        rows += [SettingRow(name, text, settings.origins[name], "") for name, text in options.shown.items()]
+        help_text = "What is sent with each request to this provider, or how it is sent."
+        rows += [SettingRow(name, text, settings.origins[name], "", help_text) for name, text in options.shown.items()]
     for name, variable in settings.referenced_variables.items():
-        rows.append(SettingRow(name, ", ".join(map(str, variable.keys)), variable.origin, ""))
+        help_text = "Variable that anthropic-proxy.toml names for a key or a header."
+        rows.append(SettingRow(name, ", ".join(map(str, variable.keys)), variable.origin, "", help_text))
     if settings.search is not None:
         texts = {
             "service": settings.search.service,
             "api_key": _show_key(settings.search.key) if settings.search.key else "",
         }
         names = {f"{field} of [search]": text for field, text in texts.items()}
-        rows += [SettingRow(name, text, settings.origins[name], "") for name, text in names.items() if text]
+        help_text = "Service for web searches of models whose provider has none."
+        rows += [SettingRow(name, text, settings.origins[name], "", help_text) for name, text in names.items() if text]
     for route in settings.routes:
-        rows.append(SettingRow(route.targets_setting, ", ".join(route.targets), route.origin, ""))
+        help_text = "Models for the requests of this route, the first one preferred."
+        rows.append(SettingRow(route.targets_setting, ", ".join(route.targets), route.origin, "", help_text))
     for pattern, price in settings.prices.items():
         text = f"{format_price(price.input)} in, {format_price(price.output)} out, per million tokens"
         name = format_price_setting(pattern)
-        rows.append(SettingRow(name, text, settings.origins.get(name, ""), ""))
+        help_text = "Prices of a model, in place of those of the price list."
+        rows.append(SettingRow(name, text, settings.origins.get(name, ""), "", help_text))
     return rows
 
 

@@ -316,7 +316,7 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
     if all(uses_demo_provider(diagnosis) for diagnosis in report.diagnoses):
         write()
         write(f"  {output.paint('!', 'warn')} No provider is configured, so the demo replies. It has no model.")
-        write(f"    Set the key of a provider in .env:  {output.paint('OPENAI_API_KEY=…', 'type')}")
+        write(f"    Choose a provider and store its key:  {output.paint('anthropic-proxy init', 'type')}")
     elif report.fixes or report.route_problems:
         write()
         write("  To fix:")
@@ -342,10 +342,12 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
             model = f"{diagnosis.found_target.model}: " if len(server.diagnoses) > 1 else ""
             for text in diagnosis.quirks.values():
                 write(f"  {output.paint('~', 'warn')} {model}{text}")
+        is_configured = server.diagnoses[0].backend.target.provider.is_configured
         if not any(diagnosis.evidence for diagnosis in server.diagnoses):
-            write("  No setting needs to change for this server.")
+            needs = "Its table in anthropic-proxy.toml needs no change." if is_configured else ""
+            write(f"  {needs or 'It needs no table in anthropic-proxy.toml.'}")
             continue
-        if server.diagnoses[0].backend.target.provider.is_configured:
+        if is_configured:
             write(f"  Replace the tables of providers.{server.name} in anthropic-proxy.toml by:")
         else:
             used = output.paint(f"PREFERRED_PROVIDER={server.name}", "type")
@@ -354,7 +356,7 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
         write()
         for line in server.table.splitlines():
             write(line)
-    if any(one.backend.tiers and one.problem is None and not uses_demo_provider(one) for one in report.diagnoses):
+    if not report.exit_status and any(one.backend.tiers and not uses_demo_provider(one) for one in report.diagnoses):
         write()
         write(f"  Next:  {output.paint('anthropic-proxy code', 'type')}")
 

@@ -243,8 +243,8 @@ _MEANINGS = {
     "–": ("none", "not applicable"),
     "…": ("none", "not tested yet"),
 }
-_COMMAND = re.compile(r"[A-Z][A-Z0-9_]*=\S.*|(?:anthropic-proxy|ollama|gcloud) [\w ./:@<>-]+")
-"""Pattern of a remedy that is a setting or a command, so that it can be copied."""
+_COMMAND = re.compile(r"[A-Z][A-Z0-9_]*=[^\s<][^<]*|(?:anthropic-proxy|ollama|gcloud) [\w ./:@-]+")
+"""Pattern of a remedy that is a setting or a command without a placeholder, so that it can be copied."""
 
 
 class Remedy(Struct, frozen=True):
