@@ -19,7 +19,7 @@ from anthropic_proxy.cli.ledger_access import require_stored_body, require_store
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_request_object
-from anthropic_proxy.console.ledger.records import StoredRequest
+from anthropic_proxy.console.ledger.records import StoredRequest, decode_attempt_times
 from anthropic_proxy.console.ledger.request_queries import list_failed_attempts, list_notes
 from anthropic_proxy.engine.exchange.dry_run import (
     ACCESS_TOKEN,
@@ -129,10 +129,12 @@ def _write_stored_summary(row: StoredRequest) -> None:
     for number, attempt in enumerate(failed, 1):
         write(f"attempt {number}", f"{attempt}, retried")
     if row.model:
-        status = f"status {row.status}" if row.status else "no status, the client disconnected"
+        times = decode_attempt_times(row.attempt_times)
+        sent = times[-1].status if times else row.status
+        status = f"status {sent}" if sent else "no response" if row.error_type else "no status, the client disconnected"
         write(f"attempt {len(failed) + 1}", f"{name}: {status}, {row.outcome}")
     if row.error_type:
-        write("error", f"{row.status} {row.error_type}: {row.error}")
+        write("error", f"{row.status} {row.error_type} for the client: {row.error}")
     if row.input_tokens or row.cache_read_tokens or row.cache_write_tokens or row.output_tokens:
         incoming = row.all_input_tokens
         cached = f" ({formats.percent(row.cache_read_tokens, incoming)} cached)" if row.cache_read_tokens else ""

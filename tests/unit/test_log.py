@@ -335,6 +335,15 @@ def test_a_long_error_loses_no_word(columns: int | None) -> None:
     assert all(len(line) + 10 <= max(columns or 1_000, 50) for line in further)
 
 
+@pytest.mark.parametrize(("status", "shown"), [(503, " (groq sent 503)"), (529, ""), (200, ""), (0, "")])
+def test_an_error_has_the_status_of_the_provider_if_the_client_got_another_one(status: int, shown: str) -> None:
+    attempt = UpstreamAttempt(provider="groq", model="m", offset_seconds=0.0, status=status, error_type="x")
+    failed = receipt(status=529, prefix="groq", outcome="error", error="groq: overloaded", attempts=[attempt])
+    stream = io.StringIO()
+    Log(stream).write_exchange(failed)
+    assert f"✕ groq: overloaded{shown}  " in stream.getvalue()
+
+
 def test_a_request_that_is_no_exchange_keeps_its_remedy_too() -> None:
     stream = io.StringIO()
     Log(stream, columns=80).write_request(receipt(method="GET", path="/v1/x", status=403, outcome="error", error=LONG))

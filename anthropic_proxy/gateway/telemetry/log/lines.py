@@ -188,7 +188,9 @@ def format_note_line(note: FidelityNote, provider: str) -> str:
 def _describe_incident(receipt: Receipt) -> str:
     failed = f"↻ {', '.join(receipt.failed_attempts)}" if receipt.failed_attempts else ""
     if receipt.error:
-        return f"{failed}; ✕ {receipt.error}" if failed else f"✕ {receipt.error}"
+        status = receipt.attempts[-1].status if receipt.attempts else 0
+        own = f" ({receipt.prefix} sent {status})" if 400 <= status != receipt.status else ""
+        return f"{failed}; ✕ {receipt.error}{own}" if failed else f"✕ {receipt.error}{own}"
     outcome = classify_outcome(receipt)
     if outcome == "cancelled":
         return "– client left" if receipt.status else "– client left before the reply"
