@@ -568,7 +568,8 @@ async def _query_ollama(settings: Settings) -> Sequence[str] | None:
 
 
 def list_candidates(settings: Settings, installed: Sequence[str] | None) -> list[Candidate]:
-    """Return all providers that the user can choose: first those with a detected key, project or server.
+    """Return all providers that the user can choose: first those with a detected key, project or server, and the
+    user's own servers before the vendors, so that a terminal of 24 lines shows them.
 
     `installed`: models of the local Ollama server; None: no server responds.
     """
@@ -591,15 +592,16 @@ def list_candidates(settings: Settings, installed: Sequence[str] | None) -> list
     for vendor in sorted(vendors, key=lambda one: one.title.lower()):
         detected = f"{vendor.key_variable} in the environment" if environ.get(vendor.key_variable) else ""
         found.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
-    found.sort(key=lambda one: not one.found)
-    return [*found, Candidate(OTHER_SERVER, "Another server")]
+    found.append(Candidate(OTHER_SERVER, "Another server"))
+    own_servers = [one.name for one in found if one.name == OTHER_SERVER or (one.vendor and one.vendor.has_local_url)]
+    return sorted(found, key=lambda one: (not one.found, one.provider is None, one.name not in own_servers))
 
 
 def _describe_candidate(candidate: Candidate) -> str:
     if candidate.found:
         return f"found: {candidate.found}"
     if candidate.name == OTHER_SERVER:
-        return "with the API of OpenAI"
+        return "custom, self-hosted: compatible with OpenAI"
     is_local_vendor = candidate.vendor is not None and candidate.vendor.has_local_url
     if is_local_vendor or (candidate.provider is not None and candidate.provider.uses_installed_models):
         return "models on a machine of yours"

@@ -85,7 +85,7 @@ class _TerminalQuestions:
             question,
             choices,
             default=next((choice for choice in choices if choice.value == default), None),
-            instruction="(arrow keys, or type to search)" if has_search else "(arrow keys)",
+            instruction=f"(arrow keys, or type to search all {len(options)})" if has_search else "(arrow keys)",
             pointer="❯",
             use_jk_keys=False,
             use_search_filter=has_search,

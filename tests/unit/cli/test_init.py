@@ -118,6 +118,10 @@ def test_a_file_that_another_program_changes_meanwhile_stays(tmp_path: Path) -> 
     assert (caught.value.message, (tmp_path / ".env").read_text()) == (message, "PORT=8083\n")
 
 
+def test_a_terminal_of_24_lines_shows_the_own_servers_before_the_vendors() -> None:
+    assert CANDIDATES[8:12] == ["llama_cpp", "lm_studio", "vllm", "other"]
+
+
 def test_every_provider_and_vendor_has_a_page_for_keys() -> None:
     without = {one.name for one in list_candidates(Settings(), None) if not one.keys_url.startswith("https://")}
     assert without == {"vertex_ai", "ollama", "vllm", "llama_cpp", "lm_studio", "other"}
