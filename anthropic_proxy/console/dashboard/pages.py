@@ -14,7 +14,7 @@ from html import escape
 from typing import Any
 
 from msgspec import Struct, structs
-from sqlalchemy import Connection, NullPool, create_engine, exc
+from sqlalchemy import Connection, exc
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import OpenedForm, Page, PageContext, ResultT, Table, WaitFor
@@ -38,7 +38,7 @@ from anthropic_proxy.console.dashboard.web import (
     is_https,
     render_page,
 )
-from anthropic_proxy.console.ledger.engines import LedgerReader
+from anthropic_proxy.console.ledger.engines import LedgerReader, open_empty_ledger
 from anthropic_proxy.console.ledger.export import FORMATS
 from anthropic_proxy.console.ledger.queries import LedgerExtent, read_ledger_extent
 from anthropic_proxy.console.ledger.read_access import (
@@ -50,7 +50,6 @@ from anthropic_proxy.console.ledger.read_access import (
     restrict_rows,
 )
 from anthropic_proxy.console.ledger.reader_threads import ReaderThreads, name_client
-from anthropic_proxy.console.ledger.tables import metadata
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ClientError, ConfigurationError, InvalidRequest
 from anthropic_proxy.gateway.server.auth import claude_code_command
@@ -158,9 +157,7 @@ class LedgerConnections:
             problem = StateLine("!", "warn", error.message)
         except exc.SQLAlchemyError as error:
             problem = StateLine("✕", "error", describe_read_failure(error).message)
-        empty = create_engine("sqlite://", poolclass=NullPool).connect()  # exists until the connection is closed
-        metadata.create_all(empty)
-        return OpenedLedger(empty, LedgerExtent(0, None, None), problem)
+        return OpenedLedger(open_empty_ledger(), LedgerExtent(0, None, None), problem)
 
     def close(self) -> None:
         with self._lock:

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, exc
 
-from anthropic_proxy.console.ledger.engines import read_ledger
+from anthropic_proxy.console.ledger.engines import open_empty_ledger, read_ledger
 from anthropic_proxy.console.ledger.export import (
     EXPORT_TITLES,
     REQUEST_TITLES,
@@ -49,24 +49,24 @@ _MAX_FACET_VALUES = 50
 _FORMATS = ("json", "csv")
 
 
-def respond(route: str, request: RouteRequest, settings: Settings | None) -> RouteResponse:
-    """Raises `InvalidRequest`, and `UnknownModel` if nothing, or not this request, is stored."""
+def respond(route: str, request: RouteRequest, settings: Settings) -> RouteResponse:
+    """Raises `InvalidRequest`, and `UnknownModel` if this request is not stored."""
     try:
         if route == "/api/usage":
             query = _Query(request, ("by", "since", "until", "format"))
             by, form = query.choose("by", GROUP_NAMES, "model"), query.choose("format", _FORMATS, "json")
             chosen = query.resolve_usage_range()
-            with _reading(settings) as (connection, current):
+            with _reading(settings) as connection:
                 groups = sum_usage(connection, chosen, by)
             if form == "csv":
-                return tabulate_usage(current, by, groups).build_download(f"usage-by-{by}", form)
-            return _json(build_usage_object(current, by, groups, chosen))
+                return tabulate_usage(settings, by, groups).build_download(f"usage-by-{by}", form)
+            return _json(build_usage_object(settings, by, groups, chosen))
         if route == "/api/requests":
             return _list_requests(request, settings)
         if route == "/api/requests/{id}":
             request_id = request.path_parameters["id"]
             require_database_text("id", request_id)
-            with _reading(settings) as (connection, _):
+            with _reading(settings) as connection:
                 row = find_stored_request(connection, request_id)
             if row is None:
                 raise UnknownModel(f"The ledger has no request {request_id!r}.", code="ledger-request")
@@ -79,7 +79,7 @@ def respond(route: str, request: RouteRequest, settings: Settings | None) -> Rou
         return _fail(failure.message, failure.status)
 
 
-def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteResponse:
+def _list_requests(request: RouteRequest, settings: Settings) -> RouteResponse:
     names = ("since", "until", "format", "limit", "before", "search", "changed", "facets", *FACETS)
     query = _Query(request, names)
     form, limit = query.choose("format", _FORMATS, "json"), query.read_number("limit", DEFAULT_ROWS, MAX_ROWS)
@@ -89,7 +89,7 @@ def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteRes
         is_changed=query.is_true("changed"),
         text=query.values.get("search", ""),
     )
-    with _reading(settings) as (connection, _):
+    with _reading(settings) as connection:
         position = query.find_position()
         searched = limit_search_range(connection, chosen, position and position[0])
         rows = list_stored_requests(connection, searched, limit + 1, before=position)
@@ -113,12 +113,14 @@ def _list_requests(request: RouteRequest, settings: Settings | None) -> RouteRes
 
 
 @contextmanager
-def _reading(settings: Settings | None) -> Iterator[tuple[Connection, Settings]]:
-    """Raises `UnknownModel` if nothing is stored, and `ConfigurationError` as `LedgerReader`."""
-    with nullcontext() if settings is None else read_ledger(settings, MAX_READ_SECONDS) as connection:
-        if settings is None or connection is None:
-            raise UnknownModel("The ledger has no requests yet.", code="ledger-request")
-        yield connection, settings
+def _reading(settings: Settings) -> Iterator[Connection]:
+    """Raises `ConfigurationError` as `LedgerReader`."""
+    with read_ledger(settings, MAX_READ_SECONDS) as connection:
+        if connection is not None:
+            yield connection
+            return
+    with open_empty_ledger() as empty:
+        yield empty
 
 
 def _fail(message: str, status: int = 503) -> RouteResponse:
@@ -268,6 +270,7 @@ def _operation(name: str, summary: str, parameters: list[Schema], result: Schema
     content: Schema = {"application/json": {"schema": result}}
     if has_csv:
         content["text/csv"] = {"schema": {"type": "string"}}
+    missing = {} if has_csv else {"404": _error_response("The ledger does not have this request.")}
     return {
         "operationId": name,
         "summary": summary,
@@ -276,7 +279,7 @@ def _operation(name: str, summary: str, parameters: list[Schema], result: Schema
             "200": {"description": "Success", "content": content},
             "400": _error_response("A parameter is invalid."),
             "401": _error_response("The key is missing or wrong."),
-            "404": _error_response("The ledger has no requests, or not this one."),
+            **missing,
             "503": _error_response("The database cannot be read."),
             "504": _error_response("The query needs more than 10 seconds. Choose a shorter range, or add a filter."),
         },

@@ -14,7 +14,7 @@ from anthropic_proxy.console.ledger.database import connect_for_reading, find_da
 from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION, find_schema_version, is_known_version
 from anthropic_proxy.console.ledger.read_access import limit_query_time
 from anthropic_proxy.console.ledger.records import RequestCounts
-from anthropic_proxy.console.ledger.tables import hourly, requests
+from anthropic_proxy.console.ledger.tables import hourly, metadata, requests
 from anthropic_proxy.console.ledger.units import MICROSECONDS_PER_HOUR
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
@@ -109,6 +109,13 @@ def read_ledger(settings: Settings, query_seconds: float | None = None) -> Itera
         if connection is not None:
             connection.close()
         reader.close()
+
+
+def open_empty_ledger() -> Connection:
+    """Return a connection to a ledger without requests, which exists until the connection is closed."""
+    connection = create_engine("sqlite://", poolclass=NullPool).connect()
+    metadata.create_all(connection)
+    return connection
 
 
 def new_reading_error(place: str, reason: str) -> ConfigurationError:

@@ -1,8 +1,10 @@
 """Routes of the ledger: their threads, and the text of their parameters."""
 
 import asyncio
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from anthropic_proxy.console.ledger.plugin import open_plugin
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteRequest
+from anthropic_proxy.secrets import Secret
 from tests.support.waiting import WAIT_SECONDS
 
 
@@ -51,3 +54,20 @@ async def test_a_null_character_is_rejected(path: str, name: str) -> None:
         assert plugin.stop is not None
         await plugin.stop()
     assert raised.value.message == f"{name}: the value contains a character that no text has."
+
+
+@pytest.mark.parametrize(
+    ("path", "found"), [("/api/usage", {"groups": []}), ("/api/requests", {"requests": [], "before": None})]
+)
+async def test_before_the_first_request_every_list_is_empty(
+    path: str, found: dict[str, object], tmp_path: Path
+) -> None:
+    plugin = open_plugin(Settings(database_url=Secret(f"sqlite:///{tmp_path}/ledger.sqlite3")))
+    route = next(route for route in plugin.routes if route.path == path)
+    try:
+        response = await route.respond(RouteRequest(path=path))
+    finally:
+        assert plugin.stop is not None
+        await plugin.stop()
+    assert response.status == 200
+    assert json.loads(response.body).items() >= found.items()
