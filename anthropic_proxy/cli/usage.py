@@ -22,7 +22,7 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
-from anthropic_proxy.gateway.prices.price_list import describe_price_list, has_price_package
+from anthropic_proxy.gateway.prices.price_list import describe_price_list, format_own_price, has_price_package
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
 
 
@@ -164,7 +164,7 @@ def write_table(
         output.write_line(f"  Prices need the package genai-prices:  {command}")
     elif unknown:
         output.write_line(f"  The cost of {counted} is unknown. Add prices per million tokens to {CONFIG_FILE}:")
-        for line in (f'[prices."{unknown}"]', "input = <dollars>", "output = <dollars>"):
+        for line in format_own_price(unknown):
             output.write_line(f"    {output.paint(line, 'type')}")
     elif total.unknown_cost_requests:
         command = output.paint("anthropic-proxy usage --by model", "type")

@@ -77,9 +77,11 @@ def test_a_browser_receives_mapping_health_and_the_command(settings: dict[str, s
             "Health as JSON",
             "Models as JSON",
             "Metrics for Prometheus",
+            "Documentation: each error, its cause and remedy, and docs/index.md of the repository: first steps, "
+            "providers, clients, settings.",
         ]
         assert KEY[-4:] not in response.text
-        assert [client.get(str(link)).status_code for link in links(page)] == [200] * 5
+        assert [client.get(str(link)).status_code for link in links(page)] == [200] * 6
         head = client.head("/")
         assert (head.content, head.headers["content-length"]) == (b"", str(len(response.content)))
 
@@ -135,7 +137,7 @@ def test_only_trusted_addresses_see_the_setup(settings: dict[str, str], tmp_path
         client = proxy.client(headers=BROWSER)
         local = Text(client.get("/").text)
         assert "✓ openai" in local.lines
-        assert links(local) == ["/tour", "/dashboard", "/health"]
+        assert links(local) == ["/tour", "/dashboard", "/health", "/help/errors"]
         for foreign in (
             {"host": "evil.example"},
             {"x-forwarded-for": "203.0.113.9"},
@@ -143,6 +145,6 @@ def test_only_trusted_addresses_see_the_setup(settings: dict[str, str], tmp_path
         ):
             page = Text(client.get("/", headers=foreign).text)
             assert "Health" not in page.lines
-            assert page.lines[-5] == "Use it"
-            assert page.lines[-4].endswith("ANTHROPIC_AUTH_TOKEN='one of PROXY_API_KEY' claude")
-            assert links(page) == ["/tour", "/dashboard", "/health"]
+            assert page.lines[-6] == "Use it"
+            assert page.lines[-5].endswith("ANTHROPIC_AUTH_TOKEN='one of PROXY_API_KEY' claude")
+            assert links(page) == ["/tour", "/dashboard", "/health", "/help/errors"]

@@ -11,7 +11,7 @@ from anthropic_proxy.console.dashboard.tables import build_finished_row
 from anthropic_proxy.console.ledger.records import RowBuilder
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
-from anthropic_proxy.plugins import Client, Cost, Receipt
+from anthropic_proxy.plugins import Client, Cost, Receipt, UpstreamAttempt
 
 FAILED = {"failed_attempts": ["groq 429"]}
 
@@ -56,6 +56,22 @@ FAILED = {"failed_attempts": ["groq 429"]}
             "✕ 502",
             "error",
             "Failed with 502 after one retry",
+        ),
+        (
+            {
+                "outcome": "error",
+                "status": 529,
+                "error": "own: full",
+                "attempts": [
+                    UpstreamAttempt(
+                        provider="own", model="m", offset_seconds=0.0, status=503, error_type="overloaded_error"
+                    )
+                ],
+            },
+            "✕ own: full",
+            "✕ 529",
+            "error",
+            "Failed with 503 (529 for the client)",
         ),
         ({"outcome": "", "status": 404}, "", "✕ 404", "error", "Failed with 404"),
         ({"outcome": "cancelled"}, "– client left", "– cancelled", "cancelled", "Cancelled by the client"),

@@ -368,9 +368,3 @@ def list_percentiles(periods: Periods, latencies: Mapping[tuple[int, tuple[str, 
 def _list_pairs(pairs: Sequence[tuple[str, str]]) -> str:
     """The script of the page shows the pairs as a list beside the pointer."""
     return ": " + "; ".join(f"{name} = {value}" for name, value in pairs) if pairs else ""
-
-
-def explain_missing_cost(sums: UsageSums) -> str:
-    if not sums.requests:
-        return "No requests in this range."
-    return "No price of the used models is known." if sums.unknown_cost_requests else "All requests were free."

@@ -12,7 +12,12 @@ from anthropic_proxy.console.dashboard.charts import (
     chart_groups,
     chart_models,
     divide_range,
+)
+from anthropic_proxy.console.dashboard.missing_prices import (
+    MissingPrices,
+    count_unknown,
     explain_missing_cost,
+    find_missing_prices,
 )
 from anthropic_proxy.console.dashboard.page import (
     FailedPanel,
@@ -24,8 +29,9 @@ from anthropic_proxy.console.dashboard.page import (
     memoize_result,
 )
 from anthropic_proxy.console.dashboard.tables import Names, SortableColumn, name_providers, name_value, sort_rows
+from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
-from anthropic_proxy.console.ledger.queries import UsageGroup, sum_model_periods, sum_periods, sum_usage
+from anthropic_proxy.console.ledger.queries import UsageGroup, sum_model_periods, sum_models, sum_periods, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, add_up, name_missing
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
@@ -64,24 +70,31 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     def list_rows() -> list[Mapping[str, Any]]:
         listed = groups()[::-1] if by == "day" else groups()  # the latest day first, others by cost
         shown = sort_rows(listed, _COLUMNS, query.order)[:MAX_ROWS]
+        inputs = formats.counts_in_one_unit([group.sums.all_input_tokens for group in shown])
+        outputs = formats.counts_in_one_unit([group.sums.output_tokens for group in shown])
         return [
             {
                 **_build_row(context, names, by, group),
-                "share": group.sums.cost / total().cost if total().cost else 0.0,
-                "percent": formats.percent(group.sums.cost, total().cost) if total().cost else "",
+                "input": read,
+                "output": written,
+                "share": group.sums.cost / total().cost if group.sums.cost else None,
+                "percent": formats.percent(group.sums.cost, total().cost) if group.sums.cost else formats.UNKNOWN,
             }
-            for group in shown
+            for group, read, written in zip(shown, inputs, outputs, strict=True)
         ]
 
     def summarize() -> str:
         sums = total()
         if not sums.requests:
             return "No requests in this range."
-        verdict = f"{formats.plural(sums.requests, 'request')} cost "
-        verdict += formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)
-        if sums.cost and not sums.unknown_cost_requests:
-            compared = compare_with_previous_range(context, context.selection, "cost", sums.cost)
-            verdict += f", {compared}" if compared else ""
+        if not sums.cost and sums.unknown_cost_requests:
+            return f"The cost of {count_unknown(sums)} is unknown."
+        requests, free = formats.plural(sums.requests, "request"), "was" if sums.requests == 1 else "were"
+        verdict = f"{requests} {'cost' if sums.cost else free} {format_cost(sums.cost)}"
+        if sums.unknown_cost_requests:
+            verdict += f"; the cost of {sums.unknown_cost_requests:,} of them is unknown"
+        elif sums.cost and (compared := compare_with_previous_range(context, context.selection, "cost", sums.cost)):
+            verdict += f", {compared}"
         verdict += "."
         largest = max(groups(), key=lambda group: group.sums.cost)
         if largest.sums.cost and len(groups()) > 1:
@@ -103,6 +116,11 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
             )
         return structs.replace(drawn, empty_text=explain_missing_cost(total()))
 
+    def list_missing_prices() -> MissingPrices | None:
+        if not total().unknown_cost_requests:
+            return None
+        return find_missing_prices(ModelCosts(context.settings), sum_models(context.connection, context.selection))
+
     verdict = build_panel(context, "the summary", summarize)
     rows = build_panel(context, "the costs", list_rows)
     hidden = 0 if isinstance(rows, FailedPanel) else len(groups()) - len(rows)
@@ -112,6 +130,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         "noun": NOUNS[by],
         "options": [(name, noun.capitalize()) for name, noun in NOUNS.items()],
         "columns": _COLUMNS,
+        "missing_prices": build_panel(context, "missing prices", list_missing_prices),
         "rows": rows,
         "hidden": hidden,
         "chart": build_panel(context, "costs", chart_costs),
@@ -146,9 +165,7 @@ def _build_row(context: PageContext, names: Names, by: str, group: UsageGroup) -
         "name": _name_group(names, by, group),
         "provider": name_value("provider", group.provider, names) if group.provider else "",
         "requests": formats.count(sums.requests),
-        "input": formats.short_count(sums.all_input_tokens),
         "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
-        "output": formats.short_count(sums.output_tokens),
         "mean": format_cost(round(sums.cost / sums.requests)) if sums.cost else formats.UNKNOWN,
         "requested": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
         "cost": formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests),

@@ -10,7 +10,8 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import Chart, chart_models, divide_range, explain_missing_cost
+from anthropic_proxy.console.dashboard.charts import Chart, chart_models, divide_range
+from anthropic_proxy.console.dashboard.missing_prices import explain_missing_cost, find_missing_prices
 from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, Table, build_panel, memoize_result
 from anthropic_proxy.console.dashboard.tables import SortableColumn, sort_rows
 from anthropic_proxy.console.ledger import queries
@@ -80,8 +81,9 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
     return {
         "verdict": verdict + ("" if isinstance(used, FailedPanel) else _name_slowest(costs, used)),
         "columns": _COLUMNS,
+        "has_durations": context.query.hours <= _MAX_DURATION_HOURS,
         "mapping": context.setup.mapping,
-        "rows": used if isinstance(used, FailedPanel) else [_build_row(context, costs, one) for one in used],
+        "rows": used if isinstance(used, FailedPanel) else _build_rows(context, costs, used),
         "chart": build_panel(context, "costs", chart_costs),
         "chart_title": f"Cost per {periods.length_name} and model",
         "prices": build_panel(context, "prices", lambda: list_prices(context, costs, found())),
@@ -89,6 +91,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
         "comparison": build_panel(
             context, "costs at other models", lambda: compare_costs(context, costs, found(), total())
         ),
+        "missing_prices": build_panel(context, "missing prices", lambda: find_missing_prices(costs, found())),
         "is_empty": not context.facts.requests and context.can_read,
     }
 
@@ -137,6 +140,15 @@ def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
     return verdict
 
 
+def _build_rows(context: PageContext, costs: ModelCosts, used: Sequence[UsedModel]) -> list[Mapping[str, str]]:
+    inputs = formats.counts_in_one_unit([one.model.sums.all_input_tokens for one in used])
+    outputs = formats.counts_in_one_unit([one.model.sums.output_tokens for one in used])
+    return [
+        {**_build_row(context, costs, one), "input": read, "output": written}
+        for one, read, written in zip(used, inputs, outputs, strict=True)
+    ]
+
+
 def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapping[str, str]:
     one = used.model
     sums, facets = one.sums, {**context.query.facets, "provider": one.provider, "model": one.model}
@@ -148,9 +160,7 @@ def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapp
         "errors": formats.error_share(sums.errors, sums.requests),
         "tool_errors": formats.error_count_and_share(sums.tool_errors, sums.tool_results),
         "malformed": formats.count(sums.malformed_replies) if sums.malformed_replies else "",
-        "input": formats.short_count(sums.all_input_tokens),
         "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
-        "output": formats.short_count(sums.output_tokens),
         "p50": formats.seconds(find_percentile(used.first_tokens, 0.5)),
         "p95": formats.seconds(find_percentile(used.first_tokens, 0.95)),
         "total50": formats.seconds(find_percentile(used.durations, 0.5)),
@@ -224,7 +234,7 @@ def compare_costs(
         return None
     # the actual cost and the other costs are of the same requests: those of models whose prices were always known
     priced = add_up(one.sums for one in used_models if not one.sums.unknown_cost_requests)
-    left_out = total.requests - priced.requests if priced.all_tokens else 0
+    left_out = total.unknown_cost_requests if priced.all_tokens else 0
     total = priced if priced.all_tokens else total
     asked = context.query.compared
     prices = dict(_candidates(context, costs, used_models))
@@ -242,6 +252,7 @@ def compare_costs(
     return {
         "actual": formats.cost_with_unknown(total.cost, total.unknown_cost_requests),
         "left_out": left_out,
+        "compared": total.requests,
         "rows": [_compare(name, rows[name], total) for name in sorted(shown, key=lambda name: (rows[name], name))],
         "asked": asked,
         "problem": problem,

@@ -21,7 +21,6 @@ from anthropic_proxy.console.dashboard.charts import (
     chart_lines,
     chart_sums,
     divide_range,
-    explain_missing_cost,
     list_percentiles,
 )
 from anthropic_proxy.console.dashboard.error_kinds import (
@@ -30,6 +29,7 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     find_incidents,
     find_remedy,
 )
+from anthropic_proxy.console.dashboard.missing_prices import count_unknown, explain_missing_cost, find_missing_prices
 from anthropic_proxy.console.dashboard.models import tabulate_models
 from anthropic_proxy.console.dashboard.page import (
     FailedPanel,
@@ -48,7 +48,7 @@ from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ErrorGroup, ModelPeriod, PeriodSums, count_errors, list_errors
-from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums, add_up, add_up_groups
+from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums, add_up, add_up_groups, describe_failure_status
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.money import format_cost
@@ -120,6 +120,11 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
             ),
         ),
         "errors_title": f"Failed requests per {periods.length_name}",
+        "missing_prices": build_panel(
+            context,
+            "missing prices",
+            lambda: find_missing_prices(found.costs, queries.add_up_model_periods(found.by_model())),
+        ),
         "latest": build_panel(context, "the latest requests", lambda: _list_latest(context)),
         "models": build_panel(context, "the models", lambda: _list_models(context, found.by_model(), found.costs)),
     }
@@ -165,15 +170,14 @@ def _summarize(context: PageContext, total: UsageSums) -> Markup:
     if not total.requests:
         return escape(f"{span} there were no requests.")
     text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
-    cost = escape(format_cost(total.known_cost))
-    if not total.cost:
-        known = "" if total.unknown_cost_requests else f" and {'was' if total.requests == 1 else 'were'} <b>{cost}</b>"
-    else:
-        known = f" and cost <b>{cost}</b>"
+    known, unknown = "", ""
+    if total.cost or not total.unknown_cost_requests:
+        verb = "cost" if total.cost else "was" if total.requests == 1 else "were"
+        known = f" and {verb} <b>{escape(format_cost(total.cost))}</b>"
     if total.unknown_cost_requests:
-        unknown = formats.plural(total.unknown_cost_requests, "request")
-        return Markup(f"{text}{known}; the cost of {unknown} is unknown.")
-    return Markup(f"{text}{known}.")
+        link = f'<a href="#missing-prices">{formats.plural(total.unknown_cost_requests, "request")}</a>'
+        unknown = f"; the cost of {link} is unknown"
+    return Markup(f"{text}{known}{unknown}.")
 
 
 class Notice(Struct, frozen=True):
@@ -199,10 +203,11 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
         href, link = context.query.link("/dashboard/requests", facets=facets, measure=""), f"show the {group.count:,}"
     remedy = find_remedy(group, costs.find_api_key_variable(group.provider))
     kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
+    status = describe_failure_status(group.status, group.attempt_times)
     return Notice(
         sign="✕",
         role="error",
-        text=f"{formats.plural(group.count, 'request')} failed at {name} with {group.status}{kind}.",
+        text=f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}.",
         detail=f"{period}. {group.error[:300]}",
         href=href,
         link=link,
@@ -217,7 +222,9 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
     listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
     requested = f"{format_cost(total.requested_cost)} at the requested models’ prices" if total.requests else ""
     if total.unknown_requested_cost_requests:
-        requested = "price of a requested model unknown"
+        requested = "no price of a requested model"
+    if total.unknown_cost_requests:
+        requested = f"unknown for {count_unknown(total)}"
     first_tokens: Histogram = {}
     for histogram in latencies.values():
         add_histogram(first_tokens, histogram)
@@ -243,7 +250,7 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
             "Spent",
             format_cost(total.cost, total.unknown_cost_requests) if total.requests else formats.UNKNOWN,
             requested,
-            [one.cost for one in sums],
+            [one.known_cost for one in sums],
             models,
         ),
         Figure(
@@ -341,7 +348,7 @@ def _list_latest(context: PageContext) -> Sequence[TableRow]:
 
 def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: ModelCosts) -> list[Mapping[str, Any]]:
     rows = queries.add_up_model_periods(by_model)
-    highest = max((row.sums.cost for row in rows), default=0) or 1
+    highest = max((row.sums.cost for row in rows), default=0)
     return [
         {
             "provider": row.provider,
@@ -349,7 +356,7 @@ def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: M
             "model": row.model,
             "requests": row.sums.requests,
             "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),
-            "share": row.sums.cost / highest,
+            "share": row.sums.cost / highest if row.sums.cost else None,
             "href": context.query.link(
                 "/dashboard/requests",
                 facets={**context.query.facets, "provider": row.provider, "model": row.model},

@@ -25,6 +25,7 @@ from anthropic_proxy.console.ledger.records import (
     StoredRequest,
     decode_attempt_times,
     decode_block_times,
+    describe_failure_status,
 )
 from anthropic_proxy.console.ledger.request_queries import (
     find_stored_request,
@@ -153,7 +154,7 @@ def summarize_outcome(row: StoredRequest) -> str:
     failures = len(_decode_json_list(row.failed_attempts))
     retries = {0: "", 1: " after one retry"}.get(failures, f" after {failures} retries")
     if row.outcome_class == "error":
-        return f"Failed with {row.status}{retries}"
+        return f"Failed with {describe_failure_status(row.status, row.attempt_times)}{retries}"
     if row.outcome_class == "retried":
         return f"Succeeded{retries}"
     return _SUMMARIES.get(row.outcome_class, row.outcome) + retries

@@ -10,8 +10,9 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import Band, Chart, Column, Series, build_chart, explain_missing_cost
+from anthropic_proxy.console.dashboard.charts import Band, Chart, Column, Series, build_chart
 from anthropic_proxy.console.dashboard.conversation import CacheBreak, build_turns, find_cache_breaks
+from anthropic_proxy.console.dashboard.missing_prices import explain_missing_cost
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.request import find_context_window
 from anthropic_proxy.console.dashboard.tables import page_list
@@ -110,7 +111,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         ),
         "cost_chart": structs.replace(
             _chart(rows, "Cumulative cost", "context", measure_cost, formats.chart_money),
-            empty_text=explain_missing_cost(total.sums),
+            empty_text=explain_missing_cost(total.sums, "/dashboard/models#missing-prices"),
         ),
         "agents": [
             (

@@ -369,6 +369,8 @@ class ErrorGroup(Struct, frozen=True):
     error_code: str
     """Of the latest of these requests, as `error`."""
     request_id: str
+    attempt_times: str = ""
+    """Of the latest of these requests, as the ledger stores them."""
 
 
 def count_errors(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
@@ -399,11 +401,11 @@ def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[E
     for key in sorted(sorted(found), key=lambda key: -counts[key])[:MAX_ERRORS]:
         first_at, last_at = min(one.first_at for one in found[key]), max(one.last_at for one in found[key])
         latest = connection.execute(
-            select(column.error, column.error_code, column.id)
+            select(column.error, column.error_code, column.id, column.attempt_times)
             .where(column.started_at == last_at, column.outcome_class == "error", column.provider == key[0])
             .limit(1)
         ).first()
-        groups.append(ErrorGroup(*key, counts[key], first_at, last_at, *(latest or ("", "", ""))))
+        groups.append(ErrorGroup(*key, counts[key], first_at, last_at, *(latest or ("", "", "", ""))))
     return groups
 
 

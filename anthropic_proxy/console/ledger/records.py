@@ -412,6 +412,12 @@ def decode_attempt_times(text: str) -> list[AttemptTime]:
     return _decode_attempts(text) if text else []
 
 
+def describe_failure_status(status: int, attempt_times: str) -> str:
+    """Return the status of a failed request, and that of its last attempt: `503 (529 for the client)`."""
+    last = attempts[-1].status if (attempts := decode_attempt_times(attempt_times)) else 0
+    return f"{last} ({status} for the client)" if last >= 400 and last != status else str(status)
+
+
 MAX_BLOCKS = 100
 MAX_NAME_CHARACTERS = 128
 

@@ -178,6 +178,11 @@ PRICE_SOURCE = PriceSource()
 """It is one for all, as the price list in the library is. An update is not part of a settings object."""
 
 
+def format_own_price(name: str) -> tuple[str, ...]:
+    """Return the lines of `anthropic-proxy.toml` that set the price of a model, for a user who knows it."""
+    return f'[prices."{name}"]', "input = <dollars>", "output = <dollars>"
+
+
 def has_price_package() -> bool:
     return find_spec("genai_prices") is not None
 

@@ -21,7 +21,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.prices.price_list import Price, PriceList
-from anthropic_proxy.gateway.server.web_page import render_document, render_section
+from anthropic_proxy.gateway.server.web_page import DOCUMENTATION, render_document, render_section
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import Secret
 
@@ -210,7 +210,7 @@ async def render_tour(name: str, settings: Settings) -> str:
         *_draw_way(stop, played, price),
         *_describe_way(stop, played),
         render_section("4 Cost", _describe_costs(stop, played, price)),
-        render_section("Next", ['<p><a href="/">Use this proxy: command, mapping and health</a></p>']),
+        render_section("Next", ['<p><a href="/">Use this proxy: command, mapping and health</a></p>', DOCUMENTATION]),
         "</main>",
     ]
     return render_document("\n".join(lines))
@@ -339,7 +339,7 @@ def _describe_costs(stop: _Stop, played: _Played, price: Price | None) -> list[s
         f"<p>A session of {_SESSION_REQUESTS} requests, each with {_SESSION_REQUEST.all_input_tokens:,} tokens of "
         f"input, 90 % of them from the cache, and {_SESSION_REQUEST.output_tokens:,} of output, costs "
         f"<b>{format_cost(_SESSION_REQUESTS * price.calculate_cost(_SESSION_REQUEST))}</b>.</p>",
-        "<p>Each real request gets its costs in the log, in <code>anthropic-proxy usage</code>, in the status line of "
+        "<p>Each real request gets its costs in the log, in the command <code>usage</code>, in the status line of "
         "Claude Code and in the dashboard.</p>",
     ]
 

@@ -13,6 +13,7 @@ from anthropic_proxy import __version__
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import TierMapping, find_preferred_provider
+from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_PAGE
 from anthropic_proxy.gateway.error_catalog import load_sections
 from anthropic_proxy.gateway.readiness import Readiness, find_readiness, group_tier_mappings
 from anthropic_proxy.gateway.settings import Settings
@@ -77,6 +78,11 @@ _LINKS = {
     "/metrics": "Metrics for Prometheus",
 }
 """URL path → text of the link on the page. A path that the reader of the page may not open is omitted."""
+DOCUMENTATION = (
+    f'<p>Documentation: <a href="{ERROR_PAGE}">each error, its cause and remedy</a>, and <code>docs/index.md</code> of '
+    "the repository: first steps, providers, clients, settings.</p>"
+)
+"""No program and no page knows where the repository is published, so that only its path is named."""
 
 
 class SetupView(Struct, frozen=True):
@@ -142,7 +148,7 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
         render_section("See it", ['<p><a href="/tour">One request, its way, and its cost</a></p>']),
         render_section("Use it", [f"<pre><code>{escape(line)}</code></pre>" for line in commands]),
         *sections,
-        render_section("Links", ["<ul>", *links, "</ul>"]),
+        render_section("Links", ["<ul>", *links, "</ul>", DOCUMENTATION]),
         "</main>",
     ]
     return render_document("\n".join(lines))

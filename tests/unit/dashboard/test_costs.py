@@ -9,6 +9,7 @@ import pytest
 
 from anthropic_proxy.console.dashboard.costs import build_costs_page, tabulate_costs
 from anthropic_proxy.console.dashboard.models import build_models_page
+from anthropic_proxy.console.dashboard.overview import build_overview_page
 from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
 from anthropic_proxy.errors import InvalidRequest
@@ -52,7 +53,13 @@ async def test_costs_are_added_up_by_a_property(tmp_path: Path, by: str, rows: l
     assert [[row["name"], row["requests"], row["cost"]] for row in page["rows"]] == rows
     first = rows[0]
     share = {"$0.060": "75 %", "$0.080": "100 %"}[first[2]]
-    assert page["verdict"] == f"4 requests cost ≥ $0.080, 1 unknown. Largest {largest}, {first[2]} ({share})."
+    assert page["verdict"] == (
+        f"4 requests cost $0.080; the cost of 1 of them is unknown. Largest {largest}, {first[2]} ({share})."
+    )
+    assert (page["missing_prices"].text, page["missing_prices"].lines) == (
+        "The cost of 1 of 4 requests is unknown: groq/local, which replied, has no price.",
+        '[prices."groq/local"]\ninput = <dollars>\noutput = <dollars>',
+    )
     assert page["rows"][0]["percent"] == share
     assert f"{page['rows'][0]['share']:.0%}" == share.replace(" ", ""), "the bar has the length of the text"
     assert [name or "none" for name, _ in table] == [
@@ -60,6 +67,37 @@ async def test_costs_are_added_up_by_a_property(tmp_path: Path, by: str, rows: l
     ]
     assert page["rows"][0]["href"].startswith("/dashboard/requests?")
     assert page["chart"].series[0].name == first[0]
+
+
+async def test_without_prices_all_pages_name_the_same_number_and_the_models_that_replied(tmp_path: Path) -> None:
+    """The requested models have a price, and a request without tokens costs nothing. Neither is the answer."""
+    settings = Settings(data_directory=tmp_path / "data")
+    models = ("small", "small", "big", "wide", "free")
+    receipts = [new_receipt(number, model=model) for number, model in enumerate(models)]
+    costs = dict.fromkeys(models, UNKNOWN_COST) | {"free": Cost(0, 90_000_000, "local")}
+    await store(settings, *receipts, cost=lambda receipt: costs[receipt.model])
+    with reading(settings) as engine, engine.connect() as connection:
+        pages = {
+            build: build(build_context("/dashboard", connection, settings, {}, now=NOON + 60))
+            for build in (build_overview_page, build_costs_page, build_models_page)
+        }
+    for page in pages.values():
+        assert page["missing_prices"].text == (
+            "The cost of 4 of 5 requests is unknown: groq/small, groq/big and groq/wide, which replied, have no price."
+        )
+    overview, costs_page, models_page = pages.values()
+    assert overview["verdict"] == (
+        "In the last 24 hours 5 of 5 requests succeeded; the cost of "
+        '<a href="#missing-prices">4 requests</a> is unknown.'
+    )
+    (spent,) = [figure for figure in overview["figures"] if figure.label == "Spent"]
+    assert (spent.value, spent.note) == ("unknown", "unknown for 4 of 5 requests")
+    assert costs_page["verdict"] == "The cost of 4 of 5 requests is unknown."
+    for chart in (overview["usage"], costs_page["chart"], models_page["chart"]):
+        assert chart.empty_text == ('The cost of 4 of 5 requests is unknown. <a href="#missing-prices">Set prices</a>')
+    assert [one["share"] for one in overview["models"]] == [None] * 4, "an unknown or no cost has no bar"
+    comparison = models_page["comparison"]
+    assert (comparison["actual"], comparison["compared"], comparison["left_out"]) == ("free", 1, 4)
 
 
 async def test_a_filter_limits_the_sums(tmp_path: Path) -> None:

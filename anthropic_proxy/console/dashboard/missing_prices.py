@@ -1,0 +1,69 @@
+"""Requests with an unknown cost: the models that replied and have no price, and the lines that set one."""
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+from msgspec import Struct
+
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.ledger.costs import ModelCosts
+from anthropic_proxy.console.ledger.queries import ModelSums
+from anthropic_proxy.console.ledger.records import UsageSums, add_up
+from anthropic_proxy.errors import build_extra_install_command
+from anthropic_proxy.gateway.prices.price_list import format_own_price, has_price_package
+from anthropic_proxy.gateway.settings import CONFIG_FILE
+
+_MAX_NAMED = 3
+
+
+class MissingPrices(Struct, frozen=True):
+    text: str
+    remedy: str
+    lines: str
+    """Lines for `anthropic-proxy.toml`. "": all models have a price today."""
+    command: str
+    """Command that installs the price list. "": it is installed."""
+
+
+def find_missing_prices(costs: ModelCosts, models: Sequence[ModelSums]) -> MissingPrices | None:
+    """`models`: all models of a range that replied. None: all costs are known."""
+    total = add_up(one.sums for one in models)
+    if not total.unknown_cost_requests:
+        return None
+    text = f"The cost of {count_unknown(total)} is unknown"
+    unpriced = [
+        f"{costs.find_prefix(one.provider)}/{one.model}"
+        for one in sorted(models, key=lambda one: -one.sums.unknown_cost_requests)
+        if one.sums.unknown_cost_requests and costs.find_price(one.provider, one.model) is None
+    ]
+    if not unpriced:
+        return MissingPrices(
+            text + ": the price was set later, or the number of tokens or the price of a service tier is unknown.",
+            "A cost is calculated when a request ends; a later price does not change it.",
+            "",
+            "",
+        )
+    named = unpriced if len(unpriced) <= _MAX_NAMED else unpriced[: _MAX_NAMED - 1]
+    others = [f"{len(unpriced) - len(named)} other models"] if len(named) < len(unpriced) else []
+    names = " and ".join(filter(None, (", ".join([*named, *others][:-1]), [*named, *others][-1])))
+    return MissingPrices(
+        f"{text}: {names}, which replied, {'has' if len(unpriced) == 1 else 'have'} no price.",
+        f"add the prices of each model in dollars per million tokens to {CONFIG_FILE}, 0 for a server of your own. "
+        f"The name can be a pattern: {unpriced[0].partition('/')[0]}/*. Prices apply to later requests.",
+        "\n".join(format_own_price(unpriced[0])),
+        "" if has_price_package() else build_extra_install_command("prices"),
+    )
+
+
+def count_unknown(sums: UsageSums) -> str:
+    """`3 of 5 requests`"""
+    return f"{sums.unknown_cost_requests:,} of {formats.plural(sums.requests, 'request')}"
+
+
+def explain_missing_cost(sums: UsageSums, href: str = "#missing-prices") -> str:
+    """Return the text of a chart without costs."""
+    if not sums.requests:
+        return "No requests in this range."
+    if not sums.unknown_cost_requests:
+        return "All requests were free."
+    return Markup('The cost of {} is unknown. <a href="{}">Set prices</a>').format(count_unknown(sums), href)
