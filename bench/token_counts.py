@@ -1,20 +1,25 @@
 """Compare the token estimate with the counts that providers reported, and fit its constants.
 
-    python -m bench.token_counts read FOLDER    facts of the recordings in FOLDER → bench/token_counts.tsv
-    python -m bench.token_counts fit            constants of each family, and the errors before and after
+    python -m bench.token_counts read FOLDER CHECKOUT   facts of the recordings in FOLDER → bench/token_counts.tsv
+    python -m bench.token_counts fit                    constants of each family, and the tables of decision 0012
 
-A recording is a file of VCR (`interactions:` with request and response, YAML). The table has numbers only: what a
-request contains as the engine counts it, and the input tokens that the provider reported. Requests whose count has
-other input (tools of the provider, files it stores, schemas of replies, replayed reasoning) are left out, those that
-repeat one sentence to reach a length, and PDFs for Claude over Converse, which reads some as text and some as pages.
+A recording is a file of VCR (`interactions:` with request and response, YAML). The table was read from those of
+github.com/pydantic/pydantic-ai, commit 4fda3898. It has facts only: what a request contains in numbers (messages,
+tools, sizes of images, words, digits and other features of its texts), the input tokens that the provider reported, and
+`before`: the estimate of CHECKOUT, a checkout of this repository at commit 66211d14, before families of models.
+
+Requests whose count has other input (tools of the provider, files it stores, schemas of replies, replayed reasoning)
+are left out, those that repeat one sentence to reach a length, and PDFs for Claude over Converse, which reads some as
+text and some as pages.
 """
 
 import csv
 import json
 import statistics
+import subprocess
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -30,11 +35,15 @@ from anthropic_proxy.engine.messages.tokens import (
     collect_token_facts,
     count_image_units,
     estimate_tokens,
+    weigh_message_text,
+    weigh_text,
 )
-from anthropic_proxy.engine.providers.token_families import FAMILIES_FILE, find_token_family
+from anthropic_proxy.engine.providers.token_families import FAMILIES_FILE, find_family_name
 from anthropic_proxy.errors import ProxyError
 
 TABLE = Path(__file__).with_suffix(".tsv")
+PAGE = Path(__file__).parents[1] / "docs/contributing/decisions/0012-token-estimate.md"
+BEGIN, END = "<!-- errors: begin, written by python -m bench.token_counts fit -->\n", "<!-- errors: end -->"
 MIN_LARGE_TOKENS = 1_000
 """Reported tokens above which a request counts as large. In smaller ones, text of the provider dominates."""
 
@@ -49,6 +58,8 @@ class CountedRequest(Struct, frozen=True):
     characters: int
     """Size of the request as a Messages API request in JSON, without base64."""
     reported: int
+    before: int
+    """Estimate of the version before families of models."""
     facts: TokenFacts
 
     @property
@@ -80,7 +91,28 @@ class _Unsuitable(Exception):
     """The count of a request has input that the engine cannot see."""
 
 
-def read_recordings(folder: Path) -> Iterator[CountedRequest]:
+_ESTIMATE_BEFORE = """
+import sys
+from anthropic_proxy.messages.models import decode_request
+from anthropic_proxy.messages.tokens import estimate_request_tokens
+for line in sys.stdin.buffer:
+    print(estimate_request_tokens(decode_request(line)))
+"""
+
+
+def read_recordings(folder: Path, checkout: Path) -> list[CountedRequest]:
+    read = list(_read_requests(folder))
+    bodies = b"\n".join(body for _, body in read)
+    done = subprocess.run(
+        [sys.executable, "-c", _ESTIMATE_BEFORE], cwd=checkout, input=bodies, capture_output=True, check=True
+    )
+    return [
+        structs.replace(row, before=int(before)) for (row, _), before in zip(read, done.stdout.split(), strict=True)
+    ]
+
+
+def _read_requests(folder: Path) -> Iterator[tuple[CountedRequest, bytes]]:
+    """Yield each request without its estimate before, and as a Messages API request."""
     import yaml  # noqa: PLC0415  # only the reading of recordings needs it
 
     seen: set[tuple[Any, ...]] = set()
@@ -91,16 +123,16 @@ def read_recordings(folder: Path) -> Iterator[CountedRequest]:
             continue
         for exchange in recording.get("interactions", []) if isinstance(recording, dict) else []:
             try:
-                row = _read_exchange(number, exchange)
+                row, body = _read_exchange(number, exchange)
             except (_Unsuitable, ProxyError, KeyError, TypeError, AttributeError, ValueError, IndexError):
                 continue
             key = (row.provider, row.model, row.characters, row.reported)
             if key not in seen:
                 seen.add(key)
-                yield row
+                yield row, body
 
 
-def _read_exchange(number: int, exchange: Json) -> CountedRequest:
+def _read_exchange(number: int, exchange: Json) -> tuple[CountedRequest, bytes]:
     request, response = exchange["request"], exchange["response"]
     url = urlsplit(request["uri"])
     sent = request.get("parsed_body") or json.loads(request["body"])
@@ -121,10 +153,8 @@ def _read_exchange(number: int, exchange: Json) -> CountedRequest:
     _require(convert is not _from_converse or "claude" not in model or not facts.pages)
     provider = next((name for part, name in _PROVIDERS if part in (url.hostname or "")), "")
     _require(provider and not model.startswith(("arn:", "compound")))
-    facts.text, facts.tool_text, facts.page_text = (
-        round(amount, 1) for amount in (facts.text, facts.tool_text, facts.page_text)
-    )
-    return CountedRequest(number, provider, model, len(plain), reported, facts)
+    facts.text, facts.tool_text = (tuple(round(amount, 1) for amount in text) for text in (facts.text, facts.tool_text))
+    return CountedRequest(number, provider, model, len(plain), reported, 0, facts), source
 
 
 def _without_data(value: Any) -> Any:
@@ -393,17 +423,23 @@ _CONVERTERS = {
 # Table
 
 
+_COLUMNS = ("recording", "provider", "model", "characters", "reported", "before")
+_TEXTS = ("text", "tool_text")
+
+
 def write_table(rows: Sequence[CountedRequest]) -> None:
     fields = TokenFacts.__struct_fields__
     with TABLE.open("w", newline="") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(("recording", "provider", "model", "characters", "reported", *fields))
+        writer.writerow((*_COLUMNS, *fields))
         numbers: dict[int, int] = {}
         for row in rows:
             number = numbers.setdefault(row.recording, len(numbers))
-            images = " ".join("x".join(map(str, size)) if size else "?" for size in row.facts.images)
-            facts = [images if name == "images" else getattr(row.facts, name) for name in fields]
-            writer.writerow((number, row.provider, row.model, row.characters, row.reported, *facts))
+            cells = {name: getattr(row.facts, name) for name in fields}
+            cells["images"] = " ".join("x".join(map(str, size)) if size else "?" for size in row.facts.images)
+            for name in _TEXTS:
+                cells[name] = " ".join(f"{amount:g}" for amount in cells[name])
+            writer.writerow((number, *(getattr(row, name) for name in _COLUMNS[1:]), *cells.values()))
 
 
 def read_table() -> list[CountedRequest]:
@@ -414,9 +450,9 @@ def read_table() -> list[CountedRequest]:
                 None if size == "?" else (int(size.split("x")[0]), int(size.split("x")[1]))
                 for size in cells.pop("images").split()
             ]
-            names = ("recording", "provider", "model", "characters", "reported")
-            row = {name: cells.pop(name) for name in names}
-            row["facts"] = msgspec.convert({**cells, "images": images}, TokenFacts, strict=False)
+            row: dict[str, Any] = {name: cells.pop(name) for name in _COLUMNS}
+            texts = {name: tuple(map(float, cells.pop(name).split())) for name in _TEXTS}
+            row["facts"] = msgspec.convert({**cells, **texts, "images": images}, TokenFacts, strict=False)
             rows.append(msgspec.convert(row, CountedRequest, strict=False))
     return rows
 
@@ -442,7 +478,7 @@ _BOUNDS = {
 _IMAGE_CONSTANTS = ("image_base", "per_image_unit")
 _START_WEIGHT = 0.02
 """Weight of the distance from the start values, so that a constant with few requests stays near them."""
-_ROUNDS = 12
+_ROUNDS, _SWEEPS = 12, 10
 _MAX_SHARE = 0.1
 """Maximum share of one request in the fit of a family."""
 _EASE = 20
@@ -451,54 +487,72 @@ _PAGE_RANGE = 1.25
 """Maximum factor between the start value of a page and its fitted value, because few requests have PDFs."""
 
 
+def _importance(row: CountedRequest) -> float:
+    """Large requests matter, because they fill context windows. None decides alone."""
+    return 0.2 + min(row.reported, 1_000) / 500
+
+
 def _parts(facts: TokenFacts, family: TokenFamily) -> list[float]:
     """Return the factors of the constants in `_BOUNDS` in the estimate of a request."""
     units = sum(count_image_units(size, family) for size in facts.images)
     has_tools = min(facts.tools, 1)
     amounts = [1, facts.messages, facts.calls, facts.results, has_tools, facts.tools, facts.tool_marks]
-    return [*amounts, facts.text, facts.tool_text, len(facts.images), units, facts.pages, facts.page_text]
+    texts = weigh_message_text(facts, family), weigh_text(facts.tool_text)
+    return [*amounts, *texts, len(facts.images), units, facts.pages, facts.page_text]
 
 
-def fit_family(rows: Sequence[CountedRequest], start: TokenFamily) -> TokenFamily:
+class Example(Struct):
+    """A request, and the factors of the constants in its estimate."""
+
+    row: CountedRequest
+    parts: list[float]
+
+
+def fit_family(examples: Sequence[Example], start: TokenFamily, kept: Collection[str] = ()) -> TokenFamily:
     """Return a family with the constants of least absolute relative error, near those of `start`.
 
-    Coordinate descent on squares whose weights follow from the errors of the round before.
+    `kept`: names of constants that stay as they are in `start`, as do those that no example has. Coordinate descent on
+    squares whose weights follow from the errors of the round before.
     """
     bounds_by_name = dict(_BOUNDS, per_page=(start.per_page / _PAGE_RANGE, start.per_page * _PAGE_RANGE))
     bounds_by_name["per_request"] = 0.0, start.per_request + 8
     if start.image_rule not in ("area", "patches"):  # rules whose constants are published
-        bounds_by_name |= {name: (at := float(getattr(start, name)), at + 1e-9) for name in _IMAGE_CONSTANTS}
-    names, bounds = list(bounds_by_name), list(bounds_by_name.values())
-    spans = [high - low for low, high in bounds]
-    at_start = [float(getattr(start, name)) for name in names]
-    values = list(at_start)
-    examples = []
-    # large requests matter, because they fill context windows, but none decides alone
-    importances = [0.2 + min(row.reported, 1_000) / 500 for row in rows]
+        kept = (*kept, *_IMAGE_CONSTANTS)
+    given = [float(getattr(start, name)) for name in _BOUNDS]
+    places = [
+        place
+        for place, name in enumerate(_BOUNDS)
+        if name not in kept and any(example.parts[place] for example in examples)
+    ]
+    names = [list(_BOUNDS)[place] for place in places]
+    bounds, values = [bounds_by_name[name] for name in names], [given[place] for place in places]
+    importances = [_importance(example.row) for example in examples]
     most = _MAX_SHARE * sum(importances)
-    for row, importance in zip(rows, importances, strict=True):
-        scale = 1 / (row.reported + _EASE)
-        examples.append(
-            ([part * scale for part in _parts(row.facts, start)], row.reported * scale, min(importance, most))
-        )
-    everything = range(len(names))
+    equations = []
+    for example, importance in zip(examples, importances, strict=True):
+        scale = 1 / (example.row.reported + _EASE)
+        parts = [example.parts[place] for place in places]
+        fixed = sum(map(float.__mul__, given, example.parts)) - sum(map(float.__mul__, values, parts))
+        scaled = [part * scale for part in parts]
+        equations.append((scaled, (example.row.reported - fixed) * scale, min(importance, most)))
+    everything = range(len(places))
     for _ in range(_ROUNDS):
-        matrix = [[0.0] * len(names) for _ in names]
-        target = [0.0] * len(names)
-        for parts, wanted, importance in examples:
+        matrix = [[0.0] * len(places) for _ in places]
+        target = [0.0] * len(places)
+        for parts, wanted, importance in equations:
             error = abs(sum(map(float.__mul__, parts, values)) - wanted)
             weight = importance / max(error, 0.02)
             used = [i for i in everything if parts[i]]
             for i in used:
-                scaled = weight * parts[i]
-                target[i] += scaled * wanted
+                scaled_part = weight * parts[i]
+                target[i] += scaled_part * wanted
                 for j in used:
-                    matrix[i][j] += scaled * parts[j]
+                    matrix[i][j] += scaled_part * parts[j]
         for i in everything:
-            weight = _START_WEIGHT * 100 / max(spans[i], 0.1) ** 2
+            weight = _START_WEIGHT * 100 / max(bounds[i][1] - bounds[i][0], 0.1) ** 2
             matrix[i][i] += weight
-            target[i] += weight * at_start[i]
-        for _ in range(30):
+            target[i] += weight * given[places[i]]
+        for _ in range(_SWEEPS):
             for i in everything:
                 others = sum(map(float.__mul__, matrix[i], values)) - matrix[i][i] * values[i]
                 values[i] = min(max((target[i] - others) / matrix[i][i], bounds[i][0]), bounds[i][1])
@@ -506,11 +560,17 @@ def fit_family(rows: Sequence[CountedRequest], start: TokenFamily) -> TokenFamil
 
 
 def _starts() -> dict[str, TokenFamily]:
-    """Return the families before the fit: how they count images, as their providers describe it."""
+    """Return the families before the fit: how they count images, as their providers describe it.
+
+    The texts that the chat templates of GLM-4.5, Qwen3 and Qwen3-Coder put around tools have about 130, 100 and 230
+    tokens; that of Llama 3.3 begins each request with 30. Mistral's are those of its tokenizer (`tekken_240911.json` of
+    mistral-common 1.13.1), for 296 texts: licenses, code and pages in English, some of them in capitals.
+    """
     claude = TokenFamily(any_tool=450, text=1.12, per_page=1_700, page_text=1)
     openai = TokenFamily(
         image_rule="tiles", image_base=85, per_image_unit=170, max_image_units=16, per_page=250, page_text=1
     )
+    mistral = TokenFamily(text=1.06, per_digit=0.6, per_capital=0.1)
     gemini = TokenFamily(per_request=0, per_message=0, any_tool=0, image_rule="flat", per_image_unit=0, per_page=258)
     starts = {
         "claude": claude,
@@ -528,9 +588,12 @@ def _starts() -> dict[str, TokenFamily]:
         "gemini-3": structs.replace(gemini, image_base=1_100, per_page=560),
         "deepseek": TokenFamily(per_page=800, any_tool=270),
         "deepseek-4": TokenFamily(per_page=800, any_tool=270, per_request=75),
-        "glm": TokenFamily(per_page=800),
-        "mistral": TokenFamily(per_page=800, image_rule="rows of 28", max_image_units=3_080),
-        "pixtral": TokenFamily(per_page=100, page_text=1, image_rule="rows of 16", max_image_units=4_160),
+        "glm": TokenFamily(per_page=800, any_tool=130),
+        "qwen": TokenFamily(any_tool=100),
+        "qwen-coder": TokenFamily(any_tool=230),
+        "llama-3": TokenFamily(per_request=30),
+        "mistral": structs.replace(mistral, per_page=800, image_rule="rows of 28", max_image_units=3_080),
+        "pixtral": structs.replace(mistral, per_page=100, page_text=1, image_rule="rows of 16", max_image_units=4_160),
         "llama-4": TokenFamily(per_page=100, page_text=1, image_rule="canvas", per_image_unit=145, max_image_units=17),
         "nova": TokenFamily(per_page=3_000, image_rule="flat", image_base=1_825, per_image_unit=0),
         "nova-2": TokenFamily(per_page=3_000),
@@ -538,39 +601,111 @@ def _starts() -> dict[str, TokenFamily]:
     return {name: structs.replace(family, name=name) for name, family in starts.items()}
 
 
-def fit_families(rows: Sequence[CountedRequest]) -> dict[str, TokenFamily]:
-    return {name: fit_family(_of_family(rows, name), start) for name, start in _starts().items()}
+_PARTS = {
+    "pdf": ("per_page", "page_text"),
+    "image": _IMAGE_CONSTANTS,
+    "calls": ("per_call", "per_result"),
+    "tools": ("any_tool", "per_tool", "per_property", "tool_text"),
+    "text": ("per_request", "per_message", "text"),
+}
+"""Kind of requests → constants that only they have, or, for `text`, that all have."""
 
 
-def _of_family(rows: Sequence[CountedRequest], name: str) -> list[CountedRequest]:
-    return [row for row in rows if find_token_family(row.model).name == name]
+class FittedFamily(Struct):
+    """A family, and the estimates of its requests by constants that were fitted without the same recording."""
+
+    family: TokenFamily
+    estimates: dict[int, int]
+    """Position in the table → tokens."""
 
 
-def _print_errors(rows: Sequence[CountedRequest]) -> None:
-    estimates = {}
+def fit_families(rows: Sequence[CountedRequest]) -> list[FittedFamily]:
+    """Return the families of `_starts`.
+
+    Constants that predict other recordings worse than their start values, which come from documents or are those of
+    unknown models, keep these. This is decided for each kind of requests.
+    """
+    fitted = []
     for name, start in _starts().items():
-        members = _of_family(rows, name)
-        for recording in {row.recording for row in members}:
-            family = fit_family([row for row in members if row.recording != recording], start)
-            estimates |= {id(row): estimate_tokens(row.facts, family) for row in members if row.recording == recording}
-    print("Errors in %: before, and after with constants fitted without the same recording.")
-    print(f"{'':34}  n  before: median  p90   after: median  p90")
-    groups: dict[str, list[CountedRequest]] = {}
-    for row in rows:
-        size = "above 1000" if row.reported > MIN_LARGE_TOKENS else "up to 1000"
-        for group in (
-            f"all, {size}",
-            f"{row.provider}, {row.kind}, {size}",
-            f"{find_token_family(row.model).name}, {size}",
-        ):
-            groups.setdefault(group, []).append(row)
-    for group, members in sorted(groups.items()):
-        before = [estimate_tokens(row.facts, DEFAULT_FAMILY) / row.reported - 1 for row in members]
-        after = [
-            estimates.get(id(row), estimate_tokens(row.facts, DEFAULT_FAMILY)) / row.reported - 1 for row in members
+        members = {
+            place: Example(row, _parts(row.facts, start))
+            for place, row in enumerate(rows)
+            if find_family_name(row.model) == name
+        }
+        kept: set[str] = set()
+        for kind, constants in _PARTS.items():
+            of_kind = {place: example for place, example in members.items() if example.row.kind == kind}
+            fits, keeps = (
+                _total_error(of_kind, _predict(members, of_kind, start, names)) for names in (kept, {*kept, *constants})
+            )
+            if keeps <= fits:
+                kept |= set(constants)
+        estimates = _predict(members, members, start, kept)
+        fitted.append(FittedFamily(fit_family(list(members.values()), start, kept), estimates))
+    return fitted
+
+
+def _predict(
+    members: Mapping[int, Example], asked: Mapping[int, Example], start: TokenFamily, kept: Collection[str]
+) -> dict[int, int]:
+    """Return the estimates of some requests, each by the constants that fit the members of other recordings."""
+    estimates = {}
+    for recording in {example.row.recording for example in asked.values()}:
+        others = [example for example in members.values() if example.row.recording != recording]
+        family = fit_family(others, start, kept)
+        estimates |= {
+            place: estimate_tokens(example.row.facts, family)
+            for place, example in asked.items()
+            if example.row.recording == recording
+        }
+    return estimates
+
+
+def _total_error(examples: Mapping[int, Example], estimates: Mapping[int, int]) -> float:
+    """Return the sum of the absolute relative errors, each at most 1, by the importance of the requests."""
+    return sum(
+        _importance(example.row) * min(1, abs(estimates[place] / example.row.reported - 1))
+        for place, example in examples.items()
+    )
+
+
+class Errors(Struct):
+    """Relative errors of the requests of one kind to one provider, before families and with them."""
+
+    provider: str
+    kind: str
+    is_large: bool
+    before: list[float] = []
+    after: list[float] = []
+
+    @property
+    def figures(self) -> list[float]:
+        """Median, 90th percentile of the absolute errors and their mean, before and after, in percent."""
+        return [
+            figure * 100
+            for errors in (self.before, self.after)
+            for figure in (statistics.median(errors), _p90(errors), mean_error(errors))
         ]
-        figures = [figure * 100 for errors in (before, after) for figure in (statistics.median(errors), _p90(errors))]
-        print(f"{group:34} {len(members):3} {figures[0]:14.1f} {figures[1]:5.0f} {figures[2]:14.1f} {figures[3]:5.0f}")
+
+
+def list_errors(rows: Sequence[CountedRequest], families: Sequence[FittedFamily]) -> list[Errors]:
+    estimates: dict[int, int] = {}
+    for fitted in families:
+        estimates |= fitted.estimates
+    groups: dict[tuple[str, str, bool], Errors] = {}
+    for place, row in enumerate(rows):
+        after = estimates.get(place) or estimate_tokens(row.facts, DEFAULT_FAMILY)
+        is_large = row.reported > MIN_LARGE_TOKENS
+        for provider, kind in ((row.provider, row.kind), ("all", "all")):
+            group = groups.setdefault((provider, kind, is_large), Errors(provider, kind, is_large))
+            group.before.append(row.before / row.reported - 1)
+            group.after.append(after / row.reported - 1)
+    return [group for _, group in sorted(groups.items())]
+
+
+def mean_error(errors: Sequence[float]) -> float:
+    """Return the mean of the absolute errors, each counted as at most 1."""
+    return statistics.mean(min(1, abs(error)) for error in errors)
 
 
 def _p90(errors: Sequence[float]) -> float:
@@ -578,7 +713,22 @@ def _p90(errors: Sequence[float]) -> float:
     return ordered[min(len(ordered) * 9 // 10, len(ordered) - 1)]
 
 
-def _write_families(families: Mapping[str, TokenFamily]) -> None:
+def error_tables(groups: Sequence[Errors]) -> str:
+    """Return the tables of the decision."""
+    lines = []
+    for is_large, title in ((True, "above 1,000 tokens"), (False, "of at most 1,000 tokens")):
+        lines += [f"Requests {title}:", ""]
+        lines.append("| provider, kind | n | before: median | p90 | mean | after: median | p90 | mean |")
+        lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+        for group in groups:
+            if group.is_large == is_large:
+                cells = " | ".join(f"{figure:.{1 - place % 3 % 2}f}" for place, figure in enumerate(group.figures))
+                lines.append(f"| {group.provider}, {group.kind} | {len(group.after)} | {cells} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _write_families(families: Sequence[TokenFamily]) -> None:
     lines = [
         json.dumps(
             {
@@ -587,19 +737,22 @@ def _write_families(families: Mapping[str, TokenFamily]) -> None:
                 if (value := getattr(family, field)) != getattr(DEFAULT_FAMILY, field)
             }
         )
-        for family in families.values()
+        for family in families
     ]
     FAMILIES_FILE.write_text("[\n" + ",\n".join(lines) + "\n]\n", "utf-8")
 
 
 def main() -> None:
     match sys.argv[1:]:
-        case ["read", folder]:
-            write_table(list(read_recordings(Path(folder))))
+        case ["read", folder, checkout]:
+            write_table(read_recordings(Path(folder), Path(checkout)))
         case ["fit"]:
             rows = read_table()
-            _write_families(fit_families(rows))
-            _print_errors(rows)
+            families = fit_families(rows)
+            _write_families([fitted.family for fitted in families])
+            before, _, rest = PAGE.read_text("utf-8").partition(BEGIN)
+            tables = error_tables(list_errors(rows, families))
+            PAGE.write_text(f"{before}{BEGIN}{tables}{END}{rest.partition(END)[2]}", "utf-8")
         case _:
             sys.exit(__doc__)
 

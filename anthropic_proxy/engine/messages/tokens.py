@@ -8,10 +8,11 @@ texts that were not fitted, the average error is 4.5 % for prose, code, data and
 the names and texts of their schemas.
 
 What a request contains (`TokenFacts`) is found once; a `TokenFamily` has what each part costs. The families were fitted
-to the counts that providers reported (`bench/token_counts.py`).
+to the counts that providers reported (`bench/token_counts.py`), which stores facts and never texts.
 """
 
 import functools
+import itertools
 import re
 import struct
 from base64 import b64decode
@@ -85,6 +86,10 @@ class TokenFamily(Struct, frozen=True):
     """Factor of the tokens of texts in messages. The weights of texts are those of OpenAI's vocabulary."""
     tool_text: float = 1
     """Factor of the tokens of names and descriptions in tools."""
+    per_digit: float = 0
+    """Tokens that a digit costs more than in OpenAI's vocabulary, which has numbers of three digits."""
+    per_capital: float = 0
+    """Tokens that a capital letter after the first of a word costs more than in OpenAI's vocabulary."""
     image_rule: ImageRule = "area"
     image_base: float = 0
     """Tokens of an image besides its units."""
@@ -107,17 +112,23 @@ class TokenScale(Struct, frozen=True):
     factor: float = 1.0
 
 
+TextFacts = tuple[float, ...]
+"""What a text contains: the number of each feature in `TEXT_WEIGHTS`, then its size in bytes. Numbers of a sample are
+scaled to the size of the text."""
+
+
 class TokenFacts(Struct):
     """What a request contains, in numbers. `estimate_tokens` turns them into tokens."""
 
-    text: float
-    """Tokens of all texts of system prompt and messages, in OpenAI's vocabulary."""
+    text: TextFacts
+    """Facts of all texts of system prompt and messages."""
     messages: int
     calls: int
     results: int
     tools: int
     """Number of visible tools. Deferred tools count only after a tool search has found them."""
-    tool_text: float
+    tool_text: TextFacts
+    """Facts of the names and descriptions in tools."""
     tool_marks: int
     """Tokens of the punctuation and types in the schemas of tools."""
     images: list[tuple[int, int] | None]
@@ -163,7 +174,7 @@ def collect_token_facts(request: MessagesRequest) -> TokenFacts:
     tools = list_visible_tools(request)
     text, marks = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
     return TokenFacts(
-        text=estimate_text_tokens(b" ".join(counter.texts)),
+        text=count_text_features(b" ".join(counter.texts)),
         messages=len(request.messages),
         calls=counter.calls,
         results=counter.results,
@@ -178,15 +189,22 @@ def collect_token_facts(request: MessagesRequest) -> TokenFacts:
 
 def estimate_tokens(facts: TokenFacts, family: TokenFamily) -> int:
     """Return the estimated input tokens of a request with these facts, at least 1."""
-    total = family.per_request + family.text * facts.text + family.per_message * facts.messages
+    total = family.per_request + family.text * weigh_message_text(facts, family)
+    total += family.per_message * facts.messages
     total += family.per_call * facts.calls + family.per_result * facts.results
     total += family.per_page * facts.pages + family.page_text * facts.page_text
     if facts.tools:
         total += family.any_tool + family.per_tool * facts.tools
-        total += family.tool_text * facts.tool_text + family.per_property * facts.tool_marks
+        total += family.tool_text * weigh_text(facts.tool_text) + family.per_property * facts.tool_marks
     for size in facts.images:
         total += family.image_base + family.per_image_unit * count_image_units(size, family)
     return max(1, min(round(total), MAX_TOKENS))
+
+
+def weigh_message_text(facts: TokenFacts, family: TokenFamily) -> float:
+    """Return the tokens of the texts of system prompt and messages, before the factor of the family."""
+    digits, capitals = facts.text[_DIGIT], facts.text[_CAPITAL]
+    return weigh_text(facts.text) + family.per_digit * digits + family.per_capital * capitals
 
 
 class _Fetched(Struct):
@@ -290,39 +308,64 @@ _MARKS_ALONE = bytes(byte if byte < 128 and byte not in _LETTERS + _DIGITS else 
 _CAPITALS_ALONE = bytes(byte if byte in _CAPITALS else ord(" ") for byte in range(256))
 _DIGITS_ALONE = bytes(ord("0") if byte in _DIGITS else ord(" ") for byte in range(256))
 _FIRST_BYTES = tuple(
-    (weight, bytes(byte for byte in range(256) if not low <= byte < high))
-    for weight, low, high in (
-        (1.366, 0xC2, 0xCA),  # Latin letters with accents
-        (0.403, 0xCA, 0xD0),  # Greek
-        (0.265, 0xD0, 0xD4),  # Cyrillic
-        (0.403, 0xD4, 0xE0),  # Hebrew, Arabic
-        (0.398, 0xE0, 0xE2),  # scripts of South Asia, Georgian
-        (2.381, 0xE2, 0xE3),  # punctuation and symbols
-        (0.705, 0xE3, 0xF0),  # Chinese, Japanese, Korean
-        (2.69, 0xF0, 0x100),  # emoji
-    )
+    bytes(byte for byte in range(256) if not low <= byte < high)
+    for low, high in itertools.pairwise((0xC2, 0xCA, 0xD0, 0xD4, 0xE0, 0xE2, 0xE3, 0xF0, 0x100))
 )
-"""Tokens of a character that is not ASCII → all bytes but the first bytes of such characters in UTF-8."""
-_VIETNAMESE, _BESIDE_VIETNAMESE = 0.23 - 0.398, 0.23 - 1.366
-"""What is added for a letter that only Vietnamese has, and for another Latin letter with an accent beside it: their
-words are in the vocabulary."""
+"""All bytes but the first bytes in UTF-8 of the characters of a script."""
+TEXT_WEIGHTS = {
+    "words": 0.464,
+    "letters": 0.094,
+    "capitals at the beginning of a word": 0.389,
+    "further capitals": 0.03,
+    "numbers": 1.752,
+    "digits": 0.06,
+    "runs of punctuation": 0.534,
+    "punctuation marks": 0.217,
+    "spaces": 0.093,
+    "Latin letters with accents": 1.366,
+    "Greek": 0.403,
+    "Cyrillic": 0.265,
+    "Hebrew, Arabic": 0.403,
+    "scripts of South Asia, Georgian": 0.398,
+    "punctuation and symbols outside ASCII": 2.381,
+    "Chinese, Japanese, Korean": 0.705,
+    "emoji": 2.69,
+    "letters that only Vietnamese has": 0.23 - 0.398,
+    "other Latin letters with accents beside them": 0.23 - 1.366,
+}
+"""Feature of a text → tokens. The words of Vietnamese are in the vocabulary, so its letters cost less than others."""
+_WEIGHTS = tuple(TEXT_WEIGHTS.values())
+_CAPITAL, _DIGIT = list(TEXT_WEIGHTS).index("further capitals"), list(TEXT_WEIGHTS).index("digits")
+_NO_TEXT: TextFacts = (0.0,) * (len(_WEIGHTS) + 1)
+_NO_SCRIPTS = (0,) * (len(_FIRST_BYTES) + 2)
 _ESCAPED = re.compile(rb"\\u(?:(0[0-9a-fA-F])|(1[eE])|[0-9a-fA-F]{2})[0-9a-fA-F]{2}")
 """Pattern of a character as JSON escape (`u0430` after a backslash). The groups: scripts with two bytes in UTF-8, and
 letters of Vietnamese."""
 
 
 def estimate_text_tokens(text: bytes) -> float:
-    """Return the estimated tokens of a text, which may be JSON or a part of it.
+    """Return the estimated tokens of a text, which may be JSON or a part of it."""
+    return weigh_text(count_text_features(text))
+
+
+def weigh_text(facts: TextFacts) -> float:
+    """Return the estimated tokens of a text, at most one for each byte."""
+    return min(sum(map(float.__mul__, _WEIGHTS, facts)), facts[-1])
+
+
+def count_text_features(text: bytes) -> TextFacts:
+    """Return the facts of a text, from a sample if it is long.
 
     A backslash counts as nothing, so an escaped quote counts as one character. A Unicode escape (`\\u0430`) counts as
     one character that is not ASCII.
     """
     if len(text) <= _SAMPLE:
-        return _weigh_text(text)
+        return *_count_features(text), len(text)
     sample = _sampled(text, _STRETCH)
     if sample.count(rb"\u") > _MANY_ESCAPES:
         sample = _sampled(text, _LONG_STRETCH)
-    return _weigh_text(sample) * len(text) / len(sample)
+    scale = len(text) / len(sample)
+    return *(count * scale for count in _count_features(sample)), len(text)
 
 
 def _sampled(text: bytes, stretch: int) -> bytes:
@@ -330,7 +373,7 @@ def _sampled(text: bytes, stretch: int) -> bytes:
     return b"".join([text[start : start + stretch] for start in range(0, len(text), step)])
 
 
-def _weigh_text(text: bytes) -> float:
+def _count_features(text: bytes) -> tuple[int, ...]:
     if rb"\u" in text:
         text = _ESCAPED.sub(lambda match: _OF_TWO if match[1] else _OF_VIETNAMESE if match[2] else _OF_THREE, text)
     words = (b" " + text.translate(_LETTERS_ALIKE)).count(b" a")  # where they begin
@@ -343,17 +386,15 @@ def _weigh_text(text: bytes) -> float:
     spaces = remainder.count(b" ")
     marks = len(remainder) - digits - spaces - remainder.count(b"\\")
     runs = len(text.translate(_MARKS_ALONE, b"\\").split())
-    tokens = 0.0
+    scripts: tuple[int, ...] = _NO_SCRIPTS
     if not remainder.isascii():
         others = remainder.translate(None, _ASCII)
         marks -= len(others)
-        found = [len(others.translate(None, rest)) for _, rest in _FIRST_BYTES]
-        tokens += sum(weight * count for (weight, _), count in zip(_FIRST_BYTES, found, strict=True))
-        if vietnamese := others.count(b"\xe1\xba") + others.count(b"\xe1\xbb"):
-            tokens += _VIETNAMESE * vietnamese + _BESIDE_VIETNAMESE * min(vietnamese, found[0])
-    tokens += 0.464 * words + 0.094 * letters + 0.389 * first_capitals + 0.03 * (all_capitals - first_capitals)
-    tokens += 1.752 * numbers + 0.06 * digits + 0.534 * runs + 0.217 * marks + 0.093 * spaces
-    return min(tokens, float(len(text)))
+        found = [len(others.translate(None, rest)) for rest in _FIRST_BYTES]
+        vietnamese = others.count(b"\xe1\xba") + others.count(b"\xe1\xbb")
+        scripts = (*found, vietnamese, min(vietnamese, found[0]))
+    further_capitals = all_capitals - first_capitals
+    return (words, letters, first_capitals, further_capitals, numbers, digits, runs, marks, spaces, *scripts)
 
 
 def _count_starts(text: bytes) -> int:
@@ -499,8 +540,8 @@ class _Definition(Struct):
 _decode_definition = msgspec.json.Decoder(_Definition).decode
 
 
-def weigh_tool(tool: Tool) -> tuple[float, int]:
-    """Return the tokens of the names and texts of a tool definition, and those of its punctuation and types.
+def _weigh_tool(tool: Tool) -> tuple[TextFacts, int]:
+    """Return the facts of the names and texts of a tool definition, and the tokens of its punctuation and types.
 
     Results for small definitions are cached.
     """
@@ -512,33 +553,30 @@ def weigh_tool(tool: Tool) -> tuple[float, int]:
     return _weigh_definition(tool.name, tool.description, schema)
 
 
-def _weigh_source(source: bytes) -> tuple[float, int]:
+def _weigh_source(source: bytes) -> tuple[TextFacts, int]:
     try:
         tool = _decode_definition(source)
     except (msgspec.DecodeError, RecursionError):
-        return estimate_text_tokens(source), 0
+        return count_text_features(source), 0
     return _weigh_definition(tool.name, tool.description, tool.input_schema)
 
 
 _weigh_source_cached = functools.lru_cache(maxsize=1024)(_weigh_source)
 
 
-def _weigh_tools(tools: Iterable[Tool]) -> tuple[float, int]:
-    text, marks = 0.0, 0
-    for tool in tools:
-        tool_text, tool_marks = weigh_tool(tool)
-        text += tool_text
-        marks += tool_marks
-    return text, marks
+def _weigh_tools(tools: Iterable[Tool]) -> tuple[TextFacts, int]:
+    weighed = [_weigh_tool(tool) for tool in tools]
+    text = tuple(map(sum, zip(*(facts for facts, _ in weighed), strict=True))) or _NO_TEXT
+    return text, sum(marks for _, marks in weighed)
 
 
 _weigh_tools_cached = functools.lru_cache(maxsize=64)(_weigh_tools)
 
 
-def _weigh_definition(name: str, description: str | None, schema: Any) -> tuple[float, int]:
+def _weigh_definition(name: str, description: str | None, schema: Any) -> tuple[TextFacts, int]:
     texts = [name, description or ""]
     marks = _collect_texts(schema, texts)
-    return estimate_text_tokens("\n".join(texts).encode(errors="replace")), marks
+    return count_text_features("\n".join(texts).encode(errors="replace")), marks
 
 
 def _collect_texts(schema: Any, texts: list[str]) -> int:

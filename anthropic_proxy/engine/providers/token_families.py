@@ -32,7 +32,10 @@ _MODELS = tuple(
         (r"deepseek-(?:v[4-9]|flash|pro)", "deepseek-4"),
         (r"deepseek-(?:v\d|chat|reasoner)", "deepseek"),
         (r"glm-", "glm"),
+        (r"qwen-?\d[\d.]*-coder", "qwen-coder"),
+        (r"qwen", "qwen"),
         (r"llama-?4-(?:maverick|scout)", "llama-4"),
+        (r"^(?!.*deepseek).*llama-?3[.-][1-3]", "llama-3"),
         (r"pixtral", "pixtral"),
         (r"mistral|ministral|magistral|devstral|codestral", "mistral"),
         (r"nova-[2-9]", "nova-2"),
@@ -47,10 +50,11 @@ The first that matches counts."""
 @functools.lru_cache(maxsize=256)
 def find_token_family(model: str) -> TokenFamily:
     """Return the family of a model id, also of one with the prefix of a cloud. Unknown models: `DEFAULT_FAMILY`."""
+    return FAMILIES.get(find_family_name(model), DEFAULT_FAMILY)
+
+
+def find_family_name(model: str) -> str:
     text = model[:256].lower()
     if "claude" in text:
         text = text.replace(".", "-")
-    for pattern, name in _MODELS:
-        if pattern.search(text):
-            return FAMILIES.get(name, DEFAULT_FAMILY)
-    return DEFAULT_FAMILY
+    return next((name for pattern, name in _MODELS if pattern.search(text)), DEFAULT_FAMILY.name)

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.tokens import (
@@ -12,18 +13,74 @@ from anthropic_proxy.engine.messages.tokens import (
     TokenFacts,
     TokenFamily,
     count_image_units,
+    count_text_features,
     estimate_request_tokens,
     estimate_tokens,
 )
 from anthropic_proxy.engine.providers.token_families import FAMILIES, find_token_family
-from bench.token_counts import fit_families, read_table
+from bench.token_counts import (
+    PAGE,
+    CountedRequest,
+    Errors,
+    FittedFamily,
+    error_tables,
+    fit_families,
+    list_errors,
+    mean_error,
+    read_table,
+)
 from tests.support.golden_texts import Check
 
-NOTHING = TokenFacts(text=0, messages=0, calls=0, results=0, tools=0, tool_text=0, tool_marks=0, images=[], pages=0)
+NO_TEXT = count_text_features(b"")
+NOTHING = TokenFacts(
+    NO_TEXT, messages=0, calls=0, results=0, tools=0, tool_text=NO_TEXT, tool_marks=0, images=[], pages=0
+)
 
 
-def test_the_constants_are_those_that_the_recorded_counts_give() -> None:
-    assert fit_families(read_table()) == FAMILIES
+@pytest.fixture(scope="module")
+def rows() -> list[CountedRequest]:
+    return read_table()
+
+
+@pytest.fixture(scope="module")
+def fitted(rows: list[CountedRequest]) -> list[FittedFamily]:
+    return fit_families(rows)
+
+
+@pytest.fixture(scope="module")
+def errors(rows: list[CountedRequest], fitted: list[FittedFamily]) -> list[Errors]:
+    return list_errors(rows, fitted)
+
+
+def test_constants_and_documented_errors_are_those_that_the_recorded_counts_give(
+    fitted: list[FittedFamily], errors: list[Errors]
+) -> None:
+    assert {each.family.name: each.family for each in fitted} == FAMILIES, "python -m bench.token_counts fit"
+    assert error_tables(errors) in PAGE.read_text("utf-8"), "python -m bench.token_counts fit"
+
+
+def test_large_requests_are_estimated_within_three_percent(errors: list[Errors]) -> None:
+    groups = [group for group in errors if group.is_large and len(group.after) >= 10]
+    assert groups
+    for group in groups:
+        _, _, _, median, p90, _ = group.figures
+        assert abs(median) <= 3, group
+        assert p90 <= 12, group
+
+
+def test_no_group_is_estimated_worse_than_before_families(errors: list[Errors]) -> None:
+    for group in errors:
+        if group.is_large and len(group.after) > 1:
+            before, p90_before, _, after, p90_after, _ = group.figures
+            assert abs(after) <= abs(before), group
+            assert p90_after <= p90_before, group
+    for key in {(group.provider, group.kind) for group in errors}:
+        groups = [group for group in errors if (group.provider, group.kind) == key]
+        before_errors, after_errors = (
+            [error for one in groups for error in getattr(one, name)] for name in ("before", "after")
+        )
+        if len(after_errors) > 1:
+            assert mean_error(after_errors) <= mean_error(before_errors) + 0.03, key
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
@@ -61,7 +118,5 @@ def test_claude_adds_text_to_a_request_with_tools() -> None:
 
 
 def test_an_estimate_has_a_maximum() -> None:
-    facts = TokenFacts(
-        text=1e30, messages=1, calls=0, results=0, tools=0, tool_text=0, tool_marks=0, images=[], pages=10**20
-    )
+    facts = replace(NOTHING, text=tuple(1e30 for _ in NO_TEXT), pages=10**20)
     assert estimate_tokens(facts, DEFAULT_FAMILY) == MAX_TOKENS
