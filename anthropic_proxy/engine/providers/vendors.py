@@ -143,6 +143,7 @@ VENDORS = (
         rules=(
             ("*gpt-oss*", {"replayed_thinking_field": "reasoning", "thinking_request_field": "reasoning_format"}),
             ("*qwen*", {"replayed_thinking_field": "", "thinking_request_field": "reasoning_format"}),
+            ("qwen-3.[89]*", _EFFORT),
             ("*glm*", {**_EFFORT, "replayed_thinking_field": "", "thinking_request_field": "reasoning_format"}),
         ),
         # The page names no successor of the models of 27 May 2026.
@@ -265,6 +266,7 @@ VENDORS = (
         docs_url="https://huggingface.co/docs/inference-providers/tasks/chat-completion",
         source="huggingface/hub-docs inference-providers/tasks/chat-completion.md; models.dev providers/huggingface",
         dialect={**_EFFORT, **_REPLAYED},
+        messages_suffixes=(("/v1", ""),),  # hub-docs inference-providers/integrations/claude-code.md
     ),
     _build_vendor(
         "nvidia",
