@@ -1,7 +1,9 @@
 """The binary event stream of Amazon: converted at any cut, with its checksums, in bounded memory."""
 
+import base64
 import itertools
 import json
+import re
 import struct
 import zlib
 from contextlib import suppress
@@ -91,6 +93,17 @@ def test_a_message_without_an_event_is_skipped(headers: dict[str, str], payload:
 def test_what_is_no_event_is_an_error(payload: bytes) -> None:
     with pytest.raises(UpstreamProtocolError, match="an event that is not JSON"):
         EventStreamReader().feed(encode_message({":message-type": "event"}, payload))
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_text_of_the_provider_adds_no_line(end: str) -> None:
+    inner = f'{{{end}"type":"ping",{end}"a"{end}:{end}"b"{end}{end}}}'.encode()
+    payload = json.dumps({"bytes": base64.b64encode(inner).decode()}).encode()
+    found = EventStreamReader().feed(encode_message({":message-type": "event"}, payload))
+    name, data, *rest = re.split(rb"\r\n|\r|\n", found)
+    assert (name, data[:6], rest) == (b"event: ping", b"data: ", [b"", b""])
+    with pytest.raises(UpstreamProtocolError, match="an event with an invalid name"):
+        EventStreamReader().feed(encode_chunk({"type": f"ping{end}data: {{}}{end}{end}event: message_stop"}))
 
 
 @pytest.mark.parametrize(

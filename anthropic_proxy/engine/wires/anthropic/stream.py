@@ -52,6 +52,8 @@ _ERROR_TYPES = {
     "serviceUnavailableException": "overloaded_error",
 }
 """Type of an exception → error type of the Messages API. Others are an `api_error`."""
+_EVENT_NAME = compile_later(r"[\w.-]+", re.ASCII)
+_WITHOUT_LINES = bytes.maketrans(b"\r\n", b"  ")
 
 
 class _Payload(Struct):
@@ -115,7 +117,9 @@ def _convert(headers: dict[str, str], payload: bytes) -> bytes:
         raise _invalid("an event that is not JSON") from error
     if not name:
         return b""  # such as an event without bytes
-    return b"event: %b\ndata: %b\n\n" % (name.encode(), b" ".join(event.split(b"\n")))
+    if not _EVENT_NAME.fullmatch(name):
+        raise _invalid("an event with an invalid name")
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), event.translate(_WITHOUT_LINES))
 
 
 def _read_headers(data: bytes) -> dict[str, str]:
