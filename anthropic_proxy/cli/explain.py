@@ -197,16 +197,13 @@ def dry_run_request(
     async def run() -> tuple[DryRun, bytes]:
         transports = Transports(settings)
         log = Log(form="plain", level="error", secrets=settings.reveal_all_secrets())
-        services = await open_services(settings, transports=transports, log=log)
+        options = {name: each.mask_secrets() for name, each in settings.call_options.items()}
+        masked = structs.replace(settings, call_options=options)
+        services = await open_services(masked, transports=transports, log=log)
         try:
             timed = services if clock is None else structs.replace(services, clock=clock)
             result = await run_dry(timed, content, path, sender=sender or LOCAL_DRY_RUN_CLIENT)
             sent = result.recorded
-            options = settings.call_options.get(result.receipt.provider or "")
-            if sent is not None and options is not None:
-                masked = {name: str(secret) for name, secret in options.secret_headers.items()}
-                request = structs.replace(sent.request, headers={**sent.request.headers, **masked})
-                sent = result.recorded = structs.replace(sent, request=request)
             if sent is None or sent.transport != "http":
                 return result, b""
             return result, transports.encode_http_head(sent.base_url, sent.request, mask_credential(sent.credential))

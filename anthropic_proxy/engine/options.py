@@ -10,13 +10,14 @@ a route are the models to try, in order. Patterns are those of `fnmatch`: `*` st
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import tzinfo
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
-from msgspec import Meta, Struct
+import msgspec
+from msgspec import Meta, Struct, structs
 
 from anthropic_proxy.engine.messages.fidelity import Fidelity
 from anthropic_proxy.engine.patterns import compile_later
@@ -33,7 +34,8 @@ class CallOptions(Struct, frozen=True, kw_only=True):
     copied_headers: Mapping[str, str] = {}
     """Header in lower case → client header whose value it gets. Without that client header, it is not sent."""
     body: Mapping[str, object] = {}
-    """Fields that are merged into the JSON body of messages. Tables are merged, other values replaced."""
+    """Fields that are merged into the JSON body of messages. Tables are merged, other values replaced. A `Secret` at
+    any depth is a text, which logs and errors mask."""
     key_header: str | None = None
     """Header with the API key, in lower case. None: that of the provider."""
     proxy: Secret | None = None
@@ -57,13 +59,27 @@ class CallOptions(Struct, frozen=True, kw_only=True):
         proxy = self.proxy.reveal() if self.proxy is not None else ""
         password = unquote(urlsplit(proxy).password or "")
         hidden = [proxy, password] if password else []
-        return [*(value.reveal() for value in self.secret_headers.values()), *hidden]
+        return [*(value.reveal() for value in self.secret_headers.values()), *hidden, *_reveal_in(self.body)]
+
+    def mask_secrets(self) -> "CallOptions":
+        """Return options with which a request that is only shown contains no secret."""
+        headers = {name: Secret(str(secret)) for name, secret in self.secret_headers.items()}
+        body = msgspec.json.decode(msgspec.json.encode(self.body, enc_hook=str))
+        return structs.replace(self, secret_headers=headers, body=body)
 
     @property
     def connection(self) -> tuple[object, ...]:
         """What the connections of the provider depend on. All values empty: it uses the common connections."""
         files = self.ca_file, self.certificate_file, self.certificate_key_file, self.files_digest
         return self.proxy, *files, self.requests_per_minute
+
+
+def _reveal_in(value: object) -> Iterator[str]:
+    if isinstance(value, Secret):
+        yield value.reveal()
+    elif isinstance(value, Mapping | list):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from _reveal_in(inner)
 
 
 TokenCount = Annotated[int, Meta(ge=1, le=100_000_000)]

@@ -12,6 +12,7 @@ from msgspec import Raw, structs
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
+from anthropic_proxy.secrets import Secret
 
 
 def extend_request(
@@ -61,10 +62,14 @@ def merge_body(body: bytes, fields: Mapping[str, object]) -> bytes:
     for name, value in fields.items():
         present = merged.get(name)
         if isinstance(value, Mapping) and present is not None and bytes(present).startswith(b"{"):
-            merged[name] = Raw(msgspec.json.encode(_merge(decode_json(bytes(present)), value)))
+            merged[name] = _encode(_merge(decode_json(bytes(present)), value))
         else:
-            merged[name] = Raw(msgspec.json.encode(value))
+            merged[name] = _encode(value)
     return msgspec.json.encode(merged)
+
+
+def _encode(value: object) -> Raw:
+    return Raw(msgspec.json.encode(value, enc_hook=Secret.reveal))
 
 
 def _merge(present: dict[str, Any], fields: Mapping[str, object]) -> dict[str, Any]:

@@ -74,7 +74,8 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Headers that are added to each call: a text, the value of a variable (`{ env = "NAME" }`), or the value of a
     client header (`{ client = "x-team" }`)."""
     body: dict[str, object] = {}
-    """Fields that are merged into the JSON body of each message, such as `provider` of OpenRouter."""
+    """Fields that are merged into the JSON body of each message, such as `provider` of OpenRouter. A secret is the
+    value of a variable: `{ env = "NAME" }`."""
     key_header: str | None = None
     """Header that contains the API key, such as `api-key`. By default that of the server."""
     proxy: object = None

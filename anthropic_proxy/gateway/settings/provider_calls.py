@@ -50,6 +50,14 @@ _CLIENT_CREDENTIALS = frozenset({"authorization", "x-api-key", "api-key", "cooki
 _SECRET_HEADER = compile_later(
     r"(?:^|[-_])(?:key|token|secret|password|auth|authorization|credentials?|cookie|jwt|signature)(?:$|[-_])"
 )
+_SECRET_FIELD = compile_later(
+    r"(?:^|[-_.])(?:pass(?:word|wd|phrase)|pwd|secret|authorization|credentials?|cookie|jwt"
+    r"|(?:api|access|auth|private|secret|signing|subscription|bearer)[-_]?(?:keys?|tokens?))(?:$|[-_.])"
+    r"|^(?:key|token|auth)s?$",
+    re.IGNORECASE,
+)
+"""Fields of a body whose names say that they contain a secret. `prompt_cache_key` and `eos_token` do not."""
+_CAPITAL = compile_later(r"(?<=[a-z0-9])(?=[A-Z])")
 _AUTHORIZATION = compile_later(r"(?:bearer|basic|token)\s", re.IGNORECASE)
 _MIN_SECRET = 16
 """Minimum characters of a key in a body field, where a short text may begin like a key."""
@@ -138,8 +146,9 @@ def _load_table(
                 copied[lower] = reference.client.lower()
                 show(("headers", header), f"the client header {copied[lower]}")
             elif reference.env is not None:
-                secrets[lower] = _find_variable(file, place, reference.env, sources)
+                secrets[lower] = _find_variable(file, place, reference.env, sources, in_header=True)
                 show(("headers", header), str(secrets[lower]))
+    body: dict[str, Any] = {}
     for field, value in table.body.items():
         place = (*path, "body", field)
         with errors.collect():
@@ -150,8 +159,9 @@ def _load_table(
                     f"It is in {file.describe_origin_in_sentence(place)}.",
                     code="provider-body",
                 )
-            _require_json(file, place, value)
-            show(("body", field), redact_and_shorten(redact_key_patterns(msgspec.json.encode(value).decode())))
+            body[field] = _decode_body_value(file, place, value, sources)
+            text = msgspec.json.encode(body[field], enc_hook=str).decode()  # a secret is shown masked
+            show(("body", field), redact_and_shorten(redact_key_patterns(text)))
     if table.proxy is not None:
         with errors.collect():
             fields["proxy"] = _decode_proxy(file, (*path, "proxy"), table.proxy, sources)
@@ -173,14 +183,13 @@ def _load_table(
         show(("requests_per_minute",), str(table.requests_per_minute))
     errors.require_empty()
     fields |= {"files_digest": digest.hexdigest() if {"ca_file", "certificate_file"} & fields.keys() else ""}
-    fields |= {"headers": headers, "copied_headers": copied, "body": table.body}
+    fields |= {"headers": headers, "copied_headers": copied, "body": body}
+    options = CallOptions(secret_headers=secrets, shown=shown, **fields)
     if shown:
         setting = f"providers.{name}"
         before = sources.given[setting].reveal() if setting in sources.given else ""
-        revealed = {header: value.reveal() for header, value in secrets.items()}
-        revealed["proxy"] = fields["proxy"].reveal() if "proxy" in fields else ""
-        sources.given[setting] = Secret(f"{before} {revealed} {fields}")
-    return CallOptions(secret_headers=secrets, shown=shown, **fields)
+        sources.given[setting] = Secret(f"{before} {options.reveal_secrets()} {fields}")
+    return options
 
 
 def _decode_header_name(file: ConfigFile, path: KeyPath, name: str) -> str:
@@ -252,7 +261,9 @@ def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderR
     return reference
 
 
-def _find_variable(file: ConfigFile, path: KeyPath, variable: str, sources: Sources) -> Secret:
+def _find_variable(
+    file: ConfigFile, path: KeyPath, variable: str, sources: Sources, *, in_header: bool = False
+) -> Secret:
     where = f"{format_key_path(path)} in {file.describe_origin_in_sentence(path)}"
     if not is_variable_name(variable):
         raise ConfigurationError(
@@ -266,7 +277,7 @@ def _find_variable(file: ConfigFile, path: KeyPath, variable: str, sources: Sour
             f"{variable} is not set, but it is the value of {where}. Set it in .env or in the environment.",
             code="provider-header",
         )
-    if not _HEADER_TEXT.fullmatch(found.text):
+    if in_header and not _HEADER_TEXT.fullmatch(found.text):
         raise ConfigurationError(
             f"{variable} cannot be the value of {where}: it contains a line break or a letter outside ASCII. "
             f"Set {found.origin_phrase}.",
@@ -367,20 +378,26 @@ def _load_certificate(
         ) from None
 
 
-def _require_json(file: ConfigFile, path: KeyPath, value: object) -> None:
+def _decode_body_value(file: ConfigFile, path: KeyPath, value: object, sources: Sources) -> object:
+    """Return a value for JSON. `{ env = "NAME" }` becomes the secret value of the variable."""
     if isinstance(value, dict):
-        for name, inner in value.items():
-            _require_json(file, (*path, name), inner)
-    elif isinstance(value, list):
-        for inner in value:
-            _require_json(file, path, inner)
-    elif not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+        if value.keys() == {"env"} and isinstance(value["env"], str):
+            return _find_variable(file, path, value["env"], sources)
+        return {name: _decode_body_value(file, (*path, name), inner, sources) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_decode_body_value(file, path, inner, sources) for inner in value]
+    if not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         allowed = "Use a text, a finite number, true, false, a list or a table, because JSON has no other values."
         raise file.invalid_value_error(path, str(value), allowed)
-    elif isinstance(value, str) and len(value) >= _MIN_SECRET and _is_credential(value) and len(value.split()) <= 2:
+    if isinstance(value, bool) or value == "":
+        return value
+    is_key = isinstance(value, str) and len(value) >= _MIN_SECRET and _is_credential(value) and len(value.split()) <= 2
+    if is_key or _SECRET_FIELD.search(_CAPITAL.sub("_", path[-1])):
+        variable = re.sub(r"[^A-Z0-9]+", "_", "_".join((path[1], *path[3:])).upper())
         raise ConfigurationError(
-            f"{format_key_path(path)} contains a key, but this file must not contain keys. "
+            f"{format_key_path(path)} may be a key, but this file must not contain keys. "
             f"It is in {file.describe_origin_in_sentence(path)}. "
-            'Use api_key, or a header:  headers = { x-name = { env = "NAME" } }',
-            code="provider-header",
+            f'Put the value into .env as {variable}=… and write  {{ env = "{variable}" }}',
+            code="provider-body",
         )
+    return value

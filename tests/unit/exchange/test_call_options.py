@@ -83,6 +83,32 @@ async def test_a_built_in_provider_gets_the_headers_and_fields_of_its_table(tmp_
     assert list(found.body)[: len(plain.body)] == list(plain.body)  # the cached prefix of the prompt is unchanged
 
 
+WITH_PASSWORD = """
+    [providers.openai.body]
+    store = true
+    [providers.openai.body.metadata]
+    password = { env = "GATEWAY_SECRET" }
+    prompt_cache_key = "team"
+"""
+
+
+async def test_a_field_of_the_body_has_the_value_of_a_variable(tmp_path: Path) -> None:
+    found = await sent_to_openai(tmp_path, WITH_PASSWORD)
+    assert found.body["metadata"] == {"password": SECRET, "prompt_cache_key": "team"}
+
+
+def test_the_value_of_a_variable_in_the_body_is_masked(tmp_path: Path) -> None:
+    settings = load(tmp_path, WITH_PASSWORD, OPENAI_API_KEY="sk-proj-0123456789abcdef4f2a")
+    assert SECRET in settings.reveal_all_secrets()
+    assert SECRET not in repr(settings)
+    shown = dry_run_request(settings, json.dumps({"model": "openai/gpt-4.1", **CALL}).encode(), "a file", None)
+    assert shown.result.recorded is not None
+    assert json.loads(shown.result.recorded.request.body)["metadata"]["password"] == "…8f2c"
+    rows = {row.name: row.value for row in list_settings(settings)}
+    assert rows["body.metadata of [providers.openai]"] == '{"password":"…8f2c","prompt_cache_key":"team"}'
+    assert SECRET not in str(rows)
+
+
 async def test_a_relay_gets_them_too_and_a_count_of_tokens_only_the_headers(tmp_path: Path) -> None:
     text = """
         [providers.anthropic]
