@@ -99,7 +99,7 @@ class App:
             self._reveal_secrets,
         )
         """Statistics and observations that the workers of a server share."""
-        self._transports = Transports(settings, worker_index_and_count=self.peer.worker_index_and_count)
+        self._transports = Transports(settings)
         self.heap_trimmer = HeapTrimmer()
         self._log = new_log(settings)
         metrics = Plugin(routes=[Route(path="/metrics", respond=MetricsPage(self.peer.query_totals).respond)])

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from typing import Any
 
 from msgspec import Struct, field, structs
@@ -29,7 +30,7 @@ from anthropic_proxy.gateway.stores import open_redis_store
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import Receipts, RunningRequests
-from anthropic_proxy.plugins import LedgerState, Plugin, Route, Store
+from anthropic_proxy.plugins import LedgerState, Limit, Plugin, Route, Store
 
 _PARAMETER = re.compile(r"\{([a-z_]+\*?)\}")
 
@@ -133,7 +134,7 @@ async def open_services(
     """`shared_store` is used if neither a plugin nor Redis has the limits. `previous` are the services that a reload
     replaces. The caller closes the result.
     """
-    transports = transports or Transports(settings, worker_index_and_count=worker_index_and_count)
+    transports = transports or Transports(settings)
     log = log or new_log(settings)
     services = build_services(
         settings,
@@ -148,6 +149,8 @@ async def open_services(
         store: Store | None = previous.store
     else:
         store = next((plugin.store for plugin in plugins if plugin.store is not None), None)
+    shared = store or open_redis_store(settings, log.write_warning) or shared_store
+    transports.share_throttles(None if shared is None else partial(reserve_call, shared))
     services = structs.replace(
         services,
         owned_transports=transports,
@@ -158,7 +161,7 @@ async def open_services(
         routes=RouteTable([route for plugin in plugins for route in plugin.routes]),
         tracer=next(filter(None, (plugin.tracer for plugin in plugins)), None),
         ledger_state=next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
-        store=store or open_redis_store(settings, log.write_warning) or shared_store or services.store,
+        store=shared or services.store,
         heap_trimmer=heap_trimmer or services.heap_trimmer,
         running=running or services.running,
     )
@@ -185,6 +188,14 @@ async def open_services(
     if should_query_ollama(settings) and (previous is None or services.catalog is not previous.catalog):
         await services.catalog.refresh_listing(find_registry(settings).local.name)
     return services
+
+
+async def reserve_call(store: Store, provider: str, limit: int) -> float:
+    """Count a call to a provider for all processes that share the store. The result is that of `ReserveCall`."""
+    found = await store.reserve([Limit(f"provider/{provider}/calls", "rate", 1, limit, 60.0)])
+    if found.is_held:
+        await store.settle(found, [1])
+    return 0.0 if found.refused is None else max(found.retry_after_seconds, 0.05)
 
 
 def new_log(settings: Settings) -> Log:

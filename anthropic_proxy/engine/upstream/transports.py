@@ -6,12 +6,11 @@ running still use the old one. The caller closes it after the last of them.
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.engine.options import CallOptions, EngineOptions
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.routing.health import slots_per_worker
 from anthropic_proxy.engine.upstream.cloud_credentials import (
     FOUNDRY_SCOPE,
     OPENAI_SCOPE,
@@ -36,23 +35,27 @@ from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.secrets import Secret
 
 _WINDOW_SECONDS = 60.0
+ReserveCall = Callable[[str, int], Awaitable[float]]
+"""Counts a call to a provider, unless all processes together have reached the limit of calls within 60 s. The
+result is 0, or the number of seconds after which the call may be counted."""
 
 
 class Throttle:
-    """Lets at most a number of calls to one provider start within any 60 s. Further calls wait in order.
+    """Lets at most `limit` calls to one provider start within any 60 s. Further calls wait in order.
 
     The window slides: a call starts as soon as the call that many before it is 60 s old. So a burst up to the limit is
     not delayed, and there is no minute boundary at which twice as many calls could start.
 
-    `calls` is the maximum number of calls of this process within 60 s, `limit` that of all workers, for messages.
     A call that would wait longer than `max_wait_seconds` is rejected.
     """
 
-    def __init__(self, name: str, calls: int, limit: int, max_wait_seconds: float) -> None:
+    def __init__(self, name: str, limit: int, max_wait_seconds: float) -> None:
         self._name = name
         self._limit = limit
         self._max_wait_seconds = max_wait_seconds
-        self._starts: deque[float] = deque(maxlen=calls)
+        self.reserve: ReserveCall | None = None
+        """Function that counts the calls of all processes. None: this process has the limit for itself."""
+        self._starts: deque[float] = deque(maxlen=limit)
         """Times of the last calls by the clock of the event loop, the oldest first."""
         self._lock = asyncio.Lock()
         """Its owner waits for its start. The others wait for the lock, in the order of their arrival."""
@@ -61,14 +64,9 @@ class Throttle:
     async def wait(self) -> None:
         """Return when a call may start. Raises `ProxyBusy` if the queue is too long."""
         loop = asyncio.get_running_loop()
-        seconds = self._estimate_wait(loop.time())
+        seconds, deadline = self._estimate_wait(loop.time()), loop.time() + self._max_wait_seconds
         if seconds > self._max_wait_seconds:
-            raise ProxyBusy(
-                f"The calls per minute to {self._name} are limited to {self._limit} (requests_per_minute of "
-                f"[providers.{self._name}]), and {self._waiting} calls are already queued. Try again later.",
-                code="provider-throttle",
-                retry_after=seconds - self._max_wait_seconds,
-            )
+            raise self._busy(seconds - self._max_wait_seconds)
         self._waiting += 1
         try:
             async with self._lock:
@@ -76,9 +74,22 @@ class Throttle:
                     delay = self._starts[0] + _WINDOW_SECONDS - loop.time()
                     if delay > 0:
                         await asyncio.sleep(delay)
+                while self.reserve is not None and (delay := await self.reserve(self._name, self._limit)):
+                    if loop.time() + delay > deadline:
+                        raise self._busy(delay)
+                    await asyncio.sleep(delay)
                 self._starts.append(loop.time())
         finally:
             self._waiting -= 1
+
+    def _busy(self, retry_after: float) -> ProxyBusy:
+        queued = f", and {self._waiting} calls are already queued" if self._waiting > 1 else ""
+        return ProxyBusy(
+            f"The calls per minute to {self._name} are limited to {self._limit} (requests_per_minute of "
+            f"[providers.{self._name}]){queued}. Try again later.",
+            code="provider-throttle",
+            retry_after=retry_after,
+        )
 
     def _estimate_wait(self, now: float) -> float:
         calls = self._starts.maxlen
@@ -100,10 +111,8 @@ class Transports:
         settings: EngineOptions,
         *,
         litellm_variables: dict[str, Secret] | None = None,
-        worker_index_and_count: tuple[int, int] = (0, 1),
     ) -> None:
         self._settings = settings
-        self._worker_index_and_count = worker_index_and_count
         self._demo: Transport | None = None
         self._proxies = {scheme: proxy.reveal() for scheme, proxy in settings.http_proxies.items()}
         self._http = HttpTransport(
@@ -112,7 +121,7 @@ class Transports:
         self.http: Transport = self._http.send
         """Transport for servers that are no provider, and for providers without settings for their connections."""
         self._own = {
-            name: _OwnTransport(name, options, settings, self._proxies, worker_index_and_count)
+            name: _OwnTransport(name, options, settings, self._proxies)
             for name, options in settings.call_options.items()
             if any(options.connection)
         }
@@ -167,17 +176,19 @@ class Transports:
         """Return this object if its connections can be kept with the new settings, or else a new one."""
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
-            return Transports(
-                settings,
-                litellm_variables=self._litellm_variables,
-                worker_index_and_count=self._worker_index_and_count,
-            )
+            return Transports(settings, litellm_variables=self._litellm_variables)
         self._settings, self._litellm = settings, None
         if _token_settings(settings) != _token_settings(previous):
             self.tokens = _new_tokens(settings)
         if self._engine is not None:
             self._export_litellm_variables()
         return self
+
+    def share_throttles(self, reserve: ReserveCall | None) -> None:
+        """Count the calls of throttled providers by `reserve` from now on."""
+        for transport in self._own.values():
+            if transport.throttle is not None:
+                transport.throttle.reserve = reserve
 
     async def close(self) -> None:
         await self._http.close()
@@ -230,7 +241,6 @@ class _OwnTransport:
         options: CallOptions,
         settings: EngineOptions,
         proxies: Mapping[str, str],
-        worker_index_and_count: tuple[int, int],
     ) -> None:
         no_proxy_hosts = settings.no_proxy_hosts
         if options.proxy is not None:
@@ -247,17 +257,16 @@ class _OwnTransport:
             ),
             proxy_setting=PROXY_VARIABLES if options.proxy is None else f"proxy of [providers.{name}]",
         )
-        self._throttle: Throttle | None = None
+        self.throttle: Throttle | None = None
         if (limit := options.requests_per_minute) is not None:
-            calls = slots_per_worker(limit, *worker_index_and_count)
-            self._throttle = Throttle(name, calls, limit, settings.timeouts.first_byte_seconds / 2)
-        self.send: Transport = self._http.send if self._throttle is None else self._send_later
+            self.throttle = Throttle(name, limit, settings.timeouts.first_byte_seconds / 2)
+        self.send: Transport = self._http.send if self.throttle is None else self._send_later
 
     async def _send_later(
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
     ) -> UpstreamResponse:
-        assert self._throttle is not None
-        await self._throttle.wait()
+        assert self.throttle is not None
+        await self.throttle.wait()
         return await self._http.send(base_url, request, credential)
 
     async def close(self) -> None:

@@ -5,11 +5,12 @@ Source of the variables of OpenTelemetry: its specification 1.56, "Environment V
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import list_absolute_folders
 from anthropic_proxy.gateway.settings.fields import Settings
@@ -207,3 +208,34 @@ def export_to_otel(settings: Settings) -> None:
             os.environ[name] = secret.reveal()
         else:
             os.environ.setdefault(name, secret.reveal())
+
+
+def find_region_of_aws_profile(environ: Mapping[str, str], sources: Sources) -> str | None:
+    """Return the region of the AWS profile, as the libraries of AWS find it. None: the files of AWS name none.
+
+    The profile may be named in `.env`. Files that cannot be read are left to these libraries, which explain it.
+    """
+    named = sources.find_foreign("AWS_DEFAULT_PROFILE") or sources.find_foreign("AWS_PROFILE")
+    profile = named.text if named is not None and named.text else "default"
+    places = (
+        ("AWS_SHARED_CREDENTIALS_FILE", "credentials", (profile,)),
+        ("AWS_CONFIG_FILE", "config", (f"profile {profile}", f"profile '{profile}'", f'profile "{profile}"')),
+    )
+    for variable, name, sections in places:
+        path = os.path.expanduser(environ.get(variable) or os.path.join("~", ".aws", name))
+        try:
+            text = read_bounded_file(path).decode()
+        except (OSError, UnicodeDecodeError):
+            continue
+        import configparser  # noqa: PLC0415  # most users have no such file
+
+        parser = configparser.RawConfigParser(default_section="")
+        with suppress(configparser.Error):
+            parser.read_string(text)
+            for section in ("default", *sections) if profile == "default" else sections:
+                region = parser.get(section, "region", fallback="").strip()
+                if region and region.isascii() and region.replace("-", "").isalnum():  # part of a host name
+                    sources.origins["AWS_REGION"] = f"AWS profile {redact_and_shorten(profile)}"
+                    sources.given["AWS_REGION"] = Secret(region)
+                    return region
+    return None

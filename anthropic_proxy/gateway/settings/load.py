@@ -21,6 +21,7 @@ from anthropic_proxy.gateway.settings.environment import (
     find_no_proxy_setting,
     find_otel_secrets,
     find_proxies,
+    find_region_of_aws_profile,
     load_trace_fields,
 )
 from anthropic_proxy.gateway.settings.fields import OidcSettings, Settings
@@ -71,6 +72,8 @@ def load_settings(
     written = file.find_value(("providers",))
     table = list_all_settings(providers, tuple(written) if isinstance(written, dict) else ())
     fields = _read_table(table, sources)
+    if "aws_region" not in fields and env_file is not None and (region := find_region_of_aws_profile(environ, sources)):
+        fields["aws_region"] = region
     common = fields.pop("timeouts", {})
     both = {"first_byte_seconds": common.get("common"), "idle_seconds": common.pop("common", None)}
     fields["timeouts"] = Timeouts(**{**{name: value for name, value in both.items() if value}, **common})

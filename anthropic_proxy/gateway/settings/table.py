@@ -581,7 +581,7 @@ _CLOUDS: Mapping[str, tuple[Setting, ...]] = {
             "AWS_REGION",
             "aws_region",
             values.decode_location,
-            "Region of Amazon Bedrock, for Claude models there (bedrock/…).",
+            "Region of Amazon Bedrock, for Claude models there (bedrock/…). Default: the region of the AWS profile.",
             "us-east-1",
             aliases=("AWS_DEFAULT_REGION",),
         ),

@@ -174,6 +174,50 @@ async def test_keys_in_the_env_file_are_used(cloud: Cloud, bedrock: Running, tmp
     assert status == 200, text
 
 
+@pytest.mark.parametrize("key", ["", "a-key-of-bedrock"])
+@pytest.mark.parametrize(
+    ("profile", "config", "credentials", "region"),
+    [
+        ("", "[default]\nregion = eu-west-1\n", "", "eu-west-1"),
+        ("work", "[default]\nregion = eu-west-1\n[profile work]\nregion=ap-south-1\n", "", "ap-south-1"),
+        ("work", "[profile work]\nregion = eu-west-1\n", "[work]\nregion = ap-south-1\n", "ap-south-1"),
+        ("my work", "[profile 'my work']\nregion = eu-west-1\ns3 =\n  region = us-west-2\n", "", "eu-west-1"),
+    ],
+)
+async def test_the_region_of_the_profile_is_used(
+    key: str, profile: str, config: str, credentials: str, region: str, cloud: Cloud, bedrock: Running, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text(config)
+    (tmp_path / "credentials").write_text(f"{credentials}[keys]\nsource = none\n")
+    accept(cloud, FIRST)
+    cloud.region, cloud.keys = region, {key}
+    variables = {"AWS_CONFIG_FILE": f"{tmp_path}/config", "AWS_SHARED_CREDENTIALS_FILE": f"{tmp_path}/credentials"}
+    variables |= {"HTTP_PROXY": bedrock.url, "BEDROCK_BASE_URL": f"http://bedrock-runtime.{region}.amazonaws.com"}
+    env_file = tmp_path / ".env"
+    env_file.write_text(
+        f"AWS_ACCESS_KEY_ID={FIRST[0]}\nAWS_SECRET_ACCESS_KEY={FIRST[1]}\nAWS_BEARER_TOKEN_BEDROCK={key}\n"
+    )
+    given = {"PREFERRED_PROVIDER": "anthropic", "AWS_PROFILE": profile, **variables}
+    settings = load_settings(given, PROVIDERS, env_file=str(env_file))
+    name = profile or "default"
+    assert (settings.aws_region, settings.origins["AWS_REGION"]) == (region, f"AWS profile {name}")
+    engine = build_engine(settings)
+    status, text = await ask(engine)
+    await engine.close()
+    assert status == 200, text
+    elsewhere = load_settings(given | {"AWS_DEFAULT_REGION": "us-east-2"}, PROVIDERS, env_file=str(env_file))
+    assert elsewhere.aws_region == "us-east-2"
+
+
+@pytest.mark.parametrize(
+    "config", ["", "[default]\n", "[default", "[default]\nregion = a/b\n", "[default]\nregion=x\n[default]\n", "\xff"]
+)
+def test_a_profile_without_a_region_that_can_be_used_is_no_error(config: str, tmp_path: Path) -> None:
+    (tmp_path / "config").write_text(config, encoding="latin-1")
+    given = {"AWS_CONFIG_FILE": f"{tmp_path}/config", "AWS_SHARED_CREDENTIALS_FILE": f"{tmp_path}/none"}
+    assert load_settings(given, PROVIDERS, env_file=str(tmp_path / ".env")).aws_region is None
+
+
 async def test_many_requests_read_temporary_credentials_once(cloud: Cloud, bedrock: Running, tmp_path: Path) -> None:
     accept(cloud, SECOND, TOKEN)
     write_process(tmp_path, SECOND, TOKEN)

@@ -1,22 +1,25 @@
 """The throttle of one provider, `requests_per_minute` of `[providers.NAME]`, in virtual time."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.upstream.transports import Throttle, Transports
+from anthropic_proxy.engine.upstream.transports import Throttle
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import ProxyBusy
+from anthropic_proxy.gateway.services import open_services, reserve_call
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
+from anthropic_proxy.gateway.stores.memory import MemoryStore
 from tests.support.http_server import Server, read_all, serving
 from tests.support.virtual_time import in_virtual_time
 
 
 @in_virtual_time
 async def test_within_any_minute_only_so_many_calls_start_in_order() -> None:
-    throttle, started, loop = Throttle("openai", 3, 3, 600), list[tuple[int, float]](), asyncio.get_running_loop()
+    throttle, started, loop = Throttle("openai", 3, 600), list[tuple[int, float]](), asyncio.get_running_loop()
 
     async def call(number: int) -> None:
         await asyncio.sleep(number)
@@ -33,7 +36,7 @@ async def test_within_any_minute_only_so_many_calls_start_in_order() -> None:
 
 @in_virtual_time
 async def test_a_cancelled_call_gives_its_place_to_the_next_one() -> None:
-    throttle, loop = Throttle("openai", 1, 1, 600), asyncio.get_running_loop()
+    throttle, loop = Throttle("openai", 1, 600), asyncio.get_running_loop()
     await throttle.wait()
     first, second = asyncio.create_task(throttle.wait()), asyncio.create_task(throttle.wait())
     await asyncio.sleep(5)
@@ -44,7 +47,7 @@ async def test_a_cancelled_call_gives_its_place_to_the_next_one() -> None:
 
 @in_virtual_time
 async def test_a_call_that_would_wait_too_long_is_rejected_at_once() -> None:
-    throttle, loop = Throttle("openai", 2, 4, 100), asyncio.get_running_loop()
+    throttle, loop = Throttle("openai", 2, 100), asyncio.get_running_loop()
     await throttle.wait()
     await asyncio.sleep(10)
     await throttle.wait()
@@ -53,12 +56,42 @@ async def test_a_call_that_would_wait_too_long_is_rejected_at_once() -> None:
     with pytest.raises(ProxyBusy) as raised:  # it would start at 120 s
         await throttle.wait()
     assert raised.value.message == (
-        "The calls per minute to openai are limited to 4 (requests_per_minute of [providers.openai]), and 2 calls are "
+        "The calls per minute to openai are limited to 2 (requests_per_minute of [providers.openai]), and 2 calls are "
         "already queued. Try again later."
     )
     assert (raised.value.status, raised.value.code, raised.value.retry_after) == (529, "provider-throttle", 10.0)
     await asyncio.gather(*waiting)
     assert round(loop.time()) == 70
+
+
+@in_virtual_time
+async def test_processes_with_a_common_store_have_one_limit() -> None:
+    loop, started = asyncio.get_running_loop(), list[float]()
+    store = MemoryStore(clock=loop.time)
+    throttles = [Throttle("openai", 3, 600) for _ in range(4)]
+    for throttle in throttles:
+        throttle.reserve = partial(reserve_call, store)
+
+    async def call(throttle: Throttle) -> None:
+        await throttle.wait()
+        started.append(loop.time())
+
+    await asyncio.gather(*(call(throttle) for throttle in throttles * 2))
+    assert [round(at / 60) for at in started] == [0, 0, 0, 1, 1, 1, 2, 2]
+    assert all(later - earlier >= 60 for earlier, later in zip(started, started[3:], strict=False))
+
+
+@in_virtual_time
+async def test_a_call_that_others_hold_up_for_too_long_is_rejected() -> None:
+    first, second = Throttle("openai", 1, 20), Throttle("openai", 1, 20)
+    first.reserve = second.reserve = partial(reserve_call, MemoryStore(clock=asyncio.get_running_loop().time))
+    await first.wait()
+    with pytest.raises(ProxyBusy) as raised:
+        await second.wait()
+    assert (raised.value.message, round(raised.value.retry_after or 0)) == (
+        "The calls per minute to openai are limited to 1 (requests_per_minute of [providers.openai]). Try again later.",
+        60,
+    )
 
 
 async def test_only_calls_to_the_provider_of_the_table_wait(tmp_path: Path) -> None:
@@ -67,15 +100,16 @@ async def test_only_calls_to_the_provider_of_the_table_wait(tmp_path: Path) -> N
 
     (tmp_path / CONFIG_FILE).write_text("[providers.openai]\nrequests_per_minute = 3\n")
     settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
-    request = UpstreamRequest(path="/x", body=b"", method="GET")
+    request, store = UpstreamRequest(path="/x", body=b"", method="GET"), MemoryStore()
     async with serving(answer) as (server, port):
-        transports = Transports(settings, worker_index_and_count=(0, 2))  # 2 of 3 calls for the first of two workers
-        for name, count in (("groq", 5), ("openai", 2)):
-            send = transports.by_provider()[name]
+        workers = [await open_services(settings, shared_store=store) for _ in range(2)]
+        for name, count in (("groq", 5), ("openai", 1), ("openai", 2)):
+            send = workers[count % 2].transports[name]
             for _ in range(count):
                 assert await read_all(await send(f"http://127.0.0.1:{port}", request, None)) == b"ok"  # type: ignore[arg-type]
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.1):
-                await send(f"http://127.0.0.1:{port}", request, None)
-        await transports.close()
-    assert len(server.heads) == 7
+        for worker in workers:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await worker.transports["openai"](f"http://127.0.0.1:{port}", request, None)
+            await worker.close()
+    assert len(server.heads) == 8
