@@ -84,6 +84,7 @@ _FORMS = {
     "chat_template_args": "`chat_template_args: {enable_thinking}`, on or off",
     "thinking": "`thinking: {type}`, on or off",
     "thinking_and_effort": "`thinking: {type}` and `reasoning_effort`",
+    "thinking_effort": "`thinking: {type, effort}`",
     "reasoning_effort": "`reasoning_effort`",
     "omit": "none is sent",
 }

@@ -253,6 +253,7 @@ VENDORS = (
             "omits_null_content": True,
             "session_field": "prompt_cache_key",
         },
+        rules=(("k3*", {"effort_form": "thinking_effort"}),),
         messages_suffixes=(("/coding/v1", "/coding"),),  # MoonshotAI/kimi-code docs/AGENTS.md; kimi.com/code/docs
         unpriced="paid by subscription",
     ),
@@ -276,7 +277,7 @@ VENDORS = (
         key_variable="NVIDIA_API_KEY",
         keys_url="https://build.nvidia.com/settings/api-keys",
         docs_url="https://docs.api.nvidia.com/nim/reference/llm-apis",
-        source="models.dev providers/nvidia; harn 38-nvidia.toml; anomalyco/opencode issue 13584 (model card of glm5)",
+        source="docs.api.nvidia.com/nim/reference/llm-apis; harn 38-nvidia.toml; anomalyco/opencode issue 13584",
         dialect=_REPLAYED,
         rules=(
             ("*deepseek-v4*", _EFFORT),
@@ -293,7 +294,8 @@ VENDORS = (
         key_variable="SAMBANOVA_API_KEY",
         keys_url="https://cloud.sambanova.ai/apis",
         docs_url="https://docs.sambanova.ai/docs/en/models/sambacloud-models",
-        source="burin-labs/harn 37-sambanova.toml (probed 2026-06)",
+        source="docs.sambanova.ai/docs/api-reference/chat-completions; burin-labs/harn 37-sambanova.toml (probed)",
+        rules=(("minimax-m3*", {"effort_form": "chat_template_kwargs"}),),
     ),
     _build_vendor(
         "nebius",
@@ -303,7 +305,7 @@ VENDORS = (
         key_variable="NEBIUS_API_KEY",
         keys_url="https://tokenfactory.nebius.com",
         docs_url="https://docs.tokenfactory.nebius.com/api-reference/inference/create-chat-completion",
-        source="models.dev providers/nebius; charmbracelet/catwalk nebius.json",
+        source="docs.tokenfactory.nebius.com/api-reference/inference/create-chat-completion",
         dialect={**_EFFORT, **_REPLAYED},
     ),
     _build_vendor(
@@ -386,8 +388,9 @@ VENDORS = (
         key_variable="CHUTES_API_KEY",
         keys_url="https://chutes.ai/app/api",
         docs_url="https://chutes.ai/docs/guides/reasoning-models",
-        source="charmbracelet/catwalk chutes.json; models.dev providers/chutes; pi-mono openai-completions.ts",
-        dialect={**_EFFORT, **_REPLAYED},
+        source="chutes.ai/docs/guides/reasoning-models; models.dev providers/chutes (tried live on 2026-08-03)",
+        dialect=_REPLAYED,
+        rules=(("*qwen3.[5-9]*", {"effort_form": "chat_template_kwargs"}),),
     ),
     _build_vendor(
         "xiaomi",

@@ -74,6 +74,7 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
         "reasoning_effort",
         "thinking",
         "thinking_and_effort",
+        "thinking_effort",
         "reasoning",
         "reasoning_enabled",
         "enable_thinking",
@@ -83,12 +84,12 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """Request field for the effort level. `omit`: none. `reasoning_effort`: the field of this name.
 
     `thinking`: `thinking: {type}` (Kimi k2.5 and k2.6, Z.ai). `thinking_and_effort`: `thinking` and `reasoning_effort`
-    (DeepSeek v4). `reasoning`: `reasoning: {effort}` (OpenRouter, Vercel). Only on or off: `reasoning_enabled`:
-    `reasoning: {enabled}` (Together: docs.together.ai, "Reasoning"); `enable_thinking`: the boolean field of this name
-    (DashScope: alibabacloud.com/help, "Deep thinking"); `chat_template_kwargs`, `chat_template_args`: the same inside
-    an object of this name (NVIDIA's and vLLM's, Baseten's; read 2026-11-23). Proven by:
-    golden/openai_chat/thinking/reasoning_model, moonshot_thinking, deepseek_thinking, openrouter_reasoning,
-    together_hybrid_off, dashscope_thinking, nvidia_glm_off, baseten_glm.
+    (DeepSeek v4). `thinking_effort`: `thinking: {type, effort}` (Kimi Code). `reasoning`: `reasoning: {effort}`
+    (OpenRouter, Vercel). Only on or off: `reasoning_enabled`: `reasoning: {enabled}` (Together: docs.together.ai,
+    "Reasoning"); `enable_thinking`: the boolean field of this name (DashScope: alibabacloud.com/help, "Deep thinking");
+    `chat_template_kwargs`, `chat_template_args`: the same inside an object of this name (NVIDIA, vLLM; Baseten;
+    read 2026-11-23). Proven by: golden/openai_chat/thinking/reasoning_model, moonshot_thinking, deepseek_thinking,
+    openrouter_reasoning, together_hybrid_off, dashscope_thinking, nvidia_glm_off, baseten_glm, kimi_code_effort.
     """
     effort_names: tuple[tuple[str, str], ...] = ()
     """Pairs of a requested effort level and the level to send, where the two differ.

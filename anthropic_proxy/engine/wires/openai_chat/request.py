@@ -154,8 +154,10 @@ def _add_effort(body: dict[str, Any], call: Call[Dialect], has_tools: bool, note
         elif form != "omit" and sent_effort != effort:
             notes.append(renamed_effort_note(effort, sent_effort))
     thinking: dict[str, Any] = {}
-    if effort != "default" and form in ("thinking", "thinking_and_effort"):
+    if effort != "default" and form in ("thinking", "thinking_and_effort", "thinking_effort"):
         thinking["type"] = "disabled" if sent_effort == "none" else "enabled"
+        if form == "thinking_effort" and sent_effort != "none":
+            thinking["effort"] = sent_effort
     if dialect.thinking_retention_field and sent_effort != "none":
         if dialect.thinking_retention_field == "preserve_thinking":
             body["preserve_thinking"] = True
