@@ -246,9 +246,10 @@ def client_variables(
         optional |= {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(window), "CLAUDE_CODE_AUTO_COMPACT_WINDOW": str(window)}
     if output is not None:
         optional["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(output)
-    optional["CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY"] = "1"
     optional |= list_limit_variables(models)
-    optional |= list_name_variables(models, prices or {}, effective)
+    # with rows for the tiers, the models of the list would be twenty further rows of the menu
+    names = list_name_variables(models, prices or {}, effective)
+    optional |= names or {"CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1"}
     return variables | {name: value for name, value in optional.items() if name not in effective}
 
 

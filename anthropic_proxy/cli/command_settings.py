@@ -21,26 +21,32 @@ from anthropic_proxy.gateway.settings import (
 from anthropic_proxy.gateway.settings.place import CONFIG_VARIABLE, find_data_directory
 
 
-def load_command_settings(*, resolves_keys: bool = False, of_running_proxy: bool = True) -> Settings:
+def load_command_settings(
+    *, resolves_keys: bool = False, of_running_proxy: bool = True, names_source: bool = False
+) -> Settings:
     """Return the settings of a command: those of the proxy that runs on PORT, else those of the command itself.
 
     A folder that the user has named takes precedence over the running proxy. `resolves_keys` is True for a command that
-    sends requests to providers itself: key files are read and key commands run. Raises `ConfigurationError` for
-    invalid settings.
+    sends requests to providers itself: key files are read and key commands run. `names_source`: tell the user that the
+    settings are those of the running proxy, also if the command has no others. Raises `ConfigurationError` for invalid
+    settings.
     """
     environ = copy_environment()
     env_file = find_env_file(environ)
     settings = None
     if of_running_proxy and not environ.get(CONFIG_VARIABLE):
-        settings = _load_of_running_proxy(environ, env_file, resolves_keys=resolves_keys)
+        names_source = names_source or names_files.get()
+        settings = _load_of_running_proxy(environ, env_file, resolves_keys=resolves_keys, names_source=names_source)
     settings = settings or load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys)
     if names_files.get():
         Output().write_notice(describe_files(settings))
     return settings
 
 
-def _load_of_running_proxy(environ: Mapping[str, str], env_file: str | None, *, resolves_keys: bool) -> Settings | None:
-    """Return the settings of the proxy that runs on PORT, and name their source unless they are those of the command.
+def _load_of_running_proxy(
+    environ: Mapping[str, str], env_file: str | None, *, resolves_keys: bool, names_source: bool
+) -> Settings | None:
+    """Return the settings of the proxy that runs on PORT, and name their source if the command has others of its own.
 
     None: there is no such proxy. Settings of the command other than HOST and PORT may be invalid.
     """
@@ -52,7 +58,13 @@ def _load_of_running_proxy(environ: Mapping[str, str], env_file: str | None, *, 
     own, output = None, Output()
     with suppress(ConfigurationError):
         own = describe_source(load_settings(environ, PROVIDERS, env_file=env_file), proxy.changed)
-    if own != structs.replace(proxy, files=settings.files, process=0):
+    if (
+        names_source
+        or own is None
+        or not own.files.keys() <= settings.files.keys()
+        or not own.variables.items() <= proxy.variables.items()
+        or not {*own.keys} <= {*proxy.keys}
+    ):
         names = [*proxy.variables, *proxy.keys]
         listed = [*settings.files, *([f"{', '.join(names)} of its environment"] if names else [])]
         output.write_notice(f"Settings of the running proxy (port {port}): {', '.join(listed) or 'defaults'}")

@@ -43,7 +43,7 @@ def show(
     as_json
         Print one JSON object instead.
     """
-    settings, output = load_command_settings(), Output()
+    settings, output = load_command_settings(names_source=True), Output()
     rows = list_settings(settings)
     shown = [row for row in rows if all_settings or row.source != "default"]
     if unread := describe_unread_files(settings.env_file, list_variables(PROVIDERS)):
@@ -74,7 +74,7 @@ def check(
     """
     output = Output()
     try:
-        settings = load_command_settings(resolves_keys=reads_keys)
+        settings = load_command_settings(resolves_keys=reads_keys, names_source=True)
         problems, warnings = asyncio.run(_find_problems(settings))
     except ConfigurationError as error:
         if not as_json:

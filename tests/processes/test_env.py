@@ -29,7 +29,6 @@ def test_a_running_proxy_gives_the_limits_of_the_model(tmp_path: Path) -> None:
             "CLAUDE_CODE_MAX_CONTEXT_TOKENS": "1047576",
             "CLAUDE_CODE_AUTO_COMPACT_WINDOW": "1047576",
             "CLAUDE_CODE_MAX_OUTPUT_TOKENS": "32768",
-            "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1",
             "ENABLE_TOOL_SEARCH": "auto:1",
             **{
                 name: value

@@ -283,3 +283,12 @@ def test_init_lets_the_running_proxy_read_the_new_settings(workers: int, openai:
             f"{tmp_path}/.env.\n"
         )
         assert (ended.returncode, note in ended.stderr) == (0, True), ended.stderr
+
+
+def test_only_the_user_of_other_settings_is_told_that_those_of_the_proxy_are_used(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {"OPENAI_API_KEY": KEY}) as proxy:
+        here = {"PORT": proxy.url.rpartition(":")[2], "HOME": str(tmp_path), "ANTHROPIC_PROXY_CONFIG": ""}
+        assert run_command("health", directory=tmp_path, settings=here).stderr == ""
+        for words, more in ((("health", "-v"), {}), (("health",), {"BIG_MODEL": "openai/gpt-5.5"})):
+            notices = run_command(*words, directory=tmp_path, settings={**here, **more}).stderr
+            assert notices.startswith(f"  Settings of the running proxy (port {here['PORT']}): ")
