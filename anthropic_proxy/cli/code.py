@@ -30,6 +30,7 @@ from anthropic_proxy.cli.client_models import (
     list_name_variables,
 )
 from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
     client_token,
@@ -108,7 +109,10 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         effective = effective_environment(levels, environ)
         models = find_tier_models(proxy.get_json(MODELS_PATH))
         selected, prices = find_selected_model(levels), describe_prices(models, command_settings)
-        variables = client_variables(proxy, own, others, selected, effective, models=models, prices=prices)
+        routed = list_routed_models(command_settings)
+        variables = client_variables(
+            proxy, own, others, selected, effective, models=models, prices=prices, routed=routed
+        )
         variables |= name_project(variables, own, effective, Path.cwd())
         for level in levels:
             notices = []
@@ -141,9 +145,11 @@ def run(*command: _Arguments) -> None:
     program = _find_program(command[0], "")
     if Path(program).stem == _CLAUDE:  # variables alone would let a file of a project choose the server
         _run_claude(program, command[1:])
-    with open_proxy(load_command_settings()) as proxy:
+    settings = load_command_settings()
+    with open_proxy(settings) as proxy:
         models = find_tier_models(proxy.get_json(MODELS_PATH))
-        status = _run((program, *command[1:]), client_variables(proxy, copy_environment(), models=models))
+        variables = client_variables(proxy, copy_environment(), models=models, routed=list_routed_models(settings))
+        status = _run((program, *command[1:]), variables)
     sys.exit(status)
 
 
@@ -162,7 +168,8 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
     models = [] if running is None else find_tier_models(running.get_json(MODELS_PATH))
     prices = describe_prices(models, settings)
-    variables, output = client_variables(proxy, copy_environment(), models=models, prices=prices), Output()
+    routed, output = list_routed_models(settings), Output()
+    variables = client_variables(proxy, copy_environment(), models=models, prices=prices, routed=routed)
     if as_json:
         output.write_json(variables)
         return
@@ -223,12 +230,14 @@ def client_variables(
     *,
     models: Sequence[TierModel] = (),
     prices: Mapping[str, str] | None = None,
+    routed: Mapping[str, int] | None = None,
 ) -> dict[str, str]:
     """Return the environment variables that make a client use `proxy`: address, credential, limits and model names.
 
     `environ`: variables of the user. Hosts of NO_PROXY and custom headers of the result are from there only.
     `effective`: variables that the client would use, if files of a project can change them. A limit or name that is set
     there is left out of the result, so that it stays in use. `prices`: target of `models` → price as text.
+    `routed`: from `list_routed_models`.
     """
     effective = environ if effective is None else effective
     variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ, effective)}
@@ -241,6 +250,14 @@ def client_variables(
     paths = [f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS, errors='replace')}" for model in requested]
     entries = [entry for path in paths if isinstance(entry := proxy.get_json(path), dict)]
     window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
+    limits = [one.window for one in models if one.tier == "haiku" and one.target]  # also the model of sub-agents
+    for name, most in (routed or {}).items():
+        entry = proxy.get_json(f"/v1/models/{quote(name, safe=_MODEL_CHARACTERS, errors='replace')}")
+        limit = _smallest([entry] if isinstance(entry, dict) else [], "max_input_tokens")
+        limits += [limit] if limit is not None and limit < most else []
+    # no conversation of Claude Code fits a smaller window, so that it is used for short questions only
+    limits = [limit for limit in limits if limit >= MIN_SESSION_TOKENS]
+    window = min([*limits, *([window] if window is not None else [])], default=None)
     optional: dict[str, str] = {}
     if window is not None:
         optional |= {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(window), "CLAUDE_CODE_AUTO_COMPACT_WINDOW": str(window)}
@@ -339,6 +356,22 @@ def _requested_models(environ: Mapping[str, str], arguments: Sequence[str], sett
             name = environ.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}"
         requested.append(name)
     return requested
+
+
+def list_routed_models(settings: Settings) -> dict[str, int]:
+    """Return the models to which routes can send requests of a conversation → largest input that they can get there.
+
+    Models after the first one of an ordered route are called after a failure, and then only if the input fits.
+    """
+    found: dict[str, int] = {}
+    for route in settings.routes:
+        when = route.when
+        if when.background or when.web_search or when.key or when.team:  # beside the conversation, or of other clients
+            continue
+        for target in route.targets[:1] if route.balance == "order" else route.targets:
+            if "/" in target:
+                found[target] = max(found.get(target, 0), when.input_below or sys.maxsize)
+    return found
 
 
 def _smallest(entries: Sequence[Mapping[str, Any]], field: str) -> int | None:

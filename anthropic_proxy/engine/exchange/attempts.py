@@ -118,6 +118,9 @@ class TargetRun(Struct):
     """How often the key was changed. The keys of the provider are a limit (`Credentials.max_key_changes`)."""
     retries_left: int = MAX_RETRIES_PER_TARGET
     key_replacements_left: int = MAX_REPLACED_KEYS
+    requires_room: bool = False
+    """True if a target before this one failed. A model whose window is known to be too small is then not called: its
+    refusal would hide the failure, and the client would shorten a conversation that only had to be repeated."""
     skips_open_circuit: bool = False
     """True if another target follows. This one is then skipped while its circuit is open."""
     continuation: str | None = None
@@ -200,6 +203,7 @@ class Attempts:
                     request,
                     engine.observations.find_token_scale(provider.name, model),
                     adaptations_left=MAX_ADAPTATIONS,
+                    requires_room=failure is not None,
                     skips_open_circuit=position < len(plan.targets),
                 )
                 engine.retry_budget.record_first_call(adapted.upstream)
@@ -297,6 +301,8 @@ class Attempts:
         if request.decode_error is not None:
             raise request.decode_error
         limits, inliner = resolve_target_limits(engine, target), self._inliner
+        if run.requires_room:
+            limits = structs.replace(limits, reject_overflow=True)
         if inliner is not None:
             request = await inliner.inline_urls(request, target, limits)
         estimate = partial(estimate_scaled_tokens, self._estimates, run.token_scale)

@@ -14,7 +14,7 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from tests.support.fake_upstream import KEYS, FakeUpstream, frame, reply
+from tests.support.fake_upstream import KEYS, FakeUpstream, error, frame, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.messages import exactly
 
@@ -102,6 +102,22 @@ async def test_what_does_not_fit_one_model_goes_to_the_next_that_it_fits() -> No
     proxy = ProxyHarness(upstream, **KEYS, **settings)
     assert (await proxy.post(TOO_LONG)).error is None
     assert proxy.receipts[0].model == "gpt-4.1"
+
+
+async def test_a_model_that_is_too_small_does_not_replace_a_failed_one() -> None:
+    """Its refusal would let the client shorten a conversation that it only has to repeat."""
+    called = []
+
+    def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+        called.append(body["model"])
+        return error(503, "the server is on fire")
+
+    proxy = ProxyHarness(FakeUpstream(answer), **KEYS, BIG_MODEL="gpt-4.1", FALLBACK_SONNET="openai/gpt-4o")
+    sink = await proxy.post(TOO_LONG)
+    assert (sink.error.status, sink.error.message) == (503, "openai: the server is on fire")
+    assert {*called} == {"gpt-4.1"}
+    await proxy.post()
+    assert called[-1] == "gpt-4o"
 
 
 def found_by_the_proxy(tools: int) -> list[dict[str, Any]]:
