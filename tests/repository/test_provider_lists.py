@@ -2,6 +2,7 @@
 
 import re
 
+from anthropic_proxy.engine.providers import PROVIDERS
 from tests.support.paths import ROOT
 from tests.support.provider_lists import OFFERED
 
@@ -13,3 +14,9 @@ def test_the_page_of_providers_has_the_order_of_the_registry() -> None:
     )[2:]
     titles = [row.partition(" (")[0] for row in rows]
     assert titles[: len(OFFERED)] == [row.title for row in OFFERED]
+
+
+def test_the_page_of_providers_names_the_address_of_each_vendor() -> None:
+    text = (ROOT / "docs/guide/providers.md").read_text("utf-8")
+    vendors = [server for server in PROVIDERS.find("openai").servers if server.base_url]
+    assert [vendor.name for vendor in vendors if vendor.base_url.removesuffix("/v1") not in text] == []
