@@ -76,7 +76,9 @@ class Growth(Struct, frozen=True):
 
     def _ratio(self, field: str, noise: int) -> float:
         first, second, third = (getattr(sample, field) for sample in self.samples)
-        return 0.0 if third - second < noise else (third - second) / max(second - first, noise / 4)
+        # the second may be rejected early, and the first not: then it is compared with half of its own size
+        step = second - first if second >= first else second / 2
+        return 0.0 if third - second < noise else (third - second) / max(step, noise / 4)
 
     @property
     def ratios(self) -> tuple[float, float, float]:
