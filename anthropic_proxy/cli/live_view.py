@@ -122,6 +122,8 @@ MAX_ROWS = 500
 REFRESH_SECONDS = 1.0
 """Interval in seconds at which the durations of running requests are updated."""
 _STYLES = {"ok": "green", "warn": "yellow", "error": "bold red", "quiet": "dim", "type": "cyan"}
+_MIN_WIDTH_OF_ALL_COLUMNS = 100
+"""Width of the terminal below which the requested model is left out; the line about the selected row explains it."""
 _NUMBER_COLUMNS = frozenset({"In", "Cached", "Out", "First", "Total"})
 
 
@@ -151,7 +153,8 @@ class LiveView(App[None]):
     def __init__(
         self, address: str, updates: Iterable[RequestUpdate], *, clock: Callable[[], float] = time.time
     ) -> None:
-        super().__init__()
+        super().__init__(ansi_color=True)
+        self.theme = "ansi-light"  # the colors of the terminal, readable on a dark background too
         self.reader = threading.Thread(target=self._read_updates, daemon=True)
         """Thread that reads the changes of the requests from the proxy."""
         self._address = address
@@ -160,6 +163,7 @@ class LiveView(App[None]):
         self._ended_requests: deque[LoggedRequest] = deque(maxlen=MAX_ROWS)
         self._in_flight: list[Receipt] = []
         self._request_rows: list[Row] = []
+        self._titles: tuple[str, ...] = COLUMNS
         self._words = ""
         self._errors_only = self._is_paused = False
         self._is_connected = True
@@ -175,7 +179,9 @@ class LiveView(App[None]):
     def on_mount(self) -> None:
         """Start the thread that reads changes of the requests, when the widgets exist."""
         table = self._table
-        for title in COLUMNS:
+        if self.size.width < _MIN_WIDTH_OF_ALL_COLUMNS:
+            self._titles = tuple(title for title in COLUMNS if title != "Requested")
+        for title in self._titles:
             table.add_column(Text(title, justify="right" if title in _NUMBER_COLUMNS else "left"), key=title)
         table.focus()
         self.set_interval(REFRESH_SECONDS, self._show_all)
@@ -277,6 +283,7 @@ class LiveView(App[None]):
                     justify="right" if title in _NUMBER_COLUMNS else "left",
                 )
                 for title, cell in zip(COLUMNS, row.cells, strict=True)
+                if title in self._titles
             ]
             table.add_row(*cells)
         ids = [row.receipt.request_id for row in self._request_rows]

@@ -68,6 +68,19 @@ async def test_running_and_finished_requests_are_rows() -> None:
     ]
 
 
+async def test_a_narrow_terminal_shows_every_time_in_its_own_colors() -> None:
+    app = view()
+    async with app.run_test(size=(80, 20)) as pilot:
+        await asyncio.to_thread(app.reader.join)
+        await pilot.pause()
+        lines = lines_of(app)
+        segments = [segment for strip in app.screen._compositor.render_strips() for segment in strip]
+    assert lines[1:3] == ["Time Model used Outcome In Cached Out First Total", lines[2]]
+    assert lines[2].endswith("waiting – – – – 6.0s")
+    colors = [color for one in segments if one.style for color in (one.style.color, one.style.bgcolor) if color]
+    assert {color.triplet for color in colors} == {None}
+
+
 async def test_keys_select_filter_and_restrict() -> None:
     app = view()
     async with app.run_test(size=(120, 20)) as pilot:
