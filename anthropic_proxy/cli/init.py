@@ -35,7 +35,7 @@ from anthropic_proxy.engine.providers.provider_models import has_model_list, que
 from anthropic_proxy.engine.providers.registry import ServerOverride
 from anthropic_proxy.engine.providers.servers import find_server_override
 from anthropic_proxy.engine.routing.router import TierMapping, list_tier_mappings
-from anthropic_proxy.errors import ConfigurationError, UpstreamError, find_similar_choice
+from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError, find_similar_choice
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import has_price_package
 from anthropic_proxy.gateway.readiness import find_google_project
@@ -153,6 +153,8 @@ class Candidate(Struct, frozen=True):
     """Detected key, project or server: `OPENAI_API_KEY in the environment`. "": nothing was detected; the user has to
     enter it."""
     keys_url: str = ""
+    models: tuple[str, str] = ("", "")
+    """Proposed big and small model. "": those of the provider."""
 
 
 class Backend(Struct, frozen=True):
@@ -167,6 +169,8 @@ class Backend(Struct, frozen=True):
     """Table for `anthropic-proxy.toml`, whose name is that of the provider. None: it needs none."""
     models: Sequence[ModelFacts] | None = None
     """Models that the server has listed. None: not tested."""
+    proposed_models: tuple[str, str] = ("", "")
+    """Proposed big and small model. "": those of the provider."""
 
 
 class SettingDifference(Struct, frozen=True):
@@ -234,17 +238,8 @@ class _Setup:
                 "server:  --provider other",
                 code="init-without-terminal",
             )
-        if provider.key_source == "google":
-            if candidate.found:
-                return Backend(provider, self._settings, {})
-            if asks is None:
-                raise ConfigurationError(
-                    "Vertex AI has no project: set VERTEX_PROJECT in the environment.", code="init-without-terminal"
-                )
-            project = ""
-            while not project:
-                project = asks.ask("Id of the Google Cloud project (VERTEX_PROJECT)")
-            return Backend(provider, self._settings, {"VERTEX_PROJECT": project})
+        if provider.key_source != "settings":
+            return self._connect_cloud(candidate, provider, key_variable)
         variable = str(provider.key_variable)
         own = {str(provider.base_url_variable): address} if address else {}
         if key := self._read_key(key_variable):
@@ -275,6 +270,66 @@ class _Setup:
             if backend is not None:
                 return backend
         return None
+
+    def _connect_cloud(self, candidate: Candidate, provider: Provider, key_variable: str | None) -> Backend | None:
+        """Ask for what a cloud needs: region, project or resource, and a key unless its own credentials are found."""
+        asks, source = self._questions, provider.key_source
+        place_variable, question, known = {
+            "google": ("VERTEX_PROJECT", "Id of the Google Cloud project", find_google_project(self._settings)),
+            "aws": ("AWS_REGION", "Region of Amazon Bedrock, such as us-east-1", self._settings.aws_region),
+        }.get(
+            source, ("ANTHROPIC_FOUNDRY_RESOURCE", "Name of the resource in Foundry", self._settings.foundry_resource)
+        )
+        address_variable, variable = provider.base_url_variable, provider.key_variable
+        variables = {address_variable: self._address} if self._address and address_variable else {}
+        if not known and not (variables and source == "azure"):
+            if asks is None:
+                raise ConfigurationError(
+                    f"{provider.title} is not set up: set {place_variable} in the environment.",
+                    code="init-without-terminal",
+                )
+            while place := asks.ask(f"{question} ({place_variable}; empty: another provider)"):
+                try:
+                    self._load_with({place_variable: place})
+                except ConfigurationError as error:
+                    self._output.write_notice(error.message, "✕", "error")
+                else:
+                    break
+            else:
+                return None
+            variables[place_variable] = place
+        if variable is not None:
+            key = self._read_key(key_variable)
+            if not key and asks is not None and not self._settings.keys.get(provider.name):
+                key = asks.ask_secret(f"API key, saved as {variable} (empty: {_CREDENTIALS[source]})")
+            if key and key_variable != variable:
+                variables[variable] = key
+        elif key_variable is not None:
+            raise ConfigurationError(
+                f"{provider.title} has no API keys, so --key-from-env cannot be used with it.",
+                code="init-without-terminal",
+            )
+        if source == "google" and any(candidate.models) and "VERTEX_LOCATION" not in self._settings.origins:
+            variables["VERTEX_LOCATION"] = "global"  # Google serves its newest models only there
+        entered = self._load_with(variables)
+        backend = Backend(provider, entered, variables, proposed_models=candidate.models)
+        if self._skips_test or entered.keys.get(provider.name):
+            return backend
+        try:
+            seconds = asyncio.run(_acquire_token(entered, source))
+        except ProxyError as error:
+            self._output.write_notice(error.message, "✕", "error")
+            if asks is None:
+                self._output.write_notice(
+                    "The settings were not tested. To write them without a test, add --skip-test."
+                )
+                return None
+            return backend if asks.confirm("Keep the settings without a test?", default=False) else None
+        self._output.write_line(f"  {self._output.paint('✓', 'ok')} {_CREDENTIALS[source]} found, {seconds:.1f} s")
+        return backend
+
+    def _load_with(self, variables: Mapping[str, str]) -> Settings:
+        return load_settings({**self._environ, **variables}, PROVIDERS, env_file=self._settings.env_file)
 
     def _read_key(self, key_variable: str | None) -> str:
         """Return the key of the option `--key-from-env`. "": the option is not used."""
@@ -429,7 +484,7 @@ class _Setup:
                 if present is not None and present.reveal().startswith(f"{provider.prefix}/"):
                     default = present.reveal().partition("/")[2]
                 found[variable] = f"{provider.prefix}/{self._ask_model(question, backend, default)}"
-            elif backend.table is not None:
+            elif backend.table is not None or any(backend.proposed_models):
                 if not default and len(listed) != 1:
                     names = formats.shorten(", ".join(listed), _MAX_MODELS)
                     known = f" {provider.prefix} has: {names}." if names else ""
@@ -447,7 +502,7 @@ class _Setup:
         asks, prefix = self._questions, f"{backend.provider.prefix}/"
         assert asks is not None
         listed = {fact.model.removeprefix(prefix): fact for fact in backend.models or ()}
-        if backend.models is None:
+        if backend.models is None and not any(backend.proposed_models):
             listed = {name: ModelFacts(name) for name in backend.provider.known_models}
         if listed:
             if any(fact.price is not None and fact.price.output for fact in listed.values()):
@@ -457,7 +512,8 @@ class _Setup:
             if (chosen := asks.select(question, options, default)) != _OTHER_MODEL:
                 return chosen
         while True:
-            model = asks.ask(f"Name of the model, without {prefix}", "" if listed else default)
+            text = f"Name of the model, without {prefix}" if listed else f"{question}: its name without {prefix}"
+            model = asks.ask(text, "" if listed else default)
             try:
                 return decode_model(FoundSetting("model", model, "environment", (model,))).removeprefix(prefix)
             except (ConfigurationError, ValueError):
@@ -550,6 +606,38 @@ class _Setup:
             )
 
 
+_CREDENTIALS = {
+    "google": "Application Default Credentials",
+    "aws": "the credentials of AWS",
+    "azure": "Microsoft Entra ID",
+}
+"""Source of a provider's credentials → its name in texts."""
+_CLOUDS = {
+    "google": "a project of Google Cloud",
+    "aws": "API key, or the credentials of AWS",
+    "azure": "API key, or Microsoft Entra ID",
+}
+"""Source of a provider's credentials → what the user needs."""
+_CLAUDE_MODELS = {
+    "vertex_ai": ("claude-opus-5-5", "claude-haiku-4-5@20251001"),
+    "bedrock": ("global.anthropic.claude-opus-5-5", "global.anthropic.claude-haiku-4-5-20251001-v1:0"),
+    "foundry": ("claude-opus-5-5", "claude-haiku-4-5"),
+}
+"""Prefix of a cloud → the proposed models of Claude."""
+
+
+async def _acquire_token(settings: Settings, source: str) -> float:
+    """Return the duration in seconds. Raises `ProxyError` if the cloud gives no token."""
+    services = await open_services(settings)
+    try:
+        started = time.monotonic()
+        assert services.owned_transports is not None
+        await services.owned_transports.tokens[source].acquire_token()
+        return time.monotonic() - started
+    finally:
+        await services.close()
+
+
 _MODEL_QUESTIONS = {
     "BIG_MODEL": "Big model, for sonnet, opus and fable",
     "SMALL_MODEL": "Small model, for haiku",
@@ -575,7 +663,7 @@ def list_candidates(settings: Settings, installed: Sequence[str] | None) -> list
     """
     found = []
     for provider in find_registry(settings):
-        if not provider.offered_to_users or provider.is_configured:
+        if not (provider.offered_to_users or provider.prefix in _CLAUDE_MODELS) or provider.is_configured:
             continue
         variable = provider.key_variable or ""
         origin = settings.origins.get(variable, "")
@@ -586,7 +674,13 @@ def list_candidates(settings: Settings, installed: Sequence[str] | None) -> list
         elif provider.key_source == "google":
             project = find_google_project(settings)
             detected = f"project {project}" if project else ""
-        found.append(Candidate(provider.prefix, provider.title, provider, None, detected, provider.keys_url))
+        elif provider.key_source == "azure" and settings.foundry_resource and not detected:
+            detected = f"resource {settings.foundry_resource}"
+        if provider.offered_to_users:
+            found.append(Candidate(provider.prefix, provider.title, provider, None, detected, provider.keys_url))
+        if models := _CLAUDE_MODELS.get(provider.prefix):
+            name = f"{provider.prefix}_claude" if provider.offered_to_users else provider.prefix
+            found.append(Candidate(name, f"Claude: {provider.title}", provider, None, detected, models=models))
     environ = copy_environment()
     vendors = [server for server in PROVIDERS.find("openai").servers if server.base_url]
     for vendor in sorted(vendors, key=lambda one: one.title.lower()):
@@ -594,7 +688,13 @@ def list_candidates(settings: Settings, installed: Sequence[str] | None) -> list
         found.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
     found.append(Candidate(OTHER_SERVER, "Another server"))
     own_servers = [one.name for one in found if one.name == OTHER_SERVER or (one.vendor and one.vendor.has_local_url)]
-    return sorted(found, key=lambda one: (not one.found, one.provider is None, one.name not in own_servers))
+    clouds = [one.name for one in found if any(one.models)]
+
+    def rank(one: Candidate) -> tuple[bool, int]:
+        is_own, is_cloud = one.name in own_servers, one.name in clouds
+        return not one.found, 1 if is_own else 2 if is_cloud else 0 if one.provider is not None else 3
+
+    return sorted(found, key=rank)
 
 
 def _describe_candidate(candidate: Candidate) -> str:
@@ -607,7 +707,7 @@ def _describe_candidate(candidate: Candidate) -> str:
         return "models on a machine of yours"
     if candidate.keys_url:  # the complete address follows the choice
         return urlsplit(candidate.keys_url).hostname or ""
-    return "a project of Google Cloud" if candidate.provider is not None else ""
+    return _CLOUDS.get(candidate.provider.key_source, "") if candidate.provider is not None else ""
 
 
 def _find_candidate(candidates: Sequence[Candidate], name: str) -> Candidate:
@@ -701,6 +801,8 @@ def find_default_models(backend: Backend) -> tuple[str, str]:
             usable = next((fact.model for fact in others if fact.price is not None and not fact.price.output), big)
             big = usable.removeprefix(f"{provider.prefix}/")
         return big, small
+    if any(backend.proposed_models):
+        return backend.proposed_models
     successors = list_env_lines(provider, {})
     defaults = (provider.default_big_model or "", provider.default_small_model or "")
     return tuple(

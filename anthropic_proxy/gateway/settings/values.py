@@ -344,7 +344,7 @@ def redact_and_shorten(text: str, max_characters: int = _MAX_SHOWN_CHARACTERS) -
     return text if len(text) <= max_characters else text[: max_characters - 1] + "…"
 
 
-_SECRET_NAME = compile_later(r"_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS)$")
+_SECRET_NAME = compile_later(r"_(?:KEY|TOKEN|SECRET|PASSWORD|HEADERS|BEARER_TOKEN_[A-Z]+)$")
 _USER_INFO = compile_later(r"(?<=://)[^/?#\s]*(?=@)")
 _SECRET_PARAMETER = compile_later(r"([?&][^=&#\s]*(?:pass|pwd|secret|token|key)[^=&#\s]*=)[^&#\s]+", re.IGNORECASE)
 """Pattern of a URL parameter that contains a credential: `?sslpassword=…`."""

@@ -10,6 +10,7 @@ def test_the_list_of_settings_contains_no_credential() -> None:
     environ = {
         "OPENAI_API_KEY": f"sk-{secret}x",
         "PROXY_API_KEY": f"{secret}y",
+        "AWS_BEARER_TOKEN_BEDROCK": f"{secret}z",
         "DATABASE_URL": f"postgresql://user:{secret}@host/db",
         "REDIS_URL": f"rediss://:{secret}@host",
         "HTTPS_PROXY": f"http://user:{secret}@host:8080",
