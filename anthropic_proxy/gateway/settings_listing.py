@@ -91,8 +91,10 @@ def _list_tables(settings: Settings) -> list[SettingRow]:
             rows.append(SettingRow(name, models, settings.origins[name], "", help_text))
         for keys_below, value in table.collect_wire_and_model_values().items():
             name = table.format_setting_name(format_key_path(keys_below))
-            default = DEFAULT_WIRE if keys_below == ("wire",) else ""
-            rows.append(SettingRow(name, _show_value(value), settings.origins.get(name, "default"), default))
+            default, help_text = "", "Property of this server or of its models, in place of what the proxy assumes."
+            if keys_below == ("wire",):
+                default, help_text = DEFAULT_WIRE, "API of this server."
+            rows.append(SettingRow(name, _show_value(value), settings.origins.get(name, "default"), default, help_text))
     for options in settings.call_options.values():
         help_text = "What is sent with each request to this provider, or how it is sent."
         rows += [SettingRow(name, text, settings.origins[name], "", help_text) for name, text in options.shown.items()]

@@ -389,7 +389,9 @@ class Pages:
         return self._fail(request, frame, error.status, error.message)
 
     def _fail(self, request: RouteRequest, frame: Mapping[str, Any], status: int, message: str) -> RouteResponse:
-        return render_page(request, "error.html", {**frame, "live": False, "message": message}, status=status)
+        return render_page(
+            request, "error.html", {**frame, "live": False, "message": message, "tables": ()}, status=status
+        )
 
 
 def export_table(

@@ -89,11 +89,9 @@ def describe_field_value(value: object) -> str:
 
 
 def describe_changes(changes: Mapping[str, tuple[object, object]]) -> str:
-    """Return changed fields as one line: `team: – → build; tokens_per_minute: 1000 → –`."""
-    texts = (
-        f"{name}: {describe_field_value(old)} → {describe_field_value(new)}" for name, (old, new) in changes.items()
-    )
-    return "; ".join(texts)
+    """Return changed fields as one line: `team: build; tokens_per_minute: 1000 → –`."""
+    pairs = {name: (describe_field_value(old), describe_field_value(new)) for name, (old, new) in changes.items()}
+    return "; ".join(f"{name}: {new if old == '–' else f'{old} → {new}'}" for name, (old, new) in pairs.items())
 
 
 def encode_audit_entry(entry: AuditEntry) -> dict[str, Any]:

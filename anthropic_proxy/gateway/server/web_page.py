@@ -161,7 +161,7 @@ def render_error_catalog() -> str:
         "<p>Cause and remedy of each error. Search this page for the first words of your message; … stands for a name, "
         "a number or an address.</p>"
     )
-    for section in load_sections():
+    for section in filter(lambda section: section.entries, load_sections()):
         lines.append(f'<section id="{section.slug}"><h2>{escape(section.title)}</h2><div>')
         lines.append(f'<p class="quiet">{_inline(section.meaning)}</p>')
         for entry in section.entries:
