@@ -32,8 +32,7 @@ def test_a_key_is_printed_once(tmp_path: Path) -> None:
     (entry,) = csv.DictReader(io.StringIO(exported))
     assert (entry["action"], entry["object"]) == ("create key", f"{row[7]} ci")
     assert entry["changes"] == (
-        "label: ci; team: build; models: claude-*; requests_per_minute: 60; "
-        "budgets: $50.00 per month"
+        "label: ci; team: build; models: claude-*; requests_per_minute: 60; budgets: $50.00 per month"
     )
     assert key[6:20] not in listed + exported
 

@@ -10,7 +10,11 @@ function switchTheme() {
   root.dataset.theme = isDark() ? "light" : "dark";
   document.cookie = `anthropic_proxy_theme=${root.dataset.theme}; path=/dashboard; max-age=31536000; samesite=strict`;
 }
-document.querySelector(".top nav a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+const currentLink = document.querySelector(".top nav a[aria-current]");
+if (currentLink) { // scrollIntoView would make the first Tab start there, behind the link to the content
+  const nav = currentLink.closest("nav");
+  nav.scrollLeft = currentLink.offsetLeft - nav.offsetLeft - (nav.clientWidth - currentLink.offsetWidth) / 2;
+}
 const actions = { theme: switchTheme, keys: () => document.querySelector("#keys")?.showModal() };
 let paused = false;
 document.addEventListener("click", (event) => {
