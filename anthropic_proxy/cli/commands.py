@@ -147,6 +147,9 @@ def describe_misuse(error: CycloptsError, commands: Commands) -> str:
     if isinstance(error, UnknownOptionError):
         option = (error.token.keyword or error.token.value).partition("=")[0]
         known = [name for argument in error.argument_collection for name in argument.names if name.startswith("--")]
+        if option == "--port":  # only `serve` has it
+            name = command.removeprefix(f"{_PROGRAM} ")
+            return f"{name} has no option --port. Set the port of the proxy by PORT, in the environment or in .env."
         nearest = find_similar_choice(option, known)
         remedy = f"Did you mean:  {nearest}" if nearest else f"All options:  {command} --help"
         return f"{command.removeprefix(_PROGRAM + ' ')} has no option {option}. {remedy}"

@@ -97,6 +97,8 @@ def logs(
             shown = [*older, *shown[max(len(shown) - limit, 0) :]]
         for request in shown:
             _write(log, request)
+        if limit is not None and follow and sys.stdout.isatty():
+            Output().write_notice("Waiting for further requests, until Ctrl+C. Without waiting:  --no-follow")
         limit = None
         if not update.is_connected:
             Output().write_notice(f"The proxy on port {settings.port} has stopped. Waiting for the next one.")
