@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import threading
 from pathlib import Path
 from typing import Literal, TextIO
@@ -342,6 +343,17 @@ def test_an_error_has_the_status_of_the_provider_if_the_client_got_another_one(s
     stream = io.StringIO()
     Log(stream).write_exchange(failed)
     assert f"✕ groq: overloaded{shown}  " in stream.getvalue()
+
+
+@pytest.mark.parametrize("columns", [50, None])
+def test_a_note_and_a_warning_break_between_words(columns: int | None) -> None:
+    stream = io.StringIO()
+    log = Log(stream, columns=columns)
+    log.write_once(LONG)
+    log.write_warning(LONG)
+    once, warning = re.split(r"\n(?=!)", stream.getvalue().rstrip("\n"))
+    assert once[10:].split(f"\n{' ' * 10}") == (textwrap.wrap(LONG, 40) if columns else [LONG])
+    assert warning[2:].split("\n  ") == (textwrap.wrap(LONG, 48) if columns else [LONG])
 
 
 def test_a_request_that_is_no_exchange_keeps_its_remedy_too() -> None:

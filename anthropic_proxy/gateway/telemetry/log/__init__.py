@@ -10,6 +10,7 @@ import json
 import os
 import select
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -24,6 +25,7 @@ from anthropic_proxy.engine.hooks import LogLevel
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.gateway.telemetry.log.lines import (
     INDENT,
+    MIN_WRAP_COLUMNS,
     escape_unprintable,
     escape_unprintable_json,
     format_exchange_line,
@@ -202,7 +204,7 @@ class Log:
             for note in receipt.notes:
                 if note.handling != "kept" and self._is_new(note_deduplication_key(note, receipt.prefix)):
                     line = escape_unprintable(format_note_line(note, receipt.prefix))
-                    self.write_line(f"{format_local_time(receipt.started_at)}  {line}")
+                    self.write_line(f"{format_local_time(receipt.started_at)}  {self._fold(line, INDENT)}")
         if _WEIGHTS[_level_of(receipt)] >= self._min_weight:
             self._write(self.format_exchange(receipt))
 
@@ -249,13 +251,22 @@ class Log:
 
     def write_warning(self, text: str) -> None:
         """Write a warning line, also if the same text was already written. Any thread may call this."""
-        self.write_line(f"{self.paint('!', 'warn')} {text}", level="warning")
+        self.write_line(f"{self.paint('!', 'warn')} {self._fold(text, '  ')}", level="warning")
 
     def write_once(self, text: str, level: LogLevel = "info") -> None:
         """Write a line with the time of day to the log, unless this process has already written the same text."""
         if self._is_new(text):
             text = escape_unprintable(redact_secrets(text, self._secrets))
-            self.write_line(text if self._json else f"{format_local_time(time.time())}  {text}", level=level)
+            timed = f"{format_local_time(time.time())}  {self._fold(text, INDENT)}"
+            self.write_line(text if self._json else timed, level=level)
+
+    def _fold(self, text: str, indent: str) -> str:
+        """Return the text behind the beginning of a line, with its further lines on a terminal after `indent`."""
+        if self._json or (width := self.terminal_width) is None:
+            return text
+        columns = max(width - len(indent), MIN_WRAP_COLUMNS)
+        rows = textwrap.wrap(name_program(text), columns, break_long_words=False, break_on_hyphens=False)
+        return f"\n{indent}".join(rows)
 
     def write_traceback(self, request_id: str) -> None:
         self._write_trace(request_id, traceback.format_exc())
