@@ -373,12 +373,12 @@ def _section(group: Sequence[Vendor]) -> str:
             f"| [{one.title}]({one.docs_url}) | `{one.base_url}` | `{one.key_variable}` |" for one in LOCAL_PROGRAMS
         ]
     for vendor in group:
-        lines += [
-            "",
-            f"| {_APIS[vendor.api].title} | `{_without_scheme(vendor.find_api_address())}` |",
-            "| --- | --- |",
-        ]
-        lines += [f"| {column} | {text} |" for column, text in _rows(vendor, sources)]
+        address, rows = _code(_without_scheme(vendor.find_api_address())), _rows(vendor, sources)
+        if rows:
+            lines += ["", f"| {_APIS[vendor.api].title} | {address} |", "| --- | --- |"]
+            lines += [f"| {column} | {text} |" for column, text in rows]
+        else:
+            lines += ["", f"Messages API, [forwarded](providers.md#servers-with-the-messages-api): {address}."]
     lines += _price_lines(first, sources) + _end_lines(first, sources)
     return "\n".join([*lines, "", sources.text(), ""])
 
@@ -390,9 +390,7 @@ def _rows(vendor: Vendor, sources: _Sources) -> list[tuple[str, str]]:
         is_usual = is_relay and getattr(_RELAY, claim.field) == claim.value
         if claim.field not in UNSAID and not is_usual and (not claim.is_shared or vendor.name == "openai"):
             cells[PHRASES[claim.field][0]].append(_phrase(claim, sources))
-    if is_relay:
-        cells["other"].append("bytes are [forwarded](providers.md#servers-with-the-messages-api)")
-    else:
+    if not is_relay:
         cells["limits"].append(_limits(vendor, sources))
     if vendor.accepts_pdf:
         cells["images, PDF"].append("PDF at every model")

@@ -257,6 +257,12 @@ OPENAI_SERVERS = (
             )
         },
         models_table="mistral",
+        retired_models=build_retired_models(
+            "docs.mistral.ai/getting-started/models, Legacy (braintrustdata/braintrust-proxy issue 1005)",
+            "2026-11-25",
+            ("2025-11-30", "codestral-2508", ("codestral-2501",)),
+            ("2025-12-31", "ministral-14b-2512", ("pixtral-12b-2409",)),
+        ),
         title="Mistral",
         base_url="https://api.mistral.ai/v1",
         key_variable="MISTRAL_API_KEY",

@@ -176,7 +176,7 @@ VENDORS = (
     ),
     _build_vendor(
         "dashscope",
-        "Alibaba Cloud Model Studio",
+        "Qwen (DashScope)",
         "https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         url_patterns=("dashscope*.aliyuncs.com/*", "coding*.dashscope.aliyuncs.com/*", "*.maas.aliyuncs.com/*"),
         key_variable="DASHSCOPE_API_KEY",
@@ -403,6 +403,12 @@ VENDORS = (
         source="platform.xiaomimimo.com/static/docs/api/chat/openai-api.md, in models.dev providers/xiaomi",
         dialect={"effort_form": "thinking", "reasoning_mode": "unless_off", **_REPLAYED},
         rules=(("mimo-v2-flash*", {"reasoning_mode": "if_asked"}),),
+        retired_models=build_retired_models(
+            "lqdflying/chathub release v2.0.11",
+            "2026-11-25",
+            ("2026-10-21", "mimo-v2.6-pro", ("mimo-v2.5-pro",)),
+            ("2026-10-21", "mimo-v2.6-flash", ("mimo-v2.5",)),
+        ),
         messages_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic")),
     ),
     # Go refuses a request without the header. Both choose the API by model, which OPENAI_WIRE must state here; Gemini
