@@ -221,10 +221,23 @@ def _results(call: dict[str, Any], turn: int, loaded: set[str]) -> list[dict[str
     return [result | {"content": references}, {"type": "text", "text": "Tools loaded."}]
 
 
+OTHER_PRICES = {
+    "Azure, gpt-5.6-sol": ("azure", "gpt-5.6-sol"),
+    "Groq, gpt-oss-120b": ("groq", "openai/gpt-oss-120b"),
+    "Z.ai, glm-5.2": ("zai", "glm-5.2"),
+    "MiniMax, MiniMax-M3": ("minimax", "MiniMax-M3"),
+    "OpenRouter, qwen3-coder": ("openrouter", "qwen/qwen3-coder"),
+    "Cerebras, gpt-oss-120b": ("cerebras", "gpt-oss-120b"),
+}
+"""Further providers → provider and model of the price list. Cerebras bills cached input as any other."""
+
+
 @dataclass(frozen=True)
 class CostModel:
     """A session in which tools are loaded. The defaults are small: in larger sessions the constant tool saves more."""
 
+    context: int = 11_000
+    """Tokens of tools and conversation at a load. Claude Code begins with so many."""
     loads: int = 1
     requests: int = 30
     calls: int = 3
@@ -234,17 +247,21 @@ class CostModel:
     call_tokens: int = 15
     """Output tokens that a call by the constant tool has more."""
 
-    def break_even(self, price: tuple[str, str]) -> int:
-        """Return the tokens of tools and conversation from which on the constant tool is cheaper than a longer list."""
+    def costs(self, price: tuple[str, str]) -> tuple[float, float]:
+        """Return what loads cost in dollars if tools are listed, and with the constant tool."""
         found = calc_price(
             Usage(input_tokens=1), price[1], provider_id=price[0], genai_request_timestamp=PRICED_AT
         ).model_price
-        read, cached, output = map(_per_token, (found.input_mtok, found.cache_read_mtok, found.output_mtok))
+        read, output = _per_token(found.input_mtok), _per_token(found.output_mtok)
+        cached = read if found.cache_read_mtok is None else _per_token(found.cache_read_mtok)
         written = _per_token(found.cache_write_mtok) or read
-        extra = (
-            self.definition_tokens * (written + (self.requests - 1) * cached) + self.calls * self.call_tokens * output
-        )
-        return round(extra / (self.loads * (written - cached)))
+        constant = self.definition_tokens * (written + (self.requests - 1) * cached)
+        return self.loads * self.context * (written - cached), constant + self.calls * self.call_tokens * output
+
+    def break_even(self, price: tuple[str, str]) -> int | None:
+        """Return the context from which on the constant tool is cheaper. None: it never is."""
+        listed, constant = self.costs(price)
+        return round(self.context * constant / listed) if listed else None
 
 
 def _per_token(price: Any) -> float:
@@ -252,11 +269,17 @@ def _per_token(price: Any) -> float:
     return float(getattr(price, "base", price) or 0) / 1_000_000
 
 
-def break_even_table() -> str:
-    lines = ["| provider | break-even in tokens |", "| --- | ---: |"]
-    lines += [f"| {row.title} | {CostModel().break_even(row.price):,} |" for row in ROWS if row.price]
+def choice_table() -> str:
+    model = CostModel()
+    lines = ["| provider | $, tools listed | $, constant tool | break-even in tokens | cheaper |"]
+    lines.append("| --- | ---: | ---: | ---: | --- |")
+    prices = {row.title: row.price for row in ROWS if row.price} | OTHER_PRICES
+    for title, price in prices.items():
+        (listed, constant), tokens = model.costs(price), model.break_even(price)
+        break_even, cheaper = (f"{tokens:,}" if tokens else "–"), "constant tool" if constant < listed else "listed"
+        lines.append(f"| {title} | {listed:.4f} | {constant:.4f} | {break_even} | {cheaper} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(break_even_table())
+    print(choice_table())

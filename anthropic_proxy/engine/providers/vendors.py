@@ -139,6 +139,7 @@ VENDORS = (
             "reply_schema_exclusive": True,
             "sends_parallel_tool_calls": False,
             "session_field": "prompt_cache_key",
+            "loaded_tools": "listed",  # cached input costs as much as other input
         },
         rules=(
             ("*gpt-oss*", {"replayed_thinking_field": "reasoning", "thinking_request_field": "reasoning_format"}),

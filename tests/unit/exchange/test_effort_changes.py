@@ -1,4 +1,4 @@
-"""Efforts of a conversation with gpt-6-astra. Its requests: `golden_texts/exchanges/effort_changes`."""
+"""Efforts of a conversation with GPT-6. Its requests: `golden_texts/exchanges/effort_changes`."""
 
 import pytest
 

@@ -45,9 +45,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """
     sends_configuration_updates: bool = False
     """True if a changed effort is sent as an item `configuration_update` before the user message from which it applies.
-    `reasoning.effort` then stays as the conversation began, because it is part of the cached prompt. gpt-6-astra only:
-    others reject the item (openrouter.ai/docs, GPT-6 Astra Migration Guide; openai/codex issue 44751;
-    `ResponseConfigurationUpdateItemParam` of the official SDK `openai` 3.51; read 2026-11-25).
+    `reasoning.effort` then stays as the conversation began, because it is part of the cached prompt. GPT-6 and later,
+    without their pro models (openrouter.ai/docs, GPT-6 Migration Guide; developers.openai.com/api/docs/guides/
+    latest-model; `ResponseConfigurationUpdateItemParam` of the official SDK `openai` 3.51; read 2026-11-25). For
+    GPT-6.2 this is inferred from the guide keep-prefix-unchanged; a server that rejects the item gets it no more.
 
     Proven by: tests/unit/exchange/test_effort_changes.py, tests/golden_texts/routes/rules.txt.
     """
