@@ -27,8 +27,7 @@ from anthropic_proxy.gateway.server.auth import (
     is_loopback,
     require_auth_if_exposed,
 )
-from anthropic_proxy.gateway.server.endpoints import log_rejected_request, serve_request
-from anthropic_proxy.gateway.server.response_sink import Receive, Scope, Send
+from anthropic_proxy.gateway.server.endpoints import Receive, Scope, Send, log_rejected_request, serve_request
 from anthropic_proxy.gateway.services import (
     Services,
     new_log,

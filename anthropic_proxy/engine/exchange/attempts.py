@@ -53,7 +53,14 @@ from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
-from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
+from anthropic_proxy.engine.messages.deltas import (
+    Delta,
+    Thinking,
+    Usage,
+    mark_input_repeated,
+    merge_latest,
+    sum_usages,
+)
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest, Tool
 from anthropic_proxy.engine.messages.preparation import ProxyTool, prepare
@@ -529,6 +536,60 @@ def _require_lossless(report: FidelityReport, target: Target) -> None:
         "(FIDELITY_<TIER> for one tier).",
         code="fidelity-strict",
     )
+
+
+class RepeatableStream:
+    """Stream of the reply of one upstream call. Its usage is that of the repetition, with the input of both calls."""
+
+    def __init__(self, attempts: Attempts, attempt: Attempt) -> None:
+        self._attempts = attempts
+        self.attempt = attempt
+        """The call whose reply is read."""
+        self._stream = attempt.decoded()
+        self.may_send_again = True
+        """True while only thinking was read, and the call was not repeated."""
+        self._usage = Usage()
+        self._spent: Usage | None = None
+        """Token usage of the failed call. None: the call was not repeated."""
+
+    @property
+    def default_signature(self) -> str:
+        return self._stream.default_signature
+
+    @property
+    def complete(self) -> bool:
+        return self._stream.complete
+
+    @property
+    def continuation(self) -> str | None:
+        return self._stream.continuation
+
+    async def read(self) -> list[Delta] | None:
+        try:
+            deltas = await self._stream.read()
+        except UnreadableReply as error:
+            if not self.may_send_again:
+                raise
+            await self.close()
+            self.attempt = await self._attempts.repeat_call(self.attempt, error, self._usage)
+            self._stream = self.attempt.decoded()
+            self._spent, self._usage = mark_input_repeated(self._usage), Usage()
+            self.may_send_again = False
+            return []
+        for place, delta in enumerate(deltas or ()):
+            if isinstance(delta, Usage):
+                self._usage = merge_latest(self._usage, delta)
+                if self._spent is not None and deltas is not None:
+                    deltas[place] = sum_usages(self._spent, self._usage)
+            elif not isinstance(delta, Thinking):
+                self.may_send_again = False
+        return deltas
+
+    def flush_pending(self) -> list[Delta]:
+        return self._stream.flush_pending()
+
+    async def close(self) -> None:
+        await self._stream.close()
 
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}

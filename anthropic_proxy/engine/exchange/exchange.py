@@ -23,12 +23,11 @@ from collections.abc import Iterable, Mapping
 
 from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, Engine
 from anthropic_proxy.engine.exchange.admission import admit
-from anthropic_proxy.engine.exchange.attempts import Attempts
+from anthropic_proxy.engine.exchange.attempts import Attempts, RepeatableStream
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, start_recording
 from anthropic_proxy.engine.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
 from anthropic_proxy.engine.exchange.relay import RelayStream
-from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
-from anthropic_proxy.engine.exchange.resources import forward_resource
+from anthropic_proxy.engine.exchange.forwarding import forward_resource
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.virtual_time import in_virtual_time

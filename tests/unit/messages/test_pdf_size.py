@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.models import Source
-from anthropic_proxy.engine.messages.pdf_size import PdfSize, measure_pdf
-from anthropic_proxy.engine.messages.tokens import measure_pdf_source
+from anthropic_proxy.engine.messages.tokens import PdfSize, measure_pdf, measure_pdf_source
 
 HEAD = b"%PDF-1.7\n"
 PAGE = b"<< /Type /Page /Parent 1 0 R >>\n"

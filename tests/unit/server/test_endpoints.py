@@ -13,8 +13,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import InternalError
-from anthropic_proxy.gateway.server.endpoints import serve_request
-from anthropic_proxy.gateway.server.response_sink import AsgiSink
+from anthropic_proxy.gateway.server.endpoints import AsgiSink, serve_request
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.plugins import AdmissionRequest, Client, Headers, Receipt, StoreState
