@@ -29,7 +29,6 @@ from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.engine.exchange.call_input import (
     build_relay_call,
-    estimate_scaled_tokens,
     find_client_credential,
     is_large_request,
     resolve_target_limits,
@@ -266,7 +265,7 @@ class Attempts:
     def estimate_tokens(self, request: MessagesRequest) -> int:
         """Return the input tokens of a request to the latest target, by the proxy's own estimate."""
         scale = TokenScale() if self.latest is None else self.latest.run.token_scale
-        return estimate_scaled_tokens(self._estimates, scale, request)
+        return self._estimates.get_or_estimate(request, scale)
 
     def annotate_error(self, error: UpstreamError) -> None:
         """Remove keys from the message of an error, and add the provider's name and a probable cause to it."""
@@ -312,7 +311,7 @@ class Attempts:
             limits = structs.replace(limits, reject_overflow=True)
         if inliner is not None:
             request = await inliner.inline_urls(request, target, limits)
-        estimate = partial(estimate_scaled_tokens, self._estimates, run.token_scale)
+        estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
         if self._is_large:
             prepared = await engine.background.run_in_thread(prepare, request, limits, estimate)
         else:

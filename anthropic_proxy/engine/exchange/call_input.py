@@ -123,11 +123,7 @@ def estimate_client_request_tokens(
         request = decode_request_or_envelope(incoming.body)
     try:
         if request.decode_error is None:
-            return estimate_scaled_tokens(estimates, token_scale, request)
+            return estimates.get_or_estimate(request, token_scale)
     except ClientError:  # content that only the provider understands
         pass
     return round(len(incoming.body) / CHARACTERS_PER_TOKEN * token_scale.factor)
-
-
-def estimate_scaled_tokens(estimates: EstimateCache, token_scale: TokenScale, request: MessagesRequest) -> int:
-    return round(estimates.get_or_estimate(request, token_scale.family) * token_scale.factor)

@@ -42,7 +42,7 @@ from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
 from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
-from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache
+from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.routing.router import (
@@ -128,7 +128,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     count = await _count_by_engine(engine, incoming, request, target, wait_disconnected)
     is_large = is_large_request(incoming, len(request.tools))
     estimated = await engine.background.run_in_thread_if_large(
-        is_large, estimates.get_or_estimate, request, scale.family
+        is_large, estimates.get_or_estimate, request, TokenScale(scale.family)
     )
     if count is None:
         count = round(estimated * scale.factor)

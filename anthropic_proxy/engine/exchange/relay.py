@@ -22,7 +22,7 @@ from anthropic_proxy.engine.wires.contract import (
     UpstreamResponse,
     read_body,
 )
-from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES, EventSplitter, new_frame_reader
+from anthropic_proxy.engine.wires.framing import FRAME_READERS, MAX_FRAME_BYTES, EventSplitter
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
 from anthropic_proxy.secrets import redact_secret_bytes
 
@@ -83,31 +83,27 @@ class RelayStream:
             self._remember(self._decoder.decode_body(self._first))
             self.complete = True
         else:
-            first = await self._read_beginning()
+            chunks = [await self._next()]  # up to the first event with data, which SSE comments may precede
+            if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
+                rest = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
+                self._decoder.decode_body(begun + rest)  # raises the error that the body contains
+                error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
+                error.retryable = False  # a retry would cost the same again
+                raise error
+            size = len(chunks[0])
+            while not (self._begun or self.complete):
+                if size > MAX_FRAME_BYTES:
+                    message = f"The provider sent {size:,} bytes without an event."
+                    raise UpstreamProtocolError(message, retryable=False)
+                chunks.append(await self._next())
+                size += len(chunks[-1])
+            first = await self._with_end(b"".join(chunks))
             if self.failure is not None and (self.ending is not None or _CONTENT not in first):
                 self.failure.headers = self.headers
                 raise self.failure
             self._first = first
         if self._requested_model is not None:
             self._first = self._wire.replace_reply_model(self._first, self._requested_model)
-
-    async def _read_beginning(self) -> bytes:
-        """Return the bytes up to the first event with data. SSE comments may precede it."""
-        chunks = [await self._next()]
-        if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
-            rest = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
-            self._decoder.decode_body(begun + rest)  # raises the error that the body contains
-            error = UpstreamProtocolError("the reply was not streamed although a stream was requested")
-            error.retryable = False  # a retry would cost the same again
-            raise error
-        size = len(chunks[0])
-        while not (self._begun or self.complete):
-            if size > MAX_FRAME_BYTES:
-                message = f"The provider sent {size:,} bytes without an event."
-                raise UpstreamProtocolError(message, retryable=False)
-            chunks.append(await self._next())
-            size += len(chunks[-1])
-        return await self._with_end(b"".join(chunks))
 
     def omit_message_start(self) -> None:
         """Remove the event `message_start`, because the client has already received one."""
@@ -232,7 +228,7 @@ class RelayStream:
             self._begun = True
             if b"event:" not in relevant:
                 self._delta_frame_bytes = len(_DELTA_FRAME)
-        reader = new_frame_reader(self._wire.framing)
+        reader = FRAME_READERS[self._wire.framing]()
         for frame in (*reader.feed(relevant), *reader.finish()):
             try:
                 deltas = self._decoder.decode_frame(frame)
@@ -249,7 +245,7 @@ class RelayStream:
     def _find_frame(self, frame: bytes, data: bytes) -> int:
         start = 0
         for border in _BORDER.finditer(data):
-            if frame in [*new_frame_reader(self._wire.framing).feed(data[start : border.end()])]:
+            if frame in [*FRAME_READERS[self._wire.framing]().feed(data[start : border.end()])]:
                 break
             start = border.end()
         return start

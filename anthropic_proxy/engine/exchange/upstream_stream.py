@@ -30,7 +30,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, UpstreamResponse, Wire, read_body
-from anthropic_proxy.engine.wires.framing import new_frame_reader
+from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -98,7 +98,7 @@ class UpstreamStream:
         self.default_signature = decoder.default_signature
         self._late_thinking = TrailingThinkingBuffer()
         self._framing = wire.framing
-        self._reader = new_frame_reader(self._framing) if call.streams_upstream else None
+        self._reader = FRAME_READERS[self._framing]() if call.streams_upstream else None
         """Reader that divides a streamed response into frames (events). None: the response is not streamed."""
         self._check_framing = self._framing == "sse"
         """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
@@ -264,7 +264,7 @@ class UpstreamStream:
         """Append the deltas of a body. Some servers send a stream though none was requested."""
         self._ended = True
         if self._framing == "sse" and body.lstrip().startswith(_SSE_BEGINNINGS):
-            reader = new_frame_reader(self._framing)
+            reader = FRAME_READERS[self._framing]()
             for frame in reader.feed(body) + reader.finish():
                 deltas += self._decoder.decode_frame(frame)
                 if self._decoder.finished:

@@ -50,7 +50,7 @@ Content = list[dict[str, Any]] | dict[str, Any]
 """Type of the field `content` of a result block: a list of results, or one object."""
 
 
-def encode_server_tool_call(identifier: str, name: str, arguments: Raw) -> Block:
+def encode_server_tool_call(identifier: str, name: str, arguments: Raw | Mapping[str, str]) -> Block:
     return _block(type="server_tool_use", id=identifier, name=name, input=arguments)
 
 
@@ -99,7 +99,7 @@ def encode_search_call_and_result(identifier: str, query: str, pages: Iterable[S
 
 
 def encode_search_call(identifier: str, query: str) -> Block:
-    return _call(identifier, "web_search", {"query": query})
+    return encode_server_tool_call(identifier, "web_search", {"query": query})
 
 
 def encode_search_result(identifier: str, pages: Iterable[SearchResultPage]) -> Block:
@@ -130,11 +130,14 @@ def encode_fetch_call_and_result(
     # providers report the URL of a fetched page but not its content
     source = {"type": "text", "media_type": "text/plain", "data": ""}
     content = web_fetch_content(url, source, title) if error is None else error_content("web_fetch", error)
-    return [_call(identifier, "web_fetch", {"url": url}), encode_server_tool_result("web_fetch", identifier, content)]
+    return [
+        encode_server_tool_call(identifier, "web_fetch", {"url": url}),
+        encode_server_tool_result("web_fetch", identifier, content),
+    ]
 
 
 def encode_code_execution_call(identifier: str, code: str) -> Block:
-    return _call(identifier, "code_execution", {"code": code})
+    return encode_server_tool_call(identifier, "code_execution", {"code": code})
 
 
 def encode_code_result(identifier: str, *, stdout: str = "", stderr: str = "", return_code: int = 0) -> Block:
@@ -177,10 +180,6 @@ def describe_generated_file(media_type: str, base64_length: int) -> str:
     """
     kind = media_type.partition("/")[0] or "file"
     return f"[{kind} generated: {media_type or 'unknown type'}, {max(1, round(base64_length * 3 / 4000))} kB]"
-
-
-def _call(identifier: str, name: str, arguments: dict[str, str]) -> Block:
-    return _block(type="server_tool_use", id=identifier, name=name, input=arguments)
 
 
 def _block(**fields: Any) -> Block:

@@ -113,6 +113,9 @@ class TokenScale(Struct, frozen=True):
     factor: float = 1.0
 
 
+_DEFAULT_SCALE = TokenScale()
+
+
 TextFacts = tuple[float, ...]
 """What a text contains: the number of each feature in `TEXT_WEIGHTS`, then its size in bytes. Numbers of a sample are
 scaled to the size of the text."""
@@ -149,10 +152,10 @@ class EstimateCache:
     def has_estimate(self, request: MessagesRequest) -> bool:
         return self._last is not None and self._last[0] is request
 
-    def get_or_estimate(self, request: MessagesRequest, family: TokenFamily = DEFAULT_FAMILY) -> int:
+    def get_or_estimate(self, request: MessagesRequest, scale: TokenScale = _DEFAULT_SCALE) -> int:
         if self._last is None or self._last[0] is not request:
             self._last = request, collect_token_facts(request)
-        return estimate_tokens(self._last[1], family)
+        return round(estimate_tokens(self._last[1], scale.family) * scale.factor)
 
 
 def estimate_request_tokens(request: MessagesRequest, family: TokenFamily = DEFAULT_FAMILY) -> int:
@@ -381,9 +384,9 @@ def _count_features(text: bytes) -> tuple[int, ...]:
     remainder = text.translate(None, _LETTERS)
     letters = len(text) - len(remainder)
     capitals = text.translate(_CAPITALS_ALONE)
-    first_capitals, all_capitals = _count_starts(capitals), len(text) - capitals.count(b" ")
+    first_capitals, all_capitals = len(capitals.split()), len(text) - capitals.count(b" ")
     digits = len(remainder) - len(remainder.translate(None, _DIGITS))
-    numbers = _count_starts(text.translate(_DIGITS_ALONE)) if digits else 0
+    numbers = len(text.translate(_DIGITS_ALONE).split()) if digits else 0
     spaces = remainder.count(b" ")
     marks = len(remainder) - digits - spaces - remainder.count(b"\\")
     runs = len(text.translate(_MARKS_ALONE, b"\\").split())
@@ -396,11 +399,6 @@ def _count_features(text: bytes) -> tuple[int, ...]:
         scripts = (*found, vietnamese, min(vietnamese, found[0]))
     further_capitals = all_capitals - first_capitals
     return (words, letters, first_capitals, further_capitals, numbers, digits, runs, marks, spaces, *scripts)
-
-
-def _count_starts(text: bytes) -> int:
-    """Return the number of words in a text in which all else is spaces."""
-    return len(text.split())
 
 
 # Images and PDFs

@@ -187,8 +187,8 @@ class MessageWriter:
             return [InputDelta(self._index, "")]
         if self._state == _NONE:
             self._open(_THINKING, ThinkingStart)
-        self._events.append(ThinkingDelta(self._index, ""))
-        return self._pop_events()
+        events, self._events = [*self._events, ThinkingDelta(self._index, "")], []
+        return events
 
     def finish(self) -> list[Event]:
         """Return the last events: end of the open block, queued deltas, `message_delta` and `message_stop`.
@@ -224,9 +224,9 @@ class MessageWriter:
                 "web_fetch_requests": clamp_count(fetches),
             }
         self._final = counts
-        self._events += [MessageDelta(reason, self.stop.sequence, self.stop.details, totals), MessageStop()]
         self.finished = True
-        return self._pop_events()
+        events, self._events = self._events, []
+        return [*events, MessageDelta(reason, self.stop.sequence, self.stop.details, totals), MessageStop()]
 
     def fail(self, error: ProxyError) -> list[Event]:
         """Return the error event that ends the reply after a failure. Empty list: the reply has already ended."""
@@ -240,10 +240,6 @@ class MessageWriter:
             raise InternalError("The message was written before it was started.")
         if self.finished:
             raise InternalError("The message was written after its end.")
-
-    def _pop_events(self) -> list[Event]:
-        events, self._events = self._events, []
-        return events
 
     def _open(self, state: int, start: Callable[[int], Event], name: str = "") -> None:
         if self._state != _NONE:

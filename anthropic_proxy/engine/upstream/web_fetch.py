@@ -206,7 +206,13 @@ class PageFetcher:
     async def _follow(self, url: str, options: _FetchOptions) -> "_Found":
         address = _normalize_url(url)
         for _ in range(MAX_REDIRECTS + 1):
-            _require_allowed(address, options)
+            try:
+                allowed = is_url_allowed(address, options.allowed_domains, options.blocked_domains)
+            except ValueError as error:
+                raise WebFetchFailed(str(error), "invalid_tool_input") from None
+            if not allowed:
+                host = parse_url(address).origin.host
+                raise WebFetchFailed(f"{host} is not among the domains that the request lets pass", "url_not_allowed")
             response = await self._request(address, options)
             try:
                 location = response.headers.get("location") if response.status in _REDIRECTS else None
@@ -263,16 +269,6 @@ class _Found(NamedTuple):
     media_type: str
     charset: str | None
     body: bytes
-
-
-def _require_allowed(url: str, options: _FetchOptions) -> None:
-    try:
-        allowed = is_url_allowed(url, options.allowed_domains, options.blocked_domains)
-    except ValueError as error:
-        raise WebFetchFailed(str(error), "invalid_tool_input") from None
-    if not allowed:
-        host = parse_url(url).origin.host
-        raise WebFetchFailed(f"{host} is not among the domains that the request lets pass", "url_not_allowed")
 
 
 def _normalize_url(url: str) -> str:

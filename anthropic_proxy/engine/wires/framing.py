@@ -5,6 +5,7 @@ forward bytes: it returns whole events unchanged.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from anthropic_proxy.errors import UpstreamProtocolError
@@ -172,5 +173,4 @@ class EventSplitter:
         return b"".join(self._pieces)
 
 
-def new_frame_reader(framing: Literal["sse", "ndjson"]) -> FrameReader:
-    return SSEReader() if framing == "sse" else NDJSONReader()
+FRAME_READERS: Mapping[Literal["sse", "ndjson"], type[FrameReader]] = {"sse": SSEReader, "ndjson": NDJSONReader}

@@ -384,7 +384,7 @@ def find_typical_request_prices(settings: Settings) -> Mapping[str, float]:
     for _, target in _list_targets(settings):
         price = prices.find(target.provider, target.model)
         if price is not None:
-            found[_name_target(target)] = price.calculate_cost(_TYPICAL)
+            found[target.prefixed_id] = price.calculate_cost(_TYPICAL)
     return found
 
 
@@ -392,7 +392,7 @@ def require_known_prices(settings: Settings) -> None:
     """Raise `ConfigurationError` for the models of routes with `balance = "cost"` whose price is unknown."""
     prices, messages = find_typical_request_prices(settings), []
     for route, target in _list_targets(settings):
-        name = _name_target(target)
+        name = target.prefixed_id
         if name not in prices:
             place, table = route.origin.replace(" line ", ", line "), f'[prices."{name}"]'
             command = build_extra_install_command("prices")
@@ -415,7 +415,3 @@ def _list_targets(settings: Settings) -> Iterator[tuple[ConfiguredRoute, Target]
                 continue  # the start-up summary contains the error
             for target in targets:
                 yield route, target
-
-
-def _name_target(target: Target) -> str:
-    return f"{target.provider.prefix}/{target.model}"

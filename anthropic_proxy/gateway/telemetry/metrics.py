@@ -4,7 +4,7 @@ import asyncio
 import platform
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from operator import attrgetter
+from operator import add, attrgetter
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -224,7 +224,7 @@ class MetricsTotals:
             labels = (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
             row = self.snapshot.find_or_add_counters(labels)
         row.requests += 1
-        row.tokens = [sum(pair) for pair in zip(row.tokens, _read_tokens(receipt), strict=True)]
+        row.tokens = list(map(add, row.tokens, _read_tokens(receipt)))
         row.duration_sum_seconds += receipt.duration_seconds
         row.duration_buckets[bisect_left(BUCKET_LIMITS_SECONDS, receipt.duration_seconds)] += 1
         if receipt.first_token_seconds is not None:

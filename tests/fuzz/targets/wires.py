@@ -9,7 +9,7 @@ from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.wires.contract import Call, RelayWire, Wire
-from anthropic_proxy.engine.wires.framing import new_frame_reader
+from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.errors import ProxyError
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, call_of, complete_replies, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
@@ -75,7 +75,7 @@ def _whole(decoder: Any, payload: bytes) -> Iterator[list[Delta]]:
 
 
 def _streamed(wire: Wire, decoder: Any, payload: bytes) -> Iterator[list[Delta]]:
-    reader = new_frame_reader(wire.framing)
+    reader = FRAME_READERS[wire.framing]()
     for chunk in (*cuts_of(payload), b""):
         for frame in reader.feed(chunk) if chunk else reader.finish():
             yield decoder.decode_frame(frame)
