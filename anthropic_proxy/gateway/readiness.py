@@ -64,24 +64,31 @@ class Readiness(Struct):
     """Error texts about other providers. These problems affect only requests that name the provider."""
     unset: list[str]
     """Names of providers without an API key: `gemini`."""
+    problems: dict[str, str]
+    """Name of a provider that is used or configured, but cannot be called → the error text of its first problem."""
 
 
 def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
     used = find_used_models(settings, catalog)
-    found = Readiness([], find_feature_problems(settings), [], [])
+    found = Readiness([], find_feature_problems(settings), [], [], {})
     for provider in find_registry(settings):
         if not (provider.offered_to_users or provider.name in used) or provider.name == "demo":
             continue
-        missing_key = describe_missing_key(provider, settings)
-        if not missing_key and (provider.offered_to_users or provider.name in used):
-            obstacles = find_provider_problems(provider, used.get(provider.name, ()), settings, catalog)
-            (found.obstacles if provider.name in used else found.advice).extend(obstacles)
-            if not obstacles and (ready := _find_state(provider, settings, catalog)):
-                found.ready.append(ready)
-        elif missing_key and provider.is_configured:
-            found.advice.extend([] if provider.name in used else [missing_key])
-        elif missing_key and provider.offered_to_users:
-            found.unset.append(_name(provider))
+        missing_key, is_used = describe_missing_key(provider, settings), provider.name in used
+        if missing_key:
+            if is_used or provider.is_configured:
+                found.problems[provider.name] = missing_key
+            if not provider.is_configured:
+                found.unset.extend([_name(provider)] if provider.offered_to_users else [])
+            elif not is_used:
+                found.advice.append(missing_key)
+            continue
+        obstacles = find_provider_problems(provider, used.get(provider.name, ()), settings, catalog)
+        (found.obstacles if is_used else found.advice).extend(obstacles)
+        if obstacles:
+            found.problems[provider.name] = obstacles[0]
+        elif ready := _find_state(provider, settings, catalog):
+            found.ready.append(ready)
     problems, warnings = list_rule_problems_and_warnings(settings, catalog)
     found.obstacles.extend(problems)
     found.advice.extend(warnings)
@@ -193,10 +200,11 @@ class RetirementNotice(NamedTuple):
 def describe_retirement(tier_mapping: TierMapping, today: date) -> RetirementNotice | None:
     """Return the notice, or None if no retirement was announced or its date is after `today`."""
     retired = tier_mapping.retirement
-    if retired is None or (day := date.fromisoformat(retired.retired_on)) > today:
+    setting = tier_mapping.setting
+    if retired is None or setting is None or (day := date.fromisoformat(retired.retired_on)) > today:
         return None
     prefix, _, model = tier_mapping.target.partition("/")
-    line = f"{tier_mapping.reason.partition(',')[0]}={prefix}/{retired.successor}"
+    line = f"{setting.name}={prefix}/{retired.successor}"
     return RetirementNotice(
         f"{tier_mapping.retiring_vendor} retired {model} on {day.day} {day:%B %Y}. Its successor:", line
     )
@@ -350,24 +358,23 @@ def describe_setup(
     rows = group_tier_mappings(settings, catalog)
     found = (*(problem for _, row in rows for problem in row.problems), *readiness.obstacles)
     problems = list(dict.fromkeys(found))
-    ready = {provider.name: provider.state for provider in readiness.ready}
     mapping = [
         ModelMapping(tiers=tiers, target=row.target, fallbacks=row.fallbacks, reason=row.reason) for tiers, row in rows
     ]
-    listed = _list_providers(settings, ready, [*problems, *readiness.advice])
-    providers = [_add_health(one, settings, breakers, credentials) for one in listed]
+    providers = [_add_health(one, settings, breakers, credentials) for one in _list_providers(settings, readiness)]
     return Setup(providers=providers, mapping=mapping, problems=problems, advice=readiness.advice)
 
 
-def _list_providers(settings: Settings, ready: dict[str, str], problems: list[str]) -> Iterator[ProviderSetup]:
+def _list_providers(settings: Settings, readiness: Readiness) -> Iterator[ProviderSetup]:
+    ready = {provider.name: provider.state for provider in readiness.ready}
     for provider in find_registry(settings):
-        name = provider.env_prefix.lower() or provider.name
+        name = _name(provider)
         if provider.name == "demo" or not (provider.offered_to_users or name in ready):
             continue
         address = settings.base_urls.get(provider.name) or provider.base_url
         if name in ready:
             yield _describe(provider, "ready", address, detail=ready[name])
-        elif problem := next((text for text in problems if text.startswith((provider.name, name))), ""):
+        elif problem := readiness.problems.get(provider.name):
             yield _describe(provider, "problem", address, remedy=problem)
         else:
             yield _describe(provider, "unset", address, remedy=describe_missing_key(provider, settings) or "")

@@ -1,5 +1,7 @@
 """Description of the providers for plugins: open circuits and keys in cooldown."""
 
+from pathlib import Path
+
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
@@ -23,3 +25,21 @@ def test_a_provider_is_described_with_its_circuit_and_cooldowns() -> None:
     assert (groq.open_seconds, groq.failure) == (MIN_OPEN_SECONDS, "groq returned HTTP 503.")
     assert (groq.cooldowns, groq.key_count) == ([30.0], 2)
     assert (found["openai"].open_seconds, found["openai"].failure) == (0.0, "")
+
+
+def test_a_problem_is_that_of_the_provider_that_has_it(tmp_path: Path) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text(
+        '[providers.groq-2]\nbase_url = "https://models.example/v1"\napi_key = { env = "NO_KEY" }\n'
+    )
+    environ = {"BIG_MODEL": "ollama/qwen3", "PREFERRED_PROVIDER": "ollama", "OLLAMA_API_BASE": "http://127.0.0.1:9"}
+    settings = load_settings(environ, PROVIDERS, env_file=str(tmp_path / ".env"))
+    found = {one.name: (one.state, one.remedy) for one in describe_setup(settings, Catalog()).providers}
+    assert found["groq"] == (
+        "unset",
+        "groq has no key: GROQ_API_KEY is not set. Set it in .env or in the environment and start the proxy again.",
+    )
+    assert found["groq-2"][0] == "problem"
+    assert found["ollama"] == (
+        "problem",
+        "Ollama did not answer at http://127.0.0.1:9. Start it with  ollama serve  or set its address.",
+    )
