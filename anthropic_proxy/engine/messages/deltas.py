@@ -60,7 +60,7 @@ class Block(Struct, frozen=True, gc=False):
     raw: Raw
 
 
-class Usage(Struct, frozen=True, kw_only=True):
+class Usage(Struct, frozen=True):
     """Token counts of one upstream call, as reported by the provider.
 
     A provider may report several times during a reply. Each count is a total since the beginning of the call, so it
@@ -171,13 +171,14 @@ def merge_latest(before: Usage, new: Usage) -> Usage:
     """
     if before is NO_USAGE or new.repeated_input != before.repeated_input:
         return new
-    reported = {name: value for name in Usage.__struct_fields__ if (value := getattr(new, name)) is not None}
-    return structs.replace(before, **reported)
+    pairs = zip(structs.astuple(before), structs.astuple(new), strict=True)
+    return Usage(*[earlier if value is None else value for earlier, value in pairs])
 
 
 def sum_usages(earlier: Usage, current: Usage) -> Usage:
+    counts = [(name, getattr(earlier, name), getattr(current, name)) for name in _SUMMED]
     return Usage(
-        **{name: _sum(getattr(earlier, name), getattr(current, name)) for name in _SUMMED},
+        **{name: max(one or 0, 0) + max(other or 0, 0) for name, one, other in counts if (one, other) != (None, None)},
         service_tier=current.service_tier or earlier.service_tier,
         billed_tier=current.billed_tier or "",
         repeated_input=_sum_repeated(earlier.repeated_input, current.repeated_input),
@@ -196,10 +197,6 @@ def clamp_count(count: int | None) -> int:
     if not count or count < 0:
         return 0
     return count if count < MAX_COUNT else MAX_COUNT
-
-
-def _sum(one: int | None, other: int | None) -> int | None:
-    return other if one is None else one if other is None else max(one, 0) + max(other, 0)
 
 
 def _sum_repeated(earlier: Usage | None, current: Usage | None) -> Usage | None:
@@ -251,8 +248,11 @@ class BilledUsage(TokenCounts):
     """Service tier that the provider of the last call reported, in its own words: `default`, `flex`. "": none."""
 
     def copy_usage(self, source: "BilledUsage") -> None:
-        for name in BilledUsage.__struct_fields__:
-            setattr(self, name, getattr(source, name))
+        # for each request, so without a loop over the names
+        self.input_tokens, self.output_tokens = source.input_tokens, source.output_tokens
+        self.cache_read_tokens, self.cache_write_tokens = source.cache_read_tokens, source.cache_write_tokens
+        self.cache_write_1h_tokens, self.thinking_tokens = source.cache_write_1h_tokens, source.thinking_tokens
+        self.billed_searches, self.service_tier = source.billed_searches, source.service_tier
 
     def set_usage(self, usage: Usage) -> None:
         """Replace all counts by the reported ones, and by 0 if one is not reported."""

@@ -111,20 +111,18 @@ class HeapTrimmer:
         if fresh:
             self._busy_at = now
         in_burst = fresh >= _BURST_END_BYTES
-        if self._is_due_in_burst(now) if in_burst else self._is_due(now):
+        since = self._freed_bytes - self._freed_at_trim
+        if in_burst:
+            is_due = now - self._trimmed_at >= _TRIM_INTERVAL_SECONDS and self._measure_free() > RETAINED_FREE_BYTES
+        elif now - self._busy_at >= TRIM_AFTER_IDLE_SECONDS:
+            is_due = since > 0
+        else:
+            is_due = since >= _BURST_BYTES and self._measure_free() >= _FREE_BYTES
+        if is_due:
             if not in_burst:
                 self._freed_at_trim = self._freed_bytes
             self._trimmed_at = now
             self._trim_heap()
-
-    def _is_due(self, now: float) -> bool:
-        since = self._freed_bytes - self._freed_at_trim
-        if now - self._busy_at >= TRIM_AFTER_IDLE_SECONDS:
-            return since > 0
-        return since >= _BURST_BYTES and self._measure_free() >= _FREE_BYTES
-
-    def _is_due_in_burst(self, now: float) -> bool:
-        return now - self._trimmed_at >= _TRIM_INTERVAL_SECONDS and self._measure_free() > RETAINED_FREE_BYTES
 
 
 class _Heap(ctypes.Structure):
