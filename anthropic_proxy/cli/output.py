@@ -146,22 +146,16 @@ class Output:
                 shown.remove(next((index for index in reversed(shown) if columns[index].is_optional), shown[-1]))
 
         def write_row(row: Sequence[str], role: str) -> None:
-            parts = [(columns[index], widths[index], row[index]) for index in shown]
-            self.write_line(self._format_row(parts, role))
+            padded = [
+                row[index].rjust(widths[index]) if columns[index].is_number else row[index].ljust(widths[index])
+                for index in shown
+            ]
+            line = [self.paint(cell, role or columns[index].role) for index, cell in zip(shown, padded, strict=True)]
+            self.write_line(f"{_GAP}{_GAP.join(line)}".rstrip())
 
         write_row(titles, "quiet")
         for number, row in enumerate(cells, 1):
             write_row(row, last_row_role if number == len(cells) else "")
-
-    def _format_row(self, parts: Sequence[tuple[Column, int, str]], role: str) -> str:
-        """Return one line of a table. `parts`: column, width and cell. `role`: color of all cells; "": that of each
-        column.
-        """
-        line = [
-            self.paint(cell.rjust(width) if column.is_number else cell.ljust(width), role or column.role)
-            for column, width, cell in parts
-        ]
-        return f"{_GAP}{_GAP.join(line)}".rstrip()
 
 
 def wrap_text(text: str, width: int | None) -> list[str]:

@@ -62,16 +62,11 @@ def read_trace_context(headers: Mapping[str, str]) -> TraceContext | None:
     match = _PARENT.fullmatch(headers.get(TRACEPARENT, "").strip())
     if match is None or (match[4] and match[0].startswith(_VERSION)):
         return None
-    state = _normalize_state(headers.get(TRACESTATE, ""))
+    state = headers.get(TRACESTATE, "")
+    members = [member for entry in state.split(",") if (member := entry.strip())]
+    is_valid = len(state) <= MAX_STATE_CHARACTERS and len(members) <= MAX_STATE_MEMBERS
+    state = ",".join(members) if is_valid and all(map(_STATE_MEMBER.fullmatch, members)) else ""
     return TraceContext(trace_id=match[1], parent_id=match[2], flags=match[3], state=state)
-
-
-def _normalize_state(text: str) -> str:
-    """Return the valid entries of a `tracestate` header, separated by commas. "": the header is invalid or too long."""
-    members = [member for entry in text.split(",") if (member := entry.strip())]
-    if len(text) > MAX_STATE_CHARACTERS or len(members) > MAX_STATE_MEMBERS:
-        return ""
-    return ",".join(members) if all(map(_STATE_MEMBER.fullmatch, members)) else ""
 
 
 def new_trace_id() -> str:

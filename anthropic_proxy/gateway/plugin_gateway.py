@@ -7,7 +7,7 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
-from anthropic_proxy.engine.exchange.call_input import resolve_target_limits
+from anthropic_proxy.engine.exchange.attempts import resolve_target_limits
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import Client, Receipt

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.engine.exchange.call_input import build_relay_call
+from anthropic_proxy.engine.exchange.attempts import build_relay_call
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, error_headers
 from anthropic_proxy.engine.exchange.relay import RelayStream, forwarded_headers
 from anthropic_proxy.engine.exchange.watchdog import Watchdog

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.exchange.call_input import build_target_limits
+from anthropic_proxy.engine.exchange.attempts import build_target_limits
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, encode_message, error_headers
 from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall, TrailingThinkingBuffer
 from anthropic_proxy.engine.messages.events import Ping

@@ -6,7 +6,7 @@ A query ends after some seconds, and a search after some requests. A member sees
 
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct, structs
@@ -125,23 +125,19 @@ def restrict_rows(connection: Connection, key_labels: Sequence[str]) -> None:
 
     @event.listens_for(connection, "before_execute", retval=True)
     def restrict(_: Connection, statement: Any, several: Any, values: Any, options: Any) -> tuple[Any, Any, Any]:
-        return _rewrite(statement, permitted), several, values
-
-
-def _rewrite(statement: Any, permitted: Mapping[Table, FromClause]) -> Any:
-    if not isinstance(statement, Select):
-        raise RestrictedQueryError(f"a statement of the type {type(statement).__name__}")
-    elements = list(iterate(statement))
-    for element in elements:
-        is_renamed = isinstance(element, AliasedReturnsRows) and isinstance(element.element, Table)
-        # SQL text as a column, other than `count(*)`, can contain a query
-        is_text = isinstance(element, TextClause) or (
-            isinstance(element, ColumnClause) and element.is_literal and element.name not in ("*", "1")
-        )
-        if is_renamed or is_text:
-            raise RestrictedQueryError(f"a query with {type(element).__name__}, whose rows cannot be restricted")
-    for table in {element for element in elements if isinstance(element, Table)}:
-        if table not in permitted:
-            raise RestrictedQueryError(f"a query of the table {table.name}")
-        statement = ClauseAdapter(permitted[table]).traverse(statement)
-    return statement
+        if not isinstance(statement, Select):
+            raise RestrictedQueryError(f"a statement of the type {type(statement).__name__}")
+        elements = list(iterate(statement))
+        for element in elements:
+            is_renamed = isinstance(element, AliasedReturnsRows) and isinstance(element.element, Table)
+            # SQL text as a column, other than `count(*)`, can contain a query
+            is_text = isinstance(element, TextClause) or (
+                isinstance(element, ColumnClause) and element.is_literal and element.name not in ("*", "1")
+            )
+            if is_renamed or is_text:
+                raise RestrictedQueryError(f"a query with {type(element).__name__}, whose rows cannot be restricted")
+        for table in {element for element in elements if isinstance(element, Table)}:
+            if table not in permitted:
+                raise RestrictedQueryError(f"a query of the table {table.name}")
+            statement = ClauseAdapter(permitted[table]).traverse(statement)
+        return statement, several, values

@@ -325,10 +325,9 @@ class LedgerWriter:
         except Exception as error:
             if not is_value_failure(error):
                 raise
-            self._write_singly(connection)
-
-    def _write_singly(self, connection: Connection) -> None:
-        """Write each row in its own transaction, and drop rows with a value that the database rejects."""
+        else:
+            return
+        # each row in its own transaction, without the rows with a value that the database rejects
         for row in [*self._batch]:
             try:
                 with connection.transaction():

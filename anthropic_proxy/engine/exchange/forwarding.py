@@ -19,8 +19,8 @@ from msgspec import Raw, Struct, field, structs
 
 from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
-from anthropic_proxy.engine.exchange.attempts import AttemptRecords
-from anthropic_proxy.engine.exchange.call_input import (
+from anthropic_proxy.engine.exchange.attempts import (
+    AttemptRecords,
     build_relay_call,
     find_client_credential,
     is_large_request,

@@ -49,7 +49,16 @@ class Setting(Struct, frozen=True):
 
     def find_default(self) -> str:
         """The text of the default as a user would set it: `true`, `25`. "": there is none, or it depends on others."""
-        return self.default or _show_field(self.field)
+        if self.default:
+            return self.default
+        value: Any = Settings()
+        for name in self.field.split("."):
+            value = getattr(value, name, None)
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, float):
+            return f"{value:g}"
+        return str(value) if isinstance(value, str | int) else ""
 
 
 class SettingGroup(Struct, frozen=True):
@@ -59,17 +68,6 @@ class SettingGroup(Struct, frozen=True):
     settings: tuple[Setting, ...]
     selects_models: bool = False
     """True if the settings select models, their providers, addresses, keys or APIs."""
-
-
-def _show_field(path: str) -> str:
-    value: Any = Settings()
-    for name in path.split("."):
-        value = getattr(value, name, None)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value) if isinstance(value, str | int) else ""
 
 
 _days = partial(values.decode_integer, minimum=1, maximum=36_500, unit="days")

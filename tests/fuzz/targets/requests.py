@@ -10,7 +10,7 @@ import msgspec
 from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
-from anthropic_proxy.engine.exchange.call_input import build_target_limits
+from anthropic_proxy.engine.exchange.attempts import build_target_limits
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare

@@ -16,7 +16,7 @@ from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.exchange import forwarding
-from anthropic_proxy.engine.exchange.call_input import build_relay_call
+from anthropic_proxy.engine.exchange.attempts import build_relay_call
 from anthropic_proxy.engine.exchange.client_side import encode_events
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import JsonReply
