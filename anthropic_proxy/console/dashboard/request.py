@@ -95,7 +95,9 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
     ending = row.outcome if row.outcome_class in ("error", "cancelled") else f"stop reason {row.outcome}"
     requested = "price of the requested model unknown"
-    if row.requested_cost is not None:
+    if row.cost is None:
+        requested = row.price_source or f"no price of {row.prefix or row.provider}/{row.model} was known"
+    elif row.requested_cost is not None:
         requested = f"{format_cost(row.requested_cost)} at the requested model’s price"
     first_note = "no content"
     if row.first_token:

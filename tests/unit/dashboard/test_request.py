@@ -1,6 +1,8 @@
 """Page of one request: cost by kind of token, remedy, stored texts, and timeline."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select
@@ -29,8 +31,8 @@ from tests.support.ledger import NOON, UNKNOWN_COST, new_receipt, reading, store
 from tests.support.page_context import build_context
 
 
-async def tokens_of(settings: Settings, cost: Cost, billed_searches: int = 0) -> list[TokenCost]:
-    """Return the table of tokens of a request to gpt-4.1."""
+async def build_page(settings: Settings, cost: Cost, billed_searches: int = 0) -> Mapping[str, Any]:
+    """Return the page of a request to gpt-4.1."""
     receipt = new_receipt(
         provider="openai", prefix="openai", model="gpt-4.1", input_tokens=2_118, cache_read_tokens=41_472
     )
@@ -42,13 +44,29 @@ async def tokens_of(settings: Settings, cost: Cost, billed_searches: int = 0) ->
             build_context("/dashboard/requests/x", connection, settings, path_parameters=path_parameters)
         )
     assert page is not None
-    tokens: list[TokenCost] = page["tokens"]
-    return tokens
+    return page
+
+
+@pytest.mark.parametrize(
+    ("cost", "figure"),
+    [
+        (Cost(None, 90_000_000, ""), ("unknown", "no price of openai/gpt-4.1 was known")),
+        (Cost(None, None, "list, no price of tier scale"), ("unknown", "list, no price of tier scale")),
+        (Cost(28_860_000, None, "list"), ("$0.029", "price of the requested model unknown")),
+        (Cost(28_860_000, 90_000_000, "list"), ("$0.029", "$0.090 at the requested model’s price")),
+    ],
+)
+async def test_an_unknown_cost_names_the_model_that_replied(
+    tmp_path: Path, cost: Cost, figure: tuple[str, str]
+) -> None:
+    page = await build_page(Settings(data_directory=tmp_path / "data"), cost)
+    (found,) = [one for one in page["figures"] if one.label == "Cost"]
+    assert (found.value, found.note) == figure
 
 
 @pytest.mark.parametrize("cost", [Cost(28_860_000, None, "genai-prices")])
 async def test_the_cost_is_divided_by_kind_of_token(tmp_path: Path, cost: Cost) -> None:
-    assert await tokens_of(Settings(data_directory=tmp_path / "data"), cost) == [
+    assert (await build_page(Settings(data_directory=tmp_path / "data"), cost))["tokens"] == [
         TokenCost("cache read", "cache-read", "41,472", "$0.50", "$0.021"),
         TokenCost("input", "input", "2,118", "$2.00", "$0.004"),
         TokenCost("output", "output", "400", "$8.00", "$0.003"),
@@ -81,7 +99,7 @@ async def test_the_cost_is_divided_by_kind_of_token(tmp_path: Path, cost: Cost) 
     ],
 )
 async def test_billed_searches_have_their_own_cost(tmp_path: Path, cost: Cost, count: int, found: list[str]) -> None:
-    tokens = await tokens_of(Settings(data_directory=tmp_path / "data"), cost, count)
+    tokens = (await build_page(Settings(data_directory=tmp_path / "data"), cost, count))["tokens"]
     assert [one.price for one in tokens] == found
     assert (tokens[-1].name, tokens[-1].tokens) == ("web search", str(count))
     assert (
@@ -91,7 +109,7 @@ async def test_billed_searches_have_their_own_cost(tmp_path: Path, cost: Cost, c
 
 @pytest.mark.parametrize("cost", [UNKNOWN_COST, Cost(0, 0, "local")])
 async def test_an_unknown_or_free_request_has_no_prices(tmp_path: Path, cost: Cost) -> None:
-    tokens = await tokens_of(Settings(data_directory=tmp_path / "data"), cost)
+    tokens = (await build_page(Settings(data_directory=tmp_path / "data"), cost))["tokens"]
     assert [(one.price, one.cost) for one in tokens] == [("", "")] * 4
 
 
