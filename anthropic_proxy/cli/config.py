@@ -1,8 +1,10 @@
 """Commands `config show` and `config check`: the settings with their sources, and problems among them."""
 
 import asyncio
+import os
 import sys
 from datetime import date
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App as Commands
@@ -52,8 +54,17 @@ def show(
         output.write_json({"files": list(settings.files), "settings": shown})
         return
     if shown:
-        columns = [Column("Setting"), Column("Value"), Column("Source", role="quiet"), Column("Default", role="quiet")]
-        output.write_table(columns, [(row.name, row.value or "–", row.source, row.default or "–") for row in shown])
+        columns = [
+            *(Column("Setting"), Column("Value", can_be_cut=True), Column("Source", role="quiet")),
+            Column("Default", role="quiet", is_optional=True),
+        ]
+        # the line about the files names their folder
+        folder = f"{Path(settings.env_file).absolute().parent}{os.sep}" if settings.env_file else ""
+        sources = [row.source.removeprefix(folder) if output.is_terminal else row.source for row in shown]
+        cells = [
+            (row.name, row.value or "–", source, row.default or "–") for row, source in zip(shown, sources, strict=True)
+        ]
+        output.write_table(columns, cells)
     if hidden := len(rows) - len(shown):
         output.write_notice(f"{hidden} settings are not set. Show them with:  anthropic-proxy config show --all")
     output.write_notice(describe_files(settings))
