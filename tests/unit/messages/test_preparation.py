@@ -1,7 +1,9 @@
 """Preparation of a request: a wire receives clean, paired and named messages within the limits of the target."""
 
 import contextlib
+import gc
 import json
+import tracemalloc
 from itertools import pairwise
 from typing import Any
 
@@ -28,6 +30,7 @@ from anthropic_proxy.engine.messages.models import (
 from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.errors import ClientError, InvalidRequest
 from tests.support.golden_texts import Check
+from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.messages import exactly
 from tests.support.sessions import EncodingStyle, Session, encoding_styles, sessions
 
@@ -261,3 +264,19 @@ def test_no_result_is_lost(history: list[dict[str, Any]]) -> None:
         messages = prepare(request_of(*history), ANY).request.messages
         spoken_words = json.dumps(texts_of(messages))
         assert all(answer in spoken_words for answer in answers)
+
+
+async def test_nothing_is_kept_of_a_list_of_tools_that_is_too_large_to_share() -> None:
+    proxy = ProxyHarness(lambda *_: FakeResponse(500, b"{}"), OPENAI_API_KEY="sk-a-0123456789", BIG_MODEL="gpt-4.1")
+    kept = []
+    tracemalloc.start()
+    try:
+        for number in range(3):
+            tools = [{"name": f"{number} {i}", "input_schema": {"type": "object"}} for i in range(6_000)]
+            await proxy.post(tools=tools)
+            del tools
+            gc.collect()
+            kept.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert kept[2] - kept[1] < 1_000_000  # the first one fills the caches of single tools

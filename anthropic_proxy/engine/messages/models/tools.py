@@ -78,13 +78,15 @@ def decode_tools(content: Raw) -> list[Tool]:
     for tools in _shared_lists.get(len(content), ()):
         if tools.source == content:
             return tools
-    tools = ToolList(_read_list(bytes(content)), content.copy())
-    if len(content) <= _MAX_CACHED_LIST_BYTES:
-        _shared_lists.setdefault(len(content), []).append(tools)
-        _shared_in_order.append(tools)
-        if len(_shared_in_order) > _MAX_CACHED_LISTS:
-            oldest = _shared_in_order.popleft()
-            _shared_lists[len(oldest.source)].remove(oldest)
+    decoded = _read_list(bytes(content))
+    if len(content) > _MAX_CACHED_LIST_BYTES:  # as the key of caches it would be kept with what they found for it
+        return decoded
+    tools = ToolList(decoded, content.copy())
+    _shared_lists.setdefault(len(content), []).append(tools)
+    _shared_in_order.append(tools)
+    if len(_shared_in_order) > _MAX_CACHED_LISTS:
+        oldest = _shared_in_order.popleft()
+        _shared_lists[len(oldest.source)].remove(oldest)
     return tools
 
 

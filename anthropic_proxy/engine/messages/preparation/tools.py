@@ -547,12 +547,7 @@ def _under_alias(tool: Tool, names: ToolNames) -> Tool:
     if upstream == tool.name:
         return tool
     # caches use the source as a key
-    return replace(tool, name=upstream, source=_source_under(tool.source, upstream))
-
-
-@functools.lru_cache(maxsize=512)
-def _source_under(source: bytes, name: str) -> bytes:
-    return b"%b %b" % (name.encode(), source)
+    return replace(tool, name=upstream, source=b"%b %b" % (upstream.encode(), tool.source))
 
 
 def _with_changes(request: MessagesRequest) -> list[Tool]:
