@@ -124,12 +124,10 @@ def encode_citation(url: str, title: str | None, passage: str) -> Citation:
     return Citation(Raw(msgspec.json.encode(citation)))
 
 
-def encode_fetch_call_and_result(
-    identifier: str, url: str, *, title: str | None = None, error: FetchError | None = None
-) -> list[Delta]:
+def encode_fetch_call_and_result(identifier: str, url: str, *, error: FetchError | None = None) -> list[Delta]:
     # providers report the URL of a fetched page but not its content
     source = {"type": "text", "media_type": "text/plain", "data": ""}
-    content = web_fetch_content(url, source, title) if error is None else error_content("web_fetch", error)
+    content = web_fetch_content(url, source, None) if error is None else error_content("web_fetch", error)
     return [
         encode_server_tool_call(identifier, "web_fetch", {"url": url}),
         encode_server_tool_result("web_fetch", identifier, content),

@@ -11,7 +11,7 @@ import re
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -56,14 +56,8 @@ class DemoResponse:
         self._chunks = iter(())
 
 
-def new_demo_transport(
-    setup_variables: Sequence[str],
-    *,
-    chunk_interval_seconds: float = 0.0,
-    new_id: Callable[[str], str] = lambda prefix: prefix + secrets.token_hex(12),
-    clock: Callable[[], float] = time.time,
-) -> Transport:
-    """Texts mention `setup_variables`, which configure a real provider. `new_id` gets the beginning of an id."""
+def new_demo_transport(setup_variables: Sequence[str], *, chunk_interval_seconds: float = 0.0) -> Transport:
+    """Texts mention `setup_variables`, which configure a real provider."""
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
         if request.path.partition("?")[0] != "/chat/completions":
@@ -75,8 +69,8 @@ def new_demo_transport(
             return _refuse(400, "We could not parse the JSON body of your request.")
         except WorkLimitExceeded as error:
             return _refuse(400, error.message)
-        head = {"id": new_id("chatcmpl-"), "created": int(clock()), "model": demo_request.model}
-        chunks = encode_reply(demo_reply, demo_request, head, new_id("call_"))
+        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": demo_request.model}
+        chunks = encode_reply(demo_reply, demo_request, head, f"call_{secrets.token_hex(12)}")
         if demo_request.stream:
             return DemoResponse(200, "text/event-stream; charset=utf-8", chunks, chunk_interval_seconds)
         return DemoResponse(200, "application/json", chunks)

@@ -79,11 +79,10 @@ class FallbackStore:
         fails_open: bool,
         address: str,
         warn: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.redis = store
-        self._fails_open, self._address, self._warn, self._clock = fails_open, address, warn, clock
-        self._own = MemoryStore(clock=clock)
+        self._fails_open, self._address, self._warn = fails_open, address, warn
+        self._own = MemoryStore()
         """All reservations of this process, and the values that are stored while Redis is away."""
         self._running: dict[str, Reservation] = {}
         """Id → unsettled reservation of this process, with its slots in `_own`."""
@@ -168,7 +167,7 @@ class FallbackStore:
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             seconds = reservation.lease_seconds if limit.kind == "concurrency" else limit.seconds
             self._known.pop(limit.key, None)
-            self._known[limit.key] = _Known(self._clock() + seconds, max(remaining, 0))
+            self._known[limit.key] = _Known(time.monotonic() + seconds, max(remaining, 0))
         while len(self._known) > MAX_KNOWN:
             del self._known[next(iter(self._known))]
         if reservation.is_held:
@@ -179,7 +178,7 @@ class FallbackStore:
         processes have equal shares.
         """
         known = self._known.get(limit.key)
-        if known is None or self._clock() >= known.ends_at:
+        if known is None or time.monotonic() >= known.ends_at:
             share = max(limit.maximum // self._processes, min(limit.amount, limit.maximum))
         else:
             if known.share is None:
@@ -261,7 +260,7 @@ class FallbackStore:
             return
         problem = describe_failure(error, self._address)
         if not self._problem:
-            self._failed_at = self._clock()
+            self._failed_at = time.monotonic()
             self._interruptions += 1
             effect = f"Each process keeps its share (1 of {self._processes}) of the limits"
             if not self._fails_open:
@@ -287,7 +286,7 @@ class FallbackStore:
                     if self._fails_open and self._processes > 1:
                         await asyncio.sleep(OTHERS_SECONDS)
                         await self._add_own_use()
-                    seconds = self._clock() - self._failed_at
+                    seconds = time.monotonic() - self._failed_at
                     self._warn(f"Redis at {self._address} is available again after {seconds:.1f} s.")
                     self._problem = ""
                     await self._add_own_use()  # what was reserved while the earlier amounts were sent
