@@ -508,7 +508,7 @@ class _Setup:
             if any(fact.price is not None and fact.price.output for fact in listed.values()):
                 question += ". Prices: $ per million tokens"
             options = [Option(name, note=describe_facts(fact)) for name, fact in listed.items()]
-            options.append(Option(_OTHER_MODEL, "another model", "which is not in the list"))
+            options.append(Option(_OTHER_MODEL, "another model", "not in the list"))
             if (chosen := asks.select(question, options, default)) != _OTHER_MODEL:
                 return chosen
         while True:

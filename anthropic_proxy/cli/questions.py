@@ -4,6 +4,7 @@
 user who presses Ctrl+C raises `KeyboardInterrupt`, and the end of the input raises `EOFError`.
 """
 
+import re
 import sys
 from collections.abc import Sequence
 from getpass import getpass
@@ -21,6 +22,9 @@ from anthropic_proxy.secrets import redact_secrets
 
 MAX_LISTED_OPTIONS = 60
 """Maximum number of options that are printed as lines. Others can be named too."""
+_GAPS = re.compile(r" {2,}")
+_POINTED = " ❯ "
+"""Beginning of the line of an option."""
 _SEARCHED = 8
 """Number of options from which the user can type a part of one to find it."""
 _STYLE = questionary.Style(
@@ -64,12 +68,15 @@ def open_questions(output: Output) -> Questions:
     return _LineQuestions(output)
 
 
-def _lay_out(options: Sequence[Option]) -> list[str]:
-    """Return the text of each option, with its note in a common column."""
+def _lay_out(options: Sequence[Option], columns: int | None) -> list[str]:
+    """Return the text of each option, with its note in a common column if that fits into `columns`. None: no limit."""
     labels = [escape_unprintable(option.label or option.name) for option in options]
     width = max(map(len, labels))
     notes = [escape_unprintable(option.note) for option in options]
-    return [f"{label:<{width}}  {note}".rstrip() for label, note in zip(labels, notes, strict=True)]
+    rows = [f"{label:<{width}}  {note}".rstrip() for label, note in zip(labels, notes, strict=True)]
+    if columns is None or max(map(len, rows)) <= columns:
+        return rows
+    return [f"{label}  {'  '.join(_GAPS.split(note.strip()))}" for label, note in zip(labels, notes, strict=True)]
 
 
 class _TerminalQuestions:
@@ -77,8 +84,10 @@ class _TerminalQuestions:
         self._output = output
 
     def select(self, question: str, options: Sequence[Option], default: str = "") -> str:
+        width = self._output.width
         choices = [
-            questionary.Choice(text, value=option.name) for text, option in zip(_lay_out(options), options, strict=True)
+            questionary.Choice(text, value=option.name)
+            for text, option in zip(_lay_out(options, width and width - len(_POINTED)), options, strict=True)
         ]
         has_search = len(options) >= _SEARCHED
         name = questionary.select(
@@ -115,7 +124,7 @@ class _LineQuestions:
 
     def select(self, question: str, options: Sequence[Option], default: str = "") -> str:
         self._output.write_line(f"  {question}")
-        for number, text in enumerate(_lay_out(options[:MAX_LISTED_OPTIONS]), 1):
+        for number, text in enumerate(_lay_out(options[:MAX_LISTED_OPTIONS], None), 1):
             self._output.write_line(f"  {number:>3}  {text}")
         if (more := len(options) - MAX_LISTED_OPTIONS) > 0:
             self._output.write_line(f"       and {more} more")
