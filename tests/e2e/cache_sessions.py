@@ -101,7 +101,10 @@ def run_turns(program: Path, url: str, work: Path, turns: Sequence[Turn]) -> lis
 
 
 def run_session(row: Row, folder: Path, *, lists_loaded_tools: bool = False) -> Figures:
-    """Play the session through a proxy process. `lists_loaded_tools`: loaded tools are added to the list of tools."""
+    """Play the session through a proxy process, and check that Claude Code shows the token counts of the provider.
+
+    `lists_loaded_tools`: loaded tools are added to the list of tools.
+    """
     work, place = folder / "work", folder / "server"
     for each in (work, place):
         each.mkdir(parents=True)
@@ -118,11 +121,15 @@ def run_session(row: Row, folder: Path, *, lists_loaded_tools: bool = False) -> 
         with running_proxy(place, settings) as proxy:
             events = run_turns(find_claude(), proxy.url, work, turns)
             assert "Traceback" not in proxy.log
-            assert [event["result"] for event in events if event["type"] == "result"] == [
-                turn.steps[-1] for turn in turns
-            ], proxy.log[-3_000:]
+            results = [event for event in events if event["type"] == "result"]
+            assert [result["result"] for result in results] == [turn.steps[-1] for turn in turns], proxy.log[-3_000:]
     assert len(provider.calls) == len(provider.script)
-    return Figures(provider.calls, len(turns[0].steps), [])
+    figures = Figures(provider.calls, len(turns[0].steps), [])
+    (shown,) = results[-1]["modelUsage"].values()
+    assert shown["inputTokens"] + shown["cacheReadInputTokens"] == figures.input_tokens
+    if row.wire != "ollama":  # which reports no cached tokens
+        assert shown["cacheReadInputTokens"] == sum(call.cached for call in provider.calls)
+    return figures
 
 
 def measure(row: Row, folder: Path) -> tuple[Figures, Figures]:
