@@ -56,9 +56,9 @@ class CallOptions(Struct, frozen=True, kw_only=True):
 
     def reveal_secrets(self) -> Sequence[str]:
         """Return the unredacted values that logs and errors must not contain."""
-        proxy = self.proxy.reveal() if self.proxy is not None else ""
-        password = unquote(urlsplit(proxy).password or "")
-        hidden = [proxy, password] if password else []
+        login = urlsplit(self.proxy.reveal() if self.proxy is not None else "").netloc.rpartition("@")[0]
+        # not the whole address: its host is named in errors
+        hidden = [login, unquote(login.partition(":")[2])] if login else []
         return [*(value.reveal() for value in self.secret_headers.values()), *hidden, *_reveal_in(self.body)]
 
     def mask_secrets(self) -> "CallOptions":

@@ -37,6 +37,7 @@ _TLS_REASONS = {
     "WRONG_VERSION_NUMBER": "TLS failed: the server does not use TLS on this port; does its URL begin with http://?",
     "HTTP_REQUEST": "TLS failed: the server does not use TLS on this port; does its URL begin with http://?",
     "UNEXPECTED_EOF_WHILE_READING": "TLS failed: the server closed the connection",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "TLS failed: the server requires a client certificate",
 }
 _INTERNALS = compile_later(
     r"\[(?:Errno|WinError) -?\d+\] ?|\[(?:SSL|X509)[^\]]*\] ?| ?\(_\w+\.c:\d+\)| ?<[\w.]+ object at 0x[0-9a-f]+>"

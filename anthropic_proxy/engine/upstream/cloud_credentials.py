@@ -321,6 +321,7 @@ class AwsCredentials:
                 awsrequest,  # noqa: F401
                 credentials,
                 exceptions,
+                parsers,
                 session,
             )
         except ImportError:
@@ -328,7 +329,7 @@ class AwsCredentials:
         try:
             found = self._loaded or self._load(session.Session)
             keys = None if found is None else found.get_frozen_credentials()
-        except exceptions.HTTPClientError as error:
+        except (exceptions.HTTPClientError, exceptions.ConnectionError, parsers.ResponseParserError) as error:
             raise UpstreamUnreachable(
                 f"no access token: {clean_error_text(str(error))} ({self.origin})", code="no-token-server"
             ) from error
@@ -358,6 +359,8 @@ class AwsCredentials:
             session.set_credentials(
                 given["AWS_ACCESS_KEY_ID"], given["AWS_SECRET_ACCESS_KEY"], given.get("AWS_SESSION_TOKEN")
             )
+        if self._region and session.get_config_variable("region") is None:  # botocore does not read AWS_REGION
+            session.set_config_variable("region", self._region)
         return session.get_credentials()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import anthropic
 import pytest
+from aiohttp import web
 
 from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
@@ -26,7 +27,7 @@ from anthropic_proxy.engine.upstream.cloud_credentials import (
     sign_request,
 )
 from anthropic_proxy.engine.upstream.transports import Transports
-from anthropic_proxy.errors import AuthenticationFailed, MissingExtra
+from anthropic_proxy.errors import AuthenticationFailed, MissingExtra, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
 from anthropic_proxy.secrets import Secret
 from tests.support.fakes.azure import HOST, OPENAI_RESOURCE, Azure, ManagedIdentity, new_azure
@@ -292,6 +293,29 @@ async def test_without_credentials_the_error_names_the_variables(bedrock: Runnin
         "Set AWS_BEARER_TOKEN_BEDROCK, or AWS_PROFILE, or log in with: aws sso login"
     )
     assert bedrock.journal.exchanges == []
+
+
+@pytest.mark.parametrize(
+    ("page", "problem"),
+    [
+        (None, "Could not connect to the endpoint URL"),
+        ("<html><p>Blocked by the web filter</html>", "Unable to parse response"),
+    ],
+)
+async def test_a_token_server_of_aws_that_cannot_be_used_is_no_rejected_credential(
+    page: str | None, problem: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def answer(*_: Any) -> web.Response:
+        return web.Response(text=page, content_type="text/html")
+
+    base = f"[profile base]\naws_access_key_id={FIRST[0]}\naws_secret_access_key={FIRST[1]}\n"
+    (tmp_path / "config").write_text(f"{base}[default]\nrole_arn=arn:aws:iam::1:role/x\nsource_profile=base\n")
+    with serving(new_application(answer, RequestLog())) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", running.url if page else "http://127.0.0.1:9")
+        monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+        with pytest.raises(UpstreamUnreachable) as raised:
+            await TokenCache(AwsCredentials(REGION, {})).acquire_token()
+    assert raised.value.message.startswith(f"no access token: {problem}")
 
 
 async def test_a_profile_that_does_not_exist_is_named() -> None:

@@ -16,6 +16,7 @@ from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
+from anthropic_proxy.secrets import redact_error, redact_secrets
 from tests.support.http_server import Server, read_all, serving
 from tests.support.messages import exactly
 
@@ -167,13 +168,19 @@ async def test_a_server_that_wants_a_certificate_gets_that_of_the_table(tmp_path
     tls.verify_mode = ssl.CERT_REQUIRED
     with_ca, with_both = "ca_file = 'ca.pem'\n", "client_certificate = { file = 'own.pem', key_file = 'own.key' }\n"
     async with serving(answer, tls=tls) as (server, port):
-        for text, works in [("headers = { x = 'a' }", False), (with_ca, False), (with_ca + with_both, True)]:
+        unknown = (
+            "the certificate is not accepted: self-signed certificate in certificate chain; "
+            "for an authority of your network, set ca_file in [providers.NAME], or SSL_CERT_FILE"
+        )
+        for text, problem in [("headers = { x = 'a' }", unknown), (with_ca, None), (with_ca + with_both, "")]:
             transports = Transports(load(tmp_path, table(text)))
-            if works:
+            if problem == "":
                 assert await fetch(transports, f"https://127.0.0.1:{port}") == b"ok"
             else:
-                with pytest.raises(UpstreamUnreachable):
+                with pytest.raises(UpstreamUnreachable) as raised:
                     await fetch(transports, f"https://127.0.0.1:{port}")
+                if problem is not None:  # else the server of asyncio ends the connection before it tells the reason
+                    assert str(raised.value) == f"no server responds at https://127.0.0.1:{port} ({problem})"
             await transports.close()
     assert len(server.heads) == 1
 
@@ -208,6 +215,36 @@ async def test_a_proxy_that_wants_a_password_is_named_with_the_table(tmp_path: P
         with pytest.raises(UpstreamUnreachable, match=exactly(message)):
             await fetch(transports, "http://models.example")
         await transports.close()
+
+
+async def test_a_proxy_that_does_not_answer_or_rejects_the_password_is_named_without_the_password(
+    tmp_path: Path,
+) -> None:
+    async def silent(_: Server, writer: asyncio.StreamWriter) -> None:
+        await writer.wait_closed()
+
+    async def refuse(_: Server, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n")
+
+    reasons = {
+        silent: "no connection in time",
+        refuse: "the proxy answers with HTTP 401; set user and password in proxy of [providers.openai]: "
+        "http://user:password@host:port",
+    }
+    for answer_of_proxy, reason in reasons.items():
+        async with serving(answer_of_proxy) as (_, port):
+            text = table("proxy = { env = 'THE_PROXY' }")
+            login = "alice:w%2Fonder-1"
+            settings = load(tmp_path, text, THE_PROXY=f"http://{login}@127.0.0.1:{port}", UPSTREAM_CONNECT_TIMEOUT="1")
+            transports = Transports(settings)
+            with pytest.raises(UpstreamUnreachable) as raised:
+                await fetch(transports, "https://models.example")
+            await transports.close()
+        error = raised.value
+        redact_error(error, settings.reveal_all_secrets())
+        place = f"https://models.example through the proxy http://127.0.0.1:{port}"
+        assert error.message == f"no server responds at {place} ({reason})"
+        assert redact_secrets(f"http://{login}@h w/onder-1", settings.reveal_all_secrets()) == "http://…er-1@h …"
 
 
 def test_a_renewed_certificate_opens_new_connections_at_a_reload(tmp_path: Path) -> None:

@@ -209,12 +209,15 @@ def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamErr
         return UpstreamProtocolError(f"the server at {origin} violates HTTP ({error})")
     if isinstance(error, ConnectionLost) and error.cause is None:
         return UpstreamUnreachable(f"{origin} closed the connection without an answer")
-    if isinstance(error, TimeoutError):
-        return UpstreamUnreachable(f"no server responds at {origin} (no connection in time)")
     location = str(origin) if proxy is None else f"{origin} through the proxy {_redacted(proxy)}"
+    if isinstance(error, TimeoutError):
+        return UpstreamUnreachable(f"no server responds at {location} (no connection in time)")
     # Claude Code retries a 502 for three minutes without a message. A stopped local server stays down.
     should_retry = False if isinstance(error, LocalConnectionRefused) else None
-    reason = describe_os_error(getattr(error, "cause", error))
+    cause = getattr(error, "cause", error)
+    reason = describe_os_error(cause)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        reason += "; for an authority of your network, set ca_file in [providers.NAME], or SSL_CERT_FILE"
     return UpstreamUnreachable(f"no server responds at {location} ({reason})", should_retry=should_retry)
 
 
@@ -308,7 +311,7 @@ class Connector:
 def proxy_status_error(status: int, setting: str = PROXY_VARIABLES) -> ConnectionRefusedError:
     """Return the error for a status that the HTTP proxy itself has sent, for example because it needs a password."""
     advice = ""
-    if status == PROXY_AUTHENTICATION_REQUIRED:
+    if status in (401, PROXY_AUTHENTICATION_REQUIRED):  # tinyproxy answers 401 to a wrong password
         advice = f"; set user and password in {setting}: http://user:password@host:port"
     return ConnectionRefusedError(f"the proxy answers with HTTP {status}{advice}")
 
