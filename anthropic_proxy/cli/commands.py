@@ -36,7 +36,7 @@ commands = Commands(
     version=f"anthropic-proxy {__version__}",
     help="Use Claude Code and every Anthropic SDK with the model that you have.",
     version_flags=["--version", "-V"],
-    group_commands=Group("Options", sort_key=len(COMMANDS)),  # after the panels of the table
+    group_commands=Group("Commands", sort_key=len(COMMANDS)),  # after the panels of the table
     group_parameters=Group("Parameters", sort_key=len(COMMANDS)),
     default_parameter=Parameter(show_default=_show_default),
 )
@@ -60,13 +60,13 @@ def run_command(words: Sequence[str]) -> None:
     """Raises `ConfigurationError` for a wrong command line."""
     if words[:1] == ["help"]:  # as in other programs: `help`, `help code`
         words = [*words[1:], "--help"]
+    require_known_command(commands, words)
     console = None
-    if {"--help", "-h"} & {*takewhile(lambda word: word != "--", words)}:
+    if {"--help", "-h"} & {*takewhile(lambda word: word != "--", words)} or _names_group(words):
         from anthropic_proxy.cli.help_console import HelpConsole, HelpFormatter  # noqa: PLC0415  # see its library
 
         commands.console = console = HelpConsole()
         commands.help_formatter = HelpFormatter()
-    require_known_command(commands, words)
     if "--install-completion" in words:  # its library runs `ps` or PowerShell
         from anthropic_proxy.gateway.settings import keep_absolute_folders_of_path  # noqa: PLC0415  # see above
 
@@ -97,7 +97,12 @@ _OTHER_WORDS = {
     **dict.fromkeys(("install", "extras"), "add"),
 }
 """Word that other programs use → command."""
-_FILE_NAMES = {"explain": "request.json", "lint-stream": "reply.sse", "import": ".env"}
+_FILE_NAMES = {
+    "explain": "request.json",
+    "lint-stream": "reply.sse",
+    "import": ".env",
+    "routes explain": "request.json",
+}
 """Name of a command with the argument FILE → example of a file name for messages."""
 _FORMS = {bool: "true or false", int: "a whole number", float: "a number"}
 
@@ -125,6 +130,11 @@ def require_known_command(commands: Commands, words: Sequence[str]) -> None:
             )
         line.append(word)
         commands = commands[word]
+
+
+def _names_group(words: Sequence[str]) -> bool:
+    """Return True for a group of commands alone, such as `keys`, whose help is then shown."""
+    return len(words) == 1 and words[0] in _command_names(commands) and commands[words[0]].default_command is None
 
 
 def move_stdin_name_to_end(words: Sequence[str]) -> list[str]:

@@ -35,11 +35,11 @@ def describe_occupied_port(host: str, port: int) -> str:
             started = f", started {day}{begin:%H:%M}"
         return (
             f"Port {port} is in use by another anthropic-proxy (version {health['version']}{started}). "
-            f"Use that one, or run: {free}"
+            f"Use that one, or run:  {free}"
         )
     owner = find_port_owner(port)
     if owner is not None:
-        return f"Port {port} is in use by {owner.name} (process {owner.pid}). Stop it, or run: {free}"
+        return f"Port {port} is in use by {owner.name} (process {owner.pid}). Stop it, or run:  {free}"
     command = PORT_OWNER_COMMANDS.get(sys.platform)
-    shown = f" This command shows it: {command.format(port=port)}" if command else ""
-    return f"Port {port} is in use by another program.{shown} To use another port, run: {free}"
+    shown = f" This command shows it:  {command.format(port=port)}" if command else ""
+    return f"Port {port} is in use by another program.{shown} To use another port, run:  {free}"

@@ -351,7 +351,7 @@ def find_service(platform: str, directory: Path) -> Service:
     build = _BUILDERS.get(platform)
     if build is None:
         raise ConfigurationError(
-            f"{platform} has no known service manager. Start the proxy with: anthropic-proxy serve",
+            f"{platform} has no known service manager. Start the proxy:  anthropic-proxy serve",
             code="service",
         )
     environ = copy_environment()

@@ -142,6 +142,11 @@ def test_the_help_of_each_command_ends_with_its_own_examples(name: str, tmp_path
     assert all(re.search(words, line) for line in lines)
 
 
+def test_a_group_of_commands_alone_shows_its_help(tmp_path: Path) -> None:
+    alone, asked = (run("anthropic_proxy", "keys", *more, directory=tmp_path) for more in ((), ("--help",)))
+    assert (alone.returncode, alone.stdout) == (0, asked.stdout)
+
+
 def test_the_help_names_the_program_as_its_user_can_start_it_and_divides_no_example(tmp_path: Path) -> None:
     """The program is not in PATH."""
     script = Path(sys.executable).parent / "anthropic-proxy"

@@ -201,7 +201,7 @@ def _find_named(services: Services, name: str, configured: Sequence[Backend]) ->
             return found
         if provider.transport == "demo":
             raise ConfigurationError(
-                "The demo is built in and has no model to examine. To examine the providers: anthropic-proxy doctor",
+                "The demo is built in and has no model to examine. To examine the providers:  anthropic-proxy doctor",
                 code="nothing-to-examine",
             )
         raise ConfigurationError(

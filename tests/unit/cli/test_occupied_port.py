@@ -27,7 +27,7 @@ def test_another_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> No
             found = re.fullmatch(
                 rf"✕ Port {port} is in use by another anthropic-proxy "
                 rf"\(version {re.escape(__version__)}, started \d\d:\d\d\)\. "
-                r"Use that one, or run: anthropic-proxy serve --port (\d+)\n",
+                r"Use that one, or run:  anthropic-proxy serve --port (\d+)\n",
                 ended.stderr,
             )
             assert found is not None, ended.stderr
