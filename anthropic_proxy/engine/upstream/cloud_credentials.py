@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text, describe_os_error
 from anthropic_proxy.engine.wires.contract import Credential
@@ -452,7 +453,15 @@ class EntraCredentials:
         return loaded is not None
 
 
+_NOT_SET_UP = compile_later(r"unavailable|not found|not installed|required|requires|could not be found")
+
+
 def _describe_azure(error: Exception) -> str:
-    """Return the first line of an exception. The lines after it list all credentials that were tried."""
-    lines = clean_error_text(str(error).partition("\n")[0]).rstrip(".:")
-    return f"{lines or type(error).__name__}."
+    """Return the first line of an exception, or the failures of the credentials that are set up on this machine.
+
+    The lines after the first list all credentials that were tried, most of which are not set up.
+    """
+    first, *lines = str(error).split("\n")
+    failures = [line.strip() for line in lines if line.startswith("\t") and not _NOT_SET_UP.search(line)]
+    text = clean_error_text("; ".join(failures) or first).rstrip(".:")
+    return f"{text or type(error).__name__}."

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.cloud_credentials import (
+    FOUNDRY_SCOPE,
     MAX_AGE_SECONDS,
     RENEW_BEFORE_EXPIRY_SECONDS,
     AwsCredentials,
@@ -452,6 +453,24 @@ async def test_without_a_log_in_the_error_names_the_setting(
         await Transports(EngineOptions()).tokens[source].acquire_token()
     assert caught.value.message.startswith(f"{service} has no access token: ")
     assert caught.value.message.endswith(f"Set {setting}, or log in with: az login")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="platform: a shell script stands for the program az")
+async def test_of_many_ways_to_log_in_the_error_names_the_one_that_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """azure-identity lists nine ways, most of which are not set up on a machine."""
+    program = tmp_path / "az"
+    program.write_text("#!/bin/sh\necho 'ERROR: AADSTS70043: The refresh token has expired.' >&2\nexit 1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "dev")
+    with pytest.raises(AuthenticationFailed) as caught:
+        await TokenCache(EntraCredentials({}, FOUNDRY_SCOPE, service="foundry", key_setting="A_KEY")).acquire_token()
+    assert caught.value.message == (
+        "foundry has no access token: AzureCliCredential: ERROR: AADSTS70043: The refresh token has expired. "
+        "Set A_KEY, or log in with: az login"
+    )
 
 
 ENTRA = EntraCredentials({}, "https://ai.azure.com/.default", service="foundry", key_setting="A_KEY")
