@@ -30,6 +30,8 @@ from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.values import mask_env_lines
 
+_COMMAND = "  anthropic-proxy "
+"""Beginning of a command at the end of a note."""
 _START_CLIENT = ("anthropic-proxy code", "starts Claude Code with this proxy")
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
 _SUPPORTED = (
@@ -87,7 +89,8 @@ def import_settings(
         output.write_line()
         output.write_line(output.paint("Notes", "title"))
     for setting, reason in plan.notes:
-        output.write_line(f"  {output.paint('!', 'warn')} {setting}: {reason}.")
+        end = "" if _COMMAND in reason else "."  # behind a command it would be pasted with it
+        output.write_line(f"  {output.paint('!', 'warn')} {setting}: {reason}{end}")
 
     output.write_line()
     output.write_line(output.paint("Mapping", "title"))

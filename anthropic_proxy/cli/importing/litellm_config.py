@@ -42,7 +42,7 @@ _READ_PARAMETERS = frozenset(
     {"model", "api_base", "base_url", "api_key", "max_tokens", "weight", "order"}
     | {parameter for variables in _CLOUD_VARIABLES.values() for parameter in variables}
 )
-_SHARES = "it sets the shares of a balanced route. Limits are those of keys: anthropic-proxy keys create NAME"
+_SHARES = "it sets the shares of a balanced route. Limits are those of keys:  anthropic-proxy keys create NAME"
 _OF_CLIENT = "the proxy sends the value of the client"
 _PRICE = 'write it as [prices."{target}"] of anthropic-proxy.toml, in dollars per million tokens'
 _PARAMETER_REASONS = {
@@ -71,13 +71,13 @@ _PARAMETER_REASONS = {
 """Parameter of a deployment → what the proxy does instead."""
 _LIMITS = {"max_output_tokens": "max_output", "max_input_tokens": "max_input"}
 """Field of `model_info` → field of a model table in the configuration file."""
-_KEYS = "limits and budgets belong to virtual keys and teams: VIRTUAL_KEYS=true and anthropic-proxy keys create"
+_KEYS = "limits and budgets belong to virtual keys. Set VIRTUAL_KEYS=true, then:  anthropic-proxy keys create NAME"
 _OBSERVED = "callbacks do not run here. Use GET /metrics, OTEL_EXPORTER_OTLP_ENDPOINT, LOG_FORMAT=json or a plugin"
 _REDIS = "limits that several instances share need REDIS_URL"
 _CIRCUIT = "it is not needed: a provider that fails five times in a row is not called for a while"
 _SECTION_REASONS = {
     "general_settings.database_url": "the tables of LiteLLM are not imported. For keys, teams and budgets, set "
-    "VIRTUAL_KEYS=true and DATABASE_URL to a database of its own, and create keys: anthropic-proxy keys create",
+    "VIRTUAL_KEYS=true and DATABASE_URL to a database of its own, and create keys:  anthropic-proxy keys create NAME",
     "general_settings.database_connection_pool_limit": "it is not needed",
     "general_settings.store_model_in_db": "models are in .env and anthropic-proxy.toml. Models of the database are not "
     "imported",

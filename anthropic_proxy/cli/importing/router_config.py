@@ -103,7 +103,7 @@ _OTHER_SETTINGS = {
     "LOG": "the log is standard error. LOG_LEVEL sets its level",
     "NON_INTERACTIVE_MODE": "it is not needed: the proxy reads no input",
     "tokenStatsConfig": "it is not needed: the log and the dashboard show tokens",
-    "APIKEYS": "for several clients, use virtual keys: VIRTUAL_KEYS=true and anthropic-proxy keys create",
+    "APIKEYS": "for several clients, use virtual keys. Set VIRTUAL_KEYS=true, then:  anthropic-proxy keys create NAME",
 }
 _DATABASE_MARK = b"SQLite format 3\0"
 _PROFILE_FIELDS = {
