@@ -24,6 +24,7 @@ NO_SETTINGS = {
     "ANTHROPIC_BASE_URL",  # the client's own
     "ANTHROPIC_AUTH_TOKEN",  # the client's own
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"),  # of the environment, for every program
+    "SSL_CERT_FILE",  # the same
     "NAME",  # of the form NAME=value
     *("AWS_PROFILE", "AWS_ACCESS_KEY_ID"),  # of the environment or .env, for the library of the cloud
     "MISTRAL_API_KEY",  # of .env, for LiteLLM
