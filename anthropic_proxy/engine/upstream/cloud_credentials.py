@@ -8,6 +8,7 @@ cloud: `GoogleCredentials` (library google-auth), `AwsCredentials` (botocore) an
 
 import asyncio
 import math
+import ssl
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -217,7 +218,7 @@ class GoogleCredentials:
             from google.auth.transport import requests  # noqa: PLC0415
         except ImportError:
             raise MissingExtra("Vertex AI needs google-auth", "vertex") from None
-        request = _with_limits(requests.Request, self._limits)
+        request = _with_limits(requests.Request, self._limits, _new_session())
         try:
             found = self._loaded or self._load(request)
             credentials, project = found
@@ -273,14 +274,25 @@ class GoogleCredentials:
         )
 
 
-def _with_limits(base: Any, limits: tuple[float, float]) -> Any:
+def _new_session() -> Any:
+    """Return a session of the library requests with the certificate authorities of this machine, unless
+    `REQUESTS_CA_BUNDLE` names others. The library has authorities of its own, without those of a company.
+    """
+    import requests  # noqa: PLC0415  # a dependency of the libraries of the clouds
+
+    session, found = requests.Session(), ssl.get_default_verify_paths()
+    session.verify = found.cafile or found.capath or True
+    return session
+
+
+def _with_limits(base: Any, limits: tuple[float, float], session: Any) -> Any:
     """`limits`: seconds for connecting and for waiting for data. The default of google-auth is two minutes."""
 
     class Request(base):  # type: ignore[misc]  # known only when google-auth is loaded
         def __call__(self, *arguments: Any, timeout: Any = None, **others: Any) -> Any:
             return super().__call__(*arguments, timeout=timeout or limits, **others)
 
-    return Request()
+    return Request(session)
 
 
 def _describe_google(error: Exception) -> str:
@@ -362,6 +374,8 @@ class AwsCredentials:
             )
         if self._region and session.get_config_variable("region") is None:  # botocore does not read AWS_REGION
             session.set_config_variable("region", self._region)
+        if (accepted := ssl.get_default_verify_paths().cafile) and session.get_config_variable("ca_bundle") is None:
+            session.set_config_variable("ca_bundle", accepted)
         return session.get_credentials()
 
 
@@ -431,7 +445,9 @@ class EntraCredentials:
             if found is None:
                 given = [self._variables[name].reveal() for name in _OF_APPLICATION if name in self._variables]
                 is_complete = len(given) == len(_OF_APPLICATION)
-                found = ClientSecretCredential(*given) if is_complete else DefaultAzureCredential()
+                accepted = _new_session().merge_environment_settings("https://", {}, None, None, None)["verify"]
+                new = partial(ClientSecretCredential, *given) if is_complete else DefaultAzureCredential
+                found = new(connection_verify=accepted)
             token = found.get_token(self._scope)
         except (exceptions.ServiceRequestError, exceptions.ServiceResponseError) as error:
             raise UpstreamUnreachable(

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import json
+import ssl
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import anthropic
 import pytest
+import trustme
 from aiohttp import web
 
 from anthropic_proxy.engine.engine import Engine, build_engine
@@ -24,6 +26,7 @@ from anthropic_proxy.engine.upstream.cloud_credentials import (
     RENEW_BEFORE_EXPIRY_SECONDS,
     AwsCredentials,
     EntraCredentials,
+    GoogleCredentials,
     TokenCache,
     sign_request,
 )
@@ -39,7 +42,10 @@ from tests.support.fakes.clouds import (
     Cloud,
     new_cloud,
 )
+from tests.support.fakes.google_tokens import write_service_account
 from tests.support.fakes.server import RequestLog, Running, new_application, serving
+from tests.support.http_server import Server
+from tests.support.http_server import serving as http_serving
 from tests.support.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*load_credentials_from_file:DeprecationWarning")
@@ -499,6 +505,50 @@ async def test_without_the_extra_the_error_names_the_install_command(
     assert caught.value.message == (
         f"{message}, which is not installed. Install it and start the proxy again:  anthropic-proxy add {extra}"
     )
+
+
+ROLE = """<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIAFAKEFAKEFAKE0001</AccessKeyId>
+<SecretAccessKey>the-token</SecretAccessKey><SessionToken>t</SessionToken><Expiration>2099-01-01T00:00:00Z</Expiration>
+</Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+
+
+@pytest.mark.parametrize("kind", ["google", "aws", "azure"])
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "of the library"])
+async def test_a_token_server_may_have_a_certificate_of_the_company(
+    kind: str, variable: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def answer(_: Server, writer: asyncio.StreamWriter) -> None:
+        token = {"access_token": "the-token", "expires_in": 3600, "expires_on": "4000000000"}
+        body = (ROLE if kind == "aws" else json.dumps(token)).encode()
+        writer.write(
+            b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+        )
+
+    authority, tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    own = "AWS_CA_BUNDLE" if kind == "aws" else "REQUESTS_CA_BUNDLE"
+    monkeypatch.setenv(own if variable == "of the library" else variable, str(tmp_path / "ca.pem"))
+    async with http_serving(answer, tls=tls) as (_, port):
+        url = f"https://127.0.0.1:{port}"
+        loader: Any
+        if kind == "google":
+            loader = GoogleCredentials(
+                str(write_service_account(tmp_path, url)), needs_project=False, connect_timeout=5
+            )
+        elif kind == "aws":
+            base = f"[profile base]\naws_access_key_id={FIRST[0]}\naws_secret_access_key={FIRST[1]}\n"
+            (tmp_path / "config").write_text(f"{base}[default]\nrole_arn=arn:aws:iam::1:role/x\nsource_profile=base\n")
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", url)
+            loader = AwsCredentials(REGION, {})
+        else:
+            for name, value in ManagedIdentity.variables(url).items():
+                monkeypatch.setenv(name, value)
+            loader = EntraCredentials({}, FOUNDRY_SCOPE, service="foundry", key_setting="A_KEY")
+        credential, _ = await TokenCache(loader).acquire_token()
+    assert credential.value.removeprefix("Bearer ") == "the-token"
 
 
 def test_nothing_of_them_is_loaded_before_a_request_needs_it() -> None:
