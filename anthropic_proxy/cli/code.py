@@ -82,6 +82,8 @@ _LONG_CONTEXT = "[1m]"
 """Suffix of a model name by which Claude Code assumes a window of 1,000,000 tokens. Claude Code does not send the
 suffix."""
 _SINGLE_QUESTION = {"-p", "--print", "-h", "--help", "-v", "--version"}
+_MIN_COMPACT_WINDOW = 100_000
+"""Smallest `CLAUDE_CODE_AUTO_COMPACT_WINDOW`. Claude Code warns about a smaller one and replaces it by this one."""
 OLDEST_TESTED_VERSION = (2, 1, 197)
 """Oldest version of Claude Code that was tested with the proxy."""
 _VERSION = re.compile(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
@@ -260,7 +262,9 @@ def client_variables(
     window = min([*limits, *([window] if window is not None else [])], default=None)
     optional: dict[str, str] = {}
     if window is not None:
-        optional |= {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(window), "CLAUDE_CODE_AUTO_COMPACT_WINDOW": str(window)}
+        compact_window = max(window, _MIN_COMPACT_WINDOW)
+        optional["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(window)
+        optional["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(compact_window)
     if output is not None:
         optional["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(output)
     optional |= list_limit_variables(models)

@@ -28,7 +28,7 @@ _MAX_INPUT_CHARACTERS = 1_000_000
 _MAX_WORD_CHARACTERS = 80
 _MAX_NUMBER = 10**15
 _LONG_CONTEXT = "[1m]"
-_WINDOW = "CLAUDE_CODE_AUTO_COMPACT_WINDOW"
+_WINDOW = "CLAUDE_CODE_MAX_CONTEXT_TOKENS"
 """Variable with the window of the model, which `code` and `env` set. The proxy is not asked, because each query of a
 model is a line in its log."""
 _SEPARATOR = " · "

@@ -121,7 +121,7 @@ def test_the_command_asks_the_proxy_of_claude_code_and_needs_none(closed_port: s
     text = json.dumps(SESSION)
     with running_proxy(tmp_path, {}) as proxy:
         settings = {"ANTHROPIC_BASE_URL": proxy.url, "ANTHROPIC_AUTH_TOKEN": "local", "PORT": closed_port}
-        settings["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = "128000"
+        settings["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = "128000"
         ended = run_command("statusline", directory=tmp_path, settings=settings, stdin=text)
         assert (ended.returncode, ended.stderr) == (0, "")
         assert ended.stdout.startswith("Opus 5.5 · 20% of 128k")
