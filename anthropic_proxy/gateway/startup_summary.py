@@ -232,19 +232,15 @@ def _first_steps(services: Services) -> Iterator[str]:
     yield ""
     texts = (
         ("anthropic-proxy init", "chooses provider, key and models"),
-        ("OLLAMA_API_BASE=http://host:11434", "if Ollama runs on another host (none at localhost)"),
         ('anthropic-proxy ask "hello"', "sends one request to the demo"),
     )
     steps = [(name_program(command), meaning) for command, meaning in texts]
     columns = max(_STEP_WIDTH, *(len(command) for command, _ in steps))
     for number, (command, meaning) in enumerate(steps):
         lead = "Next:" if number == 0 else ""
-        line = f"  {lead:<6} {command:<{columns}}   {meaning}"
+        line, further = f"  {lead:<6} {command:<{columns}}   {meaning}", ""
         if log.terminal_width is not None and len(line) > log.terminal_width:
-            line = line.partition(" (")[0]
-        further = ""
-        if log.terminal_width is not None and len(line) > log.terminal_width:
-            line, further = f"  {lead:<6} {command}", f"{' ' * 11}{meaning.partition(' (')[0]}"
+            line, further = f"  {lead:<6} {command}", f"{' ' * 11}{meaning}"
         yield line.replace(command, log.paint(command, "type"), 1)
         if further:
             yield further
