@@ -191,7 +191,7 @@ class CurrentCosts:
         self._prices: LoadedPrices | None = None
 
     def calculate(self, receipt: Receipt) -> Cost:
-        """Any thread may call it. The first call, and one after a change of the price list, needs half a second."""
+        """Any thread may call it. The first call, and one after a change of the price list, takes longer."""
         with self._lock:
             settings = self._current_settings()
             prices = PRICE_SOURCE.current

@@ -1,13 +1,13 @@
 """Prices of models at providers, from the user's settings, the PyPI package `genai-prices` or `models.toml`.
 
 Prices in `anthropic-proxy.toml` take precedence, and local models are free. `models.toml` has those of vendors that
-the package does not know. The package is optional, and its import
-needs half a second, so it is loaded at the first search for a price.
+the package does not know. The package is optional, and its data needs 4 MiB, so it is loaded at the first search for a
+price.
 """
 
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from fnmatch import fnmatchcase
@@ -15,8 +15,7 @@ from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from math import lcm
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct, convert
@@ -31,12 +30,9 @@ from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_pl
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
 from anthropic_proxy.gateway.platforms.heap import permanent_objects
+from anthropic_proxy.gateway.prices.package_data import find_data_file, find_model, list_prices, read_providers
 from anthropic_proxy.gateway.settings import Settings, TokenPriceFields, normalize_service_tier
 from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
-
-if TYPE_CHECKING:
-    from genai_prices.data_snapshot import DataSnapshot
-    from genai_prices.types import ModelPrice, TieredPrices
 
 PACKAGE = "genai-prices"
 _DATE = re.compile(r"\b(20\d\d)(?:-|, ?)(\d\d?)(?:-|, ?)(\d\d?)\b")
@@ -134,7 +130,7 @@ FREE = Price(base=Rates(*[Decimal(0)] * 6), web_search=Decimal(0), source="local
 
 
 class LoadedPrices(Struct, frozen=True):
-    snapshot: "DataSnapshot"
+    providers: Sequence[Any]
     source: str
     """Origin of the prices: `genai-prices 0.2.3`, or `genai-prices updated 2026-11-22`."""
     updated_on: date | None = None
@@ -150,14 +146,12 @@ class PriceSource:
         """An update replaces the object. None: nothing is loaded yet."""
 
     def load(self) -> LoadedPrices | None:
-        """None: `genai-prices` is not installed. The first call needs half a second."""
-        if self.current is None and has_price_package():
+        """None: `genai-prices` is not installed. The first call needs a moment."""
+        if self.current is None and (file := find_data_file()) is not None:
             with self._lock:
                 if self.current is None:
                     with permanent_objects():  # many: a collection of them would delay the requests
-                        from genai_prices import data_snapshot  # noqa: PLC0415  # see above
-
-                        self.current = LoadedPrices(data_snapshot.get_snapshot(), find_price_package_version())
+                        self.current = LoadedPrices(read_providers(file), find_price_package_version())
         return self.current
 
     def update(self, url: str | None) -> None:
@@ -165,13 +159,13 @@ class PriceSource:
 
         Raises the errors of the library.
         """
-        from genai_prices import UpdatePrices  # noqa: PLC0415  # see above
+        from genai_prices import UpdatePrices  # noqa: PLC0415  # it imports pydantic and an HTTP client
 
         snapshot = UpdatePrices().fetch() if url is None else UpdatePrices(url=url).fetch()
         if snapshot is None or not snapshot.providers:
             raise ValueError("the list is empty")
         today = snapshot.timestamp.date()
-        self.current = LoadedPrices(snapshot, f"{PACKAGE} updated {today}", today)
+        self.current = LoadedPrices(snapshot.providers, f"{PACKAGE} updated {today}", today)
 
 
 PRICE_SOURCE = PriceSource()
@@ -208,10 +202,10 @@ def describe_price_list() -> str:
 @cache
 def find_package_price_date(today: date) -> date | None:
     """The newest date in the price list of the package that is not after `today`. None: there is none."""
-    found = find_spec("genai_prices.data") if has_price_package() else None
-    if found is None or found.origin is None:
+    file = find_data_file()
+    if file is None:
         return None
-    numbers = [tuple(map(int, each)) for each in _DATE.findall(Path(found.origin).read_text(encoding="utf-8"))]
+    numbers = [tuple(map(int, each)) for each in _DATE.findall(file.read_text(encoding="utf-8"))]
     dates = [date(year, month, day) for year, month, day in numbers if 1 <= month <= 12 and 1 <= day <= 28]
     return max((each for each in dates if each <= today), default=None)
 
@@ -231,22 +225,14 @@ def find_price(
     data = PRICE_SOURCE.load()
     if data is None:
         return None
-    try:
-        provider, found = data.snapshot.find_provider_model(
-            model, None, *(("litellm", None) if base_url == _LITELLM else (None, base_url))
-        )
-    except LookupError:
+    found = find_model(data.providers, None if base_url == _LITELLM else base_url, model)
+    if found is None:
         return None
-    when = when or datetime.now(UTC)
-    if not tier:
-        return _convert(found.get_prices(when), data.source)
-    context = dict.fromkeys(_TIER_KEYS, tier)
-    if not any(found is each for each in provider.models) or not any(
-        variant.when.items() <= context.items() and (variant.constraint is None or variant.constraint.active(when))
-        for variant in found.price_variants or ()
-    ):
+    listed, is_own = found
+    if tier and not is_own:
         return None  # another provider of the same model may have other tiers
-    return _convert(found.get_prices(when, context), data.source)
+    prices = list_prices(listed, when or datetime.now(UTC), dict.fromkeys(_TIER_KEYS, tier) if tier else {})
+    return None if prices is None else _convert(prices, data.source)
 
 
 def _find_own_pattern(patterns: Iterable[str], model: str) -> str | None:
@@ -341,35 +327,34 @@ def _convert_table(table: TokenPriceFields, web_search: float | None, origin: st
     return Price(base=base, long_contexts=((longer.above, surcharged),), web_search=search, source=origin)
 
 
-def _convert(found: "ModelPrice", source: str) -> Price | None:
+def _convert(found: Mapping[str, Any], source: str) -> Price | None:
     """None: the package lacks the price of input or of output tokens."""
-    from genai_prices import types  # noqa: PLC0415
-
-    incoming, outgoing = found.input_mtok, found.output_mtok
-    if incoming is None or outgoing is None:
+    if "input_mtok" not in found or "output_mtok" not in found:
         return None
-    written = next((rate for rate in (found.cache_write_5m_mtok, found.cache_write_mtok) if rate is not None), incoming)
+    incoming, outgoing = found["input_mtok"], found["output_mtok"]
+    written = found.get("cache_write_5m_mtok", found.get("cache_write_mtok", incoming))
     kinds = (
         incoming,
-        incoming if found.cache_read_mtok is None else found.cache_read_mtok,
+        found.get("cache_read_mtok", incoming),
         written,
         outgoing,
-        outgoing if found.output_reasoning_mtok is None else found.output_reasoning_mtok,
-        written if found.cache_write_1h_mtok is None else found.cache_write_1h_mtok,
+        found.get("output_reasoning_mtok", outgoing),
+        found.get("cache_write_1h_mtok", written),
     )
-    starts = sorted({tier.start for kind in kinds if isinstance(kind, types.TieredPrices) for tier in kind.tiers})
+    starts = sorted({tier.start for kind in kinds if not isinstance(kind, Decimal) for tier in kind.tiers})
     longer = tuple((start, Rates(*(_find_rate(kind, start) for kind in kinds))) for start in starts)
-    base, searches = Rates(*(_find_rate(kind, -1) for kind in kinds)), found.web_searches_kcount
+    base, searches = Rates(*(_find_rate(kind, -1) for kind in kinds)), found.get("web_searches_kcount")
     search = None if searches is None else _find_rate(searches, -1)
     return Price(base=base, long_contexts=longer, web_search=search, source=source)
 
 
-def _find_rate(price: "Decimal | TieredPrices", start: int) -> Decimal:
-    """`price` may have tiers by number of input tokens. A `start` of -1 selects the lowest tier."""
+def _find_rate(price: Any, start: int) -> Decimal:
+    """`price` is a `Decimal`, or has tiers by number of input tokens. A `start` of -1 selects the lowest tier."""
     if isinstance(price, Decimal):
         return price
     reached = [tier.price for tier in sorted(price.tiers, key=lambda tier: tier.start) if tier.start <= start]
-    return reached[-1] if reached else price.base
+    rate: Decimal = reached[-1] if reached else price.base
+    return rate
 
 
 _TYPICAL = TokenCounts(input_tokens=2_000, cache_read_tokens=18_000, output_tokens=1_000)

@@ -16,6 +16,7 @@ from anthropic_proxy.gateway.plugin_packages import open_plugins
 from anthropic_proxy.gateway.prices.price_list import (
     PRICE_SOURCE,
     describe_price_list,
+    find_price,
     find_price_package_version,
     format_date,
 )
@@ -154,7 +155,6 @@ def test_nothing_is_downloaded_without_the_setting(tmp_path: Path) -> None:
 
 async def test_the_price_of_another_vendor_is_that_of_the_list() -> None:
     await update(build_price_list("2026-11-20", input_mtok=3))
-    data = PRICE_SOURCE.load()
-    assert data is not None
-    _, model = data.snapshot.find_provider_model("model-1", None, None, "https://vendor-1.example/v1")
-    assert vars(model.prices)["input_mtok"] == Decimal(1)
+    price = find_price("https://vendor-1.example/v1", "model-1")
+    assert price is not None
+    assert price.base.input == Decimal(1)

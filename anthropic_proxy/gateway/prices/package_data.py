@@ -1,0 +1,163 @@
+"""The data of the package `genai-prices`, read without the package itself.
+
+The package imports pydantic and an HTTP client to download and validate newer data. For its own data neither is needed:
+`data.py` is one expression of constructor calls, so its compiled code is run with a class that keeps the fields. This
+saves 11 MiB and a tenth of a second. Downloaded data (`PriceSource.update`) has objects of the package with the same
+fields.
+"""
+
+import builtins
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from importlib.machinery import SourceFileLoader
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+_NAME = "genai_prices.data"
+_COMPACT_DATE = re.compile(r"-(20\d\d)(\d\d)(\d\d)(?=-|:|$)")
+"""Date at the end of a model id, `gpt-5.2-20251211`. The ids in the data have dashes in it."""
+
+
+def find_data_file() -> Path | None:
+    """None: the package is not installed."""
+    found = find_spec("genai_prices")
+    folders = found.submodule_search_locations if found is not None else None
+    return Path(folders[0], "data.py") if folders else None
+
+
+class _Names(dict[str, Any]):
+    """The variables of `data.py`. Each name that it does not define is a class of the package."""
+
+    def __missing__(self, name: str) -> type[SimpleNamespace]:
+        if hasattr(builtins, name):
+            raise KeyError(name)
+        return SimpleNamespace
+
+
+def _import(name: str, *others: Any) -> ModuleType:
+    return ModuleType(name) if name == "types" else __import__(name, *others)  # `from .types import *`
+
+
+def read_providers(file: Path) -> list[Any]:
+    """Return the providers in the package's file, each with its models."""
+    names = _Names()
+    try:
+        code = SourceFileLoader(_NAME, str(file)).get_code(_NAME)
+        assert code is not None, "it has been compiled"
+        exec(code, {"__builtins__": {**vars(builtins), "__import__": _import}, "__name__": _NAME}, names)
+        providers: list[Any] = dict(names)["providers"]
+        for provider in providers:
+            provider.extractors = None  # most of the data
+    except Exception:  # noqa: BLE001  # a release whose file has another form
+        from genai_prices import data  # noqa: PLC0415  # it imports pydantic and an HTTP client
+
+        return data.providers
+    return providers
+
+
+def find_model(providers: Sequence[Any], base_url: str | None, model: str) -> tuple[Any, bool] | None:
+    """Return a model, and whether it is the provider's own. None: unknown.
+
+    A `base_url` of None means a model id with the name of the provider before it, as LiteLLM has them.
+    """
+    name = model.lower()
+    provider = None
+    if base_url is None:
+        vendor, _, rest = name.partition("/")
+        if rest and (provider := _find_provider(providers, vendor)) is not None:
+            name = rest
+        else:
+            provider = _find_provider(providers, "litellm") or next(
+                (each for each in providers if _is_match(vars(each).get("model_match"), name)), None
+            )
+    else:
+        provider = next((each for each in providers if re.match(each.api_pattern, base_url)), None)
+    if provider is None:
+        return None
+    fallbacks = vars(provider).get("fallback_model_providers") or ()
+    others = [each for each in (_find_by_id(providers, one) for one in fallbacks) if each is not None]
+    for each_name in dict.fromkeys((name, _COMPACT_DATE.sub(_separate_date, name))):
+        for place, each in enumerate((provider, *others)):
+            for found in each.models:
+                if _is_match(found.match, each_name):
+                    return found, not place
+    return None
+
+
+def list_prices(model: Any, when: datetime, context: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return the prices of a model: the name of each → a `Decimal`, or tiers by the number of input tokens.
+
+    `context` has conditions of a request, such as `{"service_tier": "flex"}`. None: the model has no price for them.
+    """
+    prices = model.prices
+    if isinstance(prices, list):
+        active = [each for each in prices if _is_active(vars(each).get("constraint"), when)]
+        prices = (active[-1] if active else prices[0]).prices
+    listed = {name: price for name, price in vars(prices).items() if price is not None}
+    if not context:
+        return listed
+    variants = [
+        variant
+        for variant in vars(model).get("price_variants") or ()
+        if variant.when.items() <= context.items() and _is_active(vars(variant).get("constraint"), when)
+    ]
+    for variant in reversed(variants):  # the first one counts
+        listed |= {name: price for name, price in vars(variant.prices).items() if price is not None}
+    return listed if variants else None
+
+
+def _find_by_id(providers: Sequence[Any], wanted: str) -> Any:
+    return next((each for each in providers if each.id == wanted), None)
+
+
+def _find_provider(providers: Sequence[Any], name: str) -> Any:
+    return _find_by_id(providers, name) or next(
+        (each for each in providers if _is_match(vars(each).get("provider_match"), name)), None
+    )
+
+
+def _is_match(clause: Any, text: str) -> bool:
+    if clause is None:
+        return False
+    ((kind, value),) = vars(clause).items()
+    match kind:
+        case "equals":
+            return bool(text == value.lower())
+        case "starts_with":
+            return text.startswith(value.lower())
+        case "ends_with":
+            return text.endswith(value.lower())
+        case "contains":
+            return value.lower() in text
+        case "regex":
+            return re.search(value, text) is not None
+        case "or_":
+            return any(_is_match(each, text) for each in value)
+        case "and_":
+            return all(_is_match(each, text) for each in value)
+    return False
+
+
+def _is_active(constraint: Any, when: datetime) -> bool:
+    if constraint is None:
+        return True
+    fields, when = vars(constraint), when.astimezone(UTC)
+    if "start_date" in fields:
+        return bool(when.date() >= fields["start_date"])
+    start, end = _to_utc(fields["start_time"]), _to_utc(fields["end_time"])
+    now = when.timetz()
+    return now >= start or now < end if end < start else start <= now < end
+
+
+def _to_utc(moment: time) -> time:
+    return datetime.combine(date(1970, 1, 1), moment, moment.tzinfo or UTC).astimezone(UTC).timetz()
+
+
+def _separate_date(found: re.Match[str]) -> str:
+    try:
+        return f"-{date(*map(int, found.groups()))}"
+    except ValueError:
+        return found[0]
