@@ -17,6 +17,7 @@ import http.server
 import importlib.abc
 import importlib.machinery
 import importlib.metadata
+import inspect
 import logging.handlers
 import multiprocessing.connection
 import multiprocessing.heap
@@ -46,7 +47,7 @@ import webbrowser
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 PRELOADED = (
@@ -148,6 +149,9 @@ def _no_library(name: str) -> None:
     raise OSError(f"there is no library {name}")
 
 
+_OF_THIS_PATH = {"find_program", "find_program_command", "describe_missing_program", "list_absolute_folders"}
+
+
 class _Windows:
     """The module `sys`, apart from the platform."""
 
@@ -201,6 +205,9 @@ class _Loader(importlib.machinery.SourceFileLoader):
             sys.platform = platform
         if "sys" in vars(module):
             vars(module)["sys"] = _Windows()
+        for name in _OF_THIS_PATH & vars(module).keys():  # PATH and its programs are those of this machine
+            function = inspect.unwrap(vars(module)[name])
+            vars(module)[name] = FunctionType(function.__code__, {**vars(module), "sys": sys}, name)
 
 
 _start = subprocess.Popen.__init__

@@ -11,9 +11,12 @@ import pytest
 from anthropic_proxy.cli.command_table import COMMANDS
 from anthropic_proxy.engine.platforms.program import name_program
 from tests.support.paths import ROOT
+from tests.support.platform_marks import HIDDEN_POSIX
 
 _SCRIPT = Path(sys.executable).parent / "anthropic-proxy"
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="platform: the tests link and start a POSIX script")
+pytestmark = pytest.mark.skipif(
+    HIDDEN_POSIX or sys.platform == "win32", reason="platform: the tests link and start a POSIX script"
+)
 
 
 def run(*command: str | Path, **variables: str) -> str:

@@ -14,6 +14,7 @@ from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.settings.config_file import find_key_lines
 from tests.support.command_line import OPENAI, run_command
 
+PIPE = pytest.param("pipe", marks=pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="platform: no named pipes"))
 ENDLESS = pytest.mark.skipif(not Path("/dev/zero").exists(), reason="platform: it has no /dev/zero")
 NESTED = "anthropic-proxy.toml nests tables or lists deeper than 50 levels."
 PROVIDER = '[providers.vllm]\nbase_url = "http://localhost:8000/v1"\n'
@@ -122,7 +123,7 @@ def test_variables_refer_to_the_environment_first_and_to_earlier_lines(tmp_path:
 
 @ENDLESS
 @pytest.mark.parametrize("name", [".env", "anthropic-proxy.toml"])
-@pytest.mark.parametrize("kind", ["endless", "pipe"])
+@pytest.mark.parametrize("kind", ["endless", PIPE])
 def test_a_settings_file_that_is_no_regular_file_is_an_error(tmp_path: Path, name: str, kind: str) -> None:
     if kind == "pipe":
         os.mkfifo(tmp_path / name)
@@ -134,7 +135,7 @@ def test_a_settings_file_that_is_no_regular_file_is_an_error(tmp_path: Path, nam
 
 
 @ENDLESS
-@pytest.mark.parametrize("kind", ["endless", "pipe", "large"])
+@pytest.mark.parametrize("kind", ["endless", PIPE, "large"])
 def test_a_key_file_without_a_bound_gives_no_key(tmp_path: Path, kind: str) -> None:
     key = tmp_path / "key"
     if kind == "pipe":
