@@ -68,7 +68,7 @@ FAILED = {"failed_attempts": ["groq 429"]}
                     )
                 ],
             },
-            "✕ own: full",
+            "✕ own: full (openai sent 503)",
             "✕ 529",
             "error",
             "Failed with 503 (529 for the client)",
