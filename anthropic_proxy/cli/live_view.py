@@ -137,6 +137,9 @@ class LiveView(App[None]):
     #summary { text-style: bold; }
     #details { height: auto; max-height: 8; border-top: solid $primary; }
     DataTable { height: 1fr; }
+    DataTable > .datatable--header { background: $background; color: $foreground; text-style: bold underline; }
+    DataTable > .datatable--cursor { background: $background; color: $foreground; text-style: bold reverse; }
+    DataTable:focus > .datatable--cursor { background: $background; color: $foreground; text-style: bold reverse; }
     #filter { display: none; }
     """
     ENABLE_COMMAND_PALETTE = False
