@@ -28,13 +28,15 @@ _QUESTION = "list the files here"
 def record() -> list[str]:
     """Run the proxy without a provider, and Claude Code with it. Return the lines of both, with colors."""
     with tempfile.TemporaryDirectory() as folder:
-        home, project = Path(folder) / "home", Path(folder) / "project"
-        for path in (home, project):
+        home, project, programs = (Path(folder) / name for name in ("home", "project", "programs"))
+        for path in (home, project, programs):
             path.mkdir()
+        # in PATH, as its installers put it: texts name it without its path
+        (programs / "anthropic-proxy").symlink_to(Path(sys.executable).with_name("anthropic-proxy"))
         for name in ("README.md", "main.py"):
             (project / name).touch()
         port = free_port()
-        environment = _environment(home, port)
+        environment = _environment(home, port, programs)
         command = [sys.executable, "-m", "anthropic_proxy"]
         with _server(command, project, environment) as log:
             while subprocess.run([*command, "health"], env=environment, capture_output=True, check=False).returncode:
@@ -92,10 +94,10 @@ def _split_log(log: list[str]) -> tuple[list[str], list[str]]:
     return log[:first], log[last : last + 2]
 
 
-def _environment(home: Path, port: int) -> dict[str, str]:
+def _environment(home: Path, port: int, programs: Path) -> dict[str, str]:
     nowhere = "http://127.0.0.1:9"
     return {
-        "PATH": f"{find_claude().parent}:{os.environ['PATH']}",
+        "PATH": f"{programs}:{find_claude().parent}:{os.environ['PATH']}",
         "HOME": str(home),
         "PYTHONPATH": str(DOCS.parent),
         "PORT": str(port),
