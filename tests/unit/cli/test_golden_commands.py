@@ -78,7 +78,11 @@ def running_servers(servers: Mapping[str, Any]) -> Iterator[dict[str, tuple[Runn
 
 
 def read_files(directory: Path, data: str) -> dict[str, str]:
-    files = {path for path in directory.rglob("*") if path.is_file() and not {".local", ".proxy"} & {*path.parts}}
+    files = {
+        path
+        for path in directory.rglob("*")
+        if path.is_file() and not {".local", ".proxy", ".anthropic-proxy.lock"} & {*path.parts}
+    }
     files |= {path for path in directory.rglob(data or "nothing") if path.is_file()}
     texts = {str(path.relative_to(directory)): path.read_text("utf-8", "replace") for path in sorted(files)}
     for name, text in texts.items():
