@@ -130,7 +130,8 @@ def test_a_rejected_key_is_listed_with_its_remedy_and_is_never_shown(tmp_path: P
         pages.append(wait_for_end(client))
     problem = f"groq: rejects the key …{key[-4:]} (environment), 401."
     assert (
-        f'<p class="wrap">{problem}</p><div class="command"><code>GROQ_API_KEY=&lt;new key&gt;</code>' in pages[1].text
+        f'<p class="wrap">{problem}</p><p class="small wrap"><b>What to do:</b> GROQ_API_KEY=&lt;new key&gt;</p>'
+        in pages[1].text
     )
     stored = [file.read_text("utf-8") for file in (data_of(tmp_path) / FOLDER_NAME).iterdir() if file.is_file()]
     assert any("GROQ_API_KEY=<new key>" in text for text in stored)
@@ -266,8 +267,8 @@ def test_without_a_provider_the_form_names_the_setting(tmp_path: Path) -> None:
     with running_proxy(tmp_path, {}) as proxy:
         page = proxy.client().get(FORM)
     assert text_of(page).partition("! ")[2] == (
-        "No provider is configured, so there is no model to examine. Set the key of a provider in .env: "
-        "OPENAI_API_KEY=… Copy"
+        "No provider is configured, so there is no model to examine. Choose a provider and store its key: "
+        "anthropic-proxy init Copy"
     )
 
 
