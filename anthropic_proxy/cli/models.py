@@ -3,7 +3,6 @@
 import asyncio
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import date
 from fnmatch import fnmatch
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -19,12 +18,7 @@ from anthropic_proxy.engine.exchange.error_messages import describe_base_url_set
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.servers import describe_missing_key
-from anthropic_proxy.engine.routing.router import (
-    find_capabilities,
-    find_preferred_provider,
-    find_retirement,
-    list_tier_mappings,
-)
+from anthropic_proxy.engine.routing.router import find_capabilities, find_preferred_provider, list_tier_mappings
 from anthropic_proxy.errors import (
     ConfigurationError,
     ProxyError,
@@ -134,12 +128,6 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         return status
     if offered.models:
         output.write_table(_columns(output, "Model"), [(fact.model, *_cells(output, fact)) for fact in offered.models])
-    for fact in offered.models:
-        if (retirement := find_retirement(provider, fact.model.partition("/")[2], settings)) is not None:
-            is_over = date.fromisoformat(retirement.retired_on) <= date.today()
-            text = f"{'was retired' if is_over else 'will be retired'} on {retirement.retired_on}"
-            successor = f"{provider.prefix}/{retirement.successor}"
-            output.write_notice(f"{fact.model} {text}. Its successor is {successor}.", "!", "warn")
     price = offered.models[0].price if offered.models else None
     if price is not None and model and output.is_terminal:  # each kind of token, long contexts and web searches
         first = f"up to {min(price.long_contexts):,}" if price.long_contexts else "any"
