@@ -195,10 +195,21 @@ class TokenCache:
             self._abandoned += loaded.cancelled()
 
 
+class _Loader:
+    """What the three loaders have in common: they keep what they have loaded until it is rejected."""
+
+    _loaded: Any = None
+    """Credentials that renew themselves. None: to be read."""
+
+    def discard_loaded(self) -> bool:
+        loaded, self._loaded = self._loaded, None
+        return loaded is not None
+
+
 _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 
 
-class GoogleCredentials:
+class GoogleCredentials(_Loader):
     """Loader of tokens. `file` None: google-auth searches by its own rules."""
 
     library = "google-auth"
@@ -209,7 +220,6 @@ class GoogleCredentials:
         self._needs_project = needs_project
         self._limits = (connect_timeout, RENEWAL_TIMEOUT_SECONDS)
         self.origin = "GOOGLE_APPLICATION_CREDENTIALS" if file else "Application Default Credentials"
-        self._loaded: tuple[Any, str | None] | None = None
 
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without google-auth."""
@@ -245,10 +255,6 @@ class GoogleCredentials:
         expiry = credentials.expiry  # naive, in UTC
         expires_at = math.inf if expiry is None else float(expiry.replace(tzinfo=UTC).timestamp())
         return AccessToken(credential, project, expires_at)
-
-    def discard_loaded(self) -> bool:
-        loaded, self._loaded = self._loaded, None
-        return loaded is not None
 
     def _load(self, request: Any) -> tuple[Any, str | None]:
         import google.auth  # noqa: PLC0415
@@ -307,7 +313,7 @@ renews temporary credentials about ten minutes before their end."""
 _SIGNATURE_HEADERS = ("authorization", "x-amz-date", "x-amz-security-token")
 
 
-class AwsCredentials:
+class AwsCredentials(_Loader):
     """Loader of the keys that sign requests to Amazon Bedrock (AWS Signature Version 4).
 
     botocore finds them: variables, profiles, single sign-on, web identity, containers and the metadata server of a
@@ -322,8 +328,6 @@ class AwsCredentials:
     def __init__(self, region: str | None, variables: Mapping[str, Secret]) -> None:
         self._region = region
         self._variables = variables
-        self._loaded: Any = None
-        """Credentials that renew themselves. None: to be read."""
 
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without botocore."""
@@ -360,10 +364,6 @@ class AwsCredentials:
             "authorization", keys.secret_key, self.origin, sign=partial(sign_request, keys, self._region)
         )
         return AccessToken(credential, None, expires_at)
-
-    def discard_loaded(self) -> bool:
-        loaded, self._loaded = self._loaded, None
-        return loaded is not None
 
     def _load(self, new_session: Any) -> Any:
         given = {name: secret.reveal() for name, secret in self._variables.items()}
@@ -414,7 +414,7 @@ examples/azure_ad.py (read 2026-11-23). The page "Azure OpenAI v1 API" of learn.
 _OF_APPLICATION = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
 
-class EntraCredentials:
+class EntraCredentials(_Loader):
     """Loader of tokens for one scope.
 
     `variables` are those of `.env`, which azure-identity itself does not read. Error texts name the `service`, and the
@@ -430,7 +430,6 @@ class EntraCredentials:
         self._scope = scope
         self._service = service
         self._key_setting = key_setting
-        self._loaded: Any = None
         """Credential with the tokens that it has requested. None: to be created."""
 
     def request_token(self) -> AccessToken:
@@ -463,10 +462,6 @@ class EntraCredentials:
         self._loaded = found
         credential = Credential("authorization", f"Bearer {token.token}", self.origin)
         return AccessToken(credential, None, float(token.expires_on))
-
-    def discard_loaded(self) -> bool:
-        loaded, self._loaded = self._loaded, None
-        return loaded is not None
 
 
 _NOT_SET_UP = compile_later(r"unavailable|not found|not installed|required|requires|could not be found")
