@@ -249,13 +249,11 @@ def client_variables(
             own = environ.get(CUSTOM_HEADERS, "").splitlines()
             variables[CUSTOM_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
     requested = _requested_models(effective, arguments, model)
-    paths = [f"/v1/models/{quote(model, safe=_MODEL_CHARACTERS, errors='replace')}" for model in requested]
-    entries = [entry for path in paths if isinstance(entry := proxy.get_json(path), dict)]
+    entries = _read_models(proxy, requested)
     window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
     limits = [one.window for one in models if one.tier == "haiku" and one.target]  # also the model of sub-agents
     for name, most in (routed or {}).items():
-        entry = proxy.get_json(f"/v1/models/{quote(name, safe=_MODEL_CHARACTERS, errors='replace')}")
-        limit = _smallest([entry] if isinstance(entry, dict) else [], "max_input_tokens")
+        limit = _smallest(_read_models(proxy, [name]), "max_input_tokens")
         limits += [limit] if limit is not None and limit < most else []
     # no conversation of Claude Code fits a smaller window, so that it is used for short questions only
     limits = [limit for limit in limits if limit >= MIN_SESSION_TOKENS]
@@ -376,6 +374,12 @@ def list_routed_models(settings: Settings) -> dict[str, int]:
             if "/" in target:
                 found[target] = max(found.get(target, 0), when.input_below or sys.maxsize)
     return found
+
+
+def _read_models(proxy: LocalProxy, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return what the proxy says of each model. Those that it cannot name are left out."""
+    paths = [f"/v1/models/{quote(name, safe=_MODEL_CHARACTERS, errors='replace')}" for name in names]
+    return [entry for path in paths if isinstance(entry := proxy.get_json(path), dict)]
 
 
 def _smallest(entries: Sequence[Mapping[str, Any]], field: str) -> int | None:
