@@ -41,8 +41,9 @@ class SettingRow(Struct, frozen=True):
 
 def list_settings(settings: Settings) -> list[SettingRow]:
     """In the order of `.env.example`, followed by the configuration file and HTTP proxies."""
-    registry = tuple(row for row in find_registry(settings) if not row.is_configured)
-    own_prefixes = {row.prefix for row in find_registry(settings) if row.is_configured}
+    providers = find_registry(settings)
+    registry = tuple(row for row in providers if not row.is_configured)
+    own_prefixes = {row.prefix for row in providers if row.is_configured}
     derived = _derived_defaults(settings)
     rows = []
     for group in list_setting_groups(registry):

@@ -13,7 +13,6 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from math import lcm
 from typing import Any
 from urllib.parse import urlsplit
@@ -178,7 +177,7 @@ def format_own_price(name: str) -> tuple[str, ...]:
 
 
 def has_price_package() -> bool:
-    return find_spec("genai_prices") is not None
+    return find_data_file() is not None
 
 
 @cache
