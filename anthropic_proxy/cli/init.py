@@ -27,7 +27,7 @@ from anthropic_proxy.cli.models import ModelFacts, describe_models
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.questions import Option, Questions, open_questions
 from anthropic_proxy.console import formats
-from anthropic_proxy.engine.options import ConfiguredProvider
+from anthropic_proxy.engine.options import ConfiguredProvider, suggest_key_variable
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
@@ -362,7 +362,7 @@ class _Setup:
             server = vendor or find_server_override(PROVIDERS.find("openai"), present)
             known = server if server is not None and server.key_variable else None
             stem = known.name.replace("_", "-") if known else _name_host(address)
-            variable = known.key_variable if known else f"{stem.upper().replace('-', '_')}_API_KEY"
+            variable = known.key_variable if known else suggest_key_variable(stem)
             has_path = bool(urlsplit(address).path)
             is_first = True
             while is_first or self._is_key_rejected:
@@ -381,7 +381,9 @@ class _Setup:
                 versioned = f"{address}/v1"
                 for base_url in (address,) if has_path else (versioned,) if self._skips_test else (address, versioned):
                     name = _choose_name(stem, base_url, self._settings)
-                    table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key))
+                    table = ConfiguredProvider(
+                        name=name, base_url=base_url, wire="chat", has_key=bool(key), key_variable=variable
+                    )
                     keys = {name: (Secret(key, f"{variable}, as entered"),)} if key else {}
                     settings = structs.replace(
                         self._settings,

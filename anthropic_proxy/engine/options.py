@@ -9,7 +9,6 @@ the file, `RouteConditions` its conditions on the request, and `ConfiguredRoute`
 a route are the models to try, in order. Patterns are those of `fnmatch`: `*` stands for any characters.
 """
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import tzinfo
 from pathlib import Path
@@ -125,6 +124,11 @@ class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 _PATTERN_CHARACTERS = frozenset("*?[")
 
 
+def suggest_key_variable(name: str) -> str:
+    """Return a variable for the key of a server that has a table of this name: `MY_SERVER_API_KEY`."""
+    return f"{name.upper().replace('-', '_')}_API_KEY"
+
+
 class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     """A checked `[providers.NAME]` table of the configuration file. Its API keys are in `Settings.keys`.
 
@@ -141,6 +145,8 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     """True if `wire` is in the file. False: it is a default, which `model_of` of a model may replace."""
     has_key: bool
     """True if the table of the provider has an `api_key`."""
+    key_variable: str = ""
+    """Variable that `api_key` names, or for a table without `api_key` a name for it. "": a file or command."""
     has_key_command: bool = False
     """True if the output of a command is the key. Such a key may be another one at each start or reload."""
     models: Mapping[str, ModelTable] = {}
@@ -150,13 +156,6 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
     """Dialect field → value as in the file. `providers.lookup` checks the names."""
     json_text: str = ""
     """The table as JSON text, by which a reload finds changes. Contains no key."""
-
-    @property
-    def key_variable(self) -> str:
-        """Variable that `api_key` names, or for a table without `api_key` a name for it. "": a file or command."""
-        reference = json.loads(self.json_text or "{}").get("api_key")
-        own = f"{self.name.upper().replace('-', '_')}_API_KEY"
-        return str((reference or {"env": own}).get("env") or "")
 
     @property
     def known_models(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct, field
 
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.engine.options import TIERS
+from anthropic_proxy.engine.options import TIERS, suggest_key_variable
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.errors import ConfigurationError, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, list_variables, load_settings
@@ -252,7 +252,7 @@ class ImportPlan:
         for model, limits in server.models.items():
             table.models.setdefault(model, {}).update(limits)
         if not table.key_variable and _needs_key(server):
-            default, reference = f"{name.upper().replace('-', '_')}_API_KEY", find_referenced_variable(server.key)
+            default, reference = suggest_key_variable(name), find_referenced_variable(server.key)
             if not reference and not _PLACEHOLDER.search(server.key):
                 self.add_secret(default, server.key, server.key_setting)
             table.key_variable = reference or default

@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.options import EngineOptions, suggest_key_variable
 from anthropic_proxy.engine.providers.registry import (
     REGION,
     RESOURCE,
@@ -100,7 +100,7 @@ def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
         return ""
     if provider.is_configured:
         origin = settings.origins.get(provider.base_url_variable or "", "").replace(" line ", ", line ")
-        variable = f"{provider.name.upper().replace('-', '_')}_API_KEY"
+        variable = suggest_key_variable(provider.name)
         return (
             f"{provider.prefix} has no key: {provider.title} requires one. "
             f'Add it to [providers.{provider.name}] ({origin}):  api_key = {{ env = "{variable}" }}'

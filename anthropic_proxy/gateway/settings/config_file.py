@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct, inspect
 
-from anthropic_proxy.engine.options import RouteTable
+from anthropic_proxy.engine.options import RouteTable, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.file_format import FileContents, PriceTable, ProviderTable, SearchTable
@@ -147,7 +147,7 @@ class ConfigFile:
         if isinstance(value, str):
             reference = _REFERENCED_VARIABLE.fullmatch(value)
             name = str(self.find_value(("search", "service")) or "search") if path[0] == "search" else path[-2]
-            variable = reference[1] if reference else f"{name.upper().replace('-', '_')}_API_KEY"
+            variable = reference[1] if reference else suggest_key_variable(name)
             move = "" if reference else f"Put the key into .env as {variable}=… and write"
             raise ConfigurationError(
                 f"{format_key_path(path)} is a text, but this file must not contain keys. {place} "

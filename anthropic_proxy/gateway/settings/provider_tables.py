@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.engine.options import ConfiguredProvider, ModelTable, SearchService
+from anthropic_proxy.engine.options import ConfiguredProvider, ModelTable, SearchService, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_known_model, find_origin, list_wires
 from anthropic_proxy.engine.providers.registry import Provider
@@ -139,6 +139,7 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
         wire=table.wire,
         has_wire="wire" in file.find_value(path),
         has_key=table.api_key is not None,
+        key_variable=suggest_key_variable(name) if table.api_key is None else table.api_key.env or "",
         has_key_command=table.api_key is not None and table.api_key.command is not None,
         models=models,
         dialect=table.dialect,
