@@ -430,7 +430,6 @@ class EntraCredentials(_Loader):
         self._scope = scope
         self._service = service
         self._key_setting = key_setting
-        """Credential with the tokens that it has requested. None: to be created."""
 
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without azure-identity."""
