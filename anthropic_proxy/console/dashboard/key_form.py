@@ -11,7 +11,7 @@ from msgspec import UNSET, Struct, structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Form, OpenedForm
 from anthropic_proxy.console.dashboard.permissions import explain_key_denial
-from anthropic_proxy.console.dashboard.web import digest, render_message
+from anthropic_proxy.console.dashboard.web import digest
 from anthropic_proxy.console.keys.administration import Changes, KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.console.keys.descriptions import describe_field_value, describe_unknown_routes
 from anthropic_proxy.console.keys.virtual_keys import (
@@ -46,7 +46,8 @@ async def _submit(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:
 
 async def _respond(form: OpenedForm, found: "KeyForm | str") -> RouteResponse:
     if isinstance(found, str):
-        return await asyncio.to_thread(render_message, form.request, found, status=503)
+        render = form.site.pages.render_error
+        return await asyncio.to_thread(render, form.request, form.session, form.form.section, 503, found)
     values = {
         "form": found,
         "problem": found.problem,
@@ -116,6 +117,8 @@ def load_form(administration: KeyAdministration, settings: Settings, action: str
         fields = {**dict.fromkeys((*NAME_FIELDS, "expires"), ""), **encode_rule_texts(Rules())}
         return KeyForm(action=action, title=_TITLES[action], fields=fields, before="new", route_names=names)
     if action == "team":
+        if not target:
+            raise InvalidRequest("target: the value is empty; use the name of a team.", code="dashboard-parameter")
         rules = administration.find_team(target).rules
         fields, title = encode_rule_texts(rules), _TITLES[action].format(target)
         form = KeyForm(action=action, title=title, target=target, fields=fields, before=_digest(rules))

@@ -382,16 +382,30 @@ class Pages:
         }
 
     def render_error(
-        self, request: RouteRequest, session: Session | None, error: ClientError, section: str, setting: str
+        self,
+        request: RouteRequest,
+        session: Session | None,
+        section: str,
+        status: int,
+        message: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        setting: str = "",
     ) -> RouteResponse:
-        """`setting`: line for `.env` that helps. "": none."""
+        """Return a page with the navigation and a message. `setting`: line for `.env` that helps. "": none."""
         frame = {**self._frame(section, request, session), "setting": setting}
-        return self._fail(request, frame, error.status, error.message)
+        return self._fail(request, frame, status, message, headers)
 
-    def _fail(self, request: RouteRequest, frame: Mapping[str, Any], status: int, message: str) -> RouteResponse:
-        return render_page(
-            request, "error.html", {**frame, "live": False, "message": message, "tables": ()}, status=status
-        )
+    def _fail(
+        self,
+        request: RouteRequest,
+        frame: Mapping[str, Any],
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+    ) -> RouteResponse:
+        values = {**frame, "live": False, "message": message, "tables": ()}
+        return render_page(request, "error.html", values, status=status, headers=headers)
 
 
 def export_table(

@@ -6,6 +6,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import import_module
 from math import ceil
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ from anthropic_proxy.console.dashboard.web import (
     render_message,
     require_token,
 )
-from anthropic_proxy.errors import ClientError, PermissionDenied, ProxyBusy, UnknownModel
+from anthropic_proxy.errors import ClientError, PermissionDenied, ProxyBusy, ProxyError, UnknownModel
 from anthropic_proxy.plugins import Gateway, RouteRequest, RouteResponse
 
 if TYPE_CHECKING:
@@ -74,8 +75,8 @@ class Site:
                 return await self._respond_form(target, request)
             response: RouteResponse = await target(self, request)
         except (ClientError, ProxyBusy) as error:
-            headers = {} if error.retry_after is None else {"retry-after": str(ceil(error.retry_after))}
-            return await asyncio.to_thread(render_message, request, error.message, status=error.status, headers=headers)
+            section = target.section if isinstance(target, Page | Form) else ""
+            return await self._respond_error(request, error, section)
         return response
 
     async def read(self, section: str, request: RouteRequest, function: Callable[[Connection], ResultT]) -> ResultT:
@@ -87,6 +88,22 @@ class Site:
             raise PermissionDenied("Sign in at /dashboard.", code="dashboard-form")
         require_section(find_role(request, session), section)
         return await self.pages.read(request, session, function)
+
+    async def _respond_error(self, request: RouteRequest, error: ProxyError, section: str) -> RouteResponse:
+        """The page has the navigation, unless the user is not signed in."""
+        session, status, message = None, error.status, error.message
+        headers = {} if error.retry_after is None else {"retry-after": str(ceil(error.retry_after))}
+        with suppress(ProxyBusy):  # the store with the sessions is not available, which may be the error itself
+            session = await find_session(self, request)
+        if session is None and not request.client.name:
+            return await asyncio.to_thread(render_message, request, message, status=status, headers=headers)
+        setting = ""
+        if error.code == "virtual-keys-off":
+            section, setting = "Keys", "VIRTUAL_KEYS=true"
+        render = self.pages.render_error
+        return await asyncio.to_thread(
+            render, request, session, section, status, message, headers=headers, setting=setting
+        )
 
     async def _respond_page(self, page: Page, request: RouteRequest) -> RouteResponse:
         session = await find_session(self, request)
@@ -115,22 +132,13 @@ def load_target(name: str) -> Any:
 
 
 async def report_missing(site: Site, request: RouteRequest) -> RouteResponse:
-    error, section, setting = (
-        UnknownModel(f"The dashboard has no page {request.path[:200]!r}.", code="dashboard-path"),
-        "",
-        "",
-    )
     if not site.gateway.settings.virtual_keys and request.path.startswith("/dashboard/keys"):
-        error = UnknownModel(
+        raise UnknownModel(
             "Virtual keys are off. With VIRTUAL_KEYS=true, each client has a key of its own, with limits, budgets "
             "and costs. Set it in .env and start the proxy again.",
             code="virtual-keys-off",
         )
-        section, setting = "Keys", "VIRTUAL_KEYS=true"
-    session = await find_session(site, request)
-    if session is None and not request.client.name:
-        raise error
-    return await asyncio.to_thread(site.pages.render_error, request, session, error, section, setting)
+    raise UnknownModel(f"The dashboard has no page {request.path[:200]!r}.", code="dashboard-path")
 
 
 async def redirect_home(site: Site, request: RouteRequest) -> RouteResponse:

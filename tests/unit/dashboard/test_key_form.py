@@ -18,6 +18,7 @@ from tests.support.waiting import wait_for_async
 ADMIN, PROXY = "admin-0123456789", "pk-0123456789"
 EDIT = "/dashboard/keys/edit"
 ASKED = {"model": "demo/demo", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+SECTIONS = ["Overview", "Requests", "Sessions", "Costs", "Models", "Providers", "Keys", "Settings"]
 NOT_ALLOWED = "Keys can be changed after a sign-in with a key of ADMIN_API_KEY."
 
 
@@ -62,6 +63,11 @@ def problem(page: str) -> str:
     found = re.search(r'role="alert">.*?</span> (.*?)</p>', page) or re.search(r'"verdict">(.*?)</p>', page)
     assert found is not None, page
     return html.unescape(found[1])
+
+
+def sections(page: str) -> list[str]:
+    """Return the names of the pages in the navigation."""
+    return re.findall(r'data-key="\w">(?:<[^>]*>)*(\w+)</a>', page.replace(' aria-current="page"', ""))
 
 
 @pytest.fixture
@@ -264,6 +270,7 @@ async def test_an_unreadable_database_is_stated_on_every_page(tmp_path: Path) ->
             response = await browser.send("GET", path)
             assert response.status == 503
             assert problem(text_of(response)).startswith(start)
+            assert sections(text_of(response)) == SECTIONS
 
 
 async def test_without_virtual_keys_there_is_no_page(tmp_path: Path) -> None:
@@ -271,6 +278,40 @@ async def test_without_virtual_keys_there_is_no_page(tmp_path: Path) -> None:
         browser = await sign_in(app, PROXY)
         assert 'href="/dashboard/keys"' not in await browser.get("/dashboard")
         assert (await browser.send("GET", "/dashboard/keys")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", EDIT, 400),
+        ("GET", f"{EDIT}?action=none", 400),
+        ("GET", f"{EDIT}?action=change&target=key_none", 404),
+        ("GET", f"{EDIT}?action=team", 400),
+        ("GET", "/dashboard/keys/key_none", 404),
+        ("GET", "/dashboard/keys?sort=none", 400),
+        ("GET", "/dashboard/keys/audit?before=none", 400),
+        ("GET", "/dashboard/requests/req_none", 404),
+        ("GET", "/dashboard/requests/req_none/images/1", 404),
+        ("GET", "/dashboard/session?session=none", 404),
+        ("GET", "/dashboard/costs?range=none", 400),
+        ("GET", "/dashboard/settings/edit?name=NONE", 400),
+        ("GET", "/dashboard/static/none.css", 404),
+        ("GET", "/dashboard/none", 404),
+        ("POST", EDIT, 403),
+        ("POST", "/dashboard/settings/edit", 403),
+        ("POST", "/dashboard/providers/doctor", 403),
+        ("POST", "/dashboard/sign-out", 403),
+    ],
+)
+async def test_an_error_keeps_the_navigation(browser: Browser, method: str, path: str, status: int) -> None:
+    response = await browser.send(method, path, b"" if method == "POST" else None)
+    assert (response.status, sections(text_of(response))) == (status, SECTIONS)
+
+
+async def test_a_form_with_too_many_fields_keeps_the_navigation(browser: Browser) -> None:
+    await browser.get(f"{EDIT}?action=create")
+    page = await browser.post(EDIT, **browser.fields, **{f"field{number}": "1" for number in range(20)})
+    assert (problem(page), sections(page)) == ("The form has more than 20 fields. Open /dashboard again.", SECTIONS)
 
 
 async def test_keys_are_searched_sorted_and_exported(app: App, browser: Browser) -> None:
