@@ -43,7 +43,7 @@ from anthropic_proxy.engine.exchange.error_messages import (
 )
 from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
 from anthropic_proxy.engine.exchange.relay import RelayStream
-from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
+from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import (
@@ -482,7 +482,7 @@ class Attempts:
         engine, pool, run = self._engine, self._engine.credentials, attempt.run
         target, credential, provider = attempt.target, attempt.credential, attempt.target.provider
         delay, pause, failed = error.retry_after or RETRY_DELAY_SECONDS, 0.0, self.receipt.failed_attempts
-        self._watchdog.calling = False
+        self._watchdog.end_upstream_call()
         self._redact_keys(error, attempt)
         add_key_setting(error, target, credential)
         self.records.fail_attempt(error, usage)
@@ -541,23 +541,25 @@ def _require_lossless(report: FidelityReport, target: Target) -> None:
     )
 
 
-class RepeatableStream:
-    """Stream of the reply of one upstream call. Its usage is that of the repetition, with the input of both calls."""
+class RepeatableStream(DeltaStream):
+    """Reply of one upstream call, which is repeated if it is unreadable after thinking only.
+
+    Its usage is then that of the repetition, with the input of both calls.
+    """
+
+    has_one_call = True
 
     def __init__(self, attempts: Attempts, attempt: Attempt) -> None:
         self._attempts = attempts
         self.attempt = attempt
         """The call whose reply is read."""
         self._stream = attempt.decoded()
+        self.default_signature = self._stream.default_signature
+        # until something else than thinking is read, or the call is repeated
         self.may_send_again = True
-        """True while only thinking was read, and the call was not repeated."""
         self._usage = Usage()
         self._spent: Usage | None = None
         """Token usage of the failed call. None: the call was not repeated."""
-
-    @property
-    def default_signature(self) -> str:
-        return self._stream.default_signature
 
     @property
     def complete(self) -> bool:
@@ -590,6 +592,9 @@ class RepeatableStream:
 
     def flush_pending(self) -> list[Delta]:
         return self._stream.flush_pending()
+
+    def release_request(self) -> None:
+        self._stream.release_request()
 
     async def close(self) -> None:
         await self._stream.close()

@@ -31,7 +31,7 @@ from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
-from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter, UpstreamStream
+from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.exchange.watchdog import Watchdog, uncancel
 from anthropic_proxy.engine.hooks import Receipt, Settle
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Usage
@@ -53,9 +53,6 @@ EMPTY_DELTA_AFTER_SECONDS = 240.0
 _WARM_UP = FidelityNote(
     "emulated", "max_tokens", "answered by the proxy: other providers fill their caches automatically"
 )
-
-_ONE_CALL = (UpstreamStream, RepeatableStream)
-"""Classes of replies of a single call, whose usage is that of the client request."""
 
 
 class Exchange:
@@ -182,8 +179,8 @@ class Exchange:
                     await self._fold(reply)
             finally:
                 watchdog.stop()  # complete or failed: a disconnect has no effect now
-                if isinstance(reply, SchemaCheckedStream):
-                    writer.usage = reply.usage  # also after an error, because the provider charges all calls
+                if (usage := reply.usage_so_far) is not None:
+                    writer.usage = usage
                 await reply.close()
         finally:
             if queue.is_limited:
@@ -191,7 +188,7 @@ class Exchange:
         # the provider's count corrects later estimates for the model; in a tool loop it has input that the estimate
         # does not count
         latest, is_counted = attempts.latest, writer.usage.input_tokens is not None
-        if writer.estimate and is_counted and latest is not None and isinstance(reply, _ONE_CALL):
+        if writer.estimate and is_counted and latest is not None and reply.has_one_call:
             scale, counted = latest.run.token_scale, writer.counts.all_input_tokens
             estimated = round(writer.estimate / scale.factor)
             engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
@@ -231,14 +228,16 @@ class Exchange:
                 last = events  # sent together with the end
                 break
             if events:
-                self._opened = watchdog.writing = True
+                self._opened = True
+                watchdog.begin_write()
                 await sink.send_events(events)
-                watchdog.client_at = watchdog.upstream_at = watchdog.now()
-                watchdog.writing = False
+                watchdog.end_write()
                 if holds_request and not reply.may_send_again:
                     holds_request = False
-                    self._release_request(reply)
-        self._opened = watchdog.writing = True
+                    self._release_body()
+                    reply.release_request()
+        self._opened = True
+        watchdog.begin_write()
         await sink.send_events((last or self._start()) + writer.finish(), is_last=True)
 
     async def _fold(self, reply: DeltaStream) -> None:
@@ -258,20 +257,19 @@ class Exchange:
         self._relayed, last = streams, False
         try:
             while (data := await reply.read()) is not None:
-                watchdog.writing, last = True, reply.complete and reply.ending is None
+                last = reply.complete and reply.ending is None
+                watchdog.begin_write()
                 await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=last)
-                watchdog.upstream_at = watchdog.now()
-                watchdog.writing = False
+                watchdog.end_write()
                 if self._incoming.body:
-                    self._release_request(reply)
+                    self._release_body()
         finally:
-            self._writer.usage = reply.usage_with_estimate
             self._receipt.outcome = reply.stop_reason or ""
         if reply.failure is not None:
             self._attempts.annotate_error(reply.failure)
             record_failure(self._receipt, reply.failure, self._engine.settings.reveal_proxy_keys())
         if not last:
-            watchdog.writing = True
+            watchdog.begin_write()
             await sink.send_events([reply.ending] if reply.ending else [], is_last=True)
 
     async def _warm_up(self) -> None:
@@ -287,15 +285,11 @@ class Exchange:
             fold.feed(ending)
             await self._sink.send_message(fold.finish())
 
-    def _release_request(self, reply: DeltaStream | RelayStream) -> None:
+    def _release_body(self) -> None:
         """Free the memory of the client request, as soon as no retry is possible."""
         self._engine.count_freed_bytes(len(self._incoming.body))
         self._incoming.body = b""
         self._request.release_body()
-        if isinstance(reply, RepeatableStream):
-            reply = reply.attempt.decoded()
-        if isinstance(reply, UpstreamStream):
-            reply.call.request.release_content()
 
     def _start(self) -> list[Event]:
         """Return the first events of a stream: `message_start` and a ping. Empty after the first call."""
@@ -315,7 +309,7 @@ class Exchange:
             is_relaying = self._may_call and self._plan.targets[0].is_relayed
         if self._relayed or (is_relaying and not self._opened):
             return
-        is_idle = self._watchdog.now() - self._watchdog.upstream_at > EMPTY_DELTA_AFTER_SECONDS
+        is_idle = self._watchdog.idle_seconds > EMPTY_DELTA_AFTER_SECONDS
         # a block of the proxy would collide with the blocks of a relayed stream, which start at 0
         opens = is_idle and not any(target.is_relayed for target in self._plan.targets)
         events = self._start() or (self._writer.keep_alive() if opens else [Ping()])

@@ -349,7 +349,7 @@ async def call_provider(
             try:
                 return await send_once()
             except UpstreamError as error:
-                watchdog.calling = False
+                watchdog.end_upstream_call()
                 secrets = [credential.secret] if credential is not None else []
                 redact_error(error, [*secrets, *(options.reveal_secrets() if options is not None else ())])
                 add_key_setting(error, target, credential)
@@ -430,19 +430,19 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
         if is_download or path.endswith("/results"):
             while piece := await response.read():
                 watchdog.note_bytes()
-                watchdog.writing = True
+                watchdog.begin_write()
                 await send_bytes(piece, is_stream=True, is_last=False)
-                watchdog.upstream_at, watchdog.writing = watchdog.now(), False
-            watchdog.calling = False
-            watchdog.writing = True
+                watchdog.end_write()
+            watchdog.end_upstream_call()
+            watchdog.begin_write()
             await send_bytes(b"", is_stream=True, is_last=True)
         else:
             body = await read_body(response, MAX_BODY_BYTES, watchdog.note_bytes)
-            watchdog.calling = False
+            watchdog.end_upstream_call()
             if path.startswith(BATCHES_PATH):
                 is_large = len(body) > MAX_REPLY_BYTES_ON_LOOP
                 body = await engine.background.run_in_thread_if_large(is_large, wire.remove_results_host, body)
-            watchdog.writing = True
+            watchdog.begin_write()
             await send_bytes(body, is_stream=False, is_last=True)
         watchdog.stop()  # complete: a disconnect has no effect now
 

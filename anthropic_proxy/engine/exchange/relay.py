@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import structs
 
-from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS
+from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS, Reply
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
@@ -37,7 +37,7 @@ TRAILING_BYTES_TIMEOUT_SECONDS = 0.25
 stream."""
 
 
-class RelayStream:
+class RelayStream(Reply):
     def __init__(
         self,
         wire: RelayWire[BaseDialect],
@@ -121,7 +121,7 @@ class RelayStream:
         return None
 
     @property
-    def usage_with_estimate(self) -> Usage:
+    def usage_so_far(self) -> Usage:
         """Token usage so far. Of an incomplete stream, the output is at least an estimate from the received content."""
         if self.stop_reason is not None or not self._streams:
             return self.usage

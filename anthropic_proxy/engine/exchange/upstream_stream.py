@@ -1,4 +1,4 @@
-"""`UpstreamStream`: one upstream response, decoded as lists of deltas.
+"""`DeltaStream`: an open reply, read as lists of deltas; and `UpstreamStream`, the one of a single upstream response.
 
 Deltas are the fragments of a reply: text, thinking, tool calls, usage, the stop reason. After the stop reason, the
 reply is complete: the stream waits only briefly for token usage, and later failures are ignored. Otherwise a failure is
@@ -7,9 +7,9 @@ raised after the client has received the earlier deltas.
 
 import asyncio
 import operator
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import partial
-from typing import Protocol
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, BackgroundWork
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
@@ -47,36 +47,51 @@ _is_caller = partial(operator.is_, CALLER)
 _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
-class DeltaStream(Protocol):
-    """Stream of one reply as deltas. The reply may come from several upstream responses."""
+class Reply(ABC):
+    """A reply whose first content has arrived. The defaults are those of a reply that may have several calls."""
+
+    has_one_call = False
+    """True if all deltas are those of one call with the client request. Its input count then corrects estimates."""
 
     @property
-    def default_signature(self) -> str:
-        """Value of the field `signature` for thinking blocks that the provider did not sign."""
-        ...
+    def usage_so_far(self) -> Usage | None:
+        """Token usage that the provider charges, also after an error. None: it was read as deltas."""
+        return None
+
+    @abstractmethod
+    async def close(self) -> None:
+        """End the open upstream call, even if its response is incomplete."""
+
+
+class DeltaStream(Reply):
+    """A reply that is decoded: lists of deltas until its end, from one or several upstream responses."""
+
+    default_signature: str
+    """Value of the field `signature` for thinking blocks that the provider did not sign."""
+    may_send_again = True
+    """True if another call with the client request may follow, so that its content is still needed."""
 
     @property
     def complete(self) -> bool:
-        """True if the reply was read to its end without a failure."""
-        ...
+        """True if the reply was read to its end. False: the next `read` decides, which may need another call."""
+        return False
 
-    @property
-    def may_send_again(self) -> bool:
-        """True if another call with the client request may follow, so that its content is still needed."""
-        ...
-
+    @abstractmethod
     async def read(self) -> list[Delta] | None:
         """Return the next deltas. None: the end of the reply. Raises `UpstreamError`."""
-        ...
 
+    @abstractmethod
     def flush_pending(self) -> list[Delta]:
         """Return the buffered deltas when the reply ends early. A second call returns an empty list."""
-        ...
 
-    async def close(self) -> None: ...
+    def release_request(self) -> None:
+        """Free the content of the request. Called once `may_send_again` is False."""
 
 
-class UpstreamStream:
+class UpstreamStream(DeltaStream):
+    has_one_call = True
+    may_send_again = False
+
     def __init__(
         self,
         wire: Wire[BaseDialect],
@@ -127,9 +142,8 @@ class UpstreamStream:
     def complete(self) -> bool:
         return self._ended and not self._first and self._failure is None
 
-    @property
-    def may_send_again(self) -> bool:
-        return False
+    def release_request(self) -> None:
+        self.call.request.release_content()
 
     @property
     def continuation(self) -> str | None:
@@ -167,7 +181,7 @@ class UpstreamStream:
             else:  # inlined: every chunk of a stream passes here
                 try:
                     chunk = await (self._read_after_stop() if self._stopped else self._response.read())
-                    watchdog.upstream_at, watchdog.upstream_limit = watchdog.now(), watchdog.idle_seconds
+                    watchdog.note_bytes()
                 except UpstreamError as error:
                     self._broken, chunk = error, b""
                 if self._check_framing:
@@ -209,7 +223,7 @@ class UpstreamStream:
                     return deltas
         if trailing:
             return trailing
-        watchdog.calling = False
+        watchdog.end_upstream_call()
         if self._failure is not None:
             raise self._failure
         return None

@@ -24,9 +24,7 @@ class ClientDisconnected(Exception):  # no failure
 
 
 class Watchdog:
-    """One timer for the whole exchange. The exchange itself sets the times of reads and writes in attributes, because
-    each network read passes here.
-    """
+    """One timer for the whole exchange, which reports to it when calls, reads and writes begin and end."""
 
     def __init__(
         self,
@@ -39,18 +37,18 @@ class Watchdog:
     ) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self.now = loop.time
-        """Function that returns the time on the loop clock, in seconds, as used for `upstream_at` and `client_at`."""
-        self.upstream_at = self.client_at = now = loop.time()
+        """Function that returns the time on the loop clock, in seconds, of all times here."""
+        self._upstream_at = self._client_at = now = loop.time()
         """Loop times of the last bytes from the upstream and to the client."""
         self.upstream_limit = first_byte_seconds
         """Current limit on the time without bytes from the provider, in seconds."""
-        self.calling = False
+        self._calling = False
         """True while an upstream call is open. Only then is the upstream limit active."""
-        self.writing = False
+        self._writing = False
         """True while a write to the client is pending. The upstream is not idle then."""
         self.reason: Literal["", "gone", "upstream silent"] = ""
         """Reason of the cancellation. "": not cancelled by this watchdog."""
-        self.idle_seconds = idle_seconds
+        self._idle_seconds = idle_seconds
         """Limit on the time without bytes once the first ones have arrived, in seconds."""
         self._first_byte_seconds = first_byte_seconds
         self._check_seconds = max(min(first_byte_seconds, idle_seconds), DISCONNECT_CHECK_DELAY_SECONDS)
@@ -69,12 +67,29 @@ class Watchdog:
         self._timer: asyncio.Handle = loop.call_at(now + DISCONNECT_CHECK_DELAY_SECONDS, self._check)
 
     def begin_upstream_call(self) -> None:
-        self.calling = True
-        self.upstream_at, self.upstream_limit = self.now(), self._first_byte_seconds
+        self._calling = True
+        self._upstream_at, self.upstream_limit = self.now(), self._first_byte_seconds
+
+    def end_upstream_call(self) -> None:
+        self._calling = False
 
     def note_bytes(self) -> None:
         """Record that bytes have arrived from the provider. They limit the time until further ones."""
-        self.upstream_at, self.upstream_limit = self.now(), self.idle_seconds
+        self._upstream_at, self.upstream_limit = self.now(), self._idle_seconds
+
+    @property
+    def idle_seconds(self) -> float:
+        """Seconds since the last bytes of the provider."""
+        return self.now() - self._upstream_at
+
+    def begin_write(self) -> None:
+        """Begin a write to the client. Meanwhile the provider is not idle, because nothing is read from it."""
+        self._writing = True
+
+    def end_write(self) -> None:
+        """End a write to the client. The times without bytes, of the provider and for the client, begin again."""
+        self._writing, self._upstream_at = False, self.now()
+        self._client_at = self._upstream_at
 
     def recover_from_idle(self) -> bool:
         """Undo a cancellation that an idle provider caused, and return True. False: it has another reason."""
@@ -82,8 +97,8 @@ class Watchdog:
             return False
         self.reason = ""
         self._exchange.uncancel()
-        self.upstream_at = self.now()
-        self._schedule(self.upstream_at)
+        self._upstream_at = self.now()
+        self._schedule(self._upstream_at)
         return True
 
     def stop(self) -> None:
@@ -98,29 +113,29 @@ class Watchdog:
         self._disconnect_task = self._ping_task = self._exchange = self._on_idle = None
 
     def _schedule(self, now: float) -> None:
-        at = min(self.upstream_at + self.upstream_limit, now + self._check_seconds)
+        at = min(self._upstream_at + self.upstream_limit, now + self._check_seconds)
         if self._on_idle is not None:
-            at = min(at, self.client_at + self._ping_seconds)
+            at = min(at, self._client_at + self._ping_seconds)
         self._timer = self._loop.call_at(at, self._check)
 
     def _check(self) -> None:
         now = self.now()
         if self._disconnect_task is None:
             self._disconnect_task = self._loop.create_task(self._watch_client())
-        if self.writing:
-            if self.upstream_at != self._written_to:  # the exchange progressed since the last check
+        if self._writing:
+            if self._upstream_at != self._written_to:  # the exchange progressed since the last check
                 self._writing_since = now
             elif now >= self._writing_since + self._write_seconds:
                 self._end("gone")
                 return
-            self.upstream_at = self.client_at = self._written_to = now
-        elif not self.calling:
-            self.upstream_at = now
-        if now >= self.upstream_at + self.upstream_limit:
+            self._upstream_at = self._client_at = self._written_to = now
+        elif not self._calling:
+            self._upstream_at = now
+        if now >= self._upstream_at + self.upstream_limit:
             self._end("upstream silent")
             return
-        if self._on_idle is not None and now >= self.client_at + self._ping_seconds:
-            self.client_at = now
+        if self._on_idle is not None and now >= self._client_at + self._ping_seconds:
+            self._client_at = now
             self._ping_seconds = PING_SECONDS
             if self._ping_task is None or self._ping_task.done():
                 self._ping_task = self._loop.create_task(_suppress_errors(self._on_idle))

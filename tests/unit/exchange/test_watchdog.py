@@ -51,13 +51,14 @@ async def test_a_client_that_reads_nothing_of_one_piece_is_given_up(accepts_data
     watch = Watchdog(
         wait_disconnected=never, on_idle=None, first_byte_seconds=SHORT, idle_seconds=SHORT, write_seconds=10 * SHORT
     )
-    watch.writing = True
+    watch.begin_write()
     if not accepts_data:
         assert await wait_until_given_up(watch) == "gone"
         return
     for _ in range(60):
         await asyncio.sleep(SHORT / 2)
-        watch.client_at = watch.upstream_at = watch.now()
+        watch.end_write()
+        watch.begin_write()
     assert watch.reason == ""
     watch.stop()
 

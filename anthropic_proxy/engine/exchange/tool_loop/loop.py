@@ -1,9 +1,6 @@
 """`ToolLoop`: the stream of one reply to the client that may consist of several upstream responses.
 
-Another upstream call follows if the model calls tools that the proxy runs, or if the provider splits its reply. `read`
-returns deltas, the decoded fragments of the reply. `prepare_schema_retry` prepares another call after a reply that does
-not match the JSON Schema. `flush_pending` returns buffered deltas after an early end, and `close` ends the open
-upstream call. `default_signature` is the value for thinking blocks that the provider did not sign.
+Another upstream call follows if the model calls tools that the proxy runs, or if the provider splits its reply.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +12,7 @@ from msgspec.structs import replace
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, RepeatableStream, resolve_target_limits
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
-from anthropic_proxy.engine.exchange.upstream_stream import SingleToolCallFilter
+from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.messages.deltas import (
     Block,
     Delta,
@@ -149,7 +146,7 @@ _ASKED_AGAIN = FidelityNote(
 )
 
 
-class ToolLoop:
+class ToolLoop(DeltaStream):
     """Stream of one reply that joins several upstream responses.
 
     Between them the proxy runs tools, or continues a reply that the provider split. `ahead`: tool results that `read`
@@ -170,6 +167,7 @@ class ToolLoop:
         """Client request, with all reply blocks received so far at its end. Input of the next upstream call."""
         self._max_tokens = request.max_tokens
         self._stream = RepeatableStream(attempts, attempt)
+        self.default_signature = self._stream.default_signature
         self._ahead = ahead
         self._step = self._new_step()
         self._call_count = self._continuation_count = 1
@@ -182,33 +180,11 @@ class ToolLoop:
         self._finished = False
 
     @property
-    def may_send_again(self) -> bool:
-        """Always True, because another upstream call with the client request may follow."""
-        return True
-
-    @property
     def provider(self) -> str:
         """Prefix of the provider's model ids, such as `openai`. Error messages name the provider by this text."""
         return self._stream.attempt.target.provider.prefix
 
-    @property
-    def default_signature(self) -> str:
-        """Value of the field `signature` for thinking blocks that the provider did not sign."""
-        return self._stream.default_signature
-
-    @property
-    def complete(self) -> bool:
-        """Always False, because another upstream call may follow each upstream response.
-
-        The reply is complete when `read` returns None.
-        """
-        return False
-
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas (decoded fragments) of the reply. None: the reply is complete.
-
-        Raises `UpstreamError` if an upstream response fails.
-        """
         if self._ahead:
             ahead, self._ahead = self._ahead, []
             return ahead
@@ -227,16 +203,12 @@ class ToolLoop:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return the deltas (decoded fragments) that are still buffered when the reply ends early.
-
-        Incomplete tool calls are not run.
-        """
+        # incomplete tool calls are not run
         if self._call_pending or self._finished:  # between two answers
             return []
         return [*self._step.feed(self._stream.flush_pending()), *self._step.finish()]
 
     async def close(self) -> None:
-        """End the upstream call that is open, even if its response is incomplete."""
         await self._stream.close()
 
     def prepare_schema_retry(self, feedback: str) -> bool:

@@ -1,13 +1,12 @@
 """`SchemaCheckedStream`: the stream of a reply that the proxy checks against the client's JSON Schema.
 
 It is used if the provider does not enforce the schema. The text is buffered until the reply is complete. After a
-mismatch, the model is called once more. `read` returns the deltas (decoded fragments) for the client. `flush_pending`
-returns buffered deltas after an early end. `usage` is the token usage of all calls. `complete` is always False, because
-the model may be called again. `default_signature` is the value for thinking blocks without a signature of the provider.
+mismatch, the model is called once more.
 """
 
 from anthropic_proxy.engine.engine import BackgroundWork
 from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop
+from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream
 from anthropic_proxy.engine.messages.deltas import (
     Block,
     Citation,
@@ -28,14 +27,10 @@ _AGAIN = "That is not the JSON that was asked for: {}. Answer again, with the JS
 _TEXT_DELTAS = (Text, Citation)
 
 
-class SchemaCheckedStream:
-    """Stream of one reply that buffers the text and checks it against the client's JSON Schema.
-
-    After a mismatch, the model is called once more.
-    """
-
+class SchemaCheckedStream(DeltaStream):
     def __init__(self, reply: ToolLoop, reply_schema: ReplySchema, background: BackgroundWork) -> None:
         self._reply = reply
+        self.default_signature = reply.default_signature
         self._reply_schema = reply_schema
         self._background = background
         self._held: list[Delta] = []
@@ -48,27 +43,12 @@ class SchemaCheckedStream:
         self._finished = False
 
     @property
-    def default_signature(self) -> str:
-        """Value of the field `signature` for thinking blocks that the provider did not sign."""
-        return self._reply.default_signature
-
-    @property
-    def may_send_again(self) -> bool:
-        """Always True, because the model may be called again."""
-        return True
-
-    @property
-    def usage(self) -> Usage:
-        """Token usage of all upstream calls for the reply so far. The client receives it at the end of the reply."""
+    def usage_so_far(self) -> Usage:
+        """Token usage of all upstream calls. The client receives it at the end of the reply."""
         return self._usage
 
-    @property
-    def complete(self) -> bool:
-        """Always False, because the model may be called again. The reply is complete when `read` returns None."""
-        return False
-
     async def read(self) -> list[Delta] | None:
-        """Return the next deltas (decoded fragments) for the client. None: the reply is complete.
+        """Return the next deltas for the client. None: the reply is complete.
 
         Raises `UpstreamProtocolError` if neither the reply nor its retry matches the schema.
         """
@@ -80,13 +60,12 @@ class SchemaCheckedStream:
         return None
 
     def flush_pending(self) -> list[Delta]:
-        """Return the buffered deltas when the reply ends early. They are not checked against the schema."""
+        # not checked against the schema
         forwarded = self._apply(self._reply.flush_pending())
         held, self._held = self._held, []
         return [*held, *forwarded]
 
     async def close(self) -> None:
-        """End the upstream call that is open, even if its response is incomplete."""
         await self._reply.close()
 
     def _apply(self, deltas: list[Delta]) -> list[Delta]:
