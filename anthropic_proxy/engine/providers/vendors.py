@@ -402,7 +402,13 @@ VENDORS = (
         keys_url="https://platform.xiaomimimo.com/#/console/api-keys",
         docs_url="https://platform.xiaomimimo.com/docs/en-US/quick-start/first-api-call",
         source="platform.xiaomimimo.com/static/docs/api/chat/openai-api.md, in models.dev providers/xiaomi",
-        dialect={"effort_form": "thinking", "reasoning_mode": "unless_off", **_REPLAYED},
+        # platform.xiaomimimo.com/docs/en-US/usage-guide/passing-back-reasoning_content: each reply with calls needs it
+        dialect={
+            "effort_form": "thinking",
+            "reasoning_mode": "unless_off",
+            **_REPLAYED,
+            "thinking_replay_scope": "calls",
+        },
         rules=(("mimo-v2-flash*", {"reasoning_mode": "if_asked"}),),
         retired_models=build_retired_models(
             "lqdflying/chathub release v2.0.11",

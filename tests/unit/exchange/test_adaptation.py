@@ -171,6 +171,35 @@ async def test_a_prompt_above_the_window_is_too_long_with_the_numbers_of_the_tex
     assert len(server.bodies) == 1
 
 
+PASSED_BACK = "The `reasoning_content` in the thinking mode must be passed back to the API."
+"""DeepSeek; Xiaomi in `param` (QuantumNous/new-api issue 4827, read 2026-11-25)."""
+REJECTED = {
+    "deepseek": {"message": PASSED_BACK, "type": "invalid_request_error", "param": None},
+    "xiaomi": {"code": "400", "message": "Param Incorrect", "param": PASSED_BACK, "type": ""},
+    "kimi": {"message": "thinking is enabled but reasoning_content is missing in assistant tool call message at index 1"},
+}
+
+
+@pytest.mark.parametrize("error", REJECTED.values(), ids=REJECTED)
+async def test_a_gateway_that_wants_the_reasoning_of_earlier_replies_gets_it_from_then_on(error: Any) -> None:
+    def rule(body: dict[str, Any]) -> tuple[int, Any] | None:
+        replies = [message for message in body["messages"] if message["role"] == "assistant"]
+        return None if all("reasoning_content" in reply for reply in replies) else (400, {"error": error})
+
+    call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+    turns = [
+        {"role": "user", "content": "hello"},
+        {"role": "assistant", "content": [call]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": "x"}]},
+    ]
+    server, tools = Server(rule), [{"name": "f", "input_schema": {"type": "object"}}]
+    address = {"OPENAI_BASE_URL": "https://opencode.ai/zen/v1", "OPENAI_API_KEY": "sk-test-0123456789"}
+    proxy = ProxyHarness(server, BIG_MODEL="openai/big-pickle", **address)
+    for _ in range(2):
+        assert (await proxy.post(messages=turns, tools=tools)).error is None
+    assert [body["messages"][1].get("reasoning_content") for body in server.bodies] == [None, " ", " "]
+
+
 GONE = {"error": {"message": "The model `gpt-4.1` has been deprecated", "code": "model_not_found"}}
 BEFORE, AFTER = (datetime(2027, 1, day, 12).timestamp() for day in (13, 15))
 

@@ -415,7 +415,7 @@ BILLING_TEXTS = (
 BILLING_CODES = frozenset(
     (
         *("insufficient_quota", "exceeded_current_quota_error", "billing_hard_limit_reached", "billing_not_active"),
-        *("1113", "insufficient_balance", "insufficient_credits", "payment_required", "Arrearage"),
+        *("1113", "insufficient_balance", "insufficient_credits", "payment_required", "Arrearage", "CreditsError"),
     )
 )
 _PERIOD = (
@@ -452,7 +452,7 @@ ALLOWANCE_TEXTS = (
 ALLOWANCE_CODES = frozenset(("1304", "1308", "1309", "1310"))
 """Error codes of Z.ai for used-up allowances of a day, five hours or a week, and for an expired plan (docs.z.ai, error
 codes, read 2026-11)."""
-_STATUSES = (None, 400, 403, 404, 413, 422, 429, 451, 500)
+_STATUSES = (None, 400, 403, 404, 412, 413, 422, 429, 451, 500)
 """HTTP statuses of provider errors that are searched for a used-up quota. None: no status reported."""
 _LONG_SECONDS = 60.0
 """Minimum retry delay in seconds of a used-up allowance. After a shorter delay, the official SDKs retry by
@@ -469,7 +469,7 @@ delay (2026-11)."""
 
 def find_exhausted_quota(fault: UpstreamFault) -> Literal["billing", "allowance"] | None:
     """Return the kind of quota that is used up. None: the error has another cause."""
-    if fault.status not in _STATUSES:
+    if fault.status not in _STATUSES and not (fault.status == 401 and fault.codes & BILLING_CODES):  # OpenCode Zen
         return None
     is_short = _SHORT.search(fault.message) is not None
     if fault.codes & BILLING_CODES or (not is_short and matches_any(BILLING_TEXTS, fault.message)):
@@ -527,7 +527,7 @@ _ROWS = (
     _Row(
         status=404,
         kind="not_found_error",
-        statuses=(404,),
+        statuses=(404, 410),
         codes=frozenset(("model_not_found", "NOT_FOUND")),
         text=r"^model [\"'`].*[\"'`] not found|^the model [\"'`][^\"'`]{1,200}[\"'`] does not exist\b",
     ),

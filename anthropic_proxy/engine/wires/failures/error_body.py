@@ -40,6 +40,11 @@ request."""
 _FIELDS_WITH_MESSAGES = ("message", "detail", "msg", "error", "metadata", "raw", "innererror")
 """Fields of an error that contain its message, or the error of another server. Other fields of an error with a 4xx
 status may contain the request."""
+_BASE_STATUSES = {1001: 504, 1002: 429, 1004: 401, 1008: 402, 1039: 429, 1041: 429, 2013: 400, 2049: 401, 2056: 429}
+"""Error codes in a field `base_resp` → HTTP status. MiniMax sends such errors with the status 200
+(platform.minimax.io/docs/api-reference/errorcode.md, read 2026-11-25)."""
+_FILTERED_CODES = (1026, 1027)
+"""Error codes in `base_resp` for sensitive text in the request or the reply."""
 _EXCERPT_CHARACTERS = 200
 _MESSAGE_CHARACTERS = 4_000
 """Maximum number of characters of a provider's error message. A longer one is cut, because many patterns search it."""
@@ -80,7 +85,7 @@ def decode_error_body(status: int | None, headers: Mapping[str, str], body: byte
     `excerpt` of the result has the beginning of the body.
     """
     try:
-        content = msgspec.json.decode(body)
+        content = msgspec.json.decode(body.removeprefix(b"data:"))  # Xiaomi sends an event of a stream (2026-05)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         content = None
     if isinstance(content, dict | list | str):
@@ -107,6 +112,10 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
     outer = content if isinstance(content, dict) else {}
     inner = outer.get("error", content)
     error = inner if isinstance(inner, dict) else {"message": inner, "code": outer.get("code")}
+    if isinstance(base := error.get("base_resp"), dict):
+        code = _integer(base.get("status_code")) or 0
+        error = {"message": base.get("status_msg"), "code": "content_filter" if code in _FILTERED_CODES else code}
+        status = _BASE_STATUSES.get(code, status)
     if status in (None, 200):
         numbers = map(_status, (error.get("code"), error.get("status_code")))
         status = next((number for number in numbers if number), None)
@@ -193,7 +202,7 @@ def _text_of(error: dict[str, Any], nested: list[dict[str, Any]]) -> str:
 
 
 def _message_value(error: dict[str, Any]) -> Any:
-    return error.get("message") or error.get("detail") or error.get("msg") or ""
+    return error.get("message") or error.get("detail") or error.get("msg") or error.get("title") or ""
 
 
 def _words_of(value: Any) -> str:

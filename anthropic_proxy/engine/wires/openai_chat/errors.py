@@ -88,6 +88,9 @@ _DROPS: ParameterDrops = {
     "tool_stream": {"sends_tool_stream": False},
     "cache_control": {"sends_cache_marks": False},
 }
+_WANTS_REASONING = compile_later(r"\breasoning_content\b[^\n]{0,60}?\b(?:must be passed|is missing|is required)")
+"""Pattern of errors about replies of the history without their reasoning: DeepSeek and Xiaomi, Kimi (2026-11)."""
+_REPLAY = "replay reasoning_content"
 _LIMITS = ("max_tokens", "max_completion_tokens")
 _EFFORTS = ("reasoning_effort", "effort", "think", "thinking", "reasoning")
 _KNOWN = frozenset((*_DROPS, *_LIMITS))
@@ -102,6 +105,8 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         return healing
     if call.dialect.system_role == "developer" and rejects_developer_role(f"{error.message} {error.parameter or ''}"):
         return Adaptation("role system")
+    if _WANTS_REASONING.search(error.message):
+        return Adaptation(_REPLAY) if apply_adaptation(call.dialect, _REPLAY) != call.dialect else None
     words = reversed_path_names(error.parameter or "")
     name = words[0] if words else ""
     if name not in _KNOWN:
@@ -117,6 +122,14 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     verb, _, value = name.partition(" ")
+    if name == _REPLAY:
+        mode = "unless_off" if dialect.reasoning_mode == "if_asked" else dialect.reasoning_mode
+        return structs.replace(
+            dialect,
+            replayed_thinking_field="reasoning_content",
+            thinking_replay_scope="every",
+            reasoning_mode=mode,
+        )
     if verb == "say" and value in _LIMITS:
         return structs.replace(dialect, output_limit_field=value)
     if verb == "role" and value == "system":

@@ -209,11 +209,16 @@ _decode_tier = msgspec.json.Decoder(_TierField).decode
 def _is_bare_error(data: bytes) -> bool:
     """Return True if a response is itself an error object, without a field `error` around it.
 
-    Sources: vLLM before 0.10 (`"object": "error"`, serving_engine.py); gateways with events of the type `error` (read
-    2026-11).
+    Sources: vLLM before 0.10 (`"object": "error"`, serving_engine.py); gateways with events of the type `error`;
+    MiniMax (`base_resp`, platform.minimax.io/docs/api-reference/errorcode.md; read 2026-11).
     """
     content = decode_repaired(data)
-    if not isinstance(content, dict) or not isinstance(content.get("message"), str):
+    if not isinstance(content, dict):
+        return False
+    base = content.get("base_resp")
+    if isinstance(base, dict) and base.get("status_code"):
+        return True
+    if not isinstance(content.get("message"), str):
         return False
     return content.get("object") == "error" or not content.keys().isdisjoint(("code", "type", "status"))
 
