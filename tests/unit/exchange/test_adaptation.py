@@ -176,7 +176,9 @@ PASSED_BACK = "The `reasoning_content` in the thinking mode must be passed back 
 REJECTED = {
     "deepseek": {"message": PASSED_BACK, "type": "invalid_request_error", "param": None},
     "xiaomi": {"code": "400", "message": "Param Incorrect", "param": PASSED_BACK, "type": ""},
-    "kimi": {"message": "thinking is enabled but reasoning_content is missing in assistant tool call message at index 1"},
+    "kimi": {
+        "message": "thinking is enabled but reasoning_content is missing in assistant tool call message at index 1"
+    },
 }
 
 
