@@ -1,45 +1,73 @@
 """docs/guide/vendors.md: what the proxy does for each vendor, from the registry and the golden cases."""
 
 import re
+import tomllib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 from genai_prices.data import providers as known_price_providers
 
 from anthropic_proxy.engine.providers import ServerOverride
-from anthropic_proxy.engine.providers.anthropic import CHAT_SERVERS
 from anthropic_proxy.engine.providers.catalog import load_model_rows, load_vendor_prices
 from tests.site.pages import DOCS
 from tests.support.vendors import LOCAL_PROGRAMS, Claim, Vendor, cases_of, list_vendors
 
 PAGE = DOCS / "guide/vendors.md"
-COLUMNS = ("thinking out", "thinking back", "effort", "cache", "tools", "images, PDF", "limits", "errors", "other")
+FACTS_FILE = DOCS / "guide/vendors.toml"
+COLUMNS = (
+    "thinking out",
+    "thinking back",
+    "effort",
+    "cache",
+    "tools",
+    "images, PDF",
+    "limits",
+    "errors",
+    "ends",
+    "other",
+)
+_HEADINGS = ["vendor", "key", "APIs", *COLUMNS[:5], "images", *COLUMNS[6:-1], "price"]
+_DEFAULT = "as the default"
+_UNKNOWN = "unknown: no source found, searched on 2026-11-25"
+_PRICED = "cached input has a price of its own"
+_PRICE_PACKAGE = (f"genai-prices {version('genai-prices')}", "2026-11")
+_OPEN_COLUMNS = ("cache", "images, PDF", "errors", "ends")
+"""Columns about the vendor itself, which the dialect alone does not answer."""
 
 _TEXT = """\
 # Vendors
 
-<!-- Written by `python3 scripts/fix.py` from anthropic_proxy/engine/providers: change that instead. -->
+<!-- Written by `python3 scripts/fix.py` from engine/providers and vendors.toml: change those instead. -->
 
-What the proxy knows about each vendor beside [the settings](providers.md). A section lists the differences from the API
-itself; `pattern: text` holds for models of this pattern. A number in brackets is the source below the section, with the
-date of reading; text without a number is from source [1]. *Errors* names the forms of errors that tests replay
-(`tests/golden`); token counts and model lists are read as the vendor sends them. Nothing was tried with an account.
-What a server rejects nevertheless is left out of later requests ([reliability](reliability.md#errors-by-kind)).
+What the proxy knows about each vendor beside [the settings](providers.md). Nothing was tried with an account. What a
+server rejects nevertheless is left out of later requests ([reliability](reliability.md#errors-by-kind)).
 
-*Thinking*: levels of effort by name, or a switch; whether the model gets its earlier thinking back. *Cache*: what the
-proxy sends beside the constant beginning of the prompt; many vendors cache without it. *Price*: from the package
-genai-prices, or how many models have a price from the vendor's own list, and its date.
+**=** as [the default](#the-default) of the API. **≠** something differs: the section of the vendor says what. **?**
+unknown: no source found. *Effort*: levels by name, or a switch. *Cache*: a key of the session is sent, or the client's
+marks; *by itself*: the vendor documents a cache; *priced*: cached input has a price of its own. *Images*: how many of
+the known models accept images. *Limits*: models with known limits; *errors*: limits are learned from errors. *Errors*:
+forms that tests replay. *Ends*: models with a date of retirement; *policy*: how the vendor announces it. *Price*: from
+the package genai-prices, or models with a price from the vendor's own list, and its date.
 
-| vendor | key | APIs | thinking | cache | price |
-| --- | --- | --- | --- | --- | --- |
 {overview}
+
+Cells with a fact, a case or the default: {known} of {cells}; unknown: {unknown}.
+
+## The default
+
+{default}
+
+*Hosts of open models*: those from Fireworks on, and the programs for a machine of yours. System messages inside a
+conversation become reminders there. A section names differences; `pattern: text` holds for models of this pattern. A
+number in brackets is the source below the section, with the date of reading; text without a number is from source [1].
 
 {sections}
 ## Open models at any host
 
-Hosts serve the same weights, so these rules go by the name of the model, at every host above from Fireworks on and at
-unknown ones. Rules for OpenAI's models hold for Azure too.
+Hosts serve the same weights, so these rules go by the name of the model, at every host from Fireworks on and at unknown
+ones. Rules for OpenAI's models hold for Azure too.
 
 {open_models}
 
@@ -56,24 +84,15 @@ entry.
 """
 
 
-@dataclass(frozen=True)
-class _Api:
-    title: str
-    short: str
-    thinking: str = ""
-    """Text of the overview. "": from the differences."""
-
-
 _APIS = {
-    "chat": _Api("Chat Completions", "Chat"),
-    "responses": _Api("Responses", "Responses"),
-    "gemini": _Api("generateContent", "generateContent", "levels or tokens, sent back"),
-    "ollama": _Api("/api/chat", "/api/chat", "levels or on and off"),
-    "messages": _Api("Messages API", "Messages", "unchanged"),
+    "chat": ("Chat Completions", "Chat"),
+    "responses": ("Responses", "Responses"),
+    "gemini": ("generateContent", "generateContent"),
+    "ollama": ("/api/chat", "/api/chat"),
+    "messages": ("Messages API", "Messages"),
 }
+"""Name of an API → its title, and the short one of the overview."""
 _MAX_ERRORS = 6
-_RELAY = CHAT_SERVERS.dialect
-"""Dialect of the Messages API of every vendor except Anthropic and the clouds."""
 _SWITCHES = {"reasoning_enabled", "enable_thinking", "chat_template_kwargs", "chat_template_args", "thinking"}
 """Values of `effort_form` that only switch thinking on and off."""
 _FORMS = {
@@ -279,12 +298,10 @@ class _Sources:
         self.numbers: dict[tuple[str, str], int] = {}
 
     def number(self, source: str, date: str) -> str:
-        return f"[{self.numbers.setdefault((source, date), len(self.numbers) + 1)}]"
+        return f"[{self.numbers.setdefault((_without_scheme(source), date), len(self.numbers) + 1)}]"
 
     def text(self) -> str:
-        return "\n".join(
-            f"- [{number}] {_without_scheme(source)}, read {date}" for (source, date), number in self.numbers.items()
-        )
+        return "\n".join(f"- [{number}] {source}, read {date}" for (source, date), number in self.numbers.items())
 
 
 def _without_scheme(source: str) -> str:
@@ -292,12 +309,31 @@ def _without_scheme(source: str) -> str:
 
 
 def written_page() -> str:
-    groups = _group_by_vendor()
+    rows = overview()
+    cells = [cell for row in rows for cell in row]
+    unknown = sum(cell in ("?", "unknown") for cell in cells)
     return _TEXT.format(
-        overview="\n".join(map(_overview_row, groups)),
-        sections="\n".join(map(_section, groups)),
+        overview="\n".join(f"| {' | '.join(row)} |" for row in (_HEADINGS, ["---"] * len(_HEADINGS), *rows)),
+        known=len(cells) - unknown,
+        cells=len(cells),
+        unknown=unknown,
+        default=_default_table(),
+        sections="\n".join(map(_section, _group_by_vendor())),
         open_models=_open_models(),
         betas=_betas(),
+    )
+
+
+def overview() -> list[list[str]]:
+    """Return the cells of the first table."""
+    return [_overview_row(group) for group in _group_by_vendor()]
+
+
+def _default_table() -> str:
+    apis = [title for title, _ in _APIS.values()]
+    lines = [f"| | {' | '.join(apis)} |", "| --- " * (len(apis) + 1) + "|"]
+    return "\n".join(
+        [*lines, *(f"| {column} | {' | '.join(texts)} |" for column, texts in read_facts()["default"].items())]
     )
 
 
@@ -310,39 +346,55 @@ def _group_by_vendor() -> list[list[Vendor]]:
     return [sorted(group, key=lambda vendor: order.index(vendor.api)) for group in groups.values()]
 
 
-def _overview_row(group: Sequence[Vendor]) -> str:
+def _overview_row(group: Sequence[Vendor]) -> list[str]:
+    """Return the cells of a vendor: those of its first API, in short."""
     first = group[0]
     anchor = re.sub(r"[^\w -]", "", first.title.lower()).replace(" ", "-")
-    programs = LOCAL_PROGRAMS if first.name == "local" else [first.owner]
-    variables = ", ".join(_code(one.key_variable) for one in programs if one.key_variable)
-    apis = ", ".join(_APIS[vendor.api].short for vendor in group if not vendor.is_for_own_addresses)
-    cells = (f"[{first.title}](#{anchor})", variables, apis, _thinking(first), _cache(first), _price(first))
-    return f"| {' | '.join(cells)} |"
+    programs = ", ".join(_code(one.key_variable) for one in LOCAL_PROGRAMS)
+    keys = programs if first.name == "local" else first.keys
+    apis = ", ".join(_APIS[vendor.api][1] for vendor in group if not vendor.is_for_own_addresses)
+    texts = dict(_rows(first, _Sources()))
+    marks = {column: {_DEFAULT: "=", _UNKNOWN: "?"}.get(text, "≠") for column, text in texts.items()}
+    marks["effort"] = _effort(first) or marks["effort"]
+    marks["cache"] = _cache(first) or marks["cache"]
+    rows = [row.capabilities for row in load_model_rows(first.models_table) or () if row.capabilities.known]
+    if rows:
+        marks["images, PDF"] = f"{sum(row.accepts_images for row in rows)} of {len(rows)}"
+    marks["limits"] = str(len(rows)) if rows else "errors"
+    if cases := sum(_is_error(case) for vendor in group for case in cases_of(vendor.name, vendor.api)):
+        marks["errors"] = str(cases)
+    if marks["ends"] != "?":
+        marks["ends"] = str(len(first.owner.retired_models)) if first.owner.retired_models else "policy"
+    shown = [marks[column] for column in COLUMNS[:-1]]
+    return [f"[{first.title}](#{anchor})", keys, apis, *shown, _price(first)]
 
 
-def _thinking(vendor: Vendor) -> str:
-    if text := _APIS[vendor.api].thinking:
-        return text
-    claims = list(vendor.claims())
-    forms = {claim.value for claim in claims if claim.field == "effort_form" and not claim.is_shared} - {"omit"}
-    back = any(
-        claim.field in ("replayed_thinking_field", "replays_reasoning_details") for claim in claims if claim.value
-    )
-    texts = {
-        "levels": forms - _SWITCHES or vendor.name in ("openai", "azure"),
-        "on or off": forms & _SWITCHES,
-        "sent back": back,
-    }
+def _effort(vendor: Vendor) -> str:
+    claims = [claim for claim in vendor.claims() if claim.field == "effort_form" and not claim.is_shared]
+    forms = {claim.value for claim in claims} - {"omit"}
+    texts = {"levels": forms - _SWITCHES, "on or off": forms & _SWITCHES}
     return ", ".join(text for text, holds in texts.items() if holds)
 
 
 def _cache(vendor: Vendor) -> str:
     fields = {claim.field for claim in vendor.claims() if claim.value}
     texts = {
-        "key of the session": fields & {"session_field", "session_header"},
-        "the client's marks": "sends_cache_marks" in fields or vendor.api == "messages",
+        "key": fields & {"session_field", "session_header"} or vendor.api == "responses",
+        "marks": "sends_cache_marks" in fields,
+        "by itself": "automatic" in _facts(vendor).get("cache", [""])[0],
+        "priced": _cached_prices(vendor, _Sources()),
     }
     return ", ".join(text for text, holds in texts.items() if holds)
+
+
+def _facts(vendor: Vendor) -> dict[str, list[str]]:
+    """Return what the vendor documents beside its dialect: column → text, source, date."""
+    return read_facts().get(vendor.name, {})
+
+
+@cache
+def read_facts() -> dict[str, Any]:
+    return tomllib.loads(FACTS_FILE.read_text("utf-8"))
 
 
 def _price(vendor: Vendor) -> str:
@@ -352,19 +404,26 @@ def _price(vendor: Vendor) -> str:
         return "free on a machine of yours"
     if prices := load_vendor_prices(vendor.models_table):
         return f"{len(prices.models)} models, {prices.read_date}"
+    return "genai-prices" if _find_price_provider(vendor) is not None else "unknown"
+
+
+def _find_price_provider(vendor: Vendor) -> Any:
     owner, address = vendor.owner, vendor.address.replace("*.", "example.").replace("{region}", "us-east-1")
     address = (owner.price_url if isinstance(owner, ServerOverride) else "") or address
     address = address if address.startswith("http") else f"https://{address}"
-    is_known = any(re.match(one.api_pattern, address) for one in known_price_providers)
-    return "genai-prices" if is_known else "unknown"
+    return next((one for one in known_price_providers if re.match(one.api_pattern, address)), None)
 
 
 def _section(group: Sequence[Vendor]) -> str:
     sources, first = _Sources(), group[0]
     sources.number(first.source, first.read_date)
     pages = (("keys", first.owner.keys_url), ("documentation", first.owner.docs_url))
-    links = ", ".join(f"[{text}]({url})" for text, url in pages if url)
-    lines = [f"## {first.title}", "", f"Key: {first.key}; {links}."]
+    links = [f"[{text}]({url})" for text, url in pages if url]
+    lines = [
+        f"## {first.title}",
+        "",
+        f"Key: {'; '.join(filter(None, (first.key_header, first.keys, ', '.join(links))))}.",
+    ]
     if others := first.list_other_addresses():
         lines[-1] += f" Also at {', '.join(map(_code, others))}."
     if first.name == "local":
@@ -374,29 +433,86 @@ def _section(group: Sequence[Vendor]) -> str:
         ]
     for vendor in group:
         address, rows = _code(_without_scheme(vendor.find_api_address())), _rows(vendor, sources)
-        if rows:
-            lines += ["", f"| {_APIS[vendor.api].title} | {address} |", "| --- | --- |"]
-            lines += [f"| {column} | {text} |" for column, text in rows]
-        else:
+        if vendor.is_relay:
+            rows = [(column, text) for column, text in rows if text not in (_DEFAULT, _UNKNOWN)]
             lines += ["", f"Messages API, [forwarded](providers.md#servers-with-the-messages-api): {address}."]
+            lines[-1] += " Otherwise as the default:" if rows else " All as the default."
+            if not rows:
+                continue
+        lines += ["", f"| {_APIS[vendor.api][0]} | {address} |", "| --- | --- |"]
+        lines += [f"| {', '.join(columns)} | {text} |" for text, columns in _by_text(rows).items()]
     lines += _price_lines(first, sources) + _end_lines(first, sources)
     return "\n".join([*lines, "", sources.text(), ""])
 
 
+def _by_text(rows: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the columns of each text, those with the default and the unknown ones last."""
+    found: dict[str, list[str]] = {}
+    for column, text in sorted(
+        rows, key=lambda row: (_DEFAULT, _UNKNOWN).index(row[1]) if row[1] in (_DEFAULT, _UNKNOWN) else -1
+    ):
+        found.setdefault(text, []).append(column)
+    return found
+
+
 def _rows(vendor: Vendor, sources: _Sources) -> list[tuple[str, str]]:
+    """Return every column with its text, and `other` only if something differs."""
     cells: dict[str, list[str]] = {column: [] for column in COLUMNS}
-    is_relay = vendor.api == "messages" and not vendor.config.dialect.verifies_signatures
     for claim in vendor.claims():
-        is_usual = is_relay and getattr(_RELAY, claim.field) == claim.value
-        if claim.field not in UNSAID and not is_usual and (not claim.is_shared or vendor.name == "openai"):
+        is_said = claim.field == "replayed_thinking_field" and vendor.config.dialect.replays_reasoning_details
+        if (
+            claim.field not in UNSAID
+            and not (is_said and not claim.value)
+            and (not claim.is_shared or vendor.name == "openai")
+        ):
             cells[PHRASES[claim.field][0]].append(_phrase(claim, sources))
-    if not is_relay:
-        cells["limits"].append(_limits(vendor, sources))
+    if not vendor.is_relay:
+        cells["limits"] += _limits(vendor, sources)
+        cells["images, PDF"] += _images(vendor, sources)
+        for column, (text, source, date) in _facts(vendor).items():
+            cells[column].append(f"{text} {sources.number(source, date)}")
+        cells["cache"] += _cached_prices(vendor, sources)
     if vendor.accepts_pdf:
         cells["images, PDF"].append("PDF at every model")
+    if vendor.owner.retired_models and not vendor.is_relay:
+        cells["ends"].append("below")
     errors = [_code(case.folder.name) for case in cases_of(vendor.name, vendor.api) if _is_error(case)]
-    cells["errors"] += errors if len(errors) <= _MAX_ERRORS else [f"{len(errors)} forms"]
-    return [(column, text) for column in COLUMNS if (text := _merge(cells[column]))]
+    if errors:
+        cells["errors"].append(
+            "tests replay " + (", ".join(errors) if len(errors) <= _MAX_ERRORS else f"{len(errors)} forms")
+        )
+    texts = {column: _merge(cells[column]) for column in COLUMNS}
+    if vendor.api == "messages" and not vendor.is_relay:  # Claude at a cloud
+        texts["images, PDF"] = texts["images, PDF"] or _DEFAULT
+    for column in COLUMNS[:-1]:
+        texts[column] = texts[column] or (_UNKNOWN if column in _OPEN_COLUMNS else _DEFAULT)
+    return [(column, text) for column, text in texts.items() if text]
+
+
+def _images(vendor: Vendor, sources: _Sources) -> list[str]:
+    rows = [row for row in load_model_rows(vendor.models_table) or () if row.capabilities.known]
+    if not rows:
+        return []
+    able = [row for row in rows if row.capabilities.accepts_images]
+    numbers = dict.fromkeys(sources.number(row.source, row.read_date) for row in able or rows)
+    count = "all" if len(able) == len(rows) else f"{len(able)} of {len(rows)}" if able else "none"
+    return [f"images at {count} known models {''.join(numbers)}"]
+
+
+def _cached_prices(vendor: Vendor, sources: _Sources) -> list[str]:
+    prices = load_vendor_prices(vendor.models_table)
+    if "cache" in _facts(vendor) or vendor.unpriced:
+        return []
+    if prices is not None:
+        is_priced, source = (
+            any("cache_read" in one for one in prices.models.values()),
+            (prices.source, prices.read_date),
+        )
+    else:
+        known = _find_price_provider(vendor)
+        given = str([model.prices for model in known.models]) if known is not None else ""
+        is_priced, source = re.search(r"cache_read_mtok=(?!None)", given) is not None, _PRICE_PACKAGE
+    return [f"{_PRICED} {sources.number(*source)}"] if is_priced else []
 
 
 def _price_lines(vendor: Vendor, sources: _Sources) -> list[str]:
@@ -476,14 +592,14 @@ def _merge(texts: Iterable[str]) -> str:
     return joined.replace("|", "\\|")
 
 
-def _limits(vendor: Vendor, sources: _Sources) -> str:
+def _limits(vendor: Vendor, sources: _Sources) -> list[str]:
     rows = [row for row in load_model_rows(vendor.models_table) or () if row.capabilities.known]
     if not rows:
-        return "learned from errors"
+        return []
     windows = [row.capabilities.context_window for row in rows]
     outputs = [row.capabilities.max_output for row in rows]
     numbers = dict.fromkeys(sources.number(row.source, row.read_date) for row in rows)
-    return f"window {_range(windows)}, output {_range(outputs)} {''.join(numbers)}"
+    return [f"window {_range(windows)}, output {_range(outputs)} {''.join(numbers)}"]
 
 
 def _range(values: Sequence[int]) -> str:

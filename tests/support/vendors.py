@@ -15,15 +15,18 @@ from anthropic_proxy.engine.providers import (
     openai_chat,
     openai_responses,
 )
+from anthropic_proxy.engine.providers.anthropic import CHAT_SERVERS
 from anthropic_proxy.engine.providers.open_models import (
     GPT_OSS_RULES,
     MISTRAL_RULES,
     OPEN_MODEL_RULES,
     REPLAY_RULES,
+    UNKNOWN,
     UNKNOWN_RESPONSES,
     UNOPENED_RULES,
 )
 from anthropic_proxy.engine.providers.servers import find_server_override
+from anthropic_proxy.engine.providers.vendors import VENDORS
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.golden_runner import GoldenCase, find_cases, read_fields
 
@@ -52,6 +55,13 @@ _TITLES = {
 }
 """Titles of servers without one in the registry, where an error names the variable instead."""
 _NO_VENDORS = ("demo", "litellm", "other")
+_CREDENTIALS = {
+    "google": "Application Default Credentials",
+    "aws": "the credentials of AWS",
+    "azure": "tokens of Microsoft Entra ID",
+    "azure_openai": "tokens of Microsoft Entra ID",
+}
+"""Source of the credential → text."""
 LOCAL_PROGRAMS = [server for server in PROVIDERS.find("openai").servers if server.base_url and server.has_local_url]
 """Programs for a machine of the user, which have the dialect of the entry `local`."""
 
@@ -76,7 +86,9 @@ class Vendor:
     title: str
     api: str
     address: str
-    key: str
+    key_header: str
+    keys: str
+    """Variable of the key, or where the credential comes from."""
     models_table: str
     config: AnyWireConfig
     source: str
@@ -86,6 +98,19 @@ class Vendor:
     @property
     def accepts_pdf(self) -> bool:
         return isinstance(self.owner, ServerOverride) and self.owner.accepts_pdf
+
+    @property
+    def is_relay(self) -> bool:
+        """True if requests are forwarded to a server that is not Anthropic's or a cloud's."""
+        return self.api == "messages" and not self.config.dialect.verifies_signatures
+
+    @property
+    def default(self) -> Any:
+        """The dialect to which differences are stated: of the API, of a host of open models, or of a relay."""
+        if self.is_relay:
+            return CHAT_SERVERS.dialect
+        hosts_open_models = self.owner in VENDORS or self.name == "local"
+        return UNKNOWN if self.api == "chat" and hosts_open_models else self.config.wire.dialect_type()
 
     @property
     def unpriced(self) -> str:
@@ -114,7 +139,7 @@ class Vendor:
         return [] if self.name == "local" else [one for one in patterns if not one.startswith(f"{own}/")]
 
     def claims(self) -> Iterator[Claim]:
-        default, dialect = self.config.wire.dialect_type(), self.config.dialect
+        default, dialect = self.default, self.config.dialect
         for field in dialect.__struct_fields__:
             if (value := getattr(dialect, field)) != getattr(default, field):
                 yield Claim(field, value, "*", self.source, self.read_date, is_shared=False)
@@ -145,7 +170,8 @@ def _of_provider(row: Provider, api: str, config: AnyWireConfig) -> Vendor:
         title=row.title,
         api=api,
         address=row.base_url,
-        key=_key(row.key_header, row.key_scheme, row.key_variable or ""),
+        key_header=_code(f"{row.key_header}: {row.key_scheme.strip()}".removesuffix(": ")),
+        keys=_keys(row.key_variable, row.key_source),
         models_table=config.models_table or row.models_table or row.name,
         config=config,
         source=row.docs_url,
@@ -161,7 +187,8 @@ def _of_server(row: Provider, server: ServerOverride, api: str, config: AnyWireC
         title=_TITLES.get(server.name) or server.title,
         api=api,
         address=server.base_url or server.url_patterns[0].replace("/*", ""),
-        key=_key(*header, server.key_variable),
+        key_header=_code(f"{header[0]}: {header[1].strip()}".removesuffix(": ")),
+        keys=_keys(server.key_variable or row.key_variable, server.key_source if server.key_header else row.key_source),
         models_table=server.models_table,
         config=config,
         source=server.source or server.docs_url,
@@ -170,8 +197,12 @@ def _of_server(row: Provider, server: ServerOverride, api: str, config: AnyWireC
     )
 
 
-def _key(header: str, scheme: str, variable: str) -> str:
-    return f"`{header}{': ' + scheme.strip() if scheme else ''}`" + (f", `{variable}`" if variable else "")
+def _keys(variable: str | None, source: str) -> str:
+    return " or ".join(filter(None, (_code(variable) if variable else "", _CREDENTIALS.get(source, ""))))
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
 
 
 @cache
@@ -204,7 +235,7 @@ def _api_of(case: GoldenCase) -> str:
 
 def proven(vendor: Vendor, claim: Claim, outcome: Any) -> bool:
     """Return True if a golden case of the vendor has another result without the difference."""
-    default = getattr(vendor.config.wire.dialect_type(), claim.field)
+    default = getattr(vendor.default, claim.field)
     reset = default if default != claim.value else getattr(vendor.config.dialect, claim.field)
     for case in cases_of(vendor.name, vendor.api):
         target = case.target

@@ -97,6 +97,7 @@ BEDROCK = Provider(
             title="Amazon Bedrock, Messages API",
             base_url="https://bedrock-mantle.{region}.api.aws/anthropic",
             price_url="https://bedrock-runtime.us-east-1.amazonaws.com",
+            docs_url="https://docs.aws.amazon.com/bedrock/latest/userguide/inference-messages-api.html",
             source="docs.aws.amazon.com/bedrock/latest/userguide/inference-messages-api.html; anthropic 2.10.0",
             read_date="2026-11-23",
         ),

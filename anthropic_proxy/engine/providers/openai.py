@@ -189,6 +189,8 @@ OPENAI_SERVERS = (
         models_table="deepseek",
         retired_models=_DEEPSEEK_RETIRED,
         title="DeepSeek",
+        key_variable="DEEPSEEK_API_KEY",
+        keys_url="https://platform.deepseek.com/api_keys",
         docs_url="https://api-docs.deepseek.com/guides/chat_prefix_completion",
     ),
     ServerOverride(
@@ -313,6 +315,8 @@ OPENAI_SERVERS = (
             )
         },
         capabilities={"efforts": ("low", "medium", "high")},
+        key_variable="GEMINI_API_KEY",
+        keys_url="https://aistudio.google.com/apikey",
         docs_url="https://ai.google.dev/gemini-api/docs/openai",
     ),
     _as_server(chat.GROQ, "api.groq.com/*"),

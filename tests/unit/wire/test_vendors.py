@@ -2,12 +2,12 @@
 
 import pytest
 
-from anthropic_proxy.engine.providers.open_models import UNKNOWN
+from tests.site.vendors_page import COLUMNS, overview, read_facts
 from tests.support.dialect_fields import outcome_of
-from tests.support.vendors import Vendor, list_vendors, proven
+from tests.support.vendors import Vendor, cases_of, list_vendors, proven
 
 VENDORS = [vendor for vendor in list_vendors() if vendor.api != "messages"]
-"""The relay is compared with official clients (tests/unit/exchange/test_clouds.py) and by the cases of each vendor."""
+"""The relay is compared with official clients (tests/unit/exchange/test_clouds.py), and each has a case."""
 SHARED_APIS = {("vertex", "gemini"), ("openai", "responses"), ("openai", "chat"), ("google", "gemini")}
 """APIs of a vendor itself: each field has a case (tests/unit/wire)."""
 UNSEEN = {
@@ -34,16 +34,33 @@ def test_each_claim_has_a_source_and_a_date(vendor: Vendor) -> None:
     assert [claim for claim in vendor.claims() if not (claim.source and claim.read_date.startswith("202"))] == []
 
 
+def test_each_api_of_a_vendor_has_a_golden_case() -> None:
+    without = [vendor for vendor in list_vendors() if not cases_of(vendor.name, vendor.api)]
+    assert [identify(vendor) for vendor in without if not vendor.is_for_own_addresses] == []
+
+
+def test_each_documented_fact_belongs_to_a_vendor_and_a_column_and_has_a_source_and_a_date() -> None:
+    names = {vendor.name for vendor in list_vendors()}
+    for name, facts in read_facts().items():
+        assert set(facts) <= set(COLUMNS[:-1]), name
+        if name != "default":
+            assert name in names
+            assert [fact for fact in facts.values() if not (fact[1] and fact[2].startswith("202"))] == []
+
+
+def test_each_cell_of_the_table_of_vendors_is_filled() -> None:
+    assert [row for row in overview() if not all(row)] == []
+
+
 @pytest.mark.parametrize("vendor", [each for each in VENDORS if (each.name, each.api) not in SHARED_APIS], ids=identify)
 def test_each_difference_has_a_golden_case(vendor: Vendor) -> None:
-    like_unknown = {name: getattr(UNKNOWN, name) for name in UNKNOWN.__struct_fields__} if vendor.api == "chat" else {}
     missing = [
         (claim.pattern, claim.field, claim.value)
         for claim in vendor.claims()
         if not claim.is_shared
         and claim.field not in UNSEEN
         and (vendor.name, claim.field) not in EQUAL_ELSEWHERE
-        and like_unknown.get(claim.field, ...) != claim.value
+        and claim.value != getattr(vendor.default, claim.field)  # a rule that ends a difference
         and not proven(vendor, claim, outcome_of)
     ]
     assert missing == []
