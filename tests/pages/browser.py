@@ -5,9 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
+import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-Appearance = Literal["light", "dark", "phone"]
+Appearance = Literal["light", "dark", "phone", "dark phone"]
+ALL_APPEARANCES = pytest.mark.parametrize(
+    "appearance",
+    [
+        "light",
+        "dark phone",
+        pytest.param("dark", marks=pytest.mark.slow),
+        pytest.param("phone", marks=pytest.mark.slow),
+    ],
+)
+"""Both themes and both widths in each run, and their other combinations at night."""
 OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -47,15 +58,23 @@ def without_errors(page: Page, expected: str = "") -> Iterator[Page]:
     assert errors == []
 
 
+def press(page: Page, *keys: str) -> None:
+    """Press keys that the script of the page handles. A page shows its heading before its script runs."""
+    page.wait_for_load_state()
+    for key in keys:
+        page.keyboard.press(key)
+
+
 def open_tab(browser: Browser, address: str, appearance: Appearance = "light") -> Page:
-    """Return an empty tab. Paths are relative to `address`. `appearance`: color scheme, or the size of a phone."""
-    width, height = (390, 844) if appearance == "phone" else (1400, 900)
+    """Return an empty tab. Paths are relative to `address`. `appearance`: color scheme, and the size of a phone."""
+    is_phone = appearance.endswith("phone")
+    width, height = (390, 844) if is_phone else (1400, 900)
     context = browser.new_context(
         base_url=address,
         viewport={"width": width, "height": height},
-        color_scheme="dark" if appearance == "dark" else "light",
+        color_scheme="dark" if appearance.startswith("dark") else "light",
         reduced_motion="reduce",
-        has_touch=appearance == "phone",
+        has_touch=is_phone,
     )
     context.set_default_timeout(TIMEOUT_MILLISECONDS)
     return context.new_page()

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, expect
 
-from tests.pages.browser import Appearance, open_tab, without_errors
+from tests.pages.browser import ALL_APPEARANCES, Appearance, open_tab, without_errors
 from tests.pages.sample_conversation import SESSION, write_sample_conversation
 from tests.support.dashboard import ledger_settings
 from tests.support.server_process import Proxy, running_proxy
@@ -24,7 +24,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
         yield running
 
 
-@pytest.mark.parametrize("appearance", ["light", "dark", "phone"])
+@ALL_APPEARANCES
 def test_a_conversation_is_accessible_and_fits(browser: Browser, proxy: Proxy, appearance: Appearance) -> None:
     with without_errors(open_tab(browser, proxy.url, appearance)) as page:
         page.goto(ADDRESS)

@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from playwright.sync_api import Browser, Page, Route, expect
 
 from anthropic_proxy.console.dashboard.permissions import NAVIGATION
-from tests.pages.browser import Appearance, open_tab, without_errors
+from tests.pages.browser import ALL_APPEARANCES, Appearance, open_tab, press, without_errors
 from tests.support.dashboard import (
     HOSTILE,
     HOSTILE_SESSION,
@@ -29,6 +29,11 @@ PATHS = [
     "/dashboard?range=7d",
     "/dashboard/settings/edit?name=BIG_MODEL",
     "/dashboard/providers/doctor",
+    "/dashboard/costs?by=project",
+    "/dashboard/models?sort=-p95",
+    "/dashboard/requests?q=nothing",
+    "/tour",
+    "/help/errors",
 ]
 
 
@@ -50,7 +55,7 @@ def tab(browser: Browser, proxy: Proxy, ids: list[str]) -> Iterator[Page]:
         yield page
 
 
-@pytest.mark.parametrize("appearance", ["light", pytest.param("dark", marks=pytest.mark.slow), "phone"])
+@ALL_APPEARANCES
 def test_every_page_is_accessible_and_fits(
     browser: Browser, proxy: Proxy, ids: list[str], appearance: Appearance
 ) -> None:
@@ -67,6 +72,19 @@ def test_every_page_is_accessible_and_fits(
     page.context.close()
     assert findings == {path: [] for path in PATHS}
     assert errors == []
+
+
+@ALL_APPEARANCES
+def test_every_page_of_an_empty_ledger_is_accessible_and_fits(
+    browser: Browser, tmp_path: Path, appearance: Appearance
+) -> None:
+    with running_proxy(tmp_path, ledger_settings(tmp_path)) as proxy:
+        page = open_tab(browser, proxy.url, appearance)
+        for path in ("/", "/dashboard/none", *(path for _, path, _ in NAVIGATION)):
+            page.goto(path)
+            assert [(one["id"], one["nodes"][0]["html"]) for one in Axe().run(page).response["violations"]] == [], path
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        page.context.close()
 
 
 def test_texts_of_clients_do_not_run_as_scripts(tab: Page, ids: list[str]) -> None:
@@ -108,7 +126,7 @@ def test_a_page_names_its_filters_and_other_pages_keep_the_range(tab: Page) -> N
     tab.goto("/dashboard/costs?range=7d&project=docs-site")
     tab.get_by_role("link", name="Remove the filter Project: docs-site").click()
     expect(tab).to_have_url(re.compile(r"/dashboard/costs\?range=7d$"))
-    tab.keyboard.type("gm")
+    press(tab, "g", "m")
     expect(tab).to_have_url(re.compile(r"/dashboard/models\?range=7d$"))
 
 
@@ -124,21 +142,20 @@ def test_the_keyboard_alone_reaches_everything(tab: Page) -> None:
         ("gp", "Providers"),
         ("go", "Overview"),
     ):
-        tab.keyboard.type(keys)
+        press(tab, *keys)
         expect(tab.get_by_role("heading", level=1)).to_have_text(heading)
-    tab.keyboard.press("?")
+    press(tab, "?")
     expect(tab.get_by_role("dialog")).to_be_visible()
     tab.keyboard.press("Escape")
     expect(tab.get_by_role("dialog")).to_be_hidden()
-    tab.keyboard.type("gr")
+    press(tab, "g", "r")
     expect(tab.get_by_role("heading", level=1)).to_have_text("Requests")
-    tab.keyboard.press("/")
+    press(tab, "/")
     expect(tab.get_by_role("searchbox")).to_be_focused()
     tab.keyboard.type("at least one")
     tab.keyboard.press("Enter")
     expect(tab.locator("tr.go")).to_have_count(3)
-    tab.keyboard.press("j")
-    tab.keyboard.press("j")
+    press(tab, "j", "j")
     expect(tab.locator("tr.go a").nth(1)).to_be_focused()
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("heading", level=1)).to_have_text("Failed with 400")
@@ -186,7 +203,7 @@ def test_another_range_is_chosen_in_the_time_of_the_server(tab: Page) -> None:
 
 def test_the_palette_finds_pages_sessions_settings_and_requests(tab: Page) -> None:
     tab.goto("/dashboard")
-    tab.keyboard.press("Control+k")
+    press(tab, "Control+k")
     field = tab.get_by_role("combobox", name="Page, session or setting")
     expect(field).to_be_focused()
     expect(tab.get_by_role("option").first).to_contain_text("Overview")
@@ -196,30 +213,31 @@ def test_the_palette_finds_pages_sessions_settings_and_requests(tab: Page) -> No
     assert tab.locator("img").count() == 0
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("heading", level=1)).to_contain_text(HOSTILE)
+    tab.wait_for_load_state()
     tab.get_by_role("button", name="Go to a page, session or setting").click()
     tab.keyboard.type("ledger_days")
     tab.keyboard.press("Enter")
     expect(tab.locator("#groups tbody tr")).to_have_count(1)
-    tab.keyboard.press("Control+k")
+    press(tab, "Control+k")
     tab.keyboard.type("at least one")
     tab.keyboard.press("ArrowDown")
     tab.keyboard.press("Enter")
     expect(tab).to_have_url(re.compile(r"/dashboard/requests\?q=at%20least%20one$"))
     expect(tab.locator("tr.go")).to_have_count(3)
-    tab.keyboard.press("Control+k")
+    press(tab, "Control+k")
     tab.keyboard.type("slowest")
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("columnheader", name="Total", exact=True)).to_have_attribute("aria-sort", "descending")
-    tab.keyboard.press("Control+k")
+    press(tab, "Control+k")
     tab.keyboard.type("project docs")
     tab.keyboard.press("Enter")
     expect(tab.locator("tr.go")).to_have_count(3)
-    tab.keyboard.press("Control+k")
+    press(tab, "Control+k")
     tab.keyboard.type("dark")
     tab.keyboard.press("Enter")
     expect(field).to_be_hidden()
     assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
-    tab.keyboard.press("Control+k")
+    press(tab, "Control+k")
     tab.keyboard.press("Escape")
     expect(field).to_be_hidden()
 
@@ -229,7 +247,7 @@ def test_enter_in_the_palette_waits_for_its_entries(tab: Page) -> None:
     tab.goto("/dashboard")
     tab.route("**/dashboard/palette", lambda route: held.append(route))  # noqa: PLW0108  # Playwright sets attributes of a handler
     with tab.expect_request("**/dashboard/palette"):
-        tab.keyboard.press("Control+k")
+        press(tab, "Control+k")
     tab.keyboard.type("ledger_days")
     tab.keyboard.press("Enter")
     held[0].continue_()
@@ -253,6 +271,35 @@ def test_a_click_on_a_title_sorts(tab: Page) -> None:
         expect(tab.get_by_role("columnheader", name="Total")).to_have_attribute("aria-sort", order)
     tab.get_by_role("columnheader", name="Total").get_by_role("link").click()
     expect(tab).to_have_url(re.compile("/dashboard/requests$"))
+
+
+@pytest.mark.parametrize(
+    ("path", "column"),
+    [
+        ("/dashboard/models?sort=-tool_errors", "Tool errors"),
+        ("/dashboard/models?sort=p95", "First token p95"),
+        ("/dashboard/costs?by=project&sort=-mean", "Cost per request"),
+        ("/dashboard/sessions?sort=-context", "Largest context"),
+        ("/dashboard/requests?sort=-rate&columns=rate", "Speed"),
+    ],
+)
+def test_a_phone_shows_the_column_that_sorts(
+    browser: Browser, proxy: Proxy, ids: list[str], path: str, column: str
+) -> None:
+    with without_errors(open_tab(browser, proxy.url, "phone")) as tab:
+        tab.goto(path)
+        cell = tab.locator(f'#rows td[data-label="{column}"]').first
+        expect(cell).to_be_visible()
+        assert cell.evaluate("(it) => getComputedStyle(it, '::before').content.replaceAll('\"', '')") == f"{column} "
+
+
+def test_a_phone_sorts_by_a_menu(browser: Browser, proxy: Proxy, ids: list[str]) -> None:
+    with without_errors(open_tab(browser, proxy.url, "phone")) as tab:
+        tab.goto("/dashboard/models")
+        tab.get_by_text("Sorted by Cost, highest first").click()
+        tab.locator("details.menu[open]").get_by_role("link", name="Total p50").click()
+        expect(tab).to_have_url(re.compile("sort=-total50$"))
+        expect(tab.get_by_text("Sorted by Total p50, highest first")).to_be_visible()
 
 
 def test_a_lost_connection_is_shown_until_it_is_back(browser: Browser, proxy: Proxy, ids: list[str]) -> None:

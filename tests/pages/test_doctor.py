@@ -16,7 +16,7 @@ from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import wait_for
 
 PAGE = "/dashboard/providers"
-APPEARANCES: tuple[Appearance, ...] = ("light", "dark", "phone")
+APPEARANCES: tuple[Appearance, ...] = ("light", "dark", "phone", "dark phone")
 ENDED = re.compile(r"^Doctor ran \d+ \w+ ago, \d+ requests, [\d,]+ tokens$")
 
 

@@ -8,7 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, Page, expect
 
-from tests.pages.browser import Appearance, open_tab, without_errors
+from tests.pages.browser import ALL_APPEARANCES, Appearance, open_tab, press, without_errors
 from tests.support.dashboard import HOSTILE, ledger_settings
 from tests.support.server_process import Proxy, running_proxy
 
@@ -50,9 +50,7 @@ def tab(browser: Browser, proxy: Proxy, ids: list[str]) -> Iterator[Page]:
         yield page
 
 
-@pytest.mark.parametrize(
-    "appearance", [pytest.param("light", marks=pytest.mark.slow), "dark", pytest.param("phone", marks=pytest.mark.slow)]
-)
+@ALL_APPEARANCES
 def test_every_page_is_accessible_and_fits(
     browser: Browser, proxy: Proxy, ids: list[str], appearance: Appearance
 ) -> None:
@@ -82,7 +80,7 @@ def test_every_page_is_accessible_and_fits(
 
 
 def test_every_action_works_by_keyboard_alone(tab: Page) -> None:
-    tab.keyboard.type("gk")
+    press(tab, "g", "k")
     expect(tab.get_by_role("heading", level=1)).to_have_text("Keys")
     tab.get_by_role("link", name="New key").press("Enter")
     label = tab.get_by_label("Label")
@@ -104,6 +102,7 @@ def test_every_action_works_by_keyboard_alone(tab: Page) -> None:
     assert re.fullmatch(r"sk-ap-\w{46}", text)
     expect(tab.get_by_text(f"ANTHROPIC_AUTH_TOKEN={text}")).to_be_visible()
     tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab.wait_for_load_state()
     tab.get_by_role("button", name="Copy").first.press("Enter")
     expect(tab.get_by_role("button", name="Copied")).to_be_visible()
     assert tab.evaluate("navigator.clipboard.readText()") == text
@@ -132,7 +131,7 @@ def test_every_action_works_by_keyboard_alone(tab: Page) -> None:
 
 
 def test_keys_are_found_and_their_requests_are_linked(tab: Page, ids: list[str]) -> None:
-    tab.keyboard.press("/")
+    press(tab, "/")
     tab.keyboard.type("lovelace")
     tab.keyboard.press("Enter")
     expect(tab.locator("#rows tr.go")).to_have_count(1)

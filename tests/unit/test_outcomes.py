@@ -7,7 +7,7 @@ import pytest
 
 from anthropic_proxy.cli.live_view import build_rows
 from anthropic_proxy.console.dashboard.request import summarize_outcome
-from anthropic_proxy.console.dashboard.tables import build_finished_row
+from anthropic_proxy.console.dashboard.tables import COLUMNS, build_finished_row
 from anthropic_proxy.console.ledger.records import RowBuilder
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
@@ -96,3 +96,28 @@ def test_all_views_agree_about_an_outcome(
     page = build_finished_row(record)
     assert (row.cells[3], f"{page.sign} {page.outcome}", record.outcome_class) == (tag, tag, stored)
     assert (row.role, summarize_outcome(record)) == (page.role, summary)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        (
+            {"provider": "openai", "message_count": 3, "input_tokens": 100, "output_tokens": 20},
+            {
+                "in": "100",
+                "cached": "0 %",
+                "cache-write": "0",
+                "out": "20",
+                "thinking": "0",
+                "tools": "0",
+                "changes": "0",
+            },
+        ),
+        ({}, {"in": "–", "cached": "–", "cache-write": "–", "out": "–", "thinking": "–", "tools": "–", "changes": "0"}),
+    ],
+    ids=["a reply", "not read"],
+)
+def test_a_dash_stands_only_for_an_unknown_figure(fields: dict[str, Any], expected: dict[str, str]) -> None:
+    receipt = Receipt(request_id="req_1", client=Client(), started_at=0.0, **fields)
+    cells = build_finished_row(RowBuilder(()).build(receipt, Cost(0, 0, "")), columns=COLUMNS).cells
+    assert {name: cells[name] for name in expected} == expected

@@ -32,7 +32,7 @@ from anthropic_proxy.console.dashboard.tables import Names, SortableColumn, name
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_model_periods, sum_models, sum_periods, sum_usage
-from anthropic_proxy.console.ledger.records import FACETS, add_up, name_missing
+from anthropic_proxy.console.ledger.records import FACETS, UsageSums, add_up, name_missing
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.money import format_cost
 
@@ -46,8 +46,10 @@ _COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
     SortableColumn("input", "In", lambda one: one.sums.all_input_tokens),
     SortableColumn("cached", "Cached", lambda one: one.sums.cached_input_share),
     SortableColumn("output", "Out", lambda one: one.sums.output_tokens),
-    SortableColumn("mean", "Per request", lambda one: one.sums.cost / one.sums.requests),
-    SortableColumn("requested", "Requested models", lambda one: one.sums.requested_cost),
+    SortableColumn("mean", "Per request", lambda one: one.sums.cost / one.sums.requests, "Cost per request"),
+    SortableColumn(
+        "requested", "Requested models", lambda one: one.sums.requested_cost, "Cost at the requested models"
+    ),
     SortableColumn("cost", "Cost", lambda one: one.sums.cost),
 )
 
@@ -78,7 +80,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
                 "input": read,
                 "output": written,
                 "share": group.sums.cost / total().cost if group.sums.cost else None,
-                "percent": formats.percent(group.sums.cost, total().cost) if group.sums.cost else formats.UNKNOWN,
+                "percent": _share(group.sums, total()),
             }
             for group, read, written in zip(shown, inputs, outputs, strict=True)
         ]
@@ -130,6 +132,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         "noun": NOUNS[by],
         "options": [(name, noun.capitalize()) for name, noun in NOUNS.items()],
         "columns": _COLUMNS,
+        "order": query.order or ("" if by == "day" else "-cost"),
         "missing_prices": build_panel(context, "missing prices", list_missing_prices),
         "rows": rows,
         "hidden": hidden,
@@ -142,6 +145,11 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
 def tabulate_costs(context: PageContext) -> ExportTable:
     by = find_group_name(context)
     return tabulate_usage(context.settings, by, sum_usage(context.connection, context.selection, by))
+
+
+def _share(sums: UsageSums, total: UsageSums) -> str:
+    is_unknown = sums.unknown_cost_requests and not sums.cost
+    return formats.UNKNOWN if is_unknown else formats.percent(sums.cost, total.cost)
 
 
 def _name_group(names: Names, by: str, group: UsageGroup) -> str:
@@ -166,7 +174,7 @@ def _build_row(context: PageContext, names: Names, by: str, group: UsageGroup) -
         "provider": name_value("provider", group.provider, names) if group.provider else "",
         "requests": formats.count(sums.requests),
         "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
-        "mean": format_cost(round(sums.cost / sums.requests)) if sums.cost else formats.UNKNOWN,
+        "mean": format_cost(round(sums.cost / sums.requests), sums.unknown_cost_requests),
         "requested": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
         "cost": formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests),
         "href": href,

@@ -140,6 +140,7 @@ def build_keys_page(context: PageContext) -> Mapping[str, Any]:
         "part": part,
         "teams": found.teams,
         "columns": COLUMNS,
+        "order": context.query.order,
         "statuses": STATUS_TITLES,
         "is_empty": not found.keys,
         "hidden": hidden,

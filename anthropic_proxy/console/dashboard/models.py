@@ -30,6 +30,7 @@ _MIN_RATED = 5
 """Minimum number of replies of a model for a comparison of its speed with others."""
 _MAX_REQUESTED = 5
 _MAX_COMPARED = 12
+_REQUESTED = "Cost at the requested models"
 _RATES = ("input", "cache_read", "cache_write", "output", "thinking")
 
 
@@ -50,11 +51,11 @@ _COLUMNS: Sequence[SortableColumn[UsedModel]] = (
     SortableColumn("cached", "Cached", lambda one: one.model.sums.cached_input_share),
     SortableColumn("output", "Out", lambda one: one.model.sums.output_tokens),
     SortableColumn("p50", "First token p50", lambda one: find_percentile(one.first_tokens, 0.5)),
-    SortableColumn("p95", "p95", lambda one: find_percentile(one.first_tokens, 0.95)),
+    SortableColumn("p95", "p95", lambda one: find_percentile(one.first_tokens, 0.95), "First token p95"),
     SortableColumn("total50", "Total p50", lambda one: find_percentile(one.durations, 0.5)),
-    SortableColumn("total95", "p95", lambda one: find_percentile(one.durations, 0.95)),
+    SortableColumn("total95", "p95", lambda one: find_percentile(one.durations, 0.95), "Total p95"),
     SortableColumn("speed", "Tokens/s", lambda one: one.speed),
-    SortableColumn("requested", "Requested models", lambda one: one.model.sums.requested_cost),
+    SortableColumn("requested", "Requested models", lambda one: one.model.sums.requested_cost, _REQUESTED),
     SortableColumn("cost", "Cost", lambda one: one.model.sums.cost),
 )
 
@@ -81,6 +82,7 @@ def build_models_page(context: PageContext) -> Mapping[str, Any]:
     return {
         "verdict": verdict + ("" if isinstance(used, FailedPanel) else _name_slowest(costs, used)),
         "columns": _COLUMNS,
+        "order": order,
         "has_durations": context.query.hours <= _MAX_DURATION_HOURS,
         "mapping": context.setup.mapping,
         "rows": used if isinstance(used, FailedPanel) else _build_rows(context, costs, used),

@@ -84,12 +84,12 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
     def link_to_range(self, start: int, end: int, path: str, **facets: str) -> str:
         return self.link(path, range_name="", start=start, end=end, facets={**self.facets, **facets}, measure="")
 
-    def link_sorted_by(self, name: str) -> str:
+    def link_sorted_by(self, name: str, order: str) -> str:
         """The first click sorts highest values first, the second lowest first. The third click restores the default
-        order.
+        order. `order`: present order, in the form of the field.
         """
         following = {f"-{name}": name, name: ""}
-        return self.link(order=following.get(self.order, f"-{name}"))
+        return self.link(order=following.get(order, f"-{name}"))
 
     def export_link(self, file_format: str, table: str = "") -> str:
         """`table` "": the first table of the page."""

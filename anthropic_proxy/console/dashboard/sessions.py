@@ -21,7 +21,7 @@ _COLUMNS: Sequence[SortableColumn[SessionRow]] = (
     SortableColumn("errors", "Errors", lambda row: row.sums.errors),
     SortableColumn("context", "Largest context", lambda row: row.max_context),
     SortableColumn("cached", "Cached", lambda row: row.sums.cached_input_share),
-    SortableColumn("output", "Output", lambda row: row.sums.output_tokens),
+    SortableColumn("output", "Out", lambda row: row.sums.output_tokens),
     SortableColumn("cost", "Cost", lambda row: row.sums.cost),
 )
 
@@ -58,7 +58,13 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
         verdict += f" The latest {len(rows)} are shown."
     if not found.is_complete:
         verdict += f" Only the latest {formats.count(queries.MAX_SAMPLED_REQUESTS)} requests are added up."
-    return {"sessions": sessions, "columns": _COLUMNS, "verdict": verdict, "is_empty": not context.facts.requests}
+    return {
+        "sessions": sessions,
+        "columns": _COLUMNS,
+        "order": context.query.order,
+        "verdict": verdict,
+        "is_empty": not context.facts.requests,
+    }
 
 
 def _tabulate_sessions(context: PageContext) -> ExportTable:

@@ -41,8 +41,9 @@ def _short(text: str) -> str:
     return (text if len(text) <= 24 else f"{text[:12]}…{text[-8:]}") or formats.UNKNOWN
 
 
-def _number(value: int) -> str:
-    return formats.count(value) if value else formats.UNKNOWN
+def _number(value: int, is_known: int) -> str:
+    """`is_known`: another number of the request, which is 0 only if no number is known."""
+    return formats.count(value) if value or is_known else formats.UNKNOWN
 
 
 def _cost(row: StoredRequest, nano_dollars: int | None) -> str:
@@ -50,7 +51,7 @@ def _cost(row: StoredRequest, nano_dollars: int | None) -> str:
 
 
 def _cached(row: StoredRequest) -> str:
-    return formats.percent(row.cache_read_tokens, row.all_input_tokens) if row.cache_read_tokens else formats.UNKNOWN
+    return formats.percent(row.cache_read_tokens, row.all_input_tokens)
 
 
 COLUMNS: Sequence[RequestColumn] = (
@@ -62,22 +63,31 @@ COLUMNS: Sequence[RequestColumn] = (
     RequestColumn("route", "Route", lambda row: row.route or formats.UNKNOWN),
     RequestColumn("rule", "Rule", lambda row: row.route_reason or formats.UNKNOWN, "Reason for the model"),
     RequestColumn("error", "Error", lambda row: formats.shorten(row.error) or formats.UNKNOWN),
-    RequestColumn("messages", "Messages", lambda row: _number(row.message_count)),
-    RequestColumn("tools", "Tools", lambda row: _number(row.tool_count)),
-    RequestColumn("tool-errors", "Tool errors", lambda row: _number(row.tool_errors), "Tool errors returned"),
-    RequestColumn("attempts", "Attempts", lambda row: _number(row.attempts)),
-    RequestColumn("changes", "Changes", lambda row: _number(row.note_count), "Changes by the translation"),
+    RequestColumn("messages", "Messages", lambda row: _number(row.message_count, 0)),
+    RequestColumn("tools", "Tools", lambda row: _number(row.tool_count, row.message_count)),
+    RequestColumn(
+        "tool-errors", "Tool errors", lambda row: _number(row.tool_errors, row.message_count), "Tool errors returned"
+    ),
+    RequestColumn("attempts", "Attempts", lambda row: formats.count(row.attempts)),
+    RequestColumn("changes", "Changes", lambda row: formats.count(row.note_count), "Changes by the translation"),
     RequestColumn(
         "prefix-change",
         "Changed prompt",
         lambda row: row.prefix_change or formats.UNKNOWN,
         "Changed part of the prompt",
     ),
-    RequestColumn("in", "In", lambda row: _number(row.all_input_tokens), "Input tokens"),
+    RequestColumn("in", "In", lambda row: _number(row.all_input_tokens, 0), "Input tokens"),
     RequestColumn("cached", "Cached", _cached, "Share of input read from cache"),
-    RequestColumn("cache-write", "Cache write", lambda row: _number(row.cache_write_tokens), "Cache write tokens"),
-    RequestColumn("out", "Out", lambda row: _number(row.output_tokens), "Output tokens"),
-    RequestColumn("thinking", "Thinking", lambda row: _number(row.thinking_tokens), "Thinking tokens"),
+    RequestColumn(
+        "cache-write",
+        "Cache write",
+        lambda row: _number(row.cache_write_tokens, row.all_input_tokens),
+        "Cache write tokens",
+    ),
+    RequestColumn("out", "Out", lambda row: _number(row.output_tokens, row.all_input_tokens), "Output tokens"),
+    RequestColumn(
+        "thinking", "Thinking", lambda row: _number(row.thinking_tokens, row.output_tokens), "Thinking tokens"
+    ),
     RequestColumn("first", "First token", lambda row: formats.seconds(row.first_token or None), "Time to first token"),
     RequestColumn("total", "Total", lambda row: formats.seconds(row.duration), "Total time"),
     RequestColumn("rate", "Speed", lambda row: formats.rate(row.output_rate), "Speed of output"),
@@ -112,11 +122,17 @@ class SortableColumn(Struct, Generic[RowT], frozen=True):
     title: str
     value: Callable[[RowT], float | None]
     """Value by which rows are sorted. None is sorted as 0."""
+    description: str = ""
+    """Title that is clear without the other columns. "": the same as `title`."""
 
     @property
     def is_number(self) -> bool:
         """The template aligns numbers to the right, and their titles are links that sort the rows."""
         return True
+
+    @property
+    def label(self) -> str:
+        return self.description or self.title
 
 
 def read_order(text: str, names: Collection[str]) -> SortOrder | None:
