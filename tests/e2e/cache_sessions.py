@@ -109,7 +109,7 @@ def run_session(row: Row, folder: Path, *, lists_loaded_tools: bool = False) -> 
     for each in (work, place):
         each.mkdir(parents=True)
     turns = plan_session(work)
-    provider = CachingProvider([step for turn in turns for step in turn.steps])
+    provider = CachingProvider([step for turn in turns for step in turn.steps], row.cache)
     with serving_strictly(new_caching_provider(provider)) as fake:
         table = f'[providers.measured]\nbase_url = "{row.address or fake.url + row.path}"\nwire = "{row.wire}"\n'
         table += 'api_key = { env = "MEASURED_API_KEY" }\n' if row.address else ""
@@ -146,11 +146,20 @@ def describe(row: Row, listed: Figures, placed: Figures) -> str:
     return f"| {row.title} | {' | '.join(cells)} |"
 
 
-def documented_shares() -> dict[str, list[float]]:
-    """Return the cached shares of the page in percent, by provider."""
+def documented_figures() -> dict[str, list[float]]:
+    """Return the figures of the page, by provider. A server at home has no dollars."""
     _, _, table = PAGE.read_text("utf-8").partition(BEGIN)
-    rows = [line.strip("| ").split(" | ") for line in table.partition(END)[0].splitlines()[2:]]
-    return {row[0]: [float(cell.rstrip("%")) for cell in row[2:4]] for row in rows}
+    return {title: cells for title, *cells in map(_read_row, table.partition(END)[0].splitlines()[2:])}
+
+
+def _read_row(line: str) -> list[Any]:
+    title, *cells = line.strip("| ").split(" | ")
+    return [title, *(float(cell.rstrip("%").replace(",", "")) for cell in cells if cell != "–")]
+
+
+def figures_of(row: Row, listed: Figures, placed: Figures) -> list[float]:
+    """Return the figures of the row in the form of the page."""
+    return list(_read_row(describe(row, listed, placed)))[1:]
 
 
 def main() -> None:

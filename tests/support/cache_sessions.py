@@ -12,7 +12,7 @@ from typing import Any
 from genai_prices import Usage, calc_price
 
 from anthropic_proxy.engine.hooks import PrefixChange
-from tests.support.fakes.prefix_cache import CachedCall, CachingProvider, Script
+from tests.support.fakes.prefix_cache import NO_RULES, CachedCall, CachePolicy, CachingProvider, Script
 from tests.support.harness import ProxyHarness
 
 LOADS = {2: ("Monitor",), 5: ("mcp__tracker__find_issue", "mcp__tracker__comment"), 8: ("WebFetch",)}
@@ -35,13 +35,30 @@ class Row:
     path: str = ""
     """Path of the API of a server at home."""
     price: tuple[str, str] | None = None
+    cache: CachePolicy = NO_RULES
 
     @property
     def model(self) -> str:
         return self.settings["BIG_MODEL"].partition("/")[2]
 
 
+_KEYED = CachePolicy(block=128, minimum=1_024, keys=("prompt_cache_key",))
+"""OpenAI: developers.openai.com/api/docs/guides/prompt-caching.md, read 2026-11-25. Moonshot documents the key only
+(platform.kimi.ai, vendor's OpenAPI), and is given the same blocks."""
+_MARKED = CachePolicy(
+    "marks", minimum=1_024, keys=("prompt_cache_key",), marks="prompt_cache_breakpoint", marks_end=True
+)
+"""gpt-5.6 and later: the latest message, and explicit breakpoints (`PromptCacheOptions` of openai 3.54)."""
+_XAI = CachePolicy(block=128, keys=("x-grok-conv-id",))
+"""docs.x.ai, Maximizing cache hits, read 2026-11: the header selects the machine."""
+_GEMINI = CachePolicy(block=128, minimum=4_096)
+"""ai.google.dev/gemini-api/docs/caching, read 2026-11-25: from 4,096 tokens on for 3.6 Flash."""
+_WHOLE = CachePolicy("requests")
+"""DeepSeek: api-docs.deepseek.com/guides/kv_cache/, read 2026-11-25: only a whole earlier request is found again."""
+_DASHSCOPE = CachePolicy("marks", minimum=1_024, marks="cache_control")
+"""alibabacloud.com/help, Context cache (explicit), read 2026-11-23."""
 _OPENAI, _DEEPSEEK = "http://api.openai.com/v1", "api.deepseek.com/v1"
+_QWEN = "dashscope-intl.aliyuncs.com/compatible-mode/v1"
 _LOCAL = {"OPENAI_BASE_URL": "http://127.0.0.1:8080/v1"}
 ROWS = (
     *(
@@ -51,8 +68,9 @@ ROWS = (
             "responses",
             _OPENAI,
             price=("openai", model),
+            cache=cache,
         )
-        for model in ("gpt-5.6-sol", "gpt-5.1")
+        for model, cache in (("gpt-5.6-sol", _MARKED), ("gpt-5.1", _KEYED))
     ),
     Row(
         "OpenAI, Chat, gpt-4.1",
@@ -60,6 +78,7 @@ ROWS = (
         "chat",
         _OPENAI,
         price=("openai", "gpt-4.1"),
+        cache=_KEYED,
     ),
     Row(
         "Gemini, gemini-3.6-flash",
@@ -67,6 +86,7 @@ ROWS = (
         "gemini",
         "http://generativelanguage.googleapis.com/v1beta",
         price=("google", "gemini-3.6-flash"),
+        cache=_GEMINI,
     ),
     Row(
         "DeepSeek, deepseek-flash",
@@ -74,6 +94,7 @@ ROWS = (
         "chat",
         f"http://{_DEEPSEEK}",
         price=("deepseek", "deepseek-flash"),
+        cache=_WHOLE,
     ),
     Row(
         "Moonshot, kimi-k2.6",
@@ -81,14 +102,30 @@ ROWS = (
         "chat",
         "http://api.moonshot.ai/v1",
         price=("moonshotai", "kimi-k2.6"),
+        cache=_KEYED,
     ),
-    Row("xAI, Chat, grok-4.3", {"BIG_MODEL": "xai/grok-4.3"}, "chat", "http://api.x.ai/v1", price=("x-ai", "grok-4.3")),
+    Row(
+        "xAI, Chat, grok-4.3",
+        {"BIG_MODEL": "xai/grok-4.3"},
+        "chat",
+        "http://api.x.ai/v1",
+        price=("x-ai", "grok-4.3"),
+        cache=_XAI,
+    ),
     Row(
         "xAI, Responses, grok-4.3",
         {"BIG_MODEL": "xai/grok-4.3", "XAI_WIRE": "responses"},
         "responses",
         "http://api.x.ai/v1",
         price=("x-ai", "grok-4.3"),
+        cache=_XAI,
+    ),
+    Row(
+        "DashScope, qwen3.8-max",
+        {"BIG_MODEL": "openai/qwen3.8-max", "OPENAI_BASE_URL": f"https://{_QWEN}"},
+        "chat",
+        f"http://{_QWEN}",
+        cache=_DASHSCOPE,
     ),
     Row("llama.cpp, vLLM: Chat", {"BIG_MODEL": "openai/qwen3-coder", **_LOCAL}, "chat", path="/v1"),
     Row("Ollama, qwen3", {"BIG_MODEL": "ollama/qwen3:32b", "OLLAMA_BASE_URL": "http://127.0.0.1:11434"}, "ollama"),
@@ -181,9 +218,9 @@ def _turn(number: int) -> Script:
 async def run_session(row: Row, *, has_placeholder: bool = True) -> Figures:
     """Play the session through the proxy. Without the placeholder, the proxy lists loaded tools as the client does."""
     turns = [_turn(number) for number in range(1, TURNS + 1)]
-    provider = CachingProvider([step for turn in turns for step in turn])
+    provider = CachingProvider([step for turn in turns for step in turn], row.cache)
     proxy = ProxyHarness(provider, **_KEYS | row.settings)
-    system = [{"type": "text", "text": _text("rule", 30_000)}]
+    system = [{"type": "text", "text": _text("rule", 30_000), "cache_control": {"type": "ephemeral"}}]
     user_id = json.dumps({"device_id": "d", "account_uuid": "", "session_id": "s"})
     messages: list[dict[str, Any]] = []
     loaded: set[str] = set()
@@ -194,7 +231,7 @@ async def run_session(row: Row, *, has_placeholder: bool = True) -> Figures:
                 model="claude-opus-4-5",
                 system=system,
                 tools=_tools(loaded, has_placeholder=has_placeholder),
-                messages=messages,
+                messages=_mark_last(messages),
                 metadata={"user_id": user_id},
             )
             assert sink.error is None, sink.error
@@ -208,6 +245,13 @@ async def run_session(row: Row, *, has_placeholder: bool = True) -> Figures:
             messages.append({"role": "user", "content": _results(call, number, loaded)})
     changes = [receipt.prefix_change for receipt in proxy.receipts]
     return Figures(provider.calls, len(turns[0]), [change for change in changes if change is not None])
+
+
+def _mark_last(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages with a mark at the end, as Claude Code places it."""
+    *earlier, last = messages
+    *blocks, block = last["content"]
+    return [*earlier, last | {"content": [*blocks, block | {"cache_control": {"type": "ephemeral"}}]}]
 
 
 def _results(call: dict[str, Any], turn: int, loaded: set[str]) -> list[dict[str, Any]]:

@@ -1,16 +1,17 @@
 """Fake of a provider's prefix cache, and of providers that have one: a scripted model behind each wire.
 
-A prompt is divided into blocks. The hash of a block includes all blocks before it, so a block is found only if the
-whole prompt before it was the same. The order is that of the providers: tools, system text, conversation.
+A `CachePolicy` says what a provider documents: at which places the beginning of a prompt can be found again, from which
+size on, and by which key a machine is selected. The order is that of the providers: tools, system text, conversation.
 
 `CachingProvider` is an upstream function for the proxy without sockets, and `new_caching_provider` serves it by HTTP.
 """
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 
@@ -24,30 +25,74 @@ from tests.support.fakes.openai_responses.rules import ResponsesRequest
 from tests.support.fakes.server import ContractViolation, RequestLog, leaks, new_application
 from tests.support.harness import FakeResponse
 
-BLOCK_TOKENS = 128
 BYTES_PER_TOKEN = 4
 Script = list[tuple[str, Mapping[str, Any]] | str]
 """Steps of a model: a tool call (name, arguments), or a text that ends the turn."""
+_LOOKBACK = 20
+"""Parts before a mark whose ends may be known (platform.claude.com, Prompt caching, read 2026-11)."""
+
+
+@dataclass(frozen=True)
+class CachePolicy:
+    """Rules of a provider's cache."""
+
+    unit: Literal["blocks", "requests", "marks"] = "blocks"
+    """Places at which a beginning is found again: each block, the end of each whole earlier prompt, or the marks of
+    earlier prompts."""
+    block: int = 16
+    """Tokens of a block."""
+    minimum: int = 0
+    """Tokens of the shortest prompt that is cached."""
+    keys: tuple[str, ...] = ()
+    """Request field or header that selects the machine. A request without it reaches a new one. (): one machine."""
+    marks: str = ""
+    """Name of the field that marks a part of the prompt. The field itself does not belong to the prompt."""
+    marks_end: bool = False
+    """True if the end of each prompt is marked without a field."""
+
+
+NO_RULES = CachePolicy()
+"""A server at home: blocks of 16 tokens, as in vLLM, on one machine."""
 
 
 class PrefixCache:
-    """Hashes of all blocks that were seen, of all prompts."""
+    """What the machines of a provider have read."""
 
-    def __init__(self) -> None:
-        self._known: set[bytes] = set()
+    def __init__(self, policy: CachePolicy) -> None:
+        self.policy = policy
+        self._known: dict[str, dict[int, set[bytes]]] = {}
 
-    def feed(self, prompt: bytes) -> tuple[int, int]:
-        """Return the tokens of a prompt, and how many at its beginning are cached. The prompt is then cached itself."""
-        size = BLOCK_TOKENS * BYTES_PER_TOKEN
-        digest = hashlib.sha256()
-        cached, matches = 0, True
-        for start in range(0, len(prompt) - size + 1, size):
-            digest.update(prompt[start : start + size])
-            block = digest.digest()
-            matches = matches and block in self._known
-            cached += BLOCK_TOKENS if matches else 0
-            self._known.add(block)
-        return len(prompt) // BYTES_PER_TOKEN, cached
+    def feed(self, parts: Sequence[bytes], machine: str = "", marked: Sequence[int] = ()) -> tuple[int, int]:
+        """Return the tokens of a prompt, and how many at its beginning are cached. The prompt is then cached itself.
+
+        `marked`: positions of marked parts.
+        """
+        prompt = b"".join(part + b"\n" for part in parts)
+        ends = list(itertools.accumulate(len(part) + 1 for part in parts))
+        tokens, known = len(prompt) // BYTES_PER_TOKEN, self._known.setdefault(machine, {})
+        size = self.policy.block * BYTES_PER_TOKEN
+        if self.policy.unit == "blocks":
+            places = readable = [*range(size, len(prompt) + 1, size)]
+        elif self.policy.unit == "requests":
+            places, readable = [len(prompt)], sorted(length for length in known if length <= len(prompt))
+        else:
+            marked = sorted({*marked, *([len(parts) - 1] if self.policy.marks_end else [])})
+            places = [ends[place] for place in marked]
+            readable = sorted({end for place in marked for end in ends[max(0, place - _LOOKBACK) : place + 1]})
+        digest, done, found = hashlib.sha256(), 0, 0
+        hashes: dict[int, bytes] = {}
+        for length in sorted({*places, *readable}):
+            digest.update(prompt[done:length])
+            done, hashes[length] = length, digest.digest()
+        if tokens >= self.policy.minimum:
+            for length in readable:
+                if hashes[length] in known.get(length, ()):
+                    found = length
+                elif self.policy.unit == "blocks":
+                    break
+            for length in places:
+                known.setdefault(length, set()).add(hashes[length])
+        return tokens, min(tokens, found // BYTES_PER_TOKEN)
 
 
 @dataclass
@@ -63,8 +108,11 @@ class CachingProvider:
     """An upstream function with a prefix cache, whose model makes the calls of a script."""
 
     script: Script
-    cache: PrefixCache = field(default_factory=PrefixCache)
+    policy: CachePolicy = NO_RULES
     calls: list[CachedCall] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.cache = PrefixCache(self.policy)
 
     def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
         if not (wire := _wire_of(request.path)):  # a question about the server or the model
@@ -72,7 +120,9 @@ class CachingProvider:
         body = json.loads(request.body)
         assert not (breaches := _check(wire, base_url, body)), breaches
         return FakeResponse(
-            200, json.dumps(self.reply(wire, body)).encode(), headers={"content-type": "application/json"}
+            200,
+            json.dumps(self.reply(wire, body, request.headers)).encode(),
+            headers={"content-type": "application/json"},
         )
 
     async def answer(self, request: web.Request, raw: bytes, journal: RequestLog) -> web.StreamResponse:
@@ -82,20 +132,42 @@ class CachingProvider:
         exchange = journal.open(request, body)
         if body is None:
             return web.json_response({"error": "not found"}, status=404)
-        exchange.breaches += [*_check(wire, f"https://{request.host}/v1", body), *leaks(exchange.headers, raw)]
-        stream = b"".join(_STREAMS[wire](self.reply(wire, body)))
+        exchange.breaches += [*_check(wire, f"https://{request.host}/v1", body), *self._leaks(exchange.headers, raw)]
+        stream = b"".join(_STREAMS[wire](self.reply(wire, body, request.headers)))
         kind = "application/x-ndjson" if wire == "ollama" else "text/event-stream"
         return web.Response(body=stream, headers={"content-type": kind})
 
-    def reply(self, wire: str, body: dict[str, Any]) -> dict[str, Any]:
+    def _leaks(self, headers: Mapping[str, str], raw: bytes) -> list[ContractViolation]:
+        """Return what only the client may know. The marks of the policy are for the provider."""
+        marks = f'"{self.policy.marks}"'
+        return [one for one in leaks(headers, raw) if not self.policy.marks or marks not in one.message]
+
+    def reply(self, wire: str, body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         parts = [part for name in _ORDER[wire] if name in body for part in _parts(body[name])]
-        prompt = "\n".join(json.dumps(part, ensure_ascii=False) for part in parts).encode()
-        tokens, cached = self.cache.feed(prompt)
+        marked = [place for place, part in enumerate(parts) if f'"{self.policy.marks}": ' in json.dumps(part)]
+        prompt = [json.dumps(_without(part, self.policy.marks), ensure_ascii=False).encode() for part in parts]
+        given = {**{name.lower(): value for name, value in headers.items()}, **body}
+        machines = [str(given[key]) for key in self.policy.keys if key in given]
+        machine = machines[0] if machines else str(len(self.calls)) if self.policy.keys else ""
+        tokens, cached = self.cache.feed(prompt, machine, marked)
         self.calls.append(CachedCall(tokens, cached))
         step = self.script[len(self.calls) - 1]
         if not isinstance(step, str):
             step = _offered(step, body)
         return _REPLIES[wire](step, tokens, cached, f"call_{len(self.calls)}")
+
+
+def _without(value: Any, name: str) -> Any:
+    """Return a part without the field `name`. A text is the same to a model alone and as the only part of a list."""
+    if isinstance(value, list):
+        return [_without(one, name) for one in value]
+    if isinstance(value, dict):
+        fields = {key: _without(one, name) for key, one in value.items() if key != name}
+        match fields.get("content"):
+            case [{"type": "text", "text": str(text), **rest}] if not rest:
+                fields["content"] = text
+        return fields
+    return value
 
 
 def new_caching_provider(provider: CachingProvider) -> web.Application:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME, LoadedToolCalls
 from tests.support.cache_sessions import ROWS, CostModel, Row, choice_table, run_session
-from tests.support.fakes.prefix_cache import BLOCK_TOKENS, BYTES_PER_TOKEN, PrefixCache
 from tests.support.paths import ROOT
 
 NAMES = {"WebFetch", "mcp__a__b.c"}
@@ -98,15 +97,6 @@ def test_other_forms_of_a_call_are_read(text: str) -> None:
 
 def test_a_call_without_arguments_has_an_empty_object() -> None:
     assert convert(['{"name":"WebFetch"}']) == ("WebFetch", "{}")
-
-
-def test_a_block_is_cached_only_behind_the_same_blocks() -> None:
-    cache, size = PrefixCache(), BLOCK_TOKENS * BYTES_PER_TOKEN
-    first, second, third = (bytes([letter]) * size for letter in b"abc")
-    assert cache.feed(first + second) == (2 * BLOCK_TOKENS, 0)
-    assert cache.feed(first + second + third + b"rest") == (3 * BLOCK_TOKENS + 1, 2 * BLOCK_TOKENS)
-    assert cache.feed(third + second) == (2 * BLOCK_TOKENS, 0)
-    assert cache.feed(first + third) == (2 * BLOCK_TOKENS, BLOCK_TOKENS)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)

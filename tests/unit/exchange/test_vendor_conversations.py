@@ -1,0 +1,87 @@
+"""A conversation with thinking and a call at each vendor, with a model that people use there."""
+
+import json
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.engine.providers import PROVIDERS, ServerOverride
+from anthropic_proxy.engine.providers.catalog import load_model_rows
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from tests.support.harness import FakeResponse, ProxyHarness
+
+MODELS = {
+    "deepseek": "deepseek-v4-pro",
+    "openrouter": "z-ai/glm-5.3",
+    "mistral": "mistral-medium-latest",
+    "zai": "glm-5.3",
+    "fireworks": "accounts/fireworks/models/kimi-k3",
+    "together": "zai-org/GLM-5.3",
+    "cerebras": "zai-glm-4.7",
+    "deepinfra": "zai-org/GLM-5.3",
+    "dashscope": "qwen3.8-max",
+    "minimax": "MiniMax-M3",
+    "vercel": "zai/glm-5.2",
+    "kimi_code": "k3",
+    "huggingface": "zai-org/GLM-5.2:fireworks-ai",
+    "nvidia": "deepseek-ai/deepseek-v4-pro",
+    "sambanova": "MiniMax-M2.7",
+    "nebius": "moonshotai/Kimi-K3",
+    "novita": "zai-org/glm-5.2",
+    "siliconflow": "zai-org/GLM-5.3",
+    "baseten": "moonshotai/Kimi-K3",
+    "chutes": "moonshotai/Kimi-K3-TEE",
+    "xiaomi": "mimo-v2.6-pro",
+    "opencode_go": "kimi-k3",
+    "opencode": "glm-5.2",
+    "vllm": "Qwen/Qwen3-Coder",
+    "llama_cpp": "gpt-oss-120b",
+    "lm_studio": "qwen3-coder",
+}
+"""Vendor → model."""
+NOT_RETURNED = {"cerebras", "minimax", "openrouter", "vercel"}
+"""Vendors that get no text back: Cerebras by model, the others `reasoning_details`, which this server does not send."""
+SERVERS = [server for server in PROVIDERS.find("openai").servers if server.base_url]
+TOOL = {"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
+CALL = {"id": "call_1", "type": "function", "function": {"name": "Read", "arguments": '{"path": "a"}'}}
+
+
+class Vendor:
+    """A server that answers with thinking and a call, then with thinking and a text."""
+
+    def __init__(self) -> None:
+        self.bodies: list[dict[str, Any]] = []
+
+    def __call__(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        body = json.loads(request.body)
+        self.bodies.append(body)
+        message: dict[str, Any] = {"role": "assistant", "content": None, "reasoning_content": "I think."}
+        message |= {"tool_calls": [CALL]} if len(self.bodies) == 1 else {"content": "Done."}
+        choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if len(self.bodies) == 1 else "stop"}
+        reply = {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+        reply["usage"] = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
+        return FakeResponse(200, json.dumps(reply).encode(), headers={"content-type": "application/json"})
+
+
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
+async def test_thinking_and_a_call_come_out_and_go_back(server: ServerOverride) -> None:
+    vendor, model = Vendor(), MODELS[server.name]
+    address = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat"}
+    proxy = ProxyHarness(vendor, BIG_MODEL=f"openai/{model}", **address)
+    fields: dict[str, Any] = {"tools": [TOOL], "max_tokens": 2_000_000, "output_config": {"effort": "xhigh"}}
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "Read a"}]
+    first = await proxy.post(messages=messages, thinking={"type": "adaptive"}, **fields)
+    assert [block["type"] for block in first.body["content"]] == ["thinking", "tool_use"]
+    call = first.body["content"][1]
+    assert (call["name"], call["input"]) == ("Read", {"path": "a"})
+    result = {"type": "tool_result", "tool_use_id": call["id"], "content": "x"}
+    messages += [{"role": "assistant", "content": first.body["content"]}, {"role": "user", "content": [result]}]
+    second = await proxy.post(messages=messages, thinking={"type": "adaptive"}, **fields)
+    assert [block["type"] for block in second.body["content"]] == ["thinking", "text"]
+    sent, continued = vendor.bodies
+    rows = [row.capabilities for row in load_model_rows(server.models_table) or () if row.capabilities.known]
+    if rows:  # the request is above the limit of each model
+        assert (sent.get("max_tokens") or sent["max_completion_tokens"]) <= max(row.max_output for row in rows)
+    _, reply, answered, *_ = continued["messages"]
+    assert reply["tool_calls"][0]["id"] == answered["tool_call_id"]
+    assert ("I think." in json.dumps(reply)) == (server.name not in NOT_RETURNED)
