@@ -275,7 +275,12 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "version_in_body": ("other", lambda value: f"`anthropic_version: {value}` in the body"),
     "accepts_newer_versions": ("other", _either("", "no newer API version")),
     "sends_betas_in_body": ("other", _either("betas also in the body", "")),
-    "betas": ("other", _either("known betas only, [see below](#betas)", "no betas")),
+    "betas": (
+        "other",
+        lambda value: {(): "no betas", ("*",): "the client's betas"}.get(
+            value, "known betas only, [see below](#betas)"
+        ),
+    ),
     "renamed_betas": ("other", lambda value: f"renamed: {_pairs(value)}"),
     "dropped_fields": ("other", lambda value: f"without {_listed(map(_code, value))}"),
     "drops_rejected_fields": ("other", _either("rejected betas and fields are not sent again", "")),
@@ -285,7 +290,7 @@ UNSAID = {
     *("signature_tag", "has_model_list", "sends_stream_field", "stream_path", "count_path", "server_tool_names"),
     *("server_tool_form", "server_tool_setting_names", "requests_search_sources", "accepts_excluded_domains"),
     *("sends_user_location", "sends_max_tool_calls", "sends_container", "sends_require_approval", "removed_betas"),
-    "suspected_betas",
+    *("suspected_betas", "accepted_betas"),
     *("search_with_functions", "searches_billed_per_reply", "counts_whole_request"),
 }
 """Fields without a text: internal ones, and details of search settings (docs/guide/matrix.md)."""

@@ -31,6 +31,8 @@ class Adaptations:
         """Digests of thinking signatures to remember once a request without them succeeds."""
         self._lasting: list[tuple[str, str]] = []
         """Pairs of model and name of an adaptation to store for it once a request with the adaptation succeeds."""
+        self._deviates = False
+        """True if later requests need another change than this one. What it needs besides shows nothing about them."""
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
         """Return a changed copy of `target` for the repetition of a rejected request. None: no change fits."""
@@ -55,7 +57,9 @@ class Adaptations:
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += [adaptation.name for adaptation in adaptations]
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
-        self._lasting += [(target.model, each.stored_name or each.name) for each in adaptations if each.persistent]
+        if not self._deviates:
+            self._lasting += [(target.model, each.stored_name or each.name) for each in adaptations if each.persistent]
+        self._deviates = self._deviates or any(adaptation.stored_name for adaptation in adaptations)
         if adapted.model != target.model:
             names_now = [adaptation.name for adaptation in adaptations]
             return apply_stored_adaptations(self._engine, adapted, self._used, earlier=names_now)

@@ -398,6 +398,7 @@ class Attempts:
         try:
             send = engine.transports[provider.name]
             response = await send(target.base_url, upstream_request, attempt.credential)
+            proven = upstream_request.proves
             del upstream_request  # a reply can take minutes
             receipt.attempts[-1].status = response.status
             if call.client_body:
@@ -451,6 +452,8 @@ class Attempts:
                 engine.prefix_guard.keep(prompt)
                 receipt.prefix_change = receipt.prefix_change or prompt.change
             attempt.call = call
+            if proven:
+                engine.observations.store_adaptation(upstream, target.model, proven)
             if run.adaptations is not None:
                 run.adaptations.store_for_model(target)
             return

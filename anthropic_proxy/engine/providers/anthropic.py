@@ -1,6 +1,6 @@
 """`ANTHROPIC`: the registry entry of Anthropic, and configurations for other vendors with the same Messages API.
 
-The configurations `MOONSHOT`, `OLLAMA`, `DEEPSEEK`, `ZAI` and `CHAT_SERVERS` (vLLM and others) are used if the setting
+The configurations `MOONSHOT`, `OLLAMA`, `DEEPSEEK`, `ZAI`, `CHAT_SERVERS` and `GATEWAYS` are used if the setting
 `<PROVIDER>_WIRE` is `messages`. They list how these vendors deviate from Anthropic's API. These vendors receive the key
 as `Authorization: Bearer`, because Ollama's cloud and vLLM do not accept `x-api-key`. The sources are named at each
 configuration, and were read in 2026-11.
@@ -54,9 +54,17 @@ OLLAMA = WireConfig(wire=anthropic.WIRE, dialect=structs.replace(_THIRD_PARTY, h
 Source: docs.ollama.com/api/anthropic-compatibility."""
 
 CHAT_SERVERS = WireConfig(wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixes=(("/v1", ""),), custom_url_only=True)
-"""Messages API of vLLM, llama.cpp, OpenRouter and others that serve Chat Completions at the same base URL.
+"""Messages API of vendors that serve Chat Completions at the same base URL, for their own models."""
 
-Sources: vllm/entrypoints/anthropic, llama.cpp/tools/server/README.md, openrouter.ai/docs.
+GATEWAYS = structs.replace(
+    CHAT_SERVERS, dialect=structs.replace(_THIRD_PARTY, betas=("*",), drops_rejected_fields=True)
+)
+"""Messages API of gateways, which may pass requests on to Claude, and of unknown servers, which may be gateways.
+
+A gateway needs the betas of the client, with the fields of the body that depend on them. vLLM and llama.cpp ignore the
+header. Sources: code.claude.com/docs/en/llm-gateway-protocol; docs.litellm.ai, "Claude Code: Managing Anthropic Beta
+Headers"; vercel.com/docs/ai-gateway, "Model Variants"; portkey.ai/docs, "Claude Code gateway compatibility" (read
+2026-11-25); vllm/entrypoints/anthropic, llama.cpp/tools/server/README.md, openrouter.ai/docs.
 """
 
 DEEPSEEK = WireConfig(

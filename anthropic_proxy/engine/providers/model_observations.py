@@ -31,6 +31,8 @@ MAX_SIGNATURES = 16_384
 MIN_RECORDED_TOKENS = 1_000
 """Minimum estimated input tokens of a request from which the token scale is computed. In smaller requests, text that
 the provider adds to the prompt would distort the ratio."""
+MAX_ADAPTATIONS = 64
+"""Maximum number of adaptations that are stored for a model."""
 _REPLACING_VERBS = frozenset(("limit", "window"))
 """First words of adaptations with a value, such as `limit 4096`. A new adaptation replaces a stored one with the same
 first word."""
@@ -56,13 +58,16 @@ class ModelObservations:
         return tuple(known.split("\n")) if known else ()
 
     def store_adaptation(self, provider: str, model: str, adaptation: str) -> None:
-        """Store the name of an adaptation. Storing a known name again does not extend its time."""
-        known = self.find_adaptations(provider, model)
-        if adaptation in known:
-            return
+        """Store the name of an adaptation as the newest. The oldest of too many is removed."""
         verb = adaptation.partition(" ")[0]
-        kept = [name for name in known if verb not in _REPLACING_VERBS or name.partition(" ")[0] != verb]
-        self.store.write(f"healed:{provider}/{model}", "\n".join((*kept, adaptation)), RETENTION_SECONDS)
+        replaced = verb in _REPLACING_VERBS
+        known = [
+            name
+            for name in self.find_adaptations(provider, model)
+            if name != adaptation and not (replaced and name.partition(" ")[0] == verb)
+        ]
+        names = "\n".join((*known[1 - MAX_ADAPTATIONS :], adaptation))
+        self.store.write(f"healed:{provider}/{model}", names, RETENTION_SECONDS)
 
     def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:
         """Return the effort of a request as changes since its conversation began, and remember it.

@@ -45,6 +45,7 @@ def _build_vendor(
     dialect: dict[str, Any] | None = None,
     rules: Sequence[tuple[str, dict[str, Any]]] = (),
     messages_suffixes: Sequence[tuple[str, str]] = (),
+    is_gateway: bool = False,
     retired_models: Mapping[str, RetiredModel] = {},
     price_url: str = "",
     unpriced: str = "",
@@ -52,6 +53,7 @@ def _build_vendor(
     """Return the entry of a host. `rules` are pairs of model pattern and dialect fields.
 
     `messages_suffixes`: endings of the base URL, and what replaces them for the Messages API. Empty: `/v1` is removed.
+    `is_gateway`: it serves Claude with this API.
     """
     wires: dict[str, AnyWireConfig] = {
         "chat": WireConfig(
@@ -67,7 +69,8 @@ def _build_vendor(
         "responses": UNKNOWN_RESPONSES,
     }
     if messages_suffixes:
-        wires["messages"] = structs.replace(messages.CHAT_SERVERS, url_suffixes=messages_suffixes)
+        config = messages.GATEWAYS if is_gateway else messages.CHAT_SERVERS
+        wires["messages"] = structs.replace(config, url_suffixes=messages_suffixes)
     return ServerOverride(
         name=name,
         title=title,
@@ -231,6 +234,7 @@ VENDORS = (
         dialect={"replays_reasoning_details": True},
         rules=(("*", {"effort_form": "reasoning", "replayed_thinking_field": ""}),),
         messages_suffixes=(("/v1", ""),),  # vercel.com/docs/ai-gateway/sdks-and-apis/anthropic-messages-api
+        is_gateway=True,
     ),
     # Only approved clients are served: others get 403 access_terminated_error.
     _build_vendor(
@@ -463,6 +467,7 @@ VENDORS = (
         source="opencode.ai/docs/zen, Endpoints (anomalyco/opencode zen.mdx); docs.rs/rig-core providers/opencode",
         dialect={"session_header": "x-opencode-session"},
         messages_suffixes=(("/v1", ""),),
+        is_gateway=True,
         # The page names no successors.
         retired_models=build_retired_models(
             "opencode.ai/docs/zen, Deprecated models",

@@ -153,6 +153,8 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """Notes on fields of the client request that were approximated, emulated or dropped."""
     enforces_schema: bool = False
     """True if the provider enforces the client's JSON Schema for the reply. False: the proxy validates the reply."""
+    proves: str = ""
+    """Name of an adaptation to store for the model if the provider accepts this request. "": none."""
 
 
 class SignRequest(Protocol):

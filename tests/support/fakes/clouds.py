@@ -72,6 +72,8 @@ class Cloud:
     rejected_fields: tuple[str, ...] = ()
     """Fields of the body that this model does not have."""
     region: str = REGION
+    names_betas: bool = True
+    """False: the error for a beta does not name it, as always at Amazon Bedrock."""
 
 
 class _Refusal(Exception):
@@ -168,7 +170,7 @@ class _StandIn(Anthropic):
             self._require(version in ("2023-06-01", _NEW_VERSION), f"anthropic-version: {version!r}", exchange)
             streams = bool(body.get("stream"))
         unknown = [beta for beta in betas if beta not in cloud.betas]
-        if unknown and cloud.kind == "bedrock":
+        if unknown and (cloud.kind == "bedrock" or not cloud.names_betas):
             raise _Refusal(400, {"message": "invalid beta flag"})
         if unknown:
             text = f"Unexpected value(s) `{'`, `'.join(unknown)}` for the `anthropic-beta` header."

@@ -296,26 +296,81 @@ THINKING, CONTEXT, EFFORT, SEARCH = (
 )
 
 
-@pytest.mark.parametrize(
-    "refused", [{THINKING}, {CONTEXT}, {SEARCH}, {EFFORT}, {THINKING, EFFORT}, {THINKING, CONTEXT}]
-)
-async def test_bedrock_names_no_beta_so_later_requests_find_the_one_that_it_rejects(refused: set[str]) -> None:
-    """Bedrock writes only `invalid beta flag`. Every request succeeds, with at most one rejected call."""
-    given = [THINKING, CONTEXT, SEARCH, EFFORT]
-    with cloud_of("bedrock", betas=tuple(sorted({*given} - refused))) as (_, running):
+SEARCHED = [
+    *("computer-use-2024-10-22", "computer-use-2025-01-24", "computer-use-2025-11-24", "context-1m-2025-08-07"),
+    *("context-management-2025-06-27", "interleaved-thinking-2025-05-14", "compact-2026-01-12", "effort-2025-11-24"),
+    *("output-128k-2025-02-19", "tool-examples-2025-10-29", "tool-search-tool-2025-10-19"),
+    "token-efficient-tools-2025-02-19",
+]
+
+
+async def send_until_steady(engine: Engine, running: Running, betas: str, **fields: Any) -> tuple[str | None, int]:
+    """Send requests until nothing changes. Return the betas of the last one, and how many requests were refused.
+
+    The client sees no refusal, and none of its requests is refused twice.
+    """
+    log, found = running.journal.exchanges, list[tuple[str | None, int]]()
+    begin = len(log)
+    while len(found) < 4 or len({*found[-4:]}) > 1:
+        before = len(log)
+        reply, message = await ask(engine, MODELS["bedrock"], betas=betas, **fields)
+        assert reply.status == 200, message
+        assert len(log) - before <= 2
+        refusals = sum(exchange.status == 400 for exchange in log[begin:])
+        found.append((log[-1].headers.get("anthropic-beta"), refusals))
+        assert len(found) < 40
+    return found[-1]
+
+
+@pytest.mark.parametrize("count", [1, 4, 8, 12])
+async def test_each_beta_that_bedrock_rejects_without_a_name_is_found_and_no_other_is_lost(count: int) -> None:
+    given = SEARCHED[:count]
+    assert len({*given}) == count
+    with cloud_of("bedrock") as (cloud, running):
+        for refused in (*itertools.combinations(given, 1), *itertools.combinations(given, 2)):
+            cloud.betas = tuple(beta for beta in given if beta not in refused)
+            engine = engine_of(settings_of("bedrock", running.url))
+            sent, refusals = await send_until_steady(engine, running, ",".join(given))
+            await engine.close()
+            assert (sent or "").split(",") == ([*cloud.betas] or [""])
+            assert refusals <= len(refused) * count.bit_length()  # 1 + log2(count) each
+
+
+async def test_a_beta_that_is_new_or_that_bedrock_rejects_later_is_found_too() -> None:
+    given = SEARCHED[:8]
+    with cloud_of("bedrock", betas=tuple(given[1:])) as (cloud, running):
         engine = engine_of(settings_of("bedrock", running.url))
-        calls = []
-        for _ in range(14):
-            reply, message = await ask(engine, MODELS["bedrock"], betas=",".join(given))
-            assert reply.status == 200, message
-            calls.append(len(running.journal.exchanges))
+        assert await send_until_steady(engine, running, ",".join(given)) == (",".join(given[1:]), 4)
+        cloud.betas = (*given[1:4], *given[5:])
+        sent, _ = await send_until_steady(engine, running, ",".join(given))
+        assert sent == ",".join(cloud.betas)
+        added = SEARCHED[8:10]
+        cloud.betas = (*cloud.betas, added[0])
+        sent, _ = await send_until_steady(engine, running, ",".join([*given, *added]))
+        assert sent == ",".join(cloud.betas)
         await engine.close()
-        sent = betas_sent(running)
-    assert sent[:2] == [",".join(given), None]
-    assert all(later - earlier <= 2 for earlier, later in itertools.pairwise(calls))
-    assert calls[-1] - calls[-5] == 4  # nothing is rejected any more
-    kept = set((sent[-1] or "").split(","))
-    assert len({*given} - refused - kept) <= 1  # a beta that was never tried without the cause
+
+
+@pytest.mark.parametrize("names_betas", [True, False])
+async def test_a_gateway_gets_the_betas_of_the_client_except_those_that_it_rejects(names_betas: bool) -> None:
+    """Source: code.claude.com/docs/en/llm-gateway-protocol, "Feature pass-through"."""
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_WIRE": "messages"}
+    fields = {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}
+    with cloud_of("foundry", betas=(THINKING, CONTEXT), names_betas=names_betas) as (cloud, running):
+        engine = engine_of({**variables, "OPENAI_BASE_URL": f"{running.url}/anthropic/v1"})
+        reply, message = await ask(engine, f"openai/{VERTEX_MODEL}", betas=f"{THINKING},{CONTEXT}", **fields)
+        assert reply.status == 200, message
+        assert reply.headers["x-proxy-fidelity"] == "best-effort; approximated=0; emulated=0; dropped=0"
+        cloud.betas = (THINKING,)
+        replies = [
+            await ask(engine, f"openai/{VERTEX_MODEL}", betas=f"{THINKING},{CONTEXT}", **fields) for _ in range(4)
+        ]
+        await engine.close()
+        assert [reply.status for reply, _ in replies] == [200] * 4, replies
+        assert replies[-1][0].headers["x-proxy-fidelity"] == "best-effort; approximated=2; emulated=0; dropped=0"
+        sent = running.journal.exchanges
+        assert [sent[at].headers.get("anthropic-beta") for at in (0, -1)] == [f"{THINKING},{CONTEXT}", THINKING]
+        assert ["context_management" in exchange.body for exchange in (sent[0], sent[-1])] == [True, False]
 
 
 async def test_a_beta_of_one_client_takes_none_from_others() -> None:
@@ -328,9 +383,9 @@ async def test_a_beta_of_one_client_takes_none_from_others() -> None:
         await engine.close()
         assert betas_sent(running) == [
             *(f"{THINKING},{EFFORT}", None),
-            f"{THINKING},{CONTEXT}",
+            f"{THINKING},{CONTEXT}",  # so the other one is the cause
             THINKING,
-            *(EFFORT, None),  # alone, so it is the cause
+            None,
             THINKING,
             *(EFFORT, None),  # another model may have it
         ]

@@ -40,8 +40,10 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: tests/unit/exchange/test_clouds.py.
     """
     suspected_betas: tuple[tuple[str, ...], ...] = ()
-    """Sets of betas that the server has refused together without naming one, so at least one of each is the cause. Of a
-    request with a whole set, the newer half of it is removed. Proven by: tests/unit/exchange/test_clouds.py."""
+    """Sets of betas of which the server refuses at least one. It has not said which. A set of one beta is never sent.
+    Proven by: tests/unit/exchange/test_clouds.py."""
+    accepted_betas: tuple[str, ...] = ()
+    """Betas that the server has accepted since it refused others. Proven by: tests/unit/exchange/test_clouds.py."""
     renamed_betas: tuple[tuple[str, str], ...] = ()
     """Pairs of a beta and the name that the server has for it. Proven by: tests/unit/exchange/test_clouds.py."""
     sends_betas_in_body: bool = False

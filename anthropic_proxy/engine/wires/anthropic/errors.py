@@ -14,10 +14,11 @@ from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.request import (
-    BETA_NAME,
-    encode_request,
+    ACCEPTED,
+    MAX_LEARNED_BETAS,
     has_system_messages,
     list_signature_digests,
+    select_betas,
 )
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
@@ -39,9 +40,14 @@ _FIELD_REFUSED = compile_later(
     r"(?<![\w.])([a-z_]+)(?:\.\d+(?:\.[a-z_]+)*?\.([a-z_]+))?: Extra inputs are not permitted"
 )
 """Pattern of errors about fields: `context_management: Extra inputs are not permitted`, `tools.0.custom.strict: …`."""
+_BETA_REFUSED = compile_later(
+    r"invalid beta flag|unsupported beta\b|anthropic-beta(?=.*unexpected value)|unexpected value.*anthropic-beta",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Pattern of errors about betas: Bedrock "invalid beta flag" (anthropics/claude-code issue 49370), Anthropic
+"Unexpected value(s) `…` for the `anthropic-beta` header" and "Unsupported beta header: …" (docs.anthropic.com, "Beta
+headers")."""
 _DROP_BETAS, _SUSPECT_BETAS, _DROP_FIELDS = "betas", "suspects", "fields"
-_MAX_REMEMBERED_BETAS = 64
-"""Maximum number of refused betas, and of refused sets of betas, that are remembered for a model."""
 _REQUIRED = frozenset(("messages", "max_tokens", "tools", "system"))
 """Fields that no request leaves out, even if the server rejects them."""
 _OF_API = frozenset(
@@ -90,23 +96,19 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
     """Return the change that leaves out the betas or fields that the server has rejected. None: no such change."""
-    text = message.lower()
-    # Bedrock (anthropics/claude-code issue 49370); Anthropic: "Unexpected value(s) `…` for the `anthropic-beta` header"
-    if "invalid beta flag" in text or ("anthropic-beta" in text and "unexpected value" in text):
-        header = encode_request(call).headers.get("anthropic-beta", "")
-        sent = [beta for beta in header.split(",") if BETA_NAME.fullmatch(beta)]
-        if not sent:
-            return None
-        suspected = call.dialect.suspected_betas
-        if named := [beta for beta in sent if beta in message]:
-            is_new = len(call.dialect.removed_betas) < _MAX_REMEMBERED_BETAS
-            return Adaptation(" ".join((_DROP_BETAS, *named)), persistent=is_new)
-        # the repetition must succeed, so it has no suspect; later requests find out which one is the cause
-        suspects = dict.fromkeys((*sent, *(name for names in suspected for name in names)))
+    betas = select_betas(call)
+    if betas.sent and _BETA_REFUSED.search(message):
+        words = set(re.findall(r"[\w-]+", message))
+        if named := [beta for beta in betas.sent if beta in words]:
+            return Adaptation(" ".join((_DROP_BETAS, *named)), persistent=len(named) <= MAX_LEARNED_BETAS)
+        # the repetition must succeed, so it has only accepted betas; later requests find out which one is the cause
+        dialect = call.dialect
+        unknown = [beta for beta in betas.sent if beta not in dialect.accepted_betas] or betas.sent
+        removed = dict.fromkeys((*unknown, *(name for names in dialect.suspected_betas for name in names)))
         return Adaptation(
-            " ".join((_DROP_BETAS, *suspects)),
-            persistent=len(suspected) < _MAX_REMEMBERED_BETAS,
-            stored_name=" ".join((_SUSPECT_BETAS, *sent)),
+            " ".join((_DROP_BETAS, *removed)),
+            persistent=len(unknown) <= MAX_LEARNED_BETAS,
+            stored_name=" ".join((_SUSPECT_BETAS, *unknown)),
         )
     known = set(call.dialect.dropped_fields)
     found = dict.fromkeys(
@@ -115,7 +117,8 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
         if not inner or name == "tools"
     )
     fields = [name for name in found if name not in known and name not in _REQUIRED]
-    return Adaptation(" ".join((_DROP_FIELDS, *fields)), persistent=_OF_API.issuperset(fields)) if fields else None
+    lasts = _OF_API.issuperset(fields) and not betas.is_search  # a field may require a beta that is left out for now
+    return Adaptation(" ".join((_DROP_FIELDS, *fields)), persistent=lasts) if fields else None
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
@@ -128,6 +131,15 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
         return structs.replace(dialect, dropped_fields=(*dialect.dropped_fields, *names))
     if verb == _DROP_BETAS:
         return structs.replace(dialect, removed_betas=(*dialect.removed_betas, *names))
+    accepted, suspected = dialect.accepted_betas, dialect.suspected_betas
     if verb == _SUSPECT_BETAS:
-        return structs.replace(dialect, suspected_betas=(*dialect.suspected_betas, tuple(names)))
+        unknown = [beta for beta in names if beta not in accepted]
+        if not unknown:  # the server has changed
+            accepted = tuple(beta for beta in accepted if beta not in names)
+        suspected = (*suspected, tuple(unknown or names))
+        return structs.replace(dialect, accepted_betas=accepted, suspected_betas=suspected)
+    if verb == ACCEPTED:
+        rests = (tuple(beta for beta in group if beta not in names) for group in suspected)
+        accepted = (*accepted, *names)
+        return structs.replace(dialect, accepted_betas=accepted, suspected_betas=tuple(filter(None, rests)))
     return dialect

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
 from anthropic_proxy.engine.messages.models import require_bounded_members
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
@@ -55,9 +55,22 @@ _MESSAGES_PATH, _COUNT_PATH = "/v1/messages", "/v1/messages/count_tokens"
 _CLIENT_DATA = frozenset(("metadata", "safeguards"))
 
 _OF_TOOLS = "tools."
-BETA_NAME = compile_later(r"[A-Za-z0-9-]{1,100}")
+_BETA_NAME = compile_later(r"[A-Za-z0-9_-]{1,100}")
+ACCEPTED = "accepted"
+"""First word of an adaptation: the server has accepted the betas that follow."""
+MAX_LEARNED_BETAS = 64
+"""Maximum number of betas that are remembered because of one request."""
 _DATE_LENGTH = len("2025-05-14")
 """Length of the date at the end of the name of a beta."""
+_FIELDS_OF_BETAS: Mapping[str, tuple[Handling, tuple[str, ...]]] = {
+    "context_management": ("approximated", ("context-management-", "compact-")),
+    "diagnostics": ("approximated", ("cache-diagnosis-",)),
+    "fallbacks": ("approximated", ("server-side-fallback-",)),
+    "mcp_servers": ("dropped", ("mcp-client-",)),
+    "speed": ("approximated", ("fast-mode-",)),
+}
+"""Field of the body → what its loss is, and the beginnings of the betas that it requires: a server rejects it without
+them. Source: code.claude.com/docs/en/llm-gateway-protocol, "Feature pass-through", read 2026-11-25."""
 _MAX_LISTED_BETAS, _MAX_BETA_LENGTH = 10, 60
 """Maximum number of removed betas in a note, and of the characters of each. A client chooses both."""
 
@@ -109,15 +122,16 @@ _decode_block = msgspec.json.Decoder(_Block).decode
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     headers, dialect = call.client_headers, call.dialect
-    betas, notes = _select_betas(call)
+    betas = select_betas(call)
+    notes = [*betas.notes]
     added: dict[str, Any] = {}
     if dialect.version_in_body:
         added[_VERSION_FIELD] = _select_version(call, notes)
-    if dialect.sends_betas_in_body and betas:
-        added[_BETA_FIELD] = betas.split(",")
+    if dialect.sends_betas_in_body and betas.sent:
+        added[_BETA_FIELD] = betas.sent
     body = call.client_body
     if body:
-        body = _edit(body, lambda text: _find_edits(text, call, added, notes))
+        body = _edit(body, lambda text: _find_edits(text, call, added, betas.lost_fields, notes))
     if not dialect.accepts_system_messages and has_system_messages(body):
         body = _edit(body, _find_reminder_edits)
     is_traced = "traceparent" in headers and dialect.forwards_client_headers
@@ -131,9 +145,9 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         sent_headers.pop(_VERSION_HEADER, None)
     else:
         sent_headers.setdefault(_VERSION_HEADER, _VERSION)
-    if betas:
-        sent_headers[_BETA_HEADER] = betas
-    else:
+    if betas.sent:
+        sent_headers[_BETA_HEADER] = ",".join(betas.sent)
+    elif _filters_betas(dialect):
         sent_headers.pop(_BETA_HEADER, None)
     if call.client_body:
         sent_headers.setdefault("content-type", "application/json")
@@ -144,6 +158,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         trace_headers={name: headers[name] for name in _TRACE_HEADERS if name in headers} if is_traced else {},
         method="POST" if call.client_body else "GET",
         notes=notes,
+        proves=" ".join((ACCEPTED, *betas.tested)) if betas.tested else "",
     )
 
 
@@ -165,31 +180,66 @@ def _has_model_in_path(call: Call[Dialect]) -> bool:
 
 
 def _filters_betas(dialect: Dialect) -> bool:
-    return dialect.betas != _ALL_BETAS or bool(dialect.removed_betas or dialect.suspected_betas)
+    return dialect.betas != _ALL_BETAS or bool(dialect.removed_betas) or dialect.drops_rejected_fields
 
 
-def _select_betas(call: Call[Dialect]) -> tuple[str, list[FidelityNote]]:
-    """Return the betas that the server accepts, separated by commas, and a note on the others."""
-    given, dialect = call.client_headers.get(_BETA_HEADER, ""), call.dialect
+class SelectedBetas(Struct, frozen=True):
+    sent: list[str] = []
+    """Betas for the server. Empty if `_filters_betas` is False: those of the client are forwarded."""
+    tested: list[str] = []
+    """Those of them that may be the cause of an earlier refusal."""
+    is_search: bool = False
+    """True if betas are left out that the server may accept."""
+    lost_fields: Mapping[str, Handling] = {}
+    """Fields of the body that require a beta which is left out."""
+    notes: Sequence[FidelityNote] = ()
+
+
+def select_betas(call: Call[Dialect]) -> SelectedBetas:
+    """Choose the betas that the server accepts, of the header and of the body.
+
+    If a server refuses a request without naming the beta (Amazon Bedrock), one or more of its betas are the cause.
+    They are found by later requests that have such a set whole: these have the accepted betas and half of the smallest
+    set. If that is accepted, the other half has the cause, else this one, until a set has one beta: the cause. Then
+    all others are sent again. For n betas, each cause costs 1 + log2(n) refused requests at most.
+    """
+    dialect = call.dialect
     if not _filters_betas(dialect):
-        return given, []
-    if not dialect.betas:
-        return "", []
-    known = dict(dialect.renamed_betas)
-    kept, removed = dict[str, str](), []
-    for beta in filter(None, (part.strip() for part in (*given.split(","), *_read_body_betas(call.client_body)))):
-        name = known.get(beta, beta)
-        if _matches(name, dialect.betas) and not _matches(name, dialect.removed_betas):
-            kept.setdefault(name, beta)
+        return SelectedBetas()
+    names = dict(dialect.renamed_betas)
+    given = call.client_headers.get(_BETA_HEADER, "").split(",")
+    found = dict[str, str]()  # name at the server → of the client
+    refused = list[str]()
+    for beta in filter(None, (part.strip() for part in (*given, *_read_body_betas(call.client_body)))):
+        name = names.get(beta, beta)
+        accepts = _BETA_NAME.fullmatch(name) and _matches(name, dialect.betas)
+        if accepts and not _matches(name, dialect.removed_betas) and (name,) not in dialect.suspected_betas:
+            found.setdefault(name, beta)
         else:
-            removed.append(beta)
-    removed += [kept.pop(name) for name in _choose_suspects(kept.keys(), dialect.suspected_betas)]
-    if not removed:
-        return ",".join(kept), []
-    listed = ", ".join(beta[:_MAX_BETA_LENGTH] for beta in removed[:_MAX_LISTED_BETAS])
-    more = f" and {len(removed) - _MAX_LISTED_BETAS} more" if len(removed) > _MAX_LISTED_BETAS else ""
-    reason = f"{call.provider} does not accept {listed}{more}"
-    return ",".join(kept), [FidelityNote("approximated", _BETA_HEADER, reason)]
+            refused.append(beta)
+    sent, suspects = [*found], [names for names in dialect.suspected_betas if names and found.keys() >= {*names}]
+    if suspects:
+        smallest = min(suspects, key=len)
+        by_date = sorted(smallest, key=lambda name: (name[-_DATE_LENGTH:], name))
+        sent = [name for name in found if name in dialect.accepted_betas or name in by_date[: len(by_date) // 2]]
+    held_back = [beta for name, beta in found.items() if name not in sent]
+    lost = {
+        field: handling
+        for field, (handling, beginnings) in _FIELDS_OF_BETAS.items()
+        if any(beta.startswith(beginnings) for beta in (*refused, *held_back))
+        and not any(beta.startswith(beginnings) for beta in sent)
+    }
+    reasons = [f"{call.provider} does not accept {_list(refused)}"] if refused else []
+    if held_back:
+        reasons.append(f"{call.provider} refuses one of {_list(held_back)} or of those that are sent")
+    notes = [FidelityNote("approximated", _BETA_HEADER, "; ".join(reasons))] if reasons else []
+    tested = [name for name in sent if any(name in names for names in dialect.suspected_betas)]
+    return SelectedBetas(sent, tested, bool(held_back), lost, notes)
+
+
+def _list(betas: Sequence[str]) -> str:
+    more = f" and {len(betas) - _MAX_LISTED_BETAS} more" if len(betas) > _MAX_LISTED_BETAS else ""
+    return ", ".join(beta[:_MAX_BETA_LENGTH] for beta in betas[:_MAX_LISTED_BETAS]) + more
 
 
 def _read_body_betas(body: bytes) -> list[str]:
@@ -198,24 +248,9 @@ def _read_body_betas(body: bytes) -> list[str]:
         return []
     try:
         require_bounded_members(body)
-        return [name for name in _decode_betas(body).anthropic_beta if BETA_NAME.fullmatch(name)]
+        return [name for name in _decode_betas(body).anthropic_beta if _BETA_NAME.fullmatch(name)]
     except (*DECODE_ERRORS, InvalidRequest):
         return []
-
-
-def _choose_suspects(betas: Collection[str], refused_sets: Collection[tuple[str, ...]]) -> list[str]:
-    """Return the betas to leave out, because the server has refused each of these sets without naming the cause.
-
-    Of a set that would be sent again, the newer half is left out. If the rest is refused too, it is a smaller set and
-    replaces the larger one, until a set has one beta: the cause.
-    """
-    found = [frozenset(names) for names in refused_sets if all(name in betas for name in names)]
-    chosen = set[str]()
-    for names in found:
-        if not any(smaller < names for smaller in found):
-            by_date = sorted(names, key=lambda name: (name[-_DATE_LENGTH:], name))
-            chosen.update(by_date[len(names) // 2 :])
-    return [name for name in betas if name in chosen]
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
@@ -326,8 +361,17 @@ def _as_reminder(block: Any) -> Any:
     return {**fields, "text": f"<system-reminder>\n{text}\n</system-reminder>"}
 
 
-def _find_edits(body: bytes, call: Call[Dialect], added: Mapping[str, Any], notes: list[FidelityNote]) -> list[Edit]:
-    """`added`: fields that are added, or replace those of the client. `notes` gets a note on each removed field."""
+def _find_edits(
+    body: bytes,
+    call: Call[Dialect],
+    added: Mapping[str, Any],
+    lost: Mapping[str, Handling],
+    notes: list[FidelityNote],
+) -> list[Edit]:
+    """`added`: fields that are added, or replace those of the client. `lost`: fields whose beta is not sent.
+
+    `notes` gets a note on each removed field.
+    """
     dialect, filters_betas = call.dialect, _filters_betas(call.dialect)
     marked = call.has_proxy_signatures and (
         _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
@@ -352,6 +396,9 @@ def _find_edits(body: bytes, call: Call[Dialect], added: Mapping[str, Any], note
         elif member.key in removed:
             kept[position] = False
             notes.append(FidelityNote("dropped", member.key, f"{call.provider} does not accept it"))
+        elif member.key in lost:
+            kept[position] = False
+            notes.append(FidelityNote(lost[member.key], member.key, "the beta that it requires is not sent"))
         elif member.key == "tools" and body[member.value] == ord("["):
             edits += _find_tool_edits(body, member, removed, call.provider, notes)
         elif member.key == "model" and call.is_renamed:
