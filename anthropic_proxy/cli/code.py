@@ -134,7 +134,8 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
         settings.write_text(json.dumps(merge_settings(levels, variables, models), indent=2), encoding="utf-8")
         status = _run((program, "--settings", str(settings), *others), variables)
-    if sys.stdin.isatty() and sys.stderr.isatty() and is_conversation(others):  # Claude Code names itself there
+    named = status == 0 and is_conversation(others)  # Claude Code names itself at the end of a conversation
+    if named and sys.stdin.isatty() and sys.stderr.isatty():
         Output().write_notice("With this proxy:  anthropic-proxy code -- --continue")
     sys.exit(status)
 

@@ -485,6 +485,7 @@ class _Setup:
                 present = self._settings.raw_values.get(variable)
                 if present is not None and present.reveal().startswith(f"{provider.prefix}/"):
                     default = present.reveal().partition("/")[2]
+                default = default or next(iter(listed), "")
                 found[variable] = f"{provider.prefix}/{self._ask_model(question, backend, default)}"
             elif backend.table is not None or any(backend.proposed_models):
                 if not default and len(listed) != 1:

@@ -163,7 +163,7 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
     written_before = log_file.stat().st_size
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            proxy_command("serve", "--attached", "--host", "127.0.0.1", "--port", "0"),
+            proxy_command("serve", "--attached", "--watch-config", "--host", "127.0.0.1", "--port", "0"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

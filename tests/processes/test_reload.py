@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.cli.lint_stream import check_bytes
+from tests.support.command_line import run_command
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
 from tests.support.platform_marks import HAS_SIGHUP, NO_SIGHUP
@@ -232,6 +233,22 @@ def test_a_watched_file_is_read_when_it_changes(
         configured.write(BIG_MODEL="gpt-4o")
         wait_for(lambda: "Settings reloaded: BIG_MODEL changed." in proxy.log)
         wait_for(lambda: model_of(proxy, openai) == "gpt-4o")
+
+
+_CHANGE_MODEL = """
+import json, os, pathlib, time, urllib.request
+pathlib.Path(".env").write_text("OPENAI_API_KEY=sk-test-0123456789abcdef\\nBIG_MODEL=gpt-4o\\n")
+request = urllib.request.Request(os.environ["ANTHROPIC_BASE_URL"] + "/v1/models/claude-opus")
+while "gpt-4o" not in (name := json.load(urllib.request.urlopen(request))["display_name"]):
+    time.sleep(0.1)
+print(name)
+"""
+
+
+def test_the_proxy_of_one_session_uses_changed_settings(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("OPENAI_API_KEY=sk-test-0123456789abcdef\nBIG_MODEL=gpt-4.1\n")
+    ended = run_command("run", "--", sys.executable, "-c", _CHANGE_MODEL, directory=tmp_path, settings={})
+    assert (ended.returncode, ended.stdout) == (0, "claude-opus → openai/gpt-4o\n")
 
 
 def test_a_key_that_was_refused_rests_on(configured: Configured, openai: Running, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Commands `code` and `run`: which program runs, and what follows from the models; more in `golden_commands/code`."""
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from anthropic_proxy.cli.client_models import TierModel, explain_tool_search, find_tier_models
 from tests.support.command_line import OPENAI, install_program, read_call, run_command
 from tests.support.server_process import running_proxy
+from tests.support.terminal import answer_questions
 
 
 @pytest.fixture
@@ -106,3 +108,14 @@ def test_a_program_of_the_current_directory_is_not_run(directory: Path, port: st
         '✕ There is no program "tool" in PATH: it is only in "bin". Relative folders of PATH are not searched, because '
         "the current directory would decide. Use the absolute path of this folder.\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "hint"), [("0", "  With this proxy:  anthropic-proxy code -- --continue"), ("1", None)]
+)
+def test_only_a_conversation_can_be_continued(directory: Path, port: str, status: str, hint: str | None) -> None:
+    path = f"{directory}:{os.environ['PATH']}"
+    settings = {**OPENAI, "HOME": str(directory), "PORT": port, "PATH": path, "EXIT_STATUS": status}
+    screen = answer_questions("code", answers=[], directory=directory, settings=settings)
+    assert screen.status == int(status)
+    assert (hint in screen.lines) if hint else not any("With this proxy" in line for line in screen.lines)
