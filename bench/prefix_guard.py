@@ -1,7 +1,8 @@
 """`python -m bench.prefix_guard`: CPU time of the prefix guard as a share of a whole request of 120 KB.
 
 The guard runs in this process, with the prompts of 64 conversations in turn, so that no prompt is in a processor's
-cache. Rounds of it alternate with rounds of requests to a proxy.
+cache. Rounds of it alternate with rounds of requests to a proxy. A provider that reports what it has read from its
+cache spares the comparison of all bytes, so both kinds are measured.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
+from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard, Prompt
 from bench.bodies import cut_at_number, make_messages, to_chat_body
 from bench.load import BenchError, fire, wait_for_reply
 from bench.processes import free_port
@@ -25,7 +26,8 @@ REQUESTS = 200
 
 
 class Conversations:
-    def __init__(self) -> None:
+    def __init__(self, cached_tokens: int) -> None:
+        self._cached_tokens = cached_tokens
         self._guard = PrefixGuard()
         self._body = cut_at_number(to_chat_body(make_messages(SIZE, "m", stream=True)))
         self._turn = 0
@@ -38,25 +40,30 @@ class Conversations:
             bodies = [self._body.numbered(self._turn) for _ in range(CONVERSATIONS)]
             begun = time.thread_time()
             for session, body in enumerate(bodies):
-                prompt = self._guard.compare((str(session), "", "openai", "m"), body)
-                assert prompt is not None
+                prompt = Prompt((str(session), "", "openai", "m"), body, SIZE // 4, self._cached_tokens)
+                self._guard.compare(prompt)
                 self._guard.keep(prompt)
             spent += time.thread_time() - begun
         return spent / TURNS / CONVERSATIONS
 
 
-async def measure(directory: Path) -> list[tuple[float, float]]:
-    """Return the seconds of the guard and of a request, for each round. Raises `BenchError`."""
-    upstream, port, shot, found = free_port(), free_port(), PROXY.shot(SIZE, "bench-whole"), list[tuple[float, float]]()
-    conversations = Conversations()
-    conversations.measure()
+async def measure(directory: Path) -> list[tuple[float, float, float]]:
+    """Return the seconds of the guard with and without the provider's count, and of a request, for each round.
+
+    Raises `BenchError`.
+    """
+    upstream, port, shot = free_port(), free_port(), PROXY.shot(SIZE, "bench-whole")
+    found = list[tuple[float, float, float]]()
+    counted, uncounted = Conversations(SIZE // 4), Conversations(0)
+    for conversations in (counted, uncounted):
+        conversations.measure()
     with start_upstream(directory, upstream), start_proxy(directory, port, upstream) as proxy:
         await wait_for_reply(port, shot, proxy.alive)
         await fire(port, shot, count=REQUESTS, connections=4)
         for _ in range(ROUNDS):
             before = await proxy.settle()
             await fire(port, shot, count=REQUESTS, connections=4)
-            found.append((conversations.measure(), (await proxy.settle() - before) / REQUESTS))
+            found.append((counted.measure(), uncounted.measure(), (await proxy.settle() - before) / REQUESTS))
     return found
 
 
@@ -67,10 +74,12 @@ def main() -> int:
         except BenchError as error:
             print(f"✕ {error}", file=sys.stderr)
             return 1
-    guard, request = (statistics.median(values) * 1e6 for values in zip(*found, strict=True))
-    shares = sorted(guard / request for guard, request in found)
-    print(f"guard {guard:.1f} µs, request {request:.0f} µs: {statistics.median(shares):.2%}")
-    print(f"in {ROUNDS} rounds {shares[0]:.2%} to {shares[-1]:.2%}")
+    request = statistics.median(each[2] for each in found) * 1e6
+    print(f"a request takes {request:.0f} µs, of which the guard has, in the median of {ROUNDS} rounds")
+    for kind, title in enumerate(("if the provider reports cached tokens", "if it reports none")):
+        shares = sorted(each[kind] / each[2] for each in found)
+        guard = statistics.median(each[kind] for each in found) * 1e6
+        print(f"{title}: {guard:.1f} µs, {statistics.median(shares):.2%} ({shares[0]:.2%} to {shares[-1]:.2%})")
     return 0
 
 

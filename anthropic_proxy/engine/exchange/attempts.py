@@ -71,6 +71,7 @@ from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
+from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
 from anthropic_proxy.engine.routing.router import Plan, Target
 from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.trace_context import new_span_id
@@ -190,6 +191,8 @@ class Attempts:
         self.records = AttemptRecords(incoming.receipt, engine)
         self.latest: Attempt | None = None
         """The attempt that was encoded last. None: no request was encoded."""
+        self.prompt: Prompt | None = None
+        """The prompt of the latest call that was accepted. None: there is none, no session, or it is too large."""
 
     async def open_first_call(self, request: MessagesRequest, plan: Plan) -> Attempt:
         """Call the targets of the plan in order, and return the first attempt whose reply has content.
@@ -389,10 +392,9 @@ class Attempts:
         if run.skips_open_circuit:
             breakers.require_closed(upstream)
         prompt = None
-        if receipt.session:
+        if receipt.session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
             conversation = receipt.session, receipt.agent, provider.prefix, target.model
-            compare = partial(engine.prefix_guard.compare, conversation)
-            prompt = await background.run_in_thread_if_large(self._is_large, compare, upstream_request.body)
+            prompt = Prompt(conversation, upstream_request.body)
         upstream_request = self.records.begin_attempt(target, upstream_request)
         watchdog.begin_upstream_call()
         try:
@@ -448,9 +450,7 @@ class Attempts:
             raise
         else:
             breakers.record_success(upstream)
-            if prompt is not None:
-                engine.prefix_guard.keep(prompt)
-                receipt.prefix_change = receipt.prefix_change or prompt.change
+            self.prompt = prompt
             attempt.call = call
             if proven:
                 engine.observations.store_adaptation(upstream, target.model, proven)

@@ -42,7 +42,7 @@ from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, find_session_id
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.messages.writer import MessageWriter
-from anthropic_proxy.engine.providers.prefix_guard import settle_change
+from anthropic_proxy.engine.providers.prefix_guard import Prompt, settle_change
 from anthropic_proxy.engine.routing.router import Plan
 from anthropic_proxy.engine.routing.routes import read_project
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
@@ -192,6 +192,19 @@ class Exchange:
             scale, counted = latest.run.token_scale, writer.counts.all_input_tokens
             estimated = round(writer.estimate / scale.factor)
             engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
+        if attempts.prompt is not None:
+            await self._compare_prompt(attempts.prompt, has_one_call=reply.has_one_call)
+
+    async def _compare_prompt(self, prompt: Prompt, *, has_one_call: bool) -> None:
+        """Compare the prompt with the one before it, now that the client has the reply."""
+        engine, counts = self._engine, self._writer.counts
+        prompt.tokens = counts.all_input_tokens
+        if has_one_call:
+            prompt.cached_tokens = counts.cache_read_tokens
+        is_large = len(prompt.body) > MAX_BYTES_ON_LOOP
+        await engine.background.run_in_thread_if_large(is_large, engine.prefix_guard.compare, prompt)
+        engine.prefix_guard.keep(prompt)
+        self._receipt.prefix_change = prompt.change
 
     async def _open_reply(self) -> DeltaStream | RelayStream:
         """Call the targets of the plan, and return the first reply that sends content. Raises an error if none does.

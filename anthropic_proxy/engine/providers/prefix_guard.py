@@ -10,18 +10,18 @@ the provider and the model; a session has several prompts at the same time, for 
 parallel tasks, so a prompt is compared with those that begin with the same messages and go on with them. A prompt
 counts as changed only if the provider had read at least `MIN_LOST_BYTES` of what it now has to read again.
 
-The bytes of the last prompts are kept, not hashes of their parts, because comparing them is the cheapest: for a prompt
-of 120 KB it reads both bodies once, at the speed of `memcmp`, which is 1 to 2 % of the request
-(`python -m bench.prefix_guard`). CRC-32, the fastest digest at hand, takes four times as long, and dividing a prompt
-into its parts ten times that. The body is the object that was sent, so nothing is copied. Memory has a bound for each
-prompt, for each conversation and for all of them together.
+A prompt is compared after its reply, when the provider's counts are known and the client no longer waits. The bytes of
+the last prompts are kept, not hashes of their parts: CRC-32, the fastest digest at hand, takes four times as long as
+comparing them, and dividing a prompt into its parts ten times that. The body is the object that was sent, so nothing is
+copied. Memory has a bound for each prompt, for each conversation and for all of them together.
 
 Two ways lead to the same answer. The fast one compares bytes without reading JSON: the new body begins with the old one
-up to its last message, and ends with what follows the conversation, such as the tools. All other bodies, also the
-second one of a conversation, are divided into their parts (`_divide`): once for the new prompt, and once for each of
-the kept ones, at most four, that begin with the same messages. Kept prompts of other conversations are told by a few
-hashes. A part that has changed is searched in all messages, but only a few behind it tell whether another branch
-begins there.
+up to its last message, and ends with what follows the conversation, such as the tools. If the provider has read as many
+tokens from its cache as the old prompt has, nothing is lost, and the ends of the compared bytes suffice to tell that it
+is the same conversation. All other bodies, also the second one of a conversation, are divided into their parts
+(`_divide`): once for the new prompt, and once for each of the kept ones that begin with the same messages. Kept prompts
+of other conversations are told by a few hashes. A part that has changed is searched in all messages, but only a few
+behind it tell whether another branch begins there.
 """
 
 import operator
@@ -41,13 +41,15 @@ from anthropic_proxy.errors import InvalidRequest
 
 MAX_PROMPT_BYTES = 8 * 1024 * 1024
 """Maximum size of a guarded request, which may contain images. Larger ones are ignored."""
-MAX_PROMPTS_OF_CONVERSATION = 4
-"""Number of prompts of one session and model that are continued at the same time."""
-MAX_KEPT_BYTES = MAX_PROMPT_BYTES * MAX_PROMPTS_OF_CONVERSATION
+MAX_PROMPTS_OF_CONVERSATION = 8
+"""Number of prompts of one session and model that are kept. A prompt that continued another one is kept longest: side
+requests, such as those for titles, come in numbers between two turns, and no prompt continues them."""
+MAX_KEPT_BYTES = 32 * 1024 * 1024
 MAX_CONVERSATIONS = 1_000
 """Maximum size and number of all kept prompts of a process. The least recently used ones are forgotten."""
+MIN_LOST_TOKENS = 1_024
 MIN_LOST_BYTES = 4_096
-"""About 1,024 tokens, the shortest beginning that most providers cache (developers.openai.com, "Prompt caching";
+"""About as many, the shortest beginning that most providers cache (developers.openai.com, "Prompt caching";
 platform.claude.com, "Prompt caching"; read 2026-11)."""
 
 Conversation = tuple[str, str, str, str]
@@ -67,22 +69,30 @@ _LIST = b"["[0]
 _FUNCTIONS = b'{"functionDeclarations":['
 _BILLING = b"x-anthropic-billing-header:"
 _DEFERRED = re.compile(rb'"defer_loading": ?true')
+_SAMPLE_BYTES = 512
+"""Bytes that tell the conversation of a prompt which the provider has read from its cache."""
 _SHOWN_SESSION = 8
 """Characters of a session id in the log."""
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 
 class Prompt(Struct, eq=False, gc=False):
-    """The prompt of one request. The exchange keeps it once the provider has accepted it."""
+    """The prompt of one request that the provider has accepted."""
 
     conversation: Conversation
     body: bytes
+    tokens: int = 0
+    """Tokens that the provider has counted. 0: unknown."""
+    cached_tokens: int = 0
+    """Those of them that it has read from its cache."""
     last: int = 0
     """Offset up to which the next prompt probably has the same bytes: where the latest turn starts."""
     end: int = 0
     """Offset of the end of the conversation in `body`. 0: not known yet."""
     beginning: Sequence[int] | None = None
     """`_Parts.beginning`. None: not known yet. Empty: the body is no request of a known API."""
+    is_continuation: bool = False
+    """True if a prompt before it is known."""
     is_reported: bool = False
     """True if the log has a change of this conversation."""
     replaced: "Prompt | None" = None
@@ -98,42 +108,41 @@ class PrefixGuard:
         self.kept_bytes = 0
         """Size of all kept prompts."""
 
-    def compare(self, conversation: Conversation, body: bytes) -> Prompt | None:
-        """Compare a request of a session with the one before it. None: it is too large. May run in another thread."""
-        if len(body) > MAX_PROMPT_BYTES:
-            return None
-        prompts = tuple(self._prompts.get(conversation, ()))
-        if not prompts:
-            return Prompt(conversation, body)
+    def compare(self, prompt: Prompt) -> None:
+        """Find the prompt before this one, and the change. May run in another thread."""
+        body = prompt.body
+        prompts = tuple(self._prompts.get(prompt.conversation, ()))
         for before in prompts:  # the fast way
             old, last, end = before.body, before.last, before.end
             view = memoryview(old)
-            if not (last and body.startswith(view[:last]) and body.endswith(view[end:])):
+            begin, rest = 0, end
+            if 0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens:
+                begin, rest = max(0, last - _SAMPLE_BYTES), max(end, len(old) - _SAMPLE_BYTES)
+            if not (last and body.startswith(view[begin:last], begin) and body.endswith(view[rest:])):
                 continue
             grown_end = len(body) - len(old) + end
             if grown_end < max(last, end - MIN_LOST_BYTES) or (
                 end - last >= MIN_LOST_BYTES and not _has_grown(before, body, grown_end)
             ):
                 continue
-            last = end if end < grown_end else last  # a client may replace its last message
-            beginning = before.beginning
-            if beginning is not None and len(beginning) < _FULL_BEGINNING:
-                beginning = None  # it has further messages now
-            return Prompt(conversation, body, last, grown_end, beginning, before.is_reported, before)
-        prompt = Prompt(conversation, body)
-        if (parts := _examine(prompt)) is not None:
+            prompt.last = end if end < grown_end else last  # a client may replace its last message
+            prompt.end = grown_end
+            if before.beginning is not None and len(before.beginning) == _FULL_BEGINNING:
+                prompt.beginning = before.beginning
+            prompt.is_continuation, prompt.is_reported, prompt.replaced = True, before.is_reported, before
+            return
+        if prompts and (parts := _examine(prompt)) is not None:
             for before in prompts:
                 parts_before = _examine(before) if before.beginning is None else None
                 if before.beginning and _are_of_one_conversation(before.beginning, parts.beginning):
                     is_continued, prompt.change = _find_change(parts_before or _divide(before.body), parts)
                     if not is_continued:
                         continue
-                    prompt.replaced = before
+                    prompt.is_continuation, prompt.replaced = True, before
                     if prompt.change is not None:
                         prompt.change.is_first = not before.is_reported
                     prompt.is_reported = before.is_reported or prompt.change is not None
                     break
-        return prompt
 
     def keep(self, prompt: Prompt) -> None:
         """Compare later prompts with this one."""
@@ -152,11 +161,13 @@ class PrefixGuard:
                 prompts.remove(replaced)
                 self.kept_bytes -= len(replaced.body)
             elif len(prompts) == MAX_PROMPTS_OF_CONVERSATION:
-                self.kept_bytes -= len(prompts.pop().body)
+                oldest_first = range(len(prompts) - 1, -1, -1)
+                forgotten = next((index for index in oldest_first if not prompts[index].is_continuation), -1)
+                self.kept_bytes -= len(prompts.pop(forgotten).body)
             prompts.insert(0, prompt)
         while self.kept_bytes > MAX_KEPT_BYTES or len(self._prompts) > MAX_CONVERSATIONS:
-            _, forgotten = self._prompts.popitem(last=False)
-            self.kept_bytes -= sum(len(each.body) for each in forgotten)
+            _, oldest = self._prompts.popitem(last=False)
+            self.kept_bytes -= sum(len(each.body) for each in oldest)
 
 
 def settle_change(receipt: Receipt, change: PrefixChange, log: EngineLog) -> None:

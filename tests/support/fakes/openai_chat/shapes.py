@@ -4,6 +4,7 @@ The SDK's request types are typed dictionaries. This module walks their annotati
 would read `Iterable` lazily and would not name an error the way the real server does.
 """
 
+import functools
 import types
 from collections.abc import Iterator
 from typing import Any, Literal, Union, get_args, get_origin
@@ -24,6 +25,7 @@ def _is_fields(hint: Any) -> bool:
     return typing_extensions.is_typeddict(hint)
 
 
+@functools.cache
 def _fields(hint: Any) -> tuple[dict[str, Any], set[str]]:
     """Return the hints of a typed dictionary's fields, and the names of those that must be there."""
     fields, required = {}, set()
