@@ -416,6 +416,7 @@ BILLING_CODES = frozenset(
     (
         *("insufficient_quota", "exceeded_current_quota_error", "billing_hard_limit_reached", "billing_not_active"),
         *("1113", "insufficient_balance", "insufficient_credits", "payment_required", "Arrearage", "CreditsError"),
+        *("NOT_ENOUGH_BALANCE", "customer_verification_required"),
     )
 )
 _PERIOD = (

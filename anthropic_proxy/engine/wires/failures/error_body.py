@@ -224,7 +224,7 @@ def _words_of(value: Any) -> str:
 
 
 def _codes_of(error: dict[str, Any]) -> list[str]:
-    codes = [error.get("code"), error.get("type"), error.get("status")]
+    codes = [error.get("code"), error.get("type"), error.get("status"), error.get("reason")]  # Novita: `reason`
     if (number := _integer(error.get("code"))) is not None and number >= 1_000:
         codes.append(str(number))  # Z.ai, MiniMax
     inner = error.get("innererror")
