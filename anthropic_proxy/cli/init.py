@@ -405,8 +405,10 @@ class _Setup:
                 if asks is None:
                     return None
                 is_first = is_found = False
-            if self._address or (vendor is not None and vendor.has_local_url):
+            if self._address:
                 return None
+            if vendor is not None and vendor.has_local_url:
+                vendor = None  # it may run at another address
 
     def _ask_key(self, candidate: Candidate, variable: str) -> str:
         """Return a key. "": the user enters none, to choose another provider, or because the server needs none."""
