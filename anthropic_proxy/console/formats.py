@@ -130,6 +130,14 @@ def day_and_time(microseconds: float) -> str:
     return f"{when.day} {when:%b, %H:%M}"
 
 
+def list_time(microseconds: float, now: float) -> str:
+    """Return a time in microseconds since the epoch for a list: `13:42:09`, or `20 Nov, 08:12` on another day than
+    `now`, in seconds since the epoch.
+    """
+    is_today = local_datetime(microseconds).date() == local_datetime(now * MICROSECONDS).date()
+    return clock_time(microseconds) if is_today else day_and_time(microseconds)
+
+
 def long_time(seconds: float | None) -> str:
     """Return a time in seconds since the epoch like `full_time`. None: ""."""
     return "" if seconds is None else full_time(seconds * MICROSECONDS)

@@ -280,7 +280,7 @@ def test_a_click_on_a_title_sorts(tab: Page) -> None:
         ("/dashboard/models?sort=p95", "First token p95"),
         ("/dashboard/costs?by=project&sort=-mean", "Cost per request"),
         ("/dashboard/sessions?sort=-context", "Largest context"),
-        ("/dashboard/requests?sort=-rate&columns=rate", "Speed"),
+        ("/dashboard/requests?sort=-rate&columns=rate", "Speed of output"),
     ],
 )
 def test_a_phone_shows_the_column_that_sorts(

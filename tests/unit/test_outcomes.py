@@ -93,7 +93,7 @@ def test_all_views_agree_about_an_outcome(
     assert stream.getvalue().split(maxsplit=4)[4].removesuffix("req_1\n").strip() == remark
     (row,) = build_rows([LoggedRequest(receipt)], [], 1.0)
     record = RowBuilder(()).build(receipt, Cost(0, 0, ""))
-    page = build_finished_row(record)
+    page = build_finished_row(record, 1.0)
     assert (row.cells[3], f"{page.sign} {page.outcome}", record.outcome_class) == (tag, tag, stored)
     assert (row.role, summarize_outcome(record)) == (page.role, summary)
 
@@ -119,5 +119,5 @@ def test_all_views_agree_about_an_outcome(
 )
 def test_a_dash_stands_only_for_an_unknown_figure(fields: dict[str, Any], expected: dict[str, str]) -> None:
     receipt = Receipt(request_id="req_1", client=Client(), started_at=0.0, **fields)
-    cells = build_finished_row(RowBuilder(()).build(receipt, Cost(0, 0, "")), columns=COLUMNS).cells
+    cells = build_finished_row(RowBuilder(()).build(receipt, Cost(0, 0, "")), 1.0, COLUMNS).cells
     assert {name: cells[name] for name in expected} == expected

@@ -28,7 +28,14 @@ from anthropic_proxy.console.dashboard.page import (
     compare_with_previous_range,
     memoize_result,
 )
-from anthropic_proxy.console.dashboard.tables import Names, SortableColumn, name_providers, name_value, sort_rows
+from anthropic_proxy.console.dashboard.tables import (
+    Names,
+    SortableColumn,
+    format_sums,
+    name_providers,
+    name_value,
+    sort_rows,
+)
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_model_periods, sum_models, sum_periods, sum_usage
@@ -72,6 +79,8 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     def list_rows() -> list[Mapping[str, Any]]:
         listed = groups()[::-1] if by == "day" else groups()  # the latest day first, others by cost
         shown = sort_rows(listed, _COLUMNS, query.order)[:MAX_ROWS]
+        # shares of 90 days are all about 1 %
+        whole = max((group.sums.cost for group in shown), default=0) if by == "day" else total().cost
         inputs = formats.counts_in_one_unit([group.sums.all_input_tokens for group in shown])
         outputs = formats.counts_in_one_unit([group.sums.output_tokens for group in shown])
         return [
@@ -79,7 +88,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
                 **_build_row(context, names, by, group),
                 "input": read,
                 "output": written,
-                "share": group.sums.cost / total().cost if group.sums.cost else None,
+                "share": group.sums.cost / whole if group.sums.cost else None,
                 "percent": _share(group.sums, total()),
             }
             for group, read, written in zip(shown, inputs, outputs, strict=True)
@@ -174,9 +183,11 @@ def _build_row(context: PageContext, names: Names, by: str, group: UsageGroup) -
         "provider": name_value("provider", group.provider, names) if group.provider else "",
         "requests": formats.count(sums.requests),
         "cached": formats.percent(sums.cache_read_tokens, sums.all_input_tokens),
-        "mean": format_cost(round(sums.cost / sums.requests), sums.unknown_cost_requests),
+        "mean": format_cost(round(sums.cost / sums.requests), sums.unknown_cost_requests)
+        if sums.all_tokens
+        else formats.UNKNOWN,
         "requested": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
-        "cost": formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests),
+        "cost": format_sums(sums),
         "href": href,
     }
 

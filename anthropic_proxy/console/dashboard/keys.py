@@ -12,7 +12,14 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import chart_models, divide_range
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.requests import list_exported_requests
-from anthropic_proxy.console.dashboard.tables import SortableColumn, build_finished_row, page_list, page_rows, sort_rows
+from anthropic_proxy.console.dashboard.tables import (
+    SortableColumn,
+    build_finished_row,
+    format_sums,
+    page_list,
+    page_rows,
+    sort_rows,
+)
 from anthropic_proxy.console.keys.descriptions import describe_changes, describe_rules
 from anthropic_proxy.console.keys.descriptions import format_time as format_key_time
 from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
@@ -121,7 +128,7 @@ _RULE_TITLES = (*LIST_FIELDS, "requests_per_minute", "tokens_per_minute", "concu
 _USED_TITLES = ("budgets_used", "requests", "errors", "tokens", "cost")
 COLUMNS: Sequence[SortableColumn[KeyRow]] = (
     SortableColumn("used", "Budget used", lambda row: max((bar.share for bar in row.budgets), default=-1.0)),
-    SortableColumn("last", "Last used", lambda row: row.last_used_at or 0),
+    SortableColumn("last", "Last used", lambda row: row.last_used_at or 0, ends=("latest", "earliest")),
     SortableColumn("requests", "Requests", lambda row: row.sums.requests),
     SortableColumn("cost", "Cost", lambda row: row.sums.cost),
 )
@@ -270,7 +277,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
     for each in key.hashes:
         end = "" if each.expires_at is None else f", until {formats.long_time(each.expires_at)}"
         facts.append(("Text", f"{each.hint}, from {formats.long_time(each.created_at)}{end}"))
-    shown = formats.cost_with_unknown(total.cost, total.unknown_cost_requests)
+    shown = format_sums(total)
     return {
         "title": f"Key {key.label}",
         "query": context.query,
@@ -300,7 +307,7 @@ def build_key_page(context: PageContext) -> Mapping[str, Any] | None:
             formats.chart_money if total.cost else formats.count,
         ),
         "chart_title": f"{'Cost' if total.cost else 'Requests'} per {periods.length_name} and model",
-        "requests": [build_finished_row(one, with_day=context.query.hours > 24) for one in latest],
+        "requests": [build_finished_row(one, context.now) for one in latest],
         "changes": [
             build_change_row(entry)
             for entry in list_audit_entries(EngineReader(context.connection), key_id=key.id, limit=_MAX_CHANGES)
@@ -377,7 +384,7 @@ def build_key_row(key: VirtualKey, usage: KeyUsage, now: float, requests_link: s
         last_used=formats.UNKNOWN if last is None else formats.ago(now - last / MICROSECONDS),
         sums=usage.sums,
         requests=formats.count(usage.sums.requests),
-        cost=_describe_cost(usage.sums),
+        cost=format_sums(usage.sums),
         requests_link=requests_link,
     )
 
@@ -403,7 +410,7 @@ def build_team_row(
         limits=describe_limits(team.rules),
         budgets=build_budget_bars(team.rules, spending.get(f"team/{team.name}")),
         requests=formats.count(total.requests),
-        cost=_describe_cost(total),
+        cost=format_sums(total),
         requests_link=context.query.link("/dashboard/requests", facets=facets, order="", text=""),
         costs_link=context.query.link("/dashboard/costs", facets=facets, measure="key", order="", text=""),
     )
@@ -446,12 +453,6 @@ def build_budget_bars(rules: Rules, spending: Sequence[Spending] | None) -> Sequ
         role = "error" if one.share >= 1 else "warn" if one.share >= _HIGH_SHARE else "accent"
         bars.append(BudgetBar(one.describe(), one.share, role))
     return bars
-
-
-def _describe_cost(sums: UsageSums) -> str:
-    if not sums.requests:
-        return formats.UNKNOWN
-    return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)
 
 
 def _describe_span(seconds: float) -> str:

@@ -13,7 +13,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, chart_models, divide_range
 from anthropic_proxy.console.dashboard.missing_prices import explain_missing_cost, find_missing_prices
 from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, Table, build_panel, memoize_result
-from anthropic_proxy.console.dashboard.tables import SortableColumn, sort_rows
+from anthropic_proxy.console.dashboard.tables import SortableColumn, format_sums, sort_rows
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums
@@ -168,7 +168,7 @@ def _build_row(context: PageContext, costs: ModelCosts, used: UsedModel) -> Mapp
         "total50": formats.seconds(find_percentile(used.durations, 0.5)),
         "total95": formats.seconds(find_percentile(used.durations, 0.95)),
         "speed": formats.UNKNOWN if used.speed is None else formats.count(used.speed),
-        "cost": formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests),
+        "cost": format_sums(sums),
         "requested_cost": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
         "href": context.query.link("/dashboard/requests", facets=facets, measure="", compared="", order=""),
     }

@@ -42,7 +42,7 @@ from anthropic_proxy.console.dashboard.page import (
     memoize_result,
 )
 from anthropic_proxy.console.dashboard.query import RANGE_TITLES, ViewQuery
-from anthropic_proxy.console.dashboard.tables import TableRow, build_finished_row, build_running_row
+from anthropic_proxy.console.dashboard.tables import TableRow, build_finished_row, build_running_row, format_sums
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
@@ -165,7 +165,8 @@ def _find_provider(one: ModelPeriod) -> tuple[int, tuple[str, ...]]:
 
 def _summarize(context: PageContext, total: UsageSums) -> Markup:
     name = context.query.range_name
-    spans = {"": "In this range", "1h": "In the last hour", "24h": "In the last 24 hours", "yesterday": "Yesterday"}
+    spans = {"": "In this range", "1h": "In the last hour", "24h": "In the last 24 hours"}
+    spans |= {"today": "Today", "yesterday": "Yesterday"}
     span = spans.get(name) or f"In the last {RANGE_TITLES[name].removesuffix(' d')} days"
     if not total.requests:
         return escape(f"{span} there were no requests.")
@@ -235,7 +236,7 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
             "Requests",
             formats.count(total.requests),
             compare_with_previous_range(context, context.model_selection, "requests", total.requests)
-            or "no whole range before",
+            or ("since midnight" if query.range_name == "today" else "no complete range before"),
             [one.requests for one in sums],
             listed,
         ),
@@ -343,7 +344,7 @@ def _list_providers(found: _Queries, values: Mapping[tuple[int, tuple[str, ...]]
 def _list_latest(context: PageContext) -> Sequence[TableRow]:
     running = [build_running_row(receipt, context.now) for receipt in reversed(context.running)]
     finished = list_stored_requests(context.connection, context.selection, _MAX_LATEST)
-    return [*running, *(build_finished_row(row) for row in finished)][:_MAX_LATEST]
+    return [*running, *(build_finished_row(row, context.now) for row in finished)][:_MAX_LATEST]
 
 
 def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: ModelCosts) -> list[Mapping[str, Any]]:
@@ -355,7 +356,7 @@ def _list_models(context: PageContext, by_model: Sequence[ModelPeriod], costs: M
             "prefix": costs.find_prefix(row.provider) or NOT_SENT,
             "model": row.model,
             "requests": row.sums.requests,
-            "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),
+            "cost": format_sums(row.sums),
             "share": row.sums.cost / highest if row.sums.cost else None,
             "href": context.query.link(
                 "/dashboard/requests",

@@ -124,11 +124,14 @@ _WORDS = {"requests": ("fewer", "as many as", "none"), "cost": ("less", "as much
 def compare_with_previous_range(
     context: PageContext, selection: RequestSelection, name: Literal["requests", "cost"], value: int
 ) -> str:
-    """Return `4 % more than in the range before`. "": the ledger is younger than that range.
+    """Return `4 % more than in the range before`. "": the ledger is younger than that range, or the
+    range is today.
 
     `value`: requests or nano-dollars of the requests of `selection`.
     """
     query, first = context.query, context.facts.first_hour
+    if query.range_name == "today":  # the hours before midnight are not comparable
+        return ""
     earliest = 2 * query.start - min(query.end, int(context.now))
     if first is None or first * HOUR_SECONDS > earliest + HOUR_SECONDS:
         return ""

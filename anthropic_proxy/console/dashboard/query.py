@@ -16,9 +16,25 @@ from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.console.openapi import require_database_text
 from anthropic_proxy.errors import InvalidRequest
 
-RANGES: Mapping[str, int] = {"1h": 1, "24h": 24, "yesterday": 24, "7d": 7 * 24, "30d": 30 * 24, "90d": 90 * 24}
+RANGES: Mapping[str, int] = {
+    "1h": 1,
+    "24h": 24,
+    "today": 24,
+    "yesterday": 24,
+    "7d": 7 * 24,
+    "30d": 30 * 24,
+    "90d": 90 * 24,
+}
 """Value of `range` in the URL → length of the time range in hours. The command `usage` has the same values."""
-RANGE_TITLES = {"1h": "1 h", "24h": "24 h", "yesterday": "Yesterday", "7d": "7 d", "30d": "30 d", "90d": "90 d"}
+RANGE_TITLES = {
+    "1h": "1 h",
+    "24h": "24 h",
+    "today": "Today",
+    "yesterday": "Yesterday",
+    "7d": "7 d",
+    "30d": "30 d",
+    "90d": "90 d",
+}
 MAX_VALUE_CHARACTERS = 300
 MAX_RANGE_DAYS = 400
 """Maximum length of a time range in days. Each period of a chart needs memory and time."""
@@ -204,6 +220,8 @@ def _read_range(values: Mapping[str, str], now: float) -> tuple[str, int, int]:
     name = values.get("range", "24h")
     if name not in RANGES:
         raise InvalidRequest(f"range: {name!r} is not allowed; use {', '.join(RANGES)}.", code="dashboard-parameter")
+    if name == "today":
+        now += 0.001  # at midnight, the range is not empty
     found = resolve_usage_range(name, name if name == "yesterday" else "", datetime.fromtimestamp(now, UTC))
     return name, found.start // MICROSECONDS, min(found.end // MICROSECONDS, int(now) + 1)
 

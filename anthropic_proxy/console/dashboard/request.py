@@ -79,13 +79,14 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     (turn,) = build_turns([row], {row.id: stored}, find_cache_breaks([row], costs))
     if row.error:  # a panel of its own shows it
         turn = structs.replace(turn, reply=[block for block in turn.reply if not block.is_error])
-    sent = stored.get("request")
+    sent, stores = stored.get("request"), context.settings.ledger_content
     replay_problem = ""
     if row.path != EXCHANGE_PATH:
         replay_problem = f"Requests to {row.path} cannot be sent again."
     elif sent is None:
         replay_problem = (
-            "The request cannot be sent again: its text is not stored. For later requests: LEDGER_CONTENT=true."
+            "The request cannot be sent again: its text is not stored."
+            f"{'' if stores else ' For later requests: LEDGER_CONTENT=true.'}"
         )
     elif sent.is_cut:
         replay_problem = "The request cannot be sent again: only the beginning of its text is stored."
@@ -116,11 +117,15 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "figures": [
             Figure("Total", formats.seconds(row.duration), f"{formats.clock_time(start)} to {formats.clock_time(end)}"),
             Figure("Time to first token", formats.seconds(row.first_token or None), first_note),
-            Figure("Input", formats.count(tokens), cached if row.cache_read_tokens else "none read from cache"),
-            Figure("Output", formats.count(row.output_tokens), f"{speed}{ending}"),
-            Figure("Cost", format_cost(row.cost), requested)
-            if tokens or row.output_tokens
-            else Figure("Cost", formats.UNKNOWN, "no tokens"),
+            *(
+                (
+                    Figure("Input", formats.count(tokens), cached if row.cache_read_tokens else "none read from cache"),
+                    Figure("Output", formats.count(row.output_tokens), f"{speed}{ending}"),
+                    Figure("Cost", format_cost(row.cost), requested),
+                )
+                if tokens or row.output_tokens
+                else (Figure(name, formats.UNKNOWN, "no tokens") for name in ("Input", "Output", "Cost"))
+            ),
         ],
         "timeline": build_timeline(row),
         "attempts": list_attempts(row),
@@ -202,7 +207,8 @@ def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
         if number or kind in ("input", "output"):
             each = format_cost(round(amount * 1_000_000 / number)) if amount and number else ""
             cost = format_cost(amount) if amount else ""
-            found.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), formats.count(number), each, cost))
+            shown = formats.count(number) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
+            found.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), shown, each, cost))
     return [*found, *searches]
 
 

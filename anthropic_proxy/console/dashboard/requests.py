@@ -69,7 +69,6 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
     running = (
         [build_running_row(receipt, context.now) for receipt in reversed(context.running)] if shows_running else []
     )
-    with_day = query.hours > 25  # 24 h begins with the full hour before
     counted = count_facets(
         context.connection, context.selection, [facet.column for facet in FACETS.values()], _MAX_FACET_VALUES
     )
@@ -96,7 +95,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
             }
             for value, number in counted.values[facet.column]
         ]
-        if len(values) > 1 or name in query.facets:
+        if len(values) > 1 or (values and name in query.facets):
             facets.append(
                 {
                     "title": facet.title,
@@ -106,7 +105,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
                 }
             )
     return {
-        "rows": [*running, *(_build_row(row, columns, names, with_day=with_day) for row, _ in part.rows)],
+        "rows": [*running, *(_build_row(row, context.now, columns, names) for row, _ in part.rows)],
         "columns": columns,
         "all_columns": COLUMNS,
         "sort_titles": {column.name: column.label for column in COLUMNS if column.is_number},
@@ -138,8 +137,8 @@ def list_views(query: ViewQuery) -> list[tuple[str, str, bool]]:
     return [(title, href, href == here) for title, href in links]
 
 
-def _build_row(row: StoredRequest, columns: Sequence[RequestColumn], names: Names, *, with_day: bool) -> TableRow:
-    built = build_finished_row(row, with_day=with_day, columns=columns)
+def _build_row(row: StoredRequest, now: float, columns: Sequence[RequestColumn], names: Names) -> TableRow:
+    built = build_finished_row(row, now, columns)
     if ("session", row.session) not in names:
         return built
     return structs.replace(built, cells={**built.cells, "session": name_value("session", row.session, names)})

@@ -46,9 +46,9 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     total = queries.sum_session(context.connection, session)
     if not rows or total is None:
         return None
-    length = rows[-1].started_at + rows[-1].duration - total.started_at
     count = total.sums.requests
-    verdict = f"{formats.plural(count, 'request')} in {formats.seconds(length)}."
+    verdict = formats.plural(count, "request")
+    verdict += f" in {formats.seconds(total.last_at - total.started_at)}." if count > 1 else "."
     if count > len(rows):
         verdict += f" The charts show the latest {formats.count(len(rows))}."
     agents = dict.fromkeys(row.agent for row in rows)
@@ -100,7 +100,9 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "verdict": verdict,
         "figures": [
             Figure("Requests", formats.count(sums.requests), formats.plural(sums.errors, "error")),
-            Figure("Cost", format_cost(sums.cost, sums.unknown_cost_requests), each),
+            Figure("Cost", format_cost(sums.cost, sums.unknown_cost_requests), each)
+            if sums.all_tokens
+            else Figure("Cost", formats.UNKNOWN, "no tokens"),
             Figure("Largest context", formats.count(total.max_context), latest),
             Figure("Output", formats.count(sums.output_tokens), "tokens"),
             Figure("Input read from cache", formats.percent(sums.cache_read_tokens, sums.all_input_tokens), cached),

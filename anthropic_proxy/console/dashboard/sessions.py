@@ -8,7 +8,7 @@ from typing import Any
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
-from anthropic_proxy.console.dashboard.tables import SortableColumn, sort_rows
+from anthropic_proxy.console.dashboard.tables import SortableColumn, format_sums, sort_rows
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
 from anthropic_proxy.console.ledger.request_queries import SessionRow
@@ -41,7 +41,7 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
             "requests": formats.count(row.sums.requests),
             "errors": row.sums.errors,
             "started": formats.day_and_time(row.started_at),
-            "length": formats.seconds(row.last_at - row.started_at),
+            "length": formats.seconds(row.last_at - row.started_at) if row.sums.requests > 1 else formats.UNKNOWN,
             "context": formats.count(row.max_context),
             "share": min(row.max_context / window, 1.0)
             if (window := windows.get(models.get(row.session, "")))
@@ -49,7 +49,7 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
             "window": f"{formats.percent(row.max_context, window)} of {formats.short_count(window)}" if window else "",
             "cached": formats.percent(row.sums.cache_read_tokens, row.sums.all_input_tokens),
             "output": formats.count(row.sums.output_tokens),
-            "cost": formats.cost_with_unknown(row.sums.cost, row.sums.unknown_cost_requests),
+            "cost": format_sums(row.sums),
         }
         for row in rows
     ]

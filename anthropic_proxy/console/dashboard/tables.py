@@ -8,7 +8,7 @@ from msgspec import Struct
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES
 from anthropic_proxy.console.dashboard.query import NO_COLUMNS, ViewQuery
-from anthropic_proxy.console.ledger.records import FACETS, NOT_SENT, StoredRequest
+from anthropic_proxy.console.ledger.records import FACETS, NOT_SENT, StoredRequest, UsageSums
 from anthropic_proxy.console.ledger.request_queries import SORT_KEYS, SortOrder
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.engine.providers import find_registry
@@ -114,6 +114,13 @@ def decode_columns(text: str) -> Sequence[RequestColumn]:
     return tuple(column for column in COLUMNS if column.name in names)
 
 
+def format_sums(sums: UsageSums) -> str:
+    """Return the cost of several requests as text. Requests without tokens, such as failed ones, have none: `–`."""
+    if not (sums.all_tokens or sums.cost or sums.unknown_cost_requests):
+        return formats.UNKNOWN
+    return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)
+
+
 RowT = TypeVar("RowT")
 
 
@@ -124,6 +131,8 @@ class SortableColumn(Struct, Generic[RowT], frozen=True):
     """Value by which rows are sorted. None is sorted as 0."""
     description: str = ""
     """Title that is clear without the other columns. "": the same as `title`."""
+    ends: tuple[str, str] = ("highest", "lowest")
+    """Words for the values that are first in descending and in ascending order."""
 
     @property
     def is_number(self) -> bool:
@@ -241,14 +250,13 @@ class TableRow(Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-def build_finished_row(
-    row: StoredRequest, *, with_day: bool = False, columns: Sequence[RequestColumn] = DEFAULT_COLUMNS
-) -> TableRow:
+def build_finished_row(row: StoredRequest, now: float, columns: Sequence[RequestColumn] = DEFAULT_COLUMNS) -> TableRow:
+    """`now`: seconds since the epoch."""
     sign, role, outcome = describe_outcome(row.outcome_class, row.outcome, row.status)
     is_exchange = bool(row.requested_model)
     return TableRow(
         id=row.id,
-        time=formats.day_and_time(row.started_at) if with_day else formats.clock_time(row.started_at),
+        time=formats.list_time(row.started_at, now),
         full_time=formats.full_time(row.started_at),
         prefix=row.prefix or row.provider or (NOT_SENT if is_exchange else f"{row.method} {row.path}".strip()),
         model=row.model,

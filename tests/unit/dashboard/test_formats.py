@@ -33,3 +33,17 @@ def test_the_zone_of_the_server_is_named_also_when_clocks_change(monkeypatch: py
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+def test_a_time_of_a_list_has_its_day_unless_it_is_today() -> None:
+    noon = time.mktime((2026, 11, 25, 12, 0, 0, 0, 0, -1))
+    assert formats.list_time(noon * 1_000_000, noon + 3_600) == "12:00:00"
+    assert formats.list_time((noon - 20 * 3_600) * 1_000_000, noon) == "24 Nov, 16:00"
+
+
+def test_today_begins_at_midnight_and_ends_now() -> None:
+    midnight = time.mktime((2026, 11, 25, 0, 0, 0, 0, 0, -1))
+    for now in (midnight, midnight + 60, midnight + 18 * 3_600):
+        query = read_view_query("/dashboard", {"range": ["today"]}, now)
+        assert (query.start, query.end) == (midnight, now + 1)
+    assert read_view_query("/dashboard", {}, midnight + 60).start < midnight

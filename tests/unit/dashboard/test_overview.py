@@ -140,9 +140,17 @@ async def test_three_free_requests_of_the_first_minutes_are_visible(tmp_path: Pa
         assert page["verdict"] == "In the last 24 hours 3 of 3 requests succeeded and were <b>free</b>."
     with overview_of(settings, now=first + 4 * 3_600) as page:
         assert page["usage_title"] == "Cost per hour"
-        assert page["figures"][0].note == "no whole range before", "the ledger is younger than that"
+        assert page["figures"][0].note == "no complete range before", "the ledger is younger than that"
     with overview_of(settings, now=first + 60 * 3_600) as page:
         assert page["figures"][0].note == "none in the range before"
+
+
+async def test_today_is_compared_with_nothing(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    await show_first_minutes(settings, new_receipt(1), new_receipt(2, started_at=NOON - 3 * 86_400))
+    with overview_of(settings, now=NOON + 60, range="today") as page:
+        assert page["verdict"] == "Today 1 of 1 request succeeded and was <b>free</b>."
+        assert page["figures"][0].note == "since midnight"
 
 
 async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path: Path) -> None:
