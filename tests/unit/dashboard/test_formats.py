@@ -8,6 +8,8 @@ from msgspec import structs
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import divide_range
 from anthropic_proxy.console.dashboard.query import read_view_query
+from anthropic_proxy.console.dashboard.tables import format_sums
+from anthropic_proxy.console.ledger.records import UsageSums
 
 
 def test_the_zone_of_the_server_is_named_also_when_clocks_change(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,3 +49,15 @@ def test_today_begins_at_midnight_and_ends_now() -> None:
         query = read_view_query("/dashboard", {"range": ["today"]}, now)
         assert (query.start, query.end) == (midnight, now + 1)
     assert read_view_query("/dashboard", {}, midnight + 60).start < midnight
+
+
+@pytest.mark.parametrize(
+    ("sums", "text"),
+    [
+        (UsageSums(requests=1, errors=1), "–"),
+        (UsageSums(requests=1, output_tokens=1), "free"),
+        (UsageSums(requests=2, output_tokens=1, cost=43_000_000, unknown_cost_requests=1), "≥ $0.043, 1 unknown"),
+    ],
+)
+def test_requests_without_tokens_have_no_cost(sums: UsageSums, text: str) -> None:
+    assert format_sums(sums) == text

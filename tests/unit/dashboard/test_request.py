@@ -137,6 +137,19 @@ FAILED = UpstreamAttempt(
 SERVED = UpstreamAttempt(provider="openai", model="gpt-4.1", offset_seconds=0.3, duration_seconds=8.0, status=200)
 
 
+async def test_a_request_without_tokens_has_no_figures(settings: Settings) -> None:
+    receipt = new_receipt(outcome="error", status=429, input_tokens=0, output_tokens=0)
+    await store(settings, receipt)
+    with reading(settings) as engine, engine.connect() as connection:
+        parameters = {"id": receipt.request_id}
+        page = build_request_page(
+            build_context("/dashboard/requests/x", connection, settings, path_parameters=parameters)
+        )
+    assert page is not None
+    assert [figure.value for figure in page["figures"][2:]] == ["–", "–", "–"]
+    assert [one.tokens for one in page["tokens"]] == ["–", "–"]
+
+
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
     return Settings(data_directory=tmp_path / "data")

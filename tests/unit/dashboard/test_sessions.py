@@ -79,6 +79,16 @@ async def test_failed_requests_and_unknown_costs_are_no_zeros(tmp_path: Path) ->
     assert listed["sessions"][0]["cost"] == "≥ $0.086, 3 unknown"
 
 
+async def test_the_length_of_a_session_is_the_same_on_both_pages(tmp_path: Path) -> None:
+    listed, page = await pages_of(tmp_path, {}, {}, {})
+    assert (listed["sessions"][0]["length"], page["verdict"]) == ("18.0 s", "3 requests in 18.0 s.")
+
+
+async def test_a_session_of_one_request_has_no_length(tmp_path: Path) -> None:
+    listed, page = await pages_of(tmp_path, {})
+    assert (listed["sessions"][0]["length"], page["verdict"]) == ("–", "1 request.")
+
+
 async def test_a_session_is_named_by_its_project_and_start(tmp_path: Path) -> None:
     listed, page = await pages_of(tmp_path / "named", {"input_tokens": 50_000}, {}, project="checkout-api")
     assert (page["title"], listed["sessions"][0]["name"]) == (f"checkout-api, {STARTED}",) * 2
