@@ -15,7 +15,7 @@ from tests.support.fakes.openai_chat.server import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.process_checks import MESSAGES, ask, run_command
 from tests.support.routes import CLAUDE_CODE
-from tests.support.server_process import Proxy, running_proxy
+from tests.support.server_process import Proxy, reserve_closed_port, running_proxy
 
 HELLO = "Say exactly: x"
 SEARCH = {"type": "web_search_20250305", "name": "web_search"}
@@ -72,7 +72,8 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Imported]:
         servers = {"work": work, "large": large, "gemini": gemini}
         (folder / "config.json").write_text(json.dumps(router_config(servers)))
         keys = {"SERVER_KEY": KEY, "GEMINI_API_KEY": GEMINI_KEY}
-        done = run_command("import", "config.json", settings=keys, directory=folder)
+        no_proxy = {"PORT": reserve_closed_port()}
+        done = run_command("import", "config.json", settings={**keys, **no_proxy}, directory=folder)
         assert (done.returncode, done.stderr) == (0, "")
         with running_proxy(folder, {**keys, "GEMINI_BASE_URL": gemini.url}) as proxy:
             yield Imported(proxy, servers)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.paths import ROOT
+from tests.support.platform_marks import needs_process_limits
 
 ENVIRONMENTS = """import sys
 PYTHON = sys.executable
@@ -55,8 +56,12 @@ def test_serve_passes_the_folder_of_the_current_directory(
     [
         (("-m", "tests.attacks", "pipelined", "no such row"), "  client: HTTP/1.0 with Upgrade and chunks\n"),
         (("-m", "tests.faults", "retry-after", "no such row"), "  status: 429, `retry-after: 61`\n"),
-        (("-m", "tests.growth", "unknown blocks", "no such row"), "  unknown blocks / server\n"),
-        (("-m", "tests.fleet", "no such row"), " outages, limits, upgrade\n"),
+        pytest.param(
+            ("-m", "tests.growth", "unknown blocks", "no such row"),
+            "  unknown blocks / server\n",
+            marks=needs_process_limits,
+        ),
+        pytest.param(("-m", "tests.fleet", "no such row"), " outages, limits, upgrade\n", marks=needs_process_limits),
         (("scripts/ci.py", "nightly", "growth", "no such row"), "python3 scripts/ci.py growth, "),
     ],
     ids=lambda value: value[1] if isinstance(value, tuple) else "",
