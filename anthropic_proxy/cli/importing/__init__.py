@@ -117,6 +117,17 @@ def import_settings(
         for variable, key in plan.secrets.items():
             output.write_line(f"  {output.paint('!', 'warn')} {variable + '=…':<{width + 2}}  {key.setting}")
 
+    unset = {
+        table.key_variable: name
+        for name, table in plan.servers.items()
+        if table.key_variable and table.key_variable not in plan.secrets and not files.settings.keys.get(name)
+    }
+    if unset:
+        output.write_line()
+        output.write_line(output.paint("Keys that are not set: write these lines to .env, or export them", "title"))
+        for variable, name in unset.items():
+            output.write_line(f"  {output.paint('!', 'warn')} {variable}=…  of {name}")
+
     commands = [(f"anthropic-proxy import {file}", "writes them")]
     if not dry_run:
         running = find_proxy(load_command_settings(of_running_proxy=False))  # before a new PORT is written
