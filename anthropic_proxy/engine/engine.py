@@ -52,6 +52,15 @@ With this limit, twelve concurrent requests delay other requests by at most 0.2 
 first request of a session needs a thread."""
 
 
+_BYTES_PER_TOOL = 512
+"""Bytes added to the size of a request for each tool definition, because each definition costs additional time."""
+
+
+def is_large_request(body: bytes, tool_count: int = 0) -> bool:
+    """Return True if a request is decoded and encoded in a thread. `tool_count`: 0 until the request is decoded."""
+    return len(body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
+
+
 class BackgroundWork:
     """Runner of long computations in a thread, one at a time, and of event-loop tasks that no request waits for."""
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
-from anthropic_proxy.engine.exchange.attempts import build_relay_call
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, error_headers
-from anthropic_proxy.engine.exchange.relay import RelayStream, forwarded_headers
+from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call, forwarded_headers
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.routing.router import Target

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.attempts import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.hooks import AdmissionRequest, AdmissionTarget, Receipt, Settle
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.tokens import EstimateCache

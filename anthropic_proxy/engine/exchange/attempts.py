@@ -18,16 +18,16 @@ only.
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import lru_cache, partial
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import cast
-from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine
+from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
-from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
+from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
+from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,
@@ -42,27 +42,18 @@ from anthropic_proxy.engine.exchange.error_messages import (
     require_api_response,
 )
 from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
-from anthropic_proxy.engine.exchange.relay import RelayStream
-from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, UpstreamStream
+from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
+from anthropic_proxy.engine.exchange.target_limits import resolve_target_limits
+from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
-from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import (
-    CHARACTERS_PER_TOKEN,
     Delta,
-    Thinking,
     Usage,
-    mark_input_repeated,
-    merge_latest,
-    sum_usages,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
-from anthropic_proxy.engine.messages.models import MessagesRequest, Tool, decode_request_or_envelope
+from anthropic_proxy.engine.messages.models import MessagesRequest, Tool
 from anthropic_proxy.engine.messages.preparation import (
-    STATED_WINDOW_MARGIN,
-    UNPREPARED,
     ProxyTool,
-    ServerToolKind,
-    TargetLimits,
     prepare,
 )
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
@@ -74,14 +65,12 @@ from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
 from anthropic_proxy.engine.routing.router import Plan, Target
 from anthropic_proxy.engine.routing.routes import RouteBalancer
-from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
     BaseDialect,
     Call,
     Credential,
     RelayWire,
-    UpstreamRequest,
     UpstreamResponse,
 )
 from anthropic_proxy.errors import (
@@ -183,7 +172,7 @@ class Attempts:
     ) -> None:
         self._engine, self._incoming, self._request = engine, incoming, request
         self.receipt, self._watchdog, self._estimates = incoming.receipt, watchdog, estimates
-        self._is_large = is_large_request(incoming, len(request.tools))
+        self._is_large = is_large_request(incoming.body, len(request.tools))
         self._inliner: MediaInliner | None = None
         """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
         if engine.web_fetch is not None and SOURCE_OF_LINK in incoming.body:
@@ -319,10 +308,7 @@ class Attempts:
         if inliner is not None:
             request = await inliner.inline_urls(request, target, limits)
         estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
-        if self._is_large:
-            prepared = await engine.background.run_in_thread(prepare, request, limits, estimate)
-        else:
-            prepared = prepare(request, limits, estimate)
+        prepared = await engine.background.run_in_thread_if_large(self._is_large, prepare, request, limits, estimate)
         is_further_call = run.continuation is not None
         if report.notes and not is_further_call:
             report.clear_notes()
@@ -544,149 +530,6 @@ def _require_lossless(report: FidelityReport, target: Target) -> None:
     )
 
 
-class RepeatableStream(DeltaStream):
-    """Reply of one upstream call, which is repeated if it is unreadable after thinking only.
-
-    Its usage is then that of the repetition, with the input of both calls.
-    """
-
-    has_one_call = True
-
-    def __init__(self, attempts: Attempts, attempt: Attempt) -> None:
-        self._attempts = attempts
-        self.attempt = attempt
-        """The call whose reply is read."""
-        self._stream = attempt.decoded()
-        self.default_signature = self._stream.default_signature
-        # until something else than thinking is read, or the call is repeated
-        self.may_send_again = True
-        self._usage = Usage()
-        self._spent: Usage | None = None
-        """Token usage of the failed call. None: the call was not repeated."""
-
-    @property
-    def complete(self) -> bool:
-        return self._stream.complete
-
-    @property
-    def continuation(self) -> str | None:
-        return self._stream.continuation
-
-    async def read(self) -> list[Delta] | None:
-        try:
-            deltas = await self._stream.read()
-        except UnreadableReply as error:
-            if not self.may_send_again:
-                raise
-            await self.close()
-            self.attempt = await self._attempts.repeat_call(self.attempt, error, self._usage)
-            self._stream = self.attempt.decoded()
-            self._spent, self._usage = mark_input_repeated(self._usage), Usage()
-            self.may_send_again = False
-            return []
-        for place, delta in enumerate(deltas or ()):
-            if isinstance(delta, Usage):
-                self._usage = merge_latest(self._usage, delta)
-                if self._spent is not None and deltas is not None:
-                    deltas[place] = sum_usages(self._spent, self._usage)
-            elif not isinstance(delta, Thinking):
-                self.may_send_again = False
-        return deltas
-
-    def flush_pending(self) -> list[Delta]:
-        return self._stream.flush_pending()
-
-    def release_request(self) -> None:
-        self._stream.release_request()
-
-    async def close(self) -> None:
-        await self._stream.close()
-
-
-_BYTES_PER_TOOL = 512
-"""Bytes added to the size of a request for each tool definition, because each definition costs additional time."""
-_PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
-_PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch")
-"""Kinds of server tools that the proxy itself can run for a provider without them, if `FETCH_URLS` is set. Without
-`SEARCH_URL`, a web search returns an error block."""
-
-
-@lru_cache(maxsize=256)
-def build_target_limits(
-    target: Target,
-    rejects_overflow: bool = False,  # also by position: lru_cache is slower with keywords
-    has_web_search: bool = True,
-    has_web_fetch: bool = False,
-) -> TargetLimits:
-    """Return the limits to which client requests for `target` are adapted.
-
-    `has_web_search` and `has_web_fetch` are True if the proxy itself can run these tools.
-    """
-    facts, dialect = target.capabilities, target.dialect
-    stated = facts.context_window_from_error
-    outputs = [
-        limit for limit in (facts.max_output if facts.known else None, facts.max_output_from_error) if limit is not None
-    ]
-    return TargetLimits(
-        context_window=stated or (facts.context_window if facts.known else None),
-        max_input=facts.max_input if facts.known and stated is None else None,
-        max_output=min(outputs, default=None),
-        reject_overflow=rejects_overflow and stated is None,
-        margin=STATED_WINDOW_MARGIN if stated is not None else 0.0,
-        efforts=facts.efforts,
-        accepts_thinking_budget=dialect.accepts_thinking_budget,
-        default_effort=facts.default_effort,
-        accepts_images=(facts.accepts_images or not facts.known) and not facts.rejects_images,
-        accepts_pdf=facts.accepts_pdf and not facts.rejects_documents,
-        accepts_tools=facts.tools,
-        server_tools=dialect.server_tools,
-        server_tools_exclusive=dialect.server_tools_exclusive,
-        proxy_tool_kinds=_PROXY_TOOLS_WITH_FETCH if has_web_fetch else _PROXY_TOOLS,
-        can_search=has_web_search,
-        provider=target.provider.prefix,
-        loaded_tools=dialect.loaded_tool_form,
-        tool_name_pattern=dialect.tool_name_pattern,
-        max_tool_name_length=dialect.max_tool_name_length,
-    )
-
-
-def resolve_target_limits(engine: Engine, target: Target) -> TargetLimits:
-    return build_target_limits(
-        target, engine.settings.check_context_window, engine.web_search is not None, engine.web_fetch is not None
-    )
-
-
-def build_relay_call(
-    incoming: ClientRequest,
-    request: MessagesRequest,
-    target: Target,
-    new_id: Callable[[str], str],
-    refused_signatures: Collection[bytes] = frozenset(),
-    *,
-    token_scale: TokenScale = TokenScale(),  # noqa: B008  # frozen
-) -> Call[BaseDialect]:
-    """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
-    return Call(
-        request=UNPREPARED,
-        model=target.model,
-        requested_model=request.model,
-        is_renamed=request.model != target.model,
-        dialect=target.dialect,
-        streams_upstream=request.stream,
-        client_body=incoming.body,
-        client_headers=incoming.headers,
-        client_path=incoming.receipt.path,
-        client_query=incoming.query,
-        new_id=new_id,
-        provider=target.provider.prefix,
-        context_window=target.capabilities.context_window if target.capabilities.known else None,
-        max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
-        has_proxy_signatures=request.has_proxy_signatures,
-        refused_signatures=refused_signatures,
-        estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), token_scale, request),
-    )
-
-
 def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Provider) -> Credential | None:
     """Return the client's own key if the provider accepts it and the settings have none. None: it is not sent."""
     is_allowed = provider.accepts_client_credential and incoming.receipt.client.credential_forwardable
@@ -696,114 +539,3 @@ def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Pr
         if value := incoming.headers.get(header):
             return Credential(header, value, CLIENT_CREDENTIAL_ORIGIN)
     return None
-
-
-def is_large_request(incoming: ClientRequest, tool_count: int) -> bool:
-    return len(incoming.body) + _BYTES_PER_TOOL * tool_count > MAX_BYTES_ON_LOOP
-
-
-def estimate_client_request_tokens(
-    incoming: ClientRequest, estimates: EstimateCache, token_scale: TokenScale, request: MessagesRequest
-) -> int:
-    """Return the estimated input tokens of a client request, also of one that only its provider can decode."""
-    if request.scanned_only:
-        request = decode_request_or_envelope(incoming.body)
-    try:
-        if request.decode_error is None:
-            return estimates.get_or_estimate(request, token_scale)
-    except ClientError:  # content that only the provider understands
-        pass
-    return round(len(incoming.body) / CHARACTERS_PER_TOKEN * token_scale.factor)
-
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-class AttemptRecords:
-    """Writer of `Receipt.attempts`: duration, status, error and tokens of each call.
-
-    At most one attempt is open (without a recorded end) at a time.
-    """
-
-    def __init__(self, receipt: Receipt, engine: Engine) -> None:
-        self._receipt, self._engine = receipt, engine
-        self._open: UpstreamAttempt | None = None
-        self._uncounted: UpstreamAttempt | None = None
-        """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
-        self.unread_usage: Usage | None = None
-        """Token usage of attempts that failed before their first content, which the client's reply does not count.
-        None: no such attempt."""
-
-    def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
-        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
-        if self._open is not None:
-            self.end_attempt()
-        receipt, (host, port) = self._receipt, _find_address(target.base_url)
-        attempt = self._open = self._uncounted = UpstreamAttempt(
-            provider=target.provider.name,
-            model=target.model,
-            host=host,
-            port=port,
-            offset_seconds=self._engine.clock() - receipt.started_at,
-        )
-        receipt.attempts.append(attempt)
-        if self._engine.recorders:
-            recorders, log = [*self._engine.recorders], self._engine.log
-            record_bytes(recorders, log, receipt.request_id, "upstream request", request.body)
-        if receipt.trace is None or not receipt.trace.span_id:
-            return request
-        attempt.span_id = new_span_id()
-        return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
-
-    def fail_attempt(self, error: UpstreamError, usage: Usage | None = None) -> None:
-        """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
-        if self._open is not None:
-            self._open.error_type, self._open.error = error.error_type, error.message
-            self._uncounted = None
-            if usage is not None:
-                self._open.set_usage(usage)
-        self.end_attempt()
-
-    def count_unread_reply(self, usage: Usage) -> None:
-        """Record the token usage of the open attempt, which has failed before its first content."""
-        if self._open is not None:
-            self._open.set_usage(usage)
-            self.unread_usage = usage if self.unread_usage is None else sum_usages(self.unread_usage, usage)
-
-    def end_attempt(self) -> None:
-        if self._open is not None:
-            self._open.duration_seconds = self._engine.clock() - self._receipt.started_at - self._open.offset_seconds
-            self._open = None
-
-    def add_usage(self, usage: Usage) -> None:
-        """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
-        last, self._uncounted = self._receipt.attempts[-1], None
-        last.set_usage(usage if self.unread_usage is None else sum_usages(self.unread_usage, usage))
-        for earlier in self._receipt.attempts[:-1]:
-            last.subtract_usage(earlier)
-
-    def finish_last_attempt(self) -> None:
-        """Complete the record of the last attempt when the client request ends.
-
-        It gets the usage of the client request minus that of the earlier attempts, unless it failed or `add_usage` has
-        recorded its usage.
-        """
-        receipt, last = self._receipt, self._uncounted
-        if last is None:
-            return
-        if self._open is not None:
-            if receipt.outcome == "error":
-                last.error_type, last.error = receipt.error_type, receipt.error
-            self.end_attempt()
-        last.copy_usage(receipt)
-        for earlier in receipt.attempts[:-1]:
-            last.subtract_usage(earlier)
-
-
-@lru_cache(maxsize=64)
-def _find_address(base_url: str) -> tuple[str, int]:
-    try:
-        url = urlsplit(base_url)
-        return url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
-    except ValueError:
-        return "", 0

@@ -21,13 +21,14 @@ The receipt is the record of the request for log, metrics and ledger. The server
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, Engine
+from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.admission import admit
-from anthropic_proxy.engine.exchange.attempts import Attempts, RepeatableStream
+from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, start_recording
 from anthropic_proxy.engine.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
 from anthropic_proxy.engine.exchange.relay import RelayStream
+from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop, run_pending_calls
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolRunner
 from anthropic_proxy.engine.exchange.tool_loop.schema_retry import SchemaCheckedStream
@@ -121,10 +122,9 @@ class Exchange:
         """`settles` receives the functions to call with the receipt when the request has ended."""
         engine, incoming, receipt = self._engine, self._incoming, self._receipt
         # read
-        if len(incoming.body) <= MAX_BYTES_ON_LOOP:
-            request, choice = read_client_request(engine, incoming)
-        else:
-            request, choice = await engine.background.run_in_thread(read_client_request, engine, incoming)
+        request, choice = await engine.background.run_in_thread_if_large(
+            is_large_request(incoming.body), read_client_request, engine, incoming
+        )
         self._request = request
         receipt.requested_model, receipt.stream = request.model, request.stream
         receipt.tool_count, receipt.message_count = len(request.tools), request.message_count

@@ -17,15 +17,10 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Raw, Struct, field, structs
 
-from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine
+from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
-from anthropic_proxy.engine.exchange.attempts import (
-    AttemptRecords,
-    build_relay_call,
-    find_client_credential,
-    is_large_request,
-    resolve_target_limits,
-)
+from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
+from anthropic_proxy.engine.exchange.attempts import find_client_credential
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
@@ -37,7 +32,8 @@ from anthropic_proxy.engine.exchange.error_messages import (
     require_api_response,
 )
 from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
-from anthropic_proxy.engine.exchange.relay import forwarded_headers
+from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers
+from anthropic_proxy.engine.exchange.target_limits import resolve_target_limits
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope
@@ -106,9 +102,8 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
 
     Raises `ClientDisconnected`.
     """
-    large = len(incoming.body) > MAX_BYTES_ON_LOOP
     request = await engine.background.run_in_thread_if_large(
-        large, partial(decode_request_or_envelope, for_token_count=True), incoming.body
+        is_large_request(incoming.body), partial(decode_request_or_envelope, for_token_count=True), incoming.body
     )
     estimates = EstimateCache()
     target = (await choose_plan(engine, incoming, request, estimates)).targets[0]
@@ -126,7 +121,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
         raise request.decode_error
     scale = engine.observations.find_token_scale(target.provider.name, target.model)
     count = await _count_by_engine(engine, incoming, request, target, wait_disconnected)
-    is_large = is_large_request(incoming, len(request.tools))
+    is_large = is_large_request(incoming.body, len(request.tools))
     estimated = await engine.background.run_in_thread_if_large(
         is_large, estimates.get_or_estimate, request, TokenScale(scale.family)
     )
@@ -179,7 +174,7 @@ async def _count_by_engine(
             encode=partial(target.wire.encode_count, path=path),
         )
 
-    loop, is_large = asyncio.get_running_loop(), is_large_request(incoming, len(request.tools))
+    loop, is_large = asyncio.get_running_loop(), is_large_request(incoming.body, len(request.tools))
     deadline = loop.time() + ENGINE_COUNT_SECONDS
     try:
         limits = resolve_target_limits(engine, target)
@@ -294,7 +289,7 @@ async def call_provider(
     Raises `UpstreamError` and `ClientDisconnected`.
     """
     provider, pool, timeouts = target.provider, engine.credentials, engine.settings.timeouts
-    is_large = len(incoming.body) > MAX_BYTES_ON_LOOP
+    is_large = is_large_request(incoming.body, len(call.request.tools))
     request = await engine.background.run_for_call(encode or target.wire.encode_request, call, is_large=is_large)
     request = structs.replace(request, method=method or request.method)
     options = engine.settings.call_options.get(provider.name)

@@ -8,8 +8,9 @@ conditions the request meets names the targets. Without a match, the model mappi
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.engine import MAX_BYTES_ON_LOOP, Engine
+from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN
 from anthropic_proxy.engine.messages.models import (
     MessagesRequest,
     decode_request_or_envelope,
@@ -17,7 +18,7 @@ from anthropic_proxy.engine.messages.models import (
     scan_request,
 )
 from anthropic_proxy.engine.messages.preparation import server_tool_kinds
-from anthropic_proxy.engine.messages.tokens import EstimateCache
+from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.routing.router import (
     Plan,
@@ -79,7 +80,7 @@ async def choose_plan(
     """
     routes = engine.compiled_routes
     if routes is not None and match is None:
-        large = routes.reads_body and len(incoming.body) > MAX_BYTES_ON_LOOP
+        large = routes.reads_body and is_large_request(incoming.body, len(request.tools))
         match = await engine.background.run_in_thread_if_large(
             large, match_route, engine, routes, incoming, request, estimates
         )
@@ -117,3 +118,17 @@ def build_request_facts(
         count_tokens=estimates.get_or_estimate,
         request_id=incoming.receipt.request_id,
     )
+
+
+def estimate_client_request_tokens(
+    incoming: ClientRequest, estimates: EstimateCache, token_scale: TokenScale, request: MessagesRequest
+) -> int:
+    """Return the estimated input tokens of a client request, also of one that only its provider can decode."""
+    if request.scanned_only:
+        request = decode_request_or_envelope(incoming.body)
+    try:
+        if request.decode_error is None:
+            return estimates.get_or_estimate(request, token_scale)
+    except ClientError:  # content that only the provider understands
+        pass
+    return round(len(incoming.body) / CHARACTERS_PER_TOKEN * token_scale.factor)

@@ -5,15 +5,21 @@ complete with its stop reason: later failures of the connection do not reach the
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import structs
 
+from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS, Reply
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
+from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.messages.preparation import UNPREPARED
+from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
@@ -282,3 +288,34 @@ def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _raw(value: str) -> str:
     return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def build_relay_call(
+    incoming: ClientRequest,
+    request: MessagesRequest,
+    target: Target,
+    new_id: Callable[[str], str],
+    refused_signatures: Collection[bytes] = frozenset(),
+    *,
+    token_scale: TokenScale = TokenScale(),  # noqa: B008  # frozen
+) -> Call[BaseDialect]:
+    """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
+    return Call(
+        request=UNPREPARED,
+        model=target.model,
+        requested_model=request.model,
+        is_renamed=request.model != target.model,
+        dialect=target.dialect,
+        streams_upstream=request.stream,
+        client_body=incoming.body,
+        client_headers=incoming.headers,
+        client_path=incoming.receipt.path,
+        client_query=incoming.query,
+        new_id=new_id,
+        provider=target.provider.prefix,
+        context_window=target.capabilities.context_window if target.capabilities.known else None,
+        max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
+        has_proxy_signatures=request.has_proxy_signatures,
+        refused_signatures=refused_signatures,
+        estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), token_scale, request),
+    )

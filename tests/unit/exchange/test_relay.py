@@ -16,11 +16,10 @@ from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.exchange import forwarding
-from anthropic_proxy.engine.exchange.attempts import build_relay_call
 from anthropic_proxy.engine.exchange.client_side import encode_events
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.forwarding import JsonReply
-from anthropic_proxy.engine.exchange.relay import RelayStream, forwarded_headers
+from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call, forwarded_headers
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.providers import PROVIDERS
