@@ -111,6 +111,24 @@ async def test_any_number_of_pieces_may_come_behind_the_reason() -> None:
 
 
 @in_virtual_time
+async def test_after_a_slow_write_provider_and_client_have_their_full_times_again() -> None:
+    class Slow(RecordingSink):
+        async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:
+            await super().send_events(events, is_last=is_last)
+            await asyncio.sleep(0 if is_last else 7)
+
+    class Paused(FakeResponse):
+        async def read(self) -> bytes:
+            await asyncio.sleep(6)
+            return await super().read()
+
+    proxy = ProxyHarness(FakeUpstream(lambda self, body: Paused(200, *STREAM)), UPSTREAM_IDLE_TIMEOUT="7", **KEYS)
+    sink = await proxy.post(stream=True, sink=Slow())
+    assert proxy.receipts[0].outcome == "end_turn"
+    assert sink.stream.count(b"event: ping") == 1  # that of the start
+
+
+@in_virtual_time
 async def test_a_client_that_reads_the_end_slowly_is_no_upstream_timeout() -> None:
     class Slow(RecordingSink):
         async def send_events(self, events: Sequence[Event], *, is_last: bool = False) -> None:

@@ -1,6 +1,7 @@
 """Routes with `balance = "latency"` while the store fails, and after errors that one client causes."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,30 @@ targets = ["anthropic/claude-opus-5-5"]
     for count in (1, 2, 3):
         sink = await proxy.post(headers=headers)
         assert (sink.error, headers.reads) == (None, count)
+
+
+async def test_a_session_in_the_body_keeps_its_side_of_a_share(tmp_path: Path) -> None:
+    text = """[[routes]]
+name = "trial"
+when.share = 50
+targets = ["anthropic/claude-opus-5-5"]
+"""
+    body = b'{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":"end_turn",'
+    body += b'"usage":{"input_tokens":1,"output_tokens":1}}'
+    keys = {"ANTHROPIC_API_KEY": "sk-ant-test", "PREFERRED_PROVIDER": "anthropic"}
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, body, headers={"content-type": "application/json"}), **keys)
+    settings = load_routes(tmp_path, text, **keys)
+    proxy.services = structs.replace(proxy.services, settings=settings, compiled_routes=CompiledRoutes(settings.routes))
+    sides = set()
+    for number in range(16):
+        session = f"session-{number}"
+        given = {"metadata": {"user_id": json.dumps({"session_id": session})}}
+        await proxy.post(**given)
+        await proxy.post(headers={"x-claude-code-session-id": session})
+        by_body, by_header = [receipt.route for receipt in proxy.receipts[-2:]]
+        assert by_body == by_header
+        sides.add(by_body)
+    assert sides == {"", "trial"}
 
 
 @pytest.mark.parametrize(("status", "first"), [(400, "gpt-4.1"), (503, "gpt-4o")])
