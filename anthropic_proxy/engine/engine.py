@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar, TypeVarTuple
+from typing import Any, TypedDict, TypeVar, TypeVarTuple
 
 from msgspec import Struct, field, structs
 
@@ -224,8 +224,20 @@ def build_engine(
     credentials = Credentials(options, transports.tokens, read_key=read_key)
     credentials.on_problem = log.write_warning
     own = {"web_fetch": transports.web_fetch, "web_search": transports.web_search, "new_id": new_id, "clock": time.time}
-    built = build_engine_fields(options, transports.by_provider(), transports.http, credentials)
+    built: dict[str, Any] = {**build_engine_fields(options, transports.by_provider(), transports.http, credentials)}
     return Engine(settings=options, log=log, owned_transports=transports, **{**built, **own, **fields})
+
+
+class EngineFields(TypedDict):
+    """Fields of an `Engine` that follow from its options."""
+
+    catalog: Catalog
+    credentials: Credentials
+    observations: ModelObservations
+    queue: FairQueue
+    compiled_routes: CompiledRoutes | None
+    transports: Mapping[str, Transport]
+    http: Transport
 
 
 def build_engine_fields(
@@ -234,8 +246,8 @@ def build_engine_fields(
     http: Transport,
     credentials: Credentials,
     worker_index_and_count: tuple[int, int] = (0, 1),
-) -> dict[str, Any]:
-    """Return the fields of an `Engine` that follow from its options. No connection is opened."""
+) -> EngineFields:
+    """No connection is opened."""
     limit = options.max_upstream_calls
     queue = FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit)
     listings = {
