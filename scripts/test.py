@@ -7,11 +7,17 @@ Three run at a time, because some of them wait for processes; `-n 0` runs one at
 
 import os
 import sys
+from pathlib import Path
 
 from environments import PYTHON, become, set_up
 
 set_up("dev")
 options = ["--update-golden" if option == "--update" else option for option in sys.argv[1:]]
+missing = [
+    path for option in options if option.startswith("tests/") and not Path(path := option.split("::")[0]).exists()
+]
+if missing:  # pytest names none of them if it has several processes
+    sys.exit(f"There is no {' and no '.join(missing)}.")
 if "--thorough" in options:
     options.remove("--thorough")
     os.environ["HYPOTHESIS_PROFILE"] = "thorough"

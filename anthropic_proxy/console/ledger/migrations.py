@@ -1,7 +1,7 @@
 """Migration of a database from an earlier version of the schema, in steps of SQL. A new database needs none of them."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from anthropic_proxy.console.ledger.schema import COUNT, TEXT, TIME, VERSION_TABLE, list_statements
@@ -104,7 +104,12 @@ def _add_owner_and_team(connection: "Connection") -> Iterator[str]:
             yield f"ALTER TABLE {table} ADD COLUMN {column} {TEXT}"
         yield f"CREATE INDEX requests_by_{column} ON requests ({column}, started_at) WHERE {column} != ''"
     keys = "hour instance project key_label provider model requested_model outcome_class route owner team"
-    key = f"PRIMARY KEY ({', '.join(keys.split())})"
+    yield from _change_hourly_key(connection, keys.split())
+
+
+def _change_hourly_key(connection: "Connection", columns_of_key: Sequence[str]) -> Iterator[str]:
+    """Columns that a step has added to `hourly` become part of its key with all others that `columns_of_key` lists."""
+    key = f"PRIMARY KEY ({', '.join(columns_of_key)})"
     if connection.is_postgres:
         yield "ALTER TABLE hourly DROP CONSTRAINT hourly_pkey"
         yield f"ALTER TABLE hourly ADD {key}"

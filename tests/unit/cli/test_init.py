@@ -119,7 +119,11 @@ def test_a_file_that_another_program_changes_meanwhile_stays(tmp_path: Path) -> 
 
 
 def test_a_terminal_of_24_lines_shows_the_own_servers_before_the_vendors() -> None:
-    assert CANDIDATES[8:12] == ["llama_cpp", "lm_studio", "vllm", "other"]
+    own = ["llama_cpp", "lm_studio", "vllm", "other"]
+    start = CANDIDATES.index(own[0])
+    assert CANDIDATES[start : start + len(own)] == own
+    assert start + len(own) < min(CANDIDATES.index(vendor) for vendor in ("openrouter", "deepseek", "mistral", "zai"))
+    assert start + len(own) <= 20
 
 
 def test_every_provider_and_vendor_has_a_page_for_keys() -> None:
