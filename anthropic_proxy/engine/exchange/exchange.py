@@ -201,7 +201,7 @@ class Exchange:
         prompt.tokens = counts.all_input_tokens
         if has_one_call:
             prompt.cached_tokens = counts.cache_read_tokens
-        is_large = len(prompt.body) > MAX_BYTES_ON_LOOP
+        is_large = is_large_request(prompt.body)
         await engine.background.run_in_thread_if_large(is_large, engine.prefix_guard.compare, prompt)
         engine.prefix_guard.keep(prompt)
         self._receipt.prefix_change = prompt.change
