@@ -40,7 +40,7 @@ from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import has_price_package
 from anthropic_proxy.gateway.readiness import find_google_project
 from anthropic_proxy.gateway.services import open_services
-from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment, load_settings
+from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment, load_settings
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import FoundSetting
 from anthropic_proxy.gateway.settings.values import decode_keys, decode_model, decode_url, mask_env_lines, mask_setting
@@ -64,6 +64,8 @@ _MAX_MODELS = 600
 """Number of characters of a list of models in an error message."""
 _SMALL = re.compile(r"(?:^|[^a-z])(?:mini|flash|lite|small|nano|haiku|air|fast|turbo)(?:[^a-z]|$)")
 """Words by which vendors name the small models of a family."""
+_RESOURCE = re.compile(r"[A-Za-z0-9-]{2,64}")
+"""Name of a resource of Azure."""
 _MIN_FAMILY_CHARACTERS = 3
 """Number of characters with which the names of two models of a family begin alike."""
 
@@ -171,6 +173,8 @@ class Backend(Struct, frozen=True):
     """Models that the server has listed. None: not tested."""
     proposed_models: tuple[str, str] = ("", "")
     """Proposed big and small model. "": those of the provider."""
+    has_deployments: bool = False
+    """True if models have names of the user's own, and the table says which model is behind each."""
 
 
 class SettingDifference(Struct, frozen=True):
@@ -313,10 +317,17 @@ class _Setup:
             variables["VERTEX_LOCATION"] = "global"  # Google serves its newest models only there
         entered = self._load_with(variables)
         backend = Backend(provider, entered, variables, proposed_models=candidate.models)
-        if self._skips_test or entered.keys.get(provider.name):
+        if entered.keys.get(provider.name):
+            return backend
+        return self._test_token(backend, source, _CREDENTIALS[source])
+
+    def _test_token(self, backend: Backend, source: str, title: str) -> Backend | None:
+        """Query a cloud's own credentials for a token. None: there is none, and the user does not keep the settings."""
+        asks = self._questions
+        if self._skips_test:
             return backend
         try:
-            seconds = asyncio.run(_acquire_token(entered, source))
+            seconds = asyncio.run(_acquire_token(backend.settings, source))
         except ProxyError as error:
             self._output.write_notice(error.message, "✕", "error")
             if asks is None:
@@ -325,7 +336,7 @@ class _Setup:
                 )
                 return None
             return backend if asks.confirm("Keep the settings without a test?", default=False) else None
-        self._output.write_line(f"  {self._output.paint('✓', 'ok')} {_CREDENTIALS[source]} found, {seconds:.1f} s")
+        self._output.write_line(f"  {self._output.paint('✓', 'ok')} {title} found, {seconds:.1f} s")
         return backend
 
     def _load_with(self, variables: Mapping[str, str]) -> Settings:
@@ -343,8 +354,10 @@ class _Setup:
 
     def _connect_server(self, candidate: Candidate, key_variable: str | None) -> Backend | None:
         """The same for a server that gets a table in the configuration file."""
+        if candidate.vendor is not None and candidate.vendor.key_source == "azure_openai":
+            return self._connect_azure(candidate.vendor, key_variable)
         asks, vendor, given = self._questions, candidate.vendor, self._read_key(key_variable)
-        is_found, others = bool(candidate.found) and not given, self._settings.configured_providers
+        is_found = bool(candidate.found) and not given
         while True:
             address = self._address or (vendor.base_url if vendor is not None else "")
             while not address:
@@ -380,23 +393,7 @@ class _Setup:
                     break
                 versioned = f"{address}/v1"
                 for base_url in (address,) if has_path else (versioned,) if self._skips_test else (address, versioned):
-                    name = _choose_name(stem, base_url, self._settings)
-                    table = ConfiguredProvider(
-                        name=name, base_url=base_url, wire="chat", has_key=bool(key), key_variable=variable
-                    )
-                    keys = {name: (Secret(key, f"{variable}, as entered"),)} if key else {}
-                    settings = structs.replace(
-                        self._settings,
-                        configured_providers=(*(one for one in others if one.name != name), table),
-                        base_urls={**self._settings.base_urls, name: base_url},
-                        keys={**self._settings.keys, **keys},
-                    )
-                    backend = Backend(
-                        find_registry(settings).find(name),
-                        settings,
-                        {variable: key} if key and not is_found else {},
-                        ServerTable(base_url=base_url, key_variable=variable if key else ""),
-                    )
+                    backend = self._describe_server(stem, base_url, variable, key, is_found)
                     tested = self._test(backend, reports_missing_path=has_path or base_url != address)
                     if tested is not None:
                         return tested
@@ -409,6 +406,59 @@ class _Setup:
                 return None
             if vendor is not None and vendor.has_local_url:
                 vendor = None  # it may run at another address
+
+    def _describe_server(self, stem: str, base_url: str, variable: str, key: str, is_found: bool) -> Backend:
+        """`is_found`: the variable of the key is set already."""
+        name = _choose_name(stem, base_url, self._settings)
+        table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key), key_variable=variable)
+        keys = {name: (Secret(key, f"{variable}, as entered"),)} if key else {}
+        settings = structs.replace(
+            self._settings,
+            configured_providers=(*(one for one in self._settings.configured_providers if one.name != name), table),
+            base_urls={**self._settings.base_urls, name: base_url},
+            keys={**self._settings.keys, **keys},
+        )
+        return Backend(
+            find_registry(settings).find(name),
+            settings,
+            {variable: key} if key and not is_found else {},
+            ServerTable(base_url=base_url, key_variable=variable if key else ""),
+        )
+
+    def _connect_azure(self, vendor: ServerOverride, key_variable: str | None) -> Backend | None:
+        """The same for a resource of Azure OpenAI. Its models are deployments, which have names of their own."""
+        asks, variable, address = self._questions, vendor.key_variable, self._address
+        while not address:
+            if asks is None:
+                raise ConfigurationError(
+                    "--base-url is missing. Use the address of the resource, such as "
+                    "https://my-resource.openai.azure.com/openai/v1.",
+                    code="init-without-terminal",
+                )
+            text = asks.ask("Name of the resource, or its address (empty: another provider)")
+            if not text:
+                return None
+            named = f"https://{text}.openai.azure.com/openai/v1" if _RESOURCE.fullmatch(text) else text
+            if not (address := read_address("base_url", named)):
+                self._output.write_notice(_NO_ADDRESS, "✕", "error")
+        if not urlsplit(address).path:
+            address += "/openai/v1"
+        given = self._read_key(key_variable)
+        known, is_first = self._environ.get(variable, ""), True
+        while is_first or self._is_key_rejected:
+            key = given or known if is_first else ""
+            if not key and asks is not None:
+                key = asks.ask_secret(f"API key, saved as {variable} (empty: {_CREDENTIALS['azure']})")
+            described = self._describe_server(vendor.name, address, variable, key, key == known)
+            backend = structs.replace(described, has_deployments=True)
+            if not key:
+                return self._test_token(backend, vendor.key_source, _CREDENTIALS["azure"])
+            if (tested := self._test(backend)) is not None:
+                return structs.replace(tested, models=None)  # Azure lists the models that could be deployed
+            if asks is None:
+                return None
+            is_first = False
+        return None
 
     def _ask_key(self, candidate: Candidate, variable: str) -> str:
         """Return a key. "": the user enters none, to choose another provider, or because the server needs none."""
@@ -498,10 +548,30 @@ class _Setup:
                         code="init-without-terminal",
                     )
                 found[variable] = f"{provider.prefix}/{default or listed[0]}"
+            if backend.table is not None and backend.has_deployments:
+                openai = PROVIDERS.find("openai")
+                usual = (openai.default_big_model, openai.default_small_model)[position]
+                self._find_model_of(backend.table, found[variable].partition("/")[2], str(usual))
         if self._questions is None:  # a default that is still served needs no line
             found = {**list_env_lines(provider, {}), **found}
             del found["PREFERRED_PROVIDER"]
         return found
+
+    def _find_model_of(self, table: ServerTable, deployment: str, default: str) -> None:
+        """Ask for the model behind a deployment, unless its name is that of a model."""
+        known = PROVIDERS.find("openai").known_models
+        if deployment in known or deployment in table.models:
+            return
+        if self._questions is None:
+            name = self._output.paint(f'model_of = "{default}"', "type")
+            self._output.write_notice(
+                f"The model behind {deployment} is not known. Name it in {CONFIG_FILE}:  {name}", "!", "warn"
+            )
+            return
+        options = [*map(Option, reversed(known)), Option(_OTHER_MODEL, "another model", "not in the list")]
+        model = self._questions.select(f"Model behind {deployment}", options, default)
+        if model != _OTHER_MODEL:
+            table.models[deployment] = {"model_of": model}
 
     def _ask_model(self, question: str, backend: Backend, default: str) -> str:
         asks, prefix = self._questions, f"{backend.provider.prefix}/"
@@ -550,7 +620,9 @@ class _Setup:
         plan.variables = lines
         if backend.table is not None:
             names = dict.fromkeys(model.partition("/")[2] for model in models.values())
-            plan.servers[provider.name] = structs.replace(backend.table, models={name: {} for name in names})
+            plan.servers[provider.name] = structs.replace(
+                backend.table, models={name: backend.table.models.get(name, {}) for name in names}
+            )
         files = prepare_files(plan, self._folder, replaced)
         for text in describe_tier_overrides(backend.settings, provider):
             if not any(f" sets {one.name}=" in text for one in differences):  # reported or replaced
@@ -687,7 +759,8 @@ def list_candidates(settings: Settings, installed: Sequence[str] | None) -> list
             name = f"{provider.prefix}_claude" if provider.offered_to_users else provider.prefix
             found.append(Candidate(name, f"Claude: {provider.title}", provider, None, detected, models=models))
     environ = copy_environment()
-    vendors = [server for server in PROVIDERS.find("openai").servers if server.base_url]
+    servers = PROVIDERS.find("openai").servers
+    vendors = [server for server in servers if server.base_url or server.key_source == "azure_openai"]
     for vendor in sorted(vendors, key=lambda one: one.title.lower()):
         detected = f"{vendor.key_variable} in the environment" if environ.get(vendor.key_variable) else ""
         found.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
@@ -710,6 +783,8 @@ def _describe_candidate(candidate: Candidate) -> str:
     is_local_vendor = candidate.vendor is not None and candidate.vendor.has_local_url
     if is_local_vendor or (candidate.provider is not None and candidate.provider.uses_installed_models):
         return "models on a machine of yours"
+    if candidate.vendor is not None and candidate.vendor.key_source == "azure_openai":
+        return _CLOUDS["azure"]
     if candidate.keys_url:  # the complete address follows the choice
         return urlsplit(candidate.keys_url).hostname or ""
     return _CLOUDS.get(candidate.provider.key_source, "") if candidate.provider is not None else ""

@@ -108,8 +108,8 @@ class ServerTable(Struct, kw_only=True):
     key_variable: str = ""
     """Name of the variable that contains the key. "": the server needs no key."""
     wire: str = "chat"
-    models: dict[str, dict[str, int]] = field(default_factory=dict)
-    """Model id → limits of the model, such as `max_output`."""
+    models: dict[str, dict[str, int | str]] = field(default_factory=dict)
+    """Model id → fields of the model, such as `max_output` or `model_of`."""
 
     def encode_toml(self, name: str) -> str:
         """`name`: NAME in the heading `[providers.NAME]`."""
@@ -122,9 +122,9 @@ class ServerTable(Struct, kw_only=True):
             if self.models:
                 lines.append(f"models = [{', '.join(map(_quote, self.models))}]")
             return "\n".join(lines) + "\n"
-        for model, limits in self.models.items():
+        for model, fields in self.models.items():
             lines += ["", f"[providers.{name}.models.{_quote(model)}]"]
-            lines += [f"{limit} = {value}" for limit, value in limits.items()]
+            lines += [f"{key} = {_quote(value) if isinstance(value, str) else value}" for key, value in fields.items()]
         return "\n".join(lines) + "\n"
 
 

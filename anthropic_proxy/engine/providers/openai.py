@@ -172,6 +172,8 @@ OPENAI_SERVERS = (
             "responses": _AZURE_RESPONSES,
         },
         key_header="api-key",
+        title="Azure OpenAI",
+        key_variable="AZURE_OPENAI_API_KEY",
         key_source="azure_openai",
         docs_url="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",
     ),

@@ -128,7 +128,7 @@ def test_a_terminal_of_24_lines_shows_the_own_servers_before_the_vendors() -> No
 
 def test_every_provider_and_vendor_has_a_page_for_keys() -> None:
     without = {one.name for one in list_candidates(Settings(), None) if not one.keys_url.startswith("https://")}
-    clouds = {"vertex_ai", "vertex_ai_claude", "bedrock", "foundry"}
+    clouds = {"vertex_ai", "vertex_ai_claude", "bedrock", "foundry", "azure"}
     assert without == {*clouds, "ollama", "vllm", "llama_cpp", "lm_studio", "other"}
     assert {"openrouter", "deepseek", "mistral", "zai", "together", "fireworks"} <= {*CANDIDATES}
 
