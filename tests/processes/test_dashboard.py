@@ -290,6 +290,9 @@ def test_pages_name_the_setting_that_disabled_the_ledger(tmp_path: Path) -> None
     text = "No requests are stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database."
     assert [(page.status_code, text in page.text) for page in pages] == [(200, True)] * len(PATHS)
     assert "Requests, costs, speed and failures appear here when the ledger can be read." in pages[0].text
+    for path, page in zip(PATHS, pages, strict=True):
+        assert "Show the last 30 days" not in page.text, path
+        assert not re.search("Send one|Start one", page.text), path
 
 
 def test_a_removed_or_corrupt_database_leaves_the_pages_and_is_reported(tmp_path: Path) -> None:
