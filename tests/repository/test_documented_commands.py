@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.console.ledger.records import GROUP_NAMES
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import list_variables, load_settings
 from tests.site.installation import PROGRAM, SERVE, TEST
@@ -26,6 +27,11 @@ RUN_ELSEWHERE = (SERVE, TEST)
 NO_SETTINGS_OF_THE_PROXY = ("MISTRAL_API_KEY", "CLAUDE_CODE_")
 _ASSIGNMENTS = re.compile(r"(?:[A-Z][A-Z0-9_]*=\S*\n)+")
 _NOBODY = {"OLLAMA_API_BASE": "http://127.0.0.1:9"}
+
+
+def test_the_guide_names_each_grouping_of_the_sums() -> None:
+    (row,) = re.findall(r"^\| `--by` \|(.+)", (ROOT / "docs/guide/commands.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(re.findall(r"`(\w+)`", row)) == sorted(GROUP_NAMES)
 
 
 def all_blocks() -> list[tuple[str, Block]]:

@@ -225,14 +225,23 @@ def test_a_blocked_reader_blocks_no_writer_and_receives_the_count_of_dropped_lin
 
 
 def test_a_closed_terminal_ends_nothing() -> None:
+    program = (
+        "from anthropic_proxy.gateway.telemetry.log import Log\nlog = Log()\n"
+        "for _ in range(2): log.write_line('nobody'); log.flush()\nprint('the end')\n"
+    )
     reading, writing = pipe()
     reading.close()
-    log = Log(writing)
-    log.write_line("nobody")
-    log.flush()
-    log.write_line("still nobody")
-    log.flush()
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=WAIT_SECONDS,
+    )
     writing.close()
+    assert (ended.returncode, ended.stdout) == (0, "the end\n")
 
 
 def test_the_last_lines_of_a_program_are_written_although_its_output_was_never_read() -> None:

@@ -5,7 +5,7 @@ import contextlib
 import json
 import re
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -248,10 +248,20 @@ NEAR_REQUESTS = st.builds(
 )
 
 
+@contextlib.contextmanager
+def refused_as_invalid() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        assert (error.status, error.error_type) == (400, "invalid_request_error")  # noqa: PT017  # or it is accepted
+
+
 @given(NEAR_REQUESTS | JSON)
 def test_no_json_gives_anything_but_a_request_or_a_refusal(value: Any) -> None:
-    with contextlib.suppress(ClientError):
+    with refused_as_invalid():
         request = decode_request(json.dumps(value).encode())
+        assert request.model == value["model"]
+        assert len(request.messages) == len(value["messages"])
         for message in request.messages:
             for block in message.blocks:
                 if isinstance(block, ToolResultBlock):
@@ -261,7 +271,7 @@ def test_no_json_gives_anything_but_a_request_or_a_refusal(value: Any) -> None:
 @given(st.binary(max_size=60), st.integers(0, 200), st.integers(0, 200))
 def test_no_bytes_give_anything_but_a_request_or_a_refusal(noise: bytes, start: int, stop: int) -> None:
     data = body(messages=[{"role": "user", "content": [{"type": "text", "text": "a"}]}])
-    with contextlib.suppress(ClientError):
+    with refused_as_invalid():
         decode_request(data[:start] + noise + data[stop:])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, reject
 from hypothesis import strategies as st
 from msgspec import structs
 
@@ -193,16 +193,24 @@ def test_any_history_is_paired_clean_and_alternating(history: list[dict[str, Any
 def check_both_scans(request: MessagesRequest) -> None:
     """Check that messages read as plain give the same result as the steps for all other messages, to the last note."""
     assert isinstance(request.messages, CleanMessages)
-    by_steps = structs.replace(request, messages=[*request.messages])
-    assert msgspec.json.encode(prepare(request, ANY)) == msgspec.json.encode(prepare(by_steps, ANY))
+    assert outcome(request) == outcome(structs.replace(request, messages=[*request.messages]))
+
+
+def outcome(request: MessagesRequest) -> bytes | tuple[int, str]:
+    try:
+        return msgspec.json.encode(prepare(request, ANY))
+    except ClientError as error:
+        return error.status, error.message
 
 
 @given(HISTORIES | PLAIN_HISTORIES)
 def test_a_plain_history_needs_no_steps(history: list[dict[str, Any]]) -> None:
-    with contextlib.suppress(ClientError):
+    try:
         request = request_of(*history)
-        assume(isinstance(request.messages, CleanMessages))
-        check_both_scans(request)
+    except ClientError:
+        reject()
+    assume(isinstance(request.messages, CleanMessages))
+    check_both_scans(request)
 
 
 @given(sessions(), encoding_styles)
