@@ -145,6 +145,13 @@ def test_prices_and_the_cost_at_another_model_are_listed(client: httpx.Client) -
     assert "The price of gpt-x is unknown. Add the prefix" in client.get("/dashboard/models?at=gpt-x").text
 
 
+def test_requests_that_were_not_sent_are_not_served_by_a_model(client: httpx.Client) -> None:
+    verdict = text_of(client.get("/dashboard/models"), "verdict")
+    served, unsent = map(int, re.findall(r"(\d+) requests", verdict)[:2])
+    assert verdict.startswith(f"1 model served {served} requests. {unsent} requests were not sent.")
+    assert served == 2 * unsent
+
+
 def test_the_capabilities_of_the_used_models_are_a_table(client: httpx.Client) -> None:
     page = client.get("/dashboard/providers").text
     rows = dict(re.findall(r'<tr><th scope="row">([^<]+)</th>(.*?)</tr>', page, re.DOTALL))

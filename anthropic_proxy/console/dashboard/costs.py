@@ -186,7 +186,9 @@ def _build_row(context: PageContext, names: Names, by: str, group: UsageGroup) -
         "mean": format_cost(round(sums.cost / sums.requests), sums.unknown_cost_requests)
         if sums.all_tokens
         else formats.UNKNOWN,
-        "requested": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests),
+        "requested": formats.cost_with_unknown(sums.requested_cost, sums.unknown_requested_cost_requests)
+        if sums.all_tokens
+        else formats.UNKNOWN,
         "cost": format_sums(sums),
         "href": href,
     }

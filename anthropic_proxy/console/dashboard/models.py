@@ -133,8 +133,10 @@ def _name_slowest(costs: ModelCosts, used: Sequence[UsedModel]) -> str:
 def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
     if not total.requests:
         return "No requests in this range."
-    count = sum(bool(one.provider) for one in found)
-    verdict = f"{formats.plural(count, 'model')} served {formats.plural(total.requests, 'request')}."
+    served = [one.sums.requests for one in found if one.provider]
+    verdict = f"{formats.plural(len(served), 'model')} served {formats.plural(sum(served), 'request')}."
+    if unsent := total.requests - sum(served):
+        verdict += f" {formats.plural(unsent, 'request')} {'was' if unsent == 1 else 'were'} not sent."
     is_known = not (total.unknown_requested_cost_requests or total.unknown_cost_requests)
     if is_known and total.requested_cost > total.cost:
         saved = format_cost(total.requested_cost - total.cost)
