@@ -32,7 +32,7 @@ from anthropic_proxy.gateway.services import (
     Services,
     new_log,
     open_services,
-    prefetch_tier_model_limits,
+    prefetch_model_limits,
     require_route_prices,
 )
 from anthropic_proxy.gateway.settings import (
@@ -189,7 +189,7 @@ class App:
             self._settings, self._transports = settings, transports
             await asyncio.to_thread(self._record.update, settings)
             self._checks_clients = self._address is None and self._logs_startup
-            prefetch_tier_model_limits(services)
+            prefetch_model_limits(services)
             if services.catalog is not before.catalog:
                 await before.catalog.close()
             if transports is not old_transports:
@@ -238,7 +238,7 @@ class App:
                     lambda _, context: self._log.write_event_loop_error(context)
                 )
                 services = await self._build(self._settings, self._transports)
-                prefetch_tier_model_limits(services)
+                prefetch_model_limits(services)
                 if self._logs_startup:
                     log_startup_summary(services, self._address, exposure_warning=self._exposure())
                 await asyncio.to_thread(self._record.open, self._settings, waits=self._logs_startup)

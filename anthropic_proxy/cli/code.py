@@ -84,6 +84,12 @@ suffix."""
 _SINGLE_QUESTION = {"-p", "--print", "-h", "--help", "-v", "--version"}
 _MIN_COMPACT_WINDOW = 100_000
 """Smallest `CLAUDE_CODE_AUTO_COMPACT_WINDOW`. Claude Code warns about a smaller one and replaces it by this one."""
+_COMPACT_RESERVE = 20_000
+"""Tokens of the window of compaction that Claude Code keeps for the summary. `CLAUDE_AUTOCOMPACT_PCT_OVERRIDE` is a
+percentage of the rest, at which it compacts; without it, it does so 13,000 tokens before the end of the rest."""
+_COMPACT_SHARE = 0.85
+"""Share of a window below `_MIN_COMPACT_WINDOW` at which Claude Code compacts. The rest is for the next turn and the
+summary."""
 OLDEST_TESTED_VERSION = (2, 1, 197)
 """Oldest version of Claude Code that was tested with the proxy."""
 _VERSION = re.compile(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
@@ -264,6 +270,9 @@ def client_variables(
         compact_window = max(window, _MIN_COMPACT_WINDOW)
         optional["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(window)
         optional["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(compact_window)
+        share = int(100 * _COMPACT_SHARE * window / (_MIN_COMPACT_WINDOW - _COMPACT_RESERVE))
+        if window < _MIN_COMPACT_WINDOW and share <= 100:
+            optional["CLAUDE_AUTOCOMPACT_PCT_OVERRIDE"] = str(share)
     if output is not None:
         optional["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(output)
     optional |= list_limit_variables(models)

@@ -353,8 +353,7 @@ async def _find_facts(services: Services, target: str) -> ModelFacts:
     provider = find_registry(services.settings).find_by_prefix(prefix)
     if provider is None:
         return ModelFacts(target)
-    if provider.uses_installed_models:
-        await services.catalog.fetch_capabilities(provider.name, model)
+    await services.catalog.fetch_capabilities(provider.name, model)
     return describe_models(services, provider, [ListedModel(model)])[0]
 
 

@@ -26,8 +26,10 @@ from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
+from anthropic_proxy.engine.providers.provider_models import has_model_list, query_limits
+from anthropic_proxy.engine.providers.servers import is_own_server
 from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
-from anthropic_proxy.engine.routing.router import PlanCache, apply_capability_rules
+from anthropic_proxy.engine.routing.router import PlanCache
 from anthropic_proxy.engine.routing.routes import CompiledRoutes
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
@@ -256,13 +258,17 @@ def build_engine_fields(
             options.base_urls.get(row.name, row.base_url),
             window=options.ollama_context_length,
             find_credential=partial(credentials.next_credential, row),
-            adjust=partial(apply_capability_rules, row),
         )
         for row in find_registry(options)
         if row.uses_installed_models
     }
+    limit_queries = {
+        row.name: partial(query_limits, row, options, transports[row.name], partial(credentials.next_credential, row))
+        for row in find_registry(options)
+        if is_own_server(row, options) and has_model_list(row) and not row.uses_installed_models
+    }
     return {
-        "catalog": Catalog(sources=listings),
+        "catalog": Catalog(sources=listings, limit_queries=limit_queries),
         "credentials": credentials,
         "observations": ModelObservations(MemoryValues()),
         "queue": queue,

@@ -1,8 +1,9 @@
 """`Services`: the engine of a server process, with what the server and its plugins add. Each worker has its own."""
 
+import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
 from functools import partial
 from typing import Any
@@ -13,11 +14,12 @@ from anthropic_proxy.engine.engine import Engine, build_engine_fields, new_id
 from anthropic_proxy.engine.hooks import Receipt
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import find_registry
-from anthropic_proxy.engine.providers.catalog import load_learned_models
+from anthropic_proxy.engine.providers.catalog import find_table_capabilities, load_learned_models
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     build_plan,
+    list_route_choices,
     should_query_ollama,
 )
 from anthropic_proxy.engine.upstream.transports import Transports
@@ -205,15 +207,38 @@ def new_log(settings: Settings) -> Log:
     )
 
 
-def prefetch_tier_model_limits(services: Services) -> None:
+def prefetch_model_limits(services: Services) -> None:
     """In the background, before a request needs them."""
-    for tier in TIERS:
+    for provider, model in _list_served_models(services, ()):
+        services.catalog.start_due_queries(provider, model)
+
+
+async def fetch_model_limits(services: Services, *names: str) -> None:
+    """Wait, for a limited time, for what servers report about the models of the tiers, of routes and of `names`."""
+    served = _list_served_models(services, names)
+    await asyncio.gather(*(services.catalog.fetch_capabilities(provider, model) for provider, model in served))
+
+
+def _list_served_models(services: Services, names: Iterable[str]) -> set[tuple[str, str]]:
+    """Return each provider and model that replies to the tiers, in routes, or to `names`.
+
+    Known models of a vendor at another address are left out: a gateway serves them with the limits of the vendor.
+    """
+    settings, catalog = services.settings, services.catalog
+    found = {(choice.provider, choice.model) for _, choice in list_route_choices(settings, catalog)}
+    for name in (*(f"claude-{tier}" for tier in TIERS), *names):
         try:
-            targets = build_plan(RoutingQuery(f"claude-{tier}"), services.settings, services.catalog).targets
+            targets = build_plan(RoutingQuery(name), settings, catalog).targets
         except ClientError:
             continue  # the start-up summary contains the error
-        for target in targets:
-            services.catalog.start_due_queries(target.provider.name, target.model)
+        found |= {(target.provider, target.model) for target in targets}
+    return {
+        (provider.name, model)
+        for provider, model in found
+        if provider.is_configured
+        or provider.name in catalog.queried_providers
+        or not find_table_capabilities(provider.models_table or provider.name, model).known
+    }
 
 
 def build_services(

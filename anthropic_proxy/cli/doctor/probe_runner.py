@@ -20,7 +20,7 @@ from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
-from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan, Target
+from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan, Target, find_capabilities
 from anthropic_proxy.engine.wires.contract import (
     ConvertedResponse,
     Credential,
@@ -166,10 +166,11 @@ class ProbeRunner:
 
     async def query_capabilities(self, target: Target) -> ModelCapabilities | None:
         """Return the limits of a model, as its server reports them. None: it reports none, or the query failed."""
-        catalog, provider = self._services.catalog, target.provider.name
-        if provider not in catalog.queried_providers:
+        services = self._services
+        if target.provider.name not in services.catalog.queried_providers:
             return None
-        facts = await catalog.fetch_capabilities(provider, target.model)
+        await services.catalog.fetch_capabilities(target.provider.name, target.model)
+        facts = find_capabilities(target.provider, target.model, services.settings, services.catalog)
         return facts if facts.known else None
 
     async def list_models(self, provider: Provider) -> list[ListedModel] | None:

@@ -14,7 +14,7 @@ from anthropic_proxy.cli.doctor.probes import PROBES
 from anthropic_proxy.cli.doctor.report import Report, find_servers, find_total_price, list_fixes
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.providers import Provider, find_registry
-from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_override
+from anthropic_proxy.engine.providers.servers import describe_missing_key, is_own_server
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     Target,
@@ -90,10 +90,6 @@ async def run_doctor(
     )
 
 
-_UNKNOWN_SERVERS = ("local", "other")
-"""Names of server entries that match servers of no known vendor. The dialect of such an entry is only assumed."""
-
-
 def select_backends(services: Services, names: Sequence[str], *, searches_known_servers: bool = False) -> list[Backend]:
     """Return the backends to examine: models, each with its provider.
 
@@ -112,11 +108,9 @@ def select_backends(services: Services, names: Sequence[str], *, searches_known_
     chosen = []
     for backend in unique.values():
         provider = backend.target.provider
-        chat, server = provider.wires.get("chat"), find_server_override(provider, services.settings)
+        chat = provider.wires.get("chat")
         is_chat = chat is not None and chat.wire is backend.target.wire
-        is_own = provider.is_configured and provider.key_required == "never"
-        is_unknown = is_own or (server is not None and server.name in _UNKNOWN_SERVERS)
-        searches = is_chat and (is_unknown or searches_known_servers)
+        searches = is_chat and (is_own_server(provider, services.settings) or searches_known_servers)
         chosen.append(structs.replace(backend, searches_dialect=searches))
     return chosen
 

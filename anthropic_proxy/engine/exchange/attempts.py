@@ -63,7 +63,7 @@ from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
-from anthropic_proxy.engine.routing.router import Plan, Target
+from anthropic_proxy.engine.routing.router import Plan, Target, find_capabilities
 from anthropic_proxy.engine.routing.routes import RouteBalancer
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
@@ -196,7 +196,8 @@ class Attempts:
             try:
                 adapted = target
                 if provider.name in engine.catalog.queried_providers:
-                    capabilities = await engine.catalog.fetch_capabilities(provider.name, model)
+                    await engine.catalog.fetch_capabilities(provider.name, model)
+                    capabilities = find_capabilities(provider, model, engine.settings, engine.catalog)
                     adapted = structs.replace(target, capabilities=capabilities)
                 receipt.adaptations.clear()
                 if engine.observations.find_adaptations(target.upstream, model):

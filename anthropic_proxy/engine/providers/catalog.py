@@ -1,7 +1,7 @@
 """Model catalog: the limits and features (capabilities) of backend models, and the model lists of providers.
 
 The values for a model have three sources: the file `models.toml`, facts that the command `doctor` has observed at a
-server, and the provider itself, if it can be queried (Ollama). The file applies until the provider has replied.
+server, and the provider itself, if it can be queried (Ollama, own servers). The file applies until it has replied.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from datetime import date
 from functools import cache
@@ -215,12 +215,12 @@ _LEARN_AGAIN = "Run  anthropic-proxy doctor  to write it again."
 
 
 class LearnedModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Limits and features of one model at one server, as the command `doctor` has observed them."""
+    """Limits and features of one model at one server, as the command `doctor` or a query has observed them."""
 
     server: str
     model: str
     observed_on: date
-    """Date on which the command `doctor` made the observation."""
+    """Date of the observation."""
     evidence: str
     """Text of the server, or the observation, from which the values were read. It contains no keys."""
     context_window: int | None = None
@@ -334,6 +334,10 @@ class ModelSource(Protocol):
         ...
 
 
+LimitsQuery = Callable[[], Awaitable[Sequence[LearnedModel] | None]]
+"""Query of an own server for the limits of its models. None: no reply."""
+
+
 class Catalog:
     """Cached capabilities of models, and model lists of providers.
 
@@ -344,6 +348,7 @@ class Catalog:
         self,
         listings: Mapping[str, Sequence[str]] | None = None,
         sources: Mapping[str, ModelSource] | None = None,
+        limit_queries: Mapping[str, LimitsQuery] | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
         first_seconds: float = FIRST_QUERY_TIMEOUT_SECONDS,
@@ -352,6 +357,7 @@ class Catalog:
         self._sources = sources or {}
         self.queried_providers = frozenset(self._sources)
         """Names of the providers that are asked for their models and the limits of a model."""
+        self._limit_queries = limit_queries or {}
         self._clock = clock
         self._first_seconds = first_seconds
         self._found: dict[tuple[str, str], ModelCapabilities] = {}
@@ -364,6 +370,8 @@ class Catalog:
         """Provider and model ("": the listing) → clock time of the last query."""
         self._queries: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._learned: LearnedModels = {}
+        self._reported: LearnedModels = {}
+        """Limits that own servers have reported."""
         self.edition = 0
         """Version number of the contents, increased by each change. `PlanCache` then discards its plans."""
 
@@ -388,8 +396,16 @@ class Catalog:
         return capabilities
 
     @property
-    def has_learned_models(self) -> bool:
-        return bool(self._learned)
+    def has_observed_models(self) -> bool:
+        return bool(self._learned or self._reported)
+
+    def find_observed_model(self, server: str, model: str) -> LearnedModel | None:
+        """Return the facts of the doctor, with the smaller window if the server reports one too."""
+        learned, reported = self._learned.get((server, model)), self._reported.get((server, model))
+        if learned is None or reported is None:
+            return learned or reported
+        windows = [one.context_window for one in (learned, reported) if one.context_window]
+        return structs.replace(learned, context_window=min(windows, default=None))
 
     def find_learned_model(self, server: str, model: str) -> LearnedModel | None:
         return self._learned.get((server, model))
@@ -406,10 +422,11 @@ class Catalog:
     async def fetch_capabilities(self, provider: str, model: str) -> ModelCapabilities:
         """Return the capabilities of a model, if possible as its provider reports them.
 
-        The call waits only for the first query about the model, for a limited time.
+        The call waits only for the first query about the model, for a limited time. `find_observed_model` returns the
+        reported limits of an own server.
         """
         self.start_due_queries(provider, model)
-        key = (provider, model)
+        key = (provider, "" if provider in self._limit_queries else model)
         query = self._queries.get(key)
         if query is not None and key not in self._described and key not in self._failed:
             remaining = self._queried_at[key] + self._first_seconds - self._clock()
@@ -418,6 +435,12 @@ class Catalog:
         return self.cached_capabilities(provider, model)
 
     def start_due_queries(self, provider: str, model: str) -> None:
+        if (query := self._limit_queries.get(provider)) is not None:
+            key = (provider, "")
+            interval = LISTING_REFRESH_INTERVAL_SECONDS if key in self._described else QUERY_RETRY_INTERVAL_SECONDS
+            if self._is_due(key, interval):
+                self._start_query(key, self._read_limits(query, key))
+            return
         source = self._sources.get(provider)
         if source is None:
             return
@@ -455,6 +478,15 @@ class Catalog:
             self._found[provider, model] = capabilities
             self.edition += 1
             self._described.add((provider, model))
+
+    async def _read_limits(self, query: LimitsQuery, key: tuple[str, str]) -> None:
+        found = await query()
+        if found is not None:
+            reported = {**self._reported, **{(one.server, one.model): one for one in found[:_MAX_ENTRIES]}}
+            if reported != self._reported:
+                self._reported = reported
+                self.edition += 1
+            self._described.add(key)
 
     def _is_due(self, key: tuple[str, str], seconds: float) -> bool:
         if key in self._queries:
@@ -532,13 +564,11 @@ class OllamaModelSource:
         *,
         window: int | None = None,
         find_credential: Callable[[], Credential | None] = lambda: None,
-        adjust: Callable[[str, ModelCapabilities], ModelCapabilities] = lambda _, reported: reported,
     ) -> None:
         self._send = send
         self._base_url = base_url
         self._window = window
         self._find_credential = find_credential
-        self._adjust = adjust
 
     async def list_models(self) -> Sequence[str] | None:
         request = UpstreamRequest(path="/api/tags", body=b"", method="GET")
@@ -578,7 +608,7 @@ class OllamaModelSource:
         efforts: tuple[str, ...] = ()
         if abilities is not None and "thinking" in abilities:
             efforts = _LEVELS if family in _LEVEL_ONLY_FAMILIES else ("none", *_LEVELS, "max")
-        reported = ModelCapabilities(
+        return ModelCapabilities(
             context_window=window,
             max_output=window,
             efforts=efforts,
@@ -586,7 +616,6 @@ class OllamaModelSource:
             tools=abilities is None or "tools" in abilities,
             known=True,
         )
-        return self._adjust(model, reported)
 
     def provisional_capabilities(self, model: str, capabilities: ModelCapabilities) -> ModelCapabilities:
         if self._window is None or self._is_cloud_model(model):

@@ -22,6 +22,7 @@ from anthropic_proxy.engine.providers.registry import (
     ServerOverride,
     WireConfig,
 )
+from anthropic_proxy.engine.providers.servers import UNKNOWN_SERVERS
 from anthropic_proxy.engine.wires.contract import BaseDialect
 from anthropic_proxy.errors import ConfigurationError, join_with_or
 
@@ -89,10 +90,6 @@ class ProviderRegistry(Sequence[Provider]):
 @lru_cache(maxsize=16)
 def _extend(registry: ProviderRegistry, tables: tuple[ConfiguredProvider, ...]) -> ProviderRegistry:
     return ProviderRegistry((*registry, *(build_configured_provider(table, tuple(registry)) for table in tables)))
-
-
-_UNKNOWN_SERVERS = ("local", "other")
-"""Names of the `ServerOverride` entries that match servers of no known vendor. Such servers may need no key."""
 
 
 class Origin(Struct, frozen=True):
@@ -245,7 +242,7 @@ def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Orig
         for server in row.servers:
             if any(fnmatchcase(location, pattern) for pattern in server.url_patterns):
                 config = server.wires.get(table.wire) or row.wires[table.wire]
-                return Origin(row, server, server.name not in _UNKNOWN_SERVERS, config)
+                return Origin(row, server, server.name not in UNKNOWN_SERVERS, config)
     return Origin(candidates[0], None, False, candidates[0].wires[table.wire])
 
 

@@ -1,20 +1,22 @@
 """Queries of providers for their model lists, such as `GET /models`."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
-from anthropic_proxy.engine.providers.servers import find_base_url
+from anthropic_proxy.engine.providers.catalog import LearnedModel
+from anthropic_proxy.engine.providers.servers import build_server_name, find_base_url, is_own_server
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
 from anthropic_proxy.engine.wires.failures import decode_error_body
-from anthropic_proxy.errors import UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
+from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
 
 _PATHS: Mapping[str, str] = {
     "chat": "/models",
@@ -26,11 +28,19 @@ _PATHS: Mapping[str, str] = {
 """Wire name → path and query of the model list. Vertex AI has the wire `gemini`, but no such list."""
 _HEADERS = {"messages": {"anthropic-version": "2023-06-01"}}
 _WINDOW_FIELDS = (
-    *("max_model_len", "context_window", "context_length", "inputTokenLimit", "max_input_tokens"),
+    *(
+        "loaded_context_length",
+        "max_model_len",
+        "context_window",
+        "context_length",
+        "inputTokenLimit",
+        "max_input_tokens",
+    ),
     *("n_ctx", "max_context_length"),
 )
 """Names of the field with the context window in model lists: vLLM; Groq; Moonshot and OpenRouter; Gemini; Anthropic;
 llama.cpp; Mistral."""
+_LOADED_FIELDS = ("loaded_context_length", "context_length", "n_ctx")
 _OUTPUT_FIELDS = ("max_completion_tokens", "outputTokenLimit", "max_tokens")
 """Names of the field with the output limit in model lists of Groq, Gemini and Anthropic."""
 _NON_CHAT_PATTERNS = (
@@ -40,6 +50,12 @@ _NON_CHAT_PATTERNS = (
 """Patterns of model ids without chat: embeddings, speech, images. Lists of the OpenAI format do not state the purpose
 of a model."""
 _MAX_BYTES = 16 * 1024 * 1024
+LOADED_PATHS = ("/api/v0/models", "/api/ps", "/props")
+"""Paths, beside the API, at which LM Studio, Ollama and llama.cpp state the windows of loaded models (lmstudio.ai/docs,
+"REST API v0"; docs.ollama.com/api/ps; ggml-org/llama.cpp tools/server/README.md, read 2026-11-25)."""
+_LOADED_TIMEOUT_SECONDS = 0.8
+LIMITS_TIMEOUT_SECONDS = 5.0
+"""Maximum seconds of a query for the limits of the models of an own server."""
 
 
 class ListedModel(Struct, frozen=True):
@@ -94,15 +110,78 @@ async def query_chat_models(
     for listed in entries:
         meta = listed.get("meta")
         entry = {**meta, **listed} if isinstance(meta, dict) else listed  # `meta`: llama.cpp
-        name = str(entry.get("id") or entry.get("model") or entry.get("name") or "").removeprefix("models/")
+        name = _read_id(entry)
         is_other = any(fnmatchcase(name.lower(), pattern) for pattern in _NON_CHAT_PATTERNS)
         if name and name not in provider.non_chat_models and not is_other:
             found[name] = ListedModel(name, _find_number(entry, _WINDOW_FIELDS), _find_number(entry, _OUTPUT_FIELDS))
+    if is_own_server(provider, settings) and not any(one.context_window for one in found.values()):
+        windows = await _query_loaded_windows(base_url, send, request, credential)
+        if (only := windows.pop("", None)) is not None and len(found) == 1:
+            windows = dict.fromkeys(found, only)
+        found |= {
+            name: structs.replace(one, context_window=windows[name]) for name, one in found.items() if name in windows
+        }
     return list(found.values())
+
+
+async def _query_loaded_windows(
+    base_url: str, send: Transport, request: UpstreamRequest, credential: Credential | None
+) -> dict[str, int]:
+    """Return the windows of the loaded models of a server. The key "" stands for its only model."""
+    root = base_url.removesuffix("/v1")
+
+    async def query(path: str) -> dict[str, int]:
+        try:
+            async with asyncio.timeout(_LOADED_TIMEOUT_SECONDS):
+                response = await send(root, structs.replace(request, path=path), credential)
+                try:
+                    decoded = decode_json(await read_body(response, _MAX_BYTES))
+                finally:
+                    await response.close()
+            if path == "/props":
+                entries: Iterable[Mapping[str, Any]] = [{"id": "", **decoded["default_generation_settings"]}]
+            else:
+                entries = _find_entries(decoded)
+            windows = {_read_id(entry): _find_number(entry, _LOADED_FIELDS) for entry in entries}
+        except (ProxyError, TimeoutError, InvalidJson, TypeError, KeyError):
+            return {}  # another kind of server
+        return {name: window for name, window in windows.items() if window is not None}
+
+    found: dict[str, int] = {}
+    for windows in await asyncio.gather(*map(query, LOADED_PATHS)):
+        found |= windows
+    return found
+
+
+async def query_limits(
+    provider: Provider, settings: EngineOptions, send: Transport, find_credential: Callable[[], Credential | None]
+) -> Sequence[LearnedModel] | None:
+    """Return the limits that the model list of an own server states. None: no reply."""
+    try:
+        listed = await query_chat_models(provider, settings, send, find_credential(), LIMITS_TIMEOUT_SECONDS)
+    except ProxyError:
+        return None
+    server = build_server_name(provider, settings.base_urls.get(provider.name, provider.base_url))
+    return [
+        LearnedModel(
+            server=server,
+            model=model.id,
+            observed_on=date.today(),
+            evidence="model list of the server",
+            context_window=model.context_window,
+            max_output=model.max_output,
+        )
+        for model in listed
+        if model.context_window or model.max_output
+    ]
 
 
 def _list_wire(provider: Provider) -> str:
     return next(iter(provider.wires))
+
+
+def _read_id(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("id") or entry.get("model") or entry.get("name") or "").removeprefix("models/")
 
 
 def _find_entries(decoded: Any) -> Iterator[Mapping[str, Any]]:

@@ -38,6 +38,18 @@ def find_server_at(provider: Provider, base_url: str) -> ServerOverride | None:
     )
 
 
+UNKNOWN_SERVERS = ("local", "other")
+"""Names of server entries that match servers of no known vendor. The dialect of such an entry is only assumed."""
+
+
+def is_own_server(provider: Provider, settings: EngineOptions) -> bool:
+    """Return True if a setting has the address of the server, and it is not that of a known vendor."""
+    if provider.is_configured:
+        return provider.key_required == "never"
+    server = find_server_override(provider, settings)
+    return server is not None and server.name in UNKNOWN_SERVERS
+
+
 def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOptions) -> str:
     """Return the base URL for the API of `config`, without a trailing slash.
 

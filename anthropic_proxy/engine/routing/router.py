@@ -554,9 +554,9 @@ def find_server_tools(provider: Provider, model: str, settings: EngineOptions) -
 def find_capabilities(provider: Provider, model: str, settings: EngineOptions, catalog: Catalog) -> ModelCapabilities:
     server = find_server_override(provider, settings)
     learned = None
-    if catalog.has_learned_models and not provider.uses_installed_models:  # Ollama reports its capabilities itself
+    if catalog.has_observed_models and not provider.uses_installed_models:  # Ollama reports its capabilities itself
         base_url = settings.base_urls.get(provider.name, provider.base_url)
-        learned = catalog.find_learned_model(build_server_name(provider, base_url), model)
+        learned = catalog.find_observed_model(build_server_name(provider, base_url), model)
     if server is None:
         table = provider.wires[_pick_wire(provider, model, settings)].models_table or provider.models_table
         capabilities = catalog.cached_capabilities(provider.name, model, table)

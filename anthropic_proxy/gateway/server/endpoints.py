@@ -61,7 +61,7 @@ from anthropic_proxy.gateway.server.web_page import (
     render_error_catalog,
     render_web_page,
 )
-from anthropic_proxy.gateway.services import FoundRoute, Services
+from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_limits
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
 from anthropic_proxy.gateway.telemetry.requests import encode_requests, stream_request_events
@@ -312,6 +312,7 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
     if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
         await _send_json_reply(sink, reply)
         return
+    await fetch_model_limits(services)
     query = {name: values[-1] for name, values in parse_qs(request.query).items()}
     models = list_models(services.settings, services.catalog)
     requested = query.get("limit", str(DEFAULT_MODELS_PER_PAGE))
@@ -340,7 +341,9 @@ async def get_model(services: Services, request: ClientRequest, sink: AsgiSink) 
     if reply := await forwarding.list_models(services, request, sink.wait_disconnected):
         await _send_json_reply(sink, reply)
         return
-    entry = find_model(request.receipt.path.removeprefix("/v1/models/"), services.settings, services.catalog)
+    name = request.receipt.path.removeprefix("/v1/models/")
+    await fetch_model_limits(services, name)
+    entry = find_model(name, services.settings, services.catalog)
     await sink.send_response(200, msgspec.json.encode(entry))
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from anthropic_proxy.engine.providers.provider_models import LOADED_PATHS
 from tests.support.fakes.compatible.groq import GROQ, UNREADABLE
 from tests.support.fakes.compatible.kinds import Kind, Model, ReplyWithReasoning, rename_calls
 from tests.support.fakes.compatible.local import LOCAL, TOKENIZE_PATH, check_tokenize
@@ -50,7 +51,7 @@ class Compatible(OpenAI):
     ) -> ErrorResponse | None:
         kind = self.kind
         if (request.method, request.path) != ("POST", kind.path) and not self._counts(request):
-            if request.path not in COUNT_PATHS:
+            if request.path not in (*COUNT_PATHS, *LOADED_PATHS):
                 exchange.breaches.append(ContractViolation("url", f"there is no {request.method} {request.path}"))
             return ErrorResponse(404, b'{"error":{"message":"Unknown request URL","type":"invalid_request_error"}}')
         scheme, _, key = request.headers.get("authorization", "").partition(" ")

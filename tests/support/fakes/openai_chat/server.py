@@ -14,6 +14,7 @@ from typing import Any
 
 from aiohttp import web
 
+from anthropic_proxy.engine.providers.provider_models import LOADED_PATHS
 from tests.support.fakes.faults import NO_FAULT, Outcome, fail_early, fail_whole, send_stream
 from tests.support.fakes.model_scripts import Fault, Faults, decide
 from tests.support.fakes.openai_chat.failures import (
@@ -108,7 +109,7 @@ class OpenAI:
         is_listing = request.method == "GET" and request.path.startswith("/v1/models")
         if not is_listing and (request.method, request.path) != ("POST", self.path):
             text = f"Invalid URL ({request.method} {request.path})"
-            if request.path not in COUNT_PATHS:
+            if request.path not in (*COUNT_PATHS, *LOADED_PATHS):
                 exchange.breaches.append(ContractViolation("url", text))
             return refuse(404, text)
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
