@@ -20,7 +20,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.deltas import Delta, ToolArgs, ToolCall, ToolEnd
@@ -174,11 +174,6 @@ def _with_definitions(content: Raw, tools: Sequence[Tool]) -> Raw:
     return Raw(msgspec.json.encode(blocks))
 
 
-class _NamedCall(Struct, forbid_unknown_fields=True):
-    name: str
-    arguments: Raw = Raw(b"{}")
-
-
 _BEGINNING = compile_later(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
 _MAX_BEGINNING = 512
 """Maximum length of the text before the arguments that is recognized while it arrives. A longer one is read at the end
@@ -190,7 +185,9 @@ _OUTSIDE = compile_later(r'["{}\[\]]')
 class LoadedToolCalls:
     """Filter of one reply: calls of `CallLoadedTool` become calls of the loaded tools that they name.
 
-    The arguments are passed on as they arrive if the model writes `name` first, else at the end of the call.
+    The arguments are passed on as they arrive if the model writes `name` first, else at the end of the call. Members
+    beside `name` and `arguments` are ignored. If `arguments` is missing, `name` must be the only member: others may be
+    the arguments.
     """
 
     def __init__(self, names: Collection[str]) -> None:
@@ -251,14 +248,15 @@ class _OpenCall:
         text = "".join(self._held)
         name, arguments = CALLER_NAME, text
         try:
-            given = msgspec.json.decode(text, type=_NamedCall)
-            value = bytes(given.arguments)
+            given = msgspec.json.decode(text, type=dict[str, Raw])
+            called = msgspec.json.decode(given.pop("name"), type=str)
+            value = bytes(given["arguments"]) if given else b"{}"
             if value.startswith(b'"'):  # some models write the object as a string
                 value = msgspec.json.decode(value, type=str).encode()
             msgspec.json.decode(value, type=dict)
-            if given.name in self._names:
-                name, arguments = given.name, value.decode()
-        except (msgspec.DecodeError, RecursionError, UnicodeError):
+            if called in self._names:
+                name, arguments = called, value.decode()
+        except (KeyError, msgspec.DecodeError, RecursionError, UnicodeError):
             pass
         return [replace(self._call, name=name), ToolArgs(self._call.key, arguments)]
 

@@ -71,6 +71,7 @@ def test_arguments_are_passed_on_as_they_arrive() -> None:
         '{"name":"WebFetch","arguments":"[]"}',
         '{"name":"WebFetch","arguments":{},"more":1}'.replace("WebFetch", "Monitor"),
         '{"arguments":{"url":"a"}}',
+        '{"name":"WebFetch","url":"a"}',
         '{"name":"WebFetch","arguments":',
         '{"name":["WebFetch"],"arguments":{}}',
         "",
@@ -88,6 +89,9 @@ def test_a_call_of_no_loaded_tool_stays_as_it_is(text: str) -> None:
         '{"arguments":{"url":"a"},"name":"WebFetch"}',
         '{"name":"WebFetch","arguments":"{\\"url\\":\\"a\\"}"}',
         ' {"name":"WebFetch","arguments":{"url":"a"} } ',
+        '{"name":"WebFetch","arguments":{"url":"a"},"more":1}',
+        '{"name":"WebFetch","more":1,"arguments":{"url":"a"}}',
+        '{"arguments":{"url":"a"},"name":"WebFetch","more":{}}',
     ],
 )
 def test_other_forms_of_a_call_are_read(text: str) -> None:
