@@ -69,6 +69,18 @@ def folders(parent: Path) -> list[Path]:
     return found
 
 
+def test_instances_share_the_calls_per_minute_of_a_provider(tmp_path: Path) -> None:
+    provider, parents = Provider(), folders(tmp_path)
+    with running_redis() as redis, provider.serving() as settings:
+        shared = {**settings, "OPENAI_API_KEY": FRESH, "REDIS_URL": redis.url, "UPSTREAM_FIRST_BYTE_TIMEOUT": "60"}
+        for folder in parents:
+            (folder / "anthropic-proxy.toml").write_text("[providers.openai]\nrequests_per_minute = 5\n")
+        with running_proxy(parents[0], shared) as first, running_proxy(parents[1], shared) as second:
+            statuses = [send(proxy) for proxy in (first, second, first, first, second, first, second)]
+    assert statuses == [200, 200, 200, 200, 200, 529, 529]
+    assert provider.statuses == [200] * 5
+
+
 def test_instances_share_facts_and_survive_a_restart_of_redis(tmp_path: Path) -> None:
     provider, (first, second) = Provider(), folders(tmp_path)
     with running_redis() as redis, provider.serving() as settings:

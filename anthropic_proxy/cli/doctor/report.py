@@ -93,7 +93,7 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
             remedy = f"Check proxy of [providers.{provider.prefix}], or HTTPS_PROXY"
         elif "certificate is not accepted" in text:
             remedy = f'In [providers.{provider.prefix}]:  ca_file = "<PEM file>"'
-        elif "requires a client certificate" in text:
+        elif "client_certificate" in text:
             remedy = f'In [providers.{provider.prefix}]:  client_certificate = {{ file = "…", key_file = "…" }}'
         elif provider.is_configured:
             remedy = f"Check {variable}, {settings.origins.get(variable, CONFIG_FILE)}"

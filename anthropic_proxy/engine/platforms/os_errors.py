@@ -37,8 +37,11 @@ _TLS_REASONS = {
     "WRONG_VERSION_NUMBER": "TLS failed: the server does not use TLS on this port; does its URL begin with http://?",
     "HTTP_REQUEST": "TLS failed: the server does not use TLS on this port; does its URL begin with http://?",
     "UNEXPECTED_EOF_WHILE_READING": "TLS failed: the server closed the connection",
-    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "TLS failed: the server requires a client certificate",
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "TLS failed: the server requires a client certificate; "
+    "set client_certificate in [providers.NAME]",
 }
+_CERTIFICATE_REJECTED = compile_later(r"ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|UNSUPPORTED_CERTIFICATE|CERTIFICATE_\w+)$")
+"""Pattern of alerts about our certificate: an alert describes the certificate of the other side."""
 _INTERNALS = compile_later(
     r"\[(?:Errno|WinError) -?\d+\] ?|\[(?:SSL|X509)[^\]]*\] ?| ?\(_\w+\.c:\d+\)| ?<[\w.]+ object at 0x[0-9a-f]+>"
     r"|\b(?:[a-z_]\w*\.)+[A-Z]\w*(?:Error|Exception|Timeout|Warning)\b:? ?|\b[A-Z]\w+(?:Error|Exception)\b\(?:? ?"
@@ -54,6 +57,12 @@ def describe_os_error(error: BaseException) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate is not accepted: {clean_error_text(error.verify_message or '') or 'unknown'}"
     if isinstance(error, ssl.SSLError) and error.reason:
+        if error.reason not in _TLS_REASONS and (alert := _CERTIFICATE_REJECTED.search(error.reason)):
+            reason = alert[1].replace("_", " ").lower()
+            return (
+                f"TLS failed: the server rejects the client certificate ({reason}); "
+                "change client_certificate in [providers.NAME]"
+            )
         return _TLS_REASONS.get(error.reason, f"TLS failed: {error.reason.replace('_', ' ').lower()}")
     if isinstance(error, socket.gaierror):
         return _BY_NAME_ERROR.get(error.errno or 0) or clean_error_text(

@@ -185,6 +185,52 @@ async def test_a_server_that_wants_a_certificate_gets_that_of_the_table(tmp_path
     assert len(server.heads) == 1
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "",
+            "TLS failed: the server requires a client certificate; set client_certificate in [providers.NAME]",
+        ),
+        (
+            "client_certificate = { file = 'own.pem', key_file = 'own.key' }\n",
+            "TLS failed: the server rejects the client certificate (unknown ca); "
+            "change client_certificate in [providers.NAME]",
+        ),
+    ],
+)
+async def test_a_missing_or_rejected_certificate_is_said_with_its_field(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    authority, other = trustme.CA(), trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    own = other.issue_cert("the-proxy.example")
+    own.private_key_pem.write_to_path(tmp_path / "own.key")
+    own.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    authority.configure_trust(tls)
+    tls.verify_mode = ssl.CERT_REQUIRED
+
+    def serve(listener: socket.socket) -> None:  # asyncio's server ends the connection before it tells the reason
+        connection = tls.wrap_socket(listener.accept()[0], server_side=True, do_handshake_on_connect=False)
+        with connection, suppress(OSError):
+            with suppress(ssl.SSLError):
+                connection.do_handshake()
+            while socket.socket.recv(connection, 65_536):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        served = asyncio.create_task(asyncio.to_thread(serve, listener))
+        transports = Transports(load(tmp_path, table("ca_file = 'ca.pem'\n" + text)))
+        address = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(UpstreamUnreachable) as raised:
+            await fetch(transports, address)
+        await transports.close()
+        await served
+    assert str(raised.value) == f"no server responds at {address} ({message})"
+
+
 async def test_none_bypasses_the_proxy_of_the_environment_and_an_address_ignores_no_proxy(tmp_path: Path) -> None:
     async with serving(answer) as (server, port), serving(answer) as (proxy, proxy_port):
         environ = {"HTTP_PROXY": f"http://127.0.0.1:{proxy_port}"}
