@@ -1,6 +1,7 @@
 """Stop of a server: clients that had connected before are served, however late the event loop runs."""
 
 import asyncio
+import importlib
 import socket
 import time
 from contextlib import ExitStack
@@ -12,17 +13,18 @@ from anthropic_proxy.gateway.server.http1.acceptor import Acceptor
 from anthropic_proxy.gateway.server.http1.connection import Http1Connection, ServerState
 from anthropic_proxy.gateway.server.process import end_connections
 from tests.support.http1_server import GET, Echo
+from tests.support.platform_marks import needs_uvloop
 from tests.support.waiting import WAIT_SECONDS
 
 CLIENTS = 40
 
 
-@pytest.mark.parametrize("make_loop", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("make_loop", ["asyncio", pytest.param("uvloop", marks=needs_uvloop)])
 def test_clients_in_the_backlog_are_served_although_the_machine_is_busy(
     make_loop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(acceptors, "OPENING_WAIT_SECONDS", 0.01)
-    factory = asyncio.new_event_loop if make_loop == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+    factory = asyncio.new_event_loop if make_loop == "asyncio" else importlib.import_module("uvloop").new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner, ExitStack() as sockets:
         replies = runner.run(stop_while_blocked(sockets))
     assert replies == [b"HTTP/1.1 200 OK"] * CLIENTS
