@@ -37,7 +37,7 @@ commands = Commands(
     help="Use Claude Code and every Anthropic SDK with the model that you have.",
     version_flags=["--version", "-V"],
     group_commands=Group("Commands", sort_key=len(COMMANDS)),  # after the panels of the table
-    group_parameters=Group("Parameters", sort_key=len(COMMANDS)),
+    group_parameters=Group("Options", sort_key=len(COMMANDS)),
     default_parameter=Parameter(show_default=_show_default),
 )
 """Command-line application (cyclopts) with all commands and options. `main` runs it."""

@@ -58,9 +58,13 @@ def show(
             *(Column("Setting"), Column("Value", can_be_cut=True), Column("Source", role="quiet")),
             Column("Default", role="quiet", is_optional=True),
         ]
-        # the line about the files names their folder
-        folder = f"{Path(settings.env_file).absolute().parent}{os.sep}" if settings.env_file else ""
-        sources = [row.source.removeprefix(folder) if output.is_terminal else row.source for row in shown]
+        sources = [row.source for row in shown]
+        if output.is_terminal:  # the line about the files names their folders
+            folders = {
+                f"{Path(file).absolute().parent}{os.sep}" for file in (settings.env_file, *settings.files) if file
+            }
+            for folder in folders if len({Path(file).name for file in settings.files}) == len(settings.files) else ():
+                sources = [source.removeprefix(folder) for source in sources]
         cells = [
             (row.name, row.value or "–", source, row.default or "–") for row, source in zip(shown, sources, strict=True)
         ]

@@ -85,7 +85,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
         first, *others = reached
         counts = ", ".join([f"{len(models.models)} at {models.provider}" for models in others])
         output.write_notice(
-            f"{len(first.models)} models at {first.provider}{counts and ', ' + counts}:  "
+            f"{formats.plural(len(first.models), 'model')} at {first.provider}{counts and ', ' + counts}:  "
             f"anthropic-proxy models {first.provider}"
         )
     for models in offered:

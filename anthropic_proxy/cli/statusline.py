@@ -104,7 +104,7 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
     window = min(limits, default=0) or _number(_get(session, "context_window"), "context_window_size")
     if used and window:
         size = f"{window / 1_000_000:.1f}M" if window >= 1_000_000 else f"{window / 1_000:.0f}k"
-        parts.append(f"{_share(used, window)} of {size}")
+        parts.append(f"{formats.percent(used, window)} of {size}")
 
     groups = _list(replies.get("session"), "groups") if session_id else []
     sums = next((one for one in groups if _text(one, "name") == session_id), None)
@@ -116,7 +116,7 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
         parts += [_describe_cost(label, one) for label, one in spent.items()]
     cached = _number(sums, "cache_read_tokens")
     if total := cached + _number(sums, "input_tokens") + _number(sums, "cache_write_tokens"):
-        parts.append(f"{_share(cached, total)} cached")
+        parts.append(f"{formats.percent(cached, total)} cached")
 
     if failed := [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]:
         parts.append(f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else ""))
@@ -143,11 +143,6 @@ def _read_all(read: Reader, paths: Mapping[str, str]) -> dict[str, Any]:
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
     return dict(replies)
-
-
-def _share(value: int, whole: int) -> str:
-    share = f"{value / whole:.0%}"
-    return "<1%" if value and share == "0%" else share
 
 
 def _has_cost(sums: Mapping[str, Any]) -> bool:

@@ -108,7 +108,9 @@ def write_table(
         text += f", {total.errors:,} failed"
     if total.cancelled:
         text += f", {total.cancelled:,} cancelled"
-    text += f", cost {format_cost(total.cost, total.unknown_cost_requests)}."
+    if total.all_tokens or total.cost:  # else no model was called
+        text += f", cost {format_cost(total.cost, total.unknown_cost_requests)}"
+    text += "."
     if total.requested_cost:
         requested = format_cost(total.requested_cost, total.unknown_requested_cost_requests)
         text += f" At the prices of the requested models: {requested}."

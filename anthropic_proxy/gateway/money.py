@@ -28,7 +28,7 @@ def format_cost(nano_dollars: float | None, unknown_requests: int = 0) -> str:
     `unknown_requests`: number of requests whose cost is unknown and not part of the sum: `≥ $0.043`.
     """
     if unknown_requests:
-        return f"≥ {format_amount(nano_dollars)}" if nano_dollars else UNKNOWN_AMOUNT
+        return f"≥ {format_amount(nano_dollars)}".replace("≥ <", "≥ ") if nano_dollars else UNKNOWN_AMOUNT
     return format_amount(nano_dollars, zero="free")
 
 

@@ -312,12 +312,12 @@ def written(columns: int | None, **fields: object) -> list[str]:
         (None, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.3s"),
         (130, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.3s"),
         (108, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.3s"),
-        (106, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0"),
-        (80, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs"),
+        (106, "claude-haiku-4-5 → gemini/gemini-2.5-flash  in 21.3k out 0  first 0.03s total 0.3s"),
+        (80, "claude-haiku-4-5 → gemini/gemini-2.5-flash  in 21.3k out 0"),
         (40, "claude-haiku-4-5 → gemini/gemini-2.5-flash"),
     ],
 )
-def test_the_rightmost_columns_are_left_out_first(columns: int | None, second: str) -> None:
+def test_tokens_and_times_of_a_reply_stay_longest(columns: int | None, second: str) -> None:
     first, other = written(columns)
     assert other == second
     assert first.startswith("POST /v1/messages 200")

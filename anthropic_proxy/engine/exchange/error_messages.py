@@ -52,9 +52,15 @@ def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:
 
 
 def describe_attempt(target: Target, error: UpstreamError) -> str:
-    """Return a failed attempt for the log and a response header: `groq 503`, with the status that the provider sent."""
-    status = "circuit_open" if isinstance(error, CircuitOpen) else error.provider_status or error.status
-    return f"{target.provider.prefix} {status}"
+    """Return a failed attempt for the log and a response header: `groq 503`, with the status that the provider sent, or
+    the cause if there was no response.
+    """
+    cause: str | int = error.provider_status or error.status
+    if isinstance(error, CircuitOpen):
+        cause = "circuit_open"
+    elif error.provider_status is None and isinstance(error, UpstreamUnreachable | UpstreamTimeout):
+        cause = "timeout" if isinstance(error, UpstreamTimeout) else "no connection"
+    return f"{target.provider.prefix} {cause}"
 
 
 def next_target_may_help(error: UpstreamError) -> bool:

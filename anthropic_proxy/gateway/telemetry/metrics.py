@@ -467,7 +467,7 @@ def collect_samples(
         _add(samples[FIDELITY_NOTES], (provider, model, "emulated"), row.emulated_fields)
         _add(samples[FIDELITY_NOTES], (provider, model, "dropped"), row.dropped_fields)
     for attempt, times in snapshot.failed_attempts.items():
-        provider, _, status_word = attempt.rpartition(" ")
+        provider, _, status_word = attempt.partition(" ")
         samples[FAILED_ATTEMPTS][provider, status_word] = times
     for provider_and_part, (changes, tokens) in snapshot.prefix_changes.items():
         samples[PREFIX_CHANGES][provider_and_part] = changes

@@ -145,7 +145,7 @@ def _without_color(text: str, _: str) -> str:
 
 
 def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
-    """Columns that do not fit into `width` are left out."""
+    """Columns that do not fit into `width` are left out: of a reply, first the number of tools and messages."""
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
     context = receipt.all_input_tokens
@@ -164,12 +164,15 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
     used = len(INDENT) + len(requested) + (len(target) + 3 if target else 0)
     painted = (paint or _without_color)(target, "type")
     line = f"{INDENT}{requested} → {painted}" if target else f"{INDENT}{requested}"
-    for column in columns:
-        used += 2 + len(column)
+    # of a reply, tokens and times say more than what was sent
+    places = sorted(range(len(columns)), key=lambda place: (place == 0 and receipt.status < 400, place))
+    shown = []
+    for place in places:
+        used += 2 + len(columns[place])
         if width is not None and used > width:
             break
-        line += f"  {column}"
-    return line
+        shown.append(place)
+    return "  ".join([line, *(columns[place] for place in sorted(shown))])
 
 
 def note_deduplication_key(note: FidelityNote, provider: str) -> tuple[str, str, str]:
