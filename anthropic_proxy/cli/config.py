@@ -27,6 +27,8 @@ from anthropic_proxy.gateway.settings_listing import list_settings
 
 config = Commands(name="config")
 """Group of the commands `config show` and `config check`."""
+_WIDE_COLUMNS = 100
+"""Width of a terminal that has room for the defaults beside values and sources."""
 _NO_PROVIDER = "No provider is configured, so the demo replies. It has no model. Next:  anthropic-proxy init"
 _UNREAD_KEYS = "Keys in files and from commands were not read. Check them too:"
 _AsJson = Annotated[bool, Parameter(name="--json", negative="")]
@@ -56,7 +58,7 @@ def show(
     if shown:
         columns = [
             *(Column("Setting"), Column("Value", can_be_cut=True), Column("Source", role="quiet")),
-            Column("Default", role="quiet", is_optional=True),
+            Column("Default", role="quiet"),
         ]
         sources = [row.source for row in shown]
         if output.is_terminal:  # the line about the files names their folders
@@ -68,7 +70,10 @@ def show(
         cells = [
             (row.name, row.value or "–", source, row.default or "–") for row, source in zip(shown, sources, strict=True)
         ]
-        output.write_table(columns, cells)
+        has_defaults = output.width is None or output.width >= _WIDE_COLUMNS
+        output.write_table(
+            columns[: None if has_defaults else -1], cells if has_defaults else [row[:-1] for row in cells]
+        )
     if hidden := len(rows) - len(shown):
         output.write_notice(f"{hidden} settings are not set. Show them with:  anthropic-proxy config show --all")
     output.write_notice(describe_files(settings))

@@ -131,7 +131,7 @@ class Output:
         if (limit := self.width) is not None:
             bars = next((index for index, column in enumerate(columns) if column.role == "bar"), len(columns))
             others = [len(_GAP) + widths[index] for index in range(bars) if not columns[index].can_be_cut]
-            longest = max(limit - len(_GAP) - sum(others), limit // 3)
+            longest = max(limit - len(_GAP) - sum(others), limit // 5)
             for index, column in enumerate(columns):
                 for row in cells:
                     if column.can_be_cut and len(row[index]) > longest:

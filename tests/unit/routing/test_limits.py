@@ -26,7 +26,7 @@ async def test_a_provider_that_is_down_is_soon_passed_over_and_every_request_ans
     assert all(sink.body["content"] == [{"type": "text", "text": "well"}] for sink in replies)
     assert upstream.servers.count("openai") == 5, "after five failures in a row it is left alone"
     assert {receipt.provider for receipt in proxy.receipts} == {"groq"}
-    assert proxy.receipts[0].failed_attempts == ["openai 502", "openai 502"]
+    assert proxy.receipts[0].failed_attempts == ["openai no connection", "openai no connection"]
     assert proxy.receipts[-1].failed_attempts == ["openai circuit_open"]
     assert "openai circuit_open, then groq" in proxy.log.getvalue()
 
