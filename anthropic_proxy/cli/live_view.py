@@ -17,6 +17,8 @@ from textual.binding import Binding, BindingType
 from textual.widgets import DataTable, Footer, Input, Static
 
 from anthropic_proxy.cli.logs import RequestUpdate
+from anthropic_proxy.console import formats
+from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ProxyError
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome, describe_outcome
@@ -68,10 +70,10 @@ def build_rows(
             receipt.requested_model.removeprefix("claude-") or f"{receipt.method} {receipt.path}",
             outcome,
             f"{context:,}" if context else "–",
-            f"{receipt.cache_read_tokens / context:.0%}" if receipt.cache_read_tokens else "–",
+            formats.percent(receipt.cache_read_tokens, context) if receipt.cache_read_tokens else formats.UNKNOWN,
             f"{receipt.output_tokens:,}" if receipt.output_tokens else "–",
-            "–" if first is None else f"{first:.2f}s",
-            f"{max(total, 0.0):.1f}s",
+            formats.seconds(None if first is None else first * MICROSECONDS),
+            formats.seconds(max(total, 0.0) * MICROSECONDS),
         )
         rows.append(Row(receipt, tuple(map(escape_unprintable, cells)), role))
     wanted = search_words.lower().split()
@@ -89,11 +91,12 @@ def format_summary(address: str, finished: Sequence[LoggedRequest], running: Seq
     `address`: host and port of the proxy. `now`: seconds since the epoch.
     """
     recent = sum(now - request.receipt.started_at < RATE_WINDOW_SECONDS for request in finished) + len(running)
-    text = f"anthropic-proxy  {address}    {len(running)} in flight    {recent}/min"
+    text = f"{address} · {len(running)} in flight · {recent}/min"
     times = [first for request in finished if (first := request.receipt.first_token_seconds) is not None]
     if len(times) >= _MIN_SAMPLES:
         points = statistics.quantiles(times, n=20, method="inclusive")
-        text += f"    first token p50 {points[9]:.2f}s  p95 {points[18]:.2f}s"
+        p50, p95 = (formats.seconds(points[place] * MICROSECONDS) for place in (9, 18))
+        text += f" · first token p50 {p50}, p95 {p95}"
     return text
 
 

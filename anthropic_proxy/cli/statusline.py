@@ -103,8 +103,7 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
     limits = [limit for limit in (window, _number(_get(replies.get("recent"), "windows"), target)) if limit]
     window = min(limits, default=0) or _number(_get(session, "context_window"), "context_window_size")
     if used and window:
-        size = f"{window / 1_000_000:.1f}M" if window >= 1_000_000 else f"{window / 1_000:.0f}k"
-        parts.append(f"{formats.percent(used, window)} of {size}")
+        parts.append(f"{formats.percent(used, window)} of {formats.short_count(window)}")
 
     groups = _list(replies.get("session"), "groups") if session_id else []
     sums = next((one for one in groups if _text(one, "name") == session_id), None)

@@ -60,10 +60,12 @@ def cost_with_unknown(nano_dollars: int, unknown_requests: int) -> str:
 
 
 def seconds(microseconds: float | None) -> str:
-    """Return the duration `microseconds` as text: `0.61 s`, `34.8 s`, `5 min 2 s`. For None, the text is `–`."""
+    """Return the duration `microseconds` as text: `4.2 ms`, `0.61 s`, `34.8 s`, `5 min 2 s`. None: `–`."""
     if microseconds is None:
         return UNKNOWN
     value = microseconds / MICROSECONDS
+    if 0 < value < 0.01:
+        return f"{value * 1_000:.2g} ms"
     if value < 10:
         return f"{value:.2f} s"
     if value < 2 * _MINUTE:

@@ -59,12 +59,12 @@ async def test_running_and_finished_requests_are_rows() -> None:
         await asyncio.to_thread(app.reader.join)
         await pilot.pause()
         lines = lines_of(app)
-    assert lines[0] == "anthropic-proxy 127.0.0.1:8082 1 in flight 2/min"
+    assert lines[0] == "127.0.0.1:8082 · 1 in flight · 2/min"
     assert lines[1] == "Time Model used Requested Outcome In Cached Out First Total"
     assert [line.split(" ", 1)[1] for line in lines[2:5]] == [
-        "openai/gpt-4.1 sonnet-4-6 waiting – – – – 6.0s",
-        "openai/gpt-4.1 sonnet-4-6 ✓ end_turn 4,000 75% 486 0.83s 8.4s",
-        "groq/llama haiku-4-5 ✕ 429 – – – – 0.2s",
+        "openai/gpt-4.1 sonnet-4-6 waiting – – – – 6.00 s",
+        "openai/gpt-4.1 sonnet-4-6 ✓ end_turn 4,000 75 % 486 0.83 s 8.40 s",
+        "groq/llama haiku-4-5 ✕ 429 – – – – 0.20 s",
     ]
 
 
@@ -76,9 +76,22 @@ async def test_a_narrow_terminal_shows_every_time_in_its_own_colors() -> None:
         lines = lines_of(app)
         segments = [segment for strip in app.screen._compositor.render_strips() for segment in strip]
     assert lines[1:3] == ["Time Model used Outcome In Cached Out First Total", lines[2]]
-    assert lines[2].endswith("waiting – – – – 6.0s")
+    assert lines[2].endswith("waiting – – – – 6.00 s")
     colors = [color for one in segments if one.style for color in (one.style.color, one.style.bgcolor) if color]
     assert {color.triplet for color in colors} == {None}
+
+
+async def test_the_times_to_the_first_token_fit_into_one_line() -> None:
+    app = view()
+    async with app.run_test(size=(80, 20)) as pilot:
+        await asyncio.to_thread(app.reader.join)
+        app.apply_update(UPDATE)
+        await pilot.pause()
+        lines = lines_of(app)
+    assert lines[:2] == [
+        "127.0.0.1:8082 · 1 in flight · 3/min · first token p50 0.83 s, p95 0.83 s",
+        "Time Model used Outcome In Cached Out First Total",
+    ]
 
 
 async def test_keys_select_filter_and_restrict() -> None:

@@ -98,12 +98,12 @@ def test_an_input_that_is_none_of_claude_code_gives_a_line(text: str) -> None:
 
 def test_a_huge_number_gives_a_line() -> None:
     session = {**SESSION, "context_window": {"total_input_tokens": 10**4_000, "context_window_size": 1}}
-    assert line_for({}, session) == "Opus 5.5 · 100000000000000000 % of 0k · no proxy responds"
+    assert line_for({}, session) == "Opus 5.5 · 100000000000000000 % of 1 · no proxy responds"
 
 
 def test_the_window_of_the_model_comes_before_that_of_claude_code() -> None:
     assert build_line(json.dumps(SESSION), REPLIES.get, 1_047_576) == (
-        "openai/gpt-4.1 · 1 % of 1.0M · session $0.42 · today $1.87 · 80 % cached · ↻ openai 529"
+        "openai/gpt-4.1 · 1 % of 1.0 M · session $0.42 · today $1.87 · 80 % cached · ↻ openai 529"
     )
 
 
@@ -113,7 +113,7 @@ def test_a_proxy_that_does_not_reply_is_not_awaited_longer_than_the_limit() -> N
     line = build_line(json.dumps(SESSION), lambda path: released.wait(60))
     elapsed = time.monotonic() - started
     released.set()
-    assert line == "Opus 5.5 · 25 % of 100k · no proxy responds"
+    assert line == "Opus 5.5 · 25 % of 100 k · no proxy responds"
     assert TIMEOUT_SECONDS <= elapsed < 30
 
 
@@ -124,13 +124,13 @@ def test_the_command_asks_the_proxy_of_claude_code_and_needs_none(closed_port: s
         settings["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = "128000"
         ended = run_command("statusline", directory=tmp_path, settings=settings, stdin=text)
         assert (ended.returncode, ended.stderr) == (0, "")
-        assert ended.stdout.startswith("Opus 5.5 · 20 % of 128k")
+        assert ended.stdout.startswith("Opus 5.5 · 20 % of 128 k")
     for address in ("", "http://127.0.0.1:" + closed_port, "https://127.0.0.1:" + closed_port, "http://[", "ftp://x"):
         settings = {"ANTHROPIC_BASE_URL": address, "PORT": closed_port}
         ended = run_command("statusline", directory=tmp_path, settings=settings, stdin=text)
         assert (ended.returncode, ended.stdout, ended.stderr) == (
             0,
-            "Opus 5.5 · 25 % of 100k · no proxy responds\n",
+            "Opus 5.5 · 25 % of 100 k · no proxy responds\n",
             "",
         )
 
