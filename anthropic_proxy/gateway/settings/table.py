@@ -578,7 +578,7 @@ _CLOUDS: Mapping[str, tuple[Setting, ...]] = {
         Setting(
             "AWS_REGION",
             "aws_region",
-            values.decode_location,
+            partial(values.decode_location, examples="us-east-1"),
             "Region of Amazon Bedrock, for Claude models there (bedrock/…). Default: the region of the AWS profile.",
             "us-east-1",
             aliases=("AWS_DEFAULT_REGION",),

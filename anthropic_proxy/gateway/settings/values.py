@@ -178,10 +178,10 @@ def decode_domains(found: FoundSetting) -> tuple[str, ...]:
     return tuple(dict.fromkeys(domain.lower().lstrip("@") for domain in found.items))
 
 
-def decode_location(found: FoundSetting) -> str:
+def decode_location(found: FoundSetting, examples: str = "us-central1, or global") -> str:
     text = found.text.lower()
     if not text.replace("-", "").isalnum() or not text.isascii():  # it becomes part of a host name
-        raise invalid_setting_error(found, "Use a region such as us-central1, or global.")
+        raise invalid_setting_error(found, f"Use a region such as {examples}.")
     return text
 
 
