@@ -10,7 +10,7 @@ from anthropic_proxy.cli.command_line import names_files
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.running_proxy import describe_source, find_running_proxy, load_settings_of
+from anthropic_proxy.gateway.running_proxy import RunningProxy, describe_source, find_running_proxy, load_settings_of
 from anthropic_proxy.gateway.settings import (
     Settings,
     copy_environment,
@@ -37,7 +37,13 @@ def load_command_settings(
     if of_running_proxy and not environ.get(CONFIG_VARIABLE):
         names_source = names_source or names_files.get()
         settings = _load_of_running_proxy(environ, env_file, resolves_keys=resolves_keys, names_source=names_source)
-    settings = settings or load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys)
+    if settings is None:
+        settings = load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys)
+        if of_running_proxy and env_file is not None:
+            port = settings.port
+            proxy = find_running_proxy(find_data_directory(environ), port)
+            if proxy is not None and proxy.env_file == str(Path(env_file).absolute()):  # the proxy of the named folder
+                _name_changes(proxy, port, settings)
     if names_files.get():
         Output().write_notice(describe_files(settings))
     return settings
@@ -68,6 +74,13 @@ def _load_of_running_proxy(
         names = [*proxy.variables, *proxy.keys]
         listed = [*settings.files, *([f"{', '.join(names)} of its environment"] if names else [])]
         output.write_notice(f"Settings of the running proxy (port {port}): {', '.join(listed) or 'defaults'}")
+    _name_changes(proxy, port, settings)
+    return structs.replace(settings, host=host, port=port)
+
+
+def _name_changes(proxy: RunningProxy, port: int, settings: Settings) -> None:
+    """Tell the user which changes in `settings`, just read, the proxy does not apply yet."""
+    output = Output()
     known = {**proxy.files, **settings.files}
     if changed := [file for file in known if proxy.files.get(file) != settings.files.get(file)]:
         output.write_notice(
@@ -83,7 +96,6 @@ def _load_of_running_proxy(
             "!",
             "warn",
         )
-    return structs.replace(settings, host=host, port=port)
 
 
 def describe_files(settings: Settings) -> str:

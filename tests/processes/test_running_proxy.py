@@ -225,15 +225,18 @@ def test_invalid_settings_of_the_command_do_not_matter_if_it_describes_a_running
 
 
 @pytest.mark.skipif(not HAS_SIGHUP, reason=NO_SIGHUP)
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_commands_say_that_the_proxy_has_not_read_changed_files(workers: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("workers", "names_folder"), [("1", False), ("2", False), ("1", True)])
+def test_commands_say_that_the_proxy_has_not_read_changed_files(
+    workers: str, names_folder: bool, tmp_path: Path
+) -> None:
     env_file, configuration = tmp_path / ".env", tmp_path / "anthropic-proxy.toml"
+    named = {"ANTHROPIC_PROXY_CONFIG": str(tmp_path) if names_folder else ""}
     env_file.write_text("BIG_MODEL=gpt-5.5\n")
     with running_proxy(tmp_path, {"OPENAI_API_KEY": KEY}, (*SERVE, "--workers", workers)) as proxy:
         port = proxy.url.rpartition(":")[2]
 
         def find_notices() -> list[str]:
-            return [line for line in show_settings(proxy, tmp_path)[1] if line.startswith("  !")]
+            return [line for line in show_settings(proxy, tmp_path, **named)[1] if line.startswith("  !")]
 
         assert find_notices() == []
         env_file.write_text("BIG_MODEL=gpt-5.5\n")  # the same content
@@ -257,10 +260,10 @@ def test_commands_say_that_the_proxy_has_not_read_changed_files(workers: str, tm
         env_file.write_text("FIDELITY=x\n")
         proxy.process.send_signal(signal.SIGHUP)
         wait_for(lambda: "The current settings stay active" in proxy.log)
-        done = run_command("usage", directory=tmp_path, settings={"PORT": port, "ANTHROPIC_PROXY_CONFIG": ""})
+        done = run_command("usage", directory=tmp_path, settings={"PORT": port, **named})
         assert (done.returncode, done.stderr) == (
             2,
-            f'✕ FIDELITY is "x". Use best-effort or strict. Set in {env_file}, line 1.\n',
+            f'✕ FIDELITY is "x". Use best-effort or strict. Set in {".env" if names_folder else env_file}, line 1.\n',
         )
 
 

@@ -196,7 +196,7 @@ class DialectSearch:
     def _judge(self, probe: Probe, result: ProbeResult, problem: str) -> Outcome:
         if not problem:
             if probe.proof is not None and (doubt := probe.proof(result)):
-                return Outcome(state="untested", detail="accepted", reason=doubt)
+                return Outcome(state="untested", detail="not recognized", reason=doubt)
             emulated = [note.reason for note in result.notes if note.handling == "emulated"]
             state: State = "emulated" if emulated else "works"
             return Outcome(state=state, reason=self.redact(emulated[0]) if emulated else "")
