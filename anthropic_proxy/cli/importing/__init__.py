@@ -30,8 +30,6 @@ from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.values import mask_env_lines
 
-_COMMAND = "  anthropic-proxy "
-"""Beginning of a command at the end of a note."""
 _START_CLIENT = ("anthropic-proxy code", "starts Claude Code with this proxy")
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
 _SUPPORTED = (
@@ -88,8 +86,8 @@ def import_settings(
     if plan.notes:
         output.write_line()
         output.write_line(output.paint("Notes", "title"))
-    for setting, reason in plan.notes:
-        end = "" if _COMMAND in reason else "."  # behind a command it would be pasted with it
+    for setting, reason, line in plan.notes:
+        end = f":  {line}" if line else "."  # a full stop behind the line would be pasted with it
         output.write_line(f"  {output.paint('!', 'warn')} {setting}: {reason}{end}")
 
     output.write_line()

@@ -42,12 +42,12 @@ _READ_PARAMETERS = frozenset(
     {"model", "api_base", "base_url", "api_key", "max_tokens", "weight", "order"}
     | {parameter for variables in _CLOUD_VARIABLES.values() for parameter in variables}
 )
-_SHARES = "it sets the shares of a balanced route. Limits are those of keys:  anthropic-proxy keys create NAME"
+_SHARES = "it sets the shares of a balanced route. Limits are those of keys"
 _OF_CLIENT = "the proxy sends the value of the client"
 _PRICE = 'write it as [prices."{target}"] of anthropic-proxy.toml, in dollars per million tokens'
 _PARAMETER_REASONS = {
-    "rpm": f"{_SHARES} --rpm 60",
-    "tpm": f"{_SHARES} --tpm 100000",
+    "rpm": _SHARES,
+    "tpm": _SHARES,
     "temperature": _OF_CLIENT,
     "top_p": _OF_CLIENT,
     "top_k": _OF_CLIENT,
@@ -71,13 +71,19 @@ _PARAMETER_REASONS = {
 """Parameter of a deployment → what the proxy does instead."""
 _LIMITS = {"max_output_tokens": "max_output", "max_input_tokens": "max_input"}
 """Field of `model_info` → field of a model table in the configuration file."""
-_KEYS = "limits and budgets belong to virtual keys. Set VIRTUAL_KEYS=true, then:  anthropic-proxy keys create NAME"
+_KEYS = "limits and budgets belong to virtual keys. Set VIRTUAL_KEYS=true, then"
+_CREATE_KEY = "anthropic-proxy keys create NAME"
+_LINES = {"rpm": f"{_CREATE_KEY} --rpm 60", "tpm": f"{_CREATE_KEY} --tpm 100000"}
+"""Parameter of a deployment → line that does it instead."""
+_TABLES = (
+    "the tables of LiteLLM are not imported. For keys, teams and budgets, set VIRTUAL_KEYS=true and DATABASE_URL to a "
+    "database of its own, and create keys"
+)
 _OBSERVED = "callbacks do not run here. Use GET /metrics, OTEL_EXPORTER_OTLP_ENDPOINT, LOG_FORMAT=json or a plugin"
 _REDIS = "limits that several instances share need REDIS_URL"
 _CIRCUIT = "it is not needed: a provider that fails five times in a row is not called for a while"
 _SECTION_REASONS = {
-    "general_settings.database_url": "the tables of LiteLLM are not imported. For keys, teams and budgets, set "
-    "VIRTUAL_KEYS=true and DATABASE_URL to a database of its own, and create keys:  anthropic-proxy keys create NAME",
+    "general_settings.database_url": _TABLES,
     "general_settings.database_connection_pool_limit": "it is not needed",
     "general_settings.store_model_in_db": "models are in .env and anthropic-proxy.toml. Models of the database are not "
     "imported",
@@ -240,12 +246,12 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
         plan.variables["LOG_FORMAT"] = "json"
     for name, value in (file.environment_variables or {}).items():
         if not find_referenced_variable(str(value)):
-            plan.add_note(f"environment_variables.{name}", f"values are not copied. Set it in .env:  {name}=…")
+            plan.add_note(f"environment_variables.{name}", "values are not copied. Set it in .env", f"{name}=…")
     for section, given in sections.items():
         for name, value in given.items():
             if name not in _READ_SETTINGS and value not in (None, False, [], {}, ""):
                 reason = _RETRIES if "retr" in name else _SECTION_REASONS.get(f"{section}.{name}", UNKNOWN_ENTRY)
-                plan.add_note(f"{section}.{name}", reason)
+                plan.add_note(f"{section}.{name}", reason, _CREATE_KEY if reason in (_KEYS, _TABLES) else "")
     for name in config:
         if name not in (*_SERVER_SECTIONS, "model_list", "environment_variables"):
             plan.add_note(name, _SECTION_REASONS.get(name, UNKNOWN_ENTRY))
@@ -280,10 +286,11 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
                 plan.add_note(f"{setting}.{field}", f'"{value}" is no whole number of tokens, so it is not imported')
         for parameter in sorted({*given} - _READ_PARAMETERS):
             reason = _PARAMETER_REASONS.get(parameter, UNKNOWN_ENTRY)
-            plan.add_note(f"{setting}.litellm_params.{parameter}", reason.format(target=target))
+            line = _LINES.get(parameter, "")
+            plan.add_note(f"{setting}.litellm_params.{parameter}", reason.format(target=target), line)
         for field in sorted({*info} - {"id", "mode", "base_model", *_LIMITS}):
             reason = _PARAMETER_REASONS.get(field, UNKNOWN_ENTRY)
-            plan.add_note(f"{setting}.model_info.{field}", reason.format(target=target))
+            plan.add_note(f"{setting}.model_info.{field}", reason.format(target=target), _LINES.get(field, ""))
         if entry.model_name and target:
             weight = int(parameters.weight or entry.weight or 0)
             rpm, tpm = int(parameters.rpm or entry.rpm or 0), int(parameters.tpm or entry.tpm or 0)

@@ -184,15 +184,15 @@ class ImportPlan:
         """Routes in the order in which their conditions are checked."""
         self.secrets: dict[str, ImportedKey] = {}
         """Name of a variable → key in the other configuration, which is written only if the user agrees."""
-        self.notes: list[tuple[str, str]] = []
-        """Pairs: setting in the other configuration, and what happens to it."""
+        self.notes: list[tuple[str, str, str]] = []
+        """Rows: setting in the other configuration, what happens to it, and a line to paste ("": none)."""
         self._accounts: dict[str, tuple[str, str]] = {}
         """Name of a built-in provider or of a table → address and key of its server in the other configuration."""
 
-    def add_note(self, setting: str, text: str) -> None:
-        """The same note is added only once."""
-        if (setting, text) not in self.notes:
-            self.notes.append((setting, text))
+    def add_note(self, setting: str, text: str, line: str = "") -> None:
+        """The same note is added only once. `line`: what the user can paste."""
+        if (note := (setting, text, line)) not in self.notes:
+            self.notes.append(note)
 
     def add_secret(self, variable: str, value: str, setting: str) -> None:
         """`setting`: place of the key in the other configuration."""

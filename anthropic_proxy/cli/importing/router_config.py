@@ -103,7 +103,7 @@ _OTHER_SETTINGS = {
     "LOG": "the log is standard error. LOG_LEVEL sets its level",
     "NON_INTERACTIVE_MODE": "it is not needed: the proxy reads no input",
     "tokenStatsConfig": "it is not needed: the log and the dashboard show tokens",
-    "APIKEYS": "for several clients, use virtual keys. Set VIRTUAL_KEYS=true, then:  anthropic-proxy keys create NAME",
+    "APIKEYS": "for several clients, use virtual keys. Set VIRTUAL_KEYS=true, then",
 }
 _DATABASE_MARK = b"SQLite format 3\0"
 _PROFILE_FIELDS = {
@@ -239,7 +239,8 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         return plan
     for name, value in config.items():
         if name not in _READ and value not in _EMPTY:
-            plan.add_note(name, _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY))
+            line = "anthropic-proxy keys create NAME" if name == "APIKEYS" else ""
+            plan.add_note(name, _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY), line)
     return plan
 
 

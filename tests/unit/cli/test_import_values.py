@@ -87,8 +87,8 @@ def test_a_text_that_is_no_whole_number_gets_a_note(digits: str) -> None:
         }
     )
     assert plan.notes == [
-        ("Router.longContextThreshold", "it is no number of tokens, so 60000 is used"),
-        ("API_TIMEOUT_MS", "set UPSTREAM_TIMEOUT, in seconds"),
+        ("Router.longContextThreshold", "it is no number of tokens, so 60000 is used", ""),
+        ("API_TIMEOUT_MS", "set UPSTREAM_TIMEOUT, in seconds", ""),
     ]
     model = {"model_name": "m", "litellm_params": {"model": "openai/m", "api_base": "http://127.0.0.1:8000/v1"}}
     model["litellm_params"]["max_tokens"] = digits  # type: ignore[index]
@@ -96,4 +96,5 @@ def test_a_text_that_is_no_whole_number_gets_a_note(digits: str) -> None:
     assert note == (
         "model_list[0].litellm_params.max_tokens",
         f'"{digits}" is no whole number of tokens, so it is not imported',
+        "",
     )
