@@ -653,12 +653,11 @@ class _Setup:
 
     def _write_next_commands(self) -> None:
         paint = self._output.paint
-        if has_price_package():
-            self._output.write_line(f"  Next:  {paint('anthropic-proxy code', 'type')}")
-            return
-        rows = (("anthropic-proxy code", ""), ("anthropic-proxy add dashboard prices", "for costs and charts"))
-        for lead, (command, purpose) in zip(("  Next:", "   Then:"), rows, strict=True):
-            self._output.write_line(f"{lead:<8} {paint(command, 'type')}    {paint(purpose, 'quiet')}".rstrip())
+        rows = [("  Next:", "anthropic-proxy code", "in the folder of your project")]
+        if not has_price_package():
+            rows.append(("  Then:", "anthropic-proxy add dashboard prices", "for costs and charts"))
+        for lead, command, purpose in rows:
+            self._output.write_line(f"{lead:<8} {paint(command, 'type')}    {paint(purpose, 'quiet')}")
 
     def _reload(self, backend: Backend) -> None:
         """Let a running proxy read the new settings, or tell the user why it does not."""

@@ -53,7 +53,7 @@ def test_a_terminal_has_lists_to_choose_from(tmp_path: Path, openai: Running) ->
     text = _ESCAPES.sub("", screen.text)
     assert screen.status == 0
     assert openai_chat.KEY not in text
-    assert text.rstrip().endswith("Next:  anthropic-proxy code")
+    assert text.rstrip().endswith("Next:  anthropic-proxy code    in the folder of your project")
     for chosen in ("models? OpenAI", "fable gpt-4.1-mini", "haiku gpt-4.1-mini"):
         assert any(line.rstrip().endswith(chosen) for line in text.splitlines()), chosen
     assert (tmp_path / ".env").read_text().splitlines() == [
