@@ -7,7 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.local_proxy import require_proxy
+from anthropic_proxy.cli.local_proxy import follow_session, require_proxy
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
 
@@ -18,8 +18,7 @@ def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
     as_json
         Print the address, version and start time of the proxy as JSON.
     """
-    settings = load_command_settings()
-    proxy = require_proxy(settings)
+    proxy = require_proxy(follow_session(load_command_settings()))
     if as_json:
         Output().write_json({"address": proxy.address, "version": proxy.version, "started_at": proxy.started_at})
         return

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 from platformdirs import user_log_path
 
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -19,7 +19,12 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import background_popen_options, end_process, proxy_command
 from anthropic_proxy.gateway.platforms.signals import request_reload
 from anthropic_proxy.gateway.platforms.sockets import find_port_owner
-from anthropic_proxy.gateway.running_proxy import find_running_proxy
+from anthropic_proxy.gateway.running_proxy import (
+    ServerRecord,
+    describe_source,
+    find_running_proxy,
+    list_recorded_ports,
+)
 from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.settings.place import find_data_directory
 
@@ -72,6 +77,22 @@ def find_proxy(settings: Settings) -> LocalProxy | None:
             started_at = str(health.get("started_at", ""))
             return LocalProxy(host, settings.port, health["version"], client_token(settings), started_at, certificate)
     return None
+
+
+def follow_session(settings: Settings) -> Settings:
+    """Return the settings with the port of the proxy that `code` or `run` has started with the same settings files.
+
+    If a proxy responds on PORT, or none is recorded, they are returned as they are.
+    """
+    if find_proxy(settings) is not None:
+        return settings
+    wanted = describe_source(settings).env_file
+    for port in list_recorded_ports(settings.data_directory):
+        record = find_running_proxy(settings.data_directory, port)
+        session = structs.replace(settings, port=port)
+        if record is not None and record.env_file == wanted and find_proxy(session) is not None:
+            return session
+    return settings
 
 
 def require_proxy(settings: Settings) -> LocalProxy:
@@ -169,6 +190,7 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
             stderr=log,
             **background_popen_options(),
         )
+    record = ServerRecord(None)
     try:
         assert process.stdout is not None
         address = process.stdout.readline().decode().strip()
@@ -179,6 +201,9 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
         host, _, port = address.removeprefix("http://").rpartition(":")
         health = get_json(host, int(port), "/health")
         version = health["version"] if isinstance(health, dict) else ""
+        record = ServerRecord(int(port), is_temporary=True)
+        record.open(settings)
         yield LocalProxy(host, int(port), version, client_token(settings), log_file=log_file)
     finally:
+        record.close()
         end_process(process, settings.stop_timeout_seconds + _STOP_MARGIN_SECONDS)

@@ -16,7 +16,13 @@ from msgspec import Struct
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import read_last_requests
-from anthropic_proxy.cli.local_proxy import LocalProxy, find_proxy, require_accepted_credential, require_proxy
+from anthropic_proxy.cli.local_proxy import (
+    LocalProxy,
+    find_proxy,
+    follow_session,
+    require_accepted_credential,
+    require_proxy,
+)
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.upstream.local_server import stream_events
 from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
@@ -56,7 +62,7 @@ def logs(
         raise ConfigurationError(
             f'--number is "{number}". Use a whole number from 0 to {MAX_LINES}.', code="invalid-setting"
         )
-    settings = load_command_settings()
+    settings = follow_session(load_command_settings())
     if live:
         try:
             from anthropic_proxy.cli.live_view import LiveView  # noqa: PLC0415

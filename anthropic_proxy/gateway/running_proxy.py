@@ -38,7 +38,7 @@ from anthropic_proxy.gateway.settings.table import list_backend_variables
 from anthropic_proxy.gateway.settings.values import is_secret_variable, mask_setting
 from anthropic_proxy.secrets import Secret, UnknownSecret
 
-_FILE_NAME = "settings.json"
+_SERVERS, _FILE_NAME = "servers", "settings.json"
 _LOCK_SECONDS = 1.0
 """Maximum seconds for which a server waits for the lock. A command that checks for a server may delay it."""
 _NOT_HERE = "set in the server's environment only"
@@ -83,11 +83,13 @@ def describe_source(settings: Settings, changed: Sequence[str] = (), process: in
 class ServerRecord:
     """The record of this server. `port`: port on which it listens; None: unknown, so that there is no record.
 
-    `handles_signals`: this process reloads the settings at `RELOAD_SIGNAL`.
+    `handles_signals`: this process reloads the settings at `RELOAD_SIGNAL`. `is_temporary`: no other server will use the
+    port, so the folder is removed too.
     """
 
-    def __init__(self, port: int | None, *, handles_signals: bool = False) -> None:
+    def __init__(self, port: int | None, *, handles_signals: bool = False, is_temporary: bool = False) -> None:
         self._port = port
+        self._is_temporary = is_temporary
         self._process = os.getpid() if handles_signals and RELOAD_SIGNAL is not None else 0
         self._held = ExitStack()
         """Owner of the lock and of the file."""
@@ -120,8 +122,11 @@ class ServerRecord:
                 _write(self._file, describe_source(settings, changed, self._process))
 
     def close(self) -> None:
-        self._file = None
+        file, self._file = self._file, None
         self._held.close()
+        if file is not None and self._is_temporary:
+            with suppress(OSError):
+                file.parent.rmdir()
 
 
 def _write(file: Path, proxy: RunningProxy) -> None:
@@ -141,6 +146,19 @@ def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy |
         if is_folder_locked(folder):  # else the server has ended
             return msgspec.json.decode(file.read_bytes(), type=RunningProxy)
     return None
+
+
+def list_recorded_ports(data_directory: Path | None) -> list[int]:
+    """Return the ports of servers with a record, of which some may have ended."""
+    names = [] if data_directory is None else sorted(entry.name for entry in _list(data_directory / _SERVERS))
+    return [int(name) for name in names if name.isdecimal()]
+
+
+def _list(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
 
 
 def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str], *, resolves_keys: bool) -> Settings:
@@ -194,4 +212,4 @@ def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str],
 
 
 def _find_folder(data_directory: Path | None, port: int | None) -> Path | None:
-    return None if data_directory is None or not port else data_directory / "servers" / str(port)
+    return None if data_directory is None or not port else data_directory / _SERVERS / str(port)

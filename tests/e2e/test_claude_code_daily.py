@@ -20,6 +20,7 @@ from tests.support.fakes.openai_chat.server import KEY, OpenAI
 from tests.support.fakes.scripted_model import Conversation
 from tests.support.fakes.server import RequestLog, Running, new_application, serving_strictly
 from tests.support.paths import ROOT
+from tests.support.server_process import reserve_closed_port
 from tests.support.waiting import wait_for
 
 CODE = ("-m", "anthropic_proxy", "code", "--")
@@ -34,6 +35,7 @@ def own_variables(claude: Path, settings: dict[str, str], home: Path) -> dict[st
         "PYTHONPATH": str(ROOT),
         "ANTHROPIC_PROXY_CONFIG": str(home),
         "OLLAMA_API_BASE": "http://127.0.0.1:9",
+        "PORT": reserve_closed_port(),  # a proxy of the user is not found
     }
 
 

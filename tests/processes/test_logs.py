@@ -109,6 +109,24 @@ def test_without_a_proxy_the_error_names_the_port(closed_port: str, tmp_path: Pa
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", message)
 
 
+_LOOK = """
+import os, subprocess, sys
+print(os.environ["ANTHROPIC_BASE_URL"], flush=True)
+for words in (["health", "--json"], ["logs", "--no-follow", "-n", "1"]):
+    subprocess.run([sys.executable, "-m", "anthropic_proxy", *words], check=True)
+"""
+
+
+def test_health_and_logs_find_the_proxy_of_a_session(closed_port: str, tmp_path: Path) -> None:
+    settings = {"PORT": closed_port, "PREFERRED_PROVIDER": "demo"}
+    ended = run_command("run", sys.executable, "-c", _LOOK, directory=tmp_path, settings=settings)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    address, rest = ended.stdout.split("\n", 1)
+    found, end = json.JSONDecoder().raw_decode(rest)
+    assert found["address"] == address
+    assert "GET /v1/models" in rest[end:]
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux names the owner of a port")
 @pytest.mark.parametrize("command", ["logs", "health"])
 def test_another_program_at_the_port_is_named(command: str, tmp_path: Path) -> None:

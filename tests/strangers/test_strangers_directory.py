@@ -454,8 +454,9 @@ def test_the_detector_finds_what_is_chosen_on_purpose(
         write(folders[kind], detector)
     new = user.program.parent / "new"
     new.mkdir()
-    (folders["database"] / ".env").write_text(f"DATABASE_URL=sqlite:///{folders['database']}/new.sqlite3\n")
-    (folders["plugin"] / ".env").write_text("PLUGINS=hostile\n")
+    port = f"PORT={reserve_closed_port()}\n"  # a proxy of the user is not found
+    (folders["database"] / ".env").write_text(f"DATABASE_URL=sqlite:///{folders['database']}/new.sqlite3\n{port}")
+    (folders["plugin"] / ".env").write_text(f"PLUGINS=hostile\n{port}")
     detector.start()
     commands = [
         f"config check --keys --config {folders['key command']}",
