@@ -83,8 +83,8 @@ def describe_source(settings: Settings, changed: Sequence[str] = (), process: in
 class ServerRecord:
     """The record of this server. `port`: port on which it listens; None: unknown, so that there is no record.
 
-    `handles_signals`: this process reloads the settings at `RELOAD_SIGNAL`. `is_temporary`: no other server will use the
-    port, so the folder is removed too.
+    `handles_signals`: this process reloads the settings at `RELOAD_SIGNAL`.
+    `is_temporary`: no other server will use the port, so the folder is removed too.
     """
 
     def __init__(self, port: int | None, *, handles_signals: bool = False, is_temporary: bool = False) -> None:

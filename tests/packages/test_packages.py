@@ -14,6 +14,7 @@ import pytest
 from anthropic_proxy import __version__
 from tests.support.dockerfile import Image
 from tests.support.paths import ROOT
+from tests.support.server_process import reserve_closed_port
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = {*PROJECT["optional-dependencies"]} - {"tests"}
@@ -54,7 +55,10 @@ def use(program: str | Path, directory: Path, *before: str | Path) -> None:
     """Use an installed program as a new user does: without settings, so that the demo replies."""
     command = (*before, program)
     assert run(*command, "--version", directory=directory) == f"anthropic-proxy {__version__}\n"
-    variables = {"OLLAMA_API_BASE": "http://127.0.0.1:9"}
+    variables = {
+        "OLLAMA_API_BASE": "http://127.0.0.1:9",
+        "PORT": reserve_closed_port(),
+    }  # no proxy of the user is found
     assert "demo" in run(*command, "ask", "hello", directory=directory, **variables)
 
 
