@@ -28,7 +28,6 @@ from anthropic_proxy.engine.wires.contract import (
     read_body,
 )
 from anthropic_proxy.errors import (
-    CircuitOpen,
     InternalError,
     ProxyError,
     UpstreamError,
@@ -51,15 +50,24 @@ def idle_timeout_error(provider: str, seconds: float) -> UpstreamTimeout:
     return UpstreamTimeout(f"{provider} sent no data for {seconds:g} s; {limits}.", provider=provider)
 
 
+_CAUSES = {
+    "no-server": "no connection",
+    "no-token-server": "no connection",
+    "no-data": "timeout",
+    "token-timeout": "timeout",
+    "incomplete-reply": "connection lost",
+    "invalid-reply": "invalid reply",
+    "unreadable-output": "unreadable reply",
+    "provider-not-called": "circuit_open",
+}
+"""Code of an error → cause of an attempt without a usable response. The status of the error is the proxy's own."""
+
+
 def describe_attempt(target: Target, error: UpstreamError) -> str:
     """Return a failed attempt for the log and a response header: `groq 503`, with the status that the provider sent, or
-    the cause if there was no response.
+    `groq no connection`, with the cause if there was no usable response.
     """
-    cause: str | int = error.provider_status or error.status
-    if isinstance(error, CircuitOpen):
-        cause = "circuit_open"
-    elif error.provider_status is None and isinstance(error, UpstreamUnreachable | UpstreamTimeout):
-        cause = "timeout" if isinstance(error, UpstreamTimeout) else "no connection"
+    cause = error.provider_status or _CAUSES.get(error.code, error.status)
     return f"{target.provider.prefix} {cause}"
 
 

@@ -163,4 +163,4 @@ async def test_a_call_after_a_search_of_the_proxy_is_repeated() -> None:
     (receipt,) = built.receipts
     assert (receipt.input_tokens, receipt.output_tokens) == (350, 25)
     assert [(one.input_tokens, one.output_tokens) for one in receipt.attempts] == [(100, 10), (100, 10), (150, 5)]
-    assert receipt.failed_attempts == ["openai 502"]
+    assert receipt.failed_attempts == ["openai unreadable reply"]
