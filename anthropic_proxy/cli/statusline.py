@@ -86,13 +86,13 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
         },
     )
 
-    # the last reply to the conversation itself, or else to another request of the session
+    # the last reply to the conversation itself: a title or a sub-agent may have another model
     receipts = [
         _get(one, "receipt") for one in _list(replies.get("recent"), "finished") if _get(one, "is_exchange") is True
     ]
     own = [one for one in receipts if session_id and _text(one, "session") == session_id and _text(one, "model")]
     main = [one for one in own if not _text(one, "agent") and _text(one, "requested_model") in ("", model)]
-    receipt = next(reversed(main or own), None)
+    receipt = next(reversed(main), None)
     target = f"{_text(receipt, 'prefix')}/{_text(receipt, 'model')}" if _text(receipt, "model") else ""
     parts = [_clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet"]
 
@@ -119,7 +119,7 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
 
     if failed := [_clean(one) for one in _list(receipt, "failed_attempts") if isinstance(one, str)]:
         parts.append(f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else ""))
-    if broken := _describe_cache_break(main or own):
+    if broken := _describe_cache_break(main):
         parts.append(broken)
     if not replies:
         parts.append("no proxy responds")
