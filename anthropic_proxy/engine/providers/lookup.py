@@ -223,6 +223,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         default_url_path=row.default_url_path,
         retired_models=server.retired_models if server else row.retired_models if origin.is_vendor else {},
         models_table=(server.models_table if server else "") or row.name,
+        unknown_model_capabilities=server.capabilities if server else {},
         capability_rules=rules,
         known_names=known_names,
         is_configured=True,

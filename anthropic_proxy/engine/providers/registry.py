@@ -260,6 +260,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """URL of the provider's API documentation. "": none, for the built-in demo."""
     models_table: str = ""
     """Name of the table with the provider's models in `models.toml`. "": the name of the provider."""
+    unknown_model_capabilities: Mapping[str, Any] = {}
+    """`ServerOverride.capabilities` of the server, for a provider of the configuration file."""
     capability_rules: Sequence[tuple[str, Mapping[str, Any]]] = ()
     """Pairs of model id pattern and `ModelCapabilities` fields, for a provider of the configuration file. All matches
     apply."""

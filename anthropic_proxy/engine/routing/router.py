@@ -560,6 +560,8 @@ def find_capabilities(provider: Provider, model: str, settings: EngineOptions, c
     if server is None:
         table = provider.wires[_pick_wire(provider, model, settings)].models_table or provider.models_table
         capabilities = catalog.cached_capabilities(provider.name, model, table)
+        if not capabilities.known and provider.unknown_model_capabilities:
+            capabilities = structs.replace(capabilities, **provider.unknown_model_capabilities)
         return apply_capability_rules(provider, model, learned.apply(capabilities) if learned else capabilities)
     capabilities = catalog.cached_capabilities(server.models_table or provider.name, model)
     if not capabilities.known and server.capabilities:

@@ -10,9 +10,10 @@ from msgspec import structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
-from anthropic_proxy.engine.providers.catalog import build_catalog
+from anthropic_proxy.engine.providers.catalog import Catalog, build_catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import require_known_wire
+from anthropic_proxy.engine.routing.router import find_capabilities
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.readiness import list_problems_and_warnings
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
@@ -131,3 +132,20 @@ async def test_a_wrong_path_is_explained() -> None:
         "a: nothing is served at http://a:8000/chat/completions: HTTP 404 (Not Found). The address is set by base_url "
         'of [providers.a], anthropic-proxy.toml line 2. Is /v1 missing? Try base_url = "http://a:8000/v1"'
     )
+
+
+@pytest.mark.parametrize("model", ["z-ai/glm-9", "gpt-4.1"])
+def test_a_table_has_the_capabilities_of_the_same_server_behind_openai_base_url(model: str) -> None:
+    compared = 0
+    for server in PROVIDERS.find("openai").servers:
+        if not server.base_url or server.has_local_url:
+            continue
+        named = load(f'[providers.named]\nbase_url = "{server.base_url}"')
+        other = load("", OPENAI_API_KEY="k-0123456789", OPENAI_BASE_URL=server.base_url)
+        found = [
+            find_capabilities(find_registry(settings).find(name), model, settings, Catalog())
+            for settings, name in ((named, "named"), (other, "openai"))
+        ]
+        assert found[0] == found[1], server.name
+        compared += 1
+    assert compared > 20
