@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.messages.tokens import estimate_text_tokens
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
@@ -100,17 +101,17 @@ def limit_tool_tokens(window: int) -> int:
 
 
 def explain_tool_search(tools: Sequence[Any], window: int) -> str:
-    """Return the rule of `ENABLE_TOOL_SEARCH` for a request of Claude Code with these tools. "": it says nothing.
+    """Return what `ENABLE_TOOL_SEARCH` means for a request of Claude Code with these tools.
 
     `tools`: field of the request. `window`: window of the target in tokens.
     """
     names = [tool.get("name") for tool in tools if isinstance(tool, dict)]
     tokens, limit = round(estimate_text_tokens(json.dumps(tools).encode())), limit_tool_tokens(window)
-    counted = f"{len(tools):,} tools, about {tokens:,} tokens in each request"
+    counted = f"{formats.plural(len(tools), 'tool')}, about {tokens:,} tokens in each request"
     if _SEARCH_TOOL in names:
         return f"{counted}; tool search is on, so Claude Code sends further tools when the model needs them"
     if tokens <= limit:
-        return ""
+        return f"{counted}; tool search would pay above {limit:,} tokens"
     return (
         f"{counted}; above {limit:,} tokens tool search pays, if most of them are deferrable: start Claude Code by "
         f"anthropic-proxy code, which sets {TOOL_SEARCH}. Below, it costs more: a tool that is loaded later makes most "

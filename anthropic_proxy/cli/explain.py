@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from msgspec import structs
 
 from anthropic_proxy.cli.changes import Change, find_body_changes, list_changes, list_unchanged_fields
-from anthropic_proxy.cli.client_models import explain_tool_search
+from anthropic_proxy.cli.client_models import MAX_TOOL_TOKENS, explain_tool_search
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request
 from anthropic_proxy.cli.output import Output, describe_input, read_input
@@ -154,6 +154,9 @@ def _write_stored_summary(row: StoredRequest) -> None:
         write("session", row.session)
     if row.project:
         write("project", row.project)
+    if row.tool_count:
+        rule = f"tool search pays above {MAX_TOOL_TOKENS:,} tokens of tools; their size is not stored"
+        write("tools", f"{formats.plural(row.tool_count, 'tool')}; {rule}")
 
     notes = list_notes(row)
     if notes:
@@ -325,8 +328,8 @@ class Explanation:
             return
         tools, target = self._body.get("tools"), self._used_target()
         window = target.capabilities.context_window if target is not None else 0
-        if isinstance(tools, list) and window and (rule := explain_tool_search(tools, window)):
-            self._write_labeled("tools", rule)
+        if isinstance(tools, list) and tools and window:
+            self._write_labeled("tools", explain_tool_search(tools, window))
         output.write_line()
         count = len(list_unchanged_fields(self._body, self._changes))
         output.write_line(f"  {output.paint('✓', 'ok')} {formats.plural(count, 'field')} unchanged")
