@@ -23,20 +23,8 @@ from tests.site.pages import DOCS, blocks
 from tests.support.server_process import Proxy, environment_of, reserve_closed_port, running_proxy
 
 PAGES = (
-    *(
-        "agent-sdk",
-        "agno",
-        "ai-sdk",
-        "dspy",
-        "haystack",
-        "inspect-ai",
-        "instructor",
-        "langchain",
-        "llm",
-        "opencode",
-        "pi",
-    ),
-    *("pydantic-ai", "sdks", "strands"),
+    *("agent-sdk", "agno", "ai-sdk", "dspy", "haystack", "inspect-ai", "instructor", "langchain", "llm"),
+    *("opencode", "pi", "pydantic-ai", "sdks", "strands"),
 )
 TIMEOUT_SECONDS = 300
 _NOBODY = {"OLLAMA_API_BASE": "http://127.0.0.1:9"}

@@ -39,11 +39,12 @@ def all_blocks() -> list[tuple[str, Block]]:
     return [(f"{page.relative_to(ROOT).as_posix()}:{block.line}", block) for page, block in found]
 
 
-def run_blocks(language: str) -> list[object]:
+def run_blocks() -> list[object]:
+    programs = {"sh": ["sh", "-euc"], "python": [sys.executable, "-c"]}
     return [
-        pytest.param(block.text, id=place)
+        pytest.param(programs[block.language], block.text, id=place)
         for place, block in all_blocks()
-        if block.language == language and not block.words and block.text.strip() not in RUN_ELSEWHERE
+        if block.language in programs and not block.words and block.text.strip() not in RUN_ELSEWHERE
     ]
 
 
@@ -95,16 +96,10 @@ def test_blocks_are_excluded_by_known_words_only() -> None:
     assert [place for place, block in code if not set(block.words) <= EXCLUDING_WORDS] == []
 
 
-@pytest.mark.parametrize("text", run_blocks("sh"))
-def test_commands_run(text: str, clone: Path, proxy: Proxy) -> None:
+@pytest.mark.parametrize(("program", "text"), run_blocks())
+def test_blocks_run(program: list[str], text: str, clone: Path, proxy: Proxy) -> None:
     port = int(proxy.url.rpartition(":")[2])
-    run(["sh", "-euc", text.replace("127.0.0.1:8082", f"127.0.0.1:{port}")], clone, port)
-
-
-@pytest.mark.parametrize("text", run_blocks("python"))
-def test_python_programs_run(text: str, clone: Path, proxy: Proxy) -> None:
-    port = int(proxy.url.rpartition(":")[2])
-    run([sys.executable, "-c", text.replace("127.0.0.1:8082", f"127.0.0.1:{port}")], clone, port)
+    run([*program, text.replace("127.0.0.1:8082", f"127.0.0.1:{port}")], clone, port)
 
 
 def test_the_first_command_serves(clone: Path) -> None:
