@@ -3,6 +3,7 @@
 A word after the language excludes a block; docs/contributing/testing.md lists the words.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -73,6 +74,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 
 def environment(clone: Path, port: int) -> dict[str, str]:
     own = {**environment_of(clone), "PORT": str(port)}
+    own["PATH"] = os.pathsep.join((str((clone / PROGRAM).parent), own["PATH"]))
     return {**own, **_NOBODY, "NO_COLOR": "1"}
 
 

@@ -7,7 +7,7 @@ from functools import cache
 import msgspec
 from msgspec import Struct
 
-from tests.site.installation import PROGRAM, SERVE
+from tests.site.installation import SERVE
 from tests.site.pages import DOCS
 from tests.support.startup_summary import startup_lines
 
@@ -34,8 +34,9 @@ Write these lines into the file `.env` in the checkout, or in
 {settings}
 ```
 
-`{program} init` asks for provider and key, tests the key and writes such lines. The environment takes precedence over
-`.env`. If keys of several providers are set, `PREFERRED_PROVIDER` selects one.
+`anthropic-proxy init` asks for provider and key, tests the key and writes such lines
+(in a checkout, `anthropic-proxy` is `.venv/bin/anthropic-proxy`). The environment takes precedence over `.env`.
+If keys of several providers are set, `PREFERRED_PROVIDER` selects one.
 
 ## 3. Start
 
@@ -52,10 +53,10 @@ names the remedy.
 
 ## 4. First reply
 
-In another terminal, in the checkout:
+In another terminal:
 
 ```sh key
-{program} ask "hello"
+anthropic-proxy ask "hello"
 ```
 
 The reply must come from the model, not from the demo. The log of the proxy shows two lines for the request.
@@ -63,7 +64,7 @@ The reply must come from the model, not from the demo. The log of the proxy show
 ## 5. Client
 
 ```sh client
-{program} code
+anthropic-proxy code
 ```
 
 This runs Claude Code with address, credential and context window of the model.
@@ -125,7 +126,6 @@ def written_page(provider: ProviderStart) -> str:
     return _PAGE.format(
         title=provider.title.partition(":")[0],
         key=provider.key,
-        program=PROGRAM,
         settings=provider.settings.strip(),
         commands="\n".join(filter(None, (provider.before, SERVE))),
         mapping=_mapping(provider),
