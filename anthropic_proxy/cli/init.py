@@ -34,7 +34,7 @@ from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.registry import ServerOverride
 from anthropic_proxy.engine.providers.servers import find_server_override
-from anthropic_proxy.engine.routing.router import TierMapping, list_tier_mappings
+from anthropic_proxy.engine.routing.router import TierMapping, find_retirement, list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError, find_similar_choice
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import has_price_package
@@ -524,8 +524,8 @@ class _Setup:
         """Return the variables for the big and the small model."""
         provider = backend.provider
         defaults = find_default_models(backend)
-        usable = [fact for fact in backend.models or () if not _is_too_small(fact)]
-        listed = [fact.model.removeprefix(f"{provider.prefix}/") for fact in usable]
+        offered = find_offered_models(backend)
+        listed = [name for name, fact in offered.items() if backend.models and not _is_too_small(fact)]
         found: dict[str, str] = {}
         for position, (variable, question) in enumerate(_MODEL_QUESTIONS.items()):
             option, default = self._chosen_models[position], defaults[position]
@@ -536,7 +536,8 @@ class _Setup:
             elif self._questions is not None and not provider.serves_claude:
                 present = self._settings.raw_values.get(variable)
                 if present is not None and present.reveal().startswith(f"{provider.prefix}/"):
-                    default = present.reveal().partition("/")[2]
+                    model = present.reveal().partition("/")[2]
+                    default = default if _is_retired(backend, model, date.today()) else model
                 default = default or next(iter(listed), "")
                 found[variable] = f"{provider.prefix}/{self._ask_model(question, backend, default)}"
             elif backend.table is not None or any(backend.proposed_models):
@@ -576,13 +577,13 @@ class _Setup:
     def _ask_model(self, question: str, backend: Backend, default: str) -> str:
         asks, prefix = self._questions, f"{backend.provider.prefix}/"
         assert asks is not None
-        listed = {fact.model.removeprefix(prefix): fact for fact in backend.models or ()}
-        if backend.models is None and not any(backend.proposed_models):
-            listed = {name: ModelFacts(name) for name in backend.provider.known_models}
-        if listed:
+        if listed := find_offered_models(backend):
             if any(fact.price is not None and fact.price.output for fact in listed.values()):
                 question += ". Prices: $ per million tokens"
-            options = [Option(name, note=describe_facts(fact)) for name, fact in listed.items()]
+            options = [
+                Option(name, note=describe_facts(fact) + describe_retirement(backend, name, date.today()))
+                for name, fact in listed.items()
+            ]
             options.append(Option(_OTHER_MODEL, "another model", "not in the list"))
             if (chosen := asks.select(question, options, default)) != _OTHER_MODEL:
                 return chosen
@@ -714,6 +715,8 @@ async def _acquire_token(settings: Settings, source: str) -> float:
         await services.close()
 
 
+_NOTICE_DAYS = 90
+"""A model that retires within this number of days is marked in the list."""
 _MODEL_QUESTIONS = {
     "BIG_MODEL": "Big model, for sonnet, opus and fable",
     "SMALL_MODEL": "Small model, for haiku",
@@ -842,6 +845,32 @@ def describe_facts(facts: ModelFacts) -> str:
 
 def _is_too_small(facts: ModelFacts) -> bool:
     return facts.context_window is not None and facts.context_window < MIN_SESSION_TOKENS
+
+
+def find_offered_models(backend: Backend, today: date | None = None) -> dict[str, ModelFacts]:
+    """Return the models to choose from, by their names without prefix: those that are not retired at `today`.
+
+    They are the models that the server lists, or those that the proxy knows.
+    """
+    prefix = f"{backend.provider.prefix}/"
+    found = {fact.model.removeprefix(prefix): fact for fact in backend.models or ()}
+    if backend.models is None and not any(backend.proposed_models):
+        found = {name: ModelFacts(name) for name in backend.provider.known_models}
+    today = today or date.today()
+    return {name: fact for name, fact in found.items() if not _is_retired(backend, name, today)}
+
+
+def _is_retired(backend: Backend, model: str, today: date) -> bool:
+    retirement = find_retirement(backend.provider, model, backend.settings)
+    return retirement is not None and date.fromisoformat(retirement.retired_on) <= today
+
+
+def describe_retirement(backend: Backend, model: str, today: date) -> str:
+    """Return `  retires 2027-01-14` for a model that retires within `_NOTICE_DAYS`, or ""."""
+    retirement = find_retirement(backend.provider, model, backend.settings)
+    if retirement is None or (date.fromisoformat(retirement.retired_on) - today).days > _NOTICE_DAYS:
+        return ""
+    return f"  retires {retirement.retired_on}"
 
 
 def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | None = None) -> dict[str, str]:

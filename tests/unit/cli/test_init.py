@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
-from anthropic_proxy.cli.init import find_small_model, list_candidates, list_env_lines
+from anthropic_proxy.cli.init import (
+    Backend,
+    describe_retirement,
+    find_offered_models,
+    find_small_model,
+    list_candidates,
+    list_env_lines,
+)
+from anthropic_proxy.cli.models import ModelFacts
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
@@ -72,6 +80,24 @@ def test_a_retired_default_model_is_replaced() -> None:
         "GEMINI_API_KEY": "k",
         "BIG_MODEL": "gemini/gemini-3.1-pro-preview",
         "SMALL_MODEL": "gemini/gemini-3.1-flash-lite",
+    }
+
+
+def test_a_retired_model_is_not_offered_and_a_retirement_within_90_days_is_marked() -> None:
+    models = [ModelFacts(f"openai/{name}") for name in ("gpt-4", "gpt-5", "gpt-5.5")]
+    backend = Backend(PROVIDERS.find("openai"), Settings(), {}, models=models)
+    offered = {
+        day: {
+            name: describe_retirement(backend, name, date.fromisoformat(day))
+            for name in find_offered_models(backend, date.fromisoformat(day))
+        }
+        for day in ("2026-07-01", "2026-09-12", "2026-10-23", "2026-12-11")
+    }
+    assert offered == {
+        "2026-07-01": {"gpt-4": "", "gpt-5": "", "gpt-5.5": ""},
+        "2026-09-12": {"gpt-4": "  retires 2026-10-23", "gpt-5": "  retires 2026-12-11", "gpt-5.5": ""},
+        "2026-10-23": {"gpt-5": "  retires 2026-12-11", "gpt-5.5": ""},
+        "2026-12-11": {"gpt-5.5": ""},
     }
 
 
