@@ -58,7 +58,10 @@ Conversation = tuple[str, str, str, str]
 _SYSTEM_FIELDS = ("system", "instructions", "systemInstruction")
 _MESSAGE_FIELDS = ("messages", "input", "contents")
 """Fields of the prompt in the APIs of all wires."""
-_CACHE_MARK = re.compile(rb',? ?"cache_control": ?\{[^{}]*\}')
+_MARK = b'"cache_control"'
+_CACHE_MARK = re.compile(rb'"cache_control": ?\{[^{}]*\}')
+_MAX_MARKED_MESSAGES = 6
+"""Number of the last messages in which a client may mark other places of the cache in its next request."""
 _SINGLE_TEXT = re.compile(rb'\[\{"type": ?"text", ?"text": ?("[^"\\]*+(?:\\.[^"\\]*+)*+")\}\]')
 _ROLE = re.compile(rb'"role": ?"([a-z]+)"')
 _SYSTEM_ROLE = re.compile(rb'[^\[]{,40}"role": ?"(?:system|developer)"')
@@ -69,6 +72,8 @@ _LIST = b"["[0]
 _FUNCTIONS = b'{"functionDeclarations":['
 _BILLING = b"x-anthropic-billing-header:"
 _DEFERRED = re.compile(rb'"defer_loading": ?true')
+_SEPARATOR_BYTES = 2
+"""Maximum length of the comma between two fields."""
 _SAMPLE_BYTES = 512
 """Bytes that tell the conversation of a prompt which the provider has read from its cache."""
 _SHOWN_SESSION = 8
@@ -91,6 +96,8 @@ class Prompt(Struct, eq=False, gc=False):
     """Offset of the end of the conversation in `body`. 0: not known yet."""
     beginning: Sequence[int] | None = None
     """`_Parts.beginning`. None: not known yet. Empty: the body is no request of a known API."""
+    is_marked: bool = False
+    """True if its last messages have marks of the cache, which probably move with the next prompt."""
     is_continuation: bool = False
     """True if a prompt before it is known."""
     is_reported: bool = False
@@ -116,16 +123,22 @@ class PrefixGuard:
             old, last, end = before.body, before.last, before.end
             view = memoryview(old)
             begin, rest = 0, end
-            if 0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens:
+            if is_cached := 0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens:
                 begin, rest = max(0, last - _SAMPLE_BYTES), max(end, len(old) - _SAMPLE_BYTES)
             if not (last and body.startswith(view[begin:last], begin) and body.endswith(view[rest:])):
                 continue
             grown_end = len(body) - len(old) + end
             if grown_end < max(last, end - MIN_LOST_BYTES) or (
-                end - last >= MIN_LOST_BYTES and not _has_grown(before, body, grown_end)
+                end - last >= MIN_LOST_BYTES and not is_cached and not _has_grown(before, body, grown_end)
             ):
                 continue
             prompt.last = end if end < grown_end else last  # a client may replace its last message
+            if before.is_marked:  # and mark another one
+                mark = body.find(_MARK, last, grown_end)
+                while mark >= 0 and old.startswith(_MARK, mark):  # it has not moved
+                    mark = body.find(_MARK, mark + 1, grown_end)
+                prompt.is_marked = True
+                prompt.last = min(prompt.last, max(last, mark - _SEPARATOR_BYTES)) if mark >= 0 else prompt.last
             prompt.end = grown_end
             if before.beginning is not None and len(before.beginning) == _FULL_BEGINNING:
                 prompt.beginning = before.beginning
@@ -191,8 +204,10 @@ def settle_change(receipt: Receipt, change: PrefixChange, log: EngineLog) -> Non
 def _has_grown(before: Prompt, body: bytes, end: int) -> bool:
     """Return True if `body`, whose conversation ends at `end`, has the latest turn of the prompt before it."""
     old = before.body[before.last : before.end]
-    # cache marks may have moved
-    return body.startswith(old, before.last) or _neutral(body[before.last : end]).startswith(_neutral(old))
+    if body.startswith(old, before.last):
+        return True
+    new = body[before.last : end]
+    return _unmarked(new).startswith(_unmarked(old)) or _neutral(new).startswith(_neutral(old))
 
 
 class _Parts(Struct, frozen=True):
@@ -203,6 +218,7 @@ class _Parts(Struct, frozen=True):
     messages: Sequence[Raw]
     last: int
     end: int
+    is_marked: bool
 
     @property
     def beginning(self) -> Sequence[int]:
@@ -222,6 +238,7 @@ def _examine(prompt: Prompt) -> _Parts | None:
         prompt.beginning = ()
         return None
     prompt.last, prompt.end, prompt.beginning = parts.last, parts.end, parts.beginning
+    prompt.is_marked = parts.is_marked
     return parts
 
 
@@ -243,7 +260,12 @@ def _divide(body: bytes) -> _Parts:
     system = [block for block in system if _BILLING not in bytes(memoryview(block)[:100])]
     end = conversation.end - 1
     last = end - len(messages[-1]) if messages else conversation.value
-    return _Parts(tools, system, messages, max(last, body.rfind(b',{"', conversation.value, end)), end)
+    last = max(last, body.rfind(b',{"', conversation.value, end))
+    tail = max(conversation.value, end - sum(len(message) + 1 for message in messages[-_MAX_MARKED_MESSAGES:]))
+    mark = body.find(_MARK, tail, end)
+    if 0 <= mark < last:
+        last = mark - _SEPARATOR_BYTES
+    return _Parts(tools, system, messages, last, end, mark >= 0)
 
 
 def _list(value: memoryview) -> list[Raw]:
@@ -252,9 +274,17 @@ def _list(value: memoryview) -> list[Raw]:
 
 def _neutral(text: bytes) -> bytes:
     """Return JSON text without what no provider's cache depends on: marks, and the form of a single text."""
-    if b"cache_control" in text:
-        text = _CACHE_MARK.sub(b"", text)
-    return _SINGLE_TEXT.sub(rb"\1", text)
+    return _SINGLE_TEXT.sub(rb"\1", _unmarked(text))
+
+
+def _unmarked(text: bytes) -> bytes:
+    pieces, begin, place = list[bytes](), 0, text.find(_MARK)
+    while place >= 0:
+        if mark := _CACHE_MARK.match(text, place):
+            pieces.append(text[begin:place].rstrip(b", "))
+            begin = mark.end()
+        place = text.find(_MARK, place + len(_MARK))
+    return b"".join((*pieces, text[begin:])) if pieces else text
 
 
 def _are_of_one_conversation(before: Sequence[int], after: Sequence[int]) -> bool:
