@@ -705,25 +705,19 @@ def list_errors(rows: Sequence[CountedRequest], families: Sequence[FittedFamily]
 
 
 WORSE = {
-    (
-        "gemini",
-        "pdf",
-        True,
-    ): "the provider counted the same page as 1,290 and as 258 tokens; its documentation says 258",
+    ("gemini", "pdf", True): (
+        "the provider counted the same page as 1,290 and as 258 tokens; its documentation says 258"
+    ),
     ("cerebras", "text", False): "glm-4.7 drops the reasoning that a request contains as text: 411 → 437 for 35 tokens",
     ("huggingface", "text", False): "DeepSeek R1 drops the reasoning of a request: 1,019 → 1,021 for 32 tokens",
-    (
-        "openrouter",
-        "calls",
-        False,
-    ): "one request, which has the only nested schema for Gemini 2.5: 336 → 299 for 480 tokens",
+    ("openrouter", "calls", False): (
+        "one request, which has the only nested schema for Gemini 2.5: 336 → 299 for 480 tokens"
+    ),
     ("openrouter", "image", False): "one request: 469 → 500 for 484 tokens",
     ("openrouter", "text", False): "the median was exact by chance; mean and percentile are smaller",
-    (
-        "snowflake",
-        "text",
-        False,
-    ): "llama3.1-8b has no preamble of 30 tokens there, unlike at Cerebras: 89 → 111 for 89 tokens",
+    ("snowflake", "text", False): (
+        "llama3.1-8b has no preamble of 30 tokens there, unlike at Cerebras: 89 → 111 for 89 tokens"
+    ),
 }
 """Provider, kind and size (above 1,000 tokens) of each group that is estimated worse than before in some figure, and
 the reason. A figure that is larger by less than 0.05 points is the same."""

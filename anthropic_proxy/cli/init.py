@@ -319,9 +319,9 @@ class _Setup:
         backend = Backend(provider, entered, variables, proposed_models=candidate.models)
         if entered.keys.get(provider.name):
             return backend
-        return self._test_token(backend, source, _CREDENTIALS[source])
+        return self._test_token(backend, source)
 
-    def _test_token(self, backend: Backend, source: str, title: str) -> Backend | None:
+    def _test_token(self, backend: Backend, source: str) -> Backend | None:
         """Query a cloud's own credentials for a token. None: there is none, and the user does not keep the settings."""
         asks = self._questions
         if self._skips_test:
@@ -336,7 +336,7 @@ class _Setup:
                 )
                 return None
             return backend if asks.confirm("Keep the settings without a test?", default=False) else None
-        self._output.write_line(f"  {self._output.paint('✓', 'ok')} {title} found, {seconds:.1f} s")
+        self._output.write_line(f"  {self._output.paint('✓', 'ok')} {_CREDENTIALS[source]} found, {seconds:.1f} s")
         return backend
 
     def _load_with(self, variables: Mapping[str, str]) -> Settings:
@@ -448,11 +448,11 @@ class _Setup:
         while is_first or self._is_key_rejected:
             key = given or known if is_first else ""
             if not key and asks is not None:
-                key = asks.ask_secret(f"API key, saved as {variable} (empty: {_CREDENTIALS['azure']})")
+                key = asks.ask_secret(f"API key, saved as {variable} (empty: {_CREDENTIALS[vendor.key_source]})")
             described = self._describe_server(vendor.name, address, variable, key, key == known)
             backend = structs.replace(described, has_deployments=True)
             if not key:
-                return self._test_token(backend, vendor.key_source, _CREDENTIALS["azure"])
+                return self._test_token(backend, vendor.key_source)
             if (tested := self._test(backend)) is not None:
                 return structs.replace(tested, models=None)  # Azure lists the models that could be deployed
             if asks is None:
@@ -537,7 +537,7 @@ class _Setup:
                 present = self._settings.raw_values.get(variable)
                 if present is not None and present.reveal().startswith(f"{provider.prefix}/"):
                     model = present.reveal().partition("/")[2]
-                    default = default if _is_retired(backend, model, date.today()) else model
+                    default = default if _find_retirement_date(backend, model) <= date.today() else model
                 default = default or next(iter(listed), "")
                 found[variable] = f"{provider.prefix}/{self._ask_model(question, backend, default)}"
             elif backend.table is not None or any(backend.proposed_models):
@@ -550,17 +550,16 @@ class _Setup:
                     )
                 found[variable] = f"{provider.prefix}/{default or listed[0]}"
             if backend.table is not None and backend.has_deployments:
-                openai = PROVIDERS.find("openai")
-                usual = (openai.default_big_model, openai.default_small_model)[position]
-                self._find_model_of(backend.table, found[variable].partition("/")[2], str(usual))
+                self._find_model_of(backend.table, found[variable].partition("/")[2], position)
         if self._questions is None:  # a default that is still served needs no line
             found = {**list_env_lines(provider, {}), **found}
             del found["PREFERRED_PROVIDER"]
         return found
 
-    def _find_model_of(self, table: ServerTable, deployment: str, default: str) -> None:
-        """Ask for the model behind a deployment, unless its name is that of a model."""
-        known = PROVIDERS.find("openai").known_models
+    def _find_model_of(self, table: ServerTable, deployment: str, position: int) -> None:
+        """Ask for the model behind a deployment, unless its name is that of a model. `position`: 0 is the big one."""
+        openai = PROVIDERS.find("openai")
+        known, default = openai.known_models, str((openai.default_big_model, openai.default_small_model)[position])
         if deployment in known or deployment in table.models:
             return
         if self._questions is None:
@@ -687,12 +686,14 @@ _CREDENTIALS = {
     "google": "Application Default Credentials",
     "aws": "the credentials of AWS",
     "azure": "Microsoft Entra ID",
+    "azure_openai": "Microsoft Entra ID",
 }
 """Source of a provider's credentials → its name in texts."""
 _CLOUDS = {
     "google": "a project of Google Cloud",
     "aws": "API key, or the credentials of AWS",
     "azure": "API key, or Microsoft Entra ID",
+    "azure_openai": "API key, or Microsoft Entra ID",
 }
 """Source of a provider's credentials → what the user needs."""
 _CLAUDE_MODELS = {
@@ -785,11 +786,10 @@ def _describe_candidate(candidate: Candidate) -> str:
     is_local_vendor = candidate.vendor is not None and candidate.vendor.has_local_url
     if is_local_vendor or (candidate.provider is not None and candidate.provider.uses_installed_models):
         return "models on a machine of yours"
-    if candidate.vendor is not None and candidate.vendor.key_source == "azure_openai":
-        return _CLOUDS["azure"]
     if candidate.keys_url:  # the complete address follows the choice
         return urlsplit(candidate.keys_url).hostname or ""
-    return _CLOUDS.get(candidate.provider.key_source, "") if candidate.provider is not None else ""
+    entry = candidate.provider or candidate.vendor
+    return _CLOUDS.get(entry.key_source, "") if entry is not None else ""
 
 
 def _find_candidate(candidates: Sequence[Candidate], name: str) -> Candidate:
@@ -857,20 +857,19 @@ def find_offered_models(backend: Backend, today: date | None = None) -> dict[str
     if backend.models is None and not any(backend.proposed_models):
         found = {name: ModelFacts(name) for name in backend.provider.known_models}
     today = today or date.today()
-    return {name: fact for name, fact in found.items() if not _is_retired(backend, name, today)}
+    return {name: fact for name, fact in found.items() if _find_retirement_date(backend, name) > today}
 
 
-def _is_retired(backend: Backend, model: str, today: date) -> bool:
+def _find_retirement_date(backend: Backend, model: str) -> date:
+    """`date.max`: none is known."""
     retirement = find_retirement(backend.provider, model, backend.settings)
-    return retirement is not None and date.fromisoformat(retirement.retired_on) <= today
+    return date.max if retirement is None else date.fromisoformat(retirement.retired_on)
 
 
 def describe_retirement(backend: Backend, model: str, today: date) -> str:
     """Return `  retires 2027-01-14` for a model that retires within `_NOTICE_DAYS`, or ""."""
-    retirement = find_retirement(backend.provider, model, backend.settings)
-    if retirement is None or (date.fromisoformat(retirement.retired_on) - today).days > _NOTICE_DAYS:
-        return ""
-    return f"  retires {retirement.retired_on}"
+    day = _find_retirement_date(backend, model)
+    return f"  retires {day}" if (day - today).days <= _NOTICE_DAYS else ""
 
 
 def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | None = None) -> dict[str, str]:

@@ -8,6 +8,8 @@ from decimal import Decimal
 NANO_DOLLARS = 1_000_000_000
 """Number of nano-dollars in one US dollar. Costs are stored as whole numbers of nano-dollars."""
 UNKNOWN_AMOUNT = "unknown"
+_MIN_SHOWN = NANO_DOLLARS // 1_000
+"""Smallest amount that is shown with its digits, in nano-dollars."""
 
 
 def format_amount(nano_dollars: float | None, *, zero: str = "$0.00") -> str:
@@ -17,7 +19,7 @@ def format_amount(nano_dollars: float | None, *, zero: str = "$0.00") -> str:
     if not nano_dollars:
         return zero
     dollars = nano_dollars / NANO_DOLLARS
-    if dollars < 0.001:
+    if nano_dollars < _MIN_SHOWN:
         return "<$0.001"
     return f"${dollars:.3f}" if dollars < 0.0995 else f"${dollars:,.2f}"
 
@@ -28,7 +30,7 @@ def format_cost(nano_dollars: float | None, unknown_requests: int = 0) -> str:
     `unknown_requests`: number of requests whose cost is unknown and not part of the sum: `≥ $0.043`.
     """
     if unknown_requests:
-        return f"≥ {format_amount(nano_dollars)}".replace("≥ <", "≥ ") if nano_dollars else UNKNOWN_AMOUNT
+        return f"≥ {format_amount(max(nano_dollars, _MIN_SHOWN))}" if nano_dollars else UNKNOWN_AMOUNT
     return format_amount(nano_dollars, zero="free")
 
 

@@ -150,15 +150,11 @@ def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy |
 
 def list_recorded_ports(data_directory: Path | None) -> list[int]:
     """Return the ports of servers with a record, of which some may have ended."""
-    names = [] if data_directory is None else sorted(entry.name for entry in _list(data_directory / _SERVERS))
+    names = list[str]()
+    if data_directory is not None:
+        with suppress(OSError):
+            names = sorted(os.listdir(data_directory / _SERVERS))
     return [int(name) for name in names if name.isdecimal()]
-
-
-def _list(folder: Path) -> list[Path]:
-    try:
-        return list(folder.iterdir())
-    except OSError:
-        return []
 
 
 def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str], *, resolves_keys: bool) -> Settings:

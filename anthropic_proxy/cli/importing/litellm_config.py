@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from anthropic_proxy.cli.importing.plan import (
+    CREATE_KEY,
     UNKNOWN_ENTRY,
     ImportedServer,
     ImportPlan,
@@ -72,8 +73,7 @@ _PARAMETER_REASONS = {
 _LIMITS = {"max_output_tokens": "max_output", "max_input_tokens": "max_input"}
 """Field of `model_info` → field of a model table in the configuration file."""
 _KEYS = "limits and budgets belong to virtual keys. Set VIRTUAL_KEYS=true, then"
-_CREATE_KEY = "anthropic-proxy keys create NAME"
-_LINES = {"rpm": f"{_CREATE_KEY} --rpm 60", "tpm": f"{_CREATE_KEY} --tpm 100000"}
+_LINES = {"rpm": f"{CREATE_KEY} --rpm 60", "tpm": f"{CREATE_KEY} --tpm 100000"}
 """Parameter of a deployment → line that does it instead."""
 _TABLES = (
     "the tables of LiteLLM are not imported. For keys, teams and budgets, set VIRTUAL_KEYS=true and DATABASE_URL to a "
@@ -251,7 +251,7 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
         for name, value in given.items():
             if name not in _READ_SETTINGS and value not in (None, False, [], {}, ""):
                 reason = _RETRIES if "retr" in name else _SECTION_REASONS.get(f"{section}.{name}", UNKNOWN_ENTRY)
-                plan.add_note(f"{section}.{name}", reason, _CREATE_KEY if reason in (_KEYS, _TABLES) else "")
+                plan.add_note(f"{section}.{name}", reason, CREATE_KEY if reason in (_KEYS, _TABLES) else "")
     for name in config:
         if name not in (*_SERVER_SECTIONS, "model_list", "environment_variables"):
             plan.add_note(name, _SECTION_REASONS.get(name, UNKNOWN_ENTRY))

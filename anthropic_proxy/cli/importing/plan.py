@@ -101,6 +101,10 @@ def find_whole_number(value: object) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
+CREATE_KEY = "anthropic-proxy keys create NAME"
+"""Line of notes about limits of clients."""
+
+
 class ServerTable(Struct, kw_only=True):
     """Table `[providers.NAME]` of `anthropic-proxy.toml`, which describes a server that the proxy can call."""
 

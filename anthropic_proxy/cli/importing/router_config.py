@@ -14,6 +14,7 @@ from typing import Any
 from msgspec import Struct, field
 
 from anthropic_proxy.cli.importing.plan import (
+    CREATE_KEY,
     UNKNOWN_ENTRY,
     ImportedServer,
     ImportPlan,
@@ -239,7 +240,7 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         return plan
     for name, value in config.items():
         if name not in _READ and value not in _EMPTY:
-            line = "anthropic-proxy keys create NAME" if name == "APIKEYS" else ""
+            line = CREATE_KEY if name == "APIKEYS" else ""
             plan.add_note(name, _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY), line)
     return plan
 

@@ -206,8 +206,8 @@ def _has_grown(before: Prompt, body: bytes, end: int) -> bool:
     old = before.body[before.last : before.end]
     if body.startswith(old, before.last):
         return True
-    new = body[before.last : end]
-    return _unmarked(new).startswith(_unmarked(old)) or _neutral(new).startswith(_neutral(old))
+    new, old = _unmarked(body[before.last : end]), _unmarked(old)
+    return new.startswith(old) or _with_plain_texts(new).startswith(_with_plain_texts(old))
 
 
 class _Parts(Struct, frozen=True):
@@ -274,7 +274,11 @@ def _list(value: memoryview) -> list[Raw]:
 
 def _neutral(text: bytes) -> bytes:
     """Return JSON text without what no provider's cache depends on: marks, and the form of a single text."""
-    return _SINGLE_TEXT.sub(rb"\1", _unmarked(text))
+    return _with_plain_texts(_unmarked(text))
+
+
+def _with_plain_texts(text: bytes) -> bytes:
+    return _SINGLE_TEXT.sub(rb"\1", text)
 
 
 def _unmarked(text: bytes) -> bytes:

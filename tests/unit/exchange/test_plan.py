@@ -45,6 +45,17 @@ def routed(folder: Path, upstream: FakeUpstream, store: MemoryStore) -> ProxyHar
     return proxy
 
 
+def relayed(folder: Path, routes: str) -> ProxyHarness:
+    """A proxy whose requests are relayed to Anthropic, which answers with an empty message."""
+    body = b'{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":"end_turn",'
+    body += b'"usage":{"input_tokens":1,"output_tokens":1}}'
+    keys = {"ANTHROPIC_API_KEY": "sk-ant-test", "PREFERRED_PROVIDER": "anthropic"}
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, body, headers={"content-type": "application/json"}), **keys)
+    settings = load_routes(folder, routes, **keys)
+    proxy.services = structs.replace(proxy.services, settings=settings, compiled_routes=CompiledRoutes(settings.routes))
+    return proxy
+
+
 @pytest.mark.parametrize("store", [FailingStore(), SlowStore()], ids=["failing", "slow"])
 async def test_a_reply_arrives_although_its_latency_cannot_be_stored(tmp_path: Path, store: MemoryStore) -> None:
     upstream = FakeUpstream(lambda self, body: reply(bool(body.get("stream"))))
@@ -71,12 +82,7 @@ name = "r"
 when.header = { x-team = "*data*" }
 targets = ["anthropic/claude-opus-5-5"]
 """
-    body = b'{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":"end_turn",'
-    body += b'"usage":{"input_tokens":1,"output_tokens":1}}'
-    keys = {"ANTHROPIC_API_KEY": "sk-ant-test", "PREFERRED_PROVIDER": "anthropic"}
-    proxy = ProxyHarness(lambda *_: FakeResponse(200, body, headers={"content-type": "application/json"}), **keys)
-    settings = load_routes(tmp_path, text, **keys)
-    proxy.services = structs.replace(proxy.services, settings=settings, compiled_routes=CompiledRoutes(settings.routes))
+    proxy = relayed(tmp_path, text)
     headers = CountedHeaders({"x-team": team})
     for count in (1, 2, 3):
         sink = await proxy.post(headers=headers)
@@ -89,12 +95,7 @@ name = "trial"
 when.share = 50
 targets = ["anthropic/claude-opus-5-5"]
 """
-    body = b'{"id":"msg_1","type":"message","role":"assistant","model":"m","content":[],"stop_reason":"end_turn",'
-    body += b'"usage":{"input_tokens":1,"output_tokens":1}}'
-    keys = {"ANTHROPIC_API_KEY": "sk-ant-test", "PREFERRED_PROVIDER": "anthropic"}
-    proxy = ProxyHarness(lambda *_: FakeResponse(200, body, headers={"content-type": "application/json"}), **keys)
-    settings = load_routes(tmp_path, text, **keys)
-    proxy.services = structs.replace(proxy.services, settings=settings, compiled_routes=CompiledRoutes(settings.routes))
+    proxy = relayed(tmp_path, text)
     sides = set()
     for number in range(16):
         session = f"session-{number}"

@@ -156,16 +156,25 @@ async def test_what_a_socks_proxy_refuses_is_said_without_the_password(
     assert str(raised.value) == f"no server responds at {place} ({reason})"
 
 
-async def test_a_server_that_wants_a_certificate_gets_that_of_the_table(tmp_path: Path) -> None:
-    authority = trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    own = authority.issue_cert("the-proxy.example")
-    own.private_key_pem.write_to_path(tmp_path / "own.key")
-    own.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")
+def mutual_tls(folder: Path, authority: trustme.CA, issuer: trustme.CA) -> ssl.SSLContext:
+    """Return the context of a server that requires a certificate of `authority`. `ca.pem` is that of the authority.
+
+    `own.pem` and `own.key` are a certificate of `issuer`.
+    """
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    own = issuer.issue_cert("the-proxy.example")
+    own.private_key_pem.write_to_path(folder / "own.key")
+    own.cert_chain_pems[0].write_to_path(folder / "own.pem")
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("127.0.0.1").configure_cert(tls)
     authority.configure_trust(tls)
     tls.verify_mode = ssl.CERT_REQUIRED
+    return tls
+
+
+async def test_a_server_that_wants_a_certificate_gets_that_of_the_table(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    tls = mutual_tls(tmp_path, authority, issuer=authority)
     with_ca, with_both = "ca_file = 'ca.pem'\n", "client_certificate = { file = 'own.pem', key_file = 'own.key' }\n"
     async with serving(answer, tls=tls) as (server, port):
         unknown = (
@@ -202,15 +211,7 @@ async def test_a_server_that_wants_a_certificate_gets_that_of_the_table(tmp_path
 async def test_a_missing_or_rejected_certificate_is_said_with_its_field(
     tmp_path: Path, text: str, message: str
 ) -> None:
-    authority, other = trustme.CA(), trustme.CA()
-    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
-    own = other.issue_cert("the-proxy.example")
-    own.private_key_pem.write_to_path(tmp_path / "own.key")
-    own.cert_chain_pems[0].write_to_path(tmp_path / "own.pem")
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(tls)
-    authority.configure_trust(tls)
-    tls.verify_mode = ssl.CERT_REQUIRED
+    tls = mutual_tls(tmp_path, trustme.CA(), issuer=trustme.CA())
 
     def serve(listener: socket.socket) -> None:  # asyncio's server ends the connection before it tells the reason
         connection = tls.wrap_socket(listener.accept()[0], server_side=True, do_handshake_on_connect=False)
