@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -340,3 +341,40 @@ def test_a_new_branch_beside_four_of_equal_beginning_costs_little_more_than_to_r
     bodies = [body_for(f"new task {number}") for number in range(5)]
     spent = min(measure(compare, body) for body in bodies)
     assert spent < 120 * min(measure(json.loads, body) for body in bodies)
+
+
+@pytest.mark.parametrize("marks", [0, 1, 2, 3])
+@pytest.mark.parametrize("reports_cache", [True, False])
+@pytest.mark.parametrize("seed", range(6))
+def test_marks_that_move_are_no_change_and_hide_none(marks: int, reports_cache: bool, seed: int) -> None:
+    """Claude Code marks the last messages of each request anew. Turns are shorter and longer than what is ignored."""
+    chance, guard, size_before = Random(seed), PrefixGuard(), 0
+    tools = [{"name": f"tool_{number}", "description": f"{number}{'x' * 700}"} for number in range(20)]
+    system = f"rule {seed} " * 2_000
+
+    def say(role: str, number: int) -> dict[str, Any]:
+        text = f"{role} {number} " + "".join(chance.choices("abc ", k=chance.choice([50, 500, 3_000, 9_000])))
+        return {"role": role, "content": text if chance.random() < 0.3 else [{"type": "text", "text": text}]}
+
+    messages, part = [say("user", 0)], None
+    for turn in range(24):
+        part = chance.choice(["tool 3 (tool_2)", "system text", "message 1 (user)"]) if turn % 6 == 5 else None
+        if part == "tool 3 (tool_2)":
+            tools[2]["description"] += "!"
+        elif part == "system text":
+            system = f"{turn} {system}"
+        elif part is not None:
+            messages[0] = say("user", turn)
+        body = {"model": "m", "system": [{"type": "text", "text": system, **MARK}], "tools": tools}
+        body = json.loads(json.dumps({**body, "messages": messages}))
+        blocks = [message["content"][-1] for message in body["messages"] if isinstance(message["content"], list)]
+        for block in blocks[len(blocks) - marks :]:
+            block.update(MARK)
+        sent = json.dumps(body, separators=(",", ":")).encode()
+        is_cached = reports_cache and part is None
+        prompt = Prompt(("one", "", "anthropic", "m"), sent, len(sent) // 4, size_before // 4 if is_cached else 0)
+        guard.compare(prompt)
+        guard.keep(prompt)
+        assert (prompt.change and prompt.change.part) == part
+        size_before = len(sent)
+        messages += [say("assistant", turn), say("user", turn + 1)]
