@@ -14,13 +14,13 @@ gets a record of each attempt (`AttemptRecords`).
 
 After content has arrived, the same mechanism opens further calls for the same reply: `open_next_call` after tools that
 the proxy runs or for a reply that the provider split, and `repeat_call` for a reply that is unreadable after thinking
-only.
+only. Requests other than messages (`forwarding.py`) pass a `prepare` and a `send` of their own to `call_with_retries`.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 from msgspec import Struct, structs
 
@@ -107,6 +107,9 @@ _USUAL_CONTENT_TYPES = frozenset(
 """Content types of replies. A response with another one is examined."""
 
 
+_Result = TypeVar("_Result")
+
+
 class TargetRun(Struct):
     """What all attempts at one target share: the request, and the repetitions that are left."""
 
@@ -118,6 +121,10 @@ class TargetRun(Struct):
     """How often the key was changed. The keys of the provider are a limit (`Credentials.max_key_changes`)."""
     retries_left: int = MAX_RETRIES_PER_TARGET
     key_replacements_left: int = MAX_REPLACED_KEYS
+    is_message: bool = True
+    """False: a request of `forwarding.py`. It is repeated with a key that was read again or a new access token, but not
+    with another key, which has limits of its own for such requests and may belong to another workspace."""
+    uses_first_key: bool = False
     requires_room: bool = False
     """True if a target before this one failed. A model whose window is known to be too small is then not called: its
     refusal would hide the failure, and the client would shorten a conversation that only had to be repeated."""
@@ -175,8 +182,6 @@ class Attempts:
         self._is_large = is_large_request(incoming.body, len(request.tools))
         self._inliner: MediaInliner | None = None
         """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
-        if engine.web_fetch is not None and SOURCE_OF_LINK in incoming.body:
-            self._inliner = MediaInliner(engine.web_fetch)
         self.records = AttemptRecords(incoming.receipt, engine)
         self.latest: Attempt | None = None
         """The attempt that was encoded last. None: no request was encoded."""
@@ -190,6 +195,8 @@ class Attempts:
         """
         failure: ProxyError | None = None
         engine, incoming, receipt, route = self._engine, self._incoming, self.receipt, plan.route
+        if engine.web_fetch is not None and SOURCE_OF_LINK in incoming.body:
+            self._inliner = MediaInliner(engine.web_fetch)
         balancer = RouteBalancer(engine.store, engine.route_prices) if route and route.balance == "latency" else None
         for position, target in enumerate(plan.targets, 1):
             started_at, provider, model = engine.clock(), target.provider, target.model
@@ -210,7 +217,7 @@ class Attempts:
                     skips_open_circuit=position < len(plan.targets),
                 )
                 engine.retry_budget.record_first_call(adapted.upstream)
-                attempt = await self._call_with_retries(adapted, run)
+                attempt = await self.call_with_retries(adapted, run, self._prepare, self._send)
             except UpstreamError as error:
                 failure = error
                 if balancer is not None and (
@@ -249,7 +256,7 @@ class Attempts:
             if version := target.dialect.continuation_version:  # some providers continue replies only in this version
                 path = f"{target.provider.default_url_path}/"
                 target = structs.replace(target, base_url=target.base_url.replace(path, f"{version}/", 1))
-        return await self._call_with_retries(target, run)
+        return await self.call_with_retries(target, run, self._prepare, self._send)
 
     async def repeat_call(self, failed: Attempt, error: UnreadableReply, usage: Usage) -> Attempt:
         """Repeat a call whose reply is unreadable after thinking only. Raises `error` if the target has no retry left.
@@ -257,7 +264,8 @@ class Attempts:
         `usage` is the token usage of the failed call.
         """
         self._engine.circuit_breakers.record_failure(failed.target.upstream, error)
-        return await self._call_with_retries(await self._prepare_retry(failed, error, usage), failed.run)
+        target = await self._prepare_retry(failed, error, usage)
+        return await self.call_with_retries(target, failed.run, self._prepare, self._send)
 
     def estimate_tokens(self, request: MessagesRequest) -> int:
         """Return the input tokens of a request to the latest target, by the proxy's own estimate."""
@@ -271,25 +279,29 @@ class Attempts:
             prefix_provider(error, self.receipt.prefix)
             add_not_found_cause(error, attempt.target, attempt.upstream_path, self._engine.settings)
 
-    async def _call_with_retries(self, target: Target, run: TargetRun) -> Attempt:
-        engine, pool, receipt, provider = self._engine, self._engine.credentials, self.receipt, target.provider
+    async def call_with_retries(
+        self,
+        target: Target,
+        run: TargetRun,
+        prepare: Callable[[Target, Credential | None, TargetRun], Awaitable[Attempt]],
+        send: Callable[[Attempt], Awaitable[_Result]],
+    ) -> _Result:
+        """Return the result of `send` for the first attempt at a target that succeeds.
+
+        Raises the error of the last attempt, and each error of `prepare`.
+        """
+        engine, pool = self._engine, self._engine.credentials
         while True:
-            credential = None
+            provider, credential = target.provider, None
             if provider.accepts_client_credential:
                 credential = find_client_credential(engine, self._incoming, provider)
-            attempt = await self._prepare(target, credential or pool.next_credential(provider), run)
+            credential = credential or pool.next_credential(provider, is_first=run.uses_first_key)
+            attempt = await prepare(target, credential, run)
             try:
-                if attempt.credential is None and pool.uses_tokens(provider):
-                    receipt.provider, receipt.prefix = provider.name, provider.prefix
-                    attempt.credential, base_url = await pool.next_token_and_url(provider, target.base_url)
-                    attempt.target = structs.replace(target, base_url=base_url)
-                await self._send(attempt)
+                return await send(attempt)
             except UpstreamError as error:
                 target = await self._prepare_retry(attempt, error)
-                provider = target.provider
                 error.release_tracebacks()
-            else:
-                return attempt
 
     async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt. Raises the decoding error of an invalid request, unless the target is a relay."""
@@ -346,7 +358,7 @@ class Attempts:
             deferred_tools=prepared.deferred,
         )
 
-    async def _send(self, attempt: Attempt) -> None:
+    async def _send(self, attempt: Attempt) -> Attempt:
         """Encode and send the request of an attempt, and wait until its reply has content.
 
         Raises `UpstreamError`, and `UnsupportedFeature` in fidelity mode `strict` if the request drops fields.
@@ -355,6 +367,10 @@ class Attempts:
         report, provider, wire, watchdog = receipt.fidelity, target.provider, target.wire, self._watchdog
         background, breakers, upstream = engine.background, engine.circuit_breakers, target.upstream
         is_first = run.continuation is None
+        if attempt.credential is None and engine.credentials.uses_tokens(provider):
+            receipt.provider, receipt.prefix = provider.name, provider.prefix
+            attempt.credential, base_url = await engine.credentials.next_token_and_url(provider, target.base_url)
+            target = attempt.target = structs.replace(target, base_url=base_url)
         # encode
         upstream_request = await background.run_for_call(wire.encode_request, call, is_large=self._is_large)
         if (options := engine.settings.call_options.get(provider.name)) is not None:
@@ -399,7 +415,7 @@ class Attempts:
                     or response.headers.get("content-type") not in _USUAL_CONTENT_TYPES
                     or "content-encoding" in response.headers
                 ):
-                    deltas = await self._examine_response(target, call, response)
+                    deltas = await self.examine_response(target, call, response)
                 # wait for content
                 if target.is_relayed:
                     attempt.stream = relay = RelayStream(
@@ -443,12 +459,12 @@ class Attempts:
                 engine.observations.store_adaptation(upstream, target.model, proven)
             if run.adaptations is not None:
                 run.adaptations.store_for_model(target)
-            return
+            return attempt
         breakers.record_failure(upstream, failure)
         add_address_setting(failure, target)
         raise failure
 
-    async def _examine_response(
+    async def examine_response(
         self, target: Target, call: Call[BaseDialect], response: UpstreamResponse
     ) -> list[Delta] | None:
         """Raise the error of a response that is no reply.
@@ -484,7 +500,11 @@ class Attempts:
                 return adapted
         if run.key_replacements_left and await pool.replace_rejected_key(provider, credential, error):
             run.key_replacements_left -= 1
-        elif run.key_changes < pool.max_key_changes(provider) and pool.exclude_failed_key(provider, credential, error):
+        elif (
+            (run.is_message or pool.uses_tokens(provider))
+            and run.key_changes < pool.max_key_changes(provider)
+            and pool.exclude_failed_key(provider, credential, error)
+        ):
             run.key_changes += 1
             if key := pool.describe_key(provider, credential):
                 engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
@@ -497,7 +517,8 @@ class Attempts:
             run.retries_left, pause = run.retries_left - 1, delay
         else:
             raise error
-        failed.append(describe_attempt(target, error))
+        if run.is_message:
+            failed.append(describe_attempt(target, error))
         if pause:
             await engine.sleep(pause)
         return target

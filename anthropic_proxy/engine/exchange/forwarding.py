@@ -1,10 +1,10 @@
 """Forwarding of requests other than messages to a provider with the Messages API: token counts, model lists, batches,
 files and skills.
 
-Failed requests are not repeated, except with a key that was read again. Batches, files and skills exist only if the
-preferred provider serves Claude models. The model of each request in a batch is mapped like that of `POST
-/v1/messages`, by the routes and the settings, and must be one of this provider. All calls for them use the first of
-several API keys, because the resources of a key are unknown to a key of another workspace.
+Failed requests are not repeated, except with a key that was read again or a new access token. Batches, files and skills
+exist only if the preferred provider serves Claude models. The model of each request in a batch is mapped like that of
+`POST /v1/messages`, by the routes and the settings, and must be one of this provider. All calls for them use the first
+of several API keys, because the resources of a key are unknown to a key of another workspace.
 """
 
 import asyncio
@@ -19,16 +19,12 @@ from msgspec import Raw, Struct, field, structs
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
-from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
-from anthropic_proxy.engine.exchange.attempts import find_client_credential
+from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, TargetRun
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
-    add_key_setting,
     add_not_found_cause,
-    decode_error_response,
     idle_timeout_error,
-    read_error_body,
     require_api_response,
 )
 from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
@@ -68,7 +64,6 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
 )
-from anthropic_proxy.secrets import redact_error
 
 COUNT_TIMEOUT_SECONDS = 10.0
 """Maximum seconds for a token count by the provider. After this time the client gets an estimate of the proxy."""
@@ -166,9 +161,10 @@ async def _count_by_engine(
         return await call_provider(
             engine,
             incoming,
+            request,
             call,
             place,
-            read,
+            read=read,
             wait_disconnected=wait_disconnected,
             total_seconds=deadline - loop.time(),
             encode=partial(target.wire.encode_count, path=path),
@@ -261,7 +257,14 @@ async def _request_json(
 
     try:
         return await call_provider(
-            engine, incoming, call, target, read, wait_disconnected=wait_disconnected, total_seconds=seconds
+            engine,
+            incoming,
+            request,
+            call,
+            target,
+            read=read,
+            wait_disconnected=wait_disconnected,
+            total_seconds=seconds,
         )
     except UpstreamError as error:
         add_not_found_cause(error, target, call.client_path, engine.settings)
@@ -271,10 +274,11 @@ async def _request_json(
 async def call_provider(
     engine: Engine,
     incoming: ClientRequest,
+    request: MessagesRequest,
     call: Call[BaseDialect],
     target: Target,
-    read: Callable[[UpstreamResponse, Watchdog], Awaitable[_Result]],
     *,
+    read: Callable[[UpstreamResponse, Watchdog], Awaitable[_Result]],
     wait_disconnected: WaitDisconnected,
     total_seconds: float | None = None,
     method: str | None = None,
@@ -283,19 +287,18 @@ async def call_provider(
 ) -> _Result:
     """Send a client request to a provider, and return the result of `read` for its successful response.
 
-    `encode`: encoder of the request. None: that of the wire. The call has `total_seconds`. None: it has the time limits
-    of a message, and `read` calls `note_bytes` of the watchdog after each read.
+    `encode`: encoder of the request. None: that of the wire. All attempts together have `total_seconds`. None: each has
+    the time limits of a message, and `read` calls `note_bytes` of the watchdog after each read.
 
     Raises `UpstreamError` and `ClientDisconnected`.
     """
     provider, pool, timeouts = target.provider, engine.credentials, engine.settings.timeouts
-    is_large = is_large_request(incoming.body, len(call.request.tools))
-    request = await engine.background.run_for_call(encode or target.wire.encode_request, call, is_large=is_large)
-    request = structs.replace(request, method=method or request.method)
+    is_large = is_large_request(incoming.body, len(request.tools))
+    encoded = await engine.background.run_for_call(encode or target.wire.encode_request, call, is_large=is_large)
+    encoded = structs.replace(encoded, method=method or encoded.method)
     options = engine.settings.call_options.get(provider.name)
     if options is not None:
-        request = extend_request(options, request, client_headers=incoming.headers)
-    records = AttemptRecords(incoming.receipt, engine)
+        encoded = extend_request(options, encoded, client_headers=incoming.headers)
     watchdog = Watchdog(
         wait_disconnected=wait_disconnected,
         on_idle=None,
@@ -303,29 +306,31 @@ async def call_provider(
         first_byte_seconds=2 * total_seconds if total_seconds else timeouts.first_byte_seconds,
         idle_seconds=2 * total_seconds if total_seconds else timeouts.idle_seconds,
     )
-    send = engine.transports[provider.name]
     deadline = asyncio.get_running_loop().time() + total_seconds if total_seconds is not None else None
+    attempts = Attempts(engine, incoming, request, watchdog, estimates=EstimateCache())
 
-    credential: Credential | None = None
+    async def prepare(target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
+        return Attempt(target=target, run=run, call=call, credential=credential)
 
-    async def send_once() -> _Result:
-        nonlocal credential
+    async def send(attempt: Attempt) -> _Result:
         watchdog.begin_upstream_call()
         try:
             async with asyncio.timeout_at(deadline) as limit:
                 base_url = target.base_url
-                if credential is None and pool.uses_tokens(provider):
-                    credential, base_url = await pool.next_token_and_url(provider, base_url)
-                response = await send(base_url, records.begin_attempt(target, request), credential)
+                if attempt.credential is None and pool.uses_tokens(provider):
+                    attempt.credential, base_url = await pool.next_token_and_url(provider, base_url)
+                request = attempts.records.begin_attempt(target, encoded)
+                response = await engine.transports[provider.name](base_url, request, attempt.credential)
                 try:
                     incoming.receipt.attempts[-1].status = response.status
                     if not 200 <= response.status < 300:
-                        require_api_response(response, target)
-                        body = await read_error_body(response, watchdog)
-                        decode_error_response(target, call, response.status, response.headers, body)  # raises
+                        await attempts.examine_response(target, call, response)  # raises
                     return await read(response, watchdog)
                 finally:
                     await response.close()
+        except UpstreamError as error:
+            add_address_setting(error, target)
+            raise
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -336,27 +341,10 @@ async def call_provider(
                 raise
             raise idle_timeout_error(provider.prefix, watchdog.upstream_limit) from None
 
-    may_replace_key = True
+    scale = engine.observations.find_token_scale(provider.name, target.model)
+    run = TargetRun(request, scale, adaptations_left=0, retries_left=0, is_message=False, uses_first_key=uses_first_key)
     try:
-        while True:
-            own = find_client_credential(engine, incoming, provider)
-            credential = own or pool.next_credential(provider, is_first=uses_first_key)
-            try:
-                return await send_once()
-            except UpstreamError as error:
-                watchdog.end_upstream_call()
-                secrets = [credential.secret] if credential is not None else []
-                redact_error(error, [*secrets, *(options.reveal_secrets() if options is not None else ())])
-                add_key_setting(error, target, credential)
-                add_address_setting(error, target)
-                records.fail_attempt(error)
-                if not may_replace_key:
-                    raise
-                is_replaced = pool.uses_tokens(provider) and pool.exclude_failed_key(provider, credential, error)
-                is_replaced = is_replaced or await pool.replace_rejected_key(provider, credential, error)
-                if not is_replaced:
-                    raise
-                may_replace_key = False
+        return await attempts.call_with_retries(target, run, prepare, send)
     except asyncio.CancelledError:
         if watchdog.reason != "gone":
             raise
@@ -364,7 +352,7 @@ async def call_provider(
         raise ClientDisconnected from None
     finally:
         watchdog.stop()
-        records.end_attempt()
+        attempts.records.end_attempt()
 
 
 class _Counted(Struct):
@@ -444,9 +432,10 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
     await call_provider(
         engine,
         incoming,
+        request,
         call,
         target,
-        send,
+        read=send,
         wait_disconnected=sink.wait_disconnected,
         method=method,
         uses_first_key=True,
