@@ -5,6 +5,7 @@ table in `anthropic-proxy.toml` too. A proxy that runs with these files reloads 
 """
 
 import asyncio
+import math
 import re
 import sys
 import time
@@ -48,6 +49,13 @@ from anthropic_proxy.secrets import Secret, redact_secrets
 
 OTHER_SERVER = "other"
 """Choice "another server" in the list of providers."""
+_MOST_USED = ("openai", "gemini", "anthropic", "openrouter", "deepseek", "ollama", OTHER_SERVER)
+"""Names of the candidates that the list of providers shows at first, below those that were found."""
+_PRICE_UNIT = "$ per million tokens"
+_LISTED_MODELS = 4
+"""Number of models that the list of a server shows at first."""
+_SEARCH_SECONDS = 1.0
+"""Maximum time in seconds for the search for a server on this machine."""
 TEST_TIMEOUT_SECONDS = 10.0
 """Maximum time in seconds for the test of a key, which queries the provider for its models."""
 _REJECTED_STATUSES = (401, 403)
@@ -98,7 +106,7 @@ def init(
         Ask nothing, and write the lines without confirmation.
     """
     if provider is not None:  # a mistyped name is an error also without a terminal
-        _find_candidate(list_candidates(Settings(), None), provider)
+        _find_candidate(list_candidates(Settings(), {}), provider)
     elif yes or base_url is not None:
         raise ConfigurationError(
             "--provider is missing. Use openai, deepseek or another provider, or other for a "
@@ -214,15 +222,20 @@ class _Setup:
 
     def run(self, name: str | None, key_variable: str | None) -> int:
         """Ask for missing values, test them and write the lines. Return the exit status."""
-        installed = asyncio.run(_query_ollama(self._settings))
-        candidates = list_candidates(self._settings, installed)
+        candidates = list_candidates(self._settings, asyncio.run(_find_local_servers(self._settings)))
         candidate = None if name is None else _find_candidate(candidates, name)
         while True:
             if candidate is None:
                 assert self._questions is not None
-                options = [Option(one.name, one.title, _describe_candidate(one)) for one in candidates]
                 present = [one.name for one in candidates if one.provider and one.provider.name == self._preferred]
-                chosen = self._questions.select("Which provider has the models?", options, "".join(present))
+                candidates.sort(key=lambda one: one.name not in present)
+                listed = [one for one in candidates if one.found or one.name in (*present, *_MOST_USED)]
+                options = [
+                    Option(one.name, one.title, _describe_candidate(one), one.name == OTHER_SERVER)
+                    for one in candidates
+                ]
+                question = "Which provider has the models?"
+                chosen = self._questions.select(question, options, "".join(present), len(listed))
                 candidate = next(one for one in candidates if one.name == chosen)
             backend = self._connect(candidate, key_variable)
             if backend is not None:
@@ -527,8 +540,9 @@ class _Setup:
         offered = find_offered_models(backend)
         listed = [name for name, fact in offered.items() if backend.models and not _is_too_small(fact)]
         found: dict[str, str] = {}
+        accepted = self._accept_models(backend, offered, defaults)
         for position, (variable, question) in enumerate(_MODEL_QUESTIONS.items()):
-            option, default = self._chosen_models[position], defaults[position]
+            option, default = self._chosen_models[position] or accepted[position], defaults[position]
             if not default and (big := found.get("BIG_MODEL", "").partition("/")[2]):
                 default = find_small_model(big, listed) or big
             if option is not None:
@@ -556,6 +570,36 @@ class _Setup:
             del found["PREFERRED_PROVIDER"]
         return found
 
+    def _accept_models(
+        self, backend: Backend, offered: Mapping[str, ModelFacts], defaults: tuple[str, str]
+    ) -> tuple[str | None, str | None]:
+        """Return the big and the small model if there is no choice, or if the user accepts the proposed ones.
+
+        None: the user chooses them in lists.
+        """
+        asks, output = self._questions, self._output
+        if asks is None or not backend.models or any(self._chosen_models) or backend.provider.serves_claude:
+            return None, None
+        names = [*dict.fromkeys(defaults)]
+        if len(offered) == 1:
+            names = [*offered]
+        elif not asks.has_person or not all(name in offered for name in names) or self._has_models(backend):
+            return None, None
+        labels = ["sonnet, opus, fable, haiku"] if len(names) == 1 else ["sonnet, opus, fable", "haiku"]
+        width = max(map(len, labels)), max(map(len, names))
+        for label, name in zip(labels, names, strict=True):
+            facts = describe_facts(offered[name]) + describe_retirement(backend, name, date.today())
+            output.write_line(f"  {label:<{width[0]}}  → {name:<{width[1]}}  {facts}".rstrip())
+        unit = f" ({_PRICE_UNIT})" if any(_has_price(offered[name]) for name in names) else ""
+        if len(offered) > 1 and not asks.confirm(f"Use these models?{unit}", default=True):
+            return None, None
+        return names[0], names[-1]
+
+    def _has_models(self, backend: Backend) -> bool:
+        """Return True if the settings have models of this provider, which the lists then propose."""
+        present = [self._settings.raw_values.get(variable) for variable in _MODEL_QUESTIONS]
+        return any(one is not None and one.reveal().startswith(f"{backend.provider.prefix}/") for one in present)
+
     def _find_model_of(self, table: ServerTable, deployment: str, position: int) -> None:
         """Ask for the model behind a deployment, unless its name is that of a model. `position`: 0 is the big one."""
         openai = PROVIDERS.find("openai")
@@ -577,14 +621,15 @@ class _Setup:
         asks, prefix = self._questions, f"{backend.provider.prefix}/"
         assert asks is not None
         if listed := find_offered_models(backend):
-            if any(fact.price is not None and fact.price.output for fact in listed.values()):
-                question += ". Prices: $ per million tokens"
+            if any(map(_has_price, listed.values())):
+                question += f" ({_PRICE_UNIT})"
             options = [
                 Option(name, note=describe_facts(fact) + describe_retirement(backend, name, date.today()))
-                for name, fact in listed.items()
+                for name, fact in _sort_models(backend.provider, listed, default).items()
             ]
-            options.append(Option(_OTHER_MODEL, "another model", "not in the list"))
-            if (chosen := asks.select(question, options, default)) != _OTHER_MODEL:
+            options.append(Option(_OTHER_MODEL, "another model", "not in the list", True))
+            few = 0 if len(options) <= _LISTED_MODELS + 1 else _LISTED_MODELS
+            if (chosen := asks.select(question, options, default, few)) != _OTHER_MODEL:
                 return chosen
         while True:
             text = f"Name of the model, without {prefix}" if listed else f"{question}: its name without {prefix}"
@@ -642,11 +687,7 @@ class _Setup:
             return _EXIT_FAILED
         files.write(output)
         self._is_written = True
-        changed = [change for change in files.changes if change.added]
-        count = formats.plural(changed[0].added.count("\n"), "line") if len(changed) == 1 else "the lines"
-        names_of_files = " and ".join(str(change.path) for change in changed)
-        verb = "Wrote" if replaced else "Added"
-        output.write_line(f"  {output.paint('✓', 'ok')} {verb} {count} to {names_of_files}.")
+        output.write_line(f"  {output.paint('✓', 'ok')} {'Wrote' if replaced else 'Added'} the lines.")
         self._reload(backend)
         self._write_next_commands()
         return 0
@@ -735,11 +776,50 @@ async def _query_ollama(settings: Settings) -> Sequence[str] | None:
         await services.close()
 
 
-def list_candidates(settings: Settings, installed: Sequence[str] | None) -> list[Candidate]:
-    """Return all providers that the user can choose: first those with a detected key, project or server, and the
-    user's own servers before the vendors, so that a terminal of 24 lines shows them.
+async def _find_local_servers(settings: Settings) -> dict[str, int]:
+    """Query the usual ports of model servers on this machine. Return name of a provider or vendor → number of models.
 
-    `installed`: models of the local Ollama server; None: no server responds.
+    No key is sent. A server that does not list models is not a model server.
+    """
+    vendors = [server for server in PROVIDERS.find("openai").servers if server.has_local_url]
+    names = {vendor.name for vendor in vendors}
+    tables = [
+        ConfiguredProvider(name=one.name, base_url=one.base_url, wire="chat", has_key=False, key_variable="")
+        for one in vendors
+    ]
+    others = [one for one in settings.configured_providers if one.name not in names]
+    searched = structs.replace(
+        settings,
+        configured_providers=(*others, *tables),
+        base_urls={**settings.base_urls, **{one.name: one.base_url for one in vendors}},
+        keys={name: keys for name, keys in settings.keys.items() if name not in names},
+    )
+    registry, services = find_registry(searched), await open_services(searched)
+    local = registry.local.name
+
+    async def count_models(name: str) -> int | None:
+        if name == local:
+            await services.catalog.refresh_listing(local)
+            installed = services.catalog.cached_model_ids(local)
+            return None if installed is None else len(installed)
+        send = services.transports[name]
+        try:
+            return len(await query_chat_models(registry.find(name), searched, send, None, _SEARCH_SECONDS)) or None
+        except UpstreamError:
+            return None
+
+    try:
+        counts = await asyncio.gather(*map(count_models, searched_names := [local, *names]))
+    finally:
+        await services.close()
+    return {name: number for name, number in zip(searched_names, counts, strict=True) if number is not None}
+
+
+def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> list[Candidate]:
+    """Return all providers that the user can choose: first those with a detected key, project or server, then the most
+    used ones.
+
+    `local_servers`: name of a provider or vendor whose server on this machine answers → number of its models.
     """
     found = []
     for provider in find_registry(settings):
@@ -750,7 +830,7 @@ def list_candidates(settings: Settings, installed: Sequence[str] | None) -> list
         detected = f"{variable} in {'the environment' if origin == 'environment' else origin}" if origin else ""
         if provider.uses_installed_models:
             address = settings.base_urls.get(provider.name, provider.base_url)
-            detected = "" if installed is None else f"{len(installed)} models at {address}"
+            detected = _describe_local_server(local_servers.get(provider.name), address)
         elif provider.key_source == "google":
             project = find_google_project(settings)
             detected = f"project {project}" if project else ""
@@ -766,28 +846,31 @@ def list_candidates(settings: Settings, installed: Sequence[str] | None) -> list
     vendors = [server for server in servers if server.base_url or server.key_source == "azure_openai"]
     for vendor in sorted(vendors, key=lambda one: one.title.lower()):
         detected = f"{vendor.key_variable} in the environment" if environ.get(vendor.key_variable) else ""
+        detected = detected or _describe_local_server(local_servers.get(vendor.name), vendor.base_url)
         found.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
     found.append(Candidate(OTHER_SERVER, "Another server"))
     own_servers = [one.name for one in found if one.name == OTHER_SERVER or (one.vendor and one.vendor.has_local_url)]
     clouds = [one.name for one in found if any(one.models)]
 
-    def rank(one: Candidate) -> tuple[bool, int]:
+    def rank(one: Candidate) -> tuple[bool, int, int]:
         is_own, is_cloud = one.name in own_servers, one.name in clouds
-        return not one.found, 1 if is_own else 2 if is_cloud else 0 if one.provider is not None else 3
+        use = _MOST_USED.index(one.name) if one.name in _MOST_USED else len(_MOST_USED)
+        return not one.found, use, 1 if is_own else 2 if is_cloud else 0 if one.provider is not None else 3
 
     return sorted(found, key=rank)
+
+
+def _describe_local_server(models: int | None, address: str) -> str:
+    """Return the text for a server with a number of models. None: there is no server."""
+    place = address.removeprefix("http://").removesuffix("/v1")
+    return "" if models is None else f"{formats.plural(models, 'model')} at {place}"
 
 
 def _describe_candidate(candidate: Candidate) -> str:
     if candidate.found:
         return f"found: {candidate.found}"
     if candidate.name == OTHER_SERVER:
-        return "custom, self-hosted: compatible with OpenAI"
-    is_local_vendor = candidate.vendor is not None and candidate.vendor.has_local_url
-    if is_local_vendor or (candidate.provider is not None and candidate.provider.uses_installed_models):
-        return "models on a machine of yours"
-    if candidate.keys_url:  # the complete address follows the choice
-        return urlsplit(candidate.keys_url).hostname or ""
+        return "any OpenAI-compatible address"
     entry = candidate.provider or candidate.vendor
     return _CLOUDS.get(entry.key_source, "") if entry is not None else ""
 
@@ -830,6 +913,31 @@ def query_models(backend: Backend) -> tuple[Sequence[ModelFacts], float]:
     return asyncio.run(query())
 
 
+def _sort_models(provider: Provider, models: Mapping[str, ModelFacts], default: str) -> dict[str, ModelFacts]:
+    """Return `models` with `default` first, then those with room for a session whose price is nearest to its price.
+
+    Without a price, models of the same size follow, first the newest ones that are known.
+    """
+    newest = [*reversed(provider.known_models)]
+
+    def find_price(name: str) -> float | None:
+        price = models[name].price if name in models else None
+        return None if price is None else float(price.output)
+
+    def is_small(name: str) -> bool:
+        return _SMALL.search(name.lower()) is not None
+
+    price = find_price(default)
+
+    def rank(name: str) -> tuple[bool, bool, float, bool, int]:
+        own = find_price(name)
+        distance = math.inf if own is None or price is None else abs(own - price)
+        age = newest.index(name) if name in newest else len(newest)
+        return name != default, _is_too_small(models[name]), distance, is_small(name) != is_small(default), age
+
+    return {name: models[name] for name in sorted(models, key=rank)}
+
+
 def describe_facts(facts: ModelFacts) -> str:
     """Return window and price of a model as text in columns: `1,047,576 tokens    $2.00 in    $8.00 out`."""
     window = "" if facts.context_window is None else f"{facts.context_window:,} tokens"
@@ -841,6 +949,10 @@ def describe_facts(facts: ModelFacts) -> str:
     else:
         amounts = f"{format_price(price.input):>7} in {format_price(price.output):>7} out"
     return f"{window:>16}  {'too small for Claude Code' if _is_too_small(facts) else amounts}".rstrip()
+
+
+def _has_price(facts: ModelFacts) -> bool:
+    return facts.price is not None and bool(facts.price.output)
 
 
 def _is_too_small(facts: ModelFacts) -> bool:

@@ -12,6 +12,11 @@ from typing import Protocol
 
 import questionary
 from msgspec import Struct
+from prompt_toolkit import Application
+from prompt_toolkit.formatted_text import StyleAndTextTuples
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.keys import Keys
+from prompt_toolkit.layout import FormattedTextControl, HSplit, Layout, Window
 
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.platforms.program import name_program
@@ -22,16 +27,17 @@ from anthropic_proxy.secrets import redact_secrets
 
 MAX_LISTED_OPTIONS = 60
 """Maximum number of options that are printed as lines. Others can be named too."""
+_MORE = "more"
+"""Name of the last line of a short list, which shows all options."""
 _GAPS = re.compile(r" {2,}")
-_POINTED = " ❯ "
-"""Beginning of the line of an option."""
 _SEARCHED = 8
-"""Number of options from which the user can type a part of one to find it."""
+"""Number of options above which the user is told that letters search."""
+_POINTED, _OTHER = " ❯ ", "   "
+"""Beginning of the line of an option."""
 _STYLE = questionary.Style(
     [
         *(("qmark", "fg:ansicyan bold"), ("question", "bold"), ("answer", "fg:ansicyan")),
         *(("pointer", "fg:ansicyan bold"), ("highlighted", "fg:ansicyan"), ("instruction", "fg:ansibrightblack")),
-        *(("search_success", "fg:ansigreen"), ("search_none", "fg:ansired"), ("selected", "noreverse")),
     ]
 )
 
@@ -43,11 +49,21 @@ class Option(Struct, frozen=True):
     """Text in the list. "": the name."""
     note: str = ""
     """Text beside it, in a column of its own."""
+    is_rest: bool = False
+    """True for the option that stands for all that is not in the list. It is shown if a search finds nothing."""
 
 
 class Questions(Protocol):
-    def select(self, question: str, options: Sequence[Option], default: str = "") -> str:
-        """Return the name of an option. `default`: its name; "": the first one."""
+    @property
+    def has_person(self) -> bool:
+        """True if a person answers, and no pipe, in which each question of a documented order has its line."""
+        ...
+
+    def select(self, question: str, options: Sequence[Option], default: str = "", listed: int = 0) -> str:
+        """Return the name of an option. `default`: its name; "": the first one.
+
+        `listed`: number of options that are shown at first. Others are found by typing, or by the last line. 0: all.
+        """
         ...
 
     def ask(self, question: str, default: str = "") -> str:
@@ -80,28 +96,15 @@ def _lay_out(options: Sequence[Option], columns: int | None) -> list[str]:
 
 
 class _TerminalQuestions:
+    has_person = True
+
     def __init__(self, output: Output) -> None:
         self._output = output
 
-    def select(self, question: str, options: Sequence[Option], default: str = "") -> str:
+    def select(self, question: str, options: Sequence[Option], default: str = "", listed: int = 0) -> str:
         width = self._output.width
-        choices = [
-            questionary.Choice(text, value=option.name)
-            for text, option in zip(_lay_out(options, width and width - len(_POINTED)), options, strict=True)
-        ]
-        has_search = len(options) >= _SEARCHED
-        name = questionary.select(
-            question,
-            choices,
-            default=next((choice for choice in choices if choice.value == default), None),
-            instruction=f"(arrow keys, or type to search all {len(options)})" if has_search else "(arrow keys)",
-            pointer="❯",
-            use_jk_keys=False,
-            use_search_filter=has_search,
-            style=_STYLE,
-            erase_when_done=True,  # the answer would be the whole line of the option
-        ).unsafe_ask()
-        chosen = next(option for option in options if option.name == name)
+        texts = _lay_out(options, width and width - len(_POINTED))
+        chosen = options[_List(question, options, texts, default, listed).run()]
         paint = self._output.paint
         answer = paint(escape_unprintable(chosen.label or chosen.name), "type")
         self._output.write_line(f"{paint('?', 'type')} {paint(question, 'title')} {answer}")
@@ -117,17 +120,123 @@ class _TerminalQuestions:
         return bool(questionary.confirm(question, default=default, style=_STYLE).unsafe_ask())
 
 
+class _List:
+    """Options below each other in a terminal: arrow keys move, and letters search all of them."""
+
+    def __init__(
+        self, question: str, options: Sequence[Option], texts: Sequence[str], default: str, listed: int
+    ) -> None:
+        self._question, self._options, self._texts = question, options, texts
+        self._listed = listed or len(options)
+        self._searched = ""
+        self._pointed = next((index for index, option in enumerate(options) if option.name == default), 0)
+        self._listed = max(self._listed, self._pointed + 1)
+
+    def run(self) -> int:
+        """Return the index of the chosen option. It leaves nothing on the screen."""
+        question = Window(FormattedTextControl(self._show_question), wrap_lines=True, dont_extend_height=True)
+        rows = Window(FormattedTextControl(self._show_rows, focusable=True, show_cursor=False))
+        layout = Layout(HSplit([question, rows]), focused_element=rows)
+        keys = self._bind_keys()
+        app: Application[int] = Application(layout=layout, key_bindings=keys, style=_STYLE, erase_when_done=True)
+        return app.run()
+
+    def _bind_keys(self) -> KeyBindings:
+        keys = KeyBindings()
+
+        @keys.add(Keys.Down)
+        @keys.add(Keys.ControlN)
+        def _(event: KeyPressEvent) -> None:
+            self._move(1)
+
+        @keys.add(Keys.Up)
+        @keys.add(Keys.ControlP)
+        def _(event: KeyPressEvent) -> None:
+            self._move(-1)
+
+        @keys.add(Keys.Enter)
+        def _(event: KeyPressEvent) -> None:
+            if self._pointed < len(self._options) and self._pointed in self._find_rows():
+                event.app.exit(result=self._pointed)
+            elif not self._searched:  # the line that shows all options
+                self._pointed, self._listed = self._listed, len(self._options)
+
+        @keys.add(Keys.Backspace)
+        def _(event: KeyPressEvent) -> None:
+            self._search(self._searched[:-1])
+
+        @keys.add(Keys.Any)
+        @keys.add(Keys.BracketedPaste)
+        def _(event: KeyPressEvent) -> None:
+            if event.data.isprintable():
+                self._search(self._searched + event.data)
+
+        @keys.add(Keys.ControlC)
+        def _(event: KeyPressEvent) -> None:
+            event.app.exit(exception=KeyboardInterrupt())
+
+        @keys.add(Keys.ControlD)
+        def _(event: KeyPressEvent) -> None:
+            event.app.exit(exception=EOFError())
+
+        return keys
+
+    def _find_rows(self) -> list[int]:
+        """Return the indexes of the shown options, first those that begin with the searched text.
+
+        The number of options stands for the line that shows all.
+        """
+        if not self._searched:
+            more = [len(self._options)] if self._listed < len(self._options) else []
+            return [*range(self._listed), *more]
+        word, found = self._searched.lower(), list[tuple[bool, int]]()
+        for index, option in enumerate(self._options):
+            names = (option.name.lower(), option.label.lower())
+            if any(word in name for name in names):
+                found.append((not any(name.startswith(word) for name in names), index))
+        rest = [index for index, option in enumerate(self._options) if option.is_rest]
+        return [index for _, index in sorted(found)] or rest
+
+    def _move(self, step: int) -> None:
+        if rows := self._find_rows():
+            self._pointed = rows[(rows.index(self._pointed) + step) % len(rows)]
+
+    def _search(self, text: str) -> None:
+        self._searched = text
+        rows = self._find_rows()
+        if rows and (text or self._pointed not in rows):
+            self._pointed = rows[0]
+
+    def _show_question(self) -> StyleAndTextTuples:
+        question: StyleAndTextTuples = [("class:qmark", "?"), ("class:question", f" {self._question} ")]
+        if not self._searched:
+            keys = "arrow keys, or type to search" if len(self._options) > _SEARCHED else "arrow keys"
+            return [*question, ("class:instruction", f"({keys})")]
+        searched = escape_unprintable(redact_secrets(self._searched, ()))
+        nothing = "" if self._find_rows() else "   nothing found"
+        return [*question, ("class:answer", searched), ("class:instruction", nothing)]
+
+    def _show_rows(self) -> StyleAndTextTuples:
+        found: StyleAndTextTuples = []
+        for index in self._find_rows():
+            text = self._texts[index] if index < len(self._options) else f"{index - self._listed} more"
+            if index == self._pointed:
+                found += [("class:pointer", _POINTED), ("[SetCursorPosition]", ""), ("class:highlighted", text)]
+            else:
+                found.append(("", f"{_OTHER}{text}"))
+            found.append(("", "\n"))
+        return found[:-1]
+
+
 class _LineQuestions:
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._is_terminal = sys.stdin.isatty()
+        self.has_person = sys.stdin.isatty()
 
-    def select(self, question: str, options: Sequence[Option], default: str = "") -> str:
+    def select(self, question: str, options: Sequence[Option], default: str = "", listed: int = 0) -> str:
         self._output.write_line(f"  {question}")
-        for number, text in enumerate(_lay_out(options[:MAX_LISTED_OPTIONS], None), 1):
-            self._output.write_line(f"  {number:>3}  {text}")
-        if (more := len(options) - MAX_LISTED_OPTIONS) > 0:
-            self._output.write_line(f"       and {more} more")
+        listed = min(listed or MAX_LISTED_OPTIONS, len(options))
+        self._write_options(options, 0, listed)
         names = {option.label.lower(): option.name for option in options if option.label}
         names |= {option.name.lower(): option.name for option in options}
         preset = default if default in names.values() else options[0].name
@@ -135,12 +244,16 @@ class _LineQuestions:
             answer = self._read(f"  Number or name [{preset}]: ") or preset
             if answer.lower() in names:
                 return names[answer.lower()]
-            if answer.isascii() and answer.isdecimal() and 1 <= int(answer) <= len(options):
+            if answer.lower() == _MORE or (answer == str(listed + 1) and listed < len(options)):
+                self._write_options(options, listed, len(options))
+                listed = len(options)
+                continue
+            if answer.isascii() and answer.isdecimal() and 1 <= int(answer) <= listed:
                 return options[int(answer) - 1].name
             nearest = find_similar_choice(answer.lower(), list(names))
             meant = f" Did you mean:  {names[nearest]}" if nearest else ""
             shown = redact_secrets(answer, ())  # the answer to a later question may be a key
-            if not self._is_terminal:  # the next line answers another question
+            if not self.has_person:  # the next line answers another question
                 raise ConfigurationError(
                     f'There is no terminal for questions. The answer "{shown}" is not in the list of: '
                     f"{question.rstrip('?')}.{meant or ' Use a number or a name of the list.'}",
@@ -148,11 +261,17 @@ class _LineQuestions:
                 )
             self._output.write_notice(f'"{shown}" is not in the list.{meant}', "✕", "error")
 
+    def _write_options(self, options: Sequence[Option], start: int, end: int) -> None:
+        for number, text in enumerate(_lay_out(options[start:end], None), start + 1):
+            self._output.write_line(f"  {number:>3}  {text}")
+        if more := len(options) - end:
+            self._output.write_line(f"  {end + 1:>3}  {more} more: type {_MORE}, or a name")
+
     def ask(self, question: str, default: str = "") -> str:
         return self._read(f"  {question}{f' [{default}]' if default else ''}: ") or default
 
     def ask_secret(self, question: str) -> str:
-        if self._is_terminal:
+        if self.has_person:
             return getpass(f"  {question} (not shown): ").strip()
         return self._read(f"  {question} (not shown): ", is_shown=False)
 
@@ -166,6 +285,6 @@ class _LineQuestions:
         except (EOFError, KeyboardInterrupt):
             self._output.write_line()
             raise
-        if not self._is_terminal:  # a terminal shows the answer itself
+        if not self.has_person:  # a terminal shows the answer itself
             self._output.write_line(escape_unprintable(redact_secrets(answer, ())) if is_shown else "")
         return answer

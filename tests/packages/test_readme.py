@@ -49,7 +49,7 @@ def test_the_blocks_of_the_readme(tools: Path, tmp_path: Path) -> None:
             assert done.returncode == 0, done.stdout + done.stderr
             return done.stdout
 
-        assert "✓ Added 4 lines" in follow(init, f"openai\n{KEY}\n\n\ny\n")
+        assert "✓ Added the lines." in follow(init, f"openai\n{KEY}\n\n\ny\n")
         replies = [follow(code, "hello")]
         with ending(subprocess.Popen([programs / "anthropic-proxy", "serve"], cwd=tmp_path, env=own)):
             wait_for(

@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.support.forked_command import can_fork, run_forked
 from tests.support.paths import ROOT
-from tests.support.server_process import reserve_closed_port
+from tests.support.server_process import NO_LOCAL_SERVERS, reserve_closed_port
 from tests.support.waiting import WAIT_SECONDS
 
 OPENAI = {"OPENAI_API_KEY": "sk-test-0123456789abcdef"}
@@ -38,6 +38,8 @@ def run_command(
     own["ANTHROPIC_PROXY_CONFIG"] = str(directory)
     if words and words[0] not in ("config", "serve"):
         own["PORT"] = reserve_closed_port()
+    if words and words[0] == "init":
+        own |= NO_LOCAL_SERVERS
     environment = {**own, **settings}
     if can_fork(environment):
         return run_forked(words, directory, environment, stdin, WAIT_SECONDS)

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.forked_command import can_fork, start_forked, wait_forked
 from tests.support.process_checks import is_sleeping
-from tests.support.server_process import ending, environment_of, reserve_closed_port
+from tests.support.server_process import NO_LOCAL_SERVERS, ending, environment_of, reserve_closed_port
 from tests.support.waiting import WAIT_SECONDS, wait_for
 
 
@@ -39,6 +39,7 @@ def answer_questions(
     ours, theirs = pty.openpty()
     environment = {**environment_of(directory), "NO_COLOR": "1"}
     environment["PORT"] = reserve_closed_port()  # a proxy of the user is not found
+    environment |= NO_LOCAL_SERVERS
     environment |= settings
     if can_fork(environment):
         command = start_forked(words, directory, environment, [theirs] * 3, owns_terminal=True)

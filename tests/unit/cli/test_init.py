@@ -26,7 +26,7 @@ from tests.support.fakes import openai_chat
 from tests.support.fakes.server import Running, serving_strictly
 from tests.support.terminal import Screen, answer_questions
 
-CANDIDATES = [one.name for one in list_candidates(Settings(), None)]
+CANDIDATES = [one.name for one in list_candidates(Settings(), {})]
 """Names of all providers and vendors that the command offers without a detected key."""
 
 
@@ -44,15 +44,17 @@ def answer(directory: Path, settings: dict[str, str], *answers: tuple[str, str])
     return answer_questions("init", answers=answers, directory=directory, settings=settings)
 
 
+TERMINAL = {"TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07]*\x07|[=>78])")
 
 
 def test_a_terminal_has_lists_to_choose_from(tmp_path: Path, openai: Running) -> None:
     """Arrow keys move, letters search, and only the chosen word stays on the screen."""
-    settings = {**address(openai), "TERM": "xterm-256color", "PROMPT_TOOLKIT_NO_CPR": "1"}
+    settings = {**address(openai), **TERMINAL}
     answers = [
         ("Which provider has the models?", "openai\r"),
         ("OPENAI_API_KEY (empty: another provider)", f"{openai_chat.KEY}\r"),
+        ("Use these models?", "n"),
         ("Big model, for sonnet, opus and fable", "\x1b[B\r"),
         ("Small model, for haiku", "\r"),
         ("Write them?", "y"),
@@ -62,12 +64,12 @@ def test_a_terminal_has_lists_to_choose_from(tmp_path: Path, openai: Running) ->
     assert screen.status == 0
     assert openai_chat.KEY not in text
     assert text.rstrip().endswith("Next:  anthropic-proxy code    in the folder of your project")
-    for chosen in ("models? OpenAI", "fable gpt-4.1-mini", "haiku gpt-4.1-mini"):
+    for chosen in ("models? OpenAI", "fable gpt-5.5", "haiku gpt-4.1-mini"):
         assert any(line.rstrip().endswith(chosen) for line in text.splitlines()), chosen
     assert (tmp_path / ".env").read_text().splitlines() == [
         "PREFERRED_PROVIDER=openai",
         f"OPENAI_API_KEY={openai_chat.KEY}",
-        "BIG_MODEL=openai/gpt-4.1-mini",
+        "BIG_MODEL=openai/gpt-5.5",
         "SMALL_MODEL=openai/gpt-4.1-mini",
     ]
 
@@ -144,16 +146,27 @@ def test_a_file_that_another_program_changes_meanwhile_stays(tmp_path: Path) -> 
     assert (caught.value.message, (tmp_path / ".env").read_text()) == (message, "PORT=8083\n")
 
 
-def test_a_terminal_of_24_lines_shows_the_own_servers_before_the_vendors() -> None:
-    own = ["llama_cpp", "lm_studio", "vllm", "other"]
-    start = CANDIDATES.index(own[0])
-    assert CANDIDATES[start : start + len(own)] == own
-    assert start + len(own) < min(CANDIDATES.index(vendor) for vendor in ("openrouter", "deepseek", "mistral", "zai"))
-    assert start + len(own) <= 20
+def test_a_list_begins_with_the_most_used_providers_and_searches_all(tmp_path: Path, openai: Running) -> None:
+    """The last line shows all. A name that is not in the list leads to the entry for it."""
+    answers = [
+        ("32 more", "no-such-vendor\r"),
+        ("Its address", "\r"),
+        ("32 more", "\x1b[A\r"),  # from the first line up: the last one
+        ("llama.cpp", "mistral\r"),
+        ("MISTRAL_API_KEY (empty: another provider)", "\x03"),
+    ]
+    screen = answer(tmp_path, {**address(openai), **TERMINAL}, *answers)
+    first = _ESCAPES.sub("", screen.text).partition("32 more")[0].splitlines()
+    assert [line.strip(" ❯") for line in first if line.strip()] == [
+        "? Which provider has the models? (arrow keys, or type to search)",
+        *("OpenAI", "Google Gemini", "Anthropic", "OpenRouter", "DeepSeek", "Ollama"),
+        "Another server             any OpenAI-compatible address",
+    ]
+    assert "Cancelled. Nothing was written." in screen.text
 
 
 def test_every_provider_and_vendor_has_a_page_for_keys() -> None:
-    without = {one.name for one in list_candidates(Settings(), None) if not one.keys_url.startswith("https://")}
+    without = {one.name for one in list_candidates(Settings(), {}) if not one.keys_url.startswith("https://")}
     clouds = {"vertex_ai", "vertex_ai_claude", "bedrock", "foundry", "azure"}
     assert without == {*clouds, "ollama", "vllm", "llama_cpp", "lm_studio", "other"}
     assert {"openrouter", "deepseek", "mistral", "zai", "together", "fireworks"} <= {*CANDIDATES}
