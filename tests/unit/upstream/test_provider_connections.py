@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -188,7 +189,7 @@ async def test_a_server_that_wants_a_certificate_gets_that_of_the_table(tmp_path
             else:
                 with pytest.raises(UpstreamUnreachable) as raised:
                     await fetch(transports, f"https://127.0.0.1:{port}")
-                if problem is not None:  # else the server of asyncio ends the connection before it tells the reason
+                if problem is not None:
                     assert str(raised.value) == f"no server responds at https://127.0.0.1:{port} ({problem})"
             await transports.close()
     assert len(server.heads) == 1
@@ -230,6 +231,92 @@ async def test_a_missing_or_rejected_certificate_is_said_with_its_field(
         await transports.close()
         await served
     assert str(raised.value) == f"no server responds at {address} ({message})"
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("", "requires a client certificate, set client_certificate in [providers.NAME]"),
+        (
+            "client_certificate = { file = 'own.pem', key_file = 'own.key' }\n",
+            "rejects the client certificate, change client_certificate in [providers.NAME]",
+        ),
+    ],
+)
+async def test_a_server_that_rejects_the_certificate_without_an_alert_is_said_with_the_field(
+    tmp_path: Path, text: str, advice: str
+) -> None:
+    tls = mutual_tls(tmp_path, trustme.CA(), issuer=trustme.CA())
+    async with serving(answer, tls=tls) as (_, port):  # asyncio's server ends the connection without an alert
+        transports = Transports(load(tmp_path, table("ca_file = 'ca.pem'\n" + text)))
+        with pytest.raises(UpstreamUnreachable) as raised:
+            await fetch(transports, f"https://127.0.0.1:{port}")
+        await transports.close()
+    assert str(raised.value) == (
+        f"no server responds at https://127.0.0.1:{port} (the server closes each connection after the TLS handshake; "
+        f"if it {advice})"
+    )
+
+
+async def test_a_reset_that_hides_the_alert_is_said_with_the_field(tmp_path: Path) -> None:
+    tls = mutual_tls(tmp_path, trustme.CA(), issuer=trustme.CA())
+
+    def serve(listener: socket.socket) -> None:
+        for hides in (True, False):
+            try:
+                connection = listener.accept()[0]
+            except TimeoutError:
+                return
+            if hides:  # the reset removes the alert from what the client has received
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            wrapped = tls.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+            with wrapped, suppress(OSError):
+                with suppress(ssl.SSLError):
+                    wrapped.do_handshake()
+                while not hides and socket.socket.recv(wrapped, 65_536):
+                    pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        served = asyncio.create_task(asyncio.to_thread(serve, listener))
+        transports = Transports(load(tmp_path, table("ca_file = 'ca.pem'\n")))
+        address = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(UpstreamUnreachable) as raised:
+            await fetch(transports, address)
+        await transports.close()
+        await served
+    assert str(raised.value) == (
+        f"no server responds at {address} (TLS failed: the server requires a client certificate; "
+        "set client_certificate in [providers.NAME])"
+    )
+
+
+@pytest.mark.parametrize("resets", [False, True])
+async def test_a_server_that_closes_during_a_request_without_wanting_a_certificate_gets_no_such_advice(
+    tmp_path: Path, resets: bool
+) -> None:
+    async def end(_: Server, writer: asyncio.StreamWriter) -> None:
+        if resets:
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        writer.transport.abort()
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(tls)
+    async with serving(end, tls=tls) as (server, port):
+        transports = Transports(load(tmp_path, table("ca_file = 'ca.pem'\n")))
+        with pytest.raises(UpstreamUnreachable) as raised:
+            await fetch(transports, f"https://127.0.0.1:{port}")
+        await transports.close()
+    address = f"https://127.0.0.1:{port}"
+    assert str(raised.value) == (
+        f"no server responds at {address} (connection reset)"
+        if resets
+        else f"{address} closed the connection without an answer"
+    )
+    assert len(server.heads) == 1
 
 
 async def test_none_bypasses_the_proxy_of_the_environment_and_an_address_ignores_no_proxy(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocol
 
 _MAX_BYTES_SIGNED_ON_LOOP = 1024 * 1024
 """Maximum size of a request body whose signature is computed on the event loop: 3 ms. A thread computes others."""
+_MAX_REJECTION_SECONDS = 2.0
+"""Maximum time after which a server that requires a client certificate closes a connection."""
 _MAX_CACHED_HEADS = 256
 """Maximum number of cached request heads. A full cache is emptied, because relayed requests may all differ."""
 
@@ -130,7 +132,7 @@ class HttpTransport:
         ):
             cached = self._new_head(base_url, request, credential, is_reusable=not is_signed)
         origin, head = cached.origin, cached.complete(request)
-        response = None
+        response, sent_at = None, None
         try:
             if connection := self._pool.pop_idle(origin):
                 try:
@@ -144,12 +146,21 @@ class HttpTransport:
                 if self._closed:
                     connection.abort()
                     raise ShuttingDown
+                sent_at = connection.loop.time()
                 response = await connection.send_request(head, request.body)
             if response.status == PROXY_AUTHENTICATION_REQUIRED and cached.is_sent_to_proxy:
                 await response.close()
                 raise proxy_status_error(response.status, self._proxy_setting)
         except (ConnectionLost, InvalidHttp, OSError, ValueError) as error:
-            raise _failure(origin, error, cached.proxy) from error
+            advice = ""
+            if (
+                sent_at is not None
+                and isinstance(error, ConnectionLost)
+                and not (error.begun or _is_alert(error.cause))
+            ):
+                seconds = asyncio.get_running_loop().time() - sent_at
+                advice = await self._connector.find_certificate_advice(origin, cached.proxy, seconds)
+            raise _failure(origin, error, cached.proxy, advice) from error
         return response
 
     def encode_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
@@ -204,10 +215,16 @@ def _sign(base_url: str, request: UpstreamRequest, credential: Credential) -> Up
     return structs.replace(request, headers={**headers, **signature})
 
 
-def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamError:
+def _is_alert(error: Exception | None) -> bool:
+    """True if TLS itself gives a reason."""
+    return isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError)
+
+
+def _failure(origin: Origin, error: Exception, proxy: str | None, advice: str = "") -> UpstreamError:
+    """`advice`: a better reason than that of `error`. "": there is none."""
     if isinstance(error, InvalidHttp):
         return UpstreamProtocolError(f"the server at {origin} violates HTTP ({error})")
-    if isinstance(error, ConnectionLost) and error.cause is None:
+    if isinstance(error, ConnectionLost) and error.cause is None and not advice:
         return UpstreamUnreachable(f"{origin} closed the connection without an answer")
     location = str(origin) if proxy is None else f"{origin} through the proxy {_redacted(proxy)}"
     if isinstance(error, TimeoutError):
@@ -215,7 +232,7 @@ def _failure(origin: Origin, error: Exception, proxy: str | None) -> UpstreamErr
     # Claude Code retries a 502 for three minutes without a message. A stopped local server stays down.
     should_retry = False if isinstance(error, LocalConnectionRefused) else None
     cause = getattr(error, "cause", error)
-    reason = describe_os_error(cause)
+    reason = advice or describe_os_error(cause)
     if isinstance(cause, ssl.SSLCertVerificationError):
         reason += "; for an authority of your network, set ca_file in [providers.NAME], or SSL_CERT_FILE"
     return UpstreamUnreachable(f"no server responds at {location} ({reason})", should_retry=should_retry)
@@ -264,6 +281,36 @@ class Connector:
             if origin.uses_tls:
                 return await self._tunnel(origin, proxy_url)
             return await self._connect(self._proxy_dialer, proxy_url.origin, origin)
+
+    async def find_certificate_advice(self, origin: Origin, proxy: str | None, seconds: float) -> str:
+        """Return what a new connection says about the client certificate, after the server closed one without a reply,
+        `seconds` after the handshake.
+
+        In TLS 1.3 a server reads the client certificate after the client's handshake, so a request can be on its way
+        when the server closes. The system then drops the reason, and the client sees a reset. Without a request, a
+        server that accepts the certificate keeps the connection open, and another one gives its reason.
+
+        "": the certificate is not the reason.
+        """
+        if not origin.uses_tls or seconds > _MAX_REJECTION_SECONDS:
+            return ""
+        try:
+            async with asyncio.timeout(2 * _MAX_REJECTION_SECONDS):
+                connection = await self.connect(origin, proxy)
+                self._owner.add_open(connection)
+                closing = await connection.find_closing(2 * seconds + 0.1)
+        except (OSError, ValueError):
+            return ""
+        if closing is None:
+            return ""
+        if closing.cause is not None and _is_alert(closing.cause):
+            return describe_os_error(closing.cause)
+        has_certificate = self._tls_files is not None and self._tls_files.certificate_file
+        requires, change = ("rejects the", "change") if has_certificate else ("requires a", "set")
+        return (
+            "the server closes each connection after the TLS handshake; "
+            f"if it {requires} client certificate, {change} client_certificate in [providers.NAME]"
+        )
 
     async def _connect(self, dialer: Dialer, near: Origin, origin: Origin) -> Connection:
         """`near`: peer of the TCP connection, which is the server or a proxy."""

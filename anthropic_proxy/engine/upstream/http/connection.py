@@ -266,6 +266,23 @@ class Connection(asyncio.Protocol):
         finally:
             self._pending = None
 
+    async def find_closing(self, seconds: float) -> ConnectionLost | None:
+        """Send nothing, and return how the server closes the connection. None: it is still open after `seconds`."""
+        if self._transport is None or self._transport.is_closing():
+            return ConnectionLost()
+        self._pending = self.loop.create_future()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._pending
+        except ConnectionLost as error:
+            return None if error.begun else error
+        except (InvalidHttp, TimeoutError):
+            return None
+        finally:
+            self._pending = None
+            self.abort()
+        return None
+
     def is_idle(self) -> bool:
         transport = self._transport
         return (
