@@ -44,7 +44,14 @@ from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment, load_settings
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import FoundSetting
-from anthropic_proxy.gateway.settings.values import decode_keys, decode_model, decode_url, mask_env_lines, mask_setting
+from anthropic_proxy.gateway.settings.values import (
+    AZURE_RESOURCE,
+    decode_keys,
+    decode_model,
+    decode_url,
+    mask_env_lines,
+    mask_setting,
+)
 from anthropic_proxy.secrets import Secret, redact_secrets
 
 OTHER_SERVER = "other"
@@ -72,8 +79,6 @@ _MAX_MODELS = 600
 """Number of characters of a list of models in an error message."""
 _SMALL = re.compile(r"(?:^|[^a-z])(?:mini|flash|lite|small|nano|haiku|air|fast|turbo)(?:[^a-z]|$)")
 """Words by which vendors name the small models of a family."""
-_RESOURCE = re.compile(r"[A-Za-z0-9-]{2,64}")
-"""Name of a resource of Azure."""
 _MIN_FAMILY_CHARACTERS = 3
 """Number of characters with which the names of two models of a family begin alike."""
 
@@ -451,7 +456,7 @@ class _Setup:
             text = asks.ask("Name of the resource, or its address (empty: another provider)")
             if not text:
                 return None
-            named = f"https://{text}.openai.azure.com/openai/v1" if _RESOURCE.fullmatch(text) else text
+            named = f"https://{text}.openai.azure.com/openai/v1" if AZURE_RESOURCE.fullmatch(text) else text
             if not (address := read_address("base_url", named)):
                 self._output.write_notice(_NO_ADDRESS, "✕", "error")
         if not urlsplit(address).path:

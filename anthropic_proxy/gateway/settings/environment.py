@@ -15,7 +15,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import list_absolute_folders
 from anthropic_proxy.gateway.settings.fields import Settings
 from anthropic_proxy.gateway.settings.sources import Sources
-from anthropic_proxy.gateway.settings.values import decode_path, redact_and_shorten
+from anthropic_proxy.gateway.settings.values import AWS_REGION, decode_path, redact_and_shorten
 from anthropic_proxy.secrets import Secret
 
 _SCHEMES = ("http", "https")
@@ -234,7 +234,7 @@ def find_region_of_aws_profile(environ: Mapping[str, str], sources: Sources) -> 
             parser.read_string(text)
             for section in ("default", *sections) if profile == "default" else sections:
                 region = parser.get(section, "region", fallback="").strip()
-                if region and region.isascii() and region.replace("-", "").isalnum():  # part of a host name
+                if AWS_REGION.fullmatch(region):  # it becomes part of a host name
                     sources.origins["AWS_REGION"] = f"AWS profile {redact_and_shorten(profile)}"
                     sources.given["AWS_REGION"] = Secret(region)
                     return region

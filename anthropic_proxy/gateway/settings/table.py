@@ -556,7 +556,7 @@ _CLOUDS: Mapping[str, tuple[Setting, ...]] = {
         Setting(
             "VERTEX_LOCATION",
             "vertex_location",
-            values.decode_location,
+            values.decode_vertex_location,
             "Region of Vertex AI, or global. The newest models are only at global, us, eu.",
         ),
         Setting(
@@ -578,7 +578,7 @@ _CLOUDS: Mapping[str, tuple[Setting, ...]] = {
         Setting(
             "AWS_REGION",
             "aws_region",
-            partial(values.decode_location, examples="us-east-1"),
+            values.decode_aws_region,
             "Region of Amazon Bedrock, for Claude models there (bedrock/…). Default: the region of the AWS profile.",
             "us-east-1",
             aliases=("AWS_DEFAULT_REGION",),

@@ -31,6 +31,14 @@ _DURATION = compile_later(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m
 _MODEL_NAME = compile_later(r"[^\s\x00-\x1f,\ud800-\udfff]+")
 """Model id, without lone surrogates, which stand for bytes that are not UTF-8."""
 _HOST_NAME = compile_later(r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9a-fA-F:.]+)\])(?::\d+)?")
+AWS_REGION = compile_later(r"[a-z]{2,4}(?:-[a-z]+){1,2}-\d{1,2}")
+AZURE_RESOURCE = compile_later(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}[A-Za-z0-9]")
+_VERTEX_LOCATION = compile_later(r"global|us|eu|(?:[a-z]-)?[a-z]+-[a-z]+\d{1,2}")
+_PROJECT = compile_later(r"(?:[A-Za-z0-9][A-Za-z0-9.-]*:)?[A-Za-z0-9][A-Za-z0-9-]*")
+"""Names that become part of the host or path to which credentials are sent, so nothing else is accepted.
+
+Sources: partitions.json of botocore 1.44.5; learn.microsoft.com/azure/templates/microsoft.cognitiveservices/accounts;
+docs.cloud.google.com/vertex-ai/docs/general/locations; read 2026-11-25."""
 _MAX_SHOWN_CHARACTERS = 60
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 _REDIS_SCHEMES = ("redis", "rediss", "unix")
@@ -132,7 +140,8 @@ def decode_url(found: FoundSetting) -> str:
         guess = f"http://{found.text}" if re.fullmatch(r"[\w.-]+(:\d+)?(/\S*)?", found.text) else ""
         raise invalid_setting_error(found, allowed, guess)
     is_plain = _QUERY.fullmatch(url.query) and _HEADER_TEXT.fullmatch(found.text)
-    if not is_plain or url.fragment or "@" in url.netloc:
+    # another host than this pattern allows, such as one with a backslash, is read differently by different libraries
+    if not is_plain or url.fragment or not _HOST_NAME.fullmatch(url.netloc):
         raise invalid_setting_error(found, allowed)
     return f"{found.text.partition('?')[0].rstrip('/')}{url.query and '?' + url.query}"
 
@@ -178,21 +187,41 @@ def decode_domains(found: FoundSetting) -> tuple[str, ...]:
     return tuple(dict.fromkeys(domain.lower().lstrip("@") for domain in found.items))
 
 
-def decode_location(found: FoundSetting, examples: str = "us-central1, or global") -> str:
+def decode_vertex_location(found: FoundSetting) -> str:
     text = found.text.lower()
-    if not text.replace("-", "").isalnum() or not text.isascii():  # it becomes part of a host name
-        raise invalid_setting_error(found, f"Use a region such as {examples}.")
+    if not _VERTEX_LOCATION.fullmatch(text):
+        raise invalid_setting_error(found, "Use a region of Google Cloud such as us-central1, or global, us or eu.")
+    return text
+
+
+def decode_aws_region(found: FoundSetting) -> str:
+    text = found.text.lower()
+    if not AWS_REGION.fullmatch(text):
+        area = (
+            f" An area is part of the model: bedrock/{text}.anthropic.claude-opus-5-5."
+            if text.isascii() and text.isalpha()
+            else ""
+        )
+        raise invalid_setting_error(found, f"Use a region of AWS such as us-east-1.{area}")
     return text
 
 
 def decode_resource(found: FoundSetting) -> str:
-    if not found.text.replace("-", "").isalnum() or not found.text.isascii():  # it becomes part of a host name
-        raise invalid_setting_error(found, "Use the name of a resource: letters, digits and hyphens.")
+    if not AZURE_RESOURCE.fullmatch(found.text):
+        host = re.fullmatch(
+            r"(?:https?://)?([\w-]+)\.(?:services\.ai|openai|cognitiveservices)\.azure\.com\b.*", found.text
+        )
+        raise invalid_setting_error(
+            found,
+            "Use the name of a resource, without its address: 2 to 64 letters, digits and hyphens, no hyphen at its "
+            "ends.",
+            host[1] if host and AZURE_RESOURCE.fullmatch(host[1]) else "",
+        )
     return found.text
 
 
 def decode_project(found: FoundSetting) -> str:
-    if not found.text.isascii() or not found.text.replace("-", "").replace(":", "").replace(".", "").isalnum():
+    if not _PROJECT.fullmatch(found.text):
         raise invalid_setting_error(found, "Use the id of a project: letters, digits, hyphens, periods and colons.")
     return found.text
 

@@ -331,6 +331,27 @@ async def test_a_profile_that_does_not_exist_is_named() -> None:
         await TokenCache(loader).acquire_token()
 
 
+def test_every_region_that_amazon_knows_is_accepted() -> None:
+    from botocore.session import Session
+
+    session = Session()
+    regions = [
+        region
+        for partition in session.get_available_partitions()
+        for region in session.get_available_regions("ec2", partition)
+    ]
+    assert len(regions) > 30
+    assert [load_settings({"AWS_REGION": region}, PROVIDERS).aws_region for region in regions] == regions
+
+
+def test_a_region_of_a_profile_that_is_none_is_not_used(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    for region, found in [("eu-west-1", "eu-west-1"), ("global", None), ("us-east-1.evil.example.org", None)]:
+        config.write_text(f"[default]\nregion = {region}\n")
+        settings = load_settings({"AWS_CONFIG_FILE": str(config)}, PROVIDERS, env_file=str(tmp_path / ".env"))
+        assert settings.aws_region == found
+
+
 def test_the_service_of_a_signature_follows_the_host() -> None:
     from botocore.credentials import ReadOnlyCredentials
 
