@@ -27,6 +27,8 @@ class Adaptations:
         self._used = used_names
         self.notes: list[FidelityNote] = []
         """Notes about the request fields that the adaptations change, for the fidelity report."""
+        self.rejections = 0
+        """Number of rejections by the provider after which the request was changed."""
         self._refused: list[bytes] = []
         """Digests of thinking signatures to remember once a request without them succeeds."""
         self._lasting: list[tuple[str, str]] = []
@@ -47,7 +49,9 @@ class Adaptations:
             adapted = adapted and _apply_adaptation(self._engine, adapted, adaptation.name)
         if adapted is None:
             return None
-        names, provider = ", ".join(adaptation.name for adaptation in adaptations), target.provider.prefix
+        self.rejections += 1
+        shown = [_shorten(adaptation.name) for adaptation in adaptations]
+        names, provider = ", ".join(shown), target.provider.prefix
         self._engine.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
         handling: Handling = "approximated" if target.is_relayed else "kept"  # the encoder notes any other loss
         fields = dict[str, None]()
@@ -55,14 +59,13 @@ class Adaptations:
             verb, _, value = adaptation.name.partition(" ")
             fields[error.parameter or _FIELDS.get(verb, value)] = None
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
-        self._used += [adaptation.name for adaptation in adaptations]
+        self._used += shown
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
         if not self._deviates:
             self._lasting += [(target.model, each.stored_name or each.name) for each in adaptations if each.persistent]
         self._deviates = self._deviates or any(adaptation.stored_name for adaptation in adaptations)
         if adapted.model != target.model:
-            names_now = [adaptation.name for adaptation in adaptations]
-            return apply_stored_adaptations(self._engine, adapted, self._used, earlier=names_now)
+            return apply_stored_adaptations(self._engine, adapted, self._used, earlier=shown)
         return adapted
 
     def store_for_model(self, target: Target) -> None:
@@ -85,9 +88,17 @@ def apply_stored_adaptations(
             continue
         if adapted.model != target.model:  # a new target, without the changes for the earlier model
             return apply_stored_adaptations(engine, adapted, used_names, earlier=[name])
-        used_names.append(name)
+        used_names.append(_shorten(name))
         target = adapted
     return target
+
+
+def _shorten(name: str) -> str:
+    """Return the name of an adaptation for people. A client may send hundreds of betas."""
+    words = name.split(" ")
+    if len(words) <= _MAX_SHOWN_WORDS:
+        return name
+    return f"{' '.join(words[:_MAX_SHOWN_WORDS])} and {len(words) - _MAX_SHOWN_WORDS} more"
 
 
 def _find_successor(engine: Engine, target: Target) -> Target | None:
@@ -95,6 +106,7 @@ def _find_successor(engine: Engine, target: Target) -> Target | None:
     return find_successor(target, engine.settings, engine.catalog, today)
 
 
+_MAX_SHOWN_WORDS = 12
 _FIELDS = {
     "betas": "anthropic-beta",
     "documents": "messages.document",

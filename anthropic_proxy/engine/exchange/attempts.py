@@ -88,6 +88,8 @@ MAX_RETRIES_PER_TARGET = 1
 """Maximum number of retries at one target after temporary failures."""
 MAX_ADAPTATIONS = 2
 """Maximum number of requests to one target that are repeated with a changed field, besides retries."""
+MAX_RELAY_ADAPTATIONS = 5
+"""The same for a relay, whose requests may also have betas that the server rejects."""
 MAX_REPLACED_KEYS = 1
 """Maximum number of retries at one target with a key that was read again from its file or command."""
 RETRY_DELAY_SECONDS = 0.5
@@ -212,7 +214,7 @@ class Attempts:
                 run = TargetRun(
                     request,
                     engine.observations.find_token_scale(provider.name, model),
-                    adaptations_left=MAX_ADAPTATIONS,
+                    adaptations_left=MAX_RELAY_ADAPTATIONS if adapted.is_relayed else MAX_ADAPTATIONS,
                     requires_room=failure is not None,
                     skips_open_circuit=position < len(plan.targets),
                 )
@@ -308,9 +310,14 @@ class Attempts:
         engine, request, report = self._engine, run.request, self.receipt.fidelity
         if target.is_relayed:
             report.clear_notes()
-            refused = engine.observations.refused_signatures
             call = build_relay_call(
-                self._incoming, request, target, engine.new_id, refused, token_scale=run.token_scale
+                self._incoming,
+                request,
+                target,
+                engine.new_id,
+                engine.observations.refused_signatures,
+                earlier_rejections=0 if run.adaptations is None else run.adaptations.rejections,
+                token_scale=run.token_scale,
             )
             return Attempt(target=target, run=run, call=call, credential=credential)
         if request.decode_error is not None:

@@ -107,6 +107,8 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     """True if `client_body` may contain signatures of the proxy, which must be removed. Used by relays only."""
     refused_signatures: Collection[bytes] = frozenset()
     """Digests of thinking signatures that the provider has rejected. Used by relays only."""
+    earlier_rejections: int = 0
+    """How often the provider has rejected this request before its present changes. Used by relays only."""
     effort_plan: EffortPlan | None = None
     """Effort with which the conversation began, and its changes. None: the effort of the request."""
     client_tool_names: Mapping[str, str] = {}

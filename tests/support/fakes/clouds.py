@@ -74,6 +74,8 @@ class Cloud:
     region: str = REGION
     names_betas: bool = True
     """False: the error for a beta does not name it, as always at Amazon Bedrock."""
+    names_one_beta: bool = False
+    """True: an error names only the first beta that is not accepted."""
 
 
 class _Refusal(Exception):
@@ -173,6 +175,7 @@ class _StandIn(Anthropic):
         if unknown and (cloud.kind == "bedrock" or not cloud.names_betas):
             raise _Refusal(400, {"message": "invalid beta flag"})
         if unknown:
+            unknown = unknown[:1] if cloud.names_one_beta else unknown
             text = f"Unexpected value(s) `{'`, `'.join(unknown)}` for the `anthropic-beta` header."
             raise _Refusal(400, {"type": "error", "error": {"type": "invalid_request_error", "message": text}})
         return canonical, betas, counting, streams

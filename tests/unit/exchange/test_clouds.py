@@ -373,6 +373,55 @@ async def test_a_gateway_gets_the_betas_of_the_client_except_those_that_it_rejec
         assert ["context_management" in exchange.body for exchange in (sent[0], sent[-1])] == [True, False]
 
 
+async def test_no_client_sees_a_refusal_that_names_more_betas_than_are_read() -> None:
+    """Only the beginning of a long error is read."""
+    wrong = [f"w{number}-2026-01-01" for number in range(200)]
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_WIRE": "messages"}
+    with cloud_of("foundry", betas=(CONTEXT,)) as (_, running):
+        engine = engine_of({**variables, "OPENAI_BASE_URL": f"{running.url}/anthropic/v1"})
+        for _ in range(5):
+            reply, message = await ask(engine, f"openai/{VERTEX_MODEL}", betas=",".join((CONTEXT, *wrong)))
+            assert reply.status == 200, message
+        await engine.close()
+    assert betas_sent(running)[-1] == CONTEXT
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 500])
+async def test_no_client_sees_a_refusal_by_a_gateway_that_names_one_beta_at_a_time(count: int) -> None:
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_WIRE": "messages"}
+    wrong = [f"w{number}-2026-01-01" for number in range(count)]
+    given = ",".join((THINKING, *wrong, CONTEXT))
+    with cloud_of("foundry", betas=(THINKING, CONTEXT)) as (cloud, running):
+        cloud.names_one_beta = True
+        engine = engine_of({**variables, "OPENAI_BASE_URL": f"{running.url}/anthropic/v1"})
+        refused = []
+        for _ in range(4):
+            begin = len(running.journal.exchanges)
+            reply, message = await ask(engine, f"openai/{VERTEX_MODEL}", betas=given)
+            assert reply.status == 200, message
+            refused.append(sum(exchange.status == 400 for exchange in running.journal.exchanges[begin:]))
+        await engine.close()
+    assert refused == [min(3, max(0, count - 3 * number)) for number in range(4)]
+    sent = running.journal.exchanges[-1].headers.get("anthropic-beta")
+    assert sent == (f"{THINKING},{CONTEXT}" if count < 500 else None)
+
+
+async def test_a_note_about_hundreds_of_betas_names_twelve() -> None:
+    wrong = ",".join(f"w{number}-2026-01-01" for number in range(300))
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_WIRE": "messages"}
+    with cloud_of("foundry", betas=(CONTEXT,)) as (cloud, running):
+        cloud.names_one_beta = True
+        engine = engine_of({**variables, "OPENAI_BASE_URL": f"{running.url}/anthropic/v1"})
+        body = json.dumps({"model": f"openai/{VERTEX_MODEL}", **CALL}).encode()
+        incoming = new_client_request(body, {"anthropic-beta": wrong, "anthropic-version": "2023-06-01"})
+        await Exchange(engine, incoming, RecordingSink()).run()
+        await engine.close()
+    first, second, *listed = (f"w{number}-2026-01-01" for number in range(13))
+    assert incoming.receipt.adaptations == [
+        *(f"betas {first}", f"betas {second}", f"betas {' '.join(listed)} and 287 more")
+    ]
+
+
 async def test_a_beta_of_one_client_takes_none_from_others() -> None:
     with cloud_of("bedrock", betas=(CONTEXT, THINKING)) as (_, running):
         engine = engine_of(settings_of("bedrock", running.url))

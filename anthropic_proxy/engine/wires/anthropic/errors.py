@@ -41,13 +41,16 @@ _FIELD_REFUSED = compile_later(
 )
 """Pattern of errors about fields: `context_management: Extra inputs are not permitted`, `tools.0.custom.strict: …`."""
 _BETA_REFUSED = compile_later(
-    r"invalid beta flag|unsupported beta\b|anthropic-beta(?=.*unexpected value)|unexpected value.*anthropic-beta",
+    r"invalid beta flag|unsupported beta\b|anthropic-beta(?=.*unexpected value)|unexpected value(?=.*anthropic-beta)"
+    r"|unexpected value\(s\) `[\w-]+-20\d\d-\d\d-\d\d`",
     re.IGNORECASE | re.DOTALL,
 )
 """Pattern of errors about betas: Bedrock "invalid beta flag" (anthropics/claude-code issue 49370), Anthropic
 "Unexpected value(s) `…` for the `anthropic-beta` header" and "Unsupported beta header: …" (docs.anthropic.com, "Beta
-headers")."""
+headers"). A long list of values is cut, so the name of the header may be missing."""
 _DROP_BETAS, _SUSPECT_BETAS, _DROP_FIELDS = "betas", "suspects", "fields"
+_NAMED_REFUSALS = 2
+"""Number of refusals of one request after which it loses only the betas that the server names."""
 _REQUIRED = frozenset(("messages", "max_tokens", "tools", "system"))
 """Fields that no request leaves out, even if the server rejects them."""
 _OF_API = frozenset(
@@ -95,15 +98,23 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
-    """Return the change that leaves out the betas or fields that the server has rejected. None: no such change."""
+    """Return the change that leaves out the betas or fields that the server has rejected. None: no such change.
+
+    A server that names one beta at a time would refuse a request as often as it has wrong betas. So only the first two
+    refusals of a request remove just what is named. The next one removes all betas that were never accepted, for this
+    request: later requests have them again, until each wrong one was named.
+    """
     betas = select_betas(call)
     if betas.sent and _BETA_REFUSED.search(message):
-        words = set(re.findall(r"[\w-]+", message))
-        if named := [beta for beta in betas.sent if beta in words]:
-            return Adaptation(" ".join((_DROP_BETAS, *named)), persistent=len(named) <= MAX_LEARNED_BETAS)
-        # the repetition must succeed, so it has only accepted betas; later requests find out which one is the cause
-        dialect = call.dialect
+        dialect, words = call.dialect, set(re.findall(r"[\w-]+", message))
         unknown = [beta for beta in betas.sent if beta not in dialect.accepted_betas] or betas.sent
+        if named := [beta for beta in betas.sent if beta in words]:
+            drop_named, lasts = " ".join((_DROP_BETAS, *named)), len(named) <= MAX_LEARNED_BETAS
+            if call.earlier_rejections < _NAMED_REFUSALS:
+                return Adaptation(drop_named, persistent=lasts)
+            removed = dict.fromkeys((*named, *unknown))
+            return Adaptation(" ".join((_DROP_BETAS, *removed)), persistent=lasts, stored_name=drop_named)
+        # the repetition must succeed, so it has only accepted betas; later requests find out which one is the cause
         removed = dict.fromkeys((*unknown, *(name for names in dialect.suspected_betas for name in names)))
         return Adaptation(
             " ".join((_DROP_BETAS, *removed)),
