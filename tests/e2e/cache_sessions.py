@@ -16,7 +16,7 @@ from typing import Any
 from anthropic_proxy.gateway.settings import CONFIG_FILE
 from tests.e2e import many_tools_server
 from tests.e2e.claude import environment, find_claude
-from tests.support.cache_sessions import ROWS, Figures, Row
+from tests.support.cache_sessions import RELAYS, ROWS, Figures, Row
 from tests.support.fakes.prefix_cache import CachingProvider, Script, new_caching_provider
 from tests.support.fakes.server import serving_strictly
 from tests.support.paths import ROOT
@@ -114,10 +114,14 @@ def run_session(row: Row, folder: Path, *, lists_loaded_tools: bool = False) -> 
         table = f'[providers.measured]\nbase_url = "{row.address or fake.url + row.path}"\nwire = "{row.wire}"\n'
         table += 'api_key = { env = "MEASURED_API_KEY" }\n' if row.address else ""
         table += '[providers.measured.dialect]\nloaded_tools = "listed"\n' if lists_loaded_tools else ""
+        if row.address_variable:
+            table, settings = "", {**row.settings, row.address_variable: fake.url + row.path}
+            settings["SMALL_MODEL"] = settings["BIG_MODEL"]
+        else:
+            model = f"measured/{row.model}"
+            settings = {"BIG_MODEL": model, "SMALL_MODEL": model, "HTTP_PROXY": fake.url, "NO_PROXY": "127.0.0.1"}
+            settings["MEASURED_API_KEY"] = new_canary("sk-fake-")
         (place / CONFIG_FILE).write_text(table, "utf-8")
-        model = f"measured/{row.model}"
-        settings = {"BIG_MODEL": model, "SMALL_MODEL": model, "HTTP_PROXY": fake.url, "NO_PROXY": "127.0.0.1"}
-        settings["MEASURED_API_KEY"] = new_canary("sk-fake-")
         with running_proxy(place, settings) as proxy:
             events = run_turns(find_claude(), proxy.url, work, turns)
             assert "Traceback" not in proxy.log
@@ -126,7 +130,8 @@ def run_session(row: Row, folder: Path, *, lists_loaded_tools: bool = False) -> 
     assert len(provider.calls) == len(provider.script)
     figures = Figures(provider.calls, len(turns[0].steps), [])
     (shown,) = results[-1]["modelUsage"].values()
-    assert shown["inputTokens"] + shown["cacheReadInputTokens"] == figures.input_tokens
+    uncached = shown["inputTokens"] + shown["cacheCreationInputTokens"]
+    assert uncached + shown["cacheReadInputTokens"] == figures.input_tokens
     if row.wire != "ollama":  # which reports no cached tokens
         assert shown["cacheReadInputTokens"] == sum(call.cached for call in provider.calls)
     return figures
@@ -137,12 +142,13 @@ def measure(row: Row, folder: Path) -> tuple[Figures, Figures]:
     return run_session(row, folder / "listed", lists_loaded_tools=True), run_session(row, folder / "placed")
 
 
-def describe(row: Row, listed: Figures, placed: Figures) -> str:
-    """Return the row of the table."""
+def describe(row: Row, listed: Figures | None, placed: Figures) -> str:
+    """Return the row of the table. `listed` None: a relay, where the client's list is forwarded."""
+    both = (listed, placed)
     cells = [f"{placed.input_tokens:,}"]
-    cells += [f"{one.cached_share:.1%}" for one in (listed, placed)]
-    cells += [f"{one.read_again:,}" for one in (listed, placed)]
-    cells += [f"{one.dollars(row.price):.2f}" if row.price else "–" for one in (listed, placed)]
+    cells += [f"{one.cached_share:.1%}" if one else "–" for one in both]
+    cells += [f"{one.read_again:,}" if one else "–" for one in both]
+    cells += [f"{one.dollars(row.price):.2f}" if one and row.price else "–" for one in both]
     return f"| {row.title} | {' | '.join(cells)} |"
 
 
@@ -157,7 +163,7 @@ def _read_row(line: str) -> list[Any]:
     return [title, *(float(cell.rstrip("%").replace(",", "")) for cell in cells if cell != "–")]
 
 
-def figures_of(row: Row, listed: Figures, placed: Figures) -> list[float]:
+def figures_of(row: Row, listed: Figures | None, placed: Figures) -> list[float]:
     """Return the figures of the row in the form of the page."""
     return list(_read_row(describe(row, listed, placed)))[1:]
 
@@ -171,6 +177,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for number, row in enumerate(ROWS):
             lines.append(describe(row, *measure(row, Path(folder, str(number)))))
+        lines += [describe(row, None, run_session(row, Path(folder, row.address_variable))) for row in RELAYS]
     table = "\n".join(lines) + "\n"
     print(table)
     if "--write" in sys.argv:

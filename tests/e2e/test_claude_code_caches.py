@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.cache_sessions import documented_figures, figures_of, measure
-from tests.support.cache_sessions import ROWS, Row
+from tests.e2e.cache_sessions import documented_figures, figures_of, measure, run_session
+from tests.support.cache_sessions import RELAYS, ROWS, Row
 
 
 @pytest.mark.slow
@@ -22,3 +22,15 @@ def test_ten_turns_with_three_loads_stay_in_the_cache(row: Row, tmp_path: Path) 
     assert tokens == pytest.approx(documented[0], rel=0.01)
     assert shares == pytest.approx(documented[1:3], abs=0.2)
     assert measured[3:] == pytest.approx(documented[3:], rel=0.05, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", RELAYS, ids=lambda row: row.title)
+def test_ten_turns_with_three_loads_stay_in_the_cache_of_claude(row: Row, tmp_path: Path) -> None:
+    placed = run_session(row, tmp_path)
+    assert placed.cached_share >= 0.95
+    tokens, share, read_again, dollars = figures_of(row, None, placed)
+    documented = documented_figures()[row.title]
+    assert tokens == pytest.approx(documented[0], rel=0.01)
+    assert share == pytest.approx(documented[1], abs=0.2)
+    assert [read_again, dollars] == pytest.approx(documented[2:], rel=0.05, abs=0.01)

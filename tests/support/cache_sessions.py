@@ -18,6 +18,7 @@ from tests.support.harness import ProxyHarness
 LOADS = {2: ("Monitor",), 5: ("mcp__tracker__find_issue", "mcp__tracker__comment"), 8: ("WebFetch",)}
 """Turn → tools that it loads and then calls."""
 TURNS = 10
+_TOOL_SEARCH = "advanced-tool-use-2025-11-20"
 _OUTPUT_TOKENS = 20
 PRICED_AT = datetime(2026, 11, 24, 20, tzinfo=UTC)
 """Time of the prices, because DeepSeek's depend on the hour."""
@@ -33,7 +34,9 @@ class Row:
     address: str = ""
     """Address of the provider, by which the proxy knows it. "": a server at home."""
     path: str = ""
-    """Path of the API of a server at home."""
+    """Path of the API of a server at home, or of a relay."""
+    address_variable: str = ""
+    """Setting with the address, for a relay. "": the provider has a table."""
     price: tuple[str, str] | None = None
     cache: CachePolicy = NO_RULES
 
@@ -130,6 +133,40 @@ ROWS = (
     Row("llama.cpp, vLLM: Chat", {"BIG_MODEL": "openai/qwen3-coder", **_LOCAL}, "chat", path="/v1"),
     Row("Ollama, qwen3", {"BIG_MODEL": "ollama/qwen3:32b", "OLLAMA_BASE_URL": "http://127.0.0.1:11434"}, "ollama"),
 )
+_CLAUDE = CachePolicy("marks", minimum=4_096, marks="cache_control")
+"""platform.claude.com/docs/en/build-with-claude/prompt-caching, read 2026-11-25: tools, system text, then blocks; at
+most four marks, and each looks for an earlier one in the 20 blocks before it; 4,096 tokens for Opus 4.5 and 4.6."""
+RELAYS = (
+    Row(
+        "Anthropic, claude-opus-4-6",
+        {"PREFERRED_PROVIDER": "anthropic", "BIG_MODEL": "anthropic/claude-opus-4-6", "ANTHROPIC_API_KEY": "key"},
+        "messages",
+        address_variable="ANTHROPIC_UPSTREAM_URL",
+        price=("anthropic", "claude-opus-4-6"),
+        cache=_CLAUDE,
+    ),
+    Row(
+        "Microsoft Foundry, claude-opus-4-6",
+        {"BIG_MODEL": "foundry/claude-opus-4-6", "ANTHROPIC_FOUNDRY_RESOURCE": "mine"}
+        | {"ANTHROPIC_FOUNDRY_API_KEY": "key"},
+        "messages",
+        path="/anthropic",
+        address_variable="FOUNDRY_BASE_URL",
+        price=("anthropic", "claude-opus-4-6"),
+        cache=_CLAUDE,
+    ),
+    Row(
+        "Bedrock, Messages API, claude-opus-4-6",
+        {"BIG_MODEL": "bedrock/anthropic.claude-opus-4-6", "AWS_REGION": "us-east-1"}
+        | {"AWS_BEARER_TOKEN_BEDROCK": "key", "BEDROCK_BASE_URL": "http://bedrock-mantle.us-east-1.api.aws/anthropic"},
+        "messages",
+        path="/anthropic",
+        address_variable="BEDROCK_BASE_URL",
+        price=("anthropic", "claude-opus-4-6"),
+        cache=_CLAUDE,
+    ),
+)
+"""Servers with the Messages API: requests are forwarded, with the client's own marks and deferred tools."""
 _KEYS = {f"{name}_API_KEY": "key" for name in ("OPENAI", "GEMINI", "MOONSHOT", "XAI")}
 
 
@@ -228,14 +265,15 @@ async def run_session(row: Row, *, has_placeholder: bool = True) -> Figures:
         messages.append({"role": "user", "content": [{"type": "text", "text": f"Do part {number} of the work."}]})
         for step in turn:
             sink = await proxy.post(
-                model="claude-opus-4-5",
+                headers={"anthropic-version": "2023-06-01", "anthropic-beta": _TOOL_SEARCH},
+                model="claude-opus-4-6",
                 system=system,
                 tools=_tools(loaded, has_placeholder=has_placeholder),
                 messages=_mark_last(messages),
                 metadata={"user_id": user_id},
             )
             assert sink.error is None, sink.error
-            content = sink.body["content"]
+            content = (sink.body or json.loads(sink.stream))["content"]
             messages.append({"role": "assistant", "content": content})
             if isinstance(step, str):
                 assert [block["text"] for block in content] == [step]

@@ -17,6 +17,8 @@ from aiohttp import web
 
 from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from tests.support.fakes.anthropic.models import MODELS
+from tests.support.fakes.anthropic.rules import blocks_of, check_body
 from tests.support.fakes.gemini.shapes import check_request as check_gemini
 from tests.support.fakes.ollama.shapes import check as check_ollama
 from tests.support.fakes.openai_chat.shapes import check_fields
@@ -118,7 +120,7 @@ class CachingProvider:
         if not (wire := _wire_of(request.path)):  # a question about the server or the model
             return FakeResponse(404, b'{"error":"not found"}')
         body = json.loads(request.body)
-        assert not (breaches := _check(wire, base_url, body)), breaches
+        assert not (breaches := _check(wire, base_url, body, request.headers)), breaches
         return FakeResponse(
             200,
             json.dumps(self.reply(wire, body, request.headers)).encode(),
@@ -132,7 +134,9 @@ class CachingProvider:
         exchange = journal.open(request, body)
         if body is None:
             return web.json_response({"error": "not found"}, status=404)
-        exchange.breaches += [*_check(wire, f"https://{request.host}/v1", body), *self._leaks(exchange.headers, raw)]
+        exchange.breaches += _check(wire, f"https://{request.host}/v1", body, exchange.headers)
+        if wire != "messages":  # which is forwarded
+            exchange.breaches += self._leaks(exchange.headers, raw)
         stream = b"".join(_STREAMS[wire](self.reply(wire, body, request.headers)))
         kind = "application/x-ndjson" if wire == "ollama" else "text/event-stream"
         return web.Response(body=stream, headers={"content-type": kind})
@@ -143,7 +147,7 @@ class CachingProvider:
         return [one for one in leaks(headers, raw) if not self.policy.marks or marks not in one.message]
 
     def reply(self, wire: str, body: dict[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
-        parts = [part for name in _ORDER[wire] if name in body for part in _parts(body[name])]
+        parts = _blocks(body) if wire == "messages" else _list_parts(wire, body)
         marked = [place for place, part in enumerate(parts) if f'"{self.policy.marks}": ' in json.dumps(part)]
         prompt = [json.dumps(_without(part, self.policy.marks), ensure_ascii=False).encode() for part in parts]
         given = {**{name.lower(): value for name, value in headers.items()}, **body}
@@ -155,6 +159,19 @@ class CachingProvider:
         if not isinstance(step, str):
             step = _offered(step, body)
         return _REPLIES[wire](step, tokens, cached, f"call_{len(self.calls)}")
+
+
+def _list_parts(wire: str, body: dict[str, Any]) -> list[Any]:
+    return [part for name in _ORDER[wire] if name in body for part in _parts(body[name])]
+
+
+def _blocks(body: dict[str, Any]) -> list[Any]:
+    """Return the parts of a prompt of the Messages API: tools that are not deferred, system text, blocks."""
+    tools = [tool for tool in body.get("tools") or () if not tool.get("defer_loading")]
+    system = body.get("system") or []
+    system = [{"type": "text", "text": system}] if isinstance(system, str) else system
+    messages = [[message["role"], block] for message in body["messages"] for block in blocks_of(message)]
+    return [*tools, *system, *messages]
 
 
 def _without(value: Any, name: str) -> Any:
@@ -175,10 +192,12 @@ def new_caching_provider(provider: CachingProvider) -> web.Application:
 
 
 def _wire_of(path: str) -> str:
-    return next((name for part, name in _PATHS.items() if part in path and not path.endswith("/input_tokens")), "")
+    return next((name for part, name in _PATHS.items() if part in path and not path.endswith("_tokens")), "")
 
 
-def _check(wire: str, base_url: str, body: dict[str, Any]) -> list[ContractViolation]:
+def _check(wire: str, base_url: str, body: dict[str, Any], headers: Mapping[str, str]) -> list[ContractViolation]:
+    if wire == "messages":
+        return list(check_body(body, MODELS["claude-opus-4-6"], headers.get("anthropic-beta", "")))
     check = _CHECKS.get(f"openai {wire}" if base_url == "https://api.openai.com/v1" else wire)
     return list(check(body)) if check else []
 
@@ -265,6 +284,28 @@ def _ollama_reply(step: Any, tokens: int, cached: int, call_id: str) -> dict[str
     }
 
 
+def _message_reply(step: Any, tokens: int, cached: int, call_id: str) -> dict[str, Any]:
+    if isinstance(step, str):
+        block = {"type": "text", "text": step}
+    else:
+        block = {"type": "tool_use", "id": f"toolu_{call_id}", "name": step[0], "input": step[1]}
+    return {
+        "id": f"msg_{call_id}",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [block],
+        "stop_reason": "end_turn" if isinstance(step, str) else "tool_use",
+        "stop_sequence": None,
+        "usage": {
+            "input_tokens": 0,
+            "cache_creation_input_tokens": tokens - cached,
+            "cache_read_input_tokens": cached,
+            "output_tokens": 20,
+        },
+    }
+
+
 def _frame(value: dict[str, Any]) -> bytes:
     return b"data: " + json.dumps(value).encode() + b"\n\n"
 
@@ -297,7 +338,31 @@ def _responses_stream(reply: dict[str, Any]) -> Iterable[bytes]:
         yield f"event: {event['type']}\n".encode() + _frame(event | {"sequence_number": number})
 
 
-_PATHS = {"/responses": "responses", "/chat/completions": "chat", "/api/chat": "ollama", "enerateContent": "gemini"}
+def _message_stream(reply: dict[str, Any]) -> Iterable[bytes]:
+    (block,) = reply["content"]
+    if block["type"] == "text":
+        begin, delta = block | {"text": ""}, {"type": "text_delta", "text": block["text"]}
+    else:
+        begin, delta = block | {"input": {}}, {"type": "input_json_delta", "partial_json": json.dumps(block["input"])}
+    end = {"stop_reason": reply["stop_reason"], "stop_sequence": None}
+    for event in (
+        {"type": "message_start", "message": reply | {"content": [], "stop_reason": None}},
+        {"type": "content_block_start", "index": 0, "content_block": begin},
+        {"type": "content_block_delta", "index": 0, "delta": delta},
+        {"type": "content_block_stop", "index": 0},
+        {"type": "message_delta", "delta": end, "usage": {"output_tokens": 20}},
+        {"type": "message_stop"},
+    ):
+        yield f"event: {event['type']}\n".encode() + _frame(event)
+
+
+_PATHS = {
+    "/messages": "messages",
+    "/responses": "responses",
+    "/chat/completions": "chat",
+    "/api/chat": "ollama",
+    "enerateContent": "gemini",
+}
 _ORDER = {
     "responses": ("tools", "instructions", "input"),
     "chat": ("tools", "messages"),
@@ -316,11 +381,13 @@ _REPLIES = {
     "responses": _responses_reply,
     "chat": _chat_reply,
     "ollama": _ollama_reply,
+    "messages": _message_reply,
     "gemini": _gemini_reply,
 }
 _STREAMS: dict[str, Callable[[dict[str, Any]], Iterable[bytes]]] = {
     "responses": _responses_stream,
     "chat": _chat_stream,
+    "messages": _message_stream,
     "ollama": lambda reply: [json.dumps(reply).encode() + b"\n"],
     "gemini": lambda reply: [_frame(reply)],
 }

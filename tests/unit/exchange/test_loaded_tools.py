@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME, LoadedToolCalls
-from tests.support.cache_sessions import ROWS, CostModel, Row, choice_table, run_session
+from tests.support.cache_sessions import RELAYS, ROWS, CostModel, Row, choice_table, run_session
 from tests.support.paths import ROOT
 
 NAMES = {"WebFetch", "mcp__a__b.c"}
@@ -103,7 +103,7 @@ def test_a_call_without_arguments_has_an_empty_object() -> None:
     assert convert(['{"name":"WebFetch"}']) == ("WebFetch", "{}")
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
+@pytest.mark.parametrize("row", ROWS + RELAYS, ids=lambda row: row.title)
 async def test_a_session_with_three_loads_stays_in_the_cache(row: Row) -> None:
     figures = await run_session(row)
     assert figures.cached_share >= 0.95

@@ -1,5 +1,7 @@
 """The fake prefix cache is as strict as the documents of the providers."""
 
+from typing import Any
+
 from tests.support.fakes.prefix_cache import CachePolicy, CachingProvider, PrefixCache
 
 
@@ -61,3 +63,23 @@ def test_a_request_without_the_key_finds_nothing() -> None:
         provider.reply("chat", {**body, **key}, {})
     provider.reply("chat", {**body, "prompt_cache_key": "a"}, {"X-Grok-Conv-Id": "b"})
     assert [call.cached for call in provider.calls] == [0, 0, 0, 896, 0]
+
+
+def test_a_prompt_of_the_messages_api_is_found_by_the_marks_of_its_blocks() -> None:
+    provider = CachingProvider(["one"] * 6, CachePolicy("marks", minimum=1_000, marks="cache_control"))
+    mark = {"cache_control": {"type": "ephemeral"}}
+
+    def ask(*blocks: dict[str, Any], loaded: bool = False) -> int:
+        tool = {"name": "Late", "input_schema": {"type": "object"}} | ({} if loaded else {"defer_loading": True})
+        body = {"tools": [tool], "messages": [{"role": "user", "content": [*blocks]}]}
+        reply = provider.reply("messages", body, {})
+        assert sum(reply["usage"].values()) - 20 == provider.calls[-1].tokens
+        return int(reply["usage"]["cache_read_input_tokens"])
+
+    text, more = {"type": "text", "text": "sea " * 4_000}, {"type": "text", "text": "more"}
+    assert ask(text | mark) == 0
+    assert ask(text, more | mark) > 4_000, "the mark has moved"
+    assert ask(text, more) == 0, "no mark"
+    assert ask(text, *[more] * 25, more | mark) == 0, "too many blocks since the mark before"
+    assert ask(text | mark, loaded=True) == 0, "a tool before the text"
+    assert ask({"type": "text", "text": "sea"} | mark) == 0
