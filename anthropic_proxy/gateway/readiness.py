@@ -19,7 +19,7 @@ from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
-from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.providers.servers import describe_missing_key, find_region
 from anthropic_proxy.engine.routing.health import CircuitBreakers
 from anthropic_proxy.engine.routing.router import (
     TierMapping,
@@ -179,8 +179,10 @@ def _find_state(provider: Provider, settings: Settings, catalog: Catalog) -> Rea
     if provider.key_source == "google":
         state = find_google_project(settings) or ""
     else:
-        place = {"aws": settings.aws_region, "azure": settings.foundry_resource}.get(provider.key_source)
-        state = place or settings.base_urls.get(provider.name, "")
+        address = settings.base_urls.get(provider.name, "")
+        region = find_region(address) or settings.aws_region
+        place = {"aws": region, "azure": None if provider.is_configured else settings.foundry_resource}
+        state = place.get(provider.key_source) or address
     return ReadyProvider(name, state) if state else None
 
 

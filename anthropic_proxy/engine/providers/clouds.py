@@ -94,6 +94,7 @@ BEDROCK = Provider(
             url_patterns=("*/anthropic/",),
             wires={"messages": _BEDROCK_MESSAGES},
             models_table="anthropic",
+            key_source="aws",
             title="Amazon Bedrock, Messages API",
             base_url="https://bedrock-mantle.{region}.api.aws/anthropic",
             price_url="https://bedrock-runtime.us-east-1.amazonaws.com",
@@ -103,6 +104,10 @@ BEDROCK = Provider(
         ),
     ),
     base_url="https://bedrock-runtime.{region}.amazonaws.com",
+    host_patterns=(
+        *("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com", "bedrock-mantle.*.api.aws"),
+        *("*.bedrock-runtime.*.vpce.amazonaws.com", "*.bedrock-mantle.*.vpce.amazonaws.com"),
+    ),
     base_url_variable="BEDROCK_BASE_URL",
     key_variable="AWS_BEARER_TOKEN_BEDROCK",
     key_source="aws",
@@ -160,6 +165,7 @@ FOUNDRY = Provider(
         )
     },
     base_url="https://{resource}.services.ai.azure.com/anthropic",
+    host_patterns=("*.services.ai.azure.com",),
     base_url_variable="FOUNDRY_BASE_URL",
     key_variable="ANTHROPIC_FOUNDRY_API_KEY",
     key_header="x-api-key",

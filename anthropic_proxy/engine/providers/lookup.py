@@ -22,7 +22,7 @@ from anthropic_proxy.engine.providers.registry import (
     ServerOverride,
     WireConfig,
 )
-from anthropic_proxy.engine.providers.servers import UNKNOWN_SERVERS
+from anthropic_proxy.engine.providers.servers import UNKNOWN_SERVERS, find_server_at
 from anthropic_proxy.engine.wires.contract import BaseDialect
 from anthropic_proxy.errors import ConfigurationError, join_with_or
 
@@ -208,7 +208,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         reference_url=row.base_url,
         key_variable=table.api_key_setting,
         key_required="always" if origin.is_vendor else "never",
-        key_source=server.key_source if server and not table.has_key else "settings",
+        key_source="settings" if table.has_key else (server or row).key_source,
         key_header=(server.key_header if server else None) or row.key_header,
         key_scheme=server.key_scheme if server and server.key_header else row.key_scheme,
         wires={
@@ -222,7 +222,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         uses_installed_models=serves_installed,
         default_url_path=row.default_url_path,
         retired_models=server.retired_models if server else row.retired_models if origin.is_vendor else {},
-        models_table=(server.models_table if server else "") or row.name,
+        models_table=(server.models_table if server else "") or origin.config.models_table or row.name,
         unknown_model_capabilities=server.capabilities if server else {},
         capability_rules=rules,
         known_names=known_names,
@@ -234,7 +234,12 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
 def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Origin:
     """Return the entries to inherit from: the built-in provider with the same address, else a server."""
     url = urlsplit(table.base_url)
-    candidates = [row for row in built_in if table.wire in row.wires and is_template(row)]
+    with_wire = [row for row in built_in if table.wire in row.wires]
+    for row in with_wire:
+        if any(fnmatchcase(url.netloc.lower(), pattern) for pattern in row.host_patterns):
+            server = find_server_at(row, table.base_url)
+            return Origin(row, server, True, (server or row).wires[table.wire])
+    candidates = [row for row in with_wire if is_template(row)]
     for row in candidates:
         if urlsplit(row.base_url).netloc == url.netloc:
             return Origin(row, None, row.key_required != "never", row.wires[table.wire])

@@ -70,7 +70,16 @@ GPT_OSS_RULES = build_model_rules(
 """Rule for the effort of gpt-oss. It has the levels low, medium and high, and always reasons."""
 REPLAY_RULES = (
     *build_model_rules("platform.kimi.ai/docs/api/chat; kimi-cli kimi.py", "2026-11-23", ("*kimi*", _REPLAYED)),
-    *build_model_rules("api-docs.deepseek.com/guides/thinking_mode", "2026-11", ("*deepseek-v[4-9]*", _REPLAYED)),
+    *build_model_rules(
+        "api-docs.deepseek.com/guides/thinking_mode",
+        "2026-11",
+        *((f"*deepseek{name}", _REPLAYED) for name in ("[-.]v[4-9]*", "-flash*", "-pro", "-pro-*")),
+    ),
+    *build_model_rules(
+        "platform.xiaomimimo.com/docs/en-US/usage-guide/passing-back-reasoning_content",
+        "2026-11-23",
+        ("*mimo-v*", _REPLAYED),
+    ),
     *build_model_rules("docs.z.ai/guides/capabilities/thinking-mode.md", "2026-11-23", ("*glm-[4-9]*", _REPLAYED)),
     *build_model_rules("platform.minimax.io/docs, text-openai-api.md", "2026-11-23", ("*minimax*", _REPLAYED)),
     *build_model_rules(

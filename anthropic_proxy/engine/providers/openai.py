@@ -167,7 +167,7 @@ OPENAI_SERVERS = (
             "chat": WireConfig(
                 wire=openai_chat.WIRE,
                 dialect=openai_chat.Dialect(signature_tag="azure", session_field="prompt_cache_key"),
-                model_rules=chat.OPENAI_CHAT.model_rules,
+                model_rules=(*REPLAY_RULES, *chat.OPENAI_CHAT.model_rules),  # Foundry serves open models too
             ),
             "responses": _AZURE_RESPONSES,
         },

@@ -211,6 +211,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     used."""
     base_url: str
     """Default base URL, without a trailing slash."""
+    host_patterns: Sequence[str] = ()
+    """`fnmatch` patterns of the hosts of a cloud, one for each region or resource. Empty: the host of `base_url`."""
     prefix_patterns: Sequence[str] = ()
     """Patterns of the model ids to which the prefix leads, if it is also a prefix of LiteLLM, which gets all others.
 

@@ -5,6 +5,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.options import EngineOptions, suggest_key_variable
+from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.registry import (
     REGION,
     RESOURCE,
@@ -77,14 +78,24 @@ def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOpt
 
 def describe_unset_place(provider: Provider, settings: EngineOptions) -> str:
     """Return an error text if the region or resource of a cloud is unknown. "": it is known, or not needed."""
-    has_address, has_key = provider.name in settings.base_urls, bool(settings.keys.get(provider.name))
-    if provider.key_source == "aws" and settings.aws_region is None and not (has_address and has_key):
+    address = settings.base_urls.get(provider.name, provider.base_url)
+    is_signed = provider.key_source == "aws" and not settings.keys.get(provider.name)
+    if settings.aws_region is None and (REGION in address or (is_signed and find_region(address) is None)):
         variable = "AWS_REGION"
-    elif RESOURCE in provider.base_url and settings.foundry_resource is None and not has_address:
+    elif settings.foundry_resource is None and RESOURCE in address:
         variable = "ANTHROPIC_FOUNDRY_RESOURCE"
     else:
         return ""
     return f"{provider.prefix} is not set up: {variable} is not set. Set it in .env or in the environment."
+
+
+_IS_REGION = compile_later(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
+
+
+def find_region(url: str) -> str | None:
+    """Return the region of Amazon that the host of a URL names: `us-east-1`."""
+    labels = (urlsplit(url).hostname or "").split(".")
+    return next((label for label in labels if _IS_REGION.fullmatch(label)), None)
 
 
 def build_server_name(provider: Provider, base_url: str) -> str:

@@ -7,6 +7,7 @@ cloud: `GoogleCredentials` (library google-auth), `AwsCredentials` (botocore) an
 """
 
 import asyncio
+import logging
 import math
 import ssl
 import threading
@@ -23,6 +24,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import clean_error_text, describe_os_error
+from anthropic_proxy.engine.providers.servers import find_region
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import (
     AuthenticationFailed,
@@ -47,6 +49,11 @@ RENEWAL_TIMEOUT_SECONDS = 30.0
 MAX_ABANDONED_THREADS = 16
 """Maximum number of abandoned threads. Above it, no renewal starts and requests fail. A thread ends when Google's
 server replies or closes the connection."""
+
+
+for _library in ("azure", "google", "msal"):
+    # Error texts have their reasons. Without a handler, Python prints their warnings to standard error.
+    logging.getLogger(_library).addHandler(logging.NullHandler())
 
 
 class AccessToken(Struct, frozen=True):
@@ -384,7 +391,8 @@ def sign_request(
 ) -> Mapping[str, str]:
     """Return the headers with the signature of a request.
 
-    Only the headers are signed that AWS requires. A proxy on the way may change others.
+    Only the headers are signed that AWS requires. A proxy on the way may change others. `region` is that of an address
+    that names none.
     """
     from botocore import auth, awsrequest  # noqa: PLC0415
 
@@ -392,7 +400,7 @@ def sign_request(
     service = "bedrock-mantle" if "bedrock-mantle" in (urlsplit(url).hostname or "").split(".") else "bedrock"
     signed = {name: value for name, value in headers.items() if name == "content-type" or name.startswith("x-amz")}
     request: Any = awsrequest.AWSRequest(method=method, url=url, headers=signed, data=body)
-    auth.SigV4Auth(keys, service, region).add_auth(request)
+    auth.SigV4Auth(keys, service, find_region(url) or region).add_auth(request)
     found = {name.lower(): value for name, value in request.headers.items()}
     return {name: found[name] for name in _SIGNATURE_HEADERS if name in found}
 

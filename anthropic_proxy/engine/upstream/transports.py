@@ -301,7 +301,10 @@ def _new_tokens(settings: EngineOptions) -> Mapping[str, TokenCache]:
         ),
         "aws": AwsCredentials(settings.aws_region, settings.cloud_variables),
         "azure": EntraCredentials(
-            settings.cloud_variables, FOUNDRY_SCOPE, service="foundry", key_setting="ANTHROPIC_FOUNDRY_API_KEY"
+            settings.cloud_variables,
+            FOUNDRY_SCOPE,
+            service="foundry",
+            key_setting="ANTHROPIC_FOUNDRY_API_KEY, or api_key in [providers.NAME]",
         ),
         "azure_openai": EntraCredentials(
             settings.cloud_variables,

@@ -63,10 +63,10 @@ class Vendor:
         return FakeResponse(200, json.dumps(reply).encode(), headers={"content-type": "application/json"})
 
 
-@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
-async def test_thinking_and_a_call_come_out_and_go_back(server: ServerOverride) -> None:
-    vendor, model = Vendor(), MODELS[server.name]
-    address = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat"}
+async def run_conversation(base_url: str, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the two requests that the vendor gets."""
+    vendor = Vendor()
+    address = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat"}
     proxy = ProxyHarness(vendor, BIG_MODEL=f"openai/{model}", **address)
     fields: dict[str, Any] = {"tools": [TOOL], "max_tokens": 2_000_000, "output_config": {"effort": "xhigh"}}
     messages: list[dict[str, Any]] = [{"role": "user", "content": "Read a"}]
@@ -79,9 +79,29 @@ async def test_thinking_and_a_call_come_out_and_go_back(server: ServerOverride) 
     second = await proxy.post(messages=messages, thinking={"type": "adaptive"}, **fields)
     assert [block["type"] for block in second.body["content"]] == ["thinking", "text"]
     sent, continued = vendor.bodies
+    return sent, continued
+
+
+@pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
+async def test_thinking_and_a_call_come_out_and_go_back(server: ServerOverride) -> None:
+    sent, continued = await run_conversation(server.base_url, MODELS[server.name])
     rows = [row.capabilities for row in load_model_rows(server.models_table) or () if row.capabilities.known]
     if rows:  # the request is above the limit of each model
         assert (sent.get("max_tokens") or sent["max_completion_tokens"]) <= max(row.max_output for row in rows)
     _, reply, answered, *_ = continued["messages"]
     assert reply["tool_calls"][0]["id"] == answered["tool_call_id"]
     assert ("I think." in json.dumps(reply)) == (server.name not in NOT_RETURNED)
+
+
+@pytest.mark.parametrize(
+    "model", ["deepseek-flash", "deepseek-ai/DeepSeek-Pro-0731", "deepseek.v4-pro", "MiMo-V2.6-Pro"]
+)
+@pytest.mark.parametrize("base_url", ["https://llm.corp.example/v1", "https://mine.services.ai.azure.com/openai/v1"])
+async def test_an_open_model_gets_its_thinking_back_at_each_host(base_url: str, model: str) -> None:
+    _, continued = await run_conversation(base_url, model)
+    assert continued["messages"][1]["reasoning_content"] == "I think."
+
+
+async def test_a_model_that_expects_no_thinking_gets_none_back() -> None:
+    _, continued = await run_conversation("https://llm.corp.example/v1", "deepseek-prover-v2-671b")
+    assert "I think." not in json.dumps(continued["messages"][1])

@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import json
+import logging
 import ssl
 import subprocess
 import sys
@@ -110,6 +111,15 @@ def runs(folder: Path) -> int:
 def engine_of(running: Running, variables: Mapping[str, str] | None = None) -> Engine:
     given = {"BEDROCK_BASE_URL": running.url, "AWS_REGION": REGION, "PREFERRED_PROVIDER": "anthropic"}
     return build_engine(load_settings(given | (dict(variables) if variables else {}), PROVIDERS, env_file=None))
+
+
+def engine_with_tables(running: Running, tables: str, variables: Mapping[str, str] | None = None) -> Engine:
+    """Return an engine for which the stand-in is an HTTP proxy, so that the addresses of a cloud lead to it.
+
+    The file with the tables is written into the current directory.
+    """
+    Path(CONFIG_FILE).write_text(tables, encoding="utf-8")
+    return build_engine(load_settings({"HTTP_PROXY": running.url, **(variables or {})}, PROVIDERS, env_file=".env"))
 
 
 async def ask(engine: Engine, model: str = f"bedrock/{BEDROCK_MODEL}", **fields: Any) -> tuple[int, str]:
@@ -358,9 +368,10 @@ def test_the_service_of_a_signature_follows_the_host() -> None:
     keys = ReadOnlyCredentials(*FIRST, None)
     found = {}
     hosts = (
-        "bedrock-runtime.us-east-1.amazonaws.com",
+        "bedrock-runtime.ap-southeast-2.amazonaws.com",
         "bedrock-mantle.us-east-1.api.aws",
-        "vpce-0abc.bedrock-mantle.us-east-1.vpce.amazonaws.com",
+        "vpce-0abc.bedrock-mantle.us-gov-west-1.vpce.amazonaws.com",
+        "bedrock.example",
     )
     for host in hosts:
         url = f"https://{host}/anthropic/v1/messages?beta=true"
@@ -368,9 +379,35 @@ def test_the_service_of_a_signature_follows_the_host() -> None:
             keys, REGION, method="POST", url=url, headers={"content-type": "x", "a": "b"}, body=b"{}"
         )
         scope, signed, _ = headers["authorization"].split(", ")
-        found[host] = scope.split("/")[3]
+        found[host] = tuple(scope.split("/")[2:4])
         assert signed == "SignedHeaders=content-type;host;x-amz-date"
-    assert list(found.values()) == ["bedrock", "bedrock-mantle", "bedrock-mantle"]
+    assert list(found.values()) == [
+        ("ap-southeast-2", "bedrock"),
+        ("us-east-1", "bedrock-mantle"),
+        ("us-gov-west-1", "bedrock-mantle"),
+        (REGION, "bedrock"),
+    ]
+
+
+async def test_a_table_with_the_address_of_another_region_is_signed_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cloud = Cloud("mantle", region="eu-west-1")
+    accept(cloud, FIRST)
+    write_credentials(tmp_path, FIRST)
+    monkeypatch.chdir(tmp_path)
+    table = '[providers.bed-eu]\nbase_url = "http://bedrock-mantle.eu-west-1.api.aws/anthropic"\nwire = "messages"\n'
+    variables: dict[str, str]
+    with serving(new_cloud(cloud)) as running:
+        for variables in ({}, {"AWS_REGION": REGION}):
+            engine = engine_with_tables(running, table, variables)
+            status, text = await ask(engine, f"bed-eu/{BEDROCK_MODEL}", speed="fast")
+            assert status == 200, text
+            await engine.close()
+        assert running.journal.violations() == []
+    assert [exchange.headers["host"] for exchange in running.journal.exchanges] == [
+        "bedrock-mantle.eu-west-1.api.aws"
+    ] * 2
 
 
 # Microsoft Entra ID
@@ -403,18 +440,44 @@ async def test_foundry_gets_tokens_of_entra_and_a_rejected_one_is_replaced(ident
     assert len(identity.issued) == 2
 
 
+async def test_a_table_with_the_address_of_another_resource_is_foundry(
+    identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cloud = Cloud("foundry")
+    cloud.keys = {"eyJ0.token-1", "key-of-the-resource"}
+    monkeypatch.chdir(tmp_path)
+    address = 'base_url = "http://second.services.ai.azure.com/anthropic"\nwire = "messages"\n'
+    tables = f"[providers.entra]\n{address}[providers.keyed]\n{address}api_key = {{ env = 'SECOND_KEY' }}\n"
+    with serving(new_cloud(cloud)) as running:
+        engine = engine_with_tables(running, tables, {"SECOND_KEY": "key-of-the-resource"})
+        for provider in ("entra", "keyed"):
+            status, text = await ask(engine, f"{provider}/{FOUNDRY_MODEL}", speed="fast")
+            assert status == 200, text
+        await engine.close()
+        sent = [exchange.headers for exchange in running.journal.exchanges]
+        assert running.journal.violations() == []
+    assert [(headers.get("authorization"), headers.get("x-api-key")) for headers in sent] == [
+        ("Bearer eyJ0.token-1", None),
+        (None, "key-of-the-resource"),
+    ]
+
+
+async def test_a_failed_log_in_writes_nothing_beside_the_log(
+    identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IDENTITY_HEADER", "another")
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])  # those of pytest
+    with pytest.raises(AuthenticationFailed):
+        await Transports(EngineOptions()).tokens["azure"].acquire_token()
+    assert capfd.readouterr() == ("", "")
+
+
 AZURE = f"""
 [providers.azure]
 base_url = "http://{HOST}/openai/v1"
 models = {{ large = {{ model_of = "gpt-5.5" }} }}
 """
-
-
-def engine_of_azure(running: Running, monkeypatch: pytest.MonkeyPatch, folder: Path) -> Engine:
-    """Return an engine for which the stand-in is an HTTP proxy, so that the address of Azure leads to it."""
-    monkeypatch.chdir(folder)
-    Path(CONFIG_FILE).write_text(AZURE, encoding="utf-8")
-    return build_engine(load_settings({"HTTP_PROXY": running.url}, PROVIDERS, env_file=".env"))
 
 
 async def test_azure_openai_gets_tokens_of_its_own_scope_and_a_rejected_one_is_replaced(
@@ -423,7 +486,8 @@ async def test_azure_openai_gets_tokens_of_its_own_scope_and_a_rejected_one_is_r
     identity.resource = OPENAI_RESOURCE
     azure = Azure({"large": "gpt-5.5"}, tokens={"eyJ0.token-1"})
     with serving(new_azure(azure)) as running:
-        engine = engine_of_azure(running, monkeypatch, tmp_path)
+        monkeypatch.chdir(tmp_path)
+        engine = engine_with_tables(running, AZURE)
         found = await asyncio.gather(*(ask(engine, "azure/large") for _ in range(10)))
         assert {status for status, _ in found} == {200}, found
         assert len(identity.issued) == 1
@@ -444,7 +508,8 @@ async def test_a_token_of_azure_openai_that_ends_soon_is_replaced_before(
     identity.resource, identity.seconds = OPENAI_RESOURCE, 10  # below the margin of the proxy
     azure = Azure({"large": "gpt-5.5"}, tokens={"eyJ0.token-1", "eyJ0.token-2"})
     with serving(new_azure(azure)) as running:
-        engine = engine_of_azure(running, monkeypatch, tmp_path)
+        monkeypatch.chdir(tmp_path)
+        engine = engine_with_tables(running, AZURE)
         assert [(await ask(engine, "azure/large"))[0] for _ in range(2)] == [200, 200]
         await engine.close()
         sent = [exchange.headers["authorization"] for exchange in running.journal.exchanges]
@@ -468,7 +533,7 @@ async def test_a_log_in_after_a_failed_renewal_is_used(
 @pytest.mark.parametrize(
     ("source", "service", "setting"),
     [
-        ("azure", "foundry", "ANTHROPIC_FOUNDRY_API_KEY"),
+        ("azure", "foundry", "ANTHROPIC_FOUNDRY_API_KEY, or api_key in [providers.NAME]"),
         ("azure_openai", "Azure OpenAI", "api_key in [providers.NAME]"),
     ],
 )
