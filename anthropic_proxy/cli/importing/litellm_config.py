@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -43,69 +43,95 @@ _READ_PARAMETERS = frozenset(
     {"model", "api_base", "base_url", "api_key", "max_tokens", "weight", "order"}
     | {parameter for variables in _CLOUD_VARIABLES.values() for parameter in variables}
 )
+
+
+class _Advice(NamedTuple):
+    """What the proxy does instead of an entry of the file."""
+
+    reason: str
+    """`{target}` stands for the model with the prefix of this proxy."""
+    line: str = ""
+    """Line to paste. "": none is needed."""
+
+
+_UNKNOWN = _Advice(UNKNOWN_ENTRY)
 _SHARES = "it sets the shares of a balanced route. Limits are those of keys"
-_OF_CLIENT = "the proxy sends the value of the client"
-_PRICE = 'write it as [prices."{target}"] of anthropic-proxy.toml, in dollars per million tokens'
-_PARAMETER_REASONS = {
-    "rpm": _SHARES,
-    "tpm": _SHARES,
+_OF_CLIENT = _Advice("the proxy sends the value of the client")
+_PRICE = _Advice('write it as [prices."{target}"] of anthropic-proxy.toml, in dollars per million tokens')
+_TIMEOUTS = _Advice("the timeouts of the proxy apply to all providers: UPSTREAM_TIMEOUT")
+_RETRIES = _Advice("the proxy retries once, then it calls the next target of the route or FALLBACK_SONNET and others")
+_CALLS = _Advice("MAX_UPSTREAM_CALLS limits the calls of all providers together")
+_HEADERS = _Advice("the proxy sends no other headers to providers")
+_LOSSES = _Advice("it is the default. FIDELITY=strict rejects requests instead")
+_PARAMETERS = {
+    "rpm": _Advice(_SHARES, f"{CREATE_KEY} --rpm 60"),
+    "tpm": _Advice(_SHARES, f"{CREATE_KEY} --tpm 100000"),
     "temperature": _OF_CLIENT,
     "top_p": _OF_CLIENT,
     "top_k": _OF_CLIENT,
     "thinking": _OF_CLIENT,
     "reasoning_effort": _OF_CLIENT,
-    "timeout": "the timeouts of the proxy apply to all providers: UPSTREAM_TIMEOUT",
-    "stream_timeout": "the timeouts of the proxy apply to all providers: UPSTREAM_TIMEOUT",
-    "max_retries": "the proxy retries once, then it calls the next target of the route or FALLBACK_SONNET and others",
-    "num_retries": "the proxy retries once, then it calls the next target of the route or FALLBACK_SONNET and others",
-    "max_parallel_requests": "MAX_UPSTREAM_CALLS limits the calls of all providers together",
+    "timeout": _TIMEOUTS,
+    "stream_timeout": _TIMEOUTS,
+    "max_retries": _RETRIES,
+    "num_retries": _RETRIES,
+    "max_parallel_requests": _CALLS,
     "input_cost_per_token": _PRICE,
     "output_cost_per_token": _PRICE,
-    "extra_headers": "the proxy sends no other headers to providers",
-    "headers": "the proxy sends no other headers to providers",
-    "extra_body": "the proxy adds no fields to requests",
-    "api_version": "it is not needed: the address /openai/v1 has no version",
-    "vertex_credentials": "set GOOGLE_APPLICATION_CREDENTIALS to the path of the file",
-    "tags": "write a route with the condition header",
-    "drop_params": "it is the default. FIDELITY=strict rejects requests instead",
+    "extra_headers": _HEADERS,
+    "headers": _HEADERS,
+    "extra_body": _Advice("the proxy adds no fields to requests"),
+    "api_version": _Advice("it is not needed: the address /openai/v1 has no version"),
+    "vertex_credentials": _Advice("set GOOGLE_APPLICATION_CREDENTIALS to the path of the file"),
+    "tags": _Advice("write a route with the condition header"),
+    "drop_params": _LOSSES,
 }
-"""Parameter of a deployment → what the proxy does instead."""
+"""Parameters of a deployment."""
 _LIMITS = {"max_output_tokens": "max_output", "max_input_tokens": "max_input"}
 """Field of `model_info` → field of a model table in the configuration file."""
-_KEYS = "limits and budgets belong to virtual keys. Set VIRTUAL_KEYS=true, then"
-_LINES = {"rpm": f"{CREATE_KEY} --rpm 60", "tpm": f"{CREATE_KEY} --tpm 100000"}
-"""Parameter of a deployment → line that does it instead."""
-_TABLES = (
+_KEYS = _Advice("limits and budgets belong to virtual keys. Set VIRTUAL_KEYS=true, then", CREATE_KEY)
+_TABLES = _Advice(
     "the tables of LiteLLM are not imported. For keys, teams and budgets, set VIRTUAL_KEYS=true and DATABASE_URL to a "
-    "database of its own, and create keys"
+    "database of its own, and create keys",
+    CREATE_KEY,
 )
-_OBSERVED = "callbacks do not run here. Use GET /metrics, OTEL_EXPORTER_OTLP_ENDPOINT, LOG_FORMAT=json or a plugin"
-_REDIS = "limits that several instances share need REDIS_URL"
-_CIRCUIT = "it is not needed: a provider that fails five times in a row is not called for a while"
-_SECTION_REASONS = {
+_OBSERVED = _Advice(
+    "callbacks do not run here. Use GET /metrics, OTEL_EXPORTER_OTLP_ENDPOINT, LOG_FORMAT=json or a plugin"
+)
+_NO_CACHE, _REDIS = "the proxy does not cache replies", "limits that several instances share need REDIS_URL"
+_CIRCUIT = _Advice("it is not needed: a provider that fails five times in a row is not called for a while")
+_ALERTS = _Advice("alerts are rules on GET /metrics")
+_PROBES = _Advice("the proxy sends no requests of its own to models")
+_OF_WINDOW = _Advice("write a route with the condition input_above")
+_OF_REFUSALS = _Advice("a refused request is not sent to another model")
+_CONTENT = "LEDGER_CONTENT=true stores requests and replies"
+_ENTRIES = {
     "general_settings.database_url": _TABLES,
-    "general_settings.database_connection_pool_limit": "it is not needed",
-    "general_settings.store_model_in_db": "models are in .env and anthropic-proxy.toml. Models of the database are not "
-    "imported",
-    "general_settings.alerting": "alerts are rules on GET /metrics",
-    "general_settings.alerting_threshold": "alerts are rules on GET /metrics",
-    "general_settings.alert_types": "alerts are rules on GET /metrics",
-    "general_settings.max_parallel_requests": "MAX_UPSTREAM_CALLS limits the calls of all providers together",
-    "general_settings.global_max_parallel_requests": "MAX_UPSTREAM_CALLS limits the calls of all providers together",
-    "general_settings.store_prompts_in_spend_logs": "LEDGER_CONTENT=true stores requests and replies",
-    "general_settings.maximum_spend_logs_retention_period": "LEDGER_DAYS sets the days that requests are kept",
-    "general_settings.background_health_checks": "the proxy sends no requests of its own to models",
-    "general_settings.health_check_interval": "the proxy sends no requests of its own to models",
-    "general_settings.custom_auth": "clients need a virtual key or a key of PROXY_API_KEY. Plugins can reject requests",
-    "general_settings.enable_jwt_auth": "clients need a key. Sign-in by OIDC exists for the dashboard",
+    "general_settings.database_connection_pool_limit": _Advice("it is not needed"),
+    "general_settings.store_model_in_db": _Advice(
+        "models are in .env and anthropic-proxy.toml. Models of the database are not imported"
+    ),
+    "general_settings.alerting": _ALERTS,
+    "general_settings.alerting_threshold": _ALERTS,
+    "general_settings.alert_types": _ALERTS,
+    "general_settings.max_parallel_requests": _CALLS,
+    "general_settings.global_max_parallel_requests": _CALLS,
+    "general_settings.store_prompts_in_spend_logs": _Advice(_CONTENT),
+    "general_settings.maximum_spend_logs_retention_period": _Advice("LEDGER_DAYS sets the days that requests are kept"),
+    "general_settings.background_health_checks": _PROBES,
+    "general_settings.health_check_interval": _PROBES,
+    "general_settings.custom_auth": _Advice(
+        "clients need a virtual key or a key of PROXY_API_KEY. Plugins can reject requests"
+    ),
+    "general_settings.enable_jwt_auth": _Advice("clients need a key. Sign-in by OIDC exists for the dashboard"),
     "litellm_settings.callbacks": _OBSERVED,
     "litellm_settings.success_callback": _OBSERVED,
     "litellm_settings.failure_callback": _OBSERVED,
     "litellm_settings.service_callbacks": _OBSERVED,
-    "litellm_settings.turn_off_message_logging": "it is the default. LEDGER_CONTENT=true stores requests and replies",
-    "litellm_settings.redact_user_api_key_info": "it is the default: keys are never logged",
-    "litellm_settings.cache": "the proxy does not cache replies",
-    "litellm_settings.cache_params": f"the proxy does not cache replies; {_REDIS}",
+    "litellm_settings.turn_off_message_logging": _Advice(f"it is the default. {_CONTENT}"),
+    "litellm_settings.redact_user_api_key_info": _Advice("it is the default: keys are never logged"),
+    "litellm_settings.cache": _Advice(_NO_CACHE),
+    "litellm_settings.cache_params": _Advice(f"{_NO_CACHE}; {_REDIS}"),
     "litellm_settings.max_budget": _KEYS,
     "litellm_settings.budget_duration": _KEYS,
     "litellm_settings.max_internal_user_budget": _KEYS,
@@ -113,26 +139,27 @@ _SECTION_REASONS = {
     "litellm_settings.default_internal_user_params": _KEYS,
     "litellm_settings.default_team_settings": _KEYS,
     "litellm_settings.upperbound_key_generate_params": _KEYS,
-    "litellm_settings.drop_params": "it is the default. FIDELITY=strict rejects requests instead",
-    "litellm_settings.modify_params": "it is the default: the proxy adapts requests to the provider",
-    "litellm_settings.context_window_fallbacks": "write a route with the condition input_above",
-    "litellm_settings.content_policy_fallbacks": "a refused request is not sent to another model",
-    "router_settings.context_window_fallbacks": "write a route with the condition input_above",
-    "router_settings.content_policy_fallbacks": "a refused request is not sent to another model",
-    "router_settings.enable_pre_call_checks": "CHECK_WINDOW=true rejects requests that exceed the window of the model",
-    "router_settings.enable_tag_filtering": "write a route with the condition header",
-    "router_settings.redis_host": _REDIS,
-    "router_settings.redis_port": _REDIS,
-    "router_settings.redis_password": _REDIS,
-    "router_settings.redis_url": _REDIS,
+    "litellm_settings.drop_params": _LOSSES,
+    "litellm_settings.modify_params": _Advice("it is the default: the proxy adapts requests to the provider"),
+    "litellm_settings.context_window_fallbacks": _OF_WINDOW,
+    "litellm_settings.content_policy_fallbacks": _OF_REFUSALS,
+    "router_settings.context_window_fallbacks": _OF_WINDOW,
+    "router_settings.content_policy_fallbacks": _OF_REFUSALS,
+    "router_settings.enable_pre_call_checks": _Advice(
+        "CHECK_WINDOW=true rejects requests that exceed the window of the model"
+    ),
+    "router_settings.enable_tag_filtering": _Advice("write a route with the condition header"),
+    "router_settings.redis_host": _Advice(_REDIS),
+    "router_settings.redis_port": _Advice(_REDIS),
+    "router_settings.redis_password": _Advice(_REDIS),
+    "router_settings.redis_url": _Advice(_REDIS),
     "router_settings.allowed_fails": _CIRCUIT,
     "router_settings.cooldown_time": _CIRCUIT,
-    "guardrails": "guardrails do not run here. A plugin can reject requests",
-    "mcp_servers": "the client calls MCP servers itself: configure them there",
-    "include": "import each of these files by itself",
+    "guardrails": _Advice("guardrails do not run here. A plugin can reject requests"),
+    "mcp_servers": _Advice("the client calls MCP servers itself: configure them there"),
+    "include": _Advice("import each of these files by itself"),
 }
-"""Entry of the file → what the proxy does instead."""
-_RETRIES = "the proxy retries once, then it calls the next target of the route or FALLBACK_SONNET and others"
+"""Entries of the file."""
 _BALANCES = {"simple-shuffle": "weighted", "latency-based-routing": "latency"}
 """`routing_strategy` of LiteLLM → `balance` of a route."""
 _SERVER_SECTIONS = ("general_settings", "litellm_settings", "router_settings")
@@ -250,11 +277,11 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     for section, given in sections.items():
         for name, value in given.items():
             if name not in _READ_SETTINGS and value not in (None, False, [], {}, ""):
-                reason = _RETRIES if "retr" in name else _SECTION_REASONS.get(f"{section}.{name}", UNKNOWN_ENTRY)
-                plan.add_note(f"{section}.{name}", reason, CREATE_KEY if reason in (_KEYS, _TABLES) else "")
+                advice = _RETRIES if "retr" in name else _ENTRIES.get(f"{section}.{name}", _UNKNOWN)
+                plan.add_note(f"{section}.{name}", advice.reason, advice.line)
     for name in config:
         if name not in (*_SERVER_SECTIONS, "model_list", "environment_variables"):
-            plan.add_note(name, _SECTION_REASONS.get(name, UNKNOWN_ENTRY))
+            plan.add_note(name, _ENTRIES.get(name, _UNKNOWN).reason)
     return plan
 
 
@@ -284,13 +311,11 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
                 plan.servers[prefix].models.setdefault(model, {})[limit] = number
             elif value:
                 plan.add_note(f"{setting}.{field}", f'"{value}" is no whole number of tokens, so it is not imported')
-        for parameter in sorted({*given} - _READ_PARAMETERS):
-            reason = _PARAMETER_REASONS.get(parameter, UNKNOWN_ENTRY)
-            line = _LINES.get(parameter, "")
-            plan.add_note(f"{setting}.litellm_params.{parameter}", reason.format(target=target), line)
-        for field in sorted({*info} - {"id", "mode", "base_model", *_LIMITS}):
-            reason = _PARAMETER_REASONS.get(field, UNKNOWN_ENTRY)
-            plan.add_note(f"{setting}.model_info.{field}", reason.format(target=target), _LINES.get(field, ""))
+        unread = [f"litellm_params.{name}" for name in sorted({*given} - _READ_PARAMETERS)]
+        unread += [f"model_info.{name}" for name in sorted({*info} - {"id", "mode", "base_model", *_LIMITS})]
+        for field in unread:
+            advice = _PARAMETERS.get(field.partition(".")[2], _UNKNOWN)
+            plan.add_note(f"{setting}.{field}", advice.reason.format(target=target), advice.line)
         if entry.model_name and target:
             weight = int(parameters.weight or entry.weight or 0)
             rpm, tpm = int(parameters.rpm or entry.rpm or 0), int(parameters.tpm or entry.tpm or 0)
