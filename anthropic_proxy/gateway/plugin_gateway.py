@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.exchange.target_limits import resolve_target_limits
+from anthropic_proxy.engine.exchange.plan import resolve_target_limits
 from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.engine.routing.model_listing import list_models

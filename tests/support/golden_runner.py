@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, encode_message, error_headers
-from anthropic_proxy.engine.exchange.target_limits import build_target_limits
+from anthropic_proxy.engine.exchange.plan import build_target_limits
 from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall, TrailingThinkingBuffer
 from anthropic_proxy.engine.messages.events import Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport

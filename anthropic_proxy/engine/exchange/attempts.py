@@ -19,15 +19,15 @@ only. Requests other than messages (`forwarding.py`) pass a `prepare` and a `sen
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import TypeVar, cast
+from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
-from anthropic_proxy.engine.exchange.attempt_records import AttemptRecords
-from anthropic_proxy.engine.exchange.client_side import ClientRequest
+from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
 from anthropic_proxy.engine.exchange.error_messages import (
     add_address_setting,
     add_key_setting,
@@ -42,13 +42,15 @@ from anthropic_proxy.engine.exchange.error_messages import (
     require_api_response,
 )
 from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
+from anthropic_proxy.engine.exchange.plan import resolve_target_limits
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
-from anthropic_proxy.engine.exchange.target_limits import resolve_target_limits
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import (
     Delta,
     Usage,
+    sum_usages,
 )
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest, Tool
@@ -65,12 +67,14 @@ from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.prefix_guard import MAX_PROMPT_BYTES, Prompt
 from anthropic_proxy.engine.routing.router import Plan, Target, find_capabilities
 from anthropic_proxy.engine.routing.routes import RouteBalancer
+from anthropic_proxy.engine.trace_context import new_span_id
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
     BaseDialect,
     Call,
     Credential,
     RelayWire,
+    UpstreamRequest,
     UpstreamResponse,
 )
 from anthropic_proxy.errors import (
@@ -568,3 +572,96 @@ def find_client_credential(engine: Engine, incoming: ClientRequest, provider: Pr
         if value := incoming.headers.get(header):
             return Credential(header, value, CLIENT_CREDENTIAL_ORIGIN)
     return None
+
+
+class AttemptRecords:
+    """Writer of `Receipt.attempts`: duration, status, error and tokens of each call.
+
+    At most one attempt is open (without a recorded end) at a time.
+    """
+
+    def __init__(self, receipt: Receipt, engine: Engine) -> None:
+        self._receipt, self._engine = receipt, engine
+        self._open: UpstreamAttempt | None = None
+        self._uncounted: UpstreamAttempt | None = None
+        """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
+        self.unread_usage: Usage | None = None
+        """Token usage of attempts that failed before their first content, which the client's reply does not count.
+        None: no such attempt."""
+
+    def begin_attempt(self, target: Target, request: UpstreamRequest) -> UpstreamRequest:
+        """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
+        if self._open is not None:
+            self.end_attempt()
+        receipt, (host, port) = self._receipt, _find_address(target.base_url)
+        attempt = self._open = self._uncounted = UpstreamAttempt(
+            provider=target.provider.name,
+            model=target.model,
+            host=host,
+            port=port,
+            offset_seconds=self._engine.clock() - receipt.started_at,
+        )
+        receipt.attempts.append(attempt)
+        if self._engine.recorders:
+            recorders, log = [*self._engine.recorders], self._engine.log
+            record_bytes(recorders, log, receipt.request_id, "upstream request", request.body)
+        if receipt.trace is None or not receipt.trace.span_id:
+            return request
+        attempt.span_id = new_span_id()
+        return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
+
+    def fail_attempt(self, error: UpstreamError, usage: Usage | None = None) -> None:
+        """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
+        if self._open is not None:
+            self._open.error_type, self._open.error = error.error_type, error.message
+            self._uncounted = None
+            if usage is not None:
+                self._open.set_usage(usage)
+        self.end_attempt()
+
+    def count_unread_reply(self, usage: Usage) -> None:
+        """Record the token usage of the open attempt, which has failed before its first content."""
+        if self._open is not None:
+            self._open.set_usage(usage)
+            self.unread_usage = usage if self.unread_usage is None else sum_usages(self.unread_usage, usage)
+
+    def end_attempt(self) -> None:
+        if self._open is not None:
+            self._open.duration_seconds = self._engine.clock() - self._receipt.started_at - self._open.offset_seconds
+            self._open = None
+
+    def add_usage(self, usage: Usage) -> None:
+        """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
+        last, self._uncounted = self._receipt.attempts[-1], None
+        last.set_usage(usage if self.unread_usage is None else sum_usages(self.unread_usage, usage))
+        for earlier in self._receipt.attempts[:-1]:
+            last.subtract_usage(earlier)
+
+    def finish_last_attempt(self) -> None:
+        """Complete the record of the last attempt when the client request ends.
+
+        It gets the usage of the client request minus that of the earlier attempts, unless it failed or `add_usage` has
+        recorded its usage.
+        """
+        receipt, last = self._receipt, self._uncounted
+        if last is None:
+            return
+        if self._open is not None:
+            if receipt.outcome == "error":
+                last.error_type, last.error = receipt.error_type, receipt.error
+            self.end_attempt()
+        last.copy_usage(receipt)
+        for earlier in receipt.attempts[:-1]:
+            last.subtract_usage(earlier)
+
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@lru_cache(maxsize=64)
+def _find_address(base_url: str) -> tuple[str, int]:
+    try:
+        url = urlsplit(base_url)
+        return url.hostname or "", url.port or _DEFAULT_PORTS.get(url.scheme, 0)
+    except ValueError:
+        return "", 0

@@ -27,9 +27,8 @@ from anthropic_proxy.engine.exchange.error_messages import (
     idle_timeout_error,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
+from anthropic_proxy.engine.exchange.plan import choose_plan, match_route, resolve_target_limits
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers
-from anthropic_proxy.engine.exchange.target_limits import resolve_target_limits
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_request_or_envelope

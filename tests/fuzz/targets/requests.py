@@ -11,7 +11,7 @@ from msgspec import structs
 
 from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.exchange.target_limits import build_target_limits
+from anthropic_proxy.engine.exchange.plan import build_target_limits
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.messages.tokens import estimate_request_tokens

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts
+from anthropic_proxy.engine.exchange.plan import resolve_target_limits
 from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
-from anthropic_proxy.engine.exchange.target_limits import resolve_target_limits
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
 from anthropic_proxy.engine.messages.deltas import (
