@@ -398,7 +398,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
     call = build_relay_call(incoming, request, target, engine.new_id)
     is_download = path.endswith("/content")
 
-    async def send(response: UpstreamResponse, watchdog: Watchdog) -> None:
+    async def forward(response: UpstreamResponse, watchdog: Watchdog) -> None:
         if not is_download:
             require_api_response(response, target)
         given = {name.lower(): value for name, value in response.headers.items()}
@@ -434,7 +434,7 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
         request,
         call,
         target,
-        read=send,
+        read=forward,
         wait_disconnected=sink.wait_disconnected,
         method=method,
         uses_first_key=True,
