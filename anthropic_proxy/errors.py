@@ -64,13 +64,11 @@ def list_start_commands(*, is_published: bool = PUBLISHED) -> tuple[tuple[str, s
         )
     return (
         (
-            "python3 scripts/serve.py",
-            "creates `.venv` from the lock files and serves on `http://127.0.0.1:8082`; options follow, for example "
-            "`--port 8083`",
+            'uv tool install ".[dashboard,prices]"',
+            f"installs the command `{PACKAGE}` from the checkout, which is not needed afterwards",
         ),
-        (f"uv run {PACKAGE}", "the same, with an environment of uv"),
-        (f"uvx --from . {PACKAGE}", "the same, in a temporary environment"),
-        ("pipx install .", f"installs the command `{PACKAGE}` from the checkout"),
+        ('pipx install ".[dashboard,prices]"', "the same with pipx"),
+        ('python3 -m pip install ".[dashboard,prices]"', "the same in a virtual environment that is active"),
     )
 
 

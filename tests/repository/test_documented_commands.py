@@ -16,14 +16,14 @@ import pytest
 from anthropic_proxy.console.ledger.records import GROUP_NAMES
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import list_variables, load_settings
-from tests.site.installation import PROGRAM, SERVE, TEST
+from tests.site.installation import PROGRAM, SERVE, SERVE_CHECKOUT, TEST
 from tests.site.pages import Block, all_pages, blocks
 from tests.support.paths import ROOT
 from tests.support.server_process import Proxy, ending, environment_of, hold_port, running_proxy
 from tests.support.waiting import WAIT_SECONDS, reporting_log, wait_for
 
 EXCLUDING_WORDS = {"key", "client", "extra", "long", "module"}
-RUN_ELSEWHERE = (SERVE, TEST)
+RUN_ELSEWHERE = (SERVE, SERVE_CHECKOUT, TEST)
 """Blocks with a test of their own, and the command that runs this test."""
 NO_SETTINGS_OF_THE_PROXY = ("MISTRAL_API_KEY", "CLAUDE_CODE_")
 _ASSIGNMENTS = re.compile(r"(?:[A-Z][A-Z0-9_]*=\S*\n)+")
@@ -104,12 +104,13 @@ def test_blocks_run(program: list[str], text: str, clone: Path, proxy: Proxy) ->
     run([*program, text.replace("127.0.0.1:8082", f"127.0.0.1:{port}")], clone, port)
 
 
-def test_the_first_command_serves(clone: Path) -> None:
+@pytest.mark.parametrize("command", [SERVE, SERVE_CHECKOUT])
+def test_a_documented_command_serves(command: str, clone: Path) -> None:
     with hold_port() as port:
         own = environment(clone, port)
         log_file = clone / "server.log"
         with log_file.open("wb") as log:
-            server = subprocess.Popen(SERVE.split(), cwd=clone, env=own, stderr=log)
+            server = subprocess.Popen(["sh", "-euc", f"exec {command}"], cwd=clone, env=own, stderr=log)
         with reporting_log(server, log_file), ending(server):
             health = [str(clone / PROGRAM), "health"]
 

@@ -20,8 +20,8 @@ _COMMANDS = """\
 
 {mark}
 
-Every command with its options. [Commands](../guide/commands.md) describes their use. In a checkout the program is
-`.venv/bin/anthropic-proxy`. Without a command, `serve` runs.
+Every command with its options. [Commands](../guide/commands.md) describes their use. Without a command,
+`serve` runs.
 """
 _METRICS = """\
 # Metrics

@@ -7,7 +7,7 @@ from functools import cache
 import msgspec
 from msgspec import Struct
 
-from tests.site.installation import SERVE
+from tests.site.installation import SERVE, find_install_command
 from tests.site.pages import DOCS
 from tests.support.startup_summary import startup_lines
 
@@ -19,39 +19,44 @@ _PAGE = """\
 
 <!-- Written by `python3 scripts/fix.py` from providers.toml: change that file instead. -->
 
-You need a checkout of this repository and Python 3.11 or newer ([Installation](../guide/install.md)).
+## 1. Program
 
-## 1. Key
+With uv and Python 3.11 or newer, once, in a copy of this repository ([other ways](../guide/install.md)):
+
+```sh extra
+{install}
+```
+
+## 2. Key
 
 {key}
 
-## 2. Settings
+## 3. Settings
 
-Write these lines into the file `.env` in the checkout, or in
-[the folder of an installed program](../guide/configuration.md#where-the-files-belong):
+`anthropic-proxy init` asks for provider and key, tests the key and writes lines such as these. By hand, write them
+into the file `.env` in [the folder](../guide/configuration.md#where-the-files-belong) that
+`anthropic-proxy config show` names:
 
 ```
 {settings}
 ```
 
-`anthropic-proxy init` asks for provider and key, tests the key and writes such lines
-(in a checkout, `anthropic-proxy` is `.venv/bin/anthropic-proxy`). The environment takes precedence over `.env`.
-If keys of several providers are set, `PREFERRED_PROVIDER` selects one.
+The environment takes precedence over `.env`. If keys of several providers are set, `PREFERRED_PROVIDER` selects one.
 
-## 3. Start
+## 4. Start
 
 ```sh{extra}
 {commands}
 ```
 
-The start-up message shows the mapping of the models, and `ready: …` with the provider. `✕` marks what cannot work and
-names the remedy.
+It serves until Ctrl+C. The start-up message shows the mapping of the models, and `ready: …` with the provider. `✕`
+marks what cannot work and names the remedy.
 
 | the client requests | model |
 | --- | --- |
 {mapping}
 
-## 4. First reply
+## 5. First reply
 
 In another terminal:
 
@@ -61,13 +66,13 @@ anthropic-proxy ask "hello"
 
 The reply must come from the model, not from the demo. The log of the proxy shows two lines for the request.
 
-## 5. Client
+## 6. Client
 
 ```sh client
 anthropic-proxy code
 ```
 
-This runs Claude Code with address, credential and context window of the model.
+Run in the folder of your project, this starts Claude Code with address, credential and context window of the model.
 [Claude Code with this proxy](../guide/claude-code.md) explains what it shows. Other clients: [VS Code](vscode.md) ·
 [Agent SDK](agent-sdk.md) · [SDKs](sdks.md) · [LangChain](langchain.md) · [Pydantic AI](pydantic-ai.md) ·
 [others](other-clients.md).
@@ -125,6 +130,7 @@ def written_page(provider: ProviderStart) -> str:
     anchors = [slug for slug in _PROBLEMS if has_key or slug not in _KEY_PROBLEMS]
     return _PAGE.format(
         title=provider.title.partition(":")[0],
+        install=find_install_command(),
         key=provider.key,
         settings=provider.settings.strip(),
         commands="\n".join(filter(None, (provider.before, SERVE))),
