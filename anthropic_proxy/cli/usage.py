@@ -14,7 +14,7 @@ from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
-from anthropic_proxy.console.ledger.periods import resolve_usage_range
+from anthropic_proxy.console.ledger.periods import find_month, resolve_usage_range
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, GroupName, UsageSums, add_up, name_missing
 from anthropic_proxy.console.ledger.request_queries import sum_sessions
@@ -25,12 +25,16 @@ from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.prices.price_list import describe_price_list, format_own_price, has_price_package
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
 
+_DEFAULT_SINCE = "24h"
+_OPTIONS = ("--since", "--until")
+
 
 def usage(
     *,
     by: GroupName = "model",
-    since: str = "24h",
+    since: str = _DEFAULT_SINCE,
     until: str = "",
+    month: str = "",
     as_json: Annotated[bool, Parameter(name="--json", negative="")] = False,
     as_csv: Annotated[bool, Parameter(name="--csv", negative="")] = False,
 ) -> None:
@@ -39,11 +43,13 @@ def usage(
     by
         Property by which requests are grouped. Each row has the sums of one group.
     since
-        Beginning of the time range: 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01. A time range of more
-        than three hours is extended to full hours.
+        Beginning of the time range: 24h, 7d, 4w, today, yesterday, a month such as 2026-11, or a date such as
+        2026-11-01. A time range of more than three hours is extended to full hours.
     until
-        End of the time range, in the same forms; by default now. A day, such as yesterday or 2026-11-01, is included
-        completely.
+        End of the time range, in the same forms; by default now. A day or a month, such as yesterday or 2026-11, is
+        included completely.
+    month
+        Calendar month, such as 2026-10, instead of --since and --until.
     as_json
         Print one JSON object instead, with costs in US dollars.
     as_csv
@@ -51,7 +57,13 @@ def usage(
     """
     if as_json and as_csv:
         raise ConfigurationError("--json and --csv exclude each other. Use one of them.", code="usage-period")
-    chosen = resolve_usage_range(since, until, datetime.now(UTC))
+    if month:
+        if until or since != _DEFAULT_SINCE:
+            raise ConfigurationError("--month excludes --since and --until. Use one of them.", code="usage-period")
+        if find_month(month) is None:
+            raise ConfigurationError(f'--month is "{month}". Use a month such as 2026-11.', code="usage-period")
+        since = until = month
+    chosen = resolve_usage_range(since, until, datetime.now(UTC), names=("--month", "--month") if month else _OPTIONS)
     settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:
         groups = [] if connection is None else sum_usage(connection, chosen, by)
@@ -62,7 +74,13 @@ def usage(
     elif as_csv:
         Output().write_raw_text(tabulate_usage(settings, by, groups).encode_csv())
     else:
-        write_table(settings, by, groups, f"since {since}" + (f" until {until}" if until else ""), names)
+        write_table(
+            settings,
+            by,
+            groups,
+            f"in {month}" if month else f"since {since}" + (f" until {until}" if until else ""),
+            names,
+        )
 
 
 _TITLES = {"day": "Day", "hour": "Hour", "model": "Model"}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from msgspec import Struct
 
+from anthropic_proxy.console.ledger.periods import FORMS
 from anthropic_proxy.gateway.prices.price_list import find_price_package_version
 from anthropic_proxy.gateway.settings import Settings
 from tests.support.command_line import run_command
@@ -170,13 +171,14 @@ def test_a_pipe_gets_tabs_and_csv_runs_no_formula(stored: Stored) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--since", "5x"), '--since is "5x". Use 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01.'),
+        (("--since", "5x"), f'--since is "5x". {FORMS}.'),
         (
             ("--since", "1h", "--until", "2h"),
-            '--until is "2h", which is not after --since 1h. '
-            "Use 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01.",
+            f'--until is "2h", which is not after --since 1h. {FORMS}.',
         ),
         (("--json", "--csv"), "--json and --csv exclude each other. Use one of them."),
+        (("--month", "2026-10", "--until", "1d"), "--month excludes --since and --until. Use one of them."),
+        (("--month", "October"), '--month is "October". Use a month such as 2026-11.'),
     ],
 )
 def test_wrong_options_are_named(stored: Stored, words: tuple[str, ...], message: str) -> None:

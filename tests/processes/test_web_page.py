@@ -127,6 +127,7 @@ def test_without_a_provider_the_page_describes_the_demo(tmp_path: Path) -> None:
     with running_proxy(tmp_path, {"OLLAMA_API_BASE": "http://127.0.0.1:9"}) as proxy:
         lines = Text(proxy.client(headers=BROWSER).get("/").text).lines
         assert lines[0] == f"anthropic-proxy {__version__} ! the demo replies"
+        assert [line.rpartition(" ")[2] for line in lines if line.endswith((" init", " code"))] == ["init", "code"]
         assert (
             "! No provider is configured, so the demo replies: it streams and calls tools, but has no model." in lines
         )

@@ -23,7 +23,8 @@ from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.prices.price_list import Price, describe_price_list
 
-_MAX_DURATION_HOURS = 31 * 24
+_MAX_DURATION_HOURS = 31 * 24 + 1
+"""A month in which clocks are set back has one hour more."""
 """Maximum length in hours of a time range for which times to the last byte are shown. Reading them from each hour would
 double the time of a page about 90 days."""
 _MIN_RATED = 5

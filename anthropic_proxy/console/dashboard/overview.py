@@ -41,7 +41,7 @@ from anthropic_proxy.console.dashboard.page import (
     compare_with_previous_range,
     memoize_result,
 )
-from anthropic_proxy.console.dashboard.query import RANGE_TITLES, ViewQuery
+from anthropic_proxy.console.dashboard.query import RANGE_TITLES, ViewQuery, title_month
 from anthropic_proxy.console.dashboard.tables import TableRow, build_finished_row, build_running_row, format_sums
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
@@ -93,13 +93,15 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         ],
     )
     notices = of_setup if isinstance(listed, FailedPanel) else listed
+    total = build_panel(context, "the sums", lambda: add_up(found.sums().values()))
     verdict = build_panel(context, "the summary", lambda: _summarize(context, add_up(found.sums().values())))
     values = {
         "verdict": "The requests of this range cannot be added up." if isinstance(verdict, FailedPanel) else verdict,
+        "has_requests": isinstance(total, FailedPanel) or total.requests > 0,
         "problem": notices[0].text.rstrip(".") if len(notices) == 1 else "",
         "problem_count": len(notices) if len(notices) > 1 else 0,
         "notices": listed,
-        "uses_demo": bool(context.setup.providers) and all(one.state != "ready" for one in context.setup.providers),
+        "uses_demo": any(one.target.startswith("demo/") for one in context.setup.mapping),
         "is_empty": not context.facts.requests and not context.running and context.can_read,
         "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
         "usage": build_panel(context, "usage", lambda: _draw_usage(context, periods, found.by_model())),
@@ -167,6 +169,8 @@ def _summarize(context: PageContext, total: UsageSums) -> Markup:
     name = context.query.range_name
     spans = {"": "In this range", "1h": "In the last hour", "24h": "In the last 24 hours"}
     spans |= {"today": "Today", "yesterday": "Yesterday"}
+    if context.query.is_month:
+        spans[name] = f"In {title_month(name)}"
     span = spans.get(name) or f"In the last {RANGE_TITLES[name].removesuffix(' d')} days"
     if not total.requests:
         return escape(f"{span} there were no requests.")

@@ -15,9 +15,9 @@ from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.console.ledger.periods import MAX_SHORT_RANGE_HOURS, RequestSelection
-from anthropic_proxy.console.ledger.queries import LedgerExtent, sum_previous_range
+from anthropic_proxy.console.ledger.queries import LedgerExtent, PreviousRange, sum_periods, sum_previous_range
 from anthropic_proxy.console.ledger.read_access import describe_read_failure
-from anthropic_proxy.console.ledger.records import FACETS
+from anthropic_proxy.console.ledger.records import FACETS, add_up
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.errors import ClientError
 from anthropic_proxy.gateway.settings import Settings
@@ -69,7 +69,7 @@ class PageContext(Struct, frozen=True, kw_only=True):
         of the first request, so that its charts have periods of five minutes.
         """
         query, first = self.query, self.facts.first_hour
-        if first is None or query.range_name in ("", "yesterday"):
+        if first is None or not query.is_running:
             return query
         start = min(first * HOUR_SECONDS, query.end // _FIVE_MINUTES * _FIVE_MINUTES - HOUR_SECONDS)
         if start <= query.start or query.end - start > MAX_SHORT_RANGE_HOURS * HOUR_SECONDS:
@@ -124,24 +124,31 @@ _WORDS = {"requests": ("fewer", "as many as", "none"), "cost": ("less", "as much
 def compare_with_previous_range(
     context: PageContext, selection: RequestSelection, name: Literal["requests", "cost"], value: int
 ) -> str:
-    """Return `4 % more than in the range before`. "": the ledger is younger than that range, or the
-    range is today.
+    """Return `4 % more than in the range before`, or `… than in October 2026` for a month. "": the ledger is younger
+    than that range, or the range is today.
 
     `value`: requests or nano-dollars of the requests of `selection`.
     """
     query, first = context.query, context.facts.first_hour
     if query.range_name == "today":  # the hours before midnight are not comparable
         return ""
-    earliest = 2 * query.start - min(query.end, int(context.now))
-    if first is None or first * HOUR_SECONDS > earliest + HOUR_SECONDS:
+    start, end, name_of_range = 2 * query.start - min(query.end, int(context.now)), query.start, "in the range before"
+    if query.is_month:
+        start, end, name_of_range = query.find_previous_month()
+    if first is None or first * HOUR_SECONDS > start + HOUR_SECONDS:
         return ""
-    found = sum_previous_range(context.connection, selection, int(context.now * MICROSECONDS))
+    if query.is_month:
+        chosen = structs.replace(selection, start=start * MICROSECONDS, end=end * MICROSECONDS)
+        sums = add_up(one.sums for one in sum_periods(context.connection, chosen, 0, sum_names=("requests", "cost")))
+        found = PreviousRange(sums.requests, sums.cost)
+    else:
+        found = sum_previous_range(context.connection, selection, int(context.now * MICROSECONDS))
     before, (less, equal, none) = found.requests if name == "requests" else found.cost, _WORDS[name]
     if not before:
-        return f"{none} in the range before"
+        return f"{none} {name_of_range}"
     change = round(100 * (value - before) / before)
     compared = f"{abs(change):,} % {'more' if change > 0 else less} than" if change else equal
-    return f"{compared} in the range before"
+    return f"{compared} {name_of_range}"
 
 
 def memoize_result(build: Callable[[], PanelT]) -> Callable[[], PanelT]:
@@ -191,6 +198,8 @@ class Page(Struct, frozen=True, kw_only=True):
     """The main table of the page is first."""
     missing: str = ""
     """Message for a result None."""
+    searches_requests: bool = True
+    """False: the text of the search is not looked up in requests, so that the search does not limit the range."""
     adds_up: bool = True
     """True if the page adds up all stored requests of a time range, which can take some time."""
 

@@ -28,7 +28,7 @@ from anthropic_proxy.console.dashboard.permissions import (
     reads_own_requests_only,
     require_section,
 )
-from anthropic_proxy.console.dashboard.query import RANGE_TITLES, read_view_query
+from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
 from anthropic_proxy.console.dashboard.tables import list_filters, name_providers
 from anthropic_proxy.console.dashboard.web import (
     accepts_gzip,
@@ -320,7 +320,11 @@ class Pages:
                     form_token=session.form_token if session else "",
                 )
                 progress.requests = found.facts.requests
-                frame |= {"query": query, "tables": list(page.tables), "ranges": RANGE_TITLES}
+                frame |= {
+                    "query": query,
+                    "tables": list(page.tables),
+                    "ranges": list_ranges(found.facts.first_hour, found.now),
+                }
                 frame["filters"] = list_filters(query, name_providers(self._gateway.settings))
                 known = found.facts if ledger.problem is None else None
                 lines = describe_ledger(self._gateway.ledger_state, known, self._clock())
@@ -331,7 +335,7 @@ class Pages:
                     "ledger_text": _describe(known),
                     "can_read": ledger.problem is None,
                 }
-                context = limit_range(found, frame["state"])
+                context = limit_range(found, frame["state"]) if page.searches_requests else found
                 values = None
                 if "format" not in request.query:
                     values = page.build(context)

@@ -4,13 +4,13 @@ A facet is a property by which requests are filtered, such as the provider.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Literal
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.console.ledger.periods import resolve_usage_range
+from anthropic_proxy.console.ledger.periods import add_months, find_month, resolve_usage_range
 from anthropic_proxy.console.ledger.records import FACETS
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.console.openapi import require_database_text
@@ -25,7 +25,10 @@ RANGES: Mapping[str, int] = {
     "30d": 30 * 24,
     "90d": 90 * 24,
 }
-"""Value of `range` in the URL → length of the time range in hours. The command `usage` has the same values."""
+"""Value of `range` in the URL → length of the time range in hours. The command `usage` has the same values.
+
+A calendar month such as `2026-11` is a value too.
+"""
 RANGE_TITLES = {
     "1h": "1 h",
     "24h": "24 h",
@@ -35,6 +38,8 @@ RANGE_TITLES = {
     "30d": "30 d",
     "90d": "90 d",
 }
+MAX_MONTHS = 12
+"""Number of calendar months that the range picker lists, the latest first."""
 MAX_VALUE_CHARACTERS = 300
 MAX_RANGE_DAYS = 400
 """Maximum length of a time range in days. Each period of a chart needs memory and time."""
@@ -53,7 +58,7 @@ _OWN_PARAMETERS = ("text", "measure", "speed", "compared", "order", "columns", "
 class ViewQuery(Struct, frozen=True, kw_only=True):
     path: str
     range_name: str = "24h"
-    """Name of the time range, a key of `RANGES`. "": the range from `start` to `end`."""
+    """Name of the time range, a key of `RANGES` or a calendar month. "": the range from `start` to `end`."""
     start: int
     """Beginning of the time range in seconds since the epoch."""
     end: int
@@ -114,8 +119,9 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
 
     def link_to_shifted_range(self, direction: Literal[-1, 1]) -> str:
         """Time range before (-1) or after (1) the present one."""
-        is_running = self.range_name not in ("", "yesterday")  # its last hour is incomplete
-        length = RANGES[self.range_name] * HOUR_SECONDS if is_running else self.end - self.start
+        if self.is_month:
+            return self.link(range_name=_shift_month(self.range_name, direction))
+        length = RANGES[self.range_name] * HOUR_SECONDS if self.is_running else self.end - self.start
         start = self.start + length * direction
         return self.link(range_name="", start=start, end=start + length)
 
@@ -123,6 +129,27 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         """Return the URL of another page with the same range, and without filters."""
         own = dict.fromkeys(_OWN_PARAMETERS, "")
         return structs.replace(self, **own, facets={}, has_notes=False).link(path)
+
+    @property
+    def is_month(self) -> bool:
+        return bool(self.range_name) and self.range_name not in RANGES
+
+    @property
+    def is_running(self) -> bool:
+        """True if the range ends now, so that its last period is incomplete."""
+        if self.is_month:
+            return self.end < _require_month(self.range_name)[1]
+        return self.range_name not in ("", "yesterday")
+
+    def find_previous_month(self) -> tuple[int, int, str]:
+        """Return beginning, end and words for the month before the one of the range. If this month has not ended, it is
+        the same part of the month before.
+        """
+        name = _shift_month(self.range_name, -1)
+        start, end = _require_month(name)
+        if not self.is_running:
+            return start, end, f"in {title_month(name)}"
+        return start, min(end, start + self.end - self.start), f"in the same part of {title_month(name)}"
 
     @property
     def hours(self) -> float:
@@ -218,12 +245,55 @@ def _read_range(values: Mapping[str, str], now: float) -> tuple[str, int, int]:
             raise InvalidRequest(f"to: the range is longer than {MAX_RANGE_DAYS} days.", code="dashboard-parameter")
         return "", start, last
     name = values.get("range", "24h")
+    if find_month(name) is not None:
+        first, last = _require_month(name)
+        return name, first, min(last, int(now) + 1) if first <= now else last
     if name not in RANGES:
-        raise InvalidRequest(f"range: {name!r} is not allowed; use {', '.join(RANGES)}.", code="dashboard-parameter")
+        allowed = ", ".join(RANGES)
+        raise InvalidRequest(
+            f"range: {name!r} is not allowed; use {allowed}, or a month such as 2026-11.", code="dashboard-parameter"
+        )
     if name == "today":
         now += 0.001  # at midnight, the range is not empty
     found = resolve_usage_range(name, name if name == "yesterday" else "", datetime.fromtimestamp(now, UTC))
     return name, found.start // MICROSECONDS, min(found.end // MICROSECONDS, int(now) + 1)
+
+
+def _require_month(name: str) -> tuple[int, int]:
+    """Return the beginning and the end of a month in seconds since the epoch."""
+    found = find_month(name)
+    if found is None or not YEARS[0] <= found[0].year <= YEARS[1]:
+        raise InvalidRequest(
+            f"range: {name!r} is not a month between the years {YEARS[0]} and {YEARS[1]}.", code="dashboard-parameter"
+        )
+    return int(found[0].timestamp()), int(found[1].timestamp())
+
+
+def _shift_month(name: str, count: int) -> str:
+    return f"{add_months(date.fromisoformat(f'{name}-01'), count):%Y-%m}"
+
+
+def title_month(name: str) -> str:
+    """Return the title of a month: `November 2026`."""
+    return f"{date.fromisoformat(f'{name}-01'):%B %Y}"
+
+
+class RangeChoice(Struct, frozen=True):
+    """The ranges that a page offers: value of `range` in the URL → title."""
+
+    fixed: Mapping[str, str]
+    months: Mapping[str, str]
+
+
+def list_ranges(first_hour: int | None, now: float) -> RangeChoice:
+    """The months are those from the first request until now, the latest first. `first_hour`: hours since the epoch."""
+    name = f"{datetime.fromtimestamp(now):%Y-%m}"
+    first = f"{datetime.fromtimestamp(first_hour * HOUR_SECONDS):%Y-%m}" if first_hour is not None else name
+    months: dict[str, str] = {}
+    while name >= first and len(months) < MAX_MONTHS:
+        months[name] = title_month(name)
+        name = _shift_month(name, -1)
+    return RangeChoice(RANGE_TITLES, months)
 
 
 def _read_time(name: str, text: str) -> int:

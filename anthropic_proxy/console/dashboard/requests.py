@@ -65,7 +65,7 @@ def build_requests_page(context: PageContext) -> Mapping[str, Any]:
             part = structs.replace(part, newer=part.newer or query.link(before="", after=f"{limit[1]}."))
         else:
             part = structs.replace(part, older=part.older or query.link(before=f"{limit[0]}.", after=""))
-    shows_running = not (order or query.is_filtered or query.before or query.after or not query.range_name)
+    shows_running = not (order or query.is_filtered or query.before or query.after or not query.is_running)
     running = (
         [build_running_row(receipt, context.now) for receipt in reversed(context.running)] if shows_running else []
     )

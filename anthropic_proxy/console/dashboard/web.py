@@ -26,7 +26,7 @@ from anthropic_proxy.console.dashboard.charts import BASE, HEIGHT, trace_sparkli
 from anthropic_proxy.console.dashboard.conversation import mark_up
 from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Session
-from anthropic_proxy.console.dashboard.query import session_link
+from anthropic_proxy.console.dashboard.query import session_link, title_month
 from anthropic_proxy.console.dashboard.tables import DEFAULT_COLUMNS
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
@@ -192,7 +192,7 @@ def load_environment() -> Environment:
         *(formats.count, formats.short_count, format_cost, formats.seconds, formats.percent, formats.rate),
         *(formats.clock_time, formats.day_and_time, formats.full_time, formats.describe_zone, formats.ago),
         *(formats.plural, formats.provider_role, session_link, trace_sparkline, name_program),
-        mark_up,
+        *(mark_up, title_month),
     )
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals["UNKNOWN"] = formats.UNKNOWN

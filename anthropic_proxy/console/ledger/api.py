@@ -180,8 +180,8 @@ class _Query(ApiQuery):
 _NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 _COSTS = ("cost", "requested_cost")
 _PERIOD = (
-    "`24h`, `7d`, `4w`, `today`, `yesterday`, or a date such as `2026-11-01`. Days are those of the proxy's time zone. "
-    "Of more than three hours, the first and the last hour are complete."
+    "`24h`, `7d`, `4w`, `today`, `yesterday`, a month such as `2026-11`, or a date such as `2026-11-01`. Days are "
+    "those of the proxy's time zone. Of more than three hours, the first and the last hour are complete."
 )
 
 
@@ -289,7 +289,11 @@ def _operation(name: str, summary: str, parameters: list[Schema], result: Schema
 def _common() -> list[Schema]:
     return [
         build_parameter("since", {"type": "string", "default": "24h"}, f"Beginning: {_PERIOD}"),
-        build_parameter("until", {"type": "string"}, "End, in the same forms. By default now."),
+        build_parameter(
+            "until",
+            {"type": "string"},
+            "End, in the same forms. By default now. A day or a month is included completely.",
+        ),
         build_parameter("format", {"enum": ["json", "csv"], "default": "json"}, "Form of the response."),
     ]
 

@@ -67,8 +67,9 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
         return self.end - self.start <= MAX_SHORT_RANGE_HOURS * MICROSECONDS_PER_HOUR
 
 
-FORMS = "Use 24h, 7d, 4w, today, yesterday, or a date such as 2026-11-01"
+FORMS = "Use 24h, 7d, 4w, today, yesterday, a month such as 2026-11, or a date such as 2026-11-01"
 _DURATION = re.compile(r"(\d{1,5})(h|d|w)")
+_MONTH = re.compile(r"(\d{4})-(\d{2})", re.ASCII)
 _UNIT_HOURS = {"h": 1, "d": 24, "w": 168}
 
 
@@ -79,8 +80,8 @@ def resolve_usage_range(
     timezone: tzinfo | None = None,
     names: tuple[str, str] = ("--since", "--until"),
 ) -> RequestSelection:
-    """`since` and `until` are texts such as `24h`; an empty `until` means `now`. Raises `ConfigurationError` with the
-    `names` of the two.
+    """`since` and `until` are texts such as `24h` or `2026-11`; an empty `until` means `now`. Raises
+    `ConfigurationError` with the `names` of the two.
     """
     first, _ = _find_times(names[0], since, now, timezone)
     end = now if not until else _find_times(names[1], until, now, timezone)[1]
@@ -102,13 +103,15 @@ def resolve_usage_range(
 
 
 def _find_times(option: str, text: str, now: datetime, timezone: tzinfo | None) -> tuple[datetime, datetime]:
-    """Return the beginning and the end of the period in `text`. For a duration such as `24h`, both are `now` minus it.
-    `timezone` None: that of the system.
+    """Return the beginning and the end of the period in `text`, but at most `now`. For a duration such as `24h`, both
+    are `now` minus it. `timezone` None: that of the system.
     """
     word = text.strip().lower()
     if found := _DURATION.fullmatch(word):
         past = now - timedelta(hours=int(found[1]) * _UNIT_HOURS[found[2]])
         return past, past
+    if month := find_month(word, timezone):
+        return month[0], min(month[1], now)
     today = now.astimezone(timezone).date()
     days = {"today": today, "yesterday": today - timedelta(days=1)}
     try:
@@ -116,6 +119,25 @@ def _find_times(option: str, text: str, now: datetime, timezone: tzinfo | None) 
         return _midnight(day, timezone), min(_midnight(day + timedelta(days=1), timezone), now)
     except (ValueError, OverflowError):
         raise ConfigurationError(f'{option} is "{text}". {FORMS}.', code="usage-period") from None
+
+
+def find_month(text: str, timezone: tzinfo | None = None) -> tuple[datetime, datetime] | None:
+    """Return the beginning and the end of a calendar month such as `2026-11`. None: `text` is no month that can be
+    used. `timezone` None: that of the system.
+    """
+    if not (found := _MONTH.fullmatch(text)):
+        return None
+    try:
+        first = date(int(found[1]), int(found[2]), 1)
+        return _midnight(first, timezone), _midnight(add_months(first, 1), timezone)
+    except (ValueError, OverflowError):
+        return None
+
+
+def add_months(first: date, count: int) -> date:
+    """Return the first day of a month some months later, or before if `count` is negative."""
+    years, month = divmod(first.month - 1 + count, 12)
+    return date(first.year + years, month + 1, 1)
 
 
 def _midnight(day: date, timezone: tzinfo | None) -> datetime:

@@ -169,3 +169,22 @@ async def test_another_property_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest) as raised:
         await build_page(tmp_path, {"by": ["color"]})
     assert raised.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("month", "text"),
+    [
+        ("2026-11", "1 request cost $0.030, 50 % less than in the same part of October 2026."),
+        ("2026-10", "3 requests cost $0.090, 200 % more than in September 2026."),
+    ],
+)
+async def test_a_month_is_compared_with_the_month_before(tmp_path: Path, month: str, text: str) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    days = ["2026-08-31T12", "2026-09-30T12", "2026-10-01T00", "2026-10-21T11", "2026-10-31T23", "2026-11-01T00"]
+    times = [datetime.fromisoformat(f"{day}:30").astimezone().timestamp() for day in days]
+    receipts = [new_receipt(number, started_at=at) for number, at in enumerate(times)]
+    await store(settings, *receipts, cost=Cost(30_000_000, None, "own"))
+    with reading(settings) as engine, engine.connect() as connection:
+        query = {"range": [month]}
+        page = build_costs_page(build_context("/dashboard/costs", connection, settings, query, now=NOON + 60))
+    assert page["verdict"] == text

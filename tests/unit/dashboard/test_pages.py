@@ -28,11 +28,12 @@ from anthropic_proxy.console.dashboard.pages import (
     respond_with_early_flush,
 )
 from anthropic_proxy.console.dashboard.plugin import KEY_PATHS, PAGES
-from anthropic_proxy.console.dashboard.query import read_view_query
+from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
 from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests, list_views
 from anthropic_proxy.console.dashboard.site import load_target
 from anthropic_proxy.console.ledger.queries import LedgerExtent, count_errors
 from anthropic_proxy.console.ledger.tables import hourly
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import LedgerState, RouteRequest, RouteResponse
 from tests.support.ledger import NOON, destroy_ledger, new_receipt, reading, store
@@ -354,3 +355,32 @@ async def test_models_of_two_providers_have_their_own_speed(tmp_path: Path) -> N
         context = build_context("/dashboard/models", connection, settings)
         speeds = {row["provider"]: row["p50"] for row in build_models_page(context)["rows"]}
     assert speeds == {"openai": "0.20 s", "azure": "31.0 s"}
+
+
+def test_a_calendar_month_is_a_range() -> None:
+    query = read_view_query("/dashboard/costs", {"range": ["2026-10"], "by": ["team"]}, NOON)
+    starts = [datetime(2026, month, 1).astimezone().timestamp() for month in (10, 11)]
+    assert [query.start, query.end, query.is_running] == [*starts, False]
+    assert query.link() == "/dashboard/costs?range=2026-10&by=team"
+    assert query.link_to_shifted_range(-1) == "/dashboard/costs?range=2026-09&by=team"
+    assert query.link_to_shifted_range(1) == "/dashboard/costs?range=2026-11&by=team"
+    present = read_view_query("/dashboard/costs", {"range": ["2026-11"]}, NOON)
+    assert (present.start, present.end, present.is_running) == (starts[1], NOON + 1, True)
+    later = read_view_query("/dashboard/costs", {"range": ["2027-01"]}, NOON)
+    assert later.end - later.start == 31 * 86_400
+    with pytest.raises(InvalidRequest) as raised:
+        read_view_query("/dashboard/costs", {"range": ["1901-01"]}, NOON)
+    assert raised.value.message == "range: '1901-01' is not a month between the years 1990 and 2200."
+    with pytest.raises(InvalidRequest):
+        read_view_query("/dashboard/costs", {"range": ["2026-13"]}, NOON)
+
+
+def test_the_picker_lists_the_months_with_requests() -> None:
+    first = int(datetime(2026, 9, 30, 12).timestamp()) // 3_600
+    assert list(list_ranges(first, NOON).months.items()) == [
+        ("2026-11", "November 2026"),
+        ("2026-10", "October 2026"),
+        ("2026-09", "September 2026"),
+    ]
+    assert list(list_ranges(None, NOON).months) == ["2026-11"]
+    assert len(list_ranges(0, NOON).months) == 12

@@ -165,6 +165,8 @@ def _find_index(connection: Connection, chosen: RequestSelection) -> str:
         ("today", "", (-12, 1)),
         ("yesterday", "yesterday", (-36, -12)),
         ("2026-11-01", "2026-11-02", (-492, -444)),
+        ("2026-10", "2026-10", (-1236, -492)),
+        ("2026-11", "2026-11", (-492, 1)),
         ("2d", "1d", (-48, -23)),
     ],
 )
@@ -175,7 +177,7 @@ def test_long_periods_have_complete_hours(since: str, until: str, hours: tuple[i
     assert (found.start / hour - offset / HOUR, found.end / hour - offset / HOUR) == hours
 
 
-@pytest.mark.parametrize("since", ["0h", "2026-11-22"])
+@pytest.mark.parametrize("since", ["0h", "2026-11-22", "2026-12"])
 def test_a_beginning_that_is_not_in_the_past_is_rejected(since: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         resolve_usage_range(since, "", datetime.fromtimestamp(NOON, UTC), UTC)
