@@ -6,7 +6,7 @@ each width; vertical ones are in pixels.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain, repeat
+from itertools import chain, pairwise, repeat
 from math import ceil, floor, log10
 
 from msgspec import Struct
@@ -17,7 +17,7 @@ from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
 from anthropic_proxy.console.ledger.periods import find_period_number, find_period_start, list_period_starts
 from anthropic_proxy.console.ledger.queries import ModelPeriod, PeriodSums, add_up_model_periods
 from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums
-from anthropic_proxy.console.ledger.units import DAY_SECONDS, MICROSECONDS
+from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
 
 HEIGHT, TOP, BASE = 190, 6, 166
 """Height of a drawing, and vertical positions of the highest guide (horizontal line) and of zero, in pixels."""
@@ -25,6 +25,9 @@ MAX_SERIES = 5
 """Maximum number of series, apart from the series `others`, which has the sum of the remaining ones."""
 _MAX_LABELS = {"wide": 13, "medium": 8, "narrow": 4}
 """Width of a panel → maximum number of labels of the horizontal axis. The style sheet has the limits of the widths."""
+_DAY_MINUTES = 24 * 60
+_ROUND_MINUTES = (5, 10, 15, 30, 60, 120, 180, 240, 360, 720, *(_DAY_MINUTES * days for days in (1, 2, 3, 7)))
+"""Distances of labels. Those within a day are parts of it, so that midnight has a label."""
 _MAX_DOTS = 3
 _ROLES = ("cache-read", "cache-write", "input", "output")
 """CSS classes for the colors of groups without a color of their own, the largest group first."""
@@ -59,6 +62,9 @@ class Column(Struct, frozen=True):
     href: str
     is_incomplete: bool = False
     """True if the period has not ended. A bar is then drawn as an outline."""
+    minute: int | None = None
+    """Minutes from the first midnight of the chart to its beginning, in local time. The axis then has labels at round
+    times. None: the column is no part of a day."""
 
 
 class Band(Struct, frozen=True):
@@ -114,16 +120,29 @@ class Chart(Struct, frozen=True, kw_only=True):
         """
         sizes: dict[int, list[str]] = {}
         for size, most in _MAX_LABELS.items():
-            free, previous = 0.0, ""
-            for index, column in enumerate(self.columns):
-                if index >= free and column.label != previous:
-                    sizes.setdefault(index, []).append(size)
-                    free = index + len(self.columns) / most
-                previous = column.label
+            for index in self._choose_labels(most):
+                sizes.setdefault(index, []).append(size)
         return [
             (self.find_position(index + 0.5), self.columns[index].label, " ".join(found))
             for index, found in sorted(sizes.items())
         ]
+
+    def _choose_labels(self, most: int) -> list[int]:
+        """Return the indexes of the columns with a label, at most about `most`."""
+        minutes = [column.minute for column in self.columns]
+        if len(minutes) > 1 and None not in minutes:
+            known = [minute for minute in minutes if minute is not None]
+            # the hour in which clocks change is 0 or 2 hours from the one before
+            unit = min(right - left for left, right in pairwise(known) if right > left)
+            step = next((one for one in _ROUND_MINUTES if one >= unit * (len(known) - 1) / most), _ROUND_MINUTES[-1])
+            return [index for index, minute in enumerate(known) if (minute - minute % unit) % step == 0]
+        found, free, previous = [], 0.0, ""
+        for index, column in enumerate(self.columns):
+            if index >= free and column.label != previous:
+                found.append(index)
+                free = index + len(self.columns) / most
+            previous = column.label
+        return found
 
     def find_position(self, column: float) -> str:
         return f"{100 * column / len(self.columns):.2f}%"
@@ -242,15 +261,28 @@ class Periods(Struct, frozen=True):
     def build_columns(self, texts: Sequence[str]) -> list[Column]:
         """`texts` has one text for each period. The link of a period leads to its requests."""
         found, changes = [], formats.changes_clocks(self.starts[0], self.end)
+        first, last = (formats.local_datetime(when * MICROSECONDS) for when in (self.starts[0], self.end - 1))
         ends = [*self.starts[1:], self.end]
         for start, end, text in zip(self.starts, ends, texts, strict=True):
             left = formats.local_datetime(start * MICROSECONDS)
             right = formats.local_datetime(end * MICROSECONDS)
             span = f"{left:%H:%M %Z} to {right:%H:%M %Z}" if changes else f"{left:%H:%M} to {right:%H:%M}"
-            time = span if self.seconds < DAY_SECONDS else f"{left.day} {left:%b}"
-            label = f"{left:%H:%M}" if self.seconds <= 3_600 else f"{left.day} {left:%b}"
-            href = self.query.link_to_range(start, end, "/dashboard/requests")
-            found.append(Column(label, time, f"{time}{text}", href, is_incomplete=end > self.query.end))
+            day, minute = f"{left.day} {left:%b}", left.hour * 60 + left.minute
+            time, label, is_part = day, day, self.seconds < DAY_SECONDS
+            if is_part:
+                time = span if first.date() == last.date() else f"{day}, {span}"
+            if self.seconds <= HOUR_SECONDS and 60 * minute >= self.seconds:
+                label = f"{left:%H:%M}"
+            found.append(
+                Column(
+                    label=label,
+                    time=time,
+                    title=f"{time}{text}",
+                    href=self.query.link_to_range(start, end, "/dashboard/requests"),
+                    is_incomplete=end > self.query.end,
+                    minute=(left.date() - first.date()).days * _DAY_MINUTES + minute if is_part else None,
+                )
+            )
         return found
 
 

@@ -2,11 +2,22 @@
 
 import re
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import pytest
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import BASE, TOP, Chart, Column, Series, build_chart, trace_sparkline
+from anthropic_proxy.console.dashboard.charts import (
+    BASE,
+    TOP,
+    Chart,
+    Column,
+    Series,
+    build_chart,
+    divide_range,
+    trace_sparkline,
+)
+from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.dashboard.web import load_environment
 
 
@@ -108,3 +119,24 @@ def test_equal_labels_of_the_axis_are_written_once_and_a_narrow_panel_has_fewer(
 def test_a_sparkline_omits_unknown_values() -> None:
     assert trace_sparkline([1, None]) == ""
     assert trace_sparkline([1, None, 3]).count(",") == 2
+
+
+@pytest.mark.parametrize(
+    ("start", "hours", "labels"),
+    [
+        ("2026-11-24T15:00Z", 24, ["18:00", "25 Nov", "06:00", "12:00"]),
+        ("2026-11-24T15:00Z", 48, ["25 Nov", "12:00", "26 Nov", "12:00"]),
+        ("2026-11-25T00:00Z", 24, ["25 Nov", "06:00", "12:00", "18:00"]),
+        ("2026-11-25T10:00Z", 2, ["10:00", "10:30", "11:00", "11:30"]),
+        ("2026-11-18T15:00Z", 7 * 24, ["20 Nov", "22 Nov", "24 Nov"]),
+    ],
+)
+def test_the_labels_of_hours_are_round_and_midnight_is_the_day(start: str, hours: int, labels: list[str]) -> None:
+    first = int(datetime.fromisoformat(start).timestamp())
+    times = [f"{datetime.fromtimestamp(when, UTC):%Y-%m-%dT%H:%MZ}" for when in (first, first + hours * 3_600)]
+    query = read_view_query("/dashboard", {"from": times[:1], "to": times[1:]}, first)
+    periods = divide_range(query)
+    texts = [""] * len(periods.starts)
+    chart = build_chart("a", [], periods.build_columns(texts), [[]] * len(texts), str, is_line=True)
+    assert [text for _, text, sizes in chart.labels if "narrow" in sizes] == labels
+    assert len({column.time for column in chart.columns}) == len(texts), "two periods of a day have different names"
