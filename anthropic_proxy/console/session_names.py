@@ -18,9 +18,11 @@ class _Body(Struct):
     messages: Sequence[Raw] = ()
 
 
-def find_names(connection: Connection, rows: Sequence[SessionRow]) -> dict[str, str]:
-    """Return session id → the first words of its user if they are stored, else its project and start."""
-    firsts = find_first_requests(connection, [row.session for row in rows[:MAX_NAMED_SESSIONS]])
+def find_names(connection: Connection, rows: Sequence[SessionRow], limit: int = MAX_NAMED_SESSIONS) -> dict[str, str]:
+    """Return session id → the first words of its user if they are stored, else its project and start. The texts of the
+    first `limit` sessions are read.
+    """
+    firsts = find_first_requests(connection, [row.session for row in rows[:limit]])
     texts = read_several_contents(connection, [*firsts.values()], ("request",))
     names = {row.session: name_session(row) for row in rows}
     for session, request_id in firsts.items():

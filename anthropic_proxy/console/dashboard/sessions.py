@@ -6,15 +6,21 @@ A session is a conversation of a client such as Claude Code.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec import structs
+
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
 from anthropic_proxy.console.dashboard.tables import SortableColumn, format_sums, sort_rows
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
-from anthropic_proxy.console.ledger.request_queries import SessionRow
+from anthropic_proxy.console.ledger.request_queries import SessionList, SessionRow
 from anthropic_proxy.console.session_names import find_names, name_session
 
 MAX_SESSIONS = 100
+MAX_SEARCHED_SESSIONS = 1_000
+MAX_SEARCHED_TEXTS = 200
+"""Number of sessions, the latest first, whose texts a search reads for their names. Of others, it knows project, start
+and id."""
 _COLUMNS: Sequence[SortableColumn[SessionRow]] = (
     SortableColumn("length", "Length", lambda row: row.last_at - row.started_at),
     SortableColumn("requests", "Requests", lambda row: row.sums.requests),
@@ -27,9 +33,8 @@ _COLUMNS: Sequence[SortableColumn[SessionRow]] = (
 
 
 def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
-    found = queries.list_sessions(context.connection, context.selection, MAX_SESSIONS)
-    rows = sort_rows(found.rows, _COLUMNS, context.query.order)
-    names = find_names(context.connection, rows)
+    found, names = _find_sessions(context)
+    rows = found.rows
     models = queries.find_latest_models(context.connection, rows)
     windows = {one.model: one.context_window for one in context.describe_models(sorted(set(models.values())))}
     sessions = [
@@ -53,7 +58,8 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
         }
         for row in rows
     ]
-    verdict = f"{formats.plural(found.count, 'session')} in this range." if rows else "No session in this range."
+    matching = f" with “{context.query.text}”" if context.query.text else ""
+    verdict = f"{formats.plural(found.count, 'session') if rows else 'No session'}{matching} in this range."
     if found.count > len(rows):
         verdict += f" The latest {len(rows)} are shown."
     if not found.is_complete:
@@ -67,8 +73,25 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     }
 
 
+def _find_sessions(context: PageContext) -> tuple[SessionList, Mapping[str, str]]:
+    """Return the sessions that the page shows in their order, and their names."""
+    text, selection = context.query.text, structs.replace(context.selection, text="")
+    found = queries.list_sessions(context.connection, selection, MAX_SEARCHED_SESSIONS if text else MAX_SESSIONS)
+    if not text:
+        rows = sort_rows(found.rows, _COLUMNS, context.query.order)
+        return structs.replace(found, rows=rows), find_names(context.connection, rows)
+    names, words = find_names(context.connection, found.rows, MAX_SEARCHED_TEXTS), text.lower().split()
+    matching = [
+        row
+        for row in found.rows
+        if all(word in f"{names[row.session]} {name_session(row)} {row.session}".lower() for word in words)
+    ]
+    rows = sort_rows(matching[:MAX_SESSIONS], _COLUMNS, context.query.order)
+    return SessionList(rows, len(matching), found.is_complete), names
+
+
 def _tabulate_sessions(context: PageContext) -> ExportTable:
-    found = queries.list_sessions(context.connection, context.selection, MAX_SESSIONS).rows
+    found = _find_sessions(context)[0].rows
     titles = ["session", "project", "started_at", "last_at", "max_context", *EXPORT_TITLES]
     rows = [
         [
@@ -85,4 +108,5 @@ PAGE = Page(
     template="sessions.html",
     build=build_sessions_page,
     tables={"sessions": Table(_tabulate_sessions)},
+    searches_requests=False,
 )

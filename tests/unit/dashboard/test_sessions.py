@@ -114,12 +114,28 @@ async def test_a_session_with_stored_texts_is_named_by_its_first_words(tmp_path:
     with reading(settings) as engine, engine.connect() as connection:
         page = build_sessions_page(build_context("/dashboard/sessions", connection, settings))
         names = {row["id"]: (row["name"], row["is_text"]) for row in page["sessions"]}
+        found = {
+            text: [
+                row["id"]
+                for row in build_sessions_page(
+                    build_context("/dashboard/sessions", connection, settings, {"q": [text]})
+                )["sessions"]
+            ]
+            for text in ("fix TEST", "shop", "texts", "fix shop", "one two")
+        }
         query = {"session": ["one"]}
         session = build_session_page(build_context("/dashboard/session", connection, settings, query))
     assert names == {
         "one": ("Fix the test", True),
         "two": ("Fix the test", True),
         "without texts": (f"Session, {STARTED}", False),
+    }
+    assert found == {
+        "fix TEST": ["two", "one"],
+        "shop": ["two", "one"],
+        "texts": ["without texts"],
+        "fix shop": ["two", "one"],
+        "one two": [],
     }
     assert session is not None
     assert (session["title"], session["has_texts"], len(session["turns"])) == ("Fix the test", True, 2)
