@@ -20,6 +20,8 @@ from anthropic_proxy.console.dashboard.permissions import explain_settings_denia
 from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.routing.router import list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest
 from anthropic_proxy.gateway.settings import (
     CONFIG_FILE,
@@ -210,7 +212,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
         text=text,
         before=digest(before),
         difference=[(sign, f"{name}={mask_setting(name, value)}") for sign, value in difference if value is not None],
-        warnings=[warning for warning in warnings if warning not in settings.warnings],
+        warnings=[warning for warning in warnings if warning not in _list_warnings(settings)],
     )
 
 
@@ -243,10 +245,16 @@ def _check(text: str, file: Path) -> Sequence[str]:
             shutil.copyfile(config_file, folder / CONFIG_FILE)
         path = str(folder / ENV_FILE)
         try:
-            found = load_settings(copy_environment(), PROVIDERS, env_file=path).warnings
+            found = _list_warnings(load_settings(copy_environment(), PROVIDERS, env_file=path))
         except ConfigurationError as error:
             raise ConfigurationError(" ".join(_shorten(message, folder) for message in error.messages)) from None
     return [_shorten(warning, folder) for warning in found]
+
+
+def _list_warnings(settings: Settings) -> Sequence[str]:
+    """Return warnings about the settings, and the problems of the models to which tiers are mapped."""
+    problems = [problem for row in list_tier_mappings(settings, Catalog()) for problem in row.problems]
+    return [*settings.warnings, *dict.fromkeys(problems)]
 
 
 def _shorten(message: str, folder: Path) -> str:

@@ -110,3 +110,12 @@ def test_a_change_does_not_wait_forever_for_another_process(tmp_path: Path, monk
     assert caught.value.message == ".env is being changed by another process. Try again. Nothing was changed."
     write_change(proposal, proposal.before)
     assert Path(".env").read_text("utf-8") == "BIG_MODEL=gpt-5\n"
+
+
+def test_a_model_that_cannot_serve_requests_is_a_warning_of_the_change(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text(f"OPENAI_API_KEY={KEY}\nPREFERRED_PROVIDER=openai\n")
+    settings = load_settings({}, PROVIDERS, env_file=str(file))
+    assert propose_change(settings, "BIG_MODEL", "gpt-4.1").warnings == []
+    (warning,) = propose_change(settings, "BIG_MODEL", "gemini/gemini-3.1-pro-preview").warnings
+    assert warning.startswith("gemini has no key: GEMINI_API_KEY is not set.")
