@@ -108,6 +108,7 @@ def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
 def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequence[str]) -> str:
     """`view` is None if the client may not see models and providers. Only `accessible_paths` are linked."""
     summary, commands, sections = "", [command], []
+    needs_provider = view is not None and view.uses_demo
     if view:
         commands = [name_program("anthropic-proxy code"), command]
         count, problem_count = len(view.readiness.ready), len(view.problems)
@@ -146,7 +147,12 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
         f"<header><h1>anthropic-proxy <small>{__version__}</small></h1>{summary}</header>",
         "<p>This server accepts the Anthropic Messages API and sends each request to a model provider.</p>",
         render_section("See it", ['<p><a href="/tour">One request, its way, and its cost</a></p>']),
-        render_section("Use it", [f"<pre><code>{escape(line)}</code></pre>" for line in commands]),
+        *(
+            [render_section("Set it up", [_format_command(name_program("anthropic-proxy init"))])]
+            if needs_provider
+            else []
+        ),
+        render_section("Use it", [_format_command(line) for line in commands]),
         *sections,
         render_section("Links", ["<ul>", *links, "</ul>", DOCUMENTATION]),
         "</main>",
@@ -188,6 +194,10 @@ def render_document(body: str) -> str:
 
 def render_section(title: str, lines: Sequence[str]) -> str:
     return f"<section><h2>{title}</h2>\n<div>" + "\n".join(lines) + "</div></section>"
+
+
+def _format_command(line: str) -> str:
+    return f"<pre><code>{escape(line)}</code></pre>"
 
 
 def _signed(sign: str, role: str, text: str, element: str = "p") -> str:
