@@ -62,7 +62,7 @@ def _receipts(count: int, days: float, clients: Sequence[Client]) -> Iterator[Re
             prefix="gemini" if provider == "google" else provider,
             model=model,
             route="cheap first" if provider == "groq" else "",
-            route_reason="default" if provider == "openai" else "MODEL_OPUS, .env line 4",
+            route_reason="default" if provider == "openai" else f"MODEL_{requested.split('-')[1].upper()}, .env line 4",
             stream=True,
             tool_count=22,
             message_count=chance.randint(1, 60),
@@ -77,9 +77,9 @@ def _receipts(count: int, days: float, clients: Sequence[Client]) -> Iterator[Re
             status=200,
             outcome=chance.choice(["end_turn", "tool_use", "tool_use"]),
             user_agent="claude-cli/2.1.328 (external, cli)",
-            session=f"7d1f{int(age // 9_000):04d}-c04a-4d0e-9d0a-2f5c1b7a9e11",
-            project=chance.choice(["checkout-api", "docs-site", "infra"]),
         )
+        receipt.project = chance.choice(["checkout-api", "docs-site", "infra"])
+        receipt.session = f"7d1f{int(age // 9_000):04d}-c04a-4d0e-9d0a-{receipt.project.encode().hex()[:12]}"
         yield _with_outcome(receipt, chance, 0.5 if is_incident else 0.04)
 
 

@@ -197,8 +197,33 @@ def test_another_range_is_chosen_in_the_time_of_the_server(tab: Page) -> None:
     tab.get_by_label("From").fill("2026-11-01T00:00")
     tab.get_by_label("To", exact=True).fill("2026-11-08T12:30")
     tab.get_by_role("button", name="Show").click()
-    expect(tab.get_by_role("navigation", name="Time range")).to_contain_text("1 Nov, 00:00 – 8 Nov, 12:30")
+    expect(tab.locator(".range summary")).to_have_text("1 Nov, 00:00 – 8 Nov, 12:30")
     expect(tab.get_by_role("link", name="Key", exact=True)).to_have_attribute("aria-current", "true")
+
+
+def test_a_calendar_month_is_chosen_and_left_by_the_keyboard(tab: Page) -> None:
+    tab.goto("/dashboard/costs?by=key")
+    tab.locator(".range summary").press("Enter")
+    month = tab.get_by_role("list", name="Months").get_by_role("link").first
+    title = month.inner_text()
+    month.press("Enter")
+    expect(tab).to_have_url(re.compile(r"/dashboard/costs\?range=\d{4}-\d{2}&by=key$"))
+    expect(tab.locator(".range summary")).to_have_text(title)
+    expect(tab.locator("#rows tr.go")).not_to_have_count(0)
+    press(tab, "[")
+    expect(tab.locator(".range summary")).not_to_have_text(title)
+
+
+def test_a_session_is_found_by_its_project(tab: Page) -> None:
+    tab.goto("/dashboard/sessions")
+    press(tab, "/")
+    expect(tab.get_by_role("searchbox", name="Search sessions")).to_be_focused()
+    tab.keyboard.type("IMG src")
+    tab.keyboard.press("Enter")
+    expect(tab.locator("#rows tr.go")).to_have_count(1)
+    tab.get_by_role("searchbox", name="Search sessions").fill("no such session")
+    tab.keyboard.press("Enter")
+    expect(tab.get_by_text("No session matches.")).to_be_visible()
 
 
 def test_the_palette_finds_pages_sessions_settings_and_requests(tab: Page) -> None:

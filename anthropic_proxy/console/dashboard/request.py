@@ -37,7 +37,7 @@ from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.errors import UnknownModel
-from anthropic_proxy.gateway.money import format_cost
+from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
@@ -205,7 +205,7 @@ def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
     for kind, number in row.divide_by_kind().items():
         amount = costs.get(kind)
         if number or kind in ("input", "output"):
-            each = format_cost(round(amount * 1_000_000 / number)) if amount and number else ""
+            each = format_price(round(amount / number / 1_000, 4)) if amount and number else ""
             cost = format_cost(amount) if amount else ""
             shown = formats.count(number) if row.all_input_tokens or row.output_tokens else formats.UNKNOWN
             found.append(TokenCost(kind.replace("_", " "), kind.replace("_", "-"), shown, each, cost))

@@ -112,8 +112,9 @@ function listEntries(text) {
   const words = text.toLowerCase().split(/\s+/).filter(Boolean);
   const fits = ({ kind, text: name, note }) => words.every((word) => `${kind} ${name} ${note}`.toLowerCase().includes(word));
   const counts = {};
-  const isFew = ({ kind }) => !words.length || (counts[kind] = (counts[kind] ?? 0) + 1) <= 5; // room for each kind
-  const found = entries.filter(fits).filter(isFew).slice(0, 12);
+  const most = words.length ? { Page: 5 } : { Page: 9, View: 3, Session: 3 }; // room for each kind
+  const isFew = ({ kind }) => (counts[kind] = (counts[kind] ?? 0) + 1) <= (most[kind] ?? (words.length ? 5 : 0));
+  const found = entries.filter(fits).filter(isFew).slice(0, 15);
   if (text.trim()) found.push({ kind: "Requests", text: `with “${text.trim()}”`, note: "search", href: `/dashboard/requests?q=${encodeURIComponent(text.trim())}` });
   palette.querySelector("ul").replaceChildren(...found.map((entry, index) => {
     const row = Object.assign(element("li", ""), { id: `palette-${index}`, role: "option" });
