@@ -36,6 +36,7 @@ from anthropic_proxy.secrets import KEY_BEGINNINGS, Secret, redact_key_patterns
 _MAX_PEM_BYTES = 4 * 1024 * 1024
 """Maximum size of a file with certificates. The bundle of a system has about 230 KB."""
 _HEADER_NAME = compile_later(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
+_SHELL_VARIABLE = compile_later(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
 _HEADER_TEXT = compile_later(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _FRAMING_HEADERS = frozenset(
     {
@@ -234,6 +235,9 @@ def _decode_text(file: ConfigFile, path: KeyPath, name: str, text: str) -> str:
             f'Put the value into .env as {variable}=… and write  {{ env = "{variable}" }}',
             code="provider-header",
         )
+    if reference := _SHELL_VARIABLE.fullmatch(text):
+        example = f'Write  {{ env = "{reference[1]}" }}  for the value of a variable.'
+        raise file.invalid_value_error(path, text, example)
     if not _HEADER_TEXT.fullmatch(text):
         raise file.invalid_value_error(path, text, "Use a text of visible ASCII characters in one line.")
     return text

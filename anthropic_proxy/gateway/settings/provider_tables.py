@@ -120,9 +120,11 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
             )
         existing = next((row for row in built_in if name in (row.name, row.prefix)), None)
         if existing is not None:
+            own = [field for field in file.find_value(path) if field in OWN_FIELDS]
+            fields = f", whose table cannot have {join_with_or(own)}" if own else ""
             raise ConfigurationError(
-                f"[providers.{name}] cannot be used: {name}/ is the prefix of a built-in provider, {existing.title}. "
-                f"It is in {place}. Use another name, for example [providers.my-{name}]",
+                f"[providers.{name}] cannot be used: {name}/ is the prefix of a built-in provider, {existing.title}"
+                f"{fields}. It is in {place}. Use another name, for example [providers.my-{name}]",
                 code="named-provider",
             )
     with errors.collect():

@@ -204,6 +204,7 @@ def test_headers_pass_but_for_those_of_this_hop() -> None:
         "x-hop": "1",
         "authorization": "Bearer secret",
         "x-api-key": "secret",
+        "api-key": "secret",
         "cookie": "a=b",
         "host": "localhost",
         "content-length": "3",

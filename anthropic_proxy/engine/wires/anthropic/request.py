@@ -37,7 +37,7 @@ _TRACE_HEADERS = ("traceparent", "tracestate")
 _NOT_FORWARDED_HEADERS = frozenset(
     (
         *("host", "content-length", "cookie", "accept-encoding", "expect"),
-        *("x-api-key", "authorization", "proxy-authorization"),
+        *("x-api-key", "api-key", "authorization", "proxy-authorization"),
         *("connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"),
         *_TRACE_HEADERS,
         "x-project",
