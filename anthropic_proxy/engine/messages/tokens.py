@@ -101,6 +101,8 @@ class TokenFamily(Struct, frozen=True):
     """Tokens of a page of a PDF."""
     page_text: float = 0
     """Factor of the tokens of the text in PDFs, for providers that read pages as images and as text."""
+    drops_reasoning: bool = False
+    """True if the chat template removes reasoning that earlier replies have as text (`<think>…</think>`)."""
 
 
 DEFAULT_FAMILY = TokenFamily()
@@ -141,6 +143,8 @@ class TokenFacts(Struct):
     """Number of pages of all PDFs."""
     page_text: float = 0
     """Tokens of the text of all PDFs."""
+    reasoning: float = 0
+    """Tokens of the reasoning that earlier replies have as text. It is no part of `text`."""
 
 
 class EstimateCache:
@@ -169,11 +173,13 @@ def estimate_request_tokens(request: MessagesRequest, family: TokenFamily = DEFA
 def collect_token_facts(request: MessagesRequest) -> TokenFacts:
     """Raises `InvalidRequest` for a tool result that cannot be decoded."""
     counter = _TokenCounter()
-    for content in (request.system, *[message.content for message in request.messages]):
+    given = [("system", request.system), *[(message.role, message.content) for message in request.messages]]
+    for role, content in given:
+        counter.reply_start = len(counter.texts) if role == "assistant" else None
         if isinstance(content, str):
-            counter.texts.append(content.encode(errors="replace"))
+            counter.add_string(content.encode(errors="replace"))
         else:
-            # without reasoning of earlier replies, which most providers do not receive
+            # without thinking blocks of earlier replies, which most providers do not receive
             counter.add(content)
     tools = list_visible_tools(request)
     text, marks = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
@@ -188,6 +194,7 @@ def collect_token_facts(request: MessagesRequest) -> TokenFacts:
         images=counter.images,
         pages=counter.pages,
         page_text=counter.page_text,
+        reasoning=weigh_text(count_text_features(b" ".join(counter.reasoning))) if counter.reasoning else 0,
     )
 
 
@@ -208,7 +215,11 @@ def estimate_tokens(facts: TokenFacts, family: TokenFamily) -> int:
 def weigh_message_text(facts: TokenFacts, family: TokenFamily) -> float:
     """Return the tokens of the texts of system prompt and messages, before the factor of the family."""
     digits, capitals = facts.text[_DIGIT], facts.text[_CAPITAL]
-    return weigh_text(facts.text) + family.per_digit * digits + family.per_capital * capitals
+    reasoning = 0 if family.drops_reasoning else facts.reasoning
+    return weigh_text(facts.text) + reasoning + family.per_digit * digits + family.per_capital * capitals
+
+
+_END_OF_REASONING = b"</think>"
 
 
 class _Fetched(Struct):
@@ -221,6 +232,9 @@ class _TokenCounter:
 
     def __init__(self) -> None:
         self.texts: list[Raw | bytes | memoryview] = []
+        self.reasoning: list[Raw | bytes | memoryview] = []
+        self.reply_start: int | None = None
+        """Number of texts before those of the earlier reply that is counted. None: it is no reply."""
         self.calls = self.results = self.pages = self._pdfs = 0
         self.page_text = 0.0
         self.images: list[tuple[int, int] | None] = []
@@ -229,7 +243,7 @@ class _TokenCounter:
         """Count the content blocks of a message, or the blocks inside another block, such as a tool result."""
         for block in blocks:
             if type(block) is TextBlock:
-                self.texts.append(_without_quotes(block.text))
+                self.add_string(_without_quotes(block.text))
             elif type(block) is ToolResultBlock:
                 self.results += 1
                 self._add_content(block.content)
@@ -263,6 +277,14 @@ class _TokenCounter:
                 self._add_text(block.content or "")
             elif isinstance(block, UnknownBlock):
                 self._add_text(unknown_block_text(block))
+
+    def add_string(self, text: bytes | memoryview) -> None:
+        if self.reply_start is not None and (end := bytes(text).rfind(_END_OF_REASONING)) >= 0:
+            # chat templates remove all text of the reply up to the last mark
+            self.reasoning += [*self.texts[self.reply_start :], memoryview(text)[:end]]
+            del self.texts[self.reply_start :]
+            text = memoryview(text)[end + len(_END_OF_REASONING) :]
+        self.texts.append(text)
 
     def _add_text(self, text: str) -> None:
         self.texts.append(text.encode(errors="replace"))

@@ -29,6 +29,7 @@ _MODELS = tuple(
         (r"gemini-(?:1|2\.0)", "gemini-2"),
         (r"gemini-2", "gemini-2.5"),
         (r"gemini-", "gemini-3"),
+        (r"deepseek[-.]r\d", "deepseek-r1"),
         (r"deepseek-(?:v[4-9]|flash|pro)", "deepseek-4"),
         (r"deepseek-(?:v\d|chat|reasoner)", "deepseek"),
         (r"glm-", "glm"),

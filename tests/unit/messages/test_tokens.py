@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.server_blocks import encode_passage
-from anthropic_proxy.engine.messages.tokens import estimate_request_tokens
+from anthropic_proxy.engine.messages.tokens import TokenFamily, estimate_request_tokens
 from anthropic_proxy.errors import ClientError
 from tests.support.golden_texts import GOLDEN
 
@@ -36,6 +36,27 @@ def block_of(kind: str, source: dict[str, Any]) -> list[dict[str, Any]]:
 
 def of_text(words: str) -> list[dict[str, Any]]:
     return [{"type": "text", "text": words}]
+
+
+@pytest.mark.parametrize("reply", ["string", "one block", "several blocks"])
+def test_reasoning_that_a_reply_has_as_text_counts_only_if_the_chat_template_keeps_it(reply: str) -> None:
+    (exact, thought), answer = EXACT["prose"], "It is 4."
+    content = {
+        "string": f"<think>{thought}</think>{answer}",
+        "one block": of_text(f"<think>{thought}</think>{answer}"),
+        "several blocks": [*of_text("<think>"), *of_text(thought), *of_text("</think>"), *of_text(answer)],
+    }[reply]
+
+    def count(content: Any, *, drops_reasoning: bool) -> int:
+        messages = [("user", "2 + 2"), ("assistant", content), ("user", f"<think>{answer}</think>{answer}")]
+        whole = {"model": "m", "messages": [{"role": role, "content": text} for role, text in messages]}
+        request = decode_request(json.dumps(whole).encode(), for_token_count=True)
+        return estimate_request_tokens(request, TokenFamily(drops_reasoning=drops_reasoning))
+
+    plain = count(answer, drops_reasoning=True)
+    assert count(answer, drops_reasoning=False) == plain
+    assert count(content, drops_reasoning=True) == pytest.approx(plain, abs=1)
+    assert count(content, drops_reasoning=False) - plain == pytest.approx(exact, rel=0.35)
 
 
 @pytest.mark.parametrize("name", EXACT)
