@@ -743,11 +743,16 @@ _CLOUDS = {
 }
 """Source of a provider's credentials → what the user needs."""
 _CLAUDE_MODELS = {
-    "vertex_ai": ("claude-opus-5-5", "claude-haiku-4-5@20251001"),
-    "bedrock": ("global.anthropic.claude-opus-5-5", "global.anthropic.claude-haiku-4-5-20251001-v1:0"),
-    "foundry": ("claude-opus-5-5", "claude-haiku-4-5"),
+    "vertex_ai": ("claude-opus-5-5", "claude-haiku-5-5"),
+    "bedrock": ("global.anthropic.claude-opus-5-5", "global.anthropic.claude-haiku-5-5"),
+    "foundry": ("claude-opus-5-5", "claude-haiku-5-5"),
 }
-"""Prefix of a cloud → the proposed models of Claude."""
+"""Prefix of a cloud → the proposed models of Claude.
+
+Sources: docs.aws.amazon.com/bedrock/latest/userguide/model-card-anthropic-claude-opus-5-5 and -haiku-5-5 (launched on
+2026-09-22 and 2026-10-07, end not before a year later); @ai-sdk/amazon-bedrock 4.0.192 (ids at Bedrock and Vertex AI);
+lib/google_cloud of anthropic 2.10.0; platform.claude.com/docs/en/build-with-claude/claude-in-microsoft-foundry; read
+2026-11-25. Amazon ends Haiku 4.5 from 2026-10-01 on."""
 
 
 async def _acquire_token(settings: Settings, source: str) -> float:
