@@ -238,3 +238,20 @@ async def test_the_successor_gets_its_own_adaptations_at_once_and_none_of_the_re
         ["drop parallel_tool_calls"],
         *[["model gpt-6-luna", "drop parallel_tool_calls"]] * 2,
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "outputs"),
+    [
+        ("max_tokens is too large: 8000. This model supports at most 1 completion tokens", [8_000, 4_000, 4_000]),
+        ("max_tokens must be less than or equal to 0", [8_000] * 3),
+        ("max_tokens must be less than 200", [8_000] * 3),
+    ],
+)
+async def test_a_limit_that_no_model_has_is_not_learned(text: str, outputs: list[int]) -> None:
+    errors = [vllm(text)]
+    server = Server(lambda _: errors.pop() if errors else None)
+    proxy = local(server)
+    for _ in range(2):
+        assert (await proxy.post(max_tokens=8_000)).error is None
+    assert [output_of(body) for body in server.bodies] == outputs

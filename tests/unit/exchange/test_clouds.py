@@ -510,6 +510,20 @@ async def test_a_field_of_the_client_s_own_is_not_remembered() -> None:
         assert ["mine" in exchange.body for exchange in running.journal.exchanges] == [True, False, True, False]
 
 
+@pytest.mark.parametrize("field", ["model", "messages", "max_tokens", "stream", "tools", "system"])
+async def test_a_field_that_makes_the_request_what_it_is_stays_even_if_it_is_rejected(field: str) -> None:
+    with cloud_of("foundry", rejected_fields=(field,)) as (_, running):
+        engine = engine_of(settings_of("foundry", running.url))
+        reply, message = await ask(engine, MODELS["foundry"], system="Be brief.", stream=False)
+        await engine.close()
+        assert reply.status == 400
+        assert message["error"] == {
+            "type": "invalid_request_error",
+            "message": f"foundry: {field}: Extra inputs are not permitted",
+        }
+        assert [exchange.body.get(field) is None for exchange in running.journal.exchanges] == [False]
+
+
 def test_anthropic_s_own_refusal_of_a_beta_or_field_stays_the_client_s_to_see() -> None:
     assert not anthropic_wire.Dialect().drops_rejected_fields
 

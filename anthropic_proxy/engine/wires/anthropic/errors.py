@@ -51,8 +51,8 @@ headers"). A long list of values is cut, so the name of the header may be missin
 _DROP_BETAS, _SUSPECT_BETAS, _DROP_FIELDS = "betas", "suspects", "fields"
 _NAMED_REFUSALS = 2
 """Number of refusals of one request after which it loses only the betas that the server names."""
-_REQUIRED = frozenset(("messages", "max_tokens", "tools", "system"))
-"""Fields that no request leaves out, even if the server rejects them."""
+_REQUIRED = frozenset(("model", "messages", "max_tokens", "stream", "tools", "system"))
+"""Fields that no request leaves out, even if the server rejects them. Without `stream` the reply has another form."""
 _OF_API = frozenset(
     (
         *("cache_control", "container", "context_management", "diagnostics", "fallbacks", "inference_geo"),

@@ -484,6 +484,9 @@ _MIN_LIMIT = 16
 _MIN_LONE_LIMIT = 4_096
 """Minimum limit in a text with only one number and without the word `token`. A smaller number is a code: `context
 window exceeds limit (2013)` (MiniMax)."""
+_MIN_LEARNED_LIMIT = 256
+"""Minimum number in an error text that is believed as the output limit or the window of a model, in tokens. Replies of
+an agent do not fit into fewer, so that a wrong number would spoil each later request to the model."""
 _LOWERED = 8_192
 """New output limit in tokens if the error text states no maximum. Nearly all models accept it."""
 
@@ -589,8 +592,12 @@ def _is_coded(fault: UpstreamFault) -> bool:
 
 
 def _find_output_limit(quantities: Sequence[Quantity], asked: int) -> int | None:
-    """Return the maximum output tokens that the error states. None: not stated, or not below `asked`."""
-    limits = [one.value for one in quantities if one.role == "limit" and one.subject == "output" and one.value > 0]
+    """Return the maximum output tokens that the error states. None: not stated, implausible, or not below `asked`."""
+    limits = [
+        one.value
+        for one in quantities
+        if one.role == "limit" and one.subject == "output" and one.value >= _MIN_LEARNED_LIMIT
+    ]
     amounts = [one.value for one in quantities if one.role == "amount" and one.subject == "output"]
     limit = min(limits, default=None)
     if limit is None or limit >= max(amounts or [asked]) or limit >= (asked or limit + 1):
@@ -691,7 +698,9 @@ def _input_overflow(tokens: int, limit: int) -> TokenLimitFault:
 def _lower_output(tokens: int, output: int, limit: int, output_limit: int) -> TokenLimitFault:
     text = f"input length and `max_tokens` exceed context limit: {tokens} + {output} > {limit}"
     cause = UpstreamErrorCause(
-        kind="output_limit", max_tokens=output_limit if output_limit > 0 else None, context_window=limit
+        kind="output_limit",
+        max_tokens=output_limit if output_limit > 0 else None,
+        context_window=limit if limit >= _MIN_LEARNED_LIMIT else None,
     )
     message = f"{text}, decrease input length or `max_tokens` and try again"
     return TokenLimitFault(message=message, parameter="max_tokens", cause=cause)
