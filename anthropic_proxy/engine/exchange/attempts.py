@@ -81,6 +81,7 @@ from anthropic_proxy.errors import (
     ClientError,
     InternalError,
     MissingExtra,
+    ProxyBusy,
     ProxyError,
     UnreadableReply,
     UnsupportedFeature,
@@ -98,6 +99,8 @@ MAX_REPLACED_KEYS = 1
 """Maximum number of retries at one target with a key that was read again from its file or command."""
 RETRY_DELAY_SECONDS = 0.5
 """Seconds before a retry if the provider's error response has no header `retry-after`."""
+MAX_QUEUE_SECONDS = 5.0
+"""Maximum seconds that a call waits for a throttled provider (`requests_per_minute`) if another target follows."""
 MAX_LISTED_LOSSES = 20
 """Maximum number of lost fields that the error of the fidelity mode `strict` lists."""
 _MAX_SCHEMA_STEPS_ON_LOOP = 1_000
@@ -134,8 +137,9 @@ class TargetRun(Struct):
     requires_room: bool = False
     """True if a target before this one failed. A model whose window is known to be too small is then not called: its
     refusal would hide the failure, and the client would shorten a conversation that only had to be repeated."""
-    skips_open_circuit: bool = False
-    """True if another target follows. This one is then skipped while its circuit is open."""
+    has_next_target: bool = False
+    """True if another target follows. This one is then skipped while its circuit is open, or if its throttle would let
+    the call wait for longer than `MAX_QUEUE_SECONDS`."""
     continuation: str | None = None
     """Token to continue a reply that the provider split. "": another call without a token. None: first call."""
     stop_filter: StopSequenceFilter | None = None
@@ -220,13 +224,15 @@ class Attempts:
                     engine.observations.find_token_scale(provider.name, model),
                     adaptations_left=MAX_RELAY_ADAPTATIONS if adapted.is_relayed else MAX_ADAPTATIONS,
                     requires_room=failure is not None,
-                    skips_open_circuit=position < len(plan.targets),
+                    has_next_target=position < len(plan.targets),
                 )
                 engine.retry_budget.record_first_call(adapted.upstream)
                 attempt = await self.call_with_retries(adapted, run, self._prepare, self._send)
-            except UpstreamError as error:
+            except (UpstreamError, ProxyBusy) as error:
                 failure = error
-                if balancer is not None and (
+                if isinstance(error, ProxyBusy):  # of the throttle: the provider was not called
+                    self.records.fail_attempt(error)
+                elif balancer is not None and (
                     error.status >= 500
                     or (error.status in _KEY_ERRORS and not find_client_credential(engine, incoming, provider))
                 ):  # a rejected key of the client concerns no other request
@@ -244,7 +250,7 @@ class Attempts:
                 return attempt
         if failure is None:
             raise InternalError("a plan has no target")
-        if isinstance(failure, UpstreamError):
+        if isinstance(failure, UpstreamError | ProxyBusy):
             receipt.failed_attempts.pop()
         raise failure
 
@@ -387,6 +393,8 @@ class Attempts:
         if (options := engine.settings.call_options.get(provider.name)) is not None:
             change = partial(extend_request, options, client_headers=self._incoming.headers, with_body=True)
             upstream_request = await background.run_in_thread_if_large(self._is_large, change, upstream_request)
+            if options.requests_per_minute is not None and run.has_next_target:
+                upstream_request = structs.replace(upstream_request, max_queue_seconds=MAX_QUEUE_SECONDS)
         if upstream_request.notes:
             report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
         if run.adaptations is not None:
@@ -403,7 +411,7 @@ class Attempts:
         receipt.provider, receipt.prefix = provider.name, provider.prefix
         receipt.model, receipt.base_url = target.model, target.base_url
         self.latest = attempt
-        if run.skips_open_circuit:
+        if run.has_next_target:
             breakers.require_closed(upstream)
         prompt = None
         if receipt.session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
@@ -610,7 +618,7 @@ class AttemptRecords:
         attempt.span_id = new_span_id()
         return structs.replace(request, trace_headers=receipt.trace.encode_headers(attempt.span_id))
 
-    def fail_attempt(self, error: UpstreamError, usage: Usage | None = None) -> None:
+    def fail_attempt(self, error: ProxyError, usage: Usage | None = None) -> None:
         """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
         if self._open is not None:
             self._open.error_type, self._open.error = error.error_type, error.message

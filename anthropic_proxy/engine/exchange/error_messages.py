@@ -29,6 +29,7 @@ from anthropic_proxy.engine.wires.contract import (
 )
 from anthropic_proxy.errors import (
     InternalError,
+    ProxyBusy,
     ProxyError,
     UpstreamError,
     UpstreamProtocolError,
@@ -59,19 +60,21 @@ _CAUSES = {
     "invalid-reply": "invalid reply",
     "unreadable-output": "unreadable reply",
     "provider-not-called": "circuit_open",
+    "provider-throttle": "throttled",
 }
 """Code of an error → cause of an attempt without a usable response. The status of the error is the proxy's own."""
 
 
-def describe_attempt(target: Target, error: UpstreamError) -> str:
+def describe_attempt(target: Target, error: UpstreamError | ProxyBusy) -> str:
     """Return a failed attempt for the log and a response header: `groq 503`, with the status that the provider sent, or
     `groq no connection`, with the cause if there was no usable response.
     """
-    cause = error.provider_status or _CAUSES.get(error.code, error.status)
+    status = error.provider_status if isinstance(error, UpstreamError) else None
+    cause = status or _CAUSES.get(error.code, error.status)
     return f"{target.provider.prefix} {cause}"
 
 
-def next_target_may_help(error: UpstreamError) -> bool:
+def next_target_may_help(error: ProxyError) -> bool:
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 
 

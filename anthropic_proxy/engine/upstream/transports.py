@@ -60,13 +60,19 @@ class Throttle:
         self._lock = asyncio.Lock()
         """Its owner waits for its start. The others wait for the lock, in the order of their arrival."""
         self._waiting = 0
+        self._retry_at = 0.0
+        """Time at which the owner of the lock asks `reserve` again."""
 
-    async def wait(self) -> None:
-        """Return when a call may start. Raises `ProxyBusy` if the queue is too long."""
+    async def wait(self, max_seconds: float | None = None) -> None:
+        """Return when a call may start. Raises `ProxyBusy` if it would wait for too long.
+
+        `max_seconds`: a shorter limit than `max_wait_seconds` of the throttle.
+        """
         loop = asyncio.get_running_loop()
-        seconds, deadline = self._estimate_wait(loop.time()), loop.time() + self._max_wait_seconds
-        if seconds > self._max_wait_seconds:
-            raise self._busy(seconds - self._max_wait_seconds)
+        max_seconds = self._max_wait_seconds if max_seconds is None else min(max_seconds, self._max_wait_seconds)
+        seconds, deadline = self._estimate_wait(loop.time()), loop.time() + max_seconds
+        if seconds > max_seconds:
+            raise self._busy(seconds - max_seconds)
         self._waiting += 1
         try:
             async with self._lock:
@@ -77,6 +83,7 @@ class Throttle:
                 while self.reserve is not None and (delay := await self.reserve(self._name, self._limit)):
                     if loop.time() + delay > deadline:
                         raise self._busy(delay)
+                    self._retry_at = loop.time() + delay
                     await asyncio.sleep(delay)
                 self._starts.append(loop.time())
         finally:
@@ -94,10 +101,11 @@ class Throttle:
     def _estimate_wait(self, now: float) -> float:
         calls = self._starts.maxlen
         assert calls is not None
+        seconds = self._retry_at - now if self._waiting else 0.0
         if len(self._starts) < calls:
-            return 0.0
+            return seconds
         rounds, place = divmod(self._waiting, calls)
-        return self._starts[place] + _WINDOW_SECONDS * (rounds + 1) - now
+        return max(seconds, self._starts[place] + _WINDOW_SECONDS * (rounds + 1) - now)
 
 
 if TYPE_CHECKING:
@@ -266,7 +274,7 @@ class _OwnTransport:
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
     ) -> UpstreamResponse:
         assert self.throttle is not None
-        await self.throttle.wait()
+        await self.throttle.wait(request.max_queue_seconds)
         return await self._http.send(base_url, request, credential)
 
     async def close(self) -> None:

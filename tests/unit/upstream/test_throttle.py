@@ -1,11 +1,14 @@
 """The throttle of one provider, `requests_per_minute` of `[providers.NAME]`, in virtual time."""
 
 import asyncio
+import json
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from anthropic_proxy.engine.engine import build_engine
+from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.upstream.transports import Throttle
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
@@ -92,6 +95,84 @@ async def test_a_call_that_others_hold_up_for_too_long_is_rejected() -> None:
         "The calls per minute to openai are limited to 1 (requests_per_minute of [providers.openai]). Try again later.",
         60,
     )
+
+
+@in_virtual_time
+async def test_a_call_has_a_shorter_limit_of_its_own() -> None:
+    throttle, loop = Throttle("openai", 1, 600), asyncio.get_running_loop()
+    await throttle.wait(5)
+    await asyncio.sleep(54)
+    with pytest.raises(ProxyBusy) as raised:
+        await throttle.wait(5)
+    assert raised.value.retry_after == 1.0
+    await asyncio.sleep(1)
+    await throttle.wait(5)
+    assert round(loop.time()) == 60
+
+
+@in_virtual_time
+async def test_a_call_does_not_join_a_queue_that_other_processes_hold_up() -> None:
+    first, second = Throttle("openai", 1, 600), Throttle("openai", 1, 600)
+    first.reserve = second.reserve = partial(reserve_call, MemoryStore(clock=asyncio.get_running_loop().time))
+    await first.wait()
+    waiting = asyncio.create_task(second.wait())
+    await asyncio.sleep(0)
+    with pytest.raises(ProxyBusy):
+        await second.wait(5)
+    await waiting
+
+
+CONFIGURATION = """
+[providers.first]
+base_url = "http://127.0.0.1:{}/v1"
+requests_per_minute = 1
+
+[providers.second]
+base_url = "http://127.0.0.1:{}/v1"
+
+[[routes]]
+name = "both"
+targets = ["first/m", "second/m"]
+"""
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("model", "variables"),
+    [("both", {}), ("claude-opus-5-5", {"MODEL_OPUS": "first/m", "FALLBACK_OPUS": "second/m"})],
+)
+async def test_a_throttled_target_leaves_the_request_to_the_next_one_at_once(
+    tmp_path: Path, model: str, variables: dict[str, str], stream: bool
+) -> None:
+    events = [{"choices": [{"index": 0, "delta": {"content": "hello"}, "finish_reason": "stop"}]}]
+    reply = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop"}]}
+    text = "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+    content_type, body = ("text/event-stream", text) if stream else ("application/json", json.dumps(reply))
+
+    async def answer(_: Server, writer: asyncio.StreamWriter) -> None:
+        head = f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n"
+        writer.write(f"{head}{body}".encode())
+
+    async with serving(answer) as (first, port), serving(answer) as (second, other_port):
+        (tmp_path / CONFIG_FILE).write_text(CONFIGURATION.format(port, other_port))
+        variables = {**variables, "UPSTREAM_FIRST_BYTE_TIMEOUT": "600"}
+        engine = build_engine(load_settings(variables, PROVIDERS, env_file=str(tmp_path / ".env")))
+        failed = []
+        for _ in range(3):
+            request = {
+                "model": model,
+                "max_tokens": 9,
+                "messages": [{"role": "user", "content": "x"}],
+                "stream": stream,
+            }
+            async with asyncio.timeout(20):
+                sent = await send_request(engine, json.dumps(request).encode(), {})
+                assert sent.status == 200
+                assert b"hello" in b"".join([piece async for piece in sent.body])
+            failed.append(dict(sent.headers).get("x-proxy-failed-attempts"))
+        await engine.close()
+    assert failed == [None, "first throttled", "first throttled"]
+    assert (len(first.heads), len(second.heads)) == (1, 2)
 
 
 async def test_only_calls_to_the_provider_of_the_table_wait(tmp_path: Path) -> None:
