@@ -149,7 +149,7 @@ def _read_exchange(number: int, exchange: Json) -> tuple[CountedRequest, bytes]:
     source = json.dumps({"model": "m", "max_tokens": 1, **body}).encode()
     plain = json.dumps(_without_data(body)).encode()
     _require(len(plain) < 2_000 or len(zlib.compress(plain)) > len(plain) / 10)  # one sentence again and again
-    facts = collect_token_facts(decode_request(source))
+    facts = collect_token_facts(decode_request(source), finds_reasoning=True)
     _require(convert is not _from_converse or "claude" not in model or not facts.pages)
     provider = next((name for part, name in _PROVIDERS if part in (url.hostname or "")), "")
     _require(provider and not model.startswith(("arn:", "compound")))

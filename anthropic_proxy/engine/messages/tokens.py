@@ -152,13 +152,17 @@ class EstimateCache:
 
     def __init__(self) -> None:
         self._last: tuple[MessagesRequest, TokenFacts] | None = None
+        self._has_reasoning = False
+        """True if the facts have the reasoning of earlier replies apart."""
 
     def has_estimate(self, request: MessagesRequest) -> bool:
         return self._last is not None and self._last[0] is request
 
     def get_or_estimate(self, request: MessagesRequest, scale: TokenScale = _DEFAULT_SCALE) -> int:
-        if self._last is None or self._last[0] is not request:
-            self._last = request, collect_token_facts(request)
+        finds_reasoning = scale.family.drops_reasoning
+        if self._last is None or self._last[0] is not request or (finds_reasoning and not self._has_reasoning):
+            self._last = request, collect_token_facts(request, finds_reasoning=finds_reasoning)
+            self._has_reasoning = finds_reasoning
         return round(estimate_tokens(self._last[1], scale.family) * scale.factor)
 
 
@@ -167,20 +171,21 @@ def estimate_request_tokens(request: MessagesRequest, family: TokenFamily = DEFA
 
     Raises `InvalidRequest` for a tool result that cannot be decoded.
     """
-    return estimate_tokens(collect_token_facts(request), family)
+    return estimate_tokens(collect_token_facts(request, finds_reasoning=family.drops_reasoning), family)
 
 
-def collect_token_facts(request: MessagesRequest) -> TokenFacts:
-    """Raises `InvalidRequest` for a tool result that cannot be decoded."""
+def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> TokenFacts:
+    """`finds_reasoning`: reasoning that earlier replies have as text is measured apart, which takes longer.
+
+    Raises `InvalidRequest` for a tool result that cannot be decoded.
+    """
     counter = _TokenCounter()
-    given = [("system", request.system), *[(message.role, message.content) for message in request.messages]]
-    for role, content in given:
-        counter.reply_start = len(counter.texts) if role == "assistant" else None
-        if isinstance(content, str):
-            counter.add_string(content.encode(errors="replace"))
-        else:
-            # without thinking blocks of earlier replies, which most providers do not receive
-            counter.add(content)
+    counter.add_message(request.system)
+    for message in request.messages:
+        start = len(counter.texts)
+        counter.add_message(message.content)
+        if finds_reasoning and message.role == "assistant":
+            counter.split_reply(start)
     tools = list_visible_tools(request)
     text, marks = _weigh_tools_cached(tools) if isinstance(tools, ToolList) else _weigh_tools(tools)
     return TokenFacts(
@@ -233,17 +238,33 @@ class _TokenCounter:
     def __init__(self) -> None:
         self.texts: list[Raw | bytes | memoryview] = []
         self.reasoning: list[Raw | bytes | memoryview] = []
-        self.reply_start: int | None = None
-        """Number of texts before those of the earlier reply that is counted. None: it is no reply."""
         self.calls = self.results = self.pages = self._pdfs = 0
         self.page_text = 0.0
         self.images: list[tuple[int, int] | None] = []
+
+    def add_message(self, content: str | list[Block]) -> None:
+        """Count the parts, without thinking blocks of earlier replies, which most providers do not receive."""
+        if isinstance(content, str):
+            self.texts.append(content.encode(errors="replace"))
+        else:
+            self.add(content)
+
+    def split_reply(self, start: int) -> None:
+        """Take the reasoning out of a reply, whose texts begin at `start`: chat templates remove all of its text up to
+        the last mark.
+        """
+        for place in range(len(self.texts) - 1, start - 1, -1):
+            text = bytes(self.texts[place])
+            if (end := text.rfind(_END_OF_REASONING)) >= 0:
+                self.reasoning += [*self.texts[start:place], text[:end]]
+                self.texts[start : place + 1] = [text[end + len(_END_OF_REASONING) :]]
+                return
 
     def add(self, blocks: list[Block]) -> None:
         """Count the content blocks of a message, or the blocks inside another block, such as a tool result."""
         for block in blocks:
             if type(block) is TextBlock:
-                self.add_string(_without_quotes(block.text))
+                self.texts.append(_without_quotes(block.text))
             elif type(block) is ToolResultBlock:
                 self.results += 1
                 self._add_content(block.content)
@@ -277,14 +298,6 @@ class _TokenCounter:
                 self._add_text(block.content or "")
             elif isinstance(block, UnknownBlock):
                 self._add_text(unknown_block_text(block))
-
-    def add_string(self, text: bytes | memoryview) -> None:
-        if self.reply_start is not None and (end := bytes(text).rfind(_END_OF_REASONING)) >= 0:
-            # chat templates remove all text of the reply up to the last mark
-            self.reasoning += [*self.texts[self.reply_start :], memoryview(text)[:end]]
-            del self.texts[self.reply_start :]
-            text = memoryview(text)[end + len(_END_OF_REASONING) :]
-        self.texts.append(text)
 
     def _add_text(self, text: str) -> None:
         self.texts.append(text.encode(errors="replace"))
