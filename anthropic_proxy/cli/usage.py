@@ -26,7 +26,6 @@ from anthropic_proxy.gateway.prices.price_list import describe_price_list, forma
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
 
 _DEFAULT_SINCE = "24h"
-_OPTIONS = ("--since", "--until")
 
 
 def usage(
@@ -60,10 +59,13 @@ def usage(
     if month:
         if until or since != _DEFAULT_SINCE:
             raise ConfigurationError("--month excludes --since and --until. Use one of them.", code="usage-period")
-        if find_month(month) is None:
-            raise ConfigurationError(f'--month is "{month}". Use a month such as 2026-11.', code="usage-period")
+        found = find_month(month)
+        if found is None or found[0] > datetime.now(UTC):
+            raise ConfigurationError(
+                f'--month is "{month}". Use this month or an earlier one, such as 2026-11.', code="usage-period"
+            )
         since = until = month
-    chosen = resolve_usage_range(since, until, datetime.now(UTC), names=("--month", "--month") if month else _OPTIONS)
+    chosen = resolve_usage_range(since, until, datetime.now(UTC))
     settings = load_command_settings()
     with open_ledger_for_reading(settings) as connection:
         groups = [] if connection is None else sum_usage(connection, chosen, by)
@@ -80,6 +82,7 @@ def usage(
             groups,
             f"in {month}" if month else f"since {since}" + (f" until {until}" if until else ""),
             names,
+            next_step=_LATEST_DAYS if month else _FIRST_REQUEST,
         )
 
 
@@ -94,12 +97,20 @@ _MAX_WHOLE_NAME = 48
 Clients choose names of up to 200 characters."""
 _BAR_COLUMNS = 16
 _BAR = "█"
-_FIRST_REQUEST = 'anthropic-proxy ask "hello"'
+_FIRST_REQUEST = ("Send one", 'anthropic-proxy ask "hello"')
+_LATEST_DAYS = ("Days with requests", "anthropic-proxy usage --by day --since 90d")
+"""Next steps if there are no requests: a title and a command."""
 _OWN_PRICES = f"{CONFIG_FILE}, [prices]"
 
 
 def write_table(
-    settings: Settings, by: str, groups: Sequence[UsageGroup], since: str, sessions: Mapping[str, str]
+    settings: Settings,
+    by: str,
+    groups: Sequence[UsageGroup],
+    since: str,
+    sessions: Mapping[str, str],
+    *,
+    next_step: tuple[str, str] = _FIRST_REQUEST,
 ) -> None:
     """Write a summary and a table with bars to the terminal, or tab-separated values to a pipe.
 
@@ -115,7 +126,8 @@ def write_table(
         output.write_table([Column(title) for title in table.titles], cells)
         return
     if not groups:
-        output.write_line(f"No requests ({since}). Send one:  {output.paint(_FIRST_REQUEST, 'type')}")
+        step, command = next_step
+        output.write_line(f"No requests ({since}). {step}:  {output.paint(command, 'type')}")
         return
 
     total = add_up(group.sums for group in groups)

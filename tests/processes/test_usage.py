@@ -178,7 +178,8 @@ def test_a_pipe_gets_tabs_and_csv_runs_no_formula(stored: Stored) -> None:
         ),
         (("--json", "--csv"), "--json and --csv exclude each other. Use one of them."),
         (("--month", "2026-10", "--until", "1d"), "--month excludes --since and --until. Use one of them."),
-        (("--month", "October"), '--month is "October". Use a month such as 2026-11.'),
+        (("--month", "2199-01"), '--month is "2199-01". Use this month or an earlier one, such as 2026-11.'),
+        (("--month", "October"), '--month is "October". Use this month or an earlier one, such as 2026-11.'),
     ],
 )
 def test_wrong_options_are_named(stored: Stored, words: tuple[str, ...], message: str) -> None:
