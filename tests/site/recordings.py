@@ -43,6 +43,11 @@ BIG_MODEL=gpt-4.1
 SMALL_MODEL=groq/llama-3.3-70b-versatile
 FALLBACK_SONNET=groq/openai/gpt-oss-120b
 """
+_PRICES = """\
+[prices]
+"openai/gpt-4.1" = { input = 2, cache_read = 0.5, output = 8 }
+"openai/gpt-4.1-mini" = { input = 0.4, cache_read = 0.1, output = 1.6 }
+"""
 
 
 def run_on_terminal(words: Sequence[str], folder: Path, settings: Mapping[str, str]) -> list[str]:
@@ -114,6 +119,7 @@ def record_doctor(folder: Path) -> list[str]:
 
 
 def record_models(folder: Path) -> list[str]:
+    (folder / "anthropic-proxy.toml").write_text(_PRICES)  # no price list has those of a test server
     with serving(new_openai()) as server:
         settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{server.url}/v1", "PREFERRED_PROVIDER": "openai"}
         return run_on_terminal(["models"], folder, settings)
