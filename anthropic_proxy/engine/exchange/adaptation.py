@@ -31,6 +31,8 @@ class Adaptations:
         """Number of rejections by the provider after which the request was changed."""
         self._refused: list[bytes] = []
         """Digests of thinking signatures to remember once a request without them succeeds."""
+        self._suspected: list[bytes] = []
+        """Digests of thinking signatures of which the provider may refuse some."""
         self._lasting: list[tuple[str, str]] = []
         """Pairs of model and name of an adaptation to store for it once a request with the adaptation succeeds."""
         self._deviates = False
@@ -61,6 +63,7 @@ class Adaptations:
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += shown
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
+        self._suspected += [digest for adaptation in adaptations for digest in adaptation.suspected_signatures]
         if not self._deviates:
             self._lasting += [(target.model, each.stored_name or each.name) for each in adaptations if each.persistent]
         self._deviates = self._deviates or any(adaptation.stored_name for adaptation in adaptations)
@@ -68,13 +71,18 @@ class Adaptations:
             return apply_stored_adaptations(self._engine, adapted, self._used, earlier=shown)
         return adapted
 
+    def list_refused_signatures(self) -> frozenset[bytes]:
+        """Return the digests of all thinking signatures that the next attempt leaves out."""
+        return frozenset((*self._engine.observations.refused_signatures, *self._refused, *self._suspected))
+
     def store_for_model(self, target: Target) -> None:
         """Store the changes that later requests to the model also need, after the changed request has succeeded."""
         for model, name in self._lasting:
             self._engine.observations.store_adaptation(target.upstream, model, name)
         self._lasting.clear()
-        self._engine.observations.remember_refused_signatures(self._refused)
+        self._engine.observations.remember_refused_signatures(self._refused, self._suspected)
         self._refused.clear()
+        self._suspected.clear()
 
 
 def apply_stored_adaptations(
@@ -115,6 +123,7 @@ _FIELDS = {
     "limit": "max_tokens",
     "model": "model",
     "role": "system",
+    "thinking": "thinking",
     "window": "max_tokens",
     "wire": "tools",
 }

@@ -18,7 +18,7 @@ only. Requests other than messages (`forwarding.py`) pass a `prepare` and a `sen
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import TypeVar, cast
 from urllib.parse import urlsplit
@@ -320,12 +320,15 @@ class Attempts:
         engine, request, report = self._engine, run.request, self.receipt.fidelity
         if target.is_relayed:
             report.clear_notes()
+            refused: Collection[bytes] = engine.observations.refused_signatures
+            if run.adaptations is not None:
+                refused = run.adaptations.list_refused_signatures()
             call = build_relay_call(
                 self._incoming,
                 request,
                 target,
                 engine.new_id,
-                engine.observations.refused_signatures,
+                refused,
                 earlier_rejections=0 if run.adaptations is None else run.adaptations.rejections,
                 token_scale=run.token_scale,
             )

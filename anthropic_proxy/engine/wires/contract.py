@@ -372,6 +372,9 @@ class Adaptation(Struct, frozen=True):
     """Name of the change that later requests need instead. "": the same."""
     refused_signatures: tuple[bytes, ...] = ()
     """Digests of the thinking signatures of the request. Thinking with these is left out of later requests."""
+    suspected_signatures: tuple[bytes, ...] = ()
+    """Digests of thinking signatures that may also be wrong. Thinking with these is left out of the next attempt, and
+    of later requests if they are suspected again."""
 
 
 class Wire(ABC, Generic[DialectT]):

@@ -19,6 +19,9 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: tests/unit/exchange/test_relay.py.
     """
+    thinks: bool = True
+    """False: the server has rejected thinking, because an open tool loop does not begin with it. The request disables
+    it. Proven by: tests/unit/exchange/test_foreign_thinking.py."""
     accepts_system_messages: bool = True
     """True if a message in `messages` may have the role `system`. False: its text is added to the user message before
     it, between `<system-reminder>` tags. Older Ollama, LM Studio and vLLM reject the role (ollama/ollama issue 16372,

@@ -16,8 +16,8 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.request import (
     ACCEPTED,
     MAX_LEARNED_BETAS,
+    find_sent_signatures,
     has_system_messages,
-    list_signature_digests,
     select_betas,
 )
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
@@ -36,6 +36,10 @@ _ROLE_REFUSED = compile_later(
 'assistant'", vLLM and mlx-vlm "Input should be 'user' or 'assistant'", LM Studio "Expected 'user' | 'assistant'",
 Anthropic 'Unexpected role "system"'. Sources: ollama issue 16372, vllm issue 44000, lmstudio-bug-tracker issue 2204."""
 _DROP_THINKING, _REMIND = "drop thinking", "role user"
+_DROP_BLOCK, _DROP_BLOCKS, _NO_THINKING = "drop thinking block", "drop thinking blocks", "thinking disabled"
+_BLOCK = compile_later(r"\bmessages\.\d+\.content\.\d+\b")
+_THINKING_MISSING = compile_later(r"expected\W{0,3}thinking\b.{0,40}\bbut found\b", re.IGNORECASE)
+"""Pattern of errors about a tool loop that does not begin with thinking (anomalyco/opencode issue 3077)."""
 _FIELD_REFUSED = compile_later(
     r"(?<![\w.])([a-z_]+)(?:\.\d+(?:\.[a-z_]+)*?\.([a-z_]+))?: Extra inputs are not permitted"
 )
@@ -88,13 +92,30 @@ def decode_error(
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
-        return Adaptation(_DROP_THINKING, persistent=False, refused_signatures=list_signature_digests(call))
+        return _find_refused_signatures(call, error.message)
+    if error.status == 400 and call.dialect.thinks and _THINKING_MISSING.search(error.message):
+        return Adaptation(_NO_THINKING, persistent=False)
     refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.client_body):
         return Adaptation(_REMIND)
     if error.status == 400 and call.dialect.drops_rejected_fields:
         return _find_rejected(call, error.message)
     return None
+
+
+def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation:
+    """Return the change that leaves out the thinking block that the error names, or all thinking if it names none.
+
+    Servers name the first wrong block, so those before it are right. A second refusal shows that there are several: the
+    named block is left out with all thinking behind it, of which nothing is known.
+    """
+    found, named = find_sent_signatures(call), _BLOCK.search(message)
+    if named is None or named[0] not in found:
+        return Adaptation(_DROP_THINKING, persistent=False, refused_signatures=tuple(found.values()))
+    refused, behind = (found[named[0]],), tuple(found.values())[[*found].index(named[0]) + 1 :]
+    if not call.earlier_rejections:
+        return Adaptation(_DROP_BLOCK, persistent=False, refused_signatures=refused)
+    return Adaptation(_DROP_BLOCKS, persistent=False, refused_signatures=refused, suspected_signatures=behind)
 
 
 def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
@@ -137,6 +158,8 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
         return structs.replace(dialect, accepts_system_messages=False)
     if name == _DROP_THINKING:
         return structs.replace(dialect, sends_past_thinking=False)
+    if name == _NO_THINKING:
+        return structs.replace(dialect, thinks=False)
     verb, *names = name.split()
     if verb == _DROP_FIELDS:
         return structs.replace(dialect, dropped_fields=(*dialect.dropped_fields, *names))

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
 from anthropic_proxy.engine.messages.models import require_bounded_members
@@ -82,6 +82,11 @@ _THINKING = b'thinking"'
 """End of the types of thinking blocks. A request without it has no signature that a provider could reject."""
 _SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _BILLING = "x-anthropic-billing-header:"
+_THINKING_TYPES = ("thinking", "redacted_thinking")
+_NO_THINKING = b'{"type":"disabled"}'
+_CLEAR_THINKING = "clear_thinking_"
+"""Beginning of the type of an edit in `context_management`, which the API rejects without thinking (source:
+anthropics/claude-code issues 11231 and 11971)."""
 _EMPTY = b'[{"type":"text","text":"\xe2\x80\xa6"}]'
 """Content that replaces a message's content if all of it was removed. Providers reject empty content."""
 
@@ -110,6 +115,9 @@ class Removals(Struct, frozen=True):
     provider: str = ""
     refused_signatures: Collection[bytes] = frozenset()
     """Digests of thinking signatures that the provider has rejected."""
+    unthinking_from: int | None = None
+    """Offset of the open tool loop, in which no thinking is sent, because the request disables it. None: it does
+    not."""
 
 
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
@@ -286,16 +294,20 @@ def has_system_messages(body: bytes) -> bool:
         return False
 
 
-def list_signature_digests(call: Call[Dialect]) -> tuple[bytes, ...]:
-    """Return digests of the signatures of all thinking blocks in the client request."""
+def find_sent_signatures(call: Call[Dialect]) -> dict[str, bytes]:
+    """Return the path of each thinking block in the encoded request, as in errors, and the digest of its signature."""
+    found = dict[str, bytes]()
+    body = encode_request(call).body
     try:
-        require_bounded_members(call.client_body)
-        contents = [message.get("content", _NO_CONTENT) for message in _decode_messages(call.client_body).messages]
-        lists = [_decode_list(content) for content in contents if bytes(content).startswith(b"[")]
-        blocks = [_read(bytes(block)) for blocks in lists for block in blocks]
+        require_bounded_members(body)
+        for index, message in enumerate(_decode_messages(body).messages):
+            content = message.get("content", _NO_CONTENT)
+            for place, raw in enumerate(_decode_list(content) if bytes(content).startswith(b"[") else ()):
+                if (block := _read(bytes(raw))).type in _THINKING_TYPES:
+                    found[f"messages.{index}.content.{place}"] = _digest(call.provider, _signature_of(block))
     except (*DECODE_ERRORS, InvalidRequest):
-        return ()
-    return tuple(_digest(call.provider, signature) for block in blocks if (signature := _signature_of(block)))
+        return {}
+    return found
 
 
 def _signature_of(block: _Block) -> str:
@@ -377,6 +389,7 @@ def _find_edits(
         _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
     )
     reads = marked or not dialect.sends_past_thinking or (bool(call.refused_signatures) and _holds(body, _THINKING))
+    reads = reads or not dialect.thinks
     edits_fields = added or dialect.message_path or dialect.dropped_fields or not dialect.sends_stream_field
     edits_fields = edits_fields or filters_betas
     if not (call.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
@@ -390,6 +403,9 @@ def _find_edits(
     members = json_spans.find_members(body)
     edits: list[Edit] = []
     kept = [True] * len(members)
+    removals = Removals(dialect, call.provider, call.refused_signatures)
+    if reads:
+        removals = structs.replace(removals, unthinking_from=_find_unthinking_loop(body, members, removals))
     for position, member in enumerate(members):
         if member.key in moved:
             kept[position] = False
@@ -399,12 +415,18 @@ def _find_edits(
         elif member.key in lost:
             kept[position] = False
             notes.append(FidelityNote(lost[member.key], member.key, "the beta that it requires is not sent"))
+        elif removals.unthinking_from is not None and member.key in ("thinking", "context_management"):
+            disabling = _find_disabling_edits(body, member)
+            edits += disabling or ()
+            kept[position] = disabling is not None
+            if member.key == "thinking":
+                reason = f"{call.provider} requires thinking of its own at the beginning of the tool calls"
+                notes.append(FidelityNote("approximated", member.key, reason))
         elif member.key == "tools" and body[member.value] == ord("["):
             edits += _find_tool_edits(body, member, removed, call.provider, notes)
         elif member.key == "model" and call.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
-            removals = Removals(dialect, call.provider, call.refused_signatures)
             edits += find_message_edits(body, member, removals)
         elif member.key in _CLIENT_DATA and not dialect.forwards_metadata:
             kept[position] = False
@@ -440,6 +462,9 @@ def find_message_edits(body: bytes, messages: JsonSpan, removals: Removals) -> l
     edits: list[Edit] = []
     dialect = removals.dialect
     for message in json_spans.find_elements(body, messages.value, messages.end):
+        if message.start == removals.unthinking_from:
+            dialect = structs.replace(dialect, sends_past_thinking=False)
+            removals = structs.replace(removals, dialect=dialect)
         text = body[message.value : message.end]
         searched = dialect.verifies_signatures and _SEARCHED in text
         thinks = not dialect.sends_past_thinking or (bool(removals.refused_signatures) and _THINKING in text)
@@ -449,6 +474,72 @@ def find_message_edits(body: bytes, messages: JsonSpan, removals: Removals) -> l
             if member.key == "content" and body[member.value] == ord("["):
                 edits += _find_content_edits(body, member, removals)
     return edits
+
+
+class _Open(Struct):
+    """One message at the end of a conversation."""
+
+    role: str = ""
+    content: Raw = _NO_CONTENT
+
+
+_decode_open = msgspec.json.Decoder(_Open).decode
+
+
+def _find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Removals) -> int | None:
+    """Return the offset of the first reply in the open tool loop, if the request must disable its thinking.
+
+    With manual thinking (`enabled`), the replies since the last user message that is no result must begin with
+    thinking, unchanged. If another provider has begun the loop, there is none that the server accepts. Adaptive
+    thinking has no such rule (source: platform.claude.com/docs, "Extended thinking with tool use"; anomalyco/opencode
+    issue 3077; Kilo-Org/kilocode issue 5219). None: thinking stays.
+    """
+    fields = {member.key: member for member in members}
+    thinking, messages = fields.get("thinking"), fields.get("messages")
+    if thinking is None or messages is None or body[messages.value] != ord("["):
+        return None
+    if removals.dialect.thinks:
+        if not removals.dialect.verifies_signatures or body[thinking.value] != ord("{"):
+            return None
+        kind = [each for each in json_spans.find_members(body, thinking.value, thinking.end) if each.key == "type"]
+        if not kind or body[kind[0].value : kind[0].end] != b'"enabled"':
+            return None
+    first: JsonSpan | None = None
+    blocks: list[_Block] = []
+    has_results = False
+    for message in reversed(json_spans.find_elements(body, messages.value, messages.end)):
+        try:
+            read = _decode_open(body[message.value : message.end])
+        except msgspec.ValidationError:
+            break
+        content = bytes(read.content)
+        found = [_read(bytes(block)) for block in _decode_list(content)] if content.startswith(b"[") else []
+        if read.role == "assistant" and has_results:
+            first, blocks = message, found
+        elif read.role == "user" and any(block.type == "tool_result" for block in found):
+            has_results = True
+        elif read.role != "system":
+            break
+    if first is None:
+        return None if removals.dialect.thinks else len(body)
+    kept = [block for block in blocks if not _is_refused(block, set(), removals)]
+    if removals.dialect.thinks and kept and kept[0].type in _THINKING_TYPES:
+        return None
+    return first.start
+
+
+def _find_disabling_edits(body: bytes, member: JsonSpan) -> list[Edit] | None:
+    """Return the edits of `thinking` or `context_management` in a request without thinking. None: it is removed."""
+    if member.key == "thinking":
+        return [Edit(member.value, member.end, _NO_THINKING)]
+    if body[member.value] != ord("{"):
+        return []
+    for inner in json_spans.find_members(body, member.value, member.end):
+        if inner.key == "edits" and body[inner.value] == ord("["):
+            parts = json_spans.find_elements(body, inner.value, inner.end)
+            kept = [not _read(body[part.value : part.end]).type.startswith(_CLEAR_THINKING) for part in parts]
+            return json_spans.build_removal_edits(parts, kept) if any(kept) or not parts else None
+    return []
 
 
 def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals) -> list[Edit]:
@@ -480,7 +571,7 @@ def _read(text: bytes) -> _Block:
 
 
 def _is_refused(block: _Block, dropped: set[str | None], removals: Removals) -> bool:
-    if block.type in ("thinking", "redacted_thinking"):
+    if block.type in _THINKING_TYPES:
         signature = _signature_of(block)
         if not removals.dialect.sends_past_thinking or signature.startswith(SIGNATURE_PREFIX):
             return True

@@ -173,6 +173,43 @@ def _check_limits(body: dict[str, Any], model: Model) -> Iterator[ContractViolat
         yield ContractViolation("marks", text)
 
 
+def _check_thinking(body: dict[str, Any]) -> Iterator[ContractViolation]:
+    """The tool calls since the last question begin with thinking if it is on by hand, and have none if it is off."""
+    kind = (body.get("thinking") or {}).get("type", "disabled")
+    for edit in (body.get("context_management") or {}).get("edits", ()):
+        if kind == "disabled" and edit["type"] == "clear_thinking_20251015":
+            text = "`clear_thinking_20251015` strategy requires `thinking` to be enabled or adaptive"
+            yield ContractViolation("clear_thinking", text, "context_management")
+    replies: list[tuple[int, dict[str, Any]]] = []
+    for position, message in reversed([*enumerate(body["messages"])]):
+        if message["role"] == "assistant":
+            replies.append((position, message))
+        elif message["role"] == "user" and all(block["type"] != "tool_result" for block in blocks_of(message)):
+            break
+    if not replies or body["messages"][-1]["role"] == "assistant":
+        return
+    position, first = replies[-1]
+    found = blocks_of(first)[0]["type"]
+    if kind == "enabled" and found not in ("thinking", "redacted_thinking"):
+        place = f"messages.{position}.content.0.type"
+        text = (
+            f"{place}: Expected `thinking` or `redacted_thinking`, but found `{found}`. When `thinking` is enabled, a "
+            "final `assistant` message must start with a thinking block (preceeding the lastmost set of `tool_use` and "
+            "`tool_result` blocks). We recommend you include thinking blocks from previous turns. To avoid this "
+            "requirement, disable `thinking`."
+        )
+        yield ContractViolation("no_thinking", text, place)
+    for position, message in replies if kind == "disabled" else ():
+        for number, block in enumerate(blocks_of(message)):
+            if block["type"] in ("thinking", "redacted_thinking"):
+                place = f"messages.{position}.content.{number}"
+                text = (
+                    f"{place}: When thinking is disabled, an `assistant` message in the final position cannot contain "
+                    f"`{block['type']}`. To use thinking blocks, enable `thinking` in your request."
+                )
+                yield ContractViolation("thinking_off", text, place)
+
+
 def check_body(
     body: dict[str, Any], model: Model, betas: str = "", *, counting: bool = False
 ) -> Iterator[ContractViolation]:
@@ -195,5 +232,6 @@ def check_body(
     else:
         yield from _check_pairs(messages)
     yield from _check_tools(body)
+    yield from _check_thinking(body)
     if not counting:
         yield from _check_limits(body, model)

@@ -1,0 +1,172 @@
+"""Conversations with thinking of several providers, of which Anthropic's API accepts only its own."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from anthropic_proxy.engine.engine import Engine, build_engine
+from anthropic_proxy.engine.exchange.in_process import send_request
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.gateway.settings import load_settings
+from tests.support.fakes.anthropic.rules import sign
+from tests.support.fakes.anthropic.server import KEY, new_anthropic
+from tests.support.fakes.server import Running, serving
+from tests.support.harness import FakeResponse, ProxyHarness
+
+MANUAL, ADAPTIVE = {"type": "enabled", "budget_tokens": 2_000}, {"type": "adaptive"}
+TOOLS = [{"name": "f", "input_schema": {"type": "object"}}]
+CLEARS = {"type": "clear_thinking_20251015", "keep": "all"}
+QUESTION = {"role": "user", "content": "Say exactly: hello"}
+
+
+def thought(signature: str | None = None, text: str = "hm") -> dict[str, Any]:
+    """Return a thinking block, signed by Anthropic if no other signature is given."""
+    return {"type": "thinking", "thinking": text, "signature": sign(text) if signature is None else signature}
+
+
+OF_PROXY, OF_GATEWAY = thought("px1.file-ds.eyJyIjoxfQ"), thought("gateway-1")
+
+
+def calls(number: int, *before: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return a reply with a tool call, and its result."""
+    call = {"type": "tool_use", "id": f"toolu_{number}", "name": "f", "input": {}}
+    result = {"type": "tool_result", "tool_use_id": f"toolu_{number}", "content": "ok"}
+    return [{"role": "assistant", "content": [*before, call]}, {"role": "user", "content": [result]}]
+
+
+def says(*before: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"role": "assistant", "content": [*before, {"type": "text", "text": "yes"}]}, QUESTION]
+
+
+@asynccontextmanager
+async def serving_anthropic() -> AsyncIterator[tuple[Engine, Running]]:
+    with serving(new_anthropic(KEY)) as running:
+        variables = {"ANTHROPIC_API_KEY": KEY, "ANTHROPIC_UPSTREAM_URL": running.url, "LOG_LEVEL": "critical"}
+        engine = build_engine(load_settings(variables, PROVIDERS, env_file=None))
+        yield engine, running
+        await engine.close()
+
+
+async def ask(engine: Engine, model: str, messages: list[Any], **fields: Any) -> tuple[int, Any]:
+    body = {"model": f"anthropic/{model}", "max_tokens": 4_000, "messages": messages, "tools": TOOLS, **fields}
+    headers = {"anthropic-version": "2023-06-01", "content-type": "application/json"}
+    headers["anthropic-beta"] = "context-management-2025-06-27"
+    reply = await send_request(engine, json.dumps(body).encode(), headers)
+    return reply.status, json.loads(b"".join([piece async for piece in reply.body]))
+
+
+def types_of(body: dict[str, Any]) -> list[list[str]]:
+    replies = [message["content"] for message in body["messages"] if message["role"] == "assistant"]
+    return [[block["type"] for block in content] for content in replies]
+
+
+@pytest.mark.parametrize("foreign", [OF_PROXY, OF_GATEWAY])
+async def test_tool_calls_that_another_provider_began_go_on_without_manual_thinking(foreign: dict[str, Any]) -> None:
+    loop = [QUESTION, *calls(1, foreign), *calls(2, thought())]
+    edits = [CLEARS, {"type": "clear_tool_uses_20250919"}]
+    async with serving_anthropic() as (engine, running):
+        for given, kept in ((edits, {"edits": edits[1:]}), (edits[:1], None)):
+            status, message = await ask(
+                engine, "claude-sonnet-4-5", loop, thinking=MANUAL, context_management={"edits": given}
+            )
+            assert status == 200, message
+            sent = running.journal.exchanges[-1].body
+            assert (sent["thinking"], sent.get("context_management")) == ({"type": "disabled"}, kept)
+            assert types_of(sent) == [["tool_use"], ["tool_use"]]
+        status, message = await ask(engine, "claude-sonnet-4-5", [*loop, *says()], thinking=MANUAL)
+        assert status == 200, message
+        sent = running.journal.exchanges[-1].body
+        assert sent["thinking"] == MANUAL
+        assert types_of(sent) == [["tool_use"], ["thinking", "tool_use"], ["text"]]
+        refused = 1 if foreign is OF_GATEWAY else 0
+        assert [exchange.status for exchange in running.journal.exchanges] == [400] * refused + [200] * 3
+
+
+@pytest.mark.parametrize(
+    ("model", "thinking", "messages", "expected"),
+    [
+        ("claude-opus-5-5", ADAPTIVE, [QUESTION, *calls(1, OF_PROXY)], [["tool_use"]]),
+        (
+            "claude-sonnet-4-5",
+            MANUAL,
+            [QUESTION, *calls(1, thought()), *calls(2, OF_PROXY)],
+            [["thinking", "tool_use"], ["tool_use"]],
+        ),
+        (
+            "claude-sonnet-4-5",
+            MANUAL,
+            [QUESTION, *calls(1, OF_PROXY), *says(), *calls(2, thought())],
+            [["tool_use"], ["text"], ["thinking", "tool_use"]],
+        ),
+    ],
+    ids=["adaptive", "begun by Anthropic", "an earlier turn"],
+)
+async def test_thinking_stays_where_the_rule_of_manual_thinking_does_not_apply(
+    model: str, thinking: dict[str, Any], messages: list[Any], expected: list[list[str]]
+) -> None:
+    async with serving_anthropic() as (engine, running):
+        context_management = {"edits": [CLEARS]}
+        status, message = await ask(engine, model, messages, thinking=thinking, context_management=context_management)
+        assert status == 200, message
+        (sent,) = [exchange.body for exchange in running.journal.exchanges]
+    assert (sent["thinking"], sent["context_management"]) == (thinking, context_management)
+    assert types_of(sent) == expected
+
+
+async def test_a_server_with_a_stricter_rule_gets_the_request_without_thinking() -> None:
+    """It wants thinking at the beginning of each reply. The proxy cannot know before."""
+    bodies: list[dict[str, Any]] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        if bodies[-1]["thinking"] == MANUAL:
+            text = "messages.3.content.0.type: Expected `thinking` or `redacted_thinking`, but found `tool_use`."
+            error = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
+            return FakeResponse(400, json.dumps(error).encode())
+        reply = {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "usage": {}}
+        return FakeResponse(200, json.dumps(reply | {"stop_reason": "end_turn"}).encode())
+
+    proxy = ProxyHarness(answer, ANTHROPIC_API_KEY=KEY)
+    loop = [QUESTION, *calls(1, thought()), *calls(2)]
+    await proxy.post(model="anthropic/claude-sonnet-4-5", messages=loop, tools=TOOLS, thinking=MANUAL)
+    assert [body["thinking"] for body in bodies] == [MANUAL, {"type": "disabled"}]
+    assert [types_of(body) for body in bodies] == [
+        [["thinking", "tool_use"], ["tool_use"]],
+        [["tool_use"], ["tool_use"]],
+    ]
+    assert proxy.receipts[0].adaptations == ["thinking disabled"]
+
+
+async def test_only_the_named_thinking_is_left_out_and_the_own_thinking_stays() -> None:
+    messages = [QUESTION, *says(thought(text="one")), *says(OF_GATEWAY), *says(thought(text="two"))]
+    async with serving_anthropic() as (engine, running):
+        for _ in range(2):
+            status, message = await ask(engine, "claude-opus-5-5", messages, thinking=ADAPTIVE)
+            assert status == 200, message
+        sent = [exchange.body for exchange in running.journal.exchanges]
+    own, other = ["thinking", "text"], ["text"]
+    assert [types_of(body) for body in sent] == [[own, own, own], [own, other, own], [own, other, own]]
+
+
+async def test_many_refused_thoughts_cost_few_calls_and_no_thought_of_the_provider_for_good() -> None:
+    foreign = [thought(f"gateway-{number}") for number in range(12)]
+    messages = [QUESTION, *says(thought(text="one"))]
+    for block in foreign:
+        messages += says(block)
+    async with serving_anthropic() as (engine, running):
+        counts = []
+        for turn in range(4):
+            before = len(running.journal.exchanges)
+            status, message = await ask(engine, "claude-opus-5-5", messages, thinking=ADAPTIVE)
+            assert status == 200, message
+            counts.append(len(running.journal.exchanges) - before)
+            messages += says(thought(text=f"turn {turn}"))
+        last = types_of(running.journal.exchanges[-1].body)
+    own, other = ["thinking", "text"], ["text"]
+    assert counts == [3, 3, 1, 1]
+    assert last[:13] == [own, *[other] * 12]
+    assert last[13:] == [own] * 3
