@@ -80,7 +80,7 @@ def make_messages(size: int, model: str, *, stream: bool) -> dict[str, Any]:
     spare = size - len(_encode(request)) - len(_encode(last)) - 60
     step = 0
     while spare > 0:
-        pair = _step(chance, step, min(spare, 4000))
+        pair = make_step(chance, step, min(spare, 4000))
         spare -= len(_encode(pair))
         request["messages"] += pair
         step += 1
@@ -163,8 +163,8 @@ def _tool(chance: random.Random, number: int) -> dict[str, Any]:
     return tool
 
 
-def _step(chance: random.Random, number: int, size: int) -> list[dict[str, Any]]:
-    """Return a reply with a call, and its result: one step of an agent."""
+def make_step(chance: random.Random, number: int, size: int) -> list[dict[str, Any]]:
+    """Return a reply with a call, and its result: one step of an agent, of about `size` bytes."""
     use = {
         "type": "tool_use",
         "id": f"toolu_{number:08}",
