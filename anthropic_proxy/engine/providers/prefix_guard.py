@@ -15,13 +15,14 @@ the last prompts are kept, not hashes of their parts: CRC-32, the fastest digest
 comparing them, and dividing a prompt into its parts ten times that. The body is the object that was sent, so nothing is
 copied. Memory has a bound for each prompt, for each conversation and for all of them together.
 
-Two ways lead to the same answer. The fast one compares bytes without reading JSON: the new body begins with the old one
-up to its last message, and ends with what follows the conversation, such as the tools. If the provider has read as many
-tokens from its cache as the old prompt has, nothing is lost, and the ends of the compared bytes suffice to tell that it
-is the same conversation. All other bodies, also the second one of a conversation, are divided into their parts
-(`_divide`): once for the new prompt, and once for each of the kept ones that begin with the same messages. Kept prompts
-of other conversations are told by a few hashes. A part that has changed is searched in all messages, but only a few
-behind it tell whether another branch begins there.
+Three ways lead to the same answer. If the provider has read as many tokens from its cache as the old prompt has,
+nothing is lost, and a sample of a few bytes at the end of the old prompt tells whether it is the same conversation.
+Otherwise the bytes are compared without reading JSON (`_find_next_turn`): the new body begins with the old
+conversation, apart from marks of the cache that have moved, and ends with what follows the conversation, such as the
+tools. All other bodies, also the second one of a conversation, are divided into their parts (`_divide`): once for the
+new prompt, and once for each of the kept ones that begin with the same messages. Kept prompts of other conversations
+are told by a few hashes. A part that has changed is searched in all messages, but only a few behind it tell whether
+another branch begins there.
 """
 
 import operator
@@ -59,9 +60,11 @@ _SYSTEM_FIELDS = ("system", "instructions", "systemInstruction")
 _MESSAGE_FIELDS = ("messages", "input", "contents")
 """Fields of the prompt in the APIs of all wires."""
 _MARK = b'"cache_control"'
-_CACHE_MARK = re.compile(rb'"cache_control": ?\{[^{}]*\}')
+_CACHE_MARK = re.compile(rb'"cache_control": ?\{[^{}]*\}(, ?)?')
 _MAX_MARKED_MESSAGES = 6
 """Number of the last messages in which a client may mark other places of the cache in its next request."""
+_TEXT_BEGIN, _TEXT_END = b'[{"type":"text","text":', b"}]"
+"""What stands around the text of a message that is a list because its text has a mark."""
 _SINGLE_TEXT = re.compile(rb'\[\{"type": ?"text", ?"text": ?("[^"\\]*+(?:\\.[^"\\]*+)*+")\}\]')
 _ROLE = re.compile(rb'"role": ?"([a-z]+)"')
 _SYSTEM_ROLE = re.compile(rb'[^\[]{,40}"role": ?"(?:system|developer)"')
@@ -74,8 +77,10 @@ _BILLING = b"x-anthropic-billing-header:"
 _DEFERRED = re.compile(rb'"defer_loading": ?true')
 _SEPARATOR_BYTES = 2
 """Maximum length of the comma between two fields."""
-_SAMPLE_BYTES = 512
+_SAMPLE_BYTES = 256
 """Bytes that tell the conversation of a prompt which the provider has read from its cache."""
+_MAX_SHIFT = 300
+"""By how many bytes marks that move may shift what is behind them: three marks, each with the list around its text."""
 _SHOWN_SESSION = 8
 """Characters of a session id in the log."""
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
@@ -90,14 +95,15 @@ class Prompt(Struct, eq=False, gc=False):
     """Tokens that the provider has counted. 0: unknown."""
     cached_tokens: int = 0
     """Those of them that it has read from its cache."""
+    turn: int = 0
+    """Offset of the latest turn."""
     last: int = 0
-    """Offset up to which the next prompt probably has the same bytes: where the latest turn starts."""
+    """Offset up to which the next prompt probably has the same bytes: the latest turn, or a place before the message
+    with the first mark of the cache that may move with the next prompt."""
     end: int = 0
     """Offset of the end of the conversation in `body`. 0: not known yet."""
     beginning: Sequence[int] | None = None
     """`_Parts.beginning`. None: not known yet. Empty: the body is no request of a known API."""
-    is_marked: bool = False
-    """True if its last messages have marks of the cache, which probably move with the next prompt."""
     is_continuation: bool = False
     """True if a prompt before it is known."""
     is_reported: bool = False
@@ -120,25 +126,18 @@ class PrefixGuard:
         body = prompt.body
         prompts = tuple(self._prompts.get(prompt.conversation, ()))
         for before in prompts:  # the fast way
-            old, last, end = before.body, before.last, before.end
-            view = memoryview(old)
-            begin, rest = 0, end
-            if is_cached := 0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens:
-                begin, rest = max(0, last - _SAMPLE_BYTES), max(end, len(old) - _SAMPLE_BYTES)
-            if not (last and body.startswith(view[begin:last], begin) and body.endswith(view[rest:])):
+            last, end = before.last, before.end
+            grown_end = len(body) - len(before.body) + end
+            if not end or grown_end < max(last, end - MIN_LOST_BYTES):
                 continue
-            grown_end = len(body) - len(old) + end
-            if grown_end < max(last, end - MIN_LOST_BYTES) or (
-                end - last >= MIN_LOST_BYTES and not is_cached and not _has_grown(before, body, grown_end)
-            ):
-                continue
-            prompt.last = end if end < grown_end else last  # a client may replace its last message
-            if before.is_marked:  # and mark another one
-                mark = body.find(_MARK, last, grown_end)
-                while mark >= 0 and old.startswith(_MARK, mark):  # it has not moved
-                    mark = body.find(_MARK, mark + 1, grown_end)
-                prompt.is_marked = True
-                prompt.last = min(prompt.last, max(last, mark - _SEPARATOR_BYTES)) if mark >= 0 else prompt.last
+            if not (0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens and _has_same_end(before, body)):
+                next_turn = _find_next_turn(before, body)
+                if not next_turn:
+                    continue
+                if next_turn < grown_end:  # otherwise, a client may replace its last message
+                    last = next_turn
+            prompt.last = last
+            prompt.turn = end if end < grown_end else before.turn
             prompt.end = grown_end
             if before.beginning is not None and len(before.beginning) == _FULL_BEGINNING:
                 prompt.beginning = before.beginning
@@ -201,13 +200,46 @@ def settle_change(receipt: Receipt, change: PrefixChange, log: EngineLog) -> Non
         )
 
 
-def _has_grown(before: Prompt, body: bytes, end: int) -> bool:
-    """Return True if `body`, whose conversation ends at `end`, has the latest turn of the prompt before it."""
-    old = before.body[before.last : before.end]
-    if body.startswith(old, before.last):
-        return True
-    new, old = _unmarked(body[before.last : end]), _unmarked(old)
-    return new.startswith(old) or _with_plain_texts(new).startswith(_with_plain_texts(old))
+def _has_same_end(before: Prompt, body: bytes) -> bool:
+    """Return True if `body` has the bytes before the latest turn of the prompt before, also if marks move them."""
+    old, end = before.body, before.turn
+    while (mark := old.rfind(_MARK, end - _SAMPLE_BYTES, end)) >= 0:
+        end = mark - _SEPARATOR_BYTES
+    begin = end - _SAMPLE_BYTES if end > _SAMPLE_BYTES else 0
+    sample = old[begin:end]
+    return body.startswith(sample, begin) or body.find(sample, max(0, begin - _MAX_SHIFT), end + _MAX_SHIFT) >= 0
+
+
+def _find_next_turn(before: Prompt, body: bytes) -> int:
+    """Return where the next turn starts in `body`, or an earlier place if a mark behind it may still move.
+
+    0: it does not go on with the prompt before. A turn of that prompt that is too short to count as lost is ignored.
+    """
+    old, last, end = before.body, before.last, before.end
+    view = memoryview(old)
+    if not (body.startswith(view[:last]) and body.endswith(view[end:])):
+        return 0
+    if end - last < MIN_LOST_BYTES:
+        return max(last, end - _MAX_SHIFT) if body.find(_MARK, last, end) < 0 else last
+    if body.startswith(view[last:end], last):
+        return end
+    place, shift, moved_end = last, 0, 0
+    for mark_begin, mark_end in reversed(_find_marks(old, last, end)):
+        next_place = mark_end
+        if not body.startswith(view[place:mark_begin], place - shift):  # a text without a mark is no list
+            text = old.rfind(_TEXT_BEGIN, place, mark_begin)
+            if text < 0 or not body.startswith(view[place:text], place - shift):
+                return 0
+            place, shift = text + len(_TEXT_BEGIN), shift + len(_TEXT_BEGIN)
+            if not (body.startswith(view[place:mark_begin], place - shift) and old.startswith(_TEXT_END, mark_end)):
+                return 0
+            next_place += len(_TEXT_END)
+        elif body.startswith(view[mark_begin:mark_end], mark_begin - shift):  # it has not moved yet
+            next_place = mark_begin
+            if shift and not moved_end:
+                moved_end = place - shift
+        place, shift = next_place, shift + next_place - mark_begin
+    return (moved_end or end - shift) if body.startswith(view[place:end], place - shift) else 0
 
 
 class _Parts(Struct, frozen=True):
@@ -216,9 +248,9 @@ class _Parts(Struct, frozen=True):
     tools: Sequence[Raw]
     system: Sequence[Raw]
     messages: Sequence[Raw]
+    turn: int
     last: int
     end: int
-    is_marked: bool
 
     @property
     def beginning(self) -> Sequence[int]:
@@ -237,8 +269,7 @@ def _examine(prompt: Prompt) -> _Parts | None:
     except (*DECODE_ERRORS, RepeatedKeyError, InvalidRequest, StopIteration):
         prompt.beginning = ()
         return None
-    prompt.last, prompt.end, prompt.beginning = parts.last, parts.end, parts.beginning
-    prompt.is_marked = parts.is_marked
+    prompt.turn, prompt.last, prompt.end, prompt.beginning = parts.turn, parts.last, parts.end, parts.beginning
     return parts
 
 
@@ -259,13 +290,14 @@ def _divide(body: bytes) -> _Parts:
     tools = [tool for tool in tools if not _DEFERRED.search(tool)]
     system = [block for block in system if _BILLING not in bytes(memoryview(block)[:100])]
     end = conversation.end - 1
-    last = end - len(messages[-1]) if messages else conversation.value
-    last = max(last, body.rfind(b',{"', conversation.value, end))
-    tail = max(conversation.value, end - sum(len(message) + 1 for message in messages[-_MAX_MARKED_MESSAGES:]))
-    mark = body.find(_MARK, tail, end)
-    if 0 <= mark < last:
-        last = mark - _SEPARATOR_BYTES
-    return _Parts(tools, system, messages, last, end, mark >= 0)
+    turn = end - len(messages[-1]) if messages else conversation.value
+    turn = last = max(turn, body.rfind(b',{"', conversation.value, end))
+    place = end
+    for message in reversed(messages[-_MAX_MARKED_MESSAGES:]):
+        place -= len(message) + 1
+        if body.find(_MARK, place, last) >= 0:
+            last = place
+    return _Parts(tools, system, messages, turn, last, end)
 
 
 def _list(value: memoryview) -> list[Raw]:
@@ -282,13 +314,19 @@ def _with_plain_texts(text: bytes) -> bytes:
 
 
 def _unmarked(text: bytes) -> bytes:
-    pieces, begin, place = list[bytes](), 0, text.find(_MARK)
-    while place >= 0:
-        if mark := _CACHE_MARK.match(text, place):
-            pieces.append(text[begin:place].rstrip(b", "))
-            begin = mark.end()
-        place = text.find(_MARK, place + len(_MARK))
-    return b"".join((*pieces, text[begin:])) if pieces else text
+    for begin, end in _find_marks(text, 0, len(text)):
+        text = text[:begin] + text[end:]
+    return text
+
+
+def _find_marks(text: bytes, begin: int, end: int) -> list[tuple[int, int]]:
+    """Return begin and end of each mark of the cache, with the comma that separates it, from the last to the first."""
+    found: list[tuple[int, int]] = []  # in this order, because `rfind` takes half the time of `find`
+    while (end := text.rfind(_MARK, begin, end)) >= 0:
+        if mark := _CACHE_MARK.match(text, end):
+            comma_before = 0 if mark[1] else 1 + text.startswith(b", ", end - 2)
+            found.append((end - comma_before, mark.end()))
+    return found
 
 
 def _are_of_one_conversation(before: Sequence[int], after: Sequence[int]) -> bool:
@@ -313,9 +351,9 @@ def _find_change(before: _Parts, after: _Parts) -> tuple[bool, PrefixChange | No
             if old_part == new_part:
                 same += len(old_part)
                 continue
-            first, second = bytes(old_part), bytes(new_part)
-            if _neutral(first) == _neutral(second):
-                same += len(first)
+            first, second = _neutral(bytes(old_part)), _neutral(bytes(new_part))
+            if first == second:
+                same += len(old_part)
                 continue
             common = _count_equal_bytes(first, second)
             lost = min(size_before, size) - same - common

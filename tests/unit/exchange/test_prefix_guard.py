@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
@@ -207,10 +207,12 @@ async def test_a_step_back_of_the_user_is_no_change_and_an_edited_message_is_one
     assert 0.1 < change.share < 0.5
 
 
+@pytest.mark.parametrize("cached", [0, 30_000])
 @pytest.mark.parametrize("turns", [1, 2, 6])
-async def test_interleaved_conversations_that_begin_alike_are_no_change(turns: int) -> None:
+async def test_interleaved_conversations_that_begin_alike_are_no_change(turns: int, cached: int) -> None:
     """Parallel tasks of one agent have the same tools, system text and first turns, then other messages."""
     talk = Relayed()
+    talk.cached = cached
 
     def task(name: str, turn: int, **fields: Any) -> dict[str, Any]:
         body = claude_code(turn, **fields)
@@ -225,6 +227,7 @@ async def test_interleaved_conversations_that_begin_alike_are_no_change(turns: i
     for turn in range(turns, turns + 6):
         for name in names:
             assert await talk.ask(task(name, turn)) is None, (name, turn)
+    talk.cached = 0
     for name in names:
         fields = task(name, turns + 6)
         fields["messages"][2 * turns]["content"] = "An edited message."
@@ -343,38 +346,129 @@ def test_a_new_branch_beside_four_of_equal_beginning_costs_little_more_than_to_r
     assert spent < 120 * min(measure(json.loads, body) for body in bodies)
 
 
+def marked_session(marks: int, form: str, size: int) -> Iterator[bytes]:
+    """Yield requests that grow by two messages of so many lines. `form`: one without a mark is a text, or a list."""
+    body: dict[str, Any] = {"system": lines("rule", 4_000), "messages": []}
+    for turn in range(12):
+        for role in ("user", "assistant"):
+            body["messages"].append({"role": role, "content": lines(f"{role} {turn}", size)})
+            if role == "user":
+                sent = [dict(message) for message in body["messages"]]
+                for place, message in enumerate(sent, start=marks - len(sent)):
+                    if form == "list" or place >= 0:
+                        mark = MARK if place >= 0 else {}
+                        message["content"] = [{"type": "text", "text": message["content"], **mark}]
+                yield json.dumps({**body, "messages": sent}, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize("marks", [0, 1, 2, 3])
+@pytest.mark.parametrize("form", ["text", "list"])
+@pytest.mark.parametrize("size", [10, 250])
+@pytest.mark.parametrize("reports_cache", [True, False])
+def test_marks_that_move_cost_little(marks: int, form: str, size: int, reports_cache: bool) -> None:
+    """A prompt is divided only if it is the second one of its conversation."""
+    guard, tokens, spent = PrefixGuard(), 0, list[float]()
+    for body in marked_session(marks, form, size):
+        prompt = Prompt(("one", "", "anthropic", "m"), body, len(body) // 4, tokens if reports_cache else 0)
+        begun = time.thread_time()
+        guard.compare(prompt)
+        spent.append(time.thread_time() - begun)
+        assert prompt.change is None
+        guard.keep(prompt)
+        tokens = prompt.tokens
+    first_comparison, *others = spent[1:]
+    assert sorted(others)[len(others) // 2] < first_comparison / 4, spent
+
+
+def test_a_small_change_in_a_message_that_loses_its_mark_is_none() -> None:
+    def ask(messages: list[Any]) -> PrefixChange | None:
+        body = {"messages": [{"role": "user", "content": content} for content in messages]}
+        prompt = Prompt(("one", "", "anthropic", "m"), json.dumps(body).encode())
+        guard.compare(prompt)
+        guard.keep(prompt)
+        return prompt.change
+
+    guard, first, second = PrefixGuard(), lines("one", 300), lines("two", 600)
+    assert ask([first, [{"type": "text", "text": second, **MARK}], "three"]) is None
+    assert ask([first, second + "!", "three", "four"]) is None
+
+
+class RandomSession:
+    """A client that sends a session with moving marks, and changes some part of it now and then."""
+
+    def __init__(self, chance: Random, marks: int) -> None:
+        self._chance, self._marks = chance, marks
+        self._marks_replies, self._marks_stand_first = chance.random() < 0.5, chance.random() < 0.2
+        self._order = chance.sample(["tools", "system", "messages", "metadata"], 4)
+        self._separators = chance.choice([(",", ":"), (",", ":"), (", ", ": ")])
+        self._parts = {f"tool {number} (tool_{number})": self._text(1_000) for number in range(1, 21)}
+        self._parts["system text"] = self._text(20_000)
+        self._forms = list[str]()
+        """How the client writes each message: as a text while it has no mark, or always as a list."""
+        self._say("user")
+
+    def _say(self, role: str) -> None:
+        self._forms.append(self._chance.choice(["text", "text", "list", "two blocks"]))
+        self._parts[f"message {len(self._forms)} ({role})"] = self._text(
+            self._chance.choice([20, 300, 3_000, 7_000, 9_000])
+        )
+
+    def _text(self, size: int) -> str:
+        return "".join(self._chance.choices('abcd ,{}[]"\\', k=size))
+
+    def change(self) -> tuple[str | None, int]:
+        """Change a part. Return the size that the provider has to read again, and the part's name if that is much."""
+        names = list(self._parts)
+        place = self._chance.choice([self._chance.randrange(len(names)), len(names) - self._chance.randint(1, 3)])
+        text, behind = self._parts[names[place]], names[place + 1 :]
+        begin = self._chance.randrange(len(text))
+        lost = len(text) - begin + sum(len(self._parts[name]) for name in behind)
+        if 2_500 < lost < 6_000 or (lost > 2_500 and not behind):  # a new last message may be another branch
+            return None, 0
+        changed = "x" if text[begin] == "y" else "y"
+        self._parts[names[place]] = text[:begin] + changed + text[begin + self._chance.randrange(2) :]
+        return names[place] if lost > 2_500 else None, lost
+
+    def grow(self) -> None:
+        self._say("assistant")
+        self._say("user")
+
+    def encode(self) -> bytes:
+        body: dict[str, Any] = {"metadata": {"user_id": "u"}, "tools": [], "messages": []}
+        for name, text in self._parts.items():
+            kind, _, role = name.replace("(", "").rstrip(")").rpartition(" ")
+            if kind.startswith("tool"):
+                body["tools"].append({"name": role, "description": text})
+            elif kind == "system":
+                body["system"] = [{"type": "text", "text": text, **MARK}]
+            else:
+                body["messages"].append({"role": role, "content": text})
+        marked = [message for message in body["messages"] if message["role"] == "user" or self._marks_replies]
+        marked = marked[len(marked) - self._marks :]
+        for message, form in zip(body["messages"], self._forms, strict=True):
+            if message in marked or form != "text":
+                texts = ["A reminder.", message["content"]] if form == "two blocks" else [message["content"]]
+                content = [{"type": "text", "text": text} for text in texts]
+                if message in marked:
+                    content[-1] = {**MARK, **content[-1]} if self._marks_stand_first else {**content[-1], **MARK}
+                message["content"] = content
+        return json.dumps({name: body[name] for name in self._order}, separators=self._separators).encode()
+
+
 @pytest.mark.parametrize("marks", [0, 1, 2, 3])
 @pytest.mark.parametrize("reports_cache", [True, False])
 @pytest.mark.parametrize("seed", range(6))
-def test_marks_that_move_are_no_change_and_hide_none(marks: int, reports_cache: bool, seed: int) -> None:
-    """Claude Code marks the last messages of each request anew. Turns are shorter and longer than what is ignored."""
-    chance, guard, size_before = Random(seed), PrefixGuard(), 0
-    tools = [{"name": f"tool_{number}", "description": f"{number}{'x' * 700}"} for number in range(20)]
-    system = f"rule {seed} " * 2_000
-
-    def say(role: str, number: int) -> dict[str, Any]:
-        text = f"{role} {number} " + "".join(chance.choices("abc ", k=chance.choice([50, 500, 3_000, 9_000])))
-        return {"role": role, "content": text if chance.random() < 0.3 else [{"type": "text", "text": text}]}
-
-    messages, part = [say("user", 0)], None
-    for turn in range(24):
-        part = chance.choice(["tool 3 (tool_2)", "system text", "message 1 (user)"]) if turn % 6 == 5 else None
-        if part == "tool 3 (tool_2)":
-            tools[2]["description"] += "!"
-        elif part == "system text":
-            system = f"{turn} {system}"
-        elif part is not None:
-            messages[0] = say("user", turn)
-        body = {"model": "m", "system": [{"type": "text", "text": system, **MARK}], "tools": tools}
-        body = json.loads(json.dumps({**body, "messages": messages}))
-        blocks = [message["content"][-1] for message in body["messages"] if isinstance(message["content"], list)]
-        for block in blocks[len(blocks) - marks :]:
-            block.update(MARK)
-        sent = json.dumps(body, separators=(",", ":")).encode()
-        is_cached = reports_cache and part is None
-        prompt = Prompt(("one", "", "anthropic", "m"), sent, len(sent) // 4, size_before // 4 if is_cached else 0)
+def test_each_change_of_a_random_session_is_found_and_named(marks: int, reports_cache: bool, seed: int) -> None:
+    chance = Random(f"{marks} {reports_cache} {seed}")
+    guard, session, tokens = PrefixGuard(), RandomSession(chance, marks), 0
+    for turn in range(25):
+        part, lost = session.change() if turn > 1 and chance.random() < 0.5 else (None, 0)
+        if chance.random() < 0.9:  # otherwise, the request is sent again
+            session.grow()
+        body = session.encode()
+        is_cached = reports_cache and chance.random() < 0.9  # otherwise, the cache has forgotten it
+        prompt = Prompt(("one", "", "anthropic", "m"), body, len(body) // 4, tokens - lost // 4 if is_cached else 0)
         guard.compare(prompt)
         guard.keep(prompt)
-        assert (prompt.change and prompt.change.part) == part
-        size_before = len(sent)
-        messages += [say("assistant", turn), say("user", turn + 1)]
+        assert (prompt.change and prompt.change.part) == part, turn
+        tokens = prompt.tokens
