@@ -25,12 +25,14 @@ from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
-from anthropic_proxy.gateway.settings import ENV_FILE, copy_environment
+from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment
 from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.values import mask_env_lines
 
-_START_CLIENT = ("anthropic-proxy code", "starts Claude Code with this proxy")
+_START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
+_MAX_NAMES = 5
+"""Number of entries that are named without `--dry-run`."""
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
 _SUPPORTED = (
     "Supported are config.json and config.sqlite of claude-code-router, config.yaml of LiteLLM's proxy, and .env of an "
@@ -50,7 +52,7 @@ def import_settings(
     file
         Configuration file of the other proxy; `-` for standard input.
     dry_run
-        Print the new lines and the resulting mapping of the Claude models, and write nothing.
+        Print the new lines, the models of Claude, and the reasons where something is not the same. Write nothing.
     copy_keys
         Write the API keys of the file to .env too. In a terminal, the command asks.
     """
@@ -69,64 +71,33 @@ def import_settings(
     folder = require_settings_folder(environ)
     files = prepare_files(plan, folder)
 
-    count = len(plan.variables) + len(plan.servers) + len(plan.routes)
-    settings, notes = formats.plural(count, "setting"), formats.plural(len(plan.notes), "note")
-    verb = "would be imported" if dry_run else "imported"
-    output.write_line(f"{name}, configuration of {plan.source}: {settings} {verb}, {notes}.")
-
+    count = formats.plural(len(plan.variables) + len(plan.servers) + len(plan.routes), "setting")
+    output.write_line(f"{name} of {plan.source}: {count} {'would be imported' if dry_run else 'imported'}.")
     for change in files.changes:
-        if change.added or change.kept_names:
+        if dry_run and (change.added or change.kept_names):
             output.write_line()
             output.write_line(output.paint(str(change.path), "title"))
-        for line in mask_env_lines(change.added).strip("\n").splitlines():
+        for line in mask_env_lines(change.added).strip("\n").splitlines() if dry_run else ():
             output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
+        place = "the file" if dry_run else str(change.path)
         for kept in change.kept_names:
-            output.write_line(f"  {output.paint('!', 'warn')} {kept} stays as it is: the file has another value.")
-
-    if plan.notes:
+            output.write_line(f"  {output.paint('!', 'warn')} {kept} stays as it is: {place} has another value.")
+    _write_mapping(output, files.settings, dry_run)
+    if plan.notes and (dry_run or str(file) == "-"):
         output.write_line()
         output.write_line(output.paint("Notes", "title"))
-    for setting, reason, line in plan.notes:
-        end = f":  {line}" if line else "."  # a full stop behind the line would be pasted with it
-        output.write_line(f"  {output.paint('!', 'warn')} {setting}: {reason}{end}")
-
-    output.write_line()
-    output.write_line(output.paint("Mapping", "title"))
-    tiers_by_target: dict[str, list[str]] = {}
-    for row in list_tier_mappings(files.settings, Catalog()):
-        target = f"{row.target}, then {', '.join(row.fallbacks)}" if row.fallbacks else row.target
-        tiers_by_target.setdefault(target, []).append(row.tier)
-    mapping = [(", ".join(tiers), target) for target, tiers in tiers_by_target.items()]
-    for route in files.settings.routes:
-        first, *others = route.targets
-        then = f", {'then ' if route.balance == 'order' else ''}{', '.join(others)}" if others else ""
-        mapping.append((f"route {route.name}", f"{first}{then}"))
-    width = max(len(name) for name, _ in mapping)
-    for name, target in mapping:
-        output.write_line(f"  {name:<{width}}  → {target}")
-    if files.settings.routes:
-        text = "A route comes before the tiers. The conditions:  anthropic-proxy routes list"
-        output.write_line(f"  {output.paint(text, 'quiet')}")
-
-    if plan.secrets:
+        for note in plan.notes:
+            end = f":  {note.line}" if note.line else "."  # a full stop behind the line would be pasted with it
+            output.write_line(f"  {output.paint('!', 'warn')} {note.setting}: {note.reason}{end}")
+    elif notes := list(dict.fromkeys(note.setting for note in plan.notes if not note.is_harmless)):
+        more = [f"and {len(notes) - _MAX_NAMES} more"] if len(notes) > _MAX_NAMES else []
+        names = ", ".join([*notes[:_MAX_NAMES], *more])
         output.write_line()
-        output.write_line(output.paint("Keys that are not copied: write these lines, or use --copy-keys", "title"))
-        width = max(map(len, plan.secrets))
-        for variable, key in plan.secrets.items():
-            output.write_line(f"  {output.paint('!', 'warn')} {variable + '=…':<{width + 2}}  {key.setting}")
+        output.write_line(f"  {output.paint('!', 'warn')} Not the same here: {names}.")
+        output.write_line(f"    The reasons:  {output.paint(f'anthropic-proxy import {file} --dry-run', 'type')}")
+    _write_missing_keys(output, plan, files.settings, folder / ENV_FILE)
 
-    unset = {
-        table.key_variable: name
-        for name, table in plan.servers.items()
-        if table.key_variable and table.key_variable not in plan.secrets and not files.settings.keys.get(name)
-    }
-    if unset:
-        output.write_line()
-        output.write_line(output.paint("Keys that are not set: write these lines to .env, or export them", "title"))
-        for variable, name in unset.items():
-            output.write_line(f"  {output.paint('!', 'warn')} {variable}=…  of {name}")
-
-    commands = [(f"anthropic-proxy import {file}", "writes them")]
+    next_command = (f"anthropic-proxy import {file}", "writes them")
     if not dry_run:
         running = find_proxy(load_command_settings(of_running_proxy=False))  # before a new PORT is written
         files.write(output)
@@ -134,12 +105,45 @@ def import_settings(
             result = reload_proxy(environ, running.port, folder / ENV_FILE)
             sign, role = ("✓", "ok") if result.is_applied else ("!", "warn")
             output.write_notice(f"The proxy at {running.address} {result.text}", sign, role)
-        commands = [("anthropic-proxy doctor", "sends a few requests to each server"), _START_CLIENT]
+        next_command = _START_CLIENT
     output.write_line()
-    width = max(len(command) for command, _ in commands)
-    for number, (command, purpose) in enumerate(commands):
-        lead = "       " if number else "  Next:"
-        output.write_line(f"{lead}  {output.paint(f'{command:<{width}}', 'type')}    {output.paint(purpose, 'quiet')}")
+    command, purpose = next_command
+    output.write_line(f"  Next:  {output.paint(command, 'type')}    {output.paint(purpose, 'quiet')}")
+
+
+def _write_mapping(output: Output, settings: Settings, names_conditions: bool) -> None:
+    """Write the model of each Claude tier, and of each route."""
+    tiers_by_target: dict[str, list[str]] = {}
+    for row in list_tier_mappings(settings, Catalog()):
+        target = f"{row.target}, then {', '.join(row.fallbacks)}" if row.fallbacks else row.target
+        tiers_by_target.setdefault(target, []).append(row.tier)
+    mapping = [(", ".join(tiers), target) for target, tiers in tiers_by_target.items()]
+    for route in settings.routes:
+        first, *others = route.targets
+        then = f", {'then ' if route.balance == 'order' else ''}{', '.join(others)}" if others else ""
+        mapping.append((f"route {route.name}", f"{first}{then}"))
+    width = max(len(name) for name, _ in mapping)
+    output.write_line()
+    for name, target in mapping:
+        output.write_line(f"  {name:<{width}}  → {target}")
+    if settings.routes and names_conditions:
+        text = "A route comes before the tiers. The conditions:  anthropic-proxy routes list"
+        output.write_line(f"  {output.paint(text, 'quiet')}")
+
+
+def _write_missing_keys(output: Output, plan: ImportPlan, settings: Settings, env_file: Path) -> None:
+    """Write the variables of keys that the user still has to set, each with the server or entry that it is for."""
+    missing = {variable: key.setting for variable, key in plan.secrets.items()}
+    for name, table in plan.servers.items():
+        if table.key_variable and not settings.keys.get(name):
+            missing.setdefault(table.key_variable, f"of {name}")
+    if missing:
+        ways = ", to export, or to copy with --copy-keys" if plan.secrets else ", or to export"
+        output.write_line()
+        output.write_line(output.paint(f"Keys to write to {env_file}{ways}:", "title"))
+        width = max(map(len, missing))
+        for variable, place in missing.items():
+            output.write_line(f"  {output.paint('!', 'warn')} {variable + '=…':<{width + 2}}  {place}")
 
 
 def _read_configuration(content: bytes, name: str) -> ImportPlan:

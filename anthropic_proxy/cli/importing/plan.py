@@ -175,6 +175,17 @@ class ImportedServer(Struct, kw_only=True):
     models: Mapping[str, dict[str, int]] = field(default_factory=dict)
 
 
+class ImportNote(Struct, frozen=True):
+    """What became of an entry of the other configuration that has no equal setting here."""
+
+    setting: str
+    reason: str
+    line: str = ""
+    """What the user can paste."""
+    is_harmless: bool = False
+    """True if nothing changes for the user without the entry."""
+
+
 class ImportPlan:
     """`source`: name of the other project."""
 
@@ -188,14 +199,14 @@ class ImportPlan:
         """Routes in the order in which their conditions are checked."""
         self.secrets: dict[str, ImportedKey] = {}
         """Name of a variable → key in the other configuration, which is written only if the user agrees."""
-        self.notes: list[tuple[str, str, str]] = []
+        self.notes: list[ImportNote] = []
         """Rows: setting in the other configuration, what happens to it, and a line to paste ("": none)."""
         self._accounts: dict[str, tuple[str, str]] = {}
         """Name of a built-in provider or of a table → address and key of its server in the other configuration."""
 
-    def add_note(self, setting: str, text: str, line: str = "") -> None:
-        """The same note is added only once. `line`: what the user can paste."""
-        if (note := (setting, text, line)) not in self.notes:
+    def add_note(self, setting: str, reason: str, line: str = "", *, is_harmless: bool = False) -> None:
+        """The same note is added only once."""
+        if (note := ImportNote(setting, reason, line, is_harmless)) not in self.notes:
             self.notes.append(note)
 
     def add_secret(self, variable: str, value: str, setting: str) -> None:

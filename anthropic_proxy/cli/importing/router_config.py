@@ -106,6 +106,8 @@ _OTHER_SETTINGS = {
     "tokenStatsConfig": "it is not needed: the log and the dashboard show tokens",
     "APIKEYS": "for several clients, use virtual keys. Set VIRTUAL_KEYS=true, then",
 }
+_HARMLESS = ("LOG", "NON_INTERACTIVE_MODE", "tokenStatsConfig", "CLAUDE_PATH", "forceUseImageAgent")
+"""Entries of `_OTHER_SETTINGS` that a user does not miss."""
 _DATABASE_MARK = b"SQLite format 3\0"
 _PROFILE_FIELDS = {
     "haiku": ("haikuModel", "smallFastModel", "model"),
@@ -240,8 +242,8 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         return plan
     for name, value in config.items():
         if name not in _READ and value not in _EMPTY:
-            line = CREATE_KEY if name == "APIKEYS" else ""
-            plan.add_note(name, _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY), line)
+            line, reason = CREATE_KEY if name == "APIKEYS" else "", _OTHER_SETTINGS.get(name, UNKNOWN_ENTRY)
+            plan.add_note(name, reason, line, is_harmless=name in _HARMLESS)
     return plan
 
 
@@ -338,7 +340,8 @@ def _read_transformers(
                 plan.add_note(setting, f"{name}: scripts do not run here. The proxy translates requests itself")
     if adapted:
         names = ", ".join(dict.fromkeys(adapted))
-        plan.add_note(setting, f"{names}: not needed, the proxy adapts requests to the server itself")
+        reason = f"{names}: not needed, the proxy adapts requests to the server itself"
+        plan.add_note(setting, reason, is_harmless=True)
     return limits
 
 
