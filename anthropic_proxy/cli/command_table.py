@@ -226,10 +226,10 @@ The requests are sent to the real providers and cost a few thousand tokens. Exit
 The format is detected: config.json or config.sqlite of claude-code-router, config.yaml of LiteLLM's proxy, or .env of
 an earlier proxy. Lines are added to the settings files in their folder; existing ones are never changed. In a terminal,
 the command asks if the keys of the file are copied. Rules that depend on the request become [[routes]]. Entries with an
-equivalent are renamed or converted. Every other entry that is set gets a line that says what happens to it.""",
+equivalent are renamed or converted. Every other entry that is set is named; --dry-run says what happens to it.""",
         (
+            "import",
             "import config.yaml --dry-run",
-            "import config.json",
         ),
         panel=_SET_UP,
     ),

@@ -22,6 +22,7 @@ from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.cli.questions import open_questions
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
+from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
@@ -41,7 +42,7 @@ _SUPPORTED = (
 
 
 def import_settings(
-    file: Path,
+    file: Path | None = None,
     /,
     *,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
@@ -50,12 +51,14 @@ def import_settings(
     """Parameters
     ----------
     file
-        Configuration file of the other proxy; `-` for standard input.
+        Configuration file of the other proxy; `-` for standard input. By default that of claude-code-router.
     dry_run
         Print the new lines, the models of Claude, and the reasons where something is not the same. Write nothing.
     copy_keys
         Write the API keys of the file to .env too. In a terminal, the command asks.
     """
+    own_command = "anthropic-proxy import" if file is None else f"anthropic-proxy import {file}"
+    file = file or _find_router_file()
     name = describe_input(file)
     if is_router_database(file):
         plan = read_router_config(read_router_database(file, MAX_CONFIG_BYTES))
@@ -94,10 +97,10 @@ def import_settings(
         names = ", ".join([*notes[:_MAX_NAMES], *more])
         output.write_line()
         output.write_line(f"  {output.paint('!', 'warn')} Not the same here: {names}.")
-        output.write_line(f"    The reasons:  {output.paint(f'anthropic-proxy import {file} --dry-run', 'type')}")
+        output.write_line(f"    The reasons:  {output.paint(f'{own_command} --dry-run', 'type')}")
     _write_missing_keys(output, plan, files.settings, folder / ENV_FILE)
 
-    next_command = (f"anthropic-proxy import {file}", "writes them")
+    next_command = (own_command, "writes them")
     if not dry_run:
         running = find_proxy(load_command_settings(of_running_proxy=False))  # before a new PORT is written
         files.write(output)
@@ -133,10 +136,20 @@ def _write_mapping(output: Output, settings: Settings, names_conditions: bool) -
 
 def _write_missing_keys(output: Output, plan: ImportPlan, settings: Settings, env_file: Path) -> None:
     """Write the variables of keys that the user still has to set, each with the server or entry that it is for."""
+    used = {prefix.partition("/")[0] for route in settings.routes for prefix in route.targets}
+    for row in list_tier_mappings(settings, Catalog()):
+        used |= {target.partition("/")[0] for target in (row.target, *row.fallbacks)}
     missing = {variable: key.setting for variable, key in plan.secrets.items()}
-    for name, table in plan.servers.items():
-        if table.key_variable and not settings.keys.get(name):
-            missing.setdefault(table.key_variable, f"of {name}")
+    unused = []
+    for provider in find_registry(settings):
+        table = plan.servers.get(provider.name)
+        variable = provider.key_variable if table is None else table.key_variable
+        is_set = settings.keys.get(provider.name) or variable in plan.secrets
+        if variable and not is_set and provider.key_source == "settings" and provider.key_required != "never":
+            if provider.prefix in used:
+                missing.setdefault(variable, f"of {provider.prefix}")
+            elif table is not None:
+                unused.append(provider.prefix)
     if missing:
         ways = ", to export, or to copy with --copy-keys" if plan.secrets else ", or to export"
         output.write_line()
@@ -144,6 +157,25 @@ def _write_missing_keys(output: Output, plan: ImportPlan, settings: Settings, en
         width = max(map(len, missing))
         for variable, place in missing.items():
             output.write_line(f"  {output.paint('!', 'warn')} {variable + '=…':<{width + 2}}  {place}")
+    if unused:
+        output.write_line()
+        output.write_line(f"  Not in use, without a key: {', '.join(unused)}.")
+
+
+def _find_router_file() -> Path:
+    """Return the configuration of claude-code-router that was written last. Raises `ConfigurationError`."""
+    environ = copy_environment()
+    folders = [Path.home() / ".claude-code-router"]
+    if appdata := environ.get("APPDATA"):
+        folders.append(Path(appdata) / "claude-code-router")
+    files = [folder / name for folder in folders for name in ("config.json", "config.sqlite")]
+    found = [file for file in files if file.is_file()]
+    if not found:
+        raise ConfigurationError(
+            f"FILE is missing, and there is no configuration of claude-code-router in {folders[0]}. {_SUPPORTED}",
+            code="import-file",
+        )
+    return max(found, key=lambda file: file.stat().st_mtime)
 
 
 def _read_configuration(content: bytes, name: str) -> ImportPlan:

@@ -245,7 +245,7 @@ class ImportPlan:
                 if url.hostname not in ("localhost", "127.0.0.1"):
                     self.variables["OLLAMA_API_BASE"] = f"{url.scheme}://{url.netloc}"
                 return provider.prefix
-            if provider.key_variable and _needs_key(server):
+            if provider.key_variable and not _PLACEHOLDER.search(server.key):
                 self.set_secret_reference(provider.key_variable, server.key, server.key_setting)
             for model, limits in server.models.items():
                 if limits:

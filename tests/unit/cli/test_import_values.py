@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.cli.importing.litellm_config import read_litellm_config
+from anthropic_proxy.cli.importing.plan import ImportNote
 from anthropic_proxy.cli.importing.router_config import read_router_config
 from anthropic_proxy.errors import ConfigurationError
 
@@ -87,14 +88,13 @@ def test_a_text_that_is_no_whole_number_gets_a_note(digits: str) -> None:
         }
     )
     assert plan.notes == [
-        ("Router.longContextThreshold", "it is no number of tokens, so 60000 is used", ""),
-        ("API_TIMEOUT_MS", "set UPSTREAM_TIMEOUT, in seconds", ""),
+        ImportNote("Router.longContextThreshold", "it is no number of tokens, so 60000 is used"),
+        ImportNote("API_TIMEOUT_MS", "set UPSTREAM_TIMEOUT, in seconds"),
     ]
     model = {"model_name": "m", "litellm_params": {"model": "openai/m", "api_base": "http://127.0.0.1:8000/v1"}}
     model["litellm_params"]["max_tokens"] = digits  # type: ignore[index]
     note = read_litellm_config({"model_list": [model]}).notes[0]
-    assert note == (
+    assert note == ImportNote(
         "model_list[0].litellm_params.max_tokens",
         f'"{digits}" is no whole number of tokens, so it is not imported',
-        "",
     )
