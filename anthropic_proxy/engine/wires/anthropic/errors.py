@@ -103,13 +103,16 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     return None
 
 
-def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation:
+def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | None:
     """Return the change that leaves out the thinking block that the error names, or all thinking if it names none.
+    None: the request has no thinking.
 
     Servers name the first wrong block, so those before it are right. A second refusal shows that there are several: the
     named block is left out with all thinking behind it, of which nothing is known.
     """
     found, named = find_sent_signatures(call), _BLOCK.search(message)
+    if not found:
+        return None
     if named is None or named[0] not in found:
         return Adaptation(_DROP_THINKING, persistent=False, refused_signatures=tuple(found.values()))
     refused, behind = (found[named[0]],), tuple(found.values())[[*found].index(named[0]) + 1 :]
