@@ -41,9 +41,6 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-PUBLISHED = False
-"""True after the first release to a package index. Before, a package of this name in an index could belong to another
-project."""
 PACKAGE = "anthropic-proxy"
 """Name of the program, and of the project in a package index."""
 
@@ -51,25 +48,6 @@ PACKAGE = "anthropic-proxy"
 def build_extra_install_command(extra: str) -> str:
     """Return the shell command that installs an extra, a set of optional packages."""
     return f"{PACKAGE} add {extra}"
-
-
-def list_start_commands(*, is_published: bool = PUBLISHED) -> tuple[tuple[str, str], ...]:
-    """Return the shell commands that install or start the proxy: pairs of a command and a description of its effect."""
-    if is_published:
-        return (
-            (f"uvx {PACKAGE}", "serves on `http://127.0.0.1:8082` without an installation; options follow"),
-            (f"uv tool install {PACKAGE}", f"installs the command `{PACKAGE}`"),
-            (f"pipx install {PACKAGE}", "the same with pipx"),
-            (f"pip install {PACKAGE}", "the same in the present environment"),
-        )
-    return (
-        (
-            'uv tool install ".[dashboard,prices]"',
-            f"installs the command `{PACKAGE}` from the checkout, which is not needed afterwards",
-        ),
-        ('pipx install ".[dashboard,prices]"', "the same with pipx"),
-        ('python3 -m pip install ".[dashboard,prices]"', "the same in a virtual environment that is active"),
-    )
 
 
 class ProxyError(Exception):

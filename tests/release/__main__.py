@@ -11,8 +11,8 @@ from datetime import date
 from pathlib import Path
 
 from anthropic_proxy import __version__
-from anthropic_proxy.errors import PUBLISHED
 from tests.release.manifests import FORMULA, write_formula, write_winget_manifest
+from tests.site.install_page import PUBLISHED
 from tests.support.paths import ROOT
 
 OUTPUT = ROOT / "dist/release"
@@ -33,7 +33,7 @@ def find_problems(version: str, checkout: Path = ROOT) -> list[str]:
         problems.append(f'CHANGELOG.md begins with "{found}". Name the version and its day: ## {version}, 2026-12-31')
     if not PUBLISHED:
         problems.append(
-            "Texts name commands of a checkout. Set PUBLISHED in anthropic_proxy/errors.py, run scripts/fix.py"
+            "Texts name commands of a checkout. Set PUBLISHED in tests/site/install_page.py, run scripts/fix.py"
         )
     return problems
 

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from anthropic_proxy import __version__
-from anthropic_proxy.errors import list_start_commands
 from tests.release.__main__ import find_problems
 from tests.release.manifests import write_formula, write_winget_manifest
+from tests.site.install_page import list_start_commands
 
 URL, DIGEST = "https://example.com/anthropic_proxy-9.1.0.tar.gz", "ab" * 32
 
@@ -25,7 +25,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-NOT_PUBLISHED = "Texts name commands of a checkout. Set PUBLISHED in anthropic_proxy/errors.py, run scripts/fix.py"
+NOT_PUBLISHED = "Texts name commands of a checkout. Set PUBLISHED in tests/site/install_page.py, run scripts/fix.py"
 
 
 def test_a_clean_checkout_of_the_version_is_accepted(checkout: Path) -> None:

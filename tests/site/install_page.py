@@ -1,9 +1,12 @@
 """The generated tables of the installation page: commands to install the proxy, and its extras."""
 
-from anthropic_proxy.errors import list_start_commands
+from anthropic_proxy.errors import PACKAGE
 from tests.site.pages import DOCS
 from tests.site.readme import replace_section
 
+PUBLISHED = False
+"""True after the first release to a package index. Before, a package of this name in an index could belong to another
+project."""
 PAGE = DOCS / "guide/install.md"
 EXTRAS = {
     "dashboard": "the [dashboard](dashboard.md)",
@@ -21,6 +24,25 @@ EXTRAS = {
     "otel": "[traces](observability.md#traces) with OpenTelemetry",
 }
 """Extra → purpose."""
+
+
+def list_start_commands(*, is_published: bool = PUBLISHED) -> tuple[tuple[str, str], ...]:
+    """Return the shell commands that install or start the proxy: pairs of a command and a description of its effect."""
+    if is_published:
+        return (
+            (f"uvx {PACKAGE}", "serves on `http://127.0.0.1:8082` without an installation; options follow"),
+            (f"uv tool install {PACKAGE}", f"installs the command `{PACKAGE}`"),
+            (f"pipx install {PACKAGE}", "the same with pipx"),
+            (f"pip install {PACKAGE}", "the same in the present environment"),
+        )
+    return (
+        (
+            'uv tool install ".[dashboard,prices]"',
+            f"installs the command `{PACKAGE}` from the checkout, which is not needed afterwards",
+        ),
+        ('pipx install ".[dashboard,prices]"', "the same with pipx"),
+        ('python3 -m pip install ".[dashboard,prices]"', "the same in a virtual environment that is active"),
+    )
 
 
 def written_page() -> str:

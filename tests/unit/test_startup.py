@@ -14,7 +14,7 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.providers.catalog import build_catalog
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.startup_summary import log_startup_summary
 from anthropic_proxy.gateway.telemetry.log import Log
@@ -73,7 +73,7 @@ def test_golden_summaries(golden: Check, tmp_path: Path, monkeypatch: pytest.Mon
                     Path(".env").write_text(ast.literal_eval(rest), "utf-8")
                     changes["settings"] = load_settings({}, PROVIDERS, env_file=".env")
                 case "ollama":
-                    changes["catalog"] = build_catalog(rest.split())
+                    changes["catalog"] = Catalog({"ollama": rest.split()})
         kind, today, *columns = first.split()
         if kind == "screen":
             text = screen(environ, date.fromisoformat(today), int(columns[0]) if columns else None, **changes)

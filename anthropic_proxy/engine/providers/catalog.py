@@ -502,12 +502,6 @@ class Catalog:
         task.add_done_callback(lambda _: self._queries.pop(key, None))
 
 
-def build_catalog(
-    ollama_models: Sequence[str] | None = None, sources: Mapping[str, ModelSource] | None = None
-) -> Catalog:
-    return Catalog({} if ollama_models is None else {"ollama": tuple(ollama_models)}, sources)
-
-
 TAGS_TIMEOUT_SECONDS = 1.0
 """Maximum seconds of a query for the model list."""
 SHOW_TIMEOUT_SECONDS = 10.0

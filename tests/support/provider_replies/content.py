@@ -5,7 +5,6 @@ from typing import Any
 
 PLAN = ("The user wants the weather. ", "I call the tool “weather” for Bergen.")
 WORDS = ("In Bergen ", "it rains ", "— as so often, 雨 ☔.")
-ARGUMENTS = ('{"ci', 'ty":"Ber', 'gen"}')
 
 
 def sse(*payloads: Any, comments: int = 0, done: bool = False) -> bytes:

@@ -13,8 +13,6 @@ from tests.support.cache_sessions import RELAYS, ROWS, CostModel, Row, choice_ta
 from tests.support.paths import ROOT
 
 NAMES = {"WebFetch", "mcp__a__b.c"}
-SMALLEST_SESSION = 11_000
-"""Tokens of tools and system text of Claude Code before any conversation."""
 
 
 def convert(pieces: list[str], names: set[str] = NAMES) -> tuple[str, str]:

@@ -35,10 +35,6 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.error_catalog import error_help_headers
 
-USAGE = (
-    '{"input_tokens":6,"cache_creation_input_tokens":1,"cache_read_input_tokens":64,"output_tokens":30,'
-    '"output_tokens_details":{"thinking_tokens":12}}'
-)
 MESSAGE = MessagesResponse(
     id="msg_1",
     model="claude-test",

@@ -10,7 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
-from anthropic_proxy.engine.providers.catalog import Catalog, build_catalog
+from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.routing.router import find_capabilities
@@ -86,7 +86,7 @@ def test_without_the_library_of_entra_the_start_up_message_names_it(monkeypatch:
     hidden: Any = None
     monkeypatch.setattr("anthropic_proxy.gateway.readiness.find_spec", lambda name: hidden)
     settings = load(AZURE, PREFERRED_PROVIDER="azure", BIG_MODEL="azure/a", SMALL_MODEL="azure/b")
-    problems, _ = list_problems_and_warnings(settings, build_catalog(), date(2026, 11, 23))
+    problems, _ = list_problems_and_warnings(settings, Catalog(), date(2026, 11, 23))
     assert [problem.partition(":")[0] for problem in problems] == [
         "Azure OpenAI without an API key needs azure-identity, which is not installed"
     ]
@@ -101,7 +101,7 @@ def test_a_name_may_replace_a_prefix_of_litellm_only() -> None:
 def test_the_start_up_summary() -> None:
     text = TWO_SERVERS.replace("OPENROUTER_API_KEY", "ROUTER_KEY")
     proxy = ProxyHarness(lambda *_: pytest.fail("start-up calls nobody"))
-    services = structs.replace(proxy.services, settings=load(text), catalog=build_catalog())
+    services = structs.replace(proxy.services, settings=load(text), catalog=Catalog())
     log_startup_summary(services, ADDRESS, NOW)
     assert proxy.log.getvalue().splitlines() == [
         f"anthropic-proxy {__version__}   http://127.0.0.1:8082",
