@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
-from anthropic_proxy.engine.exchange.forwarding import forward_resource
+from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.errors import UpstreamError
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.virtual_time import in_virtual_time
 
 SETTINGS = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "sk-ant-test-0123456789"}
 BATCH = b'{"requests":[{"custom_id":"a","params":{"model":"claude-opus-5-5"}}]}'
+COUNTED = b'{"model":"claude-opus-5-5","messages":[{"role":"user","content":"hello"}]}'
 
 
 def asked(path: str, body: bytes = b"") -> ClientRequest:
@@ -56,6 +58,29 @@ async def test_the_client_gets_the_status_of_the_provider(
     sink, expected = RecordingSink(), response.status
     await forward_resource(ProxyHarness(lambda *_: response, **SETTINGS).services, asked(path), method, sink)
     assert (sink.status, sink.stream) == (expected, stream)
+
+
+@pytest.mark.parametrize("status", [401, 429, 503])
+@pytest.mark.parametrize("path", ["/v1/skills", "/v1/messages/count_tokens"])
+async def test_a_failed_request_is_not_repeated_with_another_key_which_stays_in_use(path: str, status: int) -> None:
+    """A key has limits of its own for token counts, and cannot see the files of another workspace."""
+    sent: list[Credential | None] = []
+
+    def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        sent.append(credential)
+        return FakeResponse(status, b"{}")
+
+    services = ProxyHarness(
+        upstream, **{**SETTINGS, "ANTHROPIC_API_KEY": "sk-ant-one-0123456789,sk-ant-two-0123456789"}
+    ).services
+    incoming = asked(path, COUNTED)
+    if path == "/v1/skills":
+        with pytest.raises(UpstreamError):
+            await forward_resource(services, incoming, "GET", RecordingSink())
+    else:
+        await count_tokens(services, incoming, RecordingSink().wait_disconnected)
+    assert [credential.secret for credential in sent if credential] == ["sk-ant-one-0123456789"]
+    assert (services.credentials.cooldown_count(), incoming.receipt.failed_attempts) == (0, [])
 
 
 @pytest.mark.parametrize("path", ["/v1/skills", "/v1/files/file_1/content", "/v1/messages/batches/a/results"])
