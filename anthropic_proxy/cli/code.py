@@ -34,6 +34,7 @@ from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
     client_token,
+    describe_foreign_proxy,
     find_proxy,
     open_proxy,
     require_accepted_credential,
@@ -174,6 +175,8 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
     running = find_proxy(settings)
     if running is not None:
         require_accepted_credential(running)
+    elif foreign := describe_foreign_proxy(settings):  # a client with these variables would use it
+        raise ConfigurationError(foreign, code="foreign-proxy")
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
     models = [] if running is None else find_tier_models(running.get_json(MODELS_PATH))
     prices = describe_prices(models, settings)

@@ -4,13 +4,15 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 from platformdirs import user_log_path
 
+from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
@@ -18,14 +20,14 @@ from anthropic_proxy.engine.upstream.local_server import get_json, is_credential
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import background_popen_options, end_process, proxy_command
 from anthropic_proxy.gateway.platforms.signals import request_reload
-from anthropic_proxy.gateway.platforms.sockets import find_port_owner
+from anthropic_proxy.gateway.platforms.sockets import find_foreign_user, find_port_owner
 from anthropic_proxy.gateway.running_proxy import (
     ServerRecord,
     describe_source,
     find_running_proxy,
     list_recorded_ports,
 )
-from anthropic_proxy.gateway.settings import Settings, load_settings
+from anthropic_proxy.gateway.settings import Settings, copy_environment, load_settings
 from anthropic_proxy.gateway.settings.place import find_data_directory
 
 MAX_LOG_BYTES = 10 * 1024 * 1024
@@ -56,6 +58,8 @@ class LocalProxy(Struct, frozen=True):
     """`TLS_CERT_FILE` of the proxy. "": the proxy uses no TLS."""
     log_file: Path | None = None
     """Log file of a proxy that this command has started. None: the proxy was already running."""
+    foreign_user: str = ""
+    """Another user of this machine who runs this proxy, and can read what is sent to it. "": unknown, or none."""
 
     @property
     def address(self) -> str:
@@ -69,14 +73,49 @@ class LocalProxy(Struct, frozen=True):
 
 
 def find_proxy(settings: Settings) -> LocalProxy | None:
-    """Return the proxy that listens on the PORT of `settings` on this machine. None: no proxy responds there."""
-    certificate = settings.tls_certificate_file or ""
+    """Return the proxy that listens on the PORT of `settings` on this machine. None: no proxy responds there, or it
+    belongs to another user: nothing is sent to that one, unless the user has named it in `ANTHROPIC_BASE_URL`.
+    """
+    proxy = find_any_proxy(settings)
+    return None if proxy is None or proxy.foreign_user else proxy
+
+
+def find_any_proxy(settings: Settings) -> LocalProxy | None:
+    """Return the proxy that listens on the PORT of `settings`, also one with a `foreign_user`. None: none responds."""
+    certificate, port = settings.tls_certificate_file or "", settings.port
     for host in dict.fromkeys(("127.0.0.1", settings.host)):
-        health = get_json(host, settings.port, "/health", certificate_file=certificate)
+        health = get_json(host, port, "/health", certificate_file=certificate)
         if isinstance(health, dict) and health.get("status") == "ok" and isinstance(health.get("version"), str):
-            started_at = str(health.get("started_at", ""))
-            return LocalProxy(host, settings.port, health["version"], client_token(settings), started_at, certificate)
+            # with TLS, the proxy has shown the certificate of these settings
+            foreign_user = "" if certificate or _is_named_by_user(host, port) else find_foreign_user(host, port)
+            return LocalProxy(
+                host,
+                port,
+                health["version"],
+                client_token(settings),
+                str(health.get("started_at", "")),
+                certificate,
+                foreign_user=foreign_user,
+            )
     return None
+
+
+def _is_named_by_user(host: str, port: int) -> bool:
+    with suppress(ValueError):
+        url = urlsplit(copy_environment().get("ANTHROPIC_BASE_URL", ""))
+        return url.port == port and url.hostname in (host, "localhost")
+    return False
+
+
+def describe_foreign_proxy(settings: Settings) -> str:
+    """Return the reason why the proxy on PORT is not used, and how to use it. "": none responds, or it is used."""
+    proxy = find_any_proxy(settings)
+    if proxy is None or not proxy.foreign_user:
+        return ""
+    return (
+        f"The proxy at {proxy.address} belongs to another user of this machine, {proxy.foreign_user}, who can read "
+        f"what is sent to it. If you trust this user, set  ANTHROPIC_BASE_URL={proxy.address}"
+    )
 
 
 def follow_session(settings: Settings) -> Settings:
@@ -100,6 +139,8 @@ def require_proxy(settings: Settings) -> LocalProxy:
     if (proxy := find_proxy(settings)) is not None:
         return proxy
     port = settings.port
+    if foreign := describe_foreign_proxy(settings):
+        raise ConfigurationError(foreign, code="foreign-proxy")
     if (owner := find_port_owner(port)) is not None:
         raise ConfigurationError(
             f"No proxy responds on port {port} (PORT) of this machine: {owner.name} (process {owner.pid}) uses it. "
@@ -162,7 +203,7 @@ def require_accepted_credential(proxy: LocalProxy) -> None:
 
 @contextmanager
 def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
-    """Return a context manager that yields the running proxy, or starts one and stops it afterwards.
+    """Return a context manager that yields the proxy of `find_proxy`, or starts one and stops it afterwards.
 
     Raises `ConfigurationError` if the proxy cannot start or rejects the credential.
     """
@@ -171,6 +212,8 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
         require_accepted_credential(proxy)
         yield proxy
         return
+    if foreign := describe_foreign_proxy(settings):
+        Output().write_notice(f"This command starts a proxy of its own. {foreign}", "!", "warn")
     try:
         directory = user_log_path("anthropic-proxy", appauthor=False, ensure_exists=True)
         log_file = directory / _LOG_NAME

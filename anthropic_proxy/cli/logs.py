@@ -18,6 +18,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import read_last_requests
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
+    describe_foreign_proxy,
     find_proxy,
     follow_session,
     require_accepted_credential,
@@ -87,7 +88,10 @@ def logs(
     if find_proxy(settings) is None and (stored := _read_stored(settings, number, errors=errors)):
         for request in stored:
             _write(log, request)
-        Output().write_notice(f"No proxy responds on port {settings.port} (PORT). These requests come from the ledger.")
+        notice = f"No proxy responds on port {settings.port} (PORT). These requests come from the ledger."
+        if foreign := describe_foreign_proxy(settings):
+            notice = f"These requests come from the ledger. {foreign}"
+        Output().write_notice(notice)
         return
     stream = RequestStream(settings)
     updates = stream.read_updates() if follow else iter([stream.read_recent_requests()])

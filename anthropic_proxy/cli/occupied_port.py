@@ -6,7 +6,7 @@ from datetime import datetime
 
 from anthropic_proxy.engine.upstream.local_server import get_json
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.platforms.sockets import PORT_OWNER_COMMANDS, find_port_owner
+from anthropic_proxy.gateway.platforms.sockets import PORT_OWNER_COMMANDS, find_foreign_user, find_port_owner
 from anthropic_proxy.gateway.server.listener import MAX_PORT, open_listener
 
 _MAX_TRIED_PORTS = 20
@@ -24,7 +24,8 @@ def describe_occupied_port(host: str, port: int) -> str:
             free_port = candidate
             break
     free = f"anthropic-proxy serve --port {free_port}"
-    health = get_json(_WILDCARDS.get(host, host), port, "/health")
+    called = _WILDCARDS.get(host, host)
+    health = get_json(called, port, "/health")
     if isinstance(health, dict) and health.get("status") == "ok" and "version" in health:
         try:
             begin = datetime.fromisoformat(str(health.get("started_at", ""))).astimezone()
@@ -33,10 +34,10 @@ def describe_occupied_port(host: str, port: int) -> str:
         else:
             day = "" if begin.date() == datetime.now().date() else f"{begin:%Y-%m-%d} "
             started = f", started {day}{begin:%H:%M}"
-        return (
-            f"Port {port} is in use by another anthropic-proxy (version {health['version']}{started}). "
-            f"Use that one, or run:  {free}"
-        )
+        described = f"another anthropic-proxy (version {health['version']}{started})"
+        if user := find_foreign_user(called, port):
+            return f"Port {port} is in use by {described} of another user, {user}. To use another port, run:  {free}"
+        return f"Port {port} is in use by {described}. Use that one, or run:  {free}"
     owner = find_port_owner(port)
     if owner is not None:
         return f"Port {port} is in use by {owner.name} (process {owner.pid}). Stop it, or run:  {free}"

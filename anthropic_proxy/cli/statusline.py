@@ -20,6 +20,7 @@ from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tok
 from anthropic_proxy.engine.upstream.local_server import get_json
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_amount
+from anthropic_proxy.gateway.platforms.sockets import find_foreign_user
 from anthropic_proxy.gateway.settings import copy_environment
 
 TIMEOUT_SECONDS = 0.8
@@ -59,6 +60,8 @@ def _find_proxy() -> Reader:
             certificate = settings.tls_certificate_file or ""
             if not address:
                 port, token = settings.port, client_token(settings)
+                if not certificate and find_foreign_user(host, port):
+                    return lambda path: None
             elif url.scheme != "https" or not certificate:  # without the certificate, the token would be sent in clear
                 return lambda path: None
             else:

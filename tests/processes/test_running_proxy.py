@@ -297,3 +297,14 @@ def test_only_the_user_of_other_settings_is_told_that_those_of_the_proxy_are_use
         for words, more in ((("health", "-v"), {}), (("health",), {"BIG_MODEL": "openai/gpt-5.5"})):
             notices = run_command(*words, directory=tmp_path, settings={**here, **more}).stderr
             assert notices.startswith(f"  Settings of the running proxy (port {here['PORT']}): ")
+
+
+def test_health_names_another_settings_folder(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    with running_proxy(tmp_path, {}) as proxy:
+        here = {"PORT": proxy.url.rpartition(":")[2], "HOME": str(tmp_path)}
+        assert run_command("health", directory=tmp_path, settings=here).stderr == ""
+        assert run_command("health", directory=own, settings=here).stderr == (
+            f"  ! Its settings folder is {tmp_path}. The one of this command is {own}, where init writes settings.\n"
+        )

@@ -5,12 +5,15 @@ the callbacks are then called in the event loop.
 """
 
 import asyncio
+import os
 import selectors
 import socket
+import struct
 import sys
 import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from msgspec import Struct
@@ -156,11 +159,17 @@ class PortOwner(Struct, frozen=True):
     name: str
 
 
-def find_port_owner(port: int, proc_directory: Path = _PROC) -> PortOwner | None:
-    """Return the process that listens on a TCP port. None: unknown, for example on macOS and Windows, or for a process
-    of another user.
-    """
-    sockets = set()
+class _Listener(Struct, frozen=True):
+    """A listening TCP socket of this machine."""
+
+    address: IPv4Address | IPv6Address
+    user: int
+    inode: str
+
+
+def _list_listeners(port: int, proc_directory: Path) -> list[_Listener]:
+    """Return the sockets that listen on a port. Empty: there is none, or the system has no `/proc`."""
+    found = []
     for table in ("tcp", "tcp6"):
         try:
             lines = (proc_directory / "net" / table).read_text().splitlines()[1:]
@@ -168,9 +177,20 @@ def find_port_owner(port: int, proc_directory: Path = _PROC) -> PortOwner | None
             continue
         for columns in map(str.split, lines):
             # column `st` of a listening socket: 0A (proc_pid_net(5))
-            local, state, inode = columns[1], columns[3], columns[9]
-            if state == "0A" and int(local.rpartition(":")[2], 16) == port:
-                sockets.add(f"socket:[{inode}]")
+            local, state, user, inode = columns[1], columns[3], columns[7], columns[9]
+            address, _, number = local.rpartition(":")
+            if state == "0A" and int(number, 16) == port:
+                words = [int(address[place : place + 8], 16) for place in range(0, len(address), 8)]
+                packed = ip_address(struct.pack(f"={len(words)}I", *words))  # words in the order of this machine
+                found.append(_Listener(getattr(packed, "ipv4_mapped", None) or packed, int(user), inode))
+    return found
+
+
+def find_port_owner(port: int, proc_directory: Path = _PROC) -> PortOwner | None:
+    """Return the process that listens on a TCP port. None: unknown, for example on macOS and Windows, or for a process
+    of another user.
+    """
+    sockets = {f"socket:[{one.inode}]" for one in _list_listeners(port, proc_directory)}
     if not sockets:
         return None
     for directory in proc_directory.glob("[0-9]*"):
@@ -180,3 +200,26 @@ def find_port_owner(port: int, proc_directory: Path = _PROC) -> PortOwner | None
         except OSError:  # another user's process, or one that has ended
             continue
     return None
+
+
+def find_foreign_user(host: str, port: int, proc_directory: Path = _PROC) -> str:
+    """Return the user whose process accepts connections to `host`, if it is neither the user of this process nor root.
+
+    "": it is one of these two, or the user is unknown, as on macOS and Windows. If no process listens, as for the port
+    of a container, it is a rule of the kernel, which only root can set.
+    """
+    if sys.platform == "win32":
+        return ""
+    import pwd  # noqa: PLC0415  # Windows has no such module
+
+    reached = {ip_address("0.0.0.0"), ip_address("::")}  # sockets that accept connections to every address
+    with suppress(OSError):
+        for *_, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            reached.add(ip_address(str(address[0]).partition("%")[0]))
+    for listener in _list_listeners(port, proc_directory):
+        if listener.address in reached and listener.user not in (os.geteuid(), 0):
+            try:
+                return pwd.getpwuid(listener.user).pw_name
+            except KeyError:
+                return f"user {listener.user}"
+    return ""
