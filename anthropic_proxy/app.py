@@ -21,6 +21,7 @@ from anthropic_proxy.errors import ConfigurationError, ProxyError
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
 from anthropic_proxy.gateway.plugin_packages import open_plugins
+from anthropic_proxy.gateway.readiness import find_silent_servers
 from anthropic_proxy.gateway.running_proxy import ServerRecord
 from anthropic_proxy.gateway.server.auth import (
     exposure_warning,
@@ -140,6 +141,7 @@ class App:
             self._address,
             worker_count=worker_count,
             exposure_warning=self._exposure(),
+            silent=await find_silent_servers(self._settings),
         )
         await self.close()
         await asyncio.to_thread(self._record.open, self._settings)
@@ -240,7 +242,8 @@ class App:
                 services = await self._build(self._settings, self._transports)
                 prefetch_model_limits(services)
                 if self._logs_startup:
-                    log_startup_summary(services, self._address, exposure_warning=self._exposure())
+                    silent = await find_silent_servers(self._settings)
+                    log_startup_summary(services, self._address, exposure_warning=self._exposure(), silent=silent)
                 await asyncio.to_thread(self._record.open, self._settings, waits=self._logs_startup)
                 self._current = services, self._transports
                 self.peer.open()  # plugins use the store of all workers

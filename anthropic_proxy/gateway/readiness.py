@@ -1,8 +1,10 @@
 """Check of providers and settings before the first request: providers that can be called, and problems of the settings.
 
-The start-up summary, the command `doctor` and the web pages show the result. No request is sent to a provider.
+The start-up summary, the command `doctor` and the web pages show the result. No request is sent to a provider; the
+start only connects to servers nearby.
 """
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -13,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, structs
 
+from anthropic_proxy.engine.exchange.error_messages import describe_base_url_setting
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -30,6 +33,8 @@ from anthropic_proxy.engine.routing.router import (
     list_tier_mappings,
     should_query_ollama,
 )
+from anthropic_proxy.engine.upstream.http.dialer import accepts_connections, is_public_address
+from anthropic_proxy.engine.upstream.http.url import parse_url
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
@@ -92,6 +97,32 @@ def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
     problems, warnings = list_rule_problems_and_warnings(settings, catalog)
     found.obstacles.extend(problems)
     found.advice.extend(warnings)
+    return found
+
+
+_CONNECT_SECONDS = 0.5
+"""Maximum time in seconds by which own servers that do not answer delay the start of the proxy."""
+
+
+async def find_silent_servers(settings: Settings) -> dict[str, str]:
+    """Return `ReadyProvider.name` → text, for servers of this machine or a private network at which nothing listens.
+
+    Servers with a host name are left out, because a lookup may take long, and so are those behind an HTTP proxy.
+    """
+    registry, found = find_registry(settings), dict[str, str]()
+    addresses = {}
+    for name, url in settings.base_urls.items():
+        origin, options = parse_url(url).origin, settings.call_options.get(name)
+        is_near = origin.host == "localhost" or not (origin.has_host_name or is_public_address(origin.host))
+        if is_near and (options is None or options.proxy is None):
+            addresses[name] = url
+    listening = await asyncio.gather(*(accepts_connections(url, _CONNECT_SECONDS) for url in addresses.values()))
+    for (name, url), is_listening in zip(addresses.items(), listening, strict=True):
+        if not is_listening:
+            provider = registry.find(name)
+            where = describe_base_url_setting(provider, settings)
+            shown = mask_setting(provider.base_url_variable or "", url)
+            found[_name(provider)] = f"{_name(provider)} does not answer at {shown}. Start this server.{where}"
     return found
 
 

@@ -2,9 +2,10 @@
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from textwrap import wrap
+from types import MappingProxyType
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.platforms.program import name_program
@@ -48,8 +49,9 @@ def log_startup_summary(
     *,
     worker_count: int = 1,
     exposure_warning: str = "",
+    silent: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """`today` is the date for notices about retired models."""
+    """`today` is the date for notices about retired models. `silent`: from `find_silent_servers`."""
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:
         settings, catalog = services.settings, services.catalog
@@ -67,13 +69,14 @@ def log_startup_summary(
             settings_files=list(settings.files),
             preferred_provider=find_preferred_provider(settings, catalog).name,
             mapping=mapping,
-            ready=[_describe_provider(provider) for provider in found.ready],
+            ready=[_describe_provider(provider) for provider in found.ready if provider.name not in silent],
             not_set=found.unset,
         )
         for text in (
             *_describe_unread_files(services),
             *warnings,
             *problems,
+            *silent.values(),
             *([exposure_warning] if exposure_warning else []),
         ):
             services.log.write_line(text, level="warning")
@@ -90,7 +93,8 @@ def log_startup_summary(
         if limit := services.settings.max_upstream_calls:
             log.write_line(_share_out(log, limit, worker_count))
     preferred = find_preferred_provider(services.settings, services.catalog)
-    lines = _first_steps(services) if preferred.name == "demo" else _mapping(services, where, today or date.today())
+    is_demo = preferred.name == "demo"
+    lines = _first_steps(services, silent) if is_demo else _mapping(services, where, today or date.today(), silent)
     for line in lines:
         log.write_line(line)
     if exposure_warning:
@@ -122,7 +126,11 @@ def _describe_unread_files(services: Services) -> list[str]:
 
 
 def log_exposure_warning(log: Log, warning: str) -> None:
-    for line in (_RULE, *wrap(warning, _WIDTH, initial_indent="  ! ", subsequent_indent="    "), _RULE):
+    for line in (
+        _RULE,
+        *wrap(warning, _WIDTH, initial_indent="  ! ", subsequent_indent="    ", break_on_hyphens=False),
+        _RULE,
+    ):
         log.write_line(line, "error", "warning")
 
 
@@ -137,7 +145,7 @@ def _share_out(log: Log, limit: int, workers: int) -> str:
     return f"  MAX_UPSTREAM_CALLS={limit}: at most {each} at once in each worker."
 
 
-def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
+def _mapping(services: Services, where: str, today: date, silent: Mapping[str, str]) -> Iterator[str]:
     log = services.log
     settings, catalog = services.settings, services.catalog
     rows = group_tier_mappings(settings, catalog)
@@ -159,6 +167,10 @@ def _mapping(services: Services, where: str, today: date) -> Iterator[str]:
         yield from _signed(log, "✕", "error", obstacle)
     for text in (*found.advice, *list_ignored_settings(settings, catalog)):
         yield from _signed(log, "!", "warn", text)
+    found.ready = [provider for provider in found.ready if provider.name not in silent]
+    for name, text in silent.items():
+        if name not in found.problems:
+            yield from _signed(log, "!", "warn", _without_folders(text, settings))
     yield from _describe_readiness(log, found, settings)
     yield ""
     yield f"  Use it:  {log.paint('anthropic-proxy code', 'type')}"
@@ -222,9 +234,11 @@ def _describe_provider(provider: ReadyProvider) -> str:
     return f"{provider.name} ({provider.state})"
 
 
-def _first_steps(services: Services) -> Iterator[str]:
+def _first_steps(services: Services, silent: Mapping[str, str]) -> Iterator[str]:
     log = services.log
     yield ""
+    for text in silent.values():
+        yield from _signed(log, "!", "warn", text)
     for text in list_ignored_settings(services.settings, services.catalog):
         yield from _signed(log, "!", "warn", text)
     text = "No provider is configured, so the demo replies: it streams and calls tools, but has no model."

@@ -308,3 +308,20 @@ def test_health_names_another_settings_folder(tmp_path: Path) -> None:
         assert run_command("health", directory=own, settings=here).stderr == (
             f"  ! Its settings folder is {tmp_path}. The one of this command is {own}, where init writes settings.\n"
         )
+
+
+def test_the_start_calls_no_server_ready_that_does_not_answer(openai: Running, tmp_path: Path) -> None:
+    closed = f"http://127.0.0.1:{free_port()}"
+    (tmp_path / "anthropic-proxy.toml").write_text(f'[providers.box]\nbase_url = "{closed}/v1"\nmodels = ["m"]\n')
+    settings = {"OPENAI_BASE_URL": f"{openai.url}/v1", "PREFERRED_PROVIDER": "openai", "OLLAMA_API_BASE": closed}
+    with running_proxy(tmp_path, settings) as proxy:
+        lines = proxy.log.splitlines()
+    place, setting = "The address is set by", "base_url of [providers.box], anthropic-proxy.toml line 2"
+    assert [line for line in lines if "does not answer" in line] == [
+        f"  ! ollama does not answer at {closed}. Start this server. {place} OLLAMA_API_BASE, environment.",
+        f"  ! box does not answer at {closed}/v1. Start this server. {place} {setting}.",
+    ]
+    (ready,) = (line for line in lines if line.startswith("  ready: "))
+    assert ready.partition("  not set")[0].strip() == f"ready: openai ({openai.url}/v1)"
+    done = run_command("config", "check", directory=tmp_path, settings=settings)
+    assert (done.returncode, done.stdout) == (0, "  ✓ The settings are valid. No provider was called.\n")

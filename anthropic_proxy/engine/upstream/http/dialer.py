@@ -14,7 +14,7 @@ from itertools import zip_longest
 from typing import Any, Protocol
 
 from anthropic_proxy.engine.platforms.os_errors import is_connection_refused
-from anthropic_proxy.engine.upstream.http.url import Origin, Url
+from anthropic_proxy.engine.upstream.http.url import Origin, Url, parse_url
 
 AddressInfo = tuple[Any, ...]
 """One result of `socket.getaddrinfo`: family, type, protocol, canonical name, address."""
@@ -125,6 +125,17 @@ class DnsCachingDialer:
             lookup.add_done_callback(_retrieve_exception)
             self._lookups[origin] = (loop.time() + DNS_CACHE_SECONDS, lookup)
         return await asyncio.shield(lookup)  # other connections may wait for it too
+
+
+async def accepts_connections(url: str, timeout_seconds: float) -> bool:
+    """Return True if a server listens at the host and port of `url`. Nothing is sent to it."""
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            opened = await DnsCachingDialer().dial(parse_url(url).origin)
+    except (OSError, TimeoutError):
+        return False
+    opened.close()
+    return True
 
 
 def is_local_connection_refused(error: BaseException, addresses: Sequence[str]) -> bool:
