@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
-from anthropic_proxy.engine.messages.preparation.prepare import NO_KNOWN_EFFORTS, TASK_BUDGET
+from anthropic_proxy.engine.messages.preparation.prepare import ALWAYS_REASONS, NO_KNOWN_EFFORTS, TASK_BUDGET
 from anthropic_proxy.engine.wires.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER, NO_TOP_K
 
 MAX_VALUE_CHARACTERS = 20
@@ -20,6 +20,7 @@ _UNSENT_NOTES = {
     FOREIGN_THINKING_DROPPED: "this backend did not produce it, or does not accept it",
     NO_EFFORT: NO_EFFORT.reason,
     NO_SERVICE_TIER: "without it the backend's default tier answers",
+    **dict.fromkeys(ALWAYS_REASONS.values(), "the model always reasons and has no effort levels"),
     **dict.fromkeys(NO_KNOWN_EFFORTS.values(), "the model has no known effort levels"),
     TASK_BUDGET: "the provider is not known to have it",
     NO_TOP_K: "no setting for it is known",

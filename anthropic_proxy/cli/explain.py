@@ -26,6 +26,7 @@ from anthropic_proxy.engine.exchange.dry_run import (
     CLIENT_CREDENTIAL,
     COUNT_TOKENS_PATH,
     LOCAL_DRY_RUN_CLIENT,
+    MISSING_KEY,
     DryRun,
     DryRunClient,
     run_dry,
@@ -272,7 +273,7 @@ def mask_credential(credential: Credential | None) -> Credential | None:
 
     A placeholder is returned unchanged. It replaces a secret that a dry run does not have, such as an access token.
     """
-    if credential is None or credential.value in (CLIENT_CREDENTIAL, ACCESS_TOKEN):
+    if credential is None or credential.value in (CLIENT_CREDENTIAL, ACCESS_TOKEN, MISSING_KEY):
         return credential
     scheme = credential.value.removesuffix(credential.secret)
     return structs.replace(credential, value=f"{scheme}{Secret(credential.secret)}")
@@ -350,7 +351,7 @@ class Explanation:
                 output.write_line(f"{line}  {change.reason}".rstrip())
                 continue
             output.write_line(line.rstrip())
-            for reason in textwrap.wrap(change.reason, max(output.width - 6, 30)):
+            for reason in textwrap.wrap(change.reason, max(output.width - 6, 30), break_on_hyphens=False):
                 output.write_line(f"      {output.paint(reason, 'quiet')}")
         if result.recorded is not None:
             output.write_line(f"\n  Full upstream request:  {output.paint(upstream_request_command, 'type')}")
@@ -383,6 +384,7 @@ class Explanation:
                 "unchanged": list_unchanged_fields(self._body, self._changes),
                 "changes": self._changes,
                 "skipped": result.skipped,
+                "missing_key": result.missing_key,
                 "estimated_tokens": result.estimated_tokens,
                 "upstream": None
                 if sent is None
@@ -438,6 +440,8 @@ class Explanation:
                 else:
                     setting = f" ({row.model_setting})" if row.model_setting else ""
                     self._write_labeled(f"attempt {number}", f"{name}, if attempt {number - 1} fails{setting}")
+        if result.missing_key:
+            self._write_labeled("key", f"A real request fails with 401: {result.missing_key}")
         if result.receipt.path == COUNT_TOKENS_PATH:
             self._write_labeled("request", f"{COUNT_TOKENS_PATH}, because max_tokens and stream are missing")
         elif result.recorded is None and result.error is None:

@@ -18,20 +18,24 @@ from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.messages.models import MessagesRequest
 from anthropic_proxy.engine.messages.preparation.tools import name_or_alias
 from anthropic_proxy.engine.messages.tokens import EstimateCache
-from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.credentials import Credentials, TokenSource
 from anthropic_proxy.engine.providers.registry import UNKNOWN_PROJECT
 from anthropic_proxy.engine.routing.router import FixedPlanCache, Plan
 from anthropic_proxy.engine.routing.routes import RouteCheck
 from anthropic_proxy.engine.upstream.contract import FetchedPage, SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest, UpstreamResponse
-from anthropic_proxy.errors import ProxyError, WebFetchFailed, WebSearchFailed
+from anthropic_proxy.errors import AuthenticationFailed, ProxyError, WebFetchFailed, WebSearchFailed
 
 CLIENT_CREDENTIAL = "(credential of the client)"
 """Value in place of a credential that the client would send, if the proxy forwards it."""
 ACCESS_TOKEN = "Bearer (access token, requested when the request is sent)"
 """Value in place of an access token, which a dry run does not request."""
+MISSING_KEY = "(the key, which is not set)"
+"""Value in place of the key of a provider that has none."""
 COUNT_TOKENS_PATH = "/v1/messages/count_tokens"
+_NO_KEY = "provider-key-missing"
+"""Code of the error for a provider without a key."""
 
 
 class DryRunClient(Struct, frozen=True, kw_only=True):
@@ -81,6 +85,9 @@ class DryRun(Struct, kw_only=True):
     """The upstream request that a real exchange would send first. None: rejected, or the proxy replies by itself."""
     error: ProxyError | None = None
     """Error that the client would receive. None: the request would be sent, or the proxy replies by itself."""
+    missing_key: str = ""
+    """Reason why a real request would fail: the provider has no key. `recorded` is the request with a key. "": it has
+    one, or needs none."""
     renamed_tools: Mapping[str, str] = {}
     """Tool name of the client → name sent upstream, if they differ."""
     estimated_tokens: int | None = None
@@ -94,10 +101,20 @@ async def run_dry(
     engine: Engine, body: bytes, path: str = "/v1/messages", *, sender: DryRunClient = LOCAL_DRY_RUN_CLIENT
 ) -> DryRun:
     """Process a client request up to its first upstream request, and return the result without sending it."""
+    tokens = _placeholder_tokens(engine)
+    result = await _run(engine, body, path, sender, Credentials(engine.settings, tokens))
+    if isinstance(result.error, AuthenticationFailed) and result.error.code == _NO_KEY:  # a translation needs no key
+        credentials = _PlaceholderKeys(engine.settings, tokens)
+        result = await _run(engine, body, path, sender, credentials)
+        result.missing_key = credentials.problem
+    return result
+
+
+async def _run(engine: Engine, body: bytes, path: str, sender: DryRunClient, credentials: Credentials) -> DryRun:
     client = Client(name=sender.key, team=sender.team, credential_forwardable=not engine.settings.requires_client_key)
     receipt = Receipt(request_id=engine.new_id("req_"), client=client, started_at=engine.clock(), path=path)
     result = DryRun(receipt=receipt)
-    dry = _without_network(engine, result)
+    dry = _without_network(engine, credentials, result)
     headers = {"content-type": "application/json", "x-api-key": CLIENT_CREDENTIAL, **sender.headers}
     incoming = ClientRequest(receipt=receipt, headers=headers, body=body)
     try:
@@ -137,16 +154,17 @@ async def _count_tokens(engine: Engine, incoming: ClientRequest, result: DryRun)
         result.estimated_tokens = msgspec.json.decode(reply.body)["input_tokens"]
 
 
-def _without_network(engine: Engine, result: DryRun) -> Engine:
+def _placeholder_tokens(engine: Engine) -> dict[str, TokenSource]:
+    sources = {row.key_source for row in find_registry(engine.settings)} - {"settings"}
+    return {source: _PlaceholderTokens() for source in sources}
 
-    tokens: dict[str, TokenSource] = {
-        row.key_source: _PlaceholderTokens() for row in find_registry(engine.settings) if row.key_source != "settings"
-    }
+
+def _without_network(engine: Engine, credentials: Credentials, result: DryRun) -> Engine:
     web = _SkippedWebTools(result.skipped)
     return structs.replace(
         engine,
         transports={row.name: _RecordingTransport(row.transport, result) for row in find_registry(engine.settings)},
-        credentials=Credentials(engine.settings, tokens),
+        credentials=credentials,
         web_fetch=web.fetch if engine.web_fetch is not None else None,
         web_search=web.search if engine.web_search is not None else None,
     )
@@ -179,6 +197,22 @@ class _RecordingTransport:
         if self._result.recorded is None:
             self._result.recorded = UnsentRequest(self._name, base_url, request, credential)
         raise NotSent("the request was not sent")
+
+
+class _PlaceholderKeys(Credentials):
+    """Credentials in which `MISSING_KEY` replaces each key that is not set."""
+
+    problem = ""
+    """Error text of the first missing key."""
+
+    def next_credential(self, provider: Provider, *, is_first: bool = False) -> Credential | None:
+        try:
+            return super().next_credential(provider, is_first=is_first)
+        except AuthenticationFailed as error:
+            if error.code != _NO_KEY:
+                raise
+            self.problem = self.problem or error.message
+            return Credential(self._find_header(provider)[0], MISSING_KEY)
 
 
 class _PlaceholderTokens:

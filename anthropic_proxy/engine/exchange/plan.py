@@ -175,6 +175,7 @@ def build_target_limits(
         efforts=facts.efforts,
         accepts_thinking_budget=dialect.accepts_thinking_budget,
         default_effort=facts.default_effort,
+        always_reasons=dialect.always_reasons,
         accepts_images=(facts.accepts_images or not facts.known) and not facts.rejects_images,
         accepts_pdf=facts.accepts_pdf and not facts.rejects_documents,
         accepts_tools=facts.tools,

@@ -231,6 +231,9 @@ _XAI_CHAT = WireConfig(
     model_rules=build_model_rules(
         "docs.x.ai/docs/guides/reasoning",
         "2026-11",
+        ("grok-4", {"reasoning_mode": "always"}),
+        ("grok-4-*", {"reasoning_mode": "always"}),
+        ("grok-*-reasoning*", {"reasoning_mode": "always"}),
         ("grok-3-mini*", {"effort_form": "reasoning_effort", "reasoning_mode": "always"}),
         ("grok-4.3*", {"effort_form": "reasoning_effort", "reasoning_mode": "unless_off"}),
         ("grok-4.[5-9]*", {"effort_form": "reasoning_effort", "reasoning_mode": "always"}),

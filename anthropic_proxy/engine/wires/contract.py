@@ -61,6 +61,11 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     """True if `/v1/models` of the upstream server has Anthropic's format."""
 
     @property
+    def always_reasons(self) -> bool:
+        """True if the model is known to reason in every request, whatever the client asks for."""
+        return False
+
+    @property
     def loaded_tool_form(self) -> LoadedToolForm:
         return self.loaded_tools
 

@@ -209,6 +209,10 @@ NO_KNOWN_EFFORTS = {
     field: FidelityNote("approximated", field, "the model has no known effort levels, so none is sent")
     for field in ("thinking", "output_config.effort")
 }
+ALWAYS_REASONS = {
+    field: FidelityNote("approximated", field, "the model always reasons and has no effort levels, so none is sent")
+    for field in ("thinking", "output_config.effort")
+}
 
 
 def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[FidelityNote]) -> str:
@@ -221,10 +225,11 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[F
         return "default"
     requested = _requested_effort(request, notes)
     if not limits.efforts:
-        if thinking is not None:
-            notes.append(NO_KNOWN_EFFORTS["thinking"])
-        elif requested != "default":
-            notes.append(NO_KNOWN_EFFORTS["output_config.effort"])
+        if limits.always_reasons and requested == "default" and thinking is not None:
+            notes.append(_MODEL_DECIDES)
+        elif thinking is not None or requested != "default":
+            reasons = ALWAYS_REASONS if limits.always_reasons else NO_KNOWN_EFFORTS
+            notes.append(reasons["output_config.effort" if thinking is None else "thinking"])
         return "default"
     if requested == "default":
         if thinking is not None and thinking.type in ("enabled", "adaptive"):

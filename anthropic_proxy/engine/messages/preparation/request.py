@@ -69,6 +69,8 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Effort levels of the model: none, minimal, low, medium, high, xhigh, max. Empty: no level is sent."""
     accepts_thinking_budget: bool = False
     default_effort: str | None = None
+    always_reasons: bool = False
+    """True if the model is known to reason in every request. False: not known, or the request decides."""
     accepts_images: bool = True
     accepts_pdf: bool = False
     accepts_tools: bool = True

@@ -322,6 +322,10 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     `counted`: `functions.<name>:<n>`, with a counter for the conversation, as in Kimi k2's training template. Proven
     by: golden/openai_chat/tools/long_call_ids, mistral_call_ids, moonshot_k2_ids."""
 
+    @property
+    def always_reasons(self) -> bool:
+        return self.reasoning_mode == "always"
+
     def must_disable_thinking(self, request: PreparedRequest) -> bool:
         """Return True if reasoning must be disabled, because the client forces a tool call.
 
@@ -341,4 +345,4 @@ class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
         """Return True if the model reasons at `effort`, which is `default`, `none` or a level such as `high`."""
         if self.reasoning_mode == "if_asked":
             return effort not in ("default", "none")
-        return self.reasoning_mode == "always" or (self.reasoning_mode == "unless_off" and effort != "none")
+        return self.always_reasons or (self.reasoning_mode == "unless_off" and effort != "none")
