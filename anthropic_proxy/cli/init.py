@@ -571,7 +571,7 @@ class _Setup:
             if backend.table is not None and backend.has_deployments:
                 self._find_model_of(backend.table, found[variable].partition("/")[2], position)
         if self._questions is None:  # a default that is still served needs no line
-            found = {**list_env_lines(provider, {}), **found}
+            found = {**list_env_lines(provider, {}, backend.settings), **found}
             del found["PREFERRED_PROVIDER"]
         return found
 
@@ -994,16 +994,19 @@ def describe_retirement(backend: Backend, model: str, today: date) -> str:
     return f"  retires {day}" if (day - today).days <= _NOTICE_DAYS else ""
 
 
-def list_env_lines(provider: Provider, values: Mapping[str, str], today: date | None = None) -> dict[str, str]:
+def list_env_lines(
+    provider: Provider, values: Mapping[str, str], settings: Settings, today: date | None = None
+) -> dict[str, str]:
     """Return the variables for `.env` that make `provider` the preferred provider, each with its value.
 
     `values` contains the variables for the key or project that the user has entered. If a default model of the provider
-    is retired at the date `today`, its successor is set too.
+    is retired at the date `today`, its successor is set too. `settings` can name another server than the vendor's, which
+    does not retire the model.
     """
     lines = {"PREFERRED_PROVIDER": provider.name, **values}
     defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}
     for variable, model in defaults.items():
-        retired = provider.retired_models.get(model or "")
+        retired = find_retirement(provider, model or "", settings)
         if retired is not None and date.fromisoformat(retired.retired_on) <= (today or date.today()):
             lines[variable] = f"{provider.prefix}/{retired.successor}"
     return lines
@@ -1032,7 +1035,7 @@ def find_default_models(backend: Backend) -> tuple[str, str]:
         return big, small
     if any(backend.proposed_models):
         return backend.proposed_models
-    successors = list_env_lines(provider, {})
+    successors = list_env_lines(provider, {}, backend.settings)
     defaults = (provider.default_big_model or "", provider.default_small_model or "")
     return tuple(
         successors.get(variable, default).removeprefix(f"{provider.prefix}/")

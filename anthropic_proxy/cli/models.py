@@ -3,8 +3,9 @@
 import asyncio
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import date
 from fnmatch import fnmatch
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 from cyclopts import Parameter
@@ -18,7 +19,12 @@ from anthropic_proxy.engine.exchange.error_messages import describe_base_url_set
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.servers import describe_missing_key
-from anthropic_proxy.engine.routing.router import find_capabilities, find_preferred_provider, list_tier_mappings
+from anthropic_proxy.engine.routing.router import (
+    find_capabilities,
+    find_preferred_provider,
+    find_retirement,
+    list_tier_mappings,
+)
 from anthropic_proxy.errors import (
     ConfigurationError,
     ProxyError,
@@ -28,6 +34,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import PriceList, Rates, describe_price_list, has_price_package
+from anthropic_proxy.gateway.readiness import describe_retirement
 from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 
@@ -65,22 +72,27 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     if as_json:
         output.write_json({"mapping": tiers, "providers": offered})
         return 0
-    columns, rows = _columns(output, "Requested model", "Sent to"), []
+    rows: list[_Row] = []
     for row in tiers:
         names = ", ".join(row.tiers) if output.is_terminal else " ".join(f"claude-{tier}-*" for tier in row.tiers)
-        rows.append([names, row.facts.model, *_cells(output, row.facts)])
-        rows += [["", f"then {fallback}", *[""] * (len(columns) - 2)] for fallback in row.fallbacks]
+        rows.append(([names, row.facts.model], row.facts))
+        rows += [(["", f"then {fallback}"], "") for fallback in row.fallbacks]
     if offered and output.is_terminal:
         shown = [f"{models.provider}/…" for models in offered]
         prefixes = "  ".join(shown) if len(shown) <= _MAX_PREFIXES else f"{shown[0]}  and {len(shown) - 1} more"
-        rows.append([prefixes, "the requested model", *["as listed"] * (len(columns) - 2)])
-    output.write_table(columns, rows)
+        rows.append(([prefixes, "the requested model"], "as listed"))
+    _write_models(output, ["Requested model", "Sent to"], rows, names_retired=False)  # their successors are named below
     if routes := services.settings.routes:
         verb = "comes" if len(routes) == 1 else "come"
         count = formats.plural(len(routes), "route")
         output.write_notice(f"{count} {verb} before this mapping:  anthropic-proxy routes list")
     for problem in dict.fromkeys(problem for row in tiers for problem in row.problems):
         output.write_notice(problem, "✕", "error")
+    notices = (
+        describe_retirement(row, date.today()) for row in list_tier_mappings(services.settings, services.catalog)
+    )
+    for text, line in dict.fromkeys(filter(None, notices)):
+        output.write_notice(f"{text}  {line}", "!", "warn")
     if reached := [models for models in offered if not models.problem]:
         first, *others = reached
         counts = ", ".join([f"{len(models.models)} at {models.provider}" for models in others])
@@ -127,7 +139,7 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         output.write_json(offered)
         return status
     if offered.models:
-        output.write_table(_columns(output, "Model"), [(fact.model, *_cells(output, fact)) for fact in offered.models])
+        _write_models(output, ["Model"], [([fact.model], fact) for fact in offered.models])
     price = offered.models[0].price if offered.models else None
     if price is not None and model and output.is_terminal:  # each kind of token, long contexts and web searches
         first = f"up to {min(price.long_contexts):,}" if price.long_contexts else "any"
@@ -163,24 +175,42 @@ def _write_price_source(output: Output, *, has_prices: bool = True) -> None:
         output.write_line("  " + output.paint(text, "quiet"))
 
 
-def _columns(output: Output, *titles: str) -> Sequence["Column"]:
-    names = [Column(title) for title in titles]
+_Row: TypeAlias = "tuple[Sequence[str], ModelFacts | str]"
+"""First cells of a row of models, and the model; or a text for all other cells."""
+
+
+def _write_models(output: Output, titles: Sequence[str], rows: Sequence[_Row], *, names_retired: bool = True) -> None:
+    """Write a table of models. `titles`: those of the first columns of each row. `names_retired`: on a terminal, name
+    the retired models too, beside those with a later date.
+    """
     window, limit = Column("Context", is_number=True), Column("Output", is_number=True)
+    columns = [window, limit, *(Column(title, is_number=True) for title in _PRICE_TITLES)]
     if output.is_terminal:  # a narrow terminal lacks the last column
-        return [*names, window, Column(_PRICES_TITLE), limit]
-    return [*names, window, limit, *(Column(title, is_number=True) for title in _PRICE_TITLES)]
-
-
-def _cells(output: Output, facts: "ModelFacts") -> Sequence[str]:
-    if facts.model.endswith("…"):  # the requested model itself
-        return ["as listed"] * (3 if output.is_terminal else 5)
-    window, limit = (
-        "unknown" if value is None else f"{value:,}" if output.is_terminal else str(value)
-        for value in (facts.context_window, facts.max_output)
-    )
+        columns = [window, Column(_PRICES_TITLE), limit]
+    cells, retiring = [], dict[date, list[str]]()
+    for first, facts in rows:
+        day = None if isinstance(facts, str) else facts.retires_on
+        if isinstance(facts, str) or facts.model.endswith("…"):  # the requested model itself
+            row = [*first, *[facts if isinstance(facts, str) else "as listed"] * len(columns)]
+        else:
+            context, most = (
+                "unknown" if value is None else f"{value:,}" if output.is_terminal else str(value)
+                for value in (facts.context_window, facts.max_output)
+            )
+            prices = [describe_price(facts.price), most] if output.is_terminal else [most, *_price_cells(facts.price)]
+            row = [*first, context, *prices]
+            if day is not None:
+                retiring.setdefault(day, []).append(facts.model)
+        cells.append(row if output.is_terminal else [*row, str(day or "")])
+    if not output.is_terminal:
+        columns.append(Column("Retires"))
+    output.write_table([*map(Column, titles), *columns], cells)
     if output.is_terminal:
-        return [window, describe_price(facts.price), limit]
-    return [window, limit, *_price_cells(facts.price)]
+        today = date.today()
+        for day, names in sorted(retiring.items()):
+            if names_retired or day > today:
+                verb = "Retired" if day <= today else "Retires"
+                output.write_line(f"  {output.paint('!', 'warn')} {verb} on {day}: {', '.join(names)}")
 
 
 def _price_cells(price: "ModelPrice | None") -> list[str]:
@@ -235,6 +265,8 @@ class ModelFacts(Struct, frozen=True):
     """None: unknown, here and in the next fields."""
     max_output: int | None = None
     price: ModelPrice | None = None
+    retires_on: date | None = None
+    """Date on which the provider stops or stopped serving the model. None: none is announced."""
 
 
 class TierGroup(Struct, frozen=True):
@@ -358,7 +390,7 @@ async def _find_facts(services: Services, target: str) -> ModelFacts:
 
 
 def describe_models(services: Services, provider: Provider, models: Iterable[ListedModel]) -> tuple[ModelFacts, ...]:
-    """Return `models` in alphabetical order with limits and prices.
+    """Return `models` in alphabetical order with limits, prices and dates of retirement.
 
     Limits in the list of the provider take precedence over limits that the proxy knows.
     """
@@ -366,12 +398,14 @@ def describe_models(services: Services, provider: Provider, models: Iterable[Lis
     for model in models:
         known = find_capabilities(provider, model.id, settings, services.catalog)
         is_known = known.known or provider.transport == "demo"
+        retirement = find_retirement(provider, model.id, settings)
         facts.append(
             ModelFacts(
                 f"{provider.prefix}/{model.id}",
                 model.context_window or (known.context_window if is_known else None),
                 model.max_output or (known.max_output if is_known else None),
                 _find_price(prices, provider, model.id),
+                None if retirement is None else date.fromisoformat(retirement.retired_on),
             )
         )
     return tuple(sorted(facts, key=lambda fact: fact.model.lower()))
@@ -403,7 +437,7 @@ def _explain_failed_query(error: ProxyError, provider: Provider, settings: Setti
     message = error.message.rstrip(".")
     rejects_key = isinstance(error, UpstreamRefused) and error.status in (401, 403)
     if rejects_key and (keys := settings.keys.get(provider.name)):
-        return f"{provider.prefix} rejected the key {keys[0]} ({error.status}). It is set by {keys[0].origin}."
+        return f"{message.replace('the key', f'the key {keys[0]}')}. It is set by {keys[0].origin}."
     prefixed = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
     described = describe_base_url_setting(provider, settings)
     if error.status in (401, 402, 403, 429) or not described:

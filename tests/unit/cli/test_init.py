@@ -76,8 +76,8 @@ def test_a_terminal_has_lists_to_choose_from(tmp_path: Path, openai: Running) ->
 
 def test_a_retired_default_model_is_replaced() -> None:
     google = PROVIDERS.find("google")
-    assert list_env_lines(google, {}, date(2025, 1, 1)) == {"PREFERRED_PROVIDER": "google"}
-    assert list_env_lines(google, {"GEMINI_API_KEY": "k"}, date(2026, 11, 20)) == {
+    assert list_env_lines(google, {}, Settings(), date(2025, 1, 1)) == {"PREFERRED_PROVIDER": "google"}
+    assert list_env_lines(google, {"GEMINI_API_KEY": "k"}, Settings(), date(2026, 11, 20)) == {
         "PREFERRED_PROVIDER": "google",
         "GEMINI_API_KEY": "k",
         "BIG_MODEL": "gemini/gemini-3.1-pro-preview",
