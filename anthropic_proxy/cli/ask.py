@@ -37,6 +37,9 @@ def ask(
     as_json
         Print the events of the reply as JSON, one per line.
     """
+    if question is None and sys.stdin.isatty():
+        end = "Ctrl+Z and Enter" if sys.platform == "win32" else "Ctrl+D"
+        Output().write_notice(f"Write the question, and end it with {end} on a line of its own.")
     text = sys.stdin.read() if question is None else question
     if not text.strip():
         raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"', code="command-line")

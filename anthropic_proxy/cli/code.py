@@ -42,6 +42,7 @@ from anthropic_proxy.cli.local_proxy import (
 from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output, shorten_home
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
+from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.platforms.processes import (
@@ -94,6 +95,8 @@ summary."""
 OLDEST_TESTED_VERSION = (2, 1, 197)
 """Oldest version of Claude Code that was tested with the proxy."""
 _VERSION = re.compile(rb"(\d{1,9})\.(\d{1,9})\.(\d{1,9})")
+_EXIT_NOT_FOUND = 127
+"""Exit status of `sh` and `env` for a program that they do not find."""
 _VERSION_SECONDS = 5.0
 """Maximum time in seconds for Claude Code to print its version."""
 _Arguments = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
@@ -141,6 +144,12 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
         settings.write_text(json.dumps(merge_settings(levels, variables, models), indent=2), encoding="utf-8")
         status = _run((program, "--settings", str(settings), *others), variables)
+    if status == _EXIT_NOT_FOUND:
+        Output().write_notice(
+            f"{program} ended with status {status}: a program that it needs is not in PATH, such as Node.js.",
+            "!",
+            "warn",
+        )
     named = status == 0 and is_conversation(others)  # Claude Code names itself at the end of a conversation
     if named and sys.stdin.isatty() and sys.stderr.isatty():
         Output().write_notice("With this proxy:  anthropic-proxy code -- --continue")
@@ -230,7 +239,10 @@ def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
     try:
         return run_in_foreground(command, child_environment(variables, copy_environment()))
     except OSError as error:
-        raise ConfigurationError(f"{command[0]} cannot be started: {error.strerror}.", code="missing-program") from None
+        reason = describe_os_error(error)
+        if isinstance(error, FileNotFoundError) and Path(command[0]).exists():
+            reason = "its first line names a program that does not exist"
+        raise ConfigurationError(f"{command[0]} cannot be started: {reason}.", code="missing-program") from None
 
 
 def client_variables(

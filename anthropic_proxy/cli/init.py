@@ -1000,8 +1000,8 @@ def list_env_lines(
     """Return the variables for `.env` that make `provider` the preferred provider, each with its value.
 
     `values` contains the variables for the key or project that the user has entered. If a default model of the provider
-    is retired at the date `today`, its successor is set too. `settings` can name another server than the vendor's, which
-    does not retire the model.
+    is retired at the date `today`, its successor is set too. `settings` can name another server than the vendor's,
+    which does not retire the model.
     """
     lines = {"PREFERRED_PROVIDER": provider.name, **values}
     defaults = {"BIG_MODEL": provider.default_big_model, "SMALL_MODEL": provider.default_small_model}

@@ -19,7 +19,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens
 from anthropic_proxy.engine.upstream.local_server import get_json
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_amount
+from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_cost
 from anthropic_proxy.gateway.platforms.sockets import find_foreign_user
 from anthropic_proxy.gateway.settings import copy_environment
 
@@ -160,8 +160,7 @@ def _find_cost(sums: Mapping[str, Any]) -> float | None:
 
 def _describe_cost(label: str, sums: Mapping[str, Any]) -> str:
     cost, unknown = _find_cost(sums), _number(sums, "unknown_cost_requests")
-    amount = UNKNOWN_AMOUNT if cost is None else format_amount(cost * NANO_DOLLARS, zero="free")
-    return f"{label} {'≥ ' if unknown and cost else ''}{amount}"
+    return f"{label} {format_cost(None if cost is None else cost * NANO_DOLLARS, unknown)}"
 
 
 def _describe_cache_break(receipts: Sequence[Any]) -> str:

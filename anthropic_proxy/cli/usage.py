@@ -143,7 +143,10 @@ def write_table(
     text += "."
     if total.requested_cost:
         requested = format_cost(total.requested_cost, total.unknown_requested_cost_requests)
-        text += f" At the prices of the requested models: {requested}."
+        if total.cost:
+            text += f" At the prices of the requested models: {requested}."
+        else:  # own servers and the demo
+            text += f" The requested models would cost {requested} at their vendors."
     output.write_line(text)
     output.write_line()
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
-from anthropic_proxy.gateway.money import format_amount, format_cost
+from anthropic_proxy.gateway.money import UNKNOWN_AMOUNT, format_amount, format_cost
 
 UNKNOWN = "–"
 _MINUTE = 60
@@ -56,7 +56,7 @@ def chart_money(nano_dollars: float) -> str:
 def cost_with_unknown(nano_dollars: int, unknown_requests: int) -> str:
     """Return the total cost of several requests as text. If some costs are unknown: `≥ $0.010, 99 unknown`."""
     text = format_cost(nano_dollars, unknown_requests)
-    return f"{text}, {unknown_requests:,} unknown" if unknown_requests and nano_dollars else text
+    return f"{text}, {unknown_requests:,} unknown" if unknown_requests and text != UNKNOWN_AMOUNT else text
 
 
 def seconds(microseconds: float | None) -> str:

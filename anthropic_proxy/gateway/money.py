@@ -27,10 +27,11 @@ def format_amount(nano_dollars: float | None, *, zero: str = "$0.00") -> str:
 def format_cost(nano_dollars: float | None, unknown_requests: int = 0) -> str:
     """Return a cost in nano-dollars as text; a cost of 0 is `free`.
 
-    `unknown_requests`: number of requests whose cost is unknown and not part of the sum: `≥ $0.043`.
+    `unknown_requests`: number of requests whose cost is unknown and not part of the sum: `≥ $0.043`. A sum that would
+    be shown as `<$0.001` is then `unknown`.
     """
     if unknown_requests:
-        return f"≥ {format_amount(max(nano_dollars, _MIN_SHOWN))}" if nano_dollars else UNKNOWN_AMOUNT
+        return f"≥ {format_amount(nano_dollars)}" if (nano_dollars or 0) >= _MIN_SHOWN else UNKNOWN_AMOUNT
     return format_amount(nano_dollars, zero="free")
 
 

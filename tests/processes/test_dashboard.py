@@ -298,7 +298,7 @@ def test_another_site_reads_nothing_without_a_key(client: httpx.Client, headers:
 def test_pages_name_the_setting_that_disabled_the_ledger(tmp_path: Path) -> None:
     with running_proxy(tmp_path, {"DATABASE_URL": "off"}) as proxy:
         pages = [proxy.client().get(path) for path in PATHS]
-    text = "No requests are stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database."
+    text = "Nothing is stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database."
     assert [(page.status_code, text in page.text) for page in pages] == [(200, True)] * len(PATHS)
     assert "Requests, costs, speed and failures appear here when the ledger can be read." in pages[0].text
     for path, page in zip(PATHS, pages, strict=True):

@@ -192,7 +192,7 @@ def test_a_ledger_without_requests_is_empty_and_one_that_is_off_is_reported(stor
     ended = run_command("usage", "--json", directory=tmp_path, settings=empty)
     assert (json.loads(ended.stdout)["total"]["requests"], ended.returncode) == (0, 0)
     ended = run_command("usage", directory=tmp_path, settings={"DATABASE_URL": "off"})
-    message = "No requests are stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database."
+    message = "Nothing is stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database."
     assert (ended.returncode, ended.stderr) == (2, f"✕ {message}\n")
     (tmp_path / "broken.sqlite3").write_bytes(b"no database " * 100)
     broken = {"DATABASE_URL": f"sqlite:///{tmp_path / 'broken.sqlite3'}"}

@@ -114,6 +114,9 @@ def doctor(
             content = {"models": models, "requests": expected.requests, "tokens": expected.input_tokens, "price": price}
             print(json.dumps(content))
             return
+        if not backends:
+            Output().write_line("No provider is configured, so none would be probed. Next:  anthropic-proxy init")
+            return
         count, cost = _describe_cost(backends, expected, price)
         print(f"{count}: {cost}.", *models, sep="\n  ")
         return
@@ -329,8 +332,9 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
             if padded := next(sizes, 0):
                 write(f"{start}{fix.problem:<{padded}}    {remedy}")
                 continue
-            first, *others = wrap(fix.problem, max(width - 6 - names, 20), break_long_words=False) or [""]
-            for line in (f"{start}{first}", *(f"{' ' * (6 + names)}{line}" for line in (*others, remedy))):
+            room = max(width - 6 - names, 20)
+            lines = wrap(fix.problem, room, break_long_words=False, break_on_hyphens=False) or [""]
+            for line in (f"{start}{lines[0]}", *(f"{' ' * (6 + names)}{line}" for line in (*lines[1:], remedy))):
                 write(line)
         for problem in report.route_problems:
             write(f"  {output.paint('✕', 'error')} {problem}")

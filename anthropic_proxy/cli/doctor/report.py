@@ -76,7 +76,7 @@ def _fix_access(diagnosis: Diagnosis, problem: Problem, diagnoses: Sequence[Diag
         if not keys:
             if table is not None and not table.has_key:
                 remedy += f' in .env, and in [providers.{table.name}]  api_key = {{ env = "{variable}" }}'
-            return Fix(name=name, problem=_sentence(problem.message), remedy=remedy)
+            return Fix(name=name, problem=_sentence(problem.message.removeprefix(f"{name} ")), remedy=remedy)
         return Fix(name=name, problem=f"rejects the key {keys[0]} ({origin}), {problem.status}.", remedy=remedy)
     if problem.kind == "package":
         return Fix(name=name, problem=_sentence(problem.message), remedy=problem.proposal)

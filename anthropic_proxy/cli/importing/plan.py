@@ -241,16 +241,17 @@ class ImportPlan:
         provider = find_built_in_provider(server.base_url)
         if provider is not None and self._is_same_account(provider.name, server, is_built_in=True):
             url = urlsplit(server.base_url)
+            for model, limits in server.models.items():
+                if limits:
+                    listed = ", ".join(f"{name} = {value}" for name, value in limits.items())
+                    text = f"limits of a built-in provider come from its list, so this is not imported: {listed}"
+                    self.add_note(f"{server.name}, {model}", text)
             if provider.uses_installed_models:
                 if url.hostname not in ("localhost", "127.0.0.1"):
                     self.variables["OLLAMA_API_BASE"] = f"{url.scheme}://{url.netloc}"
                 return provider.prefix
             if provider.key_variable and not _PLACEHOLDER.search(server.key):
                 self.set_secret_reference(provider.key_variable, server.key, server.key_setting)
-            for model, limits in server.models.items():
-                if limits:
-                    text = f"limits of a built-in provider come from its list: {limits}"
-                    self.add_note(f"{server.name}, {model}", text)
             return provider.prefix
         if provider is None:
             wire = server.wire

@@ -266,6 +266,10 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, str]:
             continue
         use = _decode_transformers(entry.transformer or {}, f"Providers[{position}].transformer")
         options = _read_transformers(plan, f"{setting}.transformer", use)
+        for model in [model for model in options if model not in ("", *map(str, entry.models or []))]:
+            plan.add_note(
+                f"{setting}.transformer.{model}", "its limit is not imported, because models lacks this model"
+            )
         names = {_name_of(item).lower() for item in use.get("", ())}
         if vertex := names & _VERTEX_PREFIXES.keys():
             prefixes[name] = _VERTEX_PREFIXES[vertex.pop()]
@@ -313,30 +317,34 @@ def _read_transformers(
 ) -> dict[str, dict[str, int]]:
     """Return model → limits that the transformers in `use` set. The key "" has the limits of all models.
 
-    Every transformer gets a note in `plan`, except those that only set limits.
+    Every transformer gets a note in `plan`, except those that only set limits of models.
     """
     limits: dict[str, dict[str, int]] = {}
     adapted: list[str] = []
     for model, items in use.items():
         for item in items:
             name = _name_of(item)
+            kind = name.lower()
             options = item[1] if isinstance(item, list) and len(item) > 1 and isinstance(item[1], dict) else {}
             maximum = options.get("max_tokens")
-            if name in ("maxtoken", "sampling") and isinstance(maximum, int):
+            if kind in ("maxtoken", "sampling") and isinstance(maximum, int):
                 limits[model] = {"max_output": maximum}
             others = ", ".join(option for option in options if option != "max_tokens")
-            if name.lower() in _TRANSFORMERS:
-                plan.add_note(setting, f"{name}: {_TRANSFORMERS[name.lower()]}")
-            elif name == "sampling":
+            fields = f"{others}. To send them, write them as fields of  body = {{ … }}  in [providers.NAME]"
+            if kind in _TRANSFORMERS:
+                plan.add_note(setting, f"{name}: {_TRANSFORMERS[kind]}")
+            elif kind == "sampling":
                 unset = f"no {others}" if others else "none"
                 plan.add_note(setting, f"{name}: the proxy sends the values of the client and sets {unset}")
-            elif name == "customparams":
-                plan.add_note(setting, f"{name}: the proxy adds no fields to requests: {others}")
-            elif name.lower() in _ADAPTED and name.lower() != "anthropic" and others:
-                plan.add_note(setting, f"{name}: its options are not sent: {others}. Set them in your account there")
-            elif name.lower() in _ADAPTED:
+            elif kind == "customparams":
+                plan.add_note(setting, f"{name}: its fields are not imported: {fields}")
+            elif kind in _ADAPTED and kind != "anthropic" and others:
+                plan.add_note(setting, f"{name}: its options are not imported: {fields}")
+            elif kind in _ADAPTED:
                 adapted.append(name)
-            elif name != "maxtoken":
+            elif kind == "maxtoken" and not isinstance(maximum, int):
+                plan.add_note(setting, f"{name}: it has no number max_tokens, so there is no limit to import")
+            elif kind != "maxtoken":
                 plan.add_note(setting, f"{name}: scripts do not run here. The proxy translates requests itself")
     if adapted:
         names = ", ".join(dict.fromkeys(adapted))

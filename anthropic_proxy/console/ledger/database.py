@@ -49,9 +49,9 @@ def find_database(settings: Settings) -> DatabaseAddress:
     """Raises `ConfigurationError` if the ledger (database of requests) is disabled."""
     if not settings.has_ledger():
         raise ConfigurationError(
-            "No requests are stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database."
+            "Nothing is stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database."
             if settings.database_url is not None
-            else "No requests are stored, because the environment names no home directory. Set DATABASE_URL."
+            else "Nothing is stored, because the environment names no home directory. Set DATABASE_URL."
         )
     if settings.database_url is None:
         assert settings.data_directory is not None

@@ -166,9 +166,11 @@ def add_key_setting(error: UpstreamError, target: Target, credential: Credential
 
 def add_address_setting(error: UpstreamError, target: Target) -> None:
     """Name the setting of the base URL in the error of a failed connection, unless the address is a remote default."""
-    variable, default = target.provider.base_url_variable, urlsplit(target.provider.base_url)
-    if not target.provider.has_local_default_url and urlsplit(target.base_url)[:2] == default[:2]:
+    provider = target.provider
+    is_default = urlsplit(target.base_url)[:2] == urlsplit(provider.base_url)[:2]
+    if is_default and not (provider.has_local_default_url or provider.is_configured):
         return
+    variable = provider.base_url_variable
     if isinstance(error, UpstreamUnreachable) and variable and variable not in error.message:
         error.add_advice(f". The address is set by {variable}")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
@@ -91,7 +92,9 @@ async def query_chat_models(
         raise UpstreamTimeout(text, provider=provider.prefix) from None
     if response.status != 200:
         if response.status in (401, 403):
-            reason = f"{provider.prefix} rejected the key ({response.status})"
+            host = urlsplit(base_url).netloc.rpartition("@")[2]
+            at = f" at {host}" if provider.name in settings.base_urls else ""
+            reason = f"{provider.prefix}{at} rejected the key ({response.status})"
         elif response.status == 429:
             pause = response.headers.get("retry-after", "")
             retry = f" Retry in {pause} s." if pause.isdecimal() else ""

@@ -18,7 +18,12 @@ from anthropic_proxy.gateway.settings.environment import copy_environment
 from anthropic_proxy.gateway.settings.file_format import KeyReference
 from anthropic_proxy.gateway.settings.files import MAX_KEY_BYTES
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
-from anthropic_proxy.gateway.settings.values import decode_keys, is_variable_name, redact_and_shorten
+from anthropic_proxy.gateway.settings.values import (
+    decode_keys,
+    is_secret_variable,
+    is_variable_name,
+    redact_and_shorten,
+)
 from anthropic_proxy.secrets import Secret
 
 KEY_COMMAND_TIMEOUT_SECONDS = 30.0
@@ -34,7 +39,8 @@ UNRESOLVED_KEY = "not-read"
 class ResolvedKeys(Struct, frozen=True):
     keys: Sequence[Secret] = ()
     problem: str = ""
-    """Reason why there is no key, and remedy, as the end of a sentence for clients. The reference is not quoted.
+    """Reason why there is no key, and remedy, as the end of a sentence for clients. The reference is not quoted, unless
+    it is certainly no key.
 
     "": the keys are known, or the command was not run.
     """
@@ -62,10 +68,10 @@ def resolve_keys(
             )
         found = sources.find_referenced_key_variable(reference.env)
         if found is None:
-            return ResolvedKeys(
-                problem=f"the variable of {where}, is not set. {_DETAILS}",
-                problem_details=f"{reference.env} is not set ({where}). Set it in .env or in the environment.",
-            )
+            details = f"{reference.env} is not set ({where}). Set it in .env or in the environment."
+            if reference.env.isupper() and is_secret_variable(reference.env):  # the name of a key, and not a key
+                return ResolvedKeys(problem=details, problem_details=details)
+            return ResolvedKeys(problem=f"the variable of {where}, is not set. {_DETAILS}", problem_details=details)
         return ResolvedKeys(decode_keys(found))
     if not resolves_keys:
         return ResolvedKeys((Secret(UNRESOLVED_KEY, where),))

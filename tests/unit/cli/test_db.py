@@ -59,5 +59,5 @@ def test_a_disabled_ledger_is_named(tmp_path: Path) -> None:
     done = run_command("db", "check", directory=tmp_path, settings={"DATABASE_URL": "off"})
     assert (done.returncode, done.stderr) == (
         2,
-        "✕ No requests are stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database.\n",
+        "✕ Nothing is stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database.\n",
     )

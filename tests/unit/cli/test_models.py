@@ -38,9 +38,10 @@ def test_lists_are_counted_and_failures_are_lines(tmp_path: Path, openai: Runnin
     counts = {row["provider"]: len(row["models"]) for row in listed["providers"] if not row["problem"]}
     assert counts.keys() == {"openai", "gemini"}
     assert min(counts.values()) > 3
+    host = openai.url.removeprefix("http://")
     assert ended.stderr.splitlines() == [
         f"  {counts['openai']} models at openai, {counts['gemini']} at gemini:  anthropic-proxy models openai",
-        "  ! groq rejected the key …cdef (401). It is set by GROQ_API_KEY in the environment.",
+        f"  ! groq at {host} rejected the key …cdef (401). It is set by GROQ_API_KEY in the environment.",
         "  ! xai answered the query for its models with status 404. The address is set by XAI_BASE_URL, environment. "
         f"Is /v1 missing? Try XAI_BASE_URL={other.url}/other/v1",
     ]
@@ -71,10 +72,10 @@ def test_models_on_this_machine_are_free_and_those_of_an_unknown_server_have_no_
         listed = run_command("models", "ollama", directory=tmp_path, settings={"OLLAMA_API_BASE": local.url}).stdout
     rows = [line.split("\t") for line in listed.splitlines()[1:]]
     assert rows
-    assert {tuple(row[3:]) for row in rows if not row[0].endswith("cloud")} == {("free", "free", "free")}
+    assert {tuple(row[3:]) for row in rows if not row[0].endswith("cloud")} == {("free", "free", "free", "")}
     settings = {"OPENAI_API_KEY": openai_chat.KEY, "OPENAI_BASE_URL": f"{openai.url}/v1"}
     listed = run_command("models", "openai", directory=tmp_path, settings=settings).stdout
-    assert {tuple(line.split("\t")[3:]) for line in listed.splitlines()[1:]} == {("unknown", "unknown", "unknown")}
+    assert {tuple(line.split("\t")[3:]) for line in listed.splitlines()[1:]} == {("unknown", "unknown", "unknown", "")}
 
 
 def test_anthropic_lists_its_own_models(tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_anthropic_lists_its_own_models(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
     assert "anthropic/claude-" in ended.stdout
     assert mapping.stdout.splitlines()[1] == "\t".join(
-        ("claude-haiku-*", "anthropic/claude-haiku-…", *("as listed",) * 5)
+        ("claude-haiku-*", "anthropic/claude-haiku-…", *("as listed",) * 5, "")
     )
 
 

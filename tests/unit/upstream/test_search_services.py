@@ -109,9 +109,7 @@ async def test_a_failure_has_the_error_code_of_the_api(kind: str, status: int, c
 async def test_a_missing_key_fails_each_search_and_is_a_warning(tmp_path: Path) -> None:
     settings = load('[search]\nservice = "brave"\napi_key = { env = "BRAVE_KEY" }\n', tmp_path)
     path = tmp_path / CONFIG_FILE
-    problem = (
-        f"the variable of search.api_key in {path}, line 3, is not set. For details:  anthropic-proxy config check"
-    )
+    problem = f"BRAVE_KEY is not set (search.api_key in {path}, line 3). Set it in .env or in the environment."
     assert find_feature_problems(settings) == [f"Web searches fail: {problem}"]
     search = Transports(settings).web_search
     assert search is not None

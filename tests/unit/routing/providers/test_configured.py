@@ -109,8 +109,8 @@ def test_the_start_up_summary() -> None:
         "",
         "  haiku           → vllm/qwen3-small          SMALL_MODEL, default",
         "  sonnet, opus …  → vllm/Qwen/Qwen3-32B       BIG_MODEL, default",
-        "  ! openrouter has no key: the variable of providers.openrouter.api_key in anthropic-proxy.toml, line 11, is "
-        "not set. For details:  anthropic-proxy config check",
+        "  ! openrouter has no key: ROUTER_KEY is not set (providers.openrouter.api_key in anthropic-proxy.toml, "
+        "line 11). Set it in .env or in the environment.",
         "  ready: vllm (http://localhost:8000/v1)         not set: "
         + " ".join(list_unset_names("ollama", "anthropic")),
         "",
