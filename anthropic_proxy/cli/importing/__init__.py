@@ -145,7 +145,8 @@ def _write_missing_keys(output: Output, plan: ImportPlan, settings: Settings, en
         table = plan.servers.get(provider.name)
         variable = provider.key_variable if table is None else table.key_variable
         is_set = settings.keys.get(provider.name) or variable in plan.secrets
-        if variable and not is_set and provider.key_source == "settings" and provider.key_required != "never":
+        needs_key = table is not None or (provider.key_source == "settings" and provider.key_required != "never")
+        if variable and needs_key and not is_set:
             if provider.prefix in used:
                 missing.setdefault(variable, f"of {provider.prefix}")
             elif table is not None:
