@@ -315,6 +315,7 @@ def test_the_start_calls_no_server_ready_that_does_not_answer(openai: Running, t
     (tmp_path / "anthropic-proxy.toml").write_text(f'[providers.box]\nbase_url = "{closed}/v1"\nmodels = ["m"]\n')
     settings = {"OPENAI_BASE_URL": f"{openai.url}/v1", "PREFERRED_PROVIDER": "openai", "OLLAMA_API_BASE": closed}
     with running_proxy(tmp_path, settings) as proxy:
+        wait_for(lambda: "  Use it:" in proxy.log)  # the log is written after the first reply
         lines = proxy.log.splitlines()
     place, setting = "The address is set by", "base_url of [providers.box], anthropic-proxy.toml line 2"
     assert [line for line in lines if "does not answer" in line] == [
