@@ -42,8 +42,10 @@ from anthropic_proxy.errors import ShuttingDown, UpstreamError, UpstreamProtocol
 
 _MAX_BYTES_SIGNED_ON_LOOP = 1024 * 1024
 """Maximum size of a request body whose signature is computed on the event loop: 3 ms. A thread computes others."""
-_MAX_REJECTION_SECONDS = 2.0
-"""Maximum time after which a server that requires a client certificate closes a connection."""
+_MAX_REJECTION_SECONDS = 5.0
+"""Maximum time after which a server that requires a client certificate closes a connection with a request."""
+_REJECTION_WAIT_SECONDS = 2.0
+"""Time in which such a server closes a connection without a request."""
 _MAX_CACHED_HEADS = 256
 """Maximum number of cached request heads. A full cache is emptied, because relayed requests may all differ."""
 
@@ -295,10 +297,10 @@ class Connector:
         if not origin.uses_tls or seconds > _MAX_REJECTION_SECONDS:
             return ""
         try:
-            async with asyncio.timeout(2 * _MAX_REJECTION_SECONDS):
+            async with asyncio.timeout(2 * _REJECTION_WAIT_SECONDS):
                 connection = await self.connect(origin, proxy)
                 self._owner.add_open(connection)
-                closing = await connection.find_closing(2 * seconds + 0.1)
+                closing = await connection.find_closing(_REJECTION_WAIT_SECONDS)
         except (OSError, ValueError):
             return ""
         if closing is None:
