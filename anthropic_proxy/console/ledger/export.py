@@ -54,7 +54,7 @@ _COUNTS = {
 REQUEST_TITLES: Sequence[str] = (
     *(
         title
-        for name in StoredRequest.__struct_encode_fields__[len(RequestCounts.__struct_fields__) :]
+        for name in StoredRequest.__struct_fields__[len(RequestCounts.__struct_fields__) :]
         if name not in _DURATIONS
         for title in (name, *_COUNTS.get(name, ()))
     ),
@@ -114,7 +114,7 @@ def format_time(microseconds: int) -> str:
 
 
 def build_request_object(row: StoredRequest) -> dict[str, Any]:
-    values: dict[str, Any] = dict(zip(row.__struct_encode_fields__, structs.astuple(row), strict=True))
+    values: dict[str, Any] = dict(zip(row.__struct_fields__, structs.astuple(row), strict=True))
     for name in _LISTS:
         values[name] = msgspec.json.decode(values[name]) if values[name] else []
     values["attempt_times"] = [_encode_times(one) for one in decode_attempt_times(row.attempt_times)]

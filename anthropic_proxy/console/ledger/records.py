@@ -14,7 +14,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
-from msgspec import Struct, field, structs
+from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.messages.deltas import TokenCounts
@@ -90,8 +90,8 @@ class StoredRequest(RequestCounts, gc=False):
     id: str = ""
     """`request-id` that the client received."""
     started_at: int = 0
-    program: str = field(default="", name="client")
-    """Product name in the user agent. The column, CSV and JSON have the name `client` for it."""
+    client: str = ""
+    """Product name in the user agent."""
     key_label: str = ""
     """Label of the key that the client presented, or `local`."""
     project: str = ""
@@ -257,7 +257,7 @@ class RowBuilder:
             labels = (_cut(label, MAX_LABEL_CHARACTERS) for label in self._redact(names))
         for name, label in zip(_LABELS, labels):  # noqa: B905  # as many; faster
             setattr(row, name, label)
-        row.program = row.user_agent.partition("/")[0]
+        row.client = row.user_agent.partition("/")[0]
         if is_rejected:
             for name in _HIDDEN_COLUMNS:
                 setattr(row, name, "")

@@ -52,7 +52,7 @@ def _find_kind(field: FieldInfo) -> str:
 
 REQUESTS = Table(
     "requests",
-    {field.encode_name: _find_kind(field) for field in fields(StoredRequest)},
+    {field.name: _find_kind(field) for field in fields(StoredRequest)},
     ("id",),
     (
         Index("requests_by_time", ("started_at",)),

@@ -352,7 +352,7 @@ class LedgerWriter:
             rows = [row for row in rows if row.id not in known]
         stored = [row for row in rows if not is_rejected_by_limit(row) or self._is_new_rejection(row)]
         if stored:
-            connection.insert("requests", StoredRequest.__struct_encode_fields__, list(map(astuple, stored)))
+            connection.insert("requests", StoredRequest.__struct_fields__, list(map(astuple, stored)))
         if rows:
             add_hourly_sums(connection, rows, self._instance)
             add_session_sums(connection, rows, self._instance)
