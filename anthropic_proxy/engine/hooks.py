@@ -281,7 +281,8 @@ Headers = Mapping[str, str]
 Settle = Callable[[Receipt], None]
 """Function that a policy returns for an admitted request.
 
-The proxy calls it with the receipt at the end of the request, also after a failure. It must not block.
+The proxy calls it with the receipt at the end of the request, also after a failure. It must not block. An exception is
+logged.
 """
 
 

@@ -4,7 +4,7 @@ A policy may reserve an amount, such as a part of a budget. When the request has
 replaces the reservation by the real amount.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -74,8 +74,16 @@ async def admitted_token_count_request(engine: Engine, incoming: ClientRequest) 
         await _ask_policies(engine, described, settles)
         yield
     finally:
-        for settle in settles:
+        settle_admissions(engine, settles, receipt)
+
+
+def settle_admissions(engine: Engine, settles: Sequence[Settle], receipt: Receipt) -> None:
+    """Call all `settles`. The exception of one is logged, so that no other reservation stays open."""
+    for settle in settles:
+        try:
             settle(receipt)
+        except Exception:  # noqa: BLE001  # a defect of a plugin
+            engine.log.write_traceback(receipt.request_id)
 
 
 async def _ask_policies(engine: Engine, described: AdmissionRequest, settles: list[Settle]) -> None:

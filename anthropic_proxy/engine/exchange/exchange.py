@@ -22,7 +22,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 
 from anthropic_proxy.engine.engine import Engine, is_large_request
-from anthropic_proxy.engine.exchange.admission import admit
+from anthropic_proxy.engine.exchange.admission import admit, settle_admissions
 from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, start_recording
 from anthropic_proxy.engine.exchange.error_messages import idle_timeout_error
@@ -114,8 +114,7 @@ class Exchange:
                 self._fill_receipt()
                 self._attempts.records.finish_last_attempt()
             receipt.duration_seconds = engine.clock() - receipt.started_at
-            for settle in settles:
-                settle(receipt)
+            settle_admissions(engine, settles, receipt)
             engine.end_exchange(receipt)
 
     async def _serve(self, settles: list[Settle]) -> None:

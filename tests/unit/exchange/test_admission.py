@@ -1,9 +1,13 @@
 """Facts that policies receive about a request, also about one that is relayed without a complete decoding."""
 
+from collections.abc import Awaitable, Callable
+
+import pytest
 from msgspec import structs
 
-from anthropic_proxy.plugins import AdmissionRequest, Client, Headers
-from tests.support.harness import FakeResponse, ProxyHarness
+from anthropic_proxy.engine.exchange.admission import admitted_token_count_request
+from anthropic_proxy.plugins import AdmissionRequest, Client, Headers, Receipt, Settle
+from tests.support.harness import FakeResponse, ProxyHarness, new_client_request
 
 TEXT = "Count these words. " * 2_000
 PROVIDERS = {
@@ -55,3 +59,44 @@ async def test_an_invalid_maximum_reserves_no_negative_amount() -> None:
 async def test_the_model_of_an_alias_is_the_one_that_it_names() -> None:
     request, _ = await describe(model="claude-openai/gpt-4.1-mini[1m]")
     assert (request.model, request.normalized_model) == ("claude-openai/gpt-4.1-mini[1m]", "openai/gpt-4.1-mini")
+
+
+class Settler:
+    """A policy that admits every request, and calls `settle` at its end."""
+
+    def __init__(self, settle: Settle) -> None:
+        self._settle = settle
+
+    async def identify(self, headers: Headers) -> Client | None:
+        return None
+
+    async def admit(self, request: AdmissionRequest) -> Settle:
+        return self._settle
+
+
+def _fail(receipt: Receipt) -> None:
+    raise LookupError("no such budget")
+
+
+async def _post_message(proxy: ProxyHarness) -> None:
+    await proxy.post(model="openai/gpt-4.1-mini")
+    assert [receipt.status for receipt in proxy.receipts] == [400]
+
+
+async def _count_tokens(proxy: ProxyHarness) -> None:
+    async with admitted_token_count_request(proxy.services, new_client_request(b"{}")):
+        pass
+
+
+@pytest.mark.parametrize("request_of", [_post_message, _count_tokens])
+async def test_the_end_of_a_request_reaches_all_policies_although_one_fails(
+    request_of: Callable[[ProxyHarness], Awaitable[None]],
+) -> None:
+    proxy = ProxyHarness(lambda *_: FakeResponse(400, b"{}"), **PROVIDERS)
+    settled: list[Receipt] = []
+    proxy.services = structs.replace(
+        proxy.services, policies=(Settler(settled.append), Settler(_fail), Settler(settled.append))
+    )
+    await request_of(proxy)
+    assert len(settled) == 2
+    assert "LookupError: no such budget" in proxy.log.getvalue()
