@@ -6,10 +6,13 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 
+import pytest
+
 from anthropic_proxy.cli.commands import commands
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.gateway.settings import list_variables
 from tests.architecture import modules_of_the_package
+from tests.site.pages import all_pages
 from tests.support.paths import ROOT
 
 GAP = "\0"
@@ -36,6 +39,34 @@ NO_SETTINGS = {
 NO_COMMANDS = {"speaks", "cannot", "demonstration"}  # sentences about the program, not lines to type
 
 
+_OF_CLAUDE_CODE = re.compile(r"(?:Failed to authenticate\. )?API Error: (?:\d+ ?)?")
+"""Matches what Claude Code writes before the message of an error."""
+_OF_OTHER_PROGRAMS = {
+    *("Not logged in · Please run /login", "There's an issue with the selected model"),  # Claude Code
+    "anthropic-proxy: command not found",  # shells
+    "No matching distribution found",  # pip
+    *("model 'x' not found", "API Error: 529 ollama: …server busy…"),  # Ollama
+}
+
+
+@cache
+def quotes_of_pages() -> frozenset[str]:
+    """Return the messages in the first column of tables of symptoms and messages; one word alone is no message."""
+    found = set()
+    for page in all_pages():
+        for table in re.findall(r"^\| (?:symptom|message)\b.*\n((?:\|.*\n)+)", page.read_text("utf-8"), re.MULTILINE):
+            first = " ".join(row.split(" | ")[0] for row in table.splitlines())
+            found |= {quote for quote in re.findall(r"`([^`]+)`", first) if len(quote.split()) > 1}
+    return frozenset(found - _OF_OTHER_PROGRAMS)
+
+
+@cache
+def texts_for_users() -> str:
+    """Return the messages of the package, the scripts of a checkout and the golden texts, one per line."""
+    files = [*(ROOT / "scripts").glob("*.py"), *(ROOT / "tests/golden_texts").rglob("*.txt")]
+    return "\n".join([*(text for _, text in messages()), *(file.read_text("utf-8") for file in files)])
+
+
 @cache
 def messages() -> tuple[tuple[str, str], ...]:
     """Return each text of the package that people may read, with its place; one word alone is no message."""
@@ -58,6 +89,14 @@ def spelled(node: ast.JoinedStr) -> str:
 
 def named(pattern: re.Pattern[str]) -> dict[str, str]:
     return {name: place for place, text in messages() for name in pattern.findall(text)}
+
+
+@pytest.mark.parametrize("quote", sorted(quotes_of_pages()))
+def test_messages_quoted_by_a_page_exist(quote: str) -> None:
+    """A quoted message is one of the proxy, as in the source or in a golden text, or of a listed program."""
+    parts = re.split(r"…|\b\d+\b|http://\S+|Ollama(?= did)", _OF_CLAUDE_CODE.sub("", quote))
+    fixed = [re.escape(part.strip()) for part in parts if part.strip()]
+    assert re.search(".*".join(fixed), texts_for_users()), quote
 
 
 def test_commands_exist() -> None:

@@ -38,7 +38,7 @@ def list_start_commands(*, is_published: bool = PUBLISHED) -> tuple[tuple[str, s
     return (
         (
             'uv tool install ".[dashboard,prices]"',
-            f"installs the command `{PACKAGE}` from the checkout, which is not needed afterwards",
+            f"installs the command `{PACKAGE}`. It runs without the checkout; keep that for [updates](#updates)",
         ),
         ('pipx install ".[dashboard,prices]"', "the same with pipx"),
         ('python3 -m pip install ".[dashboard,prices]"', "the same in a virtual environment that is active"),

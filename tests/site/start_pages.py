@@ -33,7 +33,7 @@ With uv and Python 3.11 or newer, once, in a copy of this repository ([other way
 
 ## 3. Settings
 
-`anthropic-proxy init` asks for provider and key, tests the key and writes lines such as these. By hand, write them
+{setup}
 into the file `.env` in [the folder](../guide/configuration.md#where-the-files-belong) that
 `anthropic-proxy config show` names:
 
@@ -112,6 +112,8 @@ class ProviderStart(Struct, frozen=True, forbid_unknown_fields=True):
     """Title in the README. "": the title."""
     before: str = ""
     """Command that installs an extra. "": none is needed."""
+    init: str = "asks for provider and key, tests the key and writes lines such as these."
+    """What `anthropic-proxy init` does. "": it does not offer the provider."""
 
     def values(self) -> dict[str, str]:
         text = _PLACEHOLDER.sub("=sk-test-0123456789abcdef", self.settings.strip())
@@ -132,6 +134,7 @@ def written_page(provider: ProviderStart) -> str:
         title=provider.title.partition(":")[0],
         install=find_install_command(),
         key=provider.key,
+        setup=_setup(provider),
         settings=provider.settings.strip(),
         commands="\n".join(filter(None, (provider.before, SERVE))),
         mapping=_mapping(provider),
@@ -139,6 +142,10 @@ def written_page(provider: ProviderStart) -> str:
         notes="\n".join(f"- {note}" for note in provider.notes),
         problems="\n".join(f"| {_PROBLEMS[slug]} | [cause and remedy](../fix/errors.md#{slug}) |" for slug in anchors),
     )
+
+
+def _setup(provider: ProviderStart) -> str:
+    return f"`anthropic-proxy init` {provider.init} By hand, write them" if provider.init else "Write these lines"
 
 
 def _mapping(provider: ProviderStart) -> str:
