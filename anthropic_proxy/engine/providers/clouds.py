@@ -35,6 +35,7 @@ _COUNTING = "token-counting-2024-11-01"
 _NOT_IN_CLOUDS = ("container", "mcp_servers", "speed")
 """Fields of code execution, MCP servers and fast mode, whose betas the clouds do not accept."""
 
+_WITHOUT_VERSION = (("/anthropic/v1", "/anthropic"),)
 _CLOUD = anthropic.Dialect(
     forwards_client_headers=False,
     forwards_metadata=False,
@@ -66,6 +67,7 @@ _BEDROCK = WireConfig(
 _BEDROCK_MESSAGES = WireConfig(
     wire=anthropic.WIRE,
     models_table="anthropic",
+    url_suffixes=_WITHOUT_VERSION,
     dialect=structs.replace(
         _CLOUD,
         has_count_tokens=True,
@@ -91,13 +93,12 @@ BEDROCK = Provider(
     servers=(
         ServerOverride(
             name="bedrock_messages",
-            url_patterns=("*/anthropic/",),
+            url_patterns=("*/anthropic/", "*/anthropic/v1/"),
             wires={"messages": _BEDROCK_MESSAGES},
             models_table="anthropic",
             key_source="aws",
             title="Amazon Bedrock, Messages API",
             base_url="https://bedrock-mantle.{region}.api.aws/anthropic",
-            price_url="https://bedrock-runtime.us-east-1.amazonaws.com",
             docs_url="https://docs.aws.amazon.com/bedrock/latest/userguide/inference-messages-api.html",
             source="docs.aws.amazon.com/bedrock/latest/userguide/inference-messages-api.html; anthropic 2.10.0",
             read_date="2026-11-23",
@@ -105,9 +106,11 @@ BEDROCK = Provider(
     ),
     base_url="https://bedrock-runtime.{region}.amazonaws.com",
     host_patterns=(
-        *("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com", "bedrock-mantle.*.api.aws"),
+        *("bedrock-runtime.*.amazonaws.com", "bedrock-runtime-fips.*.amazonaws.com"),
+        *("bedrock-runtime.*.api.aws", "bedrock-mantle.*.api.aws"),
         *("*.bedrock-runtime.*.vpce.amazonaws.com", "*.bedrock-mantle.*.vpce.amazonaws.com"),
     ),
+    price_url="https://bedrock-runtime.us-east-1.amazonaws.com",
     base_url_variable="BEDROCK_BASE_URL",
     key_variable="AWS_BEARER_TOKEN_BEDROCK",
     key_source="aws",
@@ -151,6 +154,7 @@ FOUNDRY = Provider(
         "messages": WireConfig(
             wire=anthropic.WIRE,
             models_table="anthropic",
+            url_suffixes=_WITHOUT_VERSION,
             dialect=structs.replace(
                 _CLOUD,
                 has_count_tokens=True,

@@ -204,6 +204,8 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         prefix=table.name,
         title=(server.title if server else "") or (row.title if origin.is_vendor else table.name),
         base_url=table.base_url,
+        host_patterns=row.host_patterns,
+        price_url=row.price_url,
         base_url_variable=table.base_url_setting,
         reference_url=row.base_url,
         key_variable=table.api_key_setting,
@@ -236,7 +238,7 @@ def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Orig
     url = urlsplit(table.base_url)
     with_wire = [row for row in built_in if table.wire in row.wires]
     for row in with_wire:
-        if any(fnmatchcase(url.netloc.lower(), pattern) for pattern in row.host_patterns):
+        if any(fnmatchcase(url.hostname or "", pattern) for pattern in row.host_patterns):
             server = find_server_at(row, table.base_url)
             return Origin(row, server, True, (server or row).wires[table.wire])
     candidates = [row for row in with_wire if is_template(row)]

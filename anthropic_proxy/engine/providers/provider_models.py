@@ -68,6 +68,8 @@ class ListedModel(Struct, frozen=True):
 
 
 def has_model_list(provider: Provider) -> bool:
+    if provider.host_patterns:  # the APIs of clouds have no list
+        return False
     return provider.transport == "http" and provider.key_source == "settings" and _list_wire(provider) in _PATHS
 
 

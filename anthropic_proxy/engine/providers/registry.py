@@ -213,6 +213,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     """Default base URL, without a trailing slash."""
     host_patterns: Sequence[str] = ()
     """`fnmatch` patterns of the hosts of a cloud, one for each region or resource. Empty: the host of `base_url`."""
+    price_url: str = ""
+    """Address under which `genai-prices` knows the provider. "": the one that is called."""
     prefix_patterns: Sequence[str] = ()
     """Patterns of the model ids to which the prefix leads, if it is also a prefix of LiteLLM, which gets all others.
 

@@ -89,13 +89,15 @@ def describe_unset_place(provider: Provider, settings: EngineOptions) -> str:
     return f"{provider.prefix} is not set up: {variable} is not set. Set it in .env or in the environment."
 
 
-_IS_REGION = compile_later(r"[a-z]{2}(-[a-z]+)+-[0-9]+")
+_BEDROCK_HOST = compile_later(
+    r"(?:[^.]+\.)?bedrock-(?:runtime|runtime-fips|mantle)\.([a-z0-9-]+)\.(?:amazonaws\.com|api\.aws|vpce\.amazonaws\.com)"
+)
 
 
 def find_region(url: str) -> str | None:
-    """Return the region of Amazon that the host of a URL names: `us-east-1`."""
-    labels = (urlsplit(url).hostname or "").split(".")
-    return next((label for label in labels if _IS_REGION.fullmatch(label)), None)
+    """Return the region in a host of Amazon Bedrock: `us-east-1`. None: the host belongs to another server."""
+    found = _BEDROCK_HOST.fullmatch(urlsplit(url).hostname or "")
+    return None if found is None else found[1]
 
 
 def build_server_name(provider: Provider, base_url: str) -> str:

@@ -292,7 +292,8 @@ class PriceList:
             return FREE
         name = provider.find_known_name(model)
         server = find_server_at(provider if provider.servers else PROVIDERS.find("openai"), base_url)
-        listed = find_price((server.price_url if server else "") or base_url, name, when, tier=tier)
+        address = (server.price_url if server else "") or provider.price_url or base_url
+        listed = find_price(address, name, when, tier=tier)
         return _find_vendor_price(server, base_url, name) if listed is None and server and not tier else listed
 
 

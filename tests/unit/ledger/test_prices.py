@@ -176,6 +176,22 @@ def test_each_vendor_has_a_price_or_a_reason_for_none(row: Provider, server: Ser
         assert find(settings, f"mine/{EXAMPLES[server.name]}") == price.base
 
 
+@pytest.mark.parametrize(
+    ("host", "model"),
+    [
+        ("bedrock-runtime.eu-west-1.amazonaws.com", "anthropic.claude-opus-5-5"),
+        ("bedrock-runtime-fips.us-gov-west-1.amazonaws.com/anthropic", "anthropic.claude-opus-5-5"),
+        ("bedrock-mantle.us-east-1.api.aws/anthropic", "anthropic.claude-opus-5-5"),
+        ("vpce-0abc.bedrock-mantle.us-east-1.vpce.amazonaws.com/anthropic", "anthropic.claude-opus-5-5"),
+        ("second.services.ai.azure.com/anthropic", "claude-opus-5-5"),
+    ],
+)
+def test_a_table_at_the_address_of_a_cloud_has_its_prices(host: str, model: str, tmp_path: Path) -> None:
+    settings = load(tmp_path, f'[providers.mine]\nbase_url = "https://{host}"\nwire = "messages"\n')
+    price = find(settings, f"mine/{model}")
+    assert 0 < price.input < price.output
+
+
 PRICED = [(name, prices) for name in list_model_tables() if (prices := load_vendor_prices(name))]
 
 

@@ -371,7 +371,7 @@ def test_the_service_of_a_signature_follows_the_host() -> None:
         "bedrock-runtime.ap-southeast-2.amazonaws.com",
         "bedrock-mantle.us-east-1.api.aws",
         "vpce-0abc.bedrock-mantle.us-gov-west-1.vpce.amazonaws.com",
-        "bedrock.example",
+        "eu-proxy-1.bedrock.example",
     )
     for host in hosts:
         url = f"https://{host}/anthropic/v1/messages?beta=true"
@@ -396,7 +396,9 @@ async def test_a_table_with_the_address_of_another_region_is_signed_for_it(
     accept(cloud, FIRST)
     write_credentials(tmp_path, FIRST)
     monkeypatch.chdir(tmp_path)
-    table = '[providers.bed-eu]\nbase_url = "http://bedrock-mantle.eu-west-1.api.aws/anthropic"\nwire = "messages"\n'
+    table = (
+        '[providers.bed-eu]\nbase_url = "http://bedrock-mantle.eu-west-1.api.aws:80/anthropic/v1"\nwire = "messages"\n'
+    )
     variables: dict[str, str]
     with serving(new_cloud(cloud)) as running:
         for variables in ({}, {"AWS_REGION": REGION}):
