@@ -184,7 +184,7 @@ class PrefixChange(Struct):
 
 
 class Receipt(BilledUsage, kw_only=True):
-    """Record of one client request: ids, names, counts and times, without message content.
+    """Record of one client request: ids, names, counts, times and texts of errors, without message content.
 
     The record is complete when the request has finished. Its tokens are those that the client received.
     """

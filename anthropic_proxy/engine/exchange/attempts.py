@@ -447,7 +447,7 @@ class Attempts:
                         watchdog,
                         secrets=self._list_call_secrets(attempt),
                     )
-                    await relay.wait_for_content()
+                    await relay.wait_for_first_event()
                 else:
                     attempt.stream = stream = UpstreamStream(
                         wire, call, response, watchdog, background, report=report, stop_filter=run.stop_filter

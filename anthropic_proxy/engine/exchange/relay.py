@@ -62,7 +62,7 @@ class RelayStream(Reply):
         self.ending: Event | None = None
         """Event for the client in place of the missing last event of the provider. None: nothing is missing."""
         self.complete = False
-        """True if nothing is left to read except the bytes that `wait_for_content` has received."""
+        """True if nothing is left to read except the bytes that `wait_for_first_event` has received."""
         self._wire = wire
         self._requested_model = call.requested_model if call.is_renamed else None
         converter = wire.new_stream_converter(response.headers) if call.streams_upstream else None
@@ -82,7 +82,7 @@ class RelayStream(Reply):
         self._drain_until = 0.0
         """Loop time until which bytes after the last event are awaited. 0: the wait has not started."""
 
-    async def wait_for_content(self) -> None:
+    async def wait_for_first_event(self) -> None:
         """Wait for the first event of a stream, or for the complete body. Raises `UpstreamError`."""
         if not self._streams:
             self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)

@@ -2,7 +2,8 @@
 
 A circuit is closed while calls to an upstream (a provider and host, such as `openai api.openai.com`) succeed. After
 `FAILURES_TO_OPEN` failures in a row it is open: calls fail at once, until one trial call is allowed. If the trial
-succeeds, the circuit is closed; otherwise it stays open for twice the time. Workers inform each other.
+succeeds, the circuit is closed; otherwise it stays open for twice the time. Workers inform each other. The last target
+of a plan, or the only one, is called although its circuit is open: nothing else could serve the request.
 """
 
 import asyncio

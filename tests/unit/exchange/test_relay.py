@@ -247,7 +247,7 @@ async def relayed(chunks: list[bytes | Exception], call: Call, target: Target) -
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     answer = RelayStream(anthropic.WIRE, call, FakeResponse(200, *chunks), watch)
     try:
-        await answer.wait_for_content()
+        await answer.wait_for_first_event()
         received = b""
         while (data := await answer.read()) is not None:
             received += data
