@@ -91,6 +91,7 @@ class _Unsuitable(Exception):
     """The count of a request has input that the engine cannot see."""
 
 
+# Names of commit 66211d14, of which CHECKOUT is a checkout: its modules had other names.
 _ESTIMATE_BEFORE = """
 import sys
 from anthropic_proxy.messages.models import decode_request

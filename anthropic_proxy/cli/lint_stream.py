@@ -151,21 +151,6 @@ class Violation(Struct, frozen=True):
         return f"event {self.event}: {self.message}" if self.event else self.message
 
 
-def check_events(events: Iterable[Mapping[str, Any]], *, requires_json_arguments: bool = True) -> list[str]:
-    """Return the deviations of a finished stream of decoded events from the Messages API, as texts."""
-    grammar = EventGrammar(requires_json_arguments=requires_json_arguments)
-    for event in events:
-        grammar.feed(event)
-    return list(map(str, grammar.finish()))
-
-
-def check_bytes(stream: bytes, *, requires_json_arguments: bool = True) -> list[str]:
-    """Return the deviations of a finished stream of SSE bytes from the Messages API, as texts."""
-    grammar = EventGrammar(requires_json_arguments=requires_json_arguments)
-    grammar.feed_bytes(stream)
-    return list(map(str, grammar.finish()))
-
-
 class EventGrammar:
     """Checker of one event stream, which collects its deviations from the Messages API in `violations`.
 

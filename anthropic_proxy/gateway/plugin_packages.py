@@ -13,10 +13,6 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 
-def has_dashboard_packages(settings: Settings) -> bool:
-    return find_spec("jinja2") is not None
-
-
 ENTRY_POINT_GROUP = "anthropic_proxy.plugins"
 """Group of the entry points of other packages. The name of an entry point can be listed in `PLUGINS`."""
 PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
@@ -24,7 +20,7 @@ PLUGIN_PACKAGES: Sequence[tuple[str, Callable[[Settings], bool]]] = (
     ("anthropic_proxy.console.keys.plugin", lambda settings: settings.virtual_keys),
     ("anthropic_proxy.gateway.telemetry.traces", Settings.has_traces),
     ("anthropic_proxy.gateway.prices.updates", lambda settings: settings.price_update_days > 0),
-    ("anthropic_proxy.console.dashboard.plugin", has_dashboard_packages),
+    ("anthropic_proxy.console.dashboard.plugin", lambda settings: find_spec("jinja2") is not None),
 )
 """Pairs of import name and condition of a plugin package. The package is imported and opened if its condition is True
 for the settings."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from anthropic_proxy.cli.lint_stream import check_bytes
 from tests.faults.call import GUARD_SECONDS, RESET
 from tests.faults.protocols import ProviderProtocol
+from tests.support.event_grammar import check_bytes
 
 WORDS = b'"content_block_delta"'
 """Marker of the first event that holds some of the model's output."""

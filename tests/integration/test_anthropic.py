@@ -9,7 +9,7 @@ import httpx2 as httpx
 import pytest
 from aiohttp import web
 
-from anthropic_proxy.cli.lint_stream import check_bytes
+from tests.support.event_grammar import check_bytes
 from tests.support.fakes.anthropic import KEY, new_anthropic
 from tests.support.fakes.anthropic.models import MODELS
 from tests.support.fakes.anthropic.samples import READ

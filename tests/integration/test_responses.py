@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.wires.thinking import decode_signature
+from tests.support.event_grammar import check_bytes
 from tests.support.fakes.openai_responses import KEY, new_openai
 from tests.support.fakes.server import Running, serving
 from tests.support.server_process import Proxy, running_proxy

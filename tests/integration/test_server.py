@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.lint_stream import check_bytes
+from tests.support.event_grammar import check_bytes
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
 from tests.support.process_checks import MESSAGES, ask, error_of, run_command

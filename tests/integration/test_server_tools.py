@@ -7,7 +7,7 @@ from typing import Any
 import anthropic
 import pytest
 
-from anthropic_proxy.cli.lint_stream import check_bytes
+from tests.support.event_grammar import check_bytes
 from tests.support.fakes.gemini.server import KEY as GEMINI_KEY
 from tests.support.fakes.gemini.server import new_gemini
 from tests.support.fakes.ollama import new_ollama

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.lint_stream import check_bytes
 from tests.support.command_line import run_command
+from tests.support.event_grammar import check_bytes
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
 from tests.support.platform_marks import HAS_SIGHUP, NO_SIGHUP

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.cli.lint_stream import check_bytes
+from tests.support.event_grammar import check_bytes
 from tests.support.fakes.server import Running
 from tests.support.platform_marks import KILL
 from tests.support.process_checks import MESSAGES, METRICS, ask, children_of, events_of, is_alive, port_of, serve, total

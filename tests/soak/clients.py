@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx2 as httpx
 
-from anthropic_proxy.cli.lint_stream import check_bytes
+from tests.support.event_grammar import check_bytes
 
 MODELS = (
     "openai/gpt-5.5",

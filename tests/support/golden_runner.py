@@ -15,7 +15,6 @@ from anthropic_proxy.engine.exchange.plan import build_target_limits
 from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall, TrailingThinkingBuffer
 from anthropic_proxy.engine.messages.events import Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
-from anthropic_proxy.engine.messages.fold import fold
 from anthropic_proxy.engine.messages.loaded_tools import CALLER, LoadedToolCalls
 from anthropic_proxy.engine.messages.models import MessagesRequest, decode_envelope, decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
@@ -30,6 +29,7 @@ from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 from anthropic_proxy.errors import ClientError, ProxyError
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support import golden_relay as relay
+from tests.support.fold import fold
 from tests.support.golden_relay import readable
 from tests.support.paths import GOLDEN
 

@@ -7,11 +7,11 @@ from typing import Any
 from anthropic.types import Message
 from msgspec import structs
 
-from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
 from anthropic_proxy.engine.upstream.web_fetch import matches_media_types
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
+from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import fold_events
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 

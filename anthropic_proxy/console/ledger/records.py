@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct, structs
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
@@ -254,7 +255,7 @@ class RowBuilder:
         is_rejected = receipt.error_type in _REJECTED_CLIENTS and not receipt.provider
         labels: Iterable[str] = map(self._labels.__getitem__, names := _read_labels(receipt))
         if is_rejected:  # headers of clients without access are not kept in memory
-            labels = (_cut(label, MAX_LABEL_CHARACTERS) for label in self._redact(names))
+            labels = (formats.shorten(label, MAX_LABEL_CHARACTERS) for label in self._redact(names))
         for name, label in zip(_LABELS, labels):  # noqa: B905  # as many; faster
             setattr(row, name, label)
         row.client = row.user_agent.partition("/")[0]
@@ -274,7 +275,7 @@ class RowBuilder:
         if any(texts):
             error, row.failed_attempts, row.notes, row.adaptations, times, *others = self._redact(texts)
             row.reply_blocks, row.prefix_change = others
-            row.error = _cut(error, MAX_ERROR_CHARACTERS)
+            row.error = formats.shorten(error, MAX_ERROR_CHARACTERS)  # after the removal of keys
             row.attempt_times = shorten_attempt_errors(times)  # after the removal of keys
         if change is not None:
             row.prefix_change_tokens = _limit(change.tokens)
@@ -317,17 +318,12 @@ class _Labels(dict[str, str]):
         self._redact = redact
 
     def __missing__(self, name: str) -> str:
-        label = _cut(self._redact([name])[0], MAX_LABEL_CHARACTERS)
+        label = formats.shorten(self._redact([name])[0], MAX_LABEL_CHARACTERS)
         if len(name) <= MAX_LABEL_CHARACTERS:  # clients send names of any length
             if len(self) >= _MAX_CACHED_LABELS:
                 self.clear()
             self[name] = label
         return label
-
-
-def _cut(text: str, max_characters: int) -> str:
-    """Return `text`, cut to a maximum length. Keys must be redacted before."""
-    return text if len(text) <= max_characters else f"{text[: max_characters - 1]}…"
 
 
 def _json(items: Sequence[object]) -> str:

@@ -241,8 +241,8 @@ class Attempts:
                 if not next_target_may_help(error):
                     break
                 error.release_tracebacks()
-            except (ClientError, MissingExtra) as refusal:
-                failure = failure or refusal
+            except (ClientError, MissingExtra) as rejection:
+                failure = failure or rejection
             else:
                 if balancer is not None and route is not None:
                     seconds = engine.clock() - started_at

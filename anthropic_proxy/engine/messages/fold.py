@@ -33,17 +33,6 @@ from anthropic_proxy.errors import InternalError
 _encode = msgspec.json.Encoder().encode
 
 
-def fold(
-    deltas: Iterable[Delta], *, message_id: str, model: str, signature: str, estimated_input_tokens: int = 0
-) -> MessagesResponse:
-    """Return the complete message. `estimated_input_tokens` counts if the provider reports none."""
-    writer = MessageWriter(message_id=message_id, model=model, signature=signature)
-    writer.estimate = estimated_input_tokens
-    message = Fold(writer)
-    message.feed(deltas)
-    return message.finish()
-
-
 class Fold:
     """Builds the message from the events of a writer. Its `message_start` is not needed."""
 

@@ -70,7 +70,7 @@ def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
     causes this error if its target is missing, or if it refers to itself without end.
     """
     token = _budget.set(budget)
-    refusal, code = "", "tool-schema"
+    rejection, code = "", "tool-schema"
     try:
         error = max(validator.iter_errors(value), key=relevance, default=None)
         if error is None:
@@ -81,15 +81,15 @@ def find_violation(validator: Validator, value: Any, budget: WorkBudget) -> str:
             path += error.path
         return f"{ValidationError('', path=path).json_path}: {error.message}"[:_MAX_PROBLEM_CHARACTERS]
     except WorkLimitExceeded as exceeded:
-        refusal, code = exceeded.message, exceeded.code
+        rejection, code = exceeded.message, exceeded.code
     except RecursionError:
-        refusal = f"{budget.field}: it refers to itself without end"
+        rejection = f"{budget.field}: it refers to itself without end"
     except Unresolvable as reference:
-        refusal = f"{budget.field}: {reference.ref} does not stand in it"
+        rejection = f"{budget.field}: {reference.ref} does not stand in it"
     finally:
         _budget.reset(token)
     # raised outside the handlers: an exception context would keep the frames of the check alive
-    raise InvalidRequest(refusal, code=code)
+    raise InvalidRequest(rejection, code=code)
 
 
 class _Unmatched(ValidationError):

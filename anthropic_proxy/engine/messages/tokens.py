@@ -166,14 +166,6 @@ class EstimateCache:
         return round(estimate_tokens(self._last[1], scale.family) * scale.factor)
 
 
-def estimate_request_tokens(request: MessagesRequest, family: TokenFamily = DEFAULT_FAMILY) -> int:
-    """Return the estimated input tokens of a request: system prompt, messages, visible tools, images and PDFs.
-
-    Raises `InvalidRequest` for a tool result that cannot be decoded.
-    """
-    return estimate_tokens(collect_token_facts(request, finds_reasoning=family.drops_reasoning), family)
-
-
 def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> TokenFacts:
     """`finds_reasoning`: reasoning that earlier replies have as text is measured apart, which takes longer.
 

@@ -20,10 +20,10 @@ from anthropic_proxy.engine.providers.open_models import (
 )
 from anthropic_proxy.engine.providers.registry import (
     AnyWireConfig,
-    ModelRule,
     RetiredModel,
     ServerOverride,
     WireConfig,
+    build_model_rules,
     build_retired_models,
 )
 from anthropic_proxy.engine.wires import openai_chat
@@ -63,7 +63,7 @@ def _build_vendor(
                 *REPLAY_RULES,
                 *MISTRAL_RULES,
                 *GPT_OSS_RULES,
-                *(ModelRule(pattern, fields, source, _READ) for pattern, fields in rules),
+                *build_model_rules(source, _READ, *rules),
             ),
         ),
         "responses": UNKNOWN_RESPONSES,

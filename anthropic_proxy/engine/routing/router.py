@@ -134,7 +134,7 @@ def build_plan(query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -
         _, tier = resolve_model_name_and_tier(query.model, preferred_provider, settings)
     targets: list[Target] = []
     notes: list[str] = [choice.note for choice in choices if choice.note]
-    refusal: ClientError | None = None
+    rejection: ClientError | None = None
     for choice in choices:
         try:
             target = _build_target(choice, settings, catalog)
@@ -142,10 +142,10 @@ def build_plan(query: RoutingQuery, settings: EngineOptions, catalog: Catalog) -
                 _prefer_wire_with_tools(target, query.server_tools, settings) if query.server_tools else target
             )
         except ClientError as error:
-            refusal = refusal or error
+            rejection = rejection or error
             notes.append(error.message)
-    if not targets and refusal is not None:
-        raise refusal
+    if not targets and rejection is not None:
+        raise rejection
     fidelity = settings.tier_fidelities.get(tier, settings.fidelity)
     return Plan(targets, choices[0].reason, notes, fidelity, all(target.is_relayed for target in targets), route)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from msgspec import structs
 
-from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
@@ -22,6 +21,7 @@ from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
 from anthropic_proxy.gateway.telemetry.log import Log
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours
+from tests.support.event_grammar import check_bytes
 from tests.support.harness import RecordingSink, new_client_request
 from tests.support.kept_connection import KeptConnection
 

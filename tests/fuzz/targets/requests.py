@@ -9,12 +9,10 @@ from typing import Any
 import msgspec
 from msgspec import structs
 
-from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.exchange.plan import build_target_limits
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
-from anthropic_proxy.engine.messages.tokens import estimate_request_tokens
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget
@@ -26,8 +24,10 @@ from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.plugins import Client
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, complete_replies, folders_of, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
+from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import GoldenCase
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
+from tests.support.token_estimate import estimate_request_tokens
 
 MAX_CALLS = 40
 """Calls upstream that one exchange can make: ten of a turn's loop, each with its repeats and healings."""

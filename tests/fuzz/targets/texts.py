@@ -97,8 +97,8 @@ def _check_settings(data: bytes) -> None:
     for given, file in (({}, str(_env_file())), (environ, None)):
         try:
             settings = load_settings(given, PROVIDERS, env_file=file)
-        except ConfigurationError as refusal:
-            message = refusal.message
+        except ConfigurationError as rejection:
+            message = rejection.message
         else:
             message = repr(settings) + " ".join(settings.warnings)
         expect(not any(secret in message for secret in secrets), f"a key is told: {message}")

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, error_headers
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
@@ -13,6 +12,7 @@ from anthropic_proxy.engine.wires.framing import FRAME_READERS
 from anthropic_proxy.errors import ProxyError
 from tests.fuzz.targets.scenarios import MAX_SEED_BYTES, WIRES, call_of, complete_replies, playable, scenario_of
 from tests.fuzz.targets.target import Target, cuts_of, expect, expect_bounded, expect_ours, split_headline
+from tests.support.event_grammar import check_bytes
 
 MODES = ("stream", "body", "error")
 _STATUSES = (400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 529)

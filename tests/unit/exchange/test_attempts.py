@@ -9,9 +9,9 @@ import pytest
 from msgspec import structs
 from multidict import CIMultiDict
 
-from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.messages.events import Event
 from anthropic_proxy.errors import UpstreamProtocolError
+from tests.support.event_grammar import check_bytes
 from tests.support.fake_upstream import KEYS, STREAM, TEXT, FakeUpstream, error, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink
 from tests.support.virtual_time import in_virtual_time

@@ -24,12 +24,12 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.upstream.contract import DEFAULT_MEDIA_TYPES, FetchedPage, SearchResult
 from anthropic_proxy.engine.upstream.web_fetch import matches_media_types
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed, WebSearchFailed
 from anthropic_proxy.plugins import Receipt, UpstreamAttempt
+from tests.support.event_grammar import check_bytes
 from tests.support.golden_runner import fold_events
 from tests.support.golden_texts import Check, golden_files
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink

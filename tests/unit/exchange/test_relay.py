@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.exchange import forwarding
 from anthropic_proxy.engine.exchange.client_side import encode_events
 from anthropic_proxy.engine.exchange.exchange import Exchange
@@ -29,6 +28,7 @@ from anthropic_proxy.engine.wires import anthropic
 from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.errors import ClientError, InvalidRequest, UpstreamError, UpstreamProtocolError
 from anthropic_proxy.gateway.settings import load_settings
+from tests.support.event_grammar import check_bytes
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.messages import exactly
 from tests.support.provider_replies.messages import DOUBLE_START, MESSAGE_STREAMS, block, message_start

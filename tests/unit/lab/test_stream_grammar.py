@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.cli.lint_stream import EventGrammar, check_bytes, check_events
+from anthropic_proxy.cli.lint_stream import EventGrammar
+from tests.support.event_grammar import check_bytes, check_events
 from tests.support.golden_texts import Check
 from tests.support.provider_replies.messages import DOUBLE_START, MESSAGE_STREAMS
 

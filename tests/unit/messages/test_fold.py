@@ -19,12 +19,13 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolArgs,
     ToolCall,
 )
-from anthropic_proxy.engine.messages.fold import Fold, fold
+from anthropic_proxy.engine.messages.fold import Fold
 from anthropic_proxy.engine.messages.models import MessagesResponse
 from anthropic_proxy.engine.messages.tool_arguments import build_arguments_object
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.errors import UpstreamProtocolError
 from tests.support.delta_strategies import a_reply, cut_at, json_objects
+from tests.support.fold import fold
 
 NAMES: dict[str, Any] = {"message_id": "msg_1", "model": "claude-test", "signature": "px1.test.e30"}
 ESTIMATE = 12

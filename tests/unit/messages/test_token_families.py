@@ -14,7 +14,6 @@ from anthropic_proxy.engine.messages.tokens import (
     TokenFamily,
     count_image_units,
     count_text_features,
-    estimate_request_tokens,
     estimate_tokens,
 )
 from anthropic_proxy.engine.providers.token_families import FAMILIES, find_token_family
@@ -31,6 +30,7 @@ from bench.token_counts import (
     read_table,
 )
 from tests.support.golden_texts import Check
+from tests.support.token_estimate import estimate_request_tokens
 
 NO_TEXT = count_text_features(b"")
 NOTHING = TokenFacts(

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.server_blocks import encode_passage
-from anthropic_proxy.engine.messages.tokens import TokenFamily, estimate_request_tokens
+from anthropic_proxy.engine.messages.tokens import TokenFamily
 from anthropic_proxy.errors import ClientError
 from tests.support.golden_texts import GOLDEN
+from tests.support.token_estimate import estimate_request_tokens
 
 EXACT = json.loads((GOLDEN / "token_texts.json").read_text("utf-8"))
 """Kind of text → number of tokens in OpenAI's o200k vocabulary, and the text."""

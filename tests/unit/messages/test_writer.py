@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from anthropic_proxy.cli.lint_stream import check_bytes
 from anthropic_proxy.engine.exchange.client_side import encode_events
 from anthropic_proxy.engine.messages.deltas import (
     Block,
@@ -41,6 +40,7 @@ from anthropic_proxy.engine.messages.events import (
 from anthropic_proxy.engine.messages.writer import KEEP_ALIVE_SIGNATURE, MessageWriter
 from anthropic_proxy.errors import InternalError, UpstreamProtocolError, UpstreamTimeout
 from tests.support.delta_strategies import a_reply, any_deltas, cut_at
+from tests.support.event_grammar import check_bytes
 from tests.support.messages import exactly
 
 SIGNED = "px1.test.e30"

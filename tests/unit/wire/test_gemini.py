@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.exchange.client_side import encode_message
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs
-from anthropic_proxy.engine.messages.fold import fold
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
 from anthropic_proxy.engine.wires import gemini
@@ -22,6 +21,7 @@ from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import SSEReader
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema, encode_reply_schema
 from anthropic_proxy.engine.wires.json_repair import repair_json
+from tests.support.fold import fold
 from tests.support.paths import GOLDEN
 
 CASES = GOLDEN / "gemini"

@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from anthropic_proxy.engine.messages.deltas import Delta
-from anthropic_proxy.engine.messages.fold import fold
 from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.wires import gemini, ollama, openai_chat, openai_responses
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
 from tests.support.decoding import decode_frames, decode_whole, functions, new_call
+from tests.support.fold import fold
 from tests.support.golden_texts import Check
 
 WIRES = {one.__name__.rpartition(".")[2]: one for one in (gemini, ollama, openai_chat, openai_responses)}

@@ -22,7 +22,6 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolEnd,
     Usage,
 )
-from anthropic_proxy.engine.messages.fold import fold
 from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.wires import openai_responses
 from anthropic_proxy.engine.wires.contract import Call
@@ -32,6 +31,7 @@ from tests.support.decoding import decode_whole
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
 from tests.support.fakes.openai_chat.models import find_model
 from tests.support.fakes.openai_responses.rules import check_body
+from tests.support.fold import fold
 from tests.support.golden_runner import read_fields
 
 WEATHER = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}

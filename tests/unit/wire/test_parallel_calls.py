@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.cli.lint_stream import check_bytes
+from tests.support.event_grammar import check_bytes
 from tests.support.harness import FakeResponse, ProxyHarness
 
 TOOLS = [{"name": name, "input_schema": {"type": "object", "properties": {}}} for name in ("look", "walk")]

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from anthropic_proxy.engine.messages.fold import fold
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.contract import Call
@@ -15,6 +14,7 @@ from anthropic_proxy.engine.wires.reply_ends import split_input_tokens
 from anthropic_proxy.errors import UpstreamError
 from tests.support import decoding
 from tests.support.decoding import decode_whole
+from tests.support.fold import fold
 
 KINDS = {
     "end": "stop end_turn eos eos_token stop_sequence complete COMPLETE stop_string eosFound",

@@ -267,7 +267,7 @@ class ProxyToolRunner:
         A web fetch may only fetch URLs in the conversation `messages`, and may return a PDF file only if `accepts_pdf`
         is True. A tool search searches the tools `deferred`.
         """
-        contents = {index: refusal for index, call in enumerate(calls) if (refusal := self._reject(call))}
+        contents = {index: rejection for index, call in enumerate(calls) if (rejection := self._reject(call))}
         left = [index for index in range(len(calls)) if index not in contents]
         searches = [index for index in left if calls[index].proxy_tool.kind == "tool_search"]
         others = [index for index in left if calls[index].proxy_tool.kind != "tool_search"]

@@ -23,7 +23,7 @@ _NULL = b"n"[0]
 _decode_string = msgspec.json.Decoder(str).decode
 
 ABSENT = Raw(b"")
-"""Value of a `Raw` field that the client did not send. It is used because msgspec allows no union of `Raw` and None."""
+"""Value of a `Raw` field that was not sent. It is used because msgspec allows no union of `Raw` and None."""
 EMPTY_STRING_LENGTH = 2  # bytes of JSON: two quotes
 ABOVE_STRINGS = bytearray(b"#")
 """Upper bound of JSON strings. A `Raw` below it is a string or absent, because `"` is the lowest first character of a
@@ -31,6 +31,11 @@ JSON value."""
 MIN_OBJECT = bytearray(b"{")
 """Lower bound of JSON objects. A `Raw` below it is no object, because `{` is the highest first character of a JSON
 value."""
+
+
+def is_present(raw: Raw) -> bool:
+    """Return True if the field was sent and its value is not null."""
+    return raw is not ABSENT and bytes(raw) != b"null"
 
 
 def is_string_or_absent(raw: Raw) -> bool:

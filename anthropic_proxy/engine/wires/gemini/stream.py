@@ -31,6 +31,7 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolEnd,
     Usage,
 )
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.server_blocks import (
     SERVER_TOOL_ID_PREFIX,
     FetchError,
@@ -60,8 +61,6 @@ from anthropic_proxy.engine.wires.reply_ends import (
 from anthropic_proxy.engine.wires.thinking import ReasoningState, empty_signature, encode_signature
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
-
-ABSENT = Raw(b"")
 
 
 class FunctionCall(Struct, rename="camel", gc=False):

@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import UpstreamFault, read_error_object
@@ -28,8 +29,6 @@ from anthropic_proxy.engine.wires.thinking import empty_signature
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
-
-ABSENT = Raw(b"")
 
 
 class FunctionCall(Struct, gc=False):

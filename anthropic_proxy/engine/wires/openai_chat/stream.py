@@ -19,6 +19,7 @@ from msgspec import Raw, Struct, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.messages.preparation import server_tool_kind
 from anthropic_proxy.engine.messages.server_blocks import (
     SERVER_TOOL_ID_PREFIX,
@@ -60,8 +61,6 @@ from anthropic_proxy.engine.wires.thinking import (
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair, is_json_object
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
-
-ABSENT = Raw(b"")
 
 
 class FunctionCall(Struct, gc=False):
@@ -221,11 +220,6 @@ def _is_bare_error(data: bytes) -> bool:
     if not isinstance(content.get("message"), str):
         return False
     return content.get("object") == "error" or not content.keys().isdisjoint(("code", "type", "status"))
-
-
-def is_present(raw: Raw) -> bool:
-    """Return True if the provider sent a `Raw` field and the value is not null."""
-    return raw is not ABSENT and bytes(raw) != b"null"
 
 
 def _usual(content: Any) -> Any:

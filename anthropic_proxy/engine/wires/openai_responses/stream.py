@@ -31,6 +31,7 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolEnd,
     Usage,
 )
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
 from anthropic_proxy.engine.messages.preparation import server_tool_kind
 from anthropic_proxy.engine.messages.server_blocks import (
     MCP_TOOL_ID_PREFIX,
@@ -69,8 +70,6 @@ from anthropic_proxy.engine.wires.thinking import (
 )
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
-
-ABSENT = Raw(b"")
 
 
 class OutputContent(Struct, gc=False):
@@ -206,11 +205,6 @@ def decode_response(raw: Raw | bytes) -> Response:
         return _decode_response(raw)
     except msgspec.ValidationError:
         return _mended(raw, Response())
-
-
-def is_present(raw: Raw) -> bool:
-    """Return True if the server sent a `Raw` field and the value is not null."""
-    return raw is not ABSENT and bytes(raw) != b"null"
 
 
 def decode_or_empty(raw: Raw, result_type: type[Any]) -> Any:

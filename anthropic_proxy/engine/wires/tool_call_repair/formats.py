@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.tool_call_repair.calls import OfferedTools, is_json_object, repair_arguments
 
@@ -39,7 +40,6 @@ ToolCallFormat = Literal[
 TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = get_args(ToolCallFormat)
 """All text formats, in the order of `ToolCallFormat`."""
 
-_ABSENT = Raw(b"")
 _SEPARATORS = compile_later(r"[ \t\r\n,;]*")
 _scan = json.JSONDecoder(strict=False).raw_decode
 
@@ -62,9 +62,9 @@ class _Written(Struct):
     """JSON fields of a tool call as the model wrote it. Some models put them into an object `function`."""
 
     name: str | None = None
-    function: Raw = _ABSENT
-    arguments: Raw = _ABSENT
-    parameters: Raw = _ABSENT
+    function: Raw = ABSENT
+    arguments: Raw = ABSENT
+    parameters: Raw = ABSENT
 
 
 _decode = msgspec.json.Decoder(_Written).decode

@@ -8,7 +8,7 @@ import anthropic
 import httpx2 as httpx
 import pytest
 
-from anthropic_proxy.cli.lint_stream import check_bytes
+from tests.support.event_grammar import check_bytes
 from tests.support.fakes.anthropic import KEY, new_anthropic
 from tests.support.fakes.anthropic.samples import READ, body
 from tests.support.fakes.server import Running, serving
