@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from bench.budget import BUDGETED, STEPS
 from bench.features import TITLE as FEATURES_TITLE
-from bench.flame import draw as draw_flame
 from bench.key_limits import TITLE as LIMITS_TITLE
 from bench.load import BenchError
 from bench.report import cell, in_digits, list_differences, list_ratios
@@ -282,8 +281,6 @@ def _draw(results: Results) -> dict[str, str]:
         points = {line.title: line.points[PROXY.name] for line in opened}
         fits = {line.title: _ends(line.fits[PROXY.name]) for line in opened}
         plots["open_streams"] = draw_lines("Memory over open, mostly idle streams", "stream", "MiB", points, fits)
-    if profile := results.profiles.get("120 KB"):
-        plots["flame"] = draw_flame(profile)
     sheet = results.sheet(CHAT.name)
     for key, name in (("120 KB", "request"), ("burst", "event")):
         row = sheet.row(key) if sheet else None

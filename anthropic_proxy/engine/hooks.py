@@ -169,7 +169,7 @@ class UpstreamAttempt(BilledUsage, kw_only=True, omit_defaults=True):
 
 
 class PrefixChange(Struct):
-    """A prompt that did not begin like the one before it, so that the provider's cache could not be used behind it."""
+    """A prompt that did not begin like the one before it. The provider could not use its cache behind the change."""
 
     kind: str
     """`tools`, `system` or `messages`."""
@@ -220,7 +220,7 @@ class Receipt(BilledUsage, kw_only=True):
     route: str = ""
     """Name of the matching route of the configuration file. "": none matches."""
     route_reason: str = ""
-    """Text for the log: the rule or setting that chose the target (provider and model)."""
+    """Text for the log: the rule or setting that chose the target."""
     tool_count: int = 0
     """Number of tool definitions in the client request."""
     message_count: int = 0

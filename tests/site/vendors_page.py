@@ -500,7 +500,7 @@ def _images(vendor: Vendor, sources: _Sources) -> list[str]:
         return []
     able = [row for row in rows if row.capabilities.accepts_images]
     numbers = dict.fromkeys(sources.number(row.source, row.read_date) for row in able or rows)
-    count = "all" if len(able) == len(rows) else f"{len(able)} of {len(rows)}" if able else "none"
+    count = "all" if len(able) == len(rows) else f"{len(able)} of {len(rows)}" if able else "none of the"
     return [f"images at {count} known models {''.join(numbers)}"]
 
 

@@ -196,7 +196,7 @@ class TokenCost(Struct, frozen=True):
 
 
 def _tokens(prices: ModelCosts, row: StoredRequest) -> list[TokenCost]:
-    """The stored cost without that of searches is divided in the proportion of the current prices of the kinds."""
+    """Divide the stored cost, without the searches, among the kinds of tokens. The current prices give the shares."""
     costs: dict[str, int] = {}
     search_cost, searches = _find_searches(prices, row)
     if row.cost:

@@ -24,7 +24,7 @@ _VALUES = re.compile(r"\?")
 
 
 class EngineReader:
-    """Queries with SQL text on a connection of an engine, which restricts them as its other ones."""
+    """Queries with SQL text and `?` for values, as those of `sqlite3`. The limits of the engine apply to them too."""
 
     def __init__(self, connection: Connection) -> None:
         self.is_postgres = connection.dialect.name == "postgresql"

@@ -32,7 +32,7 @@ class Adaptations:
         self._refused: list[bytes] = []
         """Digests of thinking signatures to remember once a request without them succeeds."""
         self._suspected: list[bytes] = []
-        """Digests of thinking signatures of which the provider may refuse some."""
+        """Digests of thinking signatures. The provider may refuse some of them."""
         self._lasting: list[tuple[str, str]] = []
         """Pairs of model and name of an adaptation to store for it once a request with the adaptation succeeds."""
         self._deviates = False

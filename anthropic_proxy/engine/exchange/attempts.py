@@ -1,6 +1,6 @@
 """The calls to providers for one client request: which target is called next, and what one call consists of.
 
-A target is a provider and model, and a call to it is an attempt. `Attempts.open_first_call` tries the targets of a
+A call to a target is an attempt. `Attempts.open_first_call` tries the targets of a
 plan in order until one sends content. At one target there can be several attempts, as long as nothing was delivered:
 
 - with a changed request, if the provider's error names a field that can be changed (`adaptation.py`),
@@ -651,7 +651,7 @@ class AttemptRecords:
     def finish_last_attempt(self) -> None:
         """Complete the record of the last attempt when the client request ends.
 
-        It gets the usage of the client request minus that of the earlier attempts, unless it failed or `add_usage` has
+        It gets the usage of the client request that no earlier attempt has, unless it failed or `add_usage` has
         recorded its usage.
         """
         receipt, last = self._receipt, self._uncounted

@@ -109,7 +109,7 @@ class ResponseSink(ABC):
         return self.send_response(error.status, body, headers)
 
     def send_response(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> Awaitable[None]:
-        """Send a complete response. Without `headers`, those of a JSON response are sent."""
+        """Send a complete response. Default of `headers`: a JSON response."""
         headers = {**(headers or json_headers(self.receipt.request_id))}
         if status != HTTPStatus.NO_CONTENT:  # RFC 9110, 8.6: a 204 has no length
             headers["content-length"] = str(len(body))

@@ -75,9 +75,9 @@ class DryRun(Struct, kw_only=True):
     """Result of a dry run: the upstream request that was not sent, or the error that the client would receive."""
 
     receipt: Receipt
-    """Record of the exchange: chosen provider and model, and fidelity notes (lossy changes of fields)."""
+    """Record of the exchange: the chosen target, and fidelity notes (lossy changes of fields)."""
     plan: Plan | None = None
-    """Targets (provider and model) for the request. None: the request was rejected before."""
+    """Targets for the request. None: the request was rejected before."""
     checks: Sequence[RouteCheck] = ()
     """Result of each route of the configuration file, up to the first matching route. Empty: no routes are configured.
     """

@@ -42,7 +42,7 @@ _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
 with uncompressed bodies."""
 
 _CLIENT_LOGIN = compile_later(r"(?:invalid|missing)? ?x-api-key", re.IGNORECASE)
-"""Pattern of a text for which Claude Code asks its user to log in (observed with 2.1.328). The proxy removes the text
+"""Pattern of a text that makes Claude Code ask its user to log in (observed with 2.1.328). The proxy removes the text
 from errors of providers, because the client's log-in is not the cause."""
 
 

@@ -1,10 +1,11 @@
 """Forwarding of requests other than messages to a provider with the Messages API: token counts, model lists, batches,
 files and skills.
 
-Failed requests are not repeated, except with a key that was read again or a new access token. Batches, files and skills
-exist only if the preferred provider serves Claude models. The model of each request in a batch is mapped like that of
-`POST /v1/messages`, by the routes and the settings, and must be one of this provider. All calls for them use the first
-of several API keys, because the resources of a key are unknown to a key of another workspace.
+`Attempts.call_with_retries` calls the provider, as for messages, but repeats a failed request only with a key that was
+read again or a new access token (`TargetRun.is_message`). Batches, files and skills exist only if the preferred
+provider serves Claude models. Routes and settings map the model of each request in a batch, as for `POST /v1/messages`,
+and it must be a model of this provider. All calls for them use the first of several API keys, because the resources of
+a key are unknown to a key of another workspace.
 """
 
 import asyncio
@@ -286,8 +287,8 @@ async def call_provider(
 ) -> _Result:
     """Send a client request to a provider, and return the result of `read` for its successful response.
 
-    `encode`: encoder of the request. None: that of the wire. All attempts together have `total_seconds`. None: each has
-    the time limits of a message, and `read` calls `note_bytes` of the watchdog after each read.
+    `encode`: encoder of the request. None: the encoder of the wire. All attempts together have `total_seconds`. None:
+    each has the time limits of a message, and `read` calls `note_bytes` of the watchdog after each read.
 
     Raises `UpstreamError` and `ClientDisconnected`.
     """

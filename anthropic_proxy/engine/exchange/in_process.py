@@ -49,7 +49,7 @@ class ResponseBody:
 async def send_request(engine: Engine, body: bytes, headers: Mapping[str, str] | None = None) -> InProcessResponse:
     """Serve the body of a `POST /v1/messages`, and return the response as soon as it begins.
 
-    `headers` are those of the client, with names in lower case. Errors are responses with a status of 400 or more.
+    `headers`: headers of the client, names in lower case. Errors are responses with a status of 400 or more.
     """
     receipt = Receipt(request_id=engine.new_id("req_"), client=Client(), started_at=engine.clock())
     receipt.trace = None if engine.tracer is None else engine.tracer.start_trace(None)

@@ -7,7 +7,7 @@ from anthropic_proxy.errors import UnreadableReply
 
 
 class RepeatableStream(DeltaStream):
-    """Its usage is that of the repetition, with the input of both calls."""
+    """Its usage is the sum of both calls. Input of the failed call counts as repeated (`Usage.repeated_input`)."""
 
     has_one_call = True
 

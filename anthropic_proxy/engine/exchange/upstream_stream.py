@@ -48,10 +48,10 @@ _SSE_BEGINNINGS = (b"data:", b"event:", b"id:", b"retry:", b":")
 
 
 class Reply(ABC):
-    """A reply whose first content has arrived. The defaults are those of a reply that may have several calls."""
+    """A reply whose first content has arrived. The defaults fit a reply that may have several calls."""
 
     has_one_call = False
-    """True if all deltas are those of one call with the client request. Its input count then corrects estimates."""
+    """True if all deltas come from one call with the client request. Its input count then corrects estimates."""
 
     @property
     def usage_so_far(self) -> Usage | None:
@@ -304,7 +304,7 @@ class SingleToolCallFilter:
         self._thoughts: list[Delta] = []
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Return `deltas` without those of tool calls after the first one.
+        """Return `deltas` without tool calls after the first one.
 
         Thinking after the first call is held back, because it may belong to a call that is dropped. It is returned
         before a following text or block.

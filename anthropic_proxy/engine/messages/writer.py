@@ -89,8 +89,8 @@ class MessageWriter:
         self.message_id = message_id
         self.model = model
         self.signature = signature
-        """Signature for thinking blocks for which the upstream sent none. It changes if the reply comes from another
-        provider API than expected."""
+        """Signature for thinking blocks that the upstream did not sign. It changes if the reply comes from another API
+        than expected."""
         self.started = False
         self.finished = False
         self.calls = 0

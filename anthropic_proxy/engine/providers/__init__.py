@@ -2,6 +2,19 @@
 
 `PROVIDERS` contains the built-in providers, each as a `Provider`. `find_registry` adds the providers that the
 configuration file defines.
+
+A wire has the code for an API and names no provider. An entry here is data: it names wires, and lists in their dialects
+what differs at one provider. Modules with entries are named after the provider (`openai.py`, `ollama.py`, `litellm.py`)
+or after the API that several have:
+
+- `openai_chat.py`: all other providers with Chat Completions, and the chat dialect of OpenAI.
+- `openai_responses.py`: the configurations of the Responses API, for OpenAI and xAI.
+- `anthropic.py`, `clouds.py`, `gemini.py`: Anthropic and Claude at clouds, and Google.
+
+`OPENAI_BASE_URL` reaches further servers with the API of OpenAI, which have no entry of their own. They are rows of
+`OPENAI_SERVERS` (`openai.py`), or of `VENDORS` (`vendors.py`) if they host open models. `open_models.py` is for all
+others: the dialect for an unknown server, and rules by model name. `servers.py` has no data: it finds the server, base
+URL and key of a provider for the present settings.
 """
 
 from anthropic_proxy.engine.options import EngineOptions

@@ -5,10 +5,10 @@ a fraction. So each prompt of a conversation should begin with the whole prompt 
 provider reads everything behind the change again, and nobody is told: a date in the system text, a tool in another
 place, or an edited message can multiply the price of a session.
 
-The guard compares what the provider receives, the encoded request. A conversation is told by the session, the subagent,
-the provider and the model; a session has several prompts at the same time, for example those that write a title or
-parallel tasks, so a prompt is compared with those that begin with the same messages and go on with them. A prompt
-counts as changed only if the provider had read at least `MIN_LOST_BYTES` of what it now has to read again.
+The guard compares encoded requests, because the provider receives these. Requests with the same session, subagent,
+provider and model form a conversation. It can have several prompts at the same time: one writes a title, others do
+parallel tasks. So a prompt is compared only with earlier ones that begin with the same messages. A prompt counts as
+changed only if the provider had read at least `MIN_LOST_BYTES` of what it now has to read again.
 
 A prompt is compared after its reply, when the provider's counts are known and the client no longer waits. The bytes of
 the last prompts are kept, not hashes of their parts: CRC-32, the fastest digest at hand, takes four times as long as
@@ -94,12 +94,12 @@ class Prompt(Struct, eq=False, gc=False):
     tokens: int = 0
     """Tokens that the provider has counted. 0: unknown."""
     cached_tokens: int = 0
-    """Those of them that it has read from its cache."""
+    """Part of `tokens` that the provider has read from its cache."""
     turn: int = 0
     """Offset of the latest turn."""
     last: int = 0
-    """Offset up to which the next prompt probably has the same bytes: the latest turn, or a place before the message
-    with the first mark of the cache that may move with the next prompt."""
+    """Offset where the common beginning with the next prompt probably ends. It is the latest turn, or lies before the
+    first message whose cache mark may be missing in the next prompt."""
     end: int = 0
     """Offset of the end of the conversation in `body`. 0: not known yet."""
     beginning: Sequence[int] | None = None

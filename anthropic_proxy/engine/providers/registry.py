@@ -216,9 +216,8 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
     price_url: str = ""
     """Address under which `genai-prices` knows the provider. "": the one that is called."""
     prefix_patterns: Sequence[str] = ()
-    """Patterns of the model ids to which the prefix leads, if it is also a prefix of LiteLLM, which gets all others.
-
-    Empty: all ids."""
+    """Patterns of the model ids for which `prefix` selects this provider. LiteLLM, which has the same prefix, gets all
+    others. Empty: all ids."""
     regional_urls: Sequence[tuple[str, str]] = ()
     """Pairs of `VERTEX_LOCATION` pattern and base URL with `{location}`. The first match replaces `base_url`."""
     default_url_path: str = ""

@@ -106,7 +106,7 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Plan(Struct, frozen=True):
-    """The targets (provider and model) of a client request, with the reason for the log."""
+    """The targets of a client request, with the reason for the log."""
 
     targets: Sequence[Target]
     """In the order of the attempts: first choice, then fallbacks. Never empty."""

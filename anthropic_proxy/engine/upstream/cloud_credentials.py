@@ -289,7 +289,7 @@ class GoogleCredentials(_Loader):
 
 def _new_session() -> Any:
     """Return a session of the library requests with the certificate authorities of this machine, unless
-    `REQUESTS_CA_BUNDLE` names others. The library has authorities of its own, without those of a company.
+    `REQUESTS_CA_BUNDLE` names others. The library's own list has no authorities of companies.
     """
     import requests  # noqa: PLC0415  # a dependency of the libraries of the clouds
 
@@ -324,8 +324,8 @@ class AwsCredentials(_Loader):
     """Loader of the keys that sign requests to Amazon Bedrock (AWS Signature Version 4).
 
     botocore finds them: variables, profiles, single sign-on, web identity, containers and the metadata server of a
-    machine. Finding them blocks; a signature is only computed, for each request. `variables` are those of `.env`,
-    which botocore itself does not read.
+    machine. Finding them blocks; a signature is only computed, for each request. `variables` has the content of
+    `.env`, which botocore itself does not read.
     """
 
     library = "botocore"
@@ -391,8 +391,8 @@ def sign_request(
 ) -> Mapping[str, str]:
     """Return the headers with the signature of a request.
 
-    Only the headers are signed that AWS requires. A proxy on the way may change others. `region` is that of an address
-    that names none.
+    Only headers that AWS requires are signed, because a proxy on the way may change others. `region` is used if the
+    address names none.
     """
     from botocore import auth, awsrequest  # noqa: PLC0415
 
@@ -425,8 +425,8 @@ _OF_APPLICATION = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 class EntraCredentials(_Loader):
     """Loader of tokens for one scope.
 
-    `variables` are those of `.env`, which azure-identity itself does not read. Error texts name the `service`, and the
-    `key_setting` that makes tokens unnecessary.
+    `variables` has the content of `.env`, which azure-identity itself does not read. Error texts name the `service`,
+    and the `key_setting` that makes tokens unnecessary.
     """
 
     library = "azure-identity"

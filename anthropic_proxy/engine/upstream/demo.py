@@ -188,7 +188,7 @@ MAX_REPEATED_TOOL_RESULTS = 8
 MAX_TOOL_RESULT_CHARACTERS = 1_500
 _ERROR_MARK = "[tool error]"
 _FINAL_TOOL = "StructuredOutput"
-"""Tool by which Claude Code requests structured output. Claude Code treats a reply without this call as an error."""
+"""Claude Code requests structured output with this tool, and treats a reply that does not call it as an error."""
 
 
 class DemoReply(Struct, frozen=True):

@@ -44,7 +44,7 @@ __all__ = ["PageFetcher"]
 NameLookup = Callable[..., Sequence[AddressInfo]]
 """Blocking function that looks up a host name, with the signature of `socket.getaddrinfo`."""
 _LOOKUP_THREADS = 4
-"""Number of threads for the name lookups of web pages. They are separate, so that slow lookups do not delay those of
+"""Number of threads for the name lookups of web pages. They are separate, so that slow lookups do not delay calls to
 providers."""
 
 

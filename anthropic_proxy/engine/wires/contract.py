@@ -170,7 +170,7 @@ class SignRequest(Protocol):
     """Function that computes the signature of one HTTP request. It performs no I/O."""
 
     def __call__(self, *, method: str, url: str, headers: Mapping[str, str], body: bytes) -> Mapping[str, str]:
-        """Return the headers with the signature, names in lower case. `headers` are those of the request."""
+        """Return `headers`, the headers of the request, with the signature added. Names are in lower case."""
         ...
 
 
@@ -309,8 +309,7 @@ class Decoder(ABC):
     """
 
     default_signature: str = ""
-    """Signature for thinking blocks of replies in which the provider sent none. `engine/wires/thinking.py` has its
-    format."""
+    """Signature for thinking blocks that the provider did not sign. `engine/wires/thinking.py` has its format."""
     finished: bool = False
     """True if the last event of the reply was read (`[DONE]`, `response.completed`). The caller then stops reading."""
     continuation_token: str | None = None
@@ -471,4 +470,4 @@ class RelayWire(Wire[DialectT]):
 
     @abstractmethod
     def select_frames_to_inspect(self, frames: bytes) -> bytes:
-        """Return those of the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none."""
+        """Return the SSE events in `frames` that may contain usage, a stop reason or an error. b"": none."""

@@ -1,7 +1,7 @@
 """End and token counts of a reply: what a provider reports after the last content.
 
-A finish reason is the value, such as `length`, by which a provider reports why a reply ended. One table serves all
-wires, because servers also send values of other protocols and undocumented ones.
+With a finish reason, such as `length`, a provider reports why a reply ended. One table serves all wires,
+because servers also send values of other protocols and undocumented ones.
 """
 
 import re
@@ -57,7 +57,7 @@ def _finish_kind(reason: str) -> FinishKind:
 
 
 def find_worst_kind(reason: str, native_reason: str) -> FinishKind:
-    """Return the meaning of a finish reason, to which a gateway adds the reason of the provider behind it.
+    """Return the meaning of a finish reason. A gateway adds `native_reason`, the reason of the provider behind it.
 
     OpenRouter reports a reply that was cut as `tool_calls` with the native reason `max_output_tokens` (recorded).
     """

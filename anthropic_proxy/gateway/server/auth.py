@@ -31,7 +31,7 @@ from anthropic_proxy.plugins import Client, Policy
 from anthropic_proxy.secrets import Secret
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
-"""Maximum size of a request body, equal to that of the Anthropic API. A larger body is rejected with 413."""
+"""Maximum size of a request body, as in the Anthropic API. A larger body is rejected with 413."""
 MAX_HEADER_BYTES = 64 * 1024
 """Maximum total size of the header names and values of a client request. Larger headers are rejected with 431."""
 MAX_TARGET_BYTES = 16 * 1024

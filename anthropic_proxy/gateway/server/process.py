@@ -58,7 +58,7 @@ _POLL_SECONDS = 0.02
 
 
 class Peer(Protocol):
-    """Interface by which one server process exchanges statistics and observed facts with the others. A fact is, for
+    """With this interface, one server process exchanges statistics and observed facts with the others. A fact is, for
     example, that an API key is in cooldown.
     """
 

@@ -1,4 +1,4 @@
-"""Preparation of a client request for one provider and model, before it is encoded for the provider's API.
+"""Preparation of a client request for one target, before it is encoded for the provider's API.
 
 `prepare` runs all steps. It cleans the messages, chooses the effort level, pairs tool calls with their results,
 replaces tool names and limits the output tokens.

@@ -1,4 +1,4 @@
-"""`prepare`: adapts a client request to one target (provider and model), with all preparation steps in order.
+"""`prepare`: adapts a client request to one target (provider, model and wire), with all preparation steps in order.
 
 Its result contains a `PreparedRequest`, from which a wire (encoder of a provider's API) builds the upstream request. A
 field without a fidelity note is sent, or has no effect on the content of the answer, such as `cache_control`.
@@ -50,7 +50,7 @@ _NOTHING_OFFERED = ToolOffer([], {}, [])
 def prepare(
     request: MessagesRequest, limits: TargetLimits, count_tokens: Callable[[MessagesRequest], int] | None = None
 ) -> PreparationResult:
-    """Return the request with all changes that a target (provider and model) requires.
+    """Return the request with all changes that a target requires.
 
     Without `count_tokens`, the context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature`.
     """

@@ -1,4 +1,4 @@
-"""Input and output of `prepare`, which adapts a client request to a target (provider and model).
+"""Input and output of `prepare`, which adapts a client request to a target.
 
 Providers receive `session_key` and `user_key`, hashes of session and user, in place of the client's ids. A client such
 as Claude Code stores both in `metadata.user_id`: as a JSON object, or as a text with the ending `_session_…`.
@@ -51,7 +51,7 @@ def available_output_tokens(window: int, input_tokens: int, margin: float = 0.0)
 
 
 class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Limits and features of a target (provider and model).
+    """Limits and features of a target (provider, model and wire).
 
     They come from the model catalog and from the provider's dialect, its deviations from the API.
     """

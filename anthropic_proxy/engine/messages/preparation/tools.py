@@ -433,7 +433,7 @@ _MAX_LISTED = 20
 def select_offered_tools(
     request: MessagesRequest, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
 ) -> ToolOffer:
-    """Return the tools to offer to the model, after the changes that the target (provider and model) requires.
+    """Return the tools to offer to the model, after the changes that the target requires.
 
     Replacements of tool names are added to `names`.
     """

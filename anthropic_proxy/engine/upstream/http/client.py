@@ -58,7 +58,7 @@ class TlsFiles(Struct, frozen=True, kw_only=True):
     """PEM files for TLS to one server. "": none."""
 
     ca_file: str = ""
-    """Certificate authorities, in addition to those of the system."""
+    """File with certificate authorities, in addition to the system's own ones."""
     certificate_file: str = ""
     """Certificate of the client."""
     certificate_key_file: str = ""
@@ -223,7 +223,7 @@ def _is_alert(error: Exception | None) -> bool:
 
 
 def _failure(origin: Origin, error: Exception, proxy: str | None, advice: str = "") -> UpstreamError:
-    """`advice`: a better reason than that of `error`. "": there is none."""
+    """`advice`: a better reason than the text of `error`. "": none."""
     if isinstance(error, InvalidHttp):
         return UpstreamProtocolError(f"the server at {origin} violates HTTP ({error})")
     if isinstance(error, ConnectionLost) and error.cause is None and not advice:

@@ -43,7 +43,7 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: tests/unit/exchange/test_clouds.py.
     """
     suspected_betas: tuple[tuple[str, ...], ...] = ()
-    """Sets of betas of which the server refuses at least one. It has not said which. A set of one beta is never sent.
+    """Sets of betas. The server rejects at least one of each set, and has not said which. A set of one is never sent.
     Proven by: tests/unit/exchange/test_clouds.py."""
     accepted_betas: tuple[str, ...] = ()
     """Betas that the server has accepted since it refused others. Proven by: tests/unit/exchange/test_clouds.py."""

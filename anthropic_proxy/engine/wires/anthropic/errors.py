@@ -54,7 +54,7 @@ _BETA_REFUSED = compile_later(
 headers"). A long list of values is cut, so the name of the header may be missing."""
 _DROP_BETAS, _SUSPECT_BETAS, _DROP_FIELDS = "betas", "suspects", "fields"
 _NAMED_REFUSALS = 2
-"""Number of refusals of one request after which it loses only the betas that the server names."""
+"""Number of rejections of one request that remove only the betas that the server names."""
 _REQUIRED = frozenset(("model", "messages", "max_tokens", "stream", "tools", "system"))
 """Fields that no request leaves out, even if the server rejects them. Without `stream` the reply has another form."""
 _OF_API = frozenset(
@@ -107,8 +107,8 @@ def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | 
     """Return the change that leaves out the thinking block that the error names, or all thinking if it names none.
     None: the request has no thinking.
 
-    Servers name the first wrong block, so those before it are right. A second refusal shows that there are several: the
-    named block is left out with all thinking behind it, of which nothing is known.
+    Servers name the first wrong block, so the blocks before it are right. A second rejection shows that there are
+    several: the named block is left out with all thinking behind it, because more of it may be wrong.
     """
     found, named = find_sent_signatures(call), _BLOCK.search(message)
     if not found:
@@ -125,7 +125,7 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
     """Return the change that leaves out the betas or fields that the server has rejected. None: no such change.
 
     A server that names one beta at a time would refuse a request as often as it has wrong betas. So only the first two
-    refusals of a request remove just what is named. The next one removes all betas that were never accepted, for this
+    rejections of a request remove just what is named. The next one removes all betas that were never accepted, for this
     request: later requests have them again, until each wrong one was named.
     """
     betas = select_betas(call)

@@ -116,8 +116,8 @@ class Removals(Struct, frozen=True):
     refused_signatures: Collection[bytes] = frozenset()
     """Digests of thinking signatures that the provider has rejected."""
     unthinking_from: int | None = None
-    """Offset of the open tool loop, in which no thinking is sent, because the request disables it. None: it does
-    not."""
+    """Offset of the open tool loop. The request disables thinking, so none is sent from there on. None: it does not
+    disable it."""
 
 
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
@@ -193,9 +193,9 @@ def _filters_betas(dialect: Dialect) -> bool:
 
 class SelectedBetas(Struct, frozen=True):
     sent: list[str] = []
-    """Betas for the server. Empty if `_filters_betas` is False: those of the client are forwarded."""
+    """Betas for the server. Empty if `_filters_betas` is False: the header of the client is forwarded."""
     tested: list[str] = []
-    """Those of them that may be the cause of an earlier refusal."""
+    """The betas in `sent` that may be the cause of an earlier rejection."""
     is_search: bool = False
     """True if betas are left out that the server may accept."""
     lost_fields: Mapping[str, Handling] = {}
@@ -380,7 +380,7 @@ def _find_edits(
     lost: Mapping[str, Handling],
     notes: list[FidelityNote],
 ) -> list[Edit]:
-    """`added`: fields that are added, or replace those of the client. `lost`: fields whose beta is not sent.
+    """`added`: fields that are added, or replace fields of the client. `lost`: fields whose beta is not sent.
 
     `notes` gets a note on each removed field.
     """

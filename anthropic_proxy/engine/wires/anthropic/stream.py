@@ -272,7 +272,7 @@ class RelayInspector(Decoder):
     def __init__(self, call: Call[Dialect]) -> None:
         self._call = call
         self._billed_tier: str | None = None
-        """Service tier of the latest event with one, in which fast mode is a tier. None: not reported."""
+        """Service tier of the latest event with one. Fast mode counts as a tier. None: not reported."""
         self.finished = False
 
     def decode_frame(self, frame: bytes) -> list[Delta]:

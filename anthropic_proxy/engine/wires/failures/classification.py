@@ -484,8 +484,8 @@ def find_exhausted_quota(fault: UpstreamFault) -> Literal["billing", "allowance"
 
 MAX_MESSAGE_CHARACTERS = 2_000
 MAX_PROXY_RETRY_DELAY_SECONDS = 5
-"""Maximum retry delay of a provider, in seconds, up to which the proxy itself retries. After a longer delay, only the
-client may retry."""
+"""The proxy itself retries if the provider asks for a delay up to this number of seconds. After a longer delay, only
+the client may retry."""
 DEFAULT_503_RETRY_AFTER_SECONDS = 2.0
 """Seconds in the header `retry-after` for the client, if a provider answered status 503 without a delay."""
 

@@ -739,7 +739,7 @@ class ToolCallItemDecoder:
         """Append a fragment of the arguments, if the tool call has started.
 
         Earlier fragments of a custom tool call or parallel wrapper are stored, because such a call starts only when it
-        is complete. Those of other calls are dropped, because the complete arguments follow.
+        is complete. Fragments of other calls are dropped, because the complete arguments follow.
         """
         if self._ended or not fragment:
             return

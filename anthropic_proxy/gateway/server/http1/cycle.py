@@ -69,7 +69,7 @@ MAX_BUFFERED_BODY_BYTES = 1024 * 1024
 MAX_JOINED_BODY_BYTES = 8 * 1024 * 1024
 """Size of the buffered part of a request body that the application receives at once, before the rest has arrived."""
 WAKEUP_DELAY_SECONDS = 0.05
-"""Seconds for which pieces of a request body are collected before a waiting application receives them together."""
+"""A waiting application receives the pieces of a request body that arrive within these seconds together."""
 HEADER_OVERHEAD_BYTES = 160
 """Estimated memory of one parsed request header: a tuple and two bytes objects."""
 _SMALL_BYTES = 4096
