@@ -25,8 +25,8 @@ _SHORT_WINDOW, _LONG_WINDOW = 200_000, 1_000_000
 MAX_TOOL_TOKENS = 10_000
 """Size of deferrable tools in tokens above which Claude Code defers them.
 
-Definitions are sent with each request, mostly read from the provider's cache. A tool that is loaded later changes the
-beginning of the prompt, so that most providers read all of it anew. Below this size, that costs more than it saves.
+Definitions are sent with each request, mostly read from the provider's cache. A tool that is loaded later needs one
+more request, which reads the whole prompt. Below this size, that costs more than it saves.
 """
 _SEARCH_TOOL = "ToolSearch"
 _MAX_TOOL_SHARE = 0.1
@@ -114,8 +114,8 @@ def explain_tool_search(tools: Sequence[Any], window: int) -> str:
         return f"{counted}; tool search would pay above {limit:,} tokens"
     return (
         f"{counted}; above {limit:,} tokens tool search pays, if most of them are deferrable: start Claude Code by "
-        f"anthropic-proxy code, which sets {TOOL_SEARCH}. Below, it costs more: a tool that is loaded later makes most "
-        "providers read the whole prompt anew"
+        f"anthropic-proxy code, which sets {TOOL_SEARCH}. Below, it costs more: each search is one more request "
+        "with the whole prompt"
     )
 
 

@@ -31,7 +31,7 @@ def test_explain_says_when_tool_search_pays() -> None:
     assert re.sub(r"about [\d,]+", "about N", text) == (
         "60 tools, about N tokens in each request; above 10,000 tokens tool search pays, if most of them are "
         "deferrable: start Claude Code by anthropic-proxy code, which sets ENABLE_TOOL_SEARCH. Below, it costs more: "
-        "a tool that is loaded later makes most providers read the whole prompt anew"
+        "each search is one more request with the whole prompt"
     )
     assert re.sub(r"about [\d,]+", "about N", explain_tool_search([*tools, {"name": "ToolSearch"}], 1_047_576)) == (
         "61 tools, about N tokens in each request; tool search is on, so Claude Code sends further tools when the "
