@@ -43,7 +43,7 @@ from anthropic_proxy.gateway.readiness import find_google_project
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment, load_settings
 from anthropic_proxy.gateway.settings.place import require_settings_folder
-from anthropic_proxy.gateway.settings.sources import FoundSetting
+from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
 from anthropic_proxy.gateway.settings.values import (
     AZURE_RESOURCE,
     decode_keys,
@@ -393,8 +393,9 @@ class _Setup:
             server = vendor or find_server_override(PROVIDERS.find("openai"), present)
             known = server if server is not None and server.key_variable else None
             stem = known.name.replace("_", "-") if known else _name_host(address)
-            variable = known.key_variable if known else suggest_key_variable(stem)
-            has_path = bool(urlsplit(address).path)
+            has_path, versioned = bool(urlsplit(address).path), f"{address}/v1"
+            addresses = (address,) if has_path else (versioned,) if self._skips_test else (address, versioned)
+            variable = self._choose_key_variable(stem, addresses, known.key_variable if known else "")
             is_first = True
             while is_first or self._is_key_rejected:
                 if given and is_first:
@@ -409,8 +410,7 @@ class _Setup:
                     return None
                 if not key and not is_first:  # rejected without a key too: ask for another address
                     break
-                versioned = f"{address}/v1"
-                for base_url in (address,) if has_path else (versioned,) if self._skips_test else (address, versioned):
+                for base_url in addresses:
                     backend = self._describe_server(stem, base_url, variable, key, is_found)
                     tested = self._test(backend, reports_missing_path=has_path or base_url != address)
                     if tested is not None:
@@ -424,6 +424,16 @@ class _Setup:
                 return None
             if vendor is not None and vendor.has_local_url:
                 vendor = None  # it may run at another address
+
+    def _choose_key_variable(self, stem: str, addresses: Sequence[str], default: str) -> str:
+        """Return the variable that the table of one of these addresses names for its key, or else `default`.
+
+        With the `default` "", it is a variable that no other table of this stem has.
+        """
+        names = [_choose_name(stem, address, self._settings) for address in addresses]
+        tables = [one for one in self._settings.configured_providers if one.name in names]
+        named = next((one.key_variable for one in tables if one.has_key), "")
+        return named or default or suggest_key_variable(tables[0].name if tables else names[0])
 
     def _describe_server(self, stem: str, base_url: str, variable: str, key: str, is_found: bool) -> Backend:
         """`is_found`: the variable of the key is set already."""
@@ -462,6 +472,7 @@ class _Setup:
         if not urlsplit(address).path:
             address += "/openai/v1"
         given = self._read_key(key_variable)
+        variable = self._choose_key_variable(vendor.name, (address,), variable)
         known, is_first = self._environ.get(variable, ""), True
         while is_first or self._is_key_rejected:
             key = given or known if is_first else ""
@@ -648,8 +659,7 @@ class _Setup:
         """Show the new lines, ask for confirmation and write them. Return the exit status."""
         provider, output, asks = backend.provider, self._output, self._questions
         lines = {"PREFERRED_PROVIDER": provider.name, **backend.variables, **models}
-        in_file = load_settings({}, PROVIDERS, env_file=self._settings.env_file)
-        differences = find_differences(lines, in_file, self._settings)
+        differences = find_differences(lines, self._environ, self._settings.env_file)
         changeable = [one for one in differences if one.place != "environment"]
         replaced: Sequence[str] = ()
         if changeable and asks is not None:
@@ -674,6 +684,7 @@ class _Setup:
                 backend.table, models={name: backend.table.models.get(name, {}) for name in names}
             )
         files = prepare_files(plan, self._folder, replaced)
+        self._report_key_of_table(backend, files.settings)
         for text in describe_tier_overrides(backend.settings, provider):
             if not any(f" sets {one.name}=" in text for one in differences):  # reported or replaced
                 output.write_notice(text, "!", "warn")
@@ -697,6 +708,21 @@ class _Setup:
         self._write_next_commands()
         return 0
 
+    def _report_key_of_table(self, backend: Backend, written: Settings) -> None:
+        """Report a table of the configuration file that stays without the key that was used. `written`: with the new
+        lines."""
+        variable = "" if backend.table is None else backend.table.key_variable
+        table = next((one for one in written.configured_providers if one.name == backend.provider.name), None)
+        if not variable or table is None or (table.has_key and table.key_variable == variable):
+            return
+        other = "another api_key" if table.has_key else "no api_key"
+        self._output.write_notice(
+            f"[providers.{table.name}] of {self._folder / CONFIG_FILE} has {other}, and stays. For "
+            f'{backend.provider.prefix}, write there  api_key = {{ env = "{variable}" }}',
+            "!",
+            "warn",
+        )
+
     def _write_next_commands(self) -> None:
         paint = self._output.paint
         rows = [("  Next:", "anthropic-proxy code", "in the folder of your project")]
@@ -716,9 +742,11 @@ class _Setup:
             f"The proxy at {running.address} {result.text}", "✓" if result.is_applied else "!", role
         )
         variable = backend.table.key_variable if backend.table else backend.provider.key_variable
-        is_here_only = self._settings.origins.get(str(variable)) == "environment" or (
-            backend.table is not None and bool(variable) and variable not in backend.variables
+        exported, saved = (
+            sources.find_setting(str(variable), is_list=True)
+            for sources in (Sources(self._environ, None), Sources({}, self._settings.env_file))
         )
+        is_here_only = exported is not None and saved is None
         if result.is_applied and is_here_only and variable not in result.variables:
             self._output.write_notice(
                 f"{variable} is in the environment of this shell only. Start the proxy here, or write the key to "
@@ -1053,25 +1081,20 @@ def find_small_model(big: str, listed: Sequence[str]) -> str:
 
 
 def find_differences(
-    lines: Mapping[str, str], file_settings: Settings, used_settings: Settings
+    lines: Mapping[str, str], environ: Mapping[str, str], env_file: str | None
 ) -> list[SettingDifference]:
-    """Return the settings with another value than in `lines` (variable → value).
+    """Return the variables with another value than in `lines` (variable → value), also those that are no setting.
 
-    `file_settings` are the settings in `.env`. `used_settings` are those that the proxy uses, where a variable of the
-    environment may override `.env`.
+    A variable of the environment overrides `.env`, so both are compared.
     """
     differences = []
     for name, value in lines.items():
-        present = file_settings.raw_values.get(name)
-        used = used_settings.raw_values.get(name)
-        if present is not None and present.reveal() != value:
-            differences.append((name, file_settings.origins[name], present.reveal(), value))
-        if used is not None and used_settings.origins.get(name) == "environment" and used.reveal() != value:
-            differences.append((name, "environment", used.reveal(), value))
-    return [
-        SettingDifference(name, place, mask_setting(name, current), mask_setting(name, wanted))
-        for name, place, current, wanted in differences
-    ]
+        for sources in (Sources({}, env_file), Sources(environ, None)):
+            present = sources.find_setting(name, is_list=True)
+            if present is not None and present.text != value:
+                current, wanted = mask_setting(name, present.text), mask_setting(name, value)
+                differences.append(SettingDifference(name, present.origin, current, wanted))
+    return differences
 
 
 def describe_tier_overrides(settings: Settings, provider: Provider) -> list[str]:

@@ -23,7 +23,7 @@ from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.options import TIERS, suggest_key_variable
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.errors import ConfigurationError, join_with_or
-from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, list_variables, load_settings
+from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.files import (
     append_env_line,
     decode_env_text,
@@ -33,6 +33,7 @@ from anthropic_proxy.gateway.settings.files import (
     update_env_text,
     write_file,
 )
+from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import is_secret_variable
 from anthropic_proxy.secrets import redact_key_patterns
 
@@ -410,14 +411,17 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
     env, config = folder / ENV_FILE, folder / CONFIG_FILE
     env_text, config_text = read_text(env), read_text(config)
     present = decode_env_text(env_text.removeprefix(_MARK))
-    placeholders = {*list_variables(PROVIDERS)} - {*load_settings({}, PROVIDERS, env_file=str(env)).raw_values}
+    load_settings({}, PROVIDERS, env_file=str(env))  # its errors name this file, and those of the result another one
+    in_file = Sources({}, str(env))
     changed, added, kept = env_text, [], []
     for name, value in plan.variables.items():
         line = f"{name}={value}" if _REFERENCE.fullmatch(value) else format_env_line(name, value)
-        is_set = bool(present.get(name)) and name not in placeholders
+        if present.get(name) == value:
+            continue
+        is_set = in_file.find_setting(name, is_list=True) is not None  # a placeholder is none
         if is_set and name not in replaced_names:
-            kept += [name] if present[name] != value else []
-        elif not is_set or present[name] != value:
+            kept.append(name)
+        else:
             changed = update_env_text(changed, name, value) if is_set else append_env_line(changed, line)
             added.append(line)
     env_change = FileChange(
