@@ -27,12 +27,10 @@ class Adaptations:
         self._used = used_names
         self.notes: list[FidelityNote] = []
         """Notes about the request fields that the adaptations change, for the fidelity report."""
-        self.rejections = 0
-        """Number of rejections by the provider after which the request was changed."""
+        self.names: list[str] = []
+        """Names of the changes after rejections by the provider, oldest first."""
         self._refused: list[bytes] = []
         """Digests of thinking signatures to remember once a request without them succeeds."""
-        self._suspected: list[bytes] = []
-        """Digests of thinking signatures. The provider may refuse some of them."""
         self._lasting: list[tuple[str, str]] = []
         """Pairs of model and name of an adaptation to store for it once a request with the adaptation succeeds."""
         self._deviates = False
@@ -51,7 +49,7 @@ class Adaptations:
             adapted = adapted and _apply_adaptation(self._engine, adapted, adaptation.name)
         if adapted is None:
             return None
-        self.rejections += 1
+        self.names += [adaptation.name for adaptation in adaptations]
         shown = [_shorten(adaptation.name) for adaptation in adaptations]
         names, provider = ", ".join(shown), target.provider.prefix
         self._engine.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
@@ -63,7 +61,6 @@ class Adaptations:
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += shown
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
-        self._suspected += [digest for adaptation in adaptations for digest in adaptation.suspected_signatures]
         if not self._deviates:
             self._lasting += [(target.model, each.stored_name or each.name) for each in adaptations if each.persistent]
         self._deviates = self._deviates or any(adaptation.stored_name for adaptation in adaptations)
@@ -73,16 +70,15 @@ class Adaptations:
 
     def list_refused_signatures(self) -> frozenset[bytes]:
         """Return the digests of all thinking signatures that the next attempt leaves out."""
-        return frozenset((*self._engine.observations.refused_signatures, *self._refused, *self._suspected))
+        return frozenset((*self._engine.observations.refused_signatures, *self._refused))
 
     def store_for_model(self, target: Target) -> None:
         """Store the changes that later requests to the model also need, after the changed request has succeeded."""
         for model, name in self._lasting:
             self._engine.observations.store_adaptation(target.upstream, model, name)
         self._lasting.clear()
-        self._engine.observations.remember_refused_signatures(self._refused, self._suspected)
+        self._engine.observations.remember_refused_signatures(self._refused)
         self._refused.clear()
-        self._suspected.clear()
 
 
 def apply_stored_adaptations(

@@ -93,8 +93,8 @@ MAX_RETRIES_PER_TARGET = 1
 """Maximum number of retries at one target after temporary failures."""
 MAX_ADAPTATIONS = 2
 """Maximum number of requests to one target that are repeated with a changed field, besides retries."""
-MAX_RELAY_ADAPTATIONS = 5
-"""The same for a relay, whose requests may also have betas that the server rejects."""
+MAX_RELAY_ADAPTATIONS = 7
+"""The same for a relay, whose requests may have several betas and thinking blocks that are rejected one by one."""
 MAX_REPLACED_KEYS = 1
 """Maximum number of retries at one target with a key that was read again from its file or command."""
 RETRY_DELAY_SECONDS = 0.5
@@ -329,7 +329,8 @@ class Attempts:
                 target,
                 engine.new_id,
                 refused,
-                earlier_rejections=0 if run.adaptations is None else run.adaptations.rejections,
+                earlier_adaptations=() if run.adaptations is None else run.adaptations.names,
+                adaptations_left=run.adaptations_left,
                 token_scale=run.token_scale,
             )
             return Attempt(target=target, run=run, call=call, credential=credential)

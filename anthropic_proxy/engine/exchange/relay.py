@@ -297,7 +297,8 @@ def build_relay_call(
     new_id: Callable[[str], str],
     refused_signatures: Collection[bytes] = frozenset(),
     *,
-    earlier_rejections: int = 0,
+    earlier_adaptations: Sequence[str] = (),
+    adaptations_left: int = 0,
     token_scale: TokenScale = TokenScale(),  # noqa: B008  # frozen
 ) -> Call[BaseDialect]:
     """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
@@ -318,6 +319,7 @@ def build_relay_call(
         max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
         has_proxy_signatures=request.has_proxy_signatures,
         refused_signatures=refused_signatures,
-        earlier_rejections=earlier_rejections,
+        earlier_adaptations=earlier_adaptations,
+        adaptations_left=adaptations_left,
         estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), token_scale, request),
     )

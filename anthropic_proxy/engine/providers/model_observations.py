@@ -5,7 +5,7 @@ the ratio of real to estimated tokens, which corrects estimates.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.memory_values import MemoryValues
@@ -46,17 +46,11 @@ class ModelObservations:
         self.refused_signatures: dict[bytes, None] = {}
         """Digests of thinking signatures that a provider has rejected, oldest first. The conversations that contain
         them need no rejected call in each later turn."""
-        self._suspected_signatures: dict[bytes, None] = {}
-        """Digests of thinking signatures that were left out with a rejected one, oldest first."""
 
-    def remember_refused_signatures(self, refused: Iterable[bytes], suspected: Collection[bytes]) -> None:
-        """`suspected` are left out of later requests only if they are suspected twice: some of them may be right."""
-        again = [digest for digest in suspected if digest in self._suspected_signatures]
-        self._suspected_signatures |= dict.fromkeys(suspected)
-        self.refused_signatures |= dict.fromkeys((*refused, *again))
-        for digests in (self.refused_signatures, self._suspected_signatures):
-            while len(digests) > MAX_SIGNATURES:
-                del digests[next(iter(digests))]
+    def remember_refused_signatures(self, refused: Iterable[bytes]) -> None:
+        self.refused_signatures |= dict.fromkeys(refused)
+        while len(self.refused_signatures) > MAX_SIGNATURES:
+            del self.refused_signatures[next(iter(self.refused_signatures))]
 
     def find_adaptations(self, provider: str, model: str) -> tuple[str, ...]:
         """Return the names of the stored adaptations of a model, oldest first."""

@@ -112,8 +112,10 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     """True if `client_body` may contain signatures of the proxy, which must be removed. Used by relays only."""
     refused_signatures: Collection[bytes] = frozenset()
     """Digests of thinking signatures that the provider has rejected. Used by relays only."""
-    earlier_rejections: int = 0
-    """How often the provider has rejected this request before its present changes. Used by relays only."""
+    earlier_adaptations: Sequence[str] = ()
+    """Names of the changes of this request after rejections by the provider, oldest first. Used by relays only."""
+    adaptations_left: int = 0
+    """How often this request can still be changed and repeated. Used by relays only."""
     effort_plan: EffortPlan | None = None
     """Effort with which the conversation began, and its changes. None: the effort of the request."""
     client_tool_names: Mapping[str, str] = {}
@@ -375,10 +377,7 @@ class Adaptation(Struct, frozen=True):
     stored_name: str = ""
     """Name of the change that later requests need instead. "": the same."""
     refused_signatures: tuple[bytes, ...] = ()
-    """Digests of the thinking signatures of the request. Thinking with these is left out of later requests."""
-    suspected_signatures: tuple[bytes, ...] = ()
-    """Digests of thinking signatures that may also be wrong. Thinking with these is left out of the next attempt, and
-    of later requests if they are suspected again."""
+    """Digests of thinking signatures of the request. Thinking with these is left out of this and later requests."""
 
 
 class Wire(ABC, Generic[DialectT]):

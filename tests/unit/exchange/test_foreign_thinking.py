@@ -64,6 +64,16 @@ def types_of(body: dict[str, Any]) -> list[list[str]]:
     return [[block["type"] for block in content] for content in replies]
 
 
+def refuse(text: str) -> FakeResponse:
+    error = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
+    return FakeResponse(400, json.dumps(error).encode())
+
+
+def reply() -> FakeResponse:
+    message = {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "usage": {}}
+    return FakeResponse(200, json.dumps(message | {"stop_reason": "end_turn"}).encode())
+
+
 @pytest.mark.parametrize("foreign", [OF_PROXY, OF_GATEWAY])
 async def test_tool_calls_that_another_provider_began_go_on_without_manual_thinking(foreign: dict[str, Any]) -> None:
     loop = [QUESTION, *calls(1, foreign), *calls(2, thought())]
@@ -124,11 +134,8 @@ async def test_a_server_with_a_stricter_rule_gets_the_request_without_thinking()
     def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
         bodies.append(json.loads(request.body))
         if bodies[-1]["thinking"] == MANUAL:
-            text = "messages.3.content.0.type: Expected `thinking` or `redacted_thinking`, but found `tool_use`."
-            error = {"type": "error", "error": {"type": "invalid_request_error", "message": text}}
-            return FakeResponse(400, json.dumps(error).encode())
-        reply = {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "usage": {}}
-        return FakeResponse(200, json.dumps(reply | {"stop_reason": "end_turn"}).encode())
+            return refuse("messages.3.content.0.type: Expected `thinking`, but found `tool_use`.")
+        return reply()
 
     proxy = ProxyHarness(answer, ANTHROPIC_API_KEY=KEY)
     loop = [QUESTION, *calls(1, thought()), *calls(2)]
@@ -152,21 +159,76 @@ async def test_only_the_named_thinking_is_left_out_and_the_own_thinking_stays() 
     assert [types_of(body) for body in sent] == [[own, own, own], [own, other, own], [own, other, own]]
 
 
-async def test_many_refused_thoughts_cost_few_calls_and_no_thought_of_the_provider_for_good() -> None:
-    foreign = [thought(f"gateway-{number}") for number in range(12)]
-    messages = [QUESTION, *says(thought(text="one"))]
-    for block in foreign:
-        messages += says(block)
+def refuse_thinking(body: dict[str, Any], place: int) -> FakeResponse | None:
+    """Return an error that names one of the foreign thinking blocks: 0 the first, -1 the last. None: there is none."""
+    wrong = [
+        f"messages.{number}.content.{position}"
+        for number, message in enumerate(body["messages"])
+        if message["role"] == "assistant"
+        for position, block in enumerate(message["content"])
+        if block.get("signature", "").startswith("gateway-")
+    ]
+    return refuse(f"{wrong[place]}: Invalid `signature` in `thinking` block") if wrong else None
+
+
+OWN, OTHER = ["thinking", "text"], ["text"]
+
+
+@pytest.mark.parametrize(("count", "turns_without_own"), [(2, 0), (4, 0), (5, 0), (6, 1), (9, 1), (12, 2)])
+async def test_own_thinking_behind_refused_thinking_is_never_lost_for_good(count: int, turns_without_own: int) -> None:
+    """The proxy knows nothing of the conversation, as after its restart."""
+    messages: list[Any] = [QUESTION]
+    for number in range(count):
+        messages += says(thought(f"gateway-{number}"))
+    for number in range(3):
+        messages += says(thought(text=f"own {number}"))
     async with serving_anthropic() as (engine, running):
-        counts = []
         for turn in range(4):
-            before = len(running.journal.exchanges)
             status, message = await ask(engine, "claude-opus-5-5", messages, thinking=ADAPTIVE)
             assert status == 200, message
-            counts.append(len(running.journal.exchanges) - before)
+            sent = types_of(running.journal.exchanges[-1].body)
+            own = OTHER if turn < turns_without_own else OWN
+            assert sent == [*[OTHER] * count, *[own] * (3 + turn)]
             messages += says(thought(text=f"turn {turn}"))
-        last = types_of(running.journal.exchanges[-1].body)
-    own, other = ["thinking", "text"], ["text"]
-    assert counts == [3, 3, 1, 1]
-    assert last[:13] == [own, *[other] * 12]
-    assert last[13:] == [own] * 3
+        refusals = [exchange for exchange in running.journal.exchanges if exchange.status == 400]
+    assert len(refusals) == count
+
+
+@pytest.mark.parametrize("place", [0, -1], ids=["first", "last"])
+async def test_a_request_is_answered_whichever_refused_thinking_the_server_names(place: int) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        return refuse_thinking(bodies[-1], place) or reply()
+
+    proxy = ProxyHarness(answer, ANTHROPIC_API_KEY=KEY)
+    messages = [QUESTION, *says(thought(text="one"))]
+    for number in range(9):
+        messages += says(thought(f"gateway-{number}"))
+    messages += says(thought(text="two"))
+    counts, accepted = [], []
+    for _ in range(3):
+        before = len(bodies)
+        await proxy.post(model="anthropic/claude-opus-5-5", messages=messages, thinking=ADAPTIVE)
+        counts.append(len(bodies) - before)
+        accepted.append(types_of(bodies[-1]))
+    assert counts == [7, 4, 1]
+    assert accepted == [[OTHER] * 11, [OWN, *[OTHER] * 9, OWN], [OWN, *[OTHER] * 9, OWN]]
+
+
+async def test_the_refusal_of_a_field_leaves_the_thinking_behind_refused_thinking() -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        if "service_tier" in bodies[-1]:
+            return refuse("service_tier: Extra inputs are not permitted")
+        return refuse_thinking(bodies[-1], 0) or reply()
+
+    foundry = {"ANTHROPIC_FOUNDRY_API_KEY": KEY, "FOUNDRY_BASE_URL": "https://foundry.example/anthropic"}
+    proxy = ProxyHarness(answer, **foundry)
+    messages = [QUESTION, *says(OF_GATEWAY), *says(thought())]
+    model = "foundry/claude-opus-5-5"
+    await proxy.post(model=model, messages=messages, thinking=ADAPTIVE, service_tier="auto")
+    assert [types_of(body) for body in bodies] == [[OWN, OWN], [OWN, OWN], [OTHER, OWN]]

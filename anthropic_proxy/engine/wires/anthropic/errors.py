@@ -36,7 +36,9 @@ _ROLE_REFUSED = compile_later(
 'assistant'", vLLM and mlx-vlm "Input should be 'user' or 'assistant'", LM Studio "Expected 'user' | 'assistant'",
 Anthropic 'Unexpected role "system"'. Sources: ollama issue 16372, vllm issue 44000, lmstudio-bug-tracker issue 2204."""
 _DROP_THINKING, _REMIND = "drop thinking", "role user"
-_DROP_BLOCK, _DROP_BLOCKS, _NO_THINKING = "drop thinking block", "drop thinking blocks", "thinking disabled"
+_DROP_BLOCK, _NO_THINKING = "thinking without the refused block", "thinking disabled"
+_MIN_ADAPTATIONS_LEFT = 2
+"""If a request has so few changes left, a refused signature removes all thinking. One change stays for other errors."""
 _BLOCK = compile_later(r"\bmessages\.\d+\.content\.\d+\b")
 _THINKING_MISSING = compile_later(r"expected\W{0,3}thinking\b.{0,40}\bbut found\b", re.IGNORECASE)
 """Pattern of errors about a tool loop that does not begin with thinking (anomalyco/opencode issue 3077)."""
@@ -54,7 +56,7 @@ _BETA_REFUSED = compile_later(
 headers"). A long list of values is cut, so the name of the header may be missing."""
 _DROP_BETAS, _SUSPECT_BETAS, _DROP_FIELDS = "betas", "suspects", "fields"
 _NAMED_REFUSALS = 2
-"""Number of rejections of one request that remove only the betas that the server names."""
+"""Number of rejections of betas of one request that remove only the betas that the server names."""
 _REQUIRED = frozenset(("model", "messages", "max_tokens", "stream", "tools", "system"))
 """Fields that no request leaves out, even if the server rejects them. Without `stream` the reply has another form."""
 _OF_API = frozenset(
@@ -107,18 +109,16 @@ def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | 
     """Return the change that leaves out the thinking block that the error names, or all thinking if it names none.
     None: the request has no thinking.
 
-    Servers name the first wrong block, so the blocks before it are right. A second rejection shows that there are
-    several: the named block is left out with all thinking behind it, because more of it may be wrong.
+    Other blocks may be right, so only the named one is remembered. After too many rejections this request loses all
+    thinking, and the next one has the blocks again that no error named.
     """
     found, named = find_sent_signatures(call), _BLOCK.search(message)
     if not found:
         return None
     if named is None or named[0] not in found:
         return Adaptation(_DROP_THINKING, persistent=False, refused_signatures=tuple(found.values()))
-    refused, behind = (found[named[0]],), tuple(found.values())[[*found].index(named[0]) + 1 :]
-    if not call.earlier_rejections:
-        return Adaptation(_DROP_BLOCK, persistent=False, refused_signatures=refused)
-    return Adaptation(_DROP_BLOCKS, persistent=False, refused_signatures=refused, suspected_signatures=behind)
+    name = _DROP_BLOCK if call.adaptations_left > _MIN_ADAPTATIONS_LEFT else _DROP_THINKING
+    return Adaptation(name, persistent=False, refused_signatures=(found[named[0]],))
 
 
 def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
@@ -134,7 +134,8 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
         unknown = [beta for beta in betas.sent if beta not in dialect.accepted_betas] or betas.sent
         if named := [beta for beta in betas.sent if beta in words]:
             drop_named, lasts = " ".join((_DROP_BETAS, *named)), len(named) <= MAX_LEARNED_BETAS
-            if call.earlier_rejections < _NAMED_REFUSALS:
+            earlier = [name for name in call.earlier_adaptations if name.partition(" ")[0] == _DROP_BETAS]
+            if len(earlier) < _NAMED_REFUSALS:
                 return Adaptation(drop_named, persistent=lasts)
             removed = dict.fromkeys((*named, *unknown))
             return Adaptation(" ".join((_DROP_BETAS, *removed)), persistent=lasts, stored_name=drop_named)

@@ -20,7 +20,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Raw, Struct, structs
+from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
 from anthropic_proxy.engine.messages.models import require_bounded_members
@@ -115,9 +115,6 @@ class Removals(Struct, frozen=True):
     provider: str = ""
     refused_signatures: Collection[bytes] = frozenset()
     """Digests of thinking signatures that the provider has rejected."""
-    unthinking_from: int | None = None
-    """Offset of the open tool loop. The request disables thinking, so none is sent from there on. None: it does not
-    disable it."""
 
 
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
@@ -404,8 +401,8 @@ def _find_edits(
     edits: list[Edit] = []
     kept = [True] * len(members)
     removals = Removals(dialect, call.provider, call.refused_signatures)
-    if reads:
-        removals = structs.replace(removals, unthinking_from=_find_unthinking_loop(body, members, removals))
+    unthinking_loop = _find_unthinking_loop(body, members, removals) if reads else None
+    disables_thinking = unthinking_loop is not None or not dialect.thinks
     for position, member in enumerate(members):
         if member.key in moved:
             kept[position] = False
@@ -415,19 +412,22 @@ def _find_edits(
         elif member.key in lost:
             kept[position] = False
             notes.append(FidelityNote(lost[member.key], member.key, "the beta that it requires is not sent"))
-        elif removals.unthinking_from is not None and member.key in ("thinking", "context_management"):
-            disabling = _find_disabling_edits(body, member)
-            edits += disabling or ()
-            kept[position] = disabling is not None
-            if member.key == "thinking":
-                reason = f"{call.provider} requires thinking of its own at the beginning of the tool calls"
-                notes.append(FidelityNote("approximated", member.key, reason))
+        elif member.key == "thinking" and disables_thinking:
+            edits.append(Edit(member.value, member.end, _NO_THINKING))
+            reason = f"{call.provider} requires thinking of its own at the beginning of the tool calls"
+            notes.append(FidelityNote("approximated", member.key, reason))
+        elif member.key == "context_management" and disables_thinking:
+            parts = _find_context_edits(body, member)
+            stays = [not _read(body[part.value : part.end]).type.startswith(_CLEAR_THINKING) for part in parts]
+            kept[position] = any(stays) or not parts
+            if kept[position]:
+                edits += json_spans.build_removal_edits(parts, stays)
         elif member.key == "tools" and body[member.value] == ord("["):
             edits += _find_tool_edits(body, member, removed, call.provider, notes)
         elif member.key == "model" and call.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
-            edits += find_message_edits(body, member, removals)
+            edits += find_message_edits(body, member, removals, unthinking_loop)
         elif member.key in _CLIENT_DATA and not dialect.forwards_metadata:
             kept[position] = False
         elif member.key == "system" and not dialect.forwards_metadata:
@@ -457,22 +457,26 @@ def _holds(body: bytes, mark: bytes) -> bool:
     return body.rfind(mark) >= 0  # from its end a long text is searched at a quarter of what `in` costs
 
 
-def find_message_edits(body: bytes, messages: JsonSpan, removals: Removals) -> list[Edit]:
-    """Return the edits that remove content which the provider would reject from a JSON list of messages."""
+def find_message_edits(
+    body: bytes, messages: JsonSpan, removals: Removals, unthinking_loop: JsonSpan | None = None
+) -> list[Edit]:
+    """Return the edits that remove content which the provider would reject from a JSON list of messages.
+
+    `unthinking_loop`: the message from which on all thinking is removed. None: there is none.
+    """
     edits: list[Edit] = []
     dialect = removals.dialect
     for message in json_spans.find_elements(body, messages.value, messages.end):
-        if message.start == removals.unthinking_from:
-            dialect = structs.replace(dialect, sends_past_thinking=False)
-            removals = structs.replace(removals, dialect=dialect)
+        in_loop = unthinking_loop is not None and message.start >= unthinking_loop.start
+        keeps_thinking = dialect.sends_past_thinking and not in_loop
         text = body[message.value : message.end]
         searched = dialect.verifies_signatures and _SEARCHED in text
-        thinks = not dialect.sends_past_thinking or (bool(removals.refused_signatures) and _THINKING in text)
+        thinks = not keeps_thinking or (bool(removals.refused_signatures) and _THINKING in text)
         if not (searched or thinks or _MARK in text) or not text.startswith(b"{"):
             continue
         for member in json_spans.find_members(body, message.value, message.end):
             if member.key == "content" and body[member.value] == ord("["):
-                edits += _find_content_edits(body, member, removals)
+                edits += _find_content_edits(body, member, removals, keeps_thinking=keeps_thinking)
     return edits
 
 
@@ -486,13 +490,13 @@ class _Open(Struct):
 _decode_open = msgspec.json.Decoder(_Open).decode
 
 
-def _find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Removals) -> int | None:
-    """Return the offset of the first reply in the open tool loop, if the request must disable its thinking.
+def _find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Removals) -> JsonSpan | None:
+    """Return the first reply in the open tool loop, if the loop must be sent without thinking. None: it stays.
 
     With manual thinking (`enabled`), the replies since the last user message that is no result must begin with
     thinking, unchanged. If another provider has begun the loop, there is none that the server accepts. Adaptive
     thinking has no such rule (source: platform.claude.com/docs, "Extended thinking with tool use"; anomalyco/opencode
-    issue 3077; Kilo-Org/kilocode issue 5219). None: thinking stays.
+    issue 3077; Kilo-Org/kilocode issue 5219).
     """
     fields = {member.key: member for member in members}
     thinking, messages = fields.get("thinking"), fields.get("messages")
@@ -520,29 +524,22 @@ def _find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Re
             has_results = True
         elif read.role != "system":
             break
-    if first is None:
-        return None if removals.dialect.thinks else len(body)
-    kept = [block for block in blocks if not _is_refused(block, set(), removals)]
-    if removals.dialect.thinks and kept and kept[0].type in _THINKING_TYPES:
-        return None
-    return first.start
+    keeps_thinking = removals.dialect.sends_past_thinking
+    kept = [block for block in blocks if not _is_refused(block, set(), removals, keeps_thinking=keeps_thinking)]
+    begins_with_thinking = bool(kept) and kept[0].type in _THINKING_TYPES
+    return None if removals.dialect.thinks and begins_with_thinking else first
 
 
-def _find_disabling_edits(body: bytes, member: JsonSpan) -> list[Edit] | None:
-    """Return the edits of `thinking` or `context_management` in a request without thinking. None: it is removed."""
-    if member.key == "thinking":
-        return [Edit(member.value, member.end, _NO_THINKING)]
-    if body[member.value] != ord("{"):
+def _find_context_edits(body: bytes, context_management: JsonSpan) -> list[JsonSpan]:
+    if body[context_management.value] != ord("{"):
         return []
-    for inner in json_spans.find_members(body, member.value, member.end):
+    for inner in json_spans.find_members(body, context_management.value, context_management.end):
         if inner.key == "edits" and body[inner.value] == ord("["):
-            parts = json_spans.find_elements(body, inner.value, inner.end)
-            kept = [not _read(body[part.value : part.end]).type.startswith(_CLEAR_THINKING) for part in parts]
-            return json_spans.build_removal_edits(parts, kept) if any(kept) or not parts else None
+            return json_spans.find_elements(body, inner.value, inner.end)
     return []
 
 
-def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals) -> list[Edit]:
+def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, keeps_thinking: bool) -> list[Edit]:
     dialect = removals.dialect
     parts = json_spans.find_elements(body, content.value, content.end)
     blocks = [_read(body[part.value : part.end]) for part in parts]
@@ -551,7 +548,7 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals) -> l
         # web searches that another provider ran: their results have no `encrypted_content`
         results = [block for block in blocks if block.type == "web_search_tool_result"]
         dropped = {block.tool_use_id for block in results if _is_unsealed(bytes(block.content))} - {None}
-    kept = [not _is_refused(block, dropped, removals) for block in blocks]
+    kept = [not _is_refused(block, dropped, removals, keeps_thinking=keeps_thinking) for block in blocks]
     if not any(kept) and parts:
         return [Edit(content.value, content.end, _EMPTY)]
     edits = json_spans.build_removal_edits(parts, kept)
@@ -570,10 +567,10 @@ def _read(text: bytes) -> _Block:
         return _Block()
 
 
-def _is_refused(block: _Block, dropped: set[str | None], removals: Removals) -> bool:
+def _is_refused(block: _Block, dropped: set[str | None], removals: Removals, *, keeps_thinking: bool) -> bool:
     if block.type in _THINKING_TYPES:
         signature = _signature_of(block)
-        if not removals.dialect.sends_past_thinking or signature.startswith(SIGNATURE_PREFIX):
+        if not keeps_thinking or signature.startswith(SIGNATURE_PREFIX):
             return True
         refused = removals.refused_signatures
         return bool(refused) and _digest(removals.provider, signature) in refused
