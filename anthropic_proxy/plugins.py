@@ -131,7 +131,10 @@ class ModelFeatures(Struct, frozen=True, kw_only=True):
     provider: str
     """Name of the provider: `google` for the prefix `gemini`."""
     context_window: int | None
-    """Context window in tokens. None: unknown."""
+    """Context window in tokens: input and output together. None: unknown."""
+    max_input: int | None
+    """Maximum input tokens of one request: the size that a conversation can reach. With some models this is less than
+    the context window. None: unknown."""
     max_output: int | None
     """Maximum output tokens of one reply. None: unknown."""
     tools: bool

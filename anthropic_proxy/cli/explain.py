@@ -328,7 +328,7 @@ class Explanation:
             self._write_labeled("reply", f"{result.estimated_tokens:,} input tokens, estimated by the proxy")
             return
         tools, target = self._body.get("tools"), self._used_target()
-        window = target.capabilities.context_window if target is not None else 0
+        window = target.capabilities.effective_max_input if target is not None else 0
         if isinstance(tools, list) and tools and window:
             self._write_labeled("tools", explain_tool_search(tools, window))
         output.write_line()

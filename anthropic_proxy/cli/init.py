@@ -977,8 +977,8 @@ def _sort_models(provider: Provider, models: Mapping[str, ModelFacts], default: 
 
 
 def describe_facts(facts: ModelFacts) -> str:
-    """Return window and price of a model as text in columns: `1,047,576 tokens    $2.00 in    $8.00 out`."""
-    window = "" if facts.context_window is None else f"{facts.context_window:,} tokens"
+    """Return input limit and price of a model as text in columns: `1,047,576 tokens    $2.00 in    $8.00 out`."""
+    window = "" if facts.max_input is None else f"{facts.max_input:,} tokens"
     price = facts.price
     if price is None:
         amounts = ""
@@ -994,7 +994,7 @@ def _has_price(facts: ModelFacts) -> bool:
 
 
 def _is_too_small(facts: ModelFacts) -> bool:
-    return facts.context_window is not None and facts.context_window < MIN_SESSION_TOKENS
+    return facts.max_input is not None and facts.max_input < MIN_SESSION_TOKENS
 
 
 def find_offered_models(backend: Backend, today: date | None = None) -> dict[str, ModelFacts]:

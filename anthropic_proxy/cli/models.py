@@ -195,7 +195,7 @@ def _write_models(output: Output, titles: Sequence[str], rows: Sequence[_Row], *
         else:
             context, most = (
                 "unknown" if value is None else f"{value:,}" if output.is_terminal else str(value)
-                for value in (facts.context_window, facts.max_output)
+                for value in (facts.max_input, facts.max_output)
             )
             prices = [describe_price(facts.price), most] if output.is_terminal else [most, *_price_cells(facts.price)]
             row = [*first, context, *prices]
@@ -262,7 +262,9 @@ class ModelFacts(Struct, frozen=True):
     """Model id with the prefix of the provider: `openai/gpt-4.1`. For a tier that is sent to Anthropic unchanged:
     `anthropic/claude-opus-…`."""
     context_window: int | None = None
-    """None: unknown, here and in the next fields."""
+    """Maximum tokens of input and output together. None: unknown, here and in the next fields."""
+    max_input: int | None = None
+    """Maximum input tokens of one request: the size that a conversation can reach."""
     max_output: int | None = None
     price: ModelPrice | None = None
     retires_on: date | None = None
@@ -399,10 +401,12 @@ def describe_models(services: Services, provider: Provider, models: Iterable[Lis
         known = find_capabilities(provider, model.id, settings, services.catalog)
         is_known = known.known or provider.transport == "demo"
         retirement = find_retirement(provider, model.id, settings)
+        inputs = [model.context_window, known.effective_max_input if is_known else None]
         facts.append(
             ModelFacts(
                 f"{provider.prefix}/{model.id}",
                 model.context_window or (known.context_window if is_known else None),
+                min((limit for limit in inputs if limit), default=None),
                 model.max_output or (known.max_output if is_known else None),
                 _find_price(prices, provider, model.id),
                 None if retirement is None else date.fromisoformat(retirement.retired_on),

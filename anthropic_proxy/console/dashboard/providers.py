@@ -193,9 +193,9 @@ def build_matrix(context: PageContext) -> Matrix:
     return Matrix(columns, rows)
 
 
-def _number(field: str) -> Callable[[ModelFeatures], MatrixCell]:
+def _number(field: str, find: Callable[[ModelFeatures], int | None]) -> Callable[[ModelFeatures], MatrixCell]:
     def build(one: ModelFeatures) -> MatrixCell:
-        value = one.context_window if field == "context_window" else one.max_output
+        value = find(one)
         text = "unknown" if value is None else formats.count(value)
         return MatrixCell(text=text, note=one.other_sources.get(field, ""))
 
@@ -229,8 +229,9 @@ _ROWS: Sequence[tuple[str, Callable[[ModelFeatures], MatrixCell]]] = (
     ("Thinking, levels", _thinking),
     ("Web search", _place(lambda one: one.web_search)),
     ("Web fetch", _place(lambda one: one.web_fetch)),
-    ("Context window, tokens", _number("context_window")),
-    ("Output limit, tokens", _number("max_output")),
+    ("Context window, tokens", _number("context_window", lambda one: one.context_window)),
+    ("Input limit, tokens", _number("context_window", lambda one: one.max_input)),
+    ("Output limit, tokens", _number("max_output", lambda one: one.max_output)),
     ("Learned from errors", lambda one: MatrixCell(text=", ".join(one.adaptations) or formats.UNKNOWN)),
     ("Source", lambda one: MatrixCell(text=one.source)),
 )

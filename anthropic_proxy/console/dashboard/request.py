@@ -105,7 +105,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         first_note = f"{formats.percent(row.first_token, row.duration)} of the total"
         if lost := sum_failed_attempt_time(row):
             first_note += f" · {formats.seconds(lost)} in failed attempts"
-    window, window_text = find_context_window(context, row), ""
+    window, window_text = find_max_input(context, row), ""
     if window and tokens:
         window_text = f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens"
     return {
@@ -167,10 +167,10 @@ def summarize_outcome(row: StoredRequest) -> str:
     return _SUMMARIES.get(row.outcome_class, row.outcome) + retries
 
 
-def find_context_window(context: PageContext, row: StoredRequest) -> int | None:
+def find_max_input(context: PageContext, row: StoredRequest) -> int | None:
     name = f"{row.prefix or row.provider}/{row.model}"
     found = context.describe_models([name]) if row.model else ()
-    return next((one.context_window for one in found if one.model == name), None)
+    return next((one.max_input for one in found if one.model == name), None)
 
 
 def _note(note: FidelityNote) -> Mapping[str, str]:

@@ -14,7 +14,7 @@ from anthropic_proxy.console.dashboard.charts import Band, Chart, Column, Series
 from anthropic_proxy.console.dashboard.conversation import CacheBreak, build_turns, find_cache_breaks
 from anthropic_proxy.console.dashboard.missing_prices import explain_missing_cost
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
-from anthropic_proxy.console.dashboard.request import find_context_window
+from anthropic_proxy.console.dashboard.request import find_max_input
 from anthropic_proxy.console.dashboard.tables import page_list
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
@@ -57,7 +57,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         raise InvalidRequest(f"by: the session has no sub-agent {agent[:40]!r}.", code="dashboard-parameter")
     own = [row for row in rows if row.agent == agent]
     served = [row for row in rows if row.all_input_tokens and row.outcome_class != "error"]
-    window = find_context_window(context, served[-1]) if served else None
+    window = find_max_input(context, served[-1]) if served else None
     sums = total.sums
     known = sums.requests - sums.unknown_cost_requests
     each = "no price is known"

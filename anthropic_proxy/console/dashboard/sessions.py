@@ -36,7 +36,7 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     found, names = _find_sessions(context)
     rows = found.rows
     models = queries.find_latest_models(context.connection, rows)
-    windows = {one.model: one.context_window for one in context.describe_models(sorted(set(models.values())))}
+    windows = {one.model: one.max_input for one in context.describe_models(sorted(set(models.values())))}
     sessions = [
         {
             "id": row.session,

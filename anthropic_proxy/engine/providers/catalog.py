@@ -55,6 +55,11 @@ class ModelCapabilities(Struct, frozen=True, kw_only=True):
     rejects_images: bool = False
     rejects_documents: bool = False
 
+    @property
+    def effective_max_input(self) -> int:
+        """Maximum tokens of input of one request: the size that a conversation can reach."""
+        return self.context_window_from_error or self.max_input or self.context_window
+
 
 _FILE = Path(__file__).with_name("models.toml")
 _VERSION = re.compile(r"\d+(?:[.-]\d{1,2}(?![0-9a-z]))*")
@@ -238,6 +243,8 @@ class LearnedModel(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             known_output = capabilities.max_output if capabilities.known else self.context_window
             changes["context_window"] = self.context_window
             changes["max_output"] = min(self.max_output or known_output, self.context_window)
+            if capabilities.max_input is not None:
+                changes["max_input"] = min(capabilities.max_input, self.context_window)
             changes["accepts_images"] = capabilities.accepts_images or not capabilities.known
             changes["known"] = True
         elif self.max_output is not None:

@@ -131,7 +131,7 @@ def _entry(
         id=name,
         display_name=title if target is None else f"{title} → {target}",
         target=target,
-        max_input_tokens=capabilities.max_input or capabilities.context_window,
+        max_input_tokens=capabilities.effective_max_input,
         max_tokens=capabilities.max_output,
         capabilities=None if provider.serves_claude else _describe(capabilities, server_tools, settings),
     )

@@ -367,7 +367,7 @@ async def get_recent_requests(services: Services, request: ClientRequest, sink: 
         if (provider := registry.find_by_prefix(prefix)) is not None:
             limits = find_capabilities(provider, model, services.settings, services.catalog)
             if limits.known:
-                snapshot.windows[f"{prefix}/{model}"] = limits.max_input or limits.context_window
+                snapshot.windows[f"{prefix}/{model}"] = limits.effective_max_input
     await sink.send_response(200, encode_requests(snapshot))
 
 

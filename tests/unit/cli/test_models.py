@@ -98,6 +98,18 @@ def test_the_demo_has_the_limits_that_clients_receive(tmp_path: Path) -> None:
     assert rows[1].split("\t")[1:4] == ["demo/demo", str(listed["max_input_tokens"]), str(listed["max_tokens"])]
 
 
+def test_the_context_of_a_model_is_the_most_input_that_clients_are_told(tmp_path: Path) -> None:
+    settings = {"BIG_MODEL": "openai/gpt-5.1", "OPENAI_API_KEY": openai_chat.KEY, "HTTPS_PROXY": NOBODY}
+    rows = run_command("models", directory=tmp_path, settings=settings).stdout.splitlines()
+    found = json.loads(run_command("models", "--json", directory=tmp_path, settings=settings).stdout)["mapping"]
+    with running_proxy(tmp_path, settings) as proxy:
+        listed = proxy.client().get("/v1/models/claude-opus-5").json()
+    shown = {row[1]: int(row[2]) for row in (line.split("\t") for line in rows[1:]) if row[2]}
+    facts = {one["facts"]["model"]: one["facts"] for one in found}["openai/gpt-5.1"]
+    assert shown["openai/gpt-5.1"] == listed["max_input_tokens"] == facts["max_input"]
+    assert listed["max_input_tokens"] < facts["context_window"]
+
+
 def test_one_model_is_shown_with_its_limits_or_the_reason_why_not(tmp_path: Path) -> None:
     with serving_strictly(gemini.new_gemini()) as google:
         settings = {"GEMINI_API_KEY": gemini.KEY, "GEMINI_BASE_URL": google.url}

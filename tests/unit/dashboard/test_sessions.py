@@ -31,7 +31,7 @@ STARTED = day_and_time(NOON * 1_000_000)
 async def pages_of(
     directory: Path, *fields: dict[str, Any], project: str = ""
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the values of the list and of the page of a session, whose model has a window of 200,000 tokens."""
+    """Return the values of the list and of the page of a session, whose model reads at most 200,000 tokens."""
     settings = Settings(data_directory=directory / "data")
     receipts = [
         new_receipt(number, **{"session": "0f6c2a1e", "project": project, "started_at": NOON + 9 * number, **one})
@@ -43,7 +43,8 @@ async def pages_of(
         window = ModelFeatures(
             model="groq/small",
             provider="groq",
-            context_window=200_000,
+            context_window=300_000,
+            max_input=200_000,
             max_output=None,
             tools=True,
             images=True,
