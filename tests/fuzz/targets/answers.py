@@ -68,6 +68,9 @@ class _Opener:
         connection.connection_made(_Speaking(connection, cuts_of(self.answer)))
         return connection
 
+    async def find_certificate_advice(self, origin: Origin, proxy: str | None, seconds: float) -> str:
+        return ""  # without TLS
+
 
 class _Harness:
     """A proxy with one response as its only provider."""
