@@ -12,7 +12,7 @@ from anthropic_proxy.cli.local_proxy import LocalProxy, open_proxy
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.upstream.local_server import stream_message
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
+from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, format_tokens
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 """Requested model if the option `--model` is not used. The settings map this Claude model to a model of a provider."""
@@ -20,6 +20,7 @@ _MAX_TOKENS = 4096
 _TARGET_SECONDS = 0.5
 """Maximum time in seconds until the proxy has noted a request that has ended."""
 _POLL_SECONDS = 0.05
+_INPUT_COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
 def ask(
@@ -70,7 +71,8 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool) -> None:
         stop_reason = event.get("delta", {}).get("stop_reason") or stop_reason
     if not as_json:
         _write("\n")
-        tokens = f"in {used.get('input_tokens', 0)} out {used.get('output_tokens', 0)}"
+        sent = sum(used.get(name) or 0 for name in _INPUT_COUNTS)
+        tokens = format_tokens(sent, used.get("output_tokens", 0))
         target = _find_target(proxy, model, started)
         models = f"{model} → {target}" if target not in ("", model) else model
         Output().write_notice(f"{models}  {tokens}  {stop_reason}")

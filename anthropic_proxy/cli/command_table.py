@@ -48,7 +48,8 @@ Existing lines change only if you agree. Without a terminal, each line of standa
         """Run Claude Code with the proxy. Arguments after `--` are passed to Claude Code.
 
 The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards. Claude Code gets the
-address, a credential, and the context window and output limit of the mapped model.""",
+address, a credential, the names of the real models, and the input and output limits of the mapped model. Unless you
+have set them yourself, it also gets a status line, and tool search if the tools are large for the model.""",
         (
             "code",
             "code -- --resume",

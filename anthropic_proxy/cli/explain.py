@@ -15,12 +15,13 @@ from msgspec import structs
 from anthropic_proxy.cli.changes import Change, find_body_changes, list_changes, list_unchanged_fields
 from anthropic_proxy.cli.client_models import MAX_TOOL_TOKENS, explain_tool_search
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.ledger_access import require_stored_body, require_stored_request
+from anthropic_proxy.cli.ledger_access import open_ledger_for_reading, require_stored_body, require_stored_request
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_request_object
 from anthropic_proxy.console.ledger.records import StoredRequest, decode_attempt_times
-from anthropic_proxy.console.ledger.request_queries import list_failed_attempts, list_notes
+from anthropic_proxy.console.ledger.request_queries import list_failed_attempts, list_notes, sum_sessions
+from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.engine.exchange.dry_run import (
     ACCESS_TOKEN,
     CLIENT_CREDENTIAL,
@@ -94,7 +95,7 @@ def explain(
             if as_json:
                 Output().write_json(build_request_object(row))
             else:
-                _write_stored_summary(row)
+                _write_stored_summary(row, _name_session(settings, row.session))
             sys.exit(EXIT_REJECTED if row.outcome == "error" else 0)
         remedy = " Explain a file with the request body:  anthropic-proxy explain FILE"
         name, content = row.id, require_stored_body(settings, row, "--body" if body else "--model", remedy)
@@ -113,7 +114,15 @@ def explain(
         sys.exit(EXIT_REJECTED)
 
 
-def _write_stored_summary(row: StoredRequest) -> None:
+def _name_session(settings: Settings, session: str) -> str:
+    """Return the name of a session as `usage --by session` has it. "": the request belongs to no session."""
+    with open_ledger_for_reading(settings) as connection:
+        if connection is None or not session:
+            return session
+        return find_names(connection, sum_sessions(connection, [session])).get(session, session)
+
+
+def _write_stored_summary(row: StoredRequest, session: str) -> None:
     """Write the route of a request in the ledger with its attempts, the result, and the changed fields."""
     output, name = Output(), f"{row.prefix or row.provider}/{row.model}"
     requested = output.paint(escape_unprintable(row.requested_model or row.path), "title")
@@ -151,8 +160,8 @@ def _write_stored_summary(row: StoredRequest) -> None:
     if row.first_token is not None:
         first, total = formats.seconds(row.first_token), formats.seconds(row.duration)
         write("time", f"{first} to the first token, {total} in total")
-    if row.session:
-        write("session", row.session)
+    if session:
+        write("session", session)
     if row.project:
         write("project", row.project)
     if row.tool_count:

@@ -87,7 +87,8 @@ def logs(
         settings.has_ledger()  # an unknown address ends the command, also if the proxy itself has enough requests
     if find_proxy(settings) is None and (stored := _read_stored(settings, number, errors=errors)):
         for request in stored:
-            _write(log, request)
+            if as_json or not _is_model_query(request):
+                _write(log, request)
         notice = f"No proxy responds on port {settings.port} (PORT). These requests come from the ledger."
         if foreign := describe_foreign_proxy(settings):
             notice = f"These requests come from the ledger. {foreign}"
@@ -97,13 +98,15 @@ def logs(
     updates = stream.read_updates() if follow else iter([stream.read_recent_requests()])
     limit: int | None = number
     for update in updates:
-        shown = [request for request in update.finished if not errors or is_failed(request)]
+        finished = update.finished if as_json else [one for one in update.finished if not _is_model_query(one)]
+        shown = [request for request in finished if not errors or is_failed(request)]
         if limit is not None:
             missing = limit - len(shown)
             before = min((request.receipt.started_at for request in update.finished), default=None)
             older: list[LoggedRequest] = []
             with suppress(ConfigurationError):  # the ledger cannot be read
                 older = _read_stored(settings, max(missing, 0), errors=errors, before=before)
+            older = older if as_json else [one for one in older if not _is_model_query(one)]
             shown = [*older, *shown[max(len(shown) - limit, 0) :]]
         for request in shown:
             _write(log, request)
@@ -121,6 +124,13 @@ def _read_stored(settings: Settings, number: int, *, errors: bool, before: float
     return read_last_requests(settings, number, failed_only=errors, before=before)
 
 
+def _is_model_query(request: LoggedRequest) -> bool:
+    """Return True for a successful query of the model list. `code` and `env` send several at each start."""
+    receipt = request.receipt
+    is_query = receipt.method == "GET" and f"{receipt.path}/".startswith(MODELS_PATH)
+    return is_query and not is_failed(request)
+
+
 def is_failed(request: LoggedRequest) -> bool:
     """Return True if the client of the request received an error. A request that the client cancelled is no failure."""
     return classify_outcome(request.receipt) == "error"
@@ -132,6 +142,7 @@ def _write(log: Log, request: LoggedRequest) -> None:
     sys.stdout.flush()
 
 
+MODELS_PATH = "/v1/models/"
 LIVE_PATH = "/api/requests/live"
 """URL path at which the proxy sends its recent and running requests as an event stream."""
 RECONNECT_SECONDS = 0.5

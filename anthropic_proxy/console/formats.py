@@ -5,7 +5,7 @@ another unit. Times count from the epoch. An unknown value (None) has the text `
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from anthropic_proxy.console.ledger.units import DAY_SECONDS, HOUR_SECONDS, MICROSECONDS
@@ -57,6 +57,12 @@ def cost_with_unknown(nano_dollars: int, unknown_requests: int) -> str:
     """Return the total cost of several requests as text. If some costs are unknown: `≥ $0.010, 99 unknown`."""
     text = format_cost(nano_dollars, unknown_requests)
     return f"{text}, {unknown_requests:,} unknown" if unknown_requests and text != UNKNOWN_AMOUNT else text
+
+
+def choose_seconds_axis(highest: float) -> Callable[[float], str]:
+    """Return the function that formats durations in microseconds up to `highest` in one unit: `2.50 ms`, `0.50 s`."""
+    scale, unit = (1_000, "ms") if highest < 0.1 * MICROSECONDS else (MICROSECONDS, "s")
+    return lambda value: f"{value / scale:.2f} {unit}"
 
 
 def seconds(microseconds: float | None) -> str:

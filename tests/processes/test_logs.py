@@ -47,6 +47,19 @@ def test_the_lines_are_those_of_the_log_of_all_workers(tmp_path: Path, workers: 
     assert sorted(ended.stdout.splitlines()) == sorted(expected)
 
 
+def test_successful_queries_of_the_model_list_are_only_in_json(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {}) as proxy:
+        client = proxy.client()
+        for path in ("/v1/models", "/v1/models/claude-opus-5", "/v1/models?limit=0", "/nothing"):
+            client.get(path)
+        shown = run_command("logs", "--no-follow", directory=tmp_path, settings=port_of(proxy)).stdout
+        listed = run_command("logs", "--no-follow", "--json", directory=tmp_path, settings=port_of(proxy)).stdout
+    assert [line.split()[2:4] for line in shown.splitlines()] == [["/v1/models", "400"], ["/nothing", "404"]]
+    assert [json.loads(line)["path"] for line in listed.splitlines()] == [
+        *("/v1/models", "/v1/models/claude-opus-5", "/v1/models", "/nothing"),
+    ]
+
+
 def test_errors_are_selected_and_the_number_is_limited(tmp_path: Path) -> None:
     with running_proxy(tmp_path, {}) as proxy:
         post(proxy)
@@ -112,7 +125,7 @@ def test_without_a_proxy_the_error_names_the_port(closed_port: str, tmp_path: Pa
 _LOOK = """
 import os, subprocess, sys
 print(os.environ["ANTHROPIC_BASE_URL"], flush=True)
-for words in (["health", "--json"], ["logs", "--no-follow", "-n", "1"]):
+for words in (["health", "--json"], ["logs", "--no-follow", "-n", "1", "--json"]):
     subprocess.run([sys.executable, "-m", "anthropic_proxy", *words], check=True)
 """
 
@@ -124,7 +137,7 @@ def test_health_and_logs_find_the_proxy_of_a_session(closed_port: str, tmp_path:
     address, rest = ended.stdout.split("\n", 1)
     found, end = json.JSONDecoder().raw_decode(rest)
     assert found["address"] == address
-    assert "GET /v1/models" in rest[end:]
+    assert '"path":"/v1/models' in rest[end:].replace(": ", ":")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux names the owner of a port")

@@ -309,10 +309,10 @@ def written(columns: int | None, **fields: object) -> list[str]:
 @pytest.mark.parametrize(
     ("columns", "second"),
     [
-        (None, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.3s"),
-        (130, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.3s"),
-        (108, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.3s"),
-        (106, "claude-haiku-4-5 → gemini/gemini-2.5-flash  in 21.3k out 0  first 0.03s total 0.3s"),
+        (None, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.30s"),
+        (130, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.30s"),
+        (109, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.30s"),
+        (107, "claude-haiku-4-5 → gemini/gemini-2.5-flash  in 21.3k out 0  first 0.03s total 0.30s"),
         (80, "claude-haiku-4-5 → gemini/gemini-2.5-flash  in 21.3k out 0"),
         (40, "claude-haiku-4-5 → gemini/gemini-2.5-flash"),
     ],
@@ -323,6 +323,18 @@ def test_tokens_and_times_of_a_reply_stay_longest(columns: int | None, second: s
     assert first.startswith("POST /v1/messages 200")
     assert ("req_" in first) == (columns is None or columns >= 113)
     assert len(first) + 10 <= (columns or 200)
+
+
+@pytest.mark.parametrize(
+    ("first", "total", "shown"),
+    [
+        (0.149, 0.15, "first 0.15s total 0.15s"),
+        (0.83, 12.4, "first 0.83s total 12.4s"),
+        (12.44, 12.44, "first 12.4s total 12.4s"),
+    ],
+)
+def test_the_first_token_never_looks_later_than_the_end(first: float, total: float, shown: str) -> None:
+    assert written(None, first_token_seconds=first, duration_seconds=total)[1].endswith(f"  {shown}")
 
 
 def test_a_short_error_stands_in_the_first_line() -> None:

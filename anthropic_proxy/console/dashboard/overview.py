@@ -325,7 +325,8 @@ def _draw_speed(context: PageContext, found: _Queries, incidents: Sequence[Band]
         latencies = queries.group_latencies(found.by_model(), _find_provider)
         medians = {key: find_percentile(histogram, 0.5) for key, histogram in latencies.items()}
         series = _list_providers(found, medians)
-    return chart_lines(found.periods, series, formats.seconds, formats.seconds, incidents)
+    highest = max((value for one in series for value in one.values if value is not None), default=0.0)
+    return chart_lines(found.periods, series, formats.seconds, formats.choose_seconds_axis(highest), incidents)
 
 
 def _list_providers(found: _Queries, values: Mapping[tuple[int, tuple[str, ...]], float | None]) -> list[Series]:

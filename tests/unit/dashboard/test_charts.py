@@ -58,8 +58,9 @@ def test_the_guides_are_round_numbers_from_zero() -> None:
         ((0.13e9,), formats.chart_money, ["0", "$0.05", "$0.10", "$0.15"]),
         ((1.4e9,), formats.chart_money, ["0", "$0.50", "$1.00", "$1.50"]),
         ((25_000,), formats.short_count, ["0", "10 k", "20 k", "30 k"]),
-        ((1_600_000,), formats.seconds, ["0", "0.5 s", "1.0 s", "1.5 s", "2.0 s"]),
-        ((240_000_000,), formats.seconds, ["0", "100 s", "3 min 20 s", "5 min 0 s"]),
+        ((1_600_000,), formats.choose_seconds_axis(1_600_000), ["0", "0.5 s", "1.0 s", "1.5 s", "2.0 s"]),
+        ((9_500,), formats.choose_seconds_axis(9_500), ["0", "2.5 ms", "5.0 ms", "7.5 ms", "10.0 ms"]),
+        ((240_000_000,), formats.choose_seconds_axis(240_000_000), ["0", "100 s", "200 s", "300 s"]),
     ],
 )
 def test_the_guides_have_equal_decimals(

@@ -148,12 +148,11 @@ def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | Non
     """Columns that do not fit into `width` are left out: of a reply, first the number of tools and messages."""
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
-    context = receipt.all_input_tokens
-    first = "–" if receipt.first_token_seconds is None else f"{receipt.first_token_seconds:.2f}s"
+    first = "–" if receipt.first_token_seconds is None else _format_seconds(receipt.first_token_seconds)
     columns = [
         f"{receipt.tool_count} tools {receipt.message_count} msgs{' stream' if receipt.stream else ''}",
-        f"in {_count(context)} out {_count(receipt.output_tokens)}",
-        f"first {first} total {receipt.duration_seconds:.1f}s",
+        format_tokens(receipt.all_input_tokens, receipt.output_tokens),
+        f"first {first} total {_format_seconds(receipt.duration_seconds)}",
     ]
     if receipt.route:
         columns.append(f"route {receipt.route}")
@@ -203,6 +202,16 @@ def _describe_incident(receipt: Receipt) -> str:
     elif outcome == "refused":
         remarks.append("! refused")
     return "; ".join(remarks)
+
+
+def format_tokens(input_tokens: int, output_tokens: int) -> str:
+    """`in 43.6k out 486`. `input_tokens`: all, also those of the cache."""
+    return f"in {_count(input_tokens)} out {_count(output_tokens)}"
+
+
+def _format_seconds(seconds: float) -> str:
+    # the decimals depend on the value only, so that a shorter time never looks longer
+    return f"{seconds:.2f}s" if seconds < 10 else f"{seconds:.1f}s"
 
 
 def _count(tokens: int) -> str:
