@@ -9,7 +9,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import date
 from ipaddress import ip_address
 from itertools import takewhile
@@ -218,6 +218,8 @@ class _Setup:
         self._settings: Settings = load_command_settings(of_running_proxy=False)
         self._preferred = self._settings.preferred_provider
         self._is_written = False
+        self._running_variables: Collection[str] = ()
+        """Variables that a running proxy has after it has read the new settings."""
         self._is_key_rejected = False
         """True if a provider has rejected the key that was tested last."""
 
@@ -690,6 +692,7 @@ class _Setup:
                 output.write_notice(text, "!", "warn")
         if not any(change.added for change in files.changes):
             output.write_line(f"  {self._folder / ENV_FILE} needs no new line.")
+            self._report_exported_key(backend)
             self._write_next_commands()
             return 0
         for change in files.changes:
@@ -704,7 +707,8 @@ class _Setup:
         files.write(output)
         self._is_written = True
         output.write_line(f"  {output.paint('✓', 'ok')} {'Wrote' if replaced else 'Added'} the lines.")
-        self._reload(backend)
+        self._reload()
+        self._report_exported_key(backend)
         self._write_next_commands()
         return 0
 
@@ -731,7 +735,7 @@ class _Setup:
         for lead, command, purpose in rows:
             self._output.write_line(f"{lead:<8} {paint(command, 'type')}    {paint(purpose, 'quiet')}")
 
-    def _reload(self, backend: Backend) -> None:
+    def _reload(self) -> None:
         """Let a running proxy read the new settings, or tell the user why it does not."""
         running = find_proxy(self._settings)
         if running is None:
@@ -741,15 +745,18 @@ class _Setup:
         self._output.write_notice(
             f"The proxy at {running.address} {result.text}", "✓" if result.is_applied else "!", role
         )
-        variable = backend.table.key_variable if backend.table else backend.provider.key_variable
+        self._running_variables = result.variables if result.is_applied else ()
+
+    def _report_exported_key(self, backend: Backend) -> None:
+        """Name a key that only the environment of this shell has, because a new shell starts the proxy without it."""
+        variable = backend.table.key_variable if backend.table else backend.provider.key_variable or ""
         exported, saved = (
-            sources.find_setting(str(variable), is_list=True)
+            variable and sources.find_setting(variable, is_list=True)
             for sources in (Sources(self._environ, None), Sources({}, self._settings.env_file))
         )
-        is_here_only = exported is not None and saved is None
-        if result.is_applied and is_here_only and variable not in result.variables:
+        if exported and not saved and variable not in self._running_variables:
             self._output.write_notice(
-                f"{variable} is in the environment of this shell only. Start the proxy here, or write the key to "
+                f"{variable} stays in the environment. Set it in each shell that starts the proxy, or write the key to "
                 f"{self._folder / ENV_FILE}.",
                 "!",
                 "warn",

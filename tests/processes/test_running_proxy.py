@@ -284,7 +284,7 @@ def test_init_lets_the_running_proxy_read_the_new_settings(workers: int, openai:
         words = ("init", "--provider", "xai", "--skip-test", "--yes", "--small-model", "grok-3")
         ended = run_command(*words, directory=tmp_path, settings=shell)
         note = (
-            f"  ! XAI_API_KEY is in the environment of this shell only. Start the proxy here, or write the key to "
+            "  ! XAI_API_KEY stays in the environment. Set it in each shell that starts the proxy, or write the key to "
             f"{tmp_path}/.env.\n"
         )
         assert (ended.returncode, note in ended.stderr) == (0, True), ended.stderr

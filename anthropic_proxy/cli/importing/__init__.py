@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_env_file
 from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
-from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
+from anthropic_proxy.cli.importing.plan import ImportPlan, find_referenced_variable, prepare_files
 from anthropic_proxy.cli.importing.router_config import is_router_database, read_router_config, read_router_database
 from anthropic_proxy.cli.local_proxy import find_proxy, reload_proxy
 from anthropic_proxy.cli.output import Output, describe_input, read_input
@@ -29,6 +29,7 @@ from anthropic_proxy.errors import ConfigurationError, build_extra_install_comma
 from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment
 from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
 from anthropic_proxy.gateway.settings.place import require_settings_folder
+from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import mask_env_lines
 
 _START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
@@ -74,8 +75,15 @@ def import_settings(
     folder = require_settings_folder(environ)
     files = prepare_files(plan, folder)
 
-    count = formats.plural(len(plan.variables) + len(plan.servers) + len(plan.routes), "setting")
-    output.write_line(f"{name} of {plan.source}: {count} {'would be imported' if dry_run else 'imported'}.")
+    total = len(plan.variables) + len(plan.servers) + len(plan.routes)
+    added = sum(change.added_settings for change in files.changes)
+    count = formats.plural(total, "setting")
+    if total and not added:
+        text = f"nothing is new. {count} {'is' if total == 1 else 'are'} set already"
+    else:
+        part, rest = (f"{added} of ", ", the others are set already") if added < total else ("", "")
+        text = f"{part}{count} {'would be imported' if dry_run else 'imported'}{rest}"
+    output.write_line(f"{name} of {plan.source}: {text}.")
     for change in files.changes:
         if dry_run and (change.added or change.kept_names):
             output.write_line()
@@ -98,9 +106,10 @@ def import_settings(
         output.write_line()
         output.write_line(f"  {output.paint('!', 'warn')} Not the same here: {names}.")
         output.write_line(f"    The reasons:  {output.paint(f'{own_command} --dry-run', 'type')}")
-    _write_missing_keys(output, plan, files.settings, folder / ENV_FILE)
+    exported = Sources(environ, None)
+    needed = _write_missing_keys(output, plan, files.settings, folder / ENV_FILE, exported)
 
-    next_command = (own_command, "writes them")
+    steps = [(own_command, "writes them")]
     if not dry_run:
         running = find_proxy(load_command_settings(of_running_proxy=False))  # before a new PORT is written
         files.write(output)
@@ -108,10 +117,15 @@ def import_settings(
             result = reload_proxy(environ, running.port, folder / ENV_FILE)
             sign, role = ("✓", "ok") if result.is_applied else ("!", "warn")
             output.write_notice(f"The proxy at {running.address} {result.text}", sign, role)
-        next_command = _START_CLIENT
+        steps = [_START_CLIENT]
+        if needed and needed <= plan.secrets.keys() and str(file) != "-":
+            steps.insert(0, (f"{own_command} --copy-keys", "copies the keys of the file"))
+        elif needed:
+            lines = "  ".join(f"{variable}=…" for variable in sorted(needed))
+            steps.insert(0, (lines, f"in {folder / ENV_FILE}"))
     output.write_line()
-    command, purpose = next_command
-    output.write_line(f"  Next:  {output.paint(command, 'type')}    {output.paint(purpose, 'quiet')}")
+    for lead, (command, purpose) in zip(("Next:", "Then:"), steps, strict=False):
+        output.write_line(f"  {lead}  {output.paint(command, 'type')}    {output.paint(purpose, 'quiet')}")
 
 
 def _write_mapping(output: Output, settings: Settings, names_conditions: bool) -> None:
@@ -134,19 +148,31 @@ def _write_mapping(output: Output, settings: Settings, names_conditions: bool) -
         output.write_line(f"  {output.paint(text, 'quiet')}")
 
 
-def _write_missing_keys(output: Output, plan: ImportPlan, settings: Settings, env_file: Path) -> None:
-    """Write the variables of keys that the user still has to set, each with the server or entry that it is for."""
+def _write_missing_keys(
+    output: Output, plan: ImportPlan, settings: Settings, env_file: Path, exported: Sources
+) -> set[str]:
+    """Write the variables of keys that the user still has to set, each with the server or entry that it is for.
+
+    Return those without which a Claude tier has no key. `exported`: the variables of the environment.
+    """
     used = {prefix.partition("/")[0] for route in settings.routes for prefix in route.targets}
-    for row in list_tier_mappings(settings, Catalog()):
+    tiers, needed = list_tier_mappings(settings, Catalog()), set[str]()
+    for row in tiers:
         used |= {target.partition("/")[0] for target in (row.target, *row.fallbacks)}
-    missing = {variable: key.setting for variable, key in plan.secrets.items()}
+    targets = {row.target.partition("/")[0] for row in tiers}
+    missing = {variable: key.setting for variable, key in plan.secrets.items() if not _is_set(variable, exported)}
     unused = []
     for provider in find_registry(settings):
         table = plan.servers.get(provider.name)
         variable = provider.key_variable if table is None else table.key_variable
-        is_set = settings.keys.get(provider.name) or variable in plan.secrets
+        names = (variable or "", find_referenced_variable(plan.variables.get(variable or "", "")))
+        is_set = settings.keys.get(provider.name) or any(_is_set(name, exported) for name in names)
         needs_key = table is not None or (provider.key_source == "settings" and provider.key_required != "never")
         if variable and needs_key and not is_set:
+            if provider.prefix in targets:
+                needed.add(variable)
+            if variable in plan.secrets:
+                continue
             if provider.prefix in used:
                 missing.setdefault(variable, f"of {provider.prefix}")
             elif table is not None:
@@ -161,6 +187,11 @@ def _write_missing_keys(output: Output, plan: ImportPlan, settings: Settings, en
     if unused:
         output.write_line()
         output.write_line(f"  Not in use, without a key: {', '.join(unused)}.")
+    return needed
+
+
+def _is_set(variable: str, sources: Sources) -> bool:
+    return sources.find_setting(variable, is_list=True) is not None
 
 
 def _find_router_file() -> Path:

@@ -380,6 +380,8 @@ class FileChange(Struct, kw_only=True):
     after: str
     added: str
     """New lines, for the user. "": the file does not change."""
+    added_settings: int
+    """Number of variables or tables in `added`."""
     kept_names: list[str]
     has_keys: bool = False
     """True if one of the new lines has a key."""
@@ -429,6 +431,7 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
         before=env_text,
         after=changed,
         added="".join(f"{line}\n" for line in added),
+        added_settings=len(added),
         kept_names=kept,
         has_keys=any(is_secret_variable(line.partition("=")[0]) for line in added),
     )
@@ -443,10 +446,11 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
     kept = []
     for label, table, old in tables:
         contents = tomllib.loads(table)
-        new = contents["routes"][0] if "routes" in contents else next(iter(contents["providers"].values()))
-        if old is not None and old != new:
+        wanted = contents["routes"][0] if "routes" in contents else next(iter(contents["providers"].values()))
+        if old is not None and old != wanted:
             kept.append(label)
-    new_tables = "\n".join(table for _, table, old in tables if old is None)
+    new = [table for _, table, old in tables if old is None]
+    new_tables = "\n".join(new)
     end = "\r\n" if "\r\n" in config_text else "\n"
     gap = end if new_tables and config_text and not config_text.endswith("\n") else ""
     config_change = FileChange(
@@ -454,6 +458,7 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
         before=config_text,
         after=f"{config_text}{gap}{new_tables.replace(chr(10), end)}",
         added=new_tables,
+        added_settings=len(new),
         kept_names=kept,
     )
 
