@@ -1,5 +1,6 @@
 """The command line: options, addresses, and errors at the start."""
 
+import json
 import os
 import re
 import subprocess
@@ -94,11 +95,17 @@ def test_nobody_at_the_port_is_no_health(tmp_path: Path) -> None:
 
 
 def test_a_running_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> None:
-    with running_proxy(tmp_path, {}) as proxy:
-        ended = run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": proxy.url.rpartition(":")[2]})
+    with running_proxy(tmp_path, {"GROQ_API_KEY": "gsk_0123456789abcdef"}) as proxy:
+        port = {"PORT": proxy.url.rpartition(":")[2]}
+        ended = run("anthropic_proxy", "health", directory=tmp_path, settings=port)
+        listed = json.loads(run("anthropic_proxy", "health", "--json", directory=tmp_path, settings=port).stdout)
+    assert (listed["ready_providers"], listed["ledger"]) == (["groq"], "off")
     assert (ended.returncode, ended.stderr) == (0, "")
     found = re.sub(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \S+ \(\d+ s ago\)", "TIME", ended.stdout)
-    assert found == f"anthropic-proxy {__version__} responds at {proxy.url}, started TIME.\n"
+    assert found == (
+        f"anthropic-proxy {__version__} responds at {proxy.url}, started TIME.\n"
+        f"    settings  {listed['settings_folder']}\n    ledger    off\n    ready     1 provider: groq\n"
+    )
 
 
 def test_several_workers_are_announced_once(tmp_path: Path) -> None:
