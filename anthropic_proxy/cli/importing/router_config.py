@@ -317,10 +317,9 @@ def _read_transformers(
 ) -> dict[str, dict[str, int]]:
     """Return model → limits that the transformers in `use` set. The key "" has the limits of all models.
 
-    Every transformer gets a note in `plan`, except those that only set limits of models.
+    A transformer gets a note in `plan`, unless it only sets limits of models, or the proxy adapts requests itself.
     """
     limits: dict[str, dict[str, int]] = {}
-    adapted: list[str] = []
     for model, items in use.items():
         for item in items:
             name = _name_of(item)
@@ -340,16 +339,10 @@ def _read_transformers(
                 plan.add_note(setting, f"{name}: its fields are not imported: {fields}")
             elif kind in _ADAPTED and kind != "anthropic" and others:
                 plan.add_note(setting, f"{name}: its options are not imported: {fields}")
-            elif kind in _ADAPTED:
-                adapted.append(name)
             elif kind == "maxtoken" and not isinstance(maximum, int):
                 plan.add_note(setting, f"{name}: it has no number max_tokens, so there is no limit to import")
-            elif kind != "maxtoken":
+            elif kind != "maxtoken" and kind not in _ADAPTED:
                 plan.add_note(setting, f"{name}: scripts do not run here. The proxy translates requests itself")
-    if adapted:
-        names = ", ".join(dict.fromkeys(adapted))
-        reason = f"{names}: not needed, the proxy adapts requests to the server itself"
-        plan.add_note(setting, reason, is_harmless=True)
     return limits
 
 
