@@ -314,9 +314,14 @@ def _with_plain_texts(text: bytes) -> bytes:
 
 
 def _unmarked(text: bytes) -> bytes:
-    for begin, end in _find_marks(text, 0, len(text)):
-        text = text[:begin] + text[end:]
-    return text
+    marks = _find_marks(text, 0, len(text))
+    if not marks:
+        return text
+    pieces, place = list[bytes](), 0
+    for begin, end in reversed(marks):
+        pieces.append(text[place:begin])
+        place = end
+    return b"".join((*pieces, text[place:]))
 
 
 def _find_marks(text: bytes, begin: int, end: int) -> list[tuple[int, int]]:

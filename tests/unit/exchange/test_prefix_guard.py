@@ -380,6 +380,22 @@ def test_marks_that_move_cost_little(marks: int, form: str, size: int, reports_c
     assert sorted(others)[len(others) // 2] < first_comparison / 4, spent
 
 
+def test_a_message_of_many_marks_costs_as_much_as_its_size() -> None:
+    def build(text: str) -> Prompt:
+        call = {"type": "tool_use", "id": "1", "name": "Read", "input": {"list": [MARK] * 30_000, "text": text}}
+        messages = [{"role": "user", "content": "begin"}, {"role": "assistant", "content": [call]}]
+        body = json.dumps({"messages": [*messages, {"role": "user", "content": lines("end", 300)}]}).encode()
+        return Prompt(("one", "", "anthropic", "m"), body)
+
+    guard = PrefixGuard()
+    guard.keep(build("one"))
+    begun = time.thread_time()
+    guard.compare(build("two"))
+    spent, begun = time.thread_time() - begun, time.thread_time()
+    json.loads(build("two").body)
+    assert spent < 120 * (time.thread_time() - begun)
+
+
 def test_a_small_change_in_a_message_that_loses_its_mark_is_none() -> None:
     def ask(messages: list[Any]) -> PrefixChange | None:
         body = {"messages": [{"role": "user", "content": content} for content in messages]}
