@@ -205,6 +205,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
     difference = (
         [] if text == before else [("-", decode_env_text(before).get(name)), ("+", decode_env_text(text).get(name))]
     )
+    present = _list_warnings(settings)
     return Proposal(
         row=row,
         value=value,
@@ -212,7 +213,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
         text=text,
         before=digest(before),
         difference=[(sign, f"{name}={mask_setting(name, value)}") for sign, value in difference if value is not None],
-        warnings=[warning for warning in warnings if warning not in _list_warnings(settings)],
+        warnings=[warning for warning in warnings if warning not in present],
     )
 
 
