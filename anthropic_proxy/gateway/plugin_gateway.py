@@ -160,7 +160,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
                 model=name,
                 provider=target.provider.name,
                 context_window=limits.context_window,
-                max_input=limits.effective_max_input,
+                max_input=limits.max_input or limits.context_window,
                 max_output=limits.max_output,
                 tools=limits.accepts_tools,
                 images=limits.accepts_images,

@@ -86,11 +86,6 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
     max_tool_name_length: int = 64
 
-    @property
-    def effective_max_input(self) -> int | None:
-        """Maximum input tokens of one request: the size that a conversation can reach. None: unknown."""
-        return self.max_input or self.context_window
-
 
 class _UserId(Struct):
     session_id: str
