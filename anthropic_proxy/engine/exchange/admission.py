@@ -24,29 +24,31 @@ async def admit(
     plan: Plan,
     *,
     estimates: EstimateCache,
-    receipt: Receipt,
     settles: list[Settle],
 ) -> None:
     """Ask the policies to admit a request to `/v1/messages`. Raises the `ClientError` of the first that rejects it.
 
     `settles` receives the functions to call with the receipt at the end of the request, also after a rejection.
     """
-    settings, first = engine.settings, plan.targets[0]
+    settings = engine.settings
+    receipt = incoming.receipt
     preferred = find_preferred_provider(settings, engine.catalog)
+    first = plan.targets[0]
     scale = engine.observations.find_token_scale(first.provider.name, first.model)
     targets = []
     for target in plan.targets:
-        limit, known = target.capabilities.max_output, target.capabilities.known
-        requested = limit if request.max_tokens is None else max(request.max_tokens, 0)
-        output = min(requested, limit) if known else requested
+        limit = target.capabilities.max_output
+        output = limit if request.max_tokens is None else max(request.max_tokens, 0)
+        if target.capabilities.known:
+            output = min(output, limit)
         targets.append(AdmissionTarget(prefix=target.provider.prefix, model=target.model, max_output_tokens=output))
     described = AdmissionRequest(
-        client=incoming.receipt.client,
+        client=receipt.client,
         model=request.model,
         normalized_model=resolve_model_name_and_tier(request.model, preferred, settings)[0],
         body_bytes=len(incoming.body),
         route=plan.route.name if plan.route is not None else "",
-        request_id=incoming.receipt.request_id,
+        request_id=receipt.request_id,
         targets=targets,
         estimate_input_tokens=partial(estimate_client_request_tokens, incoming, estimates, scale, request),
         response_headers=receipt.limit_headers,

@@ -1,7 +1,7 @@
 """The calls to providers for one client request: which target is called next, and what one call consists of.
 
-A call to a target is an attempt. `Attempts.open_first_call` tries the targets of a
-plan in order until one sends content. At one target there can be several attempts, as long as nothing was delivered:
+A call to a target is an attempt. `Attempts.open_first_call` tries the targets of a plan in order until one sends
+content. At one target there can be several attempts, as long as nothing was delivered:
 
 - with a changed request, if the provider's error names a field that can be changed (`adaptation.py`),
 - with a key that was read again from its file or command, after a rejection (401, 403),
@@ -9,8 +9,8 @@ plan in order until one sends content. At one target there can be several attemp
 - with the same request, once, after a pause, if the error is temporary and the retry budget allows it.
 
 `TargetRun` counts what is left of these at one target. `Attempt` is one call with everything that its reply needs:
-`_prepare` adapts the client request to the target, and `_send` encodes it, sends it and waits for content. The receipt
-gets a record of each attempt (`AttemptRecords`).
+`_prepare` adapts the client request to the target, `_encode` makes the provider's request of it, and `_send` sends it
+and waits for content. The receipt gets a record of each attempt (`AttemptRecords`).
 
 After content has arrived, the same mechanism opens further calls for the same reply: `open_next_call` after tools that
 the proxy runs or for a reply that the provider split, and `repeat_call` for a reply that is unreadable after thinking
@@ -47,17 +47,11 @@ from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
-from anthropic_proxy.engine.messages.deltas import (
-    Delta,
-    Usage,
-    sum_usages,
-)
+from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
+from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.models import MessagesRequest, Tool
-from anthropic_proxy.engine.messages.preparation import (
-    ProxyTool,
-    prepare,
-)
+from anthropic_proxy.engine.messages.preparation import ProxyTool, prepare
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
@@ -187,8 +181,12 @@ class Attempts:
         *,
         estimates: EstimateCache,
     ) -> None:
-        self._engine, self._incoming, self._request = engine, incoming, request
-        self.receipt, self._watchdog, self._estimates = incoming.receipt, watchdog, estimates
+        self._engine = engine
+        self._incoming = incoming
+        self._request = request
+        self._watchdog = watchdog
+        self._estimates = estimates
+        self.receipt = incoming.receipt
         self._is_large = is_large_request(incoming.body, len(request.tools))
         self._inliner: MediaInliner | None = None
         """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
@@ -203,13 +201,19 @@ class Attempts:
 
         Raises the error of the last called target if none replies.
         """
-        failure: ProxyError | None = None
-        engine, incoming, receipt, route = self._engine, self._incoming, self.receipt, plan.route
-        if engine.web_fetch is not None and SOURCE_OF_LINK in incoming.body:
+        engine = self._engine
+        receipt = self.receipt
+        route = plan.route
+        if engine.web_fetch is not None and SOURCE_OF_LINK in self._incoming.body:
             self._inliner = MediaInliner(engine.web_fetch)
-        balancer = RouteBalancer(engine.store, engine.route_prices) if route and route.balance == "latency" else None
+        balancer: RouteBalancer | None = None
+        if route is not None and route.balance == "latency":
+            balancer = RouteBalancer(engine.store, engine.route_prices)
+        failure: ProxyError | None = None
         for position, target in enumerate(plan.targets, 1):
-            started_at, provider, model = engine.clock(), target.provider, target.model
+            provider = target.provider
+            model = target.model
+            started_at = engine.clock()
             try:
                 adapted = target
                 if provider.name in engine.catalog.queried_providers:
@@ -234,7 +238,7 @@ class Attempts:
                     self.records.fail_attempt(error)
                 elif balancer is not None and (
                     error.status >= 500
-                    or (error.status in _KEY_ERRORS and not find_client_credential(engine, incoming, provider))
+                    or (error.status in _KEY_ERRORS and not find_client_credential(engine, self._incoming, provider))
                 ):  # a rejected key of the client concerns no other request
                     engine.background.start_task(balancer.record_failure(target))
                 receipt.failed_attempts.append(describe_attempt(target, error))
@@ -260,8 +264,8 @@ class Attempts:
         `continuation` is the token with which the provider continues a reply that it has split. "": another reason,
         such as results of tools.
         """
-        run, target = TargetRun(request, previous.run.token_scale, adaptations_left=0), previous.target
-        run.continuation = continuation
+        target = previous.target
+        run = TargetRun(request, previous.run.token_scale, adaptations_left=0, continuation=continuation)
         self._engine.retry_budget.record_first_call(target.upstream)
         if continuation:
             run.stop_filter = previous.decoded().stop_filter
@@ -302,12 +306,13 @@ class Attempts:
 
         Raises the error of the last attempt, and each error of `prepare`.
         """
-        engine, pool = self._engine, self._engine.credentials
+        engine = self._engine
         while True:
-            provider, credential = target.provider, None
+            provider = target.provider
+            credential: Credential | None = None
             if provider.accepts_client_credential:
                 credential = find_client_credential(engine, self._incoming, provider)
-            credential = credential or pool.next_credential(provider, is_first=run.uses_first_key)
+            credential = credential or engine.credentials.next_credential(provider, is_first=run.uses_first_key)
             attempt = await prepare(target, credential, run)
             try:
                 return await send(attempt)
@@ -317,7 +322,9 @@ class Attempts:
 
     async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
         """Return a new attempt. Raises the decoding error of an invalid request, unless the target is a relay."""
-        engine, request, report = self._engine, run.request, self.receipt.fidelity
+        engine = self._engine
+        request = run.request
+        report = self.receipt.fidelity
         if target.is_relayed:
             report.clear_notes()
             refused: Collection[bytes] = engine.observations.refused_signatures
@@ -336,9 +343,10 @@ class Attempts:
             return Attempt(target=target, run=run, call=call, credential=credential)
         if request.decode_error is not None:
             raise request.decode_error
-        limits, inliner = resolve_target_limits(engine, target), self._inliner
+        limits = resolve_target_limits(engine, target)
         if run.requires_room:
             limits = structs.replace(limits, reject_overflow=True)
+        inliner = self._inliner
         if inliner is not None:
             request = await inliner.inline_urls(request, target, limits)
         estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
@@ -349,17 +357,18 @@ class Attempts:
         report.add_notes(prepared.notes, skip_noted_fields=is_further_call)
         if inliner is not None:
             report.add_notes(inliner.notes)
-        dialect, plan = target.dialect, None
+        dialect = target.dialect
+        effort_plan: EffortPlan | None = None
         if self.receipt.session and dialect.sends_effort_changes:
             conversation = f"{self.receipt.session} {self.receipt.agent} {target.prefixed_id}"
-            plan = engine.observations.follow_effort(conversation, prepared.request)
+            effort_plan = engine.observations.follow_effort(conversation, prepared.request)
         call = Call(
             request=prepared.request,
             model=target.model,
             requested_model=request.model,
             dialect=dialect,
             streams_upstream=request.stream or bool(prepared.request.stop_sequences) or dialect.always_stream,
-            effort_plan=plan,
+            effort_plan=effort_plan,
             client_tool_names=prepared.aliases,
             continuation_token=run.continuation or "",
             new_id=engine.new_id,
@@ -384,108 +393,134 @@ class Attempts:
 
         Raises `UpstreamError`, and `UnsupportedFeature` in fidelity mode `strict` if the request drops fields.
         """
-        engine, receipt, target, run, call = self._engine, self.receipt, attempt.target, attempt.run, attempt.call
-        report, provider, wire, watchdog = receipt.fidelity, target.provider, target.wire, self._watchdog
-        background, breakers, upstream = engine.background, engine.circuit_breakers, target.upstream
-        is_first = run.continuation is None
-        if attempt.credential is None and engine.credentials.uses_tokens(provider):
-            receipt.provider, receipt.prefix = provider.name, provider.prefix
-            attempt.credential, base_url = await engine.credentials.next_token_and_url(provider, target.base_url)
-            target = attempt.target = structs.replace(target, base_url=base_url)
-        # encode
-        upstream_request = await background.run_for_call(wire.encode_request, call, is_large=self._is_large)
-        if (options := engine.settings.call_options.get(provider.name)) is not None:
-            change = partial(extend_request, options, client_headers=self._incoming.headers, with_body=True)
-            upstream_request = await background.run_in_thread_if_large(self._is_large, change, upstream_request)
-            if options.requests_per_minute is not None and run.has_next_target:
-                upstream_request = structs.replace(upstream_request, max_queue_seconds=MAX_QUEUE_SECONDS)
-        if upstream_request.notes:
-            report.add_notes(upstream_request.notes, skip_noted_fields=not is_first)
-        if run.adaptations is not None:
-            report.add_notes(run.adaptations.notes)
-        if is_first and report.notes:
-            _require_lossless(report, target)
-        attempt.upstream_path = upstream_request.path
-        if not upstream_request.enforces_schema and (schema := bytes(call.request.output_schema)):
-            try:
-                attempt.reply_schema = ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP)
-            except WorkPostponed:
-                attempt.reply_schema = await background.run_in_thread(ReplySchema, schema)
-        # send
-        receipt.provider, receipt.prefix = provider.name, provider.prefix
-        receipt.model, receipt.base_url = target.model, target.base_url
+        engine = self._engine
+        receipt = self.receipt
+        watchdog = self._watchdog
+        upstream_request = await self._encode(attempt)
+        target = attempt.target
+        run = attempt.run
+        receipt.provider = target.provider.name
+        receipt.prefix = target.provider.prefix
+        receipt.model = target.model
+        receipt.base_url = target.base_url
         self.latest = attempt
         if run.has_next_target:
-            breakers.require_closed(upstream)
-        prompt = None
+            engine.circuit_breakers.require_closed(target.upstream)
+        prompt: Prompt | None = None
         if receipt.session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
-            conversation = receipt.session, receipt.agent, provider.prefix, target.model
+            conversation = receipt.session, receipt.agent, receipt.prefix, target.model
             prompt = Prompt(conversation, upstream_request.body)
         upstream_request = self.records.begin_attempt(target, upstream_request)
         watchdog.begin_upstream_call()
         try:
-            send = engine.transports[provider.name]
+            send = engine.transports[receipt.provider]
             response = await send(target.base_url, upstream_request, attempt.credential)
-            proven = upstream_request.proves
-            del upstream_request  # a reply can take minutes
+            proven_adaptation = upstream_request.proves
+            del upstream_request  # frees its body: the wait for content can take minutes
             receipt.attempts[-1].status = response.status
-            if call.client_body:
-                call = structs.replace(call, client_body=b"")
-            try:
-                deltas = None
-                if (
-                    response.status != 200
-                    or response.headers.get("content-type") not in _USUAL_CONTENT_TYPES
-                    or "content-encoding" in response.headers
-                ):
-                    deltas = await self.examine_response(target, call, response)
-                # wait for content
-                if target.is_relayed:
-                    attempt.stream = relay = RelayStream(
-                        cast("RelayWire[BaseDialect]", wire),
-                        call,
-                        response,
-                        watchdog,
-                        secrets=self._list_call_secrets(attempt),
-                    )
-                    await relay.wait_for_first_event()
-                else:
-                    attempt.stream = stream = UpstreamStream(
-                        wire, call, response, watchdog, background, report=report, stop_filter=run.stop_filter
-                    )
-                    if deltas is not None:
-                        stream.set_deltas(deltas)
-                    else:
-                        try:
-                            await stream.wait_for_content()
-                        except UpstreamError:
-                            self.records.count_unread_reply(stream.unread_usage)
-                            raise
-            except BaseException:
-                await response.close()
-                raise
+            await self._wait_for_content(attempt, response)
         except UpstreamError as error:
             failure = error
         except asyncio.CancelledError:
             if not watchdog.recover_from_idle():
-                breakers.release_trial(upstream)
+                engine.circuit_breakers.release_trial(target.upstream)
                 raise
-            failure = idle_timeout_error(provider.prefix, watchdog.upstream_limit)
+            failure = idle_timeout_error(receipt.prefix, watchdog.upstream_limit)
         except BaseException:
-            breakers.release_trial(upstream)
+            engine.circuit_breakers.release_trial(target.upstream)
             raise
         else:
-            breakers.record_success(upstream)
+            engine.circuit_breakers.record_success(target.upstream)
             self.prompt = prompt
-            attempt.call = call
-            if proven:
-                engine.observations.store_adaptation(upstream, target.model, proven)
+            if proven_adaptation:
+                engine.observations.store_adaptation(target.upstream, target.model, proven_adaptation)
             if run.adaptations is not None:
                 run.adaptations.store_for_model(target)
             return attempt
-        breakers.record_failure(upstream, failure)
+        engine.circuit_breakers.record_failure(target.upstream, failure)
         add_address_setting(failure, target)
         raise failure
+
+    async def _encode(self, attempt: Attempt) -> UpstreamRequest:
+        """Return the encoded request of an attempt, with the options of `[provider.…]` tables.
+
+        The target gets the address that belongs to a token, and the attempt the schema that the proxy has to check.
+        """
+        engine = self._engine
+        target = attempt.target
+        provider = target.provider
+        run = attempt.run
+        call = attempt.call
+        if attempt.credential is None and engine.credentials.uses_tokens(provider):
+            # an error of the token source names this provider
+            self.receipt.provider = provider.name
+            self.receipt.prefix = provider.prefix
+            attempt.credential, base_url = await engine.credentials.next_token_and_url(provider, target.base_url)
+            target = attempt.target = structs.replace(target, base_url=base_url)
+        request = await engine.background.run_for_call(target.wire.encode_request, call, is_large=self._is_large)
+        options = engine.settings.call_options.get(provider.name)
+        if options is not None:
+            extend = partial(extend_request, options, client_headers=self._incoming.headers, with_body=True)
+            request = await engine.background.run_in_thread_if_large(self._is_large, extend, request)
+            if options.requests_per_minute is not None and run.has_next_target:
+                request = structs.replace(request, max_queue_seconds=MAX_QUEUE_SECONDS)
+        report = self.receipt.fidelity
+        is_first_call = run.continuation is None
+        if request.notes:
+            report.add_notes(request.notes, skip_noted_fields=not is_first_call)
+        if run.adaptations is not None:
+            report.add_notes(run.adaptations.notes)
+        if is_first_call and report.notes:
+            _require_lossless(report, target)
+        attempt.upstream_path = request.path
+        if not request.enforces_schema and (schema := bytes(call.request.output_schema)):
+            try:
+                attempt.reply_schema = ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP)
+            except WorkPostponed:
+                attempt.reply_schema = await engine.background.run_in_thread(ReplySchema, schema)
+        return request
+
+    async def _wait_for_content(self, attempt: Attempt, response: UpstreamResponse) -> None:
+        """Open the reply in a response, and wait until it has content. A failure closes the response."""
+        target = attempt.target
+        call = attempt.call
+        if call.client_body:
+            call = structs.replace(call, client_body=b"")
+        deltas: list[Delta] | None = None
+        try:
+            if (
+                response.status != 200
+                or response.headers.get("content-type") not in _USUAL_CONTENT_TYPES
+                or "content-encoding" in response.headers
+            ):
+                deltas = await self.examine_response(target, call, response)
+            if target.is_relayed:
+                wire = cast("RelayWire[BaseDialect]", target.wire)
+                secrets = self._list_call_secrets(attempt)
+                relay = attempt.stream = RelayStream(wire, call, response, self._watchdog, secrets=secrets)
+                await relay.wait_for_first_event()
+            else:
+                stream = attempt.stream = UpstreamStream(
+                    target.wire,
+                    call,
+                    response,
+                    self._watchdog,
+                    self._engine.background,
+                    report=self.receipt.fidelity,
+                    stop_filter=attempt.run.stop_filter,
+                )
+                if deltas is not None:
+                    stream.set_deltas(deltas)
+                else:
+                    try:
+                        await stream.wait_for_content()
+                    except UpstreamError:
+                        self.records.count_unread_reply(stream.unread_usage)
+                        raise
+        except BaseException:
+            await response.close()
+            raise
+        attempt.call = call
 
     async def examine_response(
         self, target: Target, call: Call[BaseDialect], response: UpstreamResponse
@@ -508,9 +543,13 @@ class Attempts:
 
         Raises `error` if no retry is left.
         """
-        engine, pool, run = self._engine, self._engine.credentials, attempt.run
-        target, credential, provider = attempt.target, attempt.credential, attempt.target.provider
-        delay, pause, failed = error.retry_after or RETRY_DELAY_SECONDS, 0.0, self.receipt.failed_attempts
+        engine = self._engine
+        credentials = engine.credentials
+        run = attempt.run
+        target = attempt.target
+        provider = target.provider
+        credential = attempt.credential
+        failed_attempts = self.receipt.failed_attempts
         self._watchdog.end_upstream_call()
         self._redact_keys(error, attempt)
         add_key_setting(error, target, credential)
@@ -519,17 +558,19 @@ class Attempts:
             run.adaptations = run.adaptations or Adaptations(engine, self.receipt.adaptations)
             if (adapted := await run.adaptations.find_adapted_target(target, attempt.call, error)) is not None:
                 run.adaptations_left -= 1
-                failed.append(describe_attempt(target, error))
+                failed_attempts.append(describe_attempt(target, error))
                 return adapted
-        if run.key_replacements_left and await pool.replace_rejected_key(provider, credential, error):
+        delay = error.retry_after or RETRY_DELAY_SECONDS
+        pause = 0.0
+        if run.key_replacements_left and await credentials.replace_rejected_key(provider, credential, error):
             run.key_replacements_left -= 1
         elif (
-            (run.is_message or pool.uses_tokens(provider))
-            and run.key_changes < pool.max_key_changes(provider)
-            and pool.exclude_failed_key(provider, credential, error)
+            (run.is_message or credentials.uses_tokens(provider))
+            and run.key_changes < credentials.max_key_changes(provider)
+            and credentials.exclude_failed_key(provider, credential, error)
         ):
             run.key_changes += 1
-            if key := pool.describe_key(provider, credential):
+            if key := credentials.describe_key(provider, credential):
                 engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
         elif (
             run.retries_left
@@ -537,11 +578,12 @@ class Attempts:
             and delay <= engine.settings.timeouts.first_byte_seconds
             and engine.retry_budget.try_spend_retry(target.upstream)
         ):
-            run.retries_left, pause = run.retries_left - 1, delay
+            run.retries_left -= 1
+            pause = delay
         else:
             raise error
         if run.is_message:
-            failed.append(describe_attempt(target, error))
+            failed_attempts.append(describe_attempt(target, error))
         if pause:
             await engine.sleep(pause)
         return target
@@ -593,7 +635,8 @@ class AttemptRecords:
     """
 
     def __init__(self, receipt: Receipt, engine: Engine) -> None:
-        self._receipt, self._engine = receipt, engine
+        self._receipt = receipt
+        self._engine = engine
         self._open: UpstreamAttempt | None = None
         self._uncounted: UpstreamAttempt | None = None
         """Last attempt without a failure, until its token usage is recorded. None: no such attempt."""
@@ -605,8 +648,9 @@ class AttemptRecords:
         """Record the start of an attempt, and return `request` with its trace headers, if the proxy exports traces."""
         if self._open is not None:
             self.end_attempt()
-        receipt, (host, port) = self._receipt, _find_address(target.base_url)
-        attempt = self._open = self._uncounted = UpstreamAttempt(
+        receipt = self._receipt
+        host, port = _find_address(target.base_url)
+        attempt = UpstreamAttempt(
             provider=target.provider.name,
             model=target.model,
             host=host,
@@ -614,9 +658,10 @@ class AttemptRecords:
             offset_seconds=self._engine.clock() - receipt.started_at,
         )
         receipt.attempts.append(attempt)
-        if self._engine.recorders:
-            recorders, log = [*self._engine.recorders], self._engine.log
-            record_bytes(recorders, log, receipt.request_id, "upstream request", request.body)
+        self._open = attempt
+        self._uncounted = attempt
+        if recorders := [*self._engine.recorders]:
+            record_bytes(recorders, self._engine.log, receipt.request_id, "upstream request", request.body)
         if receipt.trace is None or not receipt.trace.span_id:
             return request
         attempt.span_id = new_span_id()
@@ -625,7 +670,8 @@ class AttemptRecords:
     def fail_attempt(self, error: ProxyError, usage: Usage | None = None) -> None:
         """Record that the open attempt ended with `error`. The caller has removed API keys from its message."""
         if self._open is not None:
-            self._open.error_type, self._open.error = error.error_type, error.message
+            self._open.error_type = error.error_type
+            self._open.error = error.message
             self._uncounted = None
             if usage is not None:
                 self._open.set_usage(usage)
@@ -644,7 +690,8 @@ class AttemptRecords:
 
     def add_usage(self, usage: Usage) -> None:
         """Record the usage of the last attempt: `usage`, the sum of the reply so far, minus the earlier attempts."""
-        last, self._uncounted = self._receipt.attempts[-1], None
+        self._uncounted = None
+        last = self._receipt.attempts[-1]
         last.set_usage(usage if self.unread_usage is None else sum_usages(self.unread_usage, usage))
         for earlier in self._receipt.attempts[:-1]:
             last.subtract_usage(earlier)
@@ -655,12 +702,14 @@ class AttemptRecords:
         It gets the usage of the client request that no earlier attempt has, unless it failed or `add_usage` has
         recorded its usage.
         """
-        receipt, last = self._receipt, self._uncounted
+        receipt = self._receipt
+        last = self._uncounted
         if last is None:
             return
         if self._open is not None:
             if receipt.outcome == "error":
-                last.error_type, last.error = receipt.error_type, receipt.error
+                last.error_type = receipt.error_type
+                last.error = receipt.error
             self.end_attempt()
         last.copy_usage(receipt)
         for earlier in receipt.attempts[:-1]:

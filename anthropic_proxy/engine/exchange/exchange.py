@@ -66,7 +66,9 @@ class Exchange:
     _attempts: Attempts
 
     def __init__(self, engine: Engine, incoming: ClientRequest, sink: ResponseSink) -> None:
-        self._engine, self._incoming, self._sink = engine, incoming, sink
+        self._engine = engine
+        self._incoming = incoming
+        self._sink = sink
         self._receipt = incoming.receipt
         self._estimates = EstimateCache()
         """Token estimate of the request, computed at most once, for routes, limits and `message_start`."""
@@ -82,17 +84,19 @@ class Exchange:
         """The decoded reply of a streamed request. None: no reply yet, not streamed, or a relay."""
         self._call_filter: SingleToolCallFilter | None = None
         """Filter that drops all tool calls after the first one. None: the client allows parallel calls."""
+        self._settles: list[Settle] = []
+        """Functions of the policies, to be called with the receipt when the request has ended."""
 
     async def run(self) -> None:
         """Serve the request. Raises only the cancellation of this task, after the client got an error."""
-        engine, receipt = self._engine, self._receipt
+        engine = self._engine
+        receipt = self._receipt
         receipt.started_at = engine.clock()  # the upload of the body does not count
         record_client(receipt, self._incoming.headers)
         if engine.recorders:
             start_recording(engine, self._incoming, self._sink)
-        settles: list[Settle] = []
         try:
-            await self._serve(settles)
+            await self._serve()
         except ProxyError as error:
             await self._fail(error)
         except asyncio.CancelledError:
@@ -114,48 +118,56 @@ class Exchange:
                 self._fill_receipt()
                 self._attempts.records.finish_last_attempt()
             receipt.duration_seconds = engine.clock() - receipt.started_at
-            settle_admissions(engine, settles, receipt)
+            if self._settles:
+                settle_admissions(engine, self._settles, receipt)
             engine.end_exchange(receipt)
 
-    async def _serve(self, settles: list[Settle]) -> None:
-        """`settles` receives the functions to call with the receipt when the request has ended."""
-        engine, incoming, receipt = self._engine, self._incoming, self._receipt
+    async def _serve(self) -> None:
+        engine = self._engine
+        incoming = self._incoming
+        receipt = self._receipt
+
         # read
-        request, choice = await engine.background.run_in_thread_if_large(
+        request, match = await engine.background.run_in_thread_if_large(
             is_large_request(incoming.body), read_client_request, engine, incoming
         )
         self._request = request
-        receipt.requested_model, receipt.stream = request.model, request.stream
-        receipt.tool_count, receipt.message_count = len(request.tools), request.message_count
-        receipt.tool_results, receipt.tool_errors = request.tool_results, request.tool_errors
-        if not receipt.session and request.metadata is not None and request.metadata.user_id:
-            receipt.session = find_session_id(request.metadata.user_id) or ""
+        record_request(receipt, request)
         if incoming.on_model is not None:
             incoming.on_model(request.model)
+
         # plan
-        plan = self._plan = await choose_plan(engine, incoming, request, self._estimates, choice)
-        receipt.route = plan.route.name if plan.route is not None else ""
-        receipt.route_reason, receipt.fidelity.mode = plan.reason, plan.fidelity
-        if request.decode_error is not None and not plan.targets[0].is_relayed:  # a relay's provider validates it
+        plan = await choose_plan(engine, incoming, request, self._estimates, match)
+        self._plan = plan
+        if plan.route is not None:
+            receipt.route = plan.route.name
+        receipt.route_reason = plan.reason
+        receipt.fidelity.mode = plan.fidelity
+        begins_as_relay = plan.targets[0].is_relayed
+        if request.decode_error is not None and not begins_as_relay:  # a relay's provider checks the request itself
             raise request.decode_error
         for note in plan.notes:
             engine.log.write_once(note)
+
         # admit
         if engine.policies:
-            await admit(engine, incoming, request, plan, estimates=self._estimates, receipt=receipt, settles=settles)
+            await admit(engine, incoming, request, plan, estimates=self._estimates, settles=self._settles)
         writer = self._writer = MessageWriter(message_id=engine.new_id("msg_"), model=request.model, signature="")
-        writer.clock, receipt.blocks = engine.clock, writer.marks
-        watchdog = self._watchdog = Watchdog(
+        writer.clock = engine.clock
+        receipt.blocks = writer.marks
+        self._watchdog = Watchdog(
             wait_disconnected=self._sink.wait_disconnected,
             on_idle=self._keep_alive if request.stream else None,
             first_byte_seconds=engine.settings.timeouts.first_byte_seconds,
             idle_seconds=engine.settings.timeouts.idle_seconds,
         )
-        attempts = self._attempts = Attempts(engine, incoming, request, watchdog, estimates=self._estimates)
+        self._attempts = Attempts(engine, incoming, request, self._watchdog, estimates=self._estimates)
         self._is_admitted = True
-        if request.max_tokens == 0 and not plan.targets[0].is_relayed:
+        if request.max_tokens == 0 and not begins_as_relay:
             await self._warm_up()
             return
+
+        # call and deliver
         queue = engine.queue
         if queue.is_limited:
             # grouped by session, so that one session does not delay all others
@@ -163,40 +175,26 @@ class Exchange:
             await queue.acquire(f"{receipt.client.name} {session}")
         try:
             self._may_call = True
-            # call
             reply = await self._open_reply()
-            try:
-                # deliver
-                receipt.first_token_seconds = engine.clock() - receipt.started_at
-                if request.tool_choice is not None and request.tool_choice.disable_parallel_tool_use:
-                    self._call_filter = SingleToolCallFilter()
-                if isinstance(reply, RelayStream):
-                    await self._relay(reply)
-                elif request.stream:
-                    await self._stream(reply)
-                else:
-                    await self._fold(reply)
-            finally:
-                watchdog.stop()  # complete or failed: a disconnect has no effect now
-                if (usage := reply.usage_so_far) is not None:
-                    writer.usage = usage
-                await reply.close()
+            await self._deliver(reply)
         finally:
             if queue.is_limited:
                 queue.release()
-        # the provider's count corrects later estimates for the model; in a tool loop it has input that the estimate
-        # does not count
-        latest, is_counted = attempts.latest, writer.usage.input_tokens is not None
-        if writer.estimate and is_counted and latest is not None and reply.has_one_call:
-            scale, counted = latest.run.token_scale, writer.counts.all_input_tokens
-            estimated = round(writer.estimate / scale.factor)
+
+        # The provider's count corrects later estimates for the model. The count of a tool loop does not, because it
+        # has input that the estimate does not count.
+        latest = self._attempts.latest
+        if latest is not None and reply.has_one_call and writer.estimate and writer.usage.input_tokens is not None:
+            estimated = round(writer.estimate / latest.run.token_scale.factor)
+            counted = writer.counts.all_input_tokens
             engine.observations.record_token_count(receipt.provider, receipt.model, estimated, counted)
-        if attempts.prompt is not None:
-            await self._compare_prompt(attempts.prompt, has_one_call=reply.has_one_call)
+        if self._attempts.prompt is not None:
+            await self._compare_prompt(self._attempts.prompt, has_one_call=reply.has_one_call)
 
     async def _compare_prompt(self, prompt: Prompt, *, has_one_call: bool) -> None:
         """Compare the prompt with the one before it, now that the client has the reply."""
-        engine, counts = self._engine, self._writer.counts
+        engine = self._engine
+        counts = self._writer.counts
         prompt.tokens = counts.all_input_tokens
         if has_one_call:
             prompt.cached_tokens = counts.cache_read_tokens
@@ -210,14 +208,17 @@ class Exchange:
 
         The reply has further calls (`tool_loop/`) if the proxy runs a tool, checks a schema, or continues a split one.
         """
-        engine, attempts, request = self._engine, self._attempts, self._request
+        engine = self._engine
+        attempts = self._attempts
+        request = self._request
         runner: ProxyToolRunner | None = None
         ahead: list[Delta] = []
         if ends_with_paused_reply(request.messages):
             runner = ProxyToolRunner(engine)
             request, ahead = await run_pending_calls(engine, runner, request, self._plan)
         attempt = await attempts.open_first_call(request, self._plan)
-        stream, reply_schema = attempt.stream, attempt.reply_schema
+        stream = attempt.stream
+        reply_schema = attempt.reply_schema
         if isinstance(stream, RelayStream):
             return stream
         assert stream is not None
@@ -226,8 +227,30 @@ class Exchange:
         reply = ToolLoop(attempts, runner or ProxyToolRunner(engine), request, attempt, ahead)
         return reply if reply_schema is None else SchemaCheckedStream(reply, reply_schema, engine.background)
 
+    async def _deliver(self, reply: DeltaStream | RelayStream) -> None:
+        """Send an open reply to the client in the form that it expects, and close it."""
+        self._receipt.first_token_seconds = self._engine.clock() - self._receipt.started_at
+        choice = self._request.tool_choice
+        if choice is not None and choice.disable_parallel_tool_use:
+            self._call_filter = SingleToolCallFilter()
+        try:
+            if isinstance(reply, RelayStream):
+                await self._relay(reply)
+            elif self._request.stream:
+                await self._stream(reply)
+            else:
+                await self._fold(reply)
+        finally:
+            self._watchdog.stop()  # complete or failed: a disconnect has no effect now
+            if (usage := reply.usage_so_far) is not None:
+                self._writer.usage = usage
+            await reply.close()
+
     async def _stream(self, reply: DeltaStream) -> None:
-        writer, watchdog, sink, call_filter = self._writer, self._watchdog, self._sink, self._call_filter
+        writer = self._writer
+        watchdog = self._watchdog
+        sink = self._sink
+        call_filter = self._call_filter
         writer.signature = reply.default_signature
         self._streamed_reply = reply
         holds_request = True
@@ -253,7 +276,8 @@ class Exchange:
         await sink.send_events((last or self._start()) + writer.finish(), is_last=True)
 
     async def _fold(self, reply: DeltaStream) -> None:
-        fold, call_filter = Fold(self._writer), self._call_filter
+        fold = Fold(self._writer)
+        call_filter = self._call_filter
         self._writer.signature = reply.default_signature
         while (deltas := await reply.read()) is not None:
             fold.feed(call_filter.feed(deltas) if call_filter is not None else deltas)
@@ -263,15 +287,18 @@ class Exchange:
         await self._sink.send_message(fold.finish())
 
     async def _relay(self, reply: RelayStream) -> None:
-        sink, watchdog, streams = self._sink, self._watchdog, self._request.stream
+        sink = self._sink
+        watchdog = self._watchdog
+        streams = self._request.stream
         if self._opened:
             reply.omit_message_start()
-        self._relayed, last = streams, False
+        self._relayed = streams
+        is_last = False
         try:
             while (data := await reply.read()) is not None:
-                last = reply.complete and reply.ending is None
+                is_last = reply.complete and reply.ending is None
                 watchdog.begin_write()
-                await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=last)
+                await sink.send_relayed_bytes(data, reply.headers, is_stream=streams, is_last=is_last)
                 watchdog.end_write()
                 if self._incoming.body:
                     self._release_body()
@@ -280,7 +307,7 @@ class Exchange:
         if reply.failure is not None:
             self._attempts.annotate_error(reply.failure)
             record_failure(self._receipt, reply.failure, self._engine.settings.reveal_proxy_keys())
-        if not last:
+        if not is_last:
             watchdog.begin_write()
             await sink.send_events([reply.ending] if reply.ending else [], is_last=True)
 
@@ -334,7 +361,7 @@ class Exchange:
         record_failure(self._receipt, error, self._engine.settings.reveal_proxy_keys())
         if self._opened:
             events: list[Event] = []
-            reply, self._streamed_reply = self._streamed_reply, None
+            reply = self._streamed_reply
             if reply is not None and self._writer.started:  # what filters still hold
                 deltas = reply.flush_pending()
                 if self._call_filter is not None:
@@ -349,13 +376,14 @@ class Exchange:
 
     def _fill_receipt(self) -> None:
         """Set token counts, outcome and status. The counts include attempts that the client did not see."""
-        writer, receipt = self._writer, self._receipt
+        writer = self._writer
+        receipt = self._receipt
         receipt.copy_usage(writer.counts)
         if receipt.prefix_change is not None:
             settle_change(receipt, receipt.prefix_change, self._engine.log)
-        others = [self._attempts.records.unread_usage, writer.usage.repeated_input]
-        for other in filter(None, others):
-            receipt.add_usage(other)
+        for other in (self._attempts.records.unread_usage, writer.usage.repeated_input):
+            if other is not None:
+                receipt.add_usage(other)
         receipt.outcome = receipt.outcome or writer.stop_reason or ""
         if self._opened or self._relayed or receipt.outcome != "cancelled":
             receipt.status = receipt.status or 200
@@ -368,12 +396,25 @@ def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
     receipt.project = read_project(headers)
 
 
+def record_request(receipt: Receipt, request: MessagesRequest) -> None:
+    receipt.requested_model = request.model
+    receipt.stream = request.stream
+    receipt.tool_count = len(request.tools)
+    receipt.message_count = request.message_count
+    receipt.tool_results = request.tool_results
+    receipt.tool_errors = request.tool_errors
+    if not receipt.session and request.metadata is not None and request.metadata.user_id:
+        receipt.session = find_session_id(request.metadata.user_id) or ""
+
+
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:
     """Store an error in the receipt. `proxy_keys`, with which clients authenticate, are masked in its message."""
     redact_error(error, proxy_keys)
     receipt.outcome = "error"
     receipt.status = error.status
-    receipt.error_type, receipt.error_code, receipt.error = error.error_type, error.code, error.message
+    receipt.error_type = error.error_type
+    receipt.error_code = error.code
+    receipt.error = error.message
     receipt.upstream_excerpt = " ".join(getattr(error, "__notes__", ()))
 
 
