@@ -58,15 +58,17 @@ MAX_IMAGE_CELLS = 64
 MAX_TOKENS = 1 << 40
 """Maximum of an estimate and of a count that a provider reports. Larger numbers are errors."""
 
-ImageRule = Literal["area", "tiles", "patches", "cells", "canvas", "rows of 16", "rows of 28", "flat"]
+ImageRule = Literal[
+    "area", "tiles", "patches of 28", "patches of 32", "cells", "canvas", "rows of 16", "rows of 28", "flat"
+]
 """How the size of an image becomes a number of units.
 
 `area`: 750 pixels each. `tiles`: 512 pixels square, after the image was scaled to at most 2048 pixels and its shorter
-side to 768. `patches`: 32 pixels square. `cells`: squares with two thirds of the shorter side, at most 768 pixels,
-and the whole image; one for an image of at most 384 pixels. `canvas`: squares of 336 pixels in the grid of at most 16
-that the image fills best, and the whole image if the grid has several. `rows of 16`, `rows of 28`: squares with such a
-side in pixels, and one for each row of them, after the image was scaled to at most 1024 or 1540 pixels. `flat`: one
-unit for any image.
+side to 768. `patches of 28`, `patches of 32`: squares with such a side in pixels. `cells`: squares with two thirds of
+the shorter side, at most 768 pixels, and the whole image; one for an image of at most 384 pixels. `canvas`: squares of
+336 pixels in the grid of at most 16 that the image fills best, and the whole image if the grid has several. `rows of
+16`, `rows of 28`: squares with such a side in pixels, and one for each row of them, after the image was scaled to at
+most 1024 or 1540 pixels. `flat`: one unit for any image.
 """
 
 
@@ -75,6 +77,8 @@ class TokenFamily(Struct, frozen=True):
 
     name: str = "other"
     per_request: float = 4
+    thinking: float = 0
+    """Text that the provider adds if the request has thinking."""
     per_message: float = 4
     per_call: float = 8
     per_result: float = 6
@@ -145,6 +149,8 @@ class TokenFacts(Struct):
     """Tokens of the text of all PDFs."""
     reasoning: float = 0
     """Tokens of the reasoning that earlier replies have as text. It is no part of `text`."""
+    thinks: bool = False
+    """True if the request turns thinking on."""
 
 
 class EstimateCache:
@@ -192,12 +198,13 @@ def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> T
         pages=counter.pages,
         page_text=counter.page_text,
         reasoning=weigh_text(count_text_features(b" ".join(counter.reasoning))) if counter.reasoning else 0,
+        thinks=request.thinking is not None and request.thinking.type != "disabled",
     )
 
 
 def estimate_tokens(facts: TokenFacts, family: TokenFamily) -> int:
     """Return the estimated input tokens of a request with these facts, at least 1."""
-    total = family.per_request + family.text * weigh_message_text(facts, family)
+    total = family.per_request + family.thinking * facts.thinks + family.text * weigh_message_text(facts, family)
     total += family.per_message * facts.messages
     total += family.per_call * facts.calls + family.per_result * facts.results
     total += family.per_page * facts.pages + family.page_text * facts.page_text
@@ -442,6 +449,8 @@ _MAX_INFLATED_PDFS = 16
 """Maximum PDFs of a request in which compressed streams are read. Others may have more pages than are counted."""
 _CHARACTERS_PER_TOKEN = 4
 _CANVAS_SIDE, _MAX_CANVAS_SQUARES = 336, 16
+_PATCHES = {"patches of 28": 28, "patches of 32": 32}
+"""Image rule → side of a square in pixels. Source of 28, for Claude: platform.claude.com/docs, "Vision", 2026-11."""
 _ROWS = {"rows of 16": (16, 1024), "rows of 28": (28, 1540)}
 """Image rule → side of a square, and maximum side of an image, in pixels.
 
@@ -499,8 +508,9 @@ def count_image_units(size: tuple[int, int] | None, family: TokenFamily) -> int:
     width, height = min(max(size[0], 1), _MAX_PIXELS), min(max(size[1], 1), _MAX_PIXELS)
     if family.image_rule == "area":
         units = width * height // _PIXELS_PER_UNIT
-    elif family.image_rule == "patches":
-        units = ceil(width / 32) * ceil(height / 32)
+    elif family.image_rule in _PATCHES:
+        side = _PATCHES[family.image_rule]
+        units = ceil(width / side) * ceil(height / side)
     elif family.image_rule == "cells":
         side = min(max(min(width, height) * 2 // 3, 1), 768)
         cells = min(ceil(width / side) * ceil(height / side), MAX_IMAGE_CELLS)
