@@ -204,8 +204,19 @@ async def test_the_shares_of_all_processes_are_what_was_last_known_to_be_left(in
     assert [limit.maximum - left for limit, left in zip(limits, read.remaining, strict=True)] == [50, 500], "data lost"
 
 
-async def test_a_rate_holds_while_processes_connect_again_one_after_the_other(instances: Instances) -> None:
-    rate = Limit("key/b/requests", "rate", 1, 90, 60.0)
+@pytest.mark.parametrize("loses_data", [False, True])
+async def test_rates_hold_while_processes_connect_again_one_after_the_other(
+    instances: Instances, *, loses_data: bool
+) -> None:
+    rate, later = (Limit(f"key/{name}/requests", "rate", 1, 90, 60.0) for name in "bc")
+
+    async def count_admitted(*stores: Store, limit: Limit) -> int:
+        count = 0
+        for store in stores:
+            while (await store.reserve([limit])).is_held:
+                count += 1
+        return count
+
     async with Relay(instances.server.port) as relay:
         (near,) = await instances.open(1)
         (far,) = await instances.open(1, url=relay.url)
@@ -213,19 +224,22 @@ async def test_a_rate_holds_while_processes_connect_again_one_after_the_other(in
         instances.server.pause()
         during = await asyncio.gather(near.reserve([rate]), far.reserve([rate]))
         await relay.stop()
-        instances.server.resume()
+        if loses_data:
+            instances.server.kill()
+            instances.server.start()
+        else:
+            instances.server.resume()
         admitted = sum(each.is_held for each in during)
         with suppress(TimeoutError):  # it waits for the other one
             async with asyncio.timeout(3):
                 await wait_for_async(lambda: near.state.available)
-        for store in (near, far):
-            while (await store.reserve([rate])).is_held:
-                admitted += 1
+        admitted += await count_admitted(near, far, limit=rate)
         await relay.start()
-        await wait_for_async(lambda: near.state.available and far.state.available)
-        for store in (near, far):
-            while (await store.reserve([rate])).is_held:
-                admitted += 1
+        await wait_for_async(lambda: near.state.available)
+        assert not far.state.available, "it connected later, and still keeps to its share"
+        assert await count_admitted(near, far, limit=later) == 90
+        await wait_for_async(lambda: far.state.available)
+        admitted += await count_admitted(near, far, limit=rate)
     assert 86 <= admitted <= 90, "reservations without an answer count as used"
 
 

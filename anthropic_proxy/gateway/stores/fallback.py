@@ -3,14 +3,15 @@
 Theory of operation. While Redis is away, each process admits requests against its own use plus its share of what was
 last known to be left, and adds its own use afterwards. Hence this store has all reservations of its process in a
 `MemoryStore` too. The shares of all processes add up to what is left, so that limits are not exceeded. Processes
-connect again within `OTHERS_SECONDS` of each other. During this time, a process keeps to its share after it has added
-its use, because the use of the others is still missing. With `REDIS_FAILURE=closed`, calls raise `StoreUnavailable`
-instead.
+connect again within `OTHERS_SECONDS` of each other. During this time, a request must fit both the share of its process,
+because the use of the others is still missing in Redis, and the limit in Redis, because the others may have ended this
+time. With `REDIS_FAILURE=closed`, calls raise `StoreUnavailable` instead.
 
-Redis is away after a failure, or if it sends no reply for a second in which this process runs; `_problem` then has the
-message. Heartbeats run all the time: they count the processes, and find out when Redis is back. A command for values
-that fails alone does not make limits unavailable: a heartbeat decides. Wrong data under single keys are reported and
-dropped, because a repetition is useless.
+Redis is away after a failure, or if it sends no reply for a second in which this process runs. `_is_away` then is True
+until this process has added its use; `_problem` has the message until the others have too. Heartbeats run all the time:
+they count the processes, and find out when Redis is back. A command for values that fails alone does not make limits
+unavailable: a heartbeat decides. Wrong data under single keys are reported and dropped, because a repetition is
+useless.
 """
 
 import asyncio
@@ -93,6 +94,7 @@ class FallbackStore:
         """Settlements that wait for Redis."""
         self._problem = ""
         """Message of the failure. "": Redis is available."""
+        self._is_away = False
         self._data_problem = ""
         self._failed_at = 0.0
         self._interruptions = 0
@@ -139,8 +141,10 @@ class FallbackStore:
 
     async def reserve(self, limits: Sequence[Limit], lease_seconds: float = LEASE_SECONDS) -> Reservation:
         self.start()
-        id_, zeros = os.urandom(16).hex(), [0] * len(limits)
-        if not self._problem:
+        zeros = [0] * len(limits)
+        own = await self._reserve_share(limits, lease_seconds) if self._problem else None
+        if own is None or (own.is_held and not self._is_away):
+            id_ = os.urandom(16).hex()
             try:
                 reservation = await self.redis.reserve(limits, lease_seconds, id_)
             except (*FAILURES, asyncio.CancelledError) as error:
@@ -148,30 +152,38 @@ class FallbackStore:
                     sent = Reservation(id=id_, limits=tuple(limits), slots=zeros, lease_seconds=lease_seconds)
                     used = [limit.amount if limit.kind == "rate" else 0 for limit in limits]
                     self._pending.append((sent, used))
+                if own is not None:
+                    await self._own.settle(own, zeros)
                 if isinstance(error, asyncio.CancelledError):
                     raise
                 self._fail(error, [limit.key for limit in limits])
+                own = await self._reserve_share(limits, lease_seconds)
             else:
-                self._note_reply(reservation)
+                if own is None:
+                    self._note_remaining(reservation)
+                else:
+                    await self._own.settle(own, zeros)
+                if reservation.is_held:
+                    self._running[reservation.id] = self._own.add_existing_reservation(reservation)
                 return reservation
-        if not self._fails_open:
-            raise StoreUnavailable
-        own = await self._own.reserve([self._limit_to_share(limit) for limit in limits], lease_seconds)
         reservation = structs.replace(own, limits=tuple(limits), slots=zeros)
         if own.is_held:
             self._running[own.id] = own
             self._unsent[own.id] = reservation
         return reservation
 
-    def _note_reply(self, reservation: Reservation) -> None:
+    async def _reserve_share(self, limits: Sequence[Limit], lease_seconds: float) -> Reservation:
+        if not self._fails_open:
+            raise StoreUnavailable
+        return await self._own.reserve([self._limit_to_share(limit) for limit in limits], lease_seconds)
+
+    def _note_remaining(self, reservation: Reservation) -> None:
         for limit, remaining in zip(reservation.limits, reservation.remaining, strict=True):
             seconds = reservation.lease_seconds if limit.kind == "concurrency" else limit.seconds
             self._known.pop(limit.key, None)
             self._known[limit.key] = _Known(time.monotonic() + seconds, max(remaining, 0))
         while len(self._known) > MAX_KNOWN:
             del self._known[next(iter(self._known))]
-        if reservation.is_held:
-            self._running[reservation.id] = self._own.add_existing_reservation(reservation)
 
     def _limit_to_share(self, limit: Limit) -> Limit:
         """A single request that fits the limit also fits the share. Without a result of Redis in the latest period, all
@@ -196,7 +208,7 @@ class FallbackStore:
             # Redis has no amount of a rate that this settlement could reduce
             rates = [structs.replace(each, amount=0) if each.kind == "rate" else each for each in reservation.limits]
             reservation = structs.replace(reservation, limits=rates)
-        elif not self._problem and await self._try(
+        elif not self._is_away and await self._try(
             lambda: self.redis.settle(reservation, amounts), _list_keys([reservation])
         ):
             return
@@ -208,7 +220,7 @@ class FallbackStore:
         sent = [each for each in reservations if each.id not in self._unsent]
         for start in range(0, len(sent), MAX_RENEWED):
             chosen = sent[start : start + MAX_RENEWED]
-            if not self._problem:
+            if not self._is_away:
                 await self._try(partial(self.redis.renew, chosen), _list_keys(chosen))
 
     async def close(self) -> None:
@@ -229,7 +241,7 @@ class FallbackStore:
         self, key: str, function: Callable[[], Awaitable[_Result]], replacement: Callable[[], Awaitable[_Result]]
     ) -> _Result:
         self.start()
-        if not self._problem:
+        if not self._is_away:
             try:
                 return await function()
             except FAILURES as error:
@@ -269,7 +281,7 @@ class FallbackStore:
                 effect = "This process counts limits by itself"
             self._warn(f"{problem} {effect} until Redis is available.")
             self._wake.set()
-        self._problem = problem
+        self._problem, self._is_away = problem, True
 
     def _warn_of_data(self, message: str) -> None:
         if message != self._data_problem:
@@ -280,16 +292,20 @@ class FallbackStore:
         pause = MIN_PAUSE_SECONDS
         while True:
             try:
-                self._processes = await self.redis.send_heartbeat()
+                processes = await self.redis.send_heartbeat()
+                # Redis may have lost its data, or may count no process after a long interruption
+                self._processes = max(processes, self._processes) if self._problem else processes
                 await self._add_own_use()
                 if self._problem:
+                    self._is_away = False
+                    await self._add_own_use()  # what was reserved while the earlier amounts were sent
                     if self._fails_open and self._processes > 1:
                         await asyncio.sleep(OTHERS_SECONDS)
-                        await self._add_own_use()
+                        if self._is_away:
+                            continue
                     seconds = time.monotonic() - self._failed_at
                     self._warn(f"Redis at {self._address} is available again after {seconds:.1f} s.")
                     self._problem = ""
-                    await self._add_own_use()  # what was reserved while the earlier amounts were sent
                 pause = MIN_PAUSE_SECONDS
                 seconds = HEARTBEAT_SECONDS
             except FAILURES as error:
