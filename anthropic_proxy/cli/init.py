@@ -35,7 +35,13 @@ from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.registry import ServerOverride
 from anthropic_proxy.engine.providers.servers import find_server_override
-from anthropic_proxy.engine.routing.router import TierMapping, find_retirement, list_tier_mappings
+from anthropic_proxy.engine.routing.router import (
+    TierMapping,
+    describe_unknown_prefix,
+    find_retirement,
+    has_plain_model_names,
+    list_tier_mappings,
+)
 from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError, find_similar_choice
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import has_price_package
@@ -44,6 +50,7 @@ from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment, load_settings
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
+from anthropic_proxy.gateway.settings.table import list_provider_settings
 from anthropic_proxy.gateway.settings.values import (
     AZURE_RESOURCE,
     decode_keys,
@@ -72,6 +79,8 @@ _EXIT_FAILED = 1
 _OTHER_MODEL = "another"
 """Choice "another model" in the list of models."""
 _NAME_OF_LOCAL_SERVER = "own"
+_ADDRESS, _KEY_OPTION = "--base-url ADDRESS", "--key-from-env VARIABLE"
+"""Options in place of an answer."""
 _NO_ADDRESS = "This is no address of a server, such as http://localhost:8000/v1."
 _MAX_TEXT = 200
 """Number of characters of a provider's error text that are shown."""
@@ -129,21 +138,9 @@ def init(
     setup = _Setup(output, questions, skip_test, address, (big_model, small_model))
     try:
         sys.exit(setup.run(provider, key_from_env))
-    except EOFError:
-        if not sys.stdin.isatty():
-            raise _no_terminal() from None
-        setup.report_cancelled()
-    except KeyboardInterrupt:
+    except (EOFError, KeyboardInterrupt):
         setup.report_cancelled()
     sys.exit(130)
-
-
-def _no_terminal() -> ConfigurationError:
-    return ConfigurationError(
-        "There is no terminal for questions. Use options:  "
-        "anthropic-proxy init --provider openai --key-from-env OPENAI_API_KEY --yes",
-        code="init-without-terminal",
-    )
 
 
 def _no_key(name: str, variable: str) -> ConfigurationError:
@@ -242,7 +239,9 @@ class _Setup:
                     for one in candidates
                 ]
                 question = "Which provider has the models?"
-                chosen = self._questions.select(question, options, "".join(present), len(listed))
+                chosen = self._questions.select(
+                    question, options, "".join(present), len(listed), instead="--provider NAME"
+                )
                 candidate = next(one for one in candidates if one.name == chosen)
             backend = self._connect(candidate, key_variable)
             if backend is not None:
@@ -280,7 +279,7 @@ class _Setup:
             start = f"To start {provider.title} there:  {provider.prefix} serve"
             tried = self._settings.base_urls.get(provider.name, provider.base_url)
             self._output.write_notice(f"No server answers at {tried}. {start}", "!", "warn")
-            while text := asks.ask(f"{address_variable}, its address (empty: another provider)"):
+            while text := asks.ask(f"{address_variable}, its address (empty: another provider)", instead=_ADDRESS):
                 if not (address := read_address(address_variable, text)):
                     self._output.write_notice(_NO_ADDRESS, "✕", "error")
                     continue
@@ -312,7 +311,8 @@ class _Setup:
                     f"{provider.title} is not set up: set {place_variable} in the environment.",
                     code="init-without-terminal",
                 )
-            while place := asks.ask(f"{question} ({place_variable}; empty: another provider)"):
+            text = f"{question} ({place_variable}; empty: another provider)"
+            while place := asks.ask(text, instead=f"the variable {place_variable}"):
                 try:
                     self._load_with({place_variable: place})
                 except ConfigurationError as error:
@@ -325,7 +325,9 @@ class _Setup:
         if variable is not None:
             key = self._read_key(key_variable)
             if not key and asks is not None and not self._settings.keys.get(provider.name):
-                key = asks.ask_secret(f"API key, saved as {variable} (empty: {_CREDENTIALS[source]})")
+                key = asks.ask_secret(
+                    f"API key, saved as {variable} (empty: {_CREDENTIALS[source]})", instead=_KEY_OPTION
+                )
             if key and key_variable != variable:
                 variables[variable] = key
         elif key_variable is not None:
@@ -355,9 +357,13 @@ class _Setup:
                     "The settings were not tested. To write them without a test, add --skip-test."
                 )
                 return None
-            return backend if asks.confirm("Keep the settings without a test?", default=False) else None
+            return backend if self._keeps_untested(asks) else None
         self._output.write_line(f"  {self._output.paint('✓', 'ok')} {_CREDENTIALS[source]} found, {seconds:.1f} s")
         return backend
+
+    @staticmethod
+    def _keeps_untested(asks: Questions) -> bool:
+        return asks.confirm("Keep the settings without a test?", default=False, instead="--skip-test")
 
     def _load_with(self, variables: Mapping[str, str]) -> Settings:
         return load_settings({**self._environ, **variables}, PROVIDERS, env_file=self._settings.env_file)
@@ -386,7 +392,8 @@ class _Setup:
                         "--base-url is missing. Use the address of the server, such as http://localhost:8000/v1.",
                         code="init-without-terminal",
                     )
-                text = asks.ask("Its address, such as localhost:8000 (empty: another provider)")
+                question = "Its address, such as localhost:8000 (empty: another provider)"
+                text = asks.ask(question, instead=_ADDRESS)
                 if not text:
                     return None
                 if not (address := read_address("base_url", text)):
@@ -465,7 +472,8 @@ class _Setup:
                     "https://my-resource.openai.azure.com/openai/v1.",
                     code="init-without-terminal",
                 )
-            text = asks.ask("Name of the resource, or its address (empty: another provider)")
+            question = "Name of the resource, or its address (empty: another provider)"
+            text = asks.ask(question, instead=_ADDRESS)
             if not text:
                 return None
             named = f"https://{text}.openai.azure.com/openai/v1" if AZURE_RESOURCE.fullmatch(text) else text
@@ -479,7 +487,8 @@ class _Setup:
         while is_first or self._is_key_rejected:
             key = given or known if is_first else ""
             if not key and asks is not None:
-                key = asks.ask_secret(f"API key, saved as {variable} (empty: {_CREDENTIALS[vendor.key_source]})")
+                question = f"API key, saved as {variable} (empty: {_CREDENTIALS[vendor.key_source]})"
+                key = asks.ask_secret(question, instead=_KEY_OPTION)
             described = self._describe_server(vendor.name, address, variable, key, key == known)
             backend = structs.replace(described, has_deployments=True)
             if not key:
@@ -498,7 +507,8 @@ class _Setup:
             self._output.write_line(f"  Create a key:  {self._output.paint(candidate.keys_url, 'type')}")
         is_local = candidate.vendor is not None and candidate.vendor.has_local_url
         empty = "it needs none" if is_local or candidate.name == OTHER_SERVER else "another provider"
-        while key := self._questions.ask_secret(f"API key, saved as {variable} (empty: {empty})"):
+        question = f"API key, saved as {variable} (empty: {empty})"
+        while key := self._questions.ask_secret(question, instead=_KEY_OPTION):
             try:
                 decode_keys(FoundSetting(variable, key, "environment", (key,)))
             except ConfigurationError:
@@ -546,7 +556,7 @@ class _Setup:
             if self._questions is None:
                 output.write_notice("The settings were not tested. To write them without a test, add --skip-test.")
                 return None
-            return backend if self._questions.confirm("Keep the settings without a test?", default=False) else None
+            return backend if self._keeps_untested(self._questions) else None
         check = output.paint("✓", "ok")
         output.write_line(f"  {check} accepted, {formats.plural(len(models), 'model')}, {seconds:.1f} s")
         return structs.replace(backend, models=models)
@@ -560,19 +570,26 @@ class _Setup:
         found: dict[str, str] = {}
         accepted = self._accept_models(backend, offered, defaults)
         for position, (variable, question) in enumerate(_MODEL_QUESTIONS.items()):
-            option, default = self._chosen_models[position] or accepted[position], defaults[position]
+            option, default = self._chosen_models[position], defaults[position]
+            flag = f"--{variable.lower().replace('_', '-')}"
+            present = self._find_present_model(backend, variable)
+            if backend.models and default not in offered:
+                default = ""
             if not default and (big := found.get("BIG_MODEL", "").partition("/")[2]):
                 default = find_small_model(big, listed) or big
             if option is not None:
-                found[variable] = option if option.startswith(f"{provider.prefix}/") else f"{provider.prefix}/{option}"
+                found[variable] = _add_prefix(option, backend, offered, f"{flag} is", f"{flag} ")
+            elif (agreed := accepted[position]) is not None:
+                found[variable] = f"{provider.prefix}/{agreed}"
             elif self._questions is not None and not provider.serves_claude:
-                present = self._settings.raw_values.get(variable)
-                if present is not None and present.reveal().startswith(f"{provider.prefix}/"):
-                    model = present.reveal().partition("/")[2]
-                    default = default if _find_retirement_date(backend, model) <= date.today() else model
-                default = default or next(iter(listed), "")
-                found[variable] = f"{provider.prefix}/{self._ask_model(question, backend, default)}"
-            elif backend.table is not None or any(backend.proposed_models):
+                default = present or default or next(iter(listed), "")
+                found[variable] = self._ask_model(question, flag, backend, default)
+            elif (
+                backend.table is not None
+                or any(backend.proposed_models)
+                or (backend.models and not provider.serves_claude)
+            ):
+                default = present or default
                 if not default and len(listed) != 1:
                     names = formats.shorten(", ".join(listed), _MAX_MODELS)
                     known = f" {provider.prefix} has: {names}." if names else ""
@@ -583,10 +600,16 @@ class _Setup:
                 found[variable] = f"{provider.prefix}/{default or listed[0]}"
             if backend.table is not None and backend.has_deployments:
                 self._find_model_of(backend.table, found[variable].partition("/")[2], position)
-        if self._questions is None:  # a default that is still served needs no line
+        if self._questions is None:  # without a list of models, a default that is still served needs no line
             found = {**list_env_lines(provider, {}, backend.settings), **found}
             del found["PREFERRED_PROVIDER"]
         return found
+
+    def _find_present_model(self, backend: Backend, variable: str) -> str:
+        """Return the model of the provider that a setting has, without prefix. "": none, or a retired one."""
+        present, prefix = self._settings.raw_values.get(variable), f"{backend.provider.prefix}/"
+        model = "" if present is None or not present.reveal().startswith(prefix) else present.reveal()[len(prefix) :]
+        return "" if model and _find_retirement_date(backend, model) <= date.today() else model
 
     def _accept_models(
         self, backend: Backend, offered: Mapping[str, ModelFacts], defaults: tuple[str, str]
@@ -601,7 +624,11 @@ class _Setup:
         names = [*dict.fromkeys(defaults)]
         if len(offered) == 1:
             names = [*offered]
-        elif not asks.has_person or not all(name in offered for name in names) or self._has_models(backend):
+        elif (
+            not asks.has_person
+            or not all(name in offered for name in names)
+            or any(self._find_present_model(backend, variable) for variable in _MODEL_QUESTIONS)
+        ):  # the lists propose the present ones
             return None, None
         labels = ["sonnet, opus, fable, haiku"] if len(names) == 1 else ["sonnet, opus, fable", "haiku"]
         width = max(map(len, labels)), max(map(len, names))
@@ -609,14 +636,9 @@ class _Setup:
             facts = describe_facts(offered[name]) + describe_retirement(backend, name, date.today())
             output.write_line(f"  {label:<{width[0]}}  → {name:<{width[1]}}  {facts}".rstrip())
         unit = f" ({_PRICE_UNIT})" if any(_has_price(offered[name]) for name in names) else ""
-        if len(offered) > 1 and not asks.confirm(f"Use these models?{unit}", default=True):
+        if len(offered) > 1 and not asks.confirm(f"Use these models?{unit}", default=True, instead="--yes"):
             return None, None
         return names[0], names[-1]
-
-    def _has_models(self, backend: Backend) -> bool:
-        """Return True if the settings have models of this provider, which the lists then propose."""
-        present = [self._settings.raw_values.get(variable) for variable in _MODEL_QUESTIONS]
-        return any(one is not None and one.reveal().startswith(f"{backend.provider.prefix}/") for one in present)
 
     def _find_model_of(self, table: ServerTable, deployment: str, position: int) -> None:
         """Ask for the model behind a deployment, unless its name is that of a model. `position`: 0 is the big one."""
@@ -635,7 +657,8 @@ class _Setup:
         if model != _OTHER_MODEL:
             table.models[deployment] = {"model_of": model}
 
-    def _ask_model(self, question: str, backend: Backend, default: str) -> str:
+    def _ask_model(self, question: str, flag: str, backend: Backend, default: str) -> str:
+        """Return the name of a model with its prefix. `flag`: the option with the same value."""
         asks, prefix = self._questions, f"{backend.provider.prefix}/"
         assert asks is not None
         if listed := find_offered_models(backend):
@@ -647,20 +670,26 @@ class _Setup:
             ]
             options.append(Option(_OTHER_MODEL, "another model", "not in the list", True))
             few = 0 if len(options) <= _LISTED_MODELS + 1 else _LISTED_MODELS
-            if (chosen := asks.select(question, options, default, few)) != _OTHER_MODEL:
-                return chosen
+            chosen = asks.select(question, options, default, few, instead=f"{flag} NAME")
+            if chosen != _OTHER_MODEL:
+                return f"{prefix}{chosen}"
         while True:
             text = f"Name of the model, without {prefix}" if listed else f"{question}: its name without {prefix}"
-            model = asks.ask(text, "" if listed else default)
+            model = asks.ask(text, "" if listed else default, instead=f"{flag} NAME")
             try:
-                return decode_model(FoundSetting("model", model, "environment", (model,))).removeprefix(prefix)
+                decode_model(FoundSetting("model", model, "environment", (model,)))
             except (ConfigurationError, ValueError):
                 self._output.write_notice("A model name is not empty and has no spaces.", "✕", "error")
+                continue
+            try:
+                return _add_prefix(model, backend, listed, "The model is", "")
+            except ConfigurationError as error:
+                self._output.write_notice(error.message, "✕", "error")
 
     def _write(self, backend: Backend, models: Mapping[str, str]) -> int:
         """Show the new lines, ask for confirmation and write them. Return the exit status."""
         provider, output, asks = backend.provider, self._output, self._questions
-        lines = {"PREFERRED_PROVIDER": provider.name, **backend.variables, **models}
+        lines = {"PREFERRED_PROVIDER": provider.name, **self._list_exported(provider), **backend.variables, **models}
         differences = find_differences(lines, self._environ, self._settings.env_file)
         changeable = [one for one in differences if one.place != "environment"]
         replaced: Sequence[str] = ()
@@ -668,7 +697,7 @@ class _Setup:
             for one in changeable:
                 output.write_notice(f"{one.place}: {one.name}={one.current} → {one.wanted}", "!", "warn")
             them = "this line" if len(changeable) == 1 else "these lines"
-            if asks.confirm(f"Change {them}?", default=True):
+            if asks.confirm(f"Change {them}?", default=True, instead="--yes, which changes no line"):
                 replaced = [one.name for one in changeable]
         for one in differences:
             if one.name not in replaced or one.place == "environment":
@@ -701,7 +730,7 @@ class _Setup:
                 output.write_line(f"  {kind} lines of {change.path}:")
             for line in mask_env_lines(change.added).strip("\n").splitlines():
                 output.write_line(f"    {output.paint(line, 'type')}".rstrip())
-        if asks is not None and not asks.confirm("Write them?", default=True):
+        if asks is not None and not asks.confirm("Write them?", default=True, instead="--yes"):
             output.write_notice("Nothing was written.")
             return _EXIT_FAILED
         files.write(output)
@@ -711,6 +740,14 @@ class _Setup:
         self._report_exported_key(backend)
         self._write_next_commands()
         return 0
+
+    def _list_exported(self, provider: Provider) -> dict[str, str]:
+        """Return what only the environment of this shell says of the provider, apart from secrets: its address, its
+        region. Otherwise a proxy that another shell starts would call another server than the tested one.
+        """
+        sources = Sources(self._environ, None)
+        found = [sources.find_setting(*each.names, is_list=each.is_list) for each in list_provider_settings(provider)]
+        return {one.variable: one.text for one in found if one and mask_setting(one.variable, one.text) == one.text}
 
     def _report_key_of_table(self, backend: Backend, written: Settings) -> None:
         """Report a table of the configuration file that stays without the key that was used. `written`: with the new
@@ -1027,6 +1064,21 @@ def describe_retirement(backend: Backend, model: str, today: date) -> str:
     """Return `  retires 2027-01-14` for a model that retires within `_NOTICE_DAYS`, or ""."""
     day = _find_retirement_date(backend, model)
     return f"  retires {day}" if (day - today).days <= _NOTICE_DAYS else ""
+
+
+def _add_prefix(name: str, backend: Backend, offered: Collection[str], subject: str, lead: str) -> str:
+    """Return a model name with the prefix of its provider, which is another one if the name has that prefix.
+
+    Raises `ConfigurationError`, which begins with `subject`, if the name has the prefix of no provider. If models of
+    the chosen provider may have a slash in their names, each name is one of its own.
+    """
+    provider, settings = backend.provider, backend.settings
+    if name not in offered and (
+        problem := describe_unknown_prefix(name, provider, settings, subject=subject, lead=lead)
+    ):
+        raise ConfigurationError(problem, code="invalid-setting")
+    is_of_other = "/" in name and name not in offered and has_plain_model_names(provider, settings)
+    return name if is_of_other or name.startswith(f"{provider.prefix}/") else f"{provider.prefix}/{name}"
 
 
 def list_env_lines(

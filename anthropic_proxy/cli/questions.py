@@ -1,7 +1,8 @@
 """Questions of a command to its user: choices by arrow keys in a terminal, by number or name elsewhere.
 
-`open_questions` returns the form for the present standard streams. A pipe answers with one line for each question. A
-user who presses Ctrl+C raises `KeyboardInterrupt`, and the end of the input raises `EOFError`.
+`open_questions` returns the form for the present standard streams. A pipe answers with one line for each question. If
+it ends before, `ConfigurationError` names the question, and `instead`, an option or setting that answers it. A user who
+presses Ctrl+C raises `KeyboardInterrupt`, and one who ends the input `EOFError`.
 """
 
 import re
@@ -59,22 +60,24 @@ class Questions(Protocol):
         """True if a person answers, and no pipe, in which each question of a documented order has its line."""
         ...
 
-    def select(self, question: str, options: Sequence[Option], default: str = "", listed: int = 0) -> str:
+    def select(
+        self, question: str, options: Sequence[Option], default: str = "", listed: int = 0, *, instead: str = ""
+    ) -> str:
         """Return the name of an option. `default`: its name; "": the first one.
 
         `listed`: number of options that are shown at first. Others are found by typing, or by the last line. 0: all.
         """
         ...
 
-    def ask(self, question: str, default: str = "") -> str:
+    def ask(self, question: str, default: str = "", *, instead: str = "") -> str:
         """Return a text, which may be empty if there is no default."""
         ...
 
-    def ask_secret(self, question: str) -> str:
+    def ask_secret(self, question: str, *, instead: str = "") -> str:
         """Return a text that is not shown."""
         ...
 
-    def confirm(self, question: str, *, default: bool) -> bool: ...
+    def confirm(self, question: str, *, default: bool, instead: str = "") -> bool: ...
 
 
 def open_questions(output: Output) -> Questions:
@@ -101,7 +104,9 @@ class _TerminalQuestions:
     def __init__(self, output: Output) -> None:
         self._output = output
 
-    def select(self, question: str, options: Sequence[Option], default: str = "", listed: int = 0) -> str:
+    def select(
+        self, question: str, options: Sequence[Option], default: str = "", listed: int = 0, *, instead: str = ""
+    ) -> str:
         width = self._output.width
         texts = _lay_out(options, width and width - len(_POINTED))
         chosen = options[_List(question, options, texts, default, listed).run()]
@@ -110,13 +115,13 @@ class _TerminalQuestions:
         self._output.write_line(f"{paint('?', 'type')} {paint(question, 'title')} {answer}")
         return chosen.name
 
-    def ask(self, question: str, default: str = "") -> str:
+    def ask(self, question: str, default: str = "", *, instead: str = "") -> str:
         return str(questionary.text(question, default=default, style=_STYLE).unsafe_ask()).strip()
 
-    def ask_secret(self, question: str) -> str:
+    def ask_secret(self, question: str, *, instead: str = "") -> str:
         return str(questionary.password(question, style=_STYLE).unsafe_ask()).strip()
 
-    def confirm(self, question: str, *, default: bool) -> bool:
+    def confirm(self, question: str, *, default: bool, instead: str = "") -> bool:
         return bool(questionary.confirm(question, default=default, style=_STYLE).unsafe_ask())
 
 
@@ -233,7 +238,9 @@ class _LineQuestions:
         self._output = output
         self.has_person = sys.stdin.isatty()
 
-    def select(self, question: str, options: Sequence[Option], default: str = "", listed: int = 0) -> str:
+    def select(
+        self, question: str, options: Sequence[Option], default: str = "", listed: int = 0, *, instead: str = ""
+    ) -> str:
         self._output.write_line(f"  {question}")
         listed = min(listed or MAX_LISTED_OPTIONS, len(options))
         self._write_options(options, 0, listed)
@@ -241,7 +248,7 @@ class _LineQuestions:
         names |= {option.name.lower(): option.name for option in options}
         preset = default if default in names.values() else options[0].name
         while True:
-            answer = self._read(f"  Number or name [{preset}]: ") or preset
+            answer = self._read(f"  Number or name [{preset}]: ", question, instead) or preset
             if answer.lower() in names:
                 return names[answer.lower()]
             if answer.lower() == _MORE or (answer == str(listed + 1) and listed < len(options)):
@@ -267,24 +274,31 @@ class _LineQuestions:
         if more := len(options) - end:
             self._output.write_line(f"  {end + 1:>3}  {more} more: type {_MORE}, or a name")
 
-    def ask(self, question: str, default: str = "") -> str:
-        return self._read(f"  {question}{f' [{default}]' if default else ''}: ") or default
+    def ask(self, question: str, default: str = "", *, instead: str = "") -> str:
+        return self._read(f"  {question}{f' [{default}]' if default else ''}: ", question, instead) or default
 
-    def ask_secret(self, question: str) -> str:
+    def ask_secret(self, question: str, *, instead: str = "") -> str:
         if self.has_person:
             return getpass(f"  {question} (not shown): ").strip()
-        return self._read(f"  {question} (not shown): ", is_shown=False)
+        return self._read(f"  {question} (not shown): ", question, instead, is_shown=False)
 
-    def confirm(self, question: str, *, default: bool) -> bool:
-        answer = self._read(f"  {question} [{'Y/n' if default else 'y/N'}] ").lower()
+    def confirm(self, question: str, *, default: bool, instead: str = "") -> bool:
+        answer = self._read(f"  {question} [{'Y/n' if default else 'y/N'}] ", question, instead).lower()
         return answer in ("y", "yes") or (default and not answer)
 
-    def _read(self, prompt: str, *, is_shown: bool = True) -> str:
+    def _read(self, prompt: str, question: str, instead: str, *, is_shown: bool = True) -> str:
         try:
             answer = input(name_program(prompt)).strip()
-        except (EOFError, KeyboardInterrupt):
+        except (EOFError, KeyboardInterrupt) as error:
             self._output.write_line()
-            raise
+            if self.has_person or isinstance(error, KeyboardInterrupt):
+                raise
+            use = f" Use {instead}." if instead else ""
+            raise ConfigurationError(
+                "There is no terminal for questions. The input ends before the answer to: "
+                f"{question.rstrip('?')}.{use}",
+                code="init-without-terminal",
+            ) from None
         if not self.has_person:  # a terminal shows the answer itself
             self._output.write_line(escape_unprintable(redact_secrets(answer, ())) if is_shown else "")
         return answer

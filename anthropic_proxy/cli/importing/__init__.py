@@ -69,7 +69,7 @@ def import_settings(
     if plan.secrets:
         asks = not dry_run and not copy_keys and sys.stdin.isatty() and output.is_terminal
         question = f"Copy {formats.plural(len(plan.secrets), 'key')} of the file to .env?"
-        if copy_keys or (asks and open_questions(output).confirm(question, default=True)):
+        if copy_keys or (asks and open_questions(output).confirm(question, default=True, instead="--copy-keys")):
             plan.copy_secrets()
     environ = copy_environment()
     folder = require_settings_folder(environ)

@@ -686,17 +686,38 @@ _MIN_SIMILARITY = 0.7
 
 
 def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> str:
-    prefix, slash, model = choice.model.partition("/")
     setting = choice.model_setting
-    if not slash or setting is None or not choice.note:  # with a note, no prefix and no model list chose the provider
+    if setting is None or not choice.note:  # with a note, no prefix and no model list chose the provider
         return ""
-    row = choice.provider
-    is_own_server = row.is_configured or row.uses_installed_models or row.name in settings.base_urls
-    if is_own_server or row.key_source != "settings" or row.transport != "http":
-        return ""  # model ids of these servers may contain a slash
-    if any("/" in model_id for model_id in row.known_models):
-        return ""
+    place = settings.origins.get(setting.name, "environment").replace(" line ", ", line ")
+    place = f" Set in {'the environment' if place == 'environment' else place}."
+    is_list = setting.name.startswith(("FALLBACK_", TARGETS_SETTING))
+    subject = f"{setting.name} {'contains' if is_list else 'is'}"
+    lead = "" if is_list else f"{setting.name}="
+    return describe_unknown_prefix(choice.model, choice.provider, settings, subject=subject, lead=lead, place=place)
+
+
+def has_plain_model_names(provider: Provider, settings: EngineOptions) -> bool:
+    """Return True if no model id of `provider` contains a slash, so that a text before one is the prefix of a
+    provider."""
+    is_own_server = provider.is_configured or provider.uses_installed_models or provider.name in settings.base_urls
+    if is_own_server or provider.key_source != "settings" or provider.transport != "http":
+        return False
+    return not any("/" in model_id for model_id in provider.known_models)
+
+
+def describe_unknown_prefix(
+    name: str, provider: Provider, settings: EngineOptions, *, subject: str, lead: str, place: str = ""
+) -> str:
+    """Return an error text if `name`, which would be sent to `provider`, begins with the prefix of no provider.
+
+    "": the name has no such prefix, or `provider` may have it. `subject` begins the text, `place` follows the
+    sentences, and `lead` stands before the name that the user may have meant.
+    """
+    prefix, slash, model = name.partition("/")
     registry = find_registry(settings)
+    if not slash or _split_prefix(name, registry)[0] is not None or not has_plain_model_names(provider, settings):
+        return ""
     word = prefix.lower()
     # a model may begin with the prefix that the user means, as in grok/grok-4, and a prefix may be misspelled
     meant = next((row.prefix for row in registry if any(name.startswith(f"{word}-") for name in row.known_models)), "")
@@ -704,13 +725,9 @@ def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> st
         offered = [name for row in registry if row.offered_to_users for name in (row.prefix, row.name)]
         similar = find_similar_choice(word, offered, _MIN_SIMILARITY)
         meant = next((row.prefix for row in registry if similar in (row.prefix, row.name)), "")
-    variable, known = setting.name, [row.prefix for row in registry if row.offered_to_users]
-    place = settings.origins.get(variable, "environment").replace(" line ", ", line ")
-    where = "the environment" if place == "environment" else place
-    is_list = variable.startswith(("FALLBACK_", TARGETS_SETTING))
-    subject = f'{variable} contains "{choice.model}"' if is_list else f'{variable} is "{choice.model}"'
-    hint = f" Did you mean {'' if is_list else variable + '='}{meant}/{model}" if meant else ""
+    known = [row.prefix for row in registry if row.offered_to_users]
+    hint = f" Did you mean {lead}{meant}/{model}" if meant else ""
     return (
-        f"{subject}, but {prefix}/ is the prefix of no provider, and {choice.provider.prefix} has no such model. "
-        f"Use {join_with_or(known)} as the prefix. Set in {where}.{hint}"
+        f'{subject} "{name}", but {prefix}/ is the prefix of no provider, and {provider.prefix} has no such model. '
+        f"Use {join_with_or(known)} as the prefix.{place}{hint}"
     )

@@ -719,6 +719,13 @@ def list_all_settings(providers: Sequence[Provider], table_names: tuple[str, ...
     return [setting for group in list_setting_groups(providers, table_names) for setting in group.settings]
 
 
+def list_provider_settings(provider: Provider) -> list[Setting]:
+    """Return the settings that only `provider` has, apart from its keys: address, API, models, region and the like."""
+    own = _CLOUDS.get(provider.name, ())
+    named = [each for each in list_all_settings((provider,)) if each.field.endswith(f".{provider.name}")]
+    return [*own, *(each for each in named if not each.field.startswith("keys."))]
+
+
 def list_variables(providers: Sequence[Provider]) -> tuple[str, ...]:
     """Return the names of all variables, with aliases, in the order of the table."""
     return tuple(name for setting in list_all_settings(providers) for name in setting.names)

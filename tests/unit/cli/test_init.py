@@ -68,6 +68,7 @@ def test_a_terminal_has_lists_to_choose_from(tmp_path: Path, openai: Running) ->
         assert any(line.rstrip().endswith(chosen) for line in text.splitlines()), chosen
     assert (tmp_path / ".env").read_text().splitlines() == [
         "PREFERRED_PROVIDER=openai",
+        f"OPENAI_BASE_URL={openai.url}/v1",
         f"OPENAI_API_KEY={openai_chat.KEY}",
         "BIG_MODEL=openai/gpt-5.5",
         "SMALL_MODEL=openai/gpt-4.1-mini",
