@@ -472,7 +472,12 @@ async def _with_mapped_models(
         return found.model
 
     try:  # always in a thread: a small body may have many requests, and each may need a comparison with all routes
-        body = await engine.background.run_in_thread(wire.encode_batch, incoming.body, target.dialect, resolve)
+        encode = partial(
+            wire.encode_batch,
+            provider=target.provider.prefix,
+            refused_signatures=frozenset(engine.observations.refused_signatures),
+        )
+        body = await engine.background.run_in_thread(encode, incoming.body, target.dialect, resolve)
     except DECODE_ERRORS as error:
         raise InvalidRequest(f"The request body is not valid JSON: {error}.", code="request-body") from None
     return structs.replace(incoming, body=body)

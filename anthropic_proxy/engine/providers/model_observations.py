@@ -44,8 +44,9 @@ class ModelObservations:
     def __init__(self, store: MemoryValues) -> None:
         self.store = store
         self.refused_signatures: dict[bytes, None] = {}
-        """Digests of thinking signatures that a provider has rejected, oldest first. The conversations that contain
-        them need no rejected call in each later turn."""
+        """Digests of thinking signatures that a provider has rejected, and of calls that begin a tool loop which it
+        accepts only without thinking, oldest first. The conversations that contain them need no rejected call in each
+        later turn."""
 
     def remember_refused_signatures(self, refused: Iterable[bytes]) -> None:
         self.refused_signatures |= dict.fromkeys(refused)

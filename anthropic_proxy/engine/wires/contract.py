@@ -111,7 +111,8 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     has_proxy_signatures: bool = True
     """True if `client_body` may contain signatures of the proxy, which must be removed. Used by relays only."""
     refused_signatures: Collection[bytes] = frozenset()
-    """Digests of thinking signatures that the provider has rejected. Used by relays only."""
+    """Digests of thinking signatures that the provider has rejected, and of calls whose replies must not think. Used
+    by relays only."""
     earlier_adaptations: Sequence[str] = ()
     """Names of the changes of this request after rejections by the provider, oldest first. Used by relays only."""
     adaptations_left: int = 0
@@ -377,7 +378,8 @@ class Adaptation(Struct, frozen=True):
     stored_name: str = ""
     """Name of the change that later requests need instead. "": the same."""
     refused_signatures: tuple[bytes, ...] = ()
-    """Digests of thinking signatures of the request. Thinking with these is left out of this and later requests."""
+    """Digests of thinking signatures of the request, or of a call at the beginning of its tool loop. Thinking with
+    these, or in this loop, is left out of this and later requests."""
 
 
 class Wire(ABC, Generic[DialectT]):
@@ -429,7 +431,15 @@ class RelayWire(Wire[DialectT]):
     """Wire for providers with the Messages API. It forwards requests and responses with few edits."""
 
     @abstractmethod
-    def encode_batch(self, body: bytes, dialect: DialectT, resolve_model: Callable[[str, str, bytes], str]) -> bytes:
+    def encode_batch(
+        self,
+        body: bytes,
+        dialect: DialectT,
+        resolve_model: Callable[[str, str, bytes], str],
+        *,
+        provider: str = "",
+        refused_signatures: Collection[bytes] = frozenset(),
+    ) -> bytes:
         """Return the body that creates a batch, with the model of each request replaced.
 
         `resolve_model` returns the provider's id of a model. Its arguments are the path of `params`, for errors, the

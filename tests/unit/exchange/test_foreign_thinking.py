@@ -232,3 +232,56 @@ async def test_the_refusal_of_a_field_leaves_the_thinking_behind_refused_thinkin
     model = "foundry/claude-opus-5-5"
     await proxy.post(model=model, messages=messages, thinking=ADAPTIVE, service_tier="auto")
     assert [types_of(body) for body in bodies] == [[OWN, OWN], [OWN, OWN], [OTHER, OWN]]
+
+
+@pytest.mark.parametrize(
+    ("own", "foreign", "calls_of_turns", "kept"),
+    [(1, 1, [2, 1], 1), (8, 2, [2, 1], 5), (3, 7, [3, 1], 2), (0, 4, [4, 1], 0), (0, 60, [7, 1], 0)],
+)
+async def test_if_the_error_names_no_block_at_least_half_of_the_thinking_before_the_foreign_one_stays(
+    own: int, foreign: int, calls_of_turns: list[int], kept: int
+) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        refused = refuse_thinking(bodies[-1], 0)
+        return reply() if refused is None else refuse("Invalid `signature` in `thinking` block")
+
+    proxy = ProxyHarness(answer, ANTHROPIC_API_KEY=KEY)
+    messages: list[Any] = [QUESTION]
+    for number in range(own):
+        messages += says(thought(text=f"own {number}"))
+    for number in range(foreign):
+        messages += says(thought(f"gateway-{number}"))
+    counts = []
+    for turn in range(2):
+        before = len(bodies)
+        await proxy.post(model="anthropic/claude-opus-5-5", messages=messages, thinking=ADAPTIVE)
+        counts.append(len(bodies) - before)
+        assert types_of(bodies[-1]) == [*[OWN] * kept, *[OTHER] * (own + foreign - kept), *[OWN] * turn]
+        messages += says(thought(text=f"turn {turn}"))
+    assert counts == calls_of_turns
+
+
+@pytest.mark.parametrize("begins", [[thought()], []], ids=["a stricter server", "no thinking before"])
+async def test_tool_calls_whose_thinking_was_refused_cost_one_rejected_call(begins: list[dict[str, Any]]) -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        if bodies[-1]["thinking"] == MANUAL and any("thinking" not in types for types in types_of(bodies[-1])):
+            return refuse("messages.3.content.0.type: Expected `thinking`, but found `tool_use`.")
+        return reply()
+
+    proxy = ProxyHarness(answer, ANTHROPIC_API_KEY=KEY)
+    loop = [QUESTION, *calls(1, *begins), *calls(2)]
+    for number in (3, 4):
+        await proxy.post(model="anthropic/claude-sonnet-4-5", messages=loop, tools=TOOLS, thinking=MANUAL)
+        loop += calls(number)
+    disabled = {"type": "disabled"}
+    assert [body["thinking"] for body in bodies] == [MANUAL, disabled, disabled]
+    other = [QUESTION, *calls(5, thought())]
+    await proxy.post(model="anthropic/claude-sonnet-4-5", messages=other, tools=TOOLS, thinking=MANUAL)
+    assert bodies[-1]["thinking"] == MANUAL
+    assert types_of(bodies[-1]) == [["thinking", "tool_use"]]

@@ -1,6 +1,8 @@
 """The body of a new batch: its models are mapped, and its work and memory are limited."""
 
+import json
 import tracemalloc
+from typing import Any
 
 import pytest
 
@@ -57,3 +59,23 @@ def test_brackets_and_commas_in_texts_are_no_members() -> None:
     text = rb"\\[[,{\"," * 300_000
     body = b'{"requests":[{"custom_id":"%b","params":{"model":"m"}}]}' % text
     assert mapped(body) == body.replace(b'"m"', b'"m-mapped"')
+
+
+def test_tool_calls_that_another_provider_began_go_on_without_manual_thinking() -> None:
+    clears, cuts = {"type": "clear_thinking_20251015"}, {"type": "clear_tool_uses_20250919"}
+    foreign = {"type": "thinking", "thinking": "hm", "signature": "px1.file-ds.eyJyIjoxfQ"}
+    call = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+    question, result = {"role": "user", "content": "go"}, {"type": "tool_result", "tool_use_id": "toolu_1"}
+    loop = [question, {"role": "assistant", "content": [foreign, call]}, {"role": "user", "content": [result]}]
+    manual, disabled = {"type": "enabled", "budget_tokens": 2_000}, {"type": "disabled"}
+
+    def encode(**params: Any) -> Any:
+        requests = [{"custom_id": "a", "params": {"model": "m", **params}}]
+        return json.loads(mapped(json.dumps({"requests": requests}).encode()))["requests"][0]["params"]
+
+    sent = encode(thinking=manual, messages=loop, context_management={"edits": [clears, cuts]})
+    assert sent["thinking"] == disabled
+    assert sent["context_management"] == {"edits": [cuts]}
+    assert sent["messages"][1]["content"] == [call]
+    assert "context_management" not in encode(thinking=manual, messages=loop, context_management={"edits": [clears]})
+    assert encode(thinking=manual, messages=[question])["thinking"] == manual

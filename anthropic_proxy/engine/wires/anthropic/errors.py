@@ -16,6 +16,7 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.request import (
     ACCEPTED,
     MAX_LEARNED_BETAS,
+    find_open_loop,
     find_sent_signatures,
     has_system_messages,
     select_betas,
@@ -36,7 +37,8 @@ _ROLE_REFUSED = compile_later(
 'assistant'", vLLM and mlx-vlm "Input should be 'user' or 'assistant'", LM Studio "Expected 'user' | 'assistant'",
 Anthropic 'Unexpected role "system"'. Sources: ollama issue 16372, vllm issue 44000, lmstudio-bug-tracker issue 2204."""
 _DROP_THINKING, _REMIND = "drop thinking", "role user"
-_DROP_BLOCK, _NO_THINKING = "thinking without the refused block", "thinking disabled"
+_DROP_BLOCK, _DROP_NEWER = "thinking without the refused block", "thinking without its newer half"
+_NO_THINKING = "thinking disabled"
 _MIN_ADAPTATIONS_LEFT = 2
 """If a request has so few changes left, a refused signature removes all thinking. One change stays for other errors."""
 _BLOCK = compile_later(r"\bmessages\.\d+\.content\.\d+\b")
@@ -96,7 +98,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
         return _find_refused_signatures(call, error.message)
     if error.status == 400 and call.dialect.thinks and _THINKING_MISSING.search(error.message):
-        return Adaptation(_NO_THINKING, persistent=False)
+        return Adaptation(_NO_THINKING, persistent=False, refused_signatures=find_open_loop(call))
     refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.client_body):
         return Adaptation(_REMIND)
@@ -106,18 +108,25 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | None:
-    """Return the change that leaves out the thinking block that the error names, or all thinking if it names none.
-    None: the request has no thinking.
+    """Return the change that leaves out the thinking block that the error names. None: the request has no thinking.
 
     Other blocks may be right, so only the named one is remembered. After too many rejections this request loses all
     thinking, and the next one has the blocks again that no error named.
+
+    If the error names none, the newer half is left out and remembered, until the rest is accepted: the server has
+    accepted the older blocks in earlier turns, so those of another server are the newest.
     """
     found, named = find_sent_signatures(call), _BLOCK.search(message)
     if not found:
         return None
+    can_repeat = call.adaptations_left > _MIN_ADAPTATIONS_LEFT
     if named is None or named[0] not in found:
-        return Adaptation(_DROP_THINKING, persistent=False, refused_signatures=tuple(found.values()))
-    name = _DROP_BLOCK if call.adaptations_left > _MIN_ADAPTATIONS_LEFT else _DROP_THINKING
+        digests = tuple(found.values())
+        older = len(digests) // 2 if can_repeat else 0
+        return Adaptation(
+            _DROP_NEWER if older else _DROP_THINKING, persistent=False, refused_signatures=digests[older:]
+        )
+    name = _DROP_BLOCK if can_repeat else _DROP_THINKING
     return Adaptation(name, persistent=False, refused_signatures=(found[named[0]],))
 
 

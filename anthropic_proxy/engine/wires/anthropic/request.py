@@ -83,6 +83,7 @@ _THINKING = b'thinking"'
 _SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _BILLING = "x-anthropic-billing-header:"
 _THINKING_TYPES = ("thinking", "redacted_thinking")
+_FIELDS_OF_THINKING = ("thinking", "context_management")
 _NO_THINKING = b'{"type":"disabled"}'
 _CLEAR_THINKING = "clear_thinking_"
 """Beginning of the type of an edit in `context_management`, which the API rejects without thinking (source:
@@ -114,7 +115,7 @@ class Removals(Struct, frozen=True):
     dialect: Dialect
     provider: str = ""
     refused_signatures: Collection[bytes] = frozenset()
-    """Digests of thinking signatures that the provider has rejected."""
+    """Digests of thinking signatures that the provider has rejected, and of calls whose replies must not think."""
 
 
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
@@ -307,6 +308,22 @@ def find_sent_signatures(call: Call[Dialect]) -> dict[str, bytes]:
     return found
 
 
+def find_open_loop(call: Call[Dialect]) -> tuple[bytes, ...]:
+    """Return the digest of the first call in the open tool loop of the client's request. Empty: there is none."""
+    body = call.client_body
+    try:
+        for member in json_spans.find_members(body):
+            if member.key == "messages" and body[member.value] == ord("["):
+                return _digest_of_loop(call.provider, _find_first_reply(body, member)[1])
+    except (*DECODE_ERRORS, json_spans.RepeatedKeyError, InvalidRequest):
+        pass
+    return ()
+
+
+def _digest_of_loop(provider: str, blocks: Sequence[_Block]) -> tuple[bytes, ...]:
+    return tuple(_digest(provider, block.id) for block in blocks if block.type == "tool_use" and block.id)[:1]
+
+
 def _signature_of(block: _Block) -> str:
     return {"thinking": block.signature, "redacted_thinking": block.data}.get(block.type) or ""
 
@@ -412,16 +429,13 @@ def _find_edits(
         elif member.key in lost:
             kept[position] = False
             notes.append(FidelityNote(lost[member.key], member.key, "the beta that it requires is not sent"))
-        elif member.key == "thinking" and disables_thinking:
-            edits.append(Edit(member.value, member.end, _NO_THINKING))
-            reason = f"{call.provider} requires thinking of its own at the beginning of the tool calls"
-            notes.append(FidelityNote("approximated", member.key, reason))
-        elif member.key == "context_management" and disables_thinking:
-            parts = _find_context_edits(body, member)
-            stays = [not _read(body[part.value : part.end]).type.startswith(_CLEAR_THINKING) for part in parts]
-            kept[position] = any(stays) or not parts
-            if kept[position]:
-                edits += json_spans.build_removal_edits(parts, stays)
+        elif member.key in _FIELDS_OF_THINKING and disables_thinking:
+            disabling = _find_disabling_edits(body, member)
+            kept[position] = disabling is not None
+            edits += disabling or ()
+            if member.key == "thinking":
+                reason = f"{call.provider} requires thinking of its own at the beginning of the tool calls"
+                notes.append(FidelityNote("approximated", member.key, reason))
         elif member.key == "tools" and body[member.value] == ord("["):
             edits += _find_tool_edits(body, member, removed, call.provider, notes)
         elif member.key == "model" and call.is_renamed:
@@ -493,6 +507,8 @@ _decode_open = msgspec.json.Decoder(_Open).decode
 def _find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Removals) -> JsonSpan | None:
     """Return the first reply in the open tool loop, if the loop must be sent without thinking. None: it stays.
 
+    The server may have demanded this earlier in the loop.
+
     With manual thinking (`enabled`), the replies since the last user message that is no result must begin with
     thinking, unchanged. If another provider has begun the loop, there is none that the server accepts. Adaptive
     thinking has no such rule (source: platform.claude.com/docs, "Extended thinking with tool use"; anomalyco/opencode
@@ -502,12 +518,21 @@ def _find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Re
     thinking, messages = fields.get("thinking"), fields.get("messages")
     if thinking is None or messages is None or body[messages.value] != ord("["):
         return None
-    if removals.dialect.thinks:
-        if not removals.dialect.verifies_signatures or body[thinking.value] != ord("{"):
-            return None
-        kind = [each for each in json_spans.find_members(body, thinking.value, thinking.end) if each.key == "type"]
-        if not kind or body[kind[0].value : kind[0].end] != b'"enabled"':
-            return None
+    dialect, refused = removals.dialect, removals.refused_signatures
+    is_manual = dialect.verifies_signatures and _read(body[thinking.value : thinking.end]).type == "enabled"
+    if dialect.thinks and not is_manual and not refused:
+        return None
+    first, blocks = _find_first_reply(body, messages)
+    if not dialect.thinks or any(digest in refused for digest in _digest_of_loop(removals.provider, blocks)):
+        return first
+    keeps_thinking = dialect.sends_past_thinking
+    kept = [block for block in blocks if not _is_refused(block, set(), removals, keeps_thinking=keeps_thinking)]
+    begins_with_thinking = bool(kept) and kept[0].type in _THINKING_TYPES
+    return first if is_manual and not begins_with_thinking else None
+
+
+def _find_first_reply(body: bytes, messages: JsonSpan) -> tuple[JsonSpan | None, list[_Block]]:
+    """Return the first reply in the open tool loop, and its blocks. None: no loop is open."""
     first: JsonSpan | None = None
     blocks: list[_Block] = []
     has_results = False
@@ -524,10 +549,16 @@ def _find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Re
             has_results = True
         elif read.role != "system":
             break
-    keeps_thinking = removals.dialect.sends_past_thinking
-    kept = [block for block in blocks if not _is_refused(block, set(), removals, keeps_thinking=keeps_thinking)]
-    begins_with_thinking = bool(kept) and kept[0].type in _THINKING_TYPES
-    return None if removals.dialect.thinks and begins_with_thinking else first
+    return first, blocks
+
+
+def _find_disabling_edits(body: bytes, member: JsonSpan) -> list[Edit] | None:
+    """Return the edits of `thinking` or `context_management` that turn thinking off. None: the field is removed."""
+    if member.key == "thinking":
+        return [Edit(member.value, member.end, _NO_THINKING)]
+    parts = _find_context_edits(body, member)
+    stays = [not _read(body[part.value : part.end]).type.startswith(_CLEAR_THINKING) for part in parts]
+    return json_spans.build_removal_edits(parts, stays) if any(stays) or not parts else None
 
 
 def _find_context_edits(body: bytes, context_management: JsonSpan) -> list[JsonSpan]:
@@ -603,19 +634,27 @@ def _find_billing_edits(body: bytes, system: JsonSpan) -> list[Edit]:
 _RESULTS_URL = re.compile(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
 
 
-def encode_batch(body: bytes, dialect: Dialect, resolve_model: Callable[[str, str, bytes], str]) -> bytes:
+def encode_batch(
+    body: bytes,
+    dialect: Dialect,
+    resolve_model: Callable[[str, str, bytes], str],
+    *,
+    provider: str = "",
+    refused_signatures: Collection[bytes] = frozenset(),
+) -> bytes:
     """Return the body with the model of each request replaced, and without content that the provider would reject.
 
     Raises `msgspec.DecodeError` for invalid JSON, and `InvalidRequest` for a list or object of too many members.
     """
+    removals = Removals(dialect, provider, refused_signatures)
     try:
-        return json_spans.apply_edits(body, _find_batch_edits(body, dialect, resolve_model))
+        return json_spans.apply_edits(body, _find_batch_edits(body, removals, resolve_model))
     except json_spans.RepeatedKeyError:
         body = json_spans.merge_repeated_keys(body)
-        return json_spans.apply_edits(body, _find_batch_edits(body, dialect, resolve_model))
+        return json_spans.apply_edits(body, _find_batch_edits(body, removals, resolve_model))
 
 
-def _find_batch_edits(body: bytes, dialect: Dialect, resolve_model: Callable[[str, str, bytes], str]) -> list[Edit]:
+def _find_batch_edits(body: bytes, removals: Removals, resolve_model: Callable[[str, str, bytes], str]) -> list[Edit]:
     edits: list[Edit] = []
     for requests in json_spans.find_members(body):
         if requests.key != "requests" or body[requests.value] != ord("["):
@@ -626,22 +665,29 @@ def _find_batch_edits(body: bytes, dialect: Dialect, resolve_model: Callable[[st
             for member in json_spans.find_members(body, request.value, request.end):
                 if member.key == "params" and body[member.value] == ord("{"):
                     resolve = partial(resolve_model, f"requests.{index}.params")
-                    edits += _find_edits_of_params(body, member, dialect, resolve)
+                    edits += _find_edits_of_params(body, member, removals, resolve)
     return edits
 
 
 def _find_edits_of_params(
-    body: bytes, params: json_spans.JsonSpan, dialect: Dialect, resolve_model: Callable[[str, bytes], str]
+    body: bytes, params: json_spans.JsonSpan, removals: Removals, resolve_model: Callable[[str, bytes], str]
 ) -> list[Edit]:
     edits: list[Edit] = []
-    for member in json_spans.find_members(body, params.value, params.end):
+    members = json_spans.find_members(body, params.value, params.end)
+    kept = [True] * len(members)
+    unthinking_loop = _find_unthinking_loop(body, members, removals)
+    for position, member in enumerate(members):
         if member.key == "model" and body[member.value] == ord('"'):
             name = msgspec.json.decode(body[member.value : member.end], type=str)
             if (model := resolve_model(name, body[params.value : params.end])) != name:
                 edits.append(Edit(member.value, member.end, msgspec.json.encode(model)))
         elif member.key == "messages" and body[member.value] == ord("["):
-            edits += find_message_edits(body, member, Removals(dialect))
-    return edits
+            edits += find_message_edits(body, member, removals, unthinking_loop)
+        elif member.key in _FIELDS_OF_THINKING and unthinking_loop is not None:
+            disabling = _find_disabling_edits(body, member)
+            kept[position] = disabling is not None
+            edits += disabling or ()
+    return edits + json_spans.build_removal_edits(members, kept)
 
 
 def remove_results_host(body: bytes) -> bytes:
