@@ -11,7 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from itertools import chain
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +43,9 @@ _SQLITE_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' AND name N
 _MIGRATION_LOCK = 0x616E7468
 """Number of the PostgreSQL advisory lock that a process holds during a migration, so that only one process migrates."""
 MAX_ROWS_PER_STATEMENT = 100
+_SQLITE_ROWS_PER_STATEMENT = 20
+"""sqlite3 releases the interpreter for each statement, and waits for it while requests are served. With more rows, a
+statement takes as much CPU time per row."""
 
 
 def find_database(settings: Settings) -> DatabaseAddress:
@@ -151,14 +154,15 @@ class Connection:
             raise self._convert(error) from error
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        beginning, marks, one_row = _build_insertion(table, tuple(columns))
-        if not self.is_postgres:  # a statement with several rows needs up to twice the CPU time
-            self.execute_many(one_row, rows)
-            return
-        # not `execute_many`, because the database may reject a row
-        for start in range(0, len(rows), MAX_ROWS_PER_STATEMENT):
-            values = rows[start : start + MAX_ROWS_PER_STATEMENT]
-            self.execute(beginning + ", ".join([marks] * len(values)), list(chain.from_iterable(values)))
+        """The database may reject a row. The caller then rolls back the transaction."""
+        size = MAX_ROWS_PER_STATEMENT if self.is_postgres else _SQLITE_ROWS_PER_STATEMENT
+        for start in range(0, len(rows), size):
+            values = rows[start : start + size]
+            if self.is_postgres or len(values) == size:
+                insertion = _build_insertion(table, tuple(columns), len(values), is_postgres=self.is_postgres)
+                self.execute(insertion, list(chain.from_iterable(values)))
+            else:  # each statement that SQLite has prepared needs memory, so not one for each number of rows
+                self.execute_many(_build_insertion(table, tuple(columns), 1, is_postgres=False), values)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -205,11 +209,13 @@ class Connection:
         return DatabaseError(error, concerns_value=isinstance(error, rejections))
 
 
-@cache
-def _build_insertion(table: str, columns: tuple[str, ...]) -> tuple[str, str, str]:
-    """Return the beginning of the statement, the marks of one row, and the statement for one row."""
-    beginning, marks = f"INSERT INTO {table} ({', '.join(columns)}) VALUES ", f"({', '.join('?' * len(columns))})"
-    return beginning, marks, beginning + marks
+@lru_cache(maxsize=16)
+def _build_insertion(table: str, columns: tuple[str, ...], count: int, *, is_postgres: bool) -> str:
+    """Return the statement for `count` rows."""
+    # otherwise, SQLite copies each page before its change, to undo only this statement if it rejects a row
+    failure = "" if is_postgres else "OR FAIL "
+    marks = f"({', '.join('?' * len(columns))})"
+    return f"INSERT {failure}INTO {table} ({', '.join(columns)}) VALUES {', '.join([marks] * count)}"
 
 
 def _identify(file: Path | None) -> tuple[int, int] | None:

@@ -9,7 +9,8 @@ missing. Money is in nano-dollars, a duration in microseconds, and a time in mic
 
 import os
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -226,7 +227,8 @@ _LABELS = {
 _read_labels = attrgetter(*_LABELS.values())
 _HIDDEN_COLUMNS = frozenset({*HOURLY_KEYS, *SESSION_KEYS, "agent"}) - {"key_label", "outcome_class"}
 """Columns that are "" in the rows of clients without access: each new value would add a row to the sums."""
-_MAX_CACHED_LABELS = 10_000
+_MAX_CACHED, _MAX_CACHED_CHARACTERS = 1_000, 1_000
+"""Maximum number of each kind of text that the builder of rows keeps, and of the characters of one."""
 _read_tokens = attrgetter(*TokenCounts.__struct_fields__)
 _MAX_COUNT = (2**63 - 1) >> 16
 """Maximum stored number of tokens or nano-dollars."""
@@ -244,42 +246,52 @@ class RowBuilder:
     def __init__(self, secrets: Sequence[str]) -> None:
         self._secrets = secrets
         self._spellings = list_secret_encodings(secrets)
-        self._labels = _Labels(self._redact)
+        self._labeled: dict[tuple[str, ...], StoredRequest] = {}
+        """Names of a receipt → row with their labels. Most requests of a session have the same names."""
+        self._sound_texts: set[str] = set()
+        """Texts that are stored as they are, such as names of models and tools."""
 
     def build(self, receipt: Receipt, cost: Cost) -> StoredRequest:
+        names = _read_labels(receipt)
+        row = copy(self._labeled.get(names) or self._build_labeled(names, receipt))
         tokens = _read_tokens(receipt)
         if min(tokens) < 0 or max(tokens) > _MAX_COUNT:
             tokens = tuple(map(_limit, tokens))
-        row = StoredRequest(*tokens)
-        row.id, row.instance, row.worker = receipt.request_id, _HOST, _PROCESS
-        is_rejected = receipt.error_type in _REJECTED_CLIENTS and not receipt.provider
-        labels: Iterable[str] = map(self._labels.__getitem__, names := _read_labels(receipt))
-        if is_rejected:  # headers of clients without access are not kept in memory
-            labels = (formats.shorten(label, MAX_LABEL_CHARACTERS) for label in self._redact(names))
-        for name, label in zip(_LABELS, labels):  # noqa: B905  # as many; faster
-            setattr(row, name, label)
-        row.client = row.user_agent.partition("/")[0]
-        if is_rejected:
-            for name in _HIDDEN_COLUMNS:
-                setattr(row, name, "")
-        attempts, blocks, change = receipt.attempts, receipt.blocks, receipt.prefix_change
-        texts = (
+        row.input_tokens, row.cache_read_tokens, row.cache_write_tokens = tokens[:3]
+        row.cache_write_1h_tokens, row.output_tokens, row.thinking_tokens = tokens[3:]
+        attempts, blocks, change, notes = (
+            receipt.attempts,
+            receipt.blocks,
+            receipt.prefix_change,
+            receipt.fidelity.notes,
+        )
+        texts: Sequence[str] = (
             receipt.error,
             _json(receipt.failed_attempts),
-            _json(receipt.fidelity.notes),
+            _json(notes),
             _json(receipt.adaptations),
-            _json(build_attempt_times(attempts)) if attempts else "",
-            _json(build_block_times(blocks, receipt.started_at)) if blocks else "",
             "" if change is None else change.part,
         )
-        if any(texts):
-            error, row.failed_attempts, row.notes, row.adaptations, times, *others = self._redact(texts)
-            row.reply_blocks, row.prefix_change = others
-            row.error = formats.shorten(error, MAX_ERROR_CHARACTERS)  # after the removal of keys
-            row.attempt_times = shorten_attempt_errors(times)  # after the removal of keys
+        times: Sequence[str] = (
+            _json(build_attempt_times(attempts)),
+            _json(build_block_times(blocks, receipt.started_at)),
+        )
+        words = [*texts, *[name for _, name, _, _ in blocks]]
+        for attempt in attempts:
+            words += attempt.model, attempt.error
+        if not self._sound_texts.issuperset(words):
+            stored = self._redact((*texts, *times))
+            if stored == (*texts, *times) and max(map(len, words)) <= _MAX_CACHED_CHARACTERS:
+                if len(self._sound_texts) >= _MAX_CACHED:
+                    self._sound_texts = set()
+                self._sound_texts.update(words)
+            texts, times = stored[: len(texts)], stored[len(texts) :]
+        error, row.failed_attempts, row.notes, row.adaptations, row.prefix_change = texts
+        row.error = formats.shorten(error, MAX_ERROR_CHARACTERS)  # after the removal of keys
+        row.attempt_times, row.reply_blocks = shorten_attempt_errors(times[0]), times[1]  # after the removal of keys
         if change is not None:
             row.prefix_change_tokens = _limit(change.tokens)
-        row.stream, row.status = receipt.stream, receipt.status
+        row.id, row.stream, row.status = receipt.request_id, receipt.stream, receipt.status
         row.outcome_class = classify_outcome(receipt)
         row.cost = None if cost.cost is None else _limit(cost.cost)
         row.requested_cost = None if cost.requested_cost is None else _limit(cost.requested_cost)
@@ -288,7 +300,7 @@ class RowBuilder:
         row.tool_count, row.message_count = receipt.tool_count, receipt.message_count
         if receipt.outcome not in ("error", "cancelled"):  # the client sends such a request and its results again
             row.tool_results, row.tool_errors = receipt.tool_results, receipt.tool_errors
-        if notes := receipt.fidelity.notes:
+        if notes:
             row.note_count = len(notes)
             row.malformed_replies = int(any(note.field in TOOL_CALL_FIELDS for note in notes))
         first, total = receipt.first_token_seconds, receipt.duration_seconds
@@ -299,31 +311,33 @@ class RowBuilder:
                 row.output_rate = receipt.output_tokens / (total - first)
         return row
 
+    def _build_labeled(self, names: tuple[str, ...], receipt: Receipt) -> StoredRequest:
+        """Return a row that has only the labels."""
+        labels = [formats.shorten(label, MAX_LABEL_CHARACTERS) for label in self._redact(names)]
+        row = StoredRequest(instance=_HOST, worker=_PROCESS)
+        for name, label in zip(_LABELS, labels, strict=True):
+            setattr(row, name, label)
+        row.client = row.user_agent.partition("/")[0]
+        if receipt.error_type in _REJECTED_CLIENTS and not receipt.provider:
+            for name in _HIDDEN_COLUMNS:
+                setattr(row, name, "")
+        elif max(map(len, names)) <= MAX_LABEL_CHARACTERS:  # clients send names of any length
+            if len(self._labeled) >= _MAX_CACHED:
+                self._labeled.clear()
+            self._labeled[names] = row
+        return row
+
     def _redact(self, texts: Sequence[str]) -> Sequence[str]:
         together = " ".join(texts)
         if not (together.isascii() and together.isprintable()):
-            texts = [
+            texts = tuple(
                 text.translate(_NO_CONTROL_CHARACTERS).encode(errors="replace").decode()  # lone surrogates become "?"
                 for text in texts
-            ]
+            )
             together = " ".join(texts)
         if any(map(together.__contains__, self._spellings)) or redact_key_patterns(together) != together:
-            return [redact_secrets(text, self._secrets) for text in texts]
+            return tuple(redact_secrets(text, self._secrets) for text in texts)
         return texts
-
-
-class _Labels(dict[str, str]):
-    def __init__(self, redact: Callable[[Sequence[str]], Sequence[str]]) -> None:
-        super().__init__()
-        self._redact = redact
-
-    def __missing__(self, name: str) -> str:
-        label = formats.shorten(self._redact([name])[0], MAX_LABEL_CHARACTERS)
-        if len(name) <= MAX_LABEL_CHARACTERS:  # clients send names of any length
-            if len(self) >= _MAX_CACHED_LABELS:
-                self.clear()
-            self[name] = label
-        return label
 
 
 def _json(items: Sequence[object]) -> str:
