@@ -49,7 +49,7 @@ class CallOptions(Struct, frozen=True, kw_only=True):
     files_digest: str = ""
     """Digest of these files, so that a reload notices a renewed certificate."""
     requests_per_minute: int | None = None
-    """Maximum number of calls within 60 s. Further calls wait. None: no limit."""
+    """Maximum number of calls for messages within 60 s. Further calls wait. None: no limit."""
     shown: Mapping[str, str] = {}
     """Name of a setting → its text without secrets, for lists of settings."""
 

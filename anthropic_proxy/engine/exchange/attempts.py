@@ -462,8 +462,9 @@ class Attempts:
         if options is not None:
             extend = partial(extend_request, options, client_headers=self._incoming.headers, with_body=True)
             request = await engine.background.run_in_thread_if_large(self._is_large, extend, request)
-            if options.requests_per_minute is not None and run.has_next_target:
-                request = structs.replace(request, max_queue_seconds=MAX_QUEUE_SECONDS)
+            if options.requests_per_minute is not None:
+                seconds = MAX_QUEUE_SECONDS if run.has_next_target else None
+                request = structs.replace(request, is_throttled=True, max_queue_seconds=seconds)
         report = self.receipt.fidelity
         is_first_call = run.continuation is None
         if request.notes:

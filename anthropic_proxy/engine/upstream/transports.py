@@ -274,7 +274,8 @@ class _OwnTransport:
         self, base_url: str, request: UpstreamRequest, credential: Credential | None
     ) -> UpstreamResponse:
         assert self.throttle is not None
-        await self.throttle.wait(request.max_queue_seconds)
+        if request.is_throttled:
+            await self.throttle.wait(request.max_queue_seconds)
         return await self._http.send(base_url, request, credential)
 
     async def close(self) -> None:

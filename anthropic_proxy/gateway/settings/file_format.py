@@ -87,7 +87,8 @@ class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     client_certificate: ClientCertificate | None = None
     """Certificate that identifies the proxy to the server (mutual TLS)."""
     requests_per_minute: Annotated[int, Meta(ge=1, le=100_000)] | None = None
-    """Maximum number of calls to this provider within 60 seconds. Further calls wait in the order of their arrival."""
+    """Maximum number of messages to this provider within 60 seconds. Further ones wait in the order of their arrival.
+    Token counts and lists do not count."""
 
 
 OWN_FIELDS = frozenset({"base_url", "api_key", "wire", "models", "dialect"})

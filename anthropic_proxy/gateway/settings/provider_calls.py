@@ -37,6 +37,7 @@ _MAX_PEM_BYTES = 4 * 1024 * 1024
 """Maximum size of a file with certificates. The bundle of a system has about 230 KB."""
 _HEADER_NAME = compile_later(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
 _SHELL_VARIABLE = compile_later(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
+_VARIABLE_IN_TEXT = compile_later(r"\$\{[A-Za-z_][A-Za-z0-9_]*(?::-[^}]*)?\}")
 _HEADER_TEXT = compile_later(r"[\x21-\x7e](?:[\x20-\x7e\t]*[\x21-\x7e])?")
 _FRAMING_HEADERS = frozenset(
     {
@@ -228,19 +229,36 @@ def _is_credential(text: str) -> bool:
 
 def _decode_text(file: ConfigFile, path: KeyPath, name: str, text: str) -> str:
     if _SECRET_HEADER.search(name) or _is_credential(text):
-        variable = re.sub(r"[^A-Z0-9]+", "_", f"{path[1]}_{name}".upper())
+        variable = _name_variable(path)
         raise ConfigurationError(
             f"{format_key_path(path)} is a text, but this file must not contain keys. "
             f"It is in {file.describe_origin_in_sentence(path)}. "
             f'Put the value into .env as {variable}=… and write  {{ env = "{variable}" }}',
             code="provider-header",
         )
-    if reference := _SHELL_VARIABLE.fullmatch(text):
-        example = f'Write  {{ env = "{reference[1]}" }}  for the value of a variable.'
-        raise file.invalid_value_error(path, text, example)
+    _require_no_variable(file, path, text)
     if not _HEADER_TEXT.fullmatch(text):
         raise file.invalid_value_error(path, text, "Use a text of visible ASCII characters in one line.")
     return text
+
+
+def _require_no_variable(file: ConfigFile, path: KeyPath, text: str) -> None:
+    if reference := _SHELL_VARIABLE.fullmatch(text):
+        example = f'Write  {{ env = "{reference[1]}" }}  for the value of a variable.'
+        raise file.invalid_value_error(path, text, example)
+    if _VARIABLE_IN_TEXT.search(text):
+        variable = _name_variable(path)
+        raise file.invalid_value_error(
+            path,
+            text,
+            "A text is sent as it is, without the values of variables. "
+            f'Write  {{ env = "{variable}" }}  and put the whole text into .env as the value of {variable}.',
+        )
+
+
+def _name_variable(path: KeyPath) -> str:
+    """Return the name of a variable for a value of a table: `OPENAI_X_TEAM` for providers.openai.headers.x-team."""
+    return re.sub(r"[^A-Z0-9]+", "_", "_".join((path[1], *(path[3:] or path[2:]))).upper())
 
 
 def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderReference:
@@ -297,13 +315,14 @@ def _decode_proxy(file: ConfigFile, path: KeyPath, value: object, sources: Sourc
     allowed = 'Use http://host:port, https://…, socks5://…, socks5h://…, { env = "NAME" } or "none".'
     if isinstance(value, str):
         if "@" in value:
-            variable = re.sub(r"[^A-Z0-9]+", "_", f"{path[1]}_PROXY".upper())
+            variable = _name_variable(path)
             raise ConfigurationError(
                 f"{format_key_path(path)} contains a user or password, but this file must not contain keys. "
                 f"It is in {file.describe_origin_in_sentence(path)}. "
                 f'Put the address into .env as {variable}=… and write  proxy = {{ env = "{variable}" }}',
                 code="provider-connection",
             )
+        _require_no_variable(file, path, value)
         if not _is_proxy_address(value):
             raise file.invalid_value_error(path, value, allowed)
         return Secret(value)
@@ -397,11 +416,13 @@ def _decode_body_value(file: ConfigFile, path: KeyPath, value: object, sources: 
         return value
     is_key = isinstance(value, str) and len(value) >= _MIN_SECRET and _is_credential(value) and len(value.split()) <= 2
     if is_key or _SECRET_FIELD.search(_CAPITAL.sub("_", path[-1])):
-        variable = re.sub(r"[^A-Z0-9]+", "_", "_".join((path[1], *path[3:])).upper())
+        variable = _name_variable(path)
         raise ConfigurationError(
             f"{format_key_path(path)} may be a key, but this file must not contain keys. "
             f"It is in {file.describe_origin_in_sentence(path)}. "
             f'Put the value into .env as {variable}=… and write  {{ env = "{variable}" }}',
             code="provider-body",
         )
+    if isinstance(value, str):
+        _require_no_variable(file, path, value)
     return value

@@ -5,6 +5,7 @@ import re
 from collections import ChainMap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
@@ -13,6 +14,9 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.fields import ReferencedVariable
 from anthropic_proxy.gateway.settings.files import MAX_ENV_BYTES, parse_env_text, read_settings_file
 from anthropic_proxy.secrets import KEY_BEGINNINGS, Secret
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
 
 _PLACEHOLDER = compile_later(
     r"""
@@ -219,21 +223,27 @@ class Sources:
         text = read_settings_file(env_file, self._warnings, MAX_ENV_BYTES)
         if not text:
             return
-        from dotenv.variables import parse_variables  # noqa: PLC0415  # imported only if there is a file
+        from dotenv.variables import Variable, parse_variables  # noqa: PLC0415  # imported only if there is a file
 
         known: dict[str, str | None] = {}
         environ: dict[str, str | None] = {**self._environ}
         scope = ChainMap(environ, known)
         characters = 0
-        for binding in parse_env_text(text):
-            original = binding.original.string
-            # the parser includes blank lines before an assignment
-            line = binding.original.line + original[: len(original) - len(original.lstrip())].count("\n")
+        bindings = [*parse_env_text(text)]
+        lines = {binding.key: _find_line(binding) for binding in reversed(bindings)}
+        for binding in bindings:
+            line = _find_line(binding)
             if binding.error:
                 self._warnings.append(f"{env_file}, line {line}, is not of the form NAME=value and was ignored.")
             elif binding.key is not None and binding.value is not None:
                 parts = []
                 for atom in parse_variables(binding.value):
+                    if isinstance(atom, Variable) and atom.name not in scope and lines.get(atom.name, 0) > line:
+                        raise ConfigurationError(
+                            f"{env_file}, line {line}: {binding.key} refers to ${{{atom.name}}}, which only line "
+                            f"{lines[atom.name]} sets. A line can refer to lines above it: move {atom.name} there.",
+                            code="env-file",
+                        )
                     parts.append(atom.resolve(scope))
                     characters += len(parts[-1])
                     if characters > _MAX_VALUE_CHARACTERS:
@@ -244,3 +254,8 @@ class Sources:
                         )
                 known[binding.key] = value = "".join(parts).strip()
                 yield binding.key, _Given(value, f"{env_file} line {line}")
+
+
+def _find_line(binding: "Binding") -> int:
+    original = binding.original.string  # the parser includes blank lines before an assignment
+    return binding.original.line + original[: len(original) - len(original.lstrip())].count("\n")

@@ -130,6 +130,8 @@ def decode_integer(found: FoundSetting, minimum: int, maximum: int, unit: str) -
 
 def decode_url(found: FoundSetting) -> str:
     """Return the URL without a trailing slash. The only accepted query is `api-version` of Azure."""
+    if "{" in found.text:  # `${NAME}` of a shell, or `{resource}` of a documentation
+        raise invalid_setting_error(found, "Write the value in place of the braces: an address cannot contain them.")
     allowed = "Use an address that begins with http:// or https://, without password and query."
     try:
         url = urlsplit(found.text)

@@ -129,6 +129,27 @@ async def test_a_relay_gets_them_too_and_a_count_of_tokens_only_the_headers(tmp_
     assert (count.headers["x-route"], "service_tier" in count.body) == ("blue", False)
 
 
+async def test_only_messages_take_a_place_of_the_requests_per_minute(tmp_path: Path) -> None:
+    with serving_strictly(new_anthropic()) as running:
+        variables = {"ANTHROPIC_API_KEY": ANTHROPIC_KEY, "ANTHROPIC_UPSTREAM_URL": running.url}
+        variables |= {"PREFERRED_PROVIDER": "anthropic", "UPSTREAM_FIRST_BYTE_TIMEOUT": "20"}
+        engine = build_engine(load(tmp_path, "[providers.anthropic]\nrequests_per_minute = 1\n", **variables))
+        body = json.dumps({"model": "claude-sonnet-5-5", "messages": CALL["messages"]}).encode()
+        headers = {"anthropic-version": "2023-06-01"}
+        incoming = new_client_request(body, headers, path="/v1/messages/count_tokens")
+        for _ in range(3):
+            await count_tokens(engine, incoming, asyncio.Event().wait)  # type: ignore[arg-type]
+        statuses = []
+        for _ in range(2):
+            reply = await send_request(engine, json.dumps({"model": "claude-sonnet-5-5", **CALL}).encode(), headers)
+            statuses.append(reply.status)
+        await count_tokens(engine, incoming, asyncio.Event().wait)  # type: ignore[arg-type]
+        await engine.close()
+        paths = [exchange.path for exchange in running.journal.exchanges]
+    assert statuses == [200, 529]
+    assert paths == [*["/v1/messages/count_tokens"] * 3, "/v1/messages", "/v1/messages/count_tokens"]
+
+
 async def test_the_key_is_in_the_header_that_the_table_names(tmp_path: Path) -> None:
     with serving(new_openai()) as running:
         text = f"""

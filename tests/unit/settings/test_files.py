@@ -109,10 +109,17 @@ when.tier = "opus"
             ".env, line 18: the values have more than 1,048,576 characters with the variables that they refer to.",
         ),
         ("A=1\n" * 100_000, ".env cannot be read: it has more than 262,144 bytes."),
+        (
+            "\nOPENAI_API_KEY=${COMPANY_KEY:-sk-0}\nBIG_MODEL=gpt-4o\n\nCOMPANY_KEY=sk-1\nCOMPANY_KEY=sk-2\n",
+            ".env, line 2: OPENAI_API_KEY refers to ${COMPANY_KEY}, which only line 5 sets. A line can refer to lines "
+            "above it: move COMPANY_KEY there.",
+        ),
     ],
-    ids=["doubling", "repeated", "size"],
+    ids=["doubling", "repeated", "size", "later line"],
 )
-def test_an_env_file_that_grows_is_an_error(tmp_path: Path, env: str, message: str) -> None:
+def test_references_that_cannot_be_resolved_and_an_env_file_that_grows_are_errors(
+    tmp_path: Path, env: str, message: str
+) -> None:
     assert refusal(tmp_path, env=env) == message
 
 

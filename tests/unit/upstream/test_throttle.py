@@ -181,7 +181,7 @@ async def test_only_calls_to_the_provider_of_the_table_wait(tmp_path: Path) -> N
 
     (tmp_path / CONFIG_FILE).write_text("[providers.openai]\nrequests_per_minute = 3\n")
     settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
-    request, store = UpstreamRequest(path="/x", body=b"", method="GET"), MemoryStore()
+    request, store = UpstreamRequest(path="/x", body=b"", method="GET", is_throttled=True), MemoryStore()
     async with serving(answer) as (server, port):
         workers = [await open_services(settings, shared_store=store) for _ in range(2)]
         for name, count in (("groq", 5), ("openai", 1), ("openai", 2)):
