@@ -229,8 +229,7 @@ class MissingExtra(ProxyError):
     def __init__(self, subject: str, extra: str) -> None:
         # `subject` is a beginning such as "Vertex AI needs google-auth"
         super().__init__(
-            f"{subject}, which is not installed. Install it and start the proxy again:  "
-            f"{build_extra_install_command(extra)}",
+            f"{subject}, which is not installed. Install it:  {build_extra_install_command(extra)}",
             should_retry=False,
         )
         self.subject = subject

@@ -46,7 +46,7 @@ def ask(
         raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"', code="command-line")
     messages = [{"role": "user", "content": text}]
     body = json.dumps({"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": messages}).encode()
-    with open_proxy(load_command_settings()) as proxy:
+    with open_proxy(load_command_settings(), "ask") as proxy:
         print_reply(proxy, body, as_json=as_json)
 
 

@@ -41,6 +41,7 @@ from anthropic_proxy.cli.local_proxy import (
 )
 from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output, shorten_home
+from anthropic_proxy.cli.statusline import LIMITING_MODEL
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
@@ -116,7 +117,10 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
     environ = copy_environment()
     levels = read_claude_settings(environ, Path.cwd(), option)
     command_settings = load_command_settings()
-    with open_proxy(command_settings) as proxy, tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder:
+    with (
+        open_proxy(command_settings, "code") as proxy,
+        tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder,
+    ):
         own = effective_environment([level for level in levels if not level.is_of_project], environ)
         effective = effective_environment(levels, environ)
         models = find_tier_models(proxy.get_json(MODELS_PATH))
@@ -165,7 +169,7 @@ def run(*command: _Arguments) -> None:
     if Path(program).stem == _CLAUDE:  # variables alone would let a file of a project choose the server
         _run_claude(program, command[1:])
     settings = load_command_settings()
-    with open_proxy(settings) as proxy:
+    with open_proxy(settings, "run") as proxy:
         models = find_tier_models(proxy.get_json(MODELS_PATH))
         variables = client_variables(proxy, copy_environment(), models=models, routed=list_routed_models(settings))
         status = _run((program, *command[1:]), variables)
@@ -273,14 +277,17 @@ def client_variables(
     requested = _requested_models(effective, arguments, model)
     entries = _read_models(proxy, requested)
     window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
-    limits = [one.window for one in models if one.tier == "haiku" and one.target]  # also the model of sub-agents
+    limits = {one.target: one.window for one in models if one.tier == "haiku"}  # also the model of sub-agents
     for name, most in (routed or {}).items():
         limit = _smallest(_read_models(proxy, [name]), "max_input_tokens")
-        limits += [limit] if limit is not None and limit < most else []
+        limits |= {name: limit} if limit is not None and limit < most else {}
     # no conversation of Claude Code fits a smaller window, so that it is used for short questions only
-    limits = [limit for limit in limits if limit >= MIN_SESSION_TOKENS]
-    window = min([*limits, *([window] if window is not None else [])], default=None)
+    limits = {name: limit for name, limit in limits.items() if name and limit >= MIN_SESSION_TOKENS}
+    smallest = min(limits, key=limits.__getitem__, default="")
     optional: dict[str, str] = {}
+    if smallest and (window is None or limits[smallest] < window):
+        window = limits[smallest]
+        optional[LIMITING_MODEL] = smallest
     if window is not None:
         compact_window = max(window, _MIN_COMPACT_WINDOW)
         optional["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(window)

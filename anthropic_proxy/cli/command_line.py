@@ -59,6 +59,7 @@ def read_serve_options(words: Sequence[str]) -> dict[str, Any] | None:
         "reload": False,
         "watch_config": False,
         "attached": False,
+        "session": "",
     }
     remaining = iter(words[1:] if words[:1] == ["serve"] else words)
     for word in remaining:
@@ -72,7 +73,7 @@ def read_serve_options(words: Sequence[str]) -> dict[str, Any] | None:
             options[option] = True
             continue
         value = value if joined else next(remaining, "")
-        if option == "host":
+        if option in {"host", "session"}:
             if not value or value.startswith("-"):
                 return None
             options[option] = value

@@ -202,9 +202,10 @@ def require_accepted_credential(proxy: LocalProxy) -> None:
 
 
 @contextmanager
-def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
+def open_proxy(settings: Settings, command: str) -> Iterator[LocalProxy]:
     """Return a context manager that yields the proxy of `find_proxy`, or starts one and stops it afterwards.
 
+    `command`: name of the command that needs it. Texts of a started proxy name it as the way to start again.
     Raises `ConfigurationError` if the proxy cannot start or rejects the credential.
     """
     proxy = find_proxy(settings)
@@ -227,7 +228,9 @@ def open_proxy(settings: Settings) -> Iterator[LocalProxy]:
     written_before = log_file.stat().st_size
     with log_file.open("ab") as log:
         process = subprocess.Popen(
-            proxy_command("serve", "--attached", "--watch-config", "--host", "127.0.0.1", "--port", "0"),
+            proxy_command(
+                *("serve", "--attached", "--watch-config", "--session", command, "--host", "127.0.0.1", "--port", "0")
+            ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

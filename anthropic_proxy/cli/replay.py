@@ -49,5 +49,5 @@ def replay(
     body = replace_field(require_stored_body(settings, row, "replay"), "stream", True)
     if model is not None:
         body = replace_field(body, "model", model)
-    with open_proxy(settings) as proxy:
+    with open_proxy(settings, "replay") as proxy:
         print_reply(proxy, body, as_json=as_json)

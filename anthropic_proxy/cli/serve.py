@@ -13,6 +13,7 @@ def serve(
     reload: bool = False,
     watch_config: bool = False,
     attached: bool = False,
+    session: Annotated[str, Parameter(show=False)] = "",
 ) -> None:
     """Serve the Anthropic Messages API until SIGINT (Ctrl+C) or SIGTERM stops the server.
 
@@ -30,7 +31,11 @@ def serve(
         Reload the settings when .env or anthropic-proxy.toml changes.
     attached
         Write the address to standard output, and stop when standard input ends; for programs that start the proxy.
+    session
+        Command of this program that starts the proxy for one session.
     """
     from anthropic_proxy.cli.server_processes import start_server  # noqa: PLC0415  # other commands need none of it
 
-    start_server(host, port, workers=workers, reload=reload, watch_config=watch_config, attached=attached)
+    start_server(
+        host, port, workers=workers, reload=reload, watch_config=watch_config, attached=attached, session=session
+    )

@@ -33,9 +33,9 @@ MAX_WORKERS = 1000
 
 
 def start_server(
-    host: str | None, port: int | None, *, workers: int, reload: bool, watch_config: bool, attached: bool
+    host: str | None, port: int | None, *, workers: int, reload: bool, watch_config: bool, attached: bool, session: str
 ) -> None:
-    overrides: dict[str, object] = {}
+    overrides: dict[str, object] = {"session_command": session}
     if host:
         overrides["host"] = host.strip("[]")
     if port is not None:

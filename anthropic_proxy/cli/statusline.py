@@ -32,6 +32,8 @@ _LONG_CONTEXT = "[1m]"
 _WINDOW = "CLAUDE_CODE_MAX_CONTEXT_TOKENS"
 """Variable with the window of the model, which `code` and `env` set. The proxy is not asked, because each query of a
 model is a line in its log."""
+LIMITING_MODEL = "ANTHROPIC_PROXY_LIMITING_MODEL"
+"""Variable with the model that has this window, if a route or another tier can send the conversation to it."""
 _SEPARATOR = " · "
 _SESSION_DAYS = 7
 """Age in days after which requests no longer count for the cost of their session."""
@@ -39,9 +41,11 @@ _SESSION_DAYS = 7
 
 def statusline() -> None:
     text = "" if sys.stdin.isatty() else sys.stdin.buffer.read(_MAX_INPUT_CHARACTERS).decode("utf-8", "replace")
-    window = copy_environment().get(_WINDOW, "")
+    environ = copy_environment()
+    window = environ.get(_WINDOW, "")
     is_number = window.isascii() and window.isdecimal() and len(window) < 16
-    Output().write_line(build_line(text, _find_proxy(), int(window) if is_number else 0))
+    limiting = environ.get(LIMITING_MODEL, "")
+    Output().write_line(build_line(text, _find_proxy(), int(window) if is_number else 0, limiting))
 
 
 Reader = Callable[[str], Any]
@@ -71,9 +75,9 @@ def _find_proxy() -> Reader:
     return lambda path: get_json(host, port, path, token, certificate, timeout=TIMEOUT_SECONDS)
 
 
-def build_line(text: str, read: Reader, window: int = 0) -> str:
+def build_line(text: str, read: Reader, window: int = 0, limiting: str = "") -> str:
     """Return the line. `text`: JSON of Claude Code. `read`: reader for the proxy. `window`: tokens of the model;
-    0: the one that Claude Code assumes.
+    0: the one that Claude Code assumes. `limiting`: another model that has this window; "": none.
     """
     try:
         session = json.loads(text)
@@ -103,10 +107,13 @@ def build_line(text: str, read: Reader, window: int = 0) -> str:
     used += _number(receipt, "output_tokens") if used else 0
     used = used or _number(_get(session, "context_window"), "total_input_tokens")
     # a route or a fallback may have chosen a model with a smaller window
-    limits = [limit for limit in (window, _number(_get(replies.get("recent"), "windows"), target)) if limit]
+    of_target = _number(_get(replies.get("recent"), "windows"), target)
+    is_of_other = limiting not in ("", target) and (not of_target or window < of_target)
+    limits = [limit for limit in (window, of_target) if limit]
     window = min(limits, default=0) or _number(_get(session, "context_window"), "context_window_size")
     if used and window:
-        parts.append(f"{formats.percent(used, window)} of {formats.short_count(window)}")
+        cause = f", the limit of {_clean(limiting)}" if is_of_other else ""
+        parts.append(f"{formats.percent(used, window)} of {formats.short_count(window)}{cause}")
 
     groups = _list(replies.get("session"), "groups") if session_id else []
     sums = next((one for one in groups if _text(one, "name") == session_id), None)

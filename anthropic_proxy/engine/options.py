@@ -511,6 +511,24 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
     them."""
     origins: Mapping[str, str] = {}
     """Variable, or key of the configuration file → source of its value, for messages: `environment`, `.env line 4`."""
+    session_command: str = ""
+    """Command that has started the proxy for one session and ends it: `code`. Changed files apply at once. "": a proxy
+    that several clients use, which only its user starts again."""
+
+    @property
+    def start_again(self) -> str:
+        """What a user does after a change that a running proxy does not notice, as the end of a sentence."""
+        if not self.session_command:
+            return "start the proxy again"
+        command = f"anthropic-proxy {self.session_command}"
+        return f"start Claude Code again with {command}" if self.session_command == "code" else f"run {command} again"
+
+    @property
+    def set_variable(self) -> str:
+        """The sentence about where to set a missing key, project or the like."""
+        if self.session_command:
+            return f"Set it in .env, which applies at once, or in the environment and {self.start_again}."
+        return f"Set it in .env or in the environment and {self.start_again}."
 
     @property
     def requires_client_key(self) -> bool:

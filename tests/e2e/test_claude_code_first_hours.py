@@ -95,7 +95,7 @@ def test_a_missing_extra(claude: Path, server: Path, work: Path) -> None:
         assert requests_of(proxy) == 1
     assert text.startswith(
         "API Error: 500 mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not "
-        "installed. Install it and start the proxy again:  anthropic-proxy add litellm"
+        "installed. Install it:  anthropic-proxy add litellm"
     )
 
 

@@ -110,7 +110,8 @@ def test_an_error_of_the_proxy_is_the_message_with_status_1(tmp_path: Path) -> N
     ended = run_command("ask", "hello", "--model", "groq/llama", directory=tmp_path, settings={})
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr == (
-        "✕ groq has no key: GROQ_API_KEY is not set. Set it in .env or in the environment and start the proxy again.\n"
+        "✕ groq has no key: GROQ_API_KEY is not set. Set it in .env, which applies at once, or in the environment and "
+        "run anthropic-proxy ask again.\n"
     )
 
 

@@ -246,7 +246,7 @@ def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> floa
     prices, total, is_known = PriceList(settings), 0.0, False
     for diagnosis in diagnoses:
         totals, target = diagnosis.totals, diagnosis.found_target
-        if not totals.input_tokens + totals.output_tokens or target.provider.uses_installed_models:
+        if not totals.input_tokens + totals.output_tokens:
             continue
         price = prices.find(target.provider, target.model)
         if price is None:

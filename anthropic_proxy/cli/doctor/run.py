@@ -53,8 +53,6 @@ def estimate_price(backends: Sequence[Backend], settings: Settings) -> float | N
     prices, total = PriceList(settings), 0.0
     for backend in backends:
         target = backend.target
-        if target.provider.uses_installed_models or target.provider.transport == "demo":
-            continue
         if (price := prices.find(target.provider, target.model)) is None:
             return None
         tokens = estimate_totals([backend]).input_tokens / 1_000_000

@@ -377,6 +377,7 @@ class Pages:
             "ledger_text": "",
             "can_read": True,
             "stores_content": self._gateway.settings.ledger_content,
+            "start_again": self._gateway.settings.start_again,
             "zone": time.strftime("%Z", time.localtime(self._clock())),
             "form_token": session.form_token if session else "",
             "key_refusal": explain_key_denial(request, session, self._gateway.settings),

@@ -47,7 +47,7 @@ BACKUP_FILE = ".env.bak"
 MAX_VALUE_CHARACTERS = 1_000
 _SAVED = {
     "now": "Written to .env. The previous file is .env.bak. New requests use the value.",
-    "start": "Written to .env. The previous file is .env.bak. Start the proxy again to use the value.",
+    "start": "Written to .env. The previous file is .env.bak. To use the value, {}.",
 }
 _POLLS, _POLL_SECONDS = 20, 0.1
 
@@ -101,7 +101,8 @@ def list_editable_settings(settings: Settings) -> dict[str, SettingRow]:
 async def _show_setting(form: OpenedForm) -> RouteResponse:
     name, saved = (form.request.query.get(key, [""])[-1] for key in ("name", "saved"))
     values = await asyncio.to_thread(load_setting_form, form.site.gateway.settings, name)
-    return await form.respond("setting.html", {**values, "saved": _SAVED.get(saved, "")})
+    text = _SAVED.get(saved, "").format(form.site.gateway.settings.start_again)
+    return await form.respond("setting.html", {**values, "saved": text})
 
 
 async def _change_setting(form: OpenedForm, sent: Mapping[str, str]) -> RouteResponse:

@@ -135,7 +135,7 @@ async def report_missing(site: Site, request: RouteRequest) -> RouteResponse:
     if not site.gateway.settings.virtual_keys and request.path.startswith("/dashboard/keys"):
         raise UnknownModel(
             "Virtual keys are off. With VIRTUAL_KEYS=true, each client has a key of its own, with limits, budgets "
-            "and costs. Set it in .env and start the proxy again.",
+            f"and costs. Set it in .env and {site.gateway.settings.start_again}.",
             code="virtual-keys-off",
         )
     raise UnknownModel(f"The dashboard has no page {request.path[:200]!r}.", code="dashboard-path")

@@ -136,7 +136,7 @@ class Credentials:
         if project is None and UNKNOWN_PROJECT in base_url:
             raise AuthenticationFailed(
                 f"{provider.prefix} has no project: VERTEX_PROJECT is not set, and the credentials "
-                f"({credential.origin}) name none. Set it in .env or in the environment and start the proxy again.",
+                f"({credential.origin}) name none. {self._settings.set_variable}",
                 should_retry=False,
                 code="vertex-project",
             )

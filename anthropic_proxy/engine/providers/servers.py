@@ -39,7 +39,9 @@ def find_server_at(provider: Provider, base_url: str) -> ServerOverride | None:
     )
 
 
-UNKNOWN_SERVERS = ("local", "other")
+LOCAL_SERVER = "local"
+"""Name of the server entry for addresses on this machine and in its network."""
+UNKNOWN_SERVERS = (LOCAL_SERVER, "other")
 """Names of server entries that match servers of no known vendor. The dialect of such an entry is only assumed."""
 
 
@@ -86,7 +88,7 @@ def describe_unset_place(provider: Provider, settings: EngineOptions) -> str:
         variable = "ANTHROPIC_FOUNDRY_RESOURCE"
     else:
         return ""
-    return f"{provider.prefix} is not set up: {variable} is not set. Set it in .env or in the environment."
+    return f"{provider.prefix} is not set up: {variable} is not set. {settings.set_variable}"
 
 
 _BEDROCK_HOST = compile_later(
@@ -111,7 +113,7 @@ def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
         chosen = settings.preferred_provider == provider.name or settings.use_vertex_auth
         if chosen or settings.vertex_project or settings.google_credentials_file:
             return ""
-        return f"{provider.prefix} is not set up: VERTEX_PROJECT is not set. Set it in .env or in the environment."
+        return f"{provider.prefix} is not set up: VERTEX_PROJECT is not set. {settings.set_variable}"
     if provider.key_source != "settings":
         return describe_unset_place(provider, settings)
     if problem := settings.key_problems.get(provider.name):
@@ -130,7 +132,4 @@ def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
             f"{provider.prefix} has no key: {provider.title} requires one. "
             f'Add it to [providers.{provider.name}] ({origin}):  api_key = {{ env = "{variable}" }}'
         )
-    return (
-        f"{provider.prefix} has no key: {provider.key_variable} is not set. "
-        "Set it in .env or in the environment and start the proxy again."
-    )
+    return f"{provider.prefix} has no key: {provider.key_variable} is not set. {settings.set_variable}"

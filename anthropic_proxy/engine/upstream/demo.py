@@ -23,6 +23,7 @@ from anthropic_proxy.engine.messages.work_budget import (
     WorkLimitExceeded,
     count_json_nodes,
 )
+from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 
@@ -56,15 +57,22 @@ class DemoResponse:
         self._chunks = iter(())
 
 
-def new_demo_transport(setup_variables: Sequence[str], *, chunk_interval_seconds: float = 0.0) -> Transport:
+def new_demo_transport(
+    setup_variables: Sequence[str], options: EngineOptions, *, chunk_interval_seconds: float = 0.0
+) -> Transport:
     """Texts mention `setup_variables`, which configure a real provider."""
+    command = name_program("anthropic-proxy init")
+    after = "which applies at once" if options.session_command else f"and {options.start_again}"
+    advice = Advice(
+        f"For a real model, run {command}, or put {setup_variables[0]}=… into .env, {after}.", setup_variables[1:]
+    )
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:
         if request.path.partition("?")[0] != "/chat/completions":
             return _refuse(404, f"Unknown request URL: {request.method} {request.path}.")
         try:
             demo_request = decode_request(request.body)
-            demo_reply = build_reply(demo_request, setup_variables)
+            demo_reply = build_reply(demo_request, advice)
         except msgspec.DecodeError:
             return _refuse(400, "We could not parse the JSON body of your request.")
         except WorkLimitExceeded as error:
@@ -191,19 +199,27 @@ _FINAL_TOOL = "StructuredOutput"
 """Claude Code requests structured output with this tool, and treats a reply that does not call it as an error."""
 
 
+class Advice(Struct, frozen=True):
+    """How to use a real model."""
+
+    text: str
+    other_variables: Sequence[str]
+    """Further variables that configure a provider."""
+
+
 class DemoReply(Struct, frozen=True):
     text: str = ""
     tool_call: ToolCall | None = None
 
 
-def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoReply:
+def build_reply(request: DemoRequest, advice: Advice) -> DemoReply:
     """Raises `WorkLimitExceeded` if a JSON Schema of the request requires values that are too large."""
     call = None if request.tool_choice == "none" else find_requested_call(request)
     if request.tool_choice not in {"auto", "none"}:
         allowed = [tool for tool in request.tools if request.tool_choice in {"required", f"tool:{tool.name}"}]
         if call is None or all(tool.name != call.name for tool in allowed):
             call = next((build_tool_call(tool, {}) for tool in allowed), None)
-        return DemoReply(tool_call=call) if call else DemoReply(_introduce(request, setup_variables))
+        return DemoReply(tool_call=call) if call else DemoReply(_introduce(request, advice))
     if call is not None and call not in request.tool_calls:
         return DemoReply(f"The demonstration calls {call.name}.", call)
     final = next((tool for tool in request.tools if tool.name == _FINAL_TOOL), None)
@@ -220,16 +236,15 @@ def build_reply(request: DemoRequest, setup_variables: Sequence[str]) -> DemoRep
                 text = f"{text[:MAX_TOOL_RESULT_CHARACTERS].rstrip()} … ({len(text):,} characters in total)"
             outcome = "failed" if result.startswith(_ERROR_MARK) else "returned"
             texts.append(f"{name} {outcome}:\n\n{text or '(no text)'}")
-        texts.append(f"(The demonstration repeats tool results. {_explain(setup_variables)})")
+        texts.append(f"(The demonstration repeats tool results. {advice.text})")
         return DemoReply("\n\n".join(texts))
-    return DemoReply(_introduce(request, setup_variables))
+    return DemoReply(_introduce(request, advice))
 
 
-def _introduce(request: DemoRequest, setup_variables: Sequence[str]) -> str:
+def _introduce(request: DemoRequest, advice: Advice) -> str:
     texts = [
         "This is the built-in demonstration of anthropic-proxy. It is not a language model and knows nothing.",
-        f"{_explain(setup_variables)} Other variables for this: "
-        f"{', '.join(setup_variables[1:]) or 'see .env.example'}.",
+        f"{advice.text} Other variables for this: {', '.join(advice.other_variables) or 'see .env.example'}.",
     ]
     if request.tools:
         texts.append(
@@ -239,12 +254,6 @@ def _introduce(request: DemoRequest, setup_variables: Sequence[str]) -> str:
     text = "\n\n".join(texts)
     # A client that compacts its history looks for these tags.
     return f"<summary>{text}</summary>" if "<summary>" in request.last_user_text else text
-
-
-def _explain(setup_variables: Sequence[str]) -> str:
-    variable = setup_variables[0]
-    text = f"For a real model, run anthropic-proxy init, or put {variable}=… into .env, and start the proxy again."
-    return name_program(text)
 
 
 _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]{1,4}|\s+")

@@ -221,7 +221,9 @@ class Transports:
             from anthropic_proxy.engine.upstream import demo  # noqa: PLC0415
 
             self._demo = demo.new_demo_transport(
-                find_registry(self._settings).list_setup_variables(), chunk_interval_seconds=demo.CHUNK_INTERVAL_SECONDS
+                find_registry(self._settings).list_setup_variables(),
+                self._settings,
+                chunk_interval_seconds=demo.CHUNK_INTERVAL_SECONDS,
             )
         return await self._demo(base_url, request, credential)
 

@@ -1,8 +1,8 @@
 """Prices of models at providers, from the user's settings, the PyPI package `genai-prices` or `models.toml`.
 
-Prices in `anthropic-proxy.toml` take precedence, and local models are free. `models.toml` has those of vendors that
-the package does not know. The package is optional, and its data needs 4 MiB, so it is loaded at the first search for a
-price.
+Prices in `anthropic-proxy.toml` take precedence. Models of Ollama, and of a server without a key on this machine or in
+its network, are free. `models.toml` has prices of vendors that the package does not know. The package is optional, and
+its data needs 4 MiB, so it is loaded at the first search for a price.
 """
 
 import re
@@ -24,7 +24,7 @@ from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredRoute
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ServerOverride
 from anthropic_proxy.engine.providers.catalog import Catalog, load_vendor_prices
-from anthropic_proxy.engine.providers.servers import find_base_url, find_server_at
+from anthropic_proxy.engine.providers.servers import LOCAL_SERVER, find_base_url, find_server_at, is_own_server
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
 from anthropic_proxy.errors import ClientError, ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import NANO_DOLLARS
@@ -288,10 +288,12 @@ class PriceList:
             rates = next((rates for name, rates in table.tiers.items() if normalize_service_tier(name) == tier), None)
             return None if rates is None else _convert_table(rates, table.web_search_per_1000, origin)
         is_cloud = model.rpartition(":")[2].endswith("cloud") or _CLOUD_ADDRESS in base_url
-        if provider.transport == "demo" or (provider.uses_installed_models and not is_cloud):
+        server = find_server_at(provider if provider.servers else PROVIDERS.find("openai"), base_url)
+        is_near = server is not None and server.name == LOCAL_SERVER and is_own_server(provider, self._settings)
+        is_keyless = is_near and not self._settings.keys.get(provider.name)  # with a key, it may be a gateway
+        if provider.transport == "demo" or ((is_keyless or provider.uses_installed_models) and not is_cloud):
             return FREE
         name = provider.find_known_name(model)
-        server = find_server_at(provider if provider.servers else PROVIDERS.find("openai"), base_url)
         address = (server.price_url if server else "") or provider.price_url or base_url
         listed = find_price(address, name, when, tier=tier)
         return _find_vendor_price(server, base_url, name) if listed is None and server and not tier else listed

@@ -556,7 +556,7 @@ def find_endpoint(method: str, path: str) -> Endpoint:
                 text += f" This proxy accepts Anthropic's Messages API; the client uses the format of {api}."
         if path.rstrip("/") == "/dashboard":
             command = build_extra_install_command("dashboard")
-            text += f" The dashboard is not installed. Install it and start the proxy again: {command}"
+            text += f" The dashboard is not installed. Install it: {command}"
         raise UnknownModel(text, code="path-not-found")
     if method not in methods:
         raise _method_not_allowed(method, path, methods)

@@ -107,6 +107,21 @@ def test_the_window_of_the_model_comes_before_that_of_claude_code() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("limiting", "windows", "share"),
+    [
+        ("own/long", {}, "8 % of 128 k, the limit of own/long"),
+        ("own/long", {"openai/gpt-4.1": 1_047_576}, "8 % of 128 k, the limit of own/long"),
+        ("own/long", {"openai/gpt-4.1": 64_000}, "16 % of 64.0 k"),
+        ("openai/gpt-4.1", {}, "8 % of 128 k"),
+    ],
+)
+def test_a_window_of_another_model_is_explained(limiting: str, windows: dict[str, int], share: str) -> None:
+    replies = {"/api/requests/recent": {"finished": [LAST], "windows": windows}}
+    line = build_line(json.dumps(SESSION), replies.get, 128_000, limiting)
+    assert line == f"openai/gpt-4.1 · {share} · ↻ openai 529"
+
+
 def test_a_proxy_that_does_not_reply_is_not_awaited_longer_than_the_limit() -> None:
     released = threading.Event()
     started = time.monotonic()

@@ -20,7 +20,8 @@ from anthropic_proxy.gateway.prices.price_list import (
     find_package_price_date,
     find_price,
 )
-from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
+from anthropic_proxy.gateway.settings import CONFIG_FILE, PriceTable, Settings, load_settings
+from anthropic_proxy.secrets import Secret
 
 ValueT = TypeVar("ValueT")
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
@@ -115,6 +116,17 @@ def test_local_models_and_the_demo_are_free_but_models_of_ollamas_servers_are_no
     assert find(Settings(base_urls={"ollama": "https://ollama.com"}), "ollama/qwen3-coder:480b") is None
 
 
+@pytest.mark.parametrize("address", ["http://localhost:8000", "http://127.0.0.1:1234/v1", "http://192.168.1.7/v1"])
+def test_a_server_on_this_machine_or_in_its_network_is_free_without_a_key(address: str) -> None:
+    own = Settings(base_urls={"openai": address})
+    assert find(own, "openai/qwen3-coder") == find(own, "openai/gpt-4.1") == FREE.base
+    with_key = Settings(base_urls={"openai": address}, keys={"openai": (Secret("sk-1"),)})
+    assert find(with_key, "openai/gpt-4.1") is None  # it may be a gateway to a vendor
+    priced = Settings(base_urls={"openai": address}, prices={"openai/*": PriceTable(input=1, output=2)})
+    assert find(priced, "openai/qwen3-coder") == rates("1", "1", "1", "2", "2")
+    assert find(Settings(base_urls={"openai": "https://models.example/v1"}), "openai/qwen3-coder") is None
+
+
 def test_own_prices_replace_listed_ones_by_name_pattern_and_date(tmp_path: Path) -> None:
     settings = load(tmp_path, OWN)
     own = known(PriceList(settings).find(known(find_registry(settings).find_by_prefix("openai")), "gpt-4.1", TODAY))
@@ -163,6 +175,9 @@ OFFERED = [(row, server) for row in PROVIDERS for server in row.servers if serve
 def test_each_vendor_has_a_price_or_a_reason_for_none(row: Provider, server: ServerOverride, tmp_path: Path) -> None:
     address = server.base_url.replace("{region}", "us-east-1")
     settings = load_settings({str(row.base_url_variable): address}, PROVIDERS, env_file=None)
+    if server.has_local_url:
+        assert PriceList(settings).find(row, "any-model", TODAY) == FREE
+        return
     if server.unpriced:
         assert server.name not in EXAMPLES
         assert load_vendor_prices(server.models_table) is None

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from msgspec import structs
+
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
@@ -37,6 +39,11 @@ def test_a_problem_is_that_of_the_provider_that_has_it(tmp_path: Path) -> None:
     assert found["groq"] == (
         "unset",
         "groq has no key: GROQ_API_KEY is not set. Set it in .env or in the environment and start the proxy again.",
+    )
+    session = structs.replace(settings, session_command="code")
+    assert next(one.remedy for one in describe_setup(session, Catalog()).providers if one.name == "groq") == (
+        "groq has no key: GROQ_API_KEY is not set. Set it in .env, which applies at once, or in the environment and "
+        "start Claude Code again with anthropic-proxy code."
     )
     assert found["groq-2"][0] == "problem"
     assert found["ollama"] == (

@@ -590,9 +590,7 @@ async def test_without_the_extra_the_error_names_the_install_command(
     with pytest.raises(MissingExtra) as caught:
         await TokenCache(loader).acquire_token()
     extra = "bedrock" if module == "botocore" else "azure"
-    assert caught.value.message == (
-        f"{message}, which is not installed. Install it and start the proxy again:  anthropic-proxy add {extra}"
-    )
+    assert caught.value.message == (f"{message}, which is not installed. Install it:  anthropic-proxy add {extra}")
 
 
 ROLE = """<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>ASIAFAKEFAKEFAKE0001</AccessKeyId>

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
+from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.upstream import demo
 from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
 from tests.support.golden_texts import GOLDEN, Check
@@ -33,7 +34,7 @@ ENVIRONMENT = {
 
 
 def new_demo_transport() -> Transport:
-    return demo.new_demo_transport(("OPENAI_API_KEY", "GEMINI_API_KEY", "OLLAMA_API_BASE"))
+    return demo.new_demo_transport(("OPENAI_API_KEY", "GEMINI_API_KEY", "OLLAMA_API_BASE"), EngineOptions())
 
 
 async def post(body: Json, path: str = "/chat/completions") -> tuple[int, bytes]:

@@ -154,7 +154,7 @@ async def test_without_the_library_the_error_names_the_install_command(monkeypat
     assert (caught.value.status, caught.value.error_type, caught.value.should_retry) == (500, "api_error", False)
     assert caught.value.message == (
         "mistral/m needs LiteLLM (for a model on your own server, use openai/mistral/m), which is not installed. "
-        "Install it and start the proxy again:  anthropic-proxy add litellm"
+        "Install it:  anthropic-proxy add litellm"
     )
 
 
