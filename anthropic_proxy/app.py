@@ -178,7 +178,8 @@ class App:
             settings = await asyncio.to_thread(self._read)
             if settings is None or self._current is None:
                 return
-            (before, old_transports), changed = self._current, _log_of(settings) != _log_of(self._settings)
+            before, old_transports = self._current
+            changed = _log_of(settings) != _log_of(self._settings)
             if changed:
                 log = new_log(settings)
                 log.inherit_from(self._log)
@@ -188,7 +189,8 @@ class App:
             self._current = services, transports
             if self._logs_startup:
                 self._log_changes(settings)
-            self._settings, self._transports = settings, transports
+            self._settings = settings
+            self._transports = transports
             await asyncio.to_thread(self._record.update, settings)
             self._checks_clients = self._address is None and self._logs_startup
             prefetch_model_limits(services)

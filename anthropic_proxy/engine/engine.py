@@ -17,6 +17,7 @@ from msgspec import Struct, field, structs
 
 from anthropic_proxy.engine.hooks import EngineLog, LogLevel, Policy, Receipt, Recorder, Tracer, ValueStore
 from anthropic_proxy.engine.memory_values import MemoryValues
+from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.messages.work_budget import WorkPostponed
 from anthropic_proxy.engine.options import EngineOptions, KeySource
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
@@ -29,7 +30,7 @@ from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_limits
 from anthropic_proxy.engine.providers.servers import is_own_server
 from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
-from anthropic_proxy.engine.routing.router import PlanCache
+from anthropic_proxy.engine.routing.router import PlanCache, Target, build_target_limits
 from anthropic_proxy.engine.routing.routes import CompiledRoutes
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
@@ -181,6 +182,12 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Values that expire, such as sticky targets of routes."""
     log: EngineLog = field(default_factory=LibraryLog)
     """Log for what an engineer should know. It masks keys."""
+
+    def find_target_limits(self, target: Target) -> TargetLimits:
+        """Return the limits to which requests for a target are adapted, with what this engine can do for it."""
+        return build_target_limits(
+            target, self.settings.check_context_window, self.web_search is not None, self.web_fetch is not None
+        )
 
     async def close(self) -> None:
         """Stop the background refresh of model lists, and close the connections to providers."""

@@ -46,7 +46,8 @@ class MemoryValues:
     async def increment(self, key: str, amount: float, lifetime_seconds: float) -> float:
         expiry, text = self._entries.get(key, (0.0, "0"))
         if expiry <= self._clock():
-            expiry, text = self._clock() + lifetime_seconds, "0"
+            expiry = self._clock() + lifetime_seconds
+            text = "0"
         total = float(text) + amount
         self._store(key, repr(total), expiry)
         return total

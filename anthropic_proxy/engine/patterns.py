@@ -12,7 +12,8 @@ _METHODS = ("search", "match", "fullmatch", "sub", "subn", "split", "findall", "
 
 class _LaterPattern:
     def __init__(self, pattern: Any, flags: int) -> None:
-        self.pattern, self.flags = pattern, flags
+        self.pattern = pattern
+        self.flags = flags
 
     def __getattr__(self, name: str) -> Any:
         """Called until the methods are attributes: from then on, a use costs no more than that of a pattern."""

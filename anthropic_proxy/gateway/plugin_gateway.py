@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, CollectingSink
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.exchange.plan import resolve_target_limits
 from anthropic_proxy.engine.hooks import Client, Receipt
 from anthropic_proxy.engine.providers.servers import build_server_name
 from anthropic_proxy.engine.routing.model_listing import list_models
@@ -147,7 +146,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
             continue
         used: list[str] = []
         adapted = apply_stored_adaptations(services, target, used)
-        limits = resolve_target_limits(services, adapted)
+        limits = services.find_target_limits(adapted)
         changed = {
             "context_window": target.capabilities.context_window_from_error
             != adapted.capabilities.context_window_from_error,

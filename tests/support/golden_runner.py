@@ -11,7 +11,6 @@ import msgspec
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.exchange.client_side import encode_error, encode_events, encode_message, error_headers
-from anthropic_proxy.engine.exchange.plan import build_target_limits
 from anthropic_proxy.engine.messages.deltas import Block, Delta, Stop, Text, Thinking, ToolCall, TrailingThinkingBuffer
 from anthropic_proxy.engine.messages.events import Ping
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
@@ -22,7 +21,7 @@ from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
+from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan, build_target_limits
 from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader

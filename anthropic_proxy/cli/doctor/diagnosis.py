@@ -39,7 +39,7 @@ from anthropic_proxy.engine.routing.router import Target, switch_wire
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.contract import BaseDialect
 from anthropic_proxy.engine.wires.failures import decode_error_body
-from anthropic_proxy.engine.wires.openai_chat.stream import REASONING_FIELDS
+from anthropic_proxy.engine.wires.openai_chat.reply import REASONING_FIELDS
 from anthropic_proxy.errors import MissingExtra, UpstreamError
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable

@@ -42,7 +42,6 @@ from anthropic_proxy.engine.exchange.error_messages import (
     require_api_response,
 )
 from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
-from anthropic_proxy.engine.exchange.plan import resolve_target_limits
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
@@ -343,7 +342,7 @@ class Attempts:
             return Attempt(target=target, run=run, call=call, credential=credential)
         if request.decode_error is not None:
             raise request.decode_error
-        limits = resolve_target_limits(engine, target)
+        limits = engine.find_target_limits(target)
         if run.requires_room:
             limits = structs.replace(limits, reject_overflow=True)
         inliner = self._inliner

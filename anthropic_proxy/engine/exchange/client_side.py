@@ -162,7 +162,9 @@ class CollectingSink(ResponseSink):
         return super().send_error_response(error)
 
     async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
-        self.started, self.status, self.headers = True, status, dict(headers)
+        self.started = True
+        self.status = status
+        self.headers = dict(headers)
 
     async def write(self, data: bytes, *, is_last: bool) -> None:
         if self._max_bytes is not None and len(self.body) + len(data) > self._max_bytes:

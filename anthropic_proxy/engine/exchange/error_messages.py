@@ -80,7 +80,8 @@ def next_target_may_help(error: ProxyError) -> bool:
 
 def require_api_response(response: UpstreamResponse, target: Target) -> None:
     """Raise `UpstreamProtocolError` for a redirect, a web page, an invalid status or an unsupported compression."""
-    status, variable = response.status, target.provider.base_url_variable
+    status = response.status
+    variable = target.provider.base_url_variable
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
     code = ""
     if 300 <= status < 400:
@@ -235,7 +236,10 @@ def rejects_configured_model(error: UpstreamError, target: Target, settings: Eng
 
 
 def _become(error: UpstreamError, message: str, code: str) -> None:
-    error.status, error.error_type, error.message, error.code = 400, "invalid_request_error", message, code
+    error.status = 400
+    error.error_type = "invalid_request_error"
+    error.message = message
+    error.code = code
     error.body, error.should_retry = None, False
 
 
@@ -285,7 +289,8 @@ def suggest_base_url(provider: Provider, settings: EngineOptions) -> tuple[str, 
     variable = _find_address_variable(provider, settings)
     assert variable is not None
     given = settings.base_urls[provider.name].partition("?")[0]
-    path, usual = urlsplit(given).path.rstrip("/"), urlsplit(provider.reference_url or provider.base_url).path
+    path = urlsplit(given).path.rstrip("/")
+    usual = urlsplit(provider.reference_url or provider.base_url).path
     version = usual.rpartition("/")[2]
     if version and version not in path.split("/"):
         return f"Is /{version} missing?", _assign(provider, variable, f"{given}/{version}")

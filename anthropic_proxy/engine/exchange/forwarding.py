@@ -28,7 +28,7 @@ from anthropic_proxy.engine.exchange.error_messages import (
     idle_timeout_error,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.plan import choose_plan, match_route, resolve_target_limits
+from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel
@@ -137,7 +137,10 @@ async def _count_by_engine(
     """Return the input tokens as the provider counts them in its own format. None: it cannot, or it failed."""
     if not target.dialect.count_paths:  # a model of OpenAI with Chat Completions, which counts over Responses
         target = switch_wire(target, "responses", engine.settings) or target
-    observations, server, model, dialect = engine.observations, target.upstream, target.model, target.dialect
+    observations = engine.observations
+    server = target.upstream
+    model = target.model
+    dialect = target.dialect
     paths = [path for path in dialect.count_paths if not observations.lacks_count_path(server, model, path)]
     if not paths:
         return None
@@ -157,7 +160,8 @@ async def _count_by_engine(
         if path.startswith(BESIDE_BASE_URL):
             base_url = target.base_url
             base_url = base_url.rpartition("/")[0] if urlsplit(base_url).path else base_url
-            path, place = path.removeprefix(BESIDE_BASE_URL), structs.replace(target, base_url=base_url)
+            path = path.removeprefix(BESIDE_BASE_URL)
+            place = structs.replace(target, base_url=base_url)
         return await call_provider(
             engine,
             incoming,
@@ -170,10 +174,11 @@ async def _count_by_engine(
             encode=partial(target.wire.encode_count, path=path),
         )
 
-    loop, is_large = asyncio.get_running_loop(), is_large_request(incoming.body, len(request.tools))
+    loop = asyncio.get_running_loop()
+    is_large = is_large_request(incoming.body, len(request.tools))
     deadline = loop.time() + ENGINE_COUNT_SECONDS
     try:
-        limits = resolve_target_limits(engine, target)
+        limits = engine.find_target_limits(target)
         prepared = await engine.background.run_in_thread_if_large(is_large, prepare, request, limits)
         call = Call(
             request=prepared.request,
@@ -244,7 +249,8 @@ async def _request_json(
 
     async def read(response: UpstreamResponse, _: Watchdog) -> JsonReply:
         require_api_response(response, target)
-        body, path = await read_body(response, MAX_BODY_BYTES), call.client_path
+        body = await read_body(response, MAX_BODY_BYTES)
+        path = call.client_path
         try:  # some servers answer unknown paths with status 200
             if path.endswith("/count_tokens"):
                 msgspec.json.decode(body, type=_Counted)
@@ -292,7 +298,9 @@ async def call_provider(
 
     Raises `UpstreamError` and `ClientDisconnected`.
     """
-    provider, pool, timeouts = target.provider, engine.credentials, engine.settings.timeouts
+    provider = target.provider
+    pool = engine.credentials
+    timeouts = engine.settings.timeouts
     is_large = is_large_request(incoming.body, len(request.tools))
     encoded = await engine.background.run_for_call(encode or target.wire.encode_request, call, is_large=is_large)
     encoded = structs.replace(encoded, method=method or encoded.method)
@@ -445,7 +453,8 @@ async def forward_resource(engine: Engine, incoming: ClientRequest, method: str,
 async def _with_mapped_models(
     engine: Engine, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
 ) -> ClientRequest:
-    routes, known = engine.compiled_routes, dict[str, str]()
+    routes = engine.compiled_routes
+    known = dict[str, str]()
 
     def resolve(path: str, model: str, params: bytes) -> str:
         if model in known:
@@ -460,7 +469,8 @@ async def _with_mapped_models(
             query = RoutingQuery(request.model, server_tool_kinds(request.tools), route)
         found = engine.plan_cache.find_plan(query, engine.settings, engine.catalog).targets[0]
         if found.provider is not target.provider:
-            field, mapped = f"{path}.model", f"{found.provider.prefix}/{found.model}"
+            field = f"{path}.model"
+            mapped = f"{found.provider.prefix}/{found.model}"
             mapped += f" by the route {query.route.name!r}" if query.route is not None else ""
             raise InvalidRequest(
                 f"{field}: {model!r} is mapped to {mapped}. A batch is sent to {target.provider.prefix}, so each "

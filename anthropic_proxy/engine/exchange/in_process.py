@@ -29,7 +29,8 @@ class ResponseBody:
     """Bytes of a response, as they come from the provider."""
 
     def __init__(self, sink: "_BufferedSink", task: asyncio.Task[None]) -> None:
-        self._sink, self._task = sink, task
+        self._sink = sink
+        self._task = task
 
     def __aiter__(self) -> Self:
         return self
@@ -53,7 +54,8 @@ async def send_request(engine: Engine, body: bytes, headers: Mapping[str, str] |
     """
     receipt = Receipt(request_id=engine.new_id("req_"), client=Client(), started_at=engine.clock())
     receipt.trace = None if engine.tracer is None else engine.tracer.start_trace(None)
-    request, sink = ClientRequest(receipt=receipt, headers=headers or {}, body=body), _BufferedSink(receipt)
+    request = ClientRequest(receipt=receipt, headers=headers or {}, body=body)
+    sink = _BufferedSink(receipt)
 
     async def run() -> None:
         try:
@@ -85,7 +87,8 @@ class _BufferedSink(ResponseSink):
         self._ready, self._room = asyncio.Event(), asyncio.Event()
 
     async def start(self, status: int, headers: Iterable[tuple[str, str]]) -> None:
-        self.started, self._head = True, (status, dict(headers))
+        self.started = True
+        self._head = (status, dict(headers))
         self._ready.set()
 
     async def write(self, data: bytes, *, is_last: bool) -> None:

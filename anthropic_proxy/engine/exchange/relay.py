@@ -186,7 +186,8 @@ class RelayStream(Reply):
         if self.stop_reason is not None:  # the message is complete; an error would make the client drop it
             self.ending = MessageStop()
         else:
-            self.failure, self.ending = error, ErrorEvent(error)
+            self.failure = error
+            self.ending = ErrorEvent(error)
 
     async def _read_last_event(self) -> bytes:
         try:
@@ -212,7 +213,8 @@ class RelayStream(Reply):
         self.complete = True
         if self._decoder.finished:
             return self._wire.remove_events_after_end(self._behind + self._events.pop_pending())
-        before, pending = self.stop_reason, self._events.pop_pending()
+        before = self.stop_reason
+        pending = self._events.pop_pending()
         relevant = self._wire.select_frames_to_inspect(pending)
         if relevant and (invalid := self._inspect(relevant)) is not None and self.stop_reason is not None:
             self._end_with_error(invalid[1])

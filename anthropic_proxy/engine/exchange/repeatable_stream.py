@@ -40,7 +40,8 @@ class RepeatableStream(DeltaStream):
             await self.close()
             self.attempt = await self._attempts.repeat_call(self.attempt, error, self._usage)
             self._stream = self.attempt.decoded()
-            self._spent, self._usage = mark_input_repeated(self._usage), Usage()
+            self._spent = mark_input_repeated(self._usage)
+            self._usage = Usage()
             self.may_send_again = False
             return []
         for place, delta in enumerate(deltas or ()):

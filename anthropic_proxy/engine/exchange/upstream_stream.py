@@ -89,6 +89,18 @@ class DeltaStream(Reply):
 
 
 class UpstreamStream(DeltaStream):
+    """The reply in one response of a provider.
+
+    A chunk of the network passes the reader (frames), the decoder (deltas) and up to three filters: late thinking,
+    calls of tools that the proxy loads, and stop sequences. A complete body, which a provider may also send in place of
+    a stream, passes the decoder at once.
+
+    `_stopped` is True after the delta `Stop`: the client has all of the reply, and only token usage is awaited.
+    `_ended` is True when nothing more is read: after the provider's mark of the end, after the last byte, after a
+    failure, or at a stop sequence. A failure before `Stop` is kept in `_failure` until the client has received the
+    deltas before it.
+    """
+
     has_one_call = True
     may_send_again = False
 
@@ -109,8 +121,8 @@ class UpstreamStream(DeltaStream):
         self._watchdog = watchdog
         self._background = background
         self._report = report
-        self._decoder = decoder = wire.new_decoder(call)
-        self.default_signature = decoder.default_signature
+        self._decoder = wire.new_decoder(call)
+        self.default_signature = self._decoder.default_signature
         self._late_thinking = TrailingThinkingBuffer()
         self._framing = wire.framing
         self._reader = FRAME_READERS[self._framing]() if call.streams_upstream else None
@@ -119,9 +131,9 @@ class UpstreamStream(DeltaStream):
         """True until the first bytes prove that an SSE answer is streamed. NDJSON is indistinguishable from a body."""
         self._body = b""
         """First bytes of a response that is not streamed, although a stream was requested."""
-        self.stop_filter = stop_filter or (
-            StopSequenceFilter(call.request.stop_sequences) if call.request.stop_sequences else None
-        )
+        self.stop_filter = stop_filter
+        if stop_filter is None and call.request.stop_sequences:
+            self.stop_filter = StopSequenceFilter(call.request.stop_sequences)
         """Filter that ends the text at a stop sequence of the client. None: the proxy filters none."""
         self._loaded_calls: LoadedToolCalls | None = None
         """Converter of calls of `CallLoadedTool`. None: the request does not offer it."""
@@ -134,7 +146,8 @@ class UpstreamStream(DeltaStream):
         self._failure: UpstreamError | None = None
         self._broken: UpstreamError | None = None
         """Error of the connection. It is raised only if the response is incomplete."""
-        self._ended = self._stopped = False
+        self._stopped = False
+        self._ended = False
         self._drain_until = 0.0
         """Time on the loop clock until which token usage is awaited after `Stop`. 0: the wait has not started."""
 
@@ -170,26 +183,35 @@ class UpstreamStream(DeltaStream):
         self._first = first
 
     async def read(self) -> list[Delta] | None:
+        # in one function, without helpers for its steps, because every chunk of a stream passes here
         if self._first:
-            first, self._first = self._first, []
+            first = self._first
+            self._first = []
             return first
-        trailing: list[Delta] = []
-        watchdog = self._watchdog
+        received: list[Delta] = []
         while not self._ended:
             if self._reader is None:
                 deltas = await self._decode_remainder()
-            else:  # inlined: every chunk of a stream passes here
+            else:
+                # a chunk
                 try:
-                    chunk = await (self._read_after_stop() if self._stopped else self._response.read())
-                    watchdog.note_bytes()
+                    if self._stopped:
+                        chunk = await self._read_after_stop()
+                    else:
+                        chunk = await self._response.read()
+                    self._watchdog.note_bytes()
                 except UpstreamError as error:
-                    self._broken, chunk = error, b""
+                    self._broken = error
+                    chunk = b""
                 if self._check_framing:
                     self._check_framing = False
                     if chunk.lstrip()[:1] in (b"{", b"["):  # the server ignored `stream`
-                        self._reader, self._body = None, chunk
+                        self._reader = None
+                        self._body = chunk
                         continue
-                deltas, decoder = [], self._decoder
+                # its frames and their deltas
+                deltas = []
+                decoder = self._decoder
                 try:
                     for frame in self._reader.feed(chunk) if chunk else self._reader.finish():
                         deltas += decoder.decode_frame(frame)
@@ -205,6 +227,7 @@ class UpstreamStream(DeltaStream):
                     self._stopped = True
                 elif self._stopped and any(map(_has_content, deltas)):  # the provider repeats its stop reason
                     self._drain_until = 0.0
+            # filters
             if self._loaded_calls is not None:
                 deltas = self._loaded_calls.feed(deltas)
             if self.stop_filter is not None:
@@ -213,17 +236,18 @@ class UpstreamStream(DeltaStream):
                     self._ended = True
                 elif self._ended and not self.continuation:
                     deltas += self.stop_filter.flush()  # also before a failure, because it was received
-            if deltas:
-                if trailing:
-                    trailing += deltas
-                    deltas = trailing
-                if self._stopped and not self._ended and self._response.body_received:
-                    trailing = deltas  # the rest is already received; merge it into one list
-                else:
-                    return deltas
-        if trailing:
-            return trailing
-        watchdog.end_upstream_call()
+            if not deltas:
+                continue
+            if received:
+                received += deltas
+            else:
+                received = deltas
+            if not self._stopped or self._ended or not self._response.body_received:
+                return received
+            # the rest of the response is already here: it joins the end of the reply, which is then written at once
+        if received:
+            return received
+        self._watchdog.end_upstream_call()
         if self._failure is not None:
             raise self._failure
         return None
@@ -231,10 +255,12 @@ class UpstreamStream(DeltaStream):
     def flush_pending(self) -> list[Delta]:
         if self._stopped:
             return []
-        deltas = [*self._late_thinking.feed(self._decoder.flush_pending()), *self._late_thinking.flush_pending()]
+        deltas = self._late_thinking.feed(self._decoder.flush_pending()) + self._late_thinking.flush_pending()
         if self._loaded_calls is not None:
             deltas = self._loaded_calls.feed(deltas)
-        return deltas if self.stop_filter is None else [*self.stop_filter.feed(deltas), *self.stop_filter.flush()]
+        if self.stop_filter is not None:
+            deltas = self.stop_filter.feed(deltas) + self.stop_filter.flush()
+        return deltas
 
     async def close(self) -> None:
         self._report.add_notes(self._decoder.notes)
@@ -325,5 +351,6 @@ class SingleToolCallFilter:
         return kept
 
     def flush_pending(self) -> list[Delta]:
-        thoughts, self._thoughts = self._thoughts, []
+        thoughts = self._thoughts
+        self._thoughts = []
         return thoughts

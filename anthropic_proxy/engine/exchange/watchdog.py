@@ -68,14 +68,16 @@ class Watchdog:
 
     def begin_upstream_call(self) -> None:
         self._calling = True
-        self._upstream_at, self.upstream_limit = self.now(), self._first_byte_seconds
+        self._upstream_at = self.now()
+        self.upstream_limit = self._first_byte_seconds
 
     def end_upstream_call(self) -> None:
         self._calling = False
 
     def note_bytes(self) -> None:
         """Record that bytes have arrived from the provider. They limit the time until further ones."""
-        self._upstream_at, self.upstream_limit = self.now(), self._idle_seconds
+        self._upstream_at = self.now()
+        self.upstream_limit = self._idle_seconds
 
     @property
     def idle_seconds(self) -> float:
@@ -88,7 +90,8 @@ class Watchdog:
 
     def end_write(self) -> None:
         """End a write to the client. The times without bytes, of the provider and for the client, begin again."""
-        self._writing, self._upstream_at = False, self.now()
+        self._writing = False
+        self._upstream_at = self.now()
         self._client_at = self._upstream_at
 
     def recover_from_idle(self) -> bool:

@@ -129,7 +129,8 @@ class TrailingThinkingBuffer:
         """Add the next deltas of the reply and return those to send now."""
         if not self._kept:
             types = map(type, deltas)
-            if Thinking not in types if self._answered else _ANSWERS.isdisjoint(types):
+            is_unchanged = Thinking not in types if self._answered else _ANSWERS.isdisjoint(types)
+            if is_unchanged:
                 return deltas
         released: list[Delta] = []
         for delta in deltas:
@@ -147,7 +148,8 @@ class TrailingThinkingBuffer:
 
     def flush_pending(self) -> list[Delta]:
         """Return the buffered deltas and empty the buffer. Call this when the provider's response breaks off."""
-        kept, self._kept = self._kept, []
+        kept = self._kept
+        self._kept = []
         return kept
 
 

@@ -78,7 +78,9 @@ class Fold:
                 self._fragments.append(event.json)
             elif isinstance(event, TextStart | ThinkingStart | ToolCallStart | BlockStart):
                 self._start = event
-                self._fragments, self._citations, self._signature = [], [], ""
+                self._fragments = []
+                self._citations = []
+                self._signature = ""
             elif type(event) is BlockStop:
                 self._content.append(self._build_block())
             elif type(event) is CitationDelta:
@@ -87,7 +89,8 @@ class Fold:
                 self._signature = event.signature
 
     def _build_block(self) -> Raw:
-        start, text = self._start, "".join(self._fragments)
+        start = self._start
+        text = "".join(self._fragments)
         if not text.isascii():
             try:
                 text.encode()

@@ -185,7 +185,8 @@ def _try_alternatives(validator: Any, alternatives: list[Any], value: Any) -> tu
     for error in errors():
         key = relevance(error)
         if first is None or key < first[0]:
-            first, is_tied = (key, error), False
+            first = (key, error)
+            is_tied = False
         elif key == first[0]:
             is_tied = True
     return (fitting[0], None) if fitting else (None, None if first is None or is_tied else first[1])

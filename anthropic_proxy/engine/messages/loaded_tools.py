@@ -255,7 +255,8 @@ class _OpenCall:
                 value = msgspec.json.decode(value, type=str).encode()
             msgspec.json.decode(value, type=dict)
             if called in self._names:
-                name, arguments = called, value.decode()
+                name = called
+                arguments = value.decode()
         except (KeyError, msgspec.DecodeError, RecursionError, UnicodeError):
             pass
         return [replace(self._call, name=name), ToolArgs(self._call.key, arguments)]

@@ -183,7 +183,8 @@ class StopSequenceFilter:
         Before that, a sequence that begins earlier can still replace a match.
         """
         automaton, state = self._automaton, self._state
-        place, size = 0, len(text)
+        place = 0
+        size = len(text)
         while place < size:
             if state is automaton.root:
                 beginning = self._first_character.search(text, place)
@@ -194,7 +195,8 @@ class StopSequenceFilter:
             place += 1
             if state.match is not None:
                 # a match is replaced only by an earlier one, or at the same place by one earlier in the client's list
-                start, match = self._read + place - state.match.depth, automaton.matched_string(state.match)
+                start = self._read + place - state.match.depth
+                match = automaton.matched_string(state.match)
                 if (
                     not self._found
                     or start < self._found_at
@@ -203,7 +205,8 @@ class StopSequenceFilter:
                         and automaton.find_string_index(match) < automaton.find_string_index(self._found)
                     )
                 ):
-                    self._found, self._found_at = match, start
+                    self._found = match
+                    self._found_at = start
             if self._found:
                 begun = self._read + place - state.depth
                 if begun > self._found_at or (

@@ -75,7 +75,9 @@ class WorkBudget:
     ) -> None:
         self.field = field
         """Path of the schema that causes the counted work, for error messages: `tools.Read.input_schema`."""
-        self.max_steps, self.max_nodes, self.max_depth = max_steps, max_nodes, max_depth
+        self.max_steps = max_steps
+        self.max_nodes = max_nodes
+        self.max_depth = max_depth
         self._purpose = purpose
         self._tool_names = tool_names
         """Tool name sent upstream → different tool name of the client. Error messages contain the client's name."""

@@ -139,7 +139,8 @@ class MessageWriter:
         """Token counts of the reply so far. Counts that the upstream did not report are estimated."""
         if self._final is not None:
             return self._final
-        usage, output = self.usage, self.usage.output_tokens
+        usage = self.usage
+        output = self.usage.output_tokens
         # a report that precedes the end of the reply is partial, so the output is at least its estimate
         if output is None or self.stop is None or self.stop.reason == "stop_sequence":
             output = max(output or 0, -(-self.characters // CHARACTERS_PER_TOKEN))
@@ -187,7 +188,8 @@ class MessageWriter:
             return [InputDelta(self._index, "")]
         if self._state == _NONE:
             self._open(_THINKING, ThinkingStart)
-        events, self._events = [*self._events, ThinkingDelta(self._index, "")], []
+        events = [*self._events, ThinkingDelta(self._index, "")]
+        self._events = []
         return events
 
     def finish(self) -> list[Event]:
@@ -361,7 +363,9 @@ class MessageWriter:
             if not self._filled and may_mean_no_arguments(self._held + json):
                 self._held += json
                 return
-            json, self._held, self._filled = self._held + json, "", True
+            json = self._held + json
+            self._held = ""
+            self._filled = True
             self.characters += len(json)
             self._events.append(InputDelta(self._index, json))
 

@@ -186,7 +186,8 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     wire_rules: list[tuple[str, str]] = []
     known_names: list[tuple[str, str]] = []
     for name, model in table.models.items():
-        pattern, wire = name.lower(), table.wire
+        pattern = name.lower()
+        wire = table.wire
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
             known_names.append((pattern, known_model.name))
             if not (table.fixes_wire or table.dialect or model.dialect):

@@ -100,7 +100,8 @@ class ModelObservations:
         """Update the token scale of a model. `estimated` is the proxy's estimate without correction."""
         if estimated < MIN_RECORDED_TOKENS or counted <= 0:
             return
-        key, scale = f"scale:{provider}/{model}", min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
+        key = f"scale:{provider}/{model}"
+        scale = min(max(counted / estimated, MIN_SCALE), MAX_SCALE)
         if known := _decode_scale(self.store.read(key)):
             scale = known * (1 - _SMOOTHING_FACTOR) + scale * _SMOOTHING_FACTOR
         self.store.write(key, f"{scale:.4f}", RETENTION_SECONDS)

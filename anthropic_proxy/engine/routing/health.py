@@ -67,7 +67,8 @@ class CircuitBreakers:
             return
         wait = breaker.retry_at - self._clock()
         if wait > 0 or breaker.is_trial_running:
-            error, seconds = breaker.error, max(wait, 1.0)
+            error = breaker.error
+            seconds = max(wait, 1.0)
             raise CircuitOpen(
                 f"{error.message.rstrip('.')}. It failed {breaker.failures} times in a row; the next call is allowed "
                 f"in {seconds:.0f} s.",
@@ -108,7 +109,8 @@ class CircuitBreakers:
         breaker = self._breakers.setdefault(upstream, _Breaker())
         breaker.failures = max(breaker.failures, FAILURES_TO_OPEN)
         breaker.open_seconds = min(max(breaker.open_seconds, seconds), MAX_OPEN_SECONDS)
-        breaker.error, breaker.retry_at = error, self._clock() + seconds
+        breaker.error = error
+        breaker.retry_at = self._clock() + seconds
 
     def close_circuit_from_peer(self, upstream: str) -> None:
         self._breakers.pop(upstream, None)

@@ -107,7 +107,8 @@ def _list_others(settings: EngineOptions, catalog: Catalog, today: date) -> Iter
         listable = settings.serve_demo if row.transport == "demo" else row.offered_to_users
         if not listable or row.serves_claude or describe_missing_key(row, settings):
             continue
-        extra, listed = settings.extra_models.get(row.name, ()), catalog.cached_model_ids(row.name)
+        extra = settings.extra_models.get(row.name, ())
+        listed = catalog.cached_model_ids(row.name)
         known = () if row.uses_installed_models else row.known_models
         for model in (*(known if listed is None else listed), *extra):
             if model not in row.non_chat_models:

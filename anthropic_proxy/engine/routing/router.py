@@ -8,7 +8,8 @@ The way from the requested model id to a plan, in the order of this module:
   the configuration file names the models itself.
 - A choice becomes a `Target`: the *wire* (API) with the dialect of the provider for the model, the base URL, and the
   limits of the model. A base URL setting may select the server of another vendor (`ServerOverride`) with a dialect,
-  limits and retirements of its own.
+  limits and retirements of its own. `build_target_limits` has what model, API and proxy can do: the limits to which
+  requests for the target are adapted.
 - Texts about the mapping and its problems, for the start-up summary and the errors, come last.
 
 A choice that cannot become a target is left out with a note, unless no other is left. `PlanCache` computes each plan
@@ -24,6 +25,7 @@ from functools import lru_cache
 from msgspec import Struct, structs
 
 from anthropic_proxy.engine.messages.fidelity import Fidelity
+from anthropic_proxy.engine.messages.preparation import STATED_WINDOW_MARGIN, ServerToolKind, TargetLimits
 from anthropic_proxy.engine.options import (
     BALANCE_TEXTS,
     DEFAULT_TARGET,
@@ -103,6 +105,52 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
     @property
     def prefixed_id(self) -> str:
         return f"{self.provider.prefix}/{self.model}"
+
+
+_PROXY_TOOLS: tuple[ServerToolKind, ...] = ("web_search", "tool_search")
+_PROXY_TOOLS_WITH_FETCH: tuple[ServerToolKind, ...] = (*_PROXY_TOOLS, "web_fetch")
+"""Kinds of server tools that the proxy itself can run for a provider without them, if `FETCH_URLS` is set. Without
+`SEARCH_URL`, a web search returns an error block."""
+
+
+@lru_cache(maxsize=256)
+def build_target_limits(
+    target: Target,
+    rejects_overflow: bool = False,  # also by position: lru_cache is slower with keywords
+    has_web_search: bool = True,
+    has_web_fetch: bool = False,
+) -> TargetLimits:
+    """Return the limits to which client requests for `target` are adapted.
+
+    `has_web_search` and `has_web_fetch` are True if the proxy itself can run these tools.
+    """
+    facts = target.capabilities
+    dialect = target.dialect
+    stated = facts.context_window_from_error
+    known_output = facts.max_output if facts.known else None
+    outputs = [limit for limit in (known_output, facts.max_output_from_error) if limit is not None]
+    return TargetLimits(
+        context_window=stated or (facts.context_window if facts.known else None),
+        max_input=facts.max_input if facts.known and stated is None else None,
+        max_output=min(outputs, default=None),
+        reject_overflow=rejects_overflow and stated is None,
+        margin=STATED_WINDOW_MARGIN if stated is not None else 0.0,
+        efforts=facts.efforts,
+        accepts_thinking_budget=dialect.accepts_thinking_budget,
+        default_effort=facts.default_effort,
+        always_reasons=dialect.always_reasons,
+        accepts_images=(facts.accepts_images or not facts.known) and not facts.rejects_images,
+        accepts_pdf=facts.accepts_pdf and not facts.rejects_documents,
+        accepts_tools=facts.tools,
+        server_tools=dialect.server_tools,
+        server_tools_exclusive=dialect.server_tools_exclusive,
+        proxy_tool_kinds=_PROXY_TOOLS_WITH_FETCH if has_web_fetch else _PROXY_TOOLS,
+        can_search=has_web_search,
+        provider=target.provider.prefix,
+        loaded_tools=dialect.loaded_tool_form,
+        tool_name_pattern=dialect.tool_name_pattern,
+        max_tool_name_length=dialect.max_tool_name_length,
+    )
 
 
 class Plan(Struct, frozen=True):
@@ -266,7 +314,8 @@ def choose_models(requested: str, preferred: Provider, settings: EngineOptions, 
     if row is not None and name in _list_of(preferred, settings):
         return [ModelChoice(provider=preferred, model=name, reason=f"{name} is in the model list of {preferred.name}")]
     if row is not None and row.serves_claude and find_tier(model_name):
-        row, name = None, model_name
+        row = None
+        name = model_name
     if row is not None:
         if not model_name:
             raise InvalidRequest(
@@ -301,15 +350,19 @@ def choose_models_for_tier(
     tier: str, requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog
 ) -> list[ModelChoice]:
     if tier in settings.tier_models:
-        variable, value = f"MODEL_{tier.upper()}", settings.tier_models[tier]
+        variable = f"MODEL_{tier.upper()}"
+        value = settings.tier_models[tier]
     elif preferred.serves_claude:
         variable, value = "", None
     elif tier == "haiku":
-        variable, value = "SMALL_MODEL", settings.small_model
+        variable = "SMALL_MODEL"
+        value = settings.small_model
     elif tier == "sonnet" and settings.middle_model is not None:
-        variable, value = "MIDDLE_MODEL", settings.middle_model
+        variable = "MIDDLE_MODEL"
+        value = settings.middle_model
     else:
-        variable, value = "BIG_MODEL", settings.big_model
+        variable = "BIG_MODEL"
+        value = settings.big_model
     if value is not None:
         origin = settings.origins.get(variable, "set")
         choice = _resolve_bare_name(value, preferred, settings, catalog, allow_other_provider=True)
@@ -461,7 +514,8 @@ def _build_target(choice: ModelChoice, settings: EngineOptions, catalog: Catalog
             f"{row.name} has no default models. Set BIG_MODEL and SMALL_MODEL, for example to {example}",
             code="no-default-models",
         )
-    wire_name, server = _pick_wire(row, model, settings), find_server_override(row, settings)
+    wire_name = _pick_wire(row, model, settings)
+    server = find_server_override(row, settings)
     config = _find_wire_config(row, server, wire_name)
     if config.custom_url_only and row.name not in settings.base_urls:
         raise UnsupportedFeature(
@@ -514,7 +568,8 @@ def _apply_settings(dialect: BaseDialect, config: AnyWireConfig, settings: Engin
 
 def switch_wire(target: Target, wire_name: str, settings: EngineOptions) -> Target | None:
     """Return `target` with another wire. None: the provider does not offer it, or a setting fixes the wire."""
-    row, server = target.provider, find_server_override(target.provider, settings)
+    row = target.provider
+    server = find_server_override(target.provider, settings)
     if row.name in settings.wires or wire_name not in row.wires:
         return None
     config = _find_wire_config(row, server, wire_name)

@@ -252,7 +252,8 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
     if list_condition_texts(when.time) or list_condition_texts(when.weekdays):
         found.append(_compile_time(route))
     if (share := when.share) is not None:
-        factor, limit = draw_factor(route.name), round(share / 100 * _DRAW_COUNT)
+        factor = draw_factor(route.name)
+        limit = round(share / 100 * _DRAW_COUNT)
         found.append(
             Condition(
                 "share",
@@ -267,7 +268,8 @@ def compile_conditions(route: ConfiguredRoute) -> tuple[Condition, ...]:
     above, below = when.input_above, when.input_below
     if above is not None or below is not None:
         limits = [f"above {above:,}" if above is not None else "", f"below {below:,}" if below is not None else ""]
-        lower, upper = -1 if above is None else above, math.inf if below is None else below
+        lower = -1 if above is None else above
+        upper = math.inf if below is None else below
         found.append(
             Condition(
                 "input",
@@ -321,7 +323,8 @@ def _compile_header(name: str, texts: Sequence[str]) -> Condition:
 
 
 def _compile_time(route: ConfiguredRoute) -> Condition:
-    when, zone = route.when, route.when.time_zone
+    when = route.when
+    zone = route.when.time_zone
     times, weekdays = list_condition_texts(when.time), list_condition_texts(when.weekdays)
     days = frozenset(map(_DAYS.index, weekdays)) or frozenset(range(7))
     periods = list_periods(when) or (TimePeriod(0, _MINUTES_PER_DAY),)

@@ -154,18 +154,21 @@ def decode_request(body: bytes) -> DemoRequest:
         input_characters=len(msgspec.json.encode(fields.get("tools"))),
     )
     for message in fields.get("messages") or ():
-        role, content = message.get("role"), message.get("content") or ""
+        role = message.get("role")
+        content = message.get("content") or ""
         if not isinstance(content, str):
             content = "\n".join(block["text"] for block in content if block.get("type") == "text")
         request.input_characters += len(content)
         if role == "assistant":
-            request.tool_results, request.tool_names = [], {}
+            request.tool_results = []
+            request.tool_names = {}
             calls = message.get("tool_calls") or ()
             if not calls:
                 request.tool_calls = []
             for call in calls:
                 function = call.get("function") or {}
-                name, arguments = str(function.get("name")), str(function.get("arguments") or "{}")
+                name = str(function.get("name"))
+                arguments = str(function.get("arguments") or "{}")
                 with contextlib.suppress(msgspec.DecodeError):
                     request.tool_calls.append(ToolCall(name, msgspec.json.decode(arguments)))
                 request.tool_names[str(call.get("id"))] = name
@@ -520,7 +523,8 @@ def find_requested_call(request: DemoRequest) -> ToolCall | None:
 def _fill(template: str, text: str, directory: str) -> str:
     """Unchanged text, text quoted for a shell, a path below `directory`, or a glob pattern, as `template` requires."""
     path = posixpath.normpath(posixpath.join(directory if directory.startswith("/") else "", text or "."))
-    quoted, pattern = shlex.quote(text) if text else "", f"{text}/*" if text else "*"
+    quoted = shlex.quote(text) if text else ""
+    pattern = f"{text}/*" if text else "*"
     return template.format(text=text, quoted=quoted, path=text if text[:1] == "~" else path, pattern=pattern).strip()
 
 

@@ -185,7 +185,8 @@ class _Page:
             text = "".join(self._line[start:])
             label = text.strip()
             if label and self._may_add_url(url):
-                before, after = text[: len(text) - len(text.lstrip())], text[len(text.rstrip()) :]
+                before = text[: len(text) - len(text.lstrip())]
+                after = text[len(text.rstrip()) :]
                 self._line[start:] = [f"{before}[{_SPACES.sub(' ', label)}]({url}){after}"]
         elif tag == "pre":
             self._verbatim = max(self._verbatim - 1, 0)

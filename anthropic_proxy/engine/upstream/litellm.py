@@ -86,7 +86,9 @@ class LiteLLMThread:
 
 def _set_options(library: Any) -> None:
     library.telemetry = False
-    library.callbacks, library.success_callback, library.failure_callback = [], [], []
+    library.callbacks = []
+    library.success_callback = []
+    library.failure_callback = []
     library.cache = None
     library.turn_off_message_logging = True
     library.disable_streaming_logging = True
@@ -208,13 +210,15 @@ class LiteLLMResponse:
                 self._stream = reply
                 self._first = await self._pull()
             else:
-                self._first, self._ended = msgspec.json.encode(self._converter.convert_to_chat_completion(reply)), True
+                self._first = msgspec.json.encode(self._converter.convert_to_chat_completion(reply))
+                self._ended = True
         except library.base_exception as error:
             failure = decode_exception(error)
             if failure.connection_error is not None:
                 raise failure.connection_error from error
             self.status, self.headers = failure.status, failure.headers
-            self._first, self._ended = encode_error_body(failure), True
+            self._first = encode_error_body(failure)
+            self._ended = True
 
     async def read(self) -> bytes:
         if self._first or self._ended:

@@ -70,7 +70,8 @@ class Throttle:
         """
         loop = asyncio.get_running_loop()
         max_seconds = self._max_wait_seconds if max_seconds is None else min(max_seconds, self._max_wait_seconds)
-        seconds, deadline = self._estimate_wait(loop.time()), loop.time() + max_seconds
+        seconds = self._estimate_wait(loop.time())
+        deadline = loop.time() + max_seconds
         if seconds > max_seconds:
             raise self._busy(seconds - max_seconds)
         self._waiting += 1
@@ -185,7 +186,8 @@ class Transports:
         previous = self._settings
         if _connection_settings(settings) != _connection_settings(previous):
             return Transports(settings, litellm_variables=self._litellm_variables)
-        self._settings, self._litellm = settings, None
+        self._settings = settings
+        self._litellm = None
         if _token_settings(settings) != _token_settings(previous):
             self.tokens = _new_tokens(settings)
         if self._engine is not None:
@@ -254,7 +256,8 @@ class _OwnTransport:
     ) -> None:
         no_proxy_hosts = settings.no_proxy_hosts
         if options.proxy is not None:
-            address, no_proxy_hosts = options.proxy.reveal(), ""
+            address = options.proxy.reveal()
+            no_proxy_hosts = ""
             proxies = {"http": address, "https": address} if address else {}
         self._http = HttpTransport(
             settings.timeouts.connect_seconds,

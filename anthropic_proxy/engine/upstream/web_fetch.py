@@ -275,7 +275,8 @@ def _normalize_url(url: str) -> str:
     """Return a validated and normalized URL, so that all later parsers agree on it."""
     try:
         components = urlsplit(url.strip())
-        host, port = ascii_host(components.hostname or ""), components.port
+        host = ascii_host(components.hostname or "")
+        port = components.port
     except ValueError:
         raise WebFetchFailed(f"{_shortened(url)} is no address of a page", "invalid_tool_input") from None
     if components.scheme == "http":
@@ -289,7 +290,8 @@ def _normalize_url(url: str) -> str:
             f"{_shortened(host)}: an address with a password, or of such length, is not fetched", "url_not_allowed"
         )
     url_host = f"[{host}]" if ":" in host else host
-    path, query = quote(components.path or "/", safe=_SAFE), quote(components.query, safe=_SAFE)
+    path = quote(components.path or "/", safe=_SAFE)
+    query = quote(components.query, safe=_SAFE)
     return f"https://{url_host}{f':{port}' if port else ''}{path}{query and '?' + query}"
 
 

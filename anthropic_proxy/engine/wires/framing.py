@@ -50,7 +50,8 @@ class FrameReader(ABC):
                 self._hold(data)
                 return []
             data = b"".join((*pieces, data))
-            self._pieces, self._held_bytes = [], 0
+            self._pieces = []
+            self._held_bytes = 0
         if (end := data.rfind(self._end)) < 0:
             self._hold(data)
             return []
@@ -166,7 +167,9 @@ class EventSplitter:
     def pop_pending(self) -> bytes:
         """Return the bytes of the unfinished event and remove them. b"": none."""
         pending = b"".join(self._pieces)
-        self._pieces, self._overlap, self.pending_bytes = [], b"", 0
+        self._pieces = []
+        self._overlap = b""
+        self.pending_bytes = 0
         return pending
 
     def peek_pending(self) -> bytes:

@@ -452,7 +452,8 @@ def _is_closed(schema: Schema) -> bool:
     `anyOf`, `$ref`, `enum` and `const` count as a type.
     """
     if schema.get("type") == "object" or "properties" in schema:
-        names, required = schema.get("properties", {}), schema.get("required")
+        names = schema.get("properties", {})
+        required = schema.get("required")
         if not isinstance(names, dict) or schema.get("additionalProperties") is not False:
             return False
         return names.keys() == {
@@ -540,7 +541,8 @@ MAX_TEXT_CHARACTERS = 200
 
 def encode_if_short(value: Any) -> str | None:
     """Return a decoded JSON value as JSON text. None: the text has more than `MAX_TEXT_CHARACTERS` characters."""
-    remaining, open_values = MAX_TEXT_CHARACTERS, [value]
+    remaining = MAX_TEXT_CHARACTERS
+    open_values = [value]
     while open_values and remaining >= 0:  # a lower bound of the length, so that a huge value is not encoded
         one = open_values.pop()
         remaining -= len(one) if isinstance(one, str) else 1

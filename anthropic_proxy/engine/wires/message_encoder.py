@@ -185,10 +185,14 @@ class MessageEncoder(ABC):
     def _encode_media(self, block: ImageBlock | DocumentBlock) -> Any:
         source = block.source
         if isinstance(block, ImageBlock):
-            kind, title, accepted = "image", None, self._request.accepts_images
+            kind = "image"
+            title = None
+            accepted = self._request.accepts_images
             encoded = self._encode_image(block) if accepted else None
         else:
-            kind, title, accepted = "document", block.title, self._request.accepts_pdf
+            kind = "document"
+            title = block.title
+            accepted = self._request.accepts_pdf
             encoded = self._encode_document(block) if accepted else None
         if encoded is not None:
             return encoded

@@ -52,7 +52,8 @@ _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhos
 
 def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
     """Names are in lower case. The values of a repeated header are joined with commas (RFC 9110, 5.3)."""
-    received, headers = scope["headers"], {}
+    received = scope["headers"]
+    headers = {}
     for name, value in received:
         headers[name.decode("latin-1")] = value.decode("latin-1")
     if len(headers) == len(received):

@@ -75,13 +75,15 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class AsgiSink(ResponseSink):
     def __init__(self, receipt: Receipt, receive: Receive, send: Send) -> None:
         super().__init__(receipt)
-        self._receive, self._send = receive, send
+        self._receive = receive
+        self._send = send
         self.has_exchange_headers = False
         self.status = 200
 
     def start(self, status: int, headers: Iterable[tuple[str, str]]) -> Awaitable[None]:
         pairs = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
-        self.started, self.status = True, status
+        self.started = True
+        self.status = status
         return self._send({"type": "http.response.start", "status": status, "headers": pairs})
 
     def write(self, data: bytes, *, is_last: bool) -> Awaitable[None]:
@@ -175,7 +177,9 @@ _REDIS_FAILURES = {
 
 async def serve_request(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
     """Check head and client, read the body, call the endpoint. Every client receives an answer."""
-    method, path, settings = scope["method"], scope["path"], services.settings
+    method = scope["method"]
+    path = scope["path"]
+    settings = services.settings
     methods = ENDPOINTS.get(path)
     if methods is None:
         path = remove_repeated_v1(path)
@@ -183,8 +187,10 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     receipt = Receipt(
         request_id=services.new_id("req_"), client=_UNKNOWN, started_at=services.clock(), method=method, path=path
     )
-    sink, number = AsgiSink(receipt, receive, send), services.running.begin(receipt)
-    headers, body_read = decode_headers(scope), False
+    sink = AsgiSink(receipt, receive, send)
+    number = services.running.begin(receipt)
+    headers = decode_headers(scope)
+    body_read = False
     route = None if methods is not None else services.routes.find(path)
     try:
         trace = read_trace_context(headers) if TRACEPARENT in headers else None
@@ -322,7 +328,8 @@ async def get_models(services: Services, request: ClientRequest, sink: AsgiSink)
             f"limit: {requested[:20]!r} is not allowed; use a number from 1 to {MAX_MODELS_PER_PAGE}.", code="paging"
         )
     ids = [entry.id for entry in models]
-    start, end = 0, len(ids)
+    start = 0
+    end = len(ids)
     if "after_id" in query:
         start = _position(ids, "after_id", query["after_id"]) + 1
     if "before_id" in query:
@@ -481,7 +488,8 @@ def prefers_html(accept: str) -> bool:
         weight = _QUALITY.search(element, found.end(1))
         if weight is None and _HAS_QUALITY.search(element, found.end(1)):
             continue  # an invalid weight
-        media_range, quality = found[1].lower(), float(weight[1]) if weight else 1.0
+        media_range = found[1].lower()
+        quality = float(weight[1]) if weight else 1.0
         qualities[media_range] = max(quality, qualities.get(media_range, 0.0))
     # the most specific media type that includes JSON
     json_ranges = ("application/json", "application/*", "*/*")

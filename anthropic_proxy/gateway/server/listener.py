@@ -57,7 +57,8 @@ class ServerTls:
         log_warning: Callable[[str], None] | None,
     ) -> None:
         self._files = certificate_file, key_file
-        self._log_line, self._log_warning = log_line, log_warning
+        self._log_line = log_line
+        self._log_warning = log_warning
         self._file_watch = FileWatch([name for name in self._files if name])
         self.context = build_tls_context(certificate_file, key_file)
 

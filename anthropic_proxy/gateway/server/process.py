@@ -187,9 +187,11 @@ class ServerProcess:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         self._stopping, self._hurrying = asyncio.Event(), asyncio.Event()
-        stop, numbers = self._stop, STOP_SIGNALS
+        stop = self._stop
+        numbers = STOP_SIGNALS
         if self._control is not None:
-            stop, numbers = self._stopping.set, STOP_SIGNALS - INTERACTIVE_SIGNALS
+            stop = self._stopping.set
+            numbers = STOP_SIGNALS - INTERACTIVE_SIGNALS
         self._signals = StopSignals(
             stop,
             self._report_blocked,

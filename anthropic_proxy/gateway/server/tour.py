@@ -200,7 +200,8 @@ async def render_tour(name: str, settings: Settings) -> str:
         else f'<li><a href="/tour?provider={key}">{each.title}</a></li>'
         for key, each in _STOPS.items()
     ]
-    played, price = await _play(stop), PriceList(settings).find(PROVIDERS.find(stop.provider), stop.model)
+    played = await _play(stop)
+    price = PriceList(settings).find(PROVIDERS.find(stop.provider), stop.model)
     lines = [
         "<main>",
         "<header><h1>One request, its way, and its cost</h1></header>",
@@ -267,7 +268,8 @@ def _draw_way(stop: _Stop, played: _Played, price: Price | None) -> list[str]:
     if played.notes:
         names = ", ".join(f"{note.field} {note.handling}" for note in played.notes)
         kept = f"{len(_REQUEST)} fields; without an exact counterpart: {names}."
-    tokens, cost = played.tokens, "unknown; the proxy counts it if the price of the model is known."
+    tokens = played.tokens
+    cost = "unknown; the proxy counts it if the price of the model is known."
     if price is not None:
         session = _SESSION_REQUESTS * price.calculate_cost(_SESSION_REQUEST)
         cost = f"{format_cost(price.calculate_cost(tokens))}. A session of {_SESSION_REQUESTS} requests: "

@@ -107,11 +107,14 @@ def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
 
 def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequence[str]) -> str:
     """`view` is None if the client may not see models and providers. Only `accessible_paths` are linked."""
-    summary, commands, sections = "", [command], []
+    summary = ""
+    commands = [command]
+    sections = []
     needs_provider = view is not None and view.uses_demo
     if view:
         commands = [name_program("anthropic-proxy code"), command]
-        count, problem_count = len(view.readiness.ready), len(view.problems)
+        count = len(view.readiness.ready)
+        problem_count = len(view.problems)
         if problem_count:
             summary = _signed("✕", "error", f"{problem_count} problem{'' if problem_count == 1 else 's'}", "span")
         elif view.uses_demo:

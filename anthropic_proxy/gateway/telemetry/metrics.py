@@ -218,7 +218,8 @@ class MetricsTotals:
         key = (receipt.provider, receipt.model, receipt.stream, receipt.status, receipt.outcome)
         row = self.snapshot.counters.get(key)
         if row is None:
-            provider, outcome = receipt.provider or NONE_LABEL, NONE_LABEL
+            provider = receipt.provider or NONE_LABEL
+            outcome = NONE_LABEL
             if receipt.outcome:
                 outcome = self._name(receipt.outcome)
             labels = (provider, self._name_model(receipt), receipt.stream, receipt.status, outcome)
@@ -446,7 +447,8 @@ class Histogram(Struct):
 
     def cumulative_counts(self) -> list[tuple[str, float]]:
         """Upper limit and number of durations up to it, for each bucket. Prometheus requires cumulative counts."""
-        total, found = 0, []
+        total = 0
+        found = []
         for limit, count in zip((*map(str, BUCKET_LIMITS_SECONDS), "+Inf"), self.bucket_counts, strict=True):
             total += count
             found.append((limit, float(total)))

@@ -10,12 +10,12 @@ import msgspec
 from msgspec import structs
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
-from anthropic_proxy.engine.exchange.plan import build_target_limits
 from anthropic_proxy.engine.messages.models import decode_request
 from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget
+from anthropic_proxy.engine.routing.router import build_target_limits
 from anthropic_proxy.engine.wires.contract import Call, Credential, UpstreamRequest
 from anthropic_proxy.errors import ClientError, ProxyError
 from anthropic_proxy.gateway.services import Services

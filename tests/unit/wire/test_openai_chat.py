@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from anthropic_proxy.engine.messages.deltas import Delta, Text, Thinking, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.contract import Call
-from anthropic_proxy.engine.wires.openai_chat.stream import REASONING_FIELDS, ChoiceDelta
+from anthropic_proxy.engine.wires.openai_chat.reply import REASONING_FIELDS, ChoiceDelta
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS
 from anthropic_proxy.errors import UpstreamError
 from tests.support import decoding

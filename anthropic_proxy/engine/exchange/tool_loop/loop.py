@@ -11,7 +11,6 @@ from msgspec.structs import replace
 
 from anthropic_proxy.engine.engine import Engine
 from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts
-from anthropic_proxy.engine.exchange.plan import resolve_target_limits
 from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.engine.exchange.tool_loop.runner import ProxyToolCall, ProxyToolRunner
 from anthropic_proxy.engine.exchange.upstream_stream import DeltaStream, SingleToolCallFilter
@@ -116,7 +115,8 @@ class ModelStep:
     def begin_continuation(self) -> None:
         """Prepare for another upstream response of the same reply, which the provider has split."""
         self._continuations += 1
-        self.usage, self.stop = Usage(), None
+        self.usage = Usage()
+        self.stop = None
 
     def sent_blocks_and_tokens(self) -> tuple[list[Raw], int]:
         """Return the blocks that the client received in this step, as JSON, and the estimated tokens of their text."""
@@ -125,10 +125,8 @@ class ModelStep:
         return message.content, message.usage.output_tokens
 
     def _encode_call(self, incomplete: _IncompleteCall) -> tuple[ProxyToolCall, Block]:
-        identifier, arguments = (
-            self._new_id(SERVER_TOOL_ID_PREFIX),
-            build_arguments_object("".join(incomplete.arguments)),
-        )
+        identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
+        arguments = build_arguments_object("".join(incomplete.arguments))
         if is_json_text_too_deep(
             bytes(arguments)
         ):  # no proxy tool accepts this, and history validation would reject it
@@ -225,13 +223,16 @@ class ToolLoop(DeltaStream):
         messages = [*self._request.messages, Message("user", feedback)]
         self._request = replace(self._request, messages=messages)
         self._attempts.receipt.fidelity.add_notes([_ASKED_AGAIN])
-        self._token, self._call_pending, self._finished = "", True, False
+        self._token = ""
+        self._call_pending = True
+        self._finished = False
         return True
 
     def _new_step(self) -> ModelStep:
         choice = self._request.tool_choice
         one_call = choice is not None and bool(choice.disable_parallel_tool_use)
-        proxy_tools, new_id = self._stream.attempt.proxy_tools, self._stream.attempt.call.new_id
+        proxy_tools = self._stream.attempt.proxy_tools
+        new_id = self._stream.attempt.call.new_id
         return ModelStep(proxy_tools, self._stream.default_signature, new_id, one_call=one_call)
 
     def _usage(self) -> Usage:
@@ -285,12 +286,14 @@ class ToolLoop(DeltaStream):
         `token`: text of the provider that names the position. Returns deltas for the client: a stop reason if no
         further call is allowed, otherwise an empty list.
         """
-        usage, self._continuation_count = self._step.usage, self._continuation_count + 1
+        usage = self._step.usage
+        self._continuation_count += 1
         self._end_call(mark_input_repeated(usage))
         if self._is_exhausted() or self._continuation_count >= _MAX_CONTINUATIONS or usage.output_tokens == 0:
             stop_filter = self._stream.attempt.decoded().stop_filter
             return [*(stop_filter.flush() if stop_filter is not None else ()), *self._finish(Stop("max_tokens"))]
-        self._token, self._call_pending = token, True
+        self._token = token
+        self._call_pending = True
         return []
 
     def _finish(self, stop: Stop) -> list[Delta]:
@@ -370,7 +373,7 @@ async def run_pending_calls(
     target = plan.targets[0]
     if target.is_relayed:
         return request, []
-    limits = resolve_target_limits(engine, target)
+    limits = engine.find_target_limits(target)
     tools = {tool.name: tool for tool in resolve_proxy_tools(request, limits).values()}
     if not tools:
         return request, []

@@ -287,7 +287,9 @@ class ProxyToolRunner:
 
     def _reject(self, call: ProxyToolCall) -> Content | None:
         """Return the error content for a call that exceeds a limit. None: the call may run."""
-        kind, name, max_uses = call.proxy_tool.kind, call.proxy_tool.name, call.proxy_tool.tool.max_uses
+        kind = call.proxy_tool.kind
+        name = call.proxy_tool.name
+        max_uses = call.proxy_tool.tool.max_uses
         uses = self._uses[name] = self._uses.get(name, 0) + 1
         if max_uses is not None and uses > max_uses:
             return error_content(kind, "max_uses_exceeded" if kind != "tool_search" else "too_many_requests")
@@ -295,7 +297,8 @@ class ProxyToolRunner:
         return error_content(kind, "too_many_requests") if self._runs > MAX_TOOL_CALLS else None
 
     async def _run(self, call: ProxyToolCall, known: KnownUrls, accepts_pdf: bool) -> Content:
-        kind, arguments = call.proxy_tool.kind, _arguments(call)
+        kind = call.proxy_tool.kind
+        arguments = _arguments(call)
         if arguments is None:
             return error_content(kind, "invalid_tool_input")
         async with self._slots:
@@ -381,7 +384,8 @@ async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) 
 def _tool_query(call: ProxyToolCall) -> _ToolQuery | None:
     by_words = (call.proxy_tool.tool.type or "").startswith("tool_search_tool_bm25")
     arguments = _arguments(call) or {}
-    text, limit = arguments.get("query" if by_words else "pattern"), arguments.get("limit")
+    text = arguments.get("query" if by_words else "pattern")
+    limit = arguments.get("limit")
     max_results = min(max(limit, 1), _MAX_TOOLS_FOUND) if isinstance(limit, int) else _DEFAULT_TOOLS_FOUND
     return _ToolQuery(text, by_words, max_results) if isinstance(text, str) and text else None
 

@@ -142,5 +142,6 @@ class SchemaCheckedStream(DeltaStream):
         if not self._reply.prepare_schema_retry(_AGAIN.format(problem)):
             return self._finish(self._held, Stop("max_tokens"))
         beside = self._held_beside_text()
-        self._held, self._stop = [], None
+        self._held = []
+        self._stop = None
         return beside

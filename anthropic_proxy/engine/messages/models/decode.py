@@ -177,7 +177,9 @@ def decode_request(body: bytes, *, for_token_count: bool = False) -> MessagesReq
             repairs=repairs,
         )
         # what few requests have: a call with more than 15 arguments costs as much as the rest of this function
-        request.top_p, request.top_k, request.service_tier = read.top_p, read.top_k, read.service_tier
+        request.top_p = read.top_p
+        request.top_k = read.top_k
+        request.service_tier = read.service_tier
         request.tool_choice, request.output_format = read.tool_choice, read.output_format
         if read.tools not in _NOT_GIVEN:
             request.tools = decode_tools(read.tools)
@@ -304,7 +306,9 @@ than the check."""
 
 def _find_utf8_error(text: bytes) -> tuple[str, int] | None:
     """Return the reason and the place of the first byte that is not UTF-8. None: the text is valid."""
-    view, start, end = memoryview(text), 0, len(text)
+    view = memoryview(text)
+    start = 0
+    end = len(text)
     try:
         while start < end:
             cut = min(start + _UTF8_CHECK_BYTES, end)
@@ -550,7 +554,8 @@ def _decode_field_by_field(body: bytes, repairs: list[str]) -> _Body:
                 number = msgspec.json.decode(given[name])
                 if isinstance(number, float) and number.is_integer():
                     given[name] = Raw(b"%d" % number)
-        messages, system = given.get("messages"), given.pop("system", None)
+        messages = given.get("messages")
+        system = given.pop("system", None)
         if messages is not None:
             given["messages"] = Raw(b"[]") if memoryview(messages)[0] == _LIST else messages
         read, dropped = decode_lenient_fields(given, _decode_body, _OPTIONAL_FIELDS)

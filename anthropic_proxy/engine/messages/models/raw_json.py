@@ -80,7 +80,9 @@ _SURROGATES = compile_later(
 
 def replace_lone_surrogates(text: bytes) -> tuple[bytes, int]:
     """Return JSON text with U+FFFD in place of lone surrogates, and the number of replacements."""
-    replaced, end, lone = bytearray(), 0, 0
+    replaced = bytearray()
+    end = 0
+    lone = 0
     for escape in _SURROGATES.finditer(text):
         if escape[1] is not None:
             replaced += memoryview(text)[end : escape.start()]

@@ -415,7 +415,8 @@ class MessagesRequest(Struct, kw_only=True):
 
     def release_body(self) -> None:
         """Drop the content of the request, to free memory."""
-        self.messages, self.system = [], ""
+        self.messages = []
+        self.system = ""
         self.output_config = self.output_format = self.cache_marks = None
 
 

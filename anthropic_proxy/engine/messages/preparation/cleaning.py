@@ -81,7 +81,8 @@ def merge_messages(messages: Iterable[Message]) -> list[Message]:
             message = Message(message.role, [TextBlock(json_string(content))])  # noqa: PLW2901
         if message.role != role:
             merged.append(message)
-            role, blocks = message.role, None
+            role = message.role
+            blocks = None
         else:
             if blocks is None:
                 blocks = [*merged[-1].blocks]
@@ -213,7 +214,8 @@ def pair_calls_with_results(
         return messages
     paired: list[Message] = []
     ids = _UniqueIds()
-    start, end = 0, len(messages)
+    start = 0
+    end = len(messages)
     while start < end:
         stop = start + 1
         while stop < end and messages[stop].role != "assistant":
@@ -224,7 +226,8 @@ def pair_calls_with_results(
             calls = [block for block in step[0].blocks if isinstance(block, ToolUseBlock)]
         sent = []
         for call in calls:
-            fresh, name = ids.claim(call.id), upstream_name(call.name)
+            fresh = ids.claim(call.id)
+            name = upstream_name(call.name)
             sent.append(call if fresh == call.id and name == call.name else replace(call, id=fresh, name=name))
         results = [result.tool_use_id for message in step for result in _results_of(message.blocks)]
         is_paired = results == [call.id for call in calls] and (
@@ -506,7 +509,8 @@ def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote
                 yield _RESULT_AS_TEXT
             yield from notes_on_blocks(decode_nested_content(block.content), "result")
         elif isinstance(block, ImageBlock | DocumentBlock):
-            name, source = _MEDIA[kind], block.source.type
+            name = _MEDIA[kind]
+            source = block.source.type
             if source == "file":
                 yield _FILES[name]
             elif isinstance(block, DocumentBlock) and source in ("text", "content"):

@@ -167,9 +167,12 @@ def _limit_output(
 ) -> int:
     """Return the maximum output tokens to send. Raises `InvalidRequest` if the input exceeds the context window."""
     requested = request.max_tokens if request.max_tokens is not None else limits.max_output or _DEFAULT_MAX_TOKENS
-    limit, reason, window = requested, "", limits.context_window
+    limit = requested
+    reason = ""
+    window = limits.context_window
     if limits.max_output is not None and limit > limits.max_output:
-        limit, reason = limits.max_output, "the model's limit"
+        limit = limits.max_output
+        reason = "the model's limit"
     if window is not None and count_tokens is not None:
         available = window - limit - WINDOW_MARGIN_TOKENS - (STATED_WINDOW_MIN_MARGIN_TOKENS if limits.margin else 0)
         if limits.reject_overflow and limits.max_input is not None:
@@ -183,12 +186,14 @@ def _limit_output(
             and request.body_bytes * _MAX_TOKENS_PER_BYTE * (1 + limits.margin) <= available
         )
         if not fits:
-            tokens, maximum = count_tokens(request), limits.max_input or window
+            tokens = count_tokens(request)
+            maximum = limits.max_input or window
             if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
                 raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum", code="prompt-too-long")
             remainder = available_output_tokens(window, tokens, limits.margin)
             if limit > remainder:
-                limit, reason = remainder, "the remainder of the context window"
+                limit = remainder
+                reason = "the remainder of the context window"
     limit = max(limit, 1)
     if limit < requested:
         notes.append(note_replacement("max_tokens", requested, limit, f", {reason}"))

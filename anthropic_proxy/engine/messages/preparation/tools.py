@@ -163,14 +163,16 @@ def assign_server_tools(declared: list[Tool], limits: TargetLimits, notes: list[
         if is_client_tool(tool) or (kind in limits.server_tools and not alone):
             offer.tools.append(tool)
         elif kind in limits.proxy_tool_kinds:
-            name, count = tool.name or kind, 1
+            name = tool.name or kind
+            count = 1
             while name in used_names:
                 count += 1
                 name = f"{tool.name or kind}_{count}"
             used_names.add(name)
             proxy_tools[name] = ProxyTool(kind, tool.name or kind, tool)
             offer.tools.append(_proxy_function(tool.type or "", kind, name))
-            field, reason = _field(tool, place), _drop_reason(tool, kind, limits)
+            field = _field(tool, place)
+            reason = _drop_reason(tool, kind, limits)
             if kind == "web_search" and not limits.can_search:
                 reason = f"{reason}, and SEARCH_URL is not set, so each search fails"
                 notes.append(FidelityNote("dropped", field, reason))

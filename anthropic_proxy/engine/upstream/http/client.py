@@ -133,7 +133,8 @@ class HttpTransport:
             or cached.method != request.method
         ):
             cached = self._new_head(base_url, request, credential, is_reusable=not is_signed)
-        origin, head = cached.origin, cached.complete(request)
+        origin = cached.origin
+        head = cached.complete(request)
         response, sent_at = None, None
         try:
             if connection := self._pool.pop_idle(origin):
@@ -168,7 +169,8 @@ class HttpTransport:
     def encode_head(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> bytes:
         """Return the head exactly as `send` sends it. Raises `UpstreamUnreachable` if the base URL is invalid."""
         if credential is not None and credential.sign is not None:
-            request, credential = _sign(base_url, request, credential), None
+            request = _sign(base_url, request, credential)
+            credential = None
         return self._new_head(base_url, request, credential).complete(request)
 
     async def close(self) -> None:
@@ -183,7 +185,8 @@ class HttpTransport:
         try:
             target_url = parse_url(url)
             proxy = find_proxy(url, self._proxies, self._no_proxy_hosts) if self._proxies else None
-            headers, target = dict(request.headers), target_url.request_target
+            headers = dict(request.headers)
+            target = target_url.request_target
             if credential is not None:
                 headers[credential.header] = credential.value
                 headers.update(credential.extra_headers)
@@ -198,7 +201,8 @@ class HttpTransport:
             header_bytes = encode_request_head(request.method, target, target_url.origin.host_header, headers)
         except ValueError as error:
             raise UpstreamUnreachable(f"no request can be sent to {_redacted(base_url)} ({error})") from error
-        origin, given = target_url.origin, dict(request.headers)
+        origin = target_url.origin
+        given = dict(request.headers)
         head = _Head(request.method, given, credential, origin, proxy, is_sent_to_proxy, header_bytes)
         if credential is not None and credential.origin == CLIENT_CREDENTIAL_ORIGIN:
             is_reusable = False
@@ -325,7 +329,8 @@ class Connector:
         return connection
 
     async def _tunnel(self, origin: Origin, proxy_url: Url) -> Connection:
-        loop, near = asyncio.get_running_loop(), proxy_url.origin
+        loop = asyncio.get_running_loop()
+        near = proxy_url.origin
         transport, tunnel = await loop.create_connection(
             partial(_Tunnel, self._proxy_setting),
             sock=await self._proxy_dialer.dial(near),
@@ -347,7 +352,8 @@ class Connector:
     def _context(self) -> ssl.SSLContext:
         """Created at first use, because loading the certificates is slow."""
         if self._tls is None:
-            context, files = ssl.create_default_context(), self._tls_files
+            context = ssl.create_default_context()
+            files = self._tls_files
             context.set_alpn_protocols(["http/1.1"])
             if files is not None and files.ca_file:
                 context.load_verify_locations(files.ca_file)

@@ -74,7 +74,8 @@ class Decompressor:
         if self._encoding in ("", "identity"):
             yield data
             return
-        stream, full = self._stream, False
+        stream = self._stream
+        full = False
         while data or full:
             if stream is None or (stream.eof and data.strip(b"\0")):
                 is_raw = self._encoding == "deflate" and data[0] & 0x0F != zlib.DEFLATED
@@ -130,7 +131,8 @@ class HttpResponse:
 
     def end_body(self, error: Exception | None = None) -> None:
         """`error` None: the body is complete."""
-        self.body_received, self._error = True, error
+        self.body_received = True
+        self._error = error
         if self.waiter is not None:
             self.wake()
 
@@ -341,7 +343,8 @@ class Connection(asyncio.Protocol):
         self.owner.remove_closed(self)
         response, self._response = self._response, None
         if response is not None:
-            coding, states_end = response.headers.get("transfer-encoding"), "content-length" in response.headers
+            coding = response.headers.get("transfer-encoding")
+            states_end = "content-length" in response.headers
             if coding is not None:  # RFC 9112, 6.3
                 states_end = coding.lower().endswith("chunked")
             response.end_body(exc or (EOFError() if states_end else None))
@@ -353,7 +356,8 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._response is None:
-            key, text = name.decode("latin-1").lower(), value.decode(errors="surrogateescape")
+            key = name.decode("latin-1").lower()
+            text = value.decode(errors="surrogateescape")
             if key in self._headers:
                 self._repeated_headers.setdefault(key, [self._headers[key]]).append(text)
             else:
@@ -361,7 +365,8 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
-        status, headers = self._parser.get_status_code(), self._headers
+        status = self._parser.get_status_code()
+        headers = self._headers
         self._headers = {}
         if self._repeated_headers:
             headers.update((name, ", ".join(values)) for name, values in self._repeated_headers.items())
@@ -449,7 +454,8 @@ class ConnectionPool:
             connection.abort()
 
     def _close_expired(self) -> None:
-        loop, self._cleanup_timer = asyncio.get_running_loop(), None
+        loop = asyncio.get_running_loop()
+        self._cleanup_timer = None
         for origin, idle in list(self._idle.items()):
             for connection in idle:
                 if connection.idle_since + self.keep_alive_seconds <= loop.time():

@@ -30,7 +30,8 @@ async def connect_first(
     """
     if len(addresses) == 1:
         return await _connect(addresses[0], new_socket)
-    waiting, errors = deque(_interleave(addresses)), []
+    waiting = deque(_interleave(addresses))
+    errors = []
     running: set[asyncio.Task[socket.socket]] = set()
     try:
         while waiting or running:
@@ -309,7 +310,8 @@ def _prefixed(text: bytes) -> bytes:
 
 async def _read_exactly(opened: socket.socket, count: int) -> bytes:
     """Return exactly `count` bytes, and read no more: what follows belongs to the connection."""
-    loop, read = asyncio.get_running_loop(), b""
+    loop = asyncio.get_running_loop()
+    read = b""
     while len(read) < count:
         piece = await loop.sock_recv(opened, count - len(read))
         if not piece:

@@ -116,7 +116,8 @@ def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | 
     If the error names none, the newer half is left out and remembered, until the rest is accepted: the server has
     accepted the older blocks in earlier turns, so those of another server are the newest.
     """
-    found, named = find_sent_signatures(call), _BLOCK.search(message)
+    found = find_sent_signatures(call)
+    named = _BLOCK.search(message)
     if not found:
         return None
     can_repeat = call.adaptations_left > _MIN_ADAPTATIONS_LEFT
@@ -139,10 +140,12 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
     """
     betas = select_betas(call)
     if betas.sent and _BETA_REFUSED.search(message):
-        dialect, words = call.dialect, set(re.findall(r"[\w-]+", message))
+        dialect = call.dialect
+        words = set(re.findall(r"[\w-]+", message))
         unknown = [beta for beta in betas.sent if beta not in dialect.accepted_betas] or betas.sent
         if named := [beta for beta in betas.sent if beta in words]:
-            drop_named, lasts = " ".join((_DROP_BETAS, *named)), len(named) <= MAX_LEARNED_BETAS
+            drop_named = " ".join((_DROP_BETAS, *named))
+            lasts = len(named) <= MAX_LEARNED_BETAS
             earlier = [name for name in call.earlier_adaptations if name.partition(" ")[0] == _DROP_BETAS]
             if len(earlier) < _NAMED_REFUSALS:
                 return Adaptation(drop_named, persistent=lasts)

@@ -62,7 +62,8 @@ def find_members(text: bytes, offset: int = 0, end: int | None = None) -> list[J
     position = _after(_OPEN, view, 0)
     while key := _KEY.match(view, position):
         name = _decode_string(key[1])
-        value, start = values[name], key.end()
+        value = values[name]
+        start = key.end()
         stop = start + memoryview(value).nbytes
         following = _NEXT.match(view, stop)
         if Raw(view[start:stop]) != value or following is None:  # views would be compared byte by byte

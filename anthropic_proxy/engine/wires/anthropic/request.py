@@ -223,7 +223,8 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
             found.setdefault(name, beta)
         else:
             refused.append(beta)
-    sent, suspects = [*found], [names for names in dialect.suspected_betas if names and found.keys() >= {*names}]
+    sent = [*found]
+    suspects = [names for names in dialect.suspected_betas if names and found.keys() >= {*names}]
     if suspects:
         smallest = min(suspects, key=len)
         by_date = sorted(smallest, key=lambda name: (name[-_DATE_LENGTH:], name))
@@ -265,7 +266,8 @@ def _matches(name: str, patterns: Sequence[str]) -> bool:
 
 def _select_version(call: Call[Dialect], notes: list[FidelityNote]) -> str:
     """Return the API version for the body. A note is added if it is another one than the client's."""
-    requested, own = call.client_headers.get(_VERSION_HEADER, _VERSION), call.dialect.version_in_body
+    requested = call.client_headers.get(_VERSION_HEADER, _VERSION)
+    own = call.dialect.version_in_body
     if requested == _VERSION:
         return own
     if call.dialect.accepts_newer_versions:
@@ -398,7 +400,8 @@ def _find_edits(
 
     `notes` gets a note on each removed field.
     """
-    dialect, filters_betas = call.dialect, _filters_betas(call.dialect)
+    dialect = call.dialect
+    filters_betas = _filters_betas(call.dialect)
     marked = call.has_proxy_signatures and (
         _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
     )

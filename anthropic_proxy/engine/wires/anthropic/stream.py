@@ -80,7 +80,8 @@ class EventStreamReader:
 
         Raises `UpstreamProtocolError` for a wrong checksum and for a message that is too large.
         """
-        held, events = self._held, list[bytes]()
+        held = self._held
+        events = list[bytes]()
         held += data
         start = 0
         while len(held) - start >= _PRELUDE.size:
@@ -111,7 +112,8 @@ def _convert(headers: dict[str, str], payload: bytes) -> bytes:
         else:
             failure = headers.get(":exception-type") or headers.get(":error-code") or ""
             text = decoded.message or headers.get(":error-message") or failure
-            name, error_type = "error", _ERROR_TYPES.get(failure, "api_error")
+            name = "error"
+            error_type = _ERROR_TYPES.get(failure, "api_error")
             event = msgspec.json.encode({"type": name, "error": {"type": error_type, "message": text}})
     except (*DECODE_ERRORS, binascii.Error) as error:
         raise _invalid("an event that is not JSON") from error
@@ -129,7 +131,8 @@ def _read_headers(data: bytes) -> dict[str, str]:
         while position < len(data):
             start = position + 1
             position = start + data[position]
-            name, kind = data[start:position].decode(), data[position]
+            name = data[start:position].decode()
+            kind = data[position]
             position += 1
             if kind in (6, 7):
                 start = position + 2
@@ -187,7 +190,8 @@ def remove_events_after_end(trailing_bytes: bytes) -> bytes:
 
 
 def replace_reply_model(reply: bytes, model: str) -> bytes:
-    at, end = 0, len(reply)
+    at = 0
+    end = len(reply)
     if not reply.lstrip().startswith(b"{"):
         frame_start, frame_end = _find_start(reply)
         data = _DATA.search(reply, frame_start, frame_end)
@@ -425,7 +429,9 @@ def _read_usage(usage: Raw, earlier_tier: str | None = None) -> Usage | None:
         billed_tier: str | None = _FAST
     else:
         billed_tier = counts.service_tier or (_STANDARD if earlier_tier == _FAST else None)
-    written, details, server_tools = counts.cache_creation, counts.output_tokens_details, counts.server_tool_use
+    written = counts.cache_creation
+    details = counts.output_tokens_details
+    server_tools = counts.server_tool_use
     return Usage(
         input_tokens=counts.input_tokens,
         output_tokens=counts.output_tokens,

@@ -668,7 +668,8 @@ def _error(row: _Row, fault: UpstreamFault, provider: str) -> UpstreamError:
         should_retry=False if per_day or fault.is_permanent else row.should_retry,
         parameter=fault.parameter,
     )
-    error.provider_text, error.provider_status = fault.message[:MAX_MESSAGE_CHARACTERS], fault.status
+    error.provider_text = fault.message[:MAX_MESSAGE_CHARACTERS]
+    error.provider_status = fault.status
     if fault.excerpt:
         error.add_note(fault.excerpt)
     return error

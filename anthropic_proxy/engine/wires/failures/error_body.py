@@ -138,7 +138,8 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
     named = next((name for one in (error, *nested) if (name := _string(one.get("param")))), None)
     message = _text_of(error, nested)
     if named is not None and " " in named.strip():  # Xiaomi sends the reason in `param` (2026-05)
-        message, named = f"{message}: {named}", None
+        message = f"{message}: {named}"
+        named = None
     message = message[:_MESSAGE_CHARACTERS]
     return UpstreamFault(
         status=status,

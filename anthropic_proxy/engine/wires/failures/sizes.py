@@ -64,7 +64,8 @@ def _read_lexemes(text: str) -> Iterator[Lexeme]:
     """Yield words, numbers and signs. Dates, times, versions and words that begin with a digit are omitted."""
     previous = ""
     for match in _LEXEME.finditer(text):
-        kind, found = match.lastgroup, match[0]
+        kind = match.lastgroup
+        found = match[0]
         if kind in ("number", "factor"):
             for value in _read_numbers(match["number"], match["factor"].lower(), previous):
                 yield Lexeme("#", value)

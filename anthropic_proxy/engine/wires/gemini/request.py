@@ -95,7 +95,8 @@ def encode_count(call: Call[Dialect], path: str) -> UpstreamRequest:
     (ai.google.dev/api/tokens, read 2026-11), Vertex AI has the fields themselves.
     """
     name = call.model.removeprefix("models/")
-    path, request = path.replace("{model}", quote(name, safe="")), encode_request(call)
+    path = path.replace("{model}", quote(name, safe=""))
+    request = encode_request(call)
     if not call.dialect.counts_whole_request:
         return select_fields(request, path, _COUNTED_FIELDS)
     whole = {"model": f"models/{name}", **msgspec.json.decode(request.body, type=dict[str, Raw])}

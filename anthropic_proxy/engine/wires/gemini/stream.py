@@ -350,7 +350,8 @@ class GeminiDecoder(Decoder):
             deltas += self._stop(build_blocked_reply_stop(self._call.provider, reason))
 
     def _read_part(self, part: Part, deltas: list[Delta]) -> None:
-        text, signature = part.text, part.thought_signature or ""
+        text = part.text
+        signature = part.thought_signature or ""
         if text is not None:
             if part.thought:
                 if text:
@@ -457,7 +458,8 @@ class GeminiDecoder(Decoder):
 
     def _finish(self, reason: str, candidate: Candidate, deltas: list[Delta]) -> None:
         if reason == _CONTINUATION and candidate.continuation_token and self.continuation_token is not None:
-            self.continuation_token, self._stopped = candidate.continuation_token, True
+            self.continuation_token = candidate.continuation_token
+            self._stopped = True
             deltas += self._release_text()
             return
         if reason in _REFUSALS or reason.startswith("IMAGE_"):
@@ -470,7 +472,9 @@ class GeminiDecoder(Decoder):
             self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider)
             self._ended_normally = False
             return
-        totals, window, message = self._usage, self._call.context_window, candidate.finish_message
+        totals = self._usage
+        window = self._call.context_window
+        message = candidate.finish_message
         counts = (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
         fills_window = window is not None and sum(count or 0 for count in counts) >= window - 1
         shown = f"{reason}: {message}" if message else reason
@@ -559,7 +563,8 @@ class _Grounding:
         deltas: list[Delta] = []
         before = len(self._fetched)
         for source in context.url_metadata or ():
-            url, status = source.retrieved_url, source.url_retrieval_status or ""
+            url = source.retrieved_url
+            status = source.url_retrieval_status or ""
             if url and url not in self._fetched:
                 self._fetched.add(url)
                 error = None if status == _FETCHED else _FETCH_ERRORS.get(status, "unavailable")
@@ -607,7 +612,11 @@ class _Grounding:
                 deltas += [*cited, Text(remainder)] if remainder else cited
             else:
                 deltas.append(delta)
-        self._held, self._left, self._queries, self._sources, self._cited = [], [], {}, {}, []
+        self._held = []
+        self._left = []
+        self._queries = {}
+        self._sources = {}
+        self._cited = []
         return deltas
 
     def _with_citations(self, text: str) -> tuple[str, list[Delta]]:
@@ -680,7 +689,8 @@ class _CodeExecutions:
             began = self.decode_program(ExecutableCode(id=result.id))
         key = result.id if result.id in self._open else next(reversed(self._open))
         identifier = self._open.pop(key)
-        outcome, printed = result.outcome or _OK, result.output or ""
+        outcome = result.outcome or _OK
+        printed = result.output or ""
         if outcome == _TOO_LONG:
             return [*began, encode_code_execution_error(identifier, "execution_time_exceeded")]
         if outcome == _OK:
@@ -688,5 +698,6 @@ class _CodeExecutions:
         return [*began, encode_code_result(identifier, stderr=printed, return_code=1)]
 
     def encode_missing_result_errors(self) -> list[Block]:
-        identifiers, self._open = list(self._open.values()), {}
+        identifiers = list(self._open.values())
+        self._open = {}
         return [encode_code_execution_error(identifier, "unavailable") for identifier in identifiers]

@@ -223,7 +223,8 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     tools = encode_tools(
         call, WorkBudget("tools", max_steps_here=call.max_schema_steps, tool_names=call.client_tool_names)
     )
-    schema, instruction = request.output_schema, ""
+    schema = request.output_schema
+    instruction = ""
     if schema and tools.definitions:
         # `format` binds every token of the reply, so the model could never call a tool
         notes.append(SCHEMA_AS_TEXT)

@@ -194,7 +194,9 @@ class OllamaDecoder(Decoder):
     def _read_call(self, part: ToolCallField, deltas: list[Delta]) -> None:
         """Raises `UpstreamProtocolError` if only the name is missing. An entry without arguments too is ignored."""
         function = part.function or _NO_FUNCTION
-        key, name, data = self._calls, function.name, bytes(function.arguments)
+        key = self._calls
+        name = function.name
+        data = bytes(function.arguments)
         if data in _NO_ARGUMENTS:
             arguments = ""
         else:  # some servers send a JSON string that contains the JSON text

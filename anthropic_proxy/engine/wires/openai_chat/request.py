@@ -70,7 +70,9 @@ _encode = msgspec.json.Encoder().encode
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     request, dialect = call.request, call.dialect
     notes: list[FidelityNote] = []
-    asked, tools, output = call, ToolFields([]), ReplySchemaFields()
+    asked = call
+    tools = ToolFields([])
+    output = ReplySchemaFields()
     if request.tools or request.tool_choice is not None or len(request.output_schema):
         if dialect.must_disable_thinking(request):  # the history is unchanged, for the prompt cache
             asked = structs.replace(call, request=structs.replace(request, effort="none"))
@@ -127,7 +129,8 @@ def encode_count(call: Call[Dialect], path: str) -> UpstreamRequest:
 
 def _add_effort(body: dict[str, Any], call: Call[Dialect], has_tools: bool, notes: list[FidelityNote]) -> str:
     """Add the fields that control reasoning. Return the effort: the requested one, or the only one with tools."""
-    dialect, effort = call.dialect, call.request.effort
+    dialect = call.dialect
+    effort = call.request.effort
     if has_tools and dialect.forced_effort_with_tools not in ("", effort):
         if effort != "default":
             why = f"; {call.model} accepts tools over Chat Completions only with this effort"
@@ -293,7 +296,8 @@ class ChatMessageEncoder(MessageEncoder):
         if self._drops_thinking:
             self.notes.append(FOREIGN_THINKING_DROPPED)
         if self._dialect.sends_cache_marks and self._request.has_cache_marks():
-            first, last = self.messages[0], self.messages[-1]
+            first = self.messages[0]
+            last = self.messages[-1]
             if isinstance(first, _ChatMessage) and first.role == self._dialect.system_role:
                 first.content = _add_cache_mark(first.content)
                 last = None if last is first else last

@@ -5,35 +5,19 @@ tool call therefore ends only when its arguments are complete and other content 
 (`ToolCallDecoder`). A finish reason ends the reply, but the token counts may follow it, so a reply that reached its
 limit ends with the response: the counts decide whether the context window was full.
 
-The structs have only the fields that the decoder reads. Values of unexpected JSON types are converted or omitted, such
-as a number as text. Some fields are kept as raw JSON and decoded only where they are used; one of them,
-`extra_content`, has Gemini's thought signature: opaque state of the reasoning, which later requests send back.
+`reply.py` has the structs of replies, and `tools.py` the decoder of server tools, which the provider itself runs.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct, structs
+from msgspec import Raw
 
 from anthropic_proxy.engine.messages.deltas import Delta, Stop, Text, Thinking, ToolArgs, ToolCall, ToolEnd, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
-from anthropic_proxy.engine.messages.preparation import server_tool_kind
-from anthropic_proxy.engine.messages.server_blocks import (
-    SERVER_TOOL_ID_PREFIX,
-    SearchResultPage,
-    describe_generated_file,
-    encode_citation,
-    encode_code_execution_call,
-    encode_code_result,
-    encode_fetch_call_and_result,
-    encode_search_call,
-    encode_search_call_and_result,
-    encode_search_result,
-    is_domain_allowed,
-)
 from anthropic_proxy.engine.messages.tool_arguments import is_truncated_object
 from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.failures import (
@@ -44,8 +28,22 @@ from anthropic_proxy.engine.wires.failures import (
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_or_repair, decode_repaired, repair_json
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
 from anthropic_proxy.engine.wires.openai_chat.errors import classify_fault, decode_reply_in_error
+from anthropic_proxy.engine.wires.openai_chat.reply import (
+    ChatUsage,
+    Choice,
+    ChoiceDelta,
+    Chunk,
+    FunctionCall,
+    ServerToolCounts,
+    TokenDetails,
+    ToolCallDelta,
+    convert_unusual_values,
+    decode_chunk,
+    decode_tier,
+    is_bare_error,
+)
 from anthropic_proxy.engine.wires.openai_chat.request import OutputToolConverter, offers_output_tool
-from anthropic_proxy.engine.wires.openai_chat.tools import offers_server_tools
+from anthropic_proxy.engine.wires.openai_chat.tools import ServerToolDecoder, offers_server_tools
 from anthropic_proxy.engine.wires.reply_ends import (
     build_stop,
     build_unreadable_reply,
@@ -61,269 +59,6 @@ from anthropic_proxy.engine.wires.thinking import (
 from anthropic_proxy.engine.wires.tool_call_repair import TextSplitter, ToolCallRepair, is_json_object
 from anthropic_proxy.engine.wires.tools import ToolCallIds
 from anthropic_proxy.errors import UnreadableReply, UpstreamProtocolError
-
-
-class FunctionCall(Struct, gc=False):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class ToolCallDelta(Struct, gc=False):
-    """Entry of `tool_calls`: a complete tool call, or a fragment of a tool call in a stream."""
-
-    index: int | None = None
-    """Index of the call in the reply. None: the server omits indexes."""
-    id: str | None = None
-    """Id of the tool call. None: a later fragment of the call, or a server without ids."""
-    function: FunctionCall | None = None
-    extra_content: Raw = ABSENT
-    """Vendor field with a thought signature of Gemini, as JSON."""
-
-    @property
-    def is_empty(self) -> bool:
-        function = self.function
-        if self.id or (function is not None and (function.name or function.arguments)):
-            return False
-        return not is_present(self.extra_content)
-
-
-class ChoiceDelta(Struct, gc=False):
-    content: str | None = None
-    reasoning_content: str | None = None
-    """Reasoning of the model, under the field name of DeepSeek and others."""
-    reasoning: str | None = None
-    """Reasoning of the model, under the field name of Groq and OpenRouter."""
-    reasoning_details: Raw = ABSENT
-    """Reasoning of the model as a JSON list of objects (OpenRouter)."""
-    refusal: str | None = None
-    tool_calls: list[ToolCallDelta] | None = None
-    function_call: FunctionCall | None = None
-    """The only tool call, or a fragment of it, from a server that answers in OpenAI's deprecated format of calls."""
-    extra_content: Raw = ABSENT
-    """Vendor field with a thought signature of Gemini, as JSON."""
-    executed_tools: Raw = ABSENT
-    annotations: Raw = ABSENT
-
-    @property
-    def is_empty(self) -> bool:
-        """True if the message has no text, no reasoning, no refusal and no tool call."""
-        content = self.content or self.reasoning_content or self.reasoning or self.refusal or self.calls
-        return not content and not is_present(self.reasoning_details)
-
-    @property
-    def calls(self) -> list[ToolCallDelta] | None:
-        """Tool calls: `tool_calls`, or `function_call` if there are none. Some servers send a call in both fields."""
-        return self.nonempty_tool_calls or self.deprecated_calls
-
-    @property
-    def nonempty_tool_calls(self) -> list[ToolCallDelta]:
-        """Entries of `tool_calls` that are not empty. Some servers send an entry with empty values in each chunk."""
-        return [call for call in self.tool_calls or () if not call.is_empty]
-
-    @property
-    def deprecated_calls(self) -> list[ToolCallDelta] | None:
-        """The call in `function_call`. None: no call. Some servers send the field with empty values in each chunk."""
-        function = self.function_call
-        if function is None or not (function.name or function.arguments):
-            return None
-        return [ToolCallDelta(index=0, function=function)]
-
-
-class ServerToolCounts(Struct, gc=False):
-    web_search_requests: int | None = None
-
-
-class TokenDetails(Struct, gc=False):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    """Tokens written to the cache, under the name of DashScope (vercel/ai packages/alibaba, 2026-11-23)."""
-    reasoning_tokens: int | None = None
-
-
-class ChatUsage(Struct, gc=False):
-    """Token counts (`usage`). Some servers send cache reads as `cached_tokens` or `prompt_cache_hit_tokens`, Mistral
-    also as `num_cached_tokens` or in `prompt_token_details` (vercel/ai packages/mistral, 2026-11-23)."""
-
-    prompt_tokens: int | None = None
-    """Input tokens, cached input included."""
-    completion_tokens: int | None = None
-    """Output tokens. Most servers include reasoning."""
-    total_tokens: int | None = None
-    prompt_tokens_details: TokenDetails | None = None
-    completion_tokens_details: TokenDetails | None = None
-    cached_tokens: int | None = None
-    prompt_cache_hit_tokens: int | None = None
-    num_cached_tokens: int | None = None
-    prompt_token_details: TokenDetails | None = None
-    server_tool_use_details: ServerToolCounts | None = None
-
-
-class Choice(Struct, gc=False):
-    delta: ChoiceDelta | None = None
-    message: ChoiceDelta | None = None
-    finish_reason: str | None = None
-    native_finish_reason: str | None = None
-    """The reason in the words of the provider behind OpenRouter or LiteLLM, such as `max_output_tokens`."""
-    usage: ChatUsage | None = None
-    """Token counts of the reply. Moonshot's streams have them here and not in `Chunk.usage`."""
-
-    def choose_message_or_delta(self) -> ChoiceDelta | None:
-        """Return `message`, or `delta` if `message` is missing or empty: Perplexity sends both (recorded 2026)."""
-        if self.message is None or (self.delta is not None and self.message.is_empty):
-            return self.delta
-        return self.message
-
-
-class GroqExtension(Struct, gc=False):
-    usage: ChatUsage | None = None
-    error: Raw = ABSENT
-
-
-class Chunk(Struct, gc=False):
-    choices: list[Choice] | None = None
-    usage: ChatUsage | None = None
-    x_groq: GroqExtension | None = None
-    error: Raw = ABSENT
-
-
-class _TierField(Struct, gc=False):
-    service_tier: str | None = None
-
-
-def _fields_of(kind: type[Struct], field_type: object) -> tuple[str, ...]:
-    return tuple(field.name for field in structs.fields(kind) if field.type == field_type)
-
-
-_TEXT_FIELDS = tuple(name for name in _fields_of(ChoiceDelta, str | None) if name != "content")
-REASONING_FIELDS = tuple(name for name in _TEXT_FIELDS if name != "refusal")
-"""Fields of `ChoiceDelta` with reasoning as text, one for each field name that servers use."""
-_RAW_FIELDS = _fields_of(ChoiceDelta, Raw)
-_CALL_RAW_FIELDS = _fields_of(ToolCallDelta, Raw)
-_COUNTED = frozenset(field.name for field in structs.fields(ChatUsage) if field.type != int | None)
-_decode = msgspec.json.Decoder(Chunk).decode
-_decode_tier = msgspec.json.Decoder(_TierField).decode
-
-
-def _is_bare_error(data: bytes) -> bool:
-    """Return True if a response is itself an error object, without a field `error` around it.
-
-    Sources: vLLM before 0.10 (`"object": "error"`, serving_engine.py); gateways with events of the type `error`;
-    MiniMax (`base_resp`, platform.minimax.io/docs/api-reference/errorcode.md; read 2026-11).
-    """
-    content = decode_repaired(data)
-    if not isinstance(content, dict):
-        return False
-    base = content.get("base_resp")
-    if isinstance(base, dict) and base.get("status_code"):
-        return True
-    if not isinstance(content.get("message"), str):
-        return False
-    return content.get("object") == "error" or not content.keys().isdisjoint(("code", "type", "status"))
-
-
-def _usual(content: Any) -> Any:
-    """Return a chunk's decoded JSON with values of unexpected types converted. Unknown fields may be omitted."""
-    if not isinstance(content, dict):
-        return content
-    usual: dict[str, Any] = {}
-    if content.get("error") is not None:
-        usual["error"] = msgspec.Raw(msgspec.json.encode(content["error"]))
-    choices = content.get("choices")
-    if isinstance(choices, list):
-        usual["choices"] = [_usual_choice(choice) for choice in choices if isinstance(choice, dict)]
-    groq = content.get("x_groq")
-    if isinstance(groq, dict):
-        usual["x_groq"] = {"usage": _usual_counts(groq.get("usage"))}
-    usual["usage"] = _usual_counts(content.get("usage"))
-    return usual
-
-
-def _usual_choice(choice: dict[str, Any]) -> dict[str, Any]:
-    reason, native = choice.get("finish_reason"), choice.get("native_finish_reason")
-    return {
-        "delta": _usual_piece(choice.get("delta")),
-        "message": _usual_piece(choice.get("message")),
-        "finish_reason": reason if isinstance(reason, str) else None,
-        "native_finish_reason": native if isinstance(native, str) else None,
-        "usage": _usual_counts(choice.get("usage")),
-    }
-
-
-def _usual_piece(piece: Any) -> dict[str, Any] | None:
-    if not isinstance(piece, dict):
-        return None
-    usual: dict[str, Any] = {}
-    content = piece.get("content")
-    parts = content if isinstance(content, list) else [content]
-    if all(isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("type"), str)) for part in parts):
-        # Mistral: a list of parts, reasoning among them
-        usual["content"] = "".join(_text_of(part) for part in parts if not _is_thinking(part))
-        usual["reasoning_content"] = "".join(_text_of(part) for part in parts if _is_thinking(part))
-    elif content is not None:  # Cloudflare Workers AI with a schema: the value itself (recorded 2026)
-        usual["content"] = msgspec.json.encode(content).decode()
-    for name in _TEXT_FIELDS:
-        if isinstance(piece.get(name), str):
-            usual[name] = piece[name]
-    for name in _RAW_FIELDS:
-        if piece.get(name) is not None:
-            usual[name] = msgspec.Raw(msgspec.json.encode(piece[name]))
-    calls = piece.get("tool_calls")
-    if isinstance(calls, list):
-        usual["tool_calls"] = [_usual_call(call) for call in calls if isinstance(call, dict)]
-    if isinstance(piece.get("function_call"), dict):
-        usual["function_call"] = _usual_function(piece["function_call"])
-    return usual
-
-
-def _usual_call(call: dict[str, Any]) -> dict[str, Any]:
-    usual: dict[str, Any] = {}
-    index, call_id, function = call.get("index"), call.get("id"), call.get("function")
-    if isinstance(index, int | str) and str(index).isdecimal():
-        usual["index"] = int(index)
-    if isinstance(call_id, str | int):
-        usual["id"] = str(call_id)
-    if isinstance(function, dict):
-        usual["function"] = _usual_function(function)
-    for name in _CALL_RAW_FIELDS:
-        if call.get(name) is not None:
-            usual[name] = msgspec.Raw(msgspec.json.encode(call[name]))
-    return usual
-
-
-def _usual_function(function: dict[str, Any]) -> dict[str, Any]:
-    called, arguments = function.get("name"), function.get("arguments")
-    if arguments == {} and not called:  # an empty call, like `""`
-        arguments = None
-    elif arguments is not None and not isinstance(arguments, str):  # some servers send the object itself
-        arguments = msgspec.json.encode(arguments).decode()
-    return {"name": called if isinstance(called, str) else None, "arguments": arguments}
-
-
-def _usual_counts(counts: Any) -> dict[str, Any] | None:
-    if not isinstance(counts, dict):
-        return None
-    usual: dict[str, Any] = {}
-    for name, value in counts.items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            usual[name] = int(value)
-        elif isinstance(value, dict) and name in _COUNTED:
-            usual[name] = _usual_counts(value)
-    return usual
-
-
-def _is_thinking(part: Any) -> bool:
-    return isinstance(part, dict) and part.get("type") == "thinking"
-
-
-def _text_of(part: Any) -> str:
-    if isinstance(part, str):
-        return part
-    if not isinstance(part, dict):
-        return ""
-    inner = part.get("thinking") if _is_thinking(part) else part.get("text")
-    return "".join(map(_text_of, inner)) if isinstance(inner, list) else inner if isinstance(inner, str) else ""
-
 
 _NO_DETAILS = TokenDetails()
 _NO_TOOL_COUNTS = ServerToolCounts()
@@ -369,7 +104,7 @@ class ChatDecoder(Decoder):
             self.finished = True
             return []
         try:
-            chunk = _decode(frame)
+            chunk = decode_chunk(frame)
         except DECODE_ERRORS:
             chunk = self._decode_odd(frame, self.repair_frame)
         deltas = self._read(chunk, frame)
@@ -377,12 +112,13 @@ class ChatDecoder(Decoder):
 
     def decode_body(self, body: bytes) -> list[Delta]:
         try:
-            chunk = _decode(body)
+            chunk = decode_chunk(body)
         except DECODE_ERRORS:
             chunk = self._decode_odd(body, repair_json)
         for choice in chunk.choices or ():
             if choice.delta is not None and choice.message is not None:
-                choice.delta, choice.message = choice.choose_message_or_delta(), None
+                choice.delta = choice.choose_message_or_delta()
+                choice.message = None
         deltas = self._read(chunk, body)
         self.finished = True
         return deltas if self._output is None else self._output.convert_to_text(deltas)
@@ -413,7 +149,7 @@ class ChatDecoder(Decoder):
         """Decode invalid UTF-8, and values of unexpected types."""
         try:
             content = decode_or_repair(msgspec.json.decode, data, repair)
-            return msgspec.convert(_usual(content), Chunk, strict=False)
+            return msgspec.convert(convert_unusual_values(content), Chunk, strict=False)
         except DECODE_ERRORS as error:
             if self._has_ended:
                 return Chunk()
@@ -426,7 +162,7 @@ class ChatDecoder(Decoder):
 
     def _read(self, chunk: Chunk, data: bytes) -> list[Delta]:
         choice = chunk.choices[0] if chunk.choices else None
-        if choice is None and chunk.choices is None and chunk.usage is None and _is_bare_error(data):
+        if choice is None and chunk.choices is None and chunk.usage is None and is_bare_error(data):
             chunk.error = chunk.error or Raw(data)
         if chunk.error is not ABSENT and is_present(chunk.error):
             return self._read_error(chunk, data)
@@ -572,7 +308,8 @@ class ChatDecoder(Decoder):
         if self._stop_emitted or self._stop is None:
             return
         self._stop_emitted = True
-        usage, window = self._usage, self._call.context_window
+        usage = self._usage
+        window = self._call.context_window
         if self._stop.reason == "max_tokens" and window is not None and usage.output_tokens is not None:
             read = (usage.input_tokens or 0) + (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0)
             if read + usage.output_tokens >= window - 1:
@@ -586,7 +323,7 @@ class ChatDecoder(Decoder):
             tier = None
             # `Chunk` has no such field, so that only one event of a reply decodes it. OpenAI's events all have it.
             with suppress(*DECODE_ERRORS):
-                tier = _decode_tier(data).service_tier
+                tier = decode_tier(data).service_tier
             self._usage = decode_usage(counts, tier)
             deltas.append(self._usage)
             return
@@ -600,7 +337,9 @@ def decode_usage(counts: ChatUsage, tier: str | None = None) -> Usage:
     for read in (counts.prompt_cache_hit_tokens, counts.cached_tokens, counts.num_cached_tokens):
         if read is not None:
             cached = max(read, cached or 0)
-    prompt, output, thinking = counts.prompt_tokens, counts.completion_tokens, spent.reasoning_tokens
+    prompt = counts.prompt_tokens
+    output = counts.completion_tokens
+    thinking = spent.reasoning_tokens
     uncached, cached, written = split_input_tokens(
         prompt, cached, within.cache_write_tokens or within.cache_creation_input_tokens
     )
@@ -761,7 +500,8 @@ class ToolCallDecoder:
                 self.has_incomplete_arguments = True
 
     def _name(self, call: _OpenCall, wire_name: str, name: str, deltas: list[Delta]) -> None:
-        call.name, call.own_name = wire_name, name
+        call.name = wire_name
+        call.own_name = name
         deltas.append(ToolCall(call.key, self._ids.assign_client_id(call.id), name))
         if not self._holds:
             deltas += [ToolArgs(call.key, text) for text in call.arguments]
@@ -805,147 +545,3 @@ class ToolCallDecoder:
         # Without ids only the name distinguishes the next call from a repetition of the same name.
         is_next = function.name != call.name or (function.arguments and call.is_complete())
         return None if is_next else call
-
-
-class _Found(Struct):
-    url: str | None = None
-    title: str | None = None
-    content: str | None = None
-    end_index: int | None = None
-
-
-class _SearchResults(Struct):
-    results: list[_Found] | None = None
-
-
-class _Printed(Struct):
-    text: str | None = None
-    png: str | None = None
-
-
-class _Executed(Struct):
-    index: int = 0
-    arguments: str = ""
-    output: str | None = None
-    search_results: _SearchResults | None = None
-    browser_results: list[_Found] | None = None
-    code_results: list[_Printed] | None = None
-
-
-class _Arguments(Struct):
-    query: str | None = None
-    code: str | None = None
-    url: str | None = None
-
-
-class _Annotation(Struct):
-    type: str = ""
-    url_citation: _Found | None = None
-
-
-# Groq sends each run first without and then with its result. Both forms were recorded by the project
-# `pydantic/pydantic-ai` (cassettes test_groq_model_web_search_tool_stream and
-# test_openrouter_web_search_annotations_stream, 2026-08).
-class ServerToolDecoder:
-    """Decodes the results of server tools (web search …) in one reply into deltas, the pieces of the reply."""
-
-    def __init__(self, call: Call[Dialect]) -> None:
-        self._new_id = call.new_id
-        searching = (tool for tool in call.request.tools if server_tool_kind(tool) == "web_search")
-        self._blocked = [domain for tool in searching for domain in tool.blocked_domains or ()]
-        self._open: dict[int, str] = {}
-        """Index of a search without a result so far → id of its call block in the reply to the client."""
-        self._done: set[int] = set()
-        self._found: dict[str, _Found] = {}
-        self._reported: set[str] = set()
-        self._searches = 0
-        self._fetches = 0
-
-    def decode_choice_delta(self, choice_delta: ChoiceDelta) -> list[Delta]:
-        """Return the deltas of the server tools in one chunk. Send them before the text of the chunk."""
-        deltas: list[Delta] = []
-        if is_present(choice_delta.executed_tools):
-            for executed in _list_of(choice_delta.executed_tools, list[_Executed]):
-                deltas += self._read_executed(executed)
-        if is_present(choice_delta.annotations):
-            marks = _list_of(choice_delta.annotations, list[_Annotation])
-            for result in (mark.url_citation for mark in marks):
-                if result is None or not result.url or not is_domain_allowed(result.url, (), self._blocked):
-                    continue
-                self._found.setdefault(result.url, result)
-                if result.end_index:
-                    deltas.append(encode_citation(result.url, result.title, result.content or ""))
-        if choice_delta.content:
-            deltas += self._emit_search()
-        return deltas
-
-    def finish_searches(self) -> list[Delta]:
-        """Return the remaining deltas of the searches at the end of the text. A missing result becomes an empty one."""
-        deltas = self._emit_search()
-        for identifier in self._open.values():
-            deltas.append(encode_search_result(identifier, ()))
-        self._open = {}
-        return deltas
-
-    def _read_executed(self, executed: _Executed) -> list[Delta]:
-        index = executed.index
-        if index in self._done:
-            return []
-        try:
-            arguments = msgspec.json.decode(executed.arguments, type=_Arguments)
-        except (msgspec.DecodeError, RecursionError):
-            arguments = _Arguments()
-        is_complete = executed.output is not None
-        if arguments.query is not None:
-            deltas: list[Delta] = []
-            if index not in self._open:
-                self._open[index] = self._new_id(SERVER_TOOL_ID_PREFIX)
-                deltas.append(encode_search_call(self._open[index], arguments.query))
-            if is_complete:
-                self._done.add(index)
-                self._searches += 1
-                found = executed.search_results.results if executed.search_results else None
-                results = [*(found or ()), *(executed.browser_results or ())]
-                deltas.append(encode_search_result(self._open.pop(index), self._shown(results)))
-                deltas.append(Usage(web_search_requests=self._searches, billed_searches=self._searches))
-            return deltas
-        if not is_complete:
-            return []
-        self._done.add(index)
-        identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
-        if arguments.code is not None:
-            images = [one.png for one in executed.code_results or () if one.png]
-            described = [describe_generated_file("image/png", len(image)) for image in images]
-            printed = "\n".join(filter(None, (executed.output, *described)))
-            return [
-                encode_code_execution_call(identifier, arguments.code),
-                encode_code_result(identifier, stdout=printed),
-            ]
-        if not arguments.url:
-            return []
-        self._fetches += 1
-        return [*encode_fetch_call_and_result(identifier, arguments.url), Usage(web_fetch_requests=self._fetches)]
-
-    def _emit_search(self) -> list[Delta]:
-        """Return a search with the pages not returned before. OpenRouter reports no query."""
-        results = [result for url, result in self._found.items() if url not in self._reported]
-        self._reported.update(self._found)
-        return (
-            encode_search_call_and_result(self._new_id(SERVER_TOOL_ID_PREFIX), "", self._shown(results))
-            if results
-            else []
-        )
-
-    def _shown(self, results: Iterable[_Found]) -> list[SearchResultPage]:
-        shown: dict[str, SearchResultPage] = {}
-        for result in results:
-            if result.url and is_domain_allowed(result.url, (), self._blocked):
-                shown[result.url] = SearchResultPage(result.url, result.title, result.content or "")
-        return list(shown.values())
-
-
-def _list_of(raw: Raw, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return []

@@ -1,22 +1,39 @@
-"""Encoder of tools for the Chat Completions API: definitions of client tools and server tools, and `tool_choice`.
+"""Tools in the Chat Completions API: definitions and `tool_choice` of requests, and results of server tools in replies.
 
-Client tools are functions that the client runs. Server tools (web search …) run at the provider.
+Client tools are functions that the client runs; `stream.py` decodes their calls. Server tools (web search …) run at the
+provider, which sends their results with its reply (`ServerToolDecoder`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
+from anthropic_proxy.engine.messages.deltas import Delta, Usage
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Tool, ToolChoice
+from anthropic_proxy.engine.messages.models.raw_json import is_present
 from anthropic_proxy.engine.messages.models.tools import are_client_tools, is_client_tool
 from anthropic_proxy.engine.messages.preparation import server_tool_kind
+from anthropic_proxy.engine.messages.server_blocks import (
+    SERVER_TOOL_ID_PREFIX,
+    SearchResultPage,
+    describe_generated_file,
+    encode_citation,
+    encode_code_execution_call,
+    encode_code_result,
+    encode_fetch_call_and_result,
+    encode_search_call,
+    encode_search_call_and_result,
+    encode_search_result,
+    is_domain_allowed,
+)
 from anthropic_proxy.engine.messages.work_budget import WorkBudget
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.engine.wires.json_schema import SchemaRules, encode_schema
 from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
+from anthropic_proxy.engine.wires.openai_chat.reply import ChoiceDelta
 from anthropic_proxy.engine.wires.shared_notes import missing_setting_note
 from anthropic_proxy.engine.wires.tools import cached_encoder, cached_list_encoder, resolve_strict, tool_description
 from anthropic_proxy.errors import UnsupportedFeature
@@ -47,7 +64,8 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
         for tool in call.request.tools:
             if is_client_tool(tool) or server_tool_kind(tool) not in known:
                 continue
-            name, settings = known[server_tool_kind(tool)], _settings_of(tool, dialect, tools.notes)
+            name = known[server_tool_kind(tool)]
+            settings = _settings_of(tool, dialect, tools.notes)
             if dialect.server_tool_form == "enabled":
                 enabled.append(name)
                 tools.body_fields |= {"search_settings": settings} if settings else {}
@@ -156,3 +174,147 @@ def _choose(
         tools.tool_choice = {"type": "function", "function": {"name": choice.name}}
     else:
         tools.tool_choice = {"any": "required", "none": "none"}.get(choice.type, "auto")
+
+
+class _Found(Struct):
+    url: str | None = None
+    title: str | None = None
+    content: str | None = None
+    end_index: int | None = None
+
+
+class _SearchResults(Struct):
+    results: list[_Found] | None = None
+
+
+class _Printed(Struct):
+    text: str | None = None
+    png: str | None = None
+
+
+class _Executed(Struct):
+    index: int = 0
+    arguments: str = ""
+    output: str | None = None
+    search_results: _SearchResults | None = None
+    browser_results: list[_Found] | None = None
+    code_results: list[_Printed] | None = None
+
+
+class _Arguments(Struct):
+    query: str | None = None
+    code: str | None = None
+    url: str | None = None
+
+
+class _Annotation(Struct):
+    type: str = ""
+    url_citation: _Found | None = None
+
+
+# Groq sends each run first without and then with its result. Both forms were recorded by the project
+# `pydantic/pydantic-ai` (cassettes test_groq_model_web_search_tool_stream and
+# test_openrouter_web_search_annotations_stream, 2026-08).
+class ServerToolDecoder:
+    """Decodes the results of server tools (web search …) in one reply into deltas, the pieces of the reply."""
+
+    def __init__(self, call: Call[Dialect]) -> None:
+        self._new_id = call.new_id
+        searching = (tool for tool in call.request.tools if server_tool_kind(tool) == "web_search")
+        self._blocked = [domain for tool in searching for domain in tool.blocked_domains or ()]
+        self._open: dict[int, str] = {}
+        """Index of a search without a result so far → id of its call block in the reply to the client."""
+        self._done: set[int] = set()
+        self._found: dict[str, _Found] = {}
+        self._reported: set[str] = set()
+        self._searches = 0
+        self._fetches = 0
+
+    def decode_choice_delta(self, choice_delta: ChoiceDelta) -> list[Delta]:
+        """Return the deltas of the server tools in one chunk. Send them before the text of the chunk."""
+        deltas: list[Delta] = []
+        if is_present(choice_delta.executed_tools):
+            for executed in _list_of(choice_delta.executed_tools, list[_Executed]):
+                deltas += self._read_executed(executed)
+        if is_present(choice_delta.annotations):
+            marks = _list_of(choice_delta.annotations, list[_Annotation])
+            for result in (mark.url_citation for mark in marks):
+                if result is None or not result.url or not is_domain_allowed(result.url, (), self._blocked):
+                    continue
+                self._found.setdefault(result.url, result)
+                if result.end_index:
+                    deltas.append(encode_citation(result.url, result.title, result.content or ""))
+        if choice_delta.content:
+            deltas += self._emit_search()
+        return deltas
+
+    def finish_searches(self) -> list[Delta]:
+        """Return the remaining deltas of the searches at the end of the text. A missing result becomes an empty one."""
+        deltas = self._emit_search()
+        for identifier in self._open.values():
+            deltas.append(encode_search_result(identifier, ()))
+        self._open = {}
+        return deltas
+
+    def _read_executed(self, executed: _Executed) -> list[Delta]:
+        index = executed.index
+        if index in self._done:
+            return []
+        try:
+            arguments = msgspec.json.decode(executed.arguments, type=_Arguments)
+        except (msgspec.DecodeError, RecursionError):
+            arguments = _Arguments()
+        is_complete = executed.output is not None
+        if arguments.query is not None:
+            deltas: list[Delta] = []
+            if index not in self._open:
+                self._open[index] = self._new_id(SERVER_TOOL_ID_PREFIX)
+                deltas.append(encode_search_call(self._open[index], arguments.query))
+            if is_complete:
+                self._done.add(index)
+                self._searches += 1
+                found = executed.search_results.results if executed.search_results else None
+                results = [*(found or ()), *(executed.browser_results or ())]
+                deltas.append(encode_search_result(self._open.pop(index), self._shown(results)))
+                deltas.append(Usage(web_search_requests=self._searches, billed_searches=self._searches))
+            return deltas
+        if not is_complete:
+            return []
+        self._done.add(index)
+        identifier = self._new_id(SERVER_TOOL_ID_PREFIX)
+        if arguments.code is not None:
+            images = [one.png for one in executed.code_results or () if one.png]
+            described = [describe_generated_file("image/png", len(image)) for image in images]
+            printed = "\n".join(filter(None, (executed.output, *described)))
+            return [
+                encode_code_execution_call(identifier, arguments.code),
+                encode_code_result(identifier, stdout=printed),
+            ]
+        if not arguments.url:
+            return []
+        self._fetches += 1
+        return [*encode_fetch_call_and_result(identifier, arguments.url), Usage(web_fetch_requests=self._fetches)]
+
+    def _emit_search(self) -> list[Delta]:
+        """Return a search with the pages not returned before. OpenRouter reports no query."""
+        results = [result for url, result in self._found.items() if url not in self._reported]
+        self._reported.update(self._found)
+        return (
+            encode_search_call_and_result(self._new_id(SERVER_TOOL_ID_PREFIX), "", self._shown(results))
+            if results
+            else []
+        )
+
+    def _shown(self, results: Iterable[_Found]) -> list[SearchResultPage]:
+        shown: dict[str, SearchResultPage] = {}
+        for result in results:
+            if result.url and is_domain_allowed(result.url, (), self._blocked):
+                shown[result.url] = SearchResultPage(result.url, result.title, result.content or "")
+        return list(shown.values())
+
+
+def _list_of(raw: Raw, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return []

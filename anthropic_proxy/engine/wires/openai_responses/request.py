@@ -265,7 +265,8 @@ class ItemEncoder(MessageEncoder):
     def _place_loaded_tools(self, loaded_tools: Mapping[str, Sequence[Raw]]) -> None:
         """Insert the definitions of loaded tools after the results of the calls among which they were loaded."""
         waiting = {_call_id(call_id): tools for call_id, tools in loaded_tools.items()}
-        items, found = self.messages, list[Raw]()
+        items = self.messages
+        found = list[Raw]()
         self.messages = []
         for item in items:
             if type(item) is _Result:

@@ -182,7 +182,8 @@ def repair_arguments(text: str, *, between_markers: bool = False) -> str | None:
         text = inner.strip()
     if between_markers:
         return _repair(text) if text.startswith("{") else None
-    begin, end = text.find("{"), text.rfind("}") + 1
+    begin = text.find("{")
+    end = text.rfind("}") + 1
     if begin < 0 or _QUOTED.search(text, 0, begin):
         return None
     if whole := _repair(text[begin:]):
@@ -198,7 +199,9 @@ def _find_repeated(text: str) -> str | None:
 
     None: the text has other content, or different objects. Empty objects before the object are ignored.
     """
-    written, position, found = "", 0, None
+    written = ""
+    position = 0
+    found = None
     while position < len(text):
         try:
             value, end = _scan(text, position)
@@ -206,7 +209,8 @@ def _find_repeated(text: str) -> str | None:
             return None
         if not isinstance(value, dict) or (found and value != found):
             return None
-        written, found = text[position:end], value
+        written = text[position:end]
+        found = value
         gap = _SPACE.match(text, end)
         position = gap.end() if gap else end
     return written if is_json_object(written) else None

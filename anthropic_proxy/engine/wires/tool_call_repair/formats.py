@@ -341,7 +341,8 @@ def _read_parameters(
         end = marks[1].search(text, begin.end())
         if end is None:
             return None
-        name, value = begin[1].strip(), text[begin.end() : end.start()]
+        name = begin[1].strip()
+        value = text[begin.end() : end.start()]
         given[name] = _typed(value.removeprefix("\n").removesuffix("\n"), properties.get(name))
         position = end.end()
     return msgspec.json.encode(given).decode(), position

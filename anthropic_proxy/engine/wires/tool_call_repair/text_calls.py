@@ -90,7 +90,8 @@ class TextCallDetector:
         if self._state == "over":
             return [Text(text)]
         deltas: list[Delta] = []
-        self._later, self._later_offset = text, 0
+        self._later = text
+        self._later_offset = 0
         self._read_on(deltas)
         self._pass_free(deltas)
         return deltas
@@ -128,7 +129,8 @@ class TextCallDetector:
                 if self._state in ("text", "fence") and _MIN_PIECE < len(self._held) <= self._later_offset:
                     # The undecided remainder of the piece becomes unread text again, to be examined in shorter pieces.
                     self._later_offset -= len(self._held)
-                    self._held, self._piece = "", _MIN_PIECE
+                    self._held = ""
+                    self._piece = _MIN_PIECE
             remainder = self._held if self._state != "call" else "" if self._named else self._held[len(self._mark) :]
             self._blank = remainder.isspace()
         self._later, self._later_offset = "", 0
@@ -204,7 +206,9 @@ class TextCallDetector:
             self._emit(end)
             self._held = self._held[len(self._space) :]
             self._mark = mark.group()
-            self._state, self._searched, self._endings = "call", len(self._mark), 0
+            self._state = "call"
+            self._searched = len(self._mark)
+            self._endings = 0
             self._named = not self._marks[self._mark].requires_name
             return True
         if not final:
@@ -224,7 +228,8 @@ class TextCallDetector:
 
     def _read_again(self) -> None:
         """Move the buffered text back to the unread text, so that it is examined again."""
-        self._later, self._later_offset = self._held + self._later[self._later_offset :], 0
+        self._later = self._held + self._later[self._later_offset :]
+        self._later_offset = 0
         self._held = ""
 
     def _open_fence(self) -> None:

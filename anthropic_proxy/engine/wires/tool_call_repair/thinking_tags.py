@@ -87,7 +87,8 @@ class ThinkingTagParser:
             if end >= 0:
                 self._emit(self._held[:end], deltas)
                 self._held = self._held[end + len(closing) :]
-                self._state, self._doubtful = "after", []
+                self._state = "after"
+                self._doubtful = []
                 self._then = self._form.then
             else:
                 kept = next((size for size in range(len(closing) - 1, 0, -1) if self._held.endswith(closing[:size])), 0)
@@ -136,7 +137,8 @@ class ThinkingTagParser:
         start = self._held.lstrip()
         for form in self._forms:
             if start.startswith(form.opening):
-                self._form, self._state = form, "thinking"
+                self._form = form
+                self._state = "thinking"
                 self._held = start[len(form.opening) :]
                 self._gap.clear()
                 return
@@ -146,7 +148,8 @@ class ThinkingTagParser:
             self._state = "text"
             self._held = self._pop_gap() + self._held
         elif start:
-            self._form, self._state = _FORMS["think"], "thinking"
+            self._form = _FORMS["think"]
+            self._state = "thinking"
             self._doubtful = [""]
 
     def _pop_gap(self) -> str:

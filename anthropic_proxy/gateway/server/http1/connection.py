@@ -157,7 +157,8 @@ class WriteTimeout:
     def start(self) -> None:
         """A repeated call has no effect."""
         if self._timer is None and (unread := self._transport.get_write_buffer_size()):
-            self._unread, self._progress_at = unread, self._loop.time()
+            self._unread = unread
+            self._progress_at = self._loop.time()
             self._timer = self._loop.call_later(self._seconds / _WRITE_POLLS, self._poll)
 
     def stop(self) -> None:
@@ -169,7 +170,8 @@ class WriteTimeout:
         self._timer = None
         unread, now = self._transport.get_write_buffer_size(), self._loop.time()
         if unread < self._unread:
-            self._unread, self._progress_at = unread, now
+            self._unread = unread
+            self._progress_at = now
         elif now - self._progress_at >= self._seconds:
             self._transport.abort()
             return
@@ -303,7 +305,8 @@ class Http1Connection(asyncio.Protocol):
         self._upgrading = self._parser.should_upgrade()
         if self._upgrading:
             return
-        before, cycle = self.cycle, self._new_cycle(method.decode("ascii"), version)
+        before = self.cycle
+        cycle = self._new_cycle(method.decode("ascii"), version)
         self.cycle = cycle
         self._in_body = True
         if before is None or before.response_complete:
@@ -334,7 +337,8 @@ class Http1Connection(asyncio.Protocol):
 
     def _parse_ordinary(self, data: bytes) -> bytes:
         """Parse the bytes of one socket read if they have a common structure. Return the unparsed ones."""
-        buffer, start = self._buffer, 0
+        buffer = self._buffer
+        start = 0
         if not self._in_body:
             start = buffer.accept_complete_head(data, MAX_HEAD_BYTES)
             if not start:
@@ -446,7 +450,8 @@ class Http1Connection(asyncio.Protocol):
             # no error is returned here: `on_body` and `on_message_complete` raise none
             self.on_body(piece if isinstance(piece, bytes) else bytes(piece))
             if not self._buffer.body_left:
-                self._skips_parser, self._parser = False, self._new_parser()
+                self._skips_parser = False
+                self._parser = self._new_parser()
                 self.on_message_complete()
             return None
         try:
@@ -640,7 +645,8 @@ class ReceiveBuffer:
         if self._start < len(self.data):
             self._later += data
         else:
-            self.data, self._start = data, 0
+            self.data = data
+            self._start = 0
 
     def accept_complete_head(self, data: bytes, max_head_bytes: int) -> int:
         """Length of a complete head that needs neither `append` nor `pop_piece`. 0: the caller must use them."""
@@ -667,7 +673,8 @@ class ReceiveBuffer:
         buffered bytes, whichever comes first. Within a body of known length, it contains all buffered bytes of it.
         """
         if self._later:
-            self.data, self._start = self.data[self._start :] + self._later, 0
+            self.data = self.data[self._start :] + self._later
+            self._start = 0
             self._later = bytearray()
         data, start = self.data, self._start
         if self.body_left > 0:
@@ -683,7 +690,8 @@ class ReceiveBuffer:
         return piece
 
     def begin_request_line(self) -> None:
-        self._request_line, self._tail = bytearray(), b""
+        self._request_line = bytearray()
+        self._tail = b""
 
     def feed_request_line(self, piece: memoryview) -> bool:
         """Return False if `piece` completes an invalid request line. Call this for each piece before it is parsed."""
@@ -699,7 +707,9 @@ class ReceiveBuffer:
         return _REQUEST_LINE.match(line) is not None
 
     def _find_head_end(self) -> int:
-        data, start, tail = self.data, self._start, self._tail
+        data = self.data
+        start = self._start
+        tail = self._tail
         if tail and (found := (tail + data[start : start + 3]).find(_HEAD_END)) >= 0:
             return start + found + len(_HEAD_END) - len(tail)
         found = data.find(_HEAD_END, start)

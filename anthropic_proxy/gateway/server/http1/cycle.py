@@ -257,7 +257,8 @@ class RequestResponseCycle:
         if self._left and (self._left < 0 or not more):
             raise RuntimeError("the length of the body differs from its content-length")
         if self._head:
-            data, self._head = self._head + data, b""
+            data = self._head + data
+            self._head = b""
         if data:
             self._transport.write(data)
         if not more:
@@ -295,7 +296,9 @@ class RequestResponseCycle:
 
     def _pop_pieces(self) -> bytes:
         self._consumed += self._held
-        pieces, self._pieces, self._held = self._pieces, [], 0
+        pieces = self._pieces
+        self._pieces = []
+        self._held = 0
         if len(pieces) == 1:
             return bytes(pieces[0])
         return b"".join(pieces)

@@ -74,7 +74,8 @@ class BackgroundWriter:
         """Held by the thread that starts `_thread`. Others do not wait for it: a signal handler may log too."""
 
     def set_encoder(self, encode: Callable[[str], bytes], describe_dropped: Callable[[int], str]) -> None:
-        self._encode, self._describe_dropped = encode, describe_dropped
+        self._encode = encode
+        self._describe_dropped = describe_dropped
 
     def enqueue(self, text: str) -> None:
         """An entry ends with a line end. Above the maximum it is dropped and counted. Any thread may call."""
@@ -212,7 +213,8 @@ class Log:
         receipt = redact_receipt(receipt, self._secrets)
         if self._json:
             return _encode_receipt(receipt, _level_of(receipt))
-        paint, width = self.paint if self.color else None, self.terminal_width if self._is_terminal else self._columns
+        paint = self.paint if self.color else None
+        width = self.terminal_width if self._is_terminal else self._columns
         first, *lines = format_request_lines(receipt, paint, width)
         if receipt.upstream_excerpt:
             lines.append(f"{INDENT}{receipt.prefix} answered: {escape_unprintable(receipt.upstream_excerpt)}")
@@ -351,7 +353,8 @@ def _encode_receipt(receipt: Receipt, level: LogLevel) -> str:
         encoded = fields.encode(errors="replace")
     # the counts are inherited fields, which msgspec writes first
     counts, name, others = encoded.decode()[1:-1].partition('"request_id":')
-    started_at, fields = format_utc_time(receipt.started_at), f"{name}{others},{counts[:-1]}}}"
+    started_at = format_utc_time(receipt.started_at)
+    fields = f"{name}{others},{counts[:-1]}}}"
     number = f'"started_at":{msgspec.json.encode(receipt.started_at).decode()}'
     fields = fields.replace(number, f'"started_at":"{started_at}"', 1).replace(*_flat_trace(receipt), 1)
     return escape_unprintable_json(f'{{"time":"{started_at}","level":"{level}",{fields}')

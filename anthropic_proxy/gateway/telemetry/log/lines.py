@@ -113,7 +113,8 @@ def format_utc_time(seconds: float) -> str:
 def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
     """Time, method and path, status, incident, request id. An incident that is too long follows in further lines."""
     path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
-    clock, shown = _format_time_cached(int(receipt.started_at)), receipt.status or "–"
+    clock = _format_time_cached(int(receipt.started_at))
+    shown = receipt.status or "–"
     head = f"{receipt.method} {path if path.isprintable() else escape_unprintable(path)} "
     text = escape_unprintable(incident) if (incident := _describe_incident(receipt)) else ""
     if paint is None and width is None and len(text) <= MAX_INLINE_ERROR_CHARACTERS:  # the usual case of a service
@@ -121,13 +122,15 @@ def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | Non
         return [f"{start:<{FIRST_COLUMN - 2}}  {text:<{SECOND_COLUMN}}  {receipt.request_id}"]
     shown = str(shown)
     used = len(INDENT) + len(head) + len(shown)
-    gap, further = max(FIRST_COLUMN - used, 2), []
+    gap = max(FIRST_COLUMN - used, 2)
+    further = []
     if len(text) > (MAX_INLINE_ERROR_CHARACTERS if width is None else width - used - gap):
         rows = [text]
         if width is not None:
             columns = max(width - len(INDENT), MIN_WRAP_COLUMNS)
             rows = textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)
-        text, further = "", [INDENT + row for row in rows]
+        text = ""
+        further = [INDENT + row for row in rows]
     paint = paint or _without_color
     role = "ok" if receipt.status < 400 else "warn" if receipt.status < 500 else "error"
     line = f"{paint(clock, 'quiet')}  {head}{paint(shown, role) if receipt.status else shown}"

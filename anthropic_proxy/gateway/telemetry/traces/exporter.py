@@ -69,7 +69,8 @@ class TraceExporter:
 
     async def start(self, gateway: Gateway) -> None:
         """Problems of the SDK are logged by `gateway`."""
-        loop, self._gateway = asyncio.get_running_loop(), gateway
+        loop = asyncio.get_running_loop()
+        self._gateway = gateway
 
         def report(text: str) -> None:
             if not loop.is_closed():
@@ -112,7 +113,9 @@ class TraceExporter:
         if self._provider is None:
             return
         loop, done = asyncio.get_running_loop(), asyncio.Event()
-        provider, self._provider, self._recorder = self._provider, None, None
+        provider = self._provider
+        self._provider = None
+        self._recorder = None
 
         def shut_down() -> None:
             provider.shutdown()

@@ -1,0 +1,279 @@
+"""Structs of Chat Completions replies, and the conversion of replies that do not fit them.
+
+The structs have only the fields that the decoder reads. Values of unexpected JSON types are converted or omitted, such
+as a number as text (`convert_unusual_values`). Some fields are kept as raw JSON and decoded only where they are used;
+one of them, `extra_content`, has Gemini's thought signature: opaque state of the reasoning, which later requests send
+back.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct, structs
+
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT, is_present
+from anthropic_proxy.engine.wires.json_repair import decode_repaired
+
+
+class FunctionCall(Struct, gc=False):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(Struct, gc=False):
+    """Entry of `tool_calls`: a complete tool call, or a fragment of a tool call in a stream."""
+
+    index: int | None = None
+    """Index of the call in the reply. None: the server omits indexes."""
+    id: str | None = None
+    """Id of the tool call. None: a later fragment of the call, or a server without ids."""
+    function: FunctionCall | None = None
+    extra_content: Raw = ABSENT
+    """Vendor field with a thought signature of Gemini, as JSON."""
+
+    @property
+    def is_empty(self) -> bool:
+        function = self.function
+        if self.id or (function is not None and (function.name or function.arguments)):
+            return False
+        return not is_present(self.extra_content)
+
+
+class ChoiceDelta(Struct, gc=False):
+    content: str | None = None
+    reasoning_content: str | None = None
+    """Reasoning of the model, under the field name of DeepSeek and others."""
+    reasoning: str | None = None
+    """Reasoning of the model, under the field name of Groq and OpenRouter."""
+    reasoning_details: Raw = ABSENT
+    """Reasoning of the model as a JSON list of objects (OpenRouter)."""
+    refusal: str | None = None
+    tool_calls: list[ToolCallDelta] | None = None
+    function_call: FunctionCall | None = None
+    """The only tool call, or a fragment of it, from a server that answers in OpenAI's deprecated format of calls."""
+    extra_content: Raw = ABSENT
+    """Vendor field with a thought signature of Gemini, as JSON."""
+    executed_tools: Raw = ABSENT
+    annotations: Raw = ABSENT
+
+    @property
+    def is_empty(self) -> bool:
+        """True if the message has no text, no reasoning, no refusal and no tool call."""
+        content = self.content or self.reasoning_content or self.reasoning or self.refusal or self.calls
+        return not content and not is_present(self.reasoning_details)
+
+    @property
+    def calls(self) -> list[ToolCallDelta] | None:
+        """Tool calls: `tool_calls`, or `function_call` if there are none. Some servers send a call in both fields."""
+        return self.nonempty_tool_calls or self.deprecated_calls
+
+    @property
+    def nonempty_tool_calls(self) -> list[ToolCallDelta]:
+        """Entries of `tool_calls` that are not empty. Some servers send an entry with empty values in each chunk."""
+        return [call for call in self.tool_calls or () if not call.is_empty]
+
+    @property
+    def deprecated_calls(self) -> list[ToolCallDelta] | None:
+        """The call in `function_call`. None: no call. Some servers send the field with empty values in each chunk."""
+        function = self.function_call
+        if function is None or not (function.name or function.arguments):
+            return None
+        return [ToolCallDelta(index=0, function=function)]
+
+
+class ServerToolCounts(Struct, gc=False):
+    web_search_requests: int | None = None
+
+
+class TokenDetails(Struct, gc=False):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    """Tokens written to the cache, under the name of DashScope (vercel/ai packages/alibaba, 2026-11-23)."""
+    reasoning_tokens: int | None = None
+
+
+class ChatUsage(Struct, gc=False):
+    """Token counts (`usage`). Some servers send cache reads as `cached_tokens` or `prompt_cache_hit_tokens`, Mistral
+    also as `num_cached_tokens` or in `prompt_token_details` (vercel/ai packages/mistral, 2026-11-23)."""
+
+    prompt_tokens: int | None = None
+    """Input tokens, cached input included."""
+    completion_tokens: int | None = None
+    """Output tokens. Most servers include reasoning."""
+    total_tokens: int | None = None
+    prompt_tokens_details: TokenDetails | None = None
+    completion_tokens_details: TokenDetails | None = None
+    cached_tokens: int | None = None
+    prompt_cache_hit_tokens: int | None = None
+    num_cached_tokens: int | None = None
+    prompt_token_details: TokenDetails | None = None
+    server_tool_use_details: ServerToolCounts | None = None
+
+
+class Choice(Struct, gc=False):
+    delta: ChoiceDelta | None = None
+    message: ChoiceDelta | None = None
+    finish_reason: str | None = None
+    native_finish_reason: str | None = None
+    """The reason in the words of the provider behind OpenRouter or LiteLLM, such as `max_output_tokens`."""
+    usage: ChatUsage | None = None
+    """Token counts of the reply. Moonshot's streams have them here and not in `Chunk.usage`."""
+
+    def choose_message_or_delta(self) -> ChoiceDelta | None:
+        """Return `message`, or `delta` if `message` is missing or empty: Perplexity sends both (recorded 2026)."""
+        if self.message is None or (self.delta is not None and self.message.is_empty):
+            return self.delta
+        return self.message
+
+
+class GroqExtension(Struct, gc=False):
+    usage: ChatUsage | None = None
+    error: Raw = ABSENT
+
+
+class Chunk(Struct, gc=False):
+    choices: list[Choice] | None = None
+    usage: ChatUsage | None = None
+    x_groq: GroqExtension | None = None
+    error: Raw = ABSENT
+
+
+class _TierField(Struct, gc=False):
+    service_tier: str | None = None
+
+
+def _fields_of(kind: type[Struct], field_type: object) -> tuple[str, ...]:
+    return tuple(field.name for field in structs.fields(kind) if field.type == field_type)
+
+
+_TEXT_FIELDS = tuple(name for name in _fields_of(ChoiceDelta, str | None) if name != "content")
+REASONING_FIELDS = tuple(name for name in _TEXT_FIELDS if name != "refusal")
+"""Fields of `ChoiceDelta` with reasoning as text, one for each field name that servers use."""
+_RAW_FIELDS = _fields_of(ChoiceDelta, Raw)
+_CALL_RAW_FIELDS = _fields_of(ToolCallDelta, Raw)
+_COUNTED = frozenset(field.name for field in structs.fields(ChatUsage) if field.type != int | None)
+decode_chunk = msgspec.json.Decoder(Chunk).decode
+decode_tier = msgspec.json.Decoder(_TierField).decode
+
+
+def is_bare_error(data: bytes) -> bool:
+    """Return True if a response is itself an error object, without a field `error` around it.
+
+    Sources: vLLM before 0.10 (`"object": "error"`, serving_engine.py); gateways with events of the type `error`;
+    MiniMax (`base_resp`, platform.minimax.io/docs/api-reference/errorcode.md; read 2026-11).
+    """
+    content = decode_repaired(data)
+    if not isinstance(content, dict):
+        return False
+    base = content.get("base_resp")
+    if isinstance(base, dict) and base.get("status_code"):
+        return True
+    if not isinstance(content.get("message"), str):
+        return False
+    return content.get("object") == "error" or not content.keys().isdisjoint(("code", "type", "status"))
+
+
+def convert_unusual_values(content: Any) -> Any:
+    """Return a chunk's decoded JSON with values of unexpected types converted. Unknown fields may be omitted."""
+    if not isinstance(content, dict):
+        return content
+    usual: dict[str, Any] = {}
+    if content.get("error") is not None:
+        usual["error"] = msgspec.Raw(msgspec.json.encode(content["error"]))
+    choices = content.get("choices")
+    if isinstance(choices, list):
+        usual["choices"] = [_usual_choice(choice) for choice in choices if isinstance(choice, dict)]
+    groq = content.get("x_groq")
+    if isinstance(groq, dict):
+        usual["x_groq"] = {"usage": _usual_counts(groq.get("usage"))}
+    usual["usage"] = _usual_counts(content.get("usage"))
+    return usual
+
+
+def _usual_choice(choice: dict[str, Any]) -> dict[str, Any]:
+    reason, native = choice.get("finish_reason"), choice.get("native_finish_reason")
+    return {
+        "delta": _usual_piece(choice.get("delta")),
+        "message": _usual_piece(choice.get("message")),
+        "finish_reason": reason if isinstance(reason, str) else None,
+        "native_finish_reason": native if isinstance(native, str) else None,
+        "usage": _usual_counts(choice.get("usage")),
+    }
+
+
+def _usual_piece(piece: Any) -> dict[str, Any] | None:
+    if not isinstance(piece, dict):
+        return None
+    usual: dict[str, Any] = {}
+    content = piece.get("content")
+    parts = content if isinstance(content, list) else [content]
+    if all(isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("type"), str)) for part in parts):
+        # Mistral: a list of parts, reasoning among them
+        usual["content"] = "".join(_text_of(part) for part in parts if not _is_thinking(part))
+        usual["reasoning_content"] = "".join(_text_of(part) for part in parts if _is_thinking(part))
+    elif content is not None:  # Cloudflare Workers AI with a schema: the value itself (recorded 2026)
+        usual["content"] = msgspec.json.encode(content).decode()
+    for name in _TEXT_FIELDS:
+        if isinstance(piece.get(name), str):
+            usual[name] = piece[name]
+    for name in _RAW_FIELDS:
+        if piece.get(name) is not None:
+            usual[name] = msgspec.Raw(msgspec.json.encode(piece[name]))
+    calls = piece.get("tool_calls")
+    if isinstance(calls, list):
+        usual["tool_calls"] = [_usual_call(call) for call in calls if isinstance(call, dict)]
+    if isinstance(piece.get("function_call"), dict):
+        usual["function_call"] = _usual_function(piece["function_call"])
+    return usual
+
+
+def _usual_call(call: dict[str, Any]) -> dict[str, Any]:
+    usual: dict[str, Any] = {}
+    index = call.get("index")
+    call_id = call.get("id")
+    function = call.get("function")
+    if isinstance(index, int | str) and str(index).isdecimal():
+        usual["index"] = int(index)
+    if isinstance(call_id, str | int):
+        usual["id"] = str(call_id)
+    if isinstance(function, dict):
+        usual["function"] = _usual_function(function)
+    for name in _CALL_RAW_FIELDS:
+        if call.get(name) is not None:
+            usual[name] = msgspec.Raw(msgspec.json.encode(call[name]))
+    return usual
+
+
+def _usual_function(function: dict[str, Any]) -> dict[str, Any]:
+    called, arguments = function.get("name"), function.get("arguments")
+    if arguments == {} and not called:  # an empty call, like `""`
+        arguments = None
+    elif arguments is not None and not isinstance(arguments, str):  # some servers send the object itself
+        arguments = msgspec.json.encode(arguments).decode()
+    return {"name": called if isinstance(called, str) else None, "arguments": arguments}
+
+
+def _usual_counts(counts: Any) -> dict[str, Any] | None:
+    if not isinstance(counts, dict):
+        return None
+    usual: dict[str, Any] = {}
+    for name, value in counts.items():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            usual[name] = int(value)
+        elif isinstance(value, dict) and name in _COUNTED:
+            usual[name] = _usual_counts(value)
+    return usual
+
+
+def _is_thinking(part: Any) -> bool:
+    return isinstance(part, dict) and part.get("type") == "thinking"
+
+
+def _text_of(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        return ""
+    inner = part.get("thinking") if _is_thinking(part) else part.get("text")
+    return "".join(map(_text_of, inner)) if isinstance(inner, list) else inner if isinstance(inner, str) else ""

@@ -1,0 +1,176 @@
+"""Structs of Responses replies, and the functions that decode them.
+
+They have only the fields that the decoder reads. Fields of wrong types are omitted, so that one unexpected field does
+not end a reply.
+"""
+
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT
+from anthropic_proxy.engine.wires.json_repair import repair_json
+
+
+class OutputContent(Struct, gc=False):
+    """Content part of an output item: text, refusal, or text of the reasoning."""
+
+    type: str = ""
+    text: str | None = None
+    refusal: str | None = None
+    """The model's refusal text. None: another type."""
+    annotations: list[Raw] | None = None
+
+
+class OutputItem(Struct, gc=False):
+    """Output item: message, reasoning, or tool call. The set fields depend on `type`."""
+
+    type: str = ""
+    id: str | None = None
+    call_id: str | None = None
+    """Of a tool call: the id of the call, which its result repeats."""
+    name: str | None = None
+    arguments: str | None = None
+    """Of a tool call: the complete arguments, as JSON text."""
+    input: str | None = None
+    """Of a `custom_tool_call`: the plain text input."""
+    content: list[OutputContent] | None = None
+    """Of a message: the parts of its text. Of reasoning: its plain text, if the server sends one."""
+    summary: list[OutputContent] | None = None
+    """Of reasoning: summaries, which the client receives as thinking."""
+    encrypted_content: str | None = None
+    """Of reasoning: opaque state, which the next request sends back."""
+    action: Raw = ABSENT
+    """Of a `web_search_call`: JSON object with queries and sources."""
+    output_format: str | None = None
+    """Of an `image_generation_call`: the format of the image, such as `png`."""
+    result: str | None = None
+    """Of an `image_generation_call`: the image in base64."""
+    code: str | None = None
+    """Of a `code_interpreter_call`: the program."""
+    outputs: list[Raw] | None = None
+    """Of a `code_interpreter_call`: printed text and images."""
+    server_label: str | None = None
+    """Of an `mcp_call`: the label of the MCP server, its name in the upstream request."""
+    output: str | None = None
+    error: Raw = ABSENT
+    status: str | None = None
+    """Status of the item: `completed`, `incomplete`, `in_progress`."""
+
+
+class InputTokenDetails(Struct, gc=False):
+    """Details of `input_tokens`: tokens read from the cache and written to the cache, both included in the total."""
+
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+
+
+class OutputTokenDetails(Struct, gc=False):
+    reasoning_tokens: int | None = None
+
+
+class ResponsesUsage(Struct, gc=False):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: InputTokenDetails | None = None
+    output_tokens_details: OutputTokenDetails | None = None
+
+
+class IncompleteDetails(Struct, gc=False):
+    reason: str | None = None
+
+
+class Response(Struct, gc=False):
+    """Response object: the body of a reply that is not streamed, or the field `response` of a stream event."""
+
+    status: str | None = None
+    output: list[Raw] | None = None
+    """Output items as JSON text. Decode each with `decode_item`."""
+    usage: ResponsesUsage | None = None
+    service_tier: Any = None
+    """Service tier that served the response: `default`, `flex`, `priority`. None: not reported."""
+    error: Raw = ABSENT
+    incomplete_details: IncompleteDetails | None = None
+
+
+class StreamEvent(Struct, gc=False):
+    """Event of a streamed response: the data of one SSE event. The set fields depend on `type`."""
+
+    type: str = ""
+    output_index: int | None = None
+    """Index, in the response, of the output item that the event belongs to."""
+    summary_index: int = 0
+    content_index: int = 0
+    delta: str | None = None
+    arguments: str | None = None
+    """Of `…arguments.done`: the complete arguments, a JSON text. Fragments are in `delta`."""
+    code: str | None = None
+    item: Raw = ABSENT
+    """Output item that begins or is complete, JSON text for `decode_item`."""
+    response: Raw = ABSENT
+    """Response object of an event that ends the stream, as JSON text for `decode_response`."""
+    annotation: Raw = ABSENT
+    error: Raw = ABSENT
+
+
+_Kind = TypeVar("_Kind", bound=Struct)
+
+decode_strict_event = msgspec.json.Decoder(StreamEvent).decode
+_decode_item = msgspec.json.Decoder(OutputItem).decode
+_decode_response = msgspec.json.Decoder(Response).decode
+
+
+def decode_event(data: bytes) -> StreamEvent:
+    """Decode a stream event. Raises `msgspec.DecodeError` for invalid JSON.
+
+    If only the last brace of the event is missing, it is added (recorded: parallel_tool_wrapper_stream).
+    """
+    try:
+        return decode_strict_event(data)
+    except msgspec.ValidationError:
+        return _mended(data, StreamEvent())
+    except msgspec.DecodeError:
+        return decode_strict_event(data + b"}")
+
+
+def decode_item(raw: Raw) -> OutputItem:
+    try:
+        return _decode_item(raw)
+    except msgspec.ValidationError:
+        return _mended(raw, OutputItem())
+
+
+def decode_response(raw: Raw | bytes) -> Response:
+    try:
+        return _decode_response(raw)
+    except msgspec.ValidationError:
+        return _mended(raw, Response())
+
+
+def decode_or_empty(raw: Raw, result_type: type[Any]) -> Any:
+    """Return an empty `result_type()` if the text is absent or cannot be decoded."""
+    if raw is ABSENT:
+        return result_type()
+    try:
+        return msgspec.json.decode(raw, type=result_type)
+    except UnicodeDecodeError:
+        return decode_or_empty(Raw(repair_json(raw)), result_type)
+    except (msgspec.DecodeError, RecursionError):
+        return result_type()
+
+
+def _mended(data: Raw | bytes, empty: _Kind) -> _Kind:
+    """Decode a JSON object as the class of `empty`. Fields of wrong types are omitted."""
+    fields = msgspec.json.decode(data, type=dict[str, Raw])
+    kind = type(empty)
+    kept: dict[str, Raw] = {}
+    for name in kind.__struct_fields__:
+        if name not in fields:
+            continue
+        try:
+            msgspec.json.decode(b'{"%b":%b}' % (name.encode(), bytes(fields[name])), type=kind)
+        except msgspec.ValidationError:
+            continue
+        kept[name] = fields[name]
+    return msgspec.json.decode(msgspec.json.encode(kept), type=kind)
