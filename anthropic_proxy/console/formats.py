@@ -42,10 +42,15 @@ def counts_in_one_unit(values: Sequence[int]) -> list[str]:
         return [f"{value:,}" for value in values]
     scale, digits, unit = (1_000_000, 2, " M") if highest >= 1_000_000 else (1_000, 1, " k")
     smallest = 10**-digits
-    return [
-        f"<{smallest}{unit}" if 0 < value / scale < smallest else f"{value / scale:,.{digits}f}{unit}" if value else "0"
-        for value in values
-    ]
+    texts = []
+    for value in values:
+        if not value:
+            texts.append("0")
+        elif 0 < value / scale < smallest:
+            texts.append(f"<{smallest}{unit}")
+        else:
+            texts.append(f"{value / scale:,.{digits}f}{unit}")
+    return texts
 
 
 def chart_money(nano_dollars: float) -> str:

@@ -91,6 +91,7 @@ class BackgroundWork:
     async def run_in_thread_if_large(
         self, is_large: bool, function: Callable[[*_Arguments], _Result], *arguments: *_Arguments
     ) -> _Result:
+        """Return the result of a function, which is called at once unless `is_large` is True."""
         return await self.run_in_thread(function, *arguments) if is_large else function(*arguments)
 
     async def run_for_call(

@@ -154,6 +154,10 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
             "images": target.capabilities.rejects_images != adapted.capabilities.rejects_images,
             "documents": target.capabilities.rejects_documents != adapted.capabilities.rejects_documents,
         }
+        if services.catalog.has_reported_capabilities(target.provider.name, target.model):
+            source = "server"
+        else:
+            source = "built-in table" if target.capabilities.known else "assumed"
         found.append(
             ModelFeatures(
                 model=name,
@@ -168,11 +172,7 @@ async def describe_models(services: Services, names: Sequence[str]) -> list[Mode
                 has_thinking_budget=limits.accepts_thinking_budget,
                 web_search=_find_place(services, name, "web_search", has_own=limits.can_search),
                 web_fetch=_find_place(services, name, "web_fetch", has_own=services.web_fetch is not None),
-                source="server"
-                if services.catalog.has_reported_capabilities(target.provider.name, target.model)
-                else "built-in table"
-                if target.capabilities.known
-                else "assumed",
+                source=source,
                 other_sources={
                     **_find_doctor_sources(services, target),
                     **{field: "error of the provider" for field, is_changed in changed.items() if is_changed},

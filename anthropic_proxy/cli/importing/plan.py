@@ -78,8 +78,14 @@ def decode_part(value: object, kind: type[_Part], place: str = "") -> _Part:
     except msgspec.ValidationError as error:
         expected, _, path = str(error).partition(" - at ")
         for name, index in _PATH_ITEM.findall(path):
-            place += f"[{index}]" if index else f".{name}" if place else name
-            value = (value[int(index)] if index else value[name]) if isinstance(value, list | dict) else value
+            if index:
+                place += f"[{index}]"
+            else:
+                place += f".{name}" if place else name
+            if isinstance(value, list):
+                value = value[int(index)]
+            elif isinstance(value, dict):
+                value = value[name]
         if path.startswith("`key`"):
             problem = "has a name that is no text"
         elif "key" in place.lower():  # the value may be a secret

@@ -288,9 +288,10 @@ def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
     difference = cost - total.cost
     if total.unknown_cost_requests:
         return ComparedCost(model=name, cost=format_cost(cost), difference=formats.UNKNOWN, sign="")
-    share = f" ({difference / total.cost:+.0%})".replace("%", " %") if total.cost else ""
-    amount = format_cost(abs(difference))
-    text = "the same" if not difference else f"{'−' if difference < 0 else '+'}{amount}{share.replace('-', '−')}"
+    text = "the same"
+    if difference:
+        share = f" ({difference / total.cost:+.0%})".replace("%", " %").replace("-", "−") if total.cost else ""
+        text = f"{'−' if difference < 0 else '+'}{format_cost(abs(difference))}{share}"
     return ComparedCost(model=name, cost=format_cost(cost), difference=text, sign="ok" if difference < 0 else "")
 
 

@@ -105,7 +105,20 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         first_note = f"{formats.percent(row.first_token, row.duration)} of the total"
         if lost := sum_failed_attempt_time(row):
             first_note += f" · {formats.seconds(lost)} in failed attempts"
-    window, window_text = find_max_input(context, row), ""
+    figures = [
+        Figure("Total", formats.seconds(row.duration), f"{formats.clock_time(start)} to {formats.clock_time(end)}"),
+        Figure("Time to first token", formats.seconds(row.first_token or None), first_note),
+    ]
+    if tokens or row.output_tokens:
+        figures += [
+            Figure("Input", formats.count(tokens), cached if row.cache_read_tokens else "none read from cache"),
+            Figure("Output", formats.count(row.output_tokens), f"{speed}{ending}"),
+            Figure("Cost", format_cost(row.cost), requested),
+        ]
+    else:
+        figures += [Figure(name, formats.UNKNOWN, "no tokens") for name in ("Input", "Output", "Cost")]
+    window = find_max_input(context, row)
+    window_text = ""
     if window and tokens:
         window_text = f"{formats.percent(tokens, window)} of the window of {formats.count(window)} tokens"
     return {
@@ -114,19 +127,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         "summary": summarize_outcome(row),
         "tag_parts": (sign, role, outcome),
         "failed": _decode_json_list(row.failed_attempts),
-        "figures": [
-            Figure("Total", formats.seconds(row.duration), f"{formats.clock_time(start)} to {formats.clock_time(end)}"),
-            Figure("Time to first token", formats.seconds(row.first_token or None), first_note),
-            *(
-                (
-                    Figure("Input", formats.count(tokens), cached if row.cache_read_tokens else "none read from cache"),
-                    Figure("Output", formats.count(row.output_tokens), f"{speed}{ending}"),
-                    Figure("Cost", format_cost(row.cost), requested),
-                )
-                if tokens or row.output_tokens
-                else (Figure(name, formats.UNKNOWN, "no tokens") for name in ("Input", "Output", "Cost"))
-            ),
-        ],
+        "figures": figures,
         "timeline": build_timeline(row),
         "attempts": list_attempts(row),
         "notes": notes,
@@ -328,7 +329,9 @@ def _phase_bars(row: StoredRequest, scale: float) -> Iterator[Bar]:
     total = max(row.duration, 1)
     first = min(row.first_token, total) if row.first_token else total
     failures = _decode_json_list(row.failed_attempts)
-    name = "failed attempts and wait" if failures else "wait for the first token" if row.first_token else "wait"
+    name = "wait for the first token" if row.first_token else "wait"
+    if failures:
+        name = "failed attempts and wait"
     role = "bad" if row.outcome_class == "error" and not row.first_token else "wait"
     yield _bar(name, role, (0, first), scale, ", ".join(failures))
     if first < total:

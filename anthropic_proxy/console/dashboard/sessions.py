@@ -37,27 +37,29 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
     rows = found.rows
     models = queries.find_latest_models(context.connection, rows)
     windows = {one.model: one.max_input for one in context.describe_models(sorted(set(models.values())))}
-    sessions = [
-        {
+    sessions = []
+    for row in rows:
+        name = names[row.session]
+        session = {
             "id": row.session,
-            "name": names[row.session],
-            "is_text": names[row.session] != name_session(row),
+            "name": name,
+            "is_text": name != name_session(row),
             "project": row.project,
             "requests": formats.count(row.sums.requests),
             "errors": row.sums.errors,
             "started": formats.day_and_time(row.started_at),
             "length": formats.seconds(row.last_at - row.started_at) if row.sums.requests > 1 else formats.UNKNOWN,
             "context": formats.count(row.max_context),
-            "share": min(row.max_context / window, 1.0)
-            if (window := windows.get(models.get(row.session, "")))
-            else None,
-            "window": f"{formats.percent(row.max_context, window)} of {formats.short_count(window)}" if window else "",
+            "share": None,
+            "window": "",
             "cached": formats.percent(row.sums.cache_read_tokens, row.sums.all_input_tokens),
             "output": formats.count(row.sums.output_tokens),
             "cost": format_sums(row.sums),
         }
-        for row in rows
-    ]
+        if window := windows.get(models.get(row.session, "")):
+            session["share"] = min(row.max_context / window, 1.0)
+            session["window"] = f"{formats.percent(row.max_context, window)} of {formats.short_count(window)}"
+        sessions.append(session)
     matching = f" with “{context.query.text}”" if context.query.text else ""
     verdict = f"{formats.plural(found.count, 'session') if rows else 'No session'}{matching} in this range."
     if found.count > len(rows):

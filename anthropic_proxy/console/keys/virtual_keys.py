@@ -201,7 +201,8 @@ def decode_budget(text: str) -> Budget:
         raise InvalidRequest(f'The budget is "{text[:60]}". {_FORMS}.', code="virtual-key-limits")
     scale = _SCALES.get((found["scale"] or "").lower(), 1)
     unit: Unit = "tokens" if (found["unit"] or "").startswith("token") else "usd"
-    period: Period = "day" if found["period"] == "day" else "month" if found["period"] == "month" else "total"
+    periods: Mapping[str, Period] = {"day": "day", "month": "month"}
+    period = periods.get(found["period"] or "", "total")
     return Budget(float(Decimal(found["number"]) * scale), unit, period)
 
 

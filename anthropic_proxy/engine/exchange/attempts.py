@@ -320,7 +320,10 @@ class Attempts:
                 error.release_tracebacks()
 
     async def _prepare(self, target: Target, credential: Credential | None, run: TargetRun) -> Attempt:
-        """Return a new attempt. Raises the decoding error of an invalid request, unless the target is a relay."""
+        """Return a new attempt, with the request adapted to the target and notes on what was changed.
+
+        Raises the decoding error of an invalid request, unless the target is a relay, whose provider checks it.
+        """
         engine = self._engine
         request = run.request
         report = self.receipt.fidelity
@@ -441,9 +444,10 @@ class Attempts:
         raise failure
 
     async def _encode(self, attempt: Attempt) -> UpstreamRequest:
-        """Return the encoded request of an attempt, with the options of `[provider.…]` tables.
+        """Return the request of an attempt for the provider, with what the settings add to it (`CallOptions`).
 
-        The target gets the address that belongs to a token, and the attempt the schema that the proxy has to check.
+        It also completes the attempt: a token may come with the address to call, and the proxy checks the reply against
+        a schema that the provider does not enforce.
         """
         engine = self._engine
         target = attempt.target

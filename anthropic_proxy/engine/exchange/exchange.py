@@ -123,6 +123,7 @@ class Exchange:
             engine.end_exchange(receipt)
 
     async def _serve(self) -> None:
+        """Pass the steps of the request in order. The first failure is raised, and `run` sends it to the client."""
         engine = self._engine
         incoming = self._incoming
         receipt = self._receipt
@@ -247,6 +248,10 @@ class Exchange:
             await reply.close()
 
     async def _stream(self, reply: DeltaStream) -> None:
+        """Send each list of deltas as events, in one write. The last list is sent together with the end.
+
+        After the first write, no further call needs the request, so its memory is freed.
+        """
         writer = self._writer
         watchdog = self._watchdog
         sink = self._sink
@@ -254,13 +259,13 @@ class Exchange:
         writer.signature = reply.default_signature
         self._streamed_reply = reply
         holds_request = True
-        last: list[Event] = []
+        last_events: list[Event] = []
         while (deltas := await reply.read()) is not None:
             if call_filter is not None:
                 deltas = call_filter.feed(deltas)
             events = writer.feed(deltas) if writer.started else self._start() + writer.feed(deltas)
             if writer.stop is not None and reply.complete:
-                last = events  # sent together with the end
+                last_events = events
                 break
             if events:
                 self._opened = True
@@ -273,9 +278,10 @@ class Exchange:
                     reply.release_request()
         self._opened = True
         watchdog.begin_write()
-        await sink.send_events((last or self._start()) + writer.finish(), is_last=True)
+        await sink.send_events((last_events or self._start()) + writer.finish(), is_last=True)
 
     async def _fold(self, reply: DeltaStream) -> None:
+        """Send the reply as one message, for a request that is not streamed."""
         fold = Fold(self._writer)
         call_filter = self._call_filter
         self._writer.signature = reply.default_signature
@@ -287,6 +293,7 @@ class Exchange:
         await self._sink.send_message(fold.finish())
 
     async def _relay(self, reply: RelayStream) -> None:
+        """Send the provider's bytes, and the event in place of a missing end."""
         sink = self._sink
         watchdog = self._watchdog
         streams = self._request.stream
@@ -356,6 +363,7 @@ class Exchange:
         await self._sink.send_events(events)
 
     async def _fail(self, error: ProxyError) -> None:
+        """Record an error and send it: as an event if the stream has begun, otherwise with its HTTP status."""
         if isinstance(error, UpstreamError) and self._is_admitted:
             self._attempts.annotate_error(error)
         record_failure(self._receipt, error, self._engine.settings.reveal_proxy_keys())

@@ -81,12 +81,13 @@ class MediaInliner:
             return request
         await asyncio.gather(*(self._find(block, limits) for key, block in to_fetch.items() if key not in self._found))
         self.notes = [_note_on(block, self._found[key]) for key, block in to_fetch.items()]
-        messages = [
-            Message(message.role, [self._block_with_bytes(block, to_fetch) for block in message.content])
-            if isinstance(message.content, list)
-            else message
-            for message in request.messages
-        ]
+        messages = []
+        for message in request.messages:
+            if isinstance(message.content, list):
+                blocks = [self._block_with_bytes(block, to_fetch) for block in message.content]
+                messages.append(Message(message.role, blocks))
+            else:
+                messages.append(message)
         return structs.replace(request, messages=messages)
 
     async def _find(self, block: _Linked, limits: TargetLimits) -> None:
@@ -98,13 +99,9 @@ class MediaInliner:
             self._found[key] = await self._fetch_within_budget(block, limits)
 
     async def _fetch_within_budget(self, block: _Linked, limits: TargetLimits) -> FetchedPage | WebFetchFailed:
-        kinds = (
-            IMAGE_MEDIA_TYPES
-            if isinstance(block, ImageBlock)
-            else DEFAULT_MEDIA_TYPES
-            if limits.accepts_pdf
-            else TEXT_MEDIA_TYPES
-        )
+        kinds = DEFAULT_MEDIA_TYPES if limits.accepts_pdf else TEXT_MEDIA_TYPES
+        if isinstance(block, ImageBlock):
+            kinds = IMAGE_MEDIA_TYPES
         try:
             fetched = await self._fetch(block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH)
         except WebFetchFailed as error:

@@ -1,7 +1,22 @@
 """`RelayStream`: the response of a provider with the Messages API, forwarded to the client byte for byte.
 
-Only the model name can be replaced. The token usage and the stop reason are decoded for the receipt. A message is
-complete with its stop reason: later failures of the connection do not reach the client.
+Theory of operation. A relay shares plan, attempts, watchdog and receipt with a translated reply, but not the deltas:
+a reply that is decoded and encoded again would lose signatures, and fields that the proxy does not know. So its bytes
+pass unchanged, except for the model name. Beside them, the decoder reads what the proxy has to know: token usage and
+stop reason for the receipt, errors, and the end. Most events contain none of these. The wire finds the others by a
+search for bytes (`select_frames_to_inspect`), and `_inspect` decodes them. Only whole events are forwarded, so that an
+`error` event of the proxy cannot begin within another event.
+
+A stream passes four states:
+
+1. Until the first event, nothing was sent to the client. A failure is raised, and another target may be called.
+2. Until the stop reason, a failure ends the stream with an `error` event (`ending`).
+3. After the stop reason, the message is complete. A failure is dropped, because clients would drop the message with
+   it, and a missing `message_stop` is added.
+4. After the last event (`_decoder.finished`), further events are dropped, and line ends are awaited for a moment, so
+   that the client gets the identical stream. `complete` is True when nothing is left to read.
+
+A reply that is not streamed is read whole, and then forwarded.
 """
 
 import asyncio
@@ -44,6 +59,8 @@ stream."""
 
 
 class RelayStream(Reply):
+    """The bytes of one reply. `secrets` are the keys of the call, which are masked in an error that quotes them."""
+
     def __init__(
         self,
         wire: RelayWire[BaseDialect],

@@ -164,6 +164,7 @@ class UpstreamStream(DeltaStream):
         return self._decoder.continuation_token
 
     def begins_with_thinking(self) -> bool:
+        """Return True if the first deltas are only thinking. Then the call may still be repeated."""
         return {Thinking, Usage}.issuperset(map(type, self._first))
 
     async def wait_for_content(self) -> None:

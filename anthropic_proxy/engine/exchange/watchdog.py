@@ -1,7 +1,15 @@
 """`Watchdog`: detects an idle provider or a disconnected client during one request, and sends pings.
 
-After a timeout or a disconnect, it cancels the task of the request. `uncancel` lets the task continue to send an error,
-and `recover_from_idle` to call another provider.
+Theory of operation. A timeout around each read and write would double the cost of an event. Instead, the exchange
+notes here when a call, a read or a write begins or ends, and one timer compares these times with the limits (`_check`).
+The provider has a limit only while a call is open: `first_byte_seconds` until its first bytes, then `idle_seconds`.
+During a write to the client nothing is read, so the provider is not idle then; the write has a limit of its own. A
+client that got nothing for a time gets a ping. A task waits for the disconnect of the client; it starts with the first
+check, because most short exchanges end before.
+
+After a timeout or a disconnect, the watchdog cancels the task of the exchange and sets `reason`, by which the exchange
+distinguishes this from the stop of the server. `uncancel` lets the task continue to send an error, and
+`recover_from_idle` to call another provider.
 """
 
 import asyncio
@@ -35,11 +43,15 @@ class Watchdog:
         idle_seconds: float,
         write_seconds: float = WRITE_TIMEOUT_SECONDS,
     ) -> None:
-        self._loop = loop = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
+        self._loop = loop
         self.now = loop.time
         """Function that returns the time on the loop clock, in seconds, of all times here."""
-        self._upstream_at = self._client_at = now = loop.time()
-        """Loop times of the last bytes from the upstream and to the client."""
+        now = loop.time()
+        self._upstream_at = now
+        """Loop time of the last bytes from the provider."""
+        self._client_at = now
+        """Loop time of the last bytes to the client."""
         self.upstream_limit = first_byte_seconds
         """Current limit on the time without bytes from the provider, in seconds."""
         self._calling = False
@@ -54,8 +66,10 @@ class Watchdog:
         self._check_seconds = max(min(first_byte_seconds, idle_seconds), DISCONNECT_CHECK_DELAY_SECONDS)
         """Maximum time between two checks: between them, the limit may become the shorter one."""
         self._write_seconds = write_seconds
-        self._writing_since = self._written_to = 0.0
-        """Loop times of the start of the pending write and of its last check."""
+        self._writing_since = 0.0
+        """Loop time of the start of the pending write."""
+        self._written_to = 0.0
+        """Loop time of the last check of the pending write."""
         self._on_idle = on_idle
         """Function that sends a ping to the client. None: the client requested no stream."""
         self._ping_seconds = FIRST_PING_SECONDS
@@ -116,6 +130,7 @@ class Watchdog:
         self._disconnect_task = self._ping_task = self._exchange = self._on_idle = None
 
     def _schedule(self, now: float) -> None:
+        """Set the timer to the next time at which a limit can be reached or a ping is due."""
         at = min(self._upstream_at + self.upstream_limit, now + self._check_seconds)
         if self._on_idle is not None:
             at = min(at, self._client_at + self._ping_seconds)

@@ -202,7 +202,9 @@ def clamp_count(count: int | None) -> int:
 
 
 def _sum_repeated(earlier: Usage | None, current: Usage | None) -> Usage | None:
-    return current if earlier is None else earlier if current is None else sum_usages(earlier, current)
+    if earlier is None or current is None:
+        return earlier or current
+    return sum_usages(earlier, current)
 
 
 class TokenCounts(Struct):

@@ -189,7 +189,9 @@ def _try_alternatives(validator: Any, alternatives: list[Any], value: Any) -> tu
             is_tied = False
         elif key == first[0]:
             is_tied = True
-    return (fitting[0], None) if fitting else (None, None if first is None or is_tied else first[1])
+    if fitting:
+        return fitting[0], None
+    return None, None if first is None or is_tied else first[1]
 
 
 def _unmatched(value: Any, closest: ValidationError | None) -> ValidationError:

@@ -166,8 +166,10 @@ def count_json_nodes(value: Any) -> int:
     open_values = [value]
     while open_values:
         one = open_values[-1]
-        inside = one.values() if isinstance(one, dict) else one if isinstance(one, list) else ()
-        members = [] if id(one) in counts else [member for member in inside if isinstance(member, dict | list)]
+        members: list[Any] = []
+        if id(one) not in counts:
+            inside = one.values() if isinstance(one, dict) else one
+            members = [member for member in inside if isinstance(member, dict | list)]
         uncounted = [member for member in members if id(member) not in counts]
         if uncounted:
             open_values += uncounted

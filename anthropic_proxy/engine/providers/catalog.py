@@ -196,18 +196,21 @@ def _find_newer(name: str, table: _Table) -> ModelCapabilities | None:
     requested = _split(name)
     if requested is None:
         return None
-    candidates = [
-        (known.version[0], len(known.suffix), known.version, capabilities)
-        for known, capabilities in table.newest
-        if known.family == requested.family
-        and known.is_dated == requested.is_dated
-        and known.version < requested.version
-        and requested.suffix.startswith(known.suffix)
-        and (known.suffix or not requested.suffix[:1].isalpha())
-    ]
-    if not candidates:
+    best: tuple[int, int, tuple[int, ...]] | None = None
+    for known, found in table.newest:
+        is_earlier = (
+            known.family == requested.family
+            and known.is_dated == requested.is_dated
+            and known.version < requested.version
+            and requested.suffix.startswith(known.suffix)
+            and (known.suffix or not requested.suffix[:1].isalpha())
+        )
+        nearness = known.version[0], len(known.suffix), known.version
+        if is_earlier and (best is None or nearness > best):
+            best = nearness
+            capabilities = found
+    if best is None:
         return None
-    capabilities = max(candidates, key=lambda item: item[:3])[3]
     return structs.replace(capabilities, known=False)  # the limits of the newer model may be higher
 
 

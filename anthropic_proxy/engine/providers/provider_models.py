@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from fnmatch import fnmatchcase
 from typing import Any
-from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
@@ -14,7 +13,7 @@ from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import Provider
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.providers.catalog import LearnedModel
-from anthropic_proxy.engine.providers.servers import build_server_name, find_base_url, is_own_server
+from anthropic_proxy.engine.providers.servers import build_server_name, find_base_url, find_host, is_own_server
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, read_body
 from anthropic_proxy.engine.wires.failures import decode_error_body
 from anthropic_proxy.errors import ProxyError, UpstreamProtocolError, UpstreamRefused, UpstreamTimeout
@@ -94,8 +93,7 @@ async def query_chat_models(
         raise UpstreamTimeout(text, provider=provider.prefix) from None
     if response.status != 200:
         if response.status in (401, 403):
-            host = urlsplit(base_url).netloc.rpartition("@")[2]
-            at = f" at {host}" if provider.name in settings.base_urls else ""
+            at = f" at {find_host(base_url)}" if provider.name in settings.base_urls else ""
             reason = f"{provider.prefix}{at} rejected the key ({response.status})"
         elif response.status == 429:
             pause = response.headers.get("retry-after", "")

@@ -102,9 +102,14 @@ def find_region(url: str) -> str | None:
     return None if found is None else found[1]
 
 
+def find_host(base_url: str) -> str:
+    """Return host and port of a URL, without user name and password: `api.openai.com`, `127.0.0.1:8000`."""
+    return urlsplit(base_url).netloc.rpartition("@")[2]
+
+
 def build_server_name(provider: Provider, base_url: str) -> str:
     """Return provider and host, under which facts about models are stored: `openai api.openai.com`."""
-    return f"{provider.name} {urlsplit(base_url).netloc.rpartition('@')[2]}"
+    return f"{provider.name} {find_host(base_url)}"
 
 
 def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:

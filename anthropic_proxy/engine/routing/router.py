@@ -98,9 +98,8 @@ class Target(Struct, frozen=True, kw_only=True, eq=False):
 
     def __post_init__(self) -> None:
         """Compute the last two fields from the others."""
-        host = self.base_url.partition("//")[2].partition("/")[0]
         structs.force_setattr(self, "is_relayed", isinstance(self.wire, RelayWire))
-        structs.force_setattr(self, "upstream", f"{self.provider.name} {host}")
+        structs.force_setattr(self, "upstream", build_server_name(self.provider, self.base_url))
 
     @property
     def prefixed_id(self) -> str:
@@ -203,6 +202,8 @@ _MAX_ENTRIES = 1_024
 
 
 class PlanCache:
+    """Plans of recent queries, for one edition of settings and catalog."""
+
     def __init__(self) -> None:
         self._cached: tuple[EngineOptions, Catalog, int, dict[RoutingQuery, Plan]] | None = None
         """Options, catalog and its edition, with the plans for them. A change replaces the tuple: a thread that still

@@ -280,7 +280,9 @@ def encode_reply(
         call = {"id": call_id, "type": "function", "function": {"name": reply.tool_call.name, "arguments": ""}}
     prompt = request.input_characters // _CHARACTERS_PER_TOKEN + 8
     usage = {"prompt_tokens": prompt, "completion_tokens": spent, "total_tokens": prompt + spent}
-    reason = "length" if cut or (reply.tool_call and not call) else "tool_calls" if call else "stop"
+    reason = "tool_calls" if call else "stop"
+    if cut or (reply.tool_call and not call):
+        reason = "length"
     if request.stream:
         deltas: list[dict[str, Any]] = [{"role": "assistant", "content": "" if texts else None, "refusal": None}]
         deltas += [{"content": text} for text in texts]

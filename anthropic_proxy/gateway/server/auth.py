@@ -51,7 +51,10 @@ _LOOPBACK_NAMES = frozenset({"localhost", "localhost.localdomain", "ip6-localhos
 
 
 def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
-    """Names are in lower case. The values of a repeated header are joined with commas (RFC 9110, 5.3)."""
+    """Return the headers of an ASGI scope as text, with names in lower case.
+
+    The values of a repeated header are joined with commas (RFC 9110, 5.3).
+    """
     received = scope["headers"]
     headers = {}
     for name, value in received:
@@ -65,7 +68,9 @@ def decode_headers(scope: Mapping[str, Any]) -> dict[str, str]:
 
 
 def require_valid_head(scope: Mapping[str, Any], headers: Mapping[str, str]) -> None:
-    """Raises `MalformedHttp` for an unclear end or host, which permits request smuggling (RFC 9112, 3.2 and 6.1),
+    """Reject a head that another HTTP program could read differently, or that exceeds a limit.
+
+    Raises `MalformedHttp` for an unclear end or host, which permits request smuggling (RFC 9112, 3.2 and 6.1),
     `HeadersTooLarge`, `UriTooLong`, `RequestTooLarge`, and `UnsupportedEncoding` for a compressed body.
     """
     host = headers.get("host")
@@ -101,7 +106,9 @@ async def authenticate(
     *,
     route_checks_key: bool = False,
 ) -> Client:
-    """`route_checks_key`: a request without a key is allowed, because the plugin's route checks keys itself. Raises
+    """Check the head of a request, and return the client that its key identifies.
+
+    `route_checks_key`: a request without a key is allowed, because the plugin's route checks keys itself. Raises
     `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for a path that the client may
     not use. If the proxy has no keys, requests from other machines and from web pages of other sites are denied too.
     """
@@ -153,7 +160,11 @@ def require_auth_if_exposed(settings: Settings) -> None:
 
 def claude_code_command(address: str, settings: Settings) -> str:
     """Return the shell command that starts Claude Code with this proxy. It contains a placeholder for the key."""
-    token = "'one of PROXY_API_KEY'" if settings.proxy_api_keys else "'your key'" if settings.virtual_keys else "local"
+    token = "local"
+    if settings.proxy_api_keys:
+        token = "'one of PROXY_API_KEY'"
+    elif settings.virtual_keys:
+        token = "'your key'"
     return f"ANTHROPIC_BASE_URL={address} ANTHROPIC_AUTH_TOKEN={token} claude"
 
 
@@ -305,7 +316,9 @@ def _is_address(host: str) -> bool:
 def find_credentials(headers: Mapping[str, str]) -> list[bytes]:
     """Return the keys that a client sent in `x-api-key` and as bearer token in `authorization`."""
     scheme, _, token = headers.get("authorization", "").strip().partition(" ")
-    bearer = token.strip() if scheme.lower() == "bearer" else "" if token else scheme
+    bearer = token.strip()
+    if scheme.lower() != "bearer":  # another scheme, which is ignored, or a key without a scheme
+        bearer = "" if token else scheme
     # a client may send its own Anthropic key in one header and the key of the proxy in the other
     return [key.encode() for key in (headers.get("x-api-key", ""), bearer) if key]
 

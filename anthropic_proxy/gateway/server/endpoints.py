@@ -73,6 +73,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class AsgiSink(ResponseSink):
+    """The response to an HTTP client, sent with the functions that the HTTP server gives to an ASGI application."""
+
     def __init__(self, receipt: Receipt, receive: Receive, send: Send) -> None:
         super().__init__(receipt)
         self._receive = receive
@@ -176,7 +178,11 @@ _REDIS_FAILURES = {
 
 
 async def serve_request(services: Services, scope: Scope, receive: Receive, send: Send) -> None:
-    """Check head and client, read the body, call the endpoint. Every client receives an answer."""
+    """Check head and client, read the body, and call the endpoint. Every client receives a response.
+
+    A request whose endpoint is unknown or not allowed is rejected after the check of its key, so that nobody without a
+    key learns which endpoints exist. Its body is not read.
+    """
     method = scope["method"]
     path = scope["path"]
     settings = services.settings

@@ -1,6 +1,19 @@
 """`ToolLoop`: the stream of one reply to the client that may consist of several upstream responses.
 
-Another upstream call follows if the model calls tools that the proxy runs, or if the provider splits its reply.
+Theory of operation. The reply is a sequence of steps. A step (`ModelStep`) is one reply of the model: one upstream
+response, or several if the provider splits it. Its deltas are sent to the client as they arrive, except calls of tools
+that the proxy runs: such a call is collected, and becomes one block of a server tool. At the end of a response,
+`_end_answer` decides what follows:
+
+- The provider has split the reply: another call continues the step, with the provider's token.
+- The model called only tools of the proxy: they are run, their results are sent to the client and added to the
+  history, and another call begins the next step.
+- It also called tools of the client: the results are sent, and the message ends with `tool_use`.
+- Otherwise the message ends with the stop reason of the step.
+
+The next call is sent by the next `read` (`_call_pending`), so that the client receives the results before. All calls
+together may use the client's `max_tokens`. The usage is the sum of the finished calls (`_spent`), of the tools
+(`runner.usage`) and of the present step.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -365,20 +365,22 @@ async def _find_tools(calls: Sequence[ProxyToolCall], deferred: Sequence[Tool]) 
     One thread runs all searches by words; one separate process runs all regular expressions.
     """
     queries_by_call = [_tool_query(call) for call in calls]
-    queries = [one.text for one in queries_by_call if one and one.by_words]
-    patterns = [one.text for one in queries_by_call if one and not one.by_words]
+    queries = [query.text for query in queries_by_call if query and query.by_words]
+    patterns = [query.text for query in queries_by_call if query and not query.by_words]
     by_words = iter(await asyncio.to_thread(search_by_words, queries, deferred) if queries else ())
     try:
         found: Sequence[SearchOutcome | OSError] = await search_by_regex(patterns, deferred)
     except OSError as error:  # no process could be started
         found = [error] * len(patterns)
     by_pattern = iter(found)
-    return [
-        _tools_content(next(by_words if one.by_words else by_pattern), one.max_results)
-        if one
-        else error_content("tool_search", "invalid_tool_input", "query or pattern: a text is needed")
-        for one in queries_by_call
-    ]
+    contents = []
+    for query in queries_by_call:
+        if query is None:
+            contents.append(error_content("tool_search", "invalid_tool_input", "query or pattern: a text is needed"))
+        else:
+            outcome = next(by_words if query.by_words else by_pattern)
+            contents.append(_tools_content(outcome, query.max_results))
+    return contents
 
 
 def _tool_query(call: ProxyToolCall) -> _ToolQuery | None:

@@ -83,8 +83,12 @@ async def search_by_regex(patterns: Sequence[str], tools: Sequence[Tool]) -> lis
             outcomes |= {pattern: InvalidPattern("the pattern needs too much memory") for pattern in fitting}
         else:
             for pattern, found in zip(fitting, msgspec.json.decode(output, type=list[_Found]), strict=True):
-                failure = RegexTimeout() if found.slow else InvalidPattern(found.error) if found.error else None
-                outcomes[pattern] = failure or found.names
+                if found.slow:
+                    outcomes[pattern] = RegexTimeout()
+                elif found.error:
+                    outcomes[pattern] = InvalidPattern(found.error)
+                else:
+                    outcomes[pattern] = found.names
     return [outcomes[pattern] for pattern in patterns]
 
 

@@ -278,4 +278,6 @@ def _nearest_level(requested: str, efforts: tuple[str, ...]) -> str:
     place = _SCALE.index(requested)
     below = [effort for effort in _SCALE[: place + 1] if effort in efforts]
     above = [effort for effort in _SCALE[place + 1 :] if effort in efforts]
-    return below[-1] if below else above[0] if above else "default"
+    if below:
+        return below[-1]
+    return above[0] if above else "default"

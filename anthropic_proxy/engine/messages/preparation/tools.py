@@ -279,7 +279,9 @@ _FUNCTIONS: Mapping[str, tuple[str, dict[str, Any], str]] = {
 
 @functools.lru_cache(maxsize=64)
 def _proxy_function(declared_type: str, kind: ServerToolKind, name: str) -> Tool:
-    key = kind if kind in _FUNCTIONS else _BM25 if declared_type.startswith(_BM25) else "tool_search_tool_regex"
+    key: str = kind
+    if kind not in _FUNCTIONS:
+        key = _BM25 if declared_type.startswith(_BM25) else "tool_search_tool_regex"
     description, properties, required = _FUNCTIONS[key]
     schema = {"type": "object", "properties": properties, "required": [required]}
     source = msgspec.json.encode({"name": name, "description": description, "input_schema": schema})

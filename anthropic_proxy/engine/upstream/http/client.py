@@ -115,7 +115,10 @@ class HttpTransport:
         self._closed = False
 
     async def send(self, base_url: str, request: UpstreamRequest, credential: Credential | None) -> HttpResponse:
-        """Status and headers have arrived. Raises `UpstreamUnreachable`, `UpstreamProtocolError` or `ShuttingDown`."""
+        """Send a request, and return its response when status and headers have arrived.
+
+        Raises `UpstreamUnreachable`, `UpstreamProtocolError` or `ShuttingDown`.
+        """
         if self._closed:
             raise ShuttingDown
         is_signed = credential is not None and credential.sign is not None

@@ -234,10 +234,11 @@ def decode_reply(data: bytes) -> GenerateContentResponse:
         counts = content.get("usageMetadata") if isinstance(content, dict) else None
         if not isinstance(counts, dict):
             raise
-        content["usageMetadata"] = {
-            name: parse_token_count(value) if name not in _TIER_FIELDS else value if isinstance(value, str) else None
-            for name, value in counts.items()
-        }
+        for name, value in counts.items():
+            if name not in _TIER_FIELDS:
+                counts[name] = parse_token_count(value)
+            elif not isinstance(value, str):
+                counts[name] = None
         return decode_strict_reply(msgspec.json.encode(content))
 
 

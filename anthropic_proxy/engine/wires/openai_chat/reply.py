@@ -276,4 +276,6 @@ def _text_of(part: Any) -> str:
     if not isinstance(part, dict):
         return ""
     inner = part.get("thinking") if _is_thinking(part) else part.get("text")
-    return "".join(map(_text_of, inner)) if isinstance(inner, list) else inner if isinstance(inner, str) else ""
+    if isinstance(inner, list):
+        return "".join(map(_text_of, inner))
+    return inner if isinstance(inner, str) else ""

@@ -377,10 +377,13 @@ class ChatMessageEncoder(MessageEncoder):
         if self._late_texts:
             self._flush_late_texts()
         self._has_open_calls = bool(calls)
+        content: Any
         if len(texts) == 1:
-            content: Any = texts[0]
+            content = texts[0]
+        elif texts:
+            content = join_json_strings(texts)
         else:
-            content = join_json_strings(texts) if texts else UNSET if self._dialect.omits_null_content else _NULL
+            content = UNSET if self._dialect.omits_null_content else _NULL
         reply = _Reply(content=content, tool_calls=calls or UNSET)
         if thoughts or self._dialect.thinking_replay_scope != "kept":
             self._replay_thinking(thoughts, reply, bool(calls))

@@ -65,6 +65,11 @@ _NO_TOOL_COUNTS = ServerToolCounts()
 
 
 class ChatDecoder(Decoder):
+    """Decoder of one reply. Each part of a chunk is read by the object for its kind of content, if the reply has it:
+    text that may contain calls or reasoning (`_text`), tool calls (`_calls`), results of server tools
+    (`_server_tools`) and encrypted reasoning (`_details`). In a plain reply all of them are None.
+    """
+
     finished = False
     """True after the event `[DONE]`, or after a complete body was decoded."""
     _calls: "ToolCallDecoder | None" = None

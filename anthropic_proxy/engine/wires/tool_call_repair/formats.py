@@ -353,10 +353,11 @@ def _typed(value: str, schema: Any) -> Any:
 
     The text itself is returned if there is no schema, the schema allows a string, or the text is no JSON value.
     """
-    kinds = schema.get("type") if isinstance(schema, dict) else None
-    kinds = [kinds] if isinstance(kinds, str) else kinds if isinstance(kinds, list) else []
-    if not isinstance(schema, dict) or kinds == ["string"]:
+    if not isinstance(schema, dict) or schema.get("type") in ("string", ["string"]):
         return value
+    kinds = schema.get("type")
+    if not isinstance(kinds, list):
+        kinds = [kinds] if isinstance(kinds, str) else []
     literal = {"True": "true", "False": "false", "None": "null"}.get(value.strip(), value)
     try:
         read = msgspec.json.decode(literal)

@@ -131,7 +131,9 @@ class TextCallDetector:
                     self._later_offset -= len(self._held)
                     self._held = ""
                     self._piece = _MIN_PIECE
-            remainder = self._held if self._state != "call" else "" if self._named else self._held[len(self._mark) :]
+            remainder = self._held
+            if self._state == "call":
+                remainder = "" if self._named else self._held[len(self._mark) :]
             self._blank = remainder.isspace()
         self._later, self._later_offset = "", 0
 

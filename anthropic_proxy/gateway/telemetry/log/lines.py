@@ -53,7 +53,9 @@ def escape_terminal_controls(text: str) -> str:
 
 
 def escape_unprintable_json(text: str) -> str:
-    return text if text.isprintable() else "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
 
 
 def redact_receipt(receipt: Receipt, secrets: tuple[str, ...] = ()) -> Receipt:
@@ -132,7 +134,9 @@ def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | Non
         text = ""
         further = [INDENT + row for row in rows]
     paint = paint or _without_color
-    role = "ok" if receipt.status < 400 else "warn" if receipt.status < 500 else "error"
+    role = "ok" if receipt.status < 400 else "warn"
+    if receipt.status >= 500:
+        role = "error"
     line = f"{paint(clock, 'quiet')}  {head}{paint(shown, role) if receipt.status else shown}"
     last = paint(receipt.request_id, "quiet")
     end = used + gap + max(len(text), SECOND_COLUMN)
