@@ -376,7 +376,10 @@ class Explanation:
         sys.stdout.buffer.flush()
 
     def write_json(self) -> None:
-        result, receipt, sent, error = self._result, self._result.receipt, self._result.recorded, self._result.error
+        result = self._result
+        receipt = self._result.receipt
+        sent = self._result.recorded
+        error = self._result.error
         targets = result.plan.targets if result.plan is not None else ()
         self._output.write_json(
             {
@@ -421,7 +424,9 @@ class Explanation:
         )
 
     def _write_route(self) -> None:
-        result, output, plan = self._result, self._output, self._result.plan
+        result = self._result
+        output = self._output
+        plan = self._result.plan
         requested = escape_unprintable(str(self._body.get("model", "–")))
         used = self._used_target()
         if plan is None or used is None:

@@ -329,7 +329,9 @@ class EventGrammar:
             self._add(rule, message)
 
     def _feed_frame(self, frame: bytes) -> None:
-        name, values, data_line = "", list[bytes](), 0
+        name = ""
+        values = list[bytes]()
+        data_line = 0
         for offset, line in enumerate(frame.split(b"\n"), start=1):
             field, _, value = line.rstrip(b"\r").partition(b":")
             if field == b"event":

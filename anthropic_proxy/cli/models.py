@@ -396,7 +396,9 @@ def describe_models(services: Services, provider: Provider, models: Iterable[Lis
 
     Limits in the list of the provider take precedence over limits that the proxy knows.
     """
-    settings, prices, facts = services.settings, PriceList(services.settings), []
+    settings = services.settings
+    prices = PriceList(services.settings)
+    facts = []
     for model in models:
         known = find_capabilities(provider, model.id, settings, services.catalog)
         is_known = known.known or provider.transport == "demo"

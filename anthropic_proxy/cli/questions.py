@@ -131,7 +131,9 @@ class _List:
     def __init__(
         self, question: str, options: Sequence[Option], texts: Sequence[str], default: str, listed: int
     ) -> None:
-        self._question, self._options, self._texts = question, options, texts
+        self._question = question
+        self._options = options
+        self._texts = texts
         self._listed = listed or len(options)
         self._searched = ""
         self._pointed = next((index for index, option in enumerate(options) if option.name == default), 0)

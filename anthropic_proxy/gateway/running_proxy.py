@@ -113,7 +113,9 @@ class ServerRecord:
             repeat_while_read(lambda: file.unlink(missing_ok=True))
             stack.callback(_remove, file)
             _write(file, describe_source(settings, process=self._process))
-            self._file, self._started, self._held = file, settings, stack.pop_all()
+            self._file = file
+            self._started = settings
+            self._held = stack.pop_all()
 
     def update(self, settings: Settings) -> None:
         if self._file is not None and self._started is not None:

@@ -129,7 +129,9 @@ def doctor(
         directory = settings.data_directory if options.learns else None
         lines = [] if directory is None else store_results(recorder, result, directory)  # the output may fail
     try:
-        secrets, today, file = settings.reveal_all_secrets(), date.today(), options.report
+        secrets = settings.reveal_all_secrets()
+        today = date.today()
+        file = options.report
         try:
             if file is not None:
                 form: Literal["json", "markdown"] = "json" if file.suffix.lower() == ".json" else "markdown"

@@ -338,7 +338,9 @@ def _find_problem(search: DialectSearch, result: ProbeResult, settings: Settings
     kind: ProblemKind = "request"
     proposal = ""
     if isinstance(error, MissingExtra):
-        kind, text, proposal = "package", f"{error.subject}, which is not installed", error.install_command
+        kind = "package"
+        text = f"{error.subject}, which is not installed"
+        proposal = error.install_command
     elif isinstance(error, UpstreamError) and not any(exchange.status for exchange in result.upstream):
         kind, text = "unreachable", text.removesuffix(error.advice)
     elif isinstance(error, UpstreamError) and error.code in _ADDRESS_CODES:

@@ -243,7 +243,9 @@ class Report(Struct, kw_only=True):
 
 def find_total_price(diagnoses: Sequence[Diagnosis], settings: Settings) -> float | None:
     """Return the price of all requests in US dollars. None: a price is unknown, or all models are free."""
-    prices, total, is_known = PriceList(settings), 0.0, False
+    prices = PriceList(settings)
+    total = 0.0
+    is_known = False
     for diagnosis in diagnoses:
         totals, target = diagnosis.totals, diagnosis.found_target
         if not totals.input_tokens + totals.output_tokens:

@@ -421,7 +421,9 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
     present = decode_env_text(env_text.removeprefix(_MARK))
     load_settings({}, PROVIDERS, env_file=str(env))  # its errors name this file, and those of the result another one
     in_file = Sources({}, str(env))
-    changed, added, kept = env_text, [], []
+    changed = env_text
+    added = []
+    kept = []
     for name, value in plan.variables.items():
         line = f"{name}={value}" if _REFERENCE.fullmatch(value) else format_env_line(name, value)
         if present.get(name) == value:

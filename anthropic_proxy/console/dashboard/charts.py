@@ -136,7 +136,9 @@ class Chart(Struct, frozen=True, kw_only=True):
             unit = min(right - left for left, right in pairwise(known) if right > left)
             step = next((one for one in _ROUND_MINUTES if one >= unit * (len(known) - 1) / most), _ROUND_MINUTES[-1])
             return [index for index, minute in enumerate(known) if (minute - minute % unit) % step == 0]
-        found, free, previous = [], 0.0, ""
+        found = []
+        free = 0.0
+        previous = ""
         for index, column in enumerate(self.columns):
             if index >= free and column.label != previous:
                 found.append(index)
@@ -268,7 +270,9 @@ class Periods(Struct, frozen=True):
             right = formats.local_datetime(end * MICROSECONDS)
             span = f"{left:%H:%M %Z} to {right:%H:%M %Z}" if changes else f"{left:%H:%M} to {right:%H:%M}"
             day, minute = f"{left.day} {left:%b}", left.hour * 60 + left.minute
-            time, label, is_part = day, day, self.seconds < DAY_SECONDS
+            time = day
+            label = day
+            is_part = self.seconds < DAY_SECONDS
             if is_part:
                 time = span if first.date() == last.date() else f"{day}, {span}"
             if self.seconds <= HOUR_SECONDS and 60 * minute >= self.seconds:

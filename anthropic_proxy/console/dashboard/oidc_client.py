@@ -134,7 +134,9 @@ class OidcClient:
         metadata = await self._metadata.find_or_request(CACHE_SECONDS)
         secret = self.settings.client_secret
         methods = metadata.token_endpoint_auth_methods_supported
-        client_id, secret_text, method = self.settings.client_id, "", "none"
+        client_id = self.settings.client_id
+        secret_text = ""
+        method = "none"
         if secret is not None:
             secret_text, method = secret.reveal(), "client_secret_post"
             if "client_secret_basic" in methods or method not in methods:

@@ -4,6 +4,7 @@ Each panel is built by itself, so that the failure of one leaves the others. Pan
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -222,7 +223,9 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
 
 
 def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
-    query, sums, latencies = context.query, list(found.sums().values()), found.latencies()
+    query = context.query
+    sums = list(found.sums().values())
+    latencies = found.latencies()
     total = add_up(sums)
     listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
     requested = f"{format_cost(total.requested_cost)} at the requested models’ prices" if total.requests else ""
@@ -405,13 +408,16 @@ class WeekGrid(Struct, frozen=True):
 def _build_week(context: PageContext, total: UsageSums) -> WeekGrid:
     query = context.query
     names: Sequence[str] = ("cost",)
-    counted: Callable[[UsageSums], float] = lambda one: one.cost  # noqa: E731
+    counted: Callable[[UsageSums], float] = attrgetter("cost")
     text: Callable[[float], str] = formats.chart_money
     if query.measure == "tokens":
         names = ("input_tokens", "cache_read_tokens", "cache_write_tokens", "output_tokens")
-        counted, text = (lambda one: one.all_tokens), formats.short_count
+        counted = attrgetter("all_tokens")
+        text = formats.short_count
     elif query.measure == "requests":
-        names, counted, text = ("requests",), (lambda one: one.requests), formats.count
+        names = ("requests",)
+        counted = attrgetter("requests")
+        text = formats.count
     hours = queries.sum_periods(context.connection, context.model_selection, HOUR_SECONDS, sum_names=names)
     week = build_week(query, hours, counted, text)
     if query.measure in ("tokens", "requests"):

@@ -132,7 +132,9 @@ def compare_with_previous_range(
     query, first = context.query, context.facts.first_hour
     if query.range_name == "today":  # the hours before midnight are not comparable
         return ""
-    start, end, name_of_range = 2 * query.start - min(query.end, int(context.now)), query.start, "in the range before"
+    start = 2 * query.start - min(query.end, int(context.now))
+    end = query.start
+    name_of_range = "in the range before"
     if query.is_month:
         start, end, name_of_range = query.find_previous_month()
     if first is None or first * HOUR_SECONDS > start + HOUR_SECONDS:

@@ -83,7 +83,9 @@ def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) ->
 
 
 def _collect_figures(context: PageContext) -> dict[str, _Figures]:
-    connection, chosen, periods = context.connection, context.selection, divide_range(context.charted_query)
+    connection = context.connection
+    chosen = context.selection
+    periods = divide_range(context.charted_query)
     speeds: dict[str, dict[int, Histogram]] = {}
     for (start, (name,)), histogram in queries.collect_latencies(
         connection, chosen, periods.seconds, ("provider",)
@@ -277,7 +279,9 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
     complete, current = doctor_run.load_complete(directory), doctor_run.load_current(directory)
     if is_running:
         run = current or complete
-        summary, share, table = "The doctor is starting.", None, Matrix((), ())
+        summary = "The doctor is starting."
+        share = None
+        table = Matrix((), ())
         if run is not None and run.expected_requests:
             expected = max(run.expected_requests, run.requests)
             summary = f"The doctor is running: {run.requests} of about {formats.plural(expected, 'request')}."

@@ -156,7 +156,9 @@ def _read_rows(context: PageContext, order: SortOrder | None, limit: int) -> Pag
     query = context.query
     if _REQUEST_ID.fullmatch(query.text) and (found := find_stored_request(context.connection, query.text)):
         return PagedRows([(found, "")])
-    connection, chosen, form = context.connection, context.selection, _SORTED_POSITION if order else _TIME_POSITION
+    connection = context.connection
+    chosen = context.selection
+    form = _SORTED_POSITION if order else _TIME_POSITION
     for text in filter(None, (query.before, query.after)):
         if form.fullmatch(text) is None:
             raise InvalidRequest(

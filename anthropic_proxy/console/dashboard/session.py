@@ -151,7 +151,9 @@ def _chart(
     step = -(-len(rows) // _MAX_COLUMNS)
     groups = [rows[start : start + step] for start in range(0, len(rows), step)]
     values, labels = [measure(group) for group in groups], _label_times([group[0] for group in groups])
-    columns, bands, table = list[Column](), list[Band](), list[list[str]]()
+    columns = list[Column]()
+    bands = list[Band]()
+    table = list[list[str]]()
     for index, (group, value) in enumerate(zip(groups, values, strict=True)):
         shown, target = formats.UNKNOWN if value is None else text(value), group[0].id
         time = formats.clock_time(group[0].started_at)

@@ -132,7 +132,9 @@ class BrowserSessions:
         if text is None or text == _ENDED or used_at is None or place in self._unsaved_ends:
             return None
         try:
-            stored, last_use, now = decode_json(text, _StoredSession), float(used_at), self._clock()
+            stored = decode_json(text, _StoredSession)
+            last_use = float(used_at)
+            now = self._clock()
         except ValueError:  # a damaged store
             return None
         session = self._decode(cookie, stored) if now < stored.created_at + SESSION_SECONDS else None

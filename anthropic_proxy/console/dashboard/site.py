@@ -91,7 +91,9 @@ class Site:
 
     async def _respond_error(self, request: RouteRequest, error: ProxyError, section: str) -> RouteResponse:
         """The page has the navigation, unless the user is not signed in."""
-        session, status, message = None, error.status, error.message
+        session = None
+        status = error.status
+        message = error.message
         headers = {} if error.retry_after is None else {"retry-after": str(ceil(error.retry_after))}
         with suppress(ProxyBusy):  # the store with the sessions is not available, which may be the error itself
             session = await find_session(self, request)

@@ -210,9 +210,13 @@ def page_rows(
     """`found`: at most `limit` rows and one more, which follow the position `before` of the URL, or precede `after`."""
     has_more = len(found) > limit
     if query.after:
-        shown, has_newer, has_older = found[-limit:], has_more, True
+        shown = found[-limit:]
+        has_newer = has_more
+        has_older = True
     else:
-        shown, has_newer, has_older = found[:limit], bool(query.before), has_more
+        shown = found[:limit]
+        has_newer = bool(query.before)
+        has_older = has_more
     newer = query.link(after=find_position(shown[0]), before="") if shown and has_newer else ""
     older = query.link(before=find_position(shown[-1]), after="") if shown and has_older else ""
     return PagedRows(shown, newer, older)
@@ -224,7 +228,9 @@ def page_list(
     """Return the part of a complete list that the URL selects, and the number of rows before it. A position that is not
     in the list selects its first part.
     """
-    positions, start, end = [find_position(row) for row in rows], 0, len(rows)
+    positions = [find_position(row) for row in rows]
+    start = 0
+    end = len(rows)
     if query.before in positions:
         start = positions.index(query.before) + 1
     elif query.after in positions:

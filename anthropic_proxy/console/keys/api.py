@@ -168,7 +168,9 @@ class AdminApi:
 
     def _list_keys(self, request: RouteRequest) -> Any:
         query = _Query(request, ("limit", "after_id", "status", "team"))
-        status, team, after = query.text("status"), query.text("team"), query.text("after_id")
+        status = query.text("status")
+        team = query.text("team")
+        after = query.text("after_id")
         if status not in ("", "active", "expired", "revoked"):
             raise InvalidRequest(
                 f"status is {status[:40]!r}. Use active, expired or revoked.", code="administration-request"
@@ -311,7 +313,9 @@ def build_paths() -> Schema:
     """The paths refer to the schemas of `build_schemas` and to a schema `Error`, which the caller must add to the
     document.
     """
-    key, key_path, team_path = refer_to("VirtualKey"), _in_path("id"), _in_path("name")
+    key = refer_to("VirtualKey")
+    key_path = _in_path("id")
+    team_path = _in_path("name")
     return {
         "/admin/keys": {
             "get": _operation("listKeys", "All keys, the newest first.", _list_of(key), [*_paging(), *_KEY_FILTERS]),

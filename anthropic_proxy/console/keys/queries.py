@@ -219,9 +219,15 @@ def sum_budget_use(connection: Reader, scope: Scope, budget: Budget, now: float)
 
 def _sum_use(connection: Reader, part: RequestSelection, column: str, name: str, added: str) -> int:
     if part.is_short_range:
-        table, time_column, start, end = "requests", "started_at", part.start, part.end
+        table = "requests"
+        time_column = "started_at"
+        start = part.start
+        end = part.end
     else:
-        table, time_column, start, end = "hourly", "hour", part.start // MICROSECONDS_PER_HOUR, part.end_hour
+        table = "hourly"
+        time_column = "hour"
+        start = part.start // MICROSECONDS_PER_HOUR
+        end = part.end_hour
     condition = f"{time_column} >= ? AND {time_column} < ?"
     if table == "requests" and name != COMMON_VALUES[column]:  # the index leaves this value out
         condition += f" AND {column} != '{COMMON_VALUES[column]}'"

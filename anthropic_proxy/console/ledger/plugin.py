@@ -111,7 +111,9 @@ def run_writer(
         try:
             write()
         except Exception as error:  # noqa: BLE001  # a defect must not end the thread: later requests are stored
-            was_ok, dropped, trace = queue.state.condition == "ok", queue.drop_batch(), traceback.format_exc()
+            was_ok = queue.state.condition == "ok"
+            dropped = queue.drop_batch()
+            trace = traceback.format_exc()
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
             queue.set_failed_state(
                 f"The ledger failed because of a defect of the proxy ({reason}). The log has the traceback: report it."

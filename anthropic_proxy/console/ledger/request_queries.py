@@ -117,7 +117,9 @@ def list_stored_requests(
     after: tuple[int, str] | None = None,
 ) -> list[StoredRequest]:
     """Return at most `limit` requests, the latest first. With `after`, they are the oldest of the later requests."""
-    column, own, chosen = requests.c, [], narrow_to_matching_hours(connection, chosen)
+    column = requests.c
+    own = []
+    chosen = narrow_to_matching_hours(connection, chosen)
     if before is not None:  # one limit of time, so that the database begins at this place of the index
         chosen = structs.replace(chosen, end=min(chosen.end, before[0] + 1))
         own.append(not_(and_(column.started_at == before[0], column.id >= before[1])))

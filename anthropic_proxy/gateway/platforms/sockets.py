@@ -177,7 +177,10 @@ def _list_listeners(port: int, proc_directory: Path) -> list[_Listener]:
             continue
         for columns in map(str.split, lines):
             # column `st` of a listening socket: 0A (proc_pid_net(5))
-            local, state, user, inode = columns[1], columns[3], columns[7], columns[9]
+            local = columns[1]
+            state = columns[3]
+            user = columns[7]
+            inode = columns[9]
             address, _, number = local.rpartition(":")
             if state == "0A" and int(number, 16) == port:
                 words = [int(address[place : place + 8], 16) for place in range(0, len(address), 8)]

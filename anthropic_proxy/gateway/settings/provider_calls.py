@@ -379,7 +379,9 @@ def _load_certificate(
     file: ConfigFile, path: KeyPath, table: ClientCertificate, fields: dict[str, Any], digest: "hashlib._Hash"
 ) -> None:
     fields["certificate_file"] = found = _find_file(file, (*path, "file"), table.file, digest)
-    key_file, key_path, key_text = "", (*path, "file"), table.file
+    key_file = ""
+    key_path = (*path, "file")
+    key_text = table.file
     if table.key_file is not None:
         key_path, key_text = (*path, "key_file"), table.key_file
         key_file = _find_file(file, key_path, key_text, digest)

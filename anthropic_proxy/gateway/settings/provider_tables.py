@@ -107,7 +107,9 @@ def load_provider_tables(
 
 
 def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: ProviderRegistry) -> ConfiguredProvider:
-    path, errors, base_url = ("providers", name), ErrorList(), ""
+    path = ("providers", name)
+    errors = ErrorList()
+    base_url = ""
     place = file.describe_origin_in_sentence(path)
     with errors.collect():
         if not _NAME.fullmatch(name):

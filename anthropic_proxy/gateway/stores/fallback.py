@@ -82,7 +82,9 @@ class FallbackStore:
         warn: Callable[[str], None],
     ) -> None:
         self.redis = store
-        self._fails_open, self._address, self._warn = fails_open, address, warn
+        self._fails_open = fails_open
+        self._address = address
+        self._warn = warn
         self._own = MemoryStore()
         """All reservations of this process, and the values that are stored while Redis is away."""
         self._running: dict[str, Reservation] = {}

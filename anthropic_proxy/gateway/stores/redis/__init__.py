@@ -373,7 +373,9 @@ class CommandPipeline:
 async def _limit_wait() -> AsyncIterator[None]:
     """Raise `TimeoutError` in the block after `REPLY_TIMEOUT_SECONDS` in which the event loop has run."""
     loop = asyncio.get_running_loop()
-    steps, late_steps, due = _STEPS, _MAX_LATE_STEPS, loop.time() + _STEP_SECONDS
+    steps = _STEPS
+    late_steps = _MAX_LATE_STEPS
+    due = loop.time() + _STEP_SECONDS
     timer: asyncio.Handle
 
     def end_step() -> None:
