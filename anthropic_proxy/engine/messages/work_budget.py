@@ -166,10 +166,12 @@ def count_json_nodes(value: Any) -> int:
     open_values = [value]
     while open_values:
         one = open_values[-1]
-        members: list[Any] = []
-        if id(one) not in counts:
-            inside = one.values() if isinstance(one, dict) else one
-            members = [member for member in inside if isinstance(member, dict | list)]
+        inside: Iterable[Any] = ()
+        if isinstance(one, dict):
+            inside = one.values()
+        elif isinstance(one, list):
+            inside = one
+        members = [] if id(one) in counts else [member for member in inside if isinstance(member, dict | list)]
         uncounted = [member for member in members if id(member) not in counts]
         if uncounted:
             open_values += uncounted
