@@ -194,7 +194,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         request_id=services.new_id("req_"), client=_UNKNOWN, started_at=services.clock(), method=method, path=path
     )
     sink = AsgiSink(receipt, receive, send)
-    number = services.running.begin(receipt)
+    running_number = services.running.begin(receipt)
     headers = decode_headers(scope)
     body_read = False
     route = None if methods is not None else services.routes.find(path)
@@ -221,7 +221,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             raise ClientDisconnected  # noqa: TRY301
         body_read = True
         query = scope.get("query_string", b"").decode("latin-1")
-        name_model = partial(services.running.name_model, number)
+        name_model = partial(services.running.name_model, running_number)
         request = ClientRequest(receipt=receipt, headers=headers, body=body, query=query, on_model=name_model)
         del body  # the exchange frees the body after decoding, if no other reference exists
         await endpoint(services, request, sink)
@@ -243,7 +243,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
             receipt.status = sink.status
             _finish(services, receipt)
     finally:
-        services.running.end(number)
+        services.running.end(running_number)
 
 
 async def read_body(
