@@ -57,6 +57,8 @@ from anthropic_proxy.secrets import redact_secrets
 if TYPE_CHECKING:
     from anthropic_proxy.console.ledger.costs import CurrentCosts
 
+_SUMMARY_SECONDS = 0.05
+"""Maximum time in seconds by which own servers that do not answer delay the start. They are reported when known."""
 SHUTDOWN_GRACE_SECONDS = 2.0
 """Maximum seconds for cancelled exchanges to send their errors to clients when the server stops."""
 
@@ -89,8 +91,8 @@ class App:
         self._current: tuple[Services, Transports] | None = None
         """Services and transports for new exchanges. Running exchanges keep the services with which they began."""
         self._reload_lock = asyncio.Lock()
-        self._closing: set[asyncio.Task[None]] = set()
-        """Tasks that close replaced transports after the requests that use them."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Tasks that close replaced transports after the requests that use them, or complete the start-up summary."""
         self.peer = WorkerPeer(
             lambda word: redact_secrets(word, self._settings.reveal_all_secrets()) != word,
             self._collect_gauges,
@@ -136,12 +138,13 @@ class App:
 
     async def log_startup(self, worker_count: int) -> None:
         """Called in the supervisor only."""
+        services = await self._build(self._settings, self._transports)
         log_startup_summary(
-            await self._build(self._settings, self._transports),
+            services,
             self._address,
             worker_count=worker_count,
             exposure_warning=self._exposure(),
-            silent=await find_silent_servers(self._settings),
+            silent=await find_silent_servers(services.settings, services.catalog),
         )
         await self.close()
         await asyncio.to_thread(self._record.open, self._settings)
@@ -198,8 +201,8 @@ class App:
                 await before.catalog.close()
             if transports is not old_transports:
                 task = asyncio.create_task(self._close_after_requests(old_transports))
-                self._closing.add(task)
-                task.add_done_callback(self._closing.discard)
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
     async def _close_after_requests(self, transports: Transports) -> None:
         await self.peer.running.wait_until_ended()
@@ -230,6 +233,10 @@ class App:
         if fixed := [name for name in changes if is_fixed_variable(name)]:
             self.log_warning(f"{' and '.join(fixed)} will take effect at the next start.")
 
+    async def _report_silent_servers(self, search: "asyncio.Task[dict[str, str]]") -> None:
+        for text in (await search).values():
+            self.log_warning(text)
+
     async def start(self) -> None:
         await self._open()
         tune_gc()
@@ -244,8 +251,14 @@ class App:
                 services = await self._build(self._settings, self._transports)
                 prefetch_model_limits(services)
                 if self._logs_startup:
-                    silent = await find_silent_servers(self._settings)
+                    search = asyncio.create_task(find_silent_servers(self._settings, services.catalog))
+                    await asyncio.wait((search,), timeout=_SUMMARY_SECONDS)
+                    silent = search.result() if search.done() else {}
                     log_startup_summary(services, self._address, exposure_warning=self._exposure(), silent=silent)
+                    if not search.done():
+                        report = asyncio.create_task(self._report_silent_servers(search))
+                        self._tasks.add(report)
+                        report.add_done_callback(self._tasks.discard)
                 await asyncio.to_thread(self._record.open, self._settings, waits=self._logs_startup)
                 self._current = services, self._transports
                 self.peer.open()  # plugins use the store of all workers
@@ -298,7 +311,7 @@ class App:
         for plugin in self._plugins if self._current is not None else ():
             if plugin.stop is not None:
                 await plugin.stop()
-        for task in self._closing:
+        for task in self._tasks:
             task.cancel()
         if self._current is None:
             await self._transports.close()

@@ -470,6 +470,11 @@ class Gateway(Protocol):
         Any thread may call the method.
         """
 
+    async def check_setup(self) -> Setup:
+        """Return the same, with a problem for each server of this machine or a private network that accepts no
+        connection. It takes at most 0.5 s.
+        """
+
     async def reload_settings(self) -> bool:
         """Read the settings files again, in all workers.
 

@@ -15,7 +15,7 @@ from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
 from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
 from anthropic_proxy.errors import ClientError, InternalError, UpstreamTimeout
-from anthropic_proxy.gateway.readiness import describe_setup
+from anthropic_proxy.gateway.readiness import describe_setup, find_silent_servers
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.requests import stream_request_events
@@ -122,6 +122,12 @@ class ExchangeGateway:
     def describe_setup(self) -> Setup:
         services = self._current_services()
         return describe_setup(services.settings, services.catalog, services.circuit_breakers, services.credentials)
+
+    async def check_setup(self) -> Setup:
+        services = self._current_services()
+        settings, catalog = services.settings, services.catalog
+        silent = await find_silent_servers(settings, catalog)
+        return describe_setup(settings, catalog, services.circuit_breakers, services.credentials, silent)
 
     async def reload_settings(self) -> bool:
         return await self._reload()

@@ -7,10 +7,11 @@ start only connects to servers nearby.
 import asyncio
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, structs
@@ -41,6 +42,7 @@ from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.values import mask_setting
 from anthropic_proxy.plugins import ModelMapping, ProviderSetup, Setup
 
+_NONE: Mapping[str, str] = MappingProxyType({})
 _MAX_KEYS = 3
 """Maximum number of API keys of one provider that are listed, masked. Further keys appear as a count."""
 _MODEL_VARIABLES = ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", *(f"MODEL_{tier.upper()}" for tier in TIERS))
@@ -73,7 +75,8 @@ class Readiness(Struct):
     """Name of a provider that is used or configured, but cannot be called → the error text of its first problem."""
 
 
-def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
+def find_readiness(settings: Settings, catalog: Catalog, silent: Mapping[str, str] = _NONE) -> Readiness:
+    """`silent`: from `find_silent_servers`."""
     used = find_used_models(settings, catalog)
     found = Readiness([], find_feature_problems(settings), [], [], {})
     for provider in find_registry(settings):
@@ -92,6 +95,9 @@ def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
         (found.obstacles if is_used else found.advice).extend(obstacles)
         if obstacles:
             found.problems[provider.name] = obstacles[0]
+        elif text := silent.get(provider.name):
+            found.problems[provider.name] = text
+            (found.obstacles if is_used else found.advice).append(text)
         elif ready := _find_state(provider, settings, catalog):
             found.ready.append(ready)
     problems, warnings = list_rule_problems_and_warnings(settings, catalog)
@@ -101,17 +107,20 @@ def find_readiness(settings: Settings, catalog: Catalog) -> Readiness:
 
 
 _CONNECT_SECONDS = 0.5
-"""Maximum time in seconds by which own servers that do not answer delay the start of the proxy."""
+"""Maximum time in seconds until an own server has accepted a connection."""
 
 
-async def find_silent_servers(settings: Settings) -> dict[str, str]:
-    """Return `ReadyProvider.name` → text, for servers of this machine or a private network at which nothing listens.
+async def find_silent_servers(settings: Settings, catalog: Catalog) -> dict[str, str]:
+    """Return name of the provider → text, for servers of this machine or a private network at which nothing listens.
 
-    Servers with a host name are left out, because a lookup may take long, and so are those behind an HTTP proxy.
+    Servers with a host name are left out, because a lookup may take long, and so are those behind an HTTP proxy. Ollama
+    at its usual address counts if it has answered before.
     """
     registry, found = find_registry(settings), dict[str, str]()
-    addresses = {}
-    for name, url in settings.base_urls.items():
+    local, addresses = registry.local, {}
+    has_answered = catalog.cached_model_ids(local.name) is not None
+    usual = {local.name: local.base_url} if has_answered else {}
+    for name, url in {**usual, **settings.base_urls}.items():
         origin, options = parse_url(url).origin, settings.call_options.get(name)
         is_near = origin.host == "localhost" or not (origin.has_host_name or is_public_address(origin.host))
         if is_near and (options is None or options.proxy is None):
@@ -120,9 +129,9 @@ async def find_silent_servers(settings: Settings) -> dict[str, str]:
     for (name, url), is_listening in zip(addresses.items(), listening, strict=True):
         if not is_listening:
             provider = registry.find(name)
-            where = describe_base_url_setting(provider, settings)
+            where = describe_base_url_setting(provider, settings) if name in settings.base_urls else ""
             shown = mask_setting(provider.base_url_variable or "", url)
-            found[_name(provider)] = f"{_name(provider)} does not answer at {shown}. Start this server.{where}"
+            found[name] = f"{_name(provider)} does not answer at {shown}. Start this server.{where}"
     return found
 
 
@@ -243,9 +252,13 @@ def describe_retirement(tier_mapping: TierMapping, today: date) -> RetirementNot
     )
 
 
-def list_problems_and_warnings(settings: Settings, catalog: Catalog, today: date) -> tuple[list[str], list[str]]:
-    """Problems prevent replies. A model that was retired on `today` or earlier gets a warning."""
-    rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
+def list_problems_and_warnings(
+    settings: Settings, catalog: Catalog, today: date, silent: Mapping[str, str] = _NONE
+) -> tuple[list[str], list[str]]:
+    """Problems prevent replies. A model that was retired on `today` or earlier gets a warning. `silent`: from
+    `find_silent_servers`.
+    """
+    rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog, silent)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
     retired = filter(None, (describe_retirement(row, today) for row in rows))
     advice = [f"{sentence}  {assignment}" for sentence, assignment in retired]
@@ -385,9 +398,12 @@ def describe_setup(
     catalog: Catalog,
     breakers: CircuitBreakers | None = None,
     credentials: Credentials | None = None,
+    silent: Mapping[str, str] = _NONE,
 ) -> Setup:
-    """Blocked servers and skipped keys are included if `breakers` and `credentials` are given."""
-    readiness = find_readiness(settings, catalog)
+    """Blocked servers and skipped keys are included if `breakers` and `credentials` are given. `silent`: from
+    `find_silent_servers`.
+    """
+    readiness = find_readiness(settings, catalog, silent)
     rows = group_tier_mappings(settings, catalog)
     found = (*(problem for _, row in rows for problem in row.problems), *readiness.obstacles)
     problems = list(dict.fromkeys(found))

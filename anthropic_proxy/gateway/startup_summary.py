@@ -55,8 +55,8 @@ def log_startup_summary(
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:
         settings, catalog = services.settings, services.catalog
-        rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog)
-        problems, warnings = list_problems_and_warnings(settings, catalog, today or date.today())
+        rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog, silent)
+        problems, warnings = list_problems_and_warnings(settings, catalog, today or date.today(), silent)
         mapping = [
             {"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows
         ]
@@ -69,14 +69,13 @@ def log_startup_summary(
             settings_files=list(settings.files),
             preferred_provider=find_preferred_provider(settings, catalog).name,
             mapping=mapping,
-            ready=[_describe_provider(provider) for provider in found.ready if provider.name not in silent],
+            ready=[_describe_provider(provider) for provider in found.ready],
             not_set=found.unset,
         )
         for text in (
             *_describe_unread_files(services),
             *warnings,
             *problems,
-            *silent.values(),
             *([exposure_warning] if exposure_warning else []),
         ):
             services.log.write_line(text, level="warning")
@@ -162,15 +161,11 @@ def _mapping(services: Services, where: str, today: date, silent: Mapping[str, s
         yield from _signed(log, "✕", "error", problem)
     for sentence, line in dict.fromkeys(filter(None, (describe_retirement(row, today) for _, row in rows))):
         yield f"  {log.paint('!', 'warn')} {sentence}  {log.paint(line, 'type')}"
-    found = find_readiness(settings, catalog)
+    found = find_readiness(settings, catalog, silent)
     for obstacle in found.obstacles:
-        yield from _signed(log, "✕", "error", obstacle)
+        yield from _signed(log, "✕", "error", _without_folders(obstacle, settings))
     for text in (*found.advice, *list_ignored_settings(settings, catalog)):
-        yield from _signed(log, "!", "warn", text)
-    found.ready = [provider for provider in found.ready if provider.name not in silent]
-    for name, text in silent.items():
-        if name not in found.problems:
-            yield from _signed(log, "!", "warn", _without_folders(text, settings))
+        yield from _signed(log, "!", "warn", _without_folders(text, settings))
     yield from _describe_readiness(log, found, settings)
     yield ""
     yield f"  Use it:  {log.paint('anthropic-proxy code', 'type')}"

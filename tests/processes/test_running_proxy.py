@@ -2,14 +2,18 @@
 
 import json
 import signal
+import socket
 import sys
+from contextlib import ExitStack
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from tests.support.command_line import run_command
+from tests.support.fakes.ollama import new_ollama
 from tests.support.fakes.openai_chat.server import KEY
-from tests.support.fakes.server import Running
+from tests.support.fakes.server import Running, serving
 from tests.support.platform_marks import HAS_SIGHUP, HIDDEN_POSIX, NO_SIGHUP
 from tests.support.process_checks import serve
 from tests.support.server_process import Proxy, free_port, running_proxy
@@ -326,3 +330,34 @@ def test_the_start_calls_no_server_ready_that_does_not_answer(openai: Running, t
     assert ready.partition("  not set")[0].strip() == f"ready: openai ({openai.url}/v1)"
     done = run_command("config", "check", directory=tmp_path, settings=settings)
     assert (done.returncode, done.stdout) == (0, "  ✓ The settings are valid. No provider was called.\n")
+
+
+def test_pages_call_no_server_ready_that_stopped(tmp_path: Path) -> None:
+    """The server answers at the start of the proxy, and a page tries again."""
+    with ExitStack() as running:
+        server = running.enter_context(serving(new_ollama()))
+        with running_proxy(tmp_path, {"OLLAMA_API_BASE": server.url}) as proxy:
+            browser = proxy.client(headers={"accept": "text/html"})
+            pages = ["/", "/dashboard", "/dashboard/providers"]
+            text = f"ollama does not answer at {server.url}. Start this server. The address is set by OLLAMA_API_BASE"
+            before = [text in unescape(browser.get(page).text) for page in pages]
+            running.close()
+            after = [text in unescape(browser.get(page).text) for page in pages]
+    assert (before, after) == ([False] * 3, [True] * 3)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse a connection to a full queue")
+def test_a_server_that_does_not_even_refuse_does_not_delay_the_start(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, ExitStack() as queue:
+        address = silent.getsockname()
+        for _ in range(2):  # they fill the queue of connections, so that the next one waits
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        settings = {"OPENAI_BASE_URL": f"http://127.0.0.1:{address[1]}/v1", "PREFERRED_PROVIDER": "openai"}
+        with running_proxy(tmp_path, settings) as proxy:
+            wait_for(lambda: "does not answer" in proxy.log)
+            lines = proxy.log.splitlines()
+    ready = next(index for index, line in enumerate(lines) if line.startswith("  Use it:"))
+    reported = next(index for index, line in enumerate(lines) if "does not answer" in line)
+    assert ready < reported

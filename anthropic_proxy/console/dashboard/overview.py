@@ -495,5 +495,6 @@ PAGE = Page(
     section="Overview",
     template="overview.html",
     build=build_overview_page,
+    checks_servers=True,
     tables={"usage": Table(_tabulate_usage), "failures": Table(_tabulate_failures), "models": Table(tabulate_models)},
 )

@@ -202,6 +202,8 @@ class Page(Struct, frozen=True, kw_only=True):
     """Message for a result None."""
     searches_requests: bool = True
     """False: the text of the search is not looked up in requests, so that the search does not limit the range."""
+    checks_servers: bool = False
+    """True if the page tries whether own servers accept connections, because it shows the state of the providers."""
     adds_up: bool = True
     """True if the page adds up all stored requests of a time range, which can take some time."""
 

@@ -265,7 +265,7 @@ class Pages:
         def call() -> ResultT:
             ledger = self._ledger.open(self._gateway.settings)
             with ledger.connection:
-                self._select(ledger, session, ())
+                self._select(ledger, session, (), Setup())
                 return function(ledger.connection)
 
         return await self._threads.run(_name_reader(request, session), call)
@@ -301,8 +301,9 @@ class Pages:
         try:
             query = read_view_query(request.path, request.query, self._clock())
             ledger = self._ledger.open(self._gateway.settings)
+            setup = wait(self._gateway.check_setup()) if page.checks_servers else self._gateway.describe_setup()
             with ledger.connection:
-                running, setup, facts = self._select(ledger, session, running)
+                running, setup, facts = self._select(ledger, session, running, setup)
                 found = PageContext(
                     query=query,
                     connection=ledger.connection,
@@ -351,10 +352,9 @@ class Pages:
         return render_page(request, page.template, {**frame, **values})
 
     def _select(
-        self, ledger: OpenedLedger, session: Session | None, running: Sequence[Receipt]
+        self, ledger: OpenedLedger, session: Session | None, running: Sequence[Receipt], setup: Setup
     ) -> tuple[Sequence[Receipt], Setup, LedgerExtent]:
         """Limit `ledger`, setup and facts to what the user may read: of the setup, a member gets the model mapping."""
-        setup = self._gateway.describe_setup()
         if session is None or not reads_own_requests_only(session.role):
             return running, setup, ledger.facts
         labels = find_key_labels(ledger.connection, session.email)

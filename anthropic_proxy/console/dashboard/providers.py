@@ -351,5 +351,6 @@ PAGE = Page(
     section="Providers",
     template="providers.html",
     build=build_providers_page,
+    checks_servers=True,
     tables={"providers": Table(_tabulate_providers, reads_ledger=False)},
 )

@@ -46,6 +46,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.error_catalog import error_help_headers
+from anthropic_proxy.gateway.readiness import find_silent_servers
 from anthropic_proxy.gateway.server.auth import (
     MAX_BODY_BYTES,
     PUBLIC_PATHS,
@@ -449,7 +450,10 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
         headers = {"content-type": "application/json", "vary": "accept"}
         body = msgspec.json.encode({"message": text})
     else:
-        view = build_setup_view(settings, services.catalog) if request.receipt.client.address_trusted else None
+        view = None
+        if request.receipt.client.address_trusted:
+            silent = await find_silent_servers(settings, services.catalog)
+            view = build_setup_view(settings, services.catalog, silent)
         needs_key = bool(settings.requires_client_key or services.policies) or view is None
         public = [path for path in services.routes.paths if _checks_key_itself("GET", services.routes.find(path))]
         paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.routes.paths]

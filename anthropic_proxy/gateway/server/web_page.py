@@ -2,7 +2,7 @@
 
 import re
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from hashlib import sha256
 from html import escape
@@ -97,10 +97,11 @@ class SetupView(Struct, frozen=True):
         return list(dict.fromkeys((*found, *self.readiness.obstacles)))
 
 
-def build_setup_view(settings: Settings, catalog: Catalog) -> SetupView:
+def build_setup_view(settings: Settings, catalog: Catalog, silent: Mapping[str, str]) -> SetupView:
+    """`silent`: from `find_silent_servers`."""
     return SetupView(
         mapping=group_tier_mappings(settings, catalog),
-        readiness=find_readiness(settings, catalog),
+        readiness=find_readiness(settings, catalog, silent),
         uses_demo=find_preferred_provider(settings, catalog).name == "demo",
     )
 
