@@ -35,7 +35,7 @@ from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
     client_token,
     describe_foreign_proxy,
-    find_proxy,
+    find_any_proxy,
     open_proxy,
     require_accepted_credential,
 )
@@ -185,11 +185,11 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
         Print one JSON object instead.
     """
     settings = load_command_settings()
-    running = find_proxy(settings)
+    running = find_any_proxy(settings)
     if running is not None:
+        if running.foreign_user:  # a client with these variables would use it
+            raise ConfigurationError(describe_foreign_proxy(running), code="foreign-proxy")
         require_accepted_credential(running)
-    elif foreign := describe_foreign_proxy(settings):  # a client with these variables would use it
-        raise ConfigurationError(foreign, code="foreign-proxy")
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
     models = [] if running is None else find_tier_models(running.get_json(MODELS_PATH))
     prices = describe_prices(models, settings)

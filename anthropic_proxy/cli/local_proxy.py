@@ -107,11 +107,8 @@ def _is_named_by_user(host: str, port: int) -> bool:
     return False
 
 
-def describe_foreign_proxy(settings: Settings) -> str:
-    """Return the reason why the proxy on PORT is not used, and how to use it. "": none responds, or it is used."""
-    proxy = find_any_proxy(settings)
-    if proxy is None or not proxy.foreign_user:
-        return ""
+def describe_foreign_proxy(proxy: LocalProxy) -> str:
+    """Return the reason why a proxy with a `foreign_user` is not used, and how to use it."""
     return (
         f"The proxy at {proxy.address} belongs to another user of this machine, {proxy.foreign_user}, who can read "
         f"what is sent to it. If you trust this user, set  ANTHROPIC_BASE_URL={proxy.address}"
@@ -136,11 +133,12 @@ def follow_session(settings: Settings) -> Settings:
 
 def require_proxy(settings: Settings) -> LocalProxy:
     """Raises `ConfigurationError` if no proxy responds."""
-    if (proxy := find_proxy(settings)) is not None:
+    proxy = find_any_proxy(settings)
+    if proxy is not None:
+        if proxy.foreign_user:
+            raise ConfigurationError(describe_foreign_proxy(proxy), code="foreign-proxy")
         return proxy
     port = settings.port
-    if foreign := describe_foreign_proxy(settings):
-        raise ConfigurationError(foreign, code="foreign-proxy")
     if (owner := find_port_owner(port)) is not None:
         raise ConfigurationError(
             f"No proxy responds on port {port} (PORT) of this machine: {owner.name} (process {owner.pid}) uses it. "
@@ -208,13 +206,14 @@ def open_proxy(settings: Settings, command: str) -> Iterator[LocalProxy]:
     `command`: name of the command that needs it. Texts of a started proxy name it as the way to start again.
     Raises `ConfigurationError` if the proxy cannot start or rejects the credential.
     """
-    proxy = find_proxy(settings)
-    if proxy is not None:
+    proxy = find_any_proxy(settings)
+    if proxy is not None and not proxy.foreign_user:
         require_accepted_credential(proxy)
         yield proxy
         return
-    if foreign := describe_foreign_proxy(settings):
-        Output().write_notice(f"This command starts a proxy of its own. {foreign}", "!", "warn")
+    if proxy is not None:
+        notice = f"This command starts a proxy of its own. {describe_foreign_proxy(proxy)}"
+        Output().write_notice(notice, "!", "warn")
     try:
         directory = user_log_path("anthropic-proxy", appauthor=False, ensure_exists=True)
         log_file = directory / _LOG_NAME

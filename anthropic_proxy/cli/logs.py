@@ -19,6 +19,7 @@ from anthropic_proxy.cli.ledger_access import read_last_requests
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
     describe_foreign_proxy,
+    find_any_proxy,
     find_proxy,
     follow_session,
     require_accepted_credential,
@@ -85,13 +86,15 @@ def logs(
     log = Log(sys.stdout, "json" if as_json else "auto", color=settings.color)
     if number > 0:
         settings.has_ledger()  # an unknown address ends the command, also if the proxy itself has enough requests
-    if find_proxy(settings) is None and (stored := _read_stored(settings, number, errors=errors)):
+    proxy = find_any_proxy(settings)
+    is_usable = proxy is not None and not proxy.foreign_user
+    if not is_usable and (stored := _read_stored(settings, number, errors=errors)):
         for request in stored:
             if as_json or not _is_model_query(request):
                 _write(log, request)
         notice = f"No proxy responds on port {settings.port} (PORT). These requests come from the ledger."
-        if foreign := describe_foreign_proxy(settings):
-            notice = f"These requests come from the ledger. {foreign}"
+        if proxy is not None:
+            notice = f"These requests come from the ledger. {describe_foreign_proxy(proxy)}"
         Output().write_notice(notice)
         return
     stream = RequestStream(settings)
