@@ -137,7 +137,7 @@ class App:
             await send({"type": "websocket.close", "code": 1000})
 
     async def log_startup(self, worker_count: int) -> None:
-        """Called in the supervisor only."""
+        """Write the start-up summary for a server with several workers. Called in the supervisor only."""
         services = await self._build(self._settings, self._transports)
         log_startup_summary(
             services,

@@ -52,7 +52,7 @@ def open_plugins(settings: Settings) -> Iterator[Plugin]:
 
 
 def require_installed_plugins(settings: Settings) -> None:
-    """Raises `ConfigurationError`. No plugin is imported."""
+    """Check that each plugin in `PLUGINS` is installed. Raises `ConfigurationError`. No plugin is imported."""
     for name in settings.plugins:
         _find_entry_point(name)
 

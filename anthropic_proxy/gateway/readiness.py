@@ -172,7 +172,10 @@ def list_ignored_settings(settings: Settings, catalog: Catalog) -> Iterator[str]
 
 
 def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Catalog) -> Iterator[str]:
-    """Without its prefix, such a model goes to another provider that lists it, or is mapped like a Claude model."""
+    """Yield a text for each provider of the settings with models that are sent elsewhere.
+
+    Without its prefix, such a model goes to another provider that lists it, or is mapped like a Claude model.
+    """
     for provider in find_registry(settings):
         names = [name for name in provider.known_models if "/" not in name] if provider.is_configured else []
         targets = {name: choose_models(name, preferred, settings, catalog)[0] for name in names}
@@ -282,7 +285,10 @@ _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}
 def find_provider_problems(
     provider: Provider, models: Sequence[str], settings: Settings, catalog: Catalog
 ) -> list[str]:
-    """`models` are the ids, without prefix, that the settings use. Each text has a remedy."""
+    """Return why a provider cannot be called with these settings.
+
+    `models` are the ids, without prefix, that the settings use. Each text has a remedy.
+    """
     if provider.key_source == "google":
         obstacles = []
         if not _is_installed("google.auth"):

@@ -133,7 +133,9 @@ async def open_services(
     shared_store: Store | None = None,
     previous: Services | None = None,
 ) -> Services:
-    """`shared_store` is used if neither a plugin nor Redis has the limits. `previous` are the services that a reload
+    """Build the services of a server process.
+
+    `shared_store` is used if neither a plugin nor Redis has the limits. `previous` are the services that a reload
     replaces. The caller closes the result.
     """
     transports = transports or Transports(settings)

@@ -51,7 +51,10 @@ def log_startup_summary(
     exposure_warning: str = "",
     silent: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """`today` is the date for notices about retired models. `silent`: from `find_silent_servers`."""
+    """Write what the server uses: address, providers, mapping, and problems.
+
+    `today` is the date for notices about retired models. `silent`: from `find_silent_servers`.
+    """
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:
         settings, catalog = services.settings, services.catalog

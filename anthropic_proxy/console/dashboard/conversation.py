@@ -115,7 +115,10 @@ def build_turns(
     contents: Mapping[str, Mapping[str, StoredContent]],
     breaks: Mapping[str, CacheBreak] = {},
 ) -> list[Turn]:
-    """`rows`: requests of one conversation in order of time. `contents`: request id → kind → stored text."""
+    """Return the turns of a conversation as the page shows them.
+
+    `rows`: requests of one conversation in order of time. `contents`: request id → kind → stored text.
+    """
     limit = _Limit()
     turns: list[Turn] = []
     for row in rows:

@@ -252,7 +252,7 @@ class UnknownKeyError(Exception):
 
 
 def decode_key_set(document: Mapping[str, Any]) -> KeySet:
-    """Raises `OidcError` if it has none."""
+    """Return the usable public keys of an identity provider. Raises `OidcError` if it has none."""
     listed = document.get("keys")
     usable: list[Key] = []
     for key in listed if isinstance(listed, list) else []:

@@ -145,8 +145,9 @@ class SortableColumn(Struct, Generic[RowT], frozen=True):
 
 
 def read_order(text: str, names: Collection[str]) -> SortOrder | None:
-    """`cost`: lowest first; `-cost`: highest first; None: `text` is empty. Raises `InvalidRequest` for an unknown
-    column.
+    """Return the column and direction of an order in the URL.
+
+    `cost`: lowest first; `-cost`: highest first; None: `text` is empty. Raises `InvalidRequest` for an unknown column.
     """
     if not text:
         return None
@@ -160,7 +161,7 @@ def read_order(text: str, names: Collection[str]) -> SortOrder | None:
 
 
 def sort_rows(rows: Sequence[RowT], columns: Sequence[SortableColumn[RowT]], sort_parameter: str) -> list[RowT]:
-    """Raises `InvalidRequest` for a column that is not in `columns`."""
+    """Return rows in the order of the URL. Raises `InvalidRequest` for a column that is not in `columns`."""
     values = {column.name: column.value for column in columns}
     order = read_order(sort_parameter, values)
     if order is None:
@@ -207,7 +208,10 @@ class PagedRows(Struct, Generic[RowT], frozen=True):
 def page_rows(
     query: ViewQuery, found: Sequence[RowT], limit: int, find_position: Callable[[RowT], str]
 ) -> PagedRows[RowT]:
-    """`found`: at most `limit` rows and one more, which follow the position `before` of the URL, or precede `after`."""
+    """Return the rows of one page, with links to the newer and the older ones.
+
+    `found`: at most `limit` rows and one more, which follow the position `before` of the URL, or precede `after`.
+    """
     has_more = len(found) > limit
     if query.after:
         shown = found[-limit:]

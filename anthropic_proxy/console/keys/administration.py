@@ -78,7 +78,9 @@ class KeyAdministration:
             return require_key(connection, key.id), key_text
 
     def change_key(self, name: str, change: KeyChange, expected_current: VirtualKey | None = None) -> VirtualKey:
-        """Raises `InvalidRequest` if the key differs from a given `expected_current`, and `UnknownModel` for an unknown
+        """Change the given fields of a key, and return the key.
+
+        Raises `InvalidRequest` if the key differs from a given `expected_current`, and `UnknownModel` for an unknown
         `name`.
         """
         now = self._clock()

@@ -63,7 +63,7 @@ UNKNOWN = KeyEntry(-math.inf, "unknown", VirtualKey(id="", label=""), Client(nam
 
 
 class KeyTable:
-    """`warn` logs the first of several failed queries."""
+    """The keys and teams of the last query. `warn` logs the first of several failed queries."""
 
     def __init__(self, settings: Settings, warn: Callable[[str], None]) -> None:
         self._settings = settings
@@ -97,7 +97,7 @@ class KeyTable:
         return self._teams.get(name)
 
     def list_scopes_with_budgets(self) -> Sequence[Scope]:
-        """Of keys that are not revoked, and of teams."""
+        """Return the keys and teams with budgets, without revoked keys."""
         keys = [build_key_scope(key) for key in self._keys.values() if key.revoked_at is None]
         scopes = [*keys, *map(build_team_scope, self._teams.values())]
         return [scope for scope in scopes if scope.rules.budgets]

@@ -78,7 +78,9 @@ def list_audit_entries(
     team: str = "",
     limit: int | None = None,
 ) -> Sequence[AuditEntry]:
-    """The latest rows first. `since`: seconds since the epoch.
+    """Return rows of the audit log, the latest first.
+
+    `since`: seconds since the epoch.
 
     `limit` keeps the latest rows, but with `after_id` those directly after this id.
     """

@@ -213,7 +213,10 @@ class RequestUsage(Struct, frozen=True):
 
 
 def find_request_usage(costs: ModelCosts, receipt: Receipt, input_tokens: int) -> RequestUsage:
-    """`input_tokens`: estimate for the last call, if the provider did not report them."""
+    """Return what a request has used, as budgets count it: tokens and cost.
+
+    `input_tokens`: estimate for the last call, if the provider did not report them.
+    """
     calls = _list_calls(receipt)
     if _lacks_input(receipt):
         last = _find_last_call(receipt)

@@ -49,7 +49,10 @@ statement takes as much CPU time per row."""
 
 
 def find_database(settings: Settings) -> DatabaseAddress:
-    """Raises `ConfigurationError` if the ledger (database of requests) is disabled."""
+    """Return where the ledger is stored.
+
+    Raises `ConfigurationError` if the ledger (database of requests) is disabled.
+    """
     if not settings.has_ledger():
         raise ConfigurationError(
             "Nothing is stored, because DATABASE_URL is off. Unset DATABASE_URL, or set it to a database."
@@ -246,7 +249,7 @@ def connect_for_reading(address: DatabaseAddress) -> Any:
 
 
 def open_for_reading(settings: Settings) -> Connection:
-    """Raises `ConfigurationError` if the ledger is disabled."""
+    """Open a connection that cannot change the ledger. Raises `ConfigurationError` if the ledger is disabled."""
     address = find_database(settings)
     return _open(address, lambda: connect_for_reading(address))
 

@@ -158,7 +158,7 @@ def is_known_version(version: str) -> bool:
 
 
 def find_schema_version(connection: "Reader") -> str | None:
-    """None: the database has no tables of the ledger."""
+    """Return the revision of the tables. None: the database has no tables of the ledger."""
     if connection.is_postgres:
         found = connection.query(f"SELECT {', '.join(['to_regclass(?)'] * len(OWN_TABLES))}", OWN_TABLES)[0]
         has_tables = None not in tuple(found)

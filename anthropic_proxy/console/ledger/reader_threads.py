@@ -42,7 +42,10 @@ class ReaderThreads:
         self._is_stopped = False
 
     async def run(self, client: str, function: Callable[P, ResultT], *arguments: P.args, **named: P.kwargs) -> ResultT:
-        """Raises `LimitReached` if `MAX_CLIENT_CALLS` queries of `client` run or wait."""
+        """Run a query in a thread, and return its result.
+
+        Raises `LimitReached` if `MAX_CLIENT_CALLS` queries of `client` run or wait.
+        """
         calls = self._calls.setdefault(client, _Calls())
         if calls.count >= MAX_CLIENT_CALLS:
             raise LimitReached(

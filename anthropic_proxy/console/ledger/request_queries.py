@@ -61,7 +61,7 @@ def request_conditions(chosen: RequestSelection) -> list[ColumnElement[bool]]:
 
 
 def value_condition(column_name: str, value: Any) -> ColumnElement[bool]:
-    """`value` is a text, or another column."""
+    """Return the condition that a column has a value. `value` is a text, or another column."""
     # a database uses the index without the common value only if the condition names this value
     matches: ColumnElement[bool] = requests.c[column_name] == value
     if column_name not in COMMON_VALUES or (isinstance(value, str) and value == COMMON_VALUES[column_name]):

@@ -173,7 +173,9 @@ class EstimateCache:
 
 
 def collect_token_facts(request: MessagesRequest, *, finds_reasoning: bool) -> TokenFacts:
-    """`finds_reasoning`: reasoning that earlier replies have as text is measured apart, which takes longer.
+    """Return what the estimate of a request is computed from: its texts, tools, images and documents.
+
+    `finds_reasoning`: reasoning that earlier replies have as text is measured apart, which takes longer.
 
     Raises `InvalidRequest` for a tool result that cannot be decoded.
     """

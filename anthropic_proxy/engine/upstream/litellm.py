@@ -165,7 +165,10 @@ _DONE = b"data: [DONE]\n\n"
 
 
 class LiteLLMTransport:
-    """`timeout` is the maximum time without data from a provider, in seconds."""
+    """Sender of requests by the library LiteLLM.
+
+    `timeout` is the maximum time without data from a provider, in seconds.
+    """
 
     def __init__(self, engine: LiteLLMThread, timeout: float) -> None:
         self._engine = engine

@@ -45,7 +45,10 @@ def is_credential_rejected(host: str, port: int, path: str, token: str, certific
 def stream_message(
     host: str, port: int, body: bytes, token: str, certificate_file: str = ""
 ) -> Iterator[dict[str, Any]]:
-    """Raises `UpstreamError` for an error of the proxy, `UpstreamUnreachable` for a broken connection."""
+    """Yield the events of a streamed reply of a proxy on this machine.
+
+    Raises `UpstreamError` for an error of the proxy, `UpstreamUnreachable` for a broken connection.
+    """
     with closing(_connect(host, port, certificate_file)) as connection:
         try:
             headers = {"content-type": "application/json", "anthropic-version": "2023-06-01", **_headers(token)}

@@ -180,7 +180,10 @@ class PageFetcher:
         blocked_domains: Sequence[str] = (),
         max_url_length: int = MAX_URL_CHARACTERS,
     ) -> FetchedPage:
-        """Raises `WebFetchFailed`. The parameters are described in the interface `WebFetch`."""
+        """Fetch a page for a model.
+
+        Raises `WebFetchFailed`. The parameters are described in the interface `WebFetch`.
+        """
         if len(url) > max_url_length:
             raise WebFetchFailed(
                 f"the address has {len(url)} characters; it can have {max_url_length} at most", "url_too_long"

@@ -70,7 +70,10 @@ class StrictMode(NamedTuple):
 
 
 def resolve_strict(tool: Tool, *, qualifies: bool, sends_strict: bool) -> StrictMode:
-    """`qualifies`: strict mode allows the schema. `sends_strict`: the server has a strict mode."""
+    """Return the value of the field `strict` of a tool.
+
+    `qualifies`: strict mode allows the schema. `sends_strict`: the server has a strict mode.
+    """
     if not tool.strict or (qualifies and sends_strict):
         return StrictMode(bool(tool.strict), ())
     why = "the schema does not fit strict mode" if sends_strict else "the server has no known strict mode"

@@ -254,7 +254,7 @@ class PriceList:
         self._found: dict[tuple[str, str, int, str], Price | None] = {}
 
     def find(self, provider: Provider, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
-        """None: unknown. `when` None: now."""
+        """Return the price of a model. None: unknown. `when` None: now."""
         base_url = find_base_url(provider, next(iter(provider.wires.values())), self._settings)
         return self._find_cached(provider, model, base_url, when or datetime.now(UTC), tier)
 
@@ -330,7 +330,7 @@ def _convert_table(table: TokenPriceFields, web_search: float | None, origin: st
 
 
 def _convert(found: Mapping[str, Any], source: str) -> Price | None:
-    """None: the package lacks the price of input or of output tokens."""
+    """Convert a price of the package. None: the package lacks the price of input or of output tokens."""
     if "input_mtok" not in found or "output_mtok" not in found:
         return None
     incoming, outgoing = found["input_mtok"], found["output_mtok"]

@@ -93,7 +93,7 @@ class AsgiSink(ResponseSink):
         return self._send({"type": "http.response.body", "body": data, "more_body": not is_last})
 
     async def wait_disconnected(self) -> None:
-        """Call this only after the request body was read."""
+        """Wait until the client has disconnected. Call this only after the request body was read."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -110,7 +110,7 @@ class AsgiSink(ResponseSink):
         await self.send_response(error.status, body, headers)
 
     async def send_route_response(self, response: RouteResponse, *, has_body: bool = True) -> None:
-        """Without `has_body` (HEAD), a stream is not read."""
+        """Send the response of a route of a plugin. Without `has_body` (HEAD), a stream is not read."""
         lines = {"request-id": [self.receipt.request_id]}
         lines |= {name: [value] if isinstance(value, str) else [*value] for name, value in response.headers.items()}
         chunks = response.body
@@ -298,7 +298,10 @@ def _finish(services: Services, receipt: Receipt) -> None:
 def log_rejected_request(
     error: ProxyError, log: Log, new_id: Callable[[str], str], clock: Callable[[], float], proxy_keys: Sequence[str]
 ) -> Receipt:
-    """`proxy_keys` are the keys to mask in the log."""
+    """Log a request whose head cannot be read, and return its receipt.
+
+    `proxy_keys` are the keys to mask in the log.
+    """
     receipt = Receipt(request_id=new_id("req_"), client=_UNKNOWN, started_at=clock(), method="–", path="–")
     record_failure(receipt, error, proxy_keys)
     log.write_request(receipt)
@@ -511,7 +514,7 @@ def prefers_html(accept: str) -> bool:
 async def _send_plugin_route(
     found: FoundRoute, scope: Scope, services: Services, request: ClientRequest, sink: AsgiSink
 ) -> None:
-    """Raises `RequestTooLarge` for a body above the limit of the route."""
+    """Serve a route of a plugin. Raises `RequestTooLarge` for a body above the limit of the route."""
     route = found.routes[scope["method"]]
     if len(request.body) > route.max_body_bytes:
         raise RequestTooLarge(f"The body is larger than {route.max_body_bytes:,} bytes.")
@@ -561,7 +564,10 @@ def remove_repeated_v1(path: str) -> str:
 
 
 def find_endpoint(method: str, path: str) -> Endpoint:
-    """Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) for another method."""
+    """Return the endpoint for a path, also for one with an id, which `ENDPOINTS` cannot list.
+
+    Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) for another method.
+    """
     methods = ENDPOINTS.get(path)
     if methods is None and path.startswith("/v1/models/"):
         methods = {"GET": get_model}

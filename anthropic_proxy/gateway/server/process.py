@@ -116,7 +116,10 @@ class LoadApp(Protocol):
     """
 
     def __call__(self, *, address: str, logs_startup: bool = True) -> Application:
-        """`address`: URL of the server. `logs_startup`: log the start-up summary."""
+        """Return the application of this process.
+
+        `address`: URL of the server. `logs_startup`: log the start-up summary.
+        """
         ...
 
 

@@ -107,7 +107,10 @@ def build_setup_view(settings: Settings, catalog: Catalog, silent: Mapping[str, 
 
 
 def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequence[str]) -> str:
-    """`view` is None if the client may not see models and providers. Only `accessible_paths` are linked."""
+    """Return the page at `/`.
+
+    `view` is None if the client may not see models and providers. Only `accessible_paths` are linked.
+    """
     summary = ""
     commands = [command]
     sections = []

@@ -94,7 +94,10 @@ class ConfigFile:
     def invalid_value_error(
         self, path: KeyPath, value: object, allowed: str, suggestion: str = ""
     ) -> ConfigurationError:
-        """`allowed` is a sentence about the allowed values. `suggestion` is a similar valid text; "": none."""
+        """Return the error for a value in the configuration file.
+
+        `allowed` is a sentence about the allowed values. `suggestion` is a similar valid text; "": none.
+        """
         is_plain = isinstance(value, str | float)  # JSON has no infinite numbers
         text = str(value) if is_plain else msgspec.json.encode(value, enc_hook=str).decode()
         return invalid_setting_error(self.build_setting(path, text), allowed, suggestion)

@@ -52,8 +52,10 @@ class DatabaseAddress(Struct, frozen=True):
 
 
 def parse_postgres_url(text: str) -> DatabaseAddress:
-    """`text` is `postgresql://user:password@host:port/database?name=value`; each part may be missing. Raises
-    `ValueError` for another form.
+    """Split the address of a PostgreSQL database.
+
+    `text` is `postgresql://user:password@host:port/database?name=value`; each part may be missing. Raises `ValueError`
+    for another form.
     """
     found = _URL.fullmatch(text)
     if found is None or (found["port"] and not 1 <= int(found["port"][:6]) <= _MAX_PORT):

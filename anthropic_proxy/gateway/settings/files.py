@@ -58,7 +58,7 @@ def read_settings_file(path: str, warnings: list[str], max_bytes: int = MAX_CONF
 
 
 def decode_toml(text: str, name: str) -> Mapping[str, Any]:
-    """Raises `ConfigurationError`, whose message begins with `name`."""
+    """Decode a TOML file. Raises `ConfigurationError`, whose message begins with `name`."""
     if _NESTED_KEY.search(text):
         raise _nesting_error(name)
     try:

@@ -241,7 +241,10 @@ def _find_misspellings(sources: Sources, names: Sequence[str], providers: Sequen
 
 
 class SettingsReader:
-    """`overrides` are fields of `Settings` from the command line, which take precedence."""
+    """Reader of all settings, at the start and for each reload.
+
+    `overrides` are fields of `Settings` from the command line, which take precedence.
+    """
 
     def __init__(self, providers: ProviderRegistry, overrides: Mapping[str, object] | None = None) -> None:
         # a copy: otherwise values that `export_to_litellm` adds would override an edited `.env` at a reload

@@ -54,7 +54,10 @@ _POSTGRES_SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 
 
 def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "") -> ConfigurationError:
-    """`allowed` is a sentence about the allowed values, `suggestion` a similar valid text or ""."""
+    """Return the error for the value of a setting.
+
+    `allowed` is a sentence about the allowed values, `suggestion` a similar valid text or "".
+    """
     sentences = [f'{found.variable} is "{redact_and_shorten(found.text)}".', allowed, f"Set {found.origin_phrase}."]
     if suggestion and not _contains_key(found.text):
         sentences.append(f"Did you mean {found.format_assignment(suggestion)}")

@@ -25,7 +25,7 @@ class OutcomeTag(NamedTuple):
 
 
 def classify_outcome(receipt: Receipt) -> OutcomeClass:
-    """`receipt`: of a request that has ended."""
+    """Return how a request has ended, as one of the words by which views filter."""
     if found := _STOP_REASONS.get(receipt.outcome):
         return found
     if receipt.status >= _FIRST_ERROR_STATUS:  # a forwarded response, or that of a plugin's endpoint

@@ -26,12 +26,15 @@ MAX_UNSENT_OBSERVATIONS = 10_000
 
 
 def share_observations(store: Store, apply: Callable[[SharedObservation], None]) -> "InstanceSharing | None":
-    """None: `store` is not on a server that all instances use."""
+    """Share observed facts with the other instances. None: `store` is not on a server that all instances use."""
     return InstanceSharing(store, apply) if isinstance(store, FallbackStore) else None
 
 
 class InstanceSharing:
-    """`apply` is called with each fact that another process has observed."""
+    """Exchange of observed facts with the other instances, by Redis.
+
+    `apply` is called with each fact that another process has observed.
+    """
 
     def __init__(self, store: FallbackStore, apply: Callable[[SharedObservation], None]) -> None:
         self._store, self._apply = store, apply

@@ -68,7 +68,10 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 
 
 class WorkerPeer:
-    """`link` is the connection to the hub. None: this process is the supervisor, or the only process."""
+    """What the application sees of the other processes of the server.
+
+    `link` is the connection to the hub. None: this process is the supervisor, or the only process.
+    """
 
     def __init__(
         self,
@@ -97,7 +100,10 @@ class WorkerPeer:
             self._link.open(self)
 
     def start_reports(self) -> None:
-        """Called when the process serves requests. Statistics of a process that still starts would be late."""
+        """Send the statistics of this process to the hub from now on.
+
+        Called when the process serves requests. Statistics of a process that still starts would be late.
+        """
         if self._link is not None:
             self._link.report_stats()
 
@@ -215,7 +221,10 @@ class WorkerLink:
         return await asyncio.shield(self._pending_query)
 
     async def call_store(self, method: str, arguments: bytes) -> bytes:
-        """Raises `InternalError` after `HUB_TIMEOUT_SECONDS`."""
+        """Return the result of a call of the store in the supervisor.
+
+        Raises `InternalError` after `HUB_TIMEOUT_SECONDS`.
+        """
         self._store_call_number += 1
         number = self._store_call_number
         result: asyncio.Future[bytes] = self._loop.create_future()

@@ -143,7 +143,10 @@ class _Worker:
 
 
 class Supervisor:
-    """`application` is the supervisor's own application, which checks new settings and writes the log."""
+    """Parent process of the workers.
+
+    `application` is the supervisor's own application, which checks new settings and writes the log.
+    """
 
     def __init__(
         self,

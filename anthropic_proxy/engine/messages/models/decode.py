@@ -279,7 +279,7 @@ def _list_new_blocks(messages: Sequence[_DecodedMessage[_BlockT_co]]) -> list[_B
 
 
 def _decode_at_once(body: bytes) -> _Body | None:
-    """None: the body is invalid, or has optional fields of a wrong type."""
+    """Decode a body in one pass. None: the body is invalid, or has optional fields of a wrong type."""
     try:
         read = _decode_body(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):

@@ -116,7 +116,10 @@ def clean_system_prompt(system: str | list[Block]) -> list[TextBlock]:
 
 
 def clean_messages(messages: list[Message], notes: list[FidelityNote]) -> list[Message]:
-    """Raises `InvalidRequest` if no content is left, and `UnsupportedFeature` for audio and video."""
+    """Return the messages in the form that all wires accept: without what only Anthropic knows, and without errors.
+
+    Raises `InvalidRequest` if no content is left, and `UnsupportedFeature` for audio and video.
+    """
     cleaned: list[Message] = []
     for place, message in enumerate(messages):
         role, content = message.role, message.content

@@ -81,7 +81,10 @@ class _Head(Struct, frozen=True):
         return f"_Head({self.origin})"  # the header bytes contain a key
 
     def complete(self, request: UpstreamRequest) -> bytes:
-        """Raises `ValueError` for a line break in a header."""
+        """Return the bytes of the head for a request, with the length of its body.
+
+        Raises `ValueError` for a line break in a header.
+        """
         length = b"" if self.method == "GET" else b"content-length: %d\r\n" % len(request.body)
         if not request.trace_headers:
             return b"%b%b\r\n" % (self.header_bytes, length)
@@ -89,7 +92,10 @@ class _Head(Struct, frozen=True):
 
 
 class HttpTransport:
-    """An idle connection is closed after `keep_alive_seconds`; 0: no reuse."""
+    """Sender of requests over reused connections.
+
+    An idle connection is closed after `keep_alive_seconds`; 0: no reuse.
+    """
 
     def __init__(
         self,
@@ -230,7 +236,10 @@ def _is_alert(error: Exception | None) -> bool:
 
 
 def _failure(origin: Origin, error: Exception, proxy: str | None, advice: str = "") -> UpstreamError:
-    """`advice`: a better reason than the text of `error`. "": none."""
+    """Return the error for a request that got no response.
+
+    `advice`: a better reason than the text of `error`. "": none.
+    """
     if isinstance(error, InvalidHttp):
         return UpstreamProtocolError(f"the server at {origin} violates HTTP ({error})")
     if isinstance(error, ConnectionLost) and error.cause is None and not advice:
@@ -280,7 +289,10 @@ class Connector:
         self._tls = tls
 
     async def connect(self, origin: Origin, proxy: str | None) -> Connection:
-        """Raises `OSError` (including `TimeoutError`), or `ValueError` for an unsupported URL of the HTTP `proxy`."""
+        """Open a connection to a server.
+
+        Raises `OSError` (including `TimeoutError`), or `ValueError` for an unsupported URL of the HTTP `proxy`.
+        """
         async with asyncio.timeout(self._seconds):
             if proxy is None:
                 return await self._connect(self._dialer, origin, origin)
@@ -322,7 +334,10 @@ class Connector:
         )
 
     async def _connect(self, dialer: Dialer, near: Origin, origin: Origin) -> Connection:
-        """`near`: peer of the TCP connection, which is the server or a proxy."""
+        """Open a TCP connection, with TLS if the near end uses it.
+
+        `near`: peer of the TCP connection, which is the server or a proxy.
+        """
         _, connection = await asyncio.get_running_loop().create_connection(
             lambda: Connection(origin, self._owner),
             sock=await dialer.dial(near),

@@ -130,7 +130,7 @@ class HttpResponse:
         self._decompressed_bytes = 0
 
     def end_body(self, error: Exception | None = None) -> None:
-        """`error` None: the body is complete."""
+        """Mark the body as received. `error` None: the body is complete."""
         self.body_received = True
         self._error = error
         if self.waiter is not None:
@@ -142,7 +142,10 @@ class HttpResponse:
             waiter.set_result(None)
 
     async def read(self) -> bytes:
-        """Raises `UpstreamProtocolError` if the body is incomplete, damaged or too large."""
+        """Return the next bytes of the body. b"": the body is complete.
+
+        Raises `UpstreamProtocolError` if the body is incomplete, damaged or too large.
+        """
         if self._decompressor is not None:
             return await self._read_decompressed(self._decompressor)
         if not (self.fragments or self.body_received):
@@ -216,7 +219,7 @@ class HttpResponse:
 
 
 class Connection(asyncio.Protocol):
-    """`owner` is the pool to which the connection returns after a complete response."""
+    """One connection to a provider. `owner` is the pool to which the connection returns after a complete response."""
 
     def __init__(self, origin: Origin, owner: "ConnectionPool") -> None:
         self.origin = origin
@@ -241,7 +244,10 @@ class Connection(asyncio.Protocol):
         self._can_reuse = False
 
     async def send_request(self, head: bytes, body: bytes) -> HttpResponse:
-        """Raises `InvalidHttp` for an invalid response, and `ConnectionLost` if it ends before the headers."""
+        """Send a request, and return its response when the headers have arrived.
+
+        Raises `InvalidHttp` for an invalid response, and `ConnectionLost` if it ends before the headers.
+        """
         transport = self._transport
         if transport is None or transport.is_closing():
             raise ConnectionLost
@@ -338,7 +344,10 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Without an error, a body is complete if the headers do not state its end: it ends with the connection."""
+        """End the response that is being received, or fail the request that waits for one.
+
+        Without an error, a body is complete if the headers do not state its end: it ends with the connection.
+        """
         self._transport = self._parser = None
         self.owner.remove_closed(self)
         response, self._response = self._response, None

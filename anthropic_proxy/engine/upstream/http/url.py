@@ -68,13 +68,16 @@ class Url(Struct, frozen=True):
 
 @lru_cache(maxsize=1024)
 def parse_url(url: str) -> Url:
-    """Raises `ValueError` for a URL that is neither HTTP nor HTTPS."""
+    """Split a URL into server, path and login. Raises `ValueError` for a URL that is neither HTTP nor HTTPS."""
     return _parse_url(url, _PORTS)
 
 
 @lru_cache(maxsize=1024)
 def parse_proxy_url(url: str) -> Url:
-    """Raises `ValueError` for a URL that is neither HTTP nor HTTPS nor SOCKS 5."""
+    """Split the URL of a proxy into server and login.
+
+    Raises `ValueError` for a URL that is neither HTTP nor HTTPS nor SOCKS 5.
+    """
     return _parse_url(url, _PROXY_PORTS)
 
 
@@ -112,7 +115,7 @@ def encode_request_head(method: str, target: str, host: str, headers: dict[str, 
 
 
 def encode_header_lines(headers: Mapping[str, str]) -> bytes:
-    """Raises `ValueError` for a line break or NUL in a header."""
+    """Encode headers as lines of an HTTP message. Raises `ValueError` for a line break or NUL in a header."""
     lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
     if lines.count("\n") != len(headers) or lines.count("\r") != len(headers) or "\0" in lines:
         raise ValueError("a header contains a line break")
@@ -120,7 +123,7 @@ def encode_header_lines(headers: Mapping[str, str]) -> bytes:
 
 
 def find_proxy(url: str, proxies: Mapping[str, str], no_proxy_hosts: str) -> str | None:
-    """`proxies`: URL scheme → URL of its proxy. None: the requests use no proxy."""
+    """Return the proxy for a URL. `proxies`: URL scheme → URL of its proxy. None: the requests use no proxy."""
     target = urlsplit(url)
     if target.scheme not in proxies:
         return None

@@ -169,7 +169,10 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
 
 
 def _build_path(call: Call[Dialect]) -> str:
-    """Raises `InvalidRequest` for a model that cannot be part of a path."""
+    """Return path and query of the request at the provider.
+
+    Raises `InvalidRequest` for a model that cannot be part of a path.
+    """
     dialect = call.dialect
     if dialect.count_path and call.client_path == _COUNT_PATH:
         return dialect.count_path
@@ -396,7 +399,9 @@ def _find_edits(
     lost: Mapping[str, Handling],
     notes: list[FidelityNote],
 ) -> list[Edit]:
-    """`added`: fields that are added, or replace fields of the client. `lost`: fields whose beta is not sent.
+    """Return the edits of a body that the provider requires.
+
+    `added`: fields that are added, or replace fields of the client. `lost`: fields whose beta is not sent.
 
     `notes` gets a note on each removed field.
     """

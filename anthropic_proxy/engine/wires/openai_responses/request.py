@@ -250,7 +250,10 @@ class ItemEncoder(MessageEncoder):
         self._turns = 0
 
     def encode_input(self, loaded_tools: Mapping[str, Sequence[Raw]]) -> list[_Item]:
-        """`loaded_tools`: definitions of loaded tools by the id of the tool result that has loaded them."""
+        """Return the field `input`: the conversation as a list of items.
+
+        `loaded_tools`: definitions of loaded tools by the id of the tool result that has loaded them.
+        """
         self._encode_conversation()
         if loaded_tools:
             self._place_loaded_tools(loaded_tools)

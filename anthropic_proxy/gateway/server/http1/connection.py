@@ -280,7 +280,7 @@ class Http1Connection(asyncio.Protocol):
             self._steps += 1
 
     def on_headers_complete(self) -> None:
-        """Raises `MalformedHttp` for an unsupported HTTP version or method."""
+        """Begin a request, whose body may follow. Raises `MalformedHttp` for an unsupported HTTP version or method."""
         version = self._parser.get_http_version()
         if version not in _VERSIONS:
             raise MalformedHttp(f"HTTP/{version} is not supported; use HTTP/1.1.")

@@ -209,7 +209,7 @@ def is_data_error(error: BaseException) -> bool:
 
 
 def describe_data_error(error: BaseException, address: str, keys: Sequence[str]) -> str:
-    """`address` is the host and port of Redis."""
+    """Return the text about a value in Redis that is not of this program. `address` is the host and port of Redis."""
     text = _SCRIPT_END.sub("", " ".join(str(error).split())).rstrip(".")
     others = f" and {len(keys) - _MAX_NAMED_KEYS} others" if len(keys) > _MAX_NAMED_KEYS else ""
     named = ("one of " if len(keys) > 1 else "") + ", ".join(keys[:_MAX_NAMED_KEYS]) + others
