@@ -32,6 +32,7 @@ from anthropic_proxy.engine.providers.servers import is_own_server
 from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
 from anthropic_proxy.engine.routing.router import PlanCache, Target, build_target_limits
 from anthropic_proxy.engine.routing.routes import CompiledRoutes
+from anthropic_proxy.engine.routing.throttle import Throttle, build_throttles
 from anthropic_proxy.engine.upstream.contract import WebFetch, WebSearch
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import BaseDialect, Call, Transport
@@ -155,6 +156,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """Limit on the share of retries among upstream calls."""
     queue: FairQueue
     """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients."""
+    throttles: Mapping[str, Throttle] = {}
+    """Name of a provider with `requests_per_minute` → the throttle for its messages."""
     background: BackgroundWork = field(default_factory=BackgroundWork)
     """Thread for long computations, such as decoding a large request, and owner of background tasks."""
     transports: Mapping[str, Transport]
@@ -245,6 +248,7 @@ class EngineFields(TypedDict):
     credentials: Credentials
     observations: ModelObservations
     queue: FairQueue
+    throttles: Mapping[str, Throttle]
     compiled_routes: CompiledRoutes | None
     transports: Mapping[str, Transport]
     http: Transport
@@ -280,6 +284,7 @@ def build_engine_fields(
         "credentials": credentials,
         "observations": ModelObservations(MemoryValues()),
         "queue": queue,
+        "throttles": build_throttles(options, {}),
         "compiled_routes": CompiledRoutes(options.routes) if options.routes else None,
         "transports": transports,
         "http": http,

@@ -69,8 +69,7 @@ class CallOptions(Struct, frozen=True, kw_only=True):
     @property
     def connection(self) -> tuple[object, ...]:
         """What the connections of the provider depend on. All values empty: it uses the common connections."""
-        files = self.ca_file, self.certificate_file, self.certificate_key_file, self.files_digest
-        return self.proxy, *files, self.requests_per_minute
+        return self.proxy, self.ca_file, self.certificate_file, self.certificate_key_file, self.files_digest
 
 
 def _reveal_in(value: object) -> Iterator[str]:

@@ -22,6 +22,7 @@ from anthropic_proxy.engine.routing.router import (
     list_route_choices,
     should_query_ollama,
 )
+from anthropic_proxy.engine.routing.throttle import build_throttles
 from anthropic_proxy.engine.upstream.transports import Transports
 from anthropic_proxy.engine.wires.contract import Transport
 from anthropic_proxy.errors import ClientError
@@ -154,7 +155,6 @@ async def open_services(
     else:
         store = next((plugin.store for plugin in plugins if plugin.store is not None), None)
     shared = store or open_redis_store(settings, log.write_warning) or shared_store
-    transports.share_throttles(None if shared is None else partial(reserve_call, shared))
     services = structs.replace(
         services,
         owned_transports=transports,
@@ -174,6 +174,7 @@ async def open_services(
         services.credentials.copy_state_from(previous.credentials)
         carried: dict[str, Any] = {"retry_budget": previous.retry_budget, "started_at": previous.started_at}
         carried["prefix_guard"] = previous.prefix_guard
+        carried["throttles"] = build_throttles(now, previous.throttles)
         same_upstreams = _upstream_settings(now) == _upstream_settings(then)
         if same_upstreams:
             carried["observations"] = previous.observations
@@ -184,6 +185,8 @@ async def open_services(
         if now.max_upstream_calls == then.max_upstream_calls:
             carried["queue"] = previous.queue
         services = structs.replace(services, **carried)
+    for throttle in services.throttles.values():
+        throttle.reserve = None if shared is None else partial(reserve_call, shared)
     today = date.fromtimestamp(services.clock())
     learned, warnings = load_learned_models(services.settings.data_directory, today)
     services.catalog.replace_learned_models(learned)

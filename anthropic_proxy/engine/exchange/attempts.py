@@ -233,11 +233,12 @@ class Attempts:
                 attempt = await self.call_with_retries(adapted, run, self._prepare, self._send)
             except (UpstreamError, ProxyBusy) as error:
                 failure = error
-                if isinstance(error, ProxyBusy):  # of the throttle: the provider was not called
-                    self.records.fail_attempt(error)
-                elif balancer is not None and (
-                    error.status >= 500
-                    or (error.status in _KEY_ERRORS and not find_client_credential(engine, self._incoming, provider))
+                was_called = isinstance(error, UpstreamError)  # False: its throttle has rejected the call
+                client_key = find_client_credential(engine, self._incoming, provider)
+                if (
+                    balancer is not None
+                    and was_called
+                    and (error.status >= 500 or (error.status in _KEY_ERRORS and not client_key))
                 ):  # a rejected key of the client concerns no other request
                     engine.background.start_task(balancer.record_failure(target))
                 receipt.failed_attempts.append(describe_attempt(target, error))
@@ -412,9 +413,12 @@ class Attempts:
         if receipt.session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
             conversation = receipt.session, receipt.agent, receipt.prefix, target.model
             prompt = Prompt(conversation, upstream_request.body)
-        upstream_request = self.records.begin_attempt(target, upstream_request)
-        watchdog.begin_upstream_call()
         try:
+            if (throttle := engine.throttles.get(receipt.provider)) is not None:
+                self.records.end_attempt()  # this time belongs to no call
+                await throttle.wait(MAX_QUEUE_SECONDS if run.has_next_target else None)
+            upstream_request = self.records.begin_attempt(target, upstream_request)
+            watchdog.begin_upstream_call()
             send = engine.transports[receipt.provider]
             response = await send(target.base_url, upstream_request, attempt.credential)
             proven_adaptation = upstream_request.proves
@@ -465,9 +469,6 @@ class Attempts:
         if options is not None:
             extend = partial(extend_request, options, client_headers=self._incoming.headers, with_body=True)
             request = await engine.background.run_in_thread_if_large(self._is_large, extend, request)
-            if options.requests_per_minute is not None:
-                seconds = MAX_QUEUE_SECONDS if run.has_next_target else None
-                request = structs.replace(request, is_throttled=True, max_queue_seconds=seconds)
         report = self.receipt.fidelity
         is_first_call = run.continuation is None
         if request.notes:

@@ -4,9 +4,7 @@ If changed settings require new connections, `reuse_or_replace` returns a new ob
 running still use the old one. The caller closes it after the last of them.
 """
 
-import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from anthropic_proxy.engine.options import CallOptions, EngineOptions
@@ -31,83 +29,7 @@ from anthropic_proxy.engine.upstream.web_search import (
     TavilyClient,
 )
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
-from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.secrets import Secret
-
-_WINDOW_SECONDS = 60.0
-ReserveCall = Callable[[str, int], Awaitable[float]]
-"""Counts a call to a provider, unless all processes together have reached the limit of calls within 60 s. The
-result is 0, or the number of seconds after which the call may be counted."""
-
-
-class Throttle:
-    """Lets at most `limit` calls to one provider start within any 60 s. Further calls wait in order.
-
-    The window slides: a call starts as soon as the call that many before it is 60 s old. So a burst up to the limit is
-    not delayed, and there is no minute boundary at which twice as many calls could start.
-
-    A call that would wait longer than `max_wait_seconds` is rejected.
-    """
-
-    def __init__(self, name: str, limit: int, max_wait_seconds: float) -> None:
-        self._name = name
-        self._limit = limit
-        self._max_wait_seconds = max_wait_seconds
-        self.reserve: ReserveCall | None = None
-        """Function that counts the calls of all processes. None: this process has the limit for itself."""
-        self._starts: deque[float] = deque(maxlen=limit)
-        """Times of the last calls by the clock of the event loop, the oldest first."""
-        self._lock = asyncio.Lock()
-        """Its owner waits for its start. The others wait for the lock, in the order of their arrival."""
-        self._waiting = 0
-        self._retry_at = 0.0
-        """Time at which the owner of the lock asks `reserve` again."""
-
-    async def wait(self, max_seconds: float | None = None) -> None:
-        """Return when a call may start. Raises `ProxyBusy` if it would wait for too long.
-
-        `max_seconds`: a shorter limit than `max_wait_seconds` of the throttle.
-        """
-        loop = asyncio.get_running_loop()
-        max_seconds = self._max_wait_seconds if max_seconds is None else min(max_seconds, self._max_wait_seconds)
-        seconds = self._estimate_wait(loop.time())
-        deadline = loop.time() + max_seconds
-        if seconds > max_seconds:
-            raise self._busy(seconds - max_seconds)
-        self._waiting += 1
-        try:
-            async with self._lock:
-                if len(self._starts) == self._starts.maxlen:
-                    delay = self._starts[0] + _WINDOW_SECONDS - loop.time()
-                    if delay > 0:
-                        await asyncio.sleep(delay)
-                while self.reserve is not None and (delay := await self.reserve(self._name, self._limit)):
-                    if loop.time() + delay > deadline:
-                        raise self._busy(delay)
-                    self._retry_at = loop.time() + delay
-                    await asyncio.sleep(delay)
-                self._starts.append(loop.time())
-        finally:
-            self._waiting -= 1
-
-    def _busy(self, retry_after: float) -> ProxyBusy:
-        queued = f", and {self._waiting} calls are already queued" if self._waiting > 1 else ""
-        return ProxyBusy(
-            f"The calls per minute to {self._name} are limited to {self._limit} (requests_per_minute of "
-            f"[providers.{self._name}]){queued}. Try again later.",
-            code="provider-throttle",
-            retry_after=retry_after,
-        )
-
-    def _estimate_wait(self, now: float) -> float:
-        calls = self._starts.maxlen
-        assert calls is not None
-        seconds = self._retry_at - now if self._waiting else 0.0
-        if len(self._starts) < calls:
-            return seconds
-        rounds, place = divmod(self._waiting, calls)
-        return max(seconds, self._starts[place] + _WINDOW_SECONDS * (rounds + 1) - now)
-
 
 if TYPE_CHECKING:
     from anthropic_proxy.engine.upstream.litellm import LiteLLMThread, LiteLLMTransport
@@ -194,12 +116,6 @@ class Transports:
             self._export_litellm_variables()
         return self
 
-    def share_throttles(self, reserve: ReserveCall | None) -> None:
-        """Count the calls of throttled providers by `reserve` from now on."""
-        for transport in self._own.values():
-            if transport.throttle is not None:
-                transport.throttle.reserve = reserve
-
     async def close(self) -> None:
         await self._http.close()
         for transport in self._own.values():
@@ -245,7 +161,7 @@ class Transports:
 
 
 class _OwnTransport:
-    """HTTP with the proxy, the certificates and the throttle of one provider."""
+    """HTTP with the proxy and the certificates of one provider."""
 
     def __init__(
         self,
@@ -270,18 +186,7 @@ class _OwnTransport:
             ),
             proxy_setting=PROXY_VARIABLES if options.proxy is None else f"proxy of [providers.{name}]",
         )
-        self.throttle: Throttle | None = None
-        if (limit := options.requests_per_minute) is not None:
-            self.throttle = Throttle(name, limit, settings.timeouts.first_byte_seconds / 2)
-        self.send: Transport = self._http.send if self.throttle is None else self._send_later
-
-    async def _send_later(
-        self, base_url: str, request: UpstreamRequest, credential: Credential | None
-    ) -> UpstreamResponse:
-        assert self.throttle is not None
-        if request.is_throttled:
-            await self.throttle.wait(request.max_queue_seconds)
-        return await self._http.send(base_url, request, credential)
+        self.send: Transport = self._http.send
 
     async def close(self) -> None:
         await self._http.close()

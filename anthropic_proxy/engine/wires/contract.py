@@ -165,10 +165,6 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """True if the provider enforces the client's JSON Schema for the reply. False: the proxy validates the reply."""
     proves: str = ""
     """Name of an adaptation to store for the model if the provider accepts this request. "": none."""
-    is_throttled: bool = False
-    """True if the request takes a place of `requests_per_minute`: a message. Providers limit others apart."""
-    max_queue_seconds: float | None = None
-    """Maximum time that the request may wait for a throttled provider. None: the limit of the throttle."""
 
 
 class SignRequest(Protocol):

@@ -1,4 +1,4 @@
-"""Proxy, certificates and throttle of one provider, set by `[providers.NAME]`, against servers on this machine."""
+"""Proxy and certificates of one provider, set by `[providers.NAME]`, against servers on this machine."""
 
 import asyncio
 import socket

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from anthropic_proxy.engine.engine import build_engine
+from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.engine.upstream.transports import Throttle
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.routing.throttle import Throttle
 from anthropic_proxy.errors import ProxyBusy
 from anthropic_proxy.gateway.services import open_services, reserve_call
-from anthropic_proxy.gateway.settings import CONFIG_FILE, load_settings
+from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.stores.memory import MemoryStore
-from tests.support.http_server import Server, read_all, serving
+from tests.support.http_server import Server, serving
 from tests.support.virtual_time import in_virtual_time
 
 
@@ -122,6 +121,44 @@ async def test_a_call_does_not_join_a_queue_that_other_processes_hold_up() -> No
     await waiting
 
 
+@in_virtual_time
+@pytest.mark.parametrize("is_shared", [False, True])
+@pytest.mark.parametrize("max_seconds", [None, 5])
+async def test_calls_at_once_beyond_the_limit_are_rejected_at_once(is_shared: bool, max_seconds: float | None) -> None:
+    throttle, loop = Throttle("openai", 10, 20), asyncio.get_running_loop()
+    store = MemoryStore(clock=loop.time)
+
+    async def reserve(name: str, limit: int) -> float:
+        await asyncio.sleep(0.001)  # the store is in another process
+        return await reserve_call(store, name, limit)
+
+    if is_shared:
+        throttle.reserve = reserve
+    calls = await asyncio.gather(*(throttle.wait(max_seconds) for _ in range(14)), return_exceptions=True)
+    assert [type(call) for call in calls] == [type(None)] * 10 + [ProxyBusy] * 4
+    assert loop.time() < 0.1
+
+
+@in_virtual_time
+async def test_a_call_behind_one_with_more_time_ends_in_its_own() -> None:
+    first, second, loop = Throttle("openai", 2, 600), Throttle("openai", 2, 600), asyncio.get_running_loop()
+    store = MemoryStore(clock=loop.time)
+
+    async def reserve(name: str, limit: int) -> float:
+        await asyncio.sleep(0.001)
+        return await reserve_call(store, name, limit)
+
+    first.reserve = second.reserve = reserve
+    await first.wait()
+    await first.wait()
+    patient, other = asyncio.create_task(second.wait()), asyncio.create_task(second.wait(5))
+    with pytest.raises(ProxyBusy) as raised:
+        await other
+    assert (round(loop.time()), round(raised.value.retry_after or 0)) == (5, 55)
+    await patient
+    assert round(loop.time()) == 60
+
+
 CONFIGURATION = """
 [providers.first]
 base_url = "http://127.0.0.1:{}/v1"
@@ -175,22 +212,71 @@ async def test_a_throttled_target_leaves_the_request_to_the_next_one_at_once(
     assert (len(first.heads), len(second.heads)) == (1, 2)
 
 
-async def test_only_calls_to_the_provider_of_the_table_wait(tmp_path: Path) -> None:
-    async def answer(_: Server, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+REPLY = json.dumps({"choices": [{"index": 0, "message": {"content": "hello"}, "finish_reason": "stop"}]})
 
-    (tmp_path / CONFIG_FILE).write_text("[providers.openai]\nrequests_per_minute = 3\n")
-    settings = load_settings({}, PROVIDERS, env_file=str(tmp_path / ".env"))
-    request, store = UpstreamRequest(path="/x", body=b"", method="GET", is_throttled=True), MemoryStore()
-    async with serving(answer) as (server, port):
+
+async def answer_messages(_: Server, writer: asyncio.StreamWriter) -> None:
+    head = f"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {len(REPLY)}\r\n\r\n"
+    writer.write(f"{head}{REPLY}".encode())
+
+
+async def ask(engine: Engine, model: str) -> tuple[int, bytes]:
+    body = {"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+    sent = await send_request(engine, json.dumps(body).encode(), {})
+    return sent.status, b"".join([piece async for piece in sent.body])
+
+
+def load(folder: Path, port: int, seconds: float, **limits: int) -> Settings:
+    tables = [
+        f'[providers.{name}]\nbase_url = "http://127.0.0.1:{port}/v1"\n'
+        + f"requests_per_minute = {limit}\n" * (limit > 0)
+        for name, limit in limits.items()
+    ]
+    (folder / CONFIG_FILE).write_text("\n".join(tables))
+    return load_settings({"UPSTREAM_FIRST_BYTE_TIMEOUT": str(seconds)}, PROVIDERS, env_file=str(folder / ".env"))
+
+
+async def test_workers_have_one_limit_for_the_provider_of_the_table(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with serving(answer_messages) as (server, port):
+        settings = load(tmp_path, port, 20, first=3, second=0)
         workers = [await open_services(settings, shared_store=store) for _ in range(2)]
-        for name, count in (("groq", 5), ("openai", 1), ("openai", 2)):
-            send = workers[count % 2].transports[name]
-            for _ in range(count):
-                assert await read_all(await send(f"http://127.0.0.1:{port}", request, None)) == b"ok"  # type: ignore[arg-type]
+        async with asyncio.timeout(8):
+            asked = [ask(workers[number % 2], model) for number in range(6) for model in ("first/m", "second/m")]
+            replies = await asyncio.gather(*asked)
         for worker in workers:
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.1):
-                    await worker.transports["openai"](f"http://127.0.0.1:{port}", request, None)
             await worker.close()
-    assert len(server.heads) == 8
+    limited, unlimited = replies[::2], replies[1::2]
+    assert sorted(status for status, _ in limited) == [200, 200, 200, 529, 529, 529]
+    assert [status for status, _ in unlimited] == [200] * 6
+    message = "The calls per minute to first are limited to 3 (requests_per_minute of [providers.first])"
+    assert all(message.encode() in body for status, body in limited if status == 529)
+    assert len(server.heads) == 9
+
+
+async def test_a_reload_with_another_limit_remembers_the_calls_of_the_minute(tmp_path: Path) -> None:
+    async with serving(answer_messages) as (_, port):
+        services = await open_services(load(tmp_path, port, 20, first=2))
+        assert [(await ask(services, "first/m"))[0] for _ in range(3)] == [200, 200, 529]
+        reloaded = await open_services(load(tmp_path, port, 20, first=3), previous=services)
+        assert [(await ask(reloaded, "first/m"))[0] for _ in range(2)] == [200, 529]
+        await services.close()
+        await reloaded.close()
+
+
+@in_virtual_time
+async def test_the_time_in_the_queue_is_not_that_of_the_provider(tmp_path: Path) -> None:
+    loop, started = asyncio.get_running_loop(), list[float]()
+
+    async def answer(server: Server, writer: asyncio.StreamWriter) -> None:
+        started.append(loop.time())
+        await asyncio.sleep(70)
+        await answer_messages(server, writer)
+
+    async with serving(answer) as (_, port):
+        engine = build_engine(load(tmp_path, port, 100, first=1))
+        first = asyncio.create_task(ask(engine, "first/m"))
+        await asyncio.sleep(15)
+        assert [(await ask(engine, "first/m"))[0], (await first)[0]] == [200, 200]
+        await engine.close()
+    assert [round(at) for at in started] == [0, 60]

@@ -1,0 +1,109 @@
+"""`Throttle`: at most so many calls to one provider per minute, `requests_per_minute` of `[providers.NAME]`."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+
+from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.errors import ProxyBusy
+
+_WINDOW_SECONDS = 60.0
+ReserveCall = Callable[[str, int], Awaitable[float]]
+"""Counts a call to a provider, unless all processes together have reached the limit of calls within 60 s. The
+result is 0, or the number of seconds after which the call may be counted."""
+
+
+class Throttle:
+    """Lets at most `limit` calls to one provider start within any 60 s. Further calls wait in order.
+
+    The window slides: a call starts as soon as the call that many before it is 60 s old. So a burst up to the limit is
+    not delayed, and there is no minute boundary at which twice as many calls could start.
+
+    A call that would wait longer than `max_wait_seconds` is rejected.
+    """
+
+    def __init__(self, name: str, limit: int, max_wait_seconds: float) -> None:
+        self._name = name
+        self.limit = limit
+        self.max_wait_seconds = max_wait_seconds
+        self.reserve: ReserveCall | None = None
+        """Function that counts the calls of all processes. None: this process has the limit for itself."""
+        self._starts: deque[float] = deque()
+        """Times of the calls of the last 60 s by the clock of the event loop, the oldest first."""
+        self._lock = asyncio.Lock()
+        """Its owner waits for its start. The others wait for the lock, in the order of their arrival."""
+        self._waiting = 0
+        """Number of calls that have no start yet. The next call is behind them, whether or not they have to wait."""
+        self._retry_at = 0.0
+        """Time at which the owner of the lock examines again whether it may start."""
+
+    async def wait(self, max_seconds: float | None = None) -> None:
+        """Return when a call may start. Raises `ProxyBusy` if it would wait for too long.
+
+        `max_seconds`: a shorter limit than `max_wait_seconds` of the throttle.
+        """
+        loop = asyncio.get_running_loop()
+        max_seconds = self.max_wait_seconds if max_seconds is None else min(max_seconds, self.max_wait_seconds)
+        seconds = self._estimate_wait(loop.time())
+        deadline = loop.time() + max_seconds
+        if seconds > max_seconds:
+            raise self._busy(seconds - max_seconds)
+        self._waiting += 1
+        try:
+            # the owner of the lock may have to wait for longer than estimated, because of calls of other processes
+            async with asyncio.timeout_at(deadline) as timeout, self._lock:
+                timeout.reschedule(None)
+                while delay := await self._find_delay(loop.time()):
+                    self._retry_at = loop.time() + delay
+                    if self._retry_at > deadline:
+                        raise self._busy(delay)
+                    await asyncio.sleep(delay)
+                self._starts.append(loop.time())
+        except TimeoutError:
+            raise self._busy(max(self._retry_at - loop.time(), 1.0)) from None
+        finally:
+            self._waiting -= 1
+
+    def _busy(self, retry_after: float) -> ProxyBusy:
+        queued = f", and {self._waiting} calls are already queued" if self._waiting > 1 else ""
+        return ProxyBusy(
+            f"The calls per minute to {self._name} are limited to {self.limit} (requests_per_minute of "
+            f"[providers.{self._name}]){queued}. Try again later.",
+            code="provider-throttle",
+            retry_after=retry_after,
+        )
+
+    async def _find_delay(self, now: float) -> float:
+        """Return 0 if the first waiting call may start, or else the seconds until that is examined again."""
+        self._forget_old_starts(now)
+        if len(self._starts) >= self.limit:
+            return self._starts[-self.limit] + _WINDOW_SECONDS - now
+        return 0.0 if self.reserve is None else await self.reserve(self._name, self.limit)
+
+    def _estimate_wait(self, now: float) -> float:
+        """Return the seconds that one more call would wait at least."""
+        self._forget_old_starts(now)
+        seconds = self._retry_at - now if self._waiting else 0.0
+        free = max(self.limit - len(self._starts), 0)
+        if self._waiting < free:
+            return seconds
+        rounds, place = divmod(self._waiting - free, self.limit)
+        # the call `limit` calls before this one has started, or is waiting and may start now
+        start = self._starts[place - self.limit + free] if place < self.limit - free else now
+        return max(seconds, start + _WINDOW_SECONDS * (rounds + 1) - now)
+
+    def _forget_old_starts(self, now: float) -> None:
+        while self._starts and self._starts[0] + _WINDOW_SECONDS <= now:
+            self._starts.popleft()
+
+
+def build_throttles(options: EngineOptions, previous: Mapping[str, Throttle]) -> Mapping[str, Throttle]:
+    """Return the throttles of providers by name. Those of `previous`, before a reload, are kept with the new limit."""
+    max_wait_seconds = options.timeouts.first_byte_seconds / 2
+    throttles: dict[str, Throttle] = {}
+    for name, calls in options.call_options.items():
+        if (limit := calls.requests_per_minute) is not None:
+            throttle = throttles[name] = previous.get(name) or Throttle(name, limit, max_wait_seconds)
+            throttle.limit = limit
+            throttle.max_wait_seconds = max_wait_seconds
+    return throttles
