@@ -204,8 +204,10 @@ def test_a_batch_is_created_listed_read_cancelled_and_deleted(
         "claude-sonnet-5-5",
         "claude-opus-5-5",
     ]
-    assert [batch.id for batch in client.messages.batches.list(limit=5)] == [created.id]
-    assert client.messages.batches.retrieve(created.id).results_url == f"/v1/messages/batches/{created.id}/results"
+    results_url = f"/v1/messages/batches/{created.id}/results"
+    listed = client.messages.batches.list(limit=5)
+    assert [(batch.id, batch.results_url) for batch in listed] == [(created.id, results_url)]
+    assert client.messages.batches.retrieve(created.id).results_url == results_url
     assert [result.custom_id for result in client.messages.batches.results(created.id)] == ["0", "1", "2", "3"]
     assert client.messages.batches.cancel(created.id).processing_status == "canceling"
     assert client.messages.batches.delete(created.id).id == created.id

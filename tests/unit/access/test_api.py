@@ -69,6 +69,23 @@ async def test_a_key_is_used_as_soon_as_it_is_created_and_rejected_as_soon_as_it
     assert [row["action"] for row in older.json["data"]] == ["change key", "create key"]
 
 
+async def test_keys_are_listed_by_status_and_team(app: App) -> None:
+    created = [
+        await administer(app, "POST", "/admin/keys", {"name": name, "team": team})
+        for name, team in (("a", "build"), ("b", "build"), ("c", "ops"))
+    ]
+    await administer(app, "POST", f"/admin/keys/{created[0].json['id']}/revoke")
+
+    async def list_names(query: str) -> set[str]:
+        return {row["name"] for row in (await administer(app, "GET", f"/admin/keys{query}")).json["data"]}
+
+    assert await list_names("") == {"a", "b", "c"}
+    assert await list_names("?status=active") == {"b", "c"}
+    assert await list_names("?team=build") == {"a", "b"}
+    assert await list_names("?status=active&team=build") == {"b"}
+    assert await list_names("?status=revoked&team=ops") == set()
+
+
 async def test_token_counts_have_a_limit_of_their_own_and_lists_of_models_none(app: App) -> None:
     limits = {"requests_per_minute": 1, "concurrency": 1, "models": ["demo/*"]}
     budget = {"amount": 1_000_000, "unit": "tokens", "period": "total"}
