@@ -12,7 +12,9 @@ from anthropic_proxy.cli.local_proxy import LocalProxy, open_proxy
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.upstream.local_server import stream_message
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, format_tokens
+from anthropic_proxy.secrets import Secret
 
 DEFAULT_MODEL = "claude-sonnet-5-5"
 """Requested model if the option `--model` is not used. The settings map this Claude model to a model of a provider."""
@@ -20,6 +22,8 @@ _MAX_TOKENS = 4096
 _TARGET_SECONDS = 0.5
 """Maximum time in seconds until the proxy has noted a request that has ended."""
 _POLL_SECONDS = 0.05
+_CLIENT_TOKEN = "ANTHROPIC_AUTH_TOKEN"
+"""Variable with the credential of Claude Code and other clients."""
 _INPUT_COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
@@ -47,6 +51,11 @@ def ask(
     messages = [{"role": "user", "content": text}]
     body = json.dumps({"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": messages}).encode()
     with open_proxy(load_command_settings(), "ask") as proxy:
+        own = copy_environment().get(_CLIENT_TOKEN, "")
+        if own not in ("", proxy.token):
+            used = {"": "no key", "local": "no key, because it requires none"}
+            key = used.get(proxy.token) or f"the first key of PROXY_API_KEY, {Secret(proxy.token)}"
+            Output().write_notice(f"{_CLIENT_TOKEN} of the environment is not used. The proxy gets {key}.")
         print_reply(proxy, body, as_json=as_json)
 
 

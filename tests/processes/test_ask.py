@@ -28,6 +28,25 @@ def test_the_reply_is_on_stdout_and_its_facts_are_on_stderr(tmp_path: Path) -> N
     assert ended.stderr == f"  claude-sonnet-5-5 → demo/demo  in 10 out {usage['output_tokens']}  end_turn\n"
 
 
+@pytest.mark.parametrize(
+    ("own", "settings", "used"),
+    [
+        ("vk-own", {}, "no key, because it requires none"),
+        ("vk-own", {"PROXY_API_KEY": "pk-0123456789abcdef01236789,pk-2"}, "the first key of PROXY_API_KEY, …6789"),
+        ("local", {}, None),
+    ],
+)
+def test_a_key_of_the_client_that_is_not_used_is_named(
+    own: str, settings: dict[str, str], used: str | None, tmp_path: Path
+) -> None:
+    ended = run_command("ask", "hello", directory=tmp_path, settings={"ANTHROPIC_AUTH_TOKEN": own, **settings})
+    notices = ended.stderr.splitlines()[:-1]
+    assert notices == (
+        [f"  ANTHROPIC_AUTH_TOKEN of the environment is not used. The proxy gets {used}."] if used else []
+    )
+    assert ended.stdout.startswith(DEMO_START)
+
+
 def test_the_question_can_come_from_stdin(tmp_path: Path) -> None:
     ended = run_command("ask", directory=tmp_path, settings={}, stdin="hello")
     assert ended.stdout.startswith(DEMO_START)
