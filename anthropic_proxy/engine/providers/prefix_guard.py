@@ -27,6 +27,7 @@ another branch begins there.
 
 import operator
 import re
+import sys
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import zip_longest
@@ -61,8 +62,8 @@ _MESSAGE_FIELDS = ("messages", "input", "contents")
 """Fields of the prompt in the APIs of all wires."""
 _MARK = b'"cache_control"'
 _CACHE_MARK = re.compile(rb'"cache_control": ?\{[^{}]*\}(, ?)?')
-_MAX_MARKED_MESSAGES = 6
-"""Number of the last messages in which a client may mark other places of the cache in its next request."""
+_MAX_MARKS = 8
+"""Number of the last marks that may stand elsewhere in the next request. Anthropic accepts four."""
 _TEXT_BEGIN, _TEXT_END = b'[{"type":"text","text":', b"}]"
 """What stands around the text of a message that is a list because its text has a mark."""
 _SINGLE_TEXT = re.compile(rb'\[\{"type": ?"text", ?"text": ?("[^"\\]*+(?:\\.[^"\\]*+)*+")\}\]')
@@ -131,7 +132,7 @@ class PrefixGuard:
             if not end or grown_end < max(last, end - MIN_LOST_BYTES):
                 continue
             if not (0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens and _has_same_end(before, body)):
-                next_turn = _find_next_turn(before, body)
+                next_turn = _find_next_turn(before, body, grown_end)
                 if not next_turn:
                     continue
                 if next_turn < grown_end:  # otherwise, a client may replace its last message
@@ -210,9 +211,10 @@ def _has_same_end(before: Prompt, body: bytes) -> bool:
     return body.startswith(sample, begin) or body.find(sample, max(0, begin - _MAX_SHIFT), end + _MAX_SHIFT) >= 0
 
 
-def _find_next_turn(before: Prompt, body: bytes) -> int:
+def _find_next_turn(before: Prompt, body: bytes, grown_end: int) -> int:
     """Return where the next turn starts in `body`, or an earlier place if a mark behind it may still move.
 
+    `grown_end`: end of the conversation in `body`.
     0: it does not go on with the prompt before. A turn of that prompt that is too short to count as lost is ignored.
     """
     old, last, end = before.body, before.last, before.end
@@ -223,23 +225,47 @@ def _find_next_turn(before: Prompt, body: bytes) -> int:
         return max(last, end - _MAX_SHIFT) if body.find(_MARK, last, end) < 0 else last
     if body.startswith(view[last:end], last):
         return end
-    place, shift, moved_end = last, 0, 0
-    for mark_begin, mark_end in reversed(_find_marks(old, last, end)):
-        next_place = mark_end
-        if not body.startswith(view[place:mark_begin], place - shift):  # a text without a mark is no list
-            text = old.rfind(_TEXT_BEGIN, place, mark_begin)
-            if text < 0 or not body.startswith(view[place:text], place - shift):
+    place, next_place, has_moved, moved_end = last, last, False, 0
+    marks, next_marks = _find_marks(old, last, end), _find_marks(body, last, min(end + _MAX_SHIFT, grown_end))
+    while True:
+        distance = (marks[-1][0] if marks else end) - place
+        next_distance = (next_marks[-1][0] if next_marks else grown_end) - next_place
+        if distance == next_distance and marks and next_marks:  # it has not moved yet
+            if has_moved and not moved_end:
+                moved_end = next_place
+            size = marks.pop()[1] - place
+            next_marks.pop()
+            if not body.startswith(view[place : place + size], next_place):
                 return 0
-            place, shift = text + len(_TEXT_BEGIN), shift + len(_TEXT_BEGIN)
-            if not (body.startswith(view[place:mark_begin], place - shift) and old.startswith(_TEXT_END, mark_end)):
+            place, next_place = place + size, next_place + size
+        elif marks and distance <= next_distance:
+            has_moved = True
+            if not (found := _skip_mark(old, place, marks.pop(), body, next_place)):
                 return 0
-            next_place += len(_TEXT_END)
-        elif body.startswith(view[mark_begin:mark_end], mark_begin - shift):  # it has not moved yet
-            next_place = mark_begin
-            if shift and not moved_end:
-                moved_end = place - shift
-        place, shift = next_place, shift + next_place - mark_begin
-    return (moved_end or end - shift) if body.startswith(view[place:end], place - shift) else 0
+            place, next_place = found
+        elif next_marks and next_distance < end - place:
+            moved_end = moved_end or next_place
+            if not (found := _skip_mark(body, next_place, next_marks.pop(), old, place)):
+                return 0
+            next_place, place = found
+        else:
+            break
+    return (moved_end or next_place + end - place) if body.startswith(view[place:end], next_place) else 0
+
+
+def _skip_mark(
+    marked: bytes, place: int, mark: tuple[int, int], other: bytes, other_place: int
+) -> tuple[int, int] | None:
+    """Return where both texts go on behind a mark that only `marked` has. None: they differ before it."""
+    (begin, end), view = mark, memoryview(marked)
+    if not other.startswith(view[place:begin], other_place):  # a text without a mark is no list
+        text = marked.rfind(_TEXT_BEGIN, place, begin)
+        if text < 0 or not (other.startswith(view[place:text], other_place) and marked.startswith(_TEXT_END, end)):
+            return None
+        other_place, place, end = other_place + text - place, text + len(_TEXT_BEGIN), end + len(_TEXT_END)
+        if not other.startswith(view[place:begin], other_place):
+            return None
+    return end, other_place + begin - place
 
 
 class _Parts(Struct, frozen=True):
@@ -292,11 +318,13 @@ def _divide(body: bytes) -> _Parts:
     end = conversation.end - 1
     turn = end - len(messages[-1]) if messages else conversation.value
     turn = last = max(turn, body.rfind(b',{"', conversation.value, end))
-    place = end
-    for message in reversed(messages[-_MAX_MARKED_MESSAGES:]):
-        place -= len(message) + 1
-        if body.find(_MARK, place, last) >= 0:
-            last = place
+    if marks := _find_marks(body, conversation.value, end, _MAX_MARKS):
+        place = end
+        for message in reversed(messages):
+            if place <= marks[-1][0]:
+                break
+            place -= len(message) + _SEPARATOR_BYTES
+        last = min(last, place)
     return _Parts(tools, system, messages, turn, last, end)
 
 
@@ -324,10 +352,10 @@ def _unmarked(text: bytes) -> bytes:
     return b"".join((*pieces, text[place:]))
 
 
-def _find_marks(text: bytes, begin: int, end: int) -> list[tuple[int, int]]:
-    """Return begin and end of each mark of the cache, with the comma that separates it, from the last to the first."""
+def _find_marks(text: bytes, begin: int, end: int, count: int = sys.maxsize) -> list[tuple[int, int]]:
+    """Return begin and end of the last marks of the cache, with the comma that separates each, the last mark first."""
     found: list[tuple[int, int]] = []  # in this order, because `rfind` takes half the time of `find`
-    while (end := text.rfind(_MARK, begin, end)) >= 0:
+    while len(found) < count and (end := text.rfind(_MARK, begin, end)) >= 0:
         if mark := _CACHE_MARK.match(text, end):
             comma_before = 0 if mark[1] else 1 + text.startswith(b", ", end - 2)
             found.append((end - comma_before, mark.end()))

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from random import Random
 from typing import Any
 
@@ -346,26 +346,29 @@ def test_a_new_branch_beside_four_of_equal_beginning_costs_little_more_than_to_r
     assert spent < 120 * min(measure(json.loads, body) for body in bodies)
 
 
-def marked_session(marks: int, form: str, size: int) -> Iterator[bytes]:
-    """Yield requests that grow by two messages of so many lines. `form`: one without a mark is a text, or a list."""
+def marked_session(marks: Collection[int], form: str, size: int) -> Iterator[bytes]:
+    """Yield requests that grow by two messages of so many lines. `form`: one without a mark is a text, or a list.
+
+    `marks`: places of the marked messages, from the end.
+    """
     body: dict[str, Any] = {"system": lines("rule", 4_000), "messages": []}
     for turn in range(12):
         for role in ("user", "assistant"):
             body["messages"].append({"role": role, "content": lines(f"{role} {turn}", size)})
             if role == "user":
                 sent = [dict(message) for message in body["messages"]]
-                for place, message in enumerate(sent, start=marks - len(sent)):
-                    if form == "list" or place >= 0:
-                        mark = MARK if place >= 0 else {}
+                for place, message in enumerate(reversed(sent), start=1):
+                    if form == "list" or place in marks:
+                        mark = MARK if place in marks else {}
                         message["content"] = [{"type": "text", "text": message["content"], **mark}]
                 yield json.dumps({**body, "messages": sent}, separators=(",", ":")).encode()
 
 
-@pytest.mark.parametrize("marks", [0, 1, 2, 3])
+@pytest.mark.parametrize("marks", [(), (1,), (1, 2), (1, 2, 3), (1, 9)], ids=str)
 @pytest.mark.parametrize("form", ["text", "list"])
 @pytest.mark.parametrize("size", [10, 250])
 @pytest.mark.parametrize("reports_cache", [True, False])
-def test_marks_that_move_cost_little(marks: int, form: str, size: int, reports_cache: bool) -> None:
+def test_marks_that_move_cost_little(marks: Collection[int], form: str, size: int, reports_cache: bool) -> None:
     """A prompt is divided only if it is the second one of its conversation."""
     guard, tokens, spent = PrefixGuard(), 0, list[float]()
     for body in marked_session(marks, form, size):
@@ -412,7 +415,8 @@ def test_a_small_change_in_a_message_that_loses_its_mark_is_none() -> None:
 class RandomSession:
     """A client that sends a session with moving marks, and changes some part of it now and then."""
 
-    def __init__(self, chance: Random, marks: int) -> None:
+    def __init__(self, chance: Random, marks: Collection[int]) -> None:
+        """`marks`: places of the marked messages, from the end."""
         self._chance, self._marks = chance, marks
         self._marks_replies, self._marks_stand_first = chance.random() < 0.5, chance.random() < 0.2
         self._order = chance.sample(["tools", "system", "messages", "metadata"], 4)
@@ -459,8 +463,8 @@ class RandomSession:
                 body["system"] = [{"type": "text", "text": text, **MARK}]
             else:
                 body["messages"].append({"role": role, "content": text})
-        marked = [message for message in body["messages"] if message["role"] == "user" or self._marks_replies]
-        marked = marked[len(marked) - self._marks :]
+        markable = [message for message in body["messages"] if message["role"] == "user" or self._marks_replies]
+        marked = [message for place, message in enumerate(reversed(markable), start=1) if place in self._marks]
         for message, form in zip(body["messages"], self._forms, strict=True):
             if message in marked or form != "text":
                 texts = ["A reminder.", message["content"]] if form == "two blocks" else [message["content"]]
@@ -471,10 +475,12 @@ class RandomSession:
         return json.dumps({name: body[name] for name in self._order}, separators=self._separators).encode()
 
 
-@pytest.mark.parametrize("marks", [0, 1, 2, 3])
+@pytest.mark.parametrize("marks", [(), (1,), (1, 2), (1, 2, 3), (1, 9)], ids=str)
 @pytest.mark.parametrize("reports_cache", [True, False])
 @pytest.mark.parametrize("seed", range(6))
-def test_each_change_of_a_random_session_is_found_and_named(marks: int, reports_cache: bool, seed: int) -> None:
+def test_each_change_of_a_random_session_is_found_and_named(
+    marks: Collection[int], reports_cache: bool, seed: int
+) -> None:
     chance = Random(f"{marks} {reports_cache} {seed}")
     guard, session, tokens = PrefixGuard(), RandomSession(chance, marks), 0
     for turn in range(25):
