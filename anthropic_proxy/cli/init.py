@@ -28,10 +28,11 @@ from anthropic_proxy.cli.models import ModelFacts, describe_models
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.questions import Option, Questions, open_questions
 from anthropic_proxy.console import formats
-from anthropic_proxy.engine.options import ConfiguredProvider, suggest_key_variable
+from anthropic_proxy.engine.options import ConfiguredProvider, ModelTable, suggest_key_variable
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.providers.lookup import find_known_model, find_origin
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.registry import ServerOverride
 from anthropic_proxy.engine.providers.servers import find_server_override
@@ -58,9 +59,11 @@ from anthropic_proxy.gateway.settings.values import (
     decode_url,
     mask_env_lines,
     mask_setting,
+    remove_endpoint,
 )
 from anthropic_proxy.secrets import Secret, redact_secrets
 
+_AZURE, _EXAMPLE_MODEL = "azure", "gpt-5.6-sol"
 OTHER_SERVER = "other"
 """Choice "another server" in the list of providers."""
 _MOST_USED = ("openai", "gemini", "anthropic", "openrouter", "deepseek", "ollama", OTHER_SERVER)
@@ -99,6 +102,7 @@ def init(
     base_url: str | None = None,
     big_model: str | None = None,
     small_model: str | None = None,
+    model_of: list[str] | None = None,
     skip_test: Annotated[bool, Parameter(negative="")] = False,
     yes: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -114,6 +118,8 @@ def init(
         Model for sonnet, opus and fable; by default the command asks.
     small_model
         Model for haiku; by default the command asks. With --yes: a small model of the same family, else the big model.
+    model_of
+        Model behind a deployment of Azure, such as team-large=gpt-5.6-sol; once for each deployment.
     skip_test
         Do not send the key to the provider.
     yes
@@ -135,12 +141,28 @@ def init(
         )
     output = Output()
     questions = None if yes else open_questions(output)
-    setup = _Setup(output, questions, skip_test, address, (big_model, small_model))
+    deployments = _read_deployments(provider, model_of or [])
+    setup = _Setup(output, questions, skip_test, address, (big_model, small_model), deployments=deployments)
     try:
         sys.exit(setup.run(provider, key_from_env))
     except (EOFError, KeyboardInterrupt):
         setup.report_cancelled()
     sys.exit(130)
+
+
+def _read_deployments(provider: str | None, given: Sequence[str]) -> dict[str, str]:
+    """Return deployment → model for the texts of the option `--model-of`."""
+    found = {}
+    for text in given:
+        deployment, _, model = text.partition("=")
+        if not (deployment and model) or provider != _AZURE:
+            raise ConfigurationError(
+                f'--model-of is "{text}". Use the name of a deployment of Azure and that of its model, with '
+                f"--provider {_AZURE}:  --model-of team-large={_EXAMPLE_MODEL}",
+                code="init-without-terminal",
+            )
+        found[deployment] = model
+    return found
 
 
 def _no_key(name: str, variable: str) -> ConfigurationError:
@@ -207,9 +229,11 @@ class _Setup:
         skips_test: bool,
         address: str,
         chosen_models: tuple[str | None, str | None],
+        *,
+        deployments: Mapping[str, str],
     ) -> None:
         self._output, self._questions, self._skips_test = output, questions, skips_test
-        self._address, self._chosen_models = address, chosen_models
+        self._address, self._chosen_models, self._deployments = address, chosen_models, deployments
         self._environ: Mapping[str, str] = copy_environment()
         self._folder = require_settings_folder(self._environ)
         self._settings: Settings = load_command_settings(of_running_proxy=False)
@@ -349,7 +373,7 @@ class _Setup:
         if self._skips_test:
             return backend
         try:
-            seconds = asyncio.run(_acquire_token(backend.settings, source))
+            seconds = asyncio.run(_acquire_token(backend))
         except ProxyError as error:
             self._output.write_notice(error.message, "✕", "error")
             if asks is None:
@@ -479,8 +503,9 @@ class _Setup:
             named = f"https://{text}.openai.azure.com/openai/v1" if AZURE_RESOURCE.fullmatch(text) else text
             if not (address := read_address("base_url", named)):
                 self._output.write_notice(_NO_ADDRESS, "✕", "error")
-        if not urlsplit(address).path:
-            address += "/openai/v1"
+        parts = urlsplit(address)
+        if not parts.path or "/openai/deployments/" in parts.path:  # the address of one deployment is not enough
+            address = f"{parts.scheme}://{parts.netloc}/openai/v1"
         given = self._read_key(key_variable)
         variable = self._choose_key_variable(vendor.name, (address,), variable)
         known, is_first = self._environ.get(variable, ""), True
@@ -569,6 +594,9 @@ class _Setup:
         listed = [name for name, fact in offered.items() if backend.models and not _is_too_small(fact)]
         found: dict[str, str] = {}
         accepted = self._accept_models(backend, offered, defaults)
+        unknown: dict[str, str] = {}
+        if backend.table is not None:
+            self._add_deployments(backend, backend.table)
         for position, (variable, question) in enumerate(_MODEL_QUESTIONS.items()):
             option, default = self._chosen_models[position], defaults[position]
             flag = f"--{variable.lower().replace('_', '-')}"
@@ -598,8 +626,20 @@ class _Setup:
                         code="init-without-terminal",
                     )
                 found[variable] = f"{provider.prefix}/{default or listed[0]}"
+            if variable in found:
+                self._report_retirement(backend, found[variable].partition("/")[2])
             if backend.table is not None and backend.has_deployments:
-                self._find_model_of(backend.table, found[variable].partition("/")[2], position)
+                deployment = found[variable].partition("/")[2]
+                if not self._find_model_of(backend, backend.table, deployment, position):
+                    unknown[deployment] = f"--model-of {deployment}={_EXAMPLE_MODEL}"
+        if unknown:
+            names, field = " and ".join(unknown), self._output.paint(f'model_of = "{_EXAMPLE_MODEL}"', "type")
+            self._output.write_notice(
+                f"Limits and prices of {names} are unknown: add  {field}  in {CONFIG_FILE}. "
+                f"The option for it:  {self._output.paint(' '.join(unknown.values()), 'type')}",
+                "!",
+                "warn",
+            )
         if self._questions is None:  # without a list of models, a default that is still served needs no line
             found = {**list_env_lines(provider, {}, backend.settings), **found}
             del found["PREFERRED_PROVIDER"]
@@ -640,22 +680,43 @@ class _Setup:
             return None, None
         return names[0], names[-1]
 
-    def _find_model_of(self, table: ServerTable, deployment: str, position: int) -> None:
-        """Ask for the model behind a deployment, unless its name is that of a model. `position`: 0 is the big one."""
-        openai = PROVIDERS.find("openai")
-        known, default = openai.known_models, str((openai.default_big_model, openai.default_small_model)[position])
-        if deployment in known or deployment in table.models:
-            return
+    def _add_deployments(self, backend: Backend, table: ServerTable) -> None:
+        """Add the models of the option `--model-of` to a table."""
+        described = {one.name: one for one in backend.settings.configured_providers}[backend.provider.name]
+        origin = find_origin(described, PROVIDERS)
+        for name, model in self._deployments.items():
+            if find_known_model(model, origin, PROVIDERS) is None:
+                raise ConfigurationError(
+                    f'--model-of is "{name}={model}". Use the id of a model that the proxy knows, such as '
+                    f"{_EXAMPLE_MODEL} (anthropic-proxy models lists them).",
+                    code="init-without-terminal",
+                )
+            table.models[name] = {"model_of": model}
+
+    def _report_retirement(self, backend: Backend, model: str) -> None:
+        retirement = find_retirement(backend.provider, model, backend.settings)
+        if retirement is not None and date.fromisoformat(retirement.retired_on) <= date.today():
+            successor = f". Its successor:  {retirement.successor}" if retirement.successor else ""
+            self._output.write_notice(f"{model} is retired since {retirement.retired_on}{successor}", "!", "warn")
+
+    def _find_model_of(self, backend: Backend, table: ServerTable, deployment: str, position: int) -> bool:
+        """Ask for the model behind a deployment, unless its name is that of a model. `position`: 0 is the big one.
+
+        False: the model is unknown, and the user is not asked.
+        """
+        openai, today = PROVIDERS.find("openai"), date.today()
+        if deployment in openai.known_models or deployment in table.models:
+            return True
         if self._questions is None:
-            name = self._output.paint(f'model_of = "{default}"', "type")
-            self._output.write_notice(
-                f"The model behind {deployment} is not known. Name it in {CONFIG_FILE}:  {name}", "!", "warn"
-            )
-            return
-        options = [*map(Option, reversed(known)), Option(_OTHER_MODEL, "another model", "not in the list")]
-        model = self._questions.select(f"Model behind {deployment}", options, default)
-        if model != _OTHER_MODEL:
+            return False
+        offered = [name for name in reversed(openai.known_models) if _find_retirement_date(backend, name) > today]
+        options = [Option(name, note=describe_retirement(backend, name, today).strip()) for name in offered]
+        options.append(Option(_OTHER_MODEL, "another model", "not in the list"))
+        default = str((openai.default_big_model, openai.default_small_model)[position])
+        question, flag = f"Model behind {deployment}", f"--model-of {deployment}={_EXAMPLE_MODEL}"
+        if (model := self._questions.select(question, options, default, instead=flag)) != _OTHER_MODEL:
             table.models[deployment] = {"model_of": model}
+        return True
 
     def _ask_model(self, question: str, flag: str, backend: Backend, default: str) -> str:
         """Return the name of a model with its prefix. `flag`: the option with the same value."""
@@ -710,12 +771,12 @@ class _Setup:
         plan = ImportPlan("init")
         plan.variables = lines
         if backend.table is not None:
-            names = dict.fromkeys(model.partition("/")[2] for model in models.values())
+            names = dict.fromkeys((*(model.partition("/")[2] for model in models.values()), *backend.table.models))
             plan.servers[provider.name] = structs.replace(
                 backend.table, models={name: backend.table.models.get(name, {}) for name in names}
             )
         files = prepare_files(plan, self._folder, replaced)
-        self._report_key_of_table(backend, files.settings)
+        self._report_present_table(backend, files.settings)
         for text in describe_tier_overrides(backend.settings, provider):
             if not any(f" sets {one.name}=" in text for one in differences):  # reported or replaced
                 output.write_notice(text, "!", "warn")
@@ -749,20 +810,23 @@ class _Setup:
         found = [sources.find_setting(*each.names, is_list=each.is_list) for each in list_provider_settings(provider)]
         return {one.variable: one.text for one in found if one and mask_setting(one.variable, one.text) == one.text}
 
-    def _report_key_of_table(self, backend: Backend, written: Settings) -> None:
-        """Report a table of the configuration file that stays without the key that was used. `written`: with the new
-        lines."""
-        variable = "" if backend.table is None else backend.table.key_variable
-        table = next((one for one in written.configured_providers if one.name == backend.provider.name), None)
-        if not variable or table is None or (table.has_key and table.key_variable == variable):
+    def _report_present_table(self, backend: Backend, written: Settings) -> None:
+        """Report what a table of the configuration file lacks that stays as it is. `written`: with the new lines."""
+        if backend.table is None:
             return
-        other = "another api_key" if table.has_key else "no api_key"
-        self._output.write_notice(
-            f"[providers.{table.name}] of {self._folder / CONFIG_FILE} has {other}, and stays. For "
-            f'{backend.provider.prefix}, write there  api_key = {{ env = "{variable}" }}',
-            "!",
-            "warn",
-        )
+        variable, missing = backend.table.key_variable, list[str]()
+        table = next((one for one in written.configured_providers if one.name == backend.provider.name), None)
+        if table is None:
+            return
+        if variable and not (table.has_key and table.key_variable == variable):
+            other = "another api_key" if table.has_key else "no api_key"
+            missing.append(f'has {other}, and stays. For {table.name}, write there  api_key = {{ env = "{variable}" }}')
+        for name, model in self._deployments.items():
+            if table.models.get(name, ModelTable()).model_of != model:
+                wanted = f'[providers.{table.name}.models."{name}"]  model_of = "{model}"'
+                missing.append(f"has another model for {name}, and stays. Write there  {wanted}")
+        for text in missing:
+            self._output.write_notice(f"[providers.{table.name}] of {self._folder / CONFIG_FILE} {text}", "!", "warn")
 
     def _write_next_commands(self) -> None:
         paint = self._output.paint
@@ -827,13 +891,12 @@ lib/google_cloud of anthropic 2.10.0; platform.claude.com/docs/en/build-with-cla
 2026-11-25. Amazon ends Haiku 4.5 from 2026-10-01 on."""
 
 
-async def _acquire_token(settings: Settings, source: str) -> float:
+async def _acquire_token(backend: Backend) -> float:
     """Return the duration in seconds. Raises `ProxyError` if the cloud gives no token."""
-    services = await open_services(settings)
+    services = await open_services(backend.settings)
     try:
         started = time.monotonic()
-        assert services.owned_transports is not None
-        await services.owned_transports.tokens[source].acquire_token()
+        await services.credentials.next_token_and_url(backend.provider, "")
         return time.monotonic() - started
     finally:
         await services.close()
@@ -1192,6 +1255,7 @@ def read_address(name: str, text: str) -> str:
             except ValueError:
                 is_local = host == "localhost"
             address = f"{'http' if is_local else 'https'}://{address}"
+        address = remove_endpoint(address)
         return decode_url(FoundSetting(name, address, "environment", (address,)))
     except (ConfigurationError, ValueError):
         return ""

@@ -41,7 +41,7 @@ class TokenSource(Protocol):
     async def acquire_token(self) -> tuple[Credential, str | None]:
         """Return the header with a token, and its Google Cloud project (None if unknown).
 
-        Raises `AuthenticationFailed`.
+        Raises `AuthenticationFailed`, whose message follows the name of the provider.
         """
         ...
 
@@ -132,7 +132,13 @@ class Credentials:
 
         Raises `AuthenticationFailed`.
         """
-        credential, project = await self._tokens[provider.key_source].acquire_token()
+        try:
+            credential, project = await self._tokens[provider.key_source].acquire_token()
+        except AuthenticationFailed as error:
+            key = f", or set {provider.key_variable}" if provider.key_variable else ""
+            raise AuthenticationFailed(
+                f"{provider.prefix} {error.message}{key}", code=error.code, should_retry=False
+            ) from error
         if project is None and UNKNOWN_PROJECT in base_url:
             raise AuthenticationFailed(
                 f"{provider.prefix} has no project: VERTEX_PROJECT is not set, and the credentials "

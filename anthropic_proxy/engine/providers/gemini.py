@@ -110,6 +110,7 @@ VERTEX = Provider(
     wires={"gemini": _VERTEX_WIRE, "messages": VERTEX_CLAUDE},
     wire_rules=(("claude-*", "messages"),),
     base_url="https://aiplatform.googleapis.com/v1",
+    host_patterns=("aiplatform.googleapis.com", "*-aiplatform.googleapis.com", "aiplatform.*.rep.googleapis.com"),
     regional_urls=_VERTEX_URLS,
     default_url_path="/v1",
     project_url_path="/projects/{project}/locations/{location}/publishers/google",

@@ -224,6 +224,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         known_models=table.known_models,
         uses_installed_models=serves_installed,
         default_url_path=row.default_url_path,
+        project_url_path=row.project_url_path,
         retired_models=server.retired_models if server else row.retired_models if origin.is_vendor else {},
         models_table=(server.models_table if server else "") or origin.config.models_table or row.name,
         unknown_model_capabilities=server.capabilities if server else {},

@@ -71,7 +71,8 @@ def find_base_url(provider: Provider, config: AnyWireConfig, settings: EngineOpt
         if "/projects/" not in base_url:
             base_url += provider.project_url_path
         project = settings.vertex_project or UNKNOWN_PROJECT
-        base_url = base_url.replace("{location}", settings.vertex_location).replace(UNKNOWN_PROJECT, project)
+        location = (find_location(base_url) if provider.is_configured else None) or settings.vertex_location
+        base_url = base_url.replace("{location}", location).replace(UNKNOWN_PROJECT, project)
     for suffix, replacement in config.url_suffixes:
         if base_url.endswith(suffix):
             return base_url.removesuffix(suffix) + replacement
@@ -107,6 +108,16 @@ def find_host(base_url: str) -> str:
     return urlsplit(base_url).netloc.rpartition("@")[2]
 
 
+_VERTEX_HOST = compile_later(r"([a-z0-9-]+)-aiplatform\.googleapis\.com|aiplatform\.([a-z]+)\.rep\.googleapis\.com")
+
+
+def find_location(url: str) -> str | None:
+    """Return the location in a host of Vertex AI: `europe-west1`. None: the host has none."""
+    host = urlsplit(url).hostname or ""
+    found = _VERTEX_HOST.fullmatch(host)
+    return "global" if host == "aiplatform.googleapis.com" else found and (found[1] or found[2])
+
+
 def build_server_name(provider: Provider, base_url: str) -> str:
     """Return provider and host, under which facts about models are stored: `openai api.openai.com`."""
     return f"{provider.name} {find_host(base_url)}"
@@ -115,7 +126,7 @@ def build_server_name(provider: Provider, base_url: str) -> str:
 def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
     """Return an error text with a remedy if a required key is missing. "": none is missing."""
     if provider.key_source == "google":
-        chosen = settings.preferred_provider == provider.name or settings.use_vertex_auth
+        chosen = provider.is_configured or settings.preferred_provider == provider.name or settings.use_vertex_auth
         if chosen or settings.vertex_project or settings.google_credentials_file:
             return ""
         return f"{provider.prefix} is not set up: VERTEX_PROJECT is not set. {settings.set_variable}"

@@ -44,6 +44,9 @@ EXPIRY_MARGIN_SECONDS = 15.0
 checks it."""
 MIN_RENEWAL_INTERVAL_SECONDS = 30.0
 """Minimum time between two background renewals, and between two replacements of a rejected token."""
+FAILURE_SECONDS = 10.0
+"""Time for which a failed log-in is the answer for all requests, before another one is tried. Libraries start a program
+of the cloud for each attempt."""
 RENEWAL_TIMEOUT_SECONDS = 30.0
 """Maximum time for one renewal. A shorter UPSTREAM_FIRST_BYTE_TIMEOUT replaces this value."""
 MAX_ABANDONED_THREADS = 16
@@ -83,7 +86,10 @@ class TokenLoader(Protocol):
         ...
 
     def request_token(self) -> AccessToken:
-        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without the library."""
+        """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without the library.
+
+        The message of `AuthenticationFailed` follows the name of the provider, and an API key instead follows it.
+        """
         ...
 
     def discard_loaded(self) -> bool:
@@ -114,6 +120,9 @@ class TokenCache:
         self._renew_after = -math.inf
         """Clock time from which a token that is still valid is renewed in the background."""
         self._invalidated_at = -math.inf
+        self._failure: AuthenticationFailed | MissingExtra | None = None
+        """Failure of the last log-in. None: it succeeded, or failed for a reason that may have ended."""
+        self._failed_until = -math.inf
 
     @property
     def rejection_statuses(self) -> Collection[int]:
@@ -123,6 +132,8 @@ class TokenCache:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, `UpstreamTimeout` or `MissingExtra`."""
         token, now = self._token, self._clock()
         if token is None or now >= token.expires_at - EXPIRY_MARGIN_SECONDS:
+            if self._failure is not None and now < self._failed_until:
+                raise self._failure.with_traceback(None)
             token = await asyncio.shield(self._renew())  # a disconnect of one client does not cancel the renewal
         elif now >= token.expires_at - RENEW_BEFORE_EXPIRY_SECONDS and now >= self._renew_after:
             self._renew()
@@ -150,7 +161,12 @@ class TokenCache:
     def _end_renewal(self, renewal: asyncio.Task[AccessToken]) -> None:
         self._renewal = None
         self._renew_after = self._clock() + MIN_RENEWAL_INTERVAL_SECONDS
-        if not renewal.cancelled() and renewal.exception() is None:
+        if renewal.cancelled():
+            return
+        failure = renewal.exception()
+        self._failure = failure if isinstance(failure, AuthenticationFailed | MissingExtra) else None
+        self._failed_until = self._clock() + FAILURE_SECONDS
+        if failure is None:
             self._token = renewal.result()
 
     async def _load_token(self) -> AccessToken:
@@ -280,7 +296,7 @@ class GoogleCredentials(_Loader):
 
     def _build_error(self, error: Exception) -> AuthenticationFailed:
         return AuthenticationFailed(
-            f"vertex has no access token: {_describe_google(error)} The credentials come from {self.origin}. "
+            f"has no access token: {_describe_google(error)} The credentials come from {self.origin}. "
             "Set GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login",
             should_retry=False,
             code="vertex-token",
@@ -407,8 +423,7 @@ def sign_request(
 
 def _build_aws_error(problem: str) -> AuthenticationFailed:
     return AuthenticationFailed(
-        f"bedrock has no credentials of AWS: {problem}. "
-        "Set AWS_BEARER_TOKEN_BEDROCK, or AWS_PROFILE, or log in with: aws sso login",
+        f"has no credentials of AWS: {problem}. Set AWS_PROFILE, or log in with: aws sso login",
         code="cloud-credentials",
         should_retry=False,
     )
@@ -425,19 +440,16 @@ _OF_APPLICATION = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 class EntraCredentials(_Loader):
     """Loader of tokens for one scope.
 
-    `variables` has the content of `.env`, which azure-identity itself does not read. Error texts name the `service`,
-    and the `key_setting` that makes tokens unnecessary.
+    `variables` has the content of `.env`, which azure-identity itself does not read.
     """
 
     library = "azure-identity"
     rejection_statuses = (401,)
     origin = "Microsoft Entra ID"
 
-    def __init__(self, variables: Mapping[str, Secret], scope: str, *, service: str, key_setting: str) -> None:
+    def __init__(self, variables: Mapping[str, Secret], scope: str) -> None:
         self._variables = variables
         self._scope = scope
-        self._service = service
-        self._key_setting = key_setting
 
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without azure-identity."""
@@ -461,8 +473,7 @@ class EntraCredentials(_Loader):
             ) from error
         except (exceptions.AzureError, ValueError) as error:
             raise AuthenticationFailed(
-                f"{self._service} has no access token: {_describe_azure(error)} "
-                f"Set {self._key_setting}, or log in with: az login",
+                f"has no access token: {_describe_azure(error)} Log in with: az login",
                 code="cloud-credentials",
                 should_retry=False,
             ) from error

@@ -219,18 +219,8 @@ def _new_tokens(settings: EngineOptions) -> Mapping[str, TokenCache]:
             connect_timeout=connect_timeout,
         ),
         "aws": AwsCredentials(settings.aws_region, settings.cloud_variables),
-        "azure": EntraCredentials(
-            settings.cloud_variables,
-            FOUNDRY_SCOPE,
-            service="foundry",
-            key_setting="ANTHROPIC_FOUNDRY_API_KEY, or api_key in [providers.NAME]",
-        ),
-        "azure_openai": EntraCredentials(
-            settings.cloud_variables,
-            OPENAI_SCOPE,
-            service="Azure OpenAI",
-            key_setting="api_key in [providers.NAME]",
-        ),
+        "azure": EntraCredentials(settings.cloud_variables, FOUNDRY_SCOPE),
+        "azure_openai": EntraCredentials(settings.cloud_variables, OPENAI_SCOPE),
     }
     seconds = min(RENEWAL_TIMEOUT_SECONDS, settings.timeouts.first_byte_seconds)
     return {source: TokenCache(loader, seconds=seconds) for source, loader in loaders.items()}

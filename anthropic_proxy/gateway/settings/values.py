@@ -27,6 +27,9 @@ _VARIABLE_NAME = compile_later(r"[A-Za-z_][A-Za-z0-9_]*")
 _MIN_KEY_CHARACTERS = 16
 _HEADER_TEXT = compile_later(r"[\x21-\x7e]+")
 _QUERY = compile_later(r"(?:api-version=[\w.-]+)?")
+_ENDPOINT = compile_later(
+    r"(?:/v1/messages|/chat/completions|/responses|/api/(?:chat|generate)|/models/[^/:]+:(?:streamG|g)enerateContent)/*$"
+)
 _DURATION = compile_later(r"-?(?:\d{1,9}|(?:\d{1,9}(?:\.\d{1,9})?(?:ns|us|ms|h|m|s)){1,6})")
 _MODEL_NAME = compile_later(r"[^\s\x00-\x1f,\ud800-\udfff]+")
 """Model id, without lone surrogates, which stand for bytes that are not UTF-8."""
@@ -131,6 +134,18 @@ def decode_integer(found: FoundSetting, minimum: int, maximum: int, unit: str) -
     return int(text)
 
 
+def remove_endpoint(url: str) -> str:
+    """Return a base URL for the address of one endpoint, as portals and documentations show it.
+
+    The Responses API of Azure is also at `/openai/v1`, with Chat Completions and without a version.
+    """
+    address, mark, query = url.partition("?")
+    base_url = _ENDPOINT.sub("", address)
+    if base_url == address:
+        return url
+    return f"{base_url}/v1" if base_url.endswith("/openai") and query else f"{base_url}{mark}{query}"
+
+
 def decode_url(found: FoundSetting) -> str:
     """Return the URL without a trailing slash. The only accepted query is `api-version` of Azure."""
     if "{" in found.text:  # `${NAME}` of a shell, or `{resource}` of a documentation
@@ -148,6 +163,9 @@ def decode_url(found: FoundSetting) -> str:
     # another host than this pattern allows, such as one with a backslash, is read differently by different libraries
     if not is_plain or url.fragment or not _HOST_NAME.fullmatch(url.netloc):
         raise invalid_setting_error(found, allowed)
+    if (base_url := remove_endpoint(found.text)) != found.text:
+        text = "The proxy adds the path of each endpoint. Use the address before it."
+        raise invalid_setting_error(found, text, base_url)
     return f"{found.text.partition('?')[0].rstrip('/')}{url.query and '?' + url.query}"
 
 

@@ -21,10 +21,13 @@ from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.upstream.cloud_credentials import (
+    FAILURE_SECONDS,
     FOUNDRY_SCOPE,
     MAX_AGE_SECONDS,
     RENEW_BEFORE_EXPIRY_SECONDS,
+    AccessToken,
     AwsCredentials,
     EntraCredentials,
     GoogleCredentials,
@@ -39,7 +42,10 @@ from tests.support.fakes.azure import HOST, OPENAI_RESOURCE, Azure, ManagedIdent
 from tests.support.fakes.clouds import (
     BEDROCK_MODEL,
     FOUNDRY_MODEL,
+    LOCATION,
+    PROJECT,
     REGION,
+    VERTEX_MODEL,
     Cloud,
     new_cloud,
 )
@@ -285,6 +291,7 @@ async def test_credentials_that_were_replaced_after_a_failed_renewal_are_read(ki
         write_credentials(tmp_path, SECOND)
     else:
         write_process(tmp_path, SECOND, TOKEN)
+    passed += FAILURE_SECONDS
     assert (await tokens.acquire_token())[0].value == SECOND[1]
 
 
@@ -307,7 +314,7 @@ async def test_without_credentials_the_error_names_the_variables(bedrock: Runnin
     assert status == 401
     assert json.loads(text)["error"]["message"] == (
         "bedrock has no credentials of AWS: none were found. "
-        "Set AWS_BEARER_TOKEN_BEDROCK, or AWS_PROFILE, or log in with: aws sso login"
+        "Set AWS_PROFILE, or log in with: aws sso login, or set AWS_BEARER_TOKEN_BEDROCK"
     )
     assert bedrock.journal.exchanges == []
 
@@ -410,6 +417,40 @@ async def test_a_table_with_the_address_of_another_region_is_signed_for_it(
     assert [exchange.headers["host"] for exchange in running.journal.exchanges] == [
         "bedrock-mantle.eu-west-1.api.aws"
     ] * 2
+
+
+PATH = f"/v1/projects/{PROJECT}/locations/{LOCATION}/publishers/anthropic"
+VERTEX_TABLES = f"""
+[providers.europe]
+base_url = "http://aiplatform.{LOCATION}.rep.googleapis.com:80"
+wire = "messages"
+api_key = {{ env = "TOKEN" }}
+
+[providers.whole-path]
+base_url = "http://europe-west1-aiplatform.googleapis.com:80{PATH}"
+wire = "messages"
+api_key = {{ env = "TOKEN" }}
+"""
+
+
+async def test_a_table_with_the_address_of_another_location_is_vertex_ai(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cloud = Cloud("vertex")
+    cloud.keys = {"ya29.token-0123456789"}
+    monkeypatch.chdir(tmp_path)
+    with serving(new_cloud(cloud)) as running:
+        variables = {"VERTEX_PROJECT": PROJECT, "VERTEX_LOCATION": "global", "TOKEN": "ya29.token-0123456789"}
+        engine = engine_with_tables(running, VERTEX_TABLES, variables)
+        for provider in ("europe", "whole-path"):
+            status, text = await ask(engine, f"{provider}/{VERTEX_MODEL}", speed="fast")
+            assert status == 200, text
+        await engine.close()
+        assert running.journal.violations() == []
+    assert [(exchange.headers["host"], exchange.path) for exchange in running.journal.exchanges] == [
+        (f"aiplatform.{LOCATION}.rep.googleapis.com", f"{PATH}/models/{VERTEX_MODEL}:rawPredict"),
+        ("europe-west1-aiplatform.googleapis.com", f"{PATH}/models/{VERTEX_MODEL}:rawPredict"),
+    ]
 
 
 # Microsoft Entra ID
@@ -521,32 +562,73 @@ async def test_a_token_of_azure_openai_that_ends_soon_is_replaced_before(
 async def test_a_log_in_after_a_failed_renewal_is_used(
     identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    identity.seconds = 10
-    tokens = Transports(EngineOptions()).tokens["azure"]
+    identity.seconds, passed = 10, 0.0
+    tokens = TokenCache(EntraCredentials({}, FOUNDRY_SCOPE), clock=lambda: time.time() + passed)
     await tokens.acquire_token()
     monkeypatch.setenv("IDENTITY_HEADER", "another")
     for _ in range(2):
         with pytest.raises(AuthenticationFailed):
             await tokens.acquire_token()
     monkeypatch.setenv("IDENTITY_HEADER", "the-header")
+    passed = FAILURE_SECONDS
     assert (await tokens.acquire_token())[0].value == "Bearer eyJ0.token-2"
 
 
+async def test_a_failed_log_in_answers_all_requests_of_the_next_seconds(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("IDENTITY_ENDPOINT", "IDENTITY_HEADER"):
+        monkeypatch.delenv(name, raising=False)
+    calls, passed = list[float](), 0.0
+
+    class Refusing(EntraCredentials):
+        def request_token(self) -> AccessToken:
+            calls.append(passed)
+            raise AuthenticationFailed(f"has no access token: attempt {len(calls)}.", code="cloud-credentials")
+
+    tokens = TokenCache(Refusing({}, FOUNDRY_SCOPE), clock=lambda: passed)
+    options = load_settings({"ANTHROPIC_FOUNDRY_RESOURCE": "mine"}, PROVIDERS, env_file=str(tmp_path / ".env"))
+    engine = build_engine(options, credentials=Credentials(options, {"azure": tokens}))
+    found = []
+    for seconds in (0.0, 0.0, FAILURE_SECONDS - 1, FAILURE_SECONDS):
+        passed = seconds
+        status, text = await ask(engine, f"foundry/{FOUNDRY_MODEL}")
+        found.append((status, json.loads(text)["error"]["message"]))
+    await engine.close()
+    end = "or set ANTHROPIC_FOUNDRY_API_KEY"
+    first, second = (f"foundry has no access token: attempt {number}., {end}" for number in (1, 2))
+    assert found == [(401, first)] * 3 + [(401, second)]
+    assert calls == [0.0, FAILURE_SECONDS]
+
+
 @pytest.mark.parametrize(
-    ("source", "service", "setting"),
+    ("table", "model", "setting"),
     [
-        ("azure", "foundry", "ANTHROPIC_FOUNDRY_API_KEY, or api_key in [providers.NAME]"),
-        ("azure_openai", "Azure OpenAI", "api_key in [providers.NAME]"),
+        ("", "foundry", "ANTHROPIC_FOUNDRY_API_KEY"),
+        ('base_url = "http://second.services.ai.azure.com/anthropic"\nwire = "messages"', "mine", "{api_key}"),
+        ('base_url = "http://second.openai.azure.com/openai/v1"', "mine", "{api_key}"),
     ],
+    ids=["foundry", "table of foundry", "azure openai"],
 )
-async def test_without_a_log_in_the_error_names_the_setting(
-    source: str, service: str, setting: str, identity: ManagedIdentity, monkeypatch: pytest.MonkeyPatch
+async def test_without_a_log_in_the_error_names_the_key_of_the_provider(
+    table: str,
+    model: str,
+    setting: str,
+    identity: ManagedIdentity,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     monkeypatch.setenv("IDENTITY_HEADER", "another")
-    with pytest.raises(AuthenticationFailed) as caught:
-        await Transports(EngineOptions()).tokens[source].acquire_token()
-    assert caught.value.message.startswith(f"{service} has no access token: ")
-    assert caught.value.message.endswith(f"Set {setting}, or log in with: az login")
+    monkeypatch.chdir(tmp_path)
+    with serving(new_cloud(Cloud("foundry"))) as running:
+        tables = f"[providers.mine]\n{table}\n" if table else ""
+        engine = engine_with_tables(running, tables, {"ANTHROPIC_FOUNDRY_RESOURCE": "first"})
+        status, text = await ask(engine, f"{model}/{FOUNDRY_MODEL}")
+        await engine.close()
+    message = json.loads(text)["error"]["message"]
+    key = setting.format(api_key="api_key of [providers.mine]")
+    assert (status, message.partition(":")[0]) == (401, f"{model} has no access token")
+    assert message.endswith(f"Log in with: az login, or set {key}")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="platform: a shell script stands for the program az")
@@ -560,14 +642,14 @@ async def test_of_many_ways_to_log_in_the_error_names_the_one_that_failed(
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "dev")
     with pytest.raises(AuthenticationFailed) as caught:
-        await TokenCache(EntraCredentials({}, FOUNDRY_SCOPE, service="foundry", key_setting="A_KEY")).acquire_token()
+        await TokenCache(EntraCredentials({}, FOUNDRY_SCOPE)).acquire_token()
     assert caught.value.message == (
-        "foundry has no access token: AzureCliCredential: ERROR: AADSTS70043: The refresh token has expired. "
-        "Set A_KEY, or log in with: az login"
+        "has no access token: AzureCliCredential: ERROR: AADSTS70043: The refresh token has expired. "
+        "Log in with: az login"
     )
 
 
-ENTRA = EntraCredentials({}, "https://ai.azure.com/.default", service="foundry", key_setting="A_KEY")
+ENTRA = EntraCredentials({}, FOUNDRY_SCOPE)
 
 
 @pytest.mark.parametrize(
@@ -632,7 +714,7 @@ async def test_a_token_server_may_have_a_certificate_of_the_company(
         else:
             for name, value in ManagedIdentity.variables(url).items():
                 monkeypatch.setenv(name, value)
-            loader = EntraCredentials({}, FOUNDRY_SCOPE, service="foundry", key_setting="A_KEY")
+            loader = EntraCredentials({}, FOUNDRY_SCOPE)
         credential, _ = await TokenCache(loader).acquire_token()
     assert credential.value.removeprefix("Bearer ") == "the-token"
 

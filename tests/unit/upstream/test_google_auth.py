@@ -16,6 +16,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.upstream.cloud_credentials import (
     EXPIRY_MARGIN_SECONDS,
+    FAILURE_SECONDS,
     MAX_ABANDONED_THREADS,
     MIN_RENEWAL_INTERVAL_SECONDS,
     RENEW_BEFORE_EXPIRY_SECONDS,
@@ -207,6 +208,7 @@ async def test_a_file_that_was_replaced_after_a_failed_renewal_is_read(
             await tokens.acquire_token()
     servers.failure = None
     write_service_account(tmp_path, google.url)
+    clock.passed += FAILURE_SECONDS
     assert (await tokens.acquire_token())[1] == PROJECT
 
 
@@ -294,7 +296,7 @@ async def test_credentials_that_are_refused_are_a_401(servers: TokenServers, goo
     with pytest.raises(
         AuthenticationFailed,
         match=exactly(
-            "vertex has no access token: invalid_grant: Token has been expired or revoked. "
+            "has no access token: invalid_grant: Token has been expired or revoked. "
             "The credentials come from GOOGLE_APPLICATION_CREDENTIALS. "
             "Set GOOGLE_APPLICATION_CREDENTIALS, or log in with: gcloud auth application-default login"
         ),
