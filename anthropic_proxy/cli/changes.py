@@ -10,6 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.preparation.prepare import ALWAYS_REASONS, NO_KNOWN_EFFORTS, TASK_BUDGET
 from anthropic_proxy.engine.wires.shared_notes import FOREIGN_THINKING_DROPPED, NO_EFFORT, NO_SERVICE_TIER, NO_TOP_K
@@ -71,10 +72,7 @@ def list_changes(
         if note in _UNSENT_NOTES:
             change = Change(note.field, "dropped", _find_value(note.field, body), "", _UNSENT_NOTES[note])
         elif note.after:
-            before, after = (
-                f"{int(value):,}" if value.isascii() and value.isdecimal() else value
-                for value in (note.before, note.after)
-            )
+            before, after = map(formats.digits_in_groups, (note.before, note.after))
             change = Change(note.field, note.handling, before, after, note.explanation)
         else:
             change = Change(note.field, note.handling, _find_value(note.field, body), "", note.reason)

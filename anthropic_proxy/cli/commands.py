@@ -36,13 +36,15 @@ commands = Commands(
     version=f"anthropic-proxy {__version__}",
     help="Use Claude Code and every Anthropic SDK with the model that you have.",
     version_flags=["--version", "-V"],
-    group_commands=Group("Commands", sort_key=len(COMMANDS)),  # after the panels of the table
+    group_commands=Group("Help and version", sort_key=len(COMMANDS)),  # after the panels of the table
     group_parameters=Group("Options", sort_key=len(COMMANDS)),
     default_parameter=Parameter(show_default=_show_default),
 )
 """Command-line application (cyclopts) with all commands and options. `main` runs it."""
 
 
+commands["--help"].help = "Print this help."
+commands["--version"].help = "Print the version of this program."
 commands.default(serve)
 _panels = {name: Group(name, sort_key=place) for place, name in enumerate(row.panel for row in COMMANDS.values())}
 for _place, (_name, _row) in enumerate(COMMANDS.items()):

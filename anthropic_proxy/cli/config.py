@@ -25,7 +25,7 @@ from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.place import describe_unread_files
 from anthropic_proxy.gateway.settings_listing import list_settings
 
-config = Commands(name="config")
+config = Commands(name="config", group_parameters="Options")
 """Group of the commands `config show` and `config check`."""
 _WIDE_COLUMNS = 100
 """Width of a terminal that has room for the defaults beside values and sources."""

@@ -23,7 +23,7 @@ from anthropic_proxy.console.ledger.migrations import NEWEST_VERSION
 from anthropic_proxy.console.ledger.request_queries import stream_stored_requests
 from anthropic_proxy.errors import ConfigurationError
 
-db = Commands(name="db")
+db = Commands(name="db", group_parameters="Options")
 """Group of the commands `db upgrade`, `db check` and `db export`."""
 
 

@@ -83,7 +83,7 @@ class RuleOptions:
         return decode_rule_texts(given, prefix="--")
 
 
-keys = Commands(name="keys")
+keys = Commands(name="keys", group_parameters="Options")
 """Group of the commands `keys …`."""
 _AUDIT_TITLES = ("id", "at", "actor", "action", "object", "changes")
 _LABEL_COLUMNS = 9

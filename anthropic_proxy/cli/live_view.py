@@ -225,7 +225,8 @@ class LiveView(App[None]):
         field.focus()
 
     def action_clear_filter(self) -> None:
-        """Show all rows."""
+        """Show all rows, and hide the list of keys."""
+        self.action_hide_help_panel()
         field = self.query_one("#filter", Input)
         field.value, field.display = "", False
         self._table.focus()

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import read_last_requests
@@ -77,7 +77,7 @@ def logs(
             ) from None
         updates = RequestStream(settings).read_updates()
         first = next(updates)  # a missing proxy is reported before the screen opens
-        view = LiveView(f"port {settings.port}", chain([first], updates))
+        view = LiveView(f"port {settings.port}", map(_leave_out_model_queries, chain([first], updates)))
         view.run()
         if view.return_code:
             sys.exit(view.return_code)
@@ -132,6 +132,10 @@ def _is_model_query(request: LoggedRequest) -> bool:
     receipt = request.receipt
     is_query = receipt.method == "GET" and f"{receipt.path}/".startswith(MODELS_PATH)
     return is_query and not is_failed(request)
+
+
+def _leave_out_model_queries(update: "RequestUpdate") -> "RequestUpdate":
+    return structs.replace(update, finished=[one for one in update.finished if not _is_model_query(one)])
 
 
 def is_failed(request: LoggedRequest) -> bool:

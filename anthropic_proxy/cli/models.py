@@ -150,7 +150,8 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         output.write_table([Column("Input tokens"), *(Column(title, is_number=True) for title in titles)], rows)
         searches = price.web_search_per_1000
         note = f" 1,000 web searches by the provider: {format_price(searches)}." if searches else ""
-        output.write_line(output.paint(f"  US dollars per million tokens.{note} Source: {price.source}", "quiet"))
+        text = f"US dollars per million tokens.{note} Source: {price.source}"
+        output.write_line("  " + output.paint(text, "quiet"))
     if offered.problem:
         output.write_notice(offered.problem, "✕", "error")
     if offered.source == "built-in" and offered.models and not model:

@@ -6,7 +6,7 @@ The color of a text is given by its role: ok, warn, error, quiet, type or title.
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, TextIO
@@ -99,12 +99,7 @@ class Output:
         """Write a notice to stderr, after all output so far. `sign`: symbol before it, in the color of `role`."""
         self._stream.flush()
         lead = f"{self._notice_style.paint(sign, role)} " if sign else ""
-        parts = [
-            self._notice_style.paint(shown, "type") if part.startswith(_PROGRAM) else shown
-            for part in text.split(_GAP)
-            for shown in [escape_unprintable(name_program(part))]
-        ]
-        text = f"{_GAP}{lead}{_GAP.join(parts)}"
+        text = f"{_GAP}{lead}{_paint_commands(text, self._notice_style, escape_unprintable)}"
         for line in wrap_text(text, self._notice_style.terminal_width):
             sys.stderr.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
@@ -182,10 +177,16 @@ def wrap_text(text: str, width: int | None) -> list[str]:
 
 
 def write_errors(messages: Sequence[str]) -> None:
-    log = Log(form="plain")
+    log, style = Log(form="plain"), Log(sys.stderr, color=find_color_setting(copy_environment()))
     for message in messages:
-        text = name_program(escape_terminal_controls(f"✕ {message}"))
+        text = f"{style.paint('✕', 'error')} {_paint_commands(message, style, escape_terminal_controls)}"
         log.write_line("\n".join(wrap_text(text, log.terminal_width)), level="error")
+
+
+def _paint_commands(text: str, style: Log, escape: Callable[[str], str]) -> str:
+    """Return `text` with escaped control characters, and its commands of the proxy, after two spaces, in color."""
+    parts = ((part, escape(name_program(part))) for part in text.split(_GAP))
+    return _GAP.join(style.paint(shown, "type") if part.startswith(_PROGRAM) else shown for part, shown in parts)
 
 
 def _visible_length(text: str) -> int:

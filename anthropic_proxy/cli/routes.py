@@ -18,7 +18,7 @@ from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from anthropic_proxy.gateway.settings import CONFIG_FILE, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
-routes = Commands(name="routes")
+routes = Commands(name="routes", group_parameters="Options")
 """Group of the commands `routes list` and `routes explain`."""
 _LABEL_COLUMNS = 13
 _AsJson = Annotated[bool, Parameter(name="--json", negative="")]

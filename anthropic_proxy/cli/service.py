@@ -28,7 +28,7 @@ from anthropic_proxy.gateway.settings.place import require_settings_folder
 EXIT_STOPPED = 1
 """Exit status of `service status` if the service does not run."""
 
-service = App(name="service")
+service = App(name="service", group_parameters="Options")
 """The command `service` with its subcommands."""
 
 
@@ -68,7 +68,8 @@ def status() -> None:
     """Print whether the service is installed and runs. Exit status 0: it runs; 1: it does not."""
     found, output = _find_service(), Output()
     if not found.is_installed():
-        output.write_line("The service is not installed. Install it:  anthropic-proxy service install")
+        remedy = output.paint("anthropic-proxy service install", "type")
+        output.write_line(f"The service is not installed. Install it:  {remedy}")
         sys.exit(EXIT_STOPPED)
     running = found.is_running()
     state = output.paint("✓ runs", "ok") if running else output.paint("✕ does not run", "error")

@@ -24,6 +24,11 @@ def count(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}"
 
 
+def digits_in_groups(value: str) -> str:
+    """Return `value`, a value of a field, with separators if it is a whole number: `64,000`."""
+    return f"{int(value):,}" if value.isascii() and value.isdecimal() else value
+
+
 def short_count(value: float | None) -> str:
     """Return `value` as short text, with a unit for numbers from 10,000 on: `9,876`, `12.3 k`, `37.8 M`. None: `–`."""
     if value is None:
@@ -71,12 +76,12 @@ def choose_seconds_axis(highest: float) -> Callable[[float], str]:
 
 
 def seconds(microseconds: float | None) -> str:
-    """Return the duration `microseconds` as text: `4.2 ms`, `0.61 s`, `34.8 s`, `5 min 2 s`. None: `–`."""
+    """Return the duration `microseconds` as text: `4.2 ms`, `42 ms`, `0.61 s`, `34.8 s`, `5 min 2 s`. None: `–`."""
     if microseconds is None:
         return UNKNOWN
     value = microseconds / MICROSECONDS
-    if 0 < value < 0.01:
-        return f"{value * 1_000:.2g} ms"
+    if 0 < value < 0.1:
+        return f"{value * 1_000:.{0 if value >= 0.0095 else 1 if value >= 0.001 else 2}f} ms"
     if value < 10:
         return f"{value:.2f} s"
     if value < 2 * _MINUTE:
@@ -141,6 +146,17 @@ def day_and_time(microseconds: float) -> str:
     """Return day and time of a time in microseconds since the epoch: `20 Nov, 08:12`."""
     when = local_datetime(microseconds)
     return f"{when.day} {when:%b, %H:%M}"
+
+
+def time_span(first: float, last: float) -> str:
+    """Return two times in microseconds since the epoch as text: `20 Nov, 08:12 to 21 Nov, 09:30`. The day is named
+    once for times of one day, and the time once for times of one minute: `20 Nov, 08:12 to 09:30`, `20 Nov, 08:12`.
+    """
+    begin, end = day_and_time(first), day_and_time(last)
+    if begin == end:
+        return begin
+    is_one_day = local_datetime(first).date() == local_datetime(last).date()
+    return f"{begin} to {end.partition(', ')[2] if is_one_day else end}"
 
 
 def list_time(microseconds: float, now: float) -> str:

@@ -88,6 +88,14 @@ def test_output_without_a_reader_is_no_error(words: list[str], tmp_path: Path) -
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
+def test_an_error_has_the_colors_of_its_sign_and_of_the_command_to_type(closed_port: str, tmp_path: Path) -> None:
+    ended = run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": closed_port, "FORCE_COLOR": "1"})
+    assert ended.stderr == (
+        f"\x1b[1;31m✕\x1b[0m No proxy responds on port {closed_port} (PORT) of this machine. Start it:  "
+        "\x1b[36manthropic-proxy serve\x1b[0m\n"
+    )
+
+
 def test_nobody_at_the_port_is_no_health(tmp_path: Path) -> None:
     ended = run("anthropic_proxy", "health", directory=tmp_path, settings={"PORT": str(free_port())})
     assert ended.returncode == 2

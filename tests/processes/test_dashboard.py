@@ -75,6 +75,11 @@ def test_the_overview_states_the_result_of_all_requests(client: httpx.Client) ->
     assert "messages: at least one message is required" in page.text
 
 
+def test_only_a_range_that_has_not_ended_is_live(client: httpx.Client) -> None:
+    assert "updates live" in client.get("/dashboard").text
+    assert "updates live" not in client.get("/dashboard?range=yesterday").text
+
+
 def test_a_request_is_found_by_its_id_and_explained(client: httpx.Client, ids: list[str]) -> None:
     found = client.get("/dashboard/requests", params={"q": ids[1]})
     assert re.findall(r'data-id="([^"]+)"', found.text) == [ids[1]]
@@ -101,6 +106,8 @@ def test_a_filter_selects_requests_and_is_removable(client: httpx.Client, query:
     page = client.get(f"/dashboard/requests?{query}")
     assert len(re.findall(r'<tr class="go"', page.text)) == count
     assert ("No request matches" in page.text) == (count == 0)
+    shown = f"{count} requests" if count else "No requests"
+    assert text_of(page, "verdict") in (f"{shown} match the filters.", f"{shown} in this range.")
     if "from=" not in query:
         assert 'aria-label="Remove the filter ' in page.text
 
@@ -133,7 +140,10 @@ def test_a_wrong_parameter_gets_a_page_with_the_allowed_values(client: httpx.Cli
 def test_an_unknown_request_gets_a_page_with_the_reason(client: httpx.Client) -> None:
     page = client.get("/dashboard/requests/req_nothing")
     assert page.status_code == 404
-    assert "The ledger has no request with this id. It is deleted, still running, or of another proxy." in page.text
+    assert (
+        "The ledger has no request with this id. It was deleted, is still running, or belongs to another proxy."
+        in page.text
+    )
 
 
 def test_prices_and_the_cost_at_another_model_are_listed(client: httpx.Client) -> None:

@@ -35,7 +35,7 @@ from anthropic_proxy.cli.doctor.report import (
 )
 from anthropic_proxy.cli.doctor.run import estimate_price, estimate_totals, run_doctor, select_backends
 from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, open_recorder, store_results
-from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.output import Output, wrap_text
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
@@ -215,7 +215,8 @@ def _announce(backends: Sequence[Backend], expected: ProbeTotals, settings: Sett
     `asks`: ask the user before many requests. Raises `ConfigurationError` if the user does not accept.
     """
     count, cost = _describe_cost(backends, expected, estimate_price(backends, settings))
-    sys.stderr.write(f"Probing {count}: {cost}.\n")
+    for line in wrap_text(f"Probing {count}: {cost}.", Output().width):
+        sys.stderr.write(f"{line}\n")
     sys.stderr.flush()
     if not asks or expected.requests <= MAX_UNCONFIRMED_REQUESTS:
         return

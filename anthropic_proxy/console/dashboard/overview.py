@@ -200,9 +200,7 @@ class Notice(Struct, frozen=True):
 
 def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGroup) -> Notice:
     name = costs.find_prefix(group.provider) if group.provider else "the proxy"
-    period = formats.day_and_time(group.first_at)
-    if group.count > 1:
-        period += f" to {formats.day_and_time(group.last_at)}"
+    period = formats.time_span(group.first_at, group.last_at)
     href, link = f"/dashboard/requests/{group.request_id}", "show it"
     if group.count > 1:
         facets = {**context.query.facets, "outcome": "error", "provider": group.provider}

@@ -90,7 +90,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         )
     elif sent.is_cut:
         replay_problem = "The request cannot be sent again: only the beginning of its text is stored."
-    start, end = row.started_at, row.started_at + row.duration
+    start, end = (formats.clock_time(time) for time in (row.started_at, row.started_at + row.duration))
     tokens = row.all_input_tokens
     cached = f"{formats.count(row.cache_read_tokens)} read from cache, {formats.percent(row.cache_read_tokens, tokens)}"
     speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
@@ -106,7 +106,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
         if lost := sum_failed_attempt_time(row):
             first_note += f" · {formats.seconds(lost)} in failed attempts"
     figures = [
-        Figure("Total", formats.seconds(row.duration), f"{formats.clock_time(start)} to {formats.clock_time(end)}"),
+        Figure("Total", formats.seconds(row.duration), f"at {start}" if start == end else f"{start} to {end}"),
         Figure("Time to first token", formats.seconds(row.first_token or None), first_note),
     ]
     if tokens or row.output_tokens:
@@ -182,7 +182,7 @@ def _note(note: FidelityNote) -> Mapping[str, str]:
         "field": note.field,
         "handling": note.handling,
         "reason": note.explanation,
-        "change": f"{note.before} → {note.after}" if note.after else "",
+        "change": " → ".join(map(formats.digits_in_groups, (note.before, note.after))) if note.after else "",
     }
 
 
@@ -417,5 +417,5 @@ PAGE = Page(
     template="request.html",
     build=build_request_page,
     tables={"request": Table(_tabulate_request)},
-    missing="The ledger has no request with this id. It is deleted, still running, or of another proxy.",
+    missing="The ledger has no request with this id. It was deleted, is still running, or belongs to another proxy.",
 )

@@ -195,11 +195,15 @@ def _summarize(context: PageContext, shown: int, has_more: bool) -> str:
     count = sum(
         row.sums.requests for row in sum_periods(context.connection, context.selection, 0, sum_names=("requests",))
     )
-    return f"{_count_matches(count) if query.is_filtered else formats.plural(count, 'request') + ' in this range'}."
+    return f"{_count_matches(count) if query.is_filtered else f'{_count_requests(count)} in this range'}."
 
 
 def _count_matches(count: int) -> str:
-    return f"{formats.plural(count, 'request')} {'matches' if count == 1 else 'match'} the filters"
+    return f"{_count_requests(count)} {'matches' if count == 1 else 'match'} the filters"
+
+
+def _count_requests(count: int) -> str:
+    return formats.plural(count, "request") if count else "No requests"
 
 
 PAGE = Page(

@@ -61,7 +61,7 @@ def build_sessions_page(context: PageContext) -> Mapping[str, Any]:
             session["window"] = f"{formats.percent(row.max_context, window)} of {formats.short_count(window)}"
         sessions.append(session)
     matching = f" with “{context.query.text}”" if context.query.text else ""
-    verdict = f"{formats.plural(found.count, 'session') if rows else 'No session'}{matching} in this range."
+    verdict = f"{formats.plural(found.count, 'session') if rows else 'No sessions'}{matching} in this range."
     if found.count > len(rows):
         verdict += f" The latest {len(rows)} are shown."
     if not found.is_complete:

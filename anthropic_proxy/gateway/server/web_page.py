@@ -46,10 +46,11 @@ article:target { outline: 2px solid var(--accent); outline-offset: 6px; border-r
 .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 16px; }
 .way { list-style: none; margin: 0; padding: 16px 0; border-top: 1px solid var(--line);
   display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 8px 28px; }
-.way li { position: relative; background: var(--sunken); border-radius: 6px; padding: 8px 12px; }
+.way li { position: relative; background: var(--sunken); border-radius: 6px; padding: 8px; }
 .way li + li::before { content: "→" / ""; position: absolute; left: -22px; top: 8px; color: var(--accent); }
 .way b, .way span { display: block; } summary { cursor: pointer; color: var(--accent); min-height: 24px; }
 .ok { color: var(--ok); } .warn { color: var(--warn); } .error { color: var(--error); } .quiet { color: var(--muted); }
+@media (min-width: 641px) { section:has(> div > pre:first-child) > h2 { padding-top: 8px; } }
 @media (max-width: 640px) { main { padding: 16px; }
   section, .catalog section, .pair, .way { grid-template-columns: minmax(0, 1fr); } .way { row-gap: 24px; }
   .way li + li::before { content: "↓" / ""; left: 12px; top: -22px; }

@@ -105,7 +105,11 @@ async def test_keys_select_filter_and_restrict() -> None:
         assert not any("end_turn" in line for line in lines_of(app))
         await pilot.press("e", "slash", *"gpt end", "enter")
         assert [line for line in lines_of(app) if "haiku" in line or "waiting" in line] == []
+        await pilot.press("question_mark")
+        await pilot.pause()
+        assert any("Cursor up" in line for line in lines_of(app))
         await pilot.press("escape", "p")
+        assert not any("Cursor up" in line for line in lines_of(app))
         assert lines_of(app)[0].endswith("paused")
         await pilot.press("q")
     assert app.return_code == 0

@@ -37,6 +37,23 @@ def test_the_zone_of_the_server_is_named_also_when_clocks_change(monkeypatch: py
         time.tzset()
 
 
+@pytest.mark.parametrize(
+    ("microseconds", "text"),
+    [(340, "0.34 ms"), (1_000, "1.0 ms"), (9_400, "9.4 ms"), (12_000, "12 ms"), (99_000, "99 ms"), (100_000, "0.10 s")],
+)
+def test_a_short_duration_has_two_digits(microseconds: int, text: str) -> None:
+    assert formats.seconds(microseconds) == text
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0, "24 Nov, 12:00"), (2, "24 Nov, 12:00 to 14:00"), (24, "24 Nov, 12:00 to 25 Nov, 12:00")],
+)
+def test_two_times_name_their_common_day_and_time_once(hours: int, text: str) -> None:
+    first = time.mktime((2026, 11, 24, 12, 0, 0, 0, 0, -1)) * 1_000_000
+    assert formats.time_span(first, first + hours * 3_600_000_000) == text
+
+
 def test_a_time_of_a_list_has_its_day_unless_it_is_today() -> None:
     noon = time.mktime((2026, 11, 25, 12, 0, 0, 0, 0, -1))
     assert formats.list_time(noon * 1_000_000, noon + 3_600) == "12:00:00"

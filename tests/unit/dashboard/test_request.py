@@ -168,7 +168,7 @@ async def test_each_attempt_is_a_bar_and_the_reply_begins_at_the_first_token(set
     found = build_timeline(row)
     assert found.ticks == ["0 s", "2 s", "4 s", "6 s", "8 s"]
     assert found.first_token == pytest.approx(0.08)
-    assert found.bars[0] == Bar("attempt 1", "bad", 0.001, 0.02, "0.01 s", "0.20 s", "groq: 429")
+    assert found.bars[0] == Bar("attempt 1", "bad", 0.001, 0.02, "10 ms", "0.20 s", "groq: 429")
     assert [(bar.name, bar.role, round(bar.start, 3), round(bar.share, 3), bar.text) for bar in found.bars[1:]] == [
         ("attempt 2", "wait", 0.03, 0.05, "openai: wait for the first token"),
         ("reply", "text", 0.08, 0.75, "486 tokens"),
