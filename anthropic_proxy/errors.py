@@ -165,7 +165,7 @@ class UnknownModel(ClientError):
 
 
 class RequestTooLarge(ClientError):
-    """The body of the client request has more than 32 MiB (`gateway/server/request_body.py`)."""
+    """The body of the client request has more than 32 MB."""
 
     status = 413
     error_type = "request_too_large"
@@ -173,7 +173,7 @@ class RequestTooLarge(ClientError):
 
 
 class UriTooLong(RequestTooLarge):
-    """Path and query of the client request exceed their limit in bytes (`gateway/server/request_body.py`)."""
+    """Path and query of the client request exceed their limit in bytes."""
 
     status = 414
     closes_connection = True
@@ -181,7 +181,7 @@ class UriTooLong(RequestTooLarge):
 
 
 class HeadersTooLarge(RequestTooLarge):
-    """The headers of the client request exceed their limit in bytes (`gateway/server/request_body.py`)."""
+    """The headers of the client request exceed their limit in bytes."""
 
     status = 431
     closes_connection = True
@@ -328,7 +328,7 @@ _CODES_OF_STATUSES = {
 
 
 class UpstreamError(ProxyError):
-    """Base class of failed calls to a provider. The message starts with the provider name."""
+    """A call to a provider failed. The message starts with the provider name."""
 
     status = 502
 

@@ -149,3 +149,12 @@ def test_only_trusted_addresses_see_the_setup(settings: dict[str, str], tmp_path
             assert page.lines[-6] == "Use it"
             assert page.lines[-5].endswith("ANTHROPIC_AUTH_TOKEN='one of PROXY_API_KEY' claude")
             assert links(page) == ["/tour", "/dashboard", "/health", "/help/errors"]
+
+
+def test_the_page_of_errors_links_each_kind_and_ends_each_sentence(settings: dict[str, str], tmp_path: Path) -> None:
+    with running_proxy(tmp_path, settings) as proxy:
+        html = proxy.client(headers=BROWSER).get("/help/errors").text
+    kinds = re.findall(r'<section id="([^"]+)">', html)
+    assert links(Text(html))[: len(kinds)] == [f"#{kind}" for kind in kinds]
+    remedies = re.findall(r"<b>Remedy\.</b> (.*?)</p>", html)
+    assert [remedy for remedy in remedies if remedy.endswith((";", ",", ":"))] == []

@@ -94,7 +94,7 @@ def _sections() -> Iterator[dict[str, Any]]:
                 {"slug": code, "title": title, "cause": texts.cause, "remedy": texts.remedy, "texts": others}
             )
         yield {
-            "title": re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize(),
+            "title": re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize().replace("Uri", "URI"),
             "meaning": " ".join((inspect.getdoc(error_class) or "").partition("\n\n")[0].split()),
             "outcome": _outcome(error_class),
             "entries": entries,
@@ -102,7 +102,7 @@ def _sections() -> Iterator[dict[str, Any]]:
 
 
 def _plain(text: str) -> str:
-    without = re.sub(r"\s*(?:See|see) \[[^]]+\]\([^)]*\)[.;]?", "", text)
+    without = re.sub(r"; see \[[^]]+\]\([^)]*\)|\s*(?:See|see) \[[^]]+\]\([^)]*\)[.;]?", "", text)
     return re.sub(r"\[([^]]+)\]\([^)]*\)", r"\1", without)
 
 

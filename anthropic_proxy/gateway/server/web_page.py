@@ -42,7 +42,7 @@ ul { margin: 0; padding: 0; list-style: none; display: flex; flex-wrap: wrap; ga
 a { color: var(--accent); } a:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 h3 { margin: 0 0 4px; font-size: 14px; line-height: 20px; } article { margin: 0 0 20px; scroll-margin-top: 32px; }
 article:target { outline: 2px solid var(--accent); outline-offset: 6px; border-radius: 3px; }
-.catalog section { grid-template-columns: 160px minmax(0, 1fr); }
+nav { margin-bottom: 24px; } .catalog section { scroll-margin-top: 16px; grid-template-columns: 160px minmax(0, 1fr); }
 .pair { display: grid; grid-template-columns: repeat(2, minmax(0, 1fr)); gap: 0 16px; }
 .way { list-style: none; margin: 0; padding: 16px 0; border-top: 1px solid var(--line);
   display: grid; grid-template-columns: repeat(5, minmax(0, 1fr)); gap: 8px 28px; }
@@ -175,7 +175,10 @@ def render_error_catalog() -> str:
         "<p>Cause and remedy of each error. Search this page for the first words of your message; … stands for a name, "
         "a number or an address.</p>"
     )
-    for section in filter(lambda section: section.entries, load_sections()):
+    sections = [section for section in load_sections() if section.entries]
+    links = "".join(f'<li><a href="#{section.slug}">{escape(section.title)}</a></li>' for section in sections)
+    lines.append(f'<nav aria-label="Kinds of errors"><ul>{links}</ul></nav>')
+    for section in sections:
         lines.append(f'<section id="{section.slug}"><h2>{escape(section.title)}</h2><div>')
         lines.append(f'<p class="quiet">{_inline(section.meaning)}</p>')
         for entry in section.entries:
