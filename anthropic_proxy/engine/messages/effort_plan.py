@@ -3,16 +3,24 @@
 The effort belongs to the beginning of a prompt. Some models accept a change as an item inside the conversation, before
 the user message from which it applies, so that the prompt cache stays valid. The earlier changes must then be sent
 again in each request, at the same place.
+
+A client sends requests beside the conversation that begin with the same messages and have another effort, such as one
+for a suggestion. So the plans of several requests are kept, and a request goes on with that of the one before it.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from anthropic_proxy.engine.messages.models import Message, ToolResultBlock
+from anthropic_proxy.engine.messages.models import Message, TextBlock, ToolResultBlock
 
 MAX_CHANGES = 32
 """Maximum changes in one conversation. At the next one, the beginning of the prompt changes."""
+
+MAX_PLANS = 8
+"""Maximum number of requests of one conversation whose plans are kept."""
+_NO_EFFORT = ("none", "default")
 
 
 class EffortPlan(Struct, frozen=True):
@@ -28,7 +36,7 @@ def follow_effort(known: EffortPlan | None, messages: Sequence[Message], effort:
     The effort can only change with a user message at the end. A change elsewhere begins a new plan.
     """
     turns = sum(map(_is_turn, messages))
-    if known is None or not turns or "none" in (effort, known.baseline) or "default" in (effort, known.baseline):
+    if known is None or not turns or effort in _NO_EFFORT or known.baseline in _NO_EFFORT:
         return EffortPlan(effort)
     changes = {turn: changed for turn, changed in known.changes.items() if turn < turns - 1}
     current = next(reversed(changes.values()), known.baseline)
@@ -43,6 +51,64 @@ def follow_effort(known: EffortPlan | None, messages: Sequence[Message], effort:
 def _is_turn(message: Message) -> bool:
     """Return True for a user message with content besides tool results."""
     return message.role == "user" and any(type(block) is not ToolResultBlock for block in message.content)
+
+
+class KnownPlan(Struct, frozen=True):
+    """The plan of an earlier request."""
+
+    turns: int
+    """Number of its user messages."""
+    digest: int
+    """Checksum of the texts of the last one."""
+    plan: EffortPlan
+
+
+def find_plan(known: Sequence[KnownPlan], messages: Sequence[Message]) -> EffortPlan | None:
+    """Return the plan of the request before: of those whose last user message is in `messages`, the longest one.
+
+    If there is none, the client has edited the message, and the latest request counts. None: no request is known.
+    """
+    turns = [message for message in messages if _is_turn(message)]
+    earlier = [each for each in known if 0 < each.turns <= len(turns) and _digest(turns[each.turns - 1]) == each.digest]
+    found = max(earlier, key=lambda each: each.turns) if earlier else next(iter(known), None)
+    return None if found is None else found.plan
+
+
+def keep_plan(known: Sequence[KnownPlan], messages: Sequence[Message], plan: EffortPlan) -> Sequence[KnownPlan]:
+    """Return the plans for later requests, the latest first.
+
+    A plan that begins anew replaces none of the same messages: it belongs to a request beside the conversation.
+    """
+    turns = [message for message in messages if _is_turn(message)]
+    kept = KnownPlan(len(turns), _digest(turns[-1]) if turns else 0, plan)
+    same = [each for each in known if (each.turns, each.digest) == (kept.turns, kept.digest)]
+    if same and same[0].plan.baseline not in (plan.baseline, *_NO_EFFORT):
+        kept = same[0]
+    return [kept, *(each for each in known if each not in same)][:MAX_PLANS]
+
+
+def _digest(turn: Message) -> int:
+    digest = 0
+    for block in turn.content:
+        if type(block) is TextBlock:
+            digest = zlib.crc32(block.text, digest)
+    return digest
+
+
+def encode_plans(plans: Sequence[KnownPlan]) -> str:
+    return "\n".join(f"{each.turns} {each.digest} {encode_plan(each.plan)}" for each in plans)
+
+
+def decode_plans(text: str) -> Sequence[KnownPlan]:
+    """Return the plans of `encode_plans` without damaged ones."""
+    plans = []
+    for line in text.split("\n"):
+        turns, _, rest = line.partition(" ")
+        digest, _, encoded = rest.partition(" ")
+        plan = decode_plan(encoded)
+        if plan is not None and all(number.isdecimal() and len(number) <= 10 for number in (turns, digest)):
+            plans.append(KnownPlan(int(turns), int(digest), plan))
+    return plans
 
 
 def encode_plan(plan: EffortPlan) -> str:

@@ -9,7 +9,14 @@ from collections.abc import Iterable
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.memory_values import MemoryValues
-from anthropic_proxy.engine.messages.effort_plan import EffortPlan, decode_plan, encode_plan, follow_effort
+from anthropic_proxy.engine.messages.effort_plan import (
+    EffortPlan,
+    decode_plans,
+    encode_plans,
+    find_plan,
+    follow_effort,
+    keep_plan,
+)
 from anthropic_proxy.engine.messages.models import TextBlock
 from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.messages.tokens import TokenScale
@@ -78,9 +85,10 @@ class ModelObservations:
         first = request.messages[0].content if request.messages else []
         texts = b"".join(bytes(block.text) for block in first if type(block) is TextBlock)
         digest = hashlib.sha256(conversation.encode(errors="replace") + b"\n" + texts).hexdigest()
-        known = decode_plan(self.store.read(f"effort:{digest}") or "")
-        plan = follow_effort(known, request.messages, request.effort)
-        self.store.write(f"effort:{digest}", encode_plan(plan), EFFORT_SECONDS)
+        known = decode_plans(self.store.read(f"effort:{digest}") or "")
+        plan = follow_effort(find_plan(known, request.messages), request.messages, request.effort)
+        kept = keep_plan(known, request.messages, plan)
+        self.store.write(f"effort:{digest}", encode_plans(kept), EFFORT_SECONDS)
         return plan
 
     def lacks_count_path(self, server: str, model: str, path: str) -> bool:

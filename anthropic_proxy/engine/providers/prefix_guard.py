@@ -406,7 +406,10 @@ def _is_branch(first: bytes, second: bytes, common: int, rest_before: Sequence[R
     if not (rest_before and rest):
         shorter = min(len(first), len(second))
         return shorter - common >= MIN_LOST_BYTES and common * 2 < shorter
-    old, new = ([_neutral(bytes(message)) for message in rest[:_MAX_COMPARED_MESSAGES]] for rest in (rest_before, rest))
+    old, new = (  # without names: the results of a loaded tool that is gone have another one at Gemini
+        [_NAME.sub(b"", _neutral(bytes(message))) for message in rest[:_MAX_COMPARED_MESSAGES]]
+        for rest in (rest_before, rest)
+    )
     shared = sum(len(message) for message in new if message in old)
     return shared * 2 < min(sum(map(len, old)), sum(map(len, new)))
 

@@ -2,7 +2,19 @@
 
 import pytest
 
-from anthropic_proxy.engine.messages.effort_plan import MAX_CHANGES, EffortPlan, decode_plan, encode_plan, follow_effort
+from anthropic_proxy.engine.messages.effort_plan import (
+    MAX_CHANGES,
+    MAX_PLANS,
+    EffortPlan,
+    KnownPlan,
+    decode_plan,
+    decode_plans,
+    encode_plan,
+    encode_plans,
+    find_plan,
+    follow_effort,
+    keep_plan,
+)
 from anthropic_proxy.engine.messages.models import Message, TextBlock, ToolResultBlock
 
 
@@ -47,3 +59,61 @@ def test_a_plan_follows_the_conversation(
 @pytest.mark.parametrize("text", ["", "low x:high", "low :", "low 1:high 2", f"low {'9' * 5_000}:high"])
 def test_a_damaged_plan_is_none(text: str) -> None:
     assert decode_plan(text) is None
+
+
+class Conversation:
+    """Requests of one conversation and those beside it, with what is kept between them."""
+
+    def __init__(self) -> None:
+        self.stored = ""
+
+    def ask(self, texts: str, effort: str, *, in_loop: bool = False) -> EffortPlan:
+        """`texts`: one letter for each user message. `in_loop`: results of tools follow."""
+        content = [[TextBlock(f'"{letter}"'.encode())] for letter in texts]
+        messages = [Message(role="user", content=blocks) for blocks in content]  # type: ignore[arg-type]
+        known = decode_plans(self.stored)
+        messages += turns(0, result=True) if in_loop else []
+        plan = follow_effort(find_plan(known, messages), messages, effort)
+        self.stored = encode_plans(keep_plan(known, messages, plan))
+        return plan
+
+
+def test_a_request_beside_the_conversation_with_another_effort_moves_no_change() -> None:
+    talk = Conversation()
+    talk.ask("a", "medium")
+    before = talk.ask("ab", "high")
+    assert before == EffortPlan("medium", {1: "high"})
+    assert talk.ask("a", "low") == EffortPlan("medium", {0: "low"})
+    assert talk.ask("ab", "none") == EffortPlan("none")
+    assert talk.ask("ab", "high", in_loop=True) == before
+    assert talk.ask("ab", "low", in_loop=True) == EffortPlan("low")
+    assert talk.ask("abs", "low") == EffortPlan("medium", {1: "high", 2: "low"})
+    assert talk.ask("abc", "high") == before
+    assert talk.ask("abt", "low") == EffortPlan("medium", {1: "high", 2: "low"})
+    assert talk.ask("abcd", "high", in_loop=True) == before
+    assert talk.ask("abcde", "max") == EffortPlan("medium", {1: "high", 4: "max"})
+
+
+def test_a_conversation_without_thinking_begins_its_plan_with_the_first_effort() -> None:
+    talk = Conversation()
+    assert talk.ask("a", "none") == EffortPlan("none")
+    assert talk.ask("a", "high") == EffortPlan("high")
+    assert talk.ask("ab", "low") == EffortPlan("high", {1: "low"})
+
+
+def test_after_an_edited_message_the_latest_request_counts() -> None:
+    talk = Conversation()
+    talk.ask("a", "high")
+    talk.ask("ab", "low")
+    assert talk.ask("xyz", "low") == EffortPlan("high", {1: "low"})
+
+
+def test_only_so_many_plans_are_kept() -> None:
+    talk = Conversation()
+    for count in range(1, MAX_PLANS + 5):
+        talk.ask("abcdefghijklmnop"[:count], "high")
+    assert len(decode_plans(talk.stored)) == MAX_PLANS
+    assert decode_plans("1 2 high\nx 2 high\n1 high\n\n3 4 low 1:max") == [
+        KnownPlan(1, 2, EffortPlan("high")),
+        KnownPlan(3, 4, EffortPlan("low", {1: "max"})),
+    ]

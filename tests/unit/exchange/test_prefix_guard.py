@@ -494,3 +494,32 @@ def test_each_change_of_a_random_session_is_found_and_named(
         guard.keep(prompt)
         assert (prompt.change and prompt.change.part) == part, turn
         tokens = prompt.tokens
+
+
+@pytest.mark.parametrize("row", [ROWS[0], ROWS[2], ROWS[3], ROWS[8]], ids=["Responses", "Chat", "Gemini", "Ollama"])
+@pytest.mark.parametrize("size", [20, 400], ids=["short results", "long results"])
+async def test_a_loaded_tool_that_is_gone_is_a_change(row: Row, size: int) -> None:
+    """Its definition and its calls have stood in the messages, and their form changes without it."""
+    talk = Talk(row, 12)
+    names = ("mcp__tracker__find", "DeferredToolPlaceholder")
+    fields = {"input_schema": {"type": "object"}, "defer_loading": True}
+    loaded, placeholder = ({"name": name, "description": lines(name), **fields} for name in names)
+    talk.tools.append(placeholder)
+    assert await talk.ask() is None
+    talk.tools.append(loaded)
+    for number in range(6):
+        name = "ToolSearch" if number == 0 else "mcp__tracker__find"
+        call = {"type": "tool_use", "id": f"toolu_{number}", "name": name, "input": {"value": number}}
+        found = [{"type": "tool_reference", "tool_name": "mcp__tracker__find"}]
+        result = found if number == 0 else lines(f"issue {number}", size)
+        talk.messages += [
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": f"toolu_{number}", "content": result}]},
+        ]
+    talk.messages.append({"role": "assistant", "content": "Found."})
+    assert await talk.ask() is None
+    assert await talk.ask() is None
+    talk.tools.remove(loaded)
+    change = await talk.ask()
+    assert change is not None
+    assert change.kind == "messages"
