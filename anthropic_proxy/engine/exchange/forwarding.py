@@ -299,7 +299,7 @@ async def call_provider(
     Raises `UpstreamError` and `ClientDisconnected`.
     """
     provider = target.provider
-    pool = engine.credentials
+    credentials = engine.credentials
     timeouts = engine.settings.timeouts
     is_large = is_large_request(incoming.body, len(request.tools))
     encoded = await engine.background.run_for_call(encode or target.wire.encode_request, call, is_large=is_large)
@@ -325,8 +325,8 @@ async def call_provider(
         try:
             async with asyncio.timeout_at(deadline) as limit:
                 base_url = target.base_url
-                if attempt.credential is None and pool.uses_tokens(provider):
-                    attempt.credential, base_url = await pool.next_token_and_url(provider, base_url)
+                if attempt.credential is None and credentials.uses_tokens(provider):
+                    attempt.credential, base_url = await credentials.next_token_and_url(provider, base_url)
                 request = attempts.records.begin_attempt(target, encoded)
                 response = await engine.transports[provider.name](base_url, request, attempt.credential)
                 try:

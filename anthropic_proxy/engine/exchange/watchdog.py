@@ -127,7 +127,10 @@ class Watchdog:
             self._disconnect_task.cancel()
         if self._ping_task is not None:
             self._ping_task.cancel()
-        self._disconnect_task = self._ping_task = self._exchange = self._on_idle = None
+        self._disconnect_task = None
+        self._ping_task = None
+        self._exchange = None
+        self._on_idle = None
 
     def _schedule(self, now: float) -> None:
         """Set the timer to the next time at which a limit can be reached or a ping is due."""

@@ -183,7 +183,8 @@ class ToolLoop(DeltaStream):
         self.default_signature = self._stream.default_signature
         self._ahead = ahead
         self._step = self._new_step()
-        self._call_count = self._continuation_count = 1
+        self._call_count = 1
+        self._continuation_count = 1
         self._spent: Usage | None = None
         """Sum of the token usage of finished upstream calls. None: no call has finished."""
         self._token = ""

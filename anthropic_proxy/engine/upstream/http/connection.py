@@ -348,7 +348,8 @@ class Connection(asyncio.Protocol):
 
         Without an error, a body is complete if the headers do not state its end: it ends with the connection.
         """
-        self._transport = self._parser = None
+        self._transport = None
+        self._parser = None
         self.owner.remove_closed(self)
         response, self._response = self._response, None
         if response is not None:

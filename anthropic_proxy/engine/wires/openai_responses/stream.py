@@ -385,7 +385,8 @@ class ResponsesDecoder(Decoder):
             raise classify_fault(fault, self._call)
         deltas: list[Delta] = []
         self._end_open(deltas, reply_ended_early=True)
-        self.finished = self._stopped = True
+        self.finished = True
+        self._stopped = True
         return [*deltas, end]
 
 

@@ -126,7 +126,8 @@ class KeepAliveTimer:
         self._idle_since = None
 
     def cancel(self) -> None:
-        self._idle_since = self._on_timeout = None
+        self._idle_since = None
+        self._on_timeout = None
         if self._timer is not None:
             self._timer.cancel()
 
@@ -218,7 +219,11 @@ class Http1Connection(asyncio.Protocol):
         self._running: RequestResponseCycle | None = None
         """Request that the application is answering, or has answered last. None: no request yet."""
         self._buffer = ReceiveBuffer()
-        self._in_head = self._in_body = self._rejected = self._stopping = False
+        self._in_head = False
+        self._in_body = False
+        self._rejected = False
+        self._stopping = False
+        """True after a stop of the server: each response ends its connection."""
         self._ended = False
         """True if the client has ended its sending direction while received bytes were still unparsed."""
         self._head_timer = OneShotTimer(loop)
@@ -227,8 +232,17 @@ class Http1Connection(asyncio.Protocol):
         self._parser = self._new_parser()
         self._received_url = bytearray()
         self._headers: list[tuple[bytes, bytes]] = []
-        self._steps = self._head_bytes = 0
-        self._upgrading = self._awaits_continue = self._parsing_scheduled = self._skips_parser = False
+        self._steps = 0
+        """Number of callbacks of the parser since the last pause."""
+        self._head_bytes = 0
+        """Received bytes of the head that is incomplete."""
+        self._upgrading = False
+        """True while a request is parsed that offers another protocol. The offer is ignored."""
+        self._awaits_continue = False
+        """True if the client sends the body only after an interim response (`Expect: 100-continue`)."""
+        self._parsing_scheduled = False
+        """True while the rest of the buffer waits for the next iteration of the event loop."""
+        self._skips_parser = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -391,7 +405,8 @@ class Http1Connection(asyncio.Protocol):
             self._loop.call_soon(self._resume_parsing)
 
     def _resume_parsing(self) -> None:
-        self._parsing_scheduled, self._steps = False, 0
+        self._parsing_scheduled = False
+        self._steps = 0
         if not self.transport.is_closing():
             self._parse()
 

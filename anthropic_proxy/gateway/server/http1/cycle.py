@@ -27,7 +27,9 @@ class FlowControl:
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
         self._writable = asyncio.Event()
-        self._body_unread = self.read_paused = self.write_paused = False
+        self._body_unread = False
+        self.read_paused = False
+        self.write_paused = False
         self.paused_for_unparsed = False
         """True while the socket is not read because too many received bytes are unparsed."""
 
@@ -139,11 +141,17 @@ class RequestResponseCycle:
         self.keep_alive = keep_alive
         # True while the client waits for the interim response 100 before it sends the body
         self.waiting_for_100_continue = waits_for_continue
-        self.disconnected = self.response_started = self.response_complete = False
+        self.disconnected = False
+        self.response_started = False
+        self.response_complete = False
         self.more_body = True
         self._pieces: list[bytes | bytearray] = []
-        self._held = self._consumed = 0
-        self._notified = self._waiting = False
+        self._held = 0
+        """Bytes of the request body that the application has not received."""
+        self._consumed = 0
+        """Bytes of the request body that it has received."""
+        self._notified = False
+        self._waiting = False
         self._event: asyncio.Event | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._head = b""
