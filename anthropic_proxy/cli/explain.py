@@ -37,7 +37,7 @@ from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.routing.routes import RouteCheck
 from anthropic_proxy.engine.upstream.http.url import join_url
 from anthropic_proxy.engine.upstream.transports import Transports
-from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, apply_edits, find_members
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, edit, find_members
 from anthropic_proxy.engine.wires.contract import Credential
 from anthropic_proxy.errors import ConfigurationError, ProxyError
 from anthropic_proxy.gateway.money import format_cost
@@ -251,12 +251,14 @@ def _decode(content: bytes, name: str) -> dict[str, Any]:
 def replace_field(content: bytes, name: str, new: str | bool) -> bytes:
     """Return the JSON object `content` with the new value `new` for the field `name`. All other bytes stay the same."""
     value = json.dumps(new).encode()
-    members = find_members(content)
-    for member in members:
-        if member.key == name:
-            return apply_edits(content, [Edit(member.value, member.end, value)])
-    start = content.index(b"{") + 1
-    return apply_edits(content, [Edit(start, start, b'"%b":%b%b' % (name.encode(), value, b"," if members else b""))])
+
+    def find_edits(text: bytes) -> list[Edit]:
+        members = find_members(text)
+        edits = [Edit(member.value, member.end, value) for member in members if member.key == name]
+        start = text.index(b"{") + 1
+        return edits or [Edit(start, start, b'"%b":%b%b' % (name.encode(), value, b"," if members else b""))]
+
+    return edit(content, find_edits)
 
 
 def _write_error(message: str) -> None:

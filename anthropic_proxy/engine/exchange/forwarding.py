@@ -53,7 +53,6 @@ from anthropic_proxy.engine.wires.contract import (
     UpstreamResponse,
     read_body,
 )
-from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import (
     ClientError,
     InvalidRequest,
@@ -481,13 +480,11 @@ async def _with_mapped_models(
             known[model] = found.model
         return found.model
 
-    try:  # always in a thread: a small body may have many requests, and each may need a comparison with all routes
-        encode = partial(
-            wire.encode_batch,
-            provider=target.provider.prefix,
-            refused_signatures=frozenset(engine.observations.refused_signatures),
-        )
-        body = await engine.background.run_in_thread(encode, incoming.body, target.dialect, resolve)
-    except DECODE_ERRORS as error:
-        raise InvalidRequest(f"The request body is not valid JSON: {error}.", code="request-body") from None
+    encode = partial(
+        wire.encode_batch,
+        provider=target.provider.prefix,
+        refused_signatures=frozenset(engine.observations.refused_signatures),
+    )
+    # always in a thread: a small body may have many requests, and each may need a comparison with all routes
+    body = await engine.background.run_in_thread(encode, incoming.body, target.dialect, resolve)
     return structs.replace(incoming, body=body)

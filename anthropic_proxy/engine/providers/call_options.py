@@ -4,13 +4,13 @@ Order for headers: the API of the provider, then the table, then the API key. Fo
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import msgspec
-from msgspec import Raw, structs
+from msgspec import structs
 
-from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.options import CallOptions
+from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.secrets import Secret
 
@@ -52,29 +52,29 @@ def extend_transport(send: Transport, options: CallOptions | None) -> Transport:
 def merge_body(body: bytes, fields: Mapping[str, object]) -> bytes:
     """Return the JSON object `body` with other `fields`. Tables are merged, other values replaced.
 
-    Fields of the body that `fields` does not name keep their bytes. A body that is no object is returned unchanged:
-    the relay leaves it to the provider to reject it.
+    All other bytes stay as they are. Raises `InvalidRequest` for a body that is no JSON object.
     """
-    try:
-        merged = decode_json(body, dict[str, Raw])
-    except InvalidJson:
-        return body
-    for name, value in fields.items():
-        present = merged.get(name)
-        if isinstance(value, Mapping) and present is not None and bytes(present).startswith(b"{"):
-            merged[name] = _encode(_merge(decode_json(bytes(present)), value))
+    return json_spans.edit(body, lambda text: _find_merge_edits(text, 0, len(text), fields))
+
+
+def _find_merge_edits(text: bytes, start: int, end: int, fields: Mapping[str, object]) -> list[Edit]:
+    members = json_spans.find_members(text, start, end)
+    edits: list[Edit] = []
+    for member in members:
+        if member.key not in fields:
+            continue
+        value = fields[member.key]
+        if isinstance(value, Mapping) and text[member.value] == ord("{"):
+            edits += _find_merge_edits(text, member.value, member.end, value)
         else:
-            merged[name] = _encode(value)
-    return msgspec.json.encode(merged)
+            edits.append(Edit(member.value, member.end, _encode(value)))
+    present = {member.key for member in members}
+    added = [_encode(name) + b":" + _encode(value) for name, value in fields.items() if name not in present]
+    if added:
+        place = members[-1].end if members else text.index(b"{", start) + 1
+        edits.append(Edit(place, place, b",".join((*([b""] if members else []), *added))))
+    return edits
 
 
-def _encode(value: object) -> Raw:
-    return Raw(msgspec.json.encode(value, enc_hook=Secret.reveal))
-
-
-def _merge(present: dict[str, Any], fields: Mapping[str, object]) -> dict[str, Any]:
-    for name, value in fields.items():
-        inner = present.get(name)
-        is_nested = isinstance(inner, dict) and isinstance(value, Mapping)
-        present[name] = _merge(inner, value) if is_nested else value  # type: ignore[arg-type]
-    return present
+def _encode(value: object) -> bytes:
+    return msgspec.json.encode(value, enc_hook=Secret.reveal)

@@ -36,7 +36,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.hooks import EngineLog, PrefixChange, Receipt
-from anthropic_proxy.engine.messages.models.raw_json import ABSENT
+from anthropic_proxy.engine.messages.models.raw_json import ABSENT, replace_lone_surrogates
 from anthropic_proxy.engine.wires.anthropic.json_spans import RepeatedKeyError, find_members
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
@@ -291,7 +291,10 @@ _FULL_BEGINNING = 4
 def _examine(prompt: Prompt) -> _Parts | None:
     """Divide a prompt, and store in it what is found. None: it is no request of a known API."""
     try:
-        parts = _divide(prompt.body)
+        try:
+            parts = _divide(prompt.body)
+        except msgspec.DecodeError:
+            parts = _divide(replace_lone_surrogates(prompt.body)[0])
     except (*DECODE_ERRORS, RepeatedKeyError, InvalidRequest, StopIteration):
         prompt.beginning = ()
         return None

@@ -442,7 +442,7 @@ class RelayWire(Wire[DialectT]):
 
         `resolve_model` returns the provider's id of a model. Its arguments are the path of `params`, for errors, the
         model and the JSON text of `params`.
-        Raises `msgspec.DecodeError` for invalid JSON.
+        Raises `InvalidRequest` for invalid JSON.
         """
 
     @abstractmethod

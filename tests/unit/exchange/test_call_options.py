@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 
 from anthropic_proxy.cli.explain import dry_run_request
@@ -15,6 +16,7 @@ from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import extend_request
 from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings_listing import list_settings
 from tests.support.fakes.anthropic.server import KEY as ANTHROPIC_KEY
@@ -23,6 +25,7 @@ from tests.support.fakes.openai_chat.server import KEY as OPENAI_KEY
 from tests.support.fakes.openai_chat.server import new_openai
 from tests.support.fakes.server import Exchange, Running, serving, serving_strictly
 from tests.support.harness import new_client_request
+from tests.support.messages import exactly
 
 SECRET = "the-secret-of-the-gateway-8f2c"
 CALL: dict[str, Any] = {"max_tokens": 900, "messages": [{"role": "user", "content": "Say exactly: hello"}]}
@@ -127,6 +130,12 @@ async def test_a_relay_gets_them_too_and_a_count_of_tokens_only_the_headers(tmp_
         message, count = running.journal.exchanges
     assert (message.headers["x-route"], message.body["service_tier"]) == ("blue", "standard_only")
     assert (count.headers["x-route"], "service_tier" in count.body) == ("blue", False)
+
+
+def test_a_body_that_cannot_be_merged_is_refused() -> None:
+    request = UpstreamRequest(path="/v1/messages", body=b"{", headers={})
+    with pytest.raises(InvalidRequest, match=exactly("The request body is not valid JSON: Input data was truncated.")):
+        extend_request(CallOptions(body={"service_tier": "flex"}), request, with_body=True)
 
 
 async def test_only_messages_take_a_place_of_the_requests_per_minute(tmp_path: Path) -> None:

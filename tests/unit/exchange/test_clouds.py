@@ -248,6 +248,22 @@ async def test_betas_and_fields_that_a_cloud_does_not_have_are_left_out_and_note
     assert reply.headers["x-proxy-fidelity"] == "best-effort; approximated=1; emulated=0; dropped=1"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_text_with_half_of_a_surrogate_pair_changes_nothing_else(kind: Kind) -> None:
+    with cloud_of(kind, betas=("context-management-2025-06-27",)) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        messages = [{"role": "user", "content": "cut \ud83d"}]
+        betas = "files-api-2024-01-01,context-management-2025-06-27"
+        reply, message = await ask(engine, MODELS[kind], messages=messages, metadata={"user_id": "u"}, betas=betas)
+        await engine.close()
+        (sent,) = running.journal.exchanges
+        assert running.journal.violations() == []
+    assert reply.status == 200, message
+    assert sent.body["messages"] == messages
+    assert "metadata" not in sent.body
+    assert sent.headers["anthropic-beta"] == "context-management-2025-06-27"
+
+
 @pytest.mark.parametrize(
     ("kind", "model", "requested", "sent_version"),
     [

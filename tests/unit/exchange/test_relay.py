@@ -21,6 +21,7 @@ from anthropic_proxy.engine.exchange.forwarding import JsonReply
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call, forwarded_headers
 from anthropic_proxy.engine.exchange.watchdog import Watchdog
 from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.messages.models.raw_json import TOO_DEEP_MESSAGE
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
@@ -102,15 +103,49 @@ def test_any_body_passes_as_it_is_and_only_the_name_of_the_model_is_ever_another
     assert sent(raw, target_of("claude-haiku-4-5")) == f'{before}"claude-haiku-4-5"{behind}'.encode()
 
 
-@given(st.binary(max_size=40) | st.text(max_size=40).map(str.encode))
-def test_what_is_no_json_is_left_for_the_api_to_judge(body: bytes) -> None:
-    assert sent(body, target_of(TARGET)) in (body, body.replace(ASKED.encode(), TARGET.encode()))
+HALF = b"\\ud83d"
+"""Half of a surrogate pair, as `JSON.stringify` writes it for a text that was cut in the middle of an emoji."""
+FOREIGN = b'{"type":"thinking","thinking":"t","signature":"px1.file-ds.eyJyIjoxfQ"}'
 
 
-@pytest.mark.parametrize("field", [b'"\xff":1', b'"messages":[{"content":[{"type":"\xff","x":"px1."}]}]'])
-def test_invalid_utf_8_is_left_for_the_api_to_judge(field: bytes) -> None:
-    body = b'{"model":"%b",%b}' % (ASKED.encode(), field)
-    assert sent(body, target_of(TARGET)) == body
+def test_half_of_a_surrogate_pair_stays_as_it_is_and_every_edit_is_applied() -> None:
+    body = (
+        b'{"model":"%b","metadata":{"user_id":"u"},"system":"x-anthropic-billing-header: a;\\n%b","messages":['
+        b'{"role":"user","content":"cut %b"},{"role":"assistant","content":[%b,{"type":"text","text":"%b"}]}]}'
+    ) % (ASKED.encode(), HALF, HALF, FOREIGN, HALF)
+    edited = sent(body, target_of(TARGET, forwards_metadata=False))
+    assert edited == (
+        b'{"model":"%b","system":"%b","messages":['
+        b'{"role":"user","content":"cut %b"},{"role":"assistant","content":[{"type":"text","text":"%b"}]}]}'
+    ) % (TARGET.encode(), b"\xef\xbf\xbd", HALF, HALF)
+
+
+def test_only_a_turn_with_a_system_message_is_written_again() -> None:
+    untouched = b'{"content": "%b" , "role": "user"},{"role":"assistant","content":"a"}' % HALF
+    turn = b'{"role":"user","content":"go"},{"role":"system","content":"%b"}' % HALF
+    body = b'{"model":"%b","messages":[%b,%b]}' % (ASKED.encode(), untouched, turn)
+    reminder = b'{"type":"text","text":"<system-reminder>\\n\xef\xbf\xbd\\n</system-reminder>"}'
+    expected = b'{"role":"user","content":[{"type":"text","text":"go"},%b]}' % reminder
+    assert sent(body, target_of(accepts_system_messages=False)) == body.replace(turn, expected)
+
+
+def test_a_byte_order_mark_before_a_body_is_removed_with_the_edits() -> None:
+    body = b'{"model":"%b"}' % ASKED.encode()
+    assert sent(b"\xef\xbb\xbf" + body, target_of(TARGET)) == body.replace(ASKED.encode(), TARGET.encode())
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"{", "The request body is not valid JSON: Input data was truncated."),
+        (b'{"\xff":1}', "The request body is not valid UTF-8: invalid start byte."),
+        (b'{"x":%b1%b}' % (b"[" * 100_000, b"]" * 100_000), f"The request body {TOO_DEEP_MESSAGE}."),
+    ],
+)
+def test_a_body_that_cannot_be_edited_is_refused(body: bytes, message: str) -> None:
+    assert sent(body) == body
+    with pytest.raises(InvalidRequest, match=exactly(message)):
+        sent(body, target_of(TARGET))
 
 
 def test_a_repeated_key_is_sent_once() -> None:

@@ -61,6 +61,11 @@ def test_brackets_and_commas_in_texts_are_no_members() -> None:
     assert mapped(body) == body.replace(b'"m"', b'"m-mapped"')
 
 
+def test_half_of_a_surrogate_pair_stays_as_it_is() -> None:
+    body = b'{"requests":[{"custom_id":"a","params":{"model":"m","messages":[{"role":"user","content":"\\ud83d"}]}}]}'
+    assert mapped(body) == body.replace(b'"m"', b'"m-mapped"')
+
+
 def test_tool_calls_that_another_provider_began_go_on_without_manual_thinking() -> None:
     clears, cuts = {"type": "clear_thinking_20251015"}, {"type": "clear_tool_uses_20250919"}
     foreign = {"type": "thinking", "thinking": "hm", "signature": "px1.file-ds.eyJyIjoxfQ"}

@@ -2,18 +2,21 @@
 
 A value is found in two steps: `msgspec` decodes one level of the text to `Raw` values, and these are aligned with the
 text again, because `msgspec` states no positions. An object with a repeated key cannot be aligned. Its text is encoded
-again, and then edited.
+again, and then edited. A text with lone surrogates, which `msgspec` rejects, is read with U+FFFD in their place. Both
+are escapes of the same length, so that the positions are those of the original text, which keeps its surrogates.
 """
 
+import codecs
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.models import require_bounded_members
-from anthropic_proxy.engine.messages.models.raw_json import MAX_MEMBERS
+from anthropic_proxy.engine.messages.models.raw_json import MAX_MEMBERS, TOO_DEEP_MESSAGE, replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.errors import InvalidRequest
 
 _decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
@@ -84,6 +87,33 @@ def find_elements(text: bytes, offset: int, end: int) -> list[JsonSpan]:
         found.append(JsonSpan(offset + position, offset + position, offset + stop))
         position = _after(_NEXT, view, stop)
     return found
+
+
+def edit(text: bytes, find_edits: Callable[[bytes], Sequence[Edit]]) -> bytes:
+    """Return JSON text with the edits that `find_edits` returns for it, and then without a byte order mark.
+
+    `find_edits` gets a text of the same length that can be decoded, and may be called again if it has raised an error.
+    Raises `InvalidRequest` for text that is not JSON or cannot be decoded.
+    """
+    edited = readable = text.removeprefix(codecs.BOM_UTF8)
+    try:
+        while True:
+            try:
+                edits = find_edits(readable)
+                return apply_edits(edited, edits) if edits else text
+            except RepeatedKeyError:
+                text = edited = readable = merge_repeated_keys(readable)
+            except msgspec.DecodeError:
+                readable, lone = replace_lone_surrogates(readable)
+                if not lone:
+                    raise
+    except RecursionError:
+        raise InvalidRequest(f"The request body {TOO_DEEP_MESSAGE}.", code="request-body") from None
+    except UnicodeDecodeError as error:
+        raise InvalidRequest(f"The request body is not valid UTF-8: {error.reason}.", code="request-body") from None
+    except msgspec.DecodeError as error:
+        reason = str(error).removeprefix("JSON is malformed: ")
+        raise InvalidRequest(f"The request body is not valid JSON: {reason}.", code="request-body") from None
 
 
 def merge_repeated_keys(text: bytes) -> bytes:

@@ -13,6 +13,7 @@ responses that describe batches.
 import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import partial
 from itertools import groupby
@@ -24,6 +25,7 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
 from anthropic_proxy.engine.messages.models import require_bounded_members
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
@@ -107,6 +109,10 @@ class _Messages(Struct):
     messages: list[dict[str, Raw]] = []
 
 
+class _Role(Struct):
+    role: Raw = Raw()
+
+
 class _Betas(Struct):
     anthropic_beta: list[str] = []
 
@@ -122,6 +128,8 @@ _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
 _USER_ROLES = (_SYSTEM, _USER)
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_messages = msgspec.json.Decoder(_Messages).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_role = msgspec.json.Decoder(_Role).decode
 _decode_betas = msgspec.json.Decoder(_Betas).decode
 _decode_block = msgspec.json.Decoder(_Block).decode
 
@@ -130,6 +138,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     headers, dialect = call.client_headers, call.dialect
     betas = select_betas(call)
     notes = [*betas.notes]
+    field_notes: list[FidelityNote] = []
     added: dict[str, Any] = {}
     if dialect.version_in_body:
         added[_VERSION_FIELD] = _select_version(call, notes)
@@ -137,9 +146,9 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         added[_BETA_FIELD] = betas.sent
     body = call.client_body
     if body:
-        body = _edit(body, lambda text: _find_edits(text, call, added, betas.lost_fields, notes))
-    if not dialect.accepts_system_messages and has_system_messages(body):
-        body = _edit(body, _find_reminder_edits)
+        body = json_spans.edit(body, lambda text: _find_edits(text, call, added, betas.lost_fields, field_notes))
+        if not dialect.accepts_system_messages:
+            body = json_spans.edit(body, _find_reminder_edits)
     is_traced = "traceparent" in headers and dialect.forwards_client_headers
     if dialect.forwards_client_headers:
         sent_headers = {name: value for name, value in headers.items() if name not in _NOT_FORWARDED_HEADERS}
@@ -163,7 +172,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         headers=sent_headers,
         trace_headers={name: headers[name] for name in _TRACE_HEADERS if name in headers} if is_traced else {},
         method="POST" if call.client_body else "GET",
-        notes=notes,
+        notes=[*notes, *field_notes],
         proves=" ".join((ACCEPTED, *betas.tested)) if betas.tested else "",
     )
 
@@ -258,7 +267,8 @@ def _read_body_betas(body: bytes) -> list[str]:
         return []
     try:
         require_bounded_members(body)
-        return [name for name in _decode_betas(body).anthropic_beta if _BETA_NAME.fullmatch(name)]
+        betas = _decode_betas(replace_lone_surrogates(body)[0]).anthropic_beta
+        return [name for name in betas if _BETA_NAME.fullmatch(name)]
     except (*DECODE_ERRORS, InvalidRequest):
         return []
 
@@ -279,29 +289,15 @@ def _select_version(call: Call[Dialect], notes: list[FidelityNote]) -> str:
     return own
 
 
-def _edit(body: bytes, find_edits: Callable[[bytes], list[Edit]]) -> bytes:
-    try:
-        return json_spans.apply_edits(body, find_edits(body))
-    except json_spans.RepeatedKeyError:
-        body = json_spans.merge_repeated_keys(body)
-        return json_spans.apply_edits(body, find_edits(body))
-    except DECODE_ERRORS:
-        return body  # the API reports the syntax error
-
-
 def has_system_messages(body: bytes) -> bool:
-    try:
-        require_bounded_members(body)
-        return any(message.get("role") == _SYSTEM for message in _decode_messages(body).messages)
-    except (*DECODE_ERRORS, InvalidRequest):
-        return False
+    return json_spans.edit(body, _find_reminder_edits) != body
 
 
 def find_sent_signatures(call: Call[Dialect]) -> dict[str, bytes]:
     """Return the path of each thinking block in the encoded request, as in errors, and the digest of its signature."""
     found = dict[str, bytes]()
-    body = encode_request(call).body
     try:
+        body, _ = replace_lone_surrogates(encode_request(call).body)
         require_bounded_members(body)
         for index, message in enumerate(_decode_messages(body).messages):
             content = message.get("content", _NO_CONTENT)
@@ -315,7 +311,7 @@ def find_sent_signatures(call: Call[Dialect]) -> dict[str, bytes]:
 
 def find_open_loop(call: Call[Dialect]) -> tuple[bytes, ...]:
     """Return the digest of the first call in the open tool loop of the client's request. Empty: there is none."""
-    body = call.client_body
+    body, _ = replace_lone_surrogates(call.client_body)
     try:
         for member in json_spans.find_members(body):
             if member.key == "messages" and body[member.value] == ord("["):
@@ -338,12 +334,28 @@ def _digest(provider: str, signature: str) -> bytes:
 
 
 def _find_reminder_edits(body: bytes) -> list[Edit]:
-    messages: list[dict[str, Any]] = []
-    for _, group in groupby(_decode_messages(body).messages, lambda message: message.get("role") in _USER_ROLES):
-        turn = [*group]
-        messages += _place_reminders(turn) if any(message.get("role") == _SYSTEM for message in turn) else turn
-    span = next(member for member in json_spans.find_members(body) if member.key == "messages")
-    return [Edit(span.value, span.end, msgspec.json.encode(messages))]
+    edits: list[Edit] = []
+    for member in json_spans.find_members(body):
+        if member.key != "messages" or body[member.value] != ord("["):
+            continue
+        messages = json_spans.find_elements(body, member.value, member.end)
+        kept: list[bool] = []
+        found = [(_read_role(body[message.start : message.end]), message) for message in messages]
+        for is_turn, group in groupby(found, lambda pair: pair[0] in _USER_ROLES):
+            roles, spans = zip(*group, strict=True)
+            placed: list[dict[str, Any]] | None = None
+            if is_turn and _SYSTEM in roles:
+                require_bounded_members(body[spans[0].start : spans[-1].end])
+                placed = _place_reminders([_decode_fields(body[span.start : span.end]) for span in spans])
+            kept += [placed != []] * len(spans)
+            if placed:
+                edits.append(Edit(spans[0].start, spans[-1].end, msgspec.json.encode(placed)[1:-1]))
+        edits += json_spans.build_removal_edits(messages, kept)
+    return edits
+
+
+def _read_role(message: bytes) -> Raw:
+    return _decode_role(message).role if message.startswith(b"{") else _NO_CONTENT
 
 
 def _place_reminders(turn: list[dict[str, Raw]]) -> list[dict[str, Any]]:
@@ -403,8 +415,9 @@ def _find_edits(
 
     `added`: fields that are added, or replace fields of the client. `lost`: fields whose beta is not sent.
 
-    `notes` gets a note on each removed field.
+    `notes` becomes the notes on the removed fields.
     """
+    notes.clear()
     dialect = call.dialect
     filters_betas = _filters_betas(call.dialect)
     marked = call.has_proxy_signatures and (
@@ -652,14 +665,10 @@ def encode_batch(
 ) -> bytes:
     """Return the body with the model of each request replaced, and without content that the provider would reject.
 
-    Raises `msgspec.DecodeError` for invalid JSON, and `InvalidRequest` for a list or object of too many members.
+    Raises `InvalidRequest` for invalid JSON, and for a list or object of too many members.
     """
     removals = Removals(dialect, provider, refused_signatures)
-    try:
-        return json_spans.apply_edits(body, _find_batch_edits(body, removals, resolve_model))
-    except json_spans.RepeatedKeyError:
-        body = json_spans.merge_repeated_keys(body)
-        return json_spans.apply_edits(body, _find_batch_edits(body, removals, resolve_model))
+    return json_spans.edit(body, lambda text: _find_batch_edits(text, removals, resolve_model))
 
 
 def _find_batch_edits(body: bytes, removals: Removals, resolve_model: Callable[[str, str, bytes], str]) -> list[Edit]:
@@ -700,23 +709,23 @@ def _find_edits_of_params(
 
 def remove_results_host(body: bytes) -> bytes:
     """Return batches with only the path of each `results_url`, to which the SDKs add the proxy's address."""
-    try:
-        members = json_spans.find_members(body)
-        objects = [members]
-        for member in members:
-            if member.key == "data" and body[member.value] == ord("["):
-                elements = json_spans.find_elements(body, member.value, member.end)
-                objects += [
-                    json_spans.find_members(body, each.value, each.end)
-                    for each in elements
-                    if body[each.value] == ord("{")
-                ]
-    except (*DECODE_ERRORS, json_spans.RepeatedKeyError, InvalidRequest):
-        return body
-    edits = [
+    with suppress(InvalidRequest):  # a reply that is no JSON is forwarded
+        return json_spans.edit(body, _find_results_edits)
+    return body
+
+
+def _find_results_edits(body: bytes) -> list[Edit]:
+    members = json_spans.find_members(body)
+    objects = [members]
+    for member in members:
+        if member.key == "data" and body[member.value] == ord("["):
+            elements = json_spans.find_elements(body, member.value, member.end)
+            objects += [
+                json_spans.find_members(body, each.value, each.end) for each in elements if body[each.value] == ord("{")
+            ]
+    return [
         Edit(member.value, member.end, b'"%b"' % found[1])
         for members in objects
         for member in members
         if member.key == "results_url" and (found := _RESULTS_URL.fullmatch(body, member.value, member.end))
     ]
-    return json_spans.apply_edits(body, edits)

@@ -18,6 +18,7 @@ import re
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -198,10 +199,11 @@ def replace_reply_model(reply: bytes, model: str) -> bytes:
         if data is None:
             return reply
         at, end = data.span(1)
-    try:
-        return json_spans.apply_edits(reply, _rename(reply, at, end, model))
-    except (*DECODE_ERRORS, json_spans.RepeatedKeyError, InvalidRequest):
-        return reply  # not ours to judge
+    with suppress(InvalidRequest):  # what is no JSON is not ours to judge
+        return (
+            reply[:at] + json_spans.edit(reply[at:end], lambda text: _rename(text, 0, len(text), model)) + reply[end:]
+        )
+    return reply
 
 
 def remove_message_start(reply: bytes) -> bytes:
