@@ -210,37 +210,19 @@ class Attempts:
             balancer = RouteBalancer(engine.store, engine.route_prices)
         failure: ProxyError | None = None
         for position, target in enumerate(plan.targets, 1):
-            provider = target.provider
-            model = target.model
             started_at = engine.clock()
+            has_next_target = position < len(plan.targets)
             try:
-                adapted = target
-                if provider.name in engine.catalog.queried_providers:
-                    await engine.catalog.fetch_capabilities(provider.name, model)
-                    capabilities = find_capabilities(provider, model, engine.settings, engine.catalog)
-                    adapted = structs.replace(target, capabilities=capabilities)
-                receipt.adaptations.clear()
-                if engine.observations.find_adaptations(target.upstream, model):
-                    adapted = apply_stored_adaptations(engine, adapted, receipt.adaptations)
-                run = TargetRun(
-                    request,
-                    engine.observations.find_token_scale(provider.name, model),
-                    adaptations_left=MAX_RELAY_ADAPTATIONS if adapted.is_relayed else MAX_ADAPTATIONS,
-                    requires_room=failure is not None,
-                    has_next_target=position < len(plan.targets),
+                attempt = await self._call_target(
+                    target, request, requires_room=failure is not None, has_next_target=has_next_target
                 )
-                engine.retry_budget.record_first_call(adapted.upstream)
-                attempt = await self.call_with_retries(adapted, run, self._prepare, self._send)
             except (UpstreamError, ProxyBusy) as error:
                 failure = error
-                was_called = isinstance(error, UpstreamError)  # False: its throttle has rejected the call
-                client_key = find_client_credential(engine, self._incoming, provider)
-                if (
-                    balancer is not None
-                    and was_called
-                    and (error.status >= 500 or (error.status in _KEY_ERRORS and not client_key))
-                ):  # a rejected key of the client concerns no other request
-                    engine.background.start_task(balancer.record_failure(target))
+                if balancer is not None and isinstance(error, UpstreamError):  # a throttle says nothing of the target
+                    # a rejected key of the client concerns no other request
+                    own_key = find_client_credential(engine, self._incoming, target.provider) is None
+                    if error.status >= 500 or (error.status in _KEY_ERRORS and own_key):
+                        engine.background.start_task(balancer.record_failure(target))
                 receipt.failed_attempts.append(describe_attempt(target, error))
                 if not next_target_may_help(error):
                     break
@@ -257,6 +239,33 @@ class Attempts:
         if isinstance(failure, UpstreamError | ProxyBusy):
             receipt.failed_attempts.pop()
         raise failure
+
+    async def _call_target(
+        self, target: Target, request: MessagesRequest, *, requires_room: bool, has_next_target: bool
+    ) -> Attempt:
+        """Call one target, with what its server and earlier replies have told about the model.
+
+        `requires_room` and `has_next_target`: see `TargetRun`.
+        """
+        engine = self._engine
+        provider = target.provider
+        model = target.model
+        if provider.name in engine.catalog.queried_providers:
+            await engine.catalog.fetch_capabilities(provider.name, model)
+            capabilities = find_capabilities(provider, model, engine.settings, engine.catalog)
+            target = structs.replace(target, capabilities=capabilities)
+        self.receipt.adaptations.clear()
+        if engine.observations.find_adaptations(target.upstream, model):
+            target = apply_stored_adaptations(engine, target, self.receipt.adaptations)
+        run = TargetRun(
+            request,
+            engine.observations.find_token_scale(provider.name, model),
+            adaptations_left=MAX_RELAY_ADAPTATIONS if target.is_relayed else MAX_ADAPTATIONS,
+            requires_room=requires_room,
+            has_next_target=has_next_target,
+        )
+        engine.retry_budget.record_first_call(target.upstream)
+        return await self.call_with_retries(target, run, self._prepare, self._send)
 
     async def open_next_call(self, previous: Attempt, request: MessagesRequest, continuation: str = "") -> Attempt:
         """Open another call for a started reply, at the same target. Raises `UpstreamError`.
