@@ -607,6 +607,8 @@ class _Setup:
                 default = find_small_model(big, listed) or big
             if option is not None:
                 found[variable] = _add_prefix(option, backend, offered, f"{flag} is", f"{flag} ")
+                if backend.models and not backend.has_deployments:
+                    self._report_unlisted(found[variable], backend, [*offered])
             elif (agreed := accepted[position]) is not None:
                 found[variable] = f"{provider.prefix}/{agreed}"
             elif self._questions is not None and not provider.serves_claude:
@@ -644,6 +646,16 @@ class _Setup:
             found = {**list_env_lines(provider, {}, backend.settings), **found}
             del found["PREFERRED_PROVIDER"]
         return found
+
+    def _report_unlisted(self, model: str, backend: Backend, offered: Sequence[str]) -> None:
+        """Report a model of the provider that its server does not list, which a server may serve nevertheless."""
+        prefix, _, name = model.partition("/")
+        if prefix == backend.provider.prefix and name not in offered and f"{name}:latest" not in offered:
+            nearest = find_similar_choice(name, offered)
+            has = (
+                f" Did you mean {nearest}" if nearest else f" It has: {formats.shorten(', '.join(offered), _MAX_TEXT)}."
+            )
+            self._output.write_notice(f"{prefix} does not list {name}.{has}", "!", "warn")
 
     def _find_present_model(self, backend: Backend, variable: str) -> str:
         """Return the model of the provider that a setting has, without prefix. "": none, or a retired one."""

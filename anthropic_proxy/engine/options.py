@@ -523,10 +523,16 @@ class EngineOptions(Struct, frozen=True, kw_only=True):
         return f"start Claude Code again with {command}" if self.session_command == "code" else f"run {command} again"
 
     @property
+    def variables_file(self) -> str:
+        """The file in which the user sets variables, as texts name it."""
+        return ".env"
+
+    @property
     def set_variable(self) -> str:
         """The sentence about where to set a missing key, project or the like."""
         if self.session_command:
-            return f"Set it in .env, which applies at once, or in the environment and {self.start_again}."
+            place = f"in {self.variables_file}, which applies at once, or in the environment"
+            return f"Set it {place} and {self.start_again}."
         return f"Set it in .env or in the environment and {self.start_again}."
 
     @property

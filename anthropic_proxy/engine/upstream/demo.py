@@ -64,7 +64,8 @@ def new_demo_transport(
     command = name_program("anthropic-proxy init")
     after = "which applies at once" if options.session_command else f"and {options.start_again}"
     advice = Advice(
-        f"For a real model, run {command}, or put {setup_variables[0]}=… into .env, {after}.", setup_variables[1:]
+        f"For a real model, run {command}, or put {setup_variables[0]}=… into {options.variables_file}, {after}.",
+        setup_variables[1:],
     )
 
     async def send(base_url: str, request: UpstreamRequest, credential: Credential | None) -> UpstreamResponse:

@@ -139,6 +139,11 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
         """True if every client needs a key of the proxy: one of `PROXY_API_KEY`, or a virtual key."""
         return bool(self.proxy_api_keys) or self.virtual_keys
 
+    @property
+    def variables_file(self) -> str:
+        """In a session, Claude Code shows the text in a folder that may have a `.env` of its own."""
+        return self.env_file if self.session_command and self.env_file else ".env"
+
     def has_traces(self) -> bool:
         """Return True if trace spans of client requests are exported."""
         return bool(self.trace_exporters)

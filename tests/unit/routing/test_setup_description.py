@@ -42,8 +42,8 @@ def test_a_problem_is_that_of_the_provider_that_has_it(tmp_path: Path) -> None:
     )
     session = structs.replace(settings, session_command="code")
     assert next(one.remedy for one in describe_setup(session, Catalog()).providers if one.name == "groq") == (
-        "groq has no key: GROQ_API_KEY is not set. Set it in .env, which applies at once, or in the environment and "
-        "start Claude Code again with anthropic-proxy code."
+        f"groq has no key: GROQ_API_KEY is not set. Set it in {tmp_path / '.env'}, which applies at once, or in the "
+        "environment and start Claude Code again with anthropic-proxy code."
     )
     assert found["groq-2"][0] == "problem"
     assert found["ollama"] == (
