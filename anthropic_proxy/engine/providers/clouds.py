@@ -93,7 +93,7 @@ BEDROCK = Provider(
     servers=(
         ServerOverride(
             name="bedrock_messages",
-            url_patterns=("*/anthropic/", "*/anthropic/v1/"),
+            url_patterns=("*/anthropic/", "*/*/anthropic/", "*/anthropic/v1/", "*/*/anthropic/v1/"),
             wires={"messages": _BEDROCK_MESSAGES},
             models_table="anthropic",
             key_source="aws",

@@ -22,7 +22,7 @@ from anthropic_proxy.engine.providers.registry import (
     ServerOverride,
     WireConfig,
 )
-from anthropic_proxy.engine.providers.servers import UNKNOWN_SERVERS, find_server_at
+from anthropic_proxy.engine.providers.servers import UNKNOWN_SERVERS, find_server_at, is_address_of
 from anthropic_proxy.engine.wires.contract import BaseDialect
 from anthropic_proxy.errors import ConfigurationError, join_with_or
 
@@ -247,10 +247,9 @@ def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Orig
     for row in candidates:
         if urlsplit(row.base_url).netloc == url.netloc:
             return Origin(row, None, row.key_required != "never", row.wires[table.wire])
-    location = f"{url.netloc}{url.path.rstrip('/')}/".lower()
     for row in candidates:
         for server in row.servers:
-            if any(fnmatchcase(location, pattern) for pattern in server.url_patterns):
+            if is_address_of(server, table.base_url):
                 config = server.wires.get(table.wire) or row.wires[table.wire]
                 return Origin(row, server, server.name not in UNKNOWN_SERVERS, config)
     return Origin(candidates[0], None, False, candidates[0].wires[table.wire])

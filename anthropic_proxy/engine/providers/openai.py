@@ -107,8 +107,8 @@ _DEEPSEEK_RETIRED = build_retired_models(
 _LOCAL = ServerOverride(
     name="local",
     url_patterns=(
-        *("localhost/*", "localhost:*", "127.*", "[[]::1]*", "host.docker.internal*", "host.containers.internal*"),
-        *("10.*", "192.168.*", "172.1[6-9].*", "172.2?.*", "172.3[01].*", "*.local/*", "*.local:*"),
+        *("localhost", "127.*", "::1", "host.docker.internal", "host.containers.internal"),
+        *("10.*", "192.168.*", "172.1[6-9].*", "172.2?.*", "172.3[01].*", "*.local"),
     ),
     wires={
         "chat": WireConfig(

@@ -28,15 +28,19 @@ def find_server_at(provider: Provider, base_url: str) -> ServerOverride | None:
     url = urlsplit(base_url)
     if url.hostname == urlsplit(provider.base_url).hostname:
         return None
-    location = f"{url.netloc}{url.path.rstrip('/')}/".lower()
-    return next(
-        (
-            server
-            for server in provider.servers
-            if any(fnmatchcase(location, pattern) for pattern in server.url_patterns)
-        ),
-        None,
-    )
+    return next((server for server in provider.servers if is_address_of(server, base_url)), None)
+
+
+def is_address_of(server: ServerOverride, base_url: str) -> bool:
+    """Return True if a base URL matches one of the patterns of a server: its host, and its path."""
+    url = urlsplit(base_url)
+    host = url.hostname or ""
+    path = f"{url.path.strip('/')}/".lstrip("/").lower()
+    for pattern in server.url_patterns:
+        host_pattern, _, path_pattern = pattern.partition("/")  # `*` of a host must not match a path
+        if fnmatchcase(host, host_pattern) and fnmatchcase(path, path_pattern or "*"):
+            return True
+    return False
 
 
 LOCAL_SERVER = "local"

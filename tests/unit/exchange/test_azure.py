@@ -138,6 +138,19 @@ async def test_a_key_is_sent_in_a_header_of_its_own() -> None:
     assert [exchange.body["model"] for exchange in sent] == ["small", "large"]
 
 
+@pytest.mark.parametrize(
+    "base_url", [f"http://gateway.example/{HOST}/openai/v1", f"http://{HOST}.gateway.example/openai/v1"]
+)
+async def test_a_gateway_with_a_host_of_azure_in_its_address_gets_no_token(base_url: str) -> None:
+    azure = Azure({"small": "gpt-4.1"}, tokens={TOKEN})
+    with serving(new_azure(azure)) as running:
+        engine = engine_of(running, base_url)
+        await ask(engine, "azure/small")
+        await engine.close()
+        (sent,) = running.journal.exchanges
+    assert "authorization" not in sent.headers
+
+
 async def test_ten_requests_at_once_and_an_unknown_deployment() -> None:
     with serving_azure() as running:
         engine = engine_of(running, V1, MODELS)
