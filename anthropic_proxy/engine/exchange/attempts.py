@@ -604,7 +604,7 @@ class Attempts:
 
     def _list_call_secrets(self, attempt: Attempt) -> list[str]:
         """Return the secrets in the headers of a call, which the provider may quote in an error."""
-        secrets = [attempt.credential.secret] if attempt.credential is not None else []
+        secrets = [*attempt.credential.secrets] if attempt.credential is not None else []
         if (options := self._engine.settings.call_options.get(attempt.target.provider.name)) is not None:
             secrets += options.reveal_secrets()
         return secrets

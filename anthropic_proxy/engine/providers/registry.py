@@ -125,9 +125,9 @@ class ServerOverride(Struct, frozen=True, kw_only=True, eq=False):
     name: str
     """Internal identifier, unique among the servers of one provider: `deepseek`."""
     url_patterns: Sequence[str]
-    """Lower-case `fnmatch` patterns of the base URL: of the host, and behind the slash of the path: `api.deepseek.com/*`.
+    """Lower-case `fnmatch` patterns of the base URL: of its host, and after the slash of its path.
 
-    The port is not compared. The compared path ends with a slash. A pattern without a slash matches any path.
+    For example, `api.deepseek.com/*`. The compared path ends with a slash. Without a slash, any path matches.
     """
     wires: Mapping[str, AnyWireConfig] = {}
     """Wire name (`chat`) → config for the server. Absent: the config of the provider applies."""

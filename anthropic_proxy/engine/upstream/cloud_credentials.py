@@ -384,7 +384,11 @@ class AwsCredentials(_Loader):
         if ends_at is not None:
             expires_at = min(expires_at, ends_at.timestamp())
         credential = Credential(
-            "authorization", keys.secret_key, self.origin, sign=partial(sign_request, keys, self._region)
+            "authorization",
+            keys.secret_key,
+            self.origin,
+            sign=partial(sign_request, keys, self._region),
+            further_secrets=(keys.token,) if keys.token else (),
         )
         return AccessToken(credential, None, expires_at)
 

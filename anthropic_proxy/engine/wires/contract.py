@@ -200,10 +200,17 @@ class Credential(Struct, frozen=True):
     sign: SignRequest | None = None
     """Function that signs each request. `value` is then a secret of the signature, which is not sent itself. None: the
     header `header` authenticates the request."""
+    further_secrets: Sequence[str] = ()
+    """Other secrets that a request has because of the credential, such as the session token of a signature."""
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """All texts that errors and logs must not contain."""
+        return self.secret, *self.further_secrets
 
     @property
     def secret(self) -> str:
-        """The secret that errors and logs must not contain: `value` without a scheme such as `Bearer`."""
+        """`value` without a scheme such as `Bearer`."""
         return (self.value.partition(" ")[2] if self.header == "authorization" else "") or self.value
 
     def __repr__(self) -> str:

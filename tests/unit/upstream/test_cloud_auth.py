@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anthropic
 import pytest
@@ -183,6 +184,31 @@ async def test_the_signature_is_that_of_the_official_client(
     assert ours.headers["x-amz-security-token"] == theirs.headers["x-amz-security-token"]
     scopes = [each.headers["authorization"].partition(",")[0].partition("=")[2] for each in (theirs, ours)]
     assert scopes[0] == scopes[1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_error_that_quotes_the_signed_request_has_no_secret(tmp_path: Path, stream: bool) -> None:
+    async def answer(server: Server, writer: asyncio.StreamWriter) -> None:
+        head = server.heads[-1]
+        assert TOKEN in head
+        text = f"InvalidSignatureException: The Canonical String should have been '{head}', with {SECOND[1]}"
+        body = json.dumps({"message": text, "url": f"/?X-Amz-Security-Token={quote(TOKEN, safe='')}"})
+        writer.write(f"HTTP/1.1 403 Forbidden\r\ncontent-length: {len(body)}\r\n\r\n{body}".encode())
+
+    write_process(tmp_path, SECOND, TOKEN)
+    async with http_serving(answer) as (_, port):
+        given = {
+            "BEDROCK_BASE_URL": f"http://127.0.0.1:{port}",
+            "AWS_REGION": REGION,
+            "PREFERRED_PROVIDER": "anthropic",
+        }
+        engine = build_engine(load_settings(given, PROVIDERS, env_file=None))
+        status, text = await ask(engine, stream=stream)
+        await engine.close()
+    assert status == 403
+    assert "The Canonical String should have been" in text
+    pieces = [secret[at : at + 12] for secret in (TOKEN, SECOND[1]) for at in range(len(secret) - 11)]
+    assert [piece for piece in pieces if piece in text] == []
 
 
 async def test_keys_in_the_env_file_are_used(cloud: Cloud, bedrock: Running, tmp_path: Path) -> None:
