@@ -29,6 +29,10 @@ class EffortPlan(Struct, frozen=True):
     changes: Mapping[int, str] = {}
     """Number of a user message, from 0 → effort from this message on. The numbers ascend."""
 
+    @property
+    def current(self) -> str:
+        return [self.baseline, *self.changes.values()][-1]
+
 
 def follow_effort(known: EffortPlan | None, messages: Sequence[Message], effort: str) -> EffortPlan:
     """Return the plan with which a request asks for `effort` now. `known`: the plan of the request before. None: none.
@@ -63,28 +67,35 @@ class KnownPlan(Struct, frozen=True):
     plan: EffortPlan
 
 
-def find_plan(known: Sequence[KnownPlan], messages: Sequence[Message]) -> EffortPlan | None:
+def find_plan(known: Sequence[KnownPlan], messages: Sequence[Message], effort: str) -> EffortPlan | None:
     """Return the plan of the request before: of those whose last user message is in `messages`, the longest one.
 
-    If there is none, the client has edited the message, and the latest request counts. None: no request is known.
+    Of several, it is the one that asks for `effort` already. If there is none, the client has edited the message, and
+    the latest request counts. None: no request is known.
     """
     turns = [message for message in messages if _is_turn(message)]
     earlier = [each for each in known if 0 < each.turns <= len(turns) and _digest(turns[each.turns - 1]) == each.digest]
-    found = max(earlier, key=lambda each: each.turns) if earlier else next(iter(known), None)
+
+    def rank(each: KnownPlan) -> tuple[int, bool, bool]:
+        return each.turns, each.plan.current == effort, each.plan.baseline not in _NO_EFFORT
+
+    found = max(earlier, key=rank) if earlier else next(iter(known), None)
     return None if found is None else found.plan
 
 
 def keep_plan(known: Sequence[KnownPlan], messages: Sequence[Message], plan: EffortPlan) -> Sequence[KnownPlan]:
     """Return the plans for later requests, the latest first.
 
-    A plan that begins anew replaces none of the same messages: it belongs to a request beside the conversation.
+    A plan that begins anew replaces none of the same messages: it may belong to a request beside the conversation.
     """
     turns = [message for message in messages if _is_turn(message)]
     kept = KnownPlan(len(turns), _digest(turns[-1]) if turns else 0, plan)
-    same = [each for each in known if (each.turns, each.digest) == (kept.turns, kept.digest)]
-    if same and same[0].plan.baseline not in (plan.baseline, *_NO_EFFORT):
-        kept = same[0]
-    return [kept, *(each for each in known if each not in same)][:MAX_PLANS]
+    others = [
+        each
+        for each in known
+        if (each.turns, each.digest, each.plan.baseline) != (kept.turns, kept.digest, plan.baseline)
+    ]
+    return [kept, *others][:MAX_PLANS]
 
 
 def _digest(turn: Message) -> int:

@@ -86,7 +86,7 @@ class ModelObservations:
         texts = b"".join(bytes(block.text) for block in first if type(block) is TextBlock)
         digest = hashlib.sha256(conversation.encode(errors="replace") + b"\n" + texts).hexdigest()
         known = decode_plans(self.store.read(f"effort:{digest}") or "")
-        plan = follow_effort(find_plan(known, request.messages), request.messages, request.effort)
+        plan = follow_effort(find_plan(known, request.messages, request.effort), request.messages, request.effort)
         kept = keep_plan(known, request.messages, plan)
         self.store.write(f"effort:{digest}", encode_plans(kept), EFFORT_SECONDS)
         return plan

@@ -73,7 +73,7 @@ class Conversation:
         messages = [Message(role="user", content=blocks) for blocks in content]  # type: ignore[arg-type]
         known = decode_plans(self.stored)
         messages += turns(0, result=True) if in_loop else []
-        plan = follow_effort(find_plan(known, messages), messages, effort)
+        plan = follow_effort(find_plan(known, messages, effort), messages, effort)
         self.stored = encode_plans(keep_plan(known, messages, plan))
         return plan
 
@@ -87,9 +87,9 @@ def test_a_request_beside_the_conversation_with_another_effort_moves_no_change()
     assert talk.ask("ab", "none") == EffortPlan("none")
     assert talk.ask("ab", "high", in_loop=True) == before
     assert talk.ask("ab", "low", in_loop=True) == EffortPlan("low")
-    assert talk.ask("abs", "low") == EffortPlan("medium", {1: "high", 2: "low"})
+    assert talk.ask("abs", "low") == EffortPlan("low")
     assert talk.ask("abc", "high") == before
-    assert talk.ask("abt", "low") == EffortPlan("medium", {1: "high", 2: "low"})
+    assert talk.ask("abt", "low") == EffortPlan("low")
     assert talk.ask("abcd", "high", in_loop=True) == before
     assert talk.ask("abcde", "max") == EffortPlan("medium", {1: "high", 4: "max"})
 
