@@ -35,6 +35,11 @@ _COUNTING = "token-counting-2024-11-01"
 _NOT_IN_CLOUDS = ("container", "mcp_servers", "speed")
 """Fields of code execution, MCP servers and fast mode, whose betas the clouds do not accept."""
 
+_NOT_AT_AMAZON = ("web_search", "web_fetch", "code_execution", "advisor", "mcp")
+"""Kinds of server tools. Sources: platform.claude.com, "Web search tool" ("not available on Amazon Bedrock"), and
+code.claude.com, "Feature availability", which has both endpoints in one column; read 2026-11-25."""
+_NOT_AT_GOOGLE = ("web_fetch", "code_execution", "advisor", "mcp")
+
 _WITHOUT_VERSION = (("/anthropic/v1", "/anthropic"),)
 _CLOUD = anthropic.Dialect(
     forwards_client_headers=False,
@@ -55,6 +60,7 @@ _BEDROCK = WireConfig(
         version_in_body="bedrock-2023-05-31",
         sends_stream_field=False,
         sends_betas_in_body=True,
+        missing_tools=_NOT_AT_AMAZON,
         betas=(*_AT_AMAZON, "mid-conversation-output-config-2026-07-01", "mid-conversation-tool-changes-2026-07-01"),
         renamed_betas=_TOOL_SEARCH,
     ),
@@ -71,6 +77,7 @@ _BEDROCK_MESSAGES = WireConfig(
     dialect=structs.replace(
         _CLOUD,
         has_count_tokens=True,
+        missing_tools=_NOT_AT_AMAZON,
         betas=(
             *(*_AT_AMAZON, "claude-code-20250219", "per-turn-control-2026-07-01"),
             *("structured-outputs-2025-11-13", "web-search-2025-03-05", _COUNTING),
@@ -135,6 +142,8 @@ VERTEX_CLAUDE = WireConfig(
         count_path="/models/count-tokens:rawPredict",
         has_count_tokens=True,
         version_in_body="vertex-2023-10-16",
+        missing_tools=_NOT_AT_GOOGLE,
+        tool_versions=("web_search_20250305",),
         betas=(
             *(*_EVERYWHERE, "compact-2026-01-12", "compact-2026-09-04", "per-turn-control-2026-07-01"),
             *("thinking-binding-controls-2026-08-01", "tool-search-tool-2025-10-19", "web-search-2025-03-05"),
@@ -143,7 +152,8 @@ VERTEX_CLAUDE = WireConfig(
         renamed_betas=_TOOL_SEARCH,
     ),
 )
-"""API of Claude at Vertex AI. Source: platform.claude.com, "Claude on Vertex AI"."""
+"""API of Claude at Vertex AI. Sources: platform.claude.com, "Claude on Vertex AI"; "Web search tool" (only the version
+without filters by programs), read 2026-11-25."""
 
 FOUNDRY = Provider(
     name="foundry",

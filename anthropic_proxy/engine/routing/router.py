@@ -588,9 +588,9 @@ def switch_wire(target: Target, wire_name: str, settings: EngineOptions) -> Targ
 def _prefer_wire_with_tools(target: Target, wanted: frozenset[str], settings: EngineOptions) -> Target:
     """Return the target with the wire on which the provider runs most of the `wanted` server tools.
 
-    The server tools of another server, which a base URL setting selects, are unknown.
+    The server tools of another server, which a base URL setting selects, are unknown. A relay forwards the tools.
     """
-    if find_server_override(target.provider, settings) is not None:
+    if target.is_relayed or find_server_override(target.provider, settings) is not None:
         return target
     others = (switch_wire(target, name, settings) for name in target.provider.wires)
     candidates = [target, *(other for other in others if other is not None and other.dialect is not target.dialect)]

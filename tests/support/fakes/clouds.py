@@ -46,6 +46,21 @@ CLAUDE_CODE_BETAS: dict[Kind, tuple[str, ...]] = {
 }
 """Betas of Claude Code that the clouds accept besides those in `BETAS`."""
 _NEW_VERSION = "2026-10-21"
+_SERVER_TOOLS: dict[Kind, re.Pattern[str]] = {
+    "bedrock": re.compile(r"(?:web_search|web_fetch|code_execution|advisor)_\d+|mcp_toolset"),
+    "mantle": re.compile(r"(?:web_search|web_fetch|code_execution|advisor)_\d+|mcp_toolset"),
+    "vertex": re.compile(r"web_search_(?!20250305)\d+|(?:web_fetch|code_execution|advisor)_\d+|mcp_toolset"),
+    "foundry": re.compile(r"advisor_\d+"),
+}
+"""Types of the tools that a cloud does not run (platform.claude.com, "Web search tool"; code.claude.com, "Feature
+availability"; manaflow-ai/subrouter pull request 237)."""
+_SERVER_BLOCKS: dict[Kind, re.Pattern[str]] = {
+    "bedrock": re.compile(r"(?:\w+_)?(?:web_search|web_fetch|code_execution|mcp)(?:_tool_(?:use|result))?"),
+    "mantle": re.compile(r"(?:\w+_)?(?:web_search|web_fetch|code_execution|mcp)(?:_tool_(?:use|result))?"),
+    "vertex": re.compile(r"(?:\w+_)?(?:web_fetch|code_execution|mcp)(?:_tool_(?:use|result))?"),
+    "foundry": re.compile(r"(?!)"),
+}
+"""Names and types of blocks of such tools."""
 _BODY_VERSIONS = {"bedrock": "bedrock-2023-05-31", "vertex": "vertex-2023-10-16"}
 _PATHS = {
     "bedrock": re.compile(r"/model/([^/]+)/invoke(-with-response-stream)?"),
@@ -197,6 +212,18 @@ class _StandIn(Anthropic):
             for position, tool in enumerate(body.get("tools", ()) if inner else ()):
                 if inner in tool:
                     raise _Refusal(400, {"message": f"tools.{position}.custom.{inner}: Extra inputs are not permitted"})
+        for position, tool in enumerate(body.get("tools", ())):
+            if _SERVER_TOOLS[self.cloud.kind].fullmatch(tool.get("type", "custom")):
+                text = f"tools.{position}: Input tag '{tool['type']}' found using 'type' does not match any of the "
+                raise _Refusal(400, {"message": f"{text}expected tags: 'bash_20250124', 'custom'"})
+        for place, message in enumerate(body["messages"]):
+            for number, block in enumerate(message["content"] if isinstance(message["content"], list) else ()):
+                name = block["name"] if block["type"] == "server_tool_use" else block["type"]
+                cited = "web_search_result_location" in json.dumps(block.get("citations"))
+                refused = _SERVER_BLOCKS[self.cloud.kind]
+                if refused.fullmatch(name) or (cited and refused.fullmatch("web_search")):
+                    where = f"messages.{place}.content.{number}: Input tag '{block['type']}' found using 'type' does "
+                    raise _Refusal(400, {"message": f"{where}not match any of the expected tags: 'text', 'tool_use'"})
         breaches = list(check_body_of(body, betas, counting=counting))
         exchange.breaches += breaches
         if breaches:

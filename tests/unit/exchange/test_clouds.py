@@ -540,6 +540,109 @@ async def test_a_field_that_makes_the_request_what_it_is_stays_even_if_it_is_rej
         assert [exchange.body.get(field) is None for exchange in running.journal.exchanges] == [False]
 
 
+SEARCH_TOOL = {"type": "web_search_20260318", "name": "web_search"}
+SERVER_TOOLS = [
+    SEARCH_TOOL,
+    {"type": "web_fetch_20250910", "name": "web_fetch"},
+    {"type": "code_execution_20250825", "name": "code_execution"},
+]
+BASH = "bash_code_execution"
+RAN = [
+    {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "news"}},
+    {
+        "type": "web_search_tool_result",
+        "tool_use_id": "srvtoolu_1",
+        "content": [{"type": "web_search_result", "url": "http://a.example", "title": "A", "encrypted_content": "Eq"}],
+    },
+    {"type": "server_tool_use", "id": "srvtoolu_2", "name": BASH, "input": {"command": "ls"}},
+    {
+        "type": f"{BASH}_tool_result",
+        "tool_use_id": "srvtoolu_2",
+        "content": {"type": f"{BASH}_result", "stdout": "a.txt", "stderr": "", "return_code": 0, "content": []},
+    },
+    {
+        "type": "text",
+        "text": "It is so.",
+        "citations": [
+            {
+                "type": "web_search_result_location",
+                "url": "http://a.example",
+                "title": "A",
+                "encrypted_index": "Eo",
+                "cited_text": "so",
+            }
+        ],
+    },
+]
+BEFORE_TEXT, AFTER_TEXT = {"role": "user", "content": "news?"}, {"role": "user", "content": "Say exactly: hello"}
+
+
+def text_block(text: str) -> dict[str, str]:
+    return {"type": "text", "text": text}
+
+
+AS_TEXT = [text_block(text) for text in ("[web_search: news]", "A – http://a.example", f"[{BASH}: ls]", "a.txt")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "tools", "history"),
+    [
+        ("bedrock", [], [*AS_TEXT, text_block("It is so.")]),
+        ("mantle", [], [*AS_TEXT, text_block("It is so.")]),
+        ("vertex", [{**SEARCH_TOOL, "type": "web_search_20250305"}], [*RAN[:2], *AS_TEXT[2:], RAN[4]]),
+        ("foundry", SERVER_TOOLS, RAN),
+    ],
+)
+async def test_server_tools_that_a_cloud_does_not_run_are_removed_and_their_results_are_text(
+    kind: Kind, tools: list[Any], history: list[Any]
+) -> None:
+    messages = [BEFORE_TEXT, {"role": "assistant", "content": RAN}, AFTER_TEXT]
+    with cloud_of(kind) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        own = CALL["tools"]
+        reply, message = await ask(engine, MODELS[kind], messages=messages, tools=[*SERVER_TOOLS, *own])
+        await engine.close()
+        (sent,) = running.journal.exchanges
+        assert running.journal.violations() == []
+    assert reply.status == 200, message
+    assert sent.body["tools"] == [*tools, *own]
+    assert sent.body["messages"] == [messages[0], {"role": "assistant", "content": history}, messages[2]]
+    lost = {"bedrock": (3, 3), "mantle": (3, 3), "vertex": (3, 2), "foundry": (0, 0)}[kind]
+    expected = f"best-effort; approximated={lost[0]}; emulated=0; dropped={lost[1]}"
+    assert reply.headers.get("x-proxy-fidelity") == expected
+
+
+async def test_a_search_that_the_request_forces_is_done_by_the_next_target() -> None:
+    forced: dict[str, Any] = {"tools": [SEARCH_TOOL], "tool_choice": {"type": "tool", "name": "web_search"}}
+    with cloud_of("bedrock") as (_, bedrock), cloud_of("foundry") as (_, foundry):
+        variables = settings_of("bedrock", bedrock.url) | settings_of("foundry", foundry.url)
+        alone = engine_of(variables)
+        reply, message = await ask(alone, MODELS["bedrock"], **forced, thinking={"type": "disabled"})
+        await alone.close()
+        assert (reply.status, message["error"]["message"]) == (
+            400,
+            "tool_choice: 'tool' forces 'web_search' (web_search_20260318), which bedrock is not known to run",
+        )
+        variables |= {"MODEL_OPUS": MODELS["bedrock"], "FALLBACK_OPUS": MODELS["foundry"]}
+        engine = engine_of(variables)
+        reply, message = await ask(engine, "claude-opus-5-5", **forced, thinking={"type": "disabled"})
+        await engine.close()
+        assert reply.status == 200, message
+        assert bedrock.journal.exchanges == []
+        assert len(foundry.journal.exchanges) == 1
+
+
+async def test_a_choice_without_tools_is_removed_with_them() -> None:
+    with cloud_of("bedrock") as (_, running):
+        engine = engine_of(settings_of("bedrock", running.url))
+        reply, message = await ask(engine, MODELS["bedrock"], tools=[SEARCH_TOOL], tool_choice={"type": "auto"})
+        await engine.close()
+        (sent,) = running.journal.exchanges
+        assert running.journal.violations() == []
+    assert reply.status == 200, message
+    assert (sent.body["tools"], "tool_choice" in sent.body) == ([], False)
+
+
 def test_anthropic_s_own_refusal_of_a_beta_or_field_stays_the_client_s_to_see() -> None:
     assert not anthropic_wire.Dialect().drops_rejected_fields
 

@@ -76,6 +76,12 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     dropped_fields: tuple[str, ...] = ()
     """Fields of the request that are removed, because the server rejects them: `speed`. `tools.strict` is the field
     `strict` of each tool. Proven by: tests/unit/exchange/test_clouds.py."""
+    missing_tools: tuple[str, ...] = ()
+    """Kinds of Anthropic's server tools that the server does not run: `web_search`. Such tools are removed, and their
+    calls and results in the conversation become text. Proven by: tests/unit/exchange/test_clouds.py."""
+    tool_versions: tuple[str, ...] = ()
+    """Types of server tools that replace other versions of the same tool, which the server does not have:
+    `web_search_20250305`. Proven by: tests/unit/exchange/test_clouds.py."""
     drops_rejected_fields: bool = False
     """True if betas and fields that the server has rejected are left out of the next request. False: the client gets
     the error, as from Anthropic's own server. Proven by: tests/unit/exchange/test_clouds.py."""

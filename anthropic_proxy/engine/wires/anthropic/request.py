@@ -25,7 +25,9 @@ from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling, note_replacement
 from anthropic_proxy.engine.messages.models import require_bounded_members
+from anthropic_proxy.engine.messages.models.decode import decode_blocks
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.messages.preparation.cleaning import to_upstream_blocks
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
@@ -33,7 +35,7 @@ from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.engine.wires.thinking import SIGNATURE_PREFIX
-from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 _TRACE_HEADERS = ("traceparent", "tracestate")
 _NOT_FORWARDED_HEADERS = frozenset(
@@ -82,6 +84,9 @@ _SEARCHED = b'"web_search_'
 blocks."""
 _THINKING = b'thinking"'
 """End of the types of thinking blocks. A request without it has no signature that a provider could reject."""
+_OF_SERVER_TOOLS = (b'_tool_result"', b'r_tool_use"', b'p_tool_use"')
+"""Ends of the types of blocks with calls and results of server tools: `server_tool_use`, `mcp_tool_use` …"""
+_DATE = compile_later(r"_\d{8}")
 _SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _BILLING = "x-anthropic-billing-header:"
 _THINKING_TYPES = ("thinking", "redacted_thinking")
@@ -98,6 +103,7 @@ class _Block(Struct):
     type: str = ""
     id: str | None = None
     tool_use_id: str | None = None
+    name: str | None = None
     signature: str | None = None
     data: str | None = None
     text: str | None = None
@@ -122,6 +128,8 @@ class Removals(Struct, frozen=True):
     provider: str = ""
     refused_signatures: Collection[bytes] = frozenset()
     """Digests of thinking signatures that the provider has rejected, and of calls whose replies must not think."""
+    notes: list[FidelityNote] = []
+    """Gets a note on each type of block that is sent as text."""
 
 
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
@@ -424,9 +432,9 @@ def _find_edits(
         _holds(body, _MARK) or (dialect.verifies_signatures and _holds(body, _SEARCHED))
     )
     reads = marked or not dialect.sends_past_thinking or (bool(call.refused_signatures) and _holds(body, _THINKING))
-    reads = reads or not dialect.thinks
+    reads = reads or not dialect.thinks or _holds_missing_tools(body, dialect)
     edits_fields = added or dialect.message_path or dialect.dropped_fields or not dialect.sends_stream_field
-    edits_fields = edits_fields or filters_betas
+    edits_fields = edits_fields or filters_betas or dialect.missing_tools
     if not (call.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
         return []
     removed = set(dialect.dropped_fields)
@@ -438,8 +446,9 @@ def _find_edits(
     members = json_spans.find_members(body)
     edits: list[Edit] = []
     kept = [True] * len(members)
-    removals = Removals(dialect, call.provider, call.refused_signatures)
+    removals = Removals(dialect, call.provider, call.refused_signatures, notes)
     unthinking_loop = _find_unthinking_loop(body, members, removals) if reads else None
+    gone = _find_missing_tools(body, members, dialect)
     disables_thinking = unthinking_loop is not None or not dialect.thinks
     for position, member in enumerate(members):
         if member.key in moved:
@@ -458,7 +467,10 @@ def _find_edits(
                 reason = f"{call.provider} requires thinking of its own at the beginning of the tool calls"
                 notes.append(FidelityNote("approximated", member.key, reason))
         elif member.key == "tools" and body[member.value] == ord("["):
-            edits += _find_tool_edits(body, member, removed, call.provider, notes)
+            edits += _find_tool_edits(body, member, call, gone, notes)
+        elif member.key == "tool_choice" and gone is not None and gone.names:
+            kept[position] = gone.leaves_tools
+            _require_free_choice(body[member.value : member.end], gone, call.provider)
         elif member.key == "model" and call.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
@@ -473,19 +485,88 @@ def _find_edits(
     return edits + json_spans.build_removal_edits(members, kept)
 
 
+class _MissingTools(Struct):
+    """Tools of a request that the server does not run."""
+
+    names: dict[str, str]
+    """Name → type."""
+    leaves_tools: bool
+    """False: the request has no other tools."""
+
+
+def _find_missing_tools(body: bytes, members: Sequence[JsonSpan], dialect: Dialect) -> _MissingTools | None:
+    """None: the server runs all server tools, or the request has no tools."""
+    tools = next((member for member in members if member.key == "tools" and body[member.value] == ord("[")), None)
+    if tools is None or not dialect.missing_tools:
+        return None
+    spans = json_spans.find_elements(body, tools.value, tools.end)
+    blocks = [_read(body[span.start : span.end]) for span in spans]
+    names = {block.name or block.type: block.type for block in blocks if _is_missing(block.type, dialect)}
+    return _MissingTools(names, leaves_tools=any(not _is_missing(block.type, dialect) for block in blocks))
+
+
+def _is_missing(tool_type: str, dialect: Dialect) -> bool:
+    return any(tool_type.startswith(f"{kind}_") for kind in dialect.missing_tools)
+
+
+def _require_free_choice(tool_choice: bytes, missing: _MissingTools, provider: str) -> None:
+    """Raise `UnsupportedFeature` if the tool choice forces a tool that the server does not run."""
+    choice = _read(tool_choice)
+    if choice.type == "any" and not missing.leaves_tools:
+        name, kind = next(iter(missing.names.items()))
+    elif choice.type == "tool" and choice.name in missing.names:
+        name, kind = choice.name, missing.names[choice.name]
+    else:
+        return
+    raise UnsupportedFeature(
+        f"tool_choice: '{choice.type}' forces {name!r} ({kind}), which {provider} is not known to run",
+        code="forced-tool",
+    )
+
+
 def _find_tool_edits(
-    body: bytes, tools: JsonSpan, removed: Collection[str], provider: str, notes: list[FidelityNote]
+    body: bytes,
+    tools: JsonSpan,
+    call: Call[Dialect],
+    missing: _MissingTools | None,
+    notes: list[FidelityNote],
 ) -> list[Edit]:
-    names = {name.removeprefix(_OF_TOOLS) for name in removed if name.startswith(_OF_TOOLS)}
+    dialect, provider = call.dialect, call.provider
+    names = {name.removeprefix(_OF_TOOLS) for name in dialect.dropped_fields if name.startswith(_OF_TOOLS)}
     edits: list[Edit] = []
     found: set[str] = set()
-    for tool in json_spans.find_elements(body, tools.value, tools.end) if names else ():
-        if body[tool.value] == ord("{"):
-            members = json_spans.find_members(body, tool.value, tool.end)
-            edits += json_spans.build_removal_edits(members, [member.key not in names for member in members])
-            found |= names & {member.key for member in members}
+    if not names and missing is None and not dialect.tool_versions:
+        return edits
+    spans = json_spans.find_elements(body, tools.value, tools.end)
+    kept = [True] * len(spans)
+    for position, tool in enumerate(spans):
+        if body[tool.value] != ord("{"):
+            continue
+        block = _read(body[tool.value : tool.end])
+        if _is_missing(block.type, dialect):
+            kept[position] = False
+            reason = f"{provider} is not known to run {block.type}"
+            notes.append(FidelityNote("dropped", f"{_OF_TOOLS}{block.name or block.type}", reason))
+            continue
+        members = json_spans.find_members(body, tool.value, tool.end)
+        edits += json_spans.build_removal_edits(members, [member.key not in names for member in members])
+        found |= names & {member.key for member in members}
+        version = next((one for one in dialect.tool_versions if _is_other_version(block.type, one)), None)
+        if version is not None:
+            edits += [Edit(one.value, one.end, msgspec.json.encode(version)) for one in members if one.key == "type"]
+            notes.append(
+                note_replacement(f"{_OF_TOOLS}{block.name}", block.type, version, f", the version of {provider}")
+            )
     notes += [FidelityNote("dropped", _OF_TOOLS + name, f"{provider} does not accept it") for name in sorted(found)]
-    return edits
+    return edits + json_spans.build_removal_edits(spans, kept)
+
+
+def _is_other_version(tool_type: str, version: str) -> bool:
+    return tool_type != version and _DATE.sub("", tool_type) == _DATE.sub("", version)
+
+
+def _holds_missing_tools(body: bytes, dialect: Dialect) -> bool:
+    return bool(dialect.missing_tools) and any(_holds(body, mark) for mark in _OF_SERVER_TOOLS)
 
 
 def _holds(body: bytes, mark: bytes) -> bool:
@@ -507,7 +588,8 @@ def find_message_edits(
         text = body[message.value : message.end]
         searched = dialect.verifies_signatures and _SEARCHED in text
         thinks = not keeps_thinking or (bool(removals.refused_signatures) and _THINKING in text)
-        if not (searched or thinks or _MARK in text) or not text.startswith(b"{"):
+        runs_tools = _holds_missing_tools(text, dialect)
+        if not (searched or thinks or runs_tools or _MARK in text) or not text.startswith(b"{"):
             continue
         for member in json_spans.find_members(body, message.value, message.end):
             if member.key == "content" and body[member.value] == ord("["):
@@ -601,15 +683,42 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
         results = [block for block in blocks if block.type == "web_search_tool_result"]
         dropped = {block.tool_use_id for block in results if _is_unsealed(bytes(block.content))} - {None}
     kept = [not _is_refused(block, dropped, removals, keeps_thinking=keeps_thinking) for block in blocks]
+    edits: list[Edit] = []
+    for position, (part, block) in enumerate(zip(parts, blocks, strict=True)):
+        if kept[position] and _is_of_missing_tool(block, dialect):
+            text = _as_text(body[part.start : part.end])
+            kept[position] = bool(text)
+            edits += [Edit(part.start, part.end, text)] if text else []
+            note = FidelityNote("approximated", f"messages.{block.type}", "sent as text")
+            if note not in removals.notes:
+                removals.notes.append(note)
     if not any(kept) and parts:
         return [Edit(content.value, content.end, _EMPTY)]
-    edits = json_spans.build_removal_edits(parts, kept)
+    edits += json_spans.build_removal_edits(parts, kept)
+    lacks_search = "web_search" in dialect.missing_tools
     if dialect.verifies_signatures:
         for part, block, keeps in zip(parts, blocks, kept, strict=True):
-            if keeps and block.type == "text" and _is_unsealed(bytes(block.citations)):
+            cited = bytes(block.citations)
+            if keeps and block.type == "text" and (_is_unsealed(cited) or (lacks_search and _SEARCHED in cited)):
                 members = json_spans.find_members(body, part.value, part.end)
                 edits += json_spans.build_removal_edits(members, [member.key != "citations" for member in members])
     return edits
+
+
+def _is_of_missing_tool(block: _Block, dialect: Dialect) -> bool:
+    if not dialect.missing_tools or block.type in ("tool_use", "tool_result"):
+        return False
+    name = block.name or "" if block.type == "server_tool_use" else block.type
+    for end in ("_tool_use", "_tool_result"):
+        name = name.removesuffix(end)
+    is_call = block.type.endswith(("_tool_use", "_tool_result"))
+    return is_call and any(name == kind or name.endswith(f"_{kind}") for kind in dialect.missing_tools)
+
+
+def _as_text(block: bytes) -> bytes:
+    """Return the text blocks in place of a block, as for providers with another API. b"": nothing is sent."""
+    given = decode_blocks(Raw(b"[%b]" % block), "messages.content")
+    return msgspec.json.encode([text for one in given for text in to_upstream_blocks(one)])[1:-1]
 
 
 def _read(text: bytes) -> _Block:
