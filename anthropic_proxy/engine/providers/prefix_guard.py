@@ -226,31 +226,33 @@ def _find_next_turn(before: Prompt, body: bytes, grown_end: int) -> int:
     if body.startswith(view[last:end], last):
         return end
     place, next_place, has_moved, moved_end = last, last, False, 0
-    marks, next_marks = _find_marks(old, last, end), _find_marks(body, last, min(end + _MAX_SHIFT, grown_end))
+    marks = _find_marks(old, last, end)
+    next_marks: list[tuple[int, int]] | None = None
     while True:
-        distance = (marks[-1][0] if marks else end) - place
-        next_distance = (next_marks[-1][0] if next_marks else grown_end) - next_place
-        if distance == next_distance and marks and next_marks:  # it has not moved yet
-            if has_moved and not moved_end:
-                moved_end = next_place
-            size = marks.pop()[1] - place
-            next_marks.pop()
-            if not body.startswith(view[place : place + size], next_place):
-                return 0
-            place, next_place = place + size, next_place + size
-        elif marks and distance <= next_distance:
-            has_moved = True
-            if not (found := _skip_mark(old, place, marks.pop(), body, next_place)):
-                return 0
-            place, next_place = found
-        elif next_marks and next_distance < end - place:
-            moved_end = moved_end or next_place
-            if not (found := _skip_mark(body, next_place, next_marks.pop(), old, place)):
-                return 0
-            next_place, place = found
+        mark_begin, mark_end = marks[-1] if marks else (end, end)
+        if body.startswith(view[place:mark_begin], next_place):
+            if not marks:
+                return moved_end or next_place + end - place
+            marks.pop()
+            if body.startswith(view[mark_begin:mark_end], next_place + mark_begin - place):  # it has not moved yet
+                if has_moved and not moved_end:
+                    moved_end = next_place
+                next_place += mark_end - place
+            else:
+                has_moved = True
+                next_place += mark_begin - place
+            place = mark_end
+        elif marks and (found := _skip_mark(old, place, marks[-1], body, next_place)):
+            marks.pop()
+            has_moved, (place, next_place) = True, found
         else:
-            break
-    return (moved_end or next_place + end - place) if body.startswith(view[place:end], next_place) else 0
+            if next_marks is None:
+                next_marks = _find_marks(body, next_place, min(end + _MAX_SHIFT, grown_end))
+            while next_marks and next_marks[-1][0] < next_place:
+                next_marks.pop()
+            if not next_marks or not (found := _skip_mark(body, next_place, next_marks.pop(), old, place)):
+                return 0
+            moved_end, (next_place, place) = moved_end or next_place, found
 
 
 def _skip_mark(
