@@ -102,7 +102,7 @@ def init(
     base_url: str | None = None,
     big_model: str | None = None,
     small_model: str | None = None,
-    model_of: list[str] | None = None,
+    model_of: Annotated[list[str] | None, Parameter(negative="")] = None,
     skip_test: Annotated[bool, Parameter(negative="")] = False,
     yes: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:

@@ -127,6 +127,7 @@ REFRESH_SECONDS = 1.0
 _STYLES = {"ok": "green", "warn": "yellow", "error": "bold red", "quiet": "dim", "type": "cyan"}
 _MIN_WIDTH_OF_ALL_COLUMNS = 100
 """Width of the terminal below which the requested model is left out; the line about the selected row explains it."""
+_MODEL, _MIN_MODEL, _CELL_PADDING = "Model used", 12, 2
 _NUMBER_COLUMNS = frozenset({"In", "Cached", "Out", "First", "Total"})
 
 
@@ -282,10 +283,11 @@ class LiveView(App[None]):
         )
         table = self._table
         table.clear()
+        room = self._find_room_for_models()
         for row in self._request_rows:
             cells = [
                 Text(
-                    cell,
+                    f"{cell[: room - 1]}…" if title == _MODEL and len(cell) > room else cell,
                     style=_STYLES[row.role] if title == "Outcome" else "",
                     justify="right" if title in _NUMBER_COLUMNS else "left",
                 )
@@ -297,6 +299,13 @@ class LiveView(App[None]):
         if selected is not None and selected.receipt.request_id in ids:
             table.move_cursor(row=ids.index(selected.receipt.request_id))
         self._show_details()
+
+    def _find_room_for_models(self) -> int:
+        """Return the number of characters for the names of models, so that the times at the right stay visible."""
+        others = [place for place, title in enumerate(COLUMNS) if title in self._titles and title != _MODEL]
+        cells = [COLUMNS, *(row.cells for row in self._request_rows)]
+        width = sum(_CELL_PADDING + max(len(row[place]) for row in cells) for place in others)
+        return max(self.size.width - self._table.scrollbar_size_vertical - width - _CELL_PADDING, _MIN_MODEL)
 
     def _show_details(self) -> None:
         row = self._selected()

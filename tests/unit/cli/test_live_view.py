@@ -113,3 +113,16 @@ async def test_keys_select_filter_and_restrict() -> None:
         assert lines_of(app)[0].endswith("paused")
         await pilot.press("q")
     assert app.return_code == 0
+
+
+async def test_a_long_name_of_a_model_moves_no_time_out_of_a_narrow_terminal() -> None:
+    model = {**LLAMA, "model": "llama-3.3-70b-versatile", "input_tokens": 140_000, "output_tokens": 4_096}
+    ended = receipt_of(
+        "req_1", 900.0, **model, status=200, outcome="max_tokens", duration_seconds=61.2, first_token_seconds=10.1
+    )
+    app = LiveView("127.0.0.1:8082", [RequestUpdate(finished=[LoggedRequest(ended)])], clock=lambda: NOW)
+    async with app.run_test(size=(80, 20)) as pilot:
+        await asyncio.to_thread(app.reader.join)
+        await pilot.pause()
+        (row,) = [line for line in lines_of(app) if "truncated" in line]
+    assert row.endswith("… ! truncated 140,000 – 4,096 10.1 s 61.2 s")
