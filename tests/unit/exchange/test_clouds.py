@@ -10,6 +10,7 @@ from typing import Any
 import anthropic
 import httpx2
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine, build_engine
 from anthropic_proxy.engine.exchange.exchange import Exchange
@@ -39,6 +40,8 @@ from tests.support.fakes.clouds import (
 from tests.support.fakes.server import Exchange as Sent
 from tests.support.fakes.server import Running, serving
 from tests.support.harness import RecordingSink, new_client_request
+from tests.support.http_server import Server
+from tests.support.http_server import serving as http_serving
 
 KEY = "the-key-of-the-cloud"
 MODELS: dict[Kind, str] = {
@@ -692,6 +695,49 @@ async def test_a_stream_of_bedrock_that_fails_ends_with_the_error(monkeypatch: p
         await engine.close()
     assert b"event: message_start" in events
     assert b'"type":"rate_limit_error","message":"Too many tokens, please wait"' in events
+
+
+@pytest.mark.parametrize(
+    ("name", "sent", "status", "error_type"),
+    [
+        ("ThrottlingException", 429, 429, "rate_limit_error"),
+        ("ServiceQuotaExceededException", 400, 429, "rate_limit_error"),
+        ("ModelNotReadyException", 429, 429, "rate_limit_error"),
+        ("ModelErrorException", 424, 500, "api_error"),
+        ("ModelTimeoutException", 408, 504, "timeout_error"),
+        ("ServiceUnavailableException", 503, 529, "overloaded_error"),
+        ("InternalServerException", 500, 500, "api_error"),
+        ("AccessDeniedException", 403, 403, "permission_error"),
+        ("ResourceNotFoundException", 404, 404, "not_found_error"),
+        ("ValidationException", 400, 400, "invalid_request_error"),
+    ],
+)
+@pytest.mark.parametrize("form", ["header", "body", "first event"])
+async def test_an_error_of_bedrock_is_the_same_as_status_and_as_first_event(
+    name: str, sent: int, status: int, error_type: str, form: str
+) -> None:
+    async def answer(_: Server, writer: asyncio.StreamWriter) -> None:
+        lines, body, code = "", b'{"message":"Too bad."}', sent
+        if form == "header":
+            lines = f"x-amzn-errortype: {name}:http://internal.amazon.com/coral/\r\n"
+        elif form == "body":
+            body = json.dumps({"__type": f"com.amazon.coral.service#{name}", "message": "Too bad."}).encode()
+        else:
+            headers = {":message-type": "exception", ":exception-type": name[0].lower() + name[1:]}
+            lines, body, code = (
+                "content-type: application/vnd.amazon.eventstream\r\n",
+                encode_message(headers, body),
+                200,
+            )
+        writer.write(f"HTTP/1.1 {code} X\r\n{lines}content-length: {len(body)}\r\n\r\n".encode() + body)
+
+    async with http_serving(answer) as (_, port):
+        engine = engine_of(settings_of("bedrock", f"http://127.0.0.1:{port}"))
+        engine = structs.replace(engine, sleep=lambda seconds: asyncio.sleep(0))
+        reply, message = await ask(engine, MODELS["bedrock"], stream=form == "first event")
+        await engine.close()
+    assert (reply.status, message["error"]["type"]) == (status, error_type)
+    assert message["error"]["message"] == "bedrock: Too bad."
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -627,6 +627,29 @@ def test_an_error_in_the_first_read_is_a_real_status(beginning: bytes, refusal: 
     )
 
 
+@pytest.mark.parametrize(
+    ("error_type", "status"),
+    [
+        ("invalid_request_error", 400),
+        ("authentication_error", 401),
+        ("billing_error", 402),
+        ("permission_error", 403),
+        ("not_found_error", 404),
+        ("request_too_large", 413),
+        ("rate_limit_error", 429),
+        ("api_error", 500),
+        ("timeout_error", 504),
+        ("overloaded_error", 529),
+    ],
+)
+def test_an_error_in_the_first_read_has_the_status_of_its_type(error_type: str, status: int) -> None:
+    error = {"type": "error", "error": {"type": error_type, "message": "Too bad."}}
+    frame = b"event: error\ndata: " + json.dumps(error).encode() + b"\n\n"
+    proxy = ProxyHarness(Streets(*(FakeResponse(200, STREAM[0] + frame) for _ in range(2))), **KEY)
+    sink = ask(proxy, stream=True)
+    assert (sink.error.status, sink.error.error_type) == (status, error_type)
+
+
 DEEP = b'{"type":"message_delta","delta":' + b"[" * 100_000
 BROKEN_FRAMES = [
     b"event: message_delta\ndata: no JSON\n\n",

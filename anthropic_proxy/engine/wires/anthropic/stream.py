@@ -31,7 +31,7 @@ from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
 from anthropic_proxy.engine.wires.contract import Call, Decoder
-from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
+from anthropic_proxy.engine.wires.failures import UpstreamFault, build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.framing import MAX_FRAME_BYTES
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS, decode_repaired, parse_token_count, repair_json
 from anthropic_proxy.errors import InvalidRequest, UpstreamError, UpstreamProtocolError
@@ -44,15 +44,6 @@ _CHECKSUM = struct.Struct("!I")
 _MIN_BYTES = _PRELUDE.size + _CHECKSUM.size
 _VALUE_BYTES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 4, 5: 8, 8: 8, 9: 16}
 """Type of a header value → its size. The types 6 (bytes) and 7 (text) begin with their length."""
-_ERROR_TYPES = {
-    "throttlingException": "rate_limit_error",
-    "validationException": "invalid_request_error",
-    "accessDeniedException": "permission_error",
-    "resourceNotFoundException": "not_found_error",
-    "modelTimeoutException": "timeout_error",
-    "serviceUnavailableException": "overloaded_error",
-}
-"""Type of an exception → error type of the Messages API. Others are an `api_error`."""
 _EVENT_NAME = compile_later(r"[\w.-]+", re.ASCII)
 _WITHOUT_LINES = bytes.maketrans(b"\r\n", b"  ")
 
@@ -114,7 +105,8 @@ def _convert(headers: dict[str, str], payload: bytes) -> bytes:
             failure = headers.get(":exception-type") or headers.get(":error-code") or ""
             text = decoded.message or headers.get(":error-message") or failure
             name = "error"
-            error_type = _ERROR_TYPES.get(failure, "api_error")
+            fault = UpstreamFault(message=text, codes=frozenset((failure[:1].upper() + failure[1:],)))
+            error_type = build_upstream_error(fault, "").error_type
             event = msgspec.json.encode({"type": name, "error": {"type": error_type, "message": text}})
     except (*DECODE_ERRORS, binascii.Error) as error:
         raise _invalid("an event that is not JSON") from error

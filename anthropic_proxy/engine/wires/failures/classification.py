@@ -515,25 +515,38 @@ class _Row(Struct, frozen=True, kw_only=True):
 _BILLING = _Row(status=402, kind="billing_error", should_retry=False)
 _ALLOWANCE = _Row(status=429, kind="rate_limit_error", should_retry=False)
 _ROWS = (
-    _Row(status=402, kind="billing_error", statuses=(402,), should_retry=False),
+    # The codes include the error types of the Messages API, which an error in a stream has instead of a status, and
+    # names of errors of Amazon Bedrock (docs.aws.amazon.com, "InvokeModelWithResponseStream", read 2026-11).
+    _Row(status=402, kind="billing_error", statuses=(402,), codes=frozenset(("billing_error",)), should_retry=False),
     _Row(
         status=401,
         kind="authentication_error",
         statuses=(401,),
-        codes=frozenset(("invalid_api_key", "API_KEY_INVALID")),
+        codes=frozenset(("invalid_api_key", "API_KEY_INVALID", "authentication_error")),
         text=r"api key not valid|incorrect api key",
         should_retry=False,
     ),
-    _Row(status=403, kind="permission_error", statuses=(403,), codes=frozenset(("PERMISSION_DENIED",))),
+    _Row(
+        status=403,
+        kind="permission_error",
+        statuses=(403,),
+        codes=frozenset(("PERMISSION_DENIED", "permission_error", "AccessDeniedException")),
+    ),
     _Row(
         status=404,
         kind="not_found_error",
         statuses=(404, 410),
-        codes=frozenset(("model_not_found", "NOT_FOUND")),
+        codes=frozenset(("model_not_found", "NOT_FOUND", "not_found_error", "ResourceNotFoundException")),
         text=r"^model [\"'`].*[\"'`] not found|^the model [\"'`][^\"'`]{1,200}[\"'`] does not exist\b",
     ),
     _Row(status=429, kind="rate_limit_error", text=RATE_LIMIT_WORDS.pattern, only=413, should_retry=False),
-    _Row(status=413, kind="request_too_large", statuses=(413,), text=r"^request payload size exceeds"),
+    _Row(
+        status=413,
+        kind="request_too_large",
+        statuses=(413,),
+        codes=frozenset(("request_too_large",)),
+        text=r"^request payload size exceeds",
+    ),
     _Row(
         status=529,
         kind="overloaded_error",
@@ -541,7 +554,7 @@ _ROWS = (
         codes=frozenset(
             (
                 *("engine_overloaded_error", "overloaded_error", "insufficient_system_resource", "network_error"),
-                "UNAVAILABLE",
+                *("UNAVAILABLE", "ServiceUnavailableException"),
             )
         ),
         text=r"overload|capacity|too busy|high demand",
@@ -551,15 +564,30 @@ _ROWS = (
         status=429,
         kind="rate_limit_error",
         statuses=(429,),
-        codes=frozenset(("RESOURCE_EXHAUSTED", "rate_limit_exceeded", "rate_limit_reached_error", "rate_limit_error")),
+        codes=frozenset(
+            (
+                *("RESOURCE_EXHAUSTED", "rate_limit_exceeded", "rate_limit_reached_error", "rate_limit_error"),
+                *("ThrottlingException", "ServiceQuotaExceededException", "ModelNotReadyException"),
+            )
+        ),
     ),
     _Row(status=503, kind="api_error", statuses=(503,)),
     _Row(status=502, kind="api_error", codes=frozenset(("tool_use_failed",))),
     _Row(
-        status=504, kind="timeout_error", statuses=(504, 408), codes=frozenset(("DEADLINE_EXCEEDED", "timeout_error"))
+        status=504,
+        kind="timeout_error",
+        statuses=(504, 408),
+        codes=frozenset(("DEADLINE_EXCEEDED", "timeout_error", "ModelTimeoutException")),
     ),
+    # Bedrock sends the first with status 424: the model has failed, not the request
+    _Row(status=500, kind="api_error", codes=frozenset(("ModelErrorException", "ModelStreamErrorException"))),
     _Row(status=409, kind="conflict_error", statuses=(409,)),
-    _Row(status=400, kind="invalid_request_error", statuses=tuple(range(400, 500))),
+    _Row(
+        status=400,
+        kind="invalid_request_error",
+        statuses=tuple(range(400, 500)),
+        codes=frozenset(("ValidationException",)),
+    ),
 )
 _NO_KINDS = (401, 402)
 """HTTP statuses with a fixed meaning: 401 (invalid key) and 402 (payment). These errors are not searched for wrong

@@ -95,7 +95,11 @@ def decode_error_body(status: int | None, headers: Mapping[str, str], body: byte
     text = "".join(character for character in body[:2_000].decode(errors="replace") if character.isprintable())
     excerpt = redact_key_patterns(text[:_EXCERPT_CHARACTERS])
     return UpstreamFault(
-        status=status, retry_after=find_retry_delay(headers, None, ""), is_permanent=_stays(headers), excerpt=excerpt
+        status=status,
+        codes=frozenset(_read_aws_name(headers.get("x-amzn-errortype"))),
+        retry_after=find_retry_delay(headers, None, ""),
+        is_permanent=_stays(headers),
+        excerpt=excerpt,
     )
 
 
@@ -141,10 +145,12 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         message = f"{message}: {named}"
         named = None
     message = message[:_MESSAGE_CHARACTERS]
+    codes = [code for one in (error, *nested) for code in _codes_of(one)]
+    codes += _read_aws_name(headers.get("x-amzn-errortype") or outer.get("__type"))
     return UpstreamFault(
         status=status,
         message=redact_key_patterns(message),
-        codes=frozenset(code[:_MAX_CODE_CHARACTERS] for one in (error, *nested) for code in _codes_of(one)),
+        codes=frozenset(code[:_MAX_CODE_CHARACTERS] for code in codes),
         parameter=(named or find_parameter_in_message(message) or "")[:_MAX_CODE_CHARACTERS] or None,
         retry_after=find_retry_delay(headers, error.get("details"), message),
         is_permanent=_stays(headers),
@@ -240,6 +246,12 @@ def _codes_of(error: dict[str, Any]) -> list[str]:
             if isinstance(violations, list):
                 codes += [one.get("quotaId") for one in violations[:_MAX_ENTRIES] if isinstance(one, dict)]
     return [code for code in codes if isinstance(code, str) and code]
+
+
+def _read_aws_name(value: Any) -> list[str]:
+    """Return the name of an error of AWS, which may stand before `:http://…` or after `com.amazon…#`. []: no name."""
+    name = value.partition(":")[0].rpartition("#")[2].strip() if isinstance(value, str) else ""
+    return [name] if name else []
 
 
 def _string(value: Any) -> str | None:
