@@ -39,7 +39,7 @@ async def _play(
             error = target.wire.decode_error(call, status, headers, b"".join(chunks))
             error.headers = forwarded_headers(headers)
             raise error
-        await answer.wait_for_first_event()
+        await answer.wait_for_content()
         received = b""
         while (data := await answer.read()) is not None:
             received += data

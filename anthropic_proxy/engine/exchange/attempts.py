@@ -512,7 +512,11 @@ class Attempts:
                 wire = cast("RelayWire[BaseDialect]", target.wire)
                 secrets = self._list_call_secrets(attempt)
                 relay = attempt.stream = RelayStream(wire, call, response, self._watchdog, secrets=secrets)
-                await relay.wait_for_first_event()
+                try:
+                    await relay.wait_for_content()
+                except UpstreamError:
+                    self.records.count_unread_reply(relay.usage)
+                    raise
             else:
                 stream = attempt.stream = UpstreamStream(
                     target.wire,

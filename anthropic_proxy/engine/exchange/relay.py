@@ -9,7 +9,8 @@ search for bytes (`select_frames_to_inspect`), and `_inspect` decodes them. Only
 
 A stream passes four states:
 
-1. Until the first event, nothing was sent to the client. A failure is raised, and another target may be called.
+1. Until the first content, or 8 s of events without content, nothing was sent to the client. A failure is raised, and
+   another target may be called.
 2. Until the stop reason, a failure ends the stream with an `error` event (`ending`).
 3. After the stop reason, the message is complete. A failure is dropped, because clients would drop the message with
    it, and a missing `message_stop` is added.
@@ -27,7 +28,7 @@ from msgspec import structs
 from anthropic_proxy.engine.exchange.client_side import ClientRequest
 from anthropic_proxy.engine.exchange.plan import estimate_client_request_tokens
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAILING_USAGE_TIMEOUT_SECONDS, Reply
-from anthropic_proxy.engine.exchange.watchdog import Watchdog
+from anthropic_proxy.engine.exchange.watchdog import FIRST_PING_SECONDS, Watchdog
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
 from anthropic_proxy.engine.messages.models import MessagesRequest
@@ -79,7 +80,7 @@ class RelayStream(Reply):
         self.ending: Event | None = None
         """Event for the client in place of the missing last event of the provider. None: nothing is missing."""
         self.complete = False
-        """True if nothing is left to read except the bytes that `wait_for_first_event` has received."""
+        """True if nothing is left to read except the bytes that `wait_for_content` has received."""
         self._wire = wire
         self._requested_model = call.requested_model if call.is_renamed else None
         converter = wire.new_stream_converter(response.headers) if call.streams_upstream else None
@@ -99,14 +100,19 @@ class RelayStream(Reply):
         self._drain_until = 0.0
         """Loop time until which bytes after the last event are awaited. 0: the wait has not started."""
 
-    async def wait_for_first_event(self) -> None:
-        """Wait for the first event of a stream, or for the complete body. Raises `UpstreamError`."""
+    async def wait_for_content(self) -> None:
+        """Wait for the first content of a stream, or for the complete body. Raises `UpstreamError`.
+
+        Events before the content are held, so that another provider can be called if this one fails: overloaded servers
+        send an error after `message_start`. After `FIRST_PING_SECONDS`, the client gets them without content.
+        """
         if not self._streams:
             self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
             self._remember(self._decoder.decode_body(self._first))
             self.complete = True
         else:
-            chunks = [await self._next()]  # up to the first event with data, which SSE comments may precede
+            held_until = self._watchdog.now() + FIRST_PING_SECONDS
+            chunks = [await self._next()]
             if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
                 rest = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
                 self._decoder.decode_body(begun + rest)  # raises the error that the body contains
@@ -114,11 +120,15 @@ class RelayStream(Reply):
                 error.retryable = False  # a retry would cost the same again
                 raise error
             size = len(chunks[0])
-            while not (self._begun or self.complete):
+            while not self._ends_wait(chunks[-1]):
                 if size > MAX_FRAME_BYTES:
                     message = f"The provider sent {size:,} bytes without an event."
                     raise UpstreamProtocolError(message, retryable=False)
-                chunks.append(await self._next())
+                try:
+                    async with asyncio.timeout_at(held_until if self._begun else None):
+                        chunks.append(await self._next())
+                except TimeoutError:
+                    break
                 size += len(chunks[-1])
             first = await self._with_end(b"".join(chunks))
             if self.failure is not None and (self.ending is not None or _CONTENT not in first):
@@ -150,6 +160,10 @@ class RelayStream(Reply):
             return self.usage
         estimate = -(-max(self._content_bytes, 0) // CHARACTERS_PER_TOKEN)
         return structs.replace(self.usage, output_tokens=max(self.usage.output_tokens or 0, estimate))
+
+    def _ends_wait(self, data: bytes) -> bool:
+        has_ended = self.complete or self.failure is not None or self.stop_reason is not None
+        return has_ended or _CONTENT in data
 
     async def close(self) -> None:
         await self._response.close(wait_for_end=self._decoder.finished)
@@ -283,7 +297,7 @@ class RelayStream(Reply):
                 self.stop_reason = delta.reason
 
 
-_CONTENT = b'"content_block_start"'
+_CONTENT = b"content_block_start"
 _BLOCK_DELTA = b'"content_block_delta"'
 _EVENT_LINE = b"event: content_block_delta\n"
 _DELTA_FRAME = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}\n\n'

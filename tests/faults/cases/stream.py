@@ -95,7 +95,7 @@ CASES = (
         both(OVERLOADED, 2),
         *(head(), send(lambda call: call.protocol.opening if call.streams else b" "), send(_OVERLOAD), Call.finish),
         differ={"relay": Cases(Case(Cut("overloaded_error", text="")), Case(OVERLOADED, 2))},
-        because="it has already forwarded the start event",
+        because="its start opens a block, which is content",
     ),
     reply("an error in a 200, before the first content", both(Refused(500, "api_error")), _ERROR),
     reply(

@@ -282,7 +282,7 @@ async def relayed(chunks: list[bytes | Exception], call: Call, target: Target) -
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     answer = RelayStream(anthropic.WIRE, call, FakeResponse(200, *chunks), watch)
     try:
-        await answer.wait_for_first_event()
+        await answer.wait_for_content()
         received = b""
         while (data := await answer.read()) is not None:
             received += data
@@ -334,6 +334,8 @@ STREAM = frames(
     {"type": "message_stop"},
 )
 WHOLE = b"".join(STREAM)
+BEGUN = b"".join(STREAM[:3])
+"""The events up to the first content, which decide that the client gets this stream."""
 NAMED = ((0, b"message_start"), (5, b"message_delta"))
 
 
@@ -421,11 +423,11 @@ def test_a_torn_stream_ends_on_the_border_of_an_event_with_one_error(end: int, p
     torn = cut(WHOLE[:end], points)
     if breaks:
         torn.append(UpstreamProtocolError("the connection broke"))
-    if end < len(STREAM[0]):
+    if end < len(BEGUN):
         with pytest.raises(UpstreamProtocolError if breaks else Exception, match=r"broke|before it was complete"):
             passed(torn)
         return
-    received, _ = passed(torn)
+    received, _ = passed([BEGUN, *cut(WHOLE[len(BEGUN) : end], points), *torn[len(torn) - breaks :]])
     sent_frames = [frame for count, frame in enumerate(STREAM) if sum(map(len, STREAM[: count + 1])) <= end]
     if len(sent_frames) < len(STREAM) - 2:
         kept, _, error = received.partition(b"event: error\n")
@@ -449,9 +451,9 @@ def test_what_happens_behind_the_end_is_no_failure(broken: list[bytes | Exceptio
 
 
 def test_an_event_that_never_ends_is_not_held_for_ever() -> None:
-    received, answer = passed([STREAM[0], *[b"x" * (1 << 20)] * 9])
+    received, answer = passed([BEGUN, *[b"x" * (1 << 20)] * 9])
     assert answer.failure is not None
-    assert received.startswith(STREAM[0] + b"event: error\n")
+    assert received.startswith(BEGUN + b"event: error\n")
 
 
 @pytest.mark.parametrize("stream", [*MESSAGE_STREAMS.values(), DOUBLE_START], ids=[*MESSAGE_STREAMS, "two starts"])
@@ -650,6 +652,37 @@ def test_an_error_in_the_first_read_has_the_status_of_its_type(error_type: str, 
     assert (sink.error.status, sink.error.error_type) == (status, error_type)
 
 
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [STREAM[0], frames({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}})[0]],
+        [STREAM[0], STREAM[1], b'data: {"error": {"type": "overloaded_error", "message": "Overloaded"}}\n\n'],
+        [STREAM[0], PING, UpstreamProtocolError("reset")],
+        [STREAM[0]],
+        [STREAM[0], STREAM[1][:9]],
+    ],
+)
+def test_a_stream_that_fails_before_its_content_leaves_the_request_to_the_next_target(chunks: list[Any]) -> None:
+    streets = Streets(*(FakeResponse(200, *chunks) for _ in range(2)), FakeResponse(200, WHOLE))
+    proxy = ProxyHarness(
+        streets, **KEY, MODEL_OPUS="anthropic/claude-opus-5", FALLBACK_OPUS="anthropic/claude-sonnet-5"
+    )
+    sink = ask(proxy, stream=True, model="claude-opus-5-5")
+    assert sink.stream == WHOLE
+
+
+@in_virtual_time
+async def test_the_beginning_of_a_stream_without_content_is_held_for_eight_seconds() -> None:
+    watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
+    target = target_of(TARGET)
+    answer = RelayStream(
+        anthropic.WIRE, call_of(b"{}", target, asked=TARGET), FakeResponse(200, STREAM[0], PING, STALL), watch
+    )
+    await answer.wait_for_content()
+    assert (await answer.read(), watch.now()) == (STREAM[0] + PING, 8.0)
+    watch.stop()
+
+
 DEEP = b'{"type":"message_delta","delta":' + b"[" * 100_000
 BROKEN_FRAMES = [
     b"event: message_delta\ndata: no JSON\n\n",
@@ -672,7 +705,7 @@ BROKEN_REPORT = {
 @settings(max_examples=10)
 def test_a_stream_with_an_event_that_no_client_can_read_ends_with_an_error(number: int, points: list[int]) -> None:
     before, behind = b"".join(STREAM[:5]), b"".join(STREAM[5:])
-    received, answer = passed([STREAM[0], *cut(before[len(STREAM[0]) :] + BROKEN_FRAMES[number] + behind, points)])
+    received, answer = passed([BEGUN, *cut(before[len(BEGUN) :] + BROKEN_FRAMES[number] + behind, points)])
     start, _, report = received.partition(b"event: error\ndata: ")
     assert before.startswith(start)
     assert start.endswith(b"\n\n")
@@ -682,7 +715,7 @@ def test_a_stream_with_an_event_that_no_client_can_read_ends_with_an_error(numbe
 
 def test_the_events_before_one_that_no_client_can_read_are_delivered() -> None:
     for broken in BROKEN_FRAMES:
-        received, _ = passed([STREAM[0], b"".join(STREAM[1:5]) + broken + b"".join(STREAM[5:])])
+        received, _ = passed([BEGUN, b"".join(STREAM[3:5]) + broken + b"".join(STREAM[5:])])
         assert received.startswith(b"".join(STREAM[:5]) + b"event: error\n"), broken[:60]
         assert received.count(b"event:") == 6
 
