@@ -94,11 +94,17 @@ def _sections() -> Iterator[dict[str, Any]]:
                 {"slug": code, "title": title, "cause": texts.cause, "remedy": texts.remedy, "texts": others}
             )
         yield {
-            "title": re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize().replace("Uri", "URI"),
+            "title": _title_of(name),
             "meaning": " ".join((inspect.getdoc(error_class) or "").partition("\n\n")[0].split()),
             "outcome": _outcome(error_class),
             "entries": entries,
         }
+
+
+def _title_of(name: str) -> str:
+    """Return the name of a class as a heading: `UriTooLong` → `URI too long`."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
+    return re.sub(r"\b(?:uri|http)\b", lambda word: word[0].upper(), words, flags=re.IGNORECASE)
 
 
 def _plain(text: str) -> str:
