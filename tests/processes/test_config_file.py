@@ -171,6 +171,29 @@ def test_a_key_that_rotates_fails_no_request(tmp_path: Path, workers: int, entry
             assert not [key for key in keys if key in proxy.log]
 
 
+def test_a_command_that_prints_another_rejected_key_each_time_is_asked_once_more(tmp_path: Path) -> None:
+    sent: list[str] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        sent.append(request.headers["authorization"])
+        status = 401 if len(sent) < 5 else 400
+        return web.json_response({"error": {"message": "The token has expired", "code": "expired"}}, status=status)
+
+    application = web.Application()
+    application[JOURNAL] = RequestLog()
+    application.router.add_post("/v1/chat/completions", answer)
+    show = json.dumps([sys.executable, "-c", "import time; print(f'sk-rotating-{time.time_ns()}')"])
+    with serving(application) as provider:
+        (tmp_path / "anthropic-proxy.toml").write_text(
+            f'[providers.gateway]\nbase_url = "{provider.url}/v1"\nmodels = ["m"]\napi_key = {{ command = {show} }}\n',
+            encoding="utf-8",
+        )
+        with running_proxy(tmp_path, {}) as proxy:
+            replied = proxy.client().post(MESSAGES, json=ask("Hello", model="gateway/m"))
+    assert replied.status_code == 401
+    assert len(sent) == len(set(sent)) == 2
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_watched_configuration_file_is_read_when_it_changes(backends: Backends, tmp_path: Path, workers: int) -> None:
     with running_proxy(tmp_path, {}, (*serve(workers), "--watch-config")) as proxy:

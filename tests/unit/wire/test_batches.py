@@ -61,6 +61,19 @@ def test_brackets_and_commas_in_texts_are_no_members() -> None:
     assert mapped(body) == body.replace(b'"m"', b'"m-mapped"')
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"requests":5}',
+        b'{"requests":{"params":{"model":"m"}}}',
+        b'{"requests":[5,{"params":[5]}]}',
+        b'{"others":[{"params":{"model":"m"}}],"requests":[]}',
+    ],
+)
+def test_only_requests_of_the_list_are_mapped_and_the_provider_judges_other_bodies(body: bytes) -> None:
+    assert mapped(body) == body
+
+
 def test_half_of_a_surrogate_pair_stays_as_it_is() -> None:
     body = b'{"requests":[{"custom_id":"a","params":{"model":"m","messages":[{"role":"user","content":"\\ud83d"}]}}]}'
     assert mapped(body) == body.replace(b'"m"', b'"m-mapped"')
