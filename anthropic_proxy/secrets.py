@@ -8,7 +8,7 @@ identify it. Very short secrets are not masked, because they would match ordinar
 
 import re
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -146,7 +146,22 @@ def _mark_of(secret: str) -> str:
 def _spell(secret: str) -> Sequence[str]:
     """The forms that contain the key as text, the key itself first."""
     in_json = msgspec.json.encode(secret).decode()[1:-1]
-    return tuple(dict.fromkeys((secret, in_json, in_json.replace("/", r"\/"), quote(secret, safe=""))))
+    forms = [in_json] if in_json.isascii() else [in_json, *(_escape_letters(in_json, change) for change in _CASES)]
+    forms += [form.replace("/", r"\/") for form in forms]
+    return tuple(dict.fromkeys((secret, *forms, quote(secret, safe=""))))
+
+
+_CASES = (str.lower, str.upper)
+
+
+def _escape_letters(text: str, change: Callable[[str], str]) -> str:
+    """Return `text` as JSON encoders write it that send ASCII only. `change`: case of the hexadecimal digits."""
+
+    def escape(letter: re.Match[str]) -> str:
+        units = letter[0].encode("utf-16-be", "surrogatepass").hex(" ", 2).split()
+        return "".join(rf"\u{change(unit)}" for unit in units)
+
+    return re.sub(r"[^\x00-\x7f]", escape, text)
 
 
 def _without_complete(text: str, spellings: Sequence[str], mark: str) -> str:

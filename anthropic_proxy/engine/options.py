@@ -123,6 +123,12 @@ class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 _PATTERN_CHARACTERS = frozenset("*?[")
 
 
+def format_origin_in_sentence(origin: str) -> str:
+    """Return the origin of a setting as a part of a sentence: `.env, line 4` of `.env line 4`."""
+    place, line, number = origin.rpartition(" line ")
+    return f"{place.removesuffix(',')}, line {number}" if line else origin
+
+
 def suggest_key_variable(name: str) -> str:
     """Return a variable for the key of a server that has a table of this name: `MY_SERVER_API_KEY`."""
     return f"{name.upper().replace('-', '_')}_API_KEY"

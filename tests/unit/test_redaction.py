@@ -102,6 +102,15 @@ async def test_nor_is_the_secret_of_a_server_that_the_provider_calls_for_the_cli
     assert leaks(token, *seen(proxy, sink)) == []
 
 
+@pytest.mark.parametrize("digits", ["04x", "04X"])
+@pytest.mark.parametrize("slash", ["/", r"\/"])
+def test_a_secret_with_letters_outside_ascii_is_masked_where_json_escapes_them(digits: str, slash: str) -> None:
+    secret = "pass/ü-wörd-€-1234"
+    escaped = "".join(letter if letter.isascii() else f"\\u{ord(letter):{digits}}" for letter in secret)
+    text = escaped.replace("/", slash)
+    assert redact_secrets(f"wrong: {text}.", [secret]) == "wrong: …1234."
+
+
 @pytest.mark.parametrize("streams", ["not", "first", "later"])
 @pytest.mark.parametrize("key", KEYS, ids=range(len(KEYS)))
 async def test_nor_where_bytes_pass_as_they_come(key: str, streams: str) -> None:

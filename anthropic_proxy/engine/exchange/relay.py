@@ -303,6 +303,9 @@ _EVENT_LINE = b"event: content_block_delta\n"
 _DELTA_FRAME = b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":""}}\n\n'
 """SSE frame with an empty text delta. Its length is subtracted to estimate the text in an incomplete reply."""
 _BORDER = compile_later(rb"\r?\n\r?\n|\r\r")
+_DELAYS = ("retry-after", "retry-after-ms")
+_DELAY = compile_later(r" *(?:\d+(?:\.\d+)?|[A-Z][a-z]{2,}, .+) *")
+"""Pattern of a delay, a number or a date. Others, such as `nan` or `-5`, would be an error in a client."""
 _NAME = compile_later(r"[a-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = compile_later(r"[\t\x20-\x7e\x80-\xff]*")
 
@@ -312,7 +315,8 @@ def forwarded_headers(headers: Mapping[str, str]) -> dict[str, str]:
     passed = {
         lower: _raw(value)
         for name, value in headers.items()
-        if (lower := name.lower()) in FORWARDED_HEADERS or lower.startswith(FORWARDED_PREFIX)
+        if (lower := name.lower()).startswith(FORWARDED_PREFIX)
+        or (lower in FORWARDED_HEADERS and (lower not in _DELAYS or _DELAY.fullmatch(value)))
     }
     if upstream_id := headers.get("request-id"):
         passed["x-upstream-request-id"] = _raw(upstream_id)

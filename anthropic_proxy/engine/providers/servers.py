@@ -4,7 +4,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from anthropic_proxy.engine.options import EngineOptions, suggest_key_variable
+from anthropic_proxy.engine.options import EngineOptions, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.registry import (
     REGION,
@@ -146,7 +146,7 @@ def describe_missing_key(provider: Provider, settings: EngineOptions) -> str:
     if settings.keys.get(provider.name):
         return ""
     if provider.is_configured:
-        origin = settings.origins.get(provider.base_url_variable or "", "").replace(" line ", ", line ")
+        origin = format_origin_in_sentence(settings.origins.get(provider.base_url_variable or "", ""))
         variable = suggest_key_variable(provider.name)
         return (
             f"{provider.prefix} has no key: {provider.title} requires one. "

@@ -33,6 +33,7 @@ from anthropic_proxy.engine.options import (
     TIERS,
     ConfiguredRoute,
     EngineOptions,
+    format_origin_in_sentence,
 )
 from anthropic_proxy.engine.providers import AnyWireConfig, Provider, ProviderRegistry, ServerOverride, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
@@ -745,7 +746,7 @@ def _describe_unknown_prefix(choice: ModelChoice, settings: EngineOptions) -> st
     setting = choice.model_setting
     if setting is None or not choice.note:  # with a note, no prefix and no model list chose the provider
         return ""
-    place = settings.origins.get(setting.name, "environment").replace(" line ", ", line ")
+    place = format_origin_in_sentence(settings.origins.get(setting.name, "environment"))
     place = f" Set in {'the environment' if place == 'environment' else place}."
     is_list = setting.name.startswith(("FALLBACK_", TARGETS_SETTING))
     subject = f"{setting.name} {'contains' if is_list else 'is'}"

@@ -326,6 +326,8 @@ def _with_limits(base: Any, limits: tuple[float, float], session: Any) -> Any:
 
 def _describe_google(error: Exception) -> str:
     """Return the first argument of an exception of google-auth. Its other arguments can contain complete responses."""
+    if isinstance(error, TypeError | KeyError | AttributeError | RecursionError):
+        return "the credentials, or an answer of their server, have an unexpected form."
     text = clean_error_text(str(error.args[0])) if error.args else describe_os_error(error)
     return f"{describe_os_error(error) if isinstance(error, OSError) else text}."
 

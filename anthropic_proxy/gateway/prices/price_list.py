@@ -21,7 +21,7 @@ from msgspec import Struct, convert
 from msgspec.structs import astuple
 
 from anthropic_proxy.engine.messages.deltas import TokenCounts
-from anthropic_proxy.engine.options import ConfiguredRoute
+from anthropic_proxy.engine.options import ConfiguredRoute, format_origin_in_sentence
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ServerOverride
 from anthropic_proxy.engine.providers.catalog import Catalog, load_vendor_prices
 from anthropic_proxy.engine.providers.servers import LOCAL_SERVER, find_base_url, find_server_at, is_own_server
@@ -381,7 +381,7 @@ def require_known_prices(settings: Settings) -> None:
     for route, target in _list_targets(settings):
         name = target.prefixed_id
         if name not in prices:
-            place, table = route.origin.replace(" line ", ", line "), f'[prices."{name}"]'
+            place, table = format_origin_in_sentence(route.origin), f'[prices."{name}"]'
             command = build_extra_install_command("prices")
             install = "" if has_price_package() else f", or install the price list:  {command}"
             messages.append(

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct, inspect
 
-from anthropic_proxy.engine.options import RouteTable, suggest_key_variable
+from anthropic_proxy.engine.options import RouteTable, format_origin_in_sentence, suggest_key_variable
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
 from anthropic_proxy.gateway.settings.file_format import FileContents, PriceTable, ProviderTable, SearchTable
@@ -86,7 +86,7 @@ class ConfigFile:
 
     def describe_origin_in_sentence(self, path: KeyPath) -> str:
         """`anthropic-proxy.toml, line 4`"""
-        return self.describe_origin(path).replace(" line ", ", line ")
+        return format_origin_in_sentence(self.describe_origin(path))
 
     def build_setting(self, path: KeyPath, text: str) -> FoundSetting:
         return FoundSetting(format_key_path(path), text, self.describe_origin(path), (text,), toml_key=path[-1])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from anthropic_proxy.engine.options import format_origin_in_sentence
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.fields import ReferencedVariable
@@ -93,9 +94,7 @@ class FoundSetting(Struct, frozen=True):
     @property
     def origin_phrase(self) -> str:
         """`in .env, line 4`, `in the environment`"""
-        return (
-            "in the environment" if self.origin == "environment" else "in " + self.origin.replace(" line ", ", line ")
-        )
+        return f"in {'the environment' if self.origin == 'environment' else format_origin_in_sentence(self.origin)}"
 
 
 class _Given(Struct, frozen=True):

@@ -278,6 +278,24 @@ def test_a_header_of_the_answer_passes_byte_by_byte_or_not_at_all(sent: bytes, p
     assert {name: value.encode("latin-1") for name, value in headers.items()} == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "is_passed"),
+    [
+        ("retry-after", "7", True),
+        ("retry-after", "0.5", True),
+        ("retry-after", "Wed, 25 Nov 2026 21:00:00 GMT", True),
+        ("retry-after-ms", "250", True),
+        *(
+            (name, value, False)
+            for name in ("retry-after", "retry-after-ms")
+            for value in ("nan", "-5", "inf", "", "soon")
+        ),
+    ],
+)
+def test_a_delay_passes_only_if_it_is_one(name: str, value: str, is_passed: bool) -> None:
+    assert forwarded_headers({name: value}) == ({name: value} if is_passed else {})
+
+
 async def relayed(chunks: list[bytes | Exception], call: Call, target: Target) -> tuple[bytes, RelayStream]:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
     answer = RelayStream(anthropic.WIRE, call, FakeResponse(200, *chunks), watch)

@@ -192,6 +192,18 @@ async def test_a_key_that_cannot_be_read_again_keeps_the_old_one(tmp_path):
     ]
 
 
+async def test_the_place_of_an_invalid_key_that_is_read_again_is_named_once(tmp_path):
+    provider, pool, _, problems = with_key_file(tmp_path)
+    (tmp_path / "key").write_text("two\nlines", encoding="utf-8")
+    assert not await pool.replace_rejected_key(provider, pool.next_credential(provider), REJECTION)
+    where = f"(providers.gateway.api_key in {tmp_path / 'anthropic-proxy.toml'}, line 3)"
+    assert problems == [
+        "gateway: the key is unchanged, because it could not be read again: the file key "
+        f"{where} contains a character that is invalid in a key: a space, a line break or a letter outside ASCII. Use "
+        f"one key, or several separated by commas. Set in the file key {where}."
+    ]
+
+
 async def test_a_key_of_a_variable_is_not_read_again():
     pool = Credentials(load(OPENAI_API_KEY="k"))
     assert not await pool.replace_rejected_key(OPENAI, pool.next_credential(OPENAI), REJECTION)

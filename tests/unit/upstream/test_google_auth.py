@@ -273,7 +273,11 @@ async def test_without_a_project_the_variable_is_named(google: Running, tmp_path
     [
         (None, "no such file"),
         ("{", "not a valid json file"),
-        ("[]", "attribute"),
+        ("[]", "has no access token: the credentials, or an answer of their server, have an unexpected form. "),
+        (
+            '{"type": "impersonated_service_account"}',
+            "has no access token: the credentials, or an answer of their server, have an unexpected form. ",
+        ),
         ('{"type": "service_account"}', "service account"),
         ('{"type": "what"}', "valid type"),
     ],
