@@ -20,6 +20,7 @@ from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_setting
 from anthropic_proxy.secrets import redact_error, redact_secrets
 from tests.support.http_server import Server, read_all, serving
 from tests.support.messages import exactly
+from tests.support.waiting import WAIT_SECONDS
 
 pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 
@@ -387,3 +388,14 @@ def test_a_renewed_certificate_opens_new_connections_at_a_reload(tmp_path: Path)
     assert transports.reuse_or_replace(load(tmp_path, table("ca_file = 'ca.pem'\nheaders = { x = 'a' }"))) is transports
     trustme.CA().cert_pem.write_to_path(tmp_path / "ca.pem")
     assert transports.reuse_or_replace(load(tmp_path, table("ca_file = 'ca.pem'"))) is not transports
+
+
+@pytest.mark.parametrize("text", ["", table("proxy = 'none'")])
+async def test_connections_that_are_kept_for_the_next_request_end_with_the_engine(tmp_path: Path, text: str) -> None:
+    async with serving(answer) as (server, port):
+        transports = Transports(load(tmp_path, text))
+        assert await fetch(transports, f"http://127.0.0.1:{port}") == b"ok"
+        assert not server.lost.is_set()
+        await transports.close()
+        async with asyncio.timeout(WAIT_SECONDS):
+            await server.lost.wait()
