@@ -188,11 +188,6 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
         return f"{field} of [providers.{self.name}]"
 
     @property
-    def fixes_wire(self) -> bool:
-        """True if all models are called over `wire`. False: those with `model_of` are called as that model is."""
-        return self.has_wire or not any(model.model_of for model in self.models.values())
-
-    @property
     def base_url_setting(self) -> str:
         """Full name of the setting `base_url`, for messages and `Settings.origins`: `base_url of [providers.NAME]`."""
         return self.format_setting_name("base_url")

@@ -7,7 +7,7 @@ prints the table of the decision about loaded tools.
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from genai_prices import Usage, calc_price
 
@@ -235,10 +235,19 @@ def _text(topic: str, size: int) -> str:
 _NAMES = ("Agent", "Bash", "Edit", "Read", "Skill", "ToolSearch", "Write")
 
 
-def _tools(loaded: set[str], *, has_placeholder: bool) -> list[dict[str, Any]]:
+Client = Literal["claude_code", "deferring", "listing", "declaring"]
+"""How a client declares the tools that its searches find: as Claude Code does, as it does without its placeholder, as
+any other tool, or all of them in each request."""
+
+
+def _tools(loaded: set[str], client: Client) -> list[dict[str, Any]]:
     """Return the tools of a request as Claude Code sorts them: loaded ones between the others."""
-    tools = [_tool(name, 3_000) for name in _NAMES] + [_tool(name, 1_500, deferred=True) for name in loaded]
-    if has_placeholder:
+    late = {name for names in LOADS.values() for name in names} if client == "declaring" else loaded
+    tools = [_tool(name, 3_000) for name in _NAMES]
+    tools += [_tool(name, 1_500, deferred=client != "listing") for name in late]
+    if client == "declaring":
+        tools.append(_tool("NeverLoaded", 1_500, deferred=True))
+    if client == "claude_code":
         tools.append({"name": "DeferredToolPlaceholder", "description": "None.", "input_schema": {"type": "object"}})
         tools[-1]["defer_loading"] = True
     return sorted(tools, key=lambda tool: str(tool["name"]))
@@ -252,8 +261,8 @@ def _turn(number: int) -> Script:
     return [*steps, f"Turn {number} is done."]
 
 
-async def run_session(row: Row, *, has_placeholder: bool = True) -> Figures:
-    """Play the session through the proxy. Without the placeholder, the proxy lists loaded tools as the client does."""
+async def run_session(row: Row, client: Client = "claude_code") -> Figures:
+    """Play the session through the proxy."""
     turns = [_turn(number) for number in range(1, TURNS + 1)]
     provider = CachingProvider([step for turn in turns for step in turn], row.cache)
     proxy = ProxyHarness(provider, **_KEYS | row.settings)
@@ -268,7 +277,7 @@ async def run_session(row: Row, *, has_placeholder: bool = True) -> Figures:
                 headers={"anthropic-version": "2023-06-01", "anthropic-beta": _TOOL_SEARCH},
                 model="claude-opus-4-6",
                 system=system,
-                tools=_tools(loaded, has_placeholder=has_placeholder),
+                tools=_tools(loaded, client),
                 messages=_mark_last(messages),
                 metadata={"user_id": user_id},
             )

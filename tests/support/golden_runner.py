@@ -158,6 +158,7 @@ class GoldenCase:
             client_tool_names=prepared.aliases,
             new_id=lambda prefix: f"{prefix}{next(count):022d}",
             provider=target.provider.prefix,
+            responses_setting=target.provider.responses_setting,
             base_url=target.base_url,
             context_window=target.capabilities.context_window if target.capabilities.known else None,
             max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,

@@ -385,6 +385,7 @@ class Attempts:
             continuation_token=run.continuation or "",
             new_id=engine.new_id,
             provider=target.provider.prefix,
+            responses_setting=target.provider.responses_setting,
             base_url=target.base_url,
             context_window=limits.context_window,
             max_input_tokens=limits.max_input,

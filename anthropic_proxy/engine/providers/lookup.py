@@ -138,15 +138,17 @@ def find_known_model(model_of: str, origin: Origin, built_in: Sequence[Provider]
     return KnownModel(name, capabilities) if slash and capabilities.known else None
 
 
-def _choose_wire(model: str, table: ConfiguredProvider, origin: Origin) -> str:
-    """Return the API for a model with `model_of`, if the server has it.
+def _list_wire_rules(table: ConfiguredProvider, origin: Origin) -> Sequence[tuple[str, str]]:
+    """Return pairs of model pattern and API, if the table leaves the API to the models of a vendor.
 
     An address with a deployment of Azure has Chat Completions only.
     """
-    offered = (origin.server.wires if origin.server else {}) or origin.row.wires
-    rules = () if "/deployments/" in table.base_url else origin.row.wire_rules
-    wire = next((wire for pattern, wire in rules if fnmatchcase(model.lower(), pattern)), table.wire)
-    return wire if wire in offered else table.wire
+    server = origin.server
+    has_models_of_row = origin.is_vendor and not (server and server.models_table)
+    if table.has_wire or table.dialect or "/deployments/" in table.base_url or not has_models_of_row:
+        return ()
+    offered = (server.wires if server else {}) or origin.row.wires
+    return [(pattern, wire) for pattern, wire in origin.row.wire_rules if wire in offered]
 
 
 def list_wires(built_in: Sequence[Provider]) -> list[str]:
@@ -183,6 +185,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     rules: list[tuple[str, Mapping[str, Any]]] = []
     if server is not None and server.accepts_pdf:
         rules.append(("*", {"accepts_pdf": True}))
+    rules_of_row = _list_wire_rules(table, origin)
     wire_rules: list[tuple[str, str]] = []
     known_names: list[tuple[str, str]] = []
     for name, model in table.models.items():
@@ -190,8 +193,9 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         wire = table.wire
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
             known_names.append((pattern, known_model.name))
-            if not (table.fixes_wire or table.dialect or model.dialect):
-                wire = _choose_wire(known_model.name, table, origin)
+            if not model.dialect:
+                matching = (wire for pattern, wire in rules_of_row if fnmatchcase(known_model.name.lower(), pattern))
+                wire = next(matching, wire)
             limits = {name: getattr(known_model.capabilities, name) for name in _LIMITS}
             rules.append((pattern, {**limits, **({"accepts_pdf": True} if server and server.accepts_pdf else {})}))
         if model.model_of or model.dialect:
@@ -216,9 +220,9 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         key_scheme=server.key_scheme if server and server.key_header else row.key_scheme,
         wires={
             wire: _build_config(table, origin.find_config(wire), origin, built_in)
-            for wire in dict.fromkeys((table.wire, *(wire for _, wire in wire_rules)))
+            for wire in dict.fromkeys((table.wire, *(wire for _, wire in (*wire_rules, *rules_of_row))))
         },
-        wire_rules=tuple(reversed(wire_rules)),  # a later table overrides an earlier one
+        wire_rules=(*reversed(wire_rules), *rules_of_row),  # a later table overrides an earlier one
         default_big_model=defaults[0],
         default_small_model=defaults[-1],
         known_models=table.known_models,

@@ -282,6 +282,13 @@ class Provider(Struct, frozen=True, kw_only=True, eq=False):
         return next(matching, model)
 
     @property
+    def responses_setting(self) -> str:
+        """Setting that selects the Responses API, for messages. "": the provider does not have this API."""
+        if self.is_configured:
+            return f'wire = "responses" in [providers.{self.name}]'
+        return f"{self.env_prefix}_WIRE=responses" if "responses" in self.wires else ""
+
+    @property
     def has_default_models(self) -> bool:
         """True if every Claude tier has a model of the provider, even if BIG_MODEL and SMALL_MODEL are not set."""
         return self.serves_claude or (self.default_big_model is not None and self.default_small_model is not None)

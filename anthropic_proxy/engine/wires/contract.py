@@ -125,6 +125,8 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     """Function that returns a new unique id that begins with the argument: `new_id("toolu_px")`."""
     provider: str
     """The provider name, for error messages and notes."""
+    responses_setting: str = ""
+    """Setting that selects the Responses API, for error messages. "": there is none."""
     base_url: str = ""
     """Base URL of the upstream request. Signatures in replies of this server are valid only for the same URL."""
     context_window: int | None = None

@@ -249,7 +249,7 @@ def load_provider_fields(
         "key_problems": problems,
         "key_problem_details": details,
         "base_urls": {table.name: table.base_url for table in tables},
-        "wires": {table.name: table.wire for table in tables if table.fixes_wire},
+        "wires": {table.name: table.wire for table in tables if table.has_wire},
     }
 
 

@@ -151,6 +151,46 @@ async def test_a_gateway_with_a_host_of_azure_in_its_address_gets_no_token(base_
     assert "authorization" not in sent.headers
 
 
+REASONING = {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ['models = ["gpt-5.5", "gpt-4.1"]'],
+        ['[providers.azure.models."gpt-5.5"]', "[providers.azure.models.small]", 'model_of = "gpt-4.1"'],
+        ['[providers.azure.models."gpt-5.5"]', 'model_of = "gpt-5.5"'],
+    ],
+)
+async def test_a_deployment_with_the_name_of_a_model_is_that_model(lines: list[str]) -> None:
+    azure = Azure({"gpt-5.5": "gpt-5.5", "gpt-4.1": "gpt-4.1"}, keys={KEY}, tokens={TOKEN})
+    with serving(new_azure(azure)) as running:
+        engine = engine_of(running, V1, *lines)
+        found = [await ask(engine, f"azure/{model}", **REASONING) for model in ("gpt-5.5", "gpt-4.1")]
+        await engine.close()
+        sent = running.journal.exchanges
+        assert running.journal.violations() == []
+    assert [status for status, _ in found] == [200, 200], found
+    assert [exchange.path for exchange in sent] == ["/openai/v1/responses", "/openai/v1/chat/completions"]
+    assert sent[0].body["reasoning"] == {"effort": "high", "summary": "auto"}
+    assert "reasoning_effort" not in sent[1].body
+
+
+async def test_a_table_whose_api_cannot_serve_tools_names_its_own_setting() -> None:
+    with serving_azure() as running:
+        engine = engine_of(running, V1, 'wire = "chat"')
+        status, text = await ask(engine, "azure/gpt-6.2-astra")
+        await engine.close()
+        assert running.journal.exchanges == []
+    message = json.loads(text)["error"]["message"]
+    assert (status, message) == (
+        400,
+        "azure: gpt-6.2-astra does not support tools over Chat Completions. Set wire = "
+        '"responses" in [providers.azure], or choose another model.',
+    )
+
+
 async def test_ten_requests_at_once_and_an_unknown_deployment() -> None:
     with serving_azure() as running:
         engine = engine_of(running, V1, MODELS)

@@ -61,8 +61,8 @@ _REQUIRES_RESPONSES = compile_later(r"\bv1/responses\b")
 
 def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     error = build_call_error(fault, call)
-    if _REQUIRES_RESPONSES.search(fault.message):
-        error.message = f"{error.message.rstrip('. ')}. Set {call.provider.upper()}_WIRE=responses."
+    if call.responses_setting and _REQUIRES_RESPONSES.search(fault.message):
+        error.message = f"{error.message.rstrip('. ')}. Set {call.responses_setting}."
     return error
 
 

@@ -75,9 +75,9 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
         if enabled:
             tools.body_fields["compound_custom"] = {"tools": {"enabled_tools": enabled}}
     if tools.definitions and not dialect.accepts_tools:
+        remedy = f"Set {call.responses_setting}, or choose" if call.responses_setting else "Choose"
         raise UnsupportedFeature(
-            f"{call.provider}: {call.model} does not support tools over Chat Completions. "
-            f"Set {call.provider.upper()}_WIRE=responses, or choose another model.",
+            f"{call.provider}: {call.model} does not support tools over Chat Completions. {remedy} another model.",
             code="tools-over-chat",
         )
     if request.tool_choice is not None:
