@@ -48,6 +48,7 @@ _CLOUD = anthropic.Dialect(
     has_count_tokens=False,
     has_model_list=False,
     drops_rejected_fields=True,
+    betas_listed_on="2026-11-23",
     dropped_fields=_NOT_IN_CLOUDS,
 )
 _BEDROCK = WireConfig(

@@ -307,6 +307,27 @@ async def test_a_beta_that_a_cloud_rejects_by_name_is_not_sent_again(kind: Kind)
         assert betas_sent(running) == [betas, "context-management-2025-06-27", "context-management-2025-06-27"]
 
 
+NEW_BETAS = ("brighter-answers-2027-01-15", "shorter-answers-2027-02-01")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_beta_that_is_newer_than_the_list_is_tried_once(kind: Kind) -> None:
+    accepted = (*BETAS, NEW_BETAS[0])
+    with cloud_of(kind, betas=accepted) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        for _ in range(8):
+            reply, message = await ask(engine, MODELS[kind], betas=",".join((*BETAS, *NEW_BETAS)))
+            assert reply.status == 200, message
+        reply, message = await ask(engine, MODELS[kind], betas="older-answers-2026-01-15,next-2027-month")
+        assert reply.status == 200, message
+        await engine.close()
+        sent = betas_sent(running)
+        refusals = sum(exchange.status == 400 for exchange in running.journal.exchanges)
+    assert sent[0] == ",".join((*BETAS, *NEW_BETAS))
+    assert sent[-2:] == [",".join(accepted), None]
+    assert refusals <= (3 if kind == "bedrock" else 1)
+
+
 THINKING, CONTEXT, EFFORT, SEARCH = (
     "interleaved-thinking-2025-05-14",
     "context-management-2025-06-27",

@@ -37,6 +37,9 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """Patterns of the betas that are forwarded, in the header `anthropic-beta`. Others are removed, because the server
     would reject the request. Empty: the header is not sent.
     Proven by: tests/unit/exchange/test_clouds.py."""
+    betas_listed_on: str = ""
+    """Date of the list `betas`, which cannot know later ones. A beta with a later date at the end of its name is tried.
+    "": none is. Proven by: tests/unit/exchange/test_clouds.py."""
     removed_betas: tuple[str, ...] = ()
     """Patterns of betas that are removed although `betas` contains them, such as those that the server has rejected.
 

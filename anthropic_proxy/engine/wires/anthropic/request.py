@@ -66,6 +66,7 @@ MAX_LEARNED_BETAS = 64
 """Maximum number of betas that are remembered because of one request."""
 _DATE_LENGTH = len("2025-05-14")
 """Length of the date at the end of the name of a beta."""
+_DATE_OF_BETA = compile_later(r"20\d\d-[01]\d-[0-3]\d")
 _FIELDS_OF_BETAS: Mapping[str, tuple[Handling, tuple[str, ...]]] = {
     "context_management": ("approximated", ("context-management-", "compact-")),
     "diagnostics": ("approximated", ("cache-diagnosis-",)),
@@ -238,7 +239,7 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     refused = list[str]()
     for beta in filter(None, (part.strip() for part in (*given, *_read_body_betas(call.client_body)))):
         name = names.get(beta, beta)
-        accepts = _BETA_NAME.fullmatch(name) and _matches(name, dialect.betas)
+        accepts = _BETA_NAME.fullmatch(name) and (_matches(name, dialect.betas) or _is_later(name, dialect))
         if accepts and not _matches(name, dialect.removed_betas) and (name,) not in dialect.suspected_betas:
             found.setdefault(name, beta)
         else:
@@ -262,6 +263,14 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     notes = [FidelityNote("approximated", _BETA_HEADER, "; ".join(reasons))] if reasons else []
     tested = [name for name in sent if any(name in names for names in dialect.suspected_betas)]
     return SelectedBetas(sent, tested, bool(held_back), lost, notes)
+
+
+def _is_later(name: str, dialect: Dialect) -> bool:
+    """Return True for a beta that is newer than the list of the server's betas."""
+    date = name[-_DATE_LENGTH:]
+    return (
+        bool(dialect.betas_listed_on) and date > dialect.betas_listed_on and _DATE_OF_BETA.fullmatch(date) is not None
+    )
 
 
 def _list(betas: Sequence[str]) -> str:
