@@ -29,7 +29,7 @@ config = Commands(name="config", group_parameters="Options")
 """Group of the commands `config show` and `config check`."""
 _WIDE_COLUMNS = 100
 """Width of a terminal that has room for the defaults beside values and sources."""
-_NO_PROVIDER = "No provider is configured, so the demo replies. It has no model. Next:  anthropic-proxy init"
+_NO_PROVIDER = "No provider is chosen, so the demo replies. It has no model. Next:  anthropic-proxy init"
 _UNREAD_KEYS = "Keys in files and from commands were not read. Check them too:"
 _AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 

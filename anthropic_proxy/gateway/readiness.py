@@ -163,9 +163,16 @@ def list_ignored_settings(settings: Settings, catalog: Catalog) -> Iterator[str]
             variable = next((name for name in names if name in settings.origins), names[0])
             yield f"{variable} is set, but no request is sent there. Add PREFERRED_PROVIDER={provider.name}"
     preferred = find_preferred_provider(settings, catalog)
+    for provider in find_registry(settings) if preferred.name == "demo" else ():
+        is_cloud = not (provider.offered_to_users or provider.is_configured)  # without default models
+        if is_cloud and settings.keys.get(provider.name) and provider.name not in used:
+            yield (
+                f"{provider.key_variable} is set, but only requests that name a model of {_name(provider)} are sent "
+                f"there. Add PREFERRED_PROVIDER={_name(provider)}, BIG_MODEL and SMALL_MODEL"
+            )
     named = [name for name in _MODEL_VARIABLES if name in settings.origins]
     if named and preferred.name == "demo":
-        yield f"{_listed(named)} set, but no provider is configured, so the demo replies."
+        yield f"{_listed(named)} set, but no provider is chosen, so the demo replies."
     elif preferred.serves_claude and (named := [name for name in named if not name.startswith("MODEL_")]):
         yield f"{_listed(named)} set, but {preferred.name} serves the requested models themselves."
     yield from _list_shadowed_models(preferred, settings, catalog)

@@ -239,7 +239,7 @@ def _first_steps(services: Services, silent: Mapping[str, str]) -> Iterator[str]
         yield from _signed(log, "!", "warn", text)
     for text in list_ignored_settings(services.settings, services.catalog):
         yield from _signed(log, "!", "warn", text)
-    text = "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
+    text = "No provider is chosen, so the demo replies: it streams and calls tools, but has no model."
     yield from _signed(log, "!", "warn", text)
     yield ""
     texts = (

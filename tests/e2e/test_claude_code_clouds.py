@@ -68,7 +68,7 @@ def settings(kind: Kind, cloud: Cloud, upstream: Running, server: Path) -> Itera
 def test_a_task_of_several_turns_with_what_was_thought(
     claude: Path, proxy: Proxy, upstream: Running, work: Path
 ) -> None:
-    assert "No provider is configured" not in proxy.log
+    assert "No provider is chosen" not in proxy.log
     do_the_task(claude, proxy.url, work)
     asked = [exchange for exchange in upstream.journal.exchanges if exchange.status == 200]
     blocks = [

@@ -267,7 +267,7 @@ def test_without_a_provider_the_form_names_the_setting(tmp_path: Path) -> None:
     with running_proxy(tmp_path, {}) as proxy:
         page = proxy.client().get(FORM)
     assert text_of(page).partition("! ")[2] == (
-        "No provider is configured, so there is no model to examine. Choose a provider and store its key: "
+        "No provider is chosen, so there is no model to examine. Choose a provider and store its key: "
         "anthropic-proxy init Copy"
     )
 

@@ -128,9 +128,7 @@ def test_without_a_provider_the_page_describes_the_demo(tmp_path: Path) -> None:
         lines = Text(proxy.client(headers=BROWSER).get("/").text).lines
         assert lines[0] == f"anthropic-proxy {__version__} ! the demo replies"
         assert [line.rpartition(" ")[2] for line in lines if line.endswith((" init", " code"))] == ["init", "code"]
-        assert (
-            "! No provider is configured, so the demo replies: it streams and calls tools, but has no model." in lines
-        )
+        assert "! No provider is chosen, so the demo replies: it streams and calls tools, but has no model." in lines
 
 
 def test_only_trusted_addresses_see_the_setup(settings: dict[str, str], tmp_path: Path) -> None:

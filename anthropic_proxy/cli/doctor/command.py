@@ -115,7 +115,7 @@ def doctor(
             print(json.dumps(content))
             return
         if not backends:
-            Output().write_line("No provider is configured, so none would be probed. Next:  anthropic-proxy init")
+            Output().write_line("No provider is chosen, so none would be probed. Next:  anthropic-proxy init")
             return
         count, cost = _describe_cost(backends, expected, price)
         print(f"{count}: {cost}.", *models, sep="\n  ")
@@ -321,7 +321,7 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
         write(line)
     if all(uses_demo_provider(diagnosis) for diagnosis in report.diagnoses):
         write()
-        write(f"  {output.paint('!', 'warn')} No provider is configured, so the demo replies. It has no model.")
+        write(f"  {output.paint('!', 'warn')} No provider is chosen, so the demo replies. It has no model.")
         write(f"    Choose a provider and store its key:  {output.paint('anthropic-proxy init', 'type')}")
     elif report.fixes or report.route_problems:
         write()

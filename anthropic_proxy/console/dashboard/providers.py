@@ -74,7 +74,7 @@ def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) ->
     ready = [row for row in rows if row.state == "ready"]
     limited = [row for row in rows if row.sign == "!"]
     if not ready and not limited:
-        return "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
+        return "No provider is chosen, so the demo replies: it streams and calls tools, but has no model."
     verdict = f"{formats.plural(len(ready), 'provider')} ready."
     for row in limited:
         verdict += f" {row.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."

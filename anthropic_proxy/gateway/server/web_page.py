@@ -90,7 +90,7 @@ class SetupView(Struct, frozen=True):
     mapping: Sequence[tuple[str, TierMapping]]
     readiness: Readiness
     uses_demo: bool
-    """True if no provider is configured, so that the demo replies."""
+    """True if no provider is chosen, so that the demo replies."""
 
     @property
     def problems(self) -> list[str]:
@@ -136,7 +136,7 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
         sections.append(render_section("Mapping", ["<table>", *rows, "</table>"]))
         health = []
         if view.uses_demo:
-            text = "No provider is configured, so the demo replies: it streams and calls tools, but has no model."
+            text = "No provider is chosen, so the demo replies: it streams and calls tools, but has no model."
             health.append(_signed("!", "warn", text))
         health += [_signed("✕", "error", problem) for problem in view.problems]
         health += [_signed("!", "warn", text) for text in view.readiness.advice]

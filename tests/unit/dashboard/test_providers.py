@@ -67,7 +67,7 @@ def setup_of(**fields: Any) -> Setup:
             {"state": "unset", "remedy": "GROQ_API_KEY is not set."},
             "not set",
             "GROQ_API_KEY is not set.",
-            "No provider is configured, so the demo replies: it streams and calls tools, but has no model.",
+            "No provider is chosen, so the demo replies: it streams and calls tools, but has no model.",
         ),
     ],
     ids=["ready", "circuit", "one key", "all keys", "unset"],

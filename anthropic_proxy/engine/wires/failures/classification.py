@@ -579,8 +579,13 @@ _ROWS = (
         statuses=(504, 408),
         codes=frozenset(("DEADLINE_EXCEEDED", "timeout_error", "ModelTimeoutException")),
     ),
-    # Bedrock sends the first with status 424: the model has failed, not the request
-    _Row(status=500, kind="api_error", codes=frozenset(("ModelErrorException", "ModelStreamErrorException"))),
+    # 424: what the server depends on has failed, not the request. Bedrock sends it for a `ModelErrorException`.
+    _Row(
+        status=500,
+        kind="api_error",
+        statuses=(424,),
+        codes=frozenset(("ModelErrorException", "ModelStreamErrorException")),
+    ),
     _Row(status=409, kind="conflict_error", statuses=(409,)),
     _Row(
         status=400,
