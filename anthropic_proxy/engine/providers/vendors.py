@@ -441,6 +441,56 @@ VENDORS = (
         ),
         messages_suffixes=(("/anthropic/v1", "/anthropic"), ("/v1", "/anthropic")),
     ),
+    _build_vendor(
+        "longcat",
+        "LongCat",
+        "https://api.longcat.chat/openai/v1",
+        url_patterns=("api.longcat.chat/*",),
+        key_variable="LONGCAT_API_KEY",
+        keys_url="https://longcat.chat/platform/api_keys",
+        docs_url="https://longcat.chat/platform/docs/api-docs",
+        source="longcat.chat/platform/docs/zh/api/chat.html; docs.openclaw.ai/providers/longcat (read 2026-11-25)",
+        dialect={"effort_form": "thinking", **_REPLAYED},
+        # longcat.chat/platform/docs/claude-code
+        messages_suffixes=(("/anthropic/v1", "/anthropic"), ("/openai/v1", "/anthropic"), ("/openai", "/anthropic")),
+    ),
+    _build_vendor(
+        "stepfun",
+        "StepFun",
+        "https://api.stepfun.ai/v1",
+        url_patterns=("api.stepfun.ai/*", "api.stepfun.com/*"),
+        key_variable="STEPFUN_API_KEY",
+        keys_url="https://platform.stepfun.ai/interface-key",
+        docs_url="https://platform.stepfun.ai/docs/en/step-plan/integrations/reasoning-api",
+        source="docs.openclaw.ai/providers/stepfun; mastra.ai/models/providers/stepfun (read 2026-11-25)",
+        # stepfun-ai/Step-3.5-Flash README, "Claude Code Guide"; also below /step_plan
+        messages_suffixes=(("/v1", ""),),
+    ),
+    # Requests to other paths of this host are not part of the plan.
+    _build_vendor(
+        "volcengine",
+        "Volcengine Ark, Coding Plan",
+        "https://ark.cn-beijing.volces.com/api/coding/v3",
+        url_patterns=("ark.*.volces.com/api/coding/*",),
+        key_variable="ARK_API_KEY",
+        keys_url="https://console.volcengine.com/ark",
+        docs_url="https://www.volcengine.com/docs/82379/1928261",
+        source="volcengine.com/article/38136; docs.openclaw.ai/providers/volcengine (read 2026-11-25)",
+        messages_suffixes=(("/api/coding/v3", "/api/coding"),),  # volcengine.com/article/38136
+        unpriced="paid by subscription",
+    ),
+    _build_vendor(
+        "synthetic",
+        "Synthetic",
+        "https://api.synthetic.new/openai/v1",
+        url_patterns=("api.synthetic.new/*",),
+        key_variable="SYNTHETIC_API_KEY",
+        keys_url="https://dev.synthetic.new",
+        docs_url="https://dev.synthetic.new/docs/guides/claude-code",
+        source="dev.synthetic.new/docs/guides/claude-code; docs.openclaw.ai/providers/synthetic (read 2026-11-25)",
+        messages_suffixes=(("/anthropic/v1", "/anthropic"), ("/openai/v1", "/anthropic")),
+        unpriced="paid by subscription, or by use",
+    ),
     # Go refuses a request without the header. Both choose the API by model, which OPENAI_WIRE must state here; Gemini
     # has Google's API there, which GEMINI_BASE_URL selects.
     _build_vendor(

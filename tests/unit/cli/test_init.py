@@ -150,14 +150,14 @@ def test_a_file_that_another_program_changes_meanwhile_stays(tmp_path: Path) -> 
 def test_a_list_begins_with_the_most_used_providers_and_searches_all(tmp_path: Path, openai: Running) -> None:
     """The last line shows all. A name that is not in the list leads to the entry for it."""
     answers = [
-        ("32 more", "no-such-vendor\r"),
+        ("36 more", "no-such-vendor\r"),
         ("Its address", "\r"),
-        ("32 more", "\x1b[A\r"),  # from the first line up: the last one
+        ("36 more", "\x1b[A\r"),  # from the first line up: the last one
         ("llama.cpp", "mistral\r"),
         ("MISTRAL_API_KEY (empty: another provider)", "\x03"),
     ]
     screen = answer(tmp_path, {**address(openai), **TERMINAL}, *answers)
-    first = _ESCAPES.sub("", screen.text).partition("32 more")[0].splitlines()
+    first = _ESCAPES.sub("", screen.text).partition("36 more")[0].splitlines()
     assert [line.strip(" ❯") for line in first if line.strip()] == [
         "? Which provider has the models? (arrow keys, or type to search)",
         *("OpenAI", "Google Gemini", "Anthropic", "OpenRouter", "DeepSeek", "Ollama"),

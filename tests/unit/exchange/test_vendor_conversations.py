@@ -32,6 +32,10 @@ MODELS = {
     "baseten": "moonshotai/Kimi-K3",
     "chutes": "moonshotai/Kimi-K3-TEE",
     "xiaomi": "mimo-v2.6-pro",
+    "longcat": "LongCat-2.0",
+    "stepfun": "step-3.5-flash",
+    "volcengine": "doubao-seed-code",
+    "synthetic": "hf:zai-org/GLM-4.7",
     "opencode_go": "kimi-k3",
     "opencode": "glm-5.2",
     "vllm": "Qwen/Qwen3-Coder",
@@ -39,8 +43,9 @@ MODELS = {
     "lm_studio": "qwen3-coder",
 }
 """Vendor → model."""
-NOT_RETURNED = {"cerebras", "minimax", "openrouter", "vercel"}
-"""Vendors that get no text back: Cerebras by model, the others `reasoning_details`, which this server does not send."""
+NOT_RETURNED = {"cerebras", "minimax", "openrouter", "stepfun", "vercel", "volcengine"}
+"""Vendors that get no text back: Cerebras by model, StepFun and Volcengine as no page says that they accept it, the
+others `reasoning_details`, which this server does not send."""
 SERVERS = [server for server in PROVIDERS.find("openai").servers if server.base_url]
 TOOL = {"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "Read", "arguments": '{"path": "a"}'}}

@@ -164,6 +164,8 @@ EXAMPLES = {
     "baseten": "moonshotai/Kimi-K3",
     "chutes": "moonshotai/Kimi-K3-TEE",
     "xiaomi": "mimo-v2.6-pro",
+    "longcat": "LongCat-2.0",
+    "stepfun": "step-3.5-flash",
     "opencode": "glm-5.2",
     "bedrock_messages": "global.anthropic.claude-opus-5-5",
 }
