@@ -469,7 +469,7 @@ VENDORS = (
     # Requests to other paths of this host are not part of the plan.
     _build_vendor(
         "volcengine",
-        "Volcengine Ark, Coding Plan",
+        "Volcengine Coding Plan",
         "https://ark.cn-beijing.volces.com/api/coding/v3",
         url_patterns=("ark.*.volces.com/api/coding/*",),
         key_variable="ARK_API_KEY",
