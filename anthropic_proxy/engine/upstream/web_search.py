@@ -14,7 +14,6 @@ from anthropic_proxy.engine.messages.server_blocks import domain_names, is_url_a
 from anthropic_proxy.engine.upstream.contract import SearchResult
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse, read_body
 from anthropic_proxy.errors import UpstreamError, WebSearchFailed
-from anthropic_proxy.secrets import redact_secrets
 
 __all__ = ["MAX_QUERY_CHARACTERS", "SearchClient", "SearxngClient"]
 
@@ -118,7 +117,7 @@ class SearchClient(ABC):
         elif remedy := self.describe_error_response(status, body):
             message += f": {remedy}"
         if self._credential is not None:
-            message = redact_secrets(message, self._credential.secrets)
+            message = message.replace(self._credential.secret, "…")
         return WebSearchFailed(message, "too_many_requests" if status == 429 else "unavailable")
 
 
