@@ -104,14 +104,15 @@ class RelayStream(Reply):
         """Wait for the first content of a stream, or for the complete body. Raises `UpstreamError`.
 
         Events before the content are held, so that another provider can be called if this one fails: overloaded servers
-        send an error after `message_start`. After `FIRST_PING_SECONDS`, the client gets them without content.
+        send an error after `message_start`. `FIRST_PING_SECONDS` after the first event, the client gets them without
+        content.
         """
         if not self._streams:
             self._first = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
             self._remember(self._decoder.decode_body(self._first))
             self.complete = True
         else:
-            held_until = self._watchdog.now() + FIRST_PING_SECONDS
+            held_until: float | None = None
             chunks = [await self._next()]
             if (begun := chunks[0] + self._events.peek_pending()).lstrip().startswith(b"{"):
                 rest = await read_body(self._response, MAX_BODY_BYTES, self._watchdog.note_bytes)
@@ -124,8 +125,10 @@ class RelayStream(Reply):
                 if size > MAX_FRAME_BYTES:
                     message = f"The provider sent {size:,} bytes without an event."
                     raise UpstreamProtocolError(message, retryable=False)
+                if held_until is None and self._begun:
+                    held_until = self._watchdog.now() + FIRST_PING_SECONDS
                 try:
-                    async with asyncio.timeout_at(held_until if self._begun else None):
+                    async with asyncio.timeout_at(held_until):
                         chunks.append(await self._next())
                 except TimeoutError:
                     break

@@ -100,7 +100,7 @@ async def test_a_stream_that_ends_with_its_body_leaves_at_once_where_that_has_co
 
 async def test_any_number_of_pieces_may_come_behind_the_reason() -> None:
     class Received(FakeResponse):
-        complete = True
+        body_received = True
 
     upstream = FakeUpstream(lambda self, body: Received(200, TEXT + STREAM[1], *[TEXT] * 2000))
     proxy = ProxyHarness(upstream, **KEYS)

@@ -689,15 +689,28 @@ def test_a_stream_that_fails_before_its_content_leaves_the_request_to_the_next_t
     assert sink.stream == WHOLE
 
 
+class Late(FakeResponse):
+    """A response whose first bytes come after nine seconds."""
+
+    delay = 9.0
+
+    async def read(self) -> bytes:
+        delay, self.delay = self.delay, 0.0
+        await asyncio.sleep(delay)
+        return await super().read()
+
+
+@pytest.mark.parametrize(("response", "seconds"), [(FakeResponse, 8.0), (Late, 17.0)])
 @in_virtual_time
-async def test_the_beginning_of_a_stream_without_content_is_held_for_eight_seconds() -> None:
+async def test_the_beginning_of_a_stream_without_content_is_held_for_eight_seconds(
+    response: type[FakeResponse], seconds: float
+) -> None:
     watch = Watchdog(wait_disconnected=asyncio.Event().wait, on_idle=None, first_byte_seconds=600, idle_seconds=600)
-    target = target_of(TARGET)
     answer = RelayStream(
-        anthropic.WIRE, call_of(b"{}", target, asked=TARGET), FakeResponse(200, STREAM[0], PING, STALL), watch
+        anthropic.WIRE, call_of(b"{}", target_of(TARGET), asked=TARGET), response(200, STREAM[0], PING, STALL), watch
     )
     await answer.wait_for_content()
-    assert (await answer.read(), watch.now()) == (STREAM[0] + PING, 8.0)
+    assert (await answer.read(), watch.now()) == (STREAM[0] + PING, seconds)
     watch.stop()
 
 
