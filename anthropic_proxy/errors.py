@@ -20,7 +20,7 @@ ProxyError                            base class
 │  └─ CircuitOpen                          provider not called after repeated failures; status of the last failure
 ├─ ProxyBusy                         529 overloaded_error; the queue in front of the upstreams is full, or a subclass
 │  ├─ KeysUnavailable                      the database of virtual keys is not available (`console/keys/key_table.py`)
-│  └─ StoreUnavailable                     Redis, which counts limits, is not available (`plugins.py`)
+│  └─ StoreUnavailable                     Redis, which counts limits, is not available (`engine/hooks.py`)
 ├─ ServerToolFailed                  a web search or web fetch of the proxy failed; the request continues
 │  └─ WebFetchFailed, WebSearchFailed      a page or link could not be fetched; a search failed
 ├─ MissingExtra                      500 api_error; an optional package is not installed

@@ -65,7 +65,7 @@ def redact_key_patterns(text: str) -> str:
 
 
 def _find_all(text: str, piece: str) -> Iterator[int]:
-    """Also within another occurrence."""
+    """Yield each position of `piece`; occurrences may overlap."""
     at = text.find(piece)
     while at >= 0:
         yield at

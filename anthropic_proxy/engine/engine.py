@@ -29,7 +29,8 @@ from anthropic_proxy.engine.providers.model_observations import ModelObservation
 from anthropic_proxy.engine.providers.prefix_guard import PrefixGuard
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_limits
 from anthropic_proxy.engine.providers.servers import is_own_server
-from anthropic_proxy.engine.routing.health import CircuitBreakers, FairQueue, RetryBudget, slots_per_worker
+from anthropic_proxy.engine.routing.fair_queue import FairQueue, slots_per_worker
+from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.routing.router import PlanCache, Target, build_target_limits
 from anthropic_proxy.engine.routing.routes import CompiledRoutes
 from anthropic_proxy.engine.routing.throttle import Throttle, build_throttles

@@ -213,7 +213,7 @@ def new_log(settings: Settings) -> Log:
 
 
 def prefetch_model_limits(services: Services) -> None:
-    """In the background, before a request needs them. Own servers are asked when a client asks for its models."""
+    """Start the queries for model limits in the background. Own servers are asked when a client asks for its models."""
     for provider, model in _list_served_models(services, ()):
         if provider in services.catalog.queried_providers:
             services.catalog.start_due_queries(provider, model)

@@ -66,7 +66,7 @@ from anthropic_proxy.errors import (
 
 COUNT_TIMEOUT_SECONDS = 10.0
 """Maximum seconds for a token count by the provider. After this time the client gets an estimate of the proxy."""
-ENGINE_COUNT_SECONDS = 3.0
+PROVIDER_COUNT_SECONDS = 3.0
 """Maximum seconds for a token count by a provider with another API. After this time the client gets an estimate."""
 BESIDE_BASE_URL = "/.."
 """Beginning of a path that is not below the base URL, but beside it."""
@@ -114,7 +114,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     if request.decode_error is not None:
         raise request.decode_error
     scale = engine.observations.find_token_scale(target.provider.name, target.model)
-    count = await _count_by_engine(engine, incoming, request, target, wait_disconnected)
+    count = await _count_by_provider(engine, incoming, request, target, wait_disconnected)
     is_large = is_large_request(incoming.body, len(request.tools))
     estimated = await engine.background.run_in_thread_if_large(
         is_large, estimates.get_or_estimate, request, TokenScale(scale.family)
@@ -126,7 +126,7 @@ async def count_tokens(engine: Engine, incoming: ClientRequest, wait_disconnecte
     return JsonReply(b'{"input_tokens":%d}' % count)
 
 
-async def _count_by_engine(
+async def _count_by_provider(
     engine: Engine,
     incoming: ClientRequest,
     request: MessagesRequest,
@@ -147,7 +147,7 @@ async def _count_by_engine(
     async def read(response: UpstreamResponse, _: Watchdog) -> int | None:
         body = await read_body(response, MAX_BODY_BYTES)
         try:
-            counted = msgspec.json.decode(body, type=_EngineCount)
+            counted = msgspec.json.decode(body, type=_ProviderCount)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
         found = next((one for one in (counted.openai, counted.total_tokens, counted.count) if one is not None), None)
@@ -175,7 +175,7 @@ async def _count_by_engine(
 
     loop = asyncio.get_running_loop()
     is_large = is_large_request(incoming.body, len(request.tools))
-    deadline = loop.time() + ENGINE_COUNT_SECONDS
+    deadline = loop.time() + PROVIDER_COUNT_SECONDS
     try:
         limits = engine.find_target_limits(target)
         prepared = await engine.background.run_in_thread_if_large(is_large, prepare, request, limits)
@@ -206,7 +206,7 @@ async def _count_by_engine(
     return None
 
 
-class _EngineCount(Struct, rename="camel"):
+class _ProviderCount(Struct, rename="camel"):
     """Count of an engine: `input_tokens` (OpenAI, llama.cpp), `totalTokens` (Google), `count` (vLLM)."""
 
     openai: int | None = field(default=None, name="input_tokens")

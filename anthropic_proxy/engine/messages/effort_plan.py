@@ -127,7 +127,7 @@ def encode_plan(plan: EffortPlan) -> str:
 
 
 def decode_plan(text: str) -> EffortPlan | None:
-    """Return the plan of `encode_plan`. None: the text is none."""
+    """Return the plan of `encode_plan`. None: the text is no plan."""
     if not text:
         return None
     baseline, *changes = text.split(" ")

@@ -60,22 +60,22 @@ class ModelObservations:
         while len(self.refused_signatures) > MAX_SIGNATURES:
             del self.refused_signatures[next(iter(self.refused_signatures))]
 
-    def find_adaptations(self, provider: str, model: str) -> tuple[str, ...]:
+    def find_adaptations(self, upstream: str, model: str) -> tuple[str, ...]:
         """Return the names of the stored adaptations of a model, oldest first."""
-        known = self.store.read(f"healed:{provider}/{model}")
+        known = self.store.read(f"healed:{upstream}/{model}")
         return tuple(known.split("\n")) if known else ()
 
-    def store_adaptation(self, provider: str, model: str, adaptation: str) -> None:
+    def store_adaptation(self, upstream: str, model: str, adaptation: str) -> None:
         """Store the name of an adaptation as the newest. The oldest of too many is removed."""
         verb = adaptation.partition(" ")[0]
         replaced = verb in _REPLACING_VERBS
         known = [
             name
-            for name in self.find_adaptations(provider, model)
+            for name in self.find_adaptations(upstream, model)
             if name != adaptation and not (replaced and name.partition(" ")[0] == verb)
         ]
         names = "\n".join((*known[1 - MAX_ADAPTATIONS :], adaptation))
-        self.store.write(f"healed:{provider}/{model}", names, RETENTION_SECONDS)
+        self.store.write(f"healed:{upstream}/{model}", names, RETENTION_SECONDS)
 
     def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:
         """Return the effort of a request as changes since its conversation began, and remember it.

@@ -60,7 +60,7 @@ class Transports:
         self._fetcher: PageFetcher | None = None
         self.tokens: Mapping[str, TokenCache] = _new_tokens(settings)
         """Value of `Provider.key_source` → its access tokens."""
-        self._engine: LiteLLMThread | None = None
+        self._litellm_thread: LiteLLMThread | None = None
         self._litellm: LiteLLMTransport | None = None
         self._litellm_variables: dict[str, Secret] = {} if litellm_variables is None else litellm_variables
         """Set for LiteLLM. Objects for later versions of the settings share this dictionary."""
@@ -112,7 +112,7 @@ class Transports:
         self._litellm = None
         if _token_settings(settings) != _token_settings(previous):
             self.tokens = _new_tokens(settings)
-        if self._engine is not None:
+        if self._litellm_thread is not None:
             self._export_litellm_variables()
         return self
 
@@ -122,8 +122,8 @@ class Transports:
             await transport.close()
         if self._fetcher is not None:
             await self._fetcher.close()
-        if self._engine is not None:
-            await self._engine.close()
+        if self._litellm_thread is not None:
+            await self._litellm_thread.close()
 
     async def _fetch_url(self, url: str, **options: Any) -> FetchedPage:
         if self._fetcher is None:
@@ -152,8 +152,10 @@ class Transports:
             from anthropic_proxy.engine.upstream.litellm import LiteLLMThread, LiteLLMTransport  # noqa: PLC0415
 
             timeouts = self._settings.timeouts
-            self._engine = self._engine or LiteLLMThread(self._export_litellm_variables)
-            self._litellm = LiteLLMTransport(self._engine, max(timeouts.first_byte_seconds, timeouts.idle_seconds))
+            self._litellm_thread = self._litellm_thread or LiteLLMThread(self._export_litellm_variables)
+            self._litellm = LiteLLMTransport(
+                self._litellm_thread, max(timeouts.first_byte_seconds, timeouts.idle_seconds)
+            )
         return await self._litellm.send(base_url, request, credential)
 
     def _export_litellm_variables(self) -> None:

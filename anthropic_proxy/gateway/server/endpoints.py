@@ -535,7 +535,7 @@ async def _send_plugin_route(
 
 
 def _checks_key_itself(method: str, found: FoundRoute | None) -> bool:
-    """As for a sign-in page. The server then accepts requests without a key."""
+    """Return True if the plugin checks access itself, as a sign-in page does. The server then requires no key."""
     route = found.routes.get(method) if found else None
     return route is not None and route.checks_key
 

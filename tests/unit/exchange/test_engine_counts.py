@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.engine.exchange.forwarding import ENGINE_COUNT_SECONDS, count_tokens
+from anthropic_proxy.engine.exchange.forwarding import PROVIDER_COUNT_SECONDS, count_tokens
 from anthropic_proxy.engine.memory_values import MemoryValues
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from tests.support.harness import STALL, FakeResponse, ProxyHarness, RecordingSink, new_client_request
@@ -166,7 +166,7 @@ async def test_a_failed_count_is_estimated_and_asked_again() -> None:
 async def test_a_slow_count_is_estimated_after_three_seconds() -> None:
     proxy = ProxyHarness(Server(lambda path: FakeResponse(200, STALL)), **LOCAL)
     assert await ask_count(proxy) > 0
-    assert asyncio.get_running_loop().time() == pytest.approx(ENGINE_COUNT_SECONDS)
+    assert asyncio.get_running_loop().time() == pytest.approx(PROVIDER_COUNT_SECONDS)
 
 
 async def test_a_count_corrects_later_estimates_of_the_model() -> None:

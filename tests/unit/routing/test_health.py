@@ -5,13 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from anthropic_proxy.engine.routing.health import (
-    FAILURES_TO_OPEN,
-    MAX_OPEN_SECONDS,
-    MIN_OPEN_SECONDS,
-    CircuitBreakers,
-    FairQueue,
-)
+from anthropic_proxy.engine.routing.fair_queue import FairQueue
+from anthropic_proxy.engine.routing.health import FAILURES_TO_OPEN, MAX_OPEN_SECONDS, MIN_OPEN_SECONDS, CircuitBreakers
 from anthropic_proxy.errors import UpstreamError, UpstreamOverloaded, UpstreamRefused, UpstreamUnreachable
 from tests.support.interleaving import interleave
 from tests.support.waiting import WAIT_SECONDS

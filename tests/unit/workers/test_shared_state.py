@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from anthropic_proxy.engine.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS, slots_per_worker
+from anthropic_proxy.engine.routing.fair_queue import slots_per_worker
+from anthropic_proxy.engine.routing.health import FAILURES_TO_OPEN, MIN_OPEN_SECONDS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import CircuitOpen, UpstreamError
 from anthropic_proxy.gateway.workers.ipc import SharedObservation

@@ -103,7 +103,7 @@ class OllamaDecoder(Decoder):
         tags, formats = dialect.thinking_tags, dialect.text_call_formats
         self._text = TextSplitter(call, tags, formats) if tags or formats else None
         self._call_repair = ToolCallRepair(call, names=dialect.repairs_tool_names)
-        self._mends_arguments = dialect.repairs_tool_arguments
+        self._repairs_arguments = dialect.repairs_tool_arguments
         self._has_content = False
         self._unreadable: UnreadableReply | None = None
         """Error that `decode_end` raises after all deltas, because the last line also has the token counts."""
@@ -211,7 +211,7 @@ class OllamaDecoder(Decoder):
         self._calls += 1
         deltas.append(ToolCall(key, self._ids.assign_client_id(part.id), found))
         if arguments:
-            repaired = self._call_repair.repair_arguments(arguments, found) if self._mends_arguments else arguments
+            repaired = self._call_repair.repair_arguments(arguments, found) if self._repairs_arguments else arguments
             self._has_incomplete = self._has_incomplete or is_truncated_object(repaired)
             deltas.append(ToolArgs(key, repaired))
         deltas.append(ToolEnd(key))

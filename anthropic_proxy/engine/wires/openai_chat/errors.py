@@ -101,8 +101,8 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         return Adaptation("wire responses")
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
-    if healing := find_lowest_effort_adaptation(call, error):
-        return healing
+    if adaptation := find_lowest_effort_adaptation(call, error):
+        return adaptation
     if call.dialect.system_role == "developer" and rejects_developer_role(f"{error.message} {error.parameter or ''}"):
         return Adaptation("role system")
     if _WANTS_REASONING.search(error.message):
@@ -115,8 +115,8 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         if call.dialect.output_limit_field != name or error.cause is not None:
             return None  # not the name that was sent, or its value was too high
         return Adaptation(f"say {_LIMITS[1 - _LIMITS.index(name)]}")
-    if (name in _EFFORTS or not name) and (healing := find_effort_adaptation(call, error)):
-        return healing
+    if (name in _EFFORTS or not name) and (adaptation := find_effort_adaptation(call, error)):
+        return adaptation
     return find_media_adaptation(call, error, words) or find_drop_adaptation(call, name, _DROPS, encode_request)
 
 

@@ -106,18 +106,18 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     if error.status not in PARAMETER_ERROR_STATUSES:
         return None
     if error.parameter == REASONING_PARAMETER:
-        healing = find_drop_adaptation(call, REASONING_PARAMETER, _DROPS, encode_request)
-        return healing and structs.replace(healing, persistent=False)  # the history is the reason, not the model
+        adaptation = find_drop_adaptation(call, REASONING_PARAMETER, _DROPS, encode_request)
+        return adaptation and structs.replace(adaptation, persistent=False)  # the history is the reason, not the model
     if rejects_tool_result_content(error.message, error.parameter) and (
-        healing := find_drop_adaptation(call, "parts of results", _DROPS, encode_request)
+        adaptation := find_drop_adaptation(call, "parts of results", _DROPS, encode_request)
     ):
-        return healing
+        return adaptation
     words = reversed_path_names(error.parameter or "")
     name = words[0] if words else ""
     if name not in _DROPS:
         name = find_rejected_parameter(error.message, _DROPS) or name
-    if (name in _EFFORTS or not name) and (healing := find_effort_adaptation(call, error)):
-        return healing
+    if (name in _EFFORTS or not name) and (adaptation := find_effort_adaptation(call, error)):
+        return adaptation
     return find_media_adaptation(call, error, words) or find_drop_adaptation(call, name, _DROPS, encode_request)
 
 

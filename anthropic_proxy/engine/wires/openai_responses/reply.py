@@ -129,7 +129,7 @@ def decode_event(data: bytes) -> StreamEvent:
     try:
         return decode_strict_event(data)
     except msgspec.ValidationError:
-        return _mended(data, StreamEvent())
+        return _repaired(data, StreamEvent())
     except msgspec.DecodeError:
         return decode_strict_event(data + b"}")
 
@@ -138,14 +138,14 @@ def decode_item(raw: Raw) -> OutputItem:
     try:
         return _decode_item(raw)
     except msgspec.ValidationError:
-        return _mended(raw, OutputItem())
+        return _repaired(raw, OutputItem())
 
 
 def decode_response(raw: Raw | bytes) -> Response:
     try:
         return _decode_response(raw)
     except msgspec.ValidationError:
-        return _mended(raw, Response())
+        return _repaired(raw, Response())
 
 
 def decode_or_empty(raw: Raw, result_type: type[Any]) -> Any:
@@ -160,7 +160,7 @@ def decode_or_empty(raw: Raw, result_type: type[Any]) -> Any:
         return result_type()
 
 
-def _mended(data: Raw | bytes, empty: _Kind) -> _Kind:
+def _repaired(data: Raw | bytes, empty: _Kind) -> _Kind:
     """Decode a JSON object as the class of `empty`. Fields of wrong types are omitted."""
     fields = msgspec.json.decode(data, type=dict[str, Raw])
     kind = type(empty)
