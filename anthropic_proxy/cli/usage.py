@@ -138,7 +138,7 @@ def write_table(
         text += f", {total.errors:,} failed"
     if total.cancelled:
         text += f", {total.cancelled:,} cancelled"
-    if total.all_tokens or total.cost:  # else no model was called
+    if total.has_replies:
         text += f", cost {format_cost(total.cost, total.unknown_cost_requests)}"
     text += "."
     if total.requested_cost:
@@ -162,7 +162,7 @@ def write_table(
     names = [sessions.get(group.name) or _shown_name(settings, by, group) or name_missing(by) for group in shown]
     names.append("all")
     costs = [
-        format_cost(sums.cost, sums.unknown_cost_requests) if sums.all_tokens or sums.cost else formats.UNKNOWN
+        format_cost(sums.cost, sums.unknown_cost_requests) if sums.has_replies else formats.UNKNOWN
         for sums in everything
     ]
     measure, lengths = "cost", [group.sums.cost for group in shown]

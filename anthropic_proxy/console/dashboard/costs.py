@@ -73,7 +73,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     by, query = find_group_name(context), context.query
     periods = divide_range(context.charted_query, by_day=by == "day")
     names = name_providers(context.settings)
-    groups = memoize_result(lambda: sum_usage(context.connection, context.selection, by))
+    groups = memoize_result(lambda: sum_usage(context.connection, context.model_selection, by))
     total = memoize_result(lambda: add_up(group.sums for group in groups()))
 
     def list_rows() -> list[Mapping[str, Any]]:
@@ -98,13 +98,17 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
         sums = total()
         if not sums.requests:
             return "No requests in this range."
+        if not sums.has_replies:
+            return f"{formats.plural(sums.requests, 'request')} without a reply of a model, and so without a cost."
         if not sums.cost and sums.unknown_cost_requests:
             return f"The cost of {count_unknown(sums)} is unknown."
         requests, free = formats.plural(sums.requests, "request"), "was" if sums.requests == 1 else "were"
         verdict = f"{requests} {'cost' if sums.cost else free} {format_cost(sums.cost)}"
         if sums.unknown_cost_requests:
             verdict += f"; the cost of {sums.unknown_cost_requests:,} of them is unknown"
-        elif sums.cost and (compared := compare_with_previous_range(context, context.selection, "cost", sums.cost)):
+        elif sums.cost and (
+            compared := compare_with_previous_range(context, context.model_selection, "cost", sums.cost)
+        ):
             verdict += f", {compared}"
         verdict += "."
         largest = max(groups(), key=lambda group: group.sums.cost)
@@ -116,10 +120,10 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
 
     def chart_costs() -> Chart:
         if by in ("model", "day"):
-            models = sum_model_periods(context.connection, context.selection, periods.seconds)
+            models = sum_model_periods(context.connection, context.model_selection, periods.seconds)
             drawn = chart_models(periods, models, lambda sums: sums.cost, formats.chart_money)
         else:
-            rows = sum_periods(context.connection, context.selection, periods.seconds, FACETS[by].column)
+            rows = sum_periods(context.connection, context.model_selection, periods.seconds, FACETS[by].column)
             shown = {row.group for row in rows} - {""} if by == "provider" else ()
             roles = {name: (name_value("provider", name, names), formats.provider_role(name)) for name in shown}
             drawn = chart_groups(
@@ -130,7 +134,9 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
     def list_missing_prices() -> MissingPrices | None:
         if not total().unknown_cost_requests:
             return None
-        return find_missing_prices(ModelCosts(context.settings), sum_models(context.connection, context.selection))
+        return find_missing_prices(
+            ModelCosts(context.settings), sum_models(context.connection, context.model_selection)
+        )
 
     verdict = build_panel(context, "the summary", summarize)
     rows = build_panel(context, "the costs", list_rows)
@@ -153,7 +159,7 @@ def build_costs_page(context: PageContext) -> Mapping[str, Any]:
 
 def tabulate_costs(context: PageContext) -> ExportTable:
     by = find_group_name(context)
-    return tabulate_usage(context.settings, by, sum_usage(context.connection, context.selection, by))
+    return tabulate_usage(context.settings, by, sum_usage(context.connection, context.model_selection, by))
 
 
 def _share(sums: UsageSums, total: UsageSums) -> str:

@@ -201,7 +201,7 @@ def read_key_list(context: PageContext) -> KeyList:
     """Active keys come first."""
     keys, teams = list_keys(EngineReader(context.connection)), list_teams(EngineReader(context.connection))
     named = {team.name: team for team in teams}
-    own = structs.replace(context.selection, values={}, text="", is_changed=False)
+    own = structs.replace(context.model_selection, values={}, text="", is_changed=False)
     sums, team_sums = (
         add_up_groups((row.group, row.sums) for row in queries.sum_periods(context.connection, own, 0, column))
         for column in ("key_label", "team")

@@ -64,6 +64,8 @@ def explain_missing_cost(sums: UsageSums, href: str = "#missing-prices") -> str:
     """Return the text of a chart without costs."""
     if not sums.requests:
         return "No requests in this range."
+    if not sums.has_replies:
+        return "No model replied."
     if not sums.unknown_cost_requests:
         return "All requests were free."
     return Markup('The cost of {} is unknown. <a href="{}">Set prices</a>').format(count_unknown(sums), href)

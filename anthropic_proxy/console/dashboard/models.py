@@ -106,7 +106,7 @@ def _collect_used(
     durations: Mapping[tuple[int, tuple[str, ...]], Histogram] = {}
     if context.query.hours <= _MAX_DURATION_HOURS:
         by = ("provider", "model")
-        durations = queries.collect_latencies(context.connection, context.selection, 0, by, "duration")
+        durations = queries.collect_latencies(context.connection, context.model_selection, 0, by, "duration")
     speeds = queries.group_speeds(by_period, _find_model)
     used = []
     for one in found:
@@ -272,7 +272,7 @@ def _candidates(
         yield asked, costs.find_requested_price(asked, "", "")
     for prefix, model in [*_mapped(context), *((costs.find_prefix(one.provider), one.model) for one in found)]:
         yield f"{prefix}/{model}", costs.find_price_by_prefix(prefix, model)
-    counted = count_facets(context.connection, context.selection, ("requested_model",), _MAX_REQUESTED)
+    counted = count_facets(context.connection, context.model_selection, ("requested_model",), _MAX_REQUESTED)
     for model, _ in counted.values["requested_model"]:
         if model.startswith("claude-"):
             yield model, costs.find_requested_price(model, "", "")
@@ -296,7 +296,7 @@ def _compare(name: str, cost: int, total: UsageSums) -> ComparedCost:
 
 
 def tabulate_models(context: PageContext) -> ExportTable:
-    found = queries.sum_models(context.connection, context.selection)
+    found = queries.sum_models(context.connection, context.model_selection)
     rows = [[one.provider, one.model, *encode_sums(one.sums).values()] for one in found]
     return ExportTable(["provider", "model", *EXPORT_TITLES], rows)
 

@@ -177,7 +177,7 @@ def _summarize(context: PageContext, total: UsageSums) -> Markup:
         return escape(f"{span} there were no requests.")
     text = f"{span} {total.succeeded:,} of {formats.plural(total.requests, 'request')} succeeded"
     known, unknown = "", ""
-    if total.cost or not total.unknown_cost_requests:
+    if total.cost or (total.has_replies and not total.unknown_cost_requests):
         verb = "cost" if total.cost else "was" if total.requests == 1 else "were"
         known = f" and {verb} <b>{escape(format_cost(total.cost))}</b>"
     if total.unknown_cost_requests:
@@ -226,7 +226,7 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
     latencies = found.latencies()
     total = add_up(sums)
     listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
-    requested = f"{format_cost(total.requested_cost)} at the requested models’ prices" if total.requests else ""
+    requested = f"{format_cost(total.requested_cost)} at the requested models’ prices" if total.has_replies else ""
     if total.unknown_requested_cost_requests:
         requested = "no price of a requested model"
     if total.unknown_cost_requests:
@@ -254,7 +254,7 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
         ),
         Figure(
             "Spent",
-            format_cost(total.cost, total.unknown_cost_requests) if total.requests else formats.UNKNOWN,
+            format_cost(total.cost, total.unknown_cost_requests) if total.has_replies else formats.UNKNOWN,
             requested,
             [one.known_cost for one in sums],
             models,
@@ -462,7 +462,7 @@ def build_week(
 
 def _tabulate_usage(context: PageContext) -> ExportTable:
     periods = divide_range(context.charted_query)
-    found = queries.sum_model_periods(context.connection, context.selection, periods.seconds)
+    found = queries.sum_model_periods(context.connection, context.model_selection, periods.seconds)
     rows = [
         [
             format_time(one.start * MICROSECONDS),

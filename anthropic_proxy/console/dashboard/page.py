@@ -78,7 +78,7 @@ class PageContext(Struct, frozen=True, kw_only=True):
 
     @property
     def model_selection(self) -> RequestSelection:
-        """The same as `selection`, without requests that named no model: these are not part of a success rate."""
+        """The same as `selection`, without requests that named no model: no sum of usage or costs includes these."""
         return structs.replace(self.selection, has_model=True)
 
     @property

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import Connection
 
 from anthropic_proxy.console import formats
@@ -56,6 +56,7 @@ async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
     def find(connection: Connection) -> list[Entry]:
         start = round((time.time() - SESSION_DAYS * DAY_SECONDS) * MICROSECONDS)
         chosen = RequestSelection(start=start)
+        used = structs.replace(chosen, has_model=True)
         rows = list_sessions(connection, chosen, MAX_SESSIONS).rows
         names = find_names(connection, rows)
         found = [
@@ -69,7 +70,7 @@ async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
             for row in rows
         ]
         for name in ("project", "model", "key"):
-            for group in [one for one in sum_usage(connection, chosen, name) if one.name][:MAX_VALUES]:
+            for group in [one for one in sum_usage(connection, used, name) if one.name][:MAX_VALUES]:
                 href = f"/dashboard/requests?range={SESSION_DAYS}d&{name}={quote(group.name, safe='')}"
                 found.append(Entry(name.capitalize(), group.name, href, formats.plural(group.sums.requests, "request")))
         return found

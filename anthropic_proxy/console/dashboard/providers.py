@@ -84,7 +84,7 @@ def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) ->
 
 def _collect_figures(context: PageContext) -> dict[str, _Figures]:
     connection = context.connection
-    chosen = context.selection
+    chosen = context.model_selection
     periods = divide_range(context.charted_query)
     speeds: dict[str, dict[int, Histogram]] = {}
     for (start, (name,)), histogram in queries.collect_latencies(
@@ -182,7 +182,7 @@ class Matrix(Struct, frozen=True):
 def build_matrix(context: PageContext) -> Matrix:
     costs = ModelCosts(context.settings)
     targets = [target for one in context.setup.mapping for target in (one.target, *one.fallbacks)]
-    used = sorted(queries.sum_models(context.connection, context.selection), key=lambda one: -one.sums.requests)
+    used = sorted(queries.sum_models(context.connection, context.model_selection), key=lambda one: -one.sums.requests)
     names = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in used if one.provider and one.model]
     features = context.describe_models(
         [name for name in dict.fromkeys([*targets, *names]) if "…" not in name][:_MAX_MODELS]

@@ -116,7 +116,7 @@ def decode_columns(text: str) -> Sequence[RequestColumn]:
 
 def format_sums(sums: UsageSums) -> str:
     """Return the cost of several requests as text. Requests without tokens, such as failed ones, have none: `–`."""
-    if not (sums.all_tokens or sums.cost or sums.unknown_cost_requests):
+    if not sums.has_replies:
         return formats.UNKNOWN
     return formats.cost_with_unknown(sums.cost, sums.unknown_cost_requests)
 

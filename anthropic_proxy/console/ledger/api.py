@@ -85,6 +85,7 @@ def _list_requests(request: RouteRequest, settings: Settings) -> RouteResponse:
     form, limit = query.choose("format", _FORMATS, "json"), query.read_number("limit", DEFAULT_ROWS, MAX_ROWS)
     chosen = structs.replace(
         query.resolve_usage_range(),
+        has_model=False,
         values={facet.column: query.values[name] for name, facet in FACETS.items() if name in query.values},
         is_changed=query.is_true("changed"),
         text=query.values.get("search", ""),

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, tzinfo
 from time import localtime
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.console.ledger.records import HOURLY_KEYS
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS, MICROSECONDS_PER_HOUR
@@ -39,8 +39,8 @@ class RequestSelection(Struct, frozen=True, kw_only=True):
     """Text that an error, model, project or session, or the request id contains; case is ignored. "": no text search.
     """
     has_model: bool = False
-    """True to select only requests that named a model. A request with another path, or without a valid body, named
-    none."""
+    """True to select only requests that named a model. All sums of usage and costs select these. A query of the model
+    list, or a request with another path, a wrong key or an invalid body, named none."""
 
     @property
     def has_hourly_sums(self) -> bool:
@@ -80,8 +80,8 @@ def resolve_usage_range(
     timezone: tzinfo | None = None,
     names: tuple[str, str] = ("--since", "--until"),
 ) -> RequestSelection:
-    """`since` and `until` are texts such as `24h` or `2026-11`; an empty `until` means `now`. Raises
-    `ConfigurationError` with the `names` of the two.
+    """Select the requests to models in a time range. `since` and `until` are texts such as `24h` or `2026-11`; an empty
+    `until` means `now`. Raises `ConfigurationError` with the `names` of the two.
     """
     first, _ = _find_times(names[0], since, now, timezone)
     end = now if not until else _find_times(names[1], until, now, timezone)[1]
@@ -92,14 +92,14 @@ def resolve_usage_range(
             f'{names[1]} is "{until}", which is not after {names[0]} {since}. {FORMS}.', code="usage-period"
         )
     start, last = math.ceil(first.timestamp()), math.ceil(end.timestamp())
-    exact = RequestSelection(start=start * MICROSECONDS, end=last * MICROSECONDS)
+    exact = RequestSelection(start=start * MICROSECONDS, end=last * MICROSECONDS, has_model=True)
     if exact.is_short_range:
         return exact
     # a range above three hours is extended to full hours
     is_midnight = end.astimezone(timezone).time() == time.min
     end_hour = last // HOUR_SECONDS if is_midnight else -(-last // HOUR_SECONDS)
     start_hour = int(first.timestamp()) // HOUR_SECONDS
-    return RequestSelection(start=start_hour * MICROSECONDS_PER_HOUR, end=end_hour * MICROSECONDS_PER_HOUR)
+    return structs.replace(exact, start=start_hour * MICROSECONDS_PER_HOUR, end=end_hour * MICROSECONDS_PER_HOUR)
 
 
 def _find_times(option: str, text: str, now: datetime, timezone: tzinfo | None) -> tuple[datetime, datetime]:

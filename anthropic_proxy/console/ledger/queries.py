@@ -6,6 +6,7 @@ decides this; `_read` runs the same query on either table. An hour of `hourly` b
 second lies, so that each hour counts once in time zones with half hours.
 """
 
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
@@ -19,6 +20,7 @@ from anthropic_proxy.console.ledger.periods import MAX_UTC_SECONDS, RequestSelec
 from anthropic_proxy.console.ledger.records import (
     FACETS,
     HOURLY_KEYS,
+    SESSION_KEYS,
     SUM_NAMES,
     GroupName,
     StoredRequest,
@@ -70,13 +72,29 @@ def sum_usage(
         times = add_up_groups((name_time(start), sums) for start, _, sums in hours)
         return [UsageGroup(name=name, sums=sums) for name, sums in times.items()]
     columns = ("provider", "model") if by == "model" else (FACETS[by].column,)
+    found = _sum_sessions(connection, selection) if by == "session" else _sum(connection, selection, 0, columns)
     groups = [
-        UsageGroup(name=keys[-1], provider=keys[0] if by == "model" else "", sums=sums)
-        for _, keys, sums in _sum(connection, selection, 0, columns)
+        UsageGroup(name=keys[-1], provider=keys[0] if by == "model" else "", sums=sums) for _, keys, sums in found
     ]
     return sorted(
         groups, key=lambda group: (-group.sums.cost, -group.sums.all_tokens, -group.sums.requests, group.name)
     )
+
+
+def _sum_sessions(connection: Connection, selection: RequestSelection) -> list[tuple[int, Sequence[str], UsageSums]]:
+    every = structs.replace(selection, has_model=False)
+    if not selection.has_model or selection.is_short_range or not every.has_sums(SESSION_KEYS):
+        return _sum(connection, selection, 0, ("session",))
+    # `session_hours` has no requested models, but an index finds the few requests that named none
+    others = structs.replace(every, values={**every.values, "requested_model": ""})
+    left_out = {keys: sums for _, keys, sums in _sum(connection, others, 0, ("session",))}
+    found = []
+    for start, keys, sums in _sum(connection, every, 0, ("session",)):
+        excess = structs.astuple(left_out.get(keys, UsageSums()))
+        own = UsageSums(*map(operator.sub, structs.astuple(sums), excess))
+        if own.requests > 0:
+            found.append((start, keys, own))
+    return found
 
 
 class PeriodSums(Struct, frozen=True):

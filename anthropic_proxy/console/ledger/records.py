@@ -182,6 +182,11 @@ class UsageSums(RequestCounts):
         return self.tool_errors / self.tool_results if self.tool_results else None
 
     @property
+    def has_replies(self) -> bool:
+        """True if a model was used. Otherwise no request has a cost: this is not the same as a cost of 0."""
+        return bool(self.all_tokens or self.cost or self.unknown_cost_requests)
+
+    @property
     def succeeded(self) -> int:
         return self.requests - self.errors - self.cancelled
 

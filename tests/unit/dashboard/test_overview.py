@@ -10,15 +10,19 @@ import pytest
 from msgspec import structs
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.costs import PAGE as COSTS
+from anthropic_proxy.console.dashboard.costs import build_costs_page
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
-from anthropic_proxy.console.dashboard.overview import LEVELS, WeekCell, build_overview_page, build_week
+from anthropic_proxy.console.dashboard.models import PAGE as MODELS
+from anthropic_proxy.console.dashboard.models import build_models_page
+from anthropic_proxy.console.dashboard.overview import LEVELS, PAGE, WeekCell, build_overview_page, build_week
 from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.query import read_view_query
 from anthropic_proxy.console.ledger.database import open_for_writing
 from anthropic_proxy.console.ledger.queries import ErrorGroup, PeriodSums
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.gateway.settings import Settings
-from anthropic_proxy.plugins import Cost
+from anthropic_proxy.plugins import Cost, Receipt
 from tests.support.ledger import NOON, new_receipt, reading, store
 from tests.support.page_context import build_context
 
@@ -145,18 +149,9 @@ async def test_three_free_requests_of_the_first_minutes_are_visible(tmp_path: Pa
         assert page["figures"][0].note == "none in the range before"
 
 
-async def test_today_is_compared_with_nothing(tmp_path: Path) -> None:
-    settings = Settings(data_directory=tmp_path / "data")
-    await show_first_minutes(settings, new_receipt(1), new_receipt(2, started_at=NOON - 3 * 86_400))
-    with overview_of(settings, now=NOON + 60, range="today") as page:
-        assert page["verdict"] == "Today 1 of 1 request succeeded and was <b>free</b>."
-        assert page["figures"][0].note == "since midnight"
-
-
-async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path: Path) -> None:
-    settings = Settings(data_directory=tmp_path / "data")
-    other = new_receipt(
-        *(2,),
+def new_request_without_model(number: int) -> Receipt:
+    return new_receipt(
+        number,
         method="GET",
         path="/nothing",
         requested_model="",
@@ -170,6 +165,19 @@ async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path
         input_tokens=0,
         output_tokens=0,
     )
+
+
+async def test_today_is_compared_with_nothing(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    await show_first_minutes(settings, new_receipt(1), new_receipt(2, started_at=NOON - 3 * 86_400))
+    with overview_of(settings, now=NOON + 60, range="today") as page:
+        assert page["verdict"] == "Today 1 of 1 request succeeded and was <b>free</b>."
+        assert page["figures"][0].note == "since midnight"
+
+
+async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    other = new_request_without_model(2)
     await show_first_minutes(settings, new_receipt(1), other)
     with overview_of(settings) as page:
         assert page["verdict"] == "In the last 24 hours 1 of 1 request succeeded and was <b>free</b>."
@@ -224,3 +232,32 @@ def test_hours_of_several_weeks_are_one_cell() -> None:
 
 def test_a_grid_without_requests_has_no_drawing() -> None:
     assert build_week(QUERY, [], lambda sums: sums.requests, formats.count).cells == ()
+
+
+async def test_pages_and_exports_count_the_same_requests(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    await store(settings, new_request_without_model(1), new_request_without_model(2), cost=Cost(0, 0, ""))
+    with reading(settings) as engine, engine.connect() as connection:
+        context = build_context("/dashboard", connection, settings, {}, now=NOON + 3_600)
+        pages = [build(context) for build in (build_overview_page, build_costs_page, build_models_page)]
+        assert [page["verdict"] for page in pages] == [
+            "In the last 24 hours there were no requests.",
+            "No requests in this range.",
+            "No requests in this range.",
+        ]
+        exports = [PAGE.tables["usage"], *COSTS.tables.values(), MODELS.tables["models"]]
+        assert [table.tabulate(context).rows for table in exports] == [[], [], []]
+
+
+async def test_a_request_that_no_model_answered_was_not_free(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "data")
+    failed = {"outcome": "error", "status": 404, "error_type": "not_found_error"}
+    sent = {"provider": "", "prefix": "", "model": "", "input_tokens": 0, "output_tokens": 0}
+    await store(settings, new_receipt(1, **failed, **sent), cost=Cost(0, 0, ""))
+    with reading(settings) as engine, engine.connect() as connection:
+        context = build_context("/dashboard", connection, settings, {}, now=NOON + 3_600)
+        page, costs = build_overview_page(context), build_costs_page(context)
+    assert page["verdict"] == "In the last 24 hours 0 of 1 request succeeded."
+    assert [(figure.value, figure.note) for figure in page["figures"] if figure.label == "Spent"] == [("–", "")]
+    assert costs["verdict"] == "1 request without a reply of a model, and so without a cost."
+    assert costs["chart"].empty_text == page["usage"].empty_text == "No model replied."

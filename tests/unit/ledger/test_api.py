@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteRequest
 from anthropic_proxy.secrets import Secret
+from tests.support.ledger import new_receipt, store
 from tests.support.waiting import WAIT_SECONDS
 
 
@@ -54,6 +56,24 @@ async def test_a_null_character_is_rejected(path: str, name: str) -> None:
         assert plugin.stop is not None
         await plugin.stop()
     assert raised.value.message == f"{name}: the value contains a character that no text has."
+
+
+async def test_usage_leaves_out_a_request_that_named_no_model(tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path)
+    query = {"method": "GET", "path": "/v1/models/gpt-nope", "requested_model": "", "provider": "", "model": ""}
+    await store(settings, new_receipt(1, started_at=time.time(), **query, outcome="error", status=404))
+    plugin = open_plugin(settings)
+    try:
+        bodies = {
+            route.path: json.loads((await route.respond(RouteRequest(path=route.path))).body)
+            for route in plugin.routes
+            if route.path in ("/api/usage", "/api/requests")
+        }
+    finally:
+        assert plugin.stop is not None
+        await plugin.stop()
+    assert bodies["/api/usage"]["groups"] == []
+    assert [row["path"] for row in bodies["/api/requests"]["requests"]] == ["/v1/models/gpt-nope"]
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,28 @@ async def test_each_grouping_adds_up_to_the_same_sums(connection: Connection, ho
     assert sum_usage(connection, _select_hours(0, FIRST_HOUR), "model") == []
 
 
+@pytest.mark.parametrize("hours", [3, 4], ids=["single requests", "sums by hour"])
+async def test_usage_counts_requests_to_models_in_each_grouping(database: Settings, hours: int) -> None:
+    query = {"method": "GET", "path": "/v1/models/gpt-nope", "requested_model": "", "provider": "", "model": ""}
+    failed = {"outcome": "error", "status": 404, "input_tokens": 0, "output_tokens": 0}
+    await store(
+        database,
+        new_receipt(1, session="one"),
+        new_receipt(2, session="one", **query, **failed),
+        new_receipt(3, session="other", **query, **failed),
+        new_receipt(4, **query, **failed),
+        cost=Cost(1_000, None, "test"),
+    )
+    chosen = structs.replace(_select_hours(FIRST_HOUR, FIRST_HOUR + hours), has_model=True)
+    with reading(database) as engine, engine.connect() as connection:
+        for by in GROUP_NAMES:
+            total = add_up(group.sums for group in sum_usage(connection, chosen, by, UTC))
+            assert (total.requests, total.errors, total.cost) == (1, 0, 1_000), by
+        sessions = sum_usage(connection, chosen, "session", UTC)
+        assert [(group.name, group.sums.requests) for group in sessions] == [("one", 1)]
+        assert len(list_stored_requests(connection, structs.replace(chosen, has_model=False), 100)) == 4
+
+
 async def test_lists_continue_at_a_position_and_follow_the_selection(connection: Connection) -> None:
     everything, listed = RequestSelection(), []
     position = None
