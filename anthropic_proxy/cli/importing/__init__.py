@@ -24,7 +24,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import list_tier_mappings
+from anthropic_proxy.engine.routing.router import find_preferred_provider, list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
 from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment
 from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
@@ -73,6 +73,8 @@ def import_settings(
             plan.copy_secrets()
     environ = copy_environment()
     folder = require_settings_folder(environ)
+    present = load_command_settings(of_running_proxy=False)
+    plan.leave_out_unusable_variables([table.name for table in present.configured_providers])
     files = prepare_files(plan, folder)
 
     total = len(plan.variables) + len(plan.servers) + len(plan.routes)
@@ -93,31 +95,45 @@ def import_settings(
         place = "the file" if dry_run else str(change.path)
         for kept in change.kept_names:
             output.write_line(f"  {output.paint('!', 'warn')} {kept} stays as it is: {place} has another value.")
-    _write_mapping(output, files.settings, dry_run)
-    if plan.notes and (dry_run or str(file) == "-"):
+    uses_demo = find_preferred_provider(files.settings, Catalog()).name == "demo"
+    if uses_demo:
         output.write_line()
-        output.write_line(output.paint("Notes", "title"))
-        for note in plan.notes:
+        text = "No provider is chosen, so the demo replies. It has no model."
+        output.write_line(f"  {output.paint('!', 'warn')} {text}")
+    else:
+        _write_mapping(output, files.settings, dry_run)
+    errors = [note for note in plan.notes if note.is_error]
+    shows_all = dry_run or str(file) == "-"
+    if shown := [*errors, *(note for note in plan.notes if shows_all and not note.is_error)]:
+        output.write_line()
+        output.write_line(output.paint("Notes" if shows_all else "Not imported", "title"))
+        for note in shown:
             end = f":  {note.line}" if note.line else "."  # a full stop behind the line would be pasted with it
-            output.write_line(f"  {output.paint('!', 'warn')} {note.setting}: {note.reason}{end}")
-    elif notes := list(dict.fromkeys(note.setting for note in plan.notes if not note.is_harmless)):
+            sign = output.paint(*("✕", "error") if note.is_error else ("!", "warn"))
+            output.write_line(f"  {sign} {note.setting}: {note.reason}{end}")
+    if not shows_all and (
+        notes := dict.fromkeys(note.setting for note in plan.notes if not (note.is_harmless or note.is_error))
+    ):
         more = [f"and {len(notes) - _MAX_NAMES} more"] if len(notes) > _MAX_NAMES else []
-        names = ", ".join([*notes[:_MAX_NAMES], *more])
+        names = ", ".join([*list(notes)[:_MAX_NAMES], *more])
         output.write_line()
         output.write_line(f"  {output.paint('!', 'warn')} Not the same here: {names}.")
         output.write_line(f"    The reasons:  {output.paint(f'{own_command} --dry-run', 'type')}")
     exported = Sources(environ, None)
     needed = _write_missing_keys(output, plan, files.settings, folder / ENV_FILE, exported)
 
-    steps = [(own_command, "writes them")]
+    steps = [(own_command, "writes them")] if total else [(own_command, "again, when the file is corrected")]
     if not dry_run:
-        running = find_proxy(load_command_settings(of_running_proxy=False))  # before a new PORT is written
+        running = find_proxy(present)  # before a new PORT is written
         files.write(output)
         if running is not None:
             result = reload_proxy(environ, running.port, folder / ENV_FILE)
             sign, role = ("✓", "ok") if result.is_applied else ("!", "warn")
             output.write_notice(f"The proxy at {running.address} {result.text}", sign, role)
-        steps = [_START_CLIENT]
+        if not uses_demo:
+            steps = [_START_CLIENT]
+        elif total:
+            steps = [("anthropic-proxy init", "chooses a provider")]
         if needed and needed <= plan.secrets.keys() and str(file) != "-":
             steps.insert(0, (f"{own_command} --copy-keys", "copies the keys of the file"))
         elif needed:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from anthropic_proxy.cli.importing.plan import ImportPlan, find_built_in_registry
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.gateway.settings.table import list_variables
+from anthropic_proxy.gateway.settings.values import remove_endpoint
 
 _ONE_SERVER_VARIABLES = frozenset(
     {"MAX_TOKENS_LIMIT", "MIN_TOKENS_LIMIT", "REQUEST_TIMEOUT", "MAX_RETRIES", "AZURE_API_VERSION", "MIDDLE_MODEL"}
@@ -63,6 +64,9 @@ def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
     """Return the settings of this proxy for `variables`, those of the file. API keys are copied."""
     plan = ImportPlan("an earlier proxy (.env)")
     found = {_RENAMED.get(name, name): value for name, value in variables.items() if value}
+    addresses = {row.base_url_variable for row in find_built_in_registry()}
+    found = {name: remove_endpoint(value) if name in addresses else value for name, value in found.items()}
+    plan.origins |= {new: old for old, new in _RENAMED.items() if old in variables}
     names = {*found}
     has_one_server, has_others = bool(_ONE_SERVER_VARIABLES & names), bool(_OTHER_PROVIDER_VARIABLES & names)
     if (
@@ -75,7 +79,7 @@ def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
     if is_of_one_server:
         plan.source = "an earlier proxy with one server (.env)"
         if key := found.pop("ANTHROPIC_API_KEY", ""):
-            plan.variables["PROXY_API_KEY"] = key
+            plan.variables["PROXY_API_KEY"], plan.origins["PROXY_API_KEY"] = key, "ANTHROPIC_API_KEY"
         plan.variables["PREFERRED_PROVIDER"] = "openai"
         by_tier = {tier: found.pop(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL", "") for tier in TIERS}
         if any(by_tier.values()):
@@ -84,9 +88,11 @@ def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
         else:
             big = found.get("BIG_MODEL") or _MODEL_VARIABLES["BIG_MODEL"]
             for name, default in _MODEL_VARIABLES.items():
+                if name not in found and not default:
+                    plan.origins[name] = "BIG_MODEL"
                 plan.variables[name] = f"openai/{found.pop(name, '') or default or big}"
         if timeout := found.pop("REQUEST_TIMEOUT", ""):
-            plan.variables["UPSTREAM_TIMEOUT"] = timeout
+            plan.variables["UPSTREAM_TIMEOUT"], plan.origins["UPSTREAM_TIMEOUT"] = timeout, "REQUEST_TIMEOUT"
     elif "OPENAI_API_KEY" in found:
         found.setdefault("PREFERRED_PROVIDER", "openai")
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
@@ -13,14 +14,16 @@ from anthropic_proxy.cli.importing.plan import (
     ImportedServer,
     ImportPlan,
     Scalar,
+    decode_address,
     decode_part,
+    decode_tokens,
     find_built_in_provider,
     find_built_in_registry,
     find_referenced_variable,
-    find_whole_number,
 )
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.routing.router import find_tier
+from anthropic_proxy.gateway.settings.values import decode_model, remove_endpoint
 
 _PREFIXES = {"ollama_chat": "ollama", "vertex_ai_beta": "vertex_ai"}
 """Provider prefix in model ids of LiteLLM → prefix of this proxy, for prefixes that differ."""
@@ -259,6 +262,12 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     for alias, value in (settings.model_group_alias or {}).items():
         names[alias] = str(value.get("model", "") if isinstance(value, dict) else value)
     chosen = _choose_tiers(plan, names, models)
+    own = {find_tier(name) for name, meant in names.items() if meant in models}
+    for each in file.model_list or []:
+        name = str(each.get("model_name"))
+        if name not in models and (tier := find_tier(name)) in chosen and tier not in own:
+            text = f"no entry with this name is imported, so {tier} uses {models[chosen[tier]][0]}"
+            plan.add_note(f"model_name {name}", text, is_error=True)
     chains = _read_fallbacks(plan, settings, models)
     following = {tier: [*models[name][1:], *chains[name]] for tier, name in chosen.items()}
     plan.set_tier_models({tier: models[name][0] for tier, name in chosen.items()}, following)
@@ -266,6 +275,7 @@ def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
     _add_routes(plan, groups, names, chosen, chains, strategy=strategy)
     plan.set_secret_reference("PROXY_API_KEY", str(settings.master_key or ""), "general_settings.master_key")
     if timeout := settings.request_timeout or settings.timeout:
+        plan.origins["UPSTREAM_TIMEOUT"] = "request_timeout" if settings.request_timeout else "timeout"
         plan.variables["UPSTREAM_TIMEOUT"] = f"{timeout:g}" if isinstance(timeout, int | float) else str(timeout)
     if settings.set_verbose is True:
         plan.variables["LOG_LEVEL"] = "debug"
@@ -307,10 +317,8 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
         for field, limit, value in limits if target else ():
             if value and prefix not in plan.servers:
                 plan.add_note(f"{setting}.{field}", "the limits of a built-in provider come from its list")
-            elif value and (number := find_whole_number(value)) is not None:
-                plan.servers[prefix].models.setdefault(model, {})[limit] = number
-            elif value:
-                plan.add_note(f"{setting}.{field}", f'"{value}" is no whole number of tokens, so it is not imported')
+            elif value and plan.accepts(f"{setting}.{field}", "value", str(value), decode_tokens):
+                plan.servers[prefix].models.setdefault(model, {})[limit] = int(str(value).replace("_", ""))
         unread = [f"litellm_params.{name}" for name in sorted({*given} - _READ_PARAMETERS)]
         unread += [f"model_info.{name}" for name in sorted({*info} - {"id", "mode", "base_model", *_LIMITS})]
         for field in unread:
@@ -336,6 +344,12 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
     if find_referenced_variable(url):
         plan.add_note(f"{setting}.litellm_params.api_base", "an address cannot be a reference. Set base_url yourself")
         url = ""
+    field = "api_base" if given.api_base else "base_url"
+    if (url and not plan.accepts(setting, field, url, decode_address)) or not plan.accepts(
+        setting, "model", model, decode_model
+    ):
+        return ""
+    url = remove_endpoint(url)
     if model.endswith("*"):
         if prefix == "anthropic" and not url:
             return _ANTHROPIC
@@ -353,8 +367,9 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
                 plan.variables[variable] = f"${{{reference}}}" if reference else value
         return f"{prefix}/{model}"
     if prefix == "azure" and url:
-        host = url.split("/openai")[0].rstrip("/")
-        return _place(plan, setting, given, name="azure", url=f"{host}/openai/v1", model=model)
+        host = urlsplit(url)
+        url = f"{host.scheme}://{host.netloc}/openai/v1"
+        return _place(plan, setting, given, name="azure", url=url, model=model)
     if prefix in _VENDOR_URLS:
         return _place(plan, setting, given, name=prefix, url=url or _VENDOR_URLS[prefix], model=model)
     if url and prefix in _COMPATIBLE and find_built_in_provider(url) is None:

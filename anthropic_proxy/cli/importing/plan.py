@@ -8,8 +8,8 @@ import json
 import re
 import tempfile
 import tomllib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
 from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.options import TIERS, suggest_key_variable
@@ -33,8 +33,9 @@ from anthropic_proxy.gateway.settings.files import (
     update_env_text,
     write_file,
 )
-from anthropic_proxy.gateway.settings.sources import Sources
-from anthropic_proxy.gateway.settings.values import is_secret_variable
+from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
+from anthropic_proxy.gateway.settings.table import list_all_settings
+from anthropic_proxy.gateway.settings.values import decode_integer, decode_url, is_secret_variable, remove_endpoint
 from anthropic_proxy.secrets import redact_key_patterns
 
 UNKNOWN_ENTRY = "import does not know this entry, so it is not imported"
@@ -108,6 +109,15 @@ def find_whole_number(value: object) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
+def decode_address(found: FoundSetting) -> str:
+    """Return the base URL of a server for its base URL, or for the URL of an endpoint."""
+    try:
+        return decode_url(structs.replace(found, text=remove_endpoint(found.text)))
+    except ConfigurationError:
+        return decode_url(found)  # its error has the whole text
+
+
+decode_tokens = partial(decode_integer, minimum=1, maximum=100_000_000, unit="tokens")
 CREATE_KEY = "anthropic-proxy keys create NAME"
 """Line of notes about limits of clients."""
 
@@ -191,6 +201,8 @@ class ImportNote(Struct, frozen=True):
     """What the user can paste."""
     is_harmless: bool = False
     """True if nothing changes for the user without the entry."""
+    is_error: bool = False
+    """True if the entry cannot be used, so that the user has to correct it. Such a note is always shown."""
 
 
 class ImportPlan:
@@ -204,6 +216,8 @@ class ImportPlan:
         """Name of a table in `anthropic-proxy.toml` → its contents."""
         self.routes: list[ImportedRoute] = []
         """Routes in the order in which their conditions are checked."""
+        self.origins: dict[str, str] = {}
+        """Variable → setting of the other configuration with its value, if that has another name."""
         self.secrets: dict[str, ImportedKey] = {}
         """Name of a variable → key in the other configuration, which is written only if the user agrees."""
         self.notes: list[ImportNote] = []
@@ -211,13 +225,41 @@ class ImportPlan:
         self._accounts: dict[str, tuple[str, str]] = {}
         """Name of a built-in provider or of a table → address and key of its server in the other configuration."""
 
-    def add_note(self, setting: str, reason: str, line: str = "", *, is_harmless: bool = False) -> None:
+    def add_note(
+        self, setting: str, reason: str, line: str = "", *, is_harmless: bool = False, is_error: bool = False
+    ) -> None:
         """The same note is added only once."""
-        if (note := ImportNote(setting, reason, line, is_harmless)) not in self.notes:
+        if (note := ImportNote(setting, reason, line, is_harmless, is_error)) not in self.notes:
             self.notes.append(note)
+
+    def accepts(self, setting: str, field: str, value: str, decode: Callable[[FoundSetting], object]) -> bool:
+        """Return True if `decode` accepts `value`, that of a field of `setting`. If not, add a note with its error."""
+        items = tuple(item for text in value.split(",") if (item := text.strip()))
+        found = FoundSetting(field, value, "file", items, folder="/")
+        try:
+            decode(found)
+        except ConfigurationError as error:
+            # where to set it, and a line of a settings file, are of no use for the other configuration
+            reason, _, _ = error.messages[0].partition(f" Set {found.origin_phrase}.")
+            self.add_note(setting, f"it is not imported, because its {reason.rstrip('.')}", is_error=True)
+            return False
+        return True
+
+    def leave_out_unusable_variables(self, present_tables: Sequence[str]) -> None:
+        """Remove the variables whose value the proxy would reject, with a note about each.
+
+        `present_tables`: names of the tables that `anthropic-proxy.toml` has already.
+        """
+        given = Sources(self.variables, None)
+        for setting in list_all_settings(tuple(find_built_in_registry()), (*present_tables, *self.servers)):
+            for name in setting.names:
+                found = given.find_setting(name) if name in self.variables else None  # a reference is none
+                if found and not self.accepts(self.origins.get(name, name), "value", found.text, setting.decode):
+                    del self.variables[name]
 
     def add_secret(self, variable: str, value: str, setting: str) -> None:
         """`setting`: place of the key in the other configuration."""
+        self.origins[variable] = setting
         self.secrets[variable] = ImportedKey(value, setting)
 
     def copy_secrets(self) -> None:
@@ -348,18 +390,13 @@ def find_referenced_variable(text: str) -> str:
 def find_built_in_provider(base_url: str) -> Provider | None:
     """Return the built-in provider with the same host as `base_url`. None: no built-in provider has this host.
 
-    If `base_url` has Ollama's port, the result is Ollama for any host. Raises `ConfigurationError` if `base_url` is no
-    URL.
+    If `base_url`, a valid URL, has Ollama's port, the result is Ollama for any host.
     """
-    try:
-        url = urlsplit(base_url)
-        host, port = url.hostname, url.port
-    except ValueError:
-        raise ConfigurationError(f'"{base_url}" is not a URL.', code="import-file") from None
-    if port == _OLLAMA_PORT:
+    url = urlsplit(base_url)
+    if url.port == _OLLAMA_PORT:
         return next(row for row in find_built_in_registry() if row.uses_installed_models)
     servers = [row for row in find_built_in_registry() if row.base_url and not row.uses_installed_models]
-    return next((row for row in servers if urlsplit(row.base_url).hostname == host), None)
+    return next((row for row in servers if urlsplit(row.base_url).hostname == url.hostname), None)
 
 
 def _needs_key(server: ImportedServer) -> bool:
@@ -474,5 +511,9 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
         checked = Path(name)
         (checked / ENV_FILE).write_bytes(env_change.after.encode())
         (checked / CONFIG_FILE).write_bytes(config_change.after.encode())
-        settings = load_settings({}, PROVIDERS, env_file=str(checked / ENV_FILE))
+        try:
+            settings = load_settings({}, PROVIDERS, env_file=str(checked / ENV_FILE))
+        except ConfigurationError as error:
+            texts = [text.replace(name, str(folder)) for text in error.messages]
+            raise ConfigurationError(*texts, code=error.code) from None
     return FilesToWrite((env_change, config_change), settings)

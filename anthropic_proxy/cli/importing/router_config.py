@@ -19,13 +19,16 @@ from anthropic_proxy.cli.importing.plan import (
     ImportedServer,
     ImportPlan,
     Scalar,
+    decode_address,
     decode_part,
+    decode_tokens,
     find_built_in_provider,
     find_referenced_variable,
     find_whole_number,
 )
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.settings.values import decode_model, remove_endpoint
 
 _SUFFIXES = (
     *(("/chat/completions", "chat"), ("/v1/messages", "messages"), ("/messages", "messages")),
@@ -226,11 +229,10 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         tiers = [tier for tier in TIERS if tier != "haiku" or rule in _BEFORE_BACKGROUND or not targets["background"]]
         when = {"tier": tiers, **condition}
         if rule == "longContext":
-            threshold = find_whole_number(router.get("longContextThreshold") or _DEFAULT_THRESHOLD)
-            if threshold is None:
-                text = f"it is no number of tokens, so {_DEFAULT_THRESHOLD} is used"
-                plan.add_note("Router.longContextThreshold", text)
-            when["input_above"] = threshold or _DEFAULT_THRESHOLD
+            threshold = str(router.get("longContextThreshold") or _DEFAULT_THRESHOLD)
+            if not plan.accepts("Router.longContextThreshold", "value", threshold, decode_tokens):
+                threshold = str(_DEFAULT_THRESHOLD)
+            when["input_above"] = int(threshold)
         plan.add_route(route_name, when, list(dict.fromkeys((targets[rule], *chains.get(rule, ())))))
     for name, value in router.items():
         if name == "fallback" and isinstance(value, dict) and value.get("mode") in ("off", "model-chain"):
@@ -257,7 +259,13 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, str]:
         entry = decode_part(each, _Server, f"Providers[{position}]")
         name, setting = str(entry.name or f"server{position + 1}"), f"Providers.{entry.name or position}"
         prefixes[name] = ""
-        url = str(entry.api_base_url or entry.base_url or entry.lower_case_base_url or "")
+        addresses = {
+            "api_base_url": entry.api_base_url,
+            "baseUrl": entry.base_url,
+            "baseurl": entry.lower_case_base_url,
+        }
+        address_field = next((field for field, value in addresses.items() if value), "api_base_url")
+        url = str(addresses[address_field] or "")
         for key, value in each.items():
             if key not in _SERVER_FIELDS and value not in _EMPTY:
                 plan.add_note(f"{setting}.{key}", _SERVER_REASONS.get(key, UNKNOWN_ENTRY))
@@ -275,11 +283,14 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, str]:
             prefixes[name] = _VERTEX_PREFIXES[vertex.pop()]
             continue
         if "$" in url:
-            plan.add_note(f"{setting}.api_base_url", "an address with a variable is not imported. Write the address")
+            text = "an address with a variable is not imported. Write the address"
+            plan.add_note(f"{setting}.{address_field}", text, is_error=True)
             continue
-        address = url.rstrip("/")
-        suffix, wire = next((row for row in _SUFFIXES if address.endswith(row[0])), ("", "chat"))
-        address = address.removesuffix(suffix)
+        if not plan.accepts(setting, address_field, url, decode_address):
+            continue
+        path = url.partition("?")[0].rstrip("/")
+        suffix, wire = next((row for row in _SUFFIXES if path.endswith(row[0])), ("", "chat"))
+        address = remove_endpoint(url.rstrip("/")).removesuffix("/messages")
         if find_built_in_provider(address) is None and wire == "chat":
             wire = next((wire for transformer, wire in _WIRES.items() if transformer in names), wire)
         if not suffix and entry.type in _PROTOCOLS:
@@ -290,6 +301,11 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, str]:
             "apiKey": entry.camel_case_api_key,
             "apikey": entry.lower_case_api_key,
         }
+        models = [
+            str(model)
+            for index, model in enumerate(entry.models or [])
+            if plan.accepts(f"{setting}.models[{index}]", "value", str(model), decode_model)
+        ]
         key_field = next((key for key, value in keys.items() if value), "api_key")
         server = ImportedServer(
             name=name,
@@ -297,7 +313,7 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, str]:
             key=str(keys[key_field] or ""),
             key_setting=f"{setting}.{key_field}",
             wire=wire,
-            models={str(model): {**options.get("", {}), **options.get(str(model), {})} for model in entry.models or []},
+            models={model: {**options.get("", {}), **options.get(model, {})} for model in models},
         )
         prefixes[name] = plan.add_server(server)
     return prefixes
@@ -326,8 +342,9 @@ def _read_transformers(
             kind = name.lower()
             options = item[1] if isinstance(item, list) and len(item) > 1 and isinstance(item[1], dict) else {}
             maximum = options.get("max_tokens")
-            if kind in ("maxtoken", "sampling") and isinstance(maximum, int):
-                limits[model] = {"max_output": maximum}
+            number = maximum if kind in ("maxtoken", "sampling") and isinstance(maximum, int) else None
+            if number is not None and plan.accepts(setting, f"{name} max_tokens", str(number), decode_tokens):
+                limits[model] = {"max_output": number}
             others = ", ".join(option for option in options if option != "max_tokens")
             fields = f"{others}. To send them, write them as fields of  body = {{ … }}  in [providers.NAME]"
             if kind in _TRANSFORMERS:
@@ -362,13 +379,14 @@ def _find_target(plan: ImportPlan, prefixes: Mapping[str, str], setting: str, va
         name, comma = max(named, key=len), "/"
         model = str(value)[len(name) + 1 :]
     if not comma or not model.strip():
-        plan.add_note(setting, f'"{value}" is not imported, because it is not of the form provider,model')
+        text = f'"{value}" is not imported, because it is not of the form provider,model'
+        plan.add_note(setting, text, is_error=True)
         return ""
     if name not in prefixes:
-        plan.add_note(setting, f"it is not imported, because Providers has no entry {name}")
+        plan.add_note(setting, f"it is not imported, because Providers has no entry {name}", is_error=True)
     elif not prefixes[name]:
-        plan.add_note(setting, f"it is not imported, because the entry {name} of Providers is not")
-    else:
+        plan.add_note(setting, f"it is not imported, because the entry {name} of Providers is not", is_error=True)
+    elif plan.accepts(setting, "model", model.strip(), decode_model):
         return f"{prefixes[name]}/{model.strip()}"
     return ""
 

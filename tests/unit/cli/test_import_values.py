@@ -87,14 +87,13 @@ def test_a_text_that_is_no_whole_number_gets_a_note(digits: str) -> None:
             "API_TIMEOUT_MS": digits,
         }
     )
+    shown = digits if len(digits) <= 60 else f"{digits[:59]}…"
+    reason = f'it is not imported, because its value is "{shown}". Use a whole number of tokens from 1 to 100000000'
     assert plan.notes == [
-        ImportNote("Router.longContextThreshold", "it is no number of tokens, so 60000 is used"),
+        ImportNote("Router.longContextThreshold", reason, is_error=True),
         ImportNote("API_TIMEOUT_MS", "set UPSTREAM_TIMEOUT, in seconds"),
     ]
     model = {"model_name": "m", "litellm_params": {"model": "openai/m", "api_base": "http://127.0.0.1:8000/v1"}}
     model["litellm_params"]["max_tokens"] = digits  # type: ignore[index]
     note = read_litellm_config({"model_list": [model]}).notes[0]
-    assert note == ImportNote(
-        "model_list[0].litellm_params.max_tokens",
-        f'"{digits}" is no whole number of tokens, so it is not imported',
-    )
+    assert note == ImportNote("model_list[0].litellm_params.max_tokens", reason, is_error=True)
