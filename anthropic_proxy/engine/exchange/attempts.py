@@ -9,8 +9,9 @@ content. At one target there can be several attempts, as long as nothing was del
 - with the same request, once, after a pause, if the error is temporary and the retry budget allows it.
 
 `TargetRun` counts what is left of these at one target. `Attempt` is one call with everything that its reply needs:
-`_prepare` adapts the client request to the target, `_encode` makes the provider's request of it, and `_send` sends it
-and waits for content. The receipt gets a record of each attempt (`AttemptRecords`).
+`_prepare` adapts the client request to the target, and `_send` sends it: `_authorize` fetches an access token if the
+provider has tokens, `_encode` makes the provider's request, and `_wait_for_content` opens the reply. The receipt gets a
+record of each attempt (`AttemptRecords`).
 
 After content has arrived, the same mechanism opens further calls for the same reply: `open_next_call` after tools that
 the proxy runs or for a reply that the provider split, and `repeat_call` for a reply that is unreadable after thinking
@@ -71,6 +72,7 @@ from anthropic_proxy.engine.wires.contract import (
     UpstreamResponse,
 )
 from anthropic_proxy.errors import (
+    CircuitOpen,
     ClientError,
     InternalError,
     MissingExtra,
@@ -191,7 +193,7 @@ class Attempts:
         """Downloader for the files to which the request links. None: no links, or `FETCH_URLS` is off."""
         self.records = AttemptRecords(incoming.receipt, engine)
         self.latest: Attempt | None = None
-        """The attempt that was encoded last. None: no request was encoded."""
+        """The latest attempt that was encoded, or whose circuit was open. None: there is none."""
         self.prompt: Prompt | None = None
         """The prompt of the latest call that was accepted. None: there is none, no session, or it is too large."""
 
@@ -409,16 +411,21 @@ class Attempts:
         engine = self._engine
         receipt = self.receipt
         watchdog = self._watchdog
-        upstream_request = await self._encode(attempt)
-        target = attempt.target
         run = attempt.run
-        receipt.provider = target.provider.name
-        receipt.prefix = target.provider.prefix
-        receipt.model = target.model
-        receipt.base_url = target.base_url
-        self.latest = attempt
-        if run.has_next_target:
-            engine.circuit_breakers.require_closed(target.upstream)
+        upstream = attempt.target.upstream
+        try:
+            if run.has_next_target:
+                engine.circuit_breakers.require_closed(upstream)
+            await self._authorize(attempt)
+            upstream_request = await self._encode(attempt)
+        except CircuitOpen:
+            self._record_target(attempt)
+            raise
+        except BaseException:
+            engine.circuit_breakers.release_trial(upstream)
+            raise
+        self._record_target(attempt)
+        target = attempt.target
         prompt: Prompt | None = None
         if receipt.session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
             conversation = receipt.session, receipt.agent, receipt.prefix, target.model
@@ -457,23 +464,37 @@ class Attempts:
         add_address_setting(failure, target)
         raise failure
 
+    def _record_target(self, attempt: Attempt) -> None:
+        """Name the target of an attempt in the receipt, and for the messages of errors."""
+        self.latest = attempt
+        receipt = self.receipt
+        target = attempt.target
+        receipt.provider = target.provider.name
+        receipt.prefix = target.provider.prefix
+        receipt.model = target.model
+        receipt.base_url = target.base_url
+
+    async def _authorize(self, attempt: Attempt) -> None:
+        """Give the attempt an access token if its provider has tokens. It may come with the address to call."""
+        credentials = self._engine.credentials
+        target = attempt.target
+        if attempt.credential is None and credentials.uses_tokens(target.provider):
+            # an error of the token source names this provider
+            self.receipt.provider = target.provider.name
+            self.receipt.prefix = target.provider.prefix
+            attempt.credential, base_url = await credentials.next_token_and_url(target.provider, target.base_url)
+            attempt.target = structs.replace(target, base_url=base_url)
+
     async def _encode(self, attempt: Attempt) -> UpstreamRequest:
         """Return the request of an attempt for the provider, with what the settings add to it (`CallOptions`).
 
-        It also completes the attempt: a token may come with the address to call, and the proxy checks the reply against
-        a schema that the provider does not enforce.
+        It also completes the attempt: the proxy checks the reply against a schema that the provider does not enforce.
         """
         engine = self._engine
         target = attempt.target
         provider = target.provider
         run = attempt.run
         call = attempt.call
-        if attempt.credential is None and engine.credentials.uses_tokens(provider):
-            # an error of the token source names this provider
-            self.receipt.provider = provider.name
-            self.receipt.prefix = provider.prefix
-            attempt.credential, base_url = await engine.credentials.next_token_and_url(provider, target.base_url)
-            target = attempt.target = structs.replace(target, base_url=base_url)
         request = await engine.background.run_for_call(target.wire.encode_request, call, is_large=self._is_large)
         options = engine.settings.call_options.get(provider.name)
         if options is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from msgspec import structs
 
+from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.routing.health import CircuitBreakers, RetryBudget
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamUnreachable
@@ -29,6 +30,41 @@ async def test_a_provider_that_is_down_is_soon_passed_over_and_every_request_ans
     assert proxy.receipts[0].failed_attempts == ["openai no connection", "openai no connection"]
     assert proxy.receipts[-1].failed_attempts == ["openai circuit_open"]
     assert "openai circuit_open, then groq" in proxy.log.getvalue()
+
+
+class CountingTokens:
+    """Source of access tokens."""
+
+    rejection_statuses = (401,)
+    acquired = 0
+
+    async def acquire_token(self) -> tuple[Credential, str | None]:
+        self.acquired += 1
+        return Credential("authorization", "Bearer token", "a test"), None
+
+    def invalidate_token(self, credential: Credential) -> bool:
+        return False
+
+
+async def test_no_token_is_fetched_for_a_provider_that_is_passed_over() -> None:
+    def answer(upstream: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+        if upstream.servers[-1] == "googleapis":
+            raise UpstreamUnreachable("connection refused")
+        return reply(body.get("stream", False))
+
+    upstream = FakeUpstream(answer)
+    proxy = ProxyHarness(
+        upstream, **KEYS, VERTEX_PROJECT="p", MODEL_SONNET="vertex_ai/gemini-2.5-pro", FALLBACK_SONNET="openai/gpt-4.1"
+    )
+    tokens = CountingTokens()
+    proxy.services = structs.replace(
+        proxy.services, credentials=Credentials(proxy.services.settings, {"google": tokens})
+    )
+    for _ in range(5):
+        assert (await proxy.post()).error is None
+    assert upstream.servers.count("googleapis") == 5
+    assert proxy.receipts[-1].failed_attempts == ["vertex_ai circuit_open"]
+    assert tokens.acquired == 5
 
 
 async def test_the_only_provider_is_asked_however_often_it_failed() -> None:
