@@ -118,7 +118,7 @@ def describe_foreign_proxy(proxy: LocalProxy) -> str:
 def follow_session(settings: Settings) -> Settings:
     """Return the settings with the port of the proxy that `code` or `run` has started with the same settings files.
 
-    If a proxy responds on PORT, or none is recorded, they are returned as they are.
+    If a proxy responds on PORT, or no such proxy is recorded, they are returned as they are.
     """
     if find_proxy(settings) is not None:
         return settings
@@ -126,7 +126,7 @@ def follow_session(settings: Settings) -> Settings:
     for port in list_recorded_ports(settings.data_directory):
         record = find_running_proxy(settings.data_directory, port)
         session = structs.replace(settings, port=port)
-        if record is not None and record.env_file == wanted and find_proxy(session) is not None:
+        if record is not None and record.is_of_session and record.env_file == wanted and find_proxy(session):
             return session
     return settings
 
@@ -246,7 +246,7 @@ def open_proxy(settings: Settings, command: str) -> Iterator[LocalProxy]:
         host, _, port = address.removeprefix("http://").rpartition(":")
         health = get_json(host, int(port), "/health")
         version = health["version"] if isinstance(health, dict) else ""
-        record = ServerRecord(int(port), is_temporary=True)
+        record = ServerRecord(int(port), is_of_session=True)
         record.open(settings)
         yield LocalProxy(host, int(port), version, client_token(settings), log_file=log_file)
     finally:

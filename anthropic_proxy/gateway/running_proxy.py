@@ -64,6 +64,8 @@ class RunningProxy(Struct, frozen=True):
     """Variables that a reload found changed, and that take effect at its next start."""
     process: int = 0
     """Process that reloads the settings at `RELOAD_SIGNAL`. 0: none does, as under another server."""
+    is_of_session: bool = False
+    """True if a command such as `code` has started it for its session, on any free port."""
 
 
 def describe_source(settings: Settings, changed: Sequence[str] = (), process: int = 0) -> RunningProxy:
@@ -84,12 +86,12 @@ class ServerRecord:
     """The record of this server. `port`: port on which it listens; None: unknown, so that there is no record.
 
     `handles_signals`: this process reloads the settings at `RELOAD_SIGNAL`.
-    `is_temporary`: no other server will use the port, so the folder is removed too.
+    `is_of_session`: a command has started it on any free port. No other server will use it, so the folder is removed.
     """
 
-    def __init__(self, port: int | None, *, handles_signals: bool = False, is_temporary: bool = False) -> None:
+    def __init__(self, port: int | None, *, handles_signals: bool = False, is_of_session: bool = False) -> None:
         self._port = port
-        self._is_temporary = is_temporary
+        self._is_of_session = is_of_session
         self._process = os.getpid() if handles_signals and RELOAD_SIGNAL is not None else 0
         self._held = ExitStack()
         """Owner of the lock and of the file."""
@@ -112,7 +114,7 @@ class ServerRecord:
             file = folder / _FILE_NAME
             repeat_while_read(lambda: file.unlink(missing_ok=True))
             stack.callback(_remove, file)
-            _write(file, describe_source(settings, process=self._process))
+            self._write(file, settings)
             self._file = file
             self._started = settings
             self._held = stack.pop_all()
@@ -121,18 +123,19 @@ class ServerRecord:
         if self._file is not None and self._started is not None:
             changed = [name for name in find_changed_variables(self._started, settings) if is_fixed_variable(name)]
             with suppress(ConfigurationError):
-                _write(self._file, describe_source(settings, changed, self._process))
+                self._write(self._file, settings, changed)
 
     def close(self) -> None:
         file, self._file = self._file, None
         self._held.close()
-        if file is not None and self._is_temporary:
+        if file is not None and self._is_of_session:
             with suppress(OSError):
                 file.parent.rmdir()
 
-
-def _write(file: Path, proxy: RunningProxy) -> None:
-    replace_file(file, msgspec.json.encode(proxy).decode(), has_keys=True)  # a command may read it at this moment
+    def _write(self, file: Path, settings: Settings, changed: Sequence[str] = ()) -> None:
+        described = describe_source(settings, changed, self._process)
+        proxy = structs.replace(described, is_of_session=self._is_of_session)
+        replace_file(file, msgspec.json.encode(proxy).decode(), has_keys=True)  # a command may read it at this moment
 
 
 def _remove(file: Path) -> None:

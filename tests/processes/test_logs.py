@@ -122,6 +122,16 @@ def test_without_a_proxy_the_error_names_the_port(closed_port: str, tmp_path: Pa
     assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", message)
 
 
+@pytest.mark.parametrize("command", ["logs", "health"])
+def test_the_proxy_of_another_port_is_not_taken_for_that_of_port(
+    command: str, closed_port: str, tmp_path: Path
+) -> None:
+    with running_proxy(tmp_path, {}):
+        ended = run_command(command, directory=tmp_path, settings={"PORT": closed_port})
+    message = f"✕ No proxy responds on port {closed_port} (PORT) of this machine. Start it:  anthropic-proxy serve\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (2, "", message)
+
+
 _LOOK = """
 import os, subprocess, sys
 print(os.environ["ANTHROPIC_BASE_URL"], flush=True)
