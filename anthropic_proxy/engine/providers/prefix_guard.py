@@ -133,7 +133,7 @@ class PrefixGuard:
                 continue
             if not (0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens and _has_same_end(before, body)):
                 next_turn = _find_next_turn(before, body, grown_end)
-                if not next_turn:
+                if next_turn is None:
                     continue
                 if next_turn < grown_end:  # otherwise, a client may replace its last message
                     last = next_turn
@@ -211,48 +211,53 @@ def _has_same_end(before: Prompt, body: bytes) -> bool:
     return body.startswith(sample, begin) or body.find(sample, max(0, begin - _MAX_SHIFT), end + _MAX_SHIFT) >= 0
 
 
-def _find_next_turn(before: Prompt, body: bytes, grown_end: int) -> int:
+def _find_next_turn(before: Prompt, body: bytes, grown_end: int) -> int | None:
     """Return where the next turn starts in `body`, or an earlier place if a mark behind it may still move.
 
-    `grown_end`: end of the conversation in `body`.
-    0: it does not go on with the prompt before. A turn of that prompt that is too short to count as lost is ignored.
+    `grown_end`: end of the conversation in `body`. A turn of the prompt before that is too short to count as lost is
+    ignored. None: `body` belongs to another conversation.
     """
     old, last, end = before.body, before.last, before.end
     view = memoryview(old)
     if not (body.startswith(view[:last]) and body.endswith(view[end:])):
-        return 0
+        return None
     if end - last < MIN_LOST_BYTES:
         return max(last, end - _MAX_SHIFT) if body.find(_MARK, last, end) < 0 else last
     if body.startswith(view[last:end], last):
         return end
-    place, next_place, has_moved, moved_end = last, last, False, 0
+    # both prompts are read at the same time, from mark to mark of the old one
+    place = next_place = last
+    has_moved = False
+    movable: int | None = None  # the first place in `body` behind which a mark may still move
     marks = _find_marks(old, last, end)
     next_marks: list[tuple[int, int]] | None = None
-    while True:
+    while place < end:
         mark_begin, mark_end = marks[-1] if marks else (end, end)
         if body.startswith(view[place:mark_begin], next_place):
-            if not marks:
-                return moved_end or next_place + end - place
-            marks.pop()
-            if body.startswith(view[mark_begin:mark_end], next_place + mark_begin - place):  # it has not moved yet
-                if has_moved and not moved_end:
-                    moved_end = next_place
+            if not marks or body.startswith(view[mark_begin:mark_end], next_place + mark_begin - place):
+                if marks and has_moved and movable is None:
+                    movable = next_place
                 next_place += mark_end - place
-            else:
+            else:  # the new prompt has no mark here
                 has_moved = True
                 next_place += mark_begin - place
             place = mark_end
+            del marks[-1:]
         elif marks and (found := _skip_mark(old, place, marks[-1], body, next_place)):
+            has_moved = True
+            place, next_place = found
             marks.pop()
-            has_moved, (place, next_place) = True, found
-        else:
+        else:  # a mark that only the new prompt has
             if next_marks is None:
                 next_marks = _find_marks(body, next_place, min(end + _MAX_SHIFT, grown_end))
             while next_marks and next_marks[-1][0] < next_place:
                 next_marks.pop()
             if not next_marks or not (found := _skip_mark(body, next_place, next_marks.pop(), old, place)):
-                return 0
-            moved_end, (next_place, place) = moved_end or next_place, found
+                return None
+            if movable is None:
+                movable = next_place
+            next_place, place = found
+    return next_place if movable is None else movable
 
 
 def _skip_mark(
