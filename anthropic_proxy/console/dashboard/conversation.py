@@ -21,6 +21,7 @@ from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens, decode_block_times
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
+from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
 from anthropic_proxy.gateway.telemetry.outcomes import describe_outcome
 
 _MAX_SUMMARY_CHARACTERS = 100
@@ -389,9 +390,16 @@ def _split_code(text: str) -> list[Part]:
     return found
 
 
+def escape_controls(value: Any) -> Any:
+    """Escape the control characters of a text for a page, also those that reverse the direction of what follows."""
+    if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
+        return value
+    return escape_terminal_controls(value.replace("\r\n", "\n"))
+
+
 def mark_up(text: str) -> Markup:
     """Return a text for a page, in which `code`, **strong** words and # headings of Markdown have their form."""
-    found = str(escape(text))
+    found = str(escape(escape_controls(text)))
     found = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", found)
     found = re.sub(r"\*\*(?!\s)([^*\n]+)(?<!\s)\*\*", r"<b>\1</b>", found)
     return Markup(re.sub(r"^#{1,6} +(.+)$", r"<b>\1</b>", found, flags=re.MULTILINE))  # escaped above

@@ -11,6 +11,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection
 
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.dashboard.conversation import escape_controls
 from anthropic_proxy.console.dashboard.costs import NOUNS
 from anthropic_proxy.console.dashboard.permissions import find_role, list_navigation_entries, may_open
 from anthropic_proxy.console.dashboard.query import session_link
@@ -80,5 +81,6 @@ async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
     entries += await site.read("Sessions", request, find)
     if may_open(role, "Settings"):
         entries += [Entry("Setting", one.name, f"/dashboard/settings?q={one.name}") for one in list_settings(settings)]
+    entries = [structs.replace(one, text=escape_controls(one.text)) for one in entries]
     headers = {"content-type": "application/json", "cache-control": "no-store", **SECURITY_HEADERS}
     return RouteResponse(headers=headers, body=msgspec.json.encode({"entries": entries}))

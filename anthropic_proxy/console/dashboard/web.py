@@ -23,7 +23,7 @@ from msgspec import Struct
 from anthropic_proxy import __version__
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import BASE, HEIGHT, trace_sparkline
-from anthropic_proxy.console.dashboard.conversation import mark_up
+from anthropic_proxy.console.dashboard.conversation import escape_controls, mark_up
 from anthropic_proxy.console.dashboard.page import FailedPanel
 from anthropic_proxy.console.dashboard.permissions import Session
 from anthropic_proxy.console.dashboard.query import session_link, title_month
@@ -180,10 +180,13 @@ def find_asset(url: str) -> Asset | None:
 
 @cache
 def load_environment() -> Environment:
-    """Values in a template are escaped for HTML. A template that uses a name without a value raises an error."""
+    """Values in a template are escaped for HTML, and their control characters are visible. A template that uses a name
+    without a value raises an error.
+    """
     environment = Environment(
         loader=PackageLoader("anthropic_proxy.console.dashboard"),
         autoescape=True,
+        finalize=escape_controls,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -5,6 +5,7 @@ its network, are free. `models.toml` has prices of vendors that the package does
 its data needs 4 MiB, so it is loaded at the first search for a price.
 """
 
+import json
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -173,7 +174,8 @@ PRICE_SOURCE = PriceSource()
 
 def format_own_price(name: str) -> tuple[str, ...]:
     """Return the lines of `anthropic-proxy.toml` that set the price of a model, for a user who knows it."""
-    return f'[prices."{name}"]', "input = <dollars>", "output = <dollars>"
+    # clients choose names of models; a text of JSON in ASCII is one of TOML
+    return f"[prices.{json.dumps(name)}]", "input = <dollars>", "output = <dollars>"
 
 
 def has_price_package() -> bool:

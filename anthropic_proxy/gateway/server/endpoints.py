@@ -475,7 +475,7 @@ async def get_tour(services: Services, request: ClientRequest, sink: AsgiSink) -
 
     headers = {"content-type": "text/html; charset=utf-8", **SECURITY_HEADERS}
     provider = parse_qs(request.query).get("provider", [""])[-1]
-    page = await render_tour(provider, services.settings)
+    page = await render_tour(provider)
     await sink.send_route_response(RouteResponse(headers=headers, body=page.encode()))
 
 

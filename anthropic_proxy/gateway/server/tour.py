@@ -1,7 +1,7 @@
 """The page `/tour`: one request of Claude Code, its way through the engine, and what it would cost.
 
-The engine really runs; only the provider is replaced by a stored reply. Settings and keys of the user are not used, so
-everybody may read the page. It has no script: the provider is chosen by links.
+The engine really runs; only the provider is replaced by a stored reply. Settings, prices and keys of the user are not
+used, so everybody may read the page. It has no script: the provider is chosen by links.
 """
 
 import json
@@ -190,8 +190,8 @@ class _StoredReply:
     async def close(self, *, wait_for_end: bool = False) -> None: ...
 
 
-async def render_tour(name: str, settings: Settings) -> str:
-    """`name`: a provider of the links on the page; any other one selects the first. `settings` may have own prices."""
+async def render_tour(name: str) -> str:
+    """`name`: a provider of the links on the page; any other one selects the first."""
     selected = name if name in _STOPS else "openai"
     stop = _STOPS[selected]
     links = [
@@ -201,7 +201,7 @@ async def render_tour(name: str, settings: Settings) -> str:
         for key, each in _STOPS.items()
     ]
     played = await _play(stop)
-    price = PriceList(settings).find(PROVIDERS.find(stop.provider), stop.model)
+    price = PriceList(Settings()).find(PROVIDERS.find(stop.provider), stop.model)
     lines = [
         "<main>",
         "<header><h1>One request, its way, and its cost</h1></header>",

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tomllib
 from collections.abc import Mapping
 
 import pytest
@@ -85,6 +86,11 @@ def test_a_model_without_a_price_is_named_with_the_lines_to_write(monkeypatch: p
         '    [prices."own/qwen"]',
         "    input = <dollars>",
     ]
+    hostile = UsageGroup(name='a"b\x1b[31m\u202e', provider="own", sums=group.sums)
+    shown = show_table(monkeypatch, [hostile], "model")
+    assert shown[7] == r'    [prices."own/a\"b\u001b[31m\u202e"]'
+    assert tomllib.loads(shown[7]) == {"prices": {'own/a"b\x1b[31m\u202e': {}}}
+    assert "".join(shown).isprintable()
     day = UsageGroup(name="2026-11-20", sums=group.sums)
     assert show_table(monkeypatch, [day], "day")[5:7] == [
         "  The cost of 2 requests is unknown. Their models:",

@@ -2,7 +2,9 @@
 
 import asyncio
 import gzip
+import json
 import sys
+import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,12 +33,13 @@ from anthropic_proxy.console.dashboard.plugin import KEY_PATHS, PAGES
 from anthropic_proxy.console.dashboard.query import list_ranges, read_view_query
 from anthropic_proxy.console.dashboard.requests import build_requests_page, list_exported_requests, list_views
 from anthropic_proxy.console.dashboard.site import load_target
+from anthropic_proxy.console.dashboard.web import load_environment
 from anthropic_proxy.console.ledger.queries import LedgerExtent, count_errors
 from anthropic_proxy.console.ledger.tables import hourly
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import LedgerState, RouteRequest, RouteResponse
-from tests.support.ledger import NOON, destroy_ledger, new_receipt, reading, store
+from tests.support.ledger import NOON, UNKNOWN_COST, destroy_ledger, new_receipt, reading, store
 from tests.support.page_context import build_context
 from tests.support.virtual_keys import running_app, send
 from tests.support.waiting import WAIT_SECONDS
@@ -384,3 +387,26 @@ def test_the_picker_lists_the_months_with_requests() -> None:
     ]
     assert list(list_ranges(None, NOON).months) == ["2026-11"]
     assert len(list_ranges(0, NOON).months) == 12
+
+
+@pytest.mark.parametrize("path", ["/dashboard", "/dashboard/costs", "/dashboard/sessions", "/dashboard/requests"])
+async def test_control_characters_of_a_client_are_visible(path: str, tmp_path: Path) -> None:
+    settings = Settings(data_directory=tmp_path / "anthropic-proxy")
+    await store(
+        settings,
+        new_receipt(1, started_at=time.time(), project="shop\u202egnp", model="m\u200f<i>", session="s\u2066"),
+        cost=UNKNOWN_COST,
+    )
+    async with running_app(tmp_path, VIRTUAL_KEYS="false") as app:
+        page = (await send(app, "GET", path)).body.decode()
+        entries = (await send(app, "GET", "/dashboard/palette")).body.decode()
+    for text in (page, entries):
+        assert not {"\u202e", "\u200f", "\u2066"} & {*text}
+    assert r"shop\u202egnp" in page
+    assert r"m\u200f&lt;i&gt;" in page or path in ("/dashboard/costs", "/dashboard/sessions")
+    assert {r"shop\u202egnp", r"m\u200f<i>"} <= {one["text"] for one in json.loads(entries)["entries"]}
+
+
+def test_line_breaks_of_a_stored_text_are_kept() -> None:
+    shown = load_environment().from_string("{{ text }}|{{ mark_up(text) }}").render(text="a\r\n\tb\x1b\r\n")
+    assert shown == "a\n\tb\\x1b\n|a\n\tb\\x1b\n"

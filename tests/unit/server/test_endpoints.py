@@ -240,3 +240,13 @@ async def test_a_tour_shows_one_request_from_client_to_costs_without_a_key(
     assert received in reply.partition("Claude Code receives, at once:")[2]
     assert "event: message_stop" in reply
     assert "<script" not in page
+
+
+async def test_a_tour_has_the_same_address_and_price_with_other_settings() -> None:
+    costs = []
+    for settings in ({}, {"OPENAI_BASE_URL": "https://gateway.example/v1"}):
+        proxy = ProxyHarness(lambda *_: FakeResponse(500), **settings)
+        page = (await ask(proxy.services, "GET", "/tour"))[2]
+        assert "POST https://api.openai.com/v1/chat/completions" in page
+        costs.append(page.partition("<h2>4 Cost</h2>")[2])
+    assert costs[0] == costs[1]

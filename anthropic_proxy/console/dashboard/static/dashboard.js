@@ -149,14 +149,21 @@ palette?.addEventListener("click", (event) => {
   else if (event.target === palette) palette.close();
 });
 
-// A search field that also filters a list as the user types. Enter sends it to the server.
+// A search field that also filters panels as the user types. Enter sends it to the server.
 document.querySelector("[data-filter]")?.addEventListener("input", (event) => {
   const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
-  for (const group of document.querySelectorAll(`${event.target.dataset.filter} details`)) {
-    const rows = [...group.querySelectorAll("tbody tr")];
-    rows.forEach((row) => { row.hidden = !words.every((word) => row.cells[0].textContent.toLowerCase().includes(word)); });
-    group.hidden = rows.every((row) => row.hidden);
-    group.open = words.length > 0;
+  const isEmpty = (part) => words.length > 0 && !part.querySelector("tbody tr:not([hidden])");
+  for (const panel of document.querySelectorAll(event.target.dataset.filter)) {
+    for (const row of panel.querySelectorAll("tbody tr")) {
+      row.hidden = !words.every((word) => row.cells[0].textContent.toLowerCase().includes(word));
+    }
+    for (const group of panel.querySelectorAll("details")) {
+      group.hidden = isEmpty(group);
+      group.open = words.length > 0;
+    }
+    const nothing = panel.querySelector("[data-nothing]");
+    if (nothing) nothing.hidden = !isEmpty(panel);
+    else panel.hidden = isEmpty(panel);
   }
 });
 
