@@ -22,7 +22,9 @@ from msgspec import Struct
 
 from anthropic_proxy.cli.client_models import (
     MODELS_PATH,
+    NO_LONG_CONTEXT,
     TIERS,
+    TOOL_SEARCH,
     TierModel,
     build_model_names,
     find_tier_models,
@@ -84,6 +86,12 @@ _MODEL_CHARACTERS = "/:@"
 _LONG_CONTEXT = "[1m]"
 """Suffix of a model name by which Claude Code assumes a window of 1,000,000 tokens. Claude Code does not send the
 suffix."""
+_LIMIT_VARIABLES = frozenset(
+    {"CLAUDE_CODE_MAX_CONTEXT_TOKENS", "CLAUDE_CODE_AUTO_COMPACT_WINDOW", "CLAUDE_AUTOCOMPACT_PCT_OVERRIDE"}
+    | {"CLAUDE_CODE_MAX_OUTPUT_TOKENS", LIMITING_MODEL, NO_LONG_CONTEXT, TOOL_SEARCH}
+)
+_NAME_SUFFIXES = tuple(f"_{tier.upper()}_MODEL_{part}" for tier in TIERS for part in ("NAME", "DESCRIPTION"))
+"""Ends of the variables with the names of models. Like the limits, they stay if a settings file sets them."""
 _SINGLE_QUESTION = {"-p", "--print", "-h", "--help", "-v", "--version"}
 _MIN_COMPACT_WINDOW = 100_000
 """Smallest `CLAUDE_CODE_AUTO_COMPACT_WINDOW`. Claude Code warns about a smaller one and replaces it by this one."""
@@ -142,6 +150,8 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
                 notices.append(f"{level.source} sets {name}. This session uses {proxy.address} instead.")
             for name, model in list_model_settings(level, others).items():
                 notices.append(f"{level.source} sets {name}: this session requests the model {model}.")
+            for name, text in list_settings_of_strangers(level, own, variables).items():
+                notices.append(f"{level.source} sets {name}: this session {text}.")
             output = Output(sys.stderr)
             for notice in notices:
                 output.write_line(escape_unprintable(notice))
@@ -535,6 +545,26 @@ def list_model_settings(level: ClaudeSettings, arguments: Sequence[str]) -> dict
     found = {name: environment[name] for name in MODEL_VARIABLES if environment.get(name) and name not in ignored}
     model = level.content.get("model")
     return found | ({"model": model} if isinstance(model, str) and model and not ignored else {})
+
+
+def list_settings_of_strangers(
+    level: ClaudeSettings, own: Mapping[str, str], variables: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the limits, names and headers that `level`, a file of a project, replaces: name → what it does.
+
+    `own`: variables of the client without such files. `variables`: those with which it is started.
+    """
+    if not level.is_of_project:
+        return {}
+    found = {
+        name: f"uses {value}"
+        for name, value in level.environment.items()
+        if (name in _LIMIT_VARIABLES or name.endswith(_NAME_SUFFIXES)) and value != own.get(name)
+    }
+    if CUSTOM_HEADERS not in variables and (headers := level.environment.get(CUSTOM_HEADERS, "")):
+        names = [line.partition(":")[0].strip() for line in headers.splitlines()]
+        found[CUSTOM_HEADERS] = f"sends {', '.join(filter(None, names))}"  # a value may be secret
+    return found | ({_MODEL_NAMES: "shows its names of models"} if _MODEL_NAMES in level.content else {})
 
 
 _STATUS_LINE = "statusLine"
