@@ -4,6 +4,7 @@ Amounts are given in nano-dollars (10⁻⁹ dollars), and durations and times in
 another unit. Times count from the epoch. An unknown value (None) has the text `–`, an unknown amount `unknown`.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -38,6 +39,11 @@ def short_count(value: float | None) -> str:
             scaled = value / scale
             return f"{scaled:,.1f}{unit}" if scaled < 100 else f"{scaled:,.0f}{unit}"
     return f"{value:,.0f}"
+
+
+def keep_units(text: str) -> str:
+    """Return `text` with no line break between a number and its unit: `1 % of 1.0 M`."""
+    return re.sub(r"(?<=\d) (?=[kMG%])", "\u00a0", text)
 
 
 def counts_in_one_unit(values: Sequence[int]) -> list[str]:

@@ -90,6 +90,7 @@ def _sections() -> Iterator[dict[str, Any]]:
             title = texts.title or re.split(r"(?<=[.…])(?<!\w\.\w) (?=[A-Z])", messages[0])[0]
             # the texts of an internal error tell a user nothing: they are for the report of the bug
             others = [] if error_class is InternalError else [text for text in dict.fromkeys(messages) if text != title]
+            title, *others = map(_without_ends, (title, *others))
             entries.append(
                 {"slug": code, "title": title, "cause": texts.cause, "remedy": texts.remedy, "texts": others}
             )
@@ -99,6 +100,11 @@ def _sections() -> Iterator[dict[str, Any]]:
             "outcome": _outcome(error_class),
             "entries": entries,
         }
+
+
+def _without_ends(text: str) -> str:
+    """Return a message without the period after each `…`, which would look like four dots."""
+    return re.sub(r"…(?:\.|\s?…)*(?=\s|$)", "…", text)
 
 
 def _title_of(name: str) -> str:

@@ -349,6 +349,8 @@ class Pages:
         if values is None:
             problem = ledger.problem
             return self._fail(request, frame, *((404, page.missing) if problem is None else (503, problem.text)))
+        if values.get("is_empty"):
+            frame["tables"] = [name for name, table in page.tables.items() if not table.reads_ledger]
         return render_page(request, page.template, {**frame, **values})
 
     def _select(

@@ -112,10 +112,9 @@ class ViewQuery(Struct, frozen=True, kw_only=True):
         following = {f"-{name}": name, name: ""}
         return self.link(order=following.get(order, f"-{name}"))
 
-    def export_link(self, file_format: str, table: str = "") -> str:
-        """`table` "": the first table of the page."""
-        address, chosen = self.link(before=self.before), f"&table={table}" if table else ""
-        return f"{address}{'&' if '?' in address else '?'}format={file_format}{chosen}"
+    def export_link(self, file_format: str, table: str) -> str:
+        address = self.link(before=self.before)
+        return f"{address}{'&' if '?' in address else '?'}format={file_format}&table={table}"
 
     def link_to_shifted_range(self, direction: Literal[-1, 1]) -> str:
         """Time range before (-1) or after (1) the present one."""

@@ -195,7 +195,7 @@ def load_environment() -> Environment:
         *(formats.count, formats.short_count, format_cost, formats.seconds, formats.percent, formats.rate),
         *(formats.clock_time, formats.day_and_time, formats.full_time, formats.describe_zone, formats.ago),
         *(formats.plural, formats.provider_role, session_link, trace_sparkline, name_program),
-        *(mark_up, title_month),
+        *(mark_up, title_month, formats.keep_units),
     )
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals["UNKNOWN"] = formats.UNKNOWN

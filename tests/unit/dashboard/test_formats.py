@@ -78,3 +78,8 @@ def test_today_begins_at_midnight_and_ends_now() -> None:
 )
 def test_requests_without_tokens_have_no_cost(sums: UsageSums, text: str) -> None:
     assert format_sums(sums) == text
+
+
+def test_a_unit_stays_on_the_line_of_its_number() -> None:
+    shown = formats.keep_units("1 % of the window of 1.0 M; 2,316 in the latest request")
+    assert shown == "1\u00a0% of the window of 1.0\u00a0M; 2,316 in the latest request"

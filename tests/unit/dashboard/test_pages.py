@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import sys
 import time
 import zlib
@@ -410,3 +411,16 @@ async def test_control_characters_of_a_client_are_visible(path: str, tmp_path: P
 def test_line_breaks_of_a_stored_text_are_kept() -> None:
     shown = load_environment().from_string("{{ text }}|{{ mark_up(text) }}").render(text="a\r\n\tb\x1b\r\n")
     assert shown == "a\n\tb\\x1b\n|a\n\tb\\x1b\n"
+
+
+async def test_an_empty_ledger_offers_only_tables_without_requests(tmp_path: Path) -> None:
+    async with running_app(tmp_path, VIRTUAL_KEYS="false") as app:
+        offered = {}
+        for path in ("/dashboard", "/dashboard/costs", "/dashboard/models"):
+            page = (await send(app, "GET", path)).body.decode()
+            offered[path] = re.findall('download aria-label="(.*?)"', page)
+    assert offered == {
+        "/dashboard": [],
+        "/dashboard/costs": [],
+        "/dashboard/models": ["mapping as CSV", "mapping as JSON"],
+    }
