@@ -123,7 +123,8 @@ class AdmissionRequest(Struct, frozen=True, kw_only=True):
     request_id: str = ""
     """Id of the request in the response header `request-id`."""
     has_reply: bool = True
-    """True if the request produces a reply of a model. False: a token count, which has limits of its own."""
+    """True if the request produces a reply of a model. False: a token count, which has limits of its own, or a request
+    for a batch, a file or a skill."""
     targets: Sequence[AdmissionTarget] = ()
     """Models that may serve the request: the first choice, then its fallbacks."""
     estimate_input_tokens: Callable[[], int] = lambda: 0
@@ -186,7 +187,8 @@ class PrefixChange(Struct):
 class Receipt(BilledUsage, kw_only=True):
     """Record of one client request: ids, names, counts, times and texts of errors, without message content.
 
-    The record is complete when the request has finished. Its tokens are those that the client received.
+    The record is complete when the request has finished. Its tokens include those of failed and repeated calls that the
+    provider reported, because it bills them.
     """
 
     request_id: str

@@ -258,7 +258,7 @@ class RowBuilder:
 
     def build(self, receipt: Receipt, cost: Cost) -> StoredRequest:
         names = _read_labels(receipt)
-        row = copy(self._labeled.get(names) or self._build_labeled(names, receipt))
+        row = copy(self._labeled.get(names) or self._build_labeled(names))
         tokens = _read_tokens(receipt)
         if min(tokens) < 0 or max(tokens) > _MAX_COUNT:
             tokens = tuple(map(_limit, tokens))
@@ -316,14 +316,14 @@ class RowBuilder:
                 row.output_rate = receipt.output_tokens / (total - first)
         return row
 
-    def _build_labeled(self, names: tuple[str, ...], receipt: Receipt) -> StoredRequest:
+    def _build_labeled(self, names: tuple[str, ...]) -> StoredRequest:
         """Return a row that has only the labels."""
         labels = [formats.shorten(label, MAX_LABEL_CHARACTERS) for label in self._redact(names)]
         row = StoredRequest(instance=_HOST, worker=_PROCESS)
         for name, label in zip(_LABELS, labels, strict=True):
             setattr(row, name, label)
         row.client = row.user_agent.partition("/")[0]
-        if receipt.error_type in _REJECTED_CLIENTS and not receipt.provider:
+        if row.error_type in _REJECTED_CLIENTS and not row.provider:
             for name in _HIDDEN_COLUMNS:
                 setattr(row, name, "")
         elif max(map(len, names)) <= MAX_LABEL_CHARACTERS:  # clients send names of any length

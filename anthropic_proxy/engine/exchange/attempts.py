@@ -93,7 +93,7 @@ MAX_RELAY_ADAPTATIONS = 7
 MAX_REPLACED_KEYS = 1
 """Maximum number of retries at one target with a key that was read again from its file or command."""
 RETRY_DELAY_SECONDS = 0.5
-"""Seconds before a retry if the provider's error response has no header `retry-after`."""
+"""Seconds before a retry if the error has no delay. An error of status 503 always has one."""
 MAX_QUEUE_SECONDS = 5.0
 """Maximum seconds that a call waits for a throttled provider (`requests_per_minute`) if another target follows."""
 MAX_LISTED_LOSSES = 20

@@ -10,7 +10,7 @@
   reply has several calls (`tool_loop/`).
 - *Deliver*: the client gets events (`_stream`), one message (`_fold`), the provider's bytes (`_relay`), or an error.
 
-Three facts decide how a failure reaches the client. `_opened`: events of the proxy were sent, so the status is 200, and
+Two flags decide how a failure reaches the client. `_opened`: events of the proxy were sent, so the status is 200, and
 an error becomes an `error` event. `_relayed`: bytes of the provider were sent, which an `error` event follows. Neither:
 an HTTP response with the status of the error. The watchdog cancels this task if the provider is silent or the client
 disconnects; its `reason` tells these from the stop of the server.

@@ -116,8 +116,10 @@ async def test_a_call_does_not_join_a_queue_that_other_processes_hold_up() -> No
     await first.wait()
     waiting = asyncio.create_task(second.wait())
     await asyncio.sleep(0)
+    began = asyncio.get_running_loop().time()
     with pytest.raises(ProxyBusy):
         await second.wait(5)
+    assert asyncio.get_running_loop().time() == began
     await waiting
 
 

@@ -487,7 +487,7 @@ MAX_PROXY_RETRY_DELAY_SECONDS = 5
 """The proxy itself retries if the provider asks for a delay up to this number of seconds. After a longer delay, only
 the client may retry."""
 DEFAULT_503_RETRY_AFTER_SECONDS = 2.0
-"""Seconds in the header `retry-after` for the client, if a provider answered status 503 without a delay."""
+"""Seconds before a retry, of the proxy and of the client, if a provider answered status 503 without a delay."""
 
 
 class _Row(Struct, frozen=True, kw_only=True):
