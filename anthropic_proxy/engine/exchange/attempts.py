@@ -584,15 +584,12 @@ class Attempts:
         Raises `error` if no retry is left.
         """
         engine = self._engine
-        credentials = engine.credentials
         run = attempt.run
         target = attempt.target
-        provider = target.provider
-        credential = attempt.credential
         failed_attempts = self.receipt.failed_attempts
         self._watchdog.end_upstream_call()
         self._redact_keys(error, attempt)
-        add_key_setting(error, target, credential)
+        add_key_setting(error, target, attempt.credential)
         self.records.fail_attempt(error, usage)
         if run.adaptations_left:
             run.adaptations = run.adaptations or Adaptations(engine, self.receipt.adaptations)
@@ -600,33 +597,39 @@ class Attempts:
                 run.adaptations_left -= 1
                 failed_attempts.append(describe_attempt(target, error))
                 return adapted
-        delay = error.retry_after or RETRY_DELAY_SECONDS
         pause = 0.0
-        if run.key_replacements_left and await credentials.replace_rejected_key(provider, credential, error):
-            run.key_replacements_left -= 1
-        elif (
-            (run.is_message or credentials.uses_tokens(provider))
-            and run.key_changes < credentials.max_key_changes(provider)
-            and credentials.exclude_failed_key(provider, credential, error)
-        ):
-            run.key_changes += 1
-            if key := credentials.describe_key(provider, credential):
-                engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
-        elif (
-            run.retries_left
-            and error.retryable
-            and delay <= engine.settings.timeouts.first_byte_seconds
-            and engine.retry_budget.try_spend_retry(target.upstream)
-        ):
+        if not await self._change_key(attempt, error):
+            pause = error.retry_after or RETRY_DELAY_SECONDS
+            is_short = pause <= engine.settings.timeouts.first_byte_seconds
+            may_retry = run.retries_left and error.retryable and is_short
+            if not may_retry or not engine.retry_budget.try_spend_retry(target.upstream):
+                raise error
             run.retries_left -= 1
-            pause = delay
-        else:
-            raise error
         if run.is_message:
             failed_attempts.append(describe_attempt(target, error))
         if pause:
             await engine.sleep(pause)
         return target
+
+    async def _change_key(self, attempt: Attempt, error: UpstreamError) -> bool:
+        """Return True if the next attempt has another key after this error: read again, or the next of the provider."""
+        engine = self._engine
+        credentials = engine.credentials
+        run = attempt.run
+        provider = attempt.target.provider
+        credential = attempt.credential
+        if run.key_replacements_left and await credentials.replace_rejected_key(provider, credential, error):
+            run.key_replacements_left -= 1
+            return True
+        changes_keys = run.is_message or credentials.uses_tokens(provider)
+        if not changes_keys or run.key_changes >= credentials.max_key_changes(provider):
+            return False
+        if not credentials.exclude_failed_key(provider, credential, error):
+            return False
+        run.key_changes += 1
+        if key := credentials.describe_key(provider, credential):
+            engine.log.write_once(f"{key} is in cooldown, because of: {error.message}")
+        return True
 
     def _list_call_secrets(self, attempt: Attempt) -> list[str]:
         """Return the secrets in the headers of a call, which the provider may quote in an error."""
