@@ -15,7 +15,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console import formats
-from anthropic_proxy.engine.exchange.error_messages import describe_base_url_setting, suggest_base_url
+from anthropic_proxy.engine.exchange.provider_errors import describe_base_url_setting, suggest_base_url
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.servers import describe_missing_key

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.exchange.error_messages import describe_base_url_setting
+from anthropic_proxy.engine.exchange.provider_errors import describe_base_url_setting
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error

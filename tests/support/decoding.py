@@ -12,6 +12,17 @@ from anthropic_proxy.engine.wires.contract import Call, Decoder
 from anthropic_proxy.engine.wires.framing import NDJSONReader, SSEReader
 
 
+def new_limits(**fields: Any) -> TargetLimits:
+    """Return the limits of a model about which nothing is known, with these fields."""
+    usual = {
+        "provider": "the provider",
+        "loaded_tools": "listed",
+        "tool_name_pattern": r"[a-zA-Z0-9_-]+",
+        "max_tool_name_length": 64,
+    }
+    return msgspec.convert(usual | fields, TargetLimits)
+
+
 def new_call(
     wire: Any,
     *,
@@ -23,7 +34,7 @@ def new_call(
 ) -> Call:
     """Return a call of the wire of a module, such as `openai_chat`. `fields` are those of the client request."""
     body = {"model": "claude", "max_tokens": 100, "messages": [{"role": "user", "content": "Hi"}], **fields}
-    prepared = prepare(decode_request(msgspec.json.encode(body)), limits or TargetLimits())
+    prepared = prepare(decode_request(msgspec.json.encode(body)), limits or new_limits())
     count = itertools.count(1)
     return Call(
         request=prepared.request,

@@ -6,10 +6,11 @@ from typing import Any
 import msgspec
 
 from anthropic_proxy.engine.messages.models import decode_request
-from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.wires import openai_chat
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.engine.wires.tool_call_repair import OPENED_THINKING_TAGS, TOOL_CALL_FORMATS
+from tests.support.decoding import new_limits
 
 TOOLS: dict[str, dict[str, Any]] = {
     "Read": {"properties": {"path": {"type": "string"}, "limit": {"type": "integer"}}, "required": ["path"]},
@@ -77,7 +78,7 @@ def new_call(**fields: Any) -> Call:
         "messages": [{"role": "user", "content": "Hi"}],
         "tools": [{"name": name, "input_schema": {"type": "object", **schema}} for name, schema in TOOLS.items()],
     } | fields
-    prepared = prepare(decode_request(msgspec.json.encode(body)), TargetLimits())
+    prepared = prepare(decode_request(msgspec.json.encode(body)), new_limits())
     count = iter(range(1, 1_000_000))
     return Call(
         request=prepared.request,

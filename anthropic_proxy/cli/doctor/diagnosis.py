@@ -33,7 +33,7 @@ from anthropic_proxy.cli.doctor.probes import (
     build_tool_results_request,
     check_accepted,
 )
-from anthropic_proxy.engine.exchange.error_messages import suggest_base_url
+from anthropic_proxy.engine.exchange.provider_errors import suggest_base_url
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.routing.router import Target, switch_wire
 from anthropic_proxy.engine.wires import openai_chat

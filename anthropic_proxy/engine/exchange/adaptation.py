@@ -11,7 +11,7 @@ from datetime import date
 from msgspec import structs
 
 from anthropic_proxy.engine.engine import Engine
-from anthropic_proxy.engine.exchange.error_messages import rejects_configured_model
+from anthropic_proxy.engine.exchange.provider_errors import rejects_configured_model
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.routing.router import Target, find_successor, switch_wire
 from anthropic_proxy.engine.wires.contract import Adaptation, BaseDialect, Call

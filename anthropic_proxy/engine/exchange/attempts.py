@@ -29,7 +29,8 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
-from anthropic_proxy.engine.exchange.error_messages import (
+from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
+from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_setting,
     add_key_setting,
     add_missing_date,
@@ -42,7 +43,6 @@ from anthropic_proxy.engine.exchange.error_messages import (
     read_error_body,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
 from anthropic_proxy.engine.exchange.relay import RelayStream, build_relay_call
 from anthropic_proxy.engine.exchange.upstream_stream import UpstreamStream
 from anthropic_proxy.engine.exchange.watchdog import Watchdog

@@ -25,8 +25,8 @@ from anthropic_proxy.engine.engine import Engine, is_large_request
 from anthropic_proxy.engine.exchange.admission import admit, settle_admissions
 from anthropic_proxy.engine.exchange.attempts import Attempts
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, start_recording
-from anthropic_proxy.engine.exchange.error_messages import idle_timeout_error
 from anthropic_proxy.engine.exchange.plan import choose_plan, read_client_request
+from anthropic_proxy.engine.exchange.provider_errors import idle_timeout_error
 from anthropic_proxy.engine.exchange.relay import RelayStream
 from anthropic_proxy.engine.exchange.repeatable_stream import RepeatableStream
 from anthropic_proxy.engine.exchange.tool_loop.loop import ToolLoop, run_pending_calls

@@ -22,13 +22,13 @@ from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
 from anthropic_proxy.engine.exchange.attempts import Attempt, Attempts, TargetRun
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink
-from anthropic_proxy.engine.exchange.error_messages import (
+from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
+from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_setting,
     add_not_found_cause,
     idle_timeout_error,
     require_api_response,
 )
-from anthropic_proxy.engine.exchange.plan import choose_plan, match_route
 from anthropic_proxy.engine.exchange.relay import build_relay_call, forwarded_headers
 from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected, Watchdog, uncancel

@@ -62,7 +62,7 @@ class ModelObservations:
 
     def find_adaptations(self, upstream: str, model: str) -> tuple[str, ...]:
         """Return the names of the stored adaptations of a model, oldest first."""
-        known = self.store.read(f"healed:{upstream}/{model}")
+        known = self.store.read(f"adaptations:{upstream}/{model}")
         return tuple(known.split("\n")) if known else ()
 
     def store_adaptation(self, upstream: str, model: str, adaptation: str) -> None:
@@ -75,7 +75,7 @@ class ModelObservations:
             if name != adaptation and not (replaced and name.partition(" ")[0] == verb)
         ]
         names = "\n".join((*known[1 - MAX_ADAPTATIONS :], adaptation))
-        self.store.write(f"healed:{upstream}/{model}", names, RETENTION_SECONDS)
+        self.store.write(f"adaptations:{upstream}/{model}", names, RETENTION_SECONDS)
 
     def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:
         """Return the effort of a request as changes since its conversation began, and remember it.

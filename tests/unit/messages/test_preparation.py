@@ -27,14 +27,15 @@ from anthropic_proxy.engine.messages.models import (
     decode_nested_content,
     decode_request,
 )
-from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.errors import ClientError, InvalidRequest
+from tests.support.decoding import new_limits
 from tests.support.golden_texts import Check
 from tests.support.harness import FakeResponse, ProxyHarness
 from tests.support.messages import exactly
 from tests.support.sessions import EncodingStyle, Session, encoding_styles, sessions
 
-ANY = TargetLimits()
+ANY = new_limits()
 
 
 def text(words: str) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def show(given: str) -> str:
     given_limits, counted = fields.pop("limits", {}), fields.pop("counted", 0)
     words = "x" * fields.pop("characters", 0) or "hi"
     whole = {"model": "m", "max_tokens": 100, "messages": [user(text(words))], **fields}
-    limits = msgspec.convert(given_limits, TargetLimits)
+    limits = new_limits(**given_limits)
     try:
         ready = prepare(decode_request(json.dumps(whole).encode()), limits, lambda _: counted)
     except ClientError as error:

@@ -8,12 +8,13 @@ import pytest
 
 from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.messages.models import decode_request
-from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.model_observations import ModelObservations
 from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.stores.memory import MemoryStore
+from tests.support.decoding import new_limits
 from tests.support.fake_upstream import KEYS, FakeUpstream, error, frame, reply
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.messages import exactly
@@ -172,7 +173,7 @@ def test_one_token_decides(tokens: int, refused: bool, window: int, max_input: i
     request = decode_request(
         b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"' + b"a" * 300 + b'"}]}'
     )
-    limits = TargetLimits(context_window=window, max_input=max_input, reject_overflow=True)
+    limits = new_limits(context_window=window, max_input=max_input, reject_overflow=True)
     if not refused:
         assert prepare(request, limits, lambda _: tokens).request.max_tokens == 1
         return

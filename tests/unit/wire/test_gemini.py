@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from anthropic_proxy.engine.exchange.client_side import encode_message
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs
 from anthropic_proxy.engine.messages.models import decode_request
-from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.wires import gemini
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.framing import SSEReader
 from anthropic_proxy.engine.wires.gemini.schema import encode_parameter_schema, encode_reply_schema
 from anthropic_proxy.engine.wires.json_repair import repair_json
+from tests.support.decoding import new_limits
 from tests.support.fold import fold
 from tests.support.paths import GOLDEN
 
@@ -32,7 +33,7 @@ BEFORE_3 = {"requires_signatures": False, "accepts_media_in_results": False}
 def a_call(*messages: Any, stream: bool = True, dialect: dict[str, Any] | None = None, **fields: Any) -> Call:
     body = {"model": "claude-sonnet-4-6", "max_tokens": 1024, "messages": list(messages) or [user("Hi")], **fields}
     spoken = gemini.Dialect(**(dialect or {}))
-    limits = TargetLimits(
+    limits = new_limits(
         accepts_images=True,
         accepts_pdf=True,
         server_tools=spoken.server_tools,

@@ -13,10 +13,9 @@ import msgspec
 import pytest
 
 from anthropic_proxy.engine.messages.deltas import Delta
-from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.wires import gemini, ollama, openai_chat, openai_responses
 from anthropic_proxy.errors import UnreadableReply, UpstreamError
-from tests.support.decoding import decode_frames, decode_whole, functions, new_call
+from tests.support.decoding import decode_frames, decode_whole, functions, new_call, new_limits
 from tests.support.fold import fold
 from tests.support.golden_texts import Check
 
@@ -83,7 +82,7 @@ def convert(wire: Any, given: str) -> Iterator[str]:
             case "dialect":
                 fields["dialect"] = json.loads(rest)
             case "limits":
-                fields["limits"] = msgspec.convert(json.loads(rest), TargetLimits)
+                fields["limits"] = new_limits(**json.loads(rest))
             case "error" | "adapt":
                 status, _, text = rest.partition(" ")
                 call = new_call(wire, **fields)

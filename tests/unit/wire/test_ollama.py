@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.models import decode_request
-from anthropic_proxy.engine.messages.preparation import TargetLimits, prepare
+from anthropic_proxy.engine.messages.preparation import prepare
 from anthropic_proxy.engine.wires import ollama
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.engine.wires.ollama.request import encode_parameters
 from anthropic_proxy.errors import UpstreamError
+from tests.support.decoding import new_limits
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs
 from tests.support.fakes.ollama.models import MODELS, Model, find_model
 from tests.support.fakes.ollama.rules import check_body
@@ -33,7 +34,7 @@ def new_call(*tools: str, stream: bool = True, effort: str = "default", **dialec
         "messages": [{"role": "user", "content": "Hi"}],
         "tools": [{"name": name, "input_schema": {"type": "object"}} for name in tools],
     }
-    prepared = prepare(decode_request(msgspec.json.encode(body)), TargetLimits())
+    prepared = prepare(decode_request(msgspec.json.encode(body)), new_limits())
     count = iter(range(1, 1_000_000))
     return Call(
         request=structs.replace(prepared.request, effort=effort),

@@ -22,12 +22,11 @@ from anthropic_proxy.engine.messages.deltas import (
     ToolEnd,
     Usage,
 )
-from anthropic_proxy.engine.messages.preparation import TargetLimits
 from anthropic_proxy.engine.wires import openai_responses
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.engine.wires.openai_responses.stream import LocalOutputLimit
 from tests.support import decoding
-from tests.support.decoding import decode_whole
+from tests.support.decoding import decode_whole, new_limits
 from tests.support.dialect_fields import changes_a_scenario, missing_proofs, proofs_of, scenarios_of
 from tests.support.fakes.openai_chat.models import find_model
 from tests.support.fakes.openai_responses.rules import check_body
@@ -38,7 +37,7 @@ WEATHER = {"name": "weather", "input_schema": {"type": "object", "properties": {
 
 
 def new_call(**fields: Any) -> Call:
-    limits = TargetLimits(server_tools=("web_search",))
+    limits = new_limits(server_tools=("web_search",))
     return decoding.new_call(openai_responses, **{"provider": "openai", "limits": limits, **fields})
 
 

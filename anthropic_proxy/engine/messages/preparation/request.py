@@ -81,10 +81,11 @@ class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
     """Server tools that the proxy runs unless the provider does: web_search, web_fetch, tool_search."""
     can_search: bool = True
     """True if a web search service is configured. False: each search by the proxy returns an error."""
-    provider: str = "the provider"
-    loaded_tools: LoadedToolForm = "listed"
-    tool_name_pattern: str = r"[a-zA-Z0-9_-]+"
-    max_tool_name_length: int = 64
+    provider: str
+    """Prefix of the provider, for error messages and notes."""
+    loaded_tools: LoadedToolForm
+    tool_name_pattern: str
+    max_tool_name_length: int
 
 
 class _UserId(Struct):
