@@ -98,17 +98,17 @@ def seconds(microseconds: float | None) -> str:
 
 
 def percent(value: float | None, whole: float | None, digits: int = 0) -> str:
-    """Return the share of `value` in `whole` as text: `79 %`."""
+    """Return the share of `value` in `whole` as text: `79 %`. A share that would be rounded to 0 is `<1 %`."""
     if value is None or not whole:
         return UNKNOWN
     share = 100 * value / whole
     if share in (0, 100):
         return f"{share:.0f} %"
     step = 10**-digits
+    if 0 < share < step:
+        return f"<{step:.{digits}f} %"
     if value < whole:
         share = min(share, 100 - step)
-    if value > 0:
-        share = max(share, step)
     return f"{share:.{digits}f} %"
 
 

@@ -103,7 +103,7 @@ def test_a_huge_number_gives_a_line() -> None:
 
 def test_the_window_of_the_model_comes_before_that_of_claude_code() -> None:
     assert build_line(json.dumps(SESSION), REPLIES.get, 1_047_576) == (
-        "openai/gpt-4.1 · 1 % of 1.0 M · session $0.42 · today $1.87 · 80 % cached · ↻ openai 529"
+        "openai/gpt-4.1 · <1 % of 1.0 M · session $0.42 · today $1.87 · 80 % cached · ↻ openai 529"
     )
 
 

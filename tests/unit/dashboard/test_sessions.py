@@ -71,7 +71,7 @@ async def test_failed_requests_and_unknown_costs_are_no_zeros(tmp_path: Path) ->
     assert [(one.label, one.value, one.note) for one in page["figures"]][:3] == [
         ("Requests", "5", "1 error"),
         ("Cost", "≥ $0.086", "$0.043 per request; 3 unknown"),
-        ("Largest context", "100", "1 % of the window of 200 k; 100 in the latest request"),
+        ("Largest context", "100", "<1 % of the window of 200 k; 100 in the latest request"),
     ]
     assert page["context_chart"].series[0].values == [100.0, None, 100.0, 100.0, 100.0]
     assert [row[1] for row in page["context_chart"].rows] == ["100", "–", "100", "100", "100"]
