@@ -89,6 +89,8 @@ _MAX_TEXT = 200
 """Number of characters of a provider's error text that are shown."""
 _MAX_MODELS = 600
 """Number of characters of a list of models in an error message."""
+_MAX_LISTED_MODELS = 5_000
+"""Number of models of a server that are described. Each takes time."""
 _SMALL = re.compile(r"(?:^|[^a-z])(?:mini|flash|lite|small|nano|haiku|air|fast|turbo)(?:[^a-z]|$)")
 """Words by which vendors name the small models of a family."""
 _MIN_FAMILY_CHARACTERS = 3
@@ -749,9 +751,7 @@ class _Setup:
         while True:
             text = f"Name of the model, without {prefix}" if listed else f"{question}: its name without {prefix}"
             model = asks.ask(text, "" if listed else default, instead=f"{flag} NAME")
-            try:
-                decode_model(FoundSetting("model", model, "environment", (model,)))
-            except (ConfigurationError, ValueError):
+            if not _is_model_name(model):
                 self._output.write_notice("A model name is not empty and has no spaces.", "✕", "error")
                 continue
             try:
@@ -1059,6 +1059,7 @@ def query_models(backend: Backend) -> tuple[Sequence[ModelFacts], float]:
             credential = Credentials(backend.settings).next_credential(backend.provider)
             send, started = services.transports[backend.provider.name], time.monotonic()
             listed = await query_chat_models(backend.provider, backend.settings, send, credential, TEST_TIMEOUT_SECONDS)
+            listed = [model for model in listed if _is_model_name(model.id)][:_MAX_LISTED_MODELS]
             seconds = time.monotonic() - started
             if backend.provider.uses_installed_models:  # each model is described by a query of its own
                 catalog, name = services.catalog, backend.provider.name
@@ -1114,6 +1115,14 @@ def _has_price(facts: ModelFacts) -> bool:
 
 def _is_too_small(facts: ModelFacts) -> bool:
     return facts.max_input is not None and facts.max_input < MIN_SESSION_TOKENS
+
+
+def _is_model_name(text: str) -> bool:
+    try:
+        decode_model(FoundSetting("model", text, "environment", (text,)))
+    except ConfigurationError:
+        return False
+    return True
 
 
 def find_offered_models(backend: Backend, today: date | None = None) -> dict[str, ModelFacts]:

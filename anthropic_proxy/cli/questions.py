@@ -20,6 +20,7 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import FormattedTextControl, HSplit, Layout, Window
 
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice
 from anthropic_proxy.gateway.settings import copy_environment
@@ -95,7 +96,8 @@ def _lay_out(options: Sequence[Option], columns: int | None) -> list[str]:
     rows = [f"{label:<{width}}  {note}".rstrip() for label, note in zip(labels, notes, strict=True)]
     if columns is None or max(map(len, rows)) <= columns:
         return rows
-    return [f"{label}  {'  '.join(_GAPS.split(note.strip()))}" for label, note in zip(labels, notes, strict=True)]
+    rows = [f"{label}  {'  '.join(_GAPS.split(note.strip()))}" for label, note in zip(labels, notes, strict=True)]
+    return [formats.shorten(row, columns) for row in rows]
 
 
 class _TerminalQuestions:
@@ -123,6 +125,9 @@ class _TerminalQuestions:
 
     def confirm(self, question: str, *, default: bool, instead: str = "") -> bool:
         return bool(questionary.confirm(question, default=default, style=_STYLE).unsafe_ask())
+
+
+_NO_ROW = -1
 
 
 class _List:
@@ -172,6 +177,12 @@ class _List:
         def _(event: KeyPressEvent) -> None:
             self._search(self._searched[:-1])
 
+        @keys.add(Keys.ControlU)
+        @keys.add(Keys.ControlW)
+        @keys.add(Keys.Escape, eager=True)
+        def _(event: KeyPressEvent) -> None:
+            self._search("")
+
         @keys.add(Keys.Any)
         @keys.add(Keys.BracketedPaste)
         def _(event: KeyPressEvent) -> None:
@@ -196,22 +207,38 @@ class _List:
         if not self._searched:
             more = [len(self._options)] if self._listed < len(self._options) else []
             return [*range(self._listed), *more]
+        return self._find_matches() or [*self._find_similar(), *self._find_rest()]
+
+    def _find_matches(self) -> list[int]:
         word, found = self._searched.lower(), list[tuple[bool, int]]()
         for index, option in enumerate(self._options):
             names = (option.name.lower(), option.label.lower())
             if any(word in name for name in names):
                 found.append((not any(name.startswith(word) for name in names), index))
-        rest = [index for index, option in enumerate(self._options) if option.is_rest]
-        return [index for _, index in sorted(found)] or rest
+        return [index for _, index in sorted(found)]
+
+    def _find_similar(self) -> list[int]:
+        """Return the index of the option that a mistyped text may mean."""
+        indexes = {
+            name.lower(): index for index, one in enumerate(self._options) for name in (one.name, one.label) if name
+        }
+        nearest = find_similar_choice(self._searched.lower(), indexes)
+        return [indexes[nearest]] if nearest else []
+
+    def _find_rest(self) -> list[int]:
+        return [index for index, option in enumerate(self._options) if option.is_rest]
 
     def _move(self, step: int) -> None:
         if rows := self._find_rows():
-            self._pointed = rows[(rows.index(self._pointed) + step) % len(rows)]
+            place = rows.index(self._pointed) + step if self._pointed in rows else min(step, 0)
+            self._pointed = rows[place % len(rows)]
 
     def _search(self, text: str) -> None:
         self._searched = text
         rows = self._find_rows()
-        if rows and (text or self._pointed not in rows):
+        if text and not self._find_matches() and self._find_similar():
+            self._pointed = _NO_ROW  # Enter after a typing error must not choose what the user did not mean
+        elif rows and (text or self._pointed not in rows):
             self._pointed = rows[0]
 
     def _show_question(self) -> StyleAndTextTuples:
@@ -220,7 +247,9 @@ class _List:
             keys = "arrow keys, or type to search" if len(self._options) > _SEARCHED else "arrow keys"
             return [*question, ("class:instruction", f"({keys})")]
         searched = escape_unprintable(redact_secrets(self._searched, ()))
-        nothing = "" if self._find_rows() else "   nothing found"
+        nothing = ""
+        if not self._find_matches():
+            nothing = "   nothing found, but similar:" if self._find_similar() else "   nothing found"
         return [*question, ("class:answer", searched), ("class:instruction", nothing)]
 
     def _show_rows(self) -> StyleAndTextTuples:

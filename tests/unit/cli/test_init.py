@@ -166,6 +166,19 @@ def test_a_list_begins_with_the_most_used_providers_and_searches_all(tmp_path: P
     assert "Cancelled. Nothing was written." in screen.text
 
 
+def test_after_a_typing_error_a_list_shows_what_is_similar_and_enter_chooses_nothing(
+    tmp_path: Path, openai: Running
+) -> None:
+    answers = [
+        ("36 more", "opneai\r\x1b[B\r"),  # the first Enter has no effect
+        ("OPENAI_API_KEY (empty: another provider)", "\r"),
+        ("36 more", "gemini\x15anthropic\x17mistral\r"),
+        ("MISTRAL_API_KEY (empty: another provider)", "\x03"),
+    ]
+    screen = answer(tmp_path, {**address(openai), **TERMINAL}, *answers)
+    assert "Cancelled. Nothing was written." in screen.text
+
+
 def test_every_provider_and_vendor_has_a_page_for_keys() -> None:
     without = {one.name for one in list_candidates(Settings(), {}) if not one.keys_url.startswith("https://")}
     clouds = {"vertex_ai", "vertex_ai_claude", "bedrock", "foundry", "azure"}
