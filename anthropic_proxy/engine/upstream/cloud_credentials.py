@@ -218,11 +218,26 @@ class TokenCache:
             self._abandoned += loaded.cancelled()
 
 
+_METADATA_HOST = "169.254.169.254"
+
+
 class _Loader:
     """What the three loaders have in common: they keep what they have loaded until it is rejected."""
 
     _loaded: Any = None
     """Credentials that renew themselves. None: to be read."""
+    _server_failure: str | None = None
+    """Temporary failure of the last call of a token server: errors of the libraries do not have its status."""
+
+    def _note_call(self, url: str, status: int | None, content_type: str = "") -> None:
+        """`status` None: the server has not answered yet."""
+        host = urlsplit(url).hostname
+        is_temporary = status is None or status == 429 or status >= 500
+        # outside a cloud, nothing is there, or a network proxy answers
+        if host == _METADATA_HOST and not content_type.startswith("application/json"):
+            is_temporary = False
+        answer = "did not answer" if status is None else f"answered with status {status}"
+        self._server_failure = f"{host} {answer}" if is_temporary else None
 
     def discard_loaded(self) -> bool:
         loaded, self._loaded = self._loaded, None
@@ -251,16 +266,18 @@ class GoogleCredentials(_Loader):
             from google.auth.transport import requests  # noqa: PLC0415
         except ImportError:
             raise MissingExtra("Vertex AI needs google-auth", "vertex") from None
-        request = _with_limits(requests.Request, self._limits, _new_session())
+        request = _with_limits(requests.Request, self._limits, _new_session(), self._note_call)
+        self._server_failure = None
         try:
             found = self._loaded or self._load(request)
             credentials, project = found
             credentials.refresh(request)
         except exceptions.GoogleAuthError as error:
             if isinstance(error, exceptions.TransportError) or error.retryable:
-                raise UpstreamUnreachable(
-                    f"no access token: {_describe_google(error)} ({self.origin})", code="no-token-server"
-                ) from error
+                raise _build_unreachable(_describe_google(error), self.origin) from error
+            # the search for credentials calls the metadata server, which exists only in Google Cloud
+            if self._server_failure and not isinstance(error, exceptions.DefaultCredentialsError):
+                raise _build_unreachable(f"{self._server_failure}.", self.origin) from error
             raise self._build_error(error) from error
         except (
             OSError,
@@ -303,6 +320,10 @@ class GoogleCredentials(_Loader):
         )
 
 
+def _build_unreachable(problem: str, origin: str) -> UpstreamUnreachable:
+    return UpstreamUnreachable(f"no access token: {problem} ({origin})", code="no-token-server")
+
+
 def _new_session() -> Any:
     """Return a session of the library requests with the certificate authorities of this machine, unless
     `REQUESTS_CA_BUNDLE` names others. The library's own list has no authorities of companies.
@@ -314,12 +335,15 @@ def _new_session() -> Any:
     return session
 
 
-def _with_limits(base: Any, limits: tuple[float, float], session: Any) -> Any:
+def _with_limits(base: Any, limits: tuple[float, float], session: Any, note_call: Callable[..., None]) -> Any:
     """`limits`: seconds for connecting and for waiting for data. The default of google-auth is two minutes."""
 
     class Request(base):  # type: ignore[misc]  # known only when google-auth is loaded
-        def __call__(self, *arguments: Any, timeout: Any = None, **others: Any) -> Any:
-            return super().__call__(*arguments, timeout=timeout or limits, **others)
+        def __call__(self, url: str, *arguments: Any, timeout: Any = None, **others: Any) -> Any:
+            note_call(url, None)
+            response = super().__call__(url, *arguments, timeout=timeout or limits, **others)
+            note_call(url, response.status, response.headers.get("content-type", ""))
+            return response
 
     return Request(session)
 
@@ -335,6 +359,10 @@ def _describe_google(error: Exception) -> str:
 MAX_AGE_SECONDS = 600.0
 """Time after which the credentials are read again, because another program may have changed a file with them. botocore
 renews temporary credentials about ten minutes before their end."""
+_CONTAINER_FAILURE = compile_later(
+    r"Received (?:non 200 response (?:429|5\d\d) from|error when attempting to retrieve) container metadata"
+)
+"""Texts of botocore for a server of a container that fails: its class is also that of a program that fails."""
 _SIGNATURE_HEADERS = ("authorization", "x-amz-date", "x-amz-security-token")
 
 
@@ -372,11 +400,14 @@ class AwsCredentials(_Loader):
             found = self._loaded or self._load(session.Session)
             keys = None if found is None else found.get_frozen_credentials()
         except (exceptions.HTTPClientError, exceptions.ConnectionError, parsers.ResponseParserError) as error:
-            raise UpstreamUnreachable(
-                f"no access token: {clean_error_text(str(error))} ({self.origin})", code="no-token-server"
-            ) from error
+            raise _build_unreachable(clean_error_text(str(error)), self.origin) from error
         except (exceptions.BotoCoreError, exceptions.ClientError, ValueError) as error:
-            raise _build_aws_error(clean_error_text(str(error)).removesuffix(".")) from error
+            text = clean_error_text(str(error))
+            answer = error.response if isinstance(error, exceptions.ClientError) else {}
+            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            if status == 429 or status >= 500 or _CONTAINER_FAILURE.search(text):
+                raise _build_unreachable(text, self.origin) from error
+            raise _build_aws_error(text.removesuffix(".")) from error
         if keys is None or not (keys.access_key and keys.secret_key):
             raise _build_aws_error("none were found")
         renews = isinstance(found, credentials.RefreshableCredentials)
@@ -471,13 +502,18 @@ class EntraCredentials(_Loader):
                 is_complete = len(given) == len(_OF_APPLICATION)
                 accepted = _new_session().merge_environment_settings("https://", {}, None, None, None)["verify"]
                 new = partial(ClientSecretCredential, *given) if is_complete else DefaultAzureCredential
-                found = new(connection_verify=accepted)
+                found = new(
+                    connection_verify=accepted,
+                    raw_request_hook=lambda sent: self._note_call(sent.http_request.url, None),
+                    raw_response_hook=self._note_response,
+                )
+            self._server_failure = None
             token = found.get_token(self._scope)
         except (exceptions.ServiceRequestError, exceptions.ServiceResponseError) as error:
-            raise UpstreamUnreachable(
-                f"no access token: {_describe_azure(error)} ({self.origin})", code="no-token-server"
-            ) from error
+            raise _build_unreachable(_describe_azure(error), self.origin) from error
         except (exceptions.AzureError, ValueError) as error:
+            if self._server_failure:
+                raise _build_unreachable(f"{self._server_failure}.", self.origin) from error
             raise AuthenticationFailed(
                 f"has no access token: {_describe_azure(error)} Log in with: az login",
                 code="cloud-credentials",
@@ -486,6 +522,10 @@ class EntraCredentials(_Loader):
         self._loaded = found
         credential = Credential("authorization", f"Bearer {token.token}", self.origin)
         return AccessToken(credential, None, float(token.expires_on))
+
+    def _note_response(self, received: Any) -> None:
+        response = received.http_response
+        self._note_call(received.http_request.url, response.status_code, response.headers.get("content-type", ""))
 
 
 _NOT_SET_UP = compile_later(r"unavailable|not found|not installed|required|requires|could not be found")

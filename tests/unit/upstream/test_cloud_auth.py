@@ -657,6 +657,74 @@ async def test_without_a_log_in_the_error_names_the_key_of_the_provider(
     assert message.endswith(f"Log in with: az login, or set {key}")
 
 
+FAILING_SERVERS = {
+    "managed identity": ("foundry", "127.0.0.1 answered with status {status}.", "Microsoft Entra ID"),
+    "metadata server of Google": (
+        "vertex",
+        "127.0.0.1 answered with status {status}.",
+        "Application Default Credentials",
+    ),
+    "security token service of AWS": (
+        "bedrock",
+        "An error occurred (Busy) when calling the AssumeRole operation (reached max retries: 2): try again",
+        "the credentials of AWS",
+    ),
+    "container of AWS": (
+        "bedrock",
+        "Error when retrieving credentials from container-role: Error retrieving metadata: "
+        "Received non 200 response {status} from container metadata: {page}",
+        "the credentials of AWS",
+    ),
+}
+
+
+@pytest.mark.parametrize("status", [500, 429])
+@pytest.mark.parametrize("server", FAILING_SERVERS)
+async def test_a_failure_of_the_token_server_is_temporary(
+    server: str, status: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Clients may retry, and the next request asks the server again."""
+    provider, problem, origin = FAILING_SERVERS[server]
+    page = "<x><Error><Code>Busy</Code><Message>try again</Message></Error></x>" if provider == "bedrock" else "{}"
+    asked = list[str]()
+
+    async def answer(request: web.Request, *_: Any) -> web.Response:
+        asked.append(request.path)
+        found = 200 if (provider, request.path) == ("vertex", "/") else status  # by which google-auth finds it
+        return web.Response(status=found, text=page, headers={"metadata-flavor": "Google"})
+
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # pauses between the attempts of the libraries
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    with serving(new_application(answer, RequestLog())) as running:
+        if server == "container of AWS":
+            monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{running.url}/creds")
+        elif provider == "bedrock":
+            base = f"[profile base]\naws_access_key_id={FIRST[0]}\naws_secret_access_key={FIRST[1]}\n"
+            (tmp_path / "config").write_text(f"{base}[default]\nrole_arn=arn:aws:iam::1:role/x\nsource_profile=base\n")
+            monkeypatch.setenv("AWS_ENDPOINT_URL_STS", running.url)
+        variables = ManagedIdentity.variables(running.url)
+        monkeypatch.setattr("google.auth.compute_engine._metadata._GCE_METADATA_HOST", running.url[7:])
+        variables["GCE_METADATA_IP"] = running.url[7:]
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        loader = {
+            "foundry": lambda: EntraCredentials({}, FOUNDRY_SCOPE),
+            "vertex": lambda: GoogleCredentials(None, needs_project=False, connect_timeout=5),
+            "bedrock": lambda: AwsCredentials(REGION, {}),
+        }[provider]()
+        tokens = TokenCache(loader)
+        calls = list[int]()
+        for _ in range(2):
+            with pytest.raises(UpstreamUnreachable) as caught:
+                await tokens.acquire_token()
+            calls.append(len(asked))
+    error = caught.value
+    assert error.message == f"no access token: {problem.format(status=status, page=page)} ({origin})"
+    assert (error.retryable, error.should_retry) == (True, None)
+    assert calls[1] > calls[0] > 0
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="platform: a shell script stands for the program az")
 async def test_of_many_ways_to_log_in_the_error_names_the_one_that_failed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
