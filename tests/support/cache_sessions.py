@@ -235,18 +235,16 @@ def _text(topic: str, size: int) -> str:
 _NAMES = ("Agent", "Bash", "Edit", "Read", "Skill", "ToolSearch", "Write")
 
 
-Client = Literal["claude_code", "deferring", "listing", "declaring"]
-"""How a client declares the tools that its searches find: as Claude Code does, as it does without its placeholder, as
-any other tool, or all of them in each request."""
+Client = Literal["claude_code", "adding", "declaring"]
+"""How a client declares the tools that its searches find: as Claude Code does, as it does without its placeholder, or
+all of them in each request."""
 
 
 def _tools(loaded: set[str], client: Client) -> list[dict[str, Any]]:
     """Return the tools of a request as Claude Code sorts them: loaded ones between the others."""
     late = {name for names in LOADS.values() for name in names} if client == "declaring" else loaded
     tools = [_tool(name, 3_000) for name in _NAMES]
-    tools += [_tool(name, 1_500, deferred=client != "listing") for name in late]
-    if client == "declaring":
-        tools.append(_tool("NeverLoaded", 1_500, deferred=True))
+    tools += [_tool(name, 1_500, deferred=True) for name in late]
     if client == "claude_code":
         tools.append({"name": "DeferredToolPlaceholder", "description": "None.", "input_schema": {"type": "object"}})
         tools[-1]["defer_loading"] = True

@@ -71,14 +71,11 @@ def place_loaded_tools(
 ) -> tuple[list[Tool], Mapping[str, Sequence[Tool]]]:
     """Return the tools to list, and the loaded tools by the id of the tool result that has loaded them.
 
-    Without Claude Code's placeholder, the list is returned as it is while a deferred tool was not loaded: then the
-    client declares all tools from the first request on. A tool that `tool_choice` forces, or whose search is no longer
-    in the messages, stays in the list.
+    Without Claude Code's placeholder, the list is returned as it is: other clients may declare all tools from the first
+    request on. A tool that `tool_choice` forces, or whose search is no longer in the messages, stays in the list.
     """
     names = list_tool_names(tools)
-    is_marked = PLACEHOLDER_NAME in names
-    has_deferred = tools.has_deferred if isinstance(tools, ToolList) else any(tool.defer_loading for tool in tools)
-    if form == "listed" or CALLER_NAME in names or not (is_marked or has_deferred):
+    if form == "listed" or PLACEHOLDER_NAME not in names or CALLER_NAME in names:
         return tools, {}
     deferred = {
         tool.name: tool
@@ -99,8 +96,6 @@ def place_loaded_tools(
                 if found := [name for name in named if name in deferred and name not in placed]:
                     placed.update(found)
                     loaded[block.tool_use_id] = [deferred[name] for name in found]
-    if not is_marked and len(placed) < len(deferred):
-        return tools, {}
     if isinstance(tools, ToolList):
         return _list_shared_tools(tools, frozenset(placed), forced_name, form), loaded
     return _list_tools(tools, placed, forced_name, form), loaded

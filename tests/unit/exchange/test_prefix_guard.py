@@ -88,10 +88,10 @@ async def test_a_long_conversation_has_no_change_until_one_is_made(row: Row) -> 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.title)
 async def test_tools_that_are_loaded_change_the_prompt_only_if_they_are_listed(row: Row) -> None:
-    """If they are deferred, the proxy keeps the list of tools. Else each search adds tools to the list."""
+    """With placeholder, the proxy keeps the list of tools. Without it, each search adds tools to the list."""
     figures = await run_session(row)
     assert [change.part for change in figures.changes] == []
-    figures = await run_session(row, "listing")
+    figures = await run_session(row, "adding")
     assert [change.part for change in figures.changes] == [
         "tool 4 (Monitor)",
         "tool 9 (mcp__tracker__comment)",
