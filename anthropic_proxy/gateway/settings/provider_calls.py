@@ -252,7 +252,8 @@ def _require_no_variable(file: ConfigFile, path: KeyPath, text: str) -> None:
             path,
             text,
             "A text is sent as it is, without the values of variables. "
-            f'Write  {{ env = "{variable}" }}  and put the whole text into .env as the value of {variable}.',
+            f'Write  {{ env = "{variable}" }}  and put the whole text into .env as the value of {variable}, '
+            "or into the environment if ${…} is a part of the text itself.",
         )
 
 
