@@ -1,7 +1,7 @@
 """Adaptations: changes of an upstream request after the provider rejected it, such as `drop temperature`.
 
 The proxy repeats the rejected request with such a change. Changes that later requests for the same model also need are
-stored after the success.
+stored after the success, or at once if a failure of the repetition shows nothing about them.
 """
 
 from collections.abc import Sequence
@@ -61,8 +61,15 @@ class Adaptations:
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += shown
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
+        for each in adaptations:
+            if each.stored_at_once:
+                self._engine.observations.store_adaptation(target.upstream, target.model, each.stored_name or each.name)
         if not self._deviates:
-            self._lasting += [(target.model, each.stored_name or each.name) for each in adaptations if each.persistent]
+            self._lasting += [
+                (target.model, each.stored_name or each.name)
+                for each in adaptations
+                if each.persistent and not each.stored_at_once
+            ]
         self._deviates = self._deviates or any(adaptation.stored_name for adaptation in adaptations)
         if adapted.model != target.model:
             return apply_stored_adaptations(self._engine, adapted, self._used, earlier=shown)

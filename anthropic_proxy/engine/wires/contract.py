@@ -384,6 +384,8 @@ class Adaptation(Struct, frozen=True):
     """True if the change is stored for later requests to the model. False: it applies to this request only."""
     stored_name: str = ""
     """Name of the change that later requests need instead. "": the same."""
+    stored_at_once: bool = False
+    """True if the change is stored even if the request with it fails."""
     refused_signatures: tuple[bytes, ...] = ()
     """Digests of thinking signatures of the request, or of a call at the beginning of its tool loop. Thinking with
     these, or in this loop, is left out of this and later requests."""

@@ -91,6 +91,8 @@ class Cloud:
     """False: the error for a beta does not name it, as always at Amazon Bedrock."""
     names_one_beta: bool = False
     """True: an error names only the first beta that is not accepted."""
+    required_beta: str = ""
+    """Beta without which each prompt is too long. "": none."""
 
 
 class _Refusal(Exception):
@@ -193,6 +195,8 @@ class _StandIn(Anthropic):
             unknown = unknown[:1] if cloud.names_one_beta else unknown
             text = f"Unexpected value(s) `{'`, `'.join(unknown)}` for the `anthropic-beta` header."
             raise _Refusal(400, {"type": "error", "error": {"type": "invalid_request_error", "message": text}})
+        if cloud.required_beta and cloud.required_beta not in betas:
+            raise _Refusal(400, {"message": "prompt is too long: 450000 tokens > 200000 maximum"})
         return canonical, betas, counting, streams
 
     def _require(self, holds: bool, problem: str, exchange: Exchange) -> None:

@@ -328,6 +328,56 @@ async def test_a_beta_that_is_newer_than_the_list_is_tried_once(kind: Kind) -> N
     assert refusals <= (3 if kind == "bedrock" else 1)
 
 
+LONG = "context-1m-2025-08-07"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("accepted", [(), NEW_BETAS[:1], NEW_BETAS[1:]])
+async def test_a_refused_beta_that_is_newer_than_the_list_takes_no_other_beta(
+    kind: Kind, accepted: tuple[str, ...]
+) -> None:
+    listed = (*BETAS, LONG)
+    with cloud_of(kind, betas=(*listed, *accepted), required_beta=LONG) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        for _ in range(8):
+            reply, message = await ask(engine, MODELS[kind], betas=",".join((*listed, *NEW_BETAS)))
+            assert reply.status == 200, message
+        await engine.close()
+        sent = betas_sent(running)
+        refusals = sum(exchange.status == 400 for exchange in running.journal.exchanges)
+    assert [{*listed} - {*(betas or "").split(",")} for betas in sent] == [set()] * len(sent)
+    assert sent[-1] == ",".join((*listed, *accepted))
+    assert refusals <= (3 if kind == "bedrock" else 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_refused_newer_beta_is_remembered_if_the_repetition_fails_for_another_reason(kind: Kind) -> None:
+    with cloud_of(kind, betas=tuple(BETAS), required_beta=LONG) as (cloud, running):
+        engine = engine_of(settings_of(kind, running.url))
+        for _ in range(2):
+            reply, message = await ask(engine, MODELS[kind], betas=",".join((*BETAS, NEW_BETAS[0])))
+            assert reply.status == 400
+            assert "prompt is too long" in message["error"]["message"]
+        cloud.required_beta = ""
+        reply, message = await ask(engine, MODELS[kind], betas=",".join((*BETAS, NEW_BETAS[0])))
+        assert reply.status == 200, message
+        await engine.close()
+    assert betas_sent(running) == [",".join((*BETAS, NEW_BETAS[0])), *[BETAS[0]] * 3]
+
+
+async def test_a_listed_beta_that_bedrock_rejects_beside_a_newer_one_is_found_too() -> None:
+    given = [*SEARCHED[:4], *NEW_BETAS]
+    for refused in (*itertools.combinations(given, 1), *itertools.combinations(given, 2)):
+        kept = [beta for beta in SEARCHED[:4] if beta not in refused]
+        with cloud_of("bedrock", betas=tuple(beta for beta in given if beta not in refused)) as (_, running):
+            engine = engine_of(settings_of("bedrock", running.url))
+            for _ in range(16):
+                reply, message = await ask(engine, MODELS["bedrock"], betas=",".join(given))
+                assert reply.status == 200, message
+            await engine.close()
+            assert [beta for beta in (betas_sent(running)[-1] or "").split(",") if beta in SEARCHED] == kept
+
+
 THINKING, CONTEXT, EFFORT, SEARCH = (
     "interleaved-thinking-2025-05-14",
     "context-management-2025-06-27",

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.wires.anthropic.request import (
     find_open_loop,
     find_sent_signatures,
     has_system_messages,
+    is_later,
     select_betas,
 )
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
@@ -137,26 +138,38 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
     A server that names one beta at a time would refuse a request as often as it has wrong betas. So only the first two
     rejections of a request remove just what is named. The next one removes all betas that were never accepted, for this
     request: later requests have them again, until each wrong one was named.
+
+    Betas that are newer than the list of the server's betas are removed before all others. This is stored at once: the
+    server may refuse the repetition for another reason, and would refuse each later request twice.
     """
     betas = select_betas(call)
     if betas.sent and _BETA_REFUSED.search(message):
         dialect = call.dialect
         words = set(re.findall(r"[\w-]+", message))
-        unknown = [beta for beta in betas.sent if beta not in dialect.accepted_betas] or betas.sent
+        accepted = dialect.accepted_betas
+        newer = [beta for beta in betas.sent if is_later(beta, dialect)]
+        if betas.tested:  # one of these is the likely cause
+            newer = [beta for beta in newer if beta not in accepted]
+        possible = newer or betas.sent
+        unknown = [beta for beta in possible if beta not in accepted] or possible
         if named := [beta for beta in betas.sent if beta in words]:
             drop_named = " ".join((_DROP_BETAS, *named))
             lasts = len(named) <= MAX_LEARNED_BETAS
             earlier = [name for name in call.earlier_adaptations if name.partition(" ")[0] == _DROP_BETAS]
             if len(earlier) < _NAMED_REFUSALS:
-                return Adaptation(drop_named, persistent=lasts)
+                at_once = lasts and all(is_later(beta, dialect) for beta in named)
+                return Adaptation(drop_named, persistent=lasts, stored_at_once=at_once)
             removed = dict.fromkeys((*named, *unknown))
             return Adaptation(" ".join((_DROP_BETAS, *removed)), persistent=lasts, stored_name=drop_named)
         # the repetition must succeed, so it has only accepted betas; later requests find out which one is the cause
-        removed = dict.fromkeys((*unknown, *(name for names in dialect.suspected_betas for name in names)))
+        suspects = (name for names in dialect.suspected_betas for name in names)
+        removed = dict.fromkeys((*unknown, *(name for name in suspects if not newer or is_later(name, dialect))))
+        lasts = len(unknown) <= MAX_LEARNED_BETAS
         return Adaptation(
             " ".join((_DROP_BETAS, *removed)),
-            persistent=len(unknown) <= MAX_LEARNED_BETAS,
+            persistent=lasts,
             stored_name=" ".join((_SUSPECT_BETAS, *unknown)),
+            stored_at_once=lasts and bool(newer),
         )
     known = set(call.dialect.dropped_fields)
     found = dict.fromkeys(

@@ -239,7 +239,7 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     refused = list[str]()
     for beta in filter(None, (part.strip() for part in (*given, *_read_body_betas(call.client_body)))):
         name = names.get(beta, beta)
-        accepts = _BETA_NAME.fullmatch(name) and (_matches(name, dialect.betas) or _is_later(name, dialect))
+        accepts = _BETA_NAME.fullmatch(name) and (_matches(name, dialect.betas) or is_later(name, dialect))
         if accepts and not _matches(name, dialect.removed_betas) and (name,) not in dialect.suspected_betas:
             found.setdefault(name, beta)
         else:
@@ -249,7 +249,10 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     if suspects:
         smallest = min(suspects, key=len)
         by_date = sorted(smallest, key=lambda name: (name[-_DATE_LENGTH:], name))
-        sent = [name for name in found if name in dialect.accepted_betas or name in by_date[: len(by_date) // 2]]
+        kept = {*dialect.accepted_betas, *by_date[: len(by_date) // 2]}
+        if all(is_later(name, dialect) for name in smallest):  # so the listed ones are not the cause
+            kept |= {name for name in found if not is_later(name, dialect)}.difference(*suspects)
+        sent = [name for name in found if name in kept]
     held_back = [beta for name, beta in found.items() if name not in sent]
     lost = {
         field: handling
@@ -265,7 +268,7 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     return SelectedBetas(sent, tested, bool(held_back), lost, notes)
 
 
-def _is_later(name: str, dialect: Dialect) -> bool:
+def is_later(name: str, dialect: Dialect) -> bool:
     """Return True for a beta that is newer than the list of the server's betas."""
     date = name[-_DATE_LENGTH:]
     return (
