@@ -31,7 +31,6 @@ def run_session(folder: Path) -> None:
         place.mkdir()
     (work / "quince.txt").write_text("jelly\n")
     settings = {
-        "OLLAMA_API_BASE": "http://127.0.0.1:9",
         "DATABASE_URL": f"sqlite:///{server}/ledger.sqlite3",
         "LOG_LEVEL": "debug",  # every request has a line
     }
