@@ -112,7 +112,7 @@ def find_host(base_url: str) -> str:
     return urlsplit(base_url).netloc.rpartition("@")[2]
 
 
-_VERTEX_HOST = compile_later(r"([a-z0-9-]+)-aiplatform\.googleapis\.com|aiplatform\.([a-z]+)\.rep\.googleapis\.com")
+_VERTEX_HOST = compile_later(r"([a-z0-9-]+)-aiplatform\.googleapis\.com|aiplatform\.([a-z0-9-]+)\.rep\.googleapis\.com")
 
 
 def find_location(url: str) -> str | None:

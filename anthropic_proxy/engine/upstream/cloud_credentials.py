@@ -226,18 +226,23 @@ class _Loader:
 
     _loaded: Any = None
     """Credentials that renew themselves. None: to be read."""
-    _server_failure: str | None = None
-    """Temporary failure of the last call of a token server: errors of the libraries do not have its status."""
+    _server_failures: dict[str, str]
+    """Temporary failures of token servers, by address, of the present call: errors of the libraries do not have the
+    status."""
 
     def _note_call(self, url: str, status: int | None, content_type: str = "") -> None:
         """`status` None: the server has not answered yet."""
+        address = url.partition("?")[0]
         host = urlsplit(url).hostname
         is_temporary = status is None or status == 429 or status >= 500
         # outside a cloud, nothing is there, or a network proxy answers
         if host == _METADATA_HOST and not content_type.startswith("application/json"):
             is_temporary = False
         answer = "did not answer" if status is None else f"answered with status {status}"
-        self._server_failure = f"{host} {answer}" if is_temporary else None
+        if is_temporary:
+            self._server_failures[address] = f"{host} {answer}"
+        else:  # libraries also ask for metadata, whose success says nothing about the token
+            self._server_failures.pop(address, None)
 
     def discard_loaded(self) -> bool:
         loaded, self._loaded = self._loaded, None
@@ -267,7 +272,7 @@ class GoogleCredentials(_Loader):
         except ImportError:
             raise MissingExtra("Vertex AI needs google-auth", "vertex") from None
         request = _with_limits(requests.Request, self._limits, _new_session(), self._note_call)
-        self._server_failure = None
+        self._server_failures = {}
         try:
             found = self._loaded or self._load(request)
             credentials, project = found
@@ -276,8 +281,8 @@ class GoogleCredentials(_Loader):
             if isinstance(error, exceptions.TransportError) or error.retryable:
                 raise _build_unreachable(_describe_google(error), self.origin) from error
             # the search for credentials calls the metadata server, which exists only in Google Cloud
-            if self._server_failure and not isinstance(error, exceptions.DefaultCredentialsError):
-                raise _build_unreachable(f"{self._server_failure}.", self.origin) from error
+            if self._server_failures and not isinstance(error, exceptions.DefaultCredentialsError):
+                raise _build_unreachable(f"{list(self._server_failures.values())[-1]}.", self.origin) from error
             raise self._build_error(error) from error
         except (
             OSError,
@@ -363,6 +368,8 @@ _CONTAINER_FAILURE = compile_later(
     r"Received (?:non 200 response (?:429|5\d\d) from|error when attempting to retrieve) container metadata"
 )
 """Texts of botocore for a server of a container that fails: its class is also that of a program that fails."""
+_TEMPORARY_CODES = frozenset({"Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"})
+"""Error codes of AWS STS that come with status 400 and that AWS documents as worth a retry."""
 _SIGNATURE_HEADERS = ("authorization", "x-amz-date", "x-amz-security-token")
 
 
@@ -405,7 +412,8 @@ class AwsCredentials(_Loader):
             text = clean_error_text(str(error))
             answer = error.response if isinstance(error, exceptions.ClientError) else {}
             status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            if status == 429 or status >= 500 or _CONTAINER_FAILURE.search(text):
+            code = answer.get("Error", {}).get("Code", "")
+            if status in {408, 429} or status >= 500 or code in _TEMPORARY_CODES or _CONTAINER_FAILURE.search(text):
                 raise _build_unreachable(text, self.origin) from error
             raise _build_aws_error(text.removesuffix(".")) from error
         if keys is None or not (keys.access_key and keys.secret_key):
@@ -507,13 +515,13 @@ class EntraCredentials(_Loader):
                     raw_request_hook=lambda sent: self._note_call(sent.http_request.url, None),
                     raw_response_hook=self._note_response,
                 )
-            self._server_failure = None
+            self._server_failures = {}
             token = found.get_token(self._scope)
         except (exceptions.ServiceRequestError, exceptions.ServiceResponseError) as error:
             raise _build_unreachable(_describe_azure(error), self.origin) from error
         except (exceptions.AzureError, ValueError) as error:
-            if self._server_failure:
-                raise _build_unreachable(f"{self._server_failure}.", self.origin) from error
+            if self._server_failures:
+                raise _build_unreachable(f"{list(self._server_failures.values())[-1]}.", self.origin) from error
             raise AuthenticationFailed(
                 f"has no access token: {_describe_azure(error)} Log in with: az login",
                 code="cloud-credentials",

@@ -65,7 +65,7 @@ _BODY_VERSIONS = {"bedrock": "bedrock-2023-05-31", "vertex": "vertex-2023-10-16"
 _PATHS = {
     "bedrock": re.compile(r"/model/([^/]+)/invoke(-with-response-stream)?"),
     "vertex": re.compile(
-        rf"/v1/projects/{PROJECT}/locations/{LOCATION}/publishers/anthropic/models/([^/:]+):(stream)?[rR]awPredict"
+        rf"/v1/projects/{PROJECT}/locations/(?:{LOCATION}|us-east5)/publishers/anthropic/models/([^/:]+):(stream)?[rR]awPredict"
     ),
 }
 _SIGNATURE = re.compile(

@@ -452,6 +452,11 @@ base_url = "http://aiplatform.{LOCATION}.rep.googleapis.com:80"
 wire = "messages"
 api_key = {{ env = "TOKEN" }}
 
+[providers.east]
+base_url = "http://aiplatform.us-east5.rep.googleapis.com:80"
+wire = "messages"
+api_key = {{ env = "TOKEN" }}
+
 [providers.whole-path]
 base_url = "http://europe-west1-aiplatform.googleapis.com:80{PATH}"
 wire = "messages"
@@ -468,13 +473,17 @@ async def test_a_table_with_the_address_of_another_location_is_vertex_ai(
     with serving(new_cloud(cloud)) as running:
         variables = {"VERTEX_PROJECT": PROJECT, "VERTEX_LOCATION": "global", "TOKEN": "ya29.token-0123456789"}
         engine = engine_with_tables(running, VERTEX_TABLES, variables)
-        for provider in ("europe", "whole-path"):
+        for provider in ("europe", "east", "whole-path"):
             status, text = await ask(engine, f"{provider}/{VERTEX_MODEL}", speed="fast")
             assert status == 200, text
         await engine.close()
         assert running.journal.violations() == []
     assert [(exchange.headers["host"], exchange.path) for exchange in running.journal.exchanges] == [
         (f"aiplatform.{LOCATION}.rep.googleapis.com", f"{PATH}/models/{VERTEX_MODEL}:rawPredict"),
+        (
+            "aiplatform.us-east5.rep.googleapis.com",
+            f"{PATH.replace(LOCATION, 'us-east5')}/models/{VERTEX_MODEL}:rawPredict",
+        ),
         ("europe-west1-aiplatform.googleapis.com", f"{PATH}/models/{VERTEX_MODEL}:rawPredict"),
     ]
 
@@ -723,6 +732,22 @@ async def test_a_failure_of_the_token_server_is_temporary(
     assert error.message == f"no access token: {problem.format(status=status, page=page)} ({origin})"
     assert (error.retryable, error.should_retry) == (True, None)
     assert calls[1] > calls[0] > 0
+
+
+@pytest.mark.parametrize("code", ["Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"])
+async def test_aws_throttles_with_status_400(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    async def answer(*_: Any) -> web.Response:
+        page = f"<x><Error><Code>{code}</Code><Message>Rate exceeded</Message></Error></x>"
+        return web.Response(status=400, text=page)
+
+    monkeypatch.setattr("time.sleep", lambda _: None)  # pauses between the attempts of botocore
+    base = f"[profile base]\naws_access_key_id={FIRST[0]}\naws_secret_access_key={FIRST[1]}\n"
+    (tmp_path / "config").write_text(f"{base}[default]\nrole_arn=arn:aws:iam::1:role/x\nsource_profile=base\n")
+    with serving(new_application(answer, RequestLog())) as running:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", running.url)
+        with pytest.raises(UpstreamUnreachable) as caught:
+            await TokenCache(AwsCredentials(REGION, {})).acquire_token()
+    assert (caught.value.retryable, caught.value.should_retry) == (True, None)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="platform: a shell script stands for the program az")
