@@ -31,6 +31,7 @@ from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import mask_env_lines
+from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
 
 _START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
 _MAX_NAMES = 5
@@ -110,12 +111,12 @@ def import_settings(
         for note in shown:
             end = f":  {note.line}" if note.line else "."  # a full stop behind the line would be pasted with it
             sign = output.paint(*("✕", "error") if note.is_error else ("!", "warn"))
-            output.write_line(f"  {sign} {note.setting}: {note.reason}{end}")
+            output.write_line(f"  {sign} {escape_terminal_controls(f'{note.setting}: {note.reason}{end}')}")
     if not shows_all and (
         notes := dict.fromkeys(note.setting for note in plan.notes if not (note.is_harmless or note.is_error))
     ):
         more = [f"and {len(notes) - _MAX_NAMES} more"] if len(notes) > _MAX_NAMES else []
-        names = ", ".join([*list(notes)[:_MAX_NAMES], *more])
+        names = escape_terminal_controls(", ".join([*list(notes)[:_MAX_NAMES], *more]))
         output.write_line()
         output.write_line(f"  {output.paint('!', 'warn')} Not the same here: {names}.")
         output.write_line(f"    The reasons:  {output.paint(f'{own_command} --dry-run', 'type')}")

@@ -342,8 +342,9 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
         prefix, model = ("anthropic" if prefix.startswith("claude") else "openai"), prefix
     prefix, url = _PREFIXES.get(prefix, prefix), str(given.api_base or given.base_url or "").rstrip("/")
     if find_referenced_variable(url):
-        plan.add_note(f"{setting}.litellm_params.api_base", "an address cannot be a reference. Set base_url yourself")
-        url = ""
+        reason = "this model is not imported, because an address cannot be a reference. Write the address itself"
+        plan.add_note(f"{setting}.litellm_params.api_base", reason, is_error=True)
+        return ""
     field = "api_base" if given.api_base else "base_url"
     if (url and not plan.accepts(setting, field, url, decode_address)) or not plan.accepts(
         setting, "model", model, decode_model

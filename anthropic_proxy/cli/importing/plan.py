@@ -248,14 +248,32 @@ class ImportPlan:
     def leave_out_unusable_variables(self, present_tables: Sequence[str]) -> None:
         """Remove the variables whose value the proxy would reject, with a note about each.
 
+        Without its address, a provider would be called at its own: the key and the choice of the provider go with it.
         `present_tables`: names of the tables that `anthropic-proxy.toml` has already.
         """
+        by_address = {row.base_url_variable: row for row in find_built_in_registry() if row.base_url_variable}
         given = Sources(self.variables, None)
         for setting in list_all_settings(tuple(find_built_in_registry()), (*present_tables, *self.servers)):
             for name in setting.names:
                 found = given.find_setting(name) if name in self.variables else None  # a reference is none
                 if found and not self.accepts(self.origins.get(name, name), "value", found.text, setting.decode):
                     del self.variables[name]
+                    if (row := by_address.get(name)) is not None:
+                        self._leave_out_provider(row, self.origins.get(name, name))
+
+    def _leave_out_provider(self, row: Provider, address: str) -> None:
+        names = [row.key_variable or ""]
+        if self.variables.get("PREFERRED_PROVIDER") in (row.name, row.prefix):
+            names.append("PREFERRED_PROVIDER")
+        for name in names:
+            if name in self.variables:
+                del self.variables[name]
+            elif name in self.secrets:
+                del self.secrets[name]
+            else:
+                continue
+            reason = f"it is not imported, because it belongs to {address}"
+            self.add_note(self.origins.get(name, name), reason, is_error=True)
 
     def add_secret(self, variable: str, value: str, setting: str) -> None:
         """`setting`: place of the key in the other configuration."""
