@@ -252,10 +252,10 @@ class App:
                 prefetch_model_limits(services)
                 if self._logs_startup:
                     search = asyncio.create_task(find_silent_servers(self._settings, services.catalog))
-                    await asyncio.wait((search,), timeout=_SUMMARY_SECONDS)
-                    silent = search.result() if search.done() else {}
+                    done, _ = await asyncio.wait((search,), timeout=_SUMMARY_SECONDS)
+                    silent = search.result() if done else {}
                     log_startup_summary(services, self._address, exposure_warning=self._exposure(), silent=silent)
-                    if not search.done():
+                    if not done:
                         report = asyncio.create_task(self._report_silent_servers(search))
                         self._tasks.add(report)
                         report.add_done_callback(self._tasks.discard)

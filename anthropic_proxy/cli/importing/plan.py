@@ -268,12 +268,8 @@ class ImportPlan:
         for name in names:
             if name in self.variables:
                 del self.variables[name]
-            elif name in self.secrets:
-                del self.secrets[name]
-            else:
-                continue
-            reason = f"it is not imported, because it belongs to {address}"
-            self.add_note(self.origins.get(name, name), reason, is_error=True)
+                reason = f"it is not imported, because it belongs to {address}"
+                self.add_note(self.origins.get(name, name), reason, is_error=True)
 
     def add_secret(self, variable: str, value: str, setting: str) -> None:
         """`setting`: place of the key in the other configuration."""

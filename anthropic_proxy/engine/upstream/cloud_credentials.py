@@ -230,6 +230,10 @@ class _Loader:
     """Temporary failures of token servers, by address, of the present call: errors of the libraries do not have the
     status."""
 
+    @property
+    def _server_failure(self) -> str | None:
+        return next(reversed(self._server_failures.values()), None)
+
     def _note_call(self, url: str, status: int | None, content_type: str = "") -> None:
         """`status` None: the server has not answered yet."""
         address = url.partition("?")[0]
@@ -281,8 +285,8 @@ class GoogleCredentials(_Loader):
             if isinstance(error, exceptions.TransportError) or error.retryable:
                 raise _build_unreachable(_describe_google(error), self.origin) from error
             # the search for credentials calls the metadata server, which exists only in Google Cloud
-            if self._server_failures and not isinstance(error, exceptions.DefaultCredentialsError):
-                raise _build_unreachable(f"{list(self._server_failures.values())[-1]}.", self.origin) from error
+            if self._server_failure and not isinstance(error, exceptions.DefaultCredentialsError):
+                raise _build_unreachable(f"{self._server_failure}.", self.origin) from error
             raise self._build_error(error) from error
         except (
             OSError,
@@ -520,8 +524,8 @@ class EntraCredentials(_Loader):
         except (exceptions.ServiceRequestError, exceptions.ServiceResponseError) as error:
             raise _build_unreachable(_describe_azure(error), self.origin) from error
         except (exceptions.AzureError, ValueError) as error:
-            if self._server_failures:
-                raise _build_unreachable(f"{list(self._server_failures.values())[-1]}.", self.origin) from error
+            if self._server_failure:
+                raise _build_unreachable(f"{self._server_failure}.", self.origin) from error
             raise AuthenticationFailed(
                 f"has no access token: {_describe_azure(error)} Log in with: az login",
                 code="cloud-credentials",
