@@ -6,9 +6,10 @@ content that the provider would reject, such as signatures of other providers.
 
 from collections.abc import Mapping
 
+from anthropic_proxy.engine.wires.anthropic.batches import encode_batch, remove_results_host
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.errors import apply_adaptation, decode_error, find_adaptation
-from anthropic_proxy.engine.wires.anthropic.request import encode_batch, encode_request, remove_results_host
+from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.anthropic.stream import (
     MEDIA_TYPE,
     EventStreamReader,

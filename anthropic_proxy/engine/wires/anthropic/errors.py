@@ -12,16 +12,14 @@ from msgspec import Raw, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.anthropic.request import (
-    ACCEPTED,
-    MAX_LEARNED_BETAS,
+from anthropic_proxy.engine.wires.anthropic.betas import ACCEPTED, MAX_LEARNED_BETAS, is_later, select_betas
+from anthropic_proxy.engine.wires.anthropic.conversation import (
     find_open_loop,
     find_sent_signatures,
     has_system_messages,
-    is_later,
-    select_betas,
 )
+from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
+from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
@@ -117,7 +115,7 @@ def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | 
     If the error names none, the newer half is left out and remembered, until the rest is accepted: the server has
     accepted the older blocks in earlier turns, so those of another server are the newest.
     """
-    found = find_sent_signatures(call)
+    found = find_sent_signatures(encode_request(call).body, call.provider)
     named = _BLOCK.search(message)
     if not found:
         return None

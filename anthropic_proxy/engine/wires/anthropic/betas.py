@@ -1,0 +1,143 @@
+"""Betas of the Messages API: which of the client's a server gets.
+
+A beta is a name in the header `anthropic-beta` that switches on a feature. Servers other than Anthropic's have some of
+them only, and reject a request with another one. `errors.py` reads from a rejection which betas are removed, and stores
+it in the dialect.
+"""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
+from anthropic_proxy.engine.messages.models import require_bounded_members
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
+from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.errors import InvalidRequest
+
+BETA_HEADER, BETA_FIELD = "anthropic-beta", "anthropic_beta"
+"""Header with the betas, and the field of the body that clouds have for them."""
+_ALL_BETAS = ("*",)
+_BETA_NAME = compile_later(r"[A-Za-z0-9_-]{1,100}")
+ACCEPTED = "accepted"
+"""First word of an adaptation: the server has accepted the betas that follow."""
+MAX_LEARNED_BETAS = 64
+"""Maximum number of betas that are remembered because of one request."""
+_DATE_LENGTH = len("2025-05-14")
+"""Length of the date at the end of the name of a beta."""
+_DATE_OF_BETA = compile_later(r"20\d\d-[01]\d-[0-3]\d")
+_FIELDS_OF_BETAS: Mapping[str, tuple[Handling, tuple[str, ...]]] = {
+    "context_management": ("approximated", ("context-management-", "compact-")),
+    "diagnostics": ("approximated", ("cache-diagnosis-",)),
+    "fallbacks": ("approximated", ("server-side-fallback-",)),
+    "mcp_servers": ("dropped", ("mcp-client-",)),
+    "speed": ("approximated", ("fast-mode-",)),
+}
+"""Field of the body → what its loss is, and the beginnings of the betas that it requires: a server rejects it without
+them. Source: code.claude.com/docs/en/llm-gateway-protocol, "Feature pass-through", read 2026-11-25."""
+_MAX_LISTED_BETAS, _MAX_BETA_LENGTH = 10, 60
+"""Maximum number of removed betas in a note, and of the characters of each. A client chooses both."""
+
+
+class _Betas(Struct):
+    anthropic_beta: list[str] = []
+
+
+_decode_betas = msgspec.json.Decoder(_Betas).decode
+
+
+def filters_betas(dialect: Dialect) -> bool:
+    return dialect.betas != _ALL_BETAS or bool(dialect.removed_betas) or dialect.drops_rejected_fields
+
+
+class SelectedBetas(Struct, frozen=True):
+    sent: list[str] = []
+    """Betas for the server. Empty if `filters_betas` is False: the header of the client is forwarded."""
+    tested: list[str] = []
+    """The betas in `sent` that may be the cause of an earlier rejection."""
+    is_search: bool = False
+    """True if betas are left out that the server may accept."""
+    lost_fields: Mapping[str, Handling] = {}
+    """Fields of the body that require a beta which is left out."""
+    notes: Sequence[FidelityNote] = ()
+
+
+def select_betas(call: Call[Dialect]) -> SelectedBetas:
+    """Choose the betas that the server accepts, of the header and of the body.
+
+    If a server refuses a request without naming the beta (Amazon Bedrock), one or more of its betas are the cause.
+    They are found by later requests that have such a set whole: these have the accepted betas and half of the smallest
+    set. If that is accepted, the other half has the cause, else this one, until a set has one beta: the cause. Then
+    all others are sent again. For n betas, each cause costs 1 + log2(n) refused requests at most.
+    """
+    dialect = call.dialect
+    if not filters_betas(dialect):
+        return SelectedBetas()
+    names = dict(dialect.renamed_betas)
+    given = call.client_headers.get(BETA_HEADER, "").split(",")
+    found = dict[str, str]()  # name at the server → of the client
+    refused = list[str]()
+    for beta in filter(None, (part.strip() for part in (*given, *_read_body_betas(call.client_body)))):
+        name = names.get(beta, beta)
+        accepts = _BETA_NAME.fullmatch(name) and (_matches(name, dialect.betas) or is_later(name, dialect))
+        if accepts and not _matches(name, dialect.removed_betas) and (name,) not in dialect.suspected_betas:
+            found.setdefault(name, beta)
+        else:
+            refused.append(beta)
+    sent = [*found]
+    suspects = [names for names in dialect.suspected_betas if names and found.keys() >= {*names}]
+    if suspects:
+        smallest = min(suspects, key=len)
+        by_date = sorted(smallest, key=lambda name: (name[-_DATE_LENGTH:], name))
+        kept = {*dialect.accepted_betas, *by_date[: len(by_date) // 2]}
+        if all(is_later(name, dialect) for name in smallest):  # so the listed ones are not the cause
+            kept |= {name for name in found if not is_later(name, dialect)}.difference(*suspects)
+        sent = [name for name in found if name in kept]
+    held_back = [beta for name, beta in found.items() if name not in sent]
+    lost = {
+        field: handling
+        for field, (handling, beginnings) in _FIELDS_OF_BETAS.items()
+        if any(beta.startswith(beginnings) for beta in (*refused, *held_back))
+        and not any(beta.startswith(beginnings) for beta in sent)
+    }
+    reasons = [f"{call.provider} does not accept {_list(refused)}"] if refused else []
+    if held_back:
+        reasons.append(f"{call.provider} refuses one of {_list(held_back)} or of those that are sent")
+    notes = [FidelityNote("approximated", BETA_HEADER, "; ".join(reasons))] if reasons else []
+    tested = [name for name in sent if any(name in names for names in dialect.suspected_betas)]
+    return SelectedBetas(sent, tested, bool(held_back), lost, notes)
+
+
+def is_later(name: str, dialect: Dialect) -> bool:
+    """Return True for a beta that is newer than the list of the server's betas."""
+    date = name[-_DATE_LENGTH:]
+    return (
+        bool(dialect.betas_listed_on) and date > dialect.betas_listed_on and _DATE_OF_BETA.fullmatch(date) is not None
+    )
+
+
+def _list(betas: Sequence[str]) -> str:
+    more = f" and {len(betas) - _MAX_LISTED_BETAS} more" if len(betas) > _MAX_LISTED_BETAS else ""
+    return ", ".join(beta[:_MAX_BETA_LENGTH] for beta in betas[:_MAX_LISTED_BETAS]) + more
+
+
+def _read_body_betas(body: bytes) -> list[str]:
+    """Return the betas in the body, where clients of Amazon Bedrock put them. Texts that name no beta are left out."""
+    if not json_spans.contains(body, BETA_FIELD.encode()):
+        return []
+    try:
+        require_bounded_members(body)
+        betas = _decode_betas(replace_lone_surrogates(body)[0]).anthropic_beta
+        return [name for name in betas if _BETA_NAME.fullmatch(name)]
+    except (*DECODE_ERRORS, InvalidRequest):
+        return []
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,0 +1,392 @@
+"""Edits of the messages of a conversation: content that the provider would reject, or does not know.
+
+- Thinking with a signature that the provider has not made or has rejected, and all thinking of an open tool loop that
+  does not begin with thinking.
+- Web searches that another provider ran, whose results lack `encrypted_content`.
+- Calls and results of server tools that the server does not run. They become text.
+- System messages, which become reminders in the user message before them.
+"""
+
+import hashlib
+import re
+from collections.abc import Collection, Sequence
+from itertools import groupby
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.messages.models import require_bounded_members
+from anthropic_proxy.engine.messages.models.decode import decode_blocks
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.messages.preparation.cleaning import to_upstream_blocks
+from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
+from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+from anthropic_proxy.engine.wires.thinking import SIGNATURE_PREFIX
+from anthropic_proxy.errors import InvalidRequest
+
+_MARK = f'"{SIGNATURE_PREFIX}'.encode()
+_SEARCHED = b'"web_search_'
+"""Beginning of a block type that occurs in web search results and citations of them. A message without it has no such
+blocks."""
+_THINKING = b'thinking"'
+"""End of the types of thinking blocks. A request without it has no signature that a provider could reject."""
+_OF_SERVER_TOOLS = (b'_tool_result"', b'r_tool_use"', b'p_tool_use"')
+"""Ends of the types of blocks with calls and results of server tools: `server_tool_use`, `mcp_tool_use` …"""
+_SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
+_THINKING_TYPES = ("thinking", "redacted_thinking")
+FIELDS_OF_THINKING = ("thinking", "context_management")
+_NO_THINKING = b'{"type":"disabled"}'
+_CLEAR_THINKING = "clear_thinking_"
+"""Beginning of the type of an edit in `context_management`, which the API rejects without thinking (source:
+anthropics/claude-code issues 11231 and 11971)."""
+_EMPTY = b'[{"type":"text","text":"\xe2\x80\xa6"}]'
+"""Content that replaces a message's content if all of it was removed. Providers reject empty content."""
+_SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
+_USER_ROLES = (_SYSTEM, _USER)
+
+
+class Block(Struct):
+    type: str = ""
+    id: str | None = None
+    tool_use_id: str | None = None
+    name: str | None = None
+    signature: str | None = None
+    data: str | None = None
+    text: str | None = None
+    content: Raw = Raw()
+    citations: Raw = Raw()
+
+
+class _Open(Struct):
+    """One message at the end of a conversation."""
+
+    role: str = ""
+    content: Raw = _NO_CONTENT
+
+
+class _Messages(Struct):
+    messages: list[dict[str, Raw]] = []
+
+
+class _Role(Struct):
+    role: Raw = Raw()
+
+
+_decode_messages = msgspec.json.Decoder(_Messages).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+_decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_role = msgspec.json.Decoder(_Role).decode
+_decode_block = msgspec.json.Decoder(Block).decode
+_decode_open = msgspec.json.Decoder(_Open).decode
+
+
+def read_block(text: bytes) -> Block:
+    try:
+        return _decode_block(text)
+    except msgspec.ValidationError:
+        return Block()
+
+
+class Removals(Struct, frozen=True):
+    dialect: Dialect
+    provider: str = ""
+    refused_signatures: Collection[bytes] = frozenset()
+    """Digests of thinking signatures that the provider has rejected, and of calls whose replies must not think."""
+    notes: list[FidelityNote] = []
+    """Gets a note on each type of block that is sent as text."""
+
+
+def may_need_edits(body: bytes, call: Call[Dialect]) -> bool:
+    """Search for bytes that only content with edits has. False: `find_message_edits` finds nothing in the body."""
+    dialect = call.dialect
+    return (
+        not dialect.sends_past_thinking
+        or not dialect.thinks
+        or (
+            call.has_proxy_signatures
+            and (
+                json_spans.contains(body, _MARK)
+                or (dialect.verifies_signatures and json_spans.contains(body, _SEARCHED))
+            )
+        )
+        or (bool(call.refused_signatures) and json_spans.contains(body, _THINKING))
+        or _holds_missing_tools(body, dialect)
+    )
+
+
+def find_message_edits(
+    body: bytes, messages: JsonSpan, removals: Removals, unthinking_loop: JsonSpan | None = None
+) -> list[Edit]:
+    """Return the edits that remove content which the provider would reject from a JSON list of messages.
+
+    `unthinking_loop`: the message from which on all thinking is removed. None: there is none.
+    """
+    edits: list[Edit] = []
+    dialect = removals.dialect
+    for message in json_spans.find_elements(body, messages.value, messages.end):
+        in_loop = unthinking_loop is not None and message.start >= unthinking_loop.start
+        keeps_thinking = dialect.sends_past_thinking and not in_loop
+        text = body[message.value : message.end]
+        searched = dialect.verifies_signatures and _SEARCHED in text
+        thinks = not keeps_thinking or (bool(removals.refused_signatures) and _THINKING in text)
+        runs_tools = _holds_missing_tools(text, dialect)
+        if not (searched or thinks or runs_tools or _MARK in text) or not text.startswith(b"{"):
+            continue
+        for member in json_spans.find_members(body, message.value, message.end):
+            if member.key == "content" and body[member.value] == ord("["):
+                edits += _find_content_edits(body, member, removals, keeps_thinking=keeps_thinking)
+    return edits
+
+
+def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, keeps_thinking: bool) -> list[Edit]:
+    dialect = removals.dialect
+    parts = json_spans.find_elements(body, content.value, content.end)
+    blocks = [read_block(body[part.value : part.end]) for part in parts]
+    dropped: set[str | None] = set()
+    if dialect.verifies_signatures:
+        # web searches that another provider ran: their results have no `encrypted_content`
+        results = [block for block in blocks if block.type == "web_search_tool_result"]
+        dropped = {block.tool_use_id for block in results if _is_unsealed(bytes(block.content))} - {None}
+    kept = [not _is_refused(block, dropped, removals, keeps_thinking=keeps_thinking) for block in blocks]
+    edits: list[Edit] = []
+    for position, (part, block) in enumerate(zip(parts, blocks, strict=True)):
+        if kept[position] and _is_of_missing_tool(block, dialect):
+            text = _as_text(body[part.start : part.end])
+            kept[position] = bool(text)
+            edits += [Edit(part.start, part.end, text)] if text else []
+            note = FidelityNote("approximated", f"messages.{block.type}", "sent as text")
+            if note not in removals.notes:
+                removals.notes.append(note)
+    if not any(kept) and parts:
+        return [Edit(content.value, content.end, _EMPTY)]
+    edits += json_spans.build_removal_edits(parts, kept)
+    lacks_search = "web_search" in dialect.missing_tools
+    if dialect.verifies_signatures:
+        for part, block, keeps in zip(parts, blocks, kept, strict=True):
+            cited = bytes(block.citations)
+            if keeps and block.type == "text" and (_is_unsealed(cited) or (lacks_search and _SEARCHED in cited)):
+                members = json_spans.find_members(body, part.value, part.end)
+                edits += json_spans.build_removal_edits(members, [member.key != "citations" for member in members])
+    return edits
+
+
+def _is_refused(block: Block, dropped: set[str | None], removals: Removals, *, keeps_thinking: bool) -> bool:
+    if block.type in _THINKING_TYPES:
+        signature = _signature_of(block)
+        if not keeps_thinking or signature.startswith(SIGNATURE_PREFIX):
+            return True
+        refused = removals.refused_signatures
+        return bool(refused) and _digest(removals.provider, signature) in refused
+    if block.type == "web_search_tool_result":
+        return block.tool_use_id in dropped
+    return block.type == "server_tool_use" and block.id in dropped
+
+
+def _is_unsealed(found: bytes) -> bool:
+    return _SEARCHED in found and found.startswith(b"[") and _SEALED.search(found) is None
+
+
+def _holds_missing_tools(body: bytes, dialect: Dialect) -> bool:
+    return bool(dialect.missing_tools) and any(json_spans.contains(body, mark) for mark in _OF_SERVER_TOOLS)
+
+
+def _is_of_missing_tool(block: Block, dialect: Dialect) -> bool:
+    if not dialect.missing_tools or block.type in ("tool_use", "tool_result"):
+        return False
+    name = block.name or "" if block.type == "server_tool_use" else block.type
+    for end in ("_tool_use", "_tool_result"):
+        name = name.removesuffix(end)
+    is_call = block.type.endswith(("_tool_use", "_tool_result"))
+    return is_call and any(name == kind or name.endswith(f"_{kind}") for kind in dialect.missing_tools)
+
+
+def _as_text(block: bytes) -> bytes:
+    """Return the text blocks in place of a block, as for providers with another API. b"": nothing is sent."""
+    given = decode_blocks(Raw(b"[%b]" % block), "messages.content")
+    return msgspec.json.encode([text for one in given for text in to_upstream_blocks(one)])[1:-1]
+
+
+def find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Removals) -> JsonSpan | None:
+    """Return the first reply in the open tool loop, if the loop must be sent without thinking. None: it stays.
+
+    The server may have demanded this earlier in the loop.
+
+    With manual thinking (`enabled`), the replies since the last user message that is no result must begin with
+    thinking, unchanged. If another provider has begun the loop, there is none that the server accepts. Adaptive
+    thinking has no such rule (source: platform.claude.com/docs, "Extended thinking with tool use"; anomalyco/opencode
+    issue 3077; Kilo-Org/kilocode issue 5219).
+    """
+    fields = {member.key: member for member in members}
+    thinking, messages = fields.get("thinking"), fields.get("messages")
+    if thinking is None or messages is None or body[messages.value] != ord("["):
+        return None
+    dialect, refused = removals.dialect, removals.refused_signatures
+    is_manual = dialect.verifies_signatures and read_block(body[thinking.value : thinking.end]).type == "enabled"
+    if dialect.thinks and not is_manual and not refused:
+        return None
+    first, blocks = _find_first_reply(body, messages)
+    if not dialect.thinks or any(digest in refused for digest in _digest_of_loop(removals.provider, blocks)):
+        return first
+    keeps_thinking = dialect.sends_past_thinking
+    kept = [block for block in blocks if not _is_refused(block, set(), removals, keeps_thinking=keeps_thinking)]
+    begins_with_thinking = bool(kept) and kept[0].type in _THINKING_TYPES
+    return first if is_manual and not begins_with_thinking else None
+
+
+def _find_first_reply(body: bytes, messages: JsonSpan) -> tuple[JsonSpan | None, list[Block]]:
+    """Return the first reply in the open tool loop, and its blocks. None: no loop is open."""
+    first: JsonSpan | None = None
+    blocks: list[Block] = []
+    has_results = False
+    for message in reversed(json_spans.find_elements(body, messages.value, messages.end)):
+        try:
+            read = _decode_open(body[message.value : message.end])
+        except msgspec.ValidationError:
+            break
+        content = bytes(read.content)
+        found = [read_block(bytes(block)) for block in _decode_list(content)] if content.startswith(b"[") else []
+        if read.role == "assistant" and has_results:
+            first, blocks = message, found
+        elif read.role == "user" and any(block.type == "tool_result" for block in found):
+            has_results = True
+        elif read.role != "system":
+            break
+    return first, blocks
+
+
+def find_disabling_edits(body: bytes, member: JsonSpan) -> list[Edit] | None:
+    """Return the edits of `thinking` or `context_management` that turn thinking off. None: the field is removed."""
+    if member.key == "thinking":
+        return [Edit(member.value, member.end, _NO_THINKING)]
+    parts = _find_context_edits(body, member)
+    stays = [not read_block(body[part.value : part.end]).type.startswith(_CLEAR_THINKING) for part in parts]
+    return json_spans.build_removal_edits(parts, stays) if any(stays) or not parts else None
+
+
+def _find_context_edits(body: bytes, context_management: JsonSpan) -> list[JsonSpan]:
+    if body[context_management.value] != ord("{"):
+        return []
+    for inner in json_spans.find_members(body, context_management.value, context_management.end):
+        if inner.key == "edits" and body[inner.value] == ord("["):
+            return json_spans.find_elements(body, inner.value, inner.end)
+    return []
+
+
+def find_sent_signatures(body: bytes, provider: str) -> dict[str, bytes]:
+    """Return the path of each thinking block in an encoded request, as in errors, and the digest of its signature."""
+    found = dict[str, bytes]()
+    try:
+        readable, _ = replace_lone_surrogates(body)
+        require_bounded_members(readable)
+        for index, message in enumerate(_decode_messages(readable).messages):
+            content = message.get("content", _NO_CONTENT)
+            for place, raw in enumerate(_decode_list(content) if bytes(content).startswith(b"[") else ()):
+                if (block := read_block(bytes(raw))).type in _THINKING_TYPES:
+                    found[f"messages.{index}.content.{place}"] = _digest(provider, _signature_of(block))
+    except (*DECODE_ERRORS, InvalidRequest):
+        return {}
+    return found
+
+
+def find_open_loop(call: Call[Dialect]) -> tuple[bytes, ...]:
+    """Return the digest of the first call in the open tool loop of the client's request. Empty: there is none."""
+    body, _ = replace_lone_surrogates(call.client_body)
+    try:
+        for member in json_spans.find_members(body):
+            if member.key == "messages" and body[member.value] == ord("["):
+                return _digest_of_loop(call.provider, _find_first_reply(body, member)[1])
+    except (*DECODE_ERRORS, json_spans.RepeatedKeyError, InvalidRequest):
+        pass
+    return ()
+
+
+def _digest_of_loop(provider: str, blocks: Sequence[Block]) -> tuple[bytes, ...]:
+    return tuple(_digest(provider, block.id) for block in blocks if block.type == "tool_use" and block.id)[:1]
+
+
+def _signature_of(block: Block) -> str:
+    return {"thinking": block.signature, "redacted_thinking": block.data}.get(block.type) or ""
+
+
+def _digest(provider: str, signature: str) -> bytes:
+    return hashlib.blake2b(f"{provider} {signature}".encode(errors="replace"), digest_size=16).digest()
+
+
+def has_system_messages(body: bytes) -> bool:
+    return json_spans.edit(body, find_reminder_edits) != body
+
+
+def find_reminder_edits(body: bytes) -> list[Edit]:
+    edits: list[Edit] = []
+    for member in json_spans.find_members(body):
+        if member.key != "messages" or body[member.value] != ord("["):
+            continue
+        messages = json_spans.find_elements(body, member.value, member.end)
+        kept: list[bool] = []
+        found = [(_read_role(body[message.start : message.end]), message) for message in messages]
+        for is_turn, group in groupby(found, lambda pair: pair[0] in _USER_ROLES):
+            roles, spans = zip(*group, strict=True)
+            placed: list[dict[str, Any]] | None = None
+            if is_turn and _SYSTEM in roles:
+                require_bounded_members(body[spans[0].start : spans[-1].end])
+                placed = _place_reminders([_decode_fields(body[span.start : span.end]) for span in spans])
+            kept += [placed != []] * len(spans)
+            if placed:
+                edits.append(Edit(spans[0].start, spans[-1].end, msgspec.json.encode(placed)[1:-1]))
+        edits += json_spans.build_removal_edits(messages, kept)
+    return edits
+
+
+def _read_role(message: bytes) -> Raw:
+    return _decode_role(message).role if message.startswith(b"{") else _NO_CONTENT
+
+
+def _place_reminders(turn: list[dict[str, Raw]]) -> list[dict[str, Any]]:
+    """Move system messages of one turn behind its tool results, which the API requires to come first."""
+    contents = [_read_blocks(message.get("content", _NO_CONTENT)) for message in turn]
+    result_counts = [_count_up_to_last_result(blocks) for blocks in contents]
+    last = max((place for place, count in enumerate(result_counts) if count), default=0)
+    placed: list[dict[str, Any]] = []
+    waiting: list[Any] = []
+    for place, (message, blocks) in enumerate(zip(turn, contents, strict=True)):
+        if message.get("role") == _SYSTEM:
+            reminders = [_as_reminder(block) for block in blocks]
+            if placed and place > last:
+                content = placed[-1]["content"] = _read_blocks(placed[-1].get("content", _NO_CONTENT))
+                content += reminders
+            else:
+                waiting += reminders
+        elif waiting and place >= last:
+            count = result_counts[place]
+            placed.append({**message, "content": [*blocks[:count], *waiting, *blocks[count:]]})
+            waiting = []
+        else:
+            placed.append(dict(message))
+    return [*placed, {"role": _USER, "content": waiting}] if waiting else placed
+
+
+def _count_up_to_last_result(blocks: list[Any]) -> int:
+    found = [isinstance(block, Raw) and read_block(bytes(block)).type == "tool_result" for block in blocks]
+    return len(found) - found[::-1].index(True) if True in found else 0
+
+
+def _read_blocks(content: Any) -> list[Any]:
+    """Return the content of a message as a list of blocks. A text becomes a text block."""
+    if isinstance(content, list):
+        return content
+    if bytes(content).startswith(b"["):
+        return msgspec.json.decode(content, type=list[Raw])
+    return [{"type": "text", "text": content}]
+
+
+def _as_reminder(block: Any) -> Any:
+    fields = block if isinstance(block, dict) else msgspec.json.decode(block, type=dict[str, Raw])
+    if "text" not in fields:
+        return block
+    text = msgspec.json.decode(fields["text"])
+    return {**fields, "text": f"<system-reminder>\n{text}\n</system-reminder>"}

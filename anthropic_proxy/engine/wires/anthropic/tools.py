@@ -1,0 +1,98 @@
+"""Edits of the tools of a request: those that the server does not run, has another version of, or knows less about."""
+
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.conversation import read_block
+from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
+from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.errors import UnsupportedFeature
+
+_OF_TOOLS = "tools."
+_DATE = compile_later(r"_\d{8}")
+
+
+class MissingTools(Struct):
+    """Tools of a request that the server does not run."""
+
+    names: dict[str, str]
+    """Name → type."""
+    leaves_tools: bool
+    """False: the request has no other tools."""
+
+
+def find_missing_tools(body: bytes, members: Sequence[JsonSpan], dialect: Dialect) -> MissingTools | None:
+    """None: the server runs all server tools, or the request has no tools."""
+    tools = next((member for member in members if member.key == "tools" and body[member.value] == ord("[")), None)
+    if tools is None or not dialect.missing_tools:
+        return None
+    spans = json_spans.find_elements(body, tools.value, tools.end)
+    blocks = [read_block(body[span.start : span.end]) for span in spans]
+    names = {block.name or block.type: block.type for block in blocks if _is_missing(block.type, dialect)}
+    return MissingTools(names, leaves_tools=any(not _is_missing(block.type, dialect) for block in blocks))
+
+
+def _is_missing(tool_type: str, dialect: Dialect) -> bool:
+    return any(tool_type.startswith(f"{kind}_") for kind in dialect.missing_tools)
+
+
+def require_free_choice(tool_choice: bytes, missing: MissingTools, provider: str) -> None:
+    """Raise `UnsupportedFeature` if the tool choice forces a tool that the server does not run."""
+    choice = read_block(tool_choice)
+    if choice.type == "any" and not missing.leaves_tools:
+        name, kind = next(iter(missing.names.items()))
+    elif choice.type == "tool" and choice.name in missing.names:
+        name, kind = choice.name, missing.names[choice.name]
+    else:
+        return
+    raise UnsupportedFeature(
+        f"tool_choice: '{choice.type}' forces {name!r} ({kind}), which {provider} is not known to run",
+        code="forced-tool",
+    )
+
+
+def find_tool_edits(
+    body: bytes,
+    tools: JsonSpan,
+    call: Call[Dialect],
+    missing: MissingTools | None,
+    notes: list[FidelityNote],
+) -> list[Edit]:
+    dialect, provider = call.dialect, call.provider
+    names = {name.removeprefix(_OF_TOOLS) for name in dialect.dropped_fields if name.startswith(_OF_TOOLS)}
+    edits: list[Edit] = []
+    found: set[str] = set()
+    if not names and missing is None and not dialect.tool_versions:
+        return edits
+    spans = json_spans.find_elements(body, tools.value, tools.end)
+    kept = [True] * len(spans)
+    for position, tool in enumerate(spans):
+        if body[tool.value] != ord("{"):
+            continue
+        block = read_block(body[tool.value : tool.end])
+        if _is_missing(block.type, dialect):
+            kept[position] = False
+            reason = f"{provider} is not known to run {block.type}"
+            notes.append(FidelityNote("dropped", f"{_OF_TOOLS}{block.name or block.type}", reason))
+            continue
+        members = json_spans.find_members(body, tool.value, tool.end)
+        edits += json_spans.build_removal_edits(members, [member.key not in names for member in members])
+        found |= names & {member.key for member in members}
+        version = next((one for one in dialect.tool_versions if _is_other_version(block.type, one)), None)
+        if version is not None:
+            edits += [Edit(one.value, one.end, msgspec.json.encode(version)) for one in members if one.key == "type"]
+            notes.append(
+                note_replacement(f"{_OF_TOOLS}{block.name}", block.type, version, f", the version of {provider}")
+            )
+    notes += [FidelityNote("dropped", _OF_TOOLS + name, f"{provider} does not accept it") for name in sorted(found)]
+    return edits + json_spans.build_removal_edits(spans, kept)
+
+
+def _is_other_version(tool_type: str, version: str) -> bool:
+    return tool_type != version and _DATE.sub("", tool_type) == _DATE.sub("", version)
