@@ -4,7 +4,6 @@ It names remedies for the found problems. The tables for an unknown server have 
 with its evidence as a comment.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date
@@ -22,6 +21,7 @@ from anthropic_proxy.engine.options import ConfiguredProvider
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.prices.price_list import PriceList
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
+from anthropic_proxy.gateway.settings.files import format_toml_key, format_toml_value
 from anthropic_proxy.secrets import redact_json_value, redact_secrets
 
 MIN_SESSION_TOKENS = 44_000
@@ -447,7 +447,6 @@ ROWS: Sequence[Row] = (
 
 
 _MAX_SENT_CHARACTERS = 60
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def find_servers(diagnoses: Sequence[Diagnosis], settings: Settings) -> list[FoundServer]:
@@ -475,11 +474,11 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
     """Return the tables of one server. `diagnoses`: results of its models."""
     first = diagnoses[0]
     target, name = first.found_target, propose_server_name(first, settings)
-    lines = [f"[providers.{name}]", f"base_url = {_encode(hide_credentials(target.base_url))}"]
+    lines = [f"[providers.{name}]", f"base_url = {format_toml_value(hide_credentials(target.base_url))}"]
     if settings.keys.get(target.provider.name):
         table = _find_table(target.provider.name, settings)
         variable = target.provider.key_variable if table is None else table.key_variable
-        lines.append(f"api_key = {{ env = {_encode(variable)} }}" if variable else "# api_key: as it is now")
+        lines.append(f"api_key = {{ env = {format_toml_value(variable)} }}" if variable else "# api_key: as it is now")
     lines.append('wire = "chat"')
     decided = [{evidence.field: evidence for evidence in one.evidence} for one in diagnoses]
     shared = {
@@ -490,11 +489,11 @@ def format_server(diagnoses: Sequence[Diagnosis], settings: Settings) -> str:
     configured = _find_table(name, settings)
     lines += _format_dialect(f"providers.{name}.dialect", shared, configured.dialect if configured else {})
     for diagnosis, fields in zip(diagnoses, decided, strict=True):
-        path = f"providers.{name}.models.{_encode_key(diagnosis.found_target.model)}"
+        path = f"providers.{name}.models.{format_toml_key(diagnosis.found_target.model)}"
         lines += [
             "",
             f"[{path}]",
-            *(f"{key} = {_encode(value)}" for key, value in build_model_fields(diagnosis).items()),
+            *(f"{key} = {format_toml_value(value)}" for key, value in build_model_fields(diagnosis).items()),
         ]
         own = {field: evidence for field, evidence in fields.items() if field not in shared}
         lines += _format_dialect(f"{path}.dialect", own)
@@ -555,20 +554,7 @@ def _format_dialect(
     if not fields and not configured:
         return
     yield from ("", f"[{path}]")
-    yield from (f"{field} = {_encode(value)}" for field, value in configured.items() if field not in fields)
+    yield from (f"{field} = {format_toml_value(value)}" for field, value in configured.items() if field not in fields)
     for field, evidence in sorted(fields.items()):
         yield from (f"# {line}" for line in describe_evidence(evidence))
-        yield f"{field} = {_encode(msgspec.to_builtins(evidence.value))}"
-
-
-def _encode_key(key: str) -> str:
-    return key if _PLAIN_KEY.fullmatch(key) else _encode(key)
-
-
-def _encode(value: Any) -> str:
-    """Return a value of the JSON types as TOML text."""
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{_encode_key(key)} = {_encode(item)}" for key, item in value.items()) + " }"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_encode, value)) + "]"
-    return json.dumps(value, ensure_ascii=False)
+        yield f"{field} = {format_toml_value(msgspec.to_builtins(evidence.value))}"

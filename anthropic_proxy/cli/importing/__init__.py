@@ -5,6 +5,7 @@ get, and which entries have no equivalent.
 """
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,8 +27,8 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import find_preferred_provider, list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
-from anthropic_proxy.gateway.settings import ENV_FILE, Settings, copy_environment
-from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
+from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
+from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line, format_toml_value
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import mask_env_lines
@@ -59,7 +60,7 @@ def import_settings(
     copy_keys
         Write the API keys of the file to .env too. In a terminal, the command asks.
     """
-    own_command = "anthropic-proxy import" if file is None else f"anthropic-proxy import {file}"
+    own_command = "anthropic-proxy import" if file is None else f"anthropic-proxy import {shlex.quote(str(file))}"
     file = file or _find_router_file()
     name = describe_input(file)
     if is_router_database(file):
@@ -135,14 +136,16 @@ def import_settings(
             steps = [_START_CLIENT]
         elif total:
             steps = [("anthropic-proxy init", "chooses a provider")]
-        if needed and needed <= plan.secrets.keys() and str(file) != "-":
+        if needed and needed.keys() <= plan.secrets.keys() and str(file) != "-":
             steps.insert(0, (f"{own_command} --copy-keys", "copies the keys of the file"))
         elif needed:
-            lines = "  ".join(f"{variable}=…" for variable in sorted(needed))
-            steps.insert(0, (lines, f"in {folder / ENV_FILE}"))
+            lines = [(f"{variable}=…", f"in {folder / ENV_FILE}") for variable in sorted(needed)]
+            tables = ((_format_key_field(variable), table) for variable, table in sorted(needed.items()) if table)
+            steps = [*lines, *((line, f"in {table} of {folder / CONFIG_FILE}") for line, table in tables), *steps]
     output.write_line()
-    for lead, (command, purpose) in zip(("Next:", "Then:"), steps, strict=False):
-        output.write_line(f"  {lead}  {output.paint(command, 'type')}    {output.paint(purpose, 'quiet')}")
+    leads = ["Next:", *[""] * (len(steps) - 2), "Then:"]
+    for lead, (line, purpose) in zip(leads, steps, strict=False):
+        output.write_line(f"  {lead:<5}  {output.paint(line, 'type')}    {output.paint(purpose, 'quiet')}")
 
 
 def _write_mapping(output: Output, settings: Settings, names_conditions: bool) -> None:
@@ -167,32 +170,36 @@ def _write_mapping(output: Output, settings: Settings, names_conditions: bool) -
 
 def _write_missing_keys(
     output: Output, plan: ImportPlan, settings: Settings, env_file: Path, exported: Sources
-) -> set[str]:
+) -> dict[str, str]:
     """Write the variables of keys that the user still has to set, each with the server or entry that it is for.
 
-    Return those without which a Claude tier has no key. `exported`: the variables of the environment.
+    Return those without which a Claude tier has no key, each with the table that does not name it yet ("": none).
+    `exported`: the variables of the environment.
     """
+    tables = {table.name: table for table in settings.configured_providers}
     used = {prefix.partition("/")[0] for route in settings.routes for prefix in route.targets}
-    tiers, needed = list_tier_mappings(settings, Catalog()), set[str]()
+    tiers, needed = list_tier_mappings(settings, Catalog()), dict[str, str]()
     for row in tiers:
         used |= {target.partition("/")[0] for target in (row.target, *row.fallbacks)}
     targets = {row.target.partition("/")[0] for row in tiers}
     missing = {variable: key.setting for variable, key in plan.secrets.items() if not _is_set(variable, exported)}
     unused = []
     for provider in find_registry(settings):
-        table = plan.servers.get(provider.name)
+        table = tables.get(provider.name)
         variable = provider.key_variable if table is None else table.key_variable
         names = (variable or "", find_referenced_variable(plan.variables.get(variable or "", "")))
         is_set = settings.keys.get(provider.name) or any(_is_set(name, exported) for name in names)
-        needs_key = table is not None or (provider.key_source == "settings" and provider.key_required != "never")
-        if variable and needs_key and not is_set:
+        can_need_key = provider.key_source == "settings" and provider.key_required != "never"
+        if variable and (can_need_key or (table is not None and table.has_key)) and not is_set:
+            unnamed_in = f"[providers.{table.name}]" if table is not None and not table.has_key else ""
             if provider.prefix in targets:
-                needed.add(variable)
+                needed[variable] = unnamed_in
             if variable in plan.secrets:
                 continue
             if provider.prefix in used:
-                missing.setdefault(variable, f"of {provider.prefix}")
-            elif table is not None:
+                with_field = f", with  {_format_key_field(variable)}  in {unnamed_in}" if unnamed_in else ""
+                missing.setdefault(variable, f"of {provider.prefix}{with_field}")
+            elif provider.name in plan.servers:
                 unused.append(provider.prefix)
     if missing:
         ways = ", to export, or to copy with --copy-keys" if plan.secrets else ", or to export"
@@ -205,6 +212,10 @@ def _write_missing_keys(
         output.write_line()
         output.write_line(f"  Not in use, without a key: {', '.join(unused)}.")
     return needed
+
+
+def _format_key_field(variable: str) -> str:
+    return f"api_key = {format_toml_value({'env': variable})}"
 
 
 def _is_set(variable: str, sources: Sources) -> bool:

@@ -29,6 +29,7 @@ from anthropic_proxy.gateway.settings.files import (
     decode_env_text,
     decode_toml,
     format_env_line,
+    format_toml_value,
     read_text,
     update_env_text,
     write_file,
@@ -134,18 +135,18 @@ class ServerTable(Struct, kw_only=True):
 
     def encode_toml(self, name: str) -> str:
         """`name`: NAME in the heading `[providers.NAME]`."""
-        lines = [f"[providers.{name}]", f"base_url = {_quote(self.base_url)}"]
+        lines = [f"[providers.{name}]", f"base_url = {format_toml_value(self.base_url)}"]
         if self.key_variable:
-            lines.append(f"api_key = {{ env = {_quote(self.key_variable)} }}")
+            lines.append(f"api_key = {{ env = {format_toml_value(self.key_variable)} }}")
         if self.wire != "chat":
-            lines.append(f"wire = {_quote(self.wire)}")
+            lines.append(f"wire = {format_toml_value(self.wire)}")
         if not any(self.models.values()):
             if self.models:
-                lines.append(f"models = [{', '.join(map(_quote, self.models))}]")
+                lines.append(f"models = {format_toml_value([*self.models])}")
             return "\n".join(lines) + "\n"
         for model, fields in self.models.items():
-            lines += ["", f"[providers.{name}.models.{_quote(model)}]"]
-            lines += [f"{key} = {_quote(value) if isinstance(value, str) else value}" for key, value in fields.items()]
+            lines += ["", f"[providers.{name}.models.{format_toml_value(model)}]"]
+            lines += [f"{key} = {format_toml_value(value)}" for key, value in fields.items()]
         return "\n".join(lines) + "\n"
 
 
@@ -168,11 +169,10 @@ class ImportedRoute(Struct, kw_only=True):
     weights: Sequence[int] = ()
 
     def encode_toml(self) -> str:
-        conditions = ", ".join(f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in self.when.items())
-        lines = ["[[routes]]", f"name = {_quote(self.name)}", f"when = {{ {conditions} }}"]
-        lines.append(f"targets = [{', '.join(map(_quote, self.targets))}]")
+        lines = ["[[routes]]", f"name = {format_toml_value(self.name)}", f"when = {format_toml_value(self.when)}"]
+        lines.append(f"targets = {format_toml_value(self.targets)}")
         if self.balance != "order":
-            lines.append(f"balance = {_quote(self.balance)}")
+            lines.append(f"balance = {format_toml_value(self.balance)}")
         if len(set(self.weights)) > 1:
             lines.append(f"weights = {list(self.weights)}")
         return "\n".join(lines) + "\n"
@@ -232,8 +232,13 @@ class ImportPlan:
         if (note := ImportNote(setting, reason, line, is_harmless, is_error)) not in self.notes:
             self.notes.append(note)
 
-    def accepts(self, setting: str, field: str, value: str, decode: Callable[[FoundSetting], object]) -> bool:
-        """Return True if `decode` accepts `value`, that of a field of `setting`. If not, add a note with its error."""
+    def accepts(
+        self, setting: str, field: str, value: str, decode: Callable[[FoundSetting], object], instead: str = ""
+    ) -> bool:
+        """Return True if `decode` accepts `value`, that of a field of `setting`. If not, add a note with its error.
+
+        `instead`: sentence about the value that is used.
+        """
         items = tuple(item for text in value.split(",") if (item := text.strip()))
         found = FoundSetting(field, value, "file", items, folder="/")
         try:
@@ -241,7 +246,8 @@ class ImportPlan:
         except ConfigurationError as error:
             # where to set it, and a line of a settings file, are of no use for the other configuration
             reason, _, _ = error.messages[0].partition(f" Set {found.origin_phrase}.")
-            self.add_note(setting, f"it is not imported, because its {reason.rstrip('.')}", is_error=True)
+            reason = f"it is not imported, because its {reason.rstrip('.')}"
+            self.add_note(setting, f"{reason}. {instead}" if instead else reason, is_error=True)
             return False
         return True
 
@@ -423,10 +429,6 @@ def _needs_key(server: ImportedServer) -> bool:
     except ValueError:
         is_local = "." not in host or host.endswith((".local", ".internal", ".localhost", ".lan"))
     return not is_local
-
-
-def _quote(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
 
 
 class FileChange(Struct, kw_only=True):

@@ -230,7 +230,8 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
         when = {"tier": tiers, **condition}
         if rule == "longContext":
             threshold = str(router.get("longContextThreshold") or _DEFAULT_THRESHOLD)
-            if not plan.accepts("Router.longContextThreshold", "value", threshold, decode_tokens):
+            instead = f"The route has {_DEFAULT_THRESHOLD}, the default of claude-code-router"
+            if not plan.accepts("Router.longContextThreshold", "value", threshold, decode_tokens, instead):
                 threshold = str(_DEFAULT_THRESHOLD)
             when["input_above"] = int(threshold)
         plan.add_route(route_name, when, list(dict.fromkeys((targets[rule], *chains.get(rule, ())))))

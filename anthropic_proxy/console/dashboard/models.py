@@ -22,6 +22,7 @@ from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, count
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.prices.price_list import Price, describe_price_list
+from anthropic_proxy.gateway.settings.provider_tables import format_price_setting
 
 _MAX_DURATION_HOURS = 31 * 24 + 1
 """A month in which clocks are set back has one hour more."""
@@ -251,7 +252,8 @@ def compare_costs(
         if not separator:
             problem = f"The price of {asked} is unknown. Add the prefix of its provider: openai/{asked}"
         elif costs.find_provider_name(prefix):
-            problem = f'The price of {asked} is unknown. Set it in anthropic-proxy.toml: [prices."{asked}"]'
+            table = format_price_setting(asked)
+            problem = f"The price of {asked} is unknown. Set it in anthropic-proxy.toml: {table}"
         else:
             problem = f"{prefix} is no prefix of a provider. Examples: openai/gpt-4.1-mini, gemini/gemini-2.5-flash."
     return {

@@ -1,5 +1,6 @@
 """Limits and budgets of virtual keys and teams, expressed as counters in a store (memory or Redis)."""
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -37,7 +38,7 @@ class Scope(Struct, frozen=True):
     def format_change_command(self, option: str) -> str:
         """`option` with its value: `--rpm N`."""
         command = "change" if self.kind == "key" else "team"
-        return f"anthropic-proxy keys {command} {self.name!r} {option}"
+        return f"anthropic-proxy keys {command} {shlex.quote(self.name)} {option}"
 
 
 class KeyLimit(Struct, frozen=True):

@@ -26,6 +26,7 @@ from anthropic_proxy.errors import AuthenticationFailed, PermissionDenied
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
 from anthropic_proxy.gateway.server.auth import find_credentials, find_matching_key
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.plugins import AdmissionRequest, AdmissionTarget, Client, Headers, Receipt, Settle
 
 MAX_BYTES_ON_LOOP = 1024 * 1024
@@ -186,7 +187,7 @@ def unknown_price_error(scope: Scope, target: AdmissionTarget) -> PermissionDeni
     name = f"{target.prefix}/{target.model}"
     return PermissionDenied(
         f"{scope.describe()} has a budget in dollars, and the price of {name} is unknown. Add a table "
-        f'[prices."{name}"] to anthropic-proxy.toml, or use a budget in tokens.',
+        f"[prices.{format_toml_value(name)}] to anthropic-proxy.toml, or use a budget in tokens.",
         code="key-price",
     )
 

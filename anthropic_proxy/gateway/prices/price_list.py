@@ -5,7 +5,6 @@ its network, are free. `models.toml` has prices of vendors that the package does
 its data needs 4 MiB, so it is loaded at the first search for a price.
 """
 
-import json
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -174,8 +173,7 @@ PRICE_SOURCE = PriceSource()
 
 def format_own_price(name: str) -> tuple[str, ...]:
     """Return the lines of `anthropic-proxy.toml` that set the price of a model, for a user who knows it."""
-    # clients choose names of models; a text of JSON in ASCII is one of TOML
-    return f"[prices.{json.dumps(name)}]", "input = <dollars>", "output = <dollars>"
+    return format_price_setting(name), "input = <dollars>", "output = <dollars>"
 
 
 def has_price_package() -> bool:
@@ -383,7 +381,7 @@ def require_known_prices(settings: Settings) -> None:
     for route, target in _list_targets(settings):
         name = target.prefixed_id
         if name not in prices:
-            place, table = format_origin_in_sentence(route.origin), f'[prices."{name}"]'
+            place, table = format_origin_in_sentence(route.origin), format_price_setting(name)
             command = build_extra_install_command("prices")
             install = "" if has_price_package() else f", or install the price list:  {command}"
             messages.append(

@@ -4,6 +4,7 @@
 """
 
 import io
+import json
 import os
 import re
 import secrets
@@ -95,6 +96,7 @@ _NEW_FILE_MODE = 0o600
 _OTHER_USERS = 0o077
 """Bits of a file mode with the permissions of users other than the owner."""
 _PLAIN_VALUE = compile_later(r"[\w.,:/@%+=~?-]*", re.ASCII)
+_PLAIN_KEY = compile_later(r"[A-Za-z0-9_-]+")
 _EXPORT = compile_later(r"\s*export\s")
 _LINE_END = compile_later(r"\r?\n")
 
@@ -105,6 +107,34 @@ def format_env_line(name: str, value: str) -> str:
         return f"{name}={value}"
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{name}='{escaped}'"
+
+
+def format_toml_value(value: Any) -> str:
+    """Return a value of the JSON types as text of a TOML file. Of a text, all that can be shown stays readable."""
+    if isinstance(value, dict):
+        return (
+            "{ "
+            + ", ".join(f"{format_toml_key(key)} = {format_toml_value(item)}" for key, item in value.items())
+            + " }"
+        )
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(format_toml_value, value)) + "]"
+    if isinstance(value, str):
+        return '"' + "".join(map(_escape_for_toml, value)) + '"'
+    return json.dumps(value)
+
+
+def format_toml_key(key: str) -> str:
+    return key if _PLAIN_KEY.fullmatch(key) else format_toml_value(key)
+
+
+def _escape_for_toml(character: str) -> str:
+    if character in '"\\':
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    code = ord(character)  # JSON has pairs of surrogates above 0xffff, which TOML forbids
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
 
 
 def append_env_line(text: str, line: str) -> str:

@@ -14,6 +14,7 @@ from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join
 from anthropic_proxy.gateway.settings import values
 from anthropic_proxy.gateway.settings.config_file import ConfigFile, KeyPath, format_key_path
 from anthropic_proxy.gateway.settings.file_format import OWN_FIELDS, PriceTable, ProviderTable
+from anthropic_proxy.gateway.settings.files import format_toml_value
 from anthropic_proxy.gateway.settings.key_references import resolve_keys
 from anthropic_proxy.gateway.settings.sources import ErrorList, Sources
 from anthropic_proxy.secrets import Secret
@@ -267,7 +268,7 @@ def load_prices(file: ConfigFile, sources: Sources) -> Mapping[str, PriceTable]:
                 raise ConfigurationError(
                     f'[prices] has the model "{name}" without a prefix. Use the prefix of the provider and the model '
                     f"id, or a pattern, in quotes. It is in {file.describe_origin_in_sentence(path)}. "
-                    f'Did you mean [prices."openai/{name}"]',
+                    f"Did you mean [prices.{format_toml_value(f'openai/{name}')}]",
                     code="price-without-prefix",
                 )
             for place, fields in [(path, table), *(((*path, "earlier"), past) for past in table.earlier)]:
@@ -285,5 +286,5 @@ def load_prices(file: ConfigFile, sources: Sources) -> Mapping[str, PriceTable]:
 
 
 def format_price_setting(pattern: str) -> str:
-    """Name of a table of prices in `Settings.origins`, and in lists of settings."""
-    return f'[prices."{pattern}"]'
+    """Heading of a table of prices, which is also its name in `Settings.origins` and in lists of settings."""
+    return f"[prices.{format_toml_value(pattern)}]"

@@ -101,7 +101,7 @@ async def test_token_counts_have_a_limit_of_their_own_and_lists_of_models_none(a
         assert (refused.status, re.sub(r"\d+ s\b", "N s", refused.message)) == (
             429,
             f"The key 'ci' has reached its limit of 1 {noun} per minute. Try again in N s. Another limit:  "
-            "anthropic-proxy keys change 'ci' --rpm N",
+            "anthropic-proxy keys change ci --rpm N",
         )
 
 
@@ -119,7 +119,7 @@ async def test_a_key_is_limited_to_a_route(tmp_path: Path) -> None:
             403,
             "permission_error",
             "The key 'ci' allows only requests of certain routes, and no route matches this one. Allowed: small. "
-            "Another list:  anthropic-proxy keys change 'ci' --routes LIST",
+            "Another list:  anthropic-proxy keys change ci --routes LIST",
         )
 
 

@@ -33,7 +33,7 @@ async def test_requests_per_minute_and_their_headers(keys: Keys) -> None:
     error = await keys.refuse(key, 429)
     assert error.message == (
         "The key 'ci' has reached its limit of 2 requests per minute. Try again in 41 s. Another limit:  "
-        "anthropic-proxy keys change 'ci' --rpm N"
+        "anthropic-proxy keys change ci --rpm N"
     )
     assert (error.error_type, error.should_retry) == ("rate_limit_error", None)
     assert error.retry_after is not None
@@ -48,7 +48,7 @@ async def test_tokens_per_minute_are_reserved_and_corrected(keys: Keys) -> None:
     assert first.headers["anthropic-ratelimit-tokens-remaining"] == "1000"
     assert (await keys.refuse(key, 429, estimate_input_tokens=lambda: 1_000)).message == (
         "The key 'ci' has reached its limit of 3,000 tokens per minute. Try again in 61 s. Another limit:  "
-        "anthropic-proxy keys change 'ci' --tpm N"
+        "anthropic-proxy keys change ci --tpm N"
     )
     await keys.finish(first, input_tokens=10, cache_read_tokens=900, cache_write_tokens=90, output_tokens=100)
     second = await keys.admit(key, estimate_input_tokens=lambda: 1_000)
@@ -63,7 +63,7 @@ async def test_concurrency_is_released_at_the_end_of_a_request_or_of_its_lease(k
     first = await keys.admit(key)
     assert (await keys.refuse(key, 429)).message == (
         "The key 'ci' has 1 request in progress, which is its limit. Try again when one ends. Another limit:  "
-        "anthropic-proxy keys change 'ci' --concurrency N"
+        "anthropic-proxy keys change ci --concurrency N"
     )
     await keys.finish(first, outcome="cancelled")
     await keys.admit(key)  # its process is killed
@@ -77,7 +77,7 @@ async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
     waiting = await keys.refuse(key, 429, estimate_input_tokens=lambda: 20_000)
     assert waiting.message == (
         "The key 'ci' has a budget of $0.01 per day, and running requests reserve the remainder. Try again when one "
-        "ends. Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/day"
+        "ends. Another budget:  anthropic-proxy keys change ci --budget AMOUNT/day"
     )
     assert (waiting.retry_after, waiting.should_retry) == (1.0, None)
     await keys.finish(first, input_tokens=20_000, output_tokens=500)
@@ -86,7 +86,7 @@ async def test_a_budget_in_dollars_is_used_up_and_renewed(keys: Keys) -> None:
     spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
     assert spent.message == (
         "The key 'ci' has used up its budget of $0.01 per day. It is renewed at 2026-11-22T00:00:00Z. "
-        "Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/day"
+        "Another budget:  anthropic-proxy keys change ci --budget AMOUNT/day"
     )
     assert (spent.retry_after, spent.should_retry) == (12 * 3600.0, False)
     await keys.admit(key, **FREE)
@@ -125,7 +125,7 @@ async def test_a_running_request_with_the_remainder_of_a_budget_does_not_use_it_
     waiting = await keys.refuse(key, 429, estimate_input_tokens=lambda: 8_000)
     assert waiting.message == (
         "The key 'ci' has a budget of 10,000 tokens in total, and running requests reserve the remainder. Try again "
-        "when one ends. Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/total"
+        "when one ends. Another budget:  anthropic-proxy keys change ci --budget AMOUNT/total"
     )
     assert (waiting.retry_after, waiting.should_retry) == (1.0, None)
     await keys.finish(remainder, input_tokens=500)
@@ -246,7 +246,7 @@ async def test_failed_requests_cost_nothing_and_cancelled_ones_their_input(keys:
     error = await keys.refuse(key, 429)
     assert error.message == (
         "The key 'ci' has used up its budget of 2,000 tokens in total. It is not renewed. Another budget:  "
-        "anthropic-proxy keys change 'ci' --budget AMOUNT/total"
+        "anthropic-proxy keys change ci --budget AMOUNT/total"
     )
     assert (error.retry_after, error.should_retry) == (None, False)
 
@@ -271,20 +271,20 @@ async def test_models_and_providers_are_patterns_of_requested_or_used_names(keys
     assert (denied.error_type, denied.message) == (
         "permission_error",
         "The key 'ci' does not allow the model 'claude-opus-4-5' (groq/llama). Allowed: CLAUDE-haiku-*, "
-        "openai/gpt-4.1*. Another list:  anthropic-proxy keys change 'ci' --models LIST",
+        "openai/gpt-4.1*. Another list:  anthropic-proxy keys change ci --models LIST",
     )
     alias = {"model": "claude-openai/gpt-5-pro", "normalized_model": "openai/gpt-5-pro"}
     expensive = AdmissionTarget(prefix="openai", model="gpt-5-pro", max_output_tokens=9)
     await keys.change_rules("ci", models=("claude-*",))
     assert (await keys.refuse(key, 403, **alias, targets=[expensive])).message == (
         "The key 'ci' does not allow the model 'claude-openai/gpt-5-pro' (openai/gpt-5-pro). Allowed: claude-*. "
-        "Another list:  anthropic-proxy keys change 'ci' --models LIST"
+        "Another list:  anthropic-proxy keys change ci --models LIST"
     )
     await keys.change_rules("ci", models=(), providers=("openai",))
     await keys.admit(key)
     assert (await keys.refuse(key, 403, targets=[*PRICED["targets"], fallback])).message == (
         "The key 'ci' does not allow the provider 'groq', to which 'claude-haiku-4-5' is sent. Allowed: openai. "
-        "Another list:  anthropic-proxy keys change 'ci' --providers LIST"
+        "Another list:  anthropic-proxy keys change ci --providers LIST"
     )
 
 
@@ -296,14 +296,14 @@ async def test_a_key_or_team_allows_only_its_routes(keys: Keys) -> None:
     assert (denied.error_type, denied.message) == (
         "permission_error",
         "The key 'ci' does not allow the route 'night', which matches this request. Allowed: cheap, long context. "
-        "Another list:  anthropic-proxy keys change 'ci' --routes LIST",
+        "Another list:  anthropic-proxy keys change ci --routes LIST",
     )
     keys.administration.change_team("build", {"routes": ("cheap",)})
     await keys.change_rules("ci", routes=())
     await keys.admit(key, route="cheap")
     assert (await keys.refuse(key, 403)).message == (
         "The team 'build' allows only requests of certain routes, and no route matches this one. Allowed: cheap. "
-        "Another list:  anthropic-proxy keys team 'build' --routes LIST"
+        "Another list:  anthropic-proxy keys team build --routes LIST"
     )
 
 
@@ -316,7 +316,7 @@ async def test_keys_of_a_team_share_its_limits(keys: Keys) -> None:
     await keys.admit(second)
     assert (await keys.refuse(second, 429)).message == (
         "The team 'build' has reached its limit of 3 requests per minute. Try again in 61 s. Another limit:  "
-        "anthropic-proxy keys team 'build' --rpm N"
+        "anthropic-proxy keys team build --rpm N"
     )
 
 
@@ -375,5 +375,5 @@ async def test_a_budget_counts_the_searches_of_a_provider_also_in_a_tier_without
     spent = await keys.refuse(key, 429, estimate_input_tokens=lambda: 10)
     assert spent.message == (
         "The key 'ci' has used up its budget of $0.01 per day. It is renewed at 2026-11-22T00:00:00Z. "
-        "Another budget:  anthropic-proxy keys change 'ci' --budget AMOUNT/day"
+        "Another budget:  anthropic-proxy keys change ci --budget AMOUNT/day"
     )

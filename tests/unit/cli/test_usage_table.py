@@ -86,10 +86,10 @@ def test_a_model_without_a_price_is_named_with_the_lines_to_write(monkeypatch: p
         '    [prices."own/qwen"]',
         "    input = <dollars>",
     ]
-    hostile = UsageGroup(name='a"b\x1b[31m\u202e', provider="own", sums=group.sums)
+    hostile = UsageGroup(name='💎"b\x1b[31m\u202e\x7f\U000e0001', provider="own", sums=group.sums)
     shown = show_table(monkeypatch, [hostile], "model")
-    assert shown[7] == r'    [prices."own/a\"b\u001b[31m\u202e"]'
-    assert tomllib.loads(shown[7]) == {"prices": {'own/a"b\x1b[31m\u202e': {}}}
+    assert shown[7] == r'    [prices."own/💎\"b\u001b[31m\u202e\u007f\U000e0001"]'
+    assert tomllib.loads(shown[7]) == {"prices": {'own/💎"b\x1b[31m\u202e\x7f\U000e0001': {}}}
     assert "".join(shown).isprintable()
     day = UsageGroup(name="2026-11-20", sums=group.sums)
     assert show_table(monkeypatch, [day], "day")[5:7] == [
