@@ -157,7 +157,7 @@ def encode_upstream(request: MessagesRequest, target: Target) -> tuple[list[Fide
             streams_upstream=request.stream,
             client_tool_names=prepared.aliases,
             new_id=lambda prefix: f"{prefix}1",
-            provider=target.provider.prefix,
+            provider_prefix=target.provider.prefix,
             base_url=target.base_url,
             context_window=target.capabilities.context_window if target.capabilities.known else None,
         )

@@ -43,7 +43,7 @@ def new_call(
         streams_upstream=stream,
         client_tool_names=prepared.aliases,
         new_id=lambda prefix: f"{prefix}{next(count):022d}",
-        provider=provider,
+        provider_prefix=provider,
     )
 
 

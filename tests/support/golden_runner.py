@@ -154,10 +154,9 @@ class GoldenCase:
             streams_upstream=self.request.stream
             or bool(prepared.request.stop_sequences)
             or target.dialect.always_stream,
-            client_body=self.posted,
             client_tool_names=prepared.aliases,
             new_id=lambda prefix: f"{prefix}{next(count):022d}",
-            provider=target.provider.prefix,
+            provider_prefix=target.provider.prefix,
             responses_setting=target.provider.responses_setting,
             base_url=target.base_url,
             context_window=target.capabilities.context_window if target.capabilities.known else None,

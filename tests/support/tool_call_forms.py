@@ -87,5 +87,5 @@ def new_call(**fields: Any) -> Call:
         streams_upstream=True,
         client_tool_names=prepared.aliases,
         new_id=lambda prefix: f"{prefix}{next(count):022d}",
-        provider="somebody",
+        provider_prefix="somebody",
     )

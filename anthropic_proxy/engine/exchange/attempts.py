@@ -67,6 +67,7 @@ from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
     Credential,
+    RelayedRequest,
     RelayWire,
     UpstreamRequest,
     UpstreamResponse,
@@ -149,7 +150,7 @@ class Attempt(Struct, kw_only=True):
     target: Target
     run: TargetRun
     call: Call[BaseDialect]
-    """Input of the wire. `client_body` is emptied when the reply begins, to free memory."""
+    """Input of the wire. `relayed` is emptied when the reply begins, to free memory."""
     credential: Credential | None
     """None: the provider needs no key."""
     proxy_tools: Mapping[str, ProxyTool] = {}
@@ -386,7 +387,7 @@ class Attempts:
             client_tool_names=prepared.aliases,
             continuation_token=run.continuation or "",
             new_id=engine.new_id,
-            provider=target.provider.prefix,
+            provider_prefix=target.provider.prefix,
             responses_setting=target.provider.responses_setting,
             base_url=target.base_url,
             context_window=limits.context_window,
@@ -520,8 +521,8 @@ class Attempts:
         """Open the reply in a response, and wait until it has content. A failure closes the response."""
         target = attempt.target
         call = attempt.call
-        if call.client_body:
-            call = structs.replace(call, client_body=b"")
+        if call.relayed.body:
+            call = structs.replace(call, relayed=RelayedRequest())
         deltas: list[Delta] | None = None
         try:
             if (

@@ -187,7 +187,7 @@ async def _count_by_provider(
             streams_upstream=False,
             client_tool_names=prepared.aliases,
             new_id=engine.new_id,
-            provider=target.provider.prefix,
+            provider_prefix=target.provider.prefix,
             base_url=target.base_url,
             max_schema_steps=MAX_STEPS_ON_LOOP,
         )
@@ -249,7 +249,7 @@ async def _request_json(
     async def read(response: UpstreamResponse, _: Watchdog) -> JsonReply:
         require_api_response(response, target)
         body = await read_body(response, MAX_BODY_BYTES)
-        path = call.client_path
+        path = call.relayed.path
         try:  # some servers answer unknown paths with status 200
             if path.endswith("/count_tokens"):
                 msgspec.json.decode(body, type=_Counted)
@@ -272,7 +272,7 @@ async def _request_json(
             total_seconds=seconds,
         )
     except UpstreamError as error:
-        add_not_found_cause(error, target, call.client_path, engine.settings)
+        add_not_found_cause(error, target, call.relayed.path, engine.settings)
         raise
 
 

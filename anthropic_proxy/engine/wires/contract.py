@@ -84,6 +84,25 @@ DialectT = TypeVar("DialectT", bound=BaseDialect)
 DialectT_co = TypeVar("DialectT_co", bound=BaseDialect, covariant=True)
 
 
+class RelayedRequest(Struct, frozen=True, kw_only=True):
+    """A client request that a relay forwards, and what is known about the content that its provider rejects."""
+
+    body: bytes = b""
+    headers: Mapping[str, str] = {}
+    """Names in lower case, without credentials."""
+    path: str = "/v1/messages"
+    query: str = ""
+    """Without `?`."""
+    has_proxy_signatures: bool = True
+    """True if `body` may contain signatures of the proxy, which must be removed."""
+    refused_signatures: Collection[bytes] = frozenset()
+    """Digests of thinking signatures that the provider has rejected, and of calls whose replies must not think."""
+    earlier_adaptations: Sequence[str] = ()
+    """Names of the changes of this request after rejections by the provider, oldest first."""
+    adaptations_left: int = 0
+    """How often this request can still be changed and repeated."""
+
+
 class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     """Input of a wire: one prepared client request for one target (provider, model and dialect)."""
 
@@ -94,37 +113,20 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     """Model id to send to the provider."""
     requested_model: str = ""
     """The model id of the client request. The reply names this model."""
-    is_renamed: bool = False
-    """True if `model` and `requested_model` differ. Used by relays only."""
     dialect: DialectT_co
     """Description of the server's differences, changed by the rules of the model catalog for this model."""
     streams_upstream: bool
     """True if the provider streams its response. The client's response may nevertheless be sent as a whole."""
-    client_body: bytes = b""
-    """The body of the client request. Used by relays only."""
-    client_headers: Mapping[str, str] = {}
-    """The headers of the client request, names in lower case, without credentials. Used by relays only."""
-    client_path: str = "/v1/messages"
-    """URL path of the client request. Used by relays only."""
-    client_query: str = ""
-    """URL query of the client request, without `?`. Used by relays only."""
-    has_proxy_signatures: bool = True
-    """True if `client_body` may contain signatures of the proxy, which must be removed. Used by relays only."""
-    refused_signatures: Collection[bytes] = frozenset()
-    """Digests of thinking signatures that the provider has rejected, and of calls whose replies must not think. Used
-    by relays only."""
-    earlier_adaptations: Sequence[str] = ()
-    """Names of the changes of this request after rejections by the provider, oldest first. Used by relays only."""
-    adaptations_left: int = 0
-    """How often this request can still be changed and repeated. Used by relays only."""
+    relayed: RelayedRequest = RelayedRequest()
+    """What a relay forwards. Empty for other wires, and when the reply begins."""
     effort_plan: EffortPlan | None = None
     """Effort with which the conversation began, and its changes. None: the effort of the request."""
     client_tool_names: Mapping[str, str] = {}
     """Tool name sent upstream → different tool name of the client."""
     new_id: Callable[[str], str]
     """Function that returns a new unique id that begins with the argument: `new_id("toolu_px")`."""
-    provider: str
-    """The provider name, for error messages and notes."""
+    provider_prefix: str
+    """Name of the provider in model ids, in error messages and in notes: `google`."""
     responses_setting: str = ""
     """Setting that selects the Responses API, for error messages. "": there is none."""
     base_url: str = ""
@@ -141,6 +143,11 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     max_schema_steps: int | None = None
     """Number of steps to convert JSON Schemas after which `encode_request` raises `WorkPostponed`. None: no limit,
     because the caller runs outside the event loop."""
+
+    @property
+    def is_renamed(self) -> bool:
+        """True if the provider has another name for the model than the client."""
+        return self.requested_model != self.model
 
     @property
     def effective_max_input_tokens(self) -> int | None:

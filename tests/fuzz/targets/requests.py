@@ -69,10 +69,9 @@ def _check_request(data: bytes) -> None:
             model=target.model,
             dialect=target.dialect,
             streams_upstream=request.stream,
-            client_body=body,
             client_tool_names=prepared.aliases,
             new_id=lambda prefix: prefix + "0" * 22,
-            provider=target.provider.name,
+            provider_prefix=target.provider.name,
         )
         upstream_request = target.wire.encode_request(call)
     except ProxyError as error:

@@ -49,7 +49,7 @@ def a_call(*messages: Any, stream: bool = True, dialect: dict[str, Any] | None =
         streams_upstream=stream,
         client_tool_names=prepared.aliases,
         new_id=lambda prefix: f"{prefix}{next(count):022d}",
-        provider="google",
+        provider_prefix="google",
     )
 
 

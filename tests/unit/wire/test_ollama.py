@@ -42,7 +42,7 @@ def new_call(*tools: str, stream: bool = True, effort: str = "default", **dialec
         dialect=ollama.Dialect(**dialect),
         streams_upstream=stream,
         new_id=lambda prefix: f"{prefix}{next(count):022d}",
-        provider="ollama",
+        provider_prefix="ollama",
     )
 
 

@@ -80,10 +80,10 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     if not filters_betas(dialect):
         return SelectedBetas()
     names = dict(dialect.renamed_betas)
-    given = call.client_headers.get(BETA_HEADER, "").split(",")
+    given = call.relayed.headers.get(BETA_HEADER, "").split(",")
     found = dict[str, str]()  # name at the server → of the client
     refused = list[str]()
-    for beta in filter(None, (part.strip() for part in (*given, *_read_body_betas(call.client_body)))):
+    for beta in filter(None, (part.strip() for part in (*given, *_read_body_betas(call.relayed.body)))):
         name = names.get(beta, beta)
         accepts = _BETA_NAME.fullmatch(name) and (_matches(name, dialect.betas) or is_later(name, dialect))
         if accepts and not _matches(name, dialect.removed_betas) and (name,) not in dialect.suspected_betas:
@@ -106,9 +106,9 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
         if any(beta.startswith(beginnings) for beta in (*refused, *held_back))
         and not any(beta.startswith(beginnings) for beta in sent)
     }
-    reasons = [f"{call.provider} does not accept {_list(refused)}"] if refused else []
+    reasons = [f"{call.provider_prefix} does not accept {_list(refused)}"] if refused else []
     if held_back:
-        reasons.append(f"{call.provider} refuses one of {_list(held_back)} or of those that are sent")
+        reasons.append(f"{call.provider_prefix} refuses one of {_list(held_back)} or of those that are sent")
     notes = [FidelityNote("approximated", BETA_HEADER, "; ".join(reasons))] if reasons else []
     tested = [name for name in sent if any(name in names for names in dialect.suspected_betas)]
     return SelectedBetas(sent, tested, bool(held_back), lost, notes)

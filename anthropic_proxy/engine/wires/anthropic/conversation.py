@@ -108,13 +108,13 @@ def may_need_edits(body: bytes, call: Call[Dialect]) -> bool:
         not dialect.sends_past_thinking
         or not dialect.thinks
         or (
-            call.has_proxy_signatures
+            call.relayed.has_proxy_signatures
             and (
                 json_spans.contains(body, _MARK)
                 or (dialect.verifies_signatures and json_spans.contains(body, _SEARCHED))
             )
         )
-        or (bool(call.refused_signatures) and json_spans.contains(body, _THINKING))
+        or (bool(call.relayed.refused_signatures) and json_spans.contains(body, _THINKING))
         or _holds_missing_tools(body, dialect)
     )
 
@@ -295,11 +295,11 @@ def find_sent_signatures(body: bytes, provider: str) -> dict[str, bytes]:
 
 def find_open_loop(call: Call[Dialect]) -> tuple[bytes, ...]:
     """Return the digest of the first call in the open tool loop of the client's request. Empty: there is none."""
-    body, _ = replace_lone_surrogates(call.client_body)
+    body, _ = replace_lone_surrogates(call.relayed.body)
     try:
         for member in json_spans.find_members(body):
             if member.key == "messages" and body[member.value] == ord("["):
-                return _digest_of_loop(call.provider, _find_first_reply(body, member)[1])
+                return _digest_of_loop(call.provider_prefix, _find_first_reply(body, member)[1])
     except (*DECODE_ERRORS, json_spans.RepeatedKeyError, InvalidRequest):
         pass
     return ()

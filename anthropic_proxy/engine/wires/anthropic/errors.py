@@ -77,7 +77,7 @@ def decode_error(
 ) -> UpstreamError | list[Delta]:
     error = build_upstream_error(
         decode_error_body(status, headers, body),
-        call.provider,
+        call.provider_prefix,
         context_window=call.effective_max_input_tokens,
         estimate_input=call.estimate_input_tokens,
     )
@@ -99,7 +99,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     if error.status == 400 and call.dialect.thinks and _THINKING_MISSING.search(error.message):
         return Adaptation(_NO_THINKING, persistent=False, refused_signatures=find_open_loop(call))
     refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
-    if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.client_body):
+    if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.relayed.body):
         return Adaptation(_REMIND)
     if error.status == 400 and call.dialect.drops_rejected_fields:
         return _find_rejected(call, error.message)
@@ -115,11 +115,11 @@ def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | 
     If the error names none, the newer half is left out and remembered, until the rest is accepted: the server has
     accepted the older blocks in earlier turns, so those of another server are the newest.
     """
-    found = find_sent_signatures(encode_request(call).body, call.provider)
+    found = find_sent_signatures(encode_request(call).body, call.provider_prefix)
     named = _BLOCK.search(message)
     if not found:
         return None
-    can_repeat = call.adaptations_left > _MIN_ADAPTATIONS_LEFT
+    can_repeat = call.relayed.adaptations_left > _MIN_ADAPTATIONS_LEFT
     if named is None or named[0] not in found:
         digests = tuple(found.values())
         older = len(digests) // 2 if can_repeat else 0
@@ -153,7 +153,7 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
         if named := [beta for beta in betas.sent if beta in words]:
             drop_named = " ".join((_DROP_BETAS, *named))
             lasts = len(named) <= MAX_LEARNED_BETAS
-            earlier = [name for name in call.earlier_adaptations if name.partition(" ")[0] == _DROP_BETAS]
+            earlier = [name for name in call.relayed.earlier_adaptations if name.partition(" ")[0] == _DROP_BETAS]
             if len(earlier) < _NAMED_REFUSALS:
                 at_once = lasts and all(is_later(beta, dialect) for beta in named)
                 return Adaptation(drop_named, persistent=lasts, stored_at_once=at_once)

@@ -58,7 +58,7 @@ _BILLING = "x-anthropic-billing-header:"
 
 
 def encode_request(call: Call[Dialect]) -> UpstreamRequest:
-    headers, dialect = call.client_headers, call.dialect
+    headers, dialect = call.relayed.headers, call.dialect
     betas = select_betas(call)
     notes = [*betas.notes]
     field_notes: list[FidelityNote] = []
@@ -67,7 +67,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         added[_VERSION_FIELD] = _select_version(call, notes)
     if dialect.sends_betas_in_body and betas.sent:
         added[BETA_FIELD] = betas.sent
-    body = call.client_body
+    body = call.relayed.body
     if body:
         body = json_spans.edit(body, lambda text: _find_edits(text, call, added, betas.lost_fields, field_notes))
         if not dialect.accepts_system_messages:
@@ -87,14 +87,14 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         sent_headers[BETA_HEADER] = ",".join(betas.sent)
     elif filters_betas(dialect):
         sent_headers.pop(BETA_HEADER, None)
-    if call.client_body:
+    if call.relayed.body:
         sent_headers.setdefault("content-type", "application/json")
     return UpstreamRequest(
         path=_build_path(call),
         body=body,
         headers=sent_headers,
         trace_headers={name: headers[name] for name in _TRACE_HEADERS if name in headers} if is_traced else {},
-        method="POST" if call.client_body else "GET",
+        method="POST" if call.relayed.body else "GET",
         notes=[*notes, *field_notes],
         proves=" ".join((ACCEPTED, *betas.tested)) if betas.tested else "",
     )
@@ -106,10 +106,10 @@ def _build_path(call: Call[Dialect]) -> str:
     Raises `InvalidRequest` for a model that cannot be part of a path.
     """
     dialect = call.dialect
-    if dialect.count_path and call.client_path == _COUNT_PATH:
+    if dialect.count_path and call.relayed.path == _COUNT_PATH:
         return dialect.count_path
     if not _has_model_in_path(call):
-        return f"{call.client_path}?{call.client_query}" if call.client_query else call.client_path
+        return f"{call.relayed.path}?{call.relayed.query}" if call.relayed.query else call.relayed.path
     if call.model.partition(";")[0] in ("", ".", ".."):
         raise InvalidRequest(f'model: "{call.model}" is not a model id.', code="model-name")
     path = dialect.stream_path if call.streams_upstream else dialect.message_path
@@ -117,12 +117,12 @@ def _build_path(call: Call[Dialect]) -> str:
 
 
 def _has_model_in_path(call: Call[Dialect]) -> bool:
-    return bool(call.dialect.message_path) and call.client_path == _MESSAGES_PATH
+    return bool(call.dialect.message_path) and call.relayed.path == _MESSAGES_PATH
 
 
 def _select_version(call: Call[Dialect], notes: list[FidelityNote]) -> str:
     """Return the API version for the body. A note is added if it is another one than the client's."""
-    requested = call.client_headers.get(_VERSION_HEADER, _VERSION)
+    requested = call.relayed.headers.get(_VERSION_HEADER, _VERSION)
     own = call.dialect.version_in_body
     if requested == _VERSION:
         return own
@@ -162,7 +162,7 @@ def _find_edits(
     members = json_spans.find_members(body)
     edits: list[Edit] = []
     kept = [True] * len(members)
-    removals = Removals(dialect, call.provider, call.refused_signatures, notes)
+    removals = Removals(dialect, call.provider_prefix, call.relayed.refused_signatures, notes)
     unthinking_loop = find_unthinking_loop(body, members, removals) if reads else None
     gone = find_missing_tools(body, members, dialect)
     disables_thinking = unthinking_loop is not None or not dialect.thinks
@@ -171,7 +171,7 @@ def _find_edits(
             kept[position] = False
         elif member.key in removed:
             kept[position] = False
-            notes.append(FidelityNote("dropped", member.key, f"{call.provider} does not accept it"))
+            notes.append(FidelityNote("dropped", member.key, f"{call.provider_prefix} does not accept it"))
         elif member.key in lost:
             kept[position] = False
             notes.append(FidelityNote(lost[member.key], member.key, "the beta that it requires is not sent"))
@@ -180,13 +180,13 @@ def _find_edits(
             kept[position] = disabling is not None
             edits += disabling or ()
             if member.key == "thinking":
-                reason = f"{call.provider} requires thinking of its own at the beginning of the tool calls"
+                reason = f"{call.provider_prefix} requires thinking of its own at the beginning of the tool calls"
                 notes.append(FidelityNote("approximated", member.key, reason))
         elif member.key == "tools" and body[member.value] == ord("["):
             edits += find_tool_edits(body, member, call, gone, notes)
         elif member.key == "tool_choice" and gone is not None and gone.names:
             kept[position] = gone.leaves_tools
-            require_free_choice(body[member.value : member.end], gone, call.provider)
+            require_free_choice(body[member.value : member.end], gone, call.provider_prefix)
         elif member.key == "model" and call.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):

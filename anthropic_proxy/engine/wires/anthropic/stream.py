@@ -283,7 +283,7 @@ class RelayInspector(Decoder):
             try:
                 json.loads(frame.decode())  # accepts as much as clients do, for example lone surrogates
             except (ValueError, RecursionError):
-                provider = self._call.provider
+                provider = self._call.provider_prefix
                 raise UpstreamProtocolError(f"{provider} sent an event that is not JSON.", provider=provider) from None
             self.finished = self._read_kind(frame).type == "message_stop" or self.finished
             return self._keep_tier(_read_odd(frame, self._billed_tier))
@@ -295,7 +295,7 @@ class RelayInspector(Decoder):
 
     def decode_end(self) -> list[Delta]:
         if not self.finished:
-            provider = self._call.provider
+            provider = self._call.provider_prefix
             raise UpstreamProtocolError(
                 f"{provider}: the reply ended before it was complete", provider=provider, code="incomplete-reply"
             )
@@ -318,7 +318,7 @@ class RelayInspector(Decoder):
         if reply.is_error:
             raise self._build_error(body)
         if not reads:
-            provider = self._call.provider
+            provider = self._call.provider_prefix
             raise UpstreamProtocolError(f"{provider} sent an invalid message.", provider=provider)
         return list(_read(reply, reply.usage, None))
 
@@ -345,7 +345,7 @@ class RelayInspector(Decoder):
         self.finished = True
         error = build_upstream_error(
             decode_error_body(None, {}, frame),
-            self._call.provider,
+            self._call.provider_prefix,
             context_window=self._call.effective_max_input_tokens,
         )
         if self._call.dialect.has_anthropic_errors:

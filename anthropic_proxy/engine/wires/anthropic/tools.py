@@ -64,7 +64,7 @@ def find_tool_edits(
     missing: MissingTools | None,
     notes: list[FidelityNote],
 ) -> list[Edit]:
-    dialect, provider = call.dialect, call.provider
+    dialect, provider = call.dialect, call.provider_prefix
     names = {name.removeprefix(_OF_TOOLS) for name in dialect.dropped_fields if name.startswith(_OF_TOOLS)}
     edits: list[Edit] = []
     found: set[str] = set()

@@ -657,7 +657,7 @@ def build_call_error(fault: UpstreamFault, call: Call[BaseDialect]) -> UpstreamE
     """`build_upstream_error` with the provider and the token counts of a call."""
     return build_upstream_error(
         fault,
-        call.provider,
+        call.provider_prefix,
         context_window=call.effective_max_input_tokens,
         estimate_input=call.estimate_input_tokens,
         output_limit=call.request.max_tokens,

@@ -32,7 +32,7 @@ def decode_error(
     call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
 ) -> UpstreamError | list[Delta]:
     fault = decode_error_body(status, headers, body)
-    if (end := find_reply_end(fault, call.provider)) is not None:
+    if (end := find_reply_end(fault, call.provider_prefix)) is not None:
         return [Usage(output_tokens=0), end]
     return build_call_error(fault, call)
 

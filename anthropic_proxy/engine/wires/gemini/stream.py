@@ -321,7 +321,7 @@ class GeminiDecoder(Decoder):
     def _read(self, reply: GenerateContentResponse, deltas: list[Delta]) -> None:
         if reply.error is not None and not self._stopped and self._unreadable is None:
             fault = read_error_object({"error": reply.error}, None, {})
-            if (end := find_reply_end(fault, self._call.provider, has_content=self._answered)) is not None:
+            if (end := find_reply_end(fault, self._call.provider_prefix, has_content=self._answered)) is not None:
                 deltas += self._stop(end)
                 return
             raise build_call_error(fault, self._call)
@@ -348,7 +348,7 @@ class GeminiDecoder(Decoder):
         elif (feedback := reply.prompt_feedback) is not None and feedback.block_reason and not self._stopped:
             words = feedback.block_reason_message
             reason = f"{feedback.block_reason}: {words}" if words else feedback.block_reason
-            deltas += self._stop(build_blocked_reply_stop(self._call.provider, reason))
+            deltas += self._stop(build_blocked_reply_stop(self._call.provider_prefix, reason))
 
     def _read_part(self, part: Part, deltas: list[Delta]) -> None:
         text = part.text
@@ -469,7 +469,7 @@ class GeminiDecoder(Decoder):
             kind = "limit" if reason in _LIMITS else find_finish_kind(reason)
         if kind in ("unreadable", "failed") or (kind == "unknown" and not self._answered):
             words = (candidate.finish_message or "the model's reply could not be read")[:_MAX_FINISH_MESSAGE_LENGTH]
-            provider = self._call.provider
+            provider = self._call.provider_prefix
             self._unreadable = UnreadableReply(f"{provider}: {words} ({reason})", provider=provider)
             self._ended_normally = False
             return
@@ -479,7 +479,7 @@ class GeminiDecoder(Decoder):
         counts = (totals.prompt_token_count, totals.candidates_token_count, totals.thoughts_token_count)
         fills_window = window is not None and sum(count or 0 for count in counts) >= window - 1
         shown = f"{reason}: {message}" if message else reason
-        stop = build_stop(kind, self._call.provider, shown, fills_window=fills_window)
+        stop = build_stop(kind, self._call.provider_prefix, shown, fills_window=fills_window)
         was_normal, self._ended_normally = self._ended_normally, stop.reason in ("end_turn", "tool_use")
         if not (was_normal and self._ended_normally):
             deltas += self._stop(stop)
@@ -497,7 +497,7 @@ class GeminiDecoder(Decoder):
         return self._sources.release_buffered_deltas() if self._sources is not None else []
 
     def _protocol_error(self, words: str, code: str = "") -> UpstreamProtocolError:
-        provider = self._call.provider
+        provider = self._call.provider_prefix
         return UpstreamProtocolError(f"{provider}: {words}", code=code, provider=provider)
 
 

@@ -56,7 +56,7 @@ class _SignIn(msgspec.Struct):
 
 def decode_reply_end(fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False) -> list[Delta] | None:
     """Return the reply that an error stands for, such as a refusal. `has_content`: content arrived before it."""
-    end = find_reply_end(_unwrap(fault), call.provider, has_content=has_content)
+    end = find_reply_end(_unwrap(fault), call.provider_prefix, has_content=has_content)
     if end is None:
         return None
     # the tokens of a reply that filled the window are estimated, because the server does not count them
@@ -70,7 +70,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
         fault = structs.replace(fault, codes=fault.codes | {"overloaded_error"})
     error = build_upstream_error(
         fault,
-        call.provider,
+        call.provider_prefix,
         context_window=resolve_context_window(call),
         estimate_input=call.estimate_input_tokens,
         output_limit=call.request.max_tokens,
@@ -78,7 +78,7 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     if error.status == 404 and not message:
         error.message += ": there is no /api/chat. The address must be Ollama's own, without a path such as /v1"
     elif error.status == 404 and _NOT_PULLED.search(message):
-        error.message = f"{call.provider}: model '{call.model}' not found. Get it with: ollama pull {call.model}"
+        error.message = f"{call.provider_prefix}: model '{call.model}' not found. Get it with: ollama pull {call.model}"
     elif _NO_THINKING.search(message):
         error.parameter = "think"
     elif _NO_TOOLS.search(message):

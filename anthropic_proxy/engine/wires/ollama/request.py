@@ -80,7 +80,7 @@ def encode_tools(call: Call[Dialect], budget: WorkBudget) -> ToolFields:
         if not definitions:
             asked = choice.name or ", ".join(tool.name for tool in call.request.tools) or "nothing"
             raise UnsupportedFeature(
-                f"tool_choice: {call.provider} cannot be forced to call a tool, because it supports none of the "
+                f"tool_choice: {call.provider_prefix} cannot be forced to call a tool, because it supports none of the "
                 f"given tools: {asked}.",
                 code="forced-tool",
             )
@@ -88,7 +88,9 @@ def encode_tools(call: Call[Dialect], budget: WorkBudget) -> ToolFields:
         tools.user_instruction = f"Call the tool {choice.name or ''} now." if named else "Call one of the tools now."
         how = "only that tool is offered, and a user text" if named else "a user text"
         tools.notes.append(
-            FidelityNote("emulated", "tool_choice", f"{call.provider} is not known to force calls; {how} asks for one")
+            FidelityNote(
+                "emulated", "tool_choice", f"{call.provider_prefix} is not known to force calls; {how} asks for one"
+            )
         )
     if choice is not None and choice.disable_parallel_tool_use and definitions:
         tools.notes.append(SINGLE_TOOL_CALL)

@@ -171,7 +171,7 @@ class OllamaDecoder(Decoder):
             if read.prompt_eval_count is not None or read.eval_count is not None:
                 usage.append(Usage(input_tokens=read.prompt_eval_count, output_tokens=read.eval_count))
             if kind == "unreadable":
-                self._unreadable = build_unreadable_reply(self._call.provider, read.done_reason or "")
+                self._unreadable = build_unreadable_reply(self._call.provider_prefix, read.done_reason or "")
                 deltas += usage
                 return deltas
             if self._text is not None:
@@ -183,7 +183,7 @@ class OllamaDecoder(Decoder):
             spent = (read.prompt_eval_count or 0) + (read.eval_count or 0)
             stop = build_stop(
                 kind,
-                self._call.provider,
+                self._call.provider_prefix,
                 read.done_reason or "",
                 is_cut=self._has_incomplete,
                 fills_window=window is not None and spent >= window - 1,
@@ -217,5 +217,5 @@ class OllamaDecoder(Decoder):
         deltas.append(ToolEnd(key))
 
     def _protocol_error(self, words: str, code: str = "") -> UpstreamProtocolError:
-        provider = self._call.provider
+        provider = self._call.provider_prefix
         return UpstreamProtocolError(f"{provider} {words}.", code=code, provider=provider)

@@ -44,7 +44,7 @@ def decode_reply_in_error(
     fault: UpstreamFault, call: Call[Dialect], *, has_content: bool = False
 ) -> list[Delta] | None:
     """Return the reply that an error contains, such as a refusal. `has_content`: content arrived before it."""
-    if (end := find_reply_end(fault, call.provider, has_content=has_content)) is not None:
+    if (end := find_reply_end(fault, call.provider_prefix, has_content=has_content)) is not None:
         return [end]
     if fault.failed_generation is None or "tool_use_failed" not in fault.codes:
         return None  # Groq sends the calls that it could not parse with this code

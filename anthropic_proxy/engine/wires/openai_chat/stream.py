@@ -88,7 +88,7 @@ class ChatDecoder(Decoder):
     def __init__(self, call: Call[Dialect]) -> None:
         dialect = call.dialect
         self._call = call
-        self._provider = call.provider
+        self._provider = call.provider_prefix
         self._tag = dialect.signature_tag
         self.default_signature = empty_signature(self._tag, replay=1 if dialect.replayed_thinking_field else 0)
         uses_output_tool = len(call.request.output_schema) and offers_output_tool(call, dialect)
@@ -516,7 +516,7 @@ class ToolCallDecoder:
         if not call.name:
             name = self.repair.find_name_by_arguments("".join(call.arguments))
             if name is None:
-                provider = self._call.provider
+                provider = self._call.provider_prefix
                 raise UpstreamProtocolError(f"{provider} sent a tool call without a name.", provider=provider)
             self._name(call, name, name, deltas)
         text = "".join(call.arguments)
@@ -540,7 +540,7 @@ class ToolCallDecoder:
             if call is None or function.name or (fragment.id and fragment.id != call.id):
                 return None
             if (function.arguments or "").strip():
-                provider = self._call.provider
+                provider = self._call.provider_prefix
                 raise UpstreamProtocolError(f"{provider} continued a tool call that was complete.", provider=provider)
             return call  # the fragment adds nothing
         if fragment.id and call.id and fragment.id != call.id:

@@ -77,7 +77,8 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
     if tools.definitions and not dialect.accepts_tools:
         remedy = f"Set {call.responses_setting}, or choose" if call.responses_setting else "Choose"
         raise UnsupportedFeature(
-            f"{call.provider}: {call.model} does not support tools over Chat Completions. {remedy} another model.",
+            f"{call.provider_prefix}: {call.model} does not support tools over Chat Completions. "
+            f"{remedy} another model.",
             code="tools-over-chat",
         )
     if request.tool_choice is not None:
@@ -138,21 +139,21 @@ def _choose(
     if forced is not None and not is_client_tool(forced):
         if len(asked) > 1:
             raise UnsupportedFeature(
-                f"tool_choice: {call.provider} cannot be forced to call its own {forced.name} if there are other "
-                "tools.",
+                f"tool_choice: {call.provider_prefix} cannot be forced to call its own {forced.name} if there are "
+                "other tools.",
                 code="forced-tool",
             )
         if tools.definitions:
             tools.tool_choice = "required"
         else:
-            why = f"{call.provider} decides itself when to use {forced.name}"
+            why = f"{call.provider_prefix} decides itself when to use {forced.name}"
             tools.notes.append(FidelityNote("approximated", "tool_choice", why))
         return
     if not tools.definitions:
         if forces:
             name = choice.name or ", ".join(tool.name for tool in asked) or "nothing"
             raise UnsupportedFeature(
-                f"tool_choice: {call.provider} cannot be forced to call a tool, because it supports none of "
+                f"tool_choice: {call.provider_prefix} cannot be forced to call a tool, because it supports none of "
                 f"the given tools: {name}.",
                 code="forced-tool",
             )
@@ -167,7 +168,7 @@ def _choose(
         tools.user_instruction = (
             f"Call the tool {choice.name} now." if choice.type == "tool" else "Call one of the tools now."
         )
-        why = f"{call.provider} is not known to force tool calls"
+        why = f"{call.provider_prefix} is not known to force tool calls"
         why += {"not_thinking": " while the model reasons", "any": " by name"}.get(dialect.accepts_forced_tool, "")
         tools.notes.append(FidelityNote("emulated", "tool_choice", f"{why}; a user text asks for the call"))
     elif choice.type == "tool":

@@ -32,7 +32,7 @@ class ResponsesWire(Wire[Dialect]):
         self, call: Call[Dialect], status: int, headers: Mapping[str, str], body: bytes
     ) -> UpstreamError | list[Delta]:
         fault = decode_error_body(status, headers, body)
-        end = find_reply_end(fault, call.provider)
+        end = find_reply_end(fault, call.provider_prefix)
         return classify_fault(fault, call) if end is None else [end]
 
     def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:

@@ -78,7 +78,9 @@ def classify_fault(fault: UpstreamFault, call: Call[Dialect]) -> UpstreamError:
     names_model = "model_not_found" in fault.codes or _NO_SUCH_MODEL.search(fault.message) is not None
     if _NOT_HERE.search(fault.message) or (fault.status in (404, 405, 501) and not names_model):
         error.message = error.message.rstrip(". ")
-        error.add_advice(f". The server or the model has no Responses API: set {call.provider.upper()}_WIRE=chat")
+        error.add_advice(
+            f". The server or the model has no Responses API: set {call.provider_prefix.upper()}_WIRE=chat"
+        )
     return error
 
 

@@ -74,7 +74,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     limit = body["max_output_tokens"] = max(request.max_tokens, dialect.min_output_tokens)
     if limit > request.max_tokens:
         asked = request.max_tokens
-        reason = f", the minimum of {call.provider}; the proxy cuts the reply at about {asked} tokens"
+        reason = f", the minimum of {call.provider_prefix}; the proxy cuts the reply at about {asked} tokens"
         notes.append(note_replacement("max_tokens", asked, limit, reason, "emulated"))
     effort = request.effort
     if tools.can_search and effort == "minimal":  # web search rejects `minimal` (guide to web search)

@@ -159,7 +159,9 @@ class ResponsesDecoder(Decoder):
             raise self._broken("sent invalid JSON") from error
 
     def _broken(self, what: str, code: str = "") -> UpstreamProtocolError:
-        return UpstreamProtocolError(f"{self._call.provider} {what}.", code=code, provider=self._call.provider)
+        return UpstreamProtocolError(
+            f"{self._call.provider_prefix} {what}.", code=code, provider=self._call.provider_prefix
+        )
 
     def _find(self, event: StreamEvent) -> OutputItemState:
         if event.output_index is not None:
@@ -331,7 +333,7 @@ class ResponsesDecoder(Decoder):
         reason = (response.incomplete_details.reason if response.incomplete_details is not None else None) or ""
         kind = find_finish_kind(reason)
         if kind == "unreadable":
-            self._unreadable = build_unreadable_reply(self._call.provider, reason)
+            self._unreadable = build_unreadable_reply(self._call.provider_prefix, reason)
             self._read_usage(response, deltas)
             return
         missing = () if self._complete_items >= len(response.output or ()) else response.output or ()
@@ -352,7 +354,7 @@ class ResponsesDecoder(Decoder):
         deltas.append(
             build_stop(
                 kind,
-                self._call.provider,
+                self._call.provider_prefix,
                 reason,
                 refusal=self._refusal,
                 is_cut=any(call.incomplete for call in calls),
@@ -380,7 +382,7 @@ class ResponsesDecoder(Decoder):
         if self._stopped:
             return []
         fault = decode_error_object(error)
-        end = find_reply_end(fault, self._call.provider, has_content=bool(self._items))
+        end = find_reply_end(fault, self._call.provider_prefix, has_content=bool(self._items))
         if end is None:
             raise classify_fault(fault, self._call)
         deltas: list[Delta] = []

@@ -116,7 +116,7 @@ def encode_tools(call: Call[Dialect], dialect: Dialect, budget: WorkBudget) -> T
     if tools.max_searches is not None and not (dialect.sends_max_tool_calls and only_searches):
         tools.max_searches = None
         why = "limits all of its tools as one" if dialect.sends_max_tool_calls else "has no such limit"
-        tools.notes.append(FidelityNote("approximated", "tools.web_search.max_uses", f"{call.provider} {why}"))
+        tools.notes.append(FidelityNote("approximated", "tools.web_search.max_uses", f"{call.provider_prefix} {why}"))
     return tools
 
 
@@ -189,7 +189,7 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call[D
     if not offered or (choice.type == "tool" and choice.name not in offered):
         name = choice.name or ", ".join(tool.name for tool in call.request.tools) or "nothing"
         raise UnsupportedFeature(
-            f"tool_choice: {call.provider} cannot be forced to call a tool that it does not support: {name}.",
+            f"tool_choice: {call.provider_prefix} cannot be forced to call a tool that it does not support: {name}.",
             code="forced-tool",
         )
     wanted = offered.get(choice.name or "")
@@ -201,7 +201,8 @@ def _choose(choice: ToolChoice, offered: dict[str, dict[str, str]], call: Call[D
         return "required"
     if not dialect.accepts_forced_server_tool:
         raise UnsupportedFeature(
-            f"tool_choice: {call.provider} cannot be forced to call its own {wanted['type']} if there are other tools.",
+            f"tool_choice: {call.provider_prefix} cannot be forced to call its own {wanted['type']} "
+            "if there are other tools.",
             code="forced-tool",
         )
     return {"type": "allowed_tools", "mode": "required", "tools": [wanted]}
@@ -364,7 +365,7 @@ class ToolCallContext:
     """State that all tool calls of one reply share: keys, ids, tool names, and names of MCP servers."""
 
     def __init__(self, call: Call[Dialect]) -> None:
-        self.provider = call.provider
+        self.provider = call.provider_prefix
         self._call = call
         self._ids = ToolCallIds(call)
         self._count = 0
