@@ -17,6 +17,7 @@ SOCKET_LIBRARIES = (
 SOCKET_USERS = {
     "engine.platforms.os_errors",
     "gateway.platforms.sockets",
+    "cli.proxy_client",
     "cli.server_processes",
 }
 SOCKET_CALLS = {

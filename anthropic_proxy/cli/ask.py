@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import LocalProxy, open_proxy
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.engine.upstream.local_server import stream_message
+from anthropic_proxy.cli.proxy_client import stream_message
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, format_tokens

@@ -26,7 +26,7 @@ from anthropic_proxy.cli.local_proxy import (
     require_proxy,
 )
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.engine.upstream.local_server import stream_events
+from anthropic_proxy.cli.proxy_client import stream_events
 from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log

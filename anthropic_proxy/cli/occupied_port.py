@@ -4,7 +4,7 @@ import sys
 from contextlib import suppress
 from datetime import datetime
 
-from anthropic_proxy.engine.upstream.local_server import get_json
+from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.sockets import PORT_OWNER_COMMANDS, find_foreign_user, find_port_owner
 from anthropic_proxy.gateway.server.listener import MAX_PORT, open_listener

@@ -15,9 +15,9 @@ from urllib.parse import urlsplit
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import client_token
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens
-from anthropic_proxy.engine.upstream.local_server import get_json
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_cost
 from anthropic_proxy.gateway.platforms.sockets import find_foreign_user

@@ -155,8 +155,8 @@ class Engine(Struct, frozen=True, kw_only=True):
     """One circuit breaker per upstream host. An open circuit breaker blocks calls after repeated failures."""
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
     """Limit on the share of retries among upstream calls."""
-    queue: FairQueue
-    """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients."""
+    queue: FairQueue | None = None
+    """Queue that limits concurrent upstream calls (`MAX_UPSTREAM_CALLS`), fair between clients. None: no limit."""
     throttles: Mapping[str, Throttle] = {}
     """Name of a provider with `requests_per_minute` → the throttle for its messages."""
     background: BackgroundWork = field(default_factory=BackgroundWork)
@@ -248,7 +248,7 @@ class EngineFields(TypedDict):
     catalog: Catalog
     credentials: Credentials
     observations: ModelObservations
-    queue: FairQueue
+    queue: FairQueue | None
     throttles: Mapping[str, Throttle]
     compiled_routes: CompiledRoutes | None
     transports: Mapping[str, Transport]
@@ -264,7 +264,7 @@ def build_engine_fields(
 ) -> EngineFields:
     """No connection is opened."""
     limit = options.max_upstream_calls
-    queue = FairQueue(None) if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit)
+    queue = None if limit is None else FairQueue(slots_per_worker(limit, *worker_index_and_count), limit)
     listings = {
         row.name: OllamaModelSource(
             extend_transport(transports[row.name], options.call_options.get(row.name)),

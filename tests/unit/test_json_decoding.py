@@ -11,6 +11,7 @@ import pytest
 from joserfc import jws
 from joserfc.jwk import RSAKey
 
+from anthropic_proxy.cli.proxy_client import get_json, stream_message
 from anthropic_proxy.console.dashboard.oidc_client import decode_key_set, verify_id_token
 from anthropic_proxy.console.dashboard.permissions import OidcError
 from anthropic_proxy.console.dashboard.sign_in import BrowserSessions
@@ -18,7 +19,6 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import LEARNED_FILE_NAME, load_learned_models
 from anthropic_proxy.engine.providers.provider_models import query_chat_models
-from anthropic_proxy.engine.upstream.local_server import get_json, stream_message
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
 from anthropic_proxy.gateway.settings import Settings

@@ -57,7 +57,7 @@ async def admit(
 
 
 @asynccontextmanager
-async def admitted_token_count_request(engine: Engine, incoming: ClientRequest) -> AsyncIterator[None]:
+async def admit_token_count(engine: Engine, incoming: ClientRequest) -> AsyncIterator[None]:
     """Admit a `count_tokens` request at the start of an `async with` block, and settle the admission at its end.
 
     Raises the `ClientError` of a policy that rejects the request.

@@ -414,56 +414,54 @@ class Attempts:
         watchdog = self._watchdog
         run = attempt.run
         upstream = attempt.target.upstream
-        try:
-            if run.has_next_target:
+        prompt: Prompt | None = None
+        failure: UpstreamError | None = None
+        if run.has_next_target:
+            try:
                 engine.circuit_breakers.require_closed(upstream)
+            except CircuitOpen:
+                self._record_target(attempt)
+                raise
+        try:
             await self._authorize(attempt)
             upstream_request = await self._encode(attempt)
-        except CircuitOpen:
             self._record_target(attempt)
-            raise
+            target = attempt.target
+            if receipt.session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
+                conversation = receipt.session, receipt.agent, receipt.prefix, target.model
+                prompt = Prompt(conversation, upstream_request.body)
+            try:
+                if (throttle := engine.throttles.get(receipt.provider)) is not None:
+                    self.records.end_attempt()  # this time belongs to no call
+                    await throttle.wait(MAX_QUEUE_SECONDS if run.has_next_target else None)
+                upstream_request = self.records.begin_attempt(target, upstream_request)
+                watchdog.begin_upstream_call()
+                send = engine.transports[receipt.provider]
+                response = await send(target.base_url, upstream_request, attempt.credential)
+                proven_adaptation = upstream_request.proves
+                del upstream_request  # frees its body: the wait for content can take minutes
+                receipt.attempts[-1].status = response.status
+                await self._wait_for_content(attempt, response)
+            except UpstreamError as error:
+                failure = error
+            except asyncio.CancelledError:
+                if not watchdog.recover_from_idle():
+                    raise
+                failure = idle_timeout_error(receipt.prefix, watchdog.upstream_limit)
         except BaseException:
             engine.circuit_breakers.release_trial(upstream)
             raise
-        self._record_target(attempt)
-        target = attempt.target
-        prompt: Prompt | None = None
-        if receipt.session and len(upstream_request.body) <= MAX_PROMPT_BYTES:
-            conversation = receipt.session, receipt.agent, receipt.prefix, target.model
-            prompt = Prompt(conversation, upstream_request.body)
-        try:
-            if (throttle := engine.throttles.get(receipt.provider)) is not None:
-                self.records.end_attempt()  # this time belongs to no call
-                await throttle.wait(MAX_QUEUE_SECONDS if run.has_next_target else None)
-            upstream_request = self.records.begin_attempt(target, upstream_request)
-            watchdog.begin_upstream_call()
-            send = engine.transports[receipt.provider]
-            response = await send(target.base_url, upstream_request, attempt.credential)
-            proven_adaptation = upstream_request.proves
-            del upstream_request  # frees its body: the wait for content can take minutes
-            receipt.attempts[-1].status = response.status
-            await self._wait_for_content(attempt, response)
-        except UpstreamError as error:
-            failure = error
-        except asyncio.CancelledError:
-            if not watchdog.recover_from_idle():
-                engine.circuit_breakers.release_trial(target.upstream)
-                raise
-            failure = idle_timeout_error(receipt.prefix, watchdog.upstream_limit)
-        except BaseException:
-            engine.circuit_breakers.release_trial(target.upstream)
-            raise
-        else:
-            engine.circuit_breakers.record_success(target.upstream)
-            self.prompt = prompt
-            if proven_adaptation:
-                engine.observations.store_adaptation(target.upstream, target.model, proven_adaptation)
-            if run.adaptations is not None:
-                run.adaptations.store_for_model(target)
-            return attempt
-        engine.circuit_breakers.record_failure(target.upstream, failure)
-        add_address_setting(failure, target)
-        raise failure
+        if failure is not None:
+            engine.circuit_breakers.record_failure(upstream, failure)
+            add_address_setting(failure, target)
+            raise failure
+        engine.circuit_breakers.record_success(upstream)
+        self.prompt = prompt
+        if proven_adaptation:
+            engine.observations.store_adaptation(upstream, target.model, proven_adaptation)
+        if run.adaptations is not None:
+            run.adaptations.store_for_model(target)
+        return attempt
 
     def _record_target(self, attempt: Attempt) -> None:
         """Name the target of an attempt in the receipt, and for the messages of errors."""
@@ -523,6 +521,7 @@ class Attempts:
         call = attempt.call
         if call.relayed.body:
             call = structs.replace(call, relayed=RelayedRequest())
+        stream: UpstreamStream | RelayStream
         deltas: list[Delta] | None = None
         try:
             if (
@@ -534,14 +533,9 @@ class Attempts:
             if target.is_relayed:
                 wire = cast("RelayWire[BaseDialect]", target.wire)
                 secrets = self._list_call_secrets(attempt)
-                relay = attempt.stream = RelayStream(wire, call, response, self._watchdog, secrets=secrets)
-                try:
-                    await relay.wait_for_content()
-                except UpstreamError:
-                    self.records.count_unread_reply(relay.usage)
-                    raise
+                stream = RelayStream(wire, call, response, self._watchdog, secrets=secrets)
             else:
-                stream = attempt.stream = UpstreamStream(
+                stream = UpstreamStream(
                     target.wire,
                     call,
                     response,
@@ -550,14 +544,15 @@ class Attempts:
                     report=self.receipt.fidelity,
                     stop_filter=attempt.run.stop_filter,
                 )
-                if deltas is not None:
-                    stream.set_deltas(deltas)
-                else:
-                    try:
-                        await stream.wait_for_content()
-                    except UpstreamError:
-                        self.records.count_unread_reply(stream.unread_usage)
-                        raise
+            attempt.stream = stream
+            if deltas is not None:
+                attempt.decoded().set_deltas(deltas)
+            else:
+                try:
+                    await stream.wait_for_content()
+                except UpstreamError:
+                    self.records.count_unread_reply(stream.unread_usage)
+                    raise
         except BaseException:
             await response.close()
             raise

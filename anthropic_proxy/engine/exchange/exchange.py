@@ -170,7 +170,7 @@ class Exchange:
 
         # call and deliver
         queue = engine.queue
-        if queue.is_limited:
+        if queue is not None:
             # grouped by session, so that one session does not delay all others
             session = incoming.headers.get("x-claude-code-session-id", "")
             await queue.acquire(f"{receipt.client.name} {session}")
@@ -179,7 +179,7 @@ class Exchange:
             reply = await self._open_reply()
             await self._deliver(reply)
         finally:
-            if queue.is_limited:
+            if queue is not None:
                 queue.release()
 
         # The provider's count corrects later estimates for the model. The count of a tool loop does not, because it

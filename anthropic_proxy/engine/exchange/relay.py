@@ -158,6 +158,11 @@ class RelayStream(Reply):
         return None
 
     @property
+    def unread_usage(self) -> Usage:
+        """Token usage of a reply that has failed before its first content."""
+        return self.usage
+
+    @property
     def usage_so_far(self) -> Usage:
         """Token usage so far. Of an incomplete stream, the output is at least an estimate from the received content."""
         if self.stop_reason is not None or not self._streams:

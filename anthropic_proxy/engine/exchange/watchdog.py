@@ -13,6 +13,7 @@ distinguishes this from the stop of the server. `uncancel` lets the task continu
 """
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
@@ -56,8 +57,6 @@ class Watchdog:
         """Current limit on the time without bytes from the provider, in seconds."""
         self._calling = False
         """True while an upstream call is open. Only then is the upstream limit active."""
-        self._writing = False
-        """True while a write to the client is pending. The upstream is not idle then."""
         self.reason: Literal["", "gone", "upstream silent"] = ""
         """Reason of the cancellation. "": not cancelled by this watchdog."""
         self._idle_seconds = idle_seconds
@@ -67,9 +66,8 @@ class Watchdog:
         """Maximum time between two checks: between them, the limit may become the shorter one."""
         self._write_seconds = write_seconds
         self._writing_since = 0.0
-        """Loop time of the start of the pending write."""
-        self._written_to = 0.0
-        """Loop time of the last check of the pending write."""
+        """Loop time of the first check since the start of the pending write to the client. inf: there was no check yet.
+        0: no write is pending."""
         self._on_idle = on_idle
         """Function that sends a ping to the client. None: the client requested no stream."""
         self._ping_seconds = FIRST_PING_SECONDS
@@ -100,11 +98,11 @@ class Watchdog:
 
     def begin_write(self) -> None:
         """Begin a write to the client. Meanwhile the provider is not idle, because nothing is read from it."""
-        self._writing = True
+        self._writing_since = math.inf  # cheaper than the time, and most writes end before a check
 
     def end_write(self) -> None:
         """End a write to the client. The times without bytes, of the provider and for the client, begin again."""
-        self._writing = False
+        self._writing_since = 0.0
         self._upstream_at = self.now()
         self._client_at = self._upstream_at
 
@@ -143,13 +141,12 @@ class Watchdog:
         now = self.now()
         if self._disconnect_task is None:
             self._disconnect_task = self._loop.create_task(self._watch_client())
-        if self._writing:
-            if self._upstream_at != self._written_to:  # the exchange progressed since the last check
-                self._writing_since = now
-            elif now >= self._writing_since + self._write_seconds:
+        if self._writing_since:
+            self._writing_since = min(self._writing_since, now)
+            if now >= self._writing_since + self._write_seconds:
                 self._end("gone")
                 return
-            self._upstream_at = self._client_at = self._written_to = now
+            self._upstream_at = self._client_at = now
         elif not self._calling:
             self._upstream_at = now
         if now >= self._upstream_at + self.upstream_limit:

@@ -192,7 +192,7 @@ class LoadedToolCalls:
 
     def __init__(self, names: Collection[str]) -> None:
         self._names = names
-        self._open: dict[int | str, _OpenCall] = {}
+        self._open: dict[int | str, _CallerCall] = {}
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
         if not self._open and ToolCall not in map(type, deltas):  # faster than a generator
@@ -200,7 +200,7 @@ class LoadedToolCalls:
         converted: list[Delta] = []
         for delta in deltas:
             if isinstance(delta, ToolCall) and delta.name == CALLER_NAME:
-                self._open[delta.key] = _OpenCall(delta, self._names)
+                self._open[delta.key] = _CallerCall(delta, self._names)
             elif isinstance(delta, ToolArgs) and (call := self._open.get(delta.key)):
                 converted += call.feed(delta.json)
             elif isinstance(delta, ToolEnd) and (call := self._open.pop(delta.key, None)):
@@ -210,7 +210,7 @@ class LoadedToolCalls:
         return converted
 
 
-class _OpenCall:
+class _CallerCall:
     """One call of `CallLoadedTool` that is being received."""
 
     def __init__(self, call: ToolCall, names: Collection[str]) -> None:

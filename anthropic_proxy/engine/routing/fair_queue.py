@@ -15,13 +15,11 @@ RETRY_AFTER_SECONDS = 2.0
 class FairQueue:
     """Queue that serves the waiting clients in turn.
 
-    `slots` is the maximum number of concurrent calls in this process; None: no limit.
+    `slots` is the maximum number of concurrent calls in this process, `limit` that of all processes, for errors.
     """
 
-    def __init__(self, slots: int | None, limit: int | None = None) -> None:
+    def __init__(self, slots: int, limit: int | None = None) -> None:
         self._slots = slots
-        self.is_limited = slots is not None
-        """False: `acquire` never waits."""
         self._limit = limit or slots
         self._used = 0
         self._waiting: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
@@ -30,8 +28,6 @@ class FairQueue:
 
     async def acquire(self, client: str) -> None:
         """Wait until an upstream call is allowed. Call `release` after it. Raises `ProxyBusy` if the queue is full."""
-        if self._slots is None:
-            return
         if self._used < self._slots:
             self._used += 1
             return
@@ -58,8 +54,6 @@ class FairQueue:
             raise
 
     def release(self) -> None:
-        if self._slots is None:
-            return
         while self._waiting:
             client, waiters = self._waiting.popitem(last=False)
             waiter = waiters.popleft()

@@ -24,7 +24,7 @@ import msgspec
 
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.exchange import forwarding
-from anthropic_proxy.engine.exchange.admission import admitted_token_count_request
+from anthropic_proxy.engine.exchange.admission import admit_token_count
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseSink, encode_error_response, json_headers
 from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error, record_client, record_failure
 from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_resource
@@ -187,10 +187,9 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     method = scope["method"]
     path = scope["path"]
     settings = services.settings
+    if path.startswith("/v1/v1/"):  # the base URL of the client ends in `/v1`, and it appends `/v1/messages`
+        path = path.removeprefix("/v1")
     methods = ENDPOINTS.get(path)
-    if methods is None:
-        path = remove_repeated_v1(path)
-        methods = ENDPOINTS.get(path)
     receipt = Receipt(
         request_id=services.new_id("req_"), client=_UNKNOWN, started_at=services.clock(), method=method, path=path
     )
@@ -208,7 +207,7 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         if methods is not None and method in methods:
             endpoint = methods[method]
         elif route is None:
-            endpoint = find_endpoint(method, path)
+            endpoint = find_endpoint(method, path, methods)
         elif method in route.routes:
             endpoint = partial(_send_plugin_route, route, scope)
         else:
@@ -314,7 +313,7 @@ def post_messages(services: Services, request: ClientRequest, sink: AsgiSink) ->
 
 
 async def post_count_tokens(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    async with admitted_token_count_request(services, request):
+    async with admit_token_count(services, request):
         reply = await forwarding.count_tokens(services, request, sink.wait_disconnected)
     await _send_json_reply(sink, reply)
 
@@ -372,7 +371,7 @@ def _position(ids: Sequence[str], name: str, value: str) -> int:
 
 async def send_resource(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     method = request.receipt.method
-    async with admitted_token_count_request(services, request):
+    async with admit_token_count(services, request):
         await forward_resource(services, request, method, sink)
 
 
@@ -558,17 +557,12 @@ ENDPOINTS: Mapping[str, Mapping[str, Endpoint]] = {
 }
 
 
-def remove_repeated_v1(path: str) -> str:
-    """Clients send `/v1/v1/…` if their base URL ends in `/v1`, because they append `/v1/messages` to it."""
-    return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
-
-
-def find_endpoint(method: str, path: str) -> Endpoint:
+def find_endpoint(method: str, path: str, methods: Mapping[str, Endpoint] | None) -> Endpoint:
     """Return the endpoint for a path, also for one with an id, which `ENDPOINTS` cannot list.
 
+    `methods`: the endpoints of the path in `ENDPOINTS`.
     Raises `UnknownModel` (404) for an unknown path, and `MethodNotAllowed` (405) for another method.
     """
-    methods = ENDPOINTS.get(path)
     if methods is None and path.startswith("/v1/models/"):
         methods = {"GET": get_model}
     elif methods is None and RESOURCE_PATHS.fullmatch(path):

@@ -62,9 +62,7 @@ class Block(Struct):
     citations: Raw = Raw()
 
 
-class _Open(Struct):
-    """One message at the end of a conversation."""
-
+class _Message(Struct):
     role: str = ""
     content: Raw = _NO_CONTENT
 
@@ -82,7 +80,7 @@ _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_role = msgspec.json.Decoder(_Role).decode
 _decode_block = msgspec.json.Decoder(Block).decode
-_decode_open = msgspec.json.Decoder(_Open).decode
+_decode_message = msgspec.json.Decoder(_Message).decode
 
 
 def read_block(text: bytes) -> Block:
@@ -245,7 +243,7 @@ def _find_first_reply(body: bytes, messages: JsonSpan) -> tuple[JsonSpan | None,
     has_results = False
     for message in reversed(json_spans.find_elements(body, messages.value, messages.end)):
         try:
-            read = _decode_open(body[message.value : message.end])
+            read = _decode_message(body[message.value : message.end])
         except msgspec.ValidationError:
             break
         content = bytes(read.content)

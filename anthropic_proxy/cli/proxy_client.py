@@ -1,4 +1,4 @@
-"""HTTP client of commands for a running proxy, with the standard library only, so that commands start quickly."""
+"""HTTP client of commands for a running proxy, with the standard library only, so that they start quickly."""
 
 import http.client
 import ssl
