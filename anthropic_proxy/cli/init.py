@@ -66,7 +66,7 @@ from anthropic_proxy.secrets import Secret, redact_secrets
 _AZURE, _EXAMPLE_MODEL = "azure", "gpt-5.6-sol"
 OTHER_SERVER = "other"
 """Choice "another server" in the list of providers."""
-_MOST_USED = ("openai", "gemini", "anthropic", "openrouter", "deepseek", "ollama", OTHER_SERVER)
+MOST_USED = ("openai", "gemini", "anthropic", "openrouter", "deepseek", "ollama", OTHER_SERVER)
 """Names of the candidates that the list of providers shows at first, below those that were found."""
 _PRICE_UNIT = "$ per million tokens"
 _LISTED_MODELS = 4
@@ -259,7 +259,7 @@ class _Setup:
                 assert self._questions is not None
                 present = [one.name for one in candidates if one.provider and one.provider.name == self._preferred]
                 candidates.sort(key=lambda one: one.name not in present)
-                listed = [one for one in candidates if one.found or one.name in (*present, *_MOST_USED)]
+                listed = [one for one in candidates if one.found or one.name in (*present, *MOST_USED)]
                 options = [
                     Option(one.name, one.title, _describe_candidate(one), one.name == OTHER_SERVER)
                     for one in candidates
@@ -1011,7 +1011,7 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
 
     def rank(one: Candidate) -> tuple[bool, int, int]:
         is_own, is_cloud = one.name in own_servers, one.name in clouds
-        use = _MOST_USED.index(one.name) if one.name in _MOST_USED else len(_MOST_USED)
+        use = MOST_USED.index(one.name) if one.name in MOST_USED else len(MOST_USED)
         return not one.found, use, 1 if is_own else 2 if is_cloud else 0 if one.provider is not None else 3
 
     return sorted(found, key=rank)

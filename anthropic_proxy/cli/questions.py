@@ -52,7 +52,7 @@ class Option(Struct, frozen=True):
     note: str = ""
     """Text beside it, in a column of its own."""
     is_rest: bool = False
-    """True for the option that stands for all that is not in the list. It is shown if a search finds nothing."""
+    """True for the option that stands for all that is not in the list. It is offered if a search finds nothing."""
 
 
 class Questions(Protocol):
@@ -178,10 +178,13 @@ class _List:
             self._search(self._searched[:-1])
 
         @keys.add(Keys.ControlU)
-        @keys.add(Keys.ControlW)
         @keys.add(Keys.Escape, eager=True)
         def _(event: KeyPressEvent) -> None:
             self._search("")
+
+        @keys.add(Keys.ControlW)
+        def _(event: KeyPressEvent) -> None:
+            self._search("".join(self._searched.rstrip().rpartition(" ")[:2]))
 
         @keys.add(Keys.Any)
         @keys.add(Keys.BracketedPaste)
@@ -236,7 +239,7 @@ class _List:
     def _search(self, text: str) -> None:
         self._searched = text
         rows = self._find_rows()
-        if text and not self._find_matches() and self._find_similar():
+        if text and not self._find_matches():
             self._pointed = _NO_ROW  # Enter after a typing error must not choose what the user did not mean
         elif rows and (text or self._pointed not in rows):
             self._pointed = rows[0]
@@ -249,7 +252,7 @@ class _List:
         searched = escape_unprintable(redact_secrets(self._searched, ()))
         nothing = ""
         if not self._find_matches():
-            nothing = "   nothing found, but similar:" if self._find_similar() else "   nothing found"
+            nothing = "   no match, but similar:" if self._find_similar() else "   no match: Esc or Ctrl-U clears"
         return [*question, ("class:answer", searched), ("class:instruction", nothing)]
 
     def _show_rows(self) -> StyleAndTextTuples:

@@ -10,6 +10,7 @@ import pytest
 
 from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
 from anthropic_proxy.cli.init import (
+    MOST_USED,
     Backend,
     describe_retirement,
     find_offered_models,
@@ -28,6 +29,8 @@ from tests.support.terminal import Screen, answer_questions
 
 CANDIDATES = [one.name for one in list_candidates(Settings(), {})]
 """Names of all providers and vendors that the command offers without a detected key."""
+MORE = f"{len(CANDIDATES) - len(MOST_USED)} more"
+"""Last line of the list of providers."""
 
 
 @pytest.fixture
@@ -148,16 +151,19 @@ def test_a_file_that_another_program_changes_meanwhile_stays(tmp_path: Path) -> 
 
 
 def test_a_list_begins_with_the_most_used_providers_and_searches_all(tmp_path: Path, openai: Running) -> None:
-    """The last line shows all. A name that is not in the list leads to the entry for it."""
+    """The last line shows all. For a name that is not in the list, Enter chooses nothing, and Down the entry for it."""
     answers = [
-        ("36 more", "no-such-vendor\r"),
+        (MORE, "zzz"),
+        ("Esc or Ctrl-U clears", "\r\x1b[B\r"),
         ("Its address", "\r"),
-        ("36 more", "\x1b[A\r"),  # from the first line up: the last one
+        (MORE, "another\r"),
+        ("Its address", "\r"),
+        (MORE, "\x1b[A\r"),  # from the first line up: the last one
         ("llama.cpp", "mistral\r"),
         ("MISTRAL_API_KEY (empty: another provider)", "\x03"),
     ]
     screen = answer(tmp_path, {**address(openai), **TERMINAL}, *answers)
-    first = _ESCAPES.sub("", screen.text).partition("36 more")[0].splitlines()
+    first = _ESCAPES.sub("", screen.text).partition(MORE)[0].splitlines()
     assert [line.strip(" ❯") for line in first if line.strip()] == [
         "? Which provider has the models? (arrow keys, or type to search)",
         *("OpenAI", "Google Gemini", "Anthropic", "OpenRouter", "DeepSeek", "Ollama"),
@@ -170,9 +176,9 @@ def test_after_a_typing_error_a_list_shows_what_is_similar_and_enter_chooses_not
     tmp_path: Path, openai: Running
 ) -> None:
     answers = [
-        ("36 more", "opneai\r\x1b[B\r"),  # the first Enter has no effect
+        (MORE, "opneai\r\x1b[B\r"),  # the first Enter has no effect
         ("OPENAI_API_KEY (empty: another provider)", "\r"),
-        ("36 more", "gemini\x15anthropic\x17mistral\r"),
+        (MORE, "gemini\x15no google\x17\x17mistral\r"),
         ("MISTRAL_API_KEY (empty: another provider)", "\x03"),
     ]
     screen = answer(tmp_path, {**address(openai), **TERMINAL}, *answers)
