@@ -93,6 +93,8 @@ class RelayedRequest(Struct, frozen=True, kw_only=True):
     path: str = "/v1/messages"
     query: str = ""
     """Without `?`."""
+    is_renamed: bool = False
+    """True if the provider has another name for the model than the client."""
     has_proxy_signatures: bool = True
     """True if `body` may contain signatures of the proxy, which must be removed."""
     refused_signatures: Collection[bytes] = frozenset()
@@ -143,11 +145,6 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     max_schema_steps: int | None = None
     """Number of steps to convert JSON Schemas after which `encode_request` raises `WorkPostponed`. None: no limit,
     because the caller runs outside the event loop."""
-
-    @property
-    def is_renamed(self) -> bool:
-        """True if the provider has another name for the model than the client."""
-        return self.requested_model != self.model
 
     @property
     def effective_max_input_tokens(self) -> int | None:
