@@ -10,7 +10,13 @@ from anthropic_proxy.cli.command_line import names_files
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.running_proxy import RunningProxy, describe_source, find_running_proxy, load_settings_of
+from anthropic_proxy.gateway.running_proxy import (
+    RunningProxy,
+    describe_source,
+    find_running_proxy,
+    list_sessions,
+    load_settings_of,
+)
 from anthropic_proxy.gateway.settings import (
     Settings,
     copy_environment,
@@ -26,7 +32,8 @@ def load_command_settings(
 ) -> Settings:
     """Return the settings of a command: those of the proxy that runs on PORT, else those of the command itself.
 
-    A folder that the user has named takes precedence over the running proxy. `resolves_keys` is True for a command that
+    If only a command such as `code` has started one with these files, texts name it as the way to start again. A folder
+    that the user has named takes precedence over the running proxy. `resolves_keys` is True for a command that
     sends requests to providers itself: key files are read and key commands run. `names_source`: tell the user that the
     settings are those of the running proxy, also if the command has no others. Raises `ConfigurationError` for invalid
     settings.
@@ -44,6 +51,8 @@ def load_command_settings(
             proxy = find_running_proxy(find_data_directory(environ), port)
             if proxy is not None and proxy.env_file == str(Path(env_file).absolute()):  # the proxy of the named folder
                 _name_changes(proxy, port, settings)
+            elif proxy is None and (sessions := [session for _, session in list_sessions(settings)]):
+                settings = structs.replace(settings, session_command=sessions[0].session_command)
     if names_files.get():
         Output().write_notice(describe_files(settings))
     return settings

@@ -375,7 +375,7 @@ def write_new_key(key: VirtualKey, key_text: str, completed_action: str, setting
             output.write_notice(f"The old text {old.hint} is valid until {format_time(old.expires_at)}.")
     if not settings.virtual_keys:
         output.write_notice(
-            "The proxy does not accept it yet. Set VIRTUAL_KEYS=true and start the proxy again.", "!", "warn"
+            f"The proxy does not accept it yet. Set VIRTUAL_KEYS=true and {settings.start_again}.", "!", "warn"
         )
 
 

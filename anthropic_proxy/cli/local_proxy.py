@@ -23,9 +23,8 @@ from anthropic_proxy.gateway.platforms.signals import request_reload
 from anthropic_proxy.gateway.platforms.sockets import find_foreign_user, find_port_owner
 from anthropic_proxy.gateway.running_proxy import (
     ServerRecord,
-    describe_source,
     find_running_proxy,
-    list_recorded_ports,
+    list_sessions,
 )
 from anthropic_proxy.gateway.settings import Settings, copy_environment, load_settings
 from anthropic_proxy.gateway.settings.place import find_data_directory
@@ -122,13 +121,8 @@ def follow_session(settings: Settings) -> Settings:
     """
     if find_proxy(settings) is not None:
         return settings
-    wanted = describe_source(settings).env_file
-    for port in list_recorded_ports(settings.data_directory):
-        record = find_running_proxy(settings.data_directory, port)
-        session = structs.replace(settings, port=port)
-        if record is not None and record.is_of_session and record.env_file == wanted and find_proxy(session):
-            return session
-    return settings
+    sessions = (structs.replace(settings, port=port) for port, _ in list_sessions(settings))
+    return next(filter(find_proxy, sessions), settings)
 
 
 def require_proxy(settings: Settings) -> LocalProxy:
@@ -246,7 +240,7 @@ def open_proxy(settings: Settings, command: str) -> Iterator[LocalProxy]:
         host, _, port = address.removeprefix("http://").rpartition(":")
         health = get_json(host, int(port), "/health")
         version = health["version"] if isinstance(health, dict) else ""
-        record = ServerRecord(int(port), is_of_session=True)
+        record = ServerRecord(int(port), session_command=command)
         record.open(settings)
         yield LocalProxy(host, int(port), version, client_token(settings), log_file=log_file)
     finally:

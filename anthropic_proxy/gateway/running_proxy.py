@@ -7,7 +7,7 @@ that the record of a server that has ended is not used.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -64,8 +64,8 @@ class RunningProxy(Struct, frozen=True):
     """Variables that a reload found changed, and that take effect at its next start."""
     process: int = 0
     """Process that reloads the settings at `RELOAD_SIGNAL`. 0: none does, as under another server."""
-    is_of_session: bool = False
-    """True if a command such as `code` has started it for its session, on any free port."""
+    session_command: str = ""
+    """Command, such as `code`, that has started it for its session, on any free port. "": none."""
 
 
 def describe_source(settings: Settings, changed: Sequence[str] = (), process: int = 0) -> RunningProxy:
@@ -86,12 +86,12 @@ class ServerRecord:
     """The record of this server. `port`: port on which it listens; None: unknown, so that there is no record.
 
     `handles_signals`: this process reloads the settings at `RELOAD_SIGNAL`.
-    `is_of_session`: a command has started it on any free port. No other server will use it, so the folder is removed.
+    `session_command`: it has started the server on any free port. No other server will use it, so the folder is removed.
     """
 
-    def __init__(self, port: int | None, *, handles_signals: bool = False, is_of_session: bool = False) -> None:
+    def __init__(self, port: int | None, *, handles_signals: bool = False, session_command: str = "") -> None:
         self._port = port
-        self._is_of_session = is_of_session
+        self._session_command = session_command
         self._process = os.getpid() if handles_signals and RELOAD_SIGNAL is not None else 0
         self._held = ExitStack()
         """Owner of the lock and of the file."""
@@ -128,13 +128,13 @@ class ServerRecord:
     def close(self) -> None:
         file, self._file = self._file, None
         self._held.close()
-        if file is not None and self._is_of_session:
+        if file is not None and self._session_command:
             with suppress(OSError):
                 file.parent.rmdir()
 
     def _write(self, file: Path, settings: Settings, changed: Sequence[str] = ()) -> None:
         described = describe_source(settings, changed, self._process)
-        proxy = structs.replace(described, is_of_session=self._is_of_session)
+        proxy = structs.replace(described, session_command=self._session_command)
         replace_file(file, msgspec.json.encode(proxy).decode(), has_keys=True)  # a command may read it at this moment
 
 
@@ -153,13 +153,16 @@ def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy |
     return None
 
 
-def list_recorded_ports(data_directory: Path | None) -> list[int]:
-    """Return the ports of servers with a record, of which some may have ended."""
-    names = list[str]()
-    if data_directory is not None:
+def list_sessions(settings: Settings) -> Iterator[tuple[int, RunningProxy]]:
+    """Yield port and record of each proxy that a command such as `code` has started with the files of `settings`."""
+    wanted, names = describe_source(settings).env_file, list[str]()
+    if settings.data_directory is not None:
         with suppress(OSError):
-            names = sorted(os.listdir(data_directory / _SERVERS))
-    return [int(name) for name in names if name.isdecimal()]
+            names = sorted(os.listdir(settings.data_directory / _SERVERS))
+    for port in (int(name) for name in names if name.isdecimal()):
+        proxy = find_running_proxy(settings.data_directory, port)
+        if proxy is not None and proxy.session_command and proxy.env_file == wanted:
+            yield port, proxy
 
 
 def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str], *, resolves_keys: bool) -> Settings:

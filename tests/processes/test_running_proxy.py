@@ -361,3 +361,22 @@ def test_a_server_that_does_not_even_refuse_does_not_delay_the_start(tmp_path: P
     ready = next(index for index, line in enumerate(lines) if line.startswith("  Use it:"))
     reported = next(index for index, line in enumerate(lines) if "does not answer" in line)
     assert ready < reported
+
+
+_CHECK = """
+import subprocess, sys
+for words in (["config", "check"], ["keys", "create", "ci"]):
+    subprocess.run([sys.executable, "-m", "anthropic_proxy", *words])
+"""
+
+
+def test_while_only_a_session_runs_commands_name_its_command(closed_port: str, tmp_path: Path) -> None:
+    settings = {"PORT": closed_port, "PREFERRED_PROVIDER": "groq", "DATABASE_URL": f"sqlite:///{tmp_path}/l.sqlite3"}
+    ended = run_command("run", sys.executable, "-c", _CHECK, directory=tmp_path, settings=settings)
+    assert ended.stderr.splitlines()[0].strip() == (
+        "✕ groq has no key: GROQ_API_KEY is not set. Set it in .env, which applies at once, or in the environment and "
+        "run anthropic-proxy run again."
+    )
+    assert ended.stderr.splitlines()[-1].strip() == (
+        "! The proxy does not accept it yet. Set VIRTUAL_KEYS=true and run anthropic-proxy run again."
+    )
