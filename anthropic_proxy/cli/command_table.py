@@ -288,7 +288,7 @@ MAIN_EXAMPLES = (
     ("serve on http://127.0.0.1:8082", "serve"),
     ("serve on another port", "serve --port 8083"),
     ("ask a model one question", 'ask "hello"'),
-    ("examine the configured backends", "doctor"),
+    ("examine the configured providers", "doctor"),
     ("show all settings", "config show --all"),
     ("show what a command accepts", "code --help"),
 )

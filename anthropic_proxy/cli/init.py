@@ -28,6 +28,7 @@ from anthropic_proxy.cli.models import ModelFacts, describe_models
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.questions import Option, Questions, open_questions
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.options import ConfiguredProvider, ModelTable, suggest_key_variable
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
@@ -384,7 +385,8 @@ class _Setup:
                 )
                 return None
             return backend if self._keeps_untested(asks) else None
-        self._output.write_line(f"  {self._output.paint('✓', 'ok')} {_CREDENTIALS[source]} found, {seconds:.1f} s")
+        duration = formats.seconds(to_microseconds(seconds))
+        self._output.write_line(f"  {self._output.paint('✓', 'ok')} {_CREDENTIALS[source]} found, {duration}")
         return backend
 
     @staticmethod
@@ -585,7 +587,8 @@ class _Setup:
                 return None
             return backend if self._keeps_untested(self._questions) else None
         check = output.paint("✓", "ok")
-        output.write_line(f"  {check} accepted, {formats.plural(len(models), 'model')}, {seconds:.1f} s")
+        duration = formats.seconds(to_microseconds(seconds))
+        output.write_line(f"  {check} accepted, {formats.plural(len(models), 'model')}, {duration}")
         return structs.replace(backend, models=models)
 
     def _choose_models(self, backend: Backend) -> dict[str, str]:

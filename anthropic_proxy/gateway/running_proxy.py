@@ -86,7 +86,8 @@ class ServerRecord:
     """The record of this server. `port`: port on which it listens; None: unknown, so that there is no record.
 
     `handles_signals`: this process reloads the settings at `RELOAD_SIGNAL`.
-    `session_command`: it has started the server on any free port. No other server will use it, so the folder is removed.
+    `session_command`: it has started the server on any free port. No other server will use that one, so the folder is
+    removed.
     """
 
     def __init__(self, port: int | None, *, handles_signals: bool = False, session_command: str = "") -> None:

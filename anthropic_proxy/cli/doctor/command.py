@@ -206,7 +206,7 @@ async def _examine(settings: Settings, options: _Options, stack: ExitStack) -> t
 def _describe_cost(backends: Sequence[Backend], expected: ProbeTotals, price: float | None) -> tuple[str, str]:
     shown = f", {format_amount(price * NANO_DOLLARS)}" if price else ""
     cost = f"about {expected.requests} requests and {expected.input_tokens:,} tokens{shown}"
-    return formats.plural(len(backends), "backend"), cost
+    return formats.plural(len(backends), "model"), cost
 
 
 def _announce(backends: Sequence[Backend], expected: ProbeTotals, settings: Settings, *, asks: bool) -> None:

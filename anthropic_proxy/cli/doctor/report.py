@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 from anthropic_proxy import __version__
 from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, Evidence, Outcome, ProbeTotals, Problem, State
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.options import ConfiguredProvider
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
@@ -229,7 +230,8 @@ class Report(Struct, kw_only=True):
         totals = self.totals
         tokens = totals.input_tokens + totals.output_tokens
         shown = "" if self.price is None else f", {format_amount(self.price * NANO_DOLLARS)}"
-        return f"{formats.plural(totals.requests, 'request')}, {self.seconds:.1f} s, {tokens:,} tokens{shown}"
+        duration = formats.seconds(to_microseconds(self.seconds))
+        return f"{formats.plural(totals.requests, 'request')}, {duration}, {tokens:,} tokens{shown}"
 
     @property
     def totals(self) -> ProbeTotals:
@@ -405,7 +407,9 @@ def _show_address(diagnosis: Diagnosis) -> Cell:
         if problem.kind == "address" and problem.status < 400:
             return Cell("✕", "no API")
         return Cell("✕", f"HTTP {problem.status}" if problem.status else "no key")
-    return Cell(_PENDING) if diagnosis.seconds is None else Cell("✓", f"{diagnosis.seconds:.2f} s")
+    return (
+        Cell(_PENDING) if diagnosis.seconds is None else Cell("✓", formats.seconds(to_microseconds(diagnosis.seconds)))
+    )
 
 
 def _show_number(number: Callable[[Diagnosis], int | None]) -> Callable[[Diagnosis], Cell]:

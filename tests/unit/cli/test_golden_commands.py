@@ -48,7 +48,7 @@ FAKES = {
     "openai": (openai_chat.new_openai, openai_chat.KEY),
 }
 MASKS = {
-    r"\d+\.\d+ s\b( ?) *": r"T s\1",
+    r"(?:\d+\.\d+ s|[\d.]+ ms)\b( ?) *": r"T s\1",
     r"( {4}|\n  )(\d+ requests?), T s, [\d,]+ tokens": r"\n  N requests, T s, N tokens",
     r"\d+ requests?, T s, [\d,]+ tokens": "N requests, T s, N tokens",
     r'"(requests|\w*seconds|\w+put_tokens)": [\d.]+': r'"\1": N',
