@@ -306,23 +306,46 @@ def written(columns: int | None, **fields: object) -> list[str]:
     return [line[10:] for line in stream.getvalue().splitlines()]
 
 
+MODELS, SENT, NUMBERS = (
+    "claude-haiku-4-5 → gemini/gemini-2.5-flash",
+    "0 tools 2 msgs",
+    "in 21.3k out 0  first 0.03s total 0.30s",
+)
+
+
 @pytest.mark.parametrize(
     ("columns", "second"),
     [
-        (None, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.30s"),
-        (130, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.30s"),
-        (109, "claude-haiku-4-5 → gemini/gemini-2.5-flash  0 tools 2 msgs  in 21.3k out 0  first 0.03s total 0.30s"),
-        (107, "claude-haiku-4-5 → gemini/gemini-2.5-flash  in 21.3k out 0  first 0.03s total 0.30s"),
-        (80, "claude-haiku-4-5 → gemini/gemini-2.5-flash  in 21.3k out 0"),
-        (40, "claude-haiku-4-5 → gemini/gemini-2.5-flash"),
+        (None, f"{MODELS}  {SENT}  {NUMBERS}"),
+        (130, f"{MODELS}  {SENT}  {NUMBERS}"),
+        (109, f"{MODELS}  {SENT}  {NUMBERS}"),
+        (107, f"{MODELS}  {NUMBERS}"),
     ],
 )
-def test_tokens_and_times_of_a_reply_stay_longest(columns: int | None, second: str) -> None:
+def test_the_numbers_of_tools_and_messages_are_left_out_first(columns: int | None, second: str) -> None:
     first, other = written(columns)
     assert other == second
     assert first.startswith("POST /v1/messages 200")
     assert ("req_" in first) == (columns is None or columns >= 113)
     assert len(first) + 10 <= (columns or 200)
+
+
+def test_tokens_and_times_that_do_not_fit_stand_in_the_first_line() -> None:
+    assert written(90) == [f"POST /v1/messages 200{' ' * 18}{NUMBERS}", f"{MODELS}  {SENT}"]
+    assert written(80) == [f"POST /v1/messages 200{' ' * 10}{NUMBERS}", f"{MODELS}  {SENT}"]
+    assert written(80, model="Qwen/Qwen3-Coder-30B-A3B-Instruct") == [
+        f"POST /v1/messages 200{' ' * 10}{NUMBERS}",
+        "claude-haiku-4-5 → gemini/Qwen/Qwen3-Coder-30B-A3B-Instruct",
+    ]
+    assert written(60) == ["POST /v1/messages 200", MODELS, NUMBERS]
+
+
+def test_tokens_and_times_have_a_line_of_their_own_after_an_incident() -> None:
+    assert written(80, outcome="max_tokens") == [
+        f"POST /v1/messages 200{' ' * 18}! truncated (max_tokens)",
+        f"{MODELS}  {SENT}",
+        NUMBERS,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -349,6 +372,8 @@ def test_a_short_error_stands_in_the_first_line() -> None:
 def test_a_long_error_loses_no_word(columns: int | None) -> None:
     first, second, *further = written(columns, status=401, outcome="error", error=LONG)
     assert second.startswith("claude-haiku-4-5 → ")
+    if columns is not None and columns < 100:
+        assert further.pop(0) == NUMBERS
     assert " ".join(further) == f"✕ {LONG}"
     if columns is None or columns >= 113:
         assert first.endswith("  req_0123456789abcdefghijklmn")

@@ -49,6 +49,7 @@ FAILED = {"failed_attempts": ["groq 429"]}
             "truncated",
             "Truncated by the token limit after one retry",
         ),
+        ({"outcome": "max_tokens", "message_count": 1, "output_tokens": 16}, "", "✓ max_tokens", "ok", "Succeeded"),
         ({"outcome": "refusal"}, "! refused", "! refused", "refused", "Refused by the model"),
         (
             {"outcome": "error", "status": 502, "error": "openai: full", **FAILED},

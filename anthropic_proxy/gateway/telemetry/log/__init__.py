@@ -28,7 +28,7 @@ from anthropic_proxy.gateway.telemetry.log.lines import (
     MIN_WRAP_COLUMNS,
     escape_unprintable,
     escape_unprintable_json,
-    format_exchange_line,
+    format_exchange_lines,
     format_local_time,
     format_note_line,
     format_request_lines,
@@ -215,10 +215,10 @@ class Log:
             return _encode_receipt(receipt, _level_of(receipt))
         paint = self.paint if self.color else None
         width = self.terminal_width if self._is_terminal else self._columns
-        first, *lines = format_request_lines(receipt, paint, width)
+        lines = format_exchange_lines(receipt, paint, width)
         if receipt.upstream_excerpt:
             lines.append(f"{INDENT}{receipt.prefix} answered: {escape_unprintable(receipt.upstream_excerpt)}")
-        return "\n".join((first, format_exchange_line(receipt, paint, width), *lines))
+        return "\n".join(lines)
 
     def write_request(self, receipt: Receipt, level: LogLevel = "info") -> None:
         """`level` is its level if the request did not fail."""

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 import textwrap
 import time
@@ -112,27 +113,34 @@ def format_utc_time(seconds: float) -> str:
     return _iso_time_cached(int(seconds * 1000))
 
 
-def format_request_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
-    """Time, method and path, status, incident, request id. An incident that is too long follows in further lines."""
+def format_request_lines(
+    receipt: Receipt, paint: Paint | None, width: int | None = None, numbers: str = ""
+) -> list[str]:
+    """Time, method and path, status, incident, request id. An incident that is too long follows in further lines.
+    `numbers` take the place of the incident if there is none.
+    """
     path = receipt.path if len(receipt.path) <= MAX_PATH_CHARACTERS else receipt.path[: MAX_PATH_CHARACTERS - 1] + "…"
     clock = _format_time_cached(int(receipt.started_at))
     shown = receipt.status or "–"
     head = f"{receipt.method} {path if path.isprintable() else escape_unprintable(path)} "
-    text = escape_unprintable(incident) if (incident := _describe_incident(receipt)) else ""
+    text = escape_unprintable(incident) if (incident := _describe_incident(receipt)) else numbers
     if paint is None and width is None and len(text) <= MAX_INLINE_ERROR_CHARACTERS:  # the usual case of a service
         start = f"{clock}  {head}{shown}"
         return [f"{start:<{FIRST_COLUMN - 2}}  {text:<{SECOND_COLUMN}}  {receipt.request_id}"]
     shown = str(shown)
     used = len(INDENT) + len(head) + len(shown)
     gap = max(FIRST_COLUMN - used, 2)
-    further = []
-    if len(text) > (MAX_INLINE_ERROR_CHARACTERS if width is None else width - used - gap):
+    further = [INDENT + numbers] if numbers and text != numbers else []
+    room = MAX_INLINE_ERROR_CHARACTERS if width is None else width - used - 2
+    if len(text) <= room:
+        gap = gap if width is None else max(min(gap, width - used - len(text)), 2)
+    else:
         rows = [text]
         if width is not None:
             columns = max(width - len(INDENT), MIN_WRAP_COLUMNS)
             rows = textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)
         text = ""
-        further = [INDENT + row for row in rows]
+        further += [INDENT + row for row in rows]
     paint = paint or _without_color
     role = "ok" if receipt.status < 400 else "warn"
     if receipt.status >= 500:
@@ -151,34 +159,35 @@ def _without_color(text: str, _: str) -> str:
     return text
 
 
-def format_exchange_line(receipt: Receipt, paint: Paint | None, width: int | None = None) -> str:
-    """Columns that do not fit into `width` are left out: of a reply, first the number of tools and messages."""
+def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
+    """Those of `format_request_lines`, and as the second line the models with what was sent, tokens and times.
+
+    Tokens and times that do not fit behind the models stand in the first line, or after an incident in a third one.
+    The number of tools and messages, and the route, are left out if they do not fit.
+    """
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
     first = "–" if receipt.first_token_seconds is None else _format_seconds(receipt.first_token_seconds)
-    columns = [
-        f"{receipt.tool_count} tools {receipt.message_count} msgs{' stream' if receipt.stream else ''}",
-        format_tokens(receipt.all_input_tokens, receipt.output_tokens),
-        f"first {first} total {_format_seconds(receipt.duration_seconds)}",
-    ]
-    if receipt.route:
-        columns.append(f"route {receipt.route}")
+    sent = f"  {receipt.tool_count} tools {receipt.message_count} msgs{' stream' if receipt.stream else ''}"
+    tokens = format_tokens(receipt.all_input_tokens, receipt.output_tokens)
+    numbers = f"{tokens}  first {first} total {_format_seconds(receipt.duration_seconds)}"
+    route = f"  route {receipt.route}" if receipt.route else ""
     if paint is None and width is None:
         models = f"{requested} → {target}" if target else requested
-        return f"{INDENT}{models if models.isprintable() else escape_unprintable(models)}  {'  '.join(columns)}"
+        second = f"{INDENT}{models if models.isprintable() else escape_unprintable(models)}{sent}  {numbers}{route}"
+        first_line, *further = format_request_lines(receipt, paint, width)
+        return [first_line, second, *further]
     requested, target = escape_unprintable(requested), escape_unprintable(target)
-    used = len(INDENT) + len(requested) + (len(target) + 3 if target else 0)
     painted = (paint or _without_color)(target, "type")
-    line = f"{INDENT}{requested} → {painted}" if target else f"{INDENT}{requested}"
-    # of a reply, tokens and times say more than what was sent
-    places = sorted(range(len(columns)), key=lambda place: (place == 0 and receipt.status < 400, place))
-    shown = []
-    for place in places:
-        used += 2 + len(columns[place])
-        if width is not None and used > width:
-            break
-        shown.append(place)
-    return "  ".join([line, *(columns[place] for place in sorted(shown))])
+    models = f"{INDENT}{requested} → {painted}" if target else f"{INDENT}{requested}"
+    room = math.inf if width is None else width - len(INDENT) - len(requested) - (len(target) + 3 if target else 0)
+    behind, separate = f"  {numbers}", ""
+    if len(behind) > room:
+        behind, separate = "", numbers
+    sent = sent if len(sent) + len(behind) <= room else ""
+    route = route if len(sent) + len(behind) + len(route) <= room else ""
+    first_line, *further = format_request_lines(receipt, paint, width, separate)
+    return [first_line, f"{models}{sent}{behind}{route}", *further]
 
 
 def note_deduplication_key(note: FidelityNote, provider: str) -> tuple[str, str, str]:
