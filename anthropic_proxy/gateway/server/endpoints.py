@@ -60,6 +60,7 @@ from anthropic_proxy.gateway.server.web_page import (
     SECURITY_HEADERS,
     build_setup_view,
     render_error_catalog,
+    render_missing_dashboard,
     render_web_page,
 )
 from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_limits
@@ -151,8 +152,9 @@ async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes:
 
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
 TOUR_PATH = "/tour"
+_DASHBOARD_PATHS = frozenset({"/dashboard", "/dashboard/"})
 RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH = "/api/requests/recent", "/api/requests/live"
-PROBE_PATHS = PUBLIC_PATHS | {"/metrics", RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH}
+PROBE_PATHS = PUBLIC_PATHS | _DASHBOARD_PATHS | {"/metrics", RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH}
 """Probes, metrics and views of requests. Plugins receive no record of these requests."""
 _DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
 READ_TIMEOUT_SECONDS = 30.0
@@ -460,7 +462,8 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
         public = [path for path in services.routes.paths if _checks_key_itself("GET", services.routes.find(path))]
         paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.routes.paths]
         headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
-        body = render_web_page(command, view, paths).encode()
+        is_missing = view is not None and services.routes.find("/dashboard") is None
+        body = render_web_page(command, view, paths, settings.start_again if is_missing else "").encode()
     await sink.send_route_response(RouteResponse(headers=headers, body=body))
 
 
@@ -476,6 +479,16 @@ async def get_tour(services: Services, request: ClientRequest, sink: AsgiSink) -
     provider = parse_qs(request.query).get("provider", [""])[-1]
     page = await render_tour(provider)
     await sink.send_route_response(RouteResponse(headers=headers, body=page.encode()))
+
+
+async def get_missing_dashboard(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
+    command = build_extra_install_command("dashboard")
+    if not prefers_html(request.headers.get("accept", "")):
+        text = f"The dashboard is not installed. Install it: {command}, then {services.settings.start_again}."
+        raise UnknownModel(text, code="path-not-found")
+    headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
+    body = render_missing_dashboard(services.settings.start_again).encode()
+    await sink.send_route_response(RouteResponse(status=404, headers=headers, body=body))
 
 
 async def get_icon(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
@@ -567,14 +580,13 @@ def find_endpoint(method: str, path: str, methods: Mapping[str, Endpoint] | None
         methods = {"GET": get_model}
     elif methods is None and RESOURCE_PATHS.fullmatch(path):
         methods = dict.fromkeys(("GET", "POST", "DELETE"), send_resource)
+    elif methods is None and path in _DASHBOARD_PATHS:  # a plugin serves an installed one
+        methods = dict.fromkeys(("GET", "HEAD"), get_missing_dashboard)
     if methods is None:
         text = f"Nothing is served at {path!r}. The main endpoint is POST /v1/messages."
         for api, pattern in _OTHER_FORMATS.items():
             if pattern.fullmatch(path):
                 text += f" This proxy accepts Anthropic's Messages API; the client uses the format of {api}."
-        if path.rstrip("/") == "/dashboard":
-            command = build_extra_install_command("dashboard")
-            text += f" The dashboard is not installed. Install it: {command}"
         raise UnknownModel(text, code="path-not-found")
     if method not in methods:
         raise _method_not_allowed(method, path, methods)

@@ -13,6 +13,7 @@ from anthropic_proxy import __version__
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import TierMapping, find_preferred_provider
+from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_PAGE
 from anthropic_proxy.gateway.error_catalog import load_sections
 from anthropic_proxy.gateway.readiness import Readiness, find_readiness, group_tier_mappings
@@ -107,10 +108,11 @@ def build_setup_view(settings: Settings, catalog: Catalog, silent: Mapping[str, 
     )
 
 
-def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequence[str]) -> str:
+def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequence[str], dashboard_step: str) -> str:
     """Return the page at `/`.
 
     `view` is None if the client may not see models and providers. Only `accessible_paths` are linked.
+    `dashboard_step`: what to do after the installation of the dashboard; "": it is not needed.
     """
     summary = ""
     commands = [command]
@@ -162,10 +164,31 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
         ),
         render_section("Use it", [_format_command(line) for line in commands]),
         *sections,
+        *([_render_dashboard_installation(dashboard_step)] if dashboard_step else []),
         render_section("Links", ["<ul>", *links, "</ul>", DOCUMENTATION]),
         "</main>",
     ]
     return render_document("\n".join(lines))
+
+
+def render_missing_dashboard(step: str) -> str:
+    """Return the page at `/dashboard` if the dashboard is not installed. `step`: what to do after its installation."""
+    lines = [
+        "<main>",
+        f"<header><h1>anthropic-proxy <small>{__version__}</small></h1></header>",
+        "<p>The dashboard is not installed. Requests are served and stored without it.</p>",
+        _render_dashboard_installation(step),
+        render_section("Links", ['<p><a href="/">Start page</a></p>']),
+        "</main>",
+    ]
+    return render_document("\n".join(lines))
+
+
+def _render_dashboard_installation(step: str) -> str:
+    """`step`: what to do afterwards, as the end of a sentence."""
+    command = name_program(f"{build_extra_install_command('dashboard')} prices")
+    text = f"Run this command, then {name_program(step)}. <code>prices</code> adds the costs of requests."
+    return render_section("Dashboard", [_format_command(command), f"<p>{text}</p>"])
 
 
 @cache

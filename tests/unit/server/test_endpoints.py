@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 from msgspec import structs
 
+from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.trace_context import TraceContext
 from anthropic_proxy.errors import InternalError
 from anthropic_proxy.gateway.server.endpoints import AsgiSink, serve_request
@@ -197,6 +198,25 @@ async def test_the_icon_that_browsers_request_leaves_no_record(method: str) -> N
     status, headers, body = await ask(proxy.services, method, "/favicon.ico")
     assert (status, headers["content-type"]) == (200, "image/svg+xml")
     assert body.startswith("<svg")
+    assert (await proxy.services.receipts.feed.collect_snapshot()).finished == []
+
+
+async def test_a_browser_learns_how_to_install_the_dashboard_and_its_visit_leaves_no_record() -> None:
+    proxy = ProxyHarness(lambda *_: FakeResponse(500))
+    status, headers, page = await ask(proxy.services, "GET", "/dashboard", headers={"accept": "text/html"})
+    assert (status, headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert "<p>The dashboard is not installed. Requests are served and stored without it.</p>" in page
+    step = (
+        f"<pre><code>{name_program('anthropic-proxy add dashboard')} prices</code></pre>\n"
+        "<p>Run this command, then start the proxy again. <code>prices</code> adds the costs of requests.</p>"
+    )
+    assert step in page
+    assert step in (await ask(proxy.services, "GET", "/", headers={"accept": "text/html"}))[2]
+    status, headers, body = await ask(proxy.services, "GET", "/dashboard")
+    assert (status, json.loads(body)["error"]["message"]) == (
+        404,
+        "The dashboard is not installed. Install it: anthropic-proxy add dashboard, then start the proxy again.",
+    )
     assert (await proxy.services.receipts.feed.collect_snapshot()).finished == []
 
 
