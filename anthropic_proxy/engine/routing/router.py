@@ -301,7 +301,8 @@ def choose_models(requested: str, preferred: Provider, settings: EngineOptions, 
     """Return the models that may serve the model id `requested`: the first choice, then its fallbacks.
 
     1. `claude-<prefix>/<name>`, as listed by `/v1/models`, stands for `<prefix>/<name>`. A suffix `[1m]` is ignored.
-    2. A provider prefix decides, unless the model list of the preferred provider contains the complete id.
+    2. A provider prefix decides, unless the model list of the preferred provider contains the complete id. In
+       `<prefix>,<name>`, the form of claude-code-router, it always decides, and must be that of a provider.
     3. An id with a Claude tier is replaced with the model that the settings give to the tier. Without such a setting,
        the preferred provider gets its default model, or the unchanged id if this provider serves Claude models.
     4. A setting such as BIG_MODEL may name a model that no provider lists. The request is then sent to the
@@ -311,13 +312,22 @@ def choose_models(requested: str, preferred: Provider, settings: EngineOptions, 
     Raises `InvalidRequest` for an invalid id.
     """
     registry = find_registry(settings)
-    name = _strip_suffixes(requested, registry)
+    name, has_comma = _normalize_name(requested, registry)
     row, model_name = _split_prefix(name, registry)
-    if row is not None and name in _list_of(preferred, settings):
-        return [ModelChoice(provider=preferred, model=name, reason=f"{name} is in the model list of {preferred.name}")]
-    if row is not None and row.serves_claude and find_tier(model_name):
-        row = None
-        name = model_name
+    if has_comma and row is None:
+        prefix, _, model_name = name.partition("/")
+        raise InvalidRequest(
+            f'model: "{requested}" names the provider "{prefix}", but there is none. '
+            f"{_suggest_prefixes(prefix, model_name, registry)}",
+            code="model-name",
+        )
+    if row is not None and not has_comma:
+        if name in _list_of(preferred, settings):
+            reason = f"{name} is in the model list of {preferred.name}"
+            return [ModelChoice(provider=preferred, model=name, reason=reason)]
+        if row.serves_claude and find_tier(model_name):
+            row = None
+            name = model_name
     if row is not None:
         if not model_name:
             raise InvalidRequest(
@@ -444,9 +454,9 @@ def _is_listed(name: str, listing: Sequence[str] | None) -> bool:
 def resolve_model_name_and_tier(requested: str, preferred: Provider, settings: EngineOptions) -> tuple[str, str]:
     """Return the requested id without alias and suffix `[1m]`, and its tier ("": none). Raises `InvalidRequest`."""
     registry = find_registry(settings)
-    name = _strip_suffixes(requested, registry)
+    name, has_comma = _normalize_name(requested, registry)
     row, model_name = _split_prefix(name, registry)
-    if row is None or (row.serves_claude and name not in _list_of(preferred, settings)):
+    if not has_comma and (row is None or (row.serves_claude and name not in _list_of(preferred, settings))):
         return name, find_tier(name if row is None else model_name) or ""
     return name, ""
 
@@ -457,7 +467,8 @@ def find_tier(name: str) -> str | None:
     return _OTHER_TIERS.get(match[1], match[1]) if match else None
 
 
-def _strip_suffixes(requested: str, registry: ProviderRegistry) -> str:
+def _normalize_name(requested: str, registry: ProviderRegistry) -> tuple[str, bool]:
+    """Return the id without alias and suffix `[1m]`. True: it was `prefix,model`, and now is `prefix/model`."""
     name = requested.strip()
     if name[-len(_LONG_CONTEXT) :].lower() == _LONG_CONTEXT:
         name = name[: -len(_LONG_CONTEXT)]
@@ -473,8 +484,11 @@ def _strip_suffixes(requested: str, registry: ProviderRegistry) -> str:
     if name[: len(_ALIAS)].lower() == _ALIAS:
         row, _ = _split_prefix(name[len(_ALIAS) :], registry)
         if row is not None:
-            return name[len(_ALIAS) :]
-    return name
+            return name[len(_ALIAS) :], False
+    prefix, comma, model_name = name.partition(",")
+    if comma and "/" not in prefix:
+        return f"{prefix.strip()}/{model_name.strip()}", True
+    return name, False
 
 
 def _split_prefix(name: str, registry: ProviderRegistry) -> tuple[Provider | None, str]:
@@ -775,6 +789,14 @@ def describe_unknown_prefix(
     registry = find_registry(settings)
     if not slash or _split_prefix(name, registry)[0] is not None or not has_plain_model_names(provider, settings):
         return ""
+    return (
+        f'{subject} "{name}", but {prefix}/ is the prefix of no provider, and {provider.prefix} has no such model. '
+        f"{_suggest_prefixes(prefix, model, registry, lead=lead, place=place)}"
+    )
+
+
+def _suggest_prefixes(prefix: str, model: str, registry: ProviderRegistry, *, lead: str = "", place: str = "") -> str:
+    """Return sentences with the prefixes that there are, and with the complete id that `prefix` may stand for."""
     word = prefix.lower()
     # a model may begin with the prefix that the user means, as in grok/grok-4, and a prefix may be misspelled
     meant = next((row.prefix for row in registry if any(name.startswith(f"{word}-") for name in row.known_models)), "")
@@ -784,7 +806,4 @@ def describe_unknown_prefix(
         meant = next((row.prefix for row in registry if similar in (row.prefix, row.name)), "")
     known = [row.prefix for row in registry if row.offered_to_users]
     hint = f" Did you mean {lead}{meant}/{model}" if meant else ""
-    return (
-        f'{subject} "{name}", but {prefix}/ is the prefix of no provider, and {provider.prefix} has no such model. '
-        f"Use {join_with_or(known)} as the prefix.{place}{hint}"
-    )
+    return f"Use {join_with_or(known)} as the prefix.{place}{hint}"
