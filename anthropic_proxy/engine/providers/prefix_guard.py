@@ -17,7 +17,7 @@ copied. Memory has a bound for each prompt, for each conversation and for all of
 
 Three ways lead to the same answer. If the provider has read as many tokens from its cache as the old prompt has,
 nothing is lost, and a sample of a few bytes at the end of the old prompt tells whether it is the same conversation.
-Otherwise the bytes are compared without reading JSON (`_find_next_turn`): the new body begins with the old
+Otherwise the bytes are compared without reading JSON (`_find_unchanged_end`): the new body begins with the old
 conversation, apart from marks of the cache that have moved, and ends with what follows the conversation, such as the
 tools. All other bodies, also the second one of a conversation, are divided into their parts (`_divide`): once for the
 new prompt, and once for each of the kept ones that begin with the same messages. Kept prompts of other conversations
@@ -132,11 +132,11 @@ class PrefixGuard:
             if not end or grown_end < max(last, end - MIN_LOST_BYTES):
                 continue
             if not (0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens and _has_same_end(before, body)):
-                next_turn = _find_next_turn(before, body, grown_end)
-                if next_turn is None:
+                unchanged_end = _find_unchanged_end(before, body, grown_end)
+                if unchanged_end is None:
                     continue
-                if next_turn < grown_end:  # otherwise, a client may replace its last message
-                    last = next_turn
+                if unchanged_end < grown_end:  # otherwise, a client may replace its last message
+                    last = unchanged_end
             prompt.last = last
             prompt.turn = end if end < grown_end else before.turn
             prompt.end = grown_end
@@ -211,53 +211,41 @@ def _has_same_end(before: Prompt, body: bytes) -> bool:
     return body.startswith(sample, begin) or body.find(sample, max(0, begin - _MAX_SHIFT), end + _MAX_SHIFT) >= 0
 
 
-def _find_next_turn(before: Prompt, body: bytes, grown_end: int) -> int | None:
-    """Return where the next turn starts in `body`, or an earlier place if a mark behind it may still move.
+def _find_unchanged_end(before: Prompt, body: bytes, grown_end: int) -> int | None:
+    """Return where the common beginning of `body` and the next prompt probably ends (`Prompt.last`).
 
-    `grown_end`: end of the conversation in `body`. A turn of the prompt before that is too short to count as lost is
-    ignored. None: `body` belongs to another conversation.
+    `grown_end`: end of the conversation in `body`. None: `body` does not continue the prompt before, or more than marks
+    has changed. A turn of the prompt before that is too short to count as lost is compared later, with the next ones.
     """
     old, last, end = before.body, before.last, before.end
     view = memoryview(old)
     if not (body.startswith(view[:last]) and body.endswith(view[end:])):
         return None
     if end - last < MIN_LOST_BYTES:
-        return max(last, end - _MAX_SHIFT) if body.find(_MARK, last, end) < 0 else last
+        return last
     if body.startswith(view[last:end], last):
         return end
-    # both prompts are read at the same time, from mark to mark of the old one
-    place = next_place = last
-    has_moved = False
-    movable: int | None = None  # the first place in `body` behind which a mark may still move
+    place = new_place = last
+    has_new_mark = False
     marks = _find_marks(old, last, end)
-    next_marks: list[tuple[int, int]] | None = None
-    while place < end:
-        mark_begin, mark_end = marks[-1] if marks else (end, end)
-        if body.startswith(view[place:mark_begin], next_place):
-            if not marks or body.startswith(view[mark_begin:mark_end], next_place + mark_begin - place):
-                if marks and has_moved and movable is None:
-                    movable = next_place
-                next_place += mark_end - place
-            else:  # the new prompt has no mark here
-                has_moved = True
-                next_place += mark_begin - place
-            place = mark_end
-            del marks[-1:]
-        elif marks and (found := _skip_mark(old, place, marks[-1], body, next_place)):
-            has_moved = True
-            place, next_place = found
+    for _ in range(_MAX_MARKS):
+        while marks and body.startswith(view[place : marks[-1][1]], new_place):  # a mark that stays
+            new_place += marks[-1][1] - place
+            place = marks.pop()[1]
+        if marks and (found := _skip_mark(old, place, marks[-1], body, new_place)) is not None:
+            place, new_place = found
             marks.pop()
-        else:  # a mark that only the new prompt has
-            if next_marks is None:
-                next_marks = _find_marks(body, next_place, min(end + _MAX_SHIFT, grown_end))
-            while next_marks and next_marks[-1][0] < next_place:
-                next_marks.pop()
-            if not next_marks or not (found := _skip_mark(body, next_place, next_marks.pop(), old, place)):
+            if not has_new_mark:
+                last = new_place
+        else:  # the new mark may be gone again in the next prompt
+            new_marks = _find_marks(body, new_place, grown_end)
+            if not new_marks or (found := _skip_mark(body, new_place, new_marks[-1], old, place)) is None:
                 return None
-            if movable is None:
-                movable = next_place
-            next_place, place = found
-    return next_place if movable is None else movable
+            new_place, place = found
+            has_new_mark = True
+        if body.startswith(view[place:end], new_place):
+            return last
+    return None
 
 
 def _skip_mark(
