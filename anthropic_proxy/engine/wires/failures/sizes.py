@@ -629,36 +629,42 @@ def _decide(
     excess: Quantity | None,
     fault: UpstreamFault,
     known: KnownTokenCounts,
-) -> TokenLimitFault | None:
+) -> TokenLimitFault:
+    """Return the description of an error that is about the context window: input too long, or too much output asked."""
     limit = window.value if window else fault.context_window or known.context_window
     if excess is not None:
         limit = limit or max(known.estimate_input() - excess.value, 0) or _UNKNOWN_WINDOW
         return _input_overflow(limit + excess.value, limit)
     limit = limit or _UNKNOWN_WINDOW
     output = _largest_amount(quantities, "output") or known.requested_output
-    tokens, is_total = _find_input_tokens(quantities, output, limit, fault)
-    if tokens is None:  # a text that mentions the output asks for a lower limit; otherwise the input is too long
-        estimate = known.estimate_input()
-        stated = bool(_largest_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
-        mentioned = bool(quantities) and _MENTIONED_OUTPUT.search(fault.message) and estimate + output > limit
-        if not (stated or mentioned) or estimate >= limit or not output:
-            return _input_overflow(max(estimate, limit + 1), limit)
-        output_limit = available_output_tokens(limit, estimate, STATED_WINDOW_MARGIN)
-        if output_limit >= output:  # the input is longer than estimated, because this output was refused
-            output_limit = output // 4
-        return _lower_output(max(estimate, limit - output + 1), output, limit, output_limit)
-    if is_total and _counts_output(tokens, limit, known):
-        tokens -= known.requested_output
-    if tokens > limit:
-        return _input_overflow(tokens, limit)
-    if tokens + output > limit:
+    tokens = _find_input_tokens(quantities, output, limit, fault, known)
+    if tokens is None:
+        return _decide_by_estimate(quantities, output, limit, fault, known)
+    if tokens <= limit < tokens + output:
         return _lower_output(tokens, output, limit, limit - tokens - _MARGIN)
-    return _input_overflow(limit + 1, limit)  # the numbers would fit, so the provider's check counts differently
+    return _input_overflow(max(tokens, limit + 1), limit)  # if the numbers would fit, the provider counts differently
+
+
+def _decide_by_estimate(
+    quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault, known: KnownTokenCounts
+) -> TokenLimitFault:
+    """A text that mentions the output asks for a lower limit; otherwise the input is too long."""
+    estimate = known.estimate_input()
+    asks_for_less = bool(_largest_amount(quantities, "output")) or any(one.is_minimum for one in quantities)
+    if not asks_for_less and quantities and _MENTIONED_OUTPUT.search(fault.message):
+        asks_for_less = estimate + output > limit
+    if not (asks_for_less and output and estimate < limit):
+        return _input_overflow(max(estimate, limit + 1), limit)
+    output_limit = available_output_tokens(limit, estimate, STATED_WINDOW_MARGIN)
+    if output_limit >= output:  # the input is longer than estimated, because this output was refused
+        output_limit = output // 4
+    return _lower_output(max(estimate, limit - output + 1), output, limit, output_limit)
 
 
 def _find_input_tokens(
-    quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault
-) -> tuple[int | None, bool]:
+    quantities: Sequence[Quantity], output: int, limit: int, fault: UpstreamFault, known: KnownTokenCounts
+) -> int | None:
+    """Return the input tokens that the error states. None: it states none."""
     stated = [one for one in quantities if one.role == "amount" and one.subject == "input"]
     others = [one.value for one in quantities if one.role == "amount" and one.subject in ("", "context")]
     # vLLM counts the input only up to the first token that does not fit (renderers/params.py, 2026-11)
@@ -666,16 +672,19 @@ def _find_input_tokens(
     if output and any(one.value == bound for one in stated):
         stated = [one for one in stated if one.value != bound]
         if not stated:
-            return None, False
+            return None
     if stated:
         parts = [one.value for one in stated]
         whole = max(others, default=0)
-        return (sum(parts) if sum(parts) + output == whole or sum(parts) == whole else max(parts)), False
+        return sum(parts) if whole in (sum(parts), sum(parts) + output) else max(parts)
     total = max(others, default=0) or fault.input_tokens or 0
     explicit = _largest_amount(quantities, "output")
     if total and explicit and total > explicit and total != limit:
-        return total - explicit, False
-    return (total, fault.input_tokens is None) if total > limit else (fault.input_tokens, False)
+        return total - explicit
+    if total <= limit:
+        return fault.input_tokens
+    counts_output = fault.input_tokens is None and _counts_output(total, limit, known)
+    return total - known.requested_output if counts_output else total
 
 
 def _largest_amount(quantities: Sequence[Quantity], subject: str) -> int:
