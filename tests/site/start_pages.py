@@ -91,7 +91,7 @@ Run in the folder of your project, this starts Claude Code with address, credent
 _PROBLEMS = {
     "rejected-key": "`401` and the name of a setting",
     "provider-key-missing": "`… has no key`",
-    "model-not-found": "`… is set by BIG_MODEL`",
+    "configured-model-not-found": "`… is set by BIG_MODEL`",
     "rate-limit": "`429`",
     "no-server": "`no server responds at …`",
     "prompt-too-long": "`prompt is too long`",

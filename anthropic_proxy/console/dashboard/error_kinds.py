@@ -49,7 +49,7 @@ def find_error_kind(error_type: str) -> str:
 def chart_errors(periods: Periods, errors: Sequence[ErrorPeriod]) -> Chart:
     query = periods.query
     failed = structs.replace(query, facets={**query.facets, "outcome": "error"})
-    rows = [PeriodSums(one.start, one.error_type, UsageSums(requests=one.count)) for one in errors]
+    rows = [PeriodSums(one.start, one.error_type, UsageSums(requests=one.count)) for one in errors if one.has_model]
     names = {one.error_type: KINDS.get(one.error_type, (find_error_kind(one.error_type), "others")) for one in errors}
     drawn = chart_groups(structs.replace(periods, query=failed), rows, lambda sums: sums.requests, formats.count, names)
     return structs.replace(drawn, empty_text="No failed requests in this range.")

@@ -208,10 +208,14 @@ def _build_error_notice(context: PageContext, costs: ModelCosts, group: ErrorGro
     remedy = find_remedy(group, costs.find_api_key_variable(group.provider))
     kind = f", {find_error_kind(group.error_type)}" if group.error_type else ""
     status = describe_failure_status(group.status, group.attempt_times)
+    text = f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}."
+    if not group.has_model:  # no figure counts them
+        verb = "was" if group.count == 1 else "were"
+        text = f"{formats.plural(group.count, 'request')} without a model {verb} rejected with {status}{kind}."
     return Notice(
         sign="✕",
         role="error",
-        text=f"{formats.plural(group.count, 'request')} failed at {name} with {status}{kind}.",
+        text=text,
         detail=f"{period}. {group.error[:300]}",
         href=href,
         link=link,
@@ -478,10 +482,20 @@ def _tabulate_usage(context: PageContext) -> ExportTable:
 def _tabulate_failures(context: PageContext) -> ExportTable:
     errors = count_errors(context.connection, context.selection, divide_range(context.charted_query).seconds)
     found = list_errors(context.connection, errors)
-    titles = ["provider", "status", "error_type", "requests", "first_at", "last_at", "error", "latest_request"]
+    titles = [
+        "provider",
+        "status",
+        "error_type",
+        "names_model",
+        "requests",
+        "first_at",
+        "last_at",
+        "error",
+        "latest_request",
+    ]
     rows = [
         [
-            *(one.provider, one.status, one.error_type, one.count),
+            *(one.provider, one.status, one.error_type, one.has_model, one.count),
             *(format_time(one.first_at), format_time(one.last_at), one.error, one.request_id),
         ]
         for one in found

@@ -369,6 +369,8 @@ class ErrorPeriod(Struct, frozen=True):
     """Name of the provider. "": the request failed before a provider was called."""
     error_type: str
     status: int
+    has_model: bool
+    """False for requests that no sum includes, as `RequestSelection.has_model` describes them."""
     count: int
     first_at: int
     """Start of the first of these requests, in microseconds since the epoch."""
@@ -380,6 +382,7 @@ class ErrorGroup(Struct, frozen=True):
     provider: str
     error_type: str
     status: int
+    has_model: bool
     count: int
     first_at: int
     last_at: int
@@ -392,8 +395,8 @@ class ErrorGroup(Struct, frozen=True):
 
 
 def count_errors(connection: Connection, selection: RequestSelection, period_seconds: int) -> list[ErrorPeriod]:
-    """Return the numbers of failed requests by period, provider, type of error and status, in order of time. Periods
-    longer than one hour follow the time zone of the process.
+    """Return the numbers of failed requests by period, provider, type of error, status, and whether they named a model,
+    in order of time. Periods longer than one hour follow the time zone of the process.
     """
     if selection.values.get("outcome_class", "error") != "error":
         return []
@@ -401,18 +404,21 @@ def count_errors(connection: Connection, selection: RequestSelection, period_sec
     failed = structs.replace(selection, values={**selection.values, "outcome_class": "error"})
     span = selection.start // MICROSECONDS, selection.end // MICROSECONDS
     period = _build_period_number(column.started_at // MICROSECONDS, period_seconds, *span)
-    keys = (period, column.provider, column.error_type, column.status)
+    keys = (period, column.provider, column.error_type, column.status, column.requested_model != "")
     values = func.count(), func.min(column.started_at), func.max(column.started_at)
     rows = connection.execute(select(*keys, *values).where(*request_conditions(failed)).group_by(*keys)).all()
-    found = [ErrorPeriod(find_period_start(int(number), period_seconds), *others) for number, *others in rows]
+    found = [
+        ErrorPeriod(find_period_start(int(number), period_seconds), provider, error_type, status, bool(named), *others)
+        for number, provider, error_type, status, named, *others in rows
+    ]
     return sorted(found, key=lambda one: one.start)
 
 
 def list_errors(connection: Connection, errors: Iterable[ErrorPeriod]) -> list[ErrorGroup]:
     """The largest groups first, each with its latest error message."""
-    found: dict[tuple[str, str, int], list[ErrorPeriod]] = {}
+    found: dict[tuple[str, str, int, bool], list[ErrorPeriod]] = {}
     for one in errors:
-        found.setdefault((one.provider, one.error_type, one.status), []).append(one)
+        found.setdefault((one.provider, one.error_type, one.status, one.has_model), []).append(one)
     column = requests.c
     counts = {key: sum(one.count for one in rows) for key, rows in found.items()}
     groups = []

@@ -220,10 +220,10 @@ def add_not_found_cause(error: UpstreamError, target: Target, path: str, setting
     elif not rejects_configured_model(error, target, settings):
         return
     elif error.status == 404:
-        _become(error, f"{_without_end(error.message)}. {_describe_setting(target)}", "model-not-found")
+        _become(error, f"{_without_end(error.message)}. {_describe_setting(target)}", "configured-model-not-found")
     else:
         error.message = f"{_without_end(error.message)}. {_describe_setting(target)}"
-        error.code, error.body = "model-not-found", None
+        error.code, error.body = "configured-model-not-found", None
 
 
 def rejects_configured_model(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:

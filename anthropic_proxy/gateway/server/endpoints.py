@@ -587,6 +587,8 @@ def find_endpoint(method: str, path: str, methods: Mapping[str, Endpoint] | None
         for api, pattern in _OTHER_FORMATS.items():
             if pattern.fullmatch(path):
                 text += f" This proxy accepts Anthropic's Messages API; the client uses the format of {api}."
+        if (place := path.find("/v1/messages")) > 0:
+            text += f" ANTHROPIC_BASE_URL of the client must end before {path[:place]!r}."
         raise UnknownModel(text, code="path-not-found")
     if method not in methods:
         raise _method_not_allowed(method, path, methods)

@@ -182,7 +182,10 @@ async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path
     with overview_of(settings) as page:
         assert page["verdict"] == "In the last 24 hours 1 of 1 request succeeded and was <b>free</b>."
         assert [figure.value for figure in page["figures"]][:2] == ["1", "100 %"]
-        assert [notice.text for notice in page["notices"]] == ["1 request failed at the proxy with 404, not found."]
+        assert [notice.text for notice in page["notices"]] == [
+            "1 request without a model was rejected with 404, not found."
+        ]
+        assert page["errors"].series == []
         assert [(row.prefix, row.subtitle) for row in page["latest"]] == [
             ("GET /nothing", "no model"),
             ("groq", "requested: haiku-4-5"),
@@ -190,7 +193,9 @@ async def test_a_request_without_a_model_is_no_part_of_the_success_rate(tmp_path
 
 
 def test_an_error_has_the_remedy_of_its_code() -> None:
-    error = ErrorGroup("", "not_found_error", 404, 1, 0, 0, "Nothing is served at '/x'.", "path-not-found", "req_1")
+    error = ErrorGroup(
+        "", "not_found_error", 404, False, 1, 0, 0, "Nothing is served at '/x'.", "path-not-found", "req_1"
+    )
     remedy = find_remedy(error)
     assert remedy is not None
     assert remedy.link == "/help/errors#path-not-found"
@@ -200,7 +205,7 @@ def test_an_error_has_the_remedy_of_its_code() -> None:
 
 
 def test_the_remedy_names_the_setting_of_the_keys_as_it_is_written() -> None:
-    limited = ErrorGroup("own", "rate_limit_error", 429, 1, 0, 0, "own: slow down", "rate-limit", "req_1")
+    limited = ErrorGroup("own", "rate_limit_error", 429, True, 1, 0, 0, "own: slow down", "rate-limit", "req_1")
     found = [find_remedy(limited, setting) for setting in ("", "GROQ_API_KEY", "api_key of [providers.own]")]
     assert [remedy.text.partition(", or set ")[0] for remedy in found if remedy] == [
         "Wait, add keys (OPENAI_API_KEY=key1,key2)",
