@@ -12,6 +12,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
+from anthropic_proxy.gateway.settings.values import redact_and_shorten
 from tests.support.paths import ROOT
 
 VLLM = '[providers.vllm]\nbase_url = "http://localhost:8000/v1"\n'
@@ -62,7 +63,7 @@ def test_a_key_from_a_command() -> None:
 
     assert [key.reveal() for key in run("print('key-of-the-command')").keys["vllm"]] == ["key-of-the-command"]
     failed = run("import sys; sys.exit('locked')")
-    where = f"the command {sys.executable} (providers.vllm.api_key in anthropic-proxy.toml, line 3)"
+    where = f"the command {redact_and_shorten(sys.executable)} (providers.vllm.api_key in anthropic-proxy.toml, line 3)"
     assert failed.key_problem_details == {"vllm": f"{where} ended with status 1: locked."}
     assert failed.key_problems == {
         "vllm": "the command of providers.vllm.api_key in anthropic-proxy.toml, line 3, ended with status 1. "
