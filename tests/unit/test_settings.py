@@ -128,7 +128,8 @@ def test_the_example_has_every_variable_once_and_no_other():
 
 def test_the_example_copied_as_it_is_sets_nothing(tmp_path):
     settings = load({}, "\n".join(example_lines()), tmp_path)
-    assert settings == Settings(warnings=settings.warnings, env_file=settings.env_file, files=settings.files)
+    places = {"env_file": settings.env_file, "files": settings.files, "placeholders": settings.placeholders}
+    assert settings == Settings(warnings=settings.warnings, **places)
     assert len(settings.warnings) == 1
 
 

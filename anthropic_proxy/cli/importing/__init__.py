@@ -68,15 +68,15 @@ def import_settings(
     else:
         plan = _read_configuration(read_input(file, MAX_CONFIG_BYTES), name)
     output = Output()
+    environ = copy_environment()
+    folder = require_settings_folder(environ)
+    present = load_command_settings(of_running_proxy=False)
+    plan.leave_out_unusable_values([table.name for table in present.configured_providers])
     if plan.secrets:
         asks = not dry_run and not copy_keys and sys.stdin.isatty() and output.is_terminal
         question = f"Copy {formats.plural(len(plan.secrets), 'key')} of the file to .env?"
         if copy_keys or (asks and open_questions(output).confirm(question, default=True, instead="--copy-keys")):
             plan.copy_secrets()
-    environ = copy_environment()
-    folder = require_settings_folder(environ)
-    present = load_command_settings(of_running_proxy=False)
-    plan.leave_out_unusable_variables([table.name for table in present.configured_providers])
     files = prepare_files(plan, folder)
 
     total = len(plan.variables) + len(plan.servers) + len(plan.routes)

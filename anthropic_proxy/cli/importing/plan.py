@@ -34,9 +34,15 @@ from anthropic_proxy.gateway.settings.files import (
     update_env_text,
     write_file,
 )
-from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources
+from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources, is_placeholder
 from anthropic_proxy.gateway.settings.table import list_all_settings
-from anthropic_proxy.gateway.settings.values import decode_integer, decode_url, is_secret_variable, remove_endpoint
+from anthropic_proxy.gateway.settings.values import (
+    decode_integer,
+    decode_url,
+    is_secret_variable,
+    redact_and_shorten,
+    remove_endpoint,
+)
 from anthropic_proxy.secrets import redact_key_patterns
 
 UNKNOWN_ENTRY = "import does not know this entry, so it is not imported"
@@ -45,12 +51,11 @@ _REFERENCE = re.compile(r"(?:os\.environ/|\$\{?)([A-Za-z_]\w*)\}?")
 _INVALID_IN_NAME = re.compile(r"[^a-z0-9_-]+")
 _INVALID_IN_ROUTE_NAME = re.compile(r"[^A-Za-z0-9 ._-]+")
 _MAX_ROUTE_NAME = 63
-_PLACEHOLDER = re.compile(
-    r"(?i)^$|^<.*>$|your|^(?:sk-)?x{3,}$|\.\.\.|^(?:sk-)?(?:xxx|123|abc)"
-    r"|^(?:.|any(?:thing)?|dummy|empty|fake|key|lm-?studio|local|no-?key|none|not-?needed|null|ollama|placeholder"
-    r"|sk-no-key-required|test|unused)$"
+_UNUSED_KEY = re.compile(
+    r"(?i).?|any(?:thing)?|dummy|empty|fake|key|lm-?studio|local|no-?key|none|not-?needed|null|ollama"
+    r"|sk-no-key-required|test|unused|(?:sk-)?(?:abc|1?23)\w{0,7}"
 )
-"""Matches the key of a server that checks none, and a key that the user was to replace."""
+"""Matches the key of a server that checks none, and an empty one."""
 _OLLAMA_PORT = 11434
 _MARK = "\ufeff"
 """Byte order mark, with which some editors begin a file."""
@@ -251,31 +256,42 @@ class ImportPlan:
             return False
         return True
 
-    def leave_out_unusable_variables(self, present_tables: Sequence[str]) -> None:
-        """Remove the variables whose value the proxy would reject, with a note about each.
+    def leave_out_unusable_values(self, present_tables: Sequence[str]) -> None:
+        """Remove the variables and keys whose value the proxy would ignore or reject, with a note about each.
 
         Without its address, a provider would be called at its own: the key and the choice of the provider go with it.
         `present_tables`: names of the tables that `anthropic-proxy.toml` has already.
         """
+        values = self.variables | {name: key.value for name, key in self.secrets.items()}
+        for name, value in values.items():
+            if is_secret_variable(name) and is_placeholder(value) and not _REFERENCE.fullmatch(value):
+                shown = redact_and_shorten(redact_key_patterns(value))
+                reason = f'"{shown}" is a placeholder, so it is not imported. Set {name} to a key of your own'
+                is_of_clients = name == "PROXY_API_KEY"  # the command lists the missing keys of providers
+                self._leave_out(name, reason, is_harmless=not is_of_clients, is_error=is_of_clients)
         by_address = {row.base_url_variable: row for row in find_built_in_registry() if row.base_url_variable}
-        given = Sources(self.variables, None)
+        given = Sources(values, None)
         for setting in list_all_settings(tuple(find_built_in_registry()), (*present_tables, *self.servers)):
             for name in setting.names:
-                found = given.find_setting(name) if name in self.variables else None  # a reference is none
-                if found and not self.accepts(self.origins.get(name, name), "value", found.text, setting.decode):
-                    del self.variables[name]
-                    if (row := by_address.get(name)) is not None:
-                        self._leave_out_provider(row, self.origins.get(name, name))
+                found = given.find_setting(name) if name in values else None  # a reference is none
+                if not found or self.accepts(self.origins.get(name, name), "value", found.text, setting.decode):
+                    continue
+                self._leave_out(name)
+                if (row := by_address.get(name)) is not None:
+                    names = [row.key_variable or ""]
+                    if values.get("PREFERRED_PROVIDER") in (row.name, row.prefix):
+                        names.append("PREFERRED_PROVIDER")
+                    for other in names:
+                        reason = f"it is not imported, because it belongs to {self.origins.get(name, name)}"
+                        self._leave_out(other, reason, is_error=True)
 
-    def _leave_out_provider(self, row: Provider, address: str) -> None:
-        names = [row.key_variable or ""]
-        if self.variables.get("PREFERRED_PROVIDER") in (row.name, row.prefix):
-            names.append("PREFERRED_PROVIDER")
-        for name in names:
-            if name in self.variables:
-                del self.variables[name]
-                reason = f"it is not imported, because it belongs to {address}"
-                self.add_note(self.origins.get(name, name), reason, is_error=True)
+    def _leave_out(self, name: str, reason: str = "", *, is_harmless: bool = False, is_error: bool = False) -> None:
+        """Remove a variable or key, if the plan has it. `reason`: text of a note."""
+        if name in self.variables or name in self.secrets:
+            self.variables.pop(name, None)
+            self.secrets.pop(name, None)
+            if reason:
+                self.add_note(self.origins.get(name, name), reason, is_harmless=is_harmless, is_error=is_error)
 
     def add_secret(self, variable: str, value: str, setting: str) -> None:
         """`setting`: place of the key in the other configuration."""
@@ -319,7 +335,7 @@ class ImportPlan:
                 if url.hostname not in ("localhost", "127.0.0.1"):
                     self.variables["OLLAMA_API_BASE"] = f"{url.scheme}://{url.netloc}"
                 return provider.prefix
-            if provider.key_variable and not _PLACEHOLDER.search(server.key):
+            if provider.key_variable and not _UNUSED_KEY.fullmatch(server.key):
                 self.set_secret_reference(provider.key_variable, server.key, server.key_setting)
             return provider.prefix
         if provider is None:
@@ -338,7 +354,7 @@ class ImportPlan:
             table.models.setdefault(model, {}).update(limits)
         if not table.key_variable and _needs_key(server):
             default, reference = suggest_key_variable(name), find_referenced_variable(server.key)
-            if not reference and not _PLACEHOLDER.search(server.key):
+            if not reference and not _UNUSED_KEY.fullmatch(server.key):
                 self.add_secret(default, server.key, server.key_setting)
             table.key_variable = reference or default
         return name
@@ -421,7 +437,7 @@ def find_built_in_provider(base_url: str) -> Provider | None:
 
 def _needs_key(server: ImportedServer) -> bool:
     """Return False for a local server without a key, or with only a placeholder such as `dummy`."""
-    if not _PLACEHOLDER.search(server.key):
+    if find_referenced_variable(server.key) or not (is_placeholder(server.key) or _UNUSED_KEY.fullmatch(server.key)):
         return True
     host = urlsplit(server.base_url).hostname or ""
     try:

@@ -14,6 +14,7 @@ from typing import Any
 
 from msgspec import structs
 
+from anthropic_proxy.engine.options import format_origin_in_sentence
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.errors import (
     AuthenticationFailed,
@@ -151,8 +152,11 @@ async def authenticate(
 def require_auth_if_exposed(settings: Settings) -> None:
     """Raise `ConfigurationError` if the proxy listens for other machines without a key or `ALLOW_UNAUTHENTICATED`."""
     if not (is_loopback(settings.host) or settings.requires_client_key or settings.allow_unauthenticated):
+        origin = settings.placeholders.get("PROXY_API_KEY", "")
+        place = f" in {'the environment' if origin == 'environment' else format_origin_in_sentence(origin)}"
+        cause = f": PROXY_API_KEY{place} is still the placeholder of an example" if origin else ""
         raise ConfigurationError(
-            f"{settings.host} can be reached from other machines, and no key is required. "
+            f"{settings.host} can be reached from other machines, and no key is required{cause}. "
             "Set PROXY_API_KEY, or ALLOW_UNAUTHENTICATED=true if access is controlled elsewhere.",
             code="open-to-network",
         )

@@ -125,6 +125,8 @@ class Settings(EngineOptions, frozen=True, kw_only=True, dict=True):
     """Path of `.env`, which may not exist. `anthropic-proxy.toml` is in the same folder. None: no files are read."""
     files: Mapping[str, str] = {}
     """Absolute path → SHA-256 digest of the content, for the settings files that were read."""
+    placeholders: Mapping[str, str] = {}
+    """Variable that counts as not set, because its text is a placeholder → source of the text (`.env line 4`)."""
     warnings: Sequence[str] = ()
     """Warning texts to log at start, for example about ignored placeholders or removed quotes."""
 

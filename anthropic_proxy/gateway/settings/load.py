@@ -146,6 +146,7 @@ def load_settings(
         other_secrets=(*found, *find_otel_secrets(environ, traces["otel_variables"])),
         origins=sources.origins,
         raw_values=sources.given,
+        placeholders=sources.placeholders,
         warnings=(
             *(*file.warnings, *list_ignored_table_warnings(search, file, sources), *sources.list_warnings()),
             *(*_find_misspellings(sources, names, providers), *trace_warnings),

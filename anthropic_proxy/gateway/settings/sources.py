@@ -39,7 +39,7 @@ _QUOTED = compile_later(r"""(["'])(.*?)\1\s*(?:\#.*)?""", re.DOTALL)
 _COMMENT = compile_later(r"(?:^|\s+)#(?:\s.*)?$|\s+#.*$", re.DOTALL)
 
 
-def _is_placeholder(text: str) -> bool:
+def is_placeholder(text: str) -> bool:
     beginning = next(filter(text.startswith, KEY_BEGINNINGS), "")  # a vendor's prefix alone, or `sk-example`
     return text == beginning or bool(_EXAMPLE.fullmatch(text, len(beginning)) or _PLACEHOLDER.search(text))
 
@@ -111,6 +111,8 @@ class Sources:
         """Absolute path of the folder of the settings files. None: no files are read."""
         self._warnings: list[str] = []
         self._placeholders: dict[str, list[str]] = {}
+        self.placeholders: dict[str, str] = {}
+        """Variable that counts as not set, because its text is a placeholder → source of the text."""
         self.errors = ErrorList()
         """Error messages about all settings, collected while they are read."""
         self.origins: dict[str, str] = {}
@@ -158,7 +160,7 @@ class Sources:
     def _note_ignored(self, found: FoundSetting, others: Sequence[str]) -> None:
         for name in others:
             given = self._find_in_environment(name) or self.file.get(name)
-            if given is not None and given.text != found.text and not _is_placeholder(given.text):
+            if given is not None and given.text != found.text and not is_placeholder(given.text):
                 self._warnings.append(
                     f"{name} ({given.origin}) is ignored: {found.variable} ({found.origin}) has the same "
                     "meaning and takes precedence."
@@ -178,7 +180,7 @@ class Sources:
             and not self._environ.get(name)
             # libraries read proxy variables at different times
             and not name.lower().endswith("_proxy")
-            and not _is_placeholder(given.text)
+            and not is_placeholder(given.text)
         }
 
     def list_warnings(self) -> list[str]:
@@ -211,11 +213,13 @@ class Sources:
 
     def _keep(self, variable: str, given: _Given, is_list: bool) -> FoundSetting | None:
         values = [value.strip() for value in given.text.split(",")] if is_list else [given.text]
-        kept = tuple(value for value in values if value and not _is_placeholder(value))
+        kept = tuple(value for value in values if value and not is_placeholder(value))
         found = FoundSetting(variable, given.text, given.origin, kept, self.folder)
         if placeholders := sum(1 for value in values if value) - len(kept):
             listed = f"{placeholders} of {variable}" if kept else variable
             self._placeholders.setdefault(found.origin.partition(" line ")[0], []).append(listed)
+            if not kept:
+                self.placeholders[variable] = found.origin
         return found if kept else None
 
     def _load_file(self, env_file: str) -> Iterator[tuple[str, _Given]]:
