@@ -433,4 +433,11 @@ def join_with_or(words: Sequence[str]) -> str:
 
 def find_similar_choice(text: str, choices: Mapping[str, object] | Sequence[str], min_similarity: float = 0.6) -> str:
     """Return the choice most similar to `text`. "": no choice reaches `min_similarity` (0 to 1)."""
-    return next(iter(get_close_matches(text, list(choices), n=1, cutoff=min_similarity)), "")
+    return next(iter(find_similar_choices(text, choices, 1, min_similarity)), "")
+
+
+def find_similar_choices(
+    text: str, choices: Mapping[str, object] | Sequence[str], most: int, min_similarity: float = 0.6
+) -> list[str]:
+    """The same for the `most` most similar ones, the best first."""
+    return get_close_matches(text, list(choices), n=most, cutoff=min_similarity)

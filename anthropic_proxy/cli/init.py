@@ -24,7 +24,7 @@ from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
 from anthropic_proxy.cli.importing.plan import ImportPlan, ServerTable, prepare_files
 from anthropic_proxy.cli.local_proxy import find_proxy, reload_proxy
-from anthropic_proxy.cli.models import ModelFacts, describe_models
+from anthropic_proxy.cli.models import ModelFacts, describe_models, find_model_price
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.questions import Option, Questions, open_questions
 from anthropic_proxy.console import formats
@@ -44,7 +44,13 @@ from anthropic_proxy.engine.routing.router import (
     has_plain_model_names,
     list_tier_mappings,
 )
-from anthropic_proxy.errors import ConfigurationError, ProxyError, UpstreamError, find_similar_choice
+from anthropic_proxy.errors import (
+    ConfigurationError,
+    ProxyError,
+    UpstreamError,
+    find_similar_choice,
+    find_similar_choices,
+)
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import has_price_package
 from anthropic_proxy.gateway.readiness import find_google_project
@@ -80,8 +86,12 @@ _REJECTED_STATUSES = (401, 403)
 """HTTP statuses with which a provider rejects a key. After other failures the key may still be valid."""
 _EXIT_FAILED = 1
 """Exit status 1: the key was rejected, or the user did not confirm the lines."""
+_AGAIN, _OTHER, _UNTESTED = "again", "other", "keep"
+"""Choices after a failed test."""
 _OTHER_MODEL = "another"
 """Choice "another model" in the list of models."""
+_SIMILAR_MODELS = 3
+"""Number of listed models that are offered in place of a typed name."""
 _NAME_OF_LOCAL_SERVER = "own"
 _ADDRESS, _KEY_OPTION = "--base-url ADDRESS", "--key-from-env VARIABLE"
 """Options in place of an answer."""
@@ -372,26 +382,35 @@ class _Setup:
 
     def _test_token(self, backend: Backend, source: str) -> Backend | None:
         """Query a cloud's own credentials for a token. None: there is none, and the user does not keep the settings."""
-        asks = self._questions
         if self._skips_test:
             return backend
-        try:
-            seconds = asyncio.run(_acquire_token(backend))
-        except ProxyError as error:
-            self._output.write_notice(error.message, "✕", "error")
-            if asks is None:
-                self._output.write_notice(
-                    "The settings were not tested. To write them without a test, add --skip-test."
-                )
-                return None
-            return backend if self._keeps_untested(asks) else None
+        while True:
+            try:
+                seconds = asyncio.run(_acquire_token(backend))
+            except ProxyError as error:
+                self._output.write_notice(error.message, "✕", "error")
+                if (chosen := self._choose_after_failure()) != _AGAIN:
+                    return backend if chosen == _UNTESTED else None
+            else:
+                break
         duration = formats.seconds(to_microseconds(seconds))
         self._output.write_line(f"  {self._output.paint('✓', 'ok')} {_CREDENTIALS[source]} found, {duration}")
         return backend
 
-    @staticmethod
-    def _keeps_untested(asks: Questions) -> bool:
-        return asks.confirm("Keep the settings without a test?", default=False, instead="--skip-test")
+    def _choose_after_failure(self) -> str:
+        """Return what to do after a test that failed for another reason than a rejected key: `_AGAIN`, …"""
+        if self._questions is None:
+            self._output.write_notice("The settings were not tested. To write them without a test, add --skip-test.")
+            return _OTHER
+        if not self._questions.has_person:  # a pipe has one line for it, yes or no
+            question = "Keep the settings without a test?"
+            return _UNTESTED if self._questions.confirm(question, default=False, instead="--skip-test") else _OTHER
+        options = [
+            Option(_AGAIN, "Try again"),
+            Option(_OTHER, "Enter something else"),
+            Option(_UNTESTED, "Keep the settings without a test"),
+        ]
+        return self._questions.select("What next?", options, instead="--skip-test")
 
     def _load_with(self, variables: Mapping[str, str]) -> Settings:
         return load_settings({**self._environ, **variables}, PROVIDERS, env_file=self._settings.env_file)
@@ -412,8 +431,9 @@ class _Setup:
             return self._connect_azure(candidate.vendor, key_variable)
         asks, vendor, given = self._questions, candidate.vendor, self._read_key(key_variable)
         is_found = bool(candidate.found) and not given
+        is_local, is_elsewhere = vendor is not None and vendor.has_local_url, False
         while True:
-            address = self._address or (vendor.base_url if vendor is not None else "")
+            address = self._address or (vendor.base_url if vendor is not None and not is_elsewhere else "")
             while not address:
                 if asks is None:
                     raise ConfigurationError(
@@ -437,11 +457,11 @@ class _Setup:
             while is_first or self._is_key_rejected:
                 if given and is_first:
                     key, is_found = given, key_variable == variable
-                elif is_found or asks is None:
+                elif is_found or asks is None or (is_local and is_first):  # most local servers require no key
                     key, is_found = self._environ.get(variable, ""), True
                 else:
                     key = self._ask_key(candidate, variable)
-                if vendor is not None and not key and not (vendor.has_local_url and is_first):
+                if vendor is not None and not key and not (is_local and is_first):
                     if asks is None:
                         raise _no_key(candidate.name, variable)
                     return None
@@ -459,8 +479,7 @@ class _Setup:
                 is_first = is_found = False
             if self._address:
                 return None
-            if vendor is not None and vendor.has_local_url:
-                vendor = None  # it may run at another address
+            is_elsewhere = is_local
 
     def _choose_key_variable(self, stem: str, addresses: Sequence[str], default: str) -> str:
         """Return the variable that the table of one of these addresses names for its key, or else `default`.
@@ -566,36 +585,46 @@ class _Setup:
         self._is_key_rejected = False
         if self._skips_test or not has_model_list(provider):
             return backend
-        try:
-            models, seconds = query_models(backend)
-        except UpstreamError as error:
-            if not reports_missing_path and error.status not in _REJECTED_STATUSES:
+        while True:
+            try:
+                models, seconds = query_models(backend)
+                break
+            except UpstreamError as error:
+                failure = error
+            if not reports_missing_path and failure.status not in _REJECTED_STATUSES:
                 return None
-            message = error.message.rstrip(".")
-            prefixed = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
-            keys = backend.settings.keys.get(provider.name, ())
-            text = " ".join(redact_secrets(error.provider_text, [key.reveal() for key in keys]).split())
-            said = f' It says: "{formats.shorten(text, _MAX_TEXT)}"' if text else ""
-            output.write_notice(f"{prefixed}.{said}", "✕", "error")
-            if error.status in _REJECTED_STATUSES:
-                self._is_key_rejected = True
-                if not backend.variables and keys:
-                    output.write_notice(f"The key is {keys[0]}, {keys[0].origin}. Replace it there.")
-                return None
-            if self._questions is None:
-                output.write_notice("The settings were not tested. To write them without a test, add --skip-test.")
-                return None
-            return backend if self._keeps_untested(self._questions) else None
-        check = output.paint("✓", "ok")
+            if (chosen := self._report_failure(backend, failure)) != _AGAIN:
+                return backend if chosen == _UNTESTED else None
+        check, tested = output.paint("✓", "ok"), structs.replace(backend, models=models)
+        retired = len(models) - len(find_offered_models(tested))
+        left_out = f", {retired} retired {'one is' if retired == 1 else 'ones are'} left out" if retired else ""
         duration = formats.seconds(to_microseconds(seconds))
-        output.write_line(f"  {check} accepted, {formats.plural(len(models), 'model')}, {duration}")
-        return structs.replace(backend, models=models)
+        output.write_line(f"  {check} accepted, {formats.plural(len(models), 'model')}, {duration}{left_out}")
+        return tested
+
+    def _report_failure(self, backend: Backend, error: UpstreamError) -> str:
+        """Print why a test failed, and return what to do: `_AGAIN`, `_OTHER` or `_UNTESTED`."""
+        provider, output, keys = backend.provider, self._output, backend.settings.keys.get(backend.provider.name, ())
+        self._is_key_rejected = error.status in _REJECTED_STATUSES
+        if self._is_key_rejected and not keys and self._questions is not None:
+            output.write_notice(f"{provider.prefix} requires a key.", "!", "warn")
+            return _OTHER
+        message = error.message.rstrip(".")
+        prefixed = message if message.startswith(provider.prefix) else f"{provider.prefix}: {message}"
+        text = " ".join(redact_secrets(error.provider_text, [key.reveal() for key in keys]).split())
+        said = f' It says: "{formats.shorten(text, _MAX_TEXT)}"' if text else ""
+        output.write_notice(f"{prefixed}.{said}", "✕", "error")
+        if not self._is_key_rejected:
+            return self._choose_after_failure()
+        if not backend.variables and keys:
+            output.write_notice(f"The key is {keys[0]}, {keys[0].origin}. Replace it there.")
+        return _OTHER
 
     def _choose_models(self, backend: Backend) -> dict[str, str]:
         """Return the variables for the big and the small model."""
         provider = backend.provider
-        defaults = find_default_models(backend)
         offered = find_offered_models(backend)
+        defaults = find_default_models(backend, offered)
         listed = [name for name, fact in offered.items() if backend.models and not _is_too_small(fact)]
         found: dict[str, str] = {}
         accepted = self._accept_models(backend, offered, defaults)
@@ -655,7 +684,7 @@ class _Setup:
     def _report_unlisted(self, model: str, backend: Backend, offered: Sequence[str]) -> None:
         """Report a model of the provider that its server does not list, which a server may serve nevertheless."""
         prefix, _, name = model.partition("/")
-        if prefix == backend.provider.prefix and name not in offered and f"{name}:latest" not in offered:
+        if _is_unlisted(model, backend, offered):
             nearest = find_similar_choice(name, offered)
             has = (
                 f" Did you mean {nearest}" if nearest else f" It has: {formats.shorten(', '.join(offered), _MAX_TEXT)}."
@@ -666,7 +695,8 @@ class _Setup:
         """Return the model of the provider that a setting has, without prefix. "": none, or a retired one."""
         present, prefix = self._settings.raw_values.get(variable), f"{backend.provider.prefix}/"
         model = "" if present is None or not present.reveal().startswith(prefix) else present.reveal()[len(prefix) :]
-        return "" if model and _find_retirement_date(backend, model) <= date.today() else model
+        day = _find_retirement_date(backend, model)
+        return "" if day is not None and day <= date.today() else model
 
     def _accept_models(
         self, backend: Backend, offered: Mapping[str, ModelFacts], defaults: tuple[str, str]
@@ -689,9 +719,13 @@ class _Setup:
             return None, None
         labels = ["sonnet, opus, fable, haiku"] if len(names) == 1 else ["sonnet, opus, fable", "haiku"]
         width = max(map(len, labels)), max(map(len, names))
-        for label, name in zip(labels, names, strict=True):
-            facts = describe_facts(offered[name]) + describe_retirement(backend, name, date.today())
-            output.write_line(f"  {label:<{width[0]}}  → {name:<{width[1]}}  {facts}".rstrip())
+        rows = [f"  {label:<{width[0]}}  → {name:<{width[1]}}  " for label, name in zip(labels, names, strict=True)]
+        facts = [describe_facts(offered[name], date.today()) for name in names]
+        is_wide = output.width and any(len(row + fact) > output.width for row, fact in zip(rows, facts, strict=True))
+        for row, fact in zip(rows, facts, strict=True):
+            lines = [row, f"{'':{width[0] + len('    → ')}}{fact.strip()}"] if is_wide else [row + fact]
+            for line in lines:
+                output.write_line(line.rstrip())
         unit = f" ({_PRICE_UNIT})" if any(_has_price(offered[name]) for name in names) else ""
         if len(offered) > 1 and not asks.confirm(f"Use these models?{unit}", default=True, instead="--yes"):
             return None, None
@@ -726,8 +760,9 @@ class _Setup:
             return True
         if self._questions is None:
             return False
-        offered = [name for name in reversed(openai.known_models) if _find_retirement_date(backend, name) > today]
-        options = [Option(name, note=describe_retirement(backend, name, today).strip()) for name in offered]
+        dates = {name: _find_retirement_date(backend, name) for name in reversed(openai.known_models)}
+        offered = [name for name, day in dates.items() if day is None or day > today]
+        options = [Option(name, note=_describe_retirement(dates[name], today)) for name in offered]
         options.append(Option(_OTHER_MODEL, "another model", "not in the list"))
         default = str((openai.default_big_model, openai.default_small_model)[position])
         question, flag = f"Model behind {deployment}", f"--model-of {deployment}={_EXAMPLE_MODEL}"
@@ -743,24 +778,42 @@ class _Setup:
             if any(map(_has_price, listed.values())):
                 question += f" ({_PRICE_UNIT})"
             options = [
-                Option(name, note=describe_facts(fact) + describe_retirement(backend, name, date.today()))
-                for name, fact in _sort_models(backend.provider, listed, default).items()
+                Option(name, note=describe_facts(fact, date.today()))
+                for name, fact in sort_models(backend, listed, default, date.today()).items()
             ]
             options.append(Option(_OTHER_MODEL, "another model", "not in the list", True))
             few = 0 if len(options) <= _LISTED_MODELS + 1 else _LISTED_MODELS
             chosen = asks.select(question, options, default, few, instead=f"{flag} NAME")
             if chosen != _OTHER_MODEL:
                 return f"{prefix}{chosen}"
+        model = ""
         while True:
             text = f"Name of the model, without {prefix}" if listed else f"{question}: its name without {prefix}"
-            model = asks.ask(text, "" if listed else default, instead=f"{flag} NAME")
+            model = model or asks.ask(text, "" if listed else default, instead=f"{flag} NAME")
             if not _is_model_name(model):
                 self._output.write_notice("A model name is not empty and has no spaces.", "✕", "error")
+                model = ""
                 continue
             try:
-                return _add_prefix(model, backend, listed, "The model is", "")
+                name = _add_prefix(model, backend, listed, "The model is", "")
             except ConfigurationError as error:
                 self._output.write_notice(error.message, "✕", "error")
+                model = ""
+                continue
+            if not backend.models or backend.has_deployments or not _is_unlisted(name, backend, listed):
+                return name
+            if not asks.has_person:  # the next line answers another question
+                self._report_unlisted(name, backend, [*listed])
+                return name
+            typed, number = name.removeprefix(prefix), formats.plural(len(listed), "listed model")
+            options = [Option(each) for each in find_similar_choices(typed, listed, _SIMILAR_MODELS)]
+            options.append(Option(_OTHER_MODEL, "another name"))
+            options.append(Option(typed, note="use it nevertheless"))
+            question = f"{typed} is not one of the {number}. Which one do you mean?"
+            chosen = asks.select(question, options, instead=f"{flag} NAME")
+            if chosen == typed:
+                return name
+            model = "" if chosen == _OTHER_MODEL else chosen
 
     def _write(self, backend: Backend, models: Mapping[str, str]) -> int:
         """Show the new lines, ask for confirmation and write them. Return the exit status."""
@@ -769,12 +822,10 @@ class _Setup:
         differences = find_differences(lines, self._environ, self._settings.env_file)
         changeable = [one for one in differences if one.place != "environment"]
         replaced: Sequence[str] = ()
-        if changeable and asks is not None:
+        if asks is not None:
+            replaced = [one.name for one in changeable]
             for one in changeable:
                 output.write_notice(f"{one.place}: {one.name}={one.current} → {one.wanted}", "!", "warn")
-            them = "this line" if len(changeable) == 1 else "these lines"
-            if asks.confirm(f"Change {them}?", default=True, instead="--yes, which changes no line"):
-                replaced = [one.name for one in changeable]
         for one in differences:
             if one.name not in replaced or one.place == "environment":
                 output.write_notice(
@@ -806,7 +857,8 @@ class _Setup:
                 output.write_line(f"  {kind} lines of {change.path}:")
             for line in mask_env_lines(change.added).strip("\n").splitlines():
                 output.write_line(f"    {output.paint(line, 'type')}".rstrip())
-        if asks is not None and not asks.confirm("Write them?", default=True, instead="--yes"):
+        instead = "--yes, which changes no line" if replaced else "--yes"
+        if asks is not None and not asks.confirm("Write them?", default=True, instead=instead):
             output.write_notice("Nothing was written.")
             return _EXIT_FAILED
         files.write(output)
@@ -917,8 +969,12 @@ async def _acquire_token(backend: Backend) -> float:
         await services.close()
 
 
-_NOTICE_DAYS = 90
-"""A model that retires within this number of days is marked in the list."""
+NOTICE_DAYS = 180
+"""A model that retires within this number of days is marked, listed last and not proposed."""
+_SUCCESSOR_SHARE = 0.25
+"""Share of the price of a model below which its successor is too small to be proposed in its place."""
+_DATED = re.compile(r"-(?:\d{4}-\d{2}-\d{2}|\d{8}|\d{4})$")
+"""End of the name of a dated copy, such as gpt-5.5-2026-04-23."""
 _MODEL_QUESTIONS = {
     "BIG_MODEL": "Big model, for sonnet, opus and fable",
     "SMALL_MODEL": "Small model, for haiku",
@@ -1074,42 +1130,61 @@ def query_models(backend: Backend) -> tuple[Sequence[ModelFacts], float]:
     return asyncio.run(query())
 
 
-def _sort_models(provider: Provider, models: Mapping[str, ModelFacts], default: str) -> dict[str, ModelFacts]:
+def sort_models(backend: Backend, models: Mapping[str, ModelFacts], default: str, today: date) -> dict[str, ModelFacts]:
     """Return `models` with `default` first, then those with room for a session whose price is nearest to its price.
 
-    Without a price, models of the same size follow, first the newest ones that are known.
+    Without a price, models of the same size follow, first the newest ones that are known. Models that retire within
+    `NOTICE_DAYS` and dated copies are last.
     """
-    newest = [*reversed(provider.known_models)]
-
-    def find_price(name: str) -> float | None:
-        price = models[name].price if name in models else None
-        return None if price is None else float(price.output)
+    newest, price = [*reversed(backend.provider.known_models)], _find_output_price(backend, models, default)
 
     def is_small(name: str) -> bool:
         return _SMALL.search(name.lower()) is not None
 
-    price = find_price(default)
-
-    def rank(name: str) -> tuple[bool, bool, float, bool, int]:
-        own = find_price(name)
-        distance = math.inf if own is None or price is None else abs(own - price)
-        age = newest.index(name) if name in newest else len(newest)
-        return name != default, _is_too_small(models[name]), distance, is_small(name) != is_small(default), age
+    def rank(name: str) -> tuple[bool, bool, bool, bool, float, bool, int]:
+        facts, stem = models[name], _DATED.sub("", name)
+        distance = math.inf if facts.price is None or price is None else abs(facts.price.output - price)
+        return (
+            name != default,
+            _is_too_small(facts),
+            _retires_soon(facts, today),
+            stem != name and not models.keys().isdisjoint((stem, f"{stem}-latest")),
+            distance,
+            is_small(name) != is_small(default),
+            newest.index(name) if name in newest else len(newest),
+        )
 
     return {name: models[name] for name in sorted(models, key=rank)}
 
 
-def describe_facts(facts: ModelFacts) -> str:
-    """Return input limit and price of a model as text in columns: `1,047,576 tokens    $2.00 in    $8.00 out`."""
-    window = "" if facts.max_input is None else f"{facts.max_input:,} tokens"
+def _find_output_price(backend: Backend, models: Mapping[str, ModelFacts], name: str) -> float | None:
+    if name in models:
+        price = models[name].price
+    else:
+        price = find_model_price(backend.settings, f"{backend.provider.prefix}/{name}") if name else None
+    return None if price is None else price.output
+
+
+def _retires_soon(facts: ModelFacts, today: date) -> bool:
+    return facts.retires_on is not None and (facts.retires_on - today).days <= NOTICE_DAYS
+
+
+def describe_facts(facts: ModelFacts, today: date) -> str:
+    """Return input limit, price and retirement of a model as text in columns: `1.0 M context    $2.00 in    $8.00 out`.
+
+    A retirement is stated within `NOTICE_DAYS`.
+    """
+    window = "" if facts.max_input is None else f"{formats.short_count(facts.max_input)} context"
     price = facts.price
     if price is None:
         amounts = ""
     elif not price.input and not price.output:
-        amounts = "free"
+        amounts = "free of charge"
     else:
         amounts = f"{format_price(price.input):>7} in {format_price(price.output):>7} out"
-    return f"{window:>16}  {'too small for Claude Code' if _is_too_small(facts) else amounts}".rstrip()
+    text = f"{window:>14}  {'too small for Claude Code' if _is_too_small(facts) else amounts}".rstrip()
+    retirement = _describe_retirement(facts.retires_on, today)
+    return f"{text}  {retirement}" if retirement else text
 
 
 def _has_price(facts: ModelFacts) -> bool:
@@ -1136,21 +1211,25 @@ def find_offered_models(backend: Backend, today: date | None = None) -> dict[str
     prefix = f"{backend.provider.prefix}/"
     found = {fact.model.removeprefix(prefix): fact for fact in backend.models or ()}
     if backend.models is None and not any(backend.proposed_models):
-        found = {name: ModelFacts(name) for name in backend.provider.known_models}
+        names = backend.provider.known_models
+        found = {name: ModelFacts(name, retires_on=_find_retirement_date(backend, name)) for name in names}
     today = today or date.today()
-    return {name: fact for name, fact in found.items() if _find_retirement_date(backend, name) > today}
+    return {name: fact for name, fact in found.items() if fact.retires_on is None or fact.retires_on > today}
 
 
-def _find_retirement_date(backend: Backend, model: str) -> date:
-    """`date.max`: none is known."""
+def _find_retirement_date(backend: Backend, model: str) -> date | None:
     retirement = find_retirement(backend.provider, model, backend.settings)
-    return date.max if retirement is None else date.fromisoformat(retirement.retired_on)
+    return None if retirement is None else date.fromisoformat(retirement.retired_on)
 
 
-def describe_retirement(backend: Backend, model: str, today: date) -> str:
-    """Return `  retires 2027-01-14` for a model that retires within `_NOTICE_DAYS`, or ""."""
-    day = _find_retirement_date(backend, model)
-    return f"  retires {day}" if (day - today).days <= _NOTICE_DAYS else ""
+def _describe_retirement(day: date | None, today: date) -> str:
+    return f"retires {day}" if day is not None and (day - today).days <= NOTICE_DAYS else ""
+
+
+def _is_unlisted(model: str, backend: Backend, offered: Collection[str]) -> bool:
+    """`model`: name with prefix. One of another provider is not in this list anyway."""
+    prefix, _, name = model.partition("/")
+    return prefix == backend.provider.prefix and name not in offered and f"{name}:latest" not in offered
 
 
 def _add_prefix(name: str, backend: Backend, offered: Collection[str], subject: str, lead: str) -> str:
@@ -1186,11 +1265,13 @@ def list_env_lines(
     return lines
 
 
-def find_default_models(backend: Backend) -> tuple[str, str]:
+def find_default_models(
+    backend: Backend, offered: Mapping[str, ModelFacts], today: date | None = None
+) -> tuple[str, str]:
     """Return the proposed big and small model, without prefix. "": none.
 
-    They are the defaults of the provider, or the successors of retired ones. Of an Ollama server, they are its largest
-    and its smallest model.
+    They are the defaults of the provider, or others for those that are retired or soon will be. Of an Ollama server,
+    they are its largest and its smallest model. `offered`: from `find_offered_models`.
     """
     provider = backend.provider
     if provider.uses_installed_models:
@@ -1209,12 +1290,36 @@ def find_default_models(backend: Backend) -> tuple[str, str]:
         return big, small
     if any(backend.proposed_models):
         return backend.proposed_models
-    successors = list_env_lines(provider, {}, backend.settings)
     defaults = (provider.default_big_model or "", provider.default_small_model or "")
+    if backend.models:
+        big, small = (_replace_retiring(backend, offered, name, today or date.today()) for name in defaults)
+        return big, small
+    successors = list_env_lines(provider, {}, backend.settings)
     return tuple(
         successors.get(variable, default).removeprefix(f"{provider.prefix}/")
         for variable, default in zip(_MODEL_QUESTIONS, defaults, strict=True)
     )  # type: ignore[return-value]
+
+
+def _replace_retiring(backend: Backend, offered: Mapping[str, ModelFacts], default: str, today: date) -> str:
+    """Return `default`, or if it is retired or soon will be: a listed model that stays, and that the proxy knows.
+
+    It is the successor that the vendor names, unless that one is much smaller, or the model with the nearest price.
+    """
+    retirement = find_retirement(backend.provider, default, backend.settings)
+    facts = offered.get(default, ModelFacts(default, retires_on=_find_retirement_date(backend, default)))
+    if not _retires_soon(facts, today):
+        return default
+    lasting = {name: fact for name, fact in offered.items() if not _retires_soon(fact, today)}
+    successor, price = retirement.successor if retirement else "", _find_output_price(backend, offered, default)
+    if successor in lasting:
+        cost = _find_output_price(backend, offered, successor)
+        if price is None or cost is None or cost >= price * _SUCCESSOR_SHARE:
+            return successor
+    known = [name for name in lasting if name in backend.provider.known_models]
+    usable = {name: lasting[name] for name in known if price is None or lasting[name].price is not None}
+    nearest = next(iter(sort_models(backend, usable, default, today)), "")
+    return nearest or (default if default in offered else successor)
 
 
 def find_small_model(big: str, listed: Sequence[str]) -> str:

@@ -395,7 +395,7 @@ async def _find_facts(services: Services, target: str) -> ModelFacts:
 def describe_models(services: Services, provider: Provider, models: Iterable[ListedModel]) -> tuple[ModelFacts, ...]:
     """Return `models` in alphabetical order with limits, prices and dates of retirement.
 
-    Limits in the list of the provider take precedence over limits that the proxy knows.
+    Limits and dates in the list of the provider take precedence over those that the proxy knows.
     """
     settings = services.settings
     prices = PriceList(services.settings)
@@ -412,7 +412,7 @@ def describe_models(services: Services, provider: Provider, models: Iterable[Lis
                 min((limit for limit in inputs if limit), default=None),
                 model.max_output or (known.max_output if is_known else None),
                 _find_price(prices, provider, model.id),
-                None if retirement is None else date.fromisoformat(retirement.retired_on),
+                model.retires_on or (None if retirement is None else date.fromisoformat(retirement.retired_on)),
             )
         )
     return tuple(sorted(facts, key=lambda fact: fact.model.lower()))

@@ -96,8 +96,16 @@ def _lay_out(options: Sequence[Option], columns: int | None) -> list[str]:
     rows = [f"{label:<{width}}  {note}".rstrip() for label, note in zip(labels, notes, strict=True)]
     if columns is None or max(map(len, rows)) <= columns:
         return rows
-    rows = [f"{label}  {'  '.join(_GAPS.split(note.strip()))}" for label, note in zip(labels, notes, strict=True)]
-    return [formats.shorten(row, columns) for row in rows]
+    # the column of the notes is where most of them fit; the other rows are written without gaps
+    widths = sorted(columns - len("  ") - len(note) for note in notes)
+    width = min(width, widths[len(widths) // 4])
+    texts = []
+    for label, note in zip(labels, notes, strict=True):
+        row = f"{label:<{width}}  {note}".rstrip()
+        if len(label) > width or len(row) > columns:
+            row = formats.shorten(f"{label}  {'  '.join(_GAPS.split(note.strip()))}".rstrip(), columns)
+        texts.append(row)
+    return texts
 
 
 class _TerminalQuestions:

@@ -43,6 +43,9 @@ llama.cpp; Mistral."""
 _LOADED_FIELDS = ("loaded_context_length", "context_length", "n_ctx")
 _OUTPUT_FIELDS = ("max_completion_tokens", "outputTokenLimit", "max_tokens")
 """Names of the field with the output limit in model lists of Groq, Gemini and Anthropic."""
+_RETIREMENT_FIELD = "shutdown_date"
+"""Name of the field with the date of a retirement, such as 2026-12-11 (developers.openai.com/api/reference/resources/
+models/methods/list, read 2026-11-26)."""
 _NON_CHAT_PATTERNS = (
     *("*embed*", "*whisper*", "*tts*", "*moderation*", "*transcribe*", "*realtime*", "*-image*", "dall-e*", "sora*"),
     *("babbage*", "davinci*", "imagen*", "veo*", "aqa", "*-audio*", "*guard*"),
@@ -64,6 +67,8 @@ class ListedModel(Struct, frozen=True):
     """In tokens. None: the list does not state it."""
     max_output: int | None = None
     """In tokens. None: the list does not state it."""
+    retires_on: date | None = None
+    """None: the list states no date."""
 
 
 def has_model_list(provider: Provider) -> bool:
@@ -116,7 +121,8 @@ async def query_chat_models(
         name = _read_id(entry)
         is_other = any(fnmatchcase(name.lower(), pattern) for pattern in _NON_CHAT_PATTERNS)
         if name and name not in provider.non_chat_models and not is_other:
-            found[name] = ListedModel(name, _find_number(entry, _WINDOW_FIELDS), _find_number(entry, _OUTPUT_FIELDS))
+            window, most = _find_number(entry, _WINDOW_FIELDS), _find_number(entry, _OUTPUT_FIELDS)
+            found[name] = ListedModel(name, window, most, _read_date(entry.get(_RETIREMENT_FIELD)))
     if is_own_server(provider, settings) and not any(one.context_window for one in found.values()):
         windows = await _query_loaded_windows(base_url, send, request, credential)
         if (only := windows.pop("", None)) is not None and len(found) == 1:
@@ -195,6 +201,13 @@ def _find_entries(decoded: Any) -> Iterator[Mapping[str, Any]]:
         methods = entry.get("supportedGenerationMethods") if isinstance(entry, dict) else None
         if isinstance(entry, dict) and (methods is None or "generateContent" in methods):
             yield entry
+
+
+def _read_date(value: Any) -> date | None:
+    try:
+        return date.fromisoformat(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _find_number(entry: Mapping[str, Any], names: Sequence[str]) -> int | None:

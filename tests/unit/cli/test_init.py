@@ -12,13 +12,15 @@ from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
 from anthropic_proxy.cli.init import (
     MOST_USED,
     Backend,
-    describe_retirement,
+    describe_facts,
+    find_default_models,
     find_offered_models,
     find_small_model,
     list_candidates,
     list_env_lines,
+    sort_models,
 )
-from anthropic_proxy.cli.models import ModelFacts
+from anthropic_proxy.cli.models import ModelFacts, ModelPrice
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
@@ -89,22 +91,89 @@ def test_a_retired_default_model_is_replaced() -> None:
     }
 
 
-def test_a_retired_model_is_not_offered_and_a_retirement_within_90_days_is_marked() -> None:
-    models = [ModelFacts(f"openai/{name}") for name in ("gpt-4", "gpt-5", "gpt-5.5")]
-    backend = Backend(PROVIDERS.find("openai"), Settings(), {}, models=models)
+TODAY = date(2026, 11, 26)
+
+
+def describe(name: str, price: float | None = None, retires_on: str = "", *, window: int | None = None) -> ModelFacts:
+    """`price`: of output; input costs a quarter of it."""
+    amounts = None if price is None else ModelPrice(price / 4, 0, price, 0, 0, price, source="test")
+    day = date.fromisoformat(retires_on) if retires_on else None
+    return ModelFacts(f"openai/{name}", max_input=window, price=amounts, retires_on=day)
+
+
+def listing(*models: ModelFacts) -> Backend:
+    return Backend(PROVIDERS.find("openai"), Settings(), {}, models=models)
+
+
+def test_a_retired_model_is_not_offered_and_a_retirement_within_180_days_is_marked() -> None:
+    backend = listing(describe("a", retires_on="2026-10-23"), describe("b", retires_on="2027-01-14"), describe("c"))
     offered = {
         day: {
-            name: describe_retirement(backend, name, date.fromisoformat(day))
-            for name in find_offered_models(backend, date.fromisoformat(day))
+            name: describe_facts(facts, date.fromisoformat(day)).strip()
+            for name, facts in find_offered_models(backend, date.fromisoformat(day)).items()
         }
-        for day in ("2026-07-01", "2026-09-12", "2026-10-23", "2026-12-11")
+        for day in ("2026-04-25", "2026-09-12", "2026-10-23", "2027-01-14")
     }
     assert offered == {
-        "2026-07-01": {"gpt-4": "", "gpt-5": "", "gpt-5.5": ""},
-        "2026-09-12": {"gpt-4": "  retires 2026-10-23", "gpt-5": "  retires 2026-12-11", "gpt-5.5": ""},
-        "2026-10-23": {"gpt-5": "  retires 2026-12-11", "gpt-5.5": ""},
-        "2026-12-11": {"gpt-5.5": ""},
+        "2026-04-25": {"a": "", "b": "", "c": ""},
+        "2026-09-12": {"a": "retires 2026-10-23", "b": "retires 2027-01-14", "c": ""},
+        "2026-10-23": {"b": "retires 2027-01-14", "c": ""},
+        "2027-01-14": {"c": ""},
     }
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        (describe("a", 8, window=1_047_576), " 1.0 M context    $2.00 in   $8.00 out"),
+        (describe("a", 8, "2027-01-14", window=400_000), " 400 k context    $2.00 in   $8.00 out  retires 2027-01-14"),
+        (describe("a", 0, window=65_536), "65.5 k context  free of charge"),
+        (describe("a", window=8_192), " 8,192 context  too small for Claude Code"),
+    ],
+)
+def test_each_number_of_a_model_has_its_noun(facts: ModelFacts, text: str) -> None:
+    assert describe_facts(facts, TODAY) == text
+
+
+SOON, LATER = "2027-01-14", "2028-01-01"
+
+
+@pytest.mark.parametrize(
+    ("models", "proposed"),
+    [
+        ([describe("gpt-4.1", 8), describe("gpt-4.1-mini", 1.6), describe("gpt-5.2", 14)], ("gpt-4.1", "gpt-4.1-mini")),
+        (
+            [describe("gpt-4.1", 8, LATER), describe("gpt-4.1-mini", 1.6, SOON), describe("gpt-6-luna", 0.5)],
+            ("gpt-4.1", "gpt-6-luna"),
+        ),
+        (  # its successor is much smaller than the big model
+            [
+                *(describe("gpt-4.1", 8, SOON), describe("gpt-4.1-mini", 1.6, SOON), describe("gpt-5.1", 10, SOON)),
+                *(describe("gpt-5.5", 30), describe("gpt-6-luna", 0.5), describe("gpt-6.1-sol", 10)),
+                *(describe("gpt-6-sol", 10), describe("no-known-model", 8), describe("o3", 8, SOON)),
+            ],
+            ("gpt-6.1-sol", "gpt-6-luna"),
+        ),
+        (  # the successor is not listed
+            [describe("gpt-4.1", 8, SOON), describe("gpt-4.1-mini", 1.6, SOON), describe("gpt-5.2", 14)],
+            ("gpt-5.2", "gpt-5.2"),
+        ),
+        ([describe("gpt-4.1", 8, SOON), describe("gpt-4.1-mini", 1, SOON)], ("gpt-4.1", "gpt-4.1-mini")),  # none stays
+    ],
+)
+def test_a_model_that_retires_soon_is_not_proposed(models: list[ModelFacts], proposed: tuple[str, str]) -> None:
+    backend = listing(*models)
+    assert find_default_models(backend, find_offered_models(backend, TODAY), TODAY) == proposed
+
+
+def test_retiring_models_and_dated_copies_are_last_in_the_list() -> None:
+    models = [
+        *(describe("gpt-4.1", 8, SOON), describe("gpt-5.2-2025-12-11", 14), describe("o3", 8, SOON)),
+        *(describe("gpt-5.5", 30), describe("gpt-5.2", 14), describe("gpt-9-0101", 10)),
+    ]
+    backend = listing(*models)
+    ordered = sort_models(backend, find_offered_models(backend, TODAY), "gpt-5.5", TODAY)
+    assert [*ordered] == ["gpt-5.5", "gpt-5.2", "gpt-9-0101", "gpt-5.2-2025-12-11", "o3", "gpt-4.1"]
 
 
 def write(file: Path, **variables: str) -> None:
