@@ -190,6 +190,9 @@ def write_table(
     output.write_table(columns, rows, last_row_role="title")
     if hidden := len(groups) - len(shown):
         output.write_line(f"  {hidden:,} more rows:  --csv or --json")
+    if by == "session":
+        text = "Requests that named no model, such as queries of the model list, are not counted."
+        output.write_line("  " + output.paint(text, "quiet"))
 
     counted = formats.plural(total.unknown_cost_requests, "request")
     without_price = (group for group in groups if by == "model" and group.sums.unknown_cost_requests)

@@ -70,7 +70,8 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     place, session = "", dict[str, str]()
     if row.session:
         number, count = queries.find_session_position(context.connection, row)
-        place = f"request {formats.count(number)} of {formats.count(count)}"
+        if row.requested_model:
+            place = f"request {formats.count(number)} of {formats.count(count)}"
         session = find_names(context.connection, sum_sessions(context.connection, [row.session]))
     notes = [_note(note) for note in list_notes(row)]
     handlings = Counter(note["handling"] for note in notes)

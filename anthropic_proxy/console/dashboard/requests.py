@@ -192,10 +192,12 @@ def _summarize(context: PageContext, shown: int, has_more: bool) -> str:
     query = context.query
     if not context.selection.has_hourly_sums:
         return f"{'More than ' if has_more else ''}{_count_matches(shown)}."
-    count = sum(
-        row.sums.requests for row in sum_periods(context.connection, context.selection, 0, sum_names=("requests",))
+    listed, count = (
+        sum(row.sums.requests for row in sum_periods(context.connection, chosen, 0, sum_names=("requests",)))
+        for chosen in (context.selection, context.model_selection)
     )
-    return f"{_count_matches(count) if query.is_filtered else f'{_count_requests(count)} in this range'}."
+    unnamed = f" {listed - count:,} more named no model." if listed > count else ""
+    return f"{_count_matches(count) if query.is_filtered else f'{_count_requests(count)} in this range'}.{unnamed}"
 
 
 def _count_matches(count: int) -> str:

@@ -49,6 +49,8 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
     count = total.sums.requests
     verdict = formats.plural(count, "request")
     verdict += f" in {formats.seconds(total.last_at - total.started_at)}." if count > 1 else "."
+    if unnamed := sum(not row.requested_model for row in rows):
+        verdict += f" {unnamed:,} more named no model."
     if count > len(rows):
         verdict += f" The charts show the latest {formats.count(len(rows))}."
     agents = dict.fromkeys(row.agent for row in rows)
@@ -119,7 +121,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
             (
                 query.link(measure=name),
                 f"Sub-agent {name}" if name else "Main",
-                sum(row.agent == name for row in rows),
+                sum(row.agent == name and bool(row.requested_model) for row in rows),
                 name == agent,
             )
             for name in agents
@@ -127,7 +129,7 @@ def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
         "turns": build_turns(part.rows[::-1], texts, breaks),
         "part": part,
         "first": len(own) - later - len(part.rows) + 1,
-        "turn_count": len(own),
+        "turn_count": sum(bool(row.requested_model) for row in own),
         "has_texts": bool(texts),
         "all_rows": query.link_to_range(total.started_at // 60_000_000 * 60, end, "/dashboard/requests"),
         "project": rows[-1].project,

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from msgspec import Struct, structs
-from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, case, cast, func, select
+from sqlalchemy import BigInteger, ColumnElement, Connection, Table, Text, and_, case, cast, func, select
 
 from anthropic_proxy.console.ledger.histograms import Histogram, encode_histogram, find_bucket, sum_encoded_histograms
 from anthropic_proxy.console.ledger.periods import MAX_UTC_SECONDS, RequestSelection, find_period_start, find_utc_offset
@@ -470,7 +470,8 @@ def find_neighbors(connection: Connection, row: StoredRequest) -> Neighbors:
 def find_session_position(connection: Connection, row: StoredRequest) -> SessionPosition:
     column = requests.c
     until = column.started_at <= row.started_at
-    query = select(func.sum(case((until, 1), else_=0)), func.count()).where(value_condition("session", row.session))
+    own = and_(value_condition("session", row.session), column.requested_model != "")
+    query = select(func.sum(case((until, 1), else_=0)), func.count()).where(own)
     number, count = connection.execute(query).one()
     return SessionPosition(int(number or 0), int(count))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct, structs
-from sqlalchemy import ColumnElement, Connection, Table, and_, bindparam, case, func, not_, or_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Table, and_, bindparam, case, func, not_, or_, select
 
 from anthropic_proxy.console.ledger.contents import StoredContent
 from anthropic_proxy.console.ledger.periods import RequestSelection
@@ -242,16 +242,13 @@ def _follows(keys: Any, position: tuple[float, int, str], descending: Sequence[b
 
 MAX_SESSION_REQUESTS = 1_000
 MAX_SAMPLED_REQUESTS = 50_000
-_SESSION_SUMS = [
-    *hourly_sums(session_hours),
-    *(func.min(session_hours.c.started_at), func.max(session_hours.c.last_at), func.max(session_hours.c.max_context)),
-]
 
 
 class SessionRow(Struct, frozen=True, kw_only=True):
     session: str
     project: str
     sums: UsageSums
+    """Sums of its requests that named a model, as `usage` has them."""
     started_at: int
     """Start of the first request of the session in microseconds since the epoch."""
     last_at: int
@@ -262,22 +259,21 @@ class SessionRow(Struct, frozen=True, kw_only=True):
 class SessionList(Struct, frozen=True):
     rows: Sequence[SessionRow]
     count: int
-    """Number of all sessions of the selection, also those beyond the limit of the list."""
+    """Number of all sessions of the selection with a request to a model, also those beyond the limit of the list."""
     is_complete: bool
     """True if all requests of the selection were read. False: only the latest `MAX_SAMPLED_REQUESTS` were read."""
 
 
 def list_sessions(connection: Connection, chosen: RequestSelection, limit: int) -> SessionList:
     """The latest first."""
+    chosen = structs.replace(chosen, has_model=False)
     if chosen.has_sums(SESSION_KEYS) and not chosen.is_short_range:
-        hour, values = session_hours.c.hour, chosen.values.items()
-        conditions = [
-            *(hour >= chosen.start // MICROSECONDS_PER_HOUR, hour < chosen.end_hour),
-            *(session_hours.c.session != "", *(session_hours.c[name] == value for name, value in values)),
-        ]
-        return _select(connection, session_hours.c, _SESSION_SUMS, conditions, limit)
+        first, last = chosen.start // MICROSECONDS_PER_HOUR, chosen.end_hour
+        whole = structs.replace(chosen, start=first * MICROSECONDS_PER_HOUR, end=last * MICROSECONDS_PER_HOUR)
+        conditions = [*hourly_conditions(chosen, session_hours), session_hours.c.session != ""]
+        return _select_hours(connection, conditions, request_conditions(whole), limit, has_model=True)
     column = requests.c
-    named = and_(*request_conditions(chosen), column.session != "")
+    named = and_(*request_conditions(structs.replace(chosen, has_model=True)), column.session != "")
     sample = select(*column).where(named).order_by(column.started_at.desc()).limit(MAX_SAMPLED_REQUESTS)
     sampled = sample.subquery().c
     context = sampled.input_tokens + sampled.cache_read_tokens + sampled.cache_write_tokens
@@ -290,8 +286,9 @@ def sum_session(connection: Connection, session: str) -> SessionRow | None:
 
 
 def sum_sessions(connection: Connection, sessions: Collection[str]) -> Sequence[SessionRow]:
-    conditions = [session_hours.c.session.in_(sessions)]
-    return _select(connection, session_hours.c, _SESSION_SUMS, conditions, len(sessions)).rows
+    """Those without a request that named a model are included."""
+    conditions, own = session_hours.c.session.in_(sessions), requests.c.session.in_(sessions)
+    return _select_hours(connection, [conditions], [own], len(sessions), has_model=False).rows
 
 
 def list_session_requests(connection: Connection, session: str) -> list[StoredRequest]:
@@ -327,12 +324,44 @@ def find_latest_models(connection: Connection, rows: Sequence[SessionRow]) -> di
     return {row.session: f"{row.prefix or row.provider}/{row.model}" for row in connection.execute(query)}
 
 
-def _select(
-    connection: Connection, column: Any, values: Sequence[Any], conditions: Sequence[ColumnElement[bool]], limit: int
+def _select_hours(
+    connection: Connection,
+    conditions: Sequence[ColumnElement[bool]],
+    own: Sequence[ColumnElement[bool]],
+    limit: int,
+    *,
+    has_model: bool,
 ) -> SessionList:
-    project = (func.min(column.project), func.max(column.project))
-    keys = (column.session, *project, func.count().over(), func.sum(values[SUM_NAMES.index("requests")]).over())
+    """`own`: the `conditions` for single requests. `has_model`: leave out sessions whose requests named no model."""
+    # the hourly sums have no requested models, but an index finds the few requests that named none
+    column, names = session_hours.c, ("session", *SUM_NAMES)
+    sums = (requests.c.session, *request_sums(requests.c))
+    labeled = [one.label(name) for one, name in zip(sums, names, strict=True)]
+    unnamed = select(*labeled).where(*own, requests.c.requested_model == "").group_by(requests.c.session).subquery()
+    every = hourly_sums(session_hours)
+    values = [total - func.coalesce(func.max(unnamed.c[name]), 0) for total, name in zip(every, SUM_NAMES, strict=True)]
+    times = (func.min(column.started_at), func.max(column.last_at), func.max(column.max_context))
+    source = session_hours.outerjoin(unnamed, unnamed.c.session == column.session)
+    return _select(connection, column, [*values, *times], conditions, limit, source=source, has_model=has_model)
+
+
+def _select(
+    connection: Connection,
+    column: Any,
+    values: Sequence[Any],
+    conditions: Sequence[ColumnElement[bool]],
+    limit: int,
+    *,
+    source: FromClause | None = None,
+    has_model: bool = False,
+) -> SessionList:
+    project, count = (func.min(column.project), func.max(column.project)), values[SUM_NAMES.index("requests")]
+    keys = (column.session, *project, func.count().over(), func.sum(count).over())
     query = select(*keys, *values).where(*conditions).group_by(column.session)
+    if source is not None:
+        query = query.select_from(source)
+    if has_model:
+        query = query.having(count > 0)
     found = connection.execute(query.order_by(values[-2].desc()).limit(limit)).all()
     moved = [session for session, first, last, *_ in found if first != last]
     latest: dict[str, str] = {}

@@ -1,14 +1,19 @@
 """Pages of sessions: names, share of the context window, failed requests and unknown costs."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from anthropic_proxy.console.dashboard.page import Figure
+from anthropic_proxy.console.dashboard.requests import build_requests_page
 from anthropic_proxy.console.dashboard.session import MAX_TURNS, build_session_page
 from anthropic_proxy.console.dashboard.sessions import build_sessions_page
 from anthropic_proxy.console.formats import clock_time, day_and_time
+from anthropic_proxy.console.ledger.periods import resolve_usage_range
+from anthropic_proxy.console.ledger.queries import sum_usage
 from anthropic_proxy.console.ledger.receipt_queue import ContentBuffer
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import Settings
@@ -83,6 +88,45 @@ async def test_failed_requests_and_unknown_costs_are_no_zeros(tmp_path: Path) ->
 async def test_the_length_of_a_session_is_the_same_on_both_pages(tmp_path: Path) -> None:
     listed, page = await pages_of(tmp_path, {}, {}, {})
     assert (listed["sessions"][0]["length"], page["verdict"]) == ("18.0 s", "3 requests in 18.0 s.")
+
+
+@pytest.mark.parametrize("range_name", ["1h", "7d"])
+async def test_all_screens_count_the_requests_of_a_session_that_named_a_model(range_name: str, tmp_path: Path) -> None:
+    """Single requests are added up for an hour, and hourly sums for a week."""
+    settings = Settings(data_directory=tmp_path / "data")
+    unnamed: dict[str, Any] = {
+        **FAILED,
+        "status": 404,
+        "requested_model": "",
+        "provider": "",
+        "prefix": "",
+        "model": "",
+    }
+    earlier = {"session": "none", "started_at": NOON - 5 * 86_400}
+    fields: list[dict[str, Any]] = [{}, unnamed, FAILED, unnamed, {"session": "two"}, {**unnamed, **earlier}]
+    receipts = [
+        new_receipt(number, **{"session": "one", "started_at": NOON + number, **each})
+        for number, each in enumerate(fields)
+    ]
+    await store(settings, *receipts)
+    with reading(settings) as engine, engine.connect() as connection:
+        query = {"range": [range_name]}
+        listed = build_sessions_page(build_context("/dashboard/sessions", connection, settings, query))
+        page = build_session_page(build_context("/dashboard/session", connection, settings, {"session": ["one"]}))
+        everything = build_requests_page(build_context("/dashboard/requests", connection, settings, query))
+        used = sum_usage(
+            connection, resolve_usage_range("8d", "", datetime.fromtimestamp(NOON + 3_600, UTC)), "session"
+        )
+    assert [(row["id"], row["requests"], row["errors"]) for row in listed["sessions"]] == [
+        ("two", "1", 0),
+        ("one", "2", 1),
+    ]
+    assert listed["verdict"] == "2 sessions in this range."
+    assert everything["verdict"] == f"3 requests in this range. {2 if range_name == '1h' else 3} more named no model."
+    assert page is not None
+    assert page["figures"][0] == Figure("Requests", "2", "1 error")
+    assert (page["verdict"], page["turn_count"]) == ("2 requests in 3.00 s. 2 more named no model.", 2)
+    assert sorted((one.name, one.sums.requests, one.sums.errors) for one in used) == [("one", 2, 1), ("two", 1, 0)]
 
 
 async def test_a_session_of_one_request_has_no_length(tmp_path: Path) -> None:

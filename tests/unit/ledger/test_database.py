@@ -114,8 +114,8 @@ async def test_an_earlier_schema_is_migrated_with_its_data(database: Settings, v
     with plain_connection(database) as connection:
         create_earlier_schema(connection, version)
         connection.execute(
-            "INSERT INTO requests (id, started_at, stream, model, session, input_tokens, outcome_class) "
-            "VALUES ('req_old', 1795262400000000, ?, 'm', 's', 7, 'cancelled')",
+            "INSERT INTO requests (id, started_at, stream, model, requested_model, session, input_tokens, "
+            "outcome_class) VALUES ('req_old', 1795262400000000, ?, 'm', 'm', 's', 7, 'cancelled')",
             (False,),
         )
         connection.execute(
