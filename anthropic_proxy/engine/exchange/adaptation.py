@@ -1,7 +1,7 @@
 """Adaptations: changes of an upstream request after the provider rejected it, such as `drop temperature`.
 
 The proxy repeats the rejected request with such a change. Changes that later requests for the same model also need are
-stored after the success, or at once if a failure of the repetition shows nothing about them.
+stored after the success. For some, it is enough that the repetition is rejected for another reason.
 """
 
 from collections.abc import Sequence
@@ -31,10 +31,8 @@ class Adaptations:
         """Names of the changes after rejections by the provider, oldest first."""
         self._refused: list[bytes] = []
         """Digests of thinking signatures to remember once a request without them succeeds."""
-        self._lasting: list[tuple[str, str]] = []
-        """Pairs of model and name of an adaptation to store for it once a request with the adaptation succeeds."""
-        self._deviates = False
-        """True if later requests need another change than this one. What it needs besides shows nothing about them."""
+        self._changes: list[tuple[str, Adaptation]] = []
+        """Pairs of a model and a change of its request, oldest first, without guesses that were wrong."""
 
     async def find_adapted_target(self, target: Target, call: Call[BaseDialect], error: UpstreamError) -> Target | None:
         """Return a changed copy of `target` for the repetition of a rejected request. None: no change fits."""
@@ -61,16 +59,13 @@ class Adaptations:
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += shown
         self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
-        for each in adaptations:
-            if each.stored_at_once:
-                self._engine.observations.store_adaptation(target.upstream, target.model, each.stored_name or each.name)
-        if not self._deviates:
-            self._lasting += [
-                (target.model, each.stored_name or each.name)
-                for each in adaptations
-                if each.persistent and not each.stored_at_once
-            ]
-        self._deviates = self._deviates or any(adaptation.stored_name for adaptation in adaptations)
+        verbs = {_verb(each) for each in adaptations}
+        self._changes = [
+            (model, earlier)
+            for model, earlier in self._changes
+            if not earlier.stored_name or _verb(earlier) not in verbs
+        ]
+        self._changes += [(target.model, each) for each in adaptations]
         if adapted.model != target.model:
             return apply_stored_adaptations(self._engine, adapted, self._used, earlier=shown)
         return adapted
@@ -79,13 +74,21 @@ class Adaptations:
         """Return the digests of all thinking signatures that the next attempt leaves out."""
         return frozenset((*self._engine.observations.refused_signatures, *self._refused))
 
-    def store_for_model(self, target: Target) -> None:
-        """Store the changes that later requests to the model also need, after the changed request has succeeded."""
-        for model, name in self._lasting:
-            self._engine.observations.store_adaptation(target.upstream, model, name)
-        self._lasting.clear()
-        self._engine.observations.remember_refused_signatures(self._refused)
-        self._refused.clear()
+    def store_for_model(self, target: Target, *, is_rejected: bool = False) -> None:
+        """Store the changes that later requests to the model also need.
+
+        The changed request has succeeded. With `is_rejected`, it was rejected for a reason that no change avoids.
+        """
+        observations = self._engine.observations
+        for model, each in self._changes:
+            if each.persistent and (each.stored_if_rejected or not is_rejected):
+                observations.store_adaptation(target.upstream, model, each.stored_name or each.name)
+            if each.stored_name:
+                break  # later requests differ from this one, so what it needs besides shows nothing about them
+        self._changes.clear()
+        if not is_rejected:
+            observations.remember_refused_signatures(self._refused)
+            self._refused.clear()
 
 
 def apply_stored_adaptations(
@@ -102,6 +105,10 @@ def apply_stored_adaptations(
         used_names.append(_shorten(name))
         target = adapted
     return target
+
+
+def _verb(adaptation: Adaptation) -> str:
+    return adaptation.name.partition(" ")[0]
 
 
 def _shorten(name: str) -> str:

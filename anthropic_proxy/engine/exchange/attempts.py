@@ -159,6 +159,8 @@ class Attempt(Struct, kw_only=True):
     """Tools that are not sent to the model until its tool search finds them."""
     upstream_path: str = ""
     """Path below the base URL. "": not encoded yet."""
+    proves: str = ""
+    """`UpstreamRequest.proves`."""
     reply_schema: ReplySchema | None = None
     """JSON Schema against which the proxy checks the reply. None: none requested, or the provider enforces it."""
     stream: UpstreamStream | RelayStream | None = None
@@ -438,7 +440,6 @@ class Attempts:
                 watchdog.begin_upstream_call()
                 send = engine.transports[receipt.provider]
                 response = await send(target.base_url, upstream_request, attempt.credential)
-                proven_adaptation = upstream_request.proves
                 del upstream_request  # frees its body: the wait for content can take minutes
                 receipt.attempts[-1].status = response.status
                 await self._wait_for_content(attempt, response)
@@ -457,11 +458,16 @@ class Attempts:
             raise failure
         engine.circuit_breakers.record_success(upstream)
         self.prompt = prompt
-        if proven_adaptation:
-            engine.observations.store_adaptation(upstream, target.model, proven_adaptation)
-        if run.adaptations is not None:
-            run.adaptations.store_for_model(target)
+        self._store_lessons(attempt)
         return attempt
+
+    def _store_lessons(self, attempt: Attempt, *, is_rejected: bool = False) -> None:
+        """Store what the success of an attempt shows about the model, or its rejection that no adaptation avoids."""
+        target = attempt.target
+        if attempt.proves:
+            self._engine.observations.store_adaptation(target.upstream, target.model, attempt.proves)
+        if attempt.run.adaptations is not None:
+            attempt.run.adaptations.store_for_model(target, is_rejected=is_rejected)
 
     def _record_target(self, attempt: Attempt) -> None:
         """Name the target of an attempt in the receipt, and for the messages of errors."""
@@ -507,7 +513,7 @@ class Attempts:
             report.add_notes(run.adaptations.notes)
         if is_first_call and report.notes:
             _require_lossless(report, target)
-        attempt.upstream_path = request.path
+        attempt.upstream_path, attempt.proves = request.path, request.proves
         if not request.enforces_schema and (schema := bytes(call.request.output_schema)):
             try:
                 attempt.reply_schema = ReplySchema(schema, max_steps_here=_MAX_SCHEMA_STEPS_ON_LOOP)
@@ -593,6 +599,8 @@ class Attempts:
                 run.adaptations_left -= 1
                 failed_attempts.append(describe_attempt(target, error))
                 return adapted
+            if error.status == 400:
+                self._store_lessons(attempt, is_rejected=True)
         pause = 0.0
         if not await self._change_key(attempt, error):
             pause = error.retry_after or RETRY_DELAY_SECONDS

@@ -170,7 +170,8 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     enforces_schema: bool = False
     """True if the provider enforces the client's JSON Schema for the reply. False: the proxy validates the reply."""
     proves: str = ""
-    """Name of an adaptation to store for the model if the provider accepts this request. "": none."""
+    """Name of an adaptation to store for the model if the provider accepts this request, or rejects it (status 400) for
+    a reason that no adaptation avoids. "": none."""
 
 
 class SignRequest(Protocol):
@@ -387,9 +388,10 @@ class Adaptation(Struct, frozen=True):
     persistent: bool = True
     """True if the change is stored for later requests to the model. False: it applies to this request only."""
     stored_name: str = ""
-    """Name of the change that later requests need instead. "": the same."""
-    stored_at_once: bool = False
-    """True if the change is stored even if the request with it fails."""
+    """Name of the change that later requests need instead. "": the same. It is not stored if a later change of this
+    request has the same first word in `name`: it did not avoid the rejection."""
+    stored_if_rejected: bool = False
+    """True if the change is also stored if the request with it is rejected (status 400) for another reason."""
     refused_signatures: tuple[bytes, ...] = ()
     """Digests of thinking signatures of the request, or of a call at the beginning of its tool loop. Thinking with
     these, or in this loop, is left out of this and later requests."""

@@ -93,6 +93,8 @@ class Cloud:
     """True: an error names only the first beta that is not accepted."""
     required_beta: str = ""
     """Beta without which each prompt is too long. "": none."""
+    overloaded_without: str = ""
+    """Beta without which each request fails with status 503. "": none."""
 
 
 class _Refusal(Exception):
@@ -195,6 +197,8 @@ class _StandIn(Anthropic):
             unknown = unknown[:1] if cloud.names_one_beta else unknown
             text = f"Unexpected value(s) `{'`, `'.join(unknown)}` for the `anthropic-beta` header."
             raise _Refusal(400, {"type": "error", "error": {"type": "invalid_request_error", "message": text}})
+        if cloud.overloaded_without and cloud.overloaded_without not in betas:
+            raise _Refusal(503, {"message": "Too many requests, please wait."})
         if cloud.required_beta and cloud.required_beta not in betas:
             raise _Refusal(400, {"message": "prompt is too long: 450000 tokens > 200000 maximum"})
         return canonical, betas, counting, streams

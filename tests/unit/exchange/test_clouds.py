@@ -365,17 +365,32 @@ async def test_a_refused_newer_beta_is_remembered_if_the_repetition_fails_for_an
     assert betas_sent(running) == [",".join((*BETAS, NEW_BETAS[0])), *[BETAS[0]] * 3]
 
 
-async def test_a_listed_beta_that_bedrock_rejects_beside_a_newer_one_is_found_too() -> None:
-    given = [*SEARCHED[:4], *NEW_BETAS]
-    for refused in (*itertools.combinations(given, 1), *itertools.combinations(given, 2)):
-        kept = [beta for beta in SEARCHED[:4] if beta not in refused]
-        with cloud_of("bedrock", betas=tuple(beta for beta in given if beta not in refused)) as (_, running):
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_temporary_failure_of_the_repetition_shows_nothing_about_a_beta(kind: Kind) -> None:
+    given = ",".join((*BETAS, NEW_BETAS[0]))
+    with cloud_of(kind, betas=tuple(BETAS), overloaded_without=NEW_BETAS[0]) as (cloud, running):
+        engine = engine_of(settings_of(kind, running.url))
+        engine = structs.replace(engine, sleep=lambda seconds: asyncio.sleep(0))
+        reply, _ = await ask(engine, MODELS[kind], betas=given)
+        assert reply.status in (503, 529)
+        cloud.betas = (*BETAS, NEW_BETAS[0])
+        reply, message = await ask(engine, MODELS[kind], betas=given)
+        assert reply.status == 200, message
+        await engine.close()
+    assert betas_sent(running)[-1] == given
+
+
+async def test_a_beta_that_bedrock_rejects_takes_none_that_the_client_needs() -> None:
+    """Halves without the needed beta fail for another reason, which shows that Bedrock accepts them."""
+    given = [*SEARCHED[:6], NEW_BETAS[0]]
+    for refused, needed in itertools.pairwise([*given, given[0]]):
+        accepted = tuple(beta for beta in given if beta != refused)
+        with cloud_of("bedrock", betas=accepted, required_beta=needed) as (_, running):
             engine = engine_of(settings_of("bedrock", running.url))
-            for _ in range(16):
-                reply, message = await ask(engine, MODELS["bedrock"], betas=",".join(given))
-                assert reply.status == 200, message
+            replies = [(await ask(engine, MODELS["bedrock"], betas=",".join(given)))[0] for _ in range(8)]
             await engine.close()
-            assert [beta for beta in (betas_sent(running)[-1] or "").split(",") if beta in SEARCHED] == kept
+        assert replies[-1].status == 200
+        assert betas_sent(running)[-1] == ",".join(accepted)
 
 
 THINKING, CONTEXT, EFFORT, SEARCH = (
@@ -394,10 +409,12 @@ SEARCHED = [
 ]
 
 
-async def send_until_steady(engine: Engine, running: Running, betas: str, **fields: Any) -> tuple[str | None, int]:
+async def send_until_steady(
+    engine: Engine, running: Running, betas: str, *, most_calls: int = 2, **fields: Any
+) -> tuple[str | None, int]:
     """Send requests until nothing changes. Return the betas of the last one, and how many requests were refused.
 
-    The client sees no refusal, and none of its requests is refused twice.
+    The client sees no refusal, and none of its requests needs more than `most_calls`.
     """
     log, found = running.journal.exchanges, list[tuple[str | None, int]]()
     begin = len(log)
@@ -405,7 +422,7 @@ async def send_until_steady(engine: Engine, running: Running, betas: str, **fiel
         before = len(log)
         reply, message = await ask(engine, MODELS["bedrock"], betas=betas, **fields)
         assert reply.status == 200, message
-        assert len(log) - before <= 2
+        assert len(log) - before <= most_calls
         refusals = sum(exchange.status == 400 for exchange in log[begin:])
         found.append((log[-1].headers.get("anthropic-beta"), refusals))
         assert len(found) < 40
@@ -439,6 +456,43 @@ async def test_a_beta_that_is_new_or_that_bedrock_rejects_later_is_found_too() -
         sent, _ = await send_until_steady(engine, running, ",".join([*given, *added]))
         assert sent == ",".join(cloud.betas)
         await engine.close()
+
+
+async def test_a_listed_beta_that_bedrock_rejects_takes_no_newer_one() -> None:
+    given = [*SEARCHED[:4], *NEW_BETAS]
+    with cloud_of("bedrock") as (cloud, running):
+        for refused in (*itertools.combinations(given, 1), *itertools.combinations(given, 2)):
+            cloud.betas = tuple(beta for beta in given if beta not in refused)
+            engine = engine_of(settings_of("bedrock", running.url))
+            sent, refusals = await send_until_steady(engine, running, ",".join(given), most_calls=3)
+            await engine.close()
+            assert sent == ",".join(cloud.betas)
+            assert refusals <= len(refused) * 4 + 1
+
+
+async def test_a_newer_beta_that_bedrock_accepts_at_first_is_found_too() -> None:
+    newer = [f"answers-{number}-2027-01-15" for number in range(4)]
+    given = ",".join((*BETAS, *newer))
+    with cloud_of("bedrock") as (cloud, running):
+        engine = engine_of(settings_of("bedrock", running.url))
+        for accepted in ([newer[0], newer[2]], [newer[0]]):
+            cloud.betas = (*BETAS, *accepted)
+            sent, _ = await send_until_steady(engine, running, given, most_calls=3)
+            assert sent == ",".join(cloud.betas)
+        await engine.close()
+
+
+@pytest.mark.parametrize("count", [2, 5])
+async def test_several_newer_betas_that_bedrock_rejects_cost_the_logarithm_of_their_number_each(count: int) -> None:
+    newer = [f"answers-{number}-2027-01-15" for number in range(count)]
+    with cloud_of("bedrock") as (cloud, running):
+        for refused in (*itertools.combinations(newer, 1), *itertools.combinations(newer, 2), newer):
+            cloud.betas = (*BETAS, *(beta for beta in newer if beta not in refused))
+            engine = engine_of(settings_of("bedrock", running.url))
+            sent, refusals = await send_until_steady(engine, running, ",".join((*BETAS, *newer)))
+            await engine.close()
+            assert sent == ",".join(cloud.betas)
+            assert refusals <= len(refused) * count.bit_length()  # 1 + log2(count) each
 
 
 @pytest.mark.parametrize("names_betas", [True, False])

@@ -61,8 +61,8 @@ class SelectedBetas(Struct, frozen=True):
     """Betas for the server. Empty if `filters_betas` is False: the header of the client is forwarded."""
     tested: list[str] = []
     """The betas in `sent` that may be the cause of an earlier rejection."""
-    is_search: bool = False
-    """True if betas are left out that the server may accept."""
+    held_back: list[str] = []
+    """Betas that are left out of this request, although the server may accept them."""
     lost_fields: Mapping[str, Handling] = {}
     """Fields of the body that require a beta which is left out."""
     notes: Sequence[FidelityNote] = ()
@@ -99,7 +99,7 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
         if all(is_later(name, dialect) for name in smallest):  # so the listed ones are not the cause
             kept |= {name for name in found if not is_later(name, dialect)}.difference(*suspects)
         sent = [name for name in found if name in kept]
-    held_back = [beta for name, beta in found.items() if name not in sent]
+    held_back = [name for name in found if name not in sent]
     lost = {
         field: handling
         for field, (handling, beginnings) in _FIELDS_OF_BETAS.items()
@@ -108,10 +108,11 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     }
     reasons = [f"{call.provider_prefix} does not accept {_list(refused)}"] if refused else []
     if held_back:
-        reasons.append(f"{call.provider_prefix} refuses one of {_list(held_back)} or of those that are sent")
+        named = _list([found[name] for name in held_back])
+        reasons.append(f"{call.provider_prefix} refuses one of {named} or of those that are sent")
     notes = [FidelityNote("approximated", BETA_HEADER, "; ".join(reasons))] if reasons else []
     tested = [name for name in sent if any(name in names for names in dialect.suspected_betas)]
-    return SelectedBetas(sent, tested, bool(held_back), lost, notes)
+    return SelectedBetas(sent, tested, held_back, lost, notes)
 
 
 def is_later(name: str, dialect: Dialect) -> bool:

@@ -137,37 +137,32 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
     rejections of a request remove just what is named. The next one removes all betas that were never accepted, for this
     request: later requests have them again, until each wrong one was named.
 
-    Betas that are newer than the list of the server's betas are removed before all others. This is stored at once: the
-    server may refuse the repetition for another reason, and would refuse each later request twice.
+    If the server names none, betas that are newer than the list of the server's betas are removed before all others,
+    which the client may need. If the server then refuses the others too, the newer ones are not suspected.
     """
     betas = select_betas(call)
     if betas.sent and _BETA_REFUSED.search(message):
         dialect = call.dialect
         words = set(re.findall(r"[\w-]+", message))
         accepted = dialect.accepted_betas
-        newer = [beta for beta in betas.sent if is_later(beta, dialect)]
-        if betas.tested:  # one of these is the likely cause
-            newer = [beta for beta in newer if beta not in accepted]
-        possible = newer or betas.sent
-        unknown = [beta for beta in possible if beta not in accepted] or possible
-        if named := [beta for beta in betas.sent if beta in words]:
-            drop_named = " ".join((_DROP_BETAS, *named))
-            lasts = len(named) <= MAX_LEARNED_BETAS
+        unknown = [beta for beta in betas.sent if beta not in accepted] or betas.sent
+        newer = [beta for beta in unknown if is_later(beta, dialect)]
+        unknown = newer or unknown
+        named = [beta for beta in betas.sent if beta in words]
+        if named:
+            removed, stored_name = named, ""
             earlier = [name for name in call.relayed.earlier_adaptations if name.partition(" ")[0] == _DROP_BETAS]
-            if len(earlier) < _NAMED_REFUSALS:
-                at_once = lasts and all(is_later(beta, dialect) for beta in named)
-                return Adaptation(drop_named, persistent=lasts, stored_at_once=at_once)
-            removed = dict.fromkeys((*named, *unknown))
-            return Adaptation(" ".join((_DROP_BETAS, *removed)), persistent=lasts, stored_name=drop_named)
-        # the repetition must succeed, so it has only accepted betas; later requests find out which one is the cause
-        suspects = (name for names in dialect.suspected_betas for name in names)
-        removed = dict.fromkeys((*unknown, *(name for name in suspects if not newer or is_later(name, dialect))))
-        lasts = len(unknown) <= MAX_LEARNED_BETAS
+            if len(earlier) >= _NAMED_REFUSALS:
+                removed, stored_name = [*named, *unknown], " ".join((_DROP_BETAS, *named))
+        else:
+            # the repetition must succeed, so it tries no others; later requests find out which one is the cause
+            removed = [*unknown, *betas.held_back]
+            stored_name = " ".join((_SUSPECT_BETAS, *unknown))
         return Adaptation(
-            " ".join((_DROP_BETAS, *removed)),
-            persistent=lasts,
-            stored_name=" ".join((_SUSPECT_BETAS, *unknown)),
-            stored_at_once=lasts and bool(newer),
+            " ".join((_DROP_BETAS, *dict.fromkeys(removed))),
+            persistent=len(named or unknown) <= MAX_LEARNED_BETAS,
+            stored_name=stored_name,
+            stored_if_rejected=True,
         )
     known = set(call.dialect.dropped_fields)
     found = dict.fromkeys(
@@ -176,7 +171,7 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
         if not inner or name == "tools"
     )
     fields = [name for name in found if name not in known and name not in _REQUIRED]
-    lasts = _OF_API.issuperset(fields) and not betas.is_search  # a field may require a beta that is left out for now
+    lasts = _OF_API.issuperset(fields) and not betas.held_back  # a field may require a beta that is left out for now
     return Adaptation(" ".join((_DROP_FIELDS, *fields)), persistent=lasts) if fields else None
 
 
@@ -194,11 +189,8 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
         return structs.replace(dialect, removed_betas=(*dialect.removed_betas, *names))
     accepted, suspected = dialect.accepted_betas, dialect.suspected_betas
     if verb == _SUSPECT_BETAS:
-        unknown = [beta for beta in names if beta not in accepted]
-        if not unknown:  # the server has changed
-            accepted = tuple(beta for beta in accepted if beta not in names)
-        suspected = (*suspected, tuple(unknown or names))
-        return structs.replace(dialect, accepted_betas=accepted, suspected_betas=suspected)
+        accepted = tuple(beta for beta in accepted if beta not in names)  # otherwise, the server has changed
+        return structs.replace(dialect, accepted_betas=accepted, suspected_betas=(*suspected, tuple(names)))
     if verb == ACCEPTED:
         rests = (tuple(beta for beta in group if beta not in names) for group in suspected)
         accepted = (*accepted, *names)
