@@ -355,7 +355,7 @@ another error, which is in the log.
 
 
 class LedgerState(Struct):
-    """Condition of the ledger (database of requests), and numbers of stored, waiting and lost requests.
+    """Condition of the ledger, and numbers of stored, waiting and lost requests.
 
     The numbers are those of this process since its start.
     """
@@ -488,7 +488,7 @@ class Gateway(Protocol):
         """
 
     async def collect_running_requests(self) -> Sequence[Receipt]:
-        """Return a receipt (record) for each running request of all workers, the latest last.
+        """Return a receipt for each running request of all workers, the latest last.
 
         The fields about the reply are still empty.
         """
@@ -506,7 +506,7 @@ class Plugin(Struct, kw_only=True):
     policies: Sequence[Policy] = ()
     """Access rules, called in this order."""
     observers: Sequence[Observer] = ()
-    """Objects that receive the receipt (record) of each finished client request."""
+    """Objects that receive the receipt of each finished client request."""
     recorders: Sequence[Recorder] = ()
     """Objects that receive the bytes of requests and replies, with their content."""
     tracer: Tracer | None = None

@@ -416,7 +416,7 @@ class Explanation:
         )
 
     def _used_target(self) -> Target | None:
-        """Return the target (model at a provider) of the request, else the first target of its route.
+        """Return the target of the request, else the first target of its route.
 
         None: the request has no route.
         """

@@ -144,7 +144,7 @@ class Engine(Struct, frozen=True, kw_only=True):
     observations: ModelObservations
     """Facts about models learned from replies: changes that requests need, and corrections of token estimates."""
     plan_cache: PlanCache = field(default_factory=PlanCache)
-    """Cache of plans (targets by requested model) of recent requests."""
+    """Cache of plans of recent requests."""
     compiled_routes: CompiledRoutes | None = None
     """Compiled routes of the configuration file, which come before the model mapping. None: there are none."""
     route_prices: Mapping[str, float] = {}

@@ -308,7 +308,7 @@ class Policy(Protocol):
 
 
 class Observer(Protocol):
-    """Receives the receipt (record) of each finished client request, also of rejected ones.
+    """Receives the receipt of each finished client request, also of rejected ones.
 
     Health checks (`/`, `/health`, `/readyz` …) and requests to routes of plugins have no receipt.
     """
@@ -326,7 +326,7 @@ class Observer(Protocol):
 class Tracer(Protocol):
     """Creates the trace ids of each client request.
 
-    It does not export the trace: an observer builds the trace later, from the receipt (record) of the request.
+    It does not export the trace: an observer builds the trace later, from the receipt of the request.
     """
 
     def start_trace(self, parent: TraceContext | None) -> TraceContext:

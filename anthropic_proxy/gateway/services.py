@@ -100,7 +100,7 @@ class Services(Engine, frozen=True, kw_only=True):
     routes: RouteTable = field(default_factory=RouteTable)
     """URL paths that plugins serve."""
     ledger_state: Callable[[], LedgerState] | None = None
-    """Function that returns the state of the ledger, the database of requests. None: requests are not stored."""
+    """Function that returns the state of the ledger. None: requests are not stored."""
     store: Store = field(default_factory=MemoryStore)
     """Limits, budgets and values that workers or instances share."""
     heap_trimmer: HeapTrimmer = field(default_factory=HeapTrimmer)

@@ -43,7 +43,7 @@ class PageContext(Struct, frozen=True, kw_only=True):
     now: float
     """Time of the browser's request in seconds since the epoch."""
     running: Sequence[Receipt] = ()
-    """Receipts (records) of the running requests of all workers, the latest last."""
+    """Receipts of the running requests of all workers, the latest last."""
     can_read: bool = True
     """True if the ledger can be read. False: the ledger is disabled or fails, and `connection` leads to an empty
     database."""

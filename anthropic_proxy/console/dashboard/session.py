@@ -36,8 +36,8 @@ _CLOSE_SECONDS = 600
 
 
 def build_session_page(context: PageContext) -> Mapping[str, Any] | None:
-    """Return the values for the template of the page about the session in the URL. None: the ledger (database of
-    requests) has no request of this session.
+    """Return the values for the template of the page about the session in the URL. None: the ledger has no
+    request of this session.
     """
     query, session = context.query, context.query.facets.get("session", "")
     if not session:

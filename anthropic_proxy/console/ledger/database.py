@@ -51,7 +51,7 @@ statement takes as much CPU time per row."""
 def find_database(settings: Settings) -> DatabaseAddress:
     """Return where the ledger is stored.
 
-    Raises `ConfigurationError` if the ledger (database of requests) is disabled.
+    Raises `ConfigurationError` if the ledger is disabled.
     """
     if not settings.has_ledger():
         raise ConfigurationError(

@@ -133,8 +133,8 @@ EXCHANGE_PATH = "/v1/messages"
 
 
 class ReceiptQueue:
-    """Queue of receipts (records of finished requests), which starts the thread that stores them. The thread executes
-    the function `run`, which must return after a call of `stop`.
+    """Queue of receipts, which starts the thread that stores them. The thread executes the function `run`, which must
+    return after a call of `stop`.
     """
 
     def __init__(

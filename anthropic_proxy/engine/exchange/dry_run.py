@@ -75,7 +75,7 @@ class DryRun(Struct, kw_only=True):
     """Result of a dry run: the upstream request that was not sent, or the error that the client would receive."""
 
     receipt: Receipt
-    """Record of the exchange: the chosen target, and fidelity notes (lossy changes of fields)."""
+    """The chosen target, and the fidelity notes."""
     plan: Plan | None = None
     """Targets for the request. None: the request was rejected before."""
     checks: Sequence[RouteCheck] = ()

@@ -4,7 +4,7 @@
 
 - *Read*: decode the body. If every provider that may serve the request receives the body unchanged (a relay), only its
   top-level fields are decoded.
-- *Plan*: choose the plan, which has the targets (provider, model and wire) in the order of the calls.
+- *Plan*: choose the plan, which has the targets in the order of the calls.
 - *Admit*: policies of plugins check the client's limits and budgets, and reserve an amount.
 - *Call*: `Attempts` calls the targets until one sends content (`attempts.py`). If the proxy runs tools itself, one
   reply has several calls (`tool_loop/`).

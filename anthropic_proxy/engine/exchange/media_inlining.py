@@ -61,7 +61,7 @@ class MediaInliner:
         self._bytes = 0
         self._slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
         self.notes: list[FidelityNote] = []
-        """Fidelity notes (records of changed fields) about the URLs of the latest request."""
+        """Fidelity notes about the URLs of the latest request."""
 
     async def inline_urls(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> MessagesRequest:
         """Return the request with downloaded files in place of the URLs that the provider does not accept.

@@ -1,8 +1,7 @@
 """Reading a client request as far as its plan requires, and choice of the plan.
 
-A plan has the targets (provider, model and wire) in the order of the calls. A relay is a target that gets the body
-unchanged, so the proxy needs only its top-level fields; the other fields are decoded only if a target that is
-no relay may serve the request. A route is a table `[[routes]]` of the configuration file. The first one whose
+A plan has the targets in the order of the calls. A relay gets the body unchanged, so the proxy needs only its top-level
+fields; the other fields are decoded only if a target that is no relay may serve the request. The first route whose
 conditions the request meets names the targets. Without a match, the model mapping of the settings decides.
 """
 

@@ -106,7 +106,7 @@ _ENDING: frozenset[type] = frozenset((Thinking, ToolCall, Block, Stop))
 
 
 class StopSequenceFilter:
-    """Filter of the deltas (fragments) of one reply, which ends the reply before the first stop sequence.
+    """Filter of the deltas of one reply, which ends the reply before the first stop sequence.
 
     A match may span several deltas, but only one content block.
     """

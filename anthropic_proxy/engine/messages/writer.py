@@ -58,8 +58,8 @@ KEEP_ALIVE_SIGNATURE = "px1.ka.e30"
 _NONE, _TEXT, _THINKING, _CALL = range(4)
 _KINDS = ("text", "text", "thinking", "tool call")
 MAX_MARKS = 101
-"""Maximum number of rows in `MessageWriter.marks`. The ledger (database of requests) stores 100 blocks, and one more
-row marks the end of the last."""
+"""Maximum number of rows in `MessageWriter.marks`. The ledger stores 100 blocks, and one more row marks the end
+of the last."""
 MAX_REPLY_CHARACTERS = 64 * 1024 * 1024
 """Maximum number of characters of one reply in memory. The limit applies to the queue, and to a reply without
 streaming."""

@@ -41,8 +41,8 @@ UNKNOWN = openai_chat.Dialect(
     text_call_formats=TOOL_CALL_FORMATS,
     repairs_tool_names=True,
 )
-"""Dialect (deviations from the API) for servers that are not listed. It uses only fields that every server accepts,
-such as `max_tokens`, and no system message inside the conversation.
+"""Dialect for servers that are not listed. It uses only fields that every server accepts, such as `max_tokens`, and no
+system message inside the conversation.
 
 Tool calls and reasoning are also parsed from the reply text, because some servers do not parse them."""
 UNKNOWN_RESPONSES = WireConfig(

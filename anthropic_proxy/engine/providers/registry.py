@@ -27,7 +27,7 @@ Foundry and for Azure OpenAI."""
 
 
 class ModelRule(Struct, frozen=True):
-    """Rule that changes a dialect (the deviations of a provider from an API) for some models."""
+    """Rule that changes a dialect for some models."""
 
     pattern: str
     """`fnmatch` pattern, compared with the lower-case model id: `gpt-5*`."""
@@ -52,7 +52,7 @@ def build_model_rules(source: str, read_date: str, *rules: tuple[str, Mapping[st
 
 
 class WireConfig(Struct, Generic[DialectT], frozen=True, kw_only=True, eq=False):
-    """Configuration of one wire (the code for an API such as Chat Completions) for calls to one provider."""
+    """Configuration of one wire for calls to one provider."""
 
     wire: Wire[DialectT]
     """Encoder of requests and decoder of replies for the API."""

@@ -1,9 +1,9 @@
 """Protection of providers after failures: circuit breakers and retry budgets.
 
-A circuit is closed while calls to an upstream (a provider and host, such as `openai api.openai.com`) succeed. After
-`FAILURES_TO_OPEN` failures in a row it is open: calls fail at once, until one trial call is allowed. If the trial
-succeeds, the circuit is closed; otherwise it stays open for twice the time. Workers inform each other. The last target
-of a plan, or the only one, is called although its circuit is open: nothing else could serve the request.
+A circuit is closed while calls to an upstream (such as `openai api.openai.com`) succeed. After `FAILURES_TO_OPEN`
+failures in a row it is open: calls fail at once, until one trial call is allowed. If the trial succeeds, the circuit is
+closed; otherwise it stays open for twice the time. Workers inform each other. The last target of a plan, or the only
+one, is called although its circuit is open: nothing else could serve the request.
 """
 
 import time
@@ -24,7 +24,7 @@ MAX_OPEN_SECONDS = 60.0
 
 
 class OpenCircuit(NamedTuple):
-    """Description of an open circuit: calls to one upstream (provider and host) are blocked after failures."""
+    """Description of an open circuit: calls to one upstream are blocked after failures."""
 
     seconds_to_trial: float
     failure: str

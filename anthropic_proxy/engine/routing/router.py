@@ -77,7 +77,7 @@ class ModelSetting(Struct, frozen=True):
 
 
 class Target(Struct, frozen=True, kw_only=True, eq=False):
-    """One provider, model, wire (API) and base URL for upstream calls."""
+    """One provider, model, wire and base URL for upstream calls."""
 
     provider: Provider
     model: str

@@ -1,9 +1,9 @@
-"""Interface between wires (`engine/wires/*`) and the exchange, the code that serves one client request.
+"""Interface between wires (`engine/wires/*`) and the exchange.
 
 A `Wire` encodes requests and decodes responses of one provider API. A `RelayWire` forwards requests and responses of
 the Messages API with few edits. A wire converts a `Call`, its input, to an `UpstreamRequest`. A `Transport` sends the
 request with a `Credential`, the header with the API key, and returns an `UpstreamResponse`. A `Decoder` converts one
-response to deltas, the pieces of a reply. A frame is one SSE event or one line of a streamed response.
+response to deltas.
 
 A dialect (`BaseDialect`) describes how one server differs from the API of its wire. Fields `has_…` and `accepts_…`
 describe the server: its endpoints, and the content that it accepts. Fields `sends_…` describe the upstream request. An
@@ -106,7 +106,7 @@ class RelayedRequest(Struct, frozen=True, kw_only=True):
 
 
 class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
-    """Input of a wire: one prepared client request for one target (provider, model and dialect)."""
+    """Input of a wire: one prepared client request for one target."""
 
     request: PreparedRequest
     """The client request after preparation: validated, with paired tool calls and results, and with allowed tool
@@ -318,7 +318,7 @@ class Transport(Protocol):
 
 
 class Decoder(ABC):
-    """Base class of decoders. A decoder converts one upstream response into deltas, the pieces of a reply.
+    """Base class of decoders. A decoder converts one upstream response into deltas.
 
     Its methods raise `UpstreamError` if the response is an error or is invalid.
     """

@@ -1,7 +1,7 @@
 """JSON text of provider responses: repair of half characters and invalid UTF-8, and counts sent as strings.
 
-Some servers split an emoji or another character between two frames (SSE events or lines) of a stream. An unreadable
-character becomes U+FFFD, so that the reply continues.
+Some servers split an emoji or another character between two frames of a stream. An unreadable character becomes U+FFFD,
+so that the reply continues.
 """
 
 import math

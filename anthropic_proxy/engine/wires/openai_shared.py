@@ -2,8 +2,7 @@
 
 The `add_…` functions add fields to `body`, the upstream request as a dict. They append a note to `notes` for each
 client setting that is changed or dropped. After the server rejected a parameter, the `find_…` functions return the
-adaptation (named change of the dialect) that fits the error: `drop temperature`, `effort none low`.
-`apply_drop_or_effort` applies it to a dialect.
+adaptation that fits the error: `drop temperature`, `effort none low`. `apply_drop_or_effort` applies it to a dialect.
 """
 
 import re

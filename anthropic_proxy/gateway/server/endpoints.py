@@ -288,7 +288,7 @@ async def _reject(services: Services, sink: AsgiSink, error: ProxyError, headers
 
 
 def _finish(services: Services, receipt: Receipt) -> None:
-    """Log a rejected request, or one that is not `POST /v1/messages`, and queue its receipt (record) for plugins."""
+    """Log a rejected request, or one that is not `POST /v1/messages`, and queue its receipt for plugins."""
     receipt.duration_seconds = services.clock() - receipt.started_at
     is_probe = receipt.path in PROBE_PATHS or services.routes.find(receipt.path) is not None
     services.log.write_request(receipt, "debug" if is_probe or receipt.path in _DEBUG_LOGGED_PATHS else "info")
@@ -400,7 +400,7 @@ async def get_live_requests(services: Services, request: ClientRequest, sink: As
 
 
 async def get_health(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Also the state of the ledger (database of requests) and of Redis, if they are enabled."""
+    """Also the state of the ledger and of Redis, if they are enabled."""
     body: dict[str, object] = {"status": "ok", **_version(services)}
     if services.ledger_state is not None:
         state = services.ledger_state()

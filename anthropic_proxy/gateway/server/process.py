@@ -138,7 +138,7 @@ class ServerConfig:
     watched_files: Sequence[str] = ()
     """Paths of the settings files. A change of one reloads the settings. Empty: no file is watched."""
     heartbeat_timeout_seconds: float = 30.0
-    """Seconds without a heartbeat (sign of a running event loop) after which the supervisor replaces a worker."""
+    """Seconds without a heartbeat after which the supervisor replaces a worker."""
 
     @property
     def max_stop_seconds(self) -> float:
@@ -326,8 +326,8 @@ class ServerProcess:
                 self._reload()
 
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Update the header `date`, free memory if due, and write a heartbeat (sign that the event loop runs). Each
-        call schedules the next, once a second.
+        """Update the header `date`, free memory if due, and write a heartbeat. Each call schedules the next, once a
+        second.
         """
         self._state.default_headers = f"date: {format_http_date(time.time())}\r\n".encode()
         self._state.heap_trimmer.trim_if_due(loop.time())

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from anthropic_proxy.engine.options import ModelTable, RouteTable, TokenCount
 
 DEFAULT_WIRE = "chat"
-"""Wire (API) of a provider table without the field `wire`: Chat Completions, which most compatible servers have."""
+"""Wire of a provider table without the field `wire`: Chat Completions, which most compatible servers have."""
 Dollars = Annotated[float, Meta(ge=0)]
 """Type of a price field: US dollars per million tokens, 0 or more."""
 

@@ -36,8 +36,7 @@ from anthropic_proxy.gateway.workers.shared_store import answer_call
 WORKER_TIMEOUT_SECONDS = 1.0
 """Seconds for a worker to report its statistics to the hub. Then the hub uses the worker's previous report."""
 MAX_OBSERVATIONS = 10_000
-"""Maximum number of observations (facts about models, keys or addresses) stored for workers that start later. A further
-one replaces the oldest."""
+"""Maximum number of observations stored for workers that start later. A further one replaces the oldest."""
 
 
 @dataclass

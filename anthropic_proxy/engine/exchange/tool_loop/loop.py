@@ -85,7 +85,7 @@ class ModelStep:
         """Token usage of the current upstream call."""
 
     def feed(self, deltas: list[Delta]) -> list[Delta]:
-        """Process the deltas (decoded fragments) of one network read, and return those for the client.
+        """Process the deltas of one network read, and return those for the client.
 
         Complete calls of proxy tools are added to `calls`.
         """
@@ -163,7 +163,7 @@ class ToolLoop(DeltaStream):
     """Stream of one reply that joins several upstream responses.
 
     Between them the proxy runs tools, or continues a reply that the provider split. `ahead`: tool results that `read`
-    returns first, as deltas (decoded fragments), if the request resumes a reply that ended with `pause_turn`.
+    returns first, as deltas, if the request resumes a reply that ended with `pause_turn`.
     """
 
     def __init__(
@@ -381,8 +381,7 @@ async def run_pending_calls(
 ) -> tuple[MessagesRequest, list[Delta]]:
     """Run those calls of the proxy's tools that have no result yet, when a client resumes a paused reply.
 
-    Return the request with the results at the end of its messages, and the results as deltas (decoded fragments) for
-    the client.
+    Return the request with the results at the end of its messages, and the results as deltas for the client.
     """
     target = plan.targets[0]
     if target.is_relayed:

@@ -1,7 +1,7 @@
-"""`prepare`: adapts a client request to one target (provider, model and wire), with all preparation steps in order.
+"""`prepare`: adapts a client request to one target, with all preparation steps in order.
 
-Its result contains a `PreparedRequest`, from which a wire (encoder of a provider's API) builds the upstream request. A
-field without a fidelity note is sent, or has no effect on the content of the answer, such as `cache_control`.
+Its result contains a `PreparedRequest`, from which a wire builds the upstream request. A field without a fidelity note
+is sent, or has no effect on the content of the answer, such as `cache_control`.
 """
 
 from collections.abc import Callable, Sequence

@@ -51,9 +51,9 @@ def available_output_tokens(window: int, input_tokens: int, margin: float = 0.0)
 
 
 class TargetLimits(Struct, frozen=True, kw_only=True, cache_hash=True):
-    """Limits and features of a target (provider, model and wire).
+    """Limits and features of a target.
 
-    They come from the model catalog and from the provider's dialect, its deviations from the API.
+    They come from the model catalog and from the provider's dialect.
     """
 
     context_window: int | None = None

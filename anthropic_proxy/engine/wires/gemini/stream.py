@@ -623,8 +623,8 @@ class _Grounding:
     def _with_citations(self, text: str) -> tuple[str, list[Delta]]:
         """Split reply text at its cited passages.
 
-        Return the text after the last cited passage, and deltas (texts and citations) for all text before it. A
-        citation of a passage outside this text is kept for the next call.
+        Return the text after the last cited passage, and deltas for all text before it. A citation of a passage outside
+        this text is kept for the next call.
         """
         deltas: list[Delta] = []
         missing: list[tuple[str, list[WebSource]]] = []

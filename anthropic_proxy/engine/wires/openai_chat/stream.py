@@ -1,4 +1,4 @@
-"""Decoder of Chat Completions responses, streamed or complete: converts them to deltas, the pieces of a reply.
+"""Decoder of Chat Completions responses, streamed or complete: converts them to deltas.
 
 Servers differ most in the tool calls: some leave out `index` or ids, repeat a name, or continue a call after text. A
 tool call therefore ends only when its arguments are complete and other content follows, or at the end of the reply

@@ -217,7 +217,7 @@ class _Annotation(Struct):
 # `pydantic/pydantic-ai` (cassettes test_groq_model_web_search_tool_stream and
 # test_openrouter_web_search_annotations_stream, 2026-08).
 class ServerToolDecoder:
-    """Decodes the results of server tools (web search …) in one reply into deltas, the pieces of the reply."""
+    """Decodes the results of server tools (web search …) in one reply into deltas."""
 
     def __init__(self, call: Call[Dialect]) -> None:
         self._new_id = call.new_id

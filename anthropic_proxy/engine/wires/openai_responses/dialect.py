@@ -17,8 +17,8 @@ from anthropic_proxy.engine.wires.openai_shared import OpenAIDialect
 class Dialect(OpenAIDialect, frozen=True, kw_only=True, cache_hash=True):
     """Deviations of one server from OpenAI's Responses API. Model rules may replace fields for one model."""
 
-    # Each field names the servers, the source and the golden case (a test folder) that fails without the field. Unnamed
-    # sources are the vendors' own API references, read 2026-11.
+    # Each field names the servers, the source and the golden case that fails without the field. Unnamed sources are the
+    # vendors' own API references, read 2026-11.
     signature_tag: str = "oai"
     """Tag in the signatures of thinking blocks (`px1.<tag>.…`). Signatures with other tags are not sent back.
 

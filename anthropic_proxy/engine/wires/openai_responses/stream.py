@@ -1,4 +1,4 @@
-"""Decoder of Responses replies, streamed or complete: converts them to deltas, the pieces of a reply.
+"""Decoder of Responses replies, streamed or complete: converts them to deltas.
 
 A reply is a list of output items: messages, reasoning, tool calls, and calls of server tools. A stream announces an
 item, sends its content in fragments, and then sends the complete item, which repeats the content. The last event
