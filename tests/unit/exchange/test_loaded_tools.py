@@ -61,6 +61,18 @@ def test_arguments_are_passed_on_as_they_arrive() -> None:
     assert reader.feed([ToolArgs(7, "}"), ToolEnd(7)]) == [ToolEnd(7)]
 
 
+@pytest.mark.parametrize(("spaces", "is_passed_on"), [(450, True), (530, False)])
+def test_a_name_behind_many_spaces_is_read_at_the_end_of_the_call(spaces: int, is_passed_on: bool) -> None:
+    """Otherwise, each further space would be searched for the name again."""
+    reader = LoadedToolCalls(NAMES)
+    call = ToolCall(7, "toolu_1", CALLER_NAME)
+    assert reader.feed([call, ToolArgs(7, "{" + " " * spaces)]) == []
+    text, started = '{"url":"a"}', ToolCall(7, "toolu_1", "WebFetch")
+    found = reader.feed([ToolArgs(7, f'"name":"WebFetch","arguments":{text}')])
+    assert [*found, *reader.feed([ToolArgs(7, "}"), ToolEnd(7)])] == [started, ToolArgs(7, text), ToolEnd(7)]
+    assert bool(found) == is_passed_on
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -94,12 +94,17 @@ async def test_a_recovered_provider_is_called_after_the_cooldown() -> None:
 
 
 async def test_an_outage_is_not_made_worse_by_repeats() -> None:
+    """There are fifty retries at first, one more for five requests, and five more per second."""
+    now = [1000.0]
     upstream = FakeUpstream(lambda self, body: error(503))
     proxy = ProxyHarness(upstream, **KEYS)
-    proxy.services = structs.replace(proxy.services, retry_budget=RetryBudget(clock=lambda: 0.0))
-    for _ in range(300):
-        await proxy.post()
-    assert len(upstream.requests) < 300 + 50 + 300 * 0.3
+    proxy.services = structs.replace(proxy.services, retry_budget=RetryBudget(clock=lambda: now[0]))
+    for seconds, requests, retries in ((0, 300, 50 + 300 // 5 - 1), (2, 50, 2 * 5 + 50 // 5), (1_000, 100, 50 + 19)):
+        now[0] += seconds
+        upstream.requests.clear()
+        for _ in range(requests):
+            await proxy.post()
+        assert len(upstream.requests) == requests + retries, seconds
 
 
 async def test_places_in_front_of_the_upstreams_are_waited_for_and_given_back() -> None:
