@@ -13,7 +13,7 @@ from functools import cache, partial
 from ipaddress import ip_address
 from itertools import count
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,6 +29,7 @@ from anthropic_proxy.gateway.settings.files import (
     decode_env_text,
     decode_toml,
     format_env_line,
+    format_toml_key,
     format_toml_value,
     read_text,
     update_env_text,
@@ -70,9 +71,10 @@ _TYPE_NAMES = {
     "bool": "true or false",
 }
 """Name of a type in messages of msgspec → its description."""
+_PLACE = re.compile(rf" (?:It is|Set) in \S*{re.escape(CONFIG_FILE)}, line \d+\.")
+"""Where a setting is: of no use if the file was written for a check."""
 _PATH_ITEM = re.compile(r"\.(\w+)|\[(\d+)\]")
 _MAX_SHOWN_CHARACTERS = 60
-_MAX_DIGITS = 12
 
 
 def decode_part(value: object, kind: type[_Part], place: str = "") -> _Part:
@@ -109,12 +111,6 @@ def decode_part(value: object, kind: type[_Part], place: str = "") -> _Part:
         ) from None
 
 
-def find_whole_number(value: object) -> int | None:
-    """Return the number that `value`, a number or a text, stands for. None: it is no whole number, or too large."""
-    text = str(value)
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
-
-
 def decode_address(found: FoundSetting) -> str:
     """Return the base URL of a server for its base URL, or for the URL of an endpoint."""
     try:
@@ -131,20 +127,27 @@ CREATE_KEY = "anthropic-proxy keys create NAME"
 class ServerTable(Struct, kw_only=True):
     """Table `[providers.NAME]` of `anthropic-proxy.toml`, which describes a server that the proxy can call."""
 
-    base_url: str
+    base_url: str = ""
+    """"": the table only has headers and body fields for a built-in provider."""
     key_variable: str = ""
     """Name of the variable that contains the key. "": the server needs no key."""
     wire: str = "chat"
+    headers: dict[str, str] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
     models: dict[str, dict[str, int | str]] = field(default_factory=dict)
     """Model id → fields of the model, such as `max_output` or `model_of`."""
 
     def encode_toml(self, name: str) -> str:
         """`name`: NAME in the heading `[providers.NAME]`."""
-        lines = [f"[providers.{name}]", f"base_url = {format_toml_value(self.base_url)}"]
+        lines = [f"[providers.{name}]"]
+        if self.base_url:
+            lines.append(f"base_url = {format_toml_value(self.base_url)}")
         if self.key_variable:
             lines.append(f"api_key = {{ env = {format_toml_value(self.key_variable)} }}")
         if self.wire != "chat":
             lines.append(f"wire = {format_toml_value(self.wire)}")
+        lines += [format_call_field("headers", header, value) for header, value in self.headers.items()]
+        lines += [format_call_field("body", key, value) for key, value in self.body.items()]
         if not any(self.models.values()):
             if self.models:
                 lines.append(f"models = {format_toml_value([*self.models])}")
@@ -153,6 +156,11 @@ class ServerTable(Struct, kw_only=True):
             lines += ["", f"[providers.{name}.models.{format_toml_value(model)}]"]
             lines += [f"{key} = {format_toml_value(value)}" for key, value in fields.items()]
         return "\n".join(lines) + "\n"
+
+
+def format_call_field(kind: str, name: str, value: object) -> str:
+    """Return a line of `[providers.NAME]`: `body.provider = { order = ["groq"] }`. `kind`: `headers` or `body`."""
+    return f"{kind}.{format_toml_key(name)} = {format_toml_value(value)}"
 
 
 class ImportedKey(Struct, frozen=True):
@@ -194,6 +202,8 @@ class ImportedServer(Struct, kw_only=True):
     key_setting: str = ""
     """Setting of the other configuration with the key, for notes."""
     wire: str = "chat"
+    headers: Mapping[str, object] = field(default_factory=dict)
+    body: Mapping[str, object] = field(default_factory=dict)
     models: Mapping[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -271,7 +281,8 @@ class ImportPlan:
                 self._leave_out(name, reason, is_harmless=not is_of_clients, is_error=is_of_clients)
         by_address = {row.base_url_variable: row for row in find_built_in_registry() if row.base_url_variable}
         given = Sources(values, None)
-        for setting in list_all_settings(tuple(find_built_in_registry()), (*present_tables, *self.servers)):
+        own = [name for name, table in self.servers.items() if table.base_url]
+        for setting in list_all_settings(tuple(find_built_in_registry()), (*present_tables, *own)):
             for name in setting.names:
                 found = given.find_setting(name) if name in values else None  # a reference is none
                 if not found or self.accepts(self.origins.get(name, name), "value", found.text, setting.decode):
@@ -334,9 +345,9 @@ class ImportPlan:
             if provider.uses_installed_models:
                 if url.hostname not in ("localhost", "127.0.0.1"):
                     self.variables["OLLAMA_API_BASE"] = f"{url.scheme}://{url.netloc}"
-                return provider.prefix
-            if provider.key_variable and not _UNUSED_KEY.fullmatch(server.key):
+            elif provider.key_variable and not _UNUSED_KEY.fullmatch(server.key):
                 self.set_secret_reference(provider.key_variable, server.key, server.key_setting)
+            self._add_call_fields(provider.prefix, server)
             return provider.prefix
         if provider is None:
             wire = server.wire
@@ -357,7 +368,30 @@ class ImportPlan:
             if not reference and not _UNUSED_KEY.fullmatch(server.key):
                 self.add_secret(default, server.key, server.key_setting)
             table.key_variable = reference or default
+        self._add_call_fields(name, server)
         return name
+
+    def _add_call_fields(self, name: str, server: ImportedServer) -> None:
+        """Add the headers and body fields of `server` to `[providers.NAME]`, with a note about each that is refused."""
+        for kind, fields in (("headers", server.headers), ("body", server.body)):
+            for key, value in fields.items():
+                variable = re.sub(r"\W+", "_", f"{name}_{key}").upper()
+                for candidate in (value, {"env": variable}):  # a key is allowed as a reference only
+                    table = self.servers.get(name, ServerTable())
+                    changed = structs.replace(table, **{kind: {**getattr(table, kind), key: candidate}})
+                    problem = _find_table_problem(changed.encode_toml(name), {variable: "given"})
+                    if not problem:
+                        break
+                if problem:
+                    self.add_note(f"Providers.{server.name}", f"{kind}.{key} is not imported. {problem}", is_error=True)
+                elif candidate is value:
+                    self.servers[name] = changed
+                else:
+                    text = (
+                        f"{kind}.{key} is not imported, because it may be a key. Write {variable}=… to {ENV_FILE}, and"
+                    )
+                    line = format_call_field(kind, key, candidate)
+                    self.add_note(f"Providers.{server.name}", f"{text} in [providers.{name}]", line, is_error=True)
 
     def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
         """Set `variable` of `.env` to `${KEY}` if `value` is a reference to the variable KEY, such as `$KEY`.
@@ -433,6 +467,17 @@ def find_built_in_provider(base_url: str) -> Provider | None:
         return next(row for row in find_built_in_registry() if row.uses_installed_models)
     servers = [row for row in find_built_in_registry() if row.base_url and not row.uses_installed_models]
     return next((row for row in servers if urlsplit(row.base_url).hostname == url.hostname), None)
+
+
+def _find_table_problem(table: str, environ: Mapping[str, str]) -> str:
+    """Return the sentences of the settings about `table`, a text for `anthropic-proxy.toml`. "": it can be used."""
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / CONFIG_FILE).write_text(table, "utf-8")
+        try:
+            load_settings(environ, PROVIDERS, env_file=str(Path(name) / ENV_FILE))
+        except ConfigurationError as error:
+            return _PLACE.sub("", error.messages[0]).rstrip(".")
+    return ""
 
 
 def _needs_key(server: ImportedServer) -> bool:

@@ -5,9 +5,11 @@ Claude Code in profiles instead of rules of `Router`.
 """
 
 import json
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,11 @@ from anthropic_proxy.cli.importing.plan import (
     decode_tokens,
     find_built_in_provider,
     find_referenced_variable,
-    find_whole_number,
+    format_call_field,
 )
 from anthropic_proxy.engine.options import TIERS
-from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.settings.values import decode_model, remove_endpoint
+from anthropic_proxy.errors import ConfigurationError, find_similar_choice, join_with_or
+from anthropic_proxy.gateway.settings.values import decode_integer, decode_model, redact_and_shorten, remove_endpoint
 
 _SUFFIXES = (
     *(("/chat/completions", "chat"), ("/v1/messages", "messages"), ("/messages", "messages")),
@@ -44,19 +46,21 @@ _LOG_LEVELS = {
     "fatal": "error",
 }
 _ADAPTED = frozenset(
-    {"anthropic", "deepseek", "gemini", "groq", "openrouter", "cerebras", "vercel", "openai", "openai-responses"}
+    {"anthropic", "deepseek", "gemini", "groq", "cerebras", "openai", "openai-responses"}
     | {"cleancache", "reasoning", "enhancetool", "streamoptions", "maxcompletiontokens"}
 )
 """Transformers whose changes the proxy makes itself, by the address of the server or for all servers."""
 _TRANSFORMERS = {
     "tooluse": "the proxy does not force a tool call",
     "forcereasoning": "the proxy adds no prompt that asks for reasoning",
-    "vertex-gemini": "set VERTEX_PROJECT and VERTEX_LOCATION. Models of Vertex AI have the prefix vertex_ai/",
-    "vertex-claude": "set VERTEX_PROJECT and VERTEX_LOCATION. Models of Vertex AI have the prefix vertex_ai/",
 }
 """Transformer → what the proxy does instead."""
-_VERTEX_PREFIXES = {"vertex-gemini": "vertex_ai", "vertex-claude": "vertex_ai"}
-"""Transformer of Vertex AI → prefix of its models here."""
+_LOGIN = re.compile(r"(?:^|[-_])(?:cli|oauth|codex|copilot)(?:$|[-_])")
+"""Matches a transformer that uses the login of another program, with an API that is not public."""
+_HEADER_OPTIONS = {"referer": "HTTP-Referer", "title": "X-Title"}
+"""Option of the transformers in `_BODY_TRANSFORMERS` → its header (https://openrouter.ai/docs/app-attribution)."""
+_BODY_TRANSFORMERS = ("openrouter", "vercel", "customparams", "sampling")
+"""Transformers whose other options are fields of the body."""
 _WIRES = {"anthropic": "messages", "gemini": "gemini", "openai-responses": "responses"}
 """Transformer → API of a server whose address does not end with the path of an API."""
 _PROTOCOLS = {
@@ -68,15 +72,15 @@ _PROTOCOLS = {
 """Field `type` of a server in version 3 → its API."""
 _SERVER_FIELDS = frozenset(
     {"name", "api_base_url", "baseUrl", "baseurl", "api_key", "apiKey", "apikey", "models", "transformer"}
+    | {"extraHeaders", "extraBody"}
     | {"id", "icon", "enabled", "type", "provider", "account", "billing", "capabilities", "protocolDetectionMode"}
     | {"autoFetchModels", "autoFetchKnownModels", "modelDescriptions", "modelDisplayNames", "modelMetadata"}
 )
 _SERVER_REASONS = {
-    "extraHeaders": "the proxy sends no other headers to providers",
-    "extraBody": "the proxy adds no fields to requests",
     "tokenizer": "the proxy estimates tokens itself",
     "credentials": "one variable may contain several keys, separated by commas. They are used in turn",
 }
+_decode_milliseconds = partial(decode_integer, minimum=1000, maximum=1_000_000_000, unit="milliseconds")
 _DEFAULT_THRESHOLD = 60_000
 _ROUTES: tuple[tuple[str, str, Mapping[str, object]], ...] = (
     ("image", "images", {"images": True}),
@@ -119,7 +123,8 @@ _PROFILE_FIELDS = {
     "fable": ("fableModel", "opusModel", "model"),
 }
 """Claude tier → fields of a profile of version 3, the first one that is set counts."""
-_EMPTY: tuple[object, ...] = ("", None, [], {}, False)
+_UNSET: tuple[object, ...] = ("", None, [], {})
+_EMPTY = (*_UNSET, False)
 _READ = frozenset(
     {"Providers", "providers", "Router", "router", "APIKEY", "HOST", "PORT", "API_TIMEOUT_MS", "LOG_LEVEL", "fallback"}
 )
@@ -161,6 +166,25 @@ class _Server(Struct):
     lower_case_api_key: Scalar = field(default=None, name="apikey")
     models: list[Scalar] | None = None
     transformer: dict[str, Any] | None = None
+    headers: dict[str, Any] | None = field(default=None, name="extraHeaders")
+    body: dict[str, Any] | None = field(default=None, name="extraBody")
+
+
+class _PlacedServer(Struct):
+    """Where the models of a server of the file are in this proxy."""
+
+    prefix: str
+    """"": the server is not imported."""
+    models: Sequence[str] = ()
+    """Empty: the file does not list them."""
+
+
+class _Options(Struct):
+    """What the transformers of a server, or of one of its models, set."""
+
+    limits: dict[str, int] = field(default_factory=dict)
+    headers: dict[str, Any] = field(default_factory=dict)
+    body: dict[str, Any] = field(default_factory=dict)
 
 
 class _ModelTransformers(Struct):
@@ -210,13 +234,13 @@ def read_router_database(file: Path, max_bytes: int) -> dict[str, Any]:
 def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     """Raises `ConfigurationError` for a value of another type."""
     plan, file = ImportPlan("claude-code-router"), decode_part(config, _File)
-    prefixes = _place_servers(plan, file.servers or file.servers_of_version_3 or [])
+    servers = _place_servers(plan, file.servers or file.servers_of_version_3 or [])
     router = file.rules or file.rules_of_version_3 or {}
     rules = ("default", "background", *(rule for rule, _, _ in _ROUTES))
-    targets = {rule: _find_target(plan, prefixes, f"Router.{rule}", router.get(rule)) for rule in rules}
-    chains = _read_fallbacks(plan, prefixes, file.fallback or {}, targets)
+    targets = {rule: _find_target(plan, servers, f"Router.{rule}", router.get(rule)) for rule in rules}
+    chains = _read_fallbacks(plan, servers, file.fallback or {}, targets)
     if profile := _find_profile(file.profile or _Profiles()):
-        _read_profile(plan, prefixes, profile, router.get("fallback"))
+        _read_profile(plan, servers, profile, router.get("fallback"))
     if default := targets["default"]:
         small = "background" if targets["background"] else "default"
         rule_by_tier = {tier: small if tier == "haiku" else "default" for tier in TIERS}
@@ -250,16 +274,13 @@ def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
     return plan
 
 
-def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, str]:
-    """Add `servers`, those of the file, to `plan`. Return name of a server there → prefix of its models here.
-
-    The prefix of a server that is not imported is "".
-    """
-    prefixes = {}
+def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _PlacedServer]:
+    """Add `servers`, those of the file, to `plan`. Return name of a server there → its place here."""
+    placed = {}
     for position, each in enumerate(servers):
         entry = decode_part(each, _Server, f"Providers[{position}]")
         name, setting = str(entry.name or f"server{position + 1}"), f"Providers.{entry.name or position}"
-        prefixes[name] = ""
+        placed[name] = _PlacedServer("")
         addresses = {
             "api_base_url": entry.api_base_url,
             "baseUrl": entry.base_url,
@@ -274,15 +295,21 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, str]:
             plan.add_note(setting, "it is switched off by enabled, so it is not imported")
             continue
         use = _decode_transformers(entry.transformer or {}, f"Providers[{position}].transformer")
+        names = {_name_of(item).lower() for item in use.get("", ())}
+        if vertex := next((one for one in names if one.startswith("vertex-")), ""):
+            text = f"it is not imported, because {vertex} calls Vertex AI with a login of Google. Set VERTEX_PROJECT"
+            text += " and VERTEX_LOCATION, use its models with the prefix vertex_ai/, and install"
+            plan.add_note(setting, text, "anthropic-proxy add vertex", is_error=True)
+            continue
+        if login := next(filter(_LOGIN.search, names), ""):
+            text = f"it is not imported, because {login} uses the login of another program. Use one with an API key"
+            plan.add_note(setting, text, is_error=True)
+            continue
         options = _read_transformers(plan, f"{setting}.transformer", use)
         for model in [model for model in options if model not in ("", *map(str, entry.models or []))]:
             plan.add_note(
-                f"{setting}.transformer.{model}", "its limit is not imported, because models lacks this model"
+                f"{setting}.transformer.{model}", "its options are not imported, because models lacks this model"
             )
-        names = {_name_of(item).lower() for item in use.get("", ())}
-        if vertex := names & _VERTEX_PREFIXES.keys():
-            prefixes[name] = _VERTEX_PREFIXES[vertex.pop()]
-            continue
         if "$" in url:
             text = "an address with a variable is not imported. Write the address"
             plan.add_note(f"{setting}.{address_field}", text, is_error=True)
@@ -308,16 +335,29 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, str]:
             if plan.accepts(f"{setting}.models[{index}]", "value", str(model), decode_model)
         ]
         key_field = next((key for key, value in keys.items() if value), "api_key")
+        of_all = options.get("", _Options())
         server = ImportedServer(
             name=name,
             base_url=address.removesuffix("/models") if wire == "gemini" else address,
             key=str(keys[key_field] or ""),
             key_setting=f"{setting}.{key_field}",
             wire=wire,
-            models={model: {**options.get("", {}), **options.get(model, {})} for model in models},
+            headers=_drop_unset(entry.headers or {}) | of_all.headers,
+            body=_drop_unset(entry.body or {}) | of_all.body,
+            models={model: {**of_all.limits, **options.get(model, _Options()).limits} for model in models},
         )
-        prefixes[name] = plan.add_server(server)
-    return prefixes
+        prefix = plan.add_server(server)
+        placed[name] = _PlacedServer(prefix, () if each.get("autoFetchModels") else models)
+        for model in filter(options.__contains__, models):
+            lines = [format_call_field("headers", *item) for item in options[model].headers.items()]
+            for line in [*lines, *(format_call_field("body", *item) for item in options[model].body.items())]:
+                text = f"it is for this model only, so it is not imported. For all models, in [providers.{prefix}]"
+                plan.add_note(f"{setting}.transformer.{model}", text, line)
+    return placed
+
+
+def _drop_unset(fields: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value not in _UNSET}
 
 
 def _decode_transformers(given: Mapping[str, Any], place: str) -> dict[str, Sequence[_Transformer]]:
@@ -331,64 +371,70 @@ def _decode_transformers(given: Mapping[str, Any], place: str) -> dict[str, Sequ
 
 def _read_transformers(
     plan: ImportPlan, setting: str, use: Mapping[str, Sequence[_Transformer]]
-) -> dict[str, dict[str, int]]:
-    """Return model → limits that the transformers in `use` set. The key "" has the limits of all models.
+) -> dict[str, _Options]:
+    """Return model → what its transformers in `use` set. The key "" has what is set for all models.
 
-    A transformer gets a note in `plan`, unless it only sets limits of models, or the proxy adapts requests itself.
+    A transformer that does more gets a note in `plan`, unless the proxy adapts requests itself.
     """
-    limits: dict[str, dict[str, int]] = {}
+    found: dict[str, _Options] = {}
     for model, items in use.items():
         for item in items:
             name = _name_of(item)
             kind = name.lower()
-            options = item[1] if isinstance(item, list) and len(item) > 1 and isinstance(item[1], dict) else {}
-            maximum = options.get("max_tokens")
-            number = maximum if kind in ("maxtoken", "sampling") and isinstance(maximum, int) else None
-            if number is not None and plan.accepts(setting, f"{name} max_tokens", str(number), decode_tokens):
-                limits[model] = {"max_output": number}
-            others = ", ".join(option for option in options if option != "max_tokens")
-            fields = f"{others}. To send them, write them as fields of  body = {{ … }}  in [providers.NAME]"
-            if kind in _TRANSFORMERS:
-                plan.add_note(setting, f"{name}: {_TRANSFORMERS[kind]}")
-            elif kind == "sampling":
-                unset = f"no {others}" if others else "none"
-                plan.add_note(setting, f"{name}: the proxy sends the values of the client and sets {unset}")
-            elif kind == "customparams":
-                plan.add_note(setting, f"{name}: its fields are not imported: {fields}")
-            elif kind in _ADAPTED and kind != "anthropic" and others:
-                plan.add_note(setting, f"{name}: its options are not imported: {fields}")
+            given = item[1] if isinstance(item, list) and len(item) > 1 and isinstance(item[1], dict) else {}
+            options = _drop_unset(given)
+            maximum = options.pop("max_tokens", None) if kind in ("maxtoken", "sampling") else None
+            place = f"{setting}.{model}" if model else setting
+            if isinstance(maximum, int) and plan.accepts(place, f"{name} max_tokens", str(maximum), decode_tokens):
+                found.setdefault(model, _Options()).limits["max_output"] = maximum
             elif kind == "maxtoken" and not isinstance(maximum, int):
-                plan.add_note(setting, f"{name}: it has no number max_tokens, so there is no limit to import")
-            elif kind != "maxtoken" and kind not in _ADAPTED:
-                plan.add_note(setting, f"{name}: scripts do not run here. The proxy translates requests itself")
-    return limits
+                plan.add_note(place, f"{name}: it has no number max_tokens, so there is no limit to import")
+            if kind in _BODY_TRANSFORMERS and options:
+                target = found.setdefault(model, _Options())
+                headers = {option: options.pop(option) for option in _HEADER_OPTIONS if option in options}
+                target.headers |= {_HEADER_OPTIONS[option]: value for option, value in headers.items()}
+                if order := options.pop("providerOrder", None):
+                    options["provider"] = {"order": order, **options.get("provider", {})}
+                target.body |= options
+            elif kind in _TRANSFORMERS:
+                plan.add_note(place, f"{name}: {_TRANSFORMERS[kind]}")
+            elif kind in _ADAPTED and kind != "anthropic" and options:
+                plan.add_note(place, f"{name}: its options are not imported: {', '.join(options)}")
+            elif kind not in ("maxtoken", *_BODY_TRANSFORMERS, *_ADAPTED):
+                plan.add_note(place, f"{name}: scripts do not run here. The proxy translates requests itself")
+    return found
 
 
 def _name_of(item: object) -> str:
     return str(item[0] if isinstance(item, list) and item else item)
 
 
-def _find_target(plan: ImportPlan, prefixes: Mapping[str, str], setting: str, value: object) -> str:
+def _find_target(plan: ImportPlan, servers: Mapping[str, _PlacedServer], setting: str, value: object) -> str:
     """Return the model in `value`, a text `provider,model`, with the prefix of this proxy. "": it is not imported.
 
-    `prefixes`: name of a server in the file → prefix of its models. `setting`: path in the file, for notes.
+    `servers`: name of a server in the file → its place here. `setting`: path in the file, for notes.
     """
     if value in _EMPTY:
         return ""
     name, comma, model = str(value).partition(",")
-    if not comma and (named := [name for name in prefixes if str(value).startswith(f"{name}/")]):  # version 3
+    if not comma and (named := [name for name in servers if str(value).startswith(f"{name}/")]):  # version 3
         name, comma = max(named, key=len), "/"
         model = str(value)[len(name) + 1 :]
-    if not comma or not model.strip():
+    model = model.strip()
+    if not comma or not model:
         text = f'"{value}" is not imported, because it is not of the form provider,model'
         plan.add_note(setting, text, is_error=True)
-        return ""
-    if name not in prefixes:
+    elif name not in servers:
         plan.add_note(setting, f"it is not imported, because Providers has no entry {name}", is_error=True)
-    elif not prefixes[name]:
+    elif not servers[name].prefix:
         plan.add_note(setting, f"it is not imported, because the entry {name} of Providers is not", is_error=True)
-    elif plan.accepts(setting, "model", model.strip(), decode_model):
-        return f"{prefixes[name]}/{model.strip()}"
+    elif plan.accepts(setting, "model", model, decode_model):
+        listed = servers[name].models
+        if listed and model not in listed:
+            similar = find_similar_choice(model, listed)
+            hint = f". Did you mean {similar}" if similar else ""
+            plan.add_note(setting, f"it is imported, but the models of Providers.{name} do not include {model}{hint}")
+        return f"{servers[name].prefix}/{model}"
     return ""
 
 
@@ -402,24 +448,26 @@ def _find_profile(found: _Profiles) -> Mapping[str, Any]:
     return next((one for one in profiles if any(one.get(name) for name in _PROFILE_FIELDS["haiku"])), {})
 
 
-def _read_profile(plan: ImportPlan, prefixes: Mapping[str, str], profile: Mapping[str, Any], fallback: Any) -> None:
+def _read_profile(
+    plan: ImportPlan, servers: Mapping[str, _PlacedServer], profile: Mapping[str, Any], fallback: Any
+) -> None:
     """Add the models of the tiers in `profile`, and those of the chain in `fallback`, to `plan`."""
     models: dict[str, str] = {}
     for tier, fields in _PROFILE_FIELDS.items():
         name = next((name for name in fields if profile.get(name)), "model")
-        if target := _find_target(plan, prefixes, f"profile.{name}", profile.get(name)):
+        if target := _find_target(plan, servers, f"profile.{name}", profile.get(name)):
             models[tier] = target
     chain: list[str] = []
     if isinstance(fallback, dict) and fallback.get("mode") == "model-chain":
         following = decode_part(fallback, _Chain, "Router.fallback").models or []
-        found = (_find_target(plan, prefixes, "Router.fallback", value) for value in following)
+        found = (_find_target(plan, servers, "Router.fallback", value) for value in following)
         chain = [target for target in found if target]
     plan.set_tier_models(models, dict.fromkeys(models, chain))
 
 
 def _read_fallbacks(
     plan: ImportPlan,
-    prefixes: Mapping[str, str],
+    servers: Mapping[str, _PlacedServer],
     fallback: Mapping[str, Any],
     targets: Mapping[str, str],
 ) -> dict[str, list[str]]:
@@ -430,7 +478,7 @@ def _read_fallbacks(
             plan.add_note(f"fallback.{rule}", f"it is not imported, because Router has no model for {rule}")
             continue
         following = decode_part(values, list[Scalar], f"fallback.{rule}")
-        found = [_find_target(plan, prefixes, f"fallback.{rule}", value) for value in following]
+        found = [_find_target(plan, servers, f"fallback.{rule}", value) for value in following]
         chains[rule] = [target for target in found if target]
     return chains
 
@@ -443,14 +491,12 @@ def _read_server_settings(plan: ImportPlan, file: _File) -> None:
         if value and reference != name:
             plan.variables[name] = f"${{{reference}}}" if reference else value
     plan.set_secret_reference("PROXY_API_KEY", str(file.api_key or ""), "APIKEY")
-    timeout = find_whole_number(file.timeout_ms)
-    if timeout is not None and timeout >= 1000:
-        plan.variables["UPSTREAM_TIMEOUT"] = str(timeout // 1000)
-    elif file.timeout_ms:
-        plan.add_note("API_TIMEOUT_MS", "set UPSTREAM_TIMEOUT, in seconds")
+    timeout = str(file.timeout_ms or "")
+    if timeout and plan.accepts("API_TIMEOUT_MS", "value", timeout, _decode_milliseconds):
+        plan.variables["UPSTREAM_TIMEOUT"] = str(int(timeout) // 1000)
     if level := _LOG_LEVELS.get(str(file.log_level).lower()):
         plan.variables["LOG_LEVEL"] = level
     elif file.log_level:
-        plan.add_note(
-            "LOG_LEVEL", f'"{file.log_level}" is not imported. Set LOG_LEVEL to debug, info, warning or error'
-        )
+        shown, allowed = redact_and_shorten(str(file.log_level)), join_with_or([*_LOG_LEVELS])
+        text = f'it is not imported, because its value is "{shown}". Use {allowed}'
+        plan.add_note("LOG_LEVEL", text, is_error=True)

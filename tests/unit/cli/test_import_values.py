@@ -89,10 +89,11 @@ def test_a_text_that_is_no_whole_number_gets_a_note(digits: str) -> None:
     )
     shown = digits if len(digits) <= 60 else f"{digits[:59]}…"
     reason = f'it is not imported, because its value is "{shown}". Use a whole number of tokens from 1 to 100000000'
+    milliseconds = reason.replace("tokens from 1 to 100000000", "milliseconds")
     instead = "The route has 60000, the default of claude-code-router"
     assert plan.notes == [
         ImportNote("Router.longContextThreshold", f"{reason}. {instead}", is_error=True),
-        ImportNote("API_TIMEOUT_MS", "set UPSTREAM_TIMEOUT, in seconds"),
+        ImportNote("API_TIMEOUT_MS", f"{milliseconds} from 1000 to 1000000000", is_error=True),
     ]
     model = {"model_name": "m", "litellm_params": {"model": "openai/m", "api_base": "http://127.0.0.1:8000/v1"}}
     model["litellm_params"]["max_tokens"] = digits  # type: ignore[index]
