@@ -4,7 +4,6 @@ import asyncio
 import json
 import shlex
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -16,7 +15,7 @@ from anthropic_proxy.cli.changes import Change, find_body_changes, list_changes,
 from anthropic_proxy.cli.client_models import MAX_TOOL_TOKENS, explain_tool_search
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading, require_stored_body, require_stored_request
-from anthropic_proxy.cli.output import Output, describe_input, read_input
+from anthropic_proxy.cli.output import Output, describe_input, read_input, wrap_words
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_request_object
 from anthropic_proxy.console.ledger.records import StoredRequest, decode_attempt_times
@@ -130,7 +129,7 @@ def _write_stored_summary(row: StoredRequest, session: str) -> None:
     output.write_line(f"  {requested}{target}")
 
     def write(label: str, text: str) -> None:
-        output.write_labeled(label, text, LABEL_COLUMNS, breaks_words=True)
+        output.write_labeled(label, text, LABEL_COLUMNS)
 
     write("request", f"{row.id}, {formats.full_time(row.started_at)}")
     if row.route_reason:
@@ -362,7 +361,7 @@ class Explanation:
                 output.write_line(f"{line}  {change.reason}".rstrip())
                 continue
             output.write_line(line.rstrip())
-            for reason in textwrap.wrap(change.reason, max(output.width - 6, 30), break_on_hyphens=False):
+            for reason in wrap_words(change.reason, output.width - 6):
                 output.write_line(f"      {output.paint(reason, 'quiet')}")
         if result.recorded is not None:
             output.write_line(f"\n  Full upstream request:  {output.paint(upstream_request_command, 'type')}")

@@ -48,7 +48,7 @@ def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
         rows["ready"] = f"{formats.plural(len(names), 'provider')}: {', '.join(names)}" if names else "no provider"
     for label, text in rows.items():
         if text:
-            Output().write_labeled(label, text, _LABEL_COLUMNS, breaks_words=True)
+            Output().write_labeled(label, text, _LABEL_COLUMNS)
 
 
 class _Facts(Struct):

@@ -26,6 +26,9 @@ _PROGRAM = "anthropic-proxy "
 """Beginning of a command in a notice."""
 _MIN_BAR = 4
 """Number of characters of the longest bar below which the bars are left out."""
+_MIN_BESIDE_LABEL = 30
+"""Number of characters beside a label below which the text is written below it."""
+_GAPS = re.compile(r"( {2,})")
 _COLOR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -78,22 +81,29 @@ class Output:
     def write_line(self, text: str = "") -> None:
         """Write a line, which is wrapped on a terminal like `wrap_text`."""
         for line in wrap_text(name_program(text), self.width):
-            self._stream.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
+            self._write(line)
+
+    def _write(self, line: str) -> None:
+        self._stream.write((line if self._has_symbols else to_ascii_symbols(line)) + "\n")
 
     def write_raw_text(self, text: str) -> None:
         """Write `text`, which has line ends of its own, unchanged."""
         self._stream.write(text)
 
-    def write_labeled(self, label: str, text: str, label_columns: int, *, breaks_words: bool = False) -> None:
-        """Write `label` and `text` beside it, wrapped on a terminal. `breaks_words`: also inside long words."""
+    def write_labeled(self, label: str, text: str, label_columns: int) -> None:
+        """Write `label` and `text` beside it, wrapped on a terminal; on a narrow one, the text is below."""
         text, width = name_program(escape_unprintable(text)), self.width
-        columns = None if width is None else max(width - 4 - label_columns, 30)
-        lines = (
-            [text] if columns is None else wrap(text, columns, break_long_words=breaks_words, break_on_hyphens=False)
-        )
-        for number, line in enumerate(lines):
-            name = "" if number else label
-            self.write_line(f"    {self.paint(f'{name:<{label_columns}}', 'quiet')}{line}")
+        lead = f"    {self.paint(f'{label:<{label_columns}}', 'quiet')}"
+        if width is None or 4 + label_columns + len(text) <= width:
+            self._write(f"{lead}{text}")
+            return
+        further = " " * (4 + label_columns)
+        if width - len(further) < _MIN_BESIDE_LABEL:
+            self._write(lead.rstrip())
+            lead = further = " " * 6
+        for line in wrap_words(text, width - len(further)):
+            self._write(f"{lead}{line}")
+            lead = further
 
     def write_notice(self, text: str, sign: str = "", role: str = "") -> None:
         """Write a notice to stderr, after all output so far. `sign`: symbol before it, in the color of `role`."""
@@ -112,8 +122,8 @@ class Output:
         """Write a table with one cell per column in each of `rows`.
 
         On a terminal, bars get shorter, and columns that do not fit are left out: from the right, the optional ones
-        first. In a pipe, cells are complete and separated by tabs. `last_row_role` is the color of the last row, such
-        as a total.
+        first. If no two columns fit, a second one with texts is below the first. In a pipe, cells are complete and
+        separated by tabs. `last_row_role` is the color of the last row, such as a total.
         """
         cells = [[escape_unprintable(cell) for cell in row] for row in rows]
         titles = [column.title for column in columns]
@@ -121,6 +131,7 @@ class Output:
             for row in (titles, *cells):
                 self.write_line("\t".join(row))
             return
+        complete = [list(row) for row in cells]
         widths = _measure_columns(titles, cells)
         shown = list(range(len(columns)))
         if (limit := self.width) is not None:
@@ -138,9 +149,18 @@ class Output:
                     row[bars] = row[bars][: -(-len(row[bars]) * room // widths[bars])]
                 widths = _measure_columns(titles, cells)
             while len(shown) > 1 and sum(len(_GAP) + widths[index] for index in shown) > limit:
+                if len(shown) == 2 and not columns[shown[1]].is_number:  # the first one says nothing without the second
+                    break
                 shown.remove(next((index for index in reversed(shown) if columns[index].is_optional), shown[-1]))
+        is_stacked = limit is not None and sum(len(_GAP) + widths[index] for index in shown) > limit
 
         def write_row(row: Sequence[str], role: str) -> None:
+            if is_stacked:
+                for number, index in enumerate(shown):
+                    self.write_line(
+                        f"{_GAP * (1 + number)}{self.paint(row[index], role or columns[index].role)}".rstrip()
+                    )
+                return
             padded = [
                 row[index].rjust(widths[index]) if columns[index].is_number else row[index].ljust(widths[index])
                 for index in shown
@@ -149,7 +169,7 @@ class Output:
             self.write_line(f"{_GAP}{_GAP.join(line)}".rstrip())
 
         write_row(titles, "quiet")
-        for number, row in enumerate(cells, 1):
+        for number, row in enumerate(complete if is_stacked else cells, 1):
             write_row(row, last_row_role if number == len(cells) else "")
 
 
@@ -163,10 +183,11 @@ def wrap_text(text: str, width: int | None) -> list[str]:
         return [text]
     body = text.lstrip(" ")
     start = " " * (len(text) - len(body))
-    sentence, *commands = body.split(_GAP)
+    sentence, *rest = _GAPS.split(body)
     sign = _COLOR.sub("", sentence.partition(" ")[0])
     lines, further = [start], start + ("  " if len(sign) == 1 and not sign.isalnum() else "")
-    for gap, word in (*((" ", word) for word in sentence.split(" ")), *((_GAP, command) for command in commands)):
+    words = ((" ", word) for word in sentence.split(" "))
+    for gap, word in (*words, *zip(rest[::2], rest[1::2], strict=True)):
         if not lines[-1].strip():
             lines[-1] += word
         elif _visible_length(lines[-1] + gap + word) <= width:
@@ -174,6 +195,11 @@ def wrap_text(text: str, width: int | None) -> list[str]:
         else:
             lines.append(further + word)
     return lines
+
+
+def wrap_words(text: str, columns: int) -> list[str]:
+    """Return `text` as lines of at most `columns` characters, if no word is longer."""
+    return wrap(text, columns, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def write_errors(messages: Sequence[str]) -> None:

@@ -37,7 +37,6 @@ and prints its address itself."""
 DASHBOARD_PATH = "/dashboard"
 """URL path of the dashboard, which a plugin serves."""
 _WIDTH = 98
-_RULE = f"  {'!' * (_WIDTH - 2)}"
 _TARGET_WIDTH = 24
 _STEP_WIDTH = 36
 
@@ -128,11 +127,10 @@ def _describe_unread_files(services: Services) -> list[str]:
 
 
 def log_exposure_warning(log: Log, warning: str) -> None:
-    for line in (
-        _RULE,
-        *wrap(warning, _WIDTH, initial_indent="  ! ", subsequent_indent="    ", break_on_hyphens=False),
-        _RULE,
-    ):
+    width = min(_WIDTH, log.terminal_width or _WIDTH)
+    rule = f"  {'!' * (width - 2)}"
+    rows = wrap(warning, width - 4, break_long_words=False, break_on_hyphens=False)
+    for line in (rule, f"  ! {rows[0]}", *(f"    {row}" for row in rows[1:]), rule):
         log.write_line(line, "error", "warning")
 
 

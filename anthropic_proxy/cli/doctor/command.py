@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from datetime import date
 from pathlib import Path
-from textwrap import wrap
 from types import TracebackType
 from typing import Annotated, Literal, NamedTuple
 
@@ -35,7 +34,7 @@ from anthropic_proxy.cli.doctor.report import (
 )
 from anthropic_proxy.cli.doctor.run import estimate_price, estimate_totals, run_doctor, select_backends
 from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, open_recorder, store_results
-from anthropic_proxy.cli.output import Output, wrap_text
+from anthropic_proxy.cli.output import Output, wrap_text, wrap_words
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
@@ -118,7 +117,8 @@ def doctor(
             Output().write_line("No provider is chosen, so none would be probed. Next:  anthropic-proxy init")
             return
         count, cost = _describe_cost(backends, expected, price)
-        print(f"{count}: {cost}.", *models, sep="\n  ")
+        for line in (f"{count}: {cost}.", *(f"  {model}" for model in models)):
+            Output().write_line(line)
         return
     settings = load_command_settings(resolves_keys=True, of_running_proxy=not options.is_attached)
     _require_writable(options.report)
@@ -336,7 +336,7 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
                 write(f"{start}{fix.problem:<{padded}}    {remedy}")
                 continue
             room = max(width - 6 - names, 20)
-            lines = wrap(fix.problem, room, break_long_words=False, break_on_hyphens=False) or [""]
+            lines = wrap_words(fix.problem, room)
             for line in (f"{start}{lines[0]}", *(f"{' ' * (6 + names)}{line}" for line in (*lines[1:], remedy))):
                 write(line)
         for problem in report.route_problems:

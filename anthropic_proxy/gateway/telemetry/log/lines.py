@@ -21,7 +21,7 @@ FIRST_COLUMN, SECOND_COLUMN = 49, 34
 MAX_PATH_CHARACTERS = 120
 MAX_INLINE_ERROR_CHARACTERS = 100
 """Maximum length of an error in the request line if the log is no terminal. A longer error has a line of its own."""
-MIN_WRAP_COLUMNS = 40
+MIN_WRAP_COLUMNS = 20
 INDENT = " " * 10
 
 _INDEX = re.compile(r"\d+")
