@@ -92,9 +92,9 @@ def logs(
         for request in stored:
             if as_json or not _is_model_query(request):
                 _write(log, request)
-        notice = f"No proxy responds on port {settings.port} (PORT). These requests come from the ledger."
+        notice = f"From saved records: no `serve` is running on port {settings.port}."
         if proxy is not None:
-            notice = f"These requests come from the ledger. {describe_foreign_proxy(proxy)}"
+            notice = f"From saved records. {describe_foreign_proxy(proxy)}"
         Output().write_notice(notice)
         return
     stream = RequestStream(settings)

@@ -16,7 +16,14 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.console.ledger.periods import find_month, resolve_usage_range
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
-from anthropic_proxy.console.ledger.records import FACETS, GroupName, UsageSums, add_up, name_missing
+from anthropic_proxy.console.ledger.records import (
+    FACETS,
+    GroupName,
+    UsageSums,
+    add_up,
+    describe_claude_cost,
+    name_missing,
+)
 from anthropic_proxy.console.ledger.request_queries import sum_sessions
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
@@ -140,14 +147,9 @@ def write_table(
         text += f", {total.cancelled:,} cancelled"
     if total.has_replies:
         text += f", cost {format_cost(total.cost, total.unknown_cost_requests)}"
-    text += "."
-    if total.requested_cost:
-        requested = format_cost(total.requested_cost, total.unknown_requested_cost_requests)
-        if total.cost:
-            text += f" At the prices of the requested models: {requested}."
-        else:  # own servers and the demo
-            text += f" The requested models would cost {requested} at their vendors."
-    output.write_line(text)
+    if compared := describe_claude_cost(total):
+        text += f", {compared}"
+    output.write_line(f"{text}.")
     output.write_line()
 
     rows_in_terminal = max((output.height or sys.maxsize) - _OTHER_LINES, _MIN_ROWS)

@@ -47,21 +47,15 @@ def keep_units(text: str) -> str:
 
 
 def counts_in_one_unit(values: Sequence[int]) -> list[str]:
-    """Return whole numbers for a table, all in the unit of the largest one: `22.90 M`, `0.03 M`, `<0.01 M`, `0`."""
+    """Return whole numbers for a table, in the unit of the largest one: `22.90 M`, `0.03 M`. Small ones are
+    complete: `9,876`, `12`.
+    """
     highest = max(values, default=0)
     if highest < 10_000:
         return [f"{value:,}" for value in values]
     scale, digits, unit = (1_000_000, 2, " M") if highest >= 1_000_000 else (1_000, 1, " k")
-    smallest = 10**-digits
-    texts = []
-    for value in values:
-        if not value:
-            texts.append("0")
-        elif 0 < value / scale < smallest:
-            texts.append(f"<{smallest}{unit}")
-        else:
-            texts.append(f"{value / scale:,.{digits}f}{unit}")
-    return texts
+    whole = max(1_000, scale // 10**digits)
+    return [f"{value:,}" if value < whole else f"{value / scale:,.{digits}f}{unit}" for value in values]
 
 
 def chart_money(nano_dollars: float) -> str:

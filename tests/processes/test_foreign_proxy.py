@@ -84,7 +84,7 @@ def test_commands_send_nothing_to_the_proxy_of_another_user(foreign: ForeignProx
     assert run("env") == (2, "", f"✕ {reason}")
     assert run("statusline")[0] == 0
     # the request of `ask` is in the ledger
-    assert run("logs", "--no-follow")[2] == f"  These requests come from the ledger. {reason}"
+    assert run("logs", "--no-follow")[2] == f"  From saved records. {reason}"
     given["DATABASE_URL"] = "off"
     assert run("logs", "--no-follow") == (2, "", f"✕ {reason}")
     owned = "  ! This proxy belongs to another user of this machine, nobody. Commands send nothing to it.\n"

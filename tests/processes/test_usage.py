@@ -237,7 +237,7 @@ def test_logs_come_from_the_ledger_if_no_proxy_runs_or_has_too_few(stored: Store
     ended = stored.run("logs", "-n", "3")
     assert len(ended.stdout.splitlines()) >= 6
     port = stored.settings["PORT"]
-    assert ended.stderr == f"  No proxy responds on port {port} (PORT). These requests come from the ledger.\n"
+    assert ended.stderr == f"  From saved records: no `serve` is running on port {port}.\n"
     (failed,) = map(json.loads, stored.run("logs", "--errors", "--json").stdout.splitlines())
     assert (failed["status"], failed["requested_model"]) == (403, "claude-haiku-4-5")
     with running_proxy(stored.folder, stored.settings) as proxy:

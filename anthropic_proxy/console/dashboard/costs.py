@@ -55,7 +55,10 @@ _COLUMNS: Sequence[SortableColumn[UsageGroup]] = (
     SortableColumn("output", "Out", lambda one: one.sums.output_tokens),
     SortableColumn("mean", "Per request", lambda one: one.sums.cost / one.sums.requests, "Cost per request"),
     SortableColumn(
-        "requested", "Requested models", lambda one: one.sums.requested_cost, "Cost at the requested models"
+        "requested",
+        "At Claude's prices",
+        lambda one: one.sums.requested_cost,
+        "Cost at the prices of the requested models",
     ),
     SortableColumn("cost", "Cost", lambda one: one.sums.cost),
 )

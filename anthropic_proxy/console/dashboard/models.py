@@ -32,7 +32,7 @@ _MIN_RATED = 5
 """Minimum number of replies of a model for a comparison of its speed with others."""
 _MAX_REQUESTED = 5
 _MAX_COMPARED = 12
-_REQUESTED = "Cost at the requested models"
+_REQUESTED = "Cost at the prices of the requested models"
 _RATES = ("input", "cache_read", "cache_write", "output", "thinking")
 
 
@@ -57,7 +57,7 @@ _COLUMNS: Sequence[SortableColumn[UsedModel]] = (
     SortableColumn("total50", "Total p50", lambda one: find_percentile(one.durations, 0.5)),
     SortableColumn("total95", "p95", lambda one: find_percentile(one.durations, 0.95), "Total p95"),
     SortableColumn("speed", "Tokens/s", lambda one: one.speed),
-    SortableColumn("requested", "Requested models", lambda one: one.model.sums.requested_cost, _REQUESTED),
+    SortableColumn("requested", "At Claude's prices", lambda one: one.model.sums.requested_cost, _REQUESTED),
     SortableColumn("cost", "Cost", lambda one: one.model.sums.cost),
 )
 
@@ -142,7 +142,7 @@ def _summarize(found: Sequence[ModelSums], total: UsageSums) -> str:
     is_known = not (total.unknown_requested_cost_requests or total.unknown_cost_requests)
     if is_known and total.requested_cost > total.cost:
         saved = format_cost(total.requested_cost - total.cost)
-        verdict += f" At the prices of the requested models they would have cost {saved} more."
+        verdict += f" At Claude's prices they would have cost {saved} more."
     return verdict
 
 

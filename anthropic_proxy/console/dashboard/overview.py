@@ -49,7 +49,14 @@ from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
 from anthropic_proxy.console.ledger.queries import ErrorGroup, ModelPeriod, PeriodSums, count_errors, list_errors
-from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums, add_up, add_up_groups, describe_failure_status
+from anthropic_proxy.console.ledger.records import (
+    NOT_SENT,
+    UsageSums,
+    add_up,
+    add_up_groups,
+    describe_claude_cost,
+    describe_failure_status,
+)
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.money import format_cost
@@ -230,11 +237,8 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
     latencies = found.latencies()
     total = add_up(sums)
     listed, models = query.link("/dashboard/requests", measure=""), query.link("/dashboard/models", measure="")
-    requested = f"{format_cost(total.requested_cost)} at the requested models’ prices" if total.has_replies else ""
-    if total.unknown_requested_cost_requests:
-        requested = "no price of a requested model"
-    if total.unknown_cost_requests:
-        requested = f"unknown for {count_unknown(total)}"
+    unknown = f"unknown for {count_unknown(total)}" if total.unknown_cost_requests else ""
+    compared = ", ".join(filter(None, (unknown, describe_claude_cost(total))))
     first_tokens: Histogram = {}
     for histogram in latencies.values():
         add_histogram(first_tokens, histogram)
@@ -259,7 +263,7 @@ def _build_figures(context: PageContext, found: _Queries) -> list[Figure]:
         Figure(
             "Spent",
             format_cost(total.cost, total.unknown_cost_requests) if total.has_replies else formats.UNKNOWN,
-            requested,
+            compared,
             [one.known_cost for one in sums],
             models,
         ),

@@ -96,11 +96,11 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     cached = f"{formats.count(row.cache_read_tokens)} read from cache, {formats.percent(row.cache_read_tokens, tokens)}"
     speed = f"{formats.rate(row.output_rate)} · " if row.output_rate else ""
     ending = row.outcome if row.outcome_class in ("error", "cancelled") else f"stop reason {row.outcome}"
-    requested = "price of the requested model unknown"
+    requested = f"no price of {row.requested_model} is known"
     if row.cost is None:
         requested = row.price_source or f"no price of {row.prefix or row.provider}/{row.model} was known"
     elif row.requested_cost is not None:
-        requested = f"{format_cost(row.requested_cost)} at the requested model’s price"
+        requested = f"{format_cost(row.requested_cost)} at the price of {row.requested_model}"
     first_note = "no content"
     if row.first_token:
         first_note = f"{formats.percent(row.first_token, row.duration)} of the total"

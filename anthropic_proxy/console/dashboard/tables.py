@@ -92,7 +92,10 @@ COLUMNS: Sequence[RequestColumn] = (
     RequestColumn("total", "Total", lambda row: formats.seconds(row.duration), "Total time"),
     RequestColumn("rate", "Speed", lambda row: formats.rate(row.output_rate), "Speed of output"),
     RequestColumn(
-        "requested-cost", "Requested model", lambda row: _cost(row, row.requested_cost), "Cost at the requested model"
+        "requested-cost",
+        "At Claude's price",
+        lambda row: _cost(row, row.requested_cost),
+        "Cost at the price of the requested model",
     ),
     RequestColumn("cost", "Cost", lambda row: _cost(row, row.cost)),
 )

@@ -21,6 +21,7 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import TOOL_CALL_FIELDS
+from anthropic_proxy.gateway.money import UNKNOWN_AMOUNT, format_cost
 from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
 from anthropic_proxy.plugins import BlockMark, Cost, Receipt, UpstreamAttempt
 from anthropic_proxy.secrets import list_secret_encodings, redact_key_patterns, redact_secrets
@@ -194,6 +195,16 @@ class UsageSums(RequestCounts):
     def known_cost(self) -> int | None:
         """Cost in nano-dollars of the requests with a known price. None: the cost is 0, but some prices are unknown."""
         return known_cost_or_none(self.cost, self.unknown_cost_requests)
+
+
+def describe_claude_cost(sums: UsageSums) -> str:
+    """Return what the same tokens cost at the prices of the requested models: `≥ $0.26 at Claude's prices`. "": it is
+    unknown, or the clients requested the used models.
+    """
+    cost, unknown = sums.requested_cost, sums.unknown_requested_cost_requests
+    text = format_cost(cost, unknown)
+    is_same = (cost, unknown) == (sums.cost, sums.unknown_cost_requests)
+    return "" if not cost or is_same or text == UNKNOWN_AMOUNT else f"{text} at Claude's prices"
 
 
 SUM_NAMES: Sequence[str] = UsageSums.__struct_fields__

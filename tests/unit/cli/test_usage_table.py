@@ -66,6 +66,29 @@ def test_bars_get_shorter_before_they_are_left_out(monkeypatch: pytest.MonkeyPat
     ]
 
 
+@pytest.mark.parametrize(
+    ("costs", "shown"),
+    [
+        ({"cost": 77_000_000, "requested_cost": 110_000_000}, "cost $0.077, $0.11 at Claude's prices."),
+        ({"requested_cost": 260_000_000}, "cost free, $0.26 at Claude's prices."),
+        (
+            {"requested_cost": 260_000_000, "unknown_requested_cost_requests": 1},
+            "cost free, ≥ $0.26 at Claude's prices.",
+        ),
+        ({"cost": 77_000_000, "requested_cost": 77_000_000}, "cost $0.077."),
+        ({"cost": 77_000_000, "unknown_requested_cost_requests": 1}, "cost $0.077."),
+    ],
+)
+def test_a_cost_is_compared_with_that_of_the_requested_models(
+    monkeypatch: pytest.MonkeyPatch, costs: dict[str, int], shown: str
+) -> None:
+    group = UsageGroup(name="m", sums=UsageSums(requests=1, input_tokens=13_700, output_tokens=72, **costs))
+    lines = show_table(monkeypatch, [group], "project")
+    assert lines[0] == f"1 request, 1 succeeded, {shown}"
+    assert lines[3].split()[:5] == ["m", "1", "0", "13.7", "k"]
+    assert lines[3].split()[5] == "72"
+
+
 def test_the_id_of_a_session_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
     name = "7d575ca2-edaf-4c88-8416-ea7d76f1680e"
     group = new_group(name, 1_000)
@@ -104,10 +127,10 @@ def test_a_session_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.partition("    ")[0] for line in lines[3:5]] == ["  Fix the login of the shop", "  no session"]
 
 
-def test_all_numbers_of_tokens_have_the_same_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_numbers_of_tokens_have_the_same_unit(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = UsageSums(requests=1, cache_read_tokens=22_903_000, input_tokens=310_000, output_tokens=4_000)
     lines = show_table(monkeypatch, [UsageGroup(name="gpt", provider="own", sums=sums)], "model")
     assert lines[2:4] == [
-        "  Model    Requests   Cached   Input   Output  Cost  By tokens",
-        f"  own/gpt         1  22.90 M  0.31 M  <0.01 M  free  {'█' * 16}",
+        "  Model    Requests   Cached   Input  Output  Cost  By tokens",
+        f"  own/gpt         1  22.90 M  0.31 M   4,000  free  {'█' * 16}",
     ]

@@ -91,7 +91,7 @@ async def test_without_prices_all_pages_name_the_same_number_and_the_models_that
         '<a href="#missing-prices">4 requests</a> is unknown.'
     )
     (spent,) = [figure for figure in overview["figures"] if figure.label == "Spent"]
-    assert (spent.value, spent.note) == ("unknown", "unknown for 4 of 5 requests")
+    assert (spent.value, spent.note) == ("unknown", "unknown for 4 of 5 requests, ≥ $0.090 at Claude's prices")
     assert costs_page["verdict"] == "The cost of 4 of 5 requests is unknown."
     for chart in (overview["usage"], costs_page["chart"], models_page["chart"]):
         assert chart.empty_text == ('The cost of 4 of 5 requests is unknown. <a href="#missing-prices">Set prices</a>')

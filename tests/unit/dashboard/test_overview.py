@@ -59,7 +59,7 @@ async def test_the_cost_stands_beside_that_of_the_requested_models(tmp_path: Pat
     await store(settings, new_receipt(1), new_receipt(2), cost=Cost(250_000_000, 900_000_000, "list"))
     with overview_of(settings) as page:
         (spent,) = [figure for figure in page["figures"] if figure.label == "Spent"]
-        assert (spent.value, spent.note) == ("$0.50", "$1.80 at the requested models’ prices")
+        assert (spent.value, spent.note) == ("$0.50", "$1.80 at Claude's prices")
     with overview_of(settings, now=NOON + 40 * 86_400) as page:
         (spent,) = [figure for figure in page["figures"] if figure.label == "Spent"]
         assert (spent.value, spent.note) == (formats.UNKNOWN, "")
