@@ -227,9 +227,10 @@ class App:
 
     def _log_changes(self, settings: Settings) -> None:
         changes = find_changed_variables(self._settings, settings)
-        self._log.write_line(f"Settings reloaded: {', '.join(changes) or 'nothing'} changed.")
+        self._log.write_line(self._log.fold(f"Settings reloaded: {', '.join(changes) or 'nothing'} changed.", "  "))
         for warning in settings.warnings:
-            self._log.write_line(f"  {self._log.paint('!', 'warn')} {warning}", level="warning")
+            shown = self._log.fold(warning, "    ")
+            self._log.write_line(f"  {self._log.paint('!', 'warn')} {shown}", level="warning")
         if fixed := [name for name in changes if is_fixed_variable(name)]:
             self.log_warning(f"{' and '.join(fixed)} will take effect at the next start.")
 

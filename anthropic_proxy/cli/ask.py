@@ -1,6 +1,7 @@
 """Command `ask`: sends one question to a model, and prints the reply while it arrives."""
 
 import json
+import re
 import sys
 import time
 from typing import Annotated, Any
@@ -24,6 +25,8 @@ _TARGET_SECONDS = 0.5
 _POLL_SECONDS = 0.05
 _CLIENT_TOKEN = "ANTHROPIC_AUTH_TOKEN"
 """Variable with the credential of Claude Code and other clients."""
+_WORDS = re.compile(r" *[^ \n]+| *\n\s*| +")
+"""A word with the spaces before it, or line ends with the indentation after them."""
 _INPUT_COUNTS = ("input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens")
 
 
@@ -66,6 +69,7 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool) -> None:
     """
     is_terminal, started = sys.stdout.isatty(), time.time()
     events = stream_message(proxy.host, proxy.port, body, proxy.token, proxy.certificate_file)
+    reply = _Reply(Output().width)
     used: dict[str, Any] = {}
     model = stop_reason = ""
     for event in events:
@@ -73,18 +77,50 @@ def print_reply(proxy: LocalProxy, body: bytes, *, as_json: bool) -> None:
             _write(json.dumps(event) + "\n")
         elif event["type"] == "content_block_delta":
             text = event["delta"].get("text", "")
-            _write(escape_terminal_controls(text) if is_terminal else text)
+            reply.write(escape_terminal_controls(text) if is_terminal else text)
         message = event.get("message") or {}
         model = message.get("model", model)
         used |= message.get("usage") or event.get("usage") or {}
         stop_reason = event.get("delta", {}).get("stop_reason") or stop_reason
     if not as_json:
-        _write("\n")
+        reply.end()
         sent = sum(used.get(name) or 0 for name in _INPUT_COUNTS)
         tokens = format_tokens(sent, used.get("output_tokens", 0))
         target = _find_target(proxy, model, started)
         models = f"{model} → {target}" if target not in ("", model) else model
         Output().write_notice(f"{models}  {tokens}  {stop_reason}")
+
+
+class _Reply:
+    """The text of a reply on stdout. A line wider than `columns` ends between words; a terminal would divide a word."""
+
+    def __init__(self, columns: int | None) -> None:
+        self._columns = sys.maxsize if columns is None else columns
+        self._used = 0
+        """Number of characters in the current line."""
+        self._waiting = ""
+        """The beginning of a word, or the spaces before it: the rest may follow."""
+
+    def write(self, text: str) -> None:
+        words = _WORDS.findall(self._waiting + text)
+        self._waiting = words.pop() if words else ""
+        for word in words:
+            self._write(word)
+
+    def end(self) -> None:
+        self._write(self._waiting)
+        _write("\n")
+
+    def _write(self, word: str) -> None:
+        if "\n" in word:
+            self._used = len(word.rpartition("\n")[2])
+        elif word.startswith(" ") and self._used and self._used + len(word) > self._columns:
+            word = word.lstrip(" ")
+            self._used = len(word)
+            word = f"\n{word}"
+        else:
+            self._used += len(word)
+        _write(word)
 
 
 def _find_target(proxy: LocalProxy, model: str, started: float) -> str:

@@ -42,10 +42,11 @@ from anthropic_proxy.cli.local_proxy import (
     require_accepted_credential,
 )
 from anthropic_proxy.cli.models import find_model_price
-from anthropic_proxy.cli.output import Output, shorten_home
+from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.statusline import LIMITING_MODEL
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.platforms.processes import (
@@ -467,7 +468,7 @@ def read_claude_settings(environ: Mapping[str, str], directory: Path, option: st
 
     def read(files: Iterable[Path], *, is_managed: bool = False, is_of_project: bool = False) -> list[ClaudeSettings]:
         return [
-            ClaudeSettings(shorten_home(str(file), environ), content, is_managed, is_of_project)
+            ClaudeSettings(shorten_home(str(file)), content, is_managed, is_of_project)
             for file in files
             if (content := _read_object(file)) is not None
         ]

@@ -6,7 +6,7 @@ The color of a text is given by its role: ok, warn, error, quiet, type or title.
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, TextIO
@@ -221,12 +221,6 @@ def _visible_length(text: str) -> int:
 
 def _measure_columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Sequence[int]:
     return [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
-
-
-def shorten_home(path: str, environ: Mapping[str, str]) -> str:
-    """Return `path` with `~` in place of the user's home directory."""
-    home = environ.get("HOME") or environ.get("USERPROFILE") or ""
-    return f"~{path[len(home) :]}" if home and path.startswith(home) else path
 
 
 STDIN = "-"

@@ -9,13 +9,14 @@ from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.explain import describe_checks, dry_run_request, encode_checks
-from anthropic_proxy.cli.output import Column, Output, describe_input, read_input, shorten_home
+from anthropic_proxy.cli.output import Column, Output, describe_input, read_input
 from anthropic_proxy.engine.exchange.dry_run import DryRunClient
 from anthropic_proxy.engine.options import BALANCE_TEXTS, ConfiguredRoute
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.routing.routes import describe_conditions
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
-from anthropic_proxy.gateway.settings import CONFIG_FILE, copy_environment
+from anthropic_proxy.gateway.settings import CONFIG_FILE
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 routes = Commands(name="routes", group_parameters="Options")
@@ -55,7 +56,7 @@ def list_routes(*, as_json: _AsJson = False) -> None:
     if output.is_terminal:
         for number, route in enumerate(settings.routes, 1):
             name, conditions, targets, origin = _to_row(route)
-            place = output.paint(shorten_home(origin, copy_environment()), "quiet")
+            place = output.paint(shorten_home(origin), "quiet")
             output.write_line(f"  {number:>2}  {output.paint(name, 'title')}  {place}")
             output.write_labeled("when", conditions, _LABEL_COLUMNS)
             output.write_labeled("targets", targets, _LABEL_COLUMNS)

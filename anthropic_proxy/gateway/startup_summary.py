@@ -8,7 +8,7 @@ from textwrap import wrap
 from types import MappingProxyType
 
 from anthropic_proxy import __version__
-from anthropic_proxy.engine.platforms.program import name_program
+from anthropic_proxy.engine.platforms.program import name_program, shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.fair_queue import slots_per_worker
 from anthropic_proxy.engine.routing.router import find_preferred_provider, list_tier_mappings
@@ -85,7 +85,9 @@ def log_startup_summary(
     for line in _title(services, where):
         log.write_line(line)
     if services.settings.files:
-        log.write_line(f"  settings: {', '.join(services.settings.files)}")
+        files = [shorten_home(file) for file in services.settings.files]
+        for line in _join_items("  settings: ", files, ", ", log.terminal_width or sys.maxsize):
+            log.write_line(line)
     for warning in (*_describe_unread_files(services), *services.settings.warnings):
         for line in _signed(log, "!", "warn", warning):
             log.write_line(line, level="warning")
@@ -149,12 +151,18 @@ def _mapping(services: Services, where: str, today: date, silent: Mapping[str, s
     log = services.log
     settings, catalog = services.settings, services.catalog
     rows = group_tier_mappings(settings, catalog)
-    width = max(_TARGET_WIDTH, *(len(row.target) for _, row in rows))
+    width, columns = max(_TARGET_WIDTH, *(len(row.target) for _, row in rows)), log.terminal_width or sys.maxsize
     yield ""
     for tiers, row in rows:
-        yield f"  {tiers:<14}  → {row.target:<{width}}  {log.paint(_without_folders(row.reason, settings), 'quiet')}"
+        line, reason = f"  {tiers:<14}  → {row.target:<{width}}", _without_folders(row.reason, settings)
+        shown = log.paint(reason, "quiet")
+        if len(line) + 2 + len(reason) <= columns:
+            yield f"{line}  {shown}"
+        else:
+            yield line.rstrip()
+            yield f"{' ' * 20}{shown}"
         if row.fallbacks:
-            yield f"  {'':<14}    then {', '.join(row.fallbacks)}"
+            yield from _join_items(f"{' ' * 20}then ", row.fallbacks, ", ", columns)
     if count := len(settings.routes):
         text = f"{count} route{'s come' if count > 1 else ' comes'} before this mapping:"
         yield f"  {text}  {log.paint('anthropic-proxy routes list', 'type')}"

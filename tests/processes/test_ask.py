@@ -1,6 +1,7 @@
 """Command `ask`: one question through a proxy that is found or started."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 from tests.support.command_line import run_command
 from tests.support.fake_upstream import frame
 from tests.support.server_process import environment_of, reserve_closed_port
-from tests.support.terminal import answer_questions
+from tests.support.terminal import answer_questions, read_output
 from tests.support.waiting import WAIT_SECONDS
 
 DEMO_START = "This is the built-in demonstration of anthropic-proxy. It is not a language model and knows nothing.\n"
@@ -90,6 +91,27 @@ def test_a_reply_cannot_control_the_terminal(tmp_path: Path, hostile_settings: d
     first, second, *_ = screen.text.split("\r\n")
     assert first == "\\x1b[2J\\x1b]52;c;aGk=\\x07one\u00a0\U0001f469\u200d\U0001f4bb"
     assert second.replace("\t", " ").strip() == "two\\r\\u202ethree"
+
+
+def test_a_line_of_the_reply_ends_between_words_in_a_terminal(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
+    termios = pytest.importorskip("termios", reason="platform: no terminals with signals")
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 40))
+    command = [sys.executable, "-m", "anthropic_proxy", "ask", "hello"]
+    environment = {**environment_of(tmp_path), "PORT": reserve_closed_port(), "NO_COLOR": "1"}
+    subprocess.run(
+        command, cwd=tmp_path, env=environment, stdout=theirs, stderr=theirs, timeout=WAIT_SECONDS, check=True
+    )
+    os.close(theirs)
+    lines = "".join(iter(lambda: read_output(ours), "")).splitlines()
+    os.close(ours)
+    assert lines[:3] == [
+        "This is the built-in demonstration of",
+        "anthropic-proxy. It is not a language",
+        "model and knows nothing.",
+    ]
+    assert all(len(line) <= 40 for line in lines if " " in line.strip())
 
 
 def test_a_pipe_gets_the_reply_unchanged(tmp_path: Path, hostile_settings: dict[str, str]) -> None:

@@ -13,13 +13,13 @@ from msgspec import structs
 
 from anthropic_proxy.cli.doctor.findings import Diagnosis
 from anthropic_proxy.cli.doctor.report import ROWS, Report, hide_credentials, list_explanations
-from anthropic_proxy.cli.output import shorten_home
 from anthropic_proxy.console import doctor_run, formats
 from anthropic_proxy.console.doctor_run import DoctorRun, RunCell, RunColumn, RunFix, RunRow, RunTomlTable
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers.catalog import LearnedModel, store_learned_models
 from anthropic_proxy.engine.providers.servers import build_server_name
-from anthropic_proxy.gateway.settings import Settings, copy_environment
+from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.secrets import redact_json_value
 
 INTERVAL_SECONDS = 0.5
@@ -130,8 +130,7 @@ def store_results(recorder: RunRecorder, result: Report, directory: Path) -> lis
         else:
             count = formats.plural(len(learned), "model")
             lines.append(
-                f"The proxy uses the found limits of {count} after its next start or reload:  "
-                f"{shorten_home(str(file), copy_environment())}"
+                f"The proxy uses the found limits of {count} after its next start or reload:  {shorten_home(str(file))}"
             )
     try:
         recorder.finish(result)

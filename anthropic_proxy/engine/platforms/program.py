@@ -61,6 +61,12 @@ def is_temporary_installation(python: str) -> bool:
     return any(word in folder for folder in Path(python).parts for word in _TEMPORARY)
 
 
+def shorten_home(path: str) -> str:
+    """Return `path` with `~` in place of the user's home directory, for people."""
+    home = os.path.expanduser("~")
+    return f"~{path[len(home) :]}" if home != "/" and path.startswith(f"{home}{os.sep}") else path
+
+
 def _quote(path: str) -> str:
     """Return `path` for a command line, with `~` for the home directory where a shell replaces it."""
     if sys.platform == "win32":

@@ -205,7 +205,7 @@ class Log:
             for note in receipt.notes:
                 if note.handling != "kept" and self._is_new(note_deduplication_key(note, receipt.prefix)):
                     line = escape_unprintable(format_note_line(note, receipt.prefix))
-                    self.write_line(f"{format_local_time(receipt.started_at)}  {self._fold(line, INDENT)}")
+                    self.write_line(f"{format_local_time(receipt.started_at)}  {self.fold(line, INDENT)}")
         if _WEIGHTS[_level_of(receipt)] >= self._min_weight:
             self._write(self.format_exchange(receipt))
 
@@ -253,16 +253,16 @@ class Log:
 
     def write_warning(self, text: str) -> None:
         """Write a warning line, also if the same text was already written. Any thread may call this."""
-        self.write_line(f"{self.paint('!', 'warn')} {self._fold(text, '  ')}", level="warning")
+        self.write_line(f"{self.paint('!', 'warn')} {self.fold(text, '  ')}", level="warning")
 
     def write_once(self, text: str, level: LogLevel = "info") -> None:
         """Write a line with the time of day to the log, unless this process has already written the same text."""
         if self._is_new(text):
             text = escape_unprintable(redact_secrets(text, self._secrets))
-            timed = f"{format_local_time(time.time())}  {self._fold(text, INDENT)}"
+            timed = f"{format_local_time(time.time())}  {self.fold(text, INDENT)}"
             self.write_line(text if self._json else timed, level=level)
 
-    def _fold(self, text: str, indent: str) -> str:
+    def fold(self, text: str, indent: str) -> str:
         """Return the text behind the beginning of a line, with its further lines on a terminal after `indent`."""
         if self._json or (width := self.terminal_width) is None:
             return text
