@@ -50,7 +50,8 @@ class Adaptations:
         self.names += [adaptation.name for adaptation in adaptations]
         shown = [_shorten(adaptation.name) for adaptation in adaptations]
         names, provider = ", ".join(shown), target.provider.prefix
-        self._engine.log.write_once(f"{provider}/{target.model}: {names}, because of: {error.message}")
+        change = _describe_limit(adaptations) or f"{names}, because of: {error.message}"
+        self._engine.log.write_once(f"{provider}/{target.model}: {change}")
         handling: Handling = "approximated" if target.is_relayed else "kept"  # the encoder notes any other loss
         fields = dict[str, None]()
         for adaptation in adaptations:
@@ -109,6 +110,17 @@ def apply_stored_adaptations(
 
 def _verb(adaptation: Adaptation) -> str:
     return adaptation.name.partition(" ")[0]
+
+
+def _describe_limit(adaptations: Sequence[Adaptation]) -> str:
+    """Return what the proxy did after an error about too many tokens, whose text tells a client what to do. "": the
+    error was another one.
+    """
+    found = {verb: value for verb, _, value in (adaptation.name.partition(" ") for adaptation in adaptations)}
+    if "limit" not in found or not found.keys() <= {"limit", "window"}:
+        return ""
+    window = f" for a window of {int(found['window']):,} tokens" if "window" in found else ""
+    return f"max_tokens limited to {int(found['limit']):,}{window}; sent again"
 
 
 def _shorten(name: str) -> str:

@@ -190,7 +190,11 @@ class Exchanges:
             assert all(response.closed for response in self.given)
             assert sink.is_ended == bool(sink.stream)
             self.lines += show_receipt(proxy.receipts[-1])
-            log = [line for line in proxy.log.getvalue()[logged:].splitlines() if ", because of: " in line]
+            log = [
+                line
+                for line in proxy.log.getvalue()[logged:].splitlines()
+                if ", because of: " in line or "; sent again" in line
+            ]
             self.lines += [f"log: {line.split(' ', 1)[1].strip()}" for line in log]
         return "\n".join(self.lines)
 

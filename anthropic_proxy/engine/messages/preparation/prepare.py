@@ -21,7 +21,7 @@ from anthropic_proxy.engine.messages.preparation.cleaning import (
     pair_calls_with_results,
 )
 from anthropic_proxy.engine.messages.preparation.request import (
-    STATED_WINDOW_MIN_MARGIN_TOKENS,
+    MIN_MARGIN_TOKENS,
     WINDOW_MARGIN_TOKENS,
     PreparationResult,
     PreparedRequest,
@@ -174,7 +174,7 @@ def _limit_output(
         limit = limits.max_output
         reason = "the model's limit"
     if window is not None and count_tokens is not None:
-        available = window - limit - WINDOW_MARGIN_TOKENS - (STATED_WINDOW_MIN_MARGIN_TOKENS if limits.margin else 0)
+        available = window - limit - WINDOW_MARGIN_TOKENS - (MIN_MARGIN_TOKENS if limits.margin else 0)
         if limits.reject_overflow and limits.max_input is not None:
             available = min(available, limits.max_input)
         # the size of the body avoids most token counts; only images and documents can have more tokens than bytes
