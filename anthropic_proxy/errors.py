@@ -370,6 +370,8 @@ class UpstreamError(ProxyError):
         """End of the message that the proxy has added to what happened. "": none."""
         self.cause: UpstreamErrorCause | None = None
         """Cause that a changed request may remove. None: another or unknown cause."""
+        self.lacks_feature = False
+        """True if the server lacks a field or a kind of content of the request, which another server may have."""
 
     def add_advice(self, text: str) -> None:
         self.message, self.advice = f"{self.message}{text}", text

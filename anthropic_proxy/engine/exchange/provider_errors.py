@@ -75,6 +75,8 @@ def describe_attempt(target: Target, error: UpstreamError | ProxyBusy) -> str:
 
 
 def next_target_may_help(error: ProxyError) -> bool:
+    if isinstance(error, UpstreamError) and error.lacks_feature:
+        return True
     return error.status in (401, 402, 403, 404, 408, 429) or error.status >= 500
 
 

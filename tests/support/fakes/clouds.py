@@ -11,7 +11,7 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 from urllib.parse import unquote
@@ -86,6 +86,8 @@ class Cloud:
     betas: tuple[str, ...] = ()
     rejected_fields: tuple[str, ...] = ()
     """Fields of the body that this model does not have."""
+    find_problem: Callable[[dict[str, Any]], str] = lambda body: ""
+    """Function that returns the error text for a body. "": it is accepted."""
     region: str = REGION
     names_betas: bool = True
     """False: the error for a beta does not name it, as always at Amazon Bedrock."""
@@ -213,6 +215,8 @@ class _StandIn(Anthropic):
         model = find_model(name)
         if model is None:
             raise _Refusal(404, {"message": f"model: {body.get('model')}"})
+        if problem := self.cloud.find_problem(body):
+            raise _Refusal(400, {"message": problem}, **{"x-amzn-errortype": "ValidationException"})
         for name in self.cloud.rejected_fields:
             outer, _, inner = name.partition(".")
             if outer in body and not inner:

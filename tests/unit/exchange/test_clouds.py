@@ -668,6 +668,194 @@ async def test_a_field_that_makes_the_request_what_it_is_stays_even_if_it_is_rej
         assert [exchange.body.get(field) is None for exchange in running.journal.exchanges] == [False]
 
 
+EXTRA, TAG = "Extra inputs are not permitted", "found using 'type' does not match any of the expected tags: 'text'"
+SCHEMA = {"type": "object", "properties": {"title": {"type": "string"}}, "required": ["title"]}
+TITLE_FORMAT = {"type": "json_schema", "schema": SCHEMA}
+ASKED = (
+    "Reply with one JSON value only, without a code fence, that fits this JSON Schema:\n"
+    '{"type":"object","properties":{"title":{"type":"string"}},"required":["title"]}'
+)
+QUESTION = {"role": "user", "content": "Say exactly: hello"}
+USE = {"type": "tool_use", "id": "toolu_1", "name": "get_time", "input": {"caller": 1}}
+FOUND = {
+    "type": "tool_result",
+    "tool_use_id": "toolu_1",
+    "content": [{"type": "tool_reference", "tool_name": "get_time"}],
+}
+TOOL = CALL["tools"][0]
+CACHED = {"type": "ephemeral"}
+
+
+def turn_of(call: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    turn = [QUESTION, {"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
+    return {"messages": turn, "thinking": {"type": "disabled"}}
+
+
+def schema_at(system: Any) -> dict[str, Any]:
+    return {"system": system, "output_config": {"effort": "low", "format": TITLE_FORMAT}}
+
+
+REFUSED_FIELDS = [
+    pytest.param(
+        f"output_config.format: {EXTRA}",
+        schema_at("Be brief."),
+        {"system": f"Be brief.\n\n{ASKED}", "output_config": {"effort": "low"}},
+        id="format with a system text",  # BerriAI/litellm pull request 28312
+    ),
+    pytest.param(
+        f"output_config.format: {EXTRA}",
+        schema_at([{"type": "text", "text": "Be brief."}]),
+        {
+            "system": [{"type": "text", "text": "Be brief."}, {"type": "text", "text": ASKED}],
+            "output_config": {"effort": "low"},
+        },
+        id="format with system blocks",
+    ),
+    pytest.param(
+        f"output_config.effort: {EXTRA}", {"output_config": {"effort": "low"}}, {"output_config": None}, id="effort"
+    ),  # anthropics/claude-code-action issue 1005
+    pytest.param(
+        f"thinking.adaptive.display: {EXTRA}",
+        {"thinking": {"type": "adaptive", "display": "summarized"}},
+        {"thinking": {"type": "adaptive"}},
+        id="display",
+    ),
+    pytest.param(
+        f"system.1.cache_control.ephemeral.ttl: {EXTRA}",
+        {
+            "system": [
+                {"type": "text", "text": "The scope of the ttl."},
+                {"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", "ttl": "5m"}},
+                {"type": "text", "text": "Now.", "cache_control": {"ttl": "5m", "type": "ephemeral"}},
+            ]
+        },
+        {
+            "system": [
+                {"type": "text", "text": "The scope of the ttl."},
+                {"type": "text", "text": "Be brief.", "cache_control": CACHED},
+                {"type": "text", "text": "Now.", "cache_control": CACHED},
+            ]
+        },
+        id="ttl",
+    ),
+    pytest.param(
+        f"messages.1.content.0.tool_use.caller: {EXTRA}",
+        turn_of(USE | {"caller": {"type": "direct"}}, FOUND | {"content": "12:00"}),
+        turn_of(USE, FOUND | {"content": "12:00"}),
+        id="caller",
+    ),
+    pytest.param(
+        f"messages.2.content.0.tool_result.cache_control: {EXTRA}",
+        turn_of(USE | {"cache_control": CACHED}, FOUND | {"content": "12:00", "cache_control": CACHED}),
+        turn_of(USE | {"cache_control": CACHED}, FOUND | {"content": "12:00"}),
+        id="a field of one type of block",  # Wei-Shaw/sub2api issue 225
+    ),
+    pytest.param(
+        f"messages.2.content.0.tool_result.content.0: Input tag 'tool_reference' {TAG}",
+        turn_of(USE, FOUND),
+        turn_of(USE, FOUND | {"content": [{"type": "text", "text": "Tool available: get_time"}]}),
+        id="tool reference",  # anthropics/claude-code issue 25212
+    ),
+    pytest.param(
+        f"tools.0.custom.eager_input_streaming: {EXTRA}",
+        {"tools": [TOOL | {"eager_input_streaming": True}]},
+        {"tools": [TOOL]},
+        id="a field of tools",
+    ),
+    pytest.param(
+        f"context_management.edits.0: Input tag 'clear_thinking_20251015' {TAG}",
+        {"context_management": {"edits": [{"type": "clear_thinking_20251015"}, {"type": "clear_tool_uses_20250919"}]}},
+        {"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}},
+        id="an edit of the context",
+    ),
+    pytest.param(
+        "Malformed input request: #: extraneous key [output_config] is not permitted, please reformat your input and "
+        "try again.",
+        schema_at(None) | {"cache_control": CACHED},
+        {"system": ASKED, "output_config": None, "cache_control": CACHED},
+        id="Amazon's own check",  # BerriAI/litellm issue 7416
+    ),
+    pytest.param(
+        "#/system/0/cache_control: extraneous key [ttl] is not permitted",
+        {"system": [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]},
+        {"system": [{"type": "text", "text": "a", "cache_control": CACHED}]},
+        id="Amazon's own check of a field inside",
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("problem", "given", "expected"), REFUSED_FIELDS)
+async def test_a_field_inside_of_others_that_a_cloud_rejects_is_not_sent_again(
+    kind: Kind, problem: str, given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    with cloud_of(kind) as (cloud, running):
+        cloud.find_problem = lambda body: problem if all(body.get(name) == given[name] for name in given) else ""
+        engine = engine_of(settings_of(kind, running.url))
+        for _ in range(2):
+            reply, message = await ask(engine, MODELS[kind], **given, betas="context-management-2025-06-27")
+            assert reply.status == 200, message
+        await engine.close()
+        bodies = [exchange.body for exchange in running.journal.exchanges]
+    assert [{name: body.get(name) for name in expected} for body in bodies[1:]] == [expected, expected]
+    assert reply.headers["x-proxy-fidelity"] != "best-effort; approximated=0; emulated=0; dropped=0"
+
+
+@pytest.mark.parametrize("kind", ["bedrock", "vertex"])
+async def test_a_scope_of_the_cache_is_not_sent_without_its_beta(kind: Kind) -> None:
+    scoped = {"type": "ephemeral", "scope": "global"}
+    with cloud_of(kind) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        reply, message = await ask(
+            engine,
+            MODELS[kind],
+            betas="prompt-caching-scope-2026-01-05",
+            system=[{"type": "text", "text": "Be brief.", "cache_control": scoped}],
+            messages=[{"role": "user", "content": [{"type": "text", "text": "Say it", "cache_control": scoped}]}],
+            tools=[TOOL | {"cache_control": scoped}],
+        )
+        await engine.close()
+        (sent,) = running.journal.exchanges
+        assert running.journal.violations() == []
+    assert reply.status == 200, message
+    assert sent.body["system"] == [{"type": "text", "text": "Be brief.", "cache_control": CACHED}]
+    assert sent.body["messages"][0]["content"] == [{"type": "text", "text": "Say it", "cache_control": CACHED}]
+    assert sent.body["tools"] == [TOOL | {"cache_control": CACHED}]
+    assert reply.headers["x-proxy-fidelity"] == "best-effort; approximated=4; emulated=0; dropped=0"
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        f"messages.0.content: {EXTRA}",
+        f"tools.0.custom.input_schema.properties: {EXTRA}",
+        f"tools.0.custom.name: {EXTRA}",
+        "tools.0: Input tag 'custom' found using 'type' does not match any of the expected tags: 'bash_20250124'",
+        f"tool_choice: {EXTRA}",
+        f"output_config.format.schema: {EXTRA}",
+    ],
+)
+async def test_what_a_cloud_rejects_and_the_request_needs_is_left_to_the_next_target(problem: str) -> None:
+    fields: dict[str, Any] = {
+        "tool_choice": {"type": "auto"},
+        "output_config": {"format": TITLE_FORMAT},
+        "tools": [TOOL | {"type": "custom"}],
+    }
+    with cloud_of("bedrock") as (cloud, bedrock), cloud_of("foundry") as (_, foundry):
+        cloud.find_problem = lambda body: problem
+        variables = settings_of("bedrock", bedrock.url) | settings_of("foundry", foundry.url)
+        variables |= {"MODEL_OPUS": MODELS["bedrock"], "FALLBACK_OPUS": MODELS["foundry"]}
+        engine = engine_of(variables)
+        reply, message = await ask(engine, "claude-opus-5-5", **fields)
+        assert reply.status == 200, message
+        assert reply.headers["x-proxy-failed-attempts"] == "bedrock 400"
+        reply, message = await ask(engine, MODELS["bedrock"], **fields)
+        assert (reply.status, message["error"]["message"]) == (400, f"bedrock: {problem}")
+        await engine.close()
+        assert len(bedrock.journal.exchanges) == 2
+        assert {name: foundry.journal.exchanges[0].body[name] for name in fields} == fields
+
+
 SEARCH_TOOL = {"type": "web_search_20260318", "name": "web_search"}
 SERVER_TOOLS = [
     SEARCH_TOOL,

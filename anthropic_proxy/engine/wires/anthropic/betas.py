@@ -33,14 +33,21 @@ _DATE_LENGTH = len("2025-05-14")
 """Length of the date at the end of the name of a beta."""
 _DATE_OF_BETA = compile_later(r"20\d\d-[01]\d-[0-3]\d")
 _FIELDS_OF_BETAS: Mapping[str, tuple[Handling, tuple[str, ...]]] = {
+    **dict.fromkeys(
+        ("cache_control.scope", *(f"{place}.cache_control.scope" for place in ("messages.content", "system", "tools"))),
+        ("approximated", ("prompt-caching-scope-",)),
+    ),
     "context_management": ("approximated", ("context-management-", "compact-")),
     "diagnostics": ("approximated", ("cache-diagnosis-",)),
     "fallbacks": ("approximated", ("server-side-fallback-",)),
     "mcp_servers": ("dropped", ("mcp-client-",)),
+    "messages.clear_at": ("approximated", ("mid-conversation-system-clear-at-",)),
+    "messages.output_config": ("approximated", ("mid-conversation-output-config-", "per-turn-control-")),
     "speed": ("approximated", ("fast-mode-",)),
 }
-"""Field of the body → what its loss is, and the beginnings of the betas that it requires: a server rejects it without
-them. Source: code.claude.com/docs/en/llm-gateway-protocol, "Feature pass-through", read 2026-11-25."""
+"""Field of the body (`fields.py`) → what its loss is, and the beginnings of the betas that it requires: a server
+rejects it without them. Sources: code.claude.com/docs/en/llm-gateway-protocol, "Feature pass-through", read 2026-11-25;
+maximhq/bifrost pull request 1558 (`scope`)."""
 _MAX_LISTED_BETAS, _MAX_BETA_LENGTH = 10, 60
 """Maximum number of removed betas in a note, and of the characters of each. A client chooses both."""
 

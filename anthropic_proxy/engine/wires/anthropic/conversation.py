@@ -44,8 +44,8 @@ _NO_THINKING = b'{"type":"disabled"}'
 _CLEAR_THINKING = "clear_thinking_"
 """Beginning of the type of an edit in `context_management`, which the API rejects without thinking (source:
 anthropics/claude-code issues 11231 and 11971)."""
-_EMPTY = b'[{"type":"text","text":"\xe2\x80\xa6"}]'
-"""Content that replaces a message's content if all of it was removed. Providers reject empty content."""
+EMPTY_TEXT = b'{"type":"text","text":"\xe2\x80\xa6"}'
+"""Block in place of a content of which all was removed. Providers reject empty content."""
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
 _USER_ROLES = (_SYSTEM, _USER)
 
@@ -154,14 +154,14 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
     edits: list[Edit] = []
     for position, (part, block) in enumerate(zip(parts, blocks, strict=True)):
         if kept[position] and _is_of_missing_tool(block, dialect):
-            text = _as_text(body[part.start : part.end])
+            text = as_text(body[part.start : part.end])
             kept[position] = bool(text)
             edits += [Edit(part.start, part.end, text)] if text else []
             note = FidelityNote("approximated", f"messages.{block.type}", "sent as text")
             if note not in removals.notes:
                 removals.notes.append(note)
     if not any(kept) and parts:
-        return [Edit(content.value, content.end, _EMPTY)]
+        return [Edit(content.value, content.end, b"[%b]" % EMPTY_TEXT)]
     edits += json_spans.build_removal_edits(parts, kept)
     lacks_search = "web_search" in dialect.missing_tools
     if dialect.verifies_signatures:
@@ -203,7 +203,7 @@ def _is_of_missing_tool(block: Block, dialect: Dialect) -> bool:
     return is_call and any(name == kind or name.endswith(f"_{kind}") for kind in dialect.missing_tools)
 
 
-def _as_text(block: bytes) -> bytes:
+def as_text(block: bytes) -> bytes:
     """Return the text blocks in place of a block, as for providers with another API. b"": nothing is sent."""
     given = decode_blocks(Raw(b"[%b]" % block), "messages.content")
     return msgspec.json.encode([text for one in given for text in to_upstream_blocks(one)])[1:-1]

@@ -77,8 +77,8 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     Proven by: tests/unit/exchange/test_clouds.py.
     """
     dropped_fields: tuple[str, ...] = ()
-    """Fields of the request that are removed, because the server rejects them: `speed`. `tools.strict` is the field
-    `strict` of each tool. Proven by: tests/unit/exchange/test_clouds.py."""
+    """Fields of the request that are removed, because the server rejects them: `speed`. A name with points is that of a
+    field inside of another one (`fields.py`): `tools.strict`. Proven by: tests/unit/exchange/test_clouds.py."""
     missing_tools: tuple[str, ...] = ()
     """Kinds of Anthropic's server tools that the server does not run: `web_search`. Such tools are removed, and their
     calls and results in the conversation become text. Proven by: tests/unit/exchange/test_clouds.py."""

@@ -19,6 +19,7 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
     has_system_messages,
 )
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
+from anthropic_proxy.engine.wires.anthropic.fields import find_refused_fields, names_refused_field
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
@@ -43,10 +44,6 @@ _MIN_ADAPTATIONS_LEFT = 2
 _BLOCK = compile_later(r"\bmessages\.\d+\.content\.\d+\b")
 _THINKING_MISSING = compile_later(r"expected\W{0,3}thinking\b.{0,40}\bbut found\b", re.IGNORECASE)
 """Pattern of errors about a tool loop that does not begin with thinking (anomalyco/opencode issue 3077)."""
-_FIELD_REFUSED = compile_later(
-    r"(?<![\w.])([a-z_]+)(?:\.\d+(?:\.[a-z_]+)*?\.([a-z_]+))?: Extra inputs are not permitted"
-)
-"""Pattern of errors about fields: `context_management: Extra inputs are not permitted`, `tools.0.custom.strict: …`."""
 _BETA_REFUSED = compile_later(
     r"invalid beta flag|unsupported beta\b|anthropic-beta(?=.*unexpected value)|unexpected value(?=.*anthropic-beta)"
     r"|unexpected value\(s\) `[\w-]+-20\d\d-\d\d-\d\d`",
@@ -58,17 +55,15 @@ headers"). A long list of values is cut, so the name of the header may be missin
 _DROP_BETAS, _SUSPECT_BETAS, _DROP_FIELDS = "betas", "suspects", "fields"
 _NAMED_REFUSALS = 2
 """Number of rejections of betas of one request that remove only the betas that the server names."""
-_REQUIRED = frozenset(("model", "messages", "max_tokens", "stream", "tools", "system"))
-"""Fields that no request leaves out, even if the server rejects them. Without `stream` the reply has another form."""
 _OF_API = frozenset(
     (
         *("cache_control", "container", "context_management", "diagnostics", "fallbacks", "inference_geo"),
         *("mcp_servers", "output_config", "output_format", "safeguards", "service_tier", "speed", "temperature"),
-        *("top_k", "top_p", "tools.allowed_callers", "tools.cache_control", "tools.defer_loading"),
-        *("tools.eager_input_streaming", "tools.input_examples", "tools.strict"),
+        *("top_k", "top_p", "messages", "system", "thinking", "tool_choice", "tools"),
     )
 )
-"""Fields of the API whose rejection is remembered. Other names are a client's own, and would fill the memory."""
+"""Fields of the API. A rejection of one of them, or of a field inside, is remembered. Other names are a client's own,
+and would fill the memory."""
 _decode_members = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
@@ -83,6 +78,7 @@ def decode_error(
     )
     if headers.get("x-should-retry") == "false":
         error.retryable = False
+    error.lacks_feature = status == 400 and call.dialect.drops_rejected_fields and names_refused_field(error.message)
     if call.dialect.has_anthropic_errors:
         error.status = status
         if status == 429 and error.cause is not None:
@@ -165,14 +161,12 @@ def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
             stored_if_rejected=True,
         )
     known = set(call.dialect.dropped_fields)
-    found = dict.fromkeys(
-        f"tools.{inner}" if inner else name
-        for name, inner in _FIELD_REFUSED.findall(message)
-        if not inner or name == "tools"
-    )
-    fields = [name for name in found if name not in known and name not in _REQUIRED]
-    lasts = _OF_API.issuperset(fields) and not betas.held_back  # a field may require a beta that is left out for now
-    return Adaptation(" ".join((_DROP_FIELDS, *fields)), persistent=lasts) if fields else None
+    fields = [name for name in find_refused_fields(encode_request(call).body, message) if name not in known]
+    lasts = _OF_API.issuperset(name.partition(".")[0] for name in fields)
+    lasts = lasts and not betas.held_back  # a field may require a beta that is left out for now
+    if not fields:
+        return None
+    return Adaptation(" ".join((_DROP_FIELDS, *fields)), persistent=lasts, stored_if_rejected=True)
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:

@@ -30,9 +30,11 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
     read_block,
 )
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
+from anthropic_proxy.engine.wires.anthropic.fields import SCHEMA_FIELDS, find_field_edits, find_schema_edits
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.anthropic.tools import find_missing_tools, find_tool_edits, require_free_choice
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
+from anthropic_proxy.engine.wires.shared_notes import SCHEMA_AS_TEXT
 from anthropic_proxy.errors import InvalidRequest
 
 _TRACE_HEADERS = ("traceparent", "tracestate")
@@ -54,6 +56,7 @@ _VERSION_FIELD = "anthropic_version"
 """Field of the body in the API of clouds."""
 _MESSAGES_PATH, _COUNT_PATH = "/v1/messages", "/v1/messages/count_tokens"
 _CLIENT_DATA = frozenset(("metadata", "safeguards"))
+_BETA_MISSING = "the beta that it requires is not sent"
 _BILLING = "x-anthropic-billing-header:"
 
 
@@ -69,7 +72,11 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         added[BETA_FIELD] = betas.sent
     body = call.relayed.body
     if body:
+        if not SCHEMA_FIELDS.isdisjoint(dialect.dropped_fields):
+            body = json_spans.edit(body, find_schema_edits)
         body = json_spans.edit(body, lambda text: _find_edits(text, call, added, betas.lost_fields, field_notes))
+        if inner := _list_inner_fields(call, betas.lost_fields):
+            body = json_spans.edit(body, lambda text: find_field_edits(text, inner, notes))
         if not dialect.accepts_system_messages:
             body = json_spans.edit(body, find_reminder_edits)
     is_traced = "traceparent" in headers and dialect.forwards_client_headers
@@ -98,6 +105,20 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         notes=[*notes, *field_notes],
         proves=" ".join((ACCEPTED, *betas.tested)) if betas.tested else "",
     )
+
+
+def _list_inner_fields(call: Call[Dialect], lost: Mapping[str, Handling]) -> dict[str, tuple[Handling, str]]:
+    """Return the names of the fields inside of others that are left out, each with handling and reason for a note."""
+    fields: dict[str, tuple[Handling, str]] = {}
+    for name in call.dialect.dropped_fields:
+        if "." in name:
+            fields[name] = "dropped", f"{call.provider_prefix} does not accept it"
+        if name == SCHEMA_AS_TEXT.field:
+            fields[name] = SCHEMA_AS_TEXT.handling, SCHEMA_AS_TEXT.reason
+    for name, handling in lost.items():
+        if "." in name:
+            fields[name] = handling, _BETA_MISSING
+    return fields
 
 
 def _build_path(call: Call[Dialect]) -> str:
@@ -174,7 +195,7 @@ def _find_edits(
             notes.append(FidelityNote("dropped", member.key, f"{call.provider_prefix} does not accept it"))
         elif member.key in lost:
             kept[position] = False
-            notes.append(FidelityNote(lost[member.key], member.key, "the beta that it requires is not sent"))
+            notes.append(FidelityNote(lost[member.key], member.key, _BETA_MISSING))
         elif member.key in FIELDS_OF_THINKING and disables_thinking:
             disabling = find_disabling_edits(body, member)
             kept[position] = disabling is not None

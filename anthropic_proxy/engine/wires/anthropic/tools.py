@@ -65,10 +65,8 @@ def find_tool_edits(
     notes: list[FidelityNote],
 ) -> list[Edit]:
     dialect, provider = call.dialect, call.provider_prefix
-    names = {name.removeprefix(_OF_TOOLS) for name in dialect.dropped_fields if name.startswith(_OF_TOOLS)}
     edits: list[Edit] = []
-    found: set[str] = set()
-    if not names and missing is None and not dialect.tool_versions:
+    if missing is None and not dialect.tool_versions:
         return edits
     spans = json_spans.find_elements(body, tools.value, tools.end)
     kept = [True] * len(spans)
@@ -81,16 +79,13 @@ def find_tool_edits(
             reason = f"{provider} is not known to run {block.type}"
             notes.append(FidelityNote("dropped", f"{_OF_TOOLS}{block.name or block.type}", reason))
             continue
-        members = json_spans.find_members(body, tool.value, tool.end)
-        edits += json_spans.build_removal_edits(members, [member.key not in names for member in members])
-        found |= names & {member.key for member in members}
         version = next((one for one in dialect.tool_versions if _is_other_version(block.type, one)), None)
         if version is not None:
+            members = json_spans.find_members(body, tool.value, tool.end)
             edits += [Edit(one.value, one.end, msgspec.json.encode(version)) for one in members if one.key == "type"]
             notes.append(
                 note_replacement(f"{_OF_TOOLS}{block.name}", block.type, version, f", the version of {provider}")
             )
-    notes += [FidelityNote("dropped", _OF_TOOLS + name, f"{provider} does not accept it") for name in sorted(found)]
     return edits + json_spans.build_removal_edits(spans, kept)
 
 

@@ -1,0 +1,211 @@
+"""Fields of a request that the server rejects: their names in error messages, and the edits that leave them out.
+
+The name of a field is its path without the positions of list elements: `output_config.format`, `tools.strict`. The type
+of a content block stays in the name, because blocks of other types may have the field, too:
+`messages.content.thinking.cache_control`. A name that ends with a type means the elements of this type:
+`context_management.edits.clear_thinking_20251015`. In messages such a block becomes text.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
+from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
+from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.conversation import EMPTY_TEXT, as_text, read_block
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
+from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
+
+_REFUSED = compile_later(
+    r"(?<![\w.])(?P<path>[\w$]+(?:\.[\w$]+)*): (?:Extra inputs are not permitted|Input tag '(?P<tag>[\w$-]+)' found)"
+    r"|#(?P<place>[/\w$]*): extraneous key \[(?P<key>[\w$-]+)\] is not permitted"
+)
+"""Pattern of errors about fields: Anthropic's server and its copies at clouds, `tools.0.custom.strict: Extra inputs are
+not permitted` (anthropics/claude-code issue 11678) and `messages.2.content.0.tool_result.content.0: Input tag
+'tool_reference' found using 'type' does not match …`; Amazon's own check, `#: extraneous key [speed] is not permitted`
+(BerriAI/litellm issue 7416)."""
+_REQUIRED = frozenset(("model", "messages", "max_tokens", "stream", "tools", "system", "tool_choice", "stop_sequences"))
+"""Fields that no request leaves out, even if the server rejects them: without them, the reply has another meaning or
+form."""
+_CONTENT = frozenset(
+    (
+        *("content", "data", "description", "file_id", "id", "input", "input_schema", "is_error", "media_type", "name"),
+        *("role", "schema", "signature", "source", "text", "thinking", "tool_name", "tool_use_id", "type", "url"),
+    )
+)
+"""Inner fields that are never left out: what the conversation and the tools consist of."""
+_FREE = frozenset(("input", "input_schema", "schema"))
+"""Fields with keys of the client's own."""
+_OF_EACH_SERVER = frozenset(("text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"))
+"""Types of blocks that are not sent as text."""
+_REMOVABLE_ELEMENTS = "context_management.edits."
+_MAX_NAME = 200
+SCHEMA_FIELDS = frozenset(("output_config", "output_config.format"))
+"""Fields without which the system prompt asks for a reply by the client's schema."""
+_SCHEMA_INSTRUCTION = "Reply with one JSON value only, without a code fence, that fits this JSON Schema:\n"
+
+
+class _Form(Struct):
+    schema: Raw = Raw()
+
+
+class _OutputConfig(Struct):
+    format: _Form | None = None
+
+
+_decode_output_config = msgspec.json.Decoder(_OutputConfig).decode
+
+
+def names_refused_field(message: str) -> bool:
+    return _REFUSED.search(message) is not None
+
+
+def find_refused_fields(body: bytes, message: str) -> list[str]:
+    """Return the names of the fields of an encoded request that an error message rejects, and that can be left out."""
+    found = [*_REFUSED.finditer(message)]
+    if not found:
+        return []
+    try:
+        request = msgspec.json.decode(replace_lone_surrogates(body)[0])
+    except DECODE_ERRORS:
+        return []
+    names = dict[str, None]()
+    for match in found:
+        path = match["path"].split(".") if match["path"] else [*match["place"].split("/"), match["key"]]
+        name = _find_name(request, [*filter(None, path), *filter(None, (match["tag"],))])
+        if name is not None and _is_removable(name, is_element=match["tag"] is not None):
+            names[name] = None
+    return [*names]
+
+
+def _find_name(request: Any, path: Sequence[str]) -> str | None:
+    """Return the name of the field at a path of an error message. None: the request does not have it.
+
+    A path also has the types of the values on its way: `custom`, `ephemeral`, `tool_use`.
+    """
+    value = request
+    name: list[str] = []
+    for position, part in enumerate(path, 1):
+        is_block = name[-1:] == ["content"]
+        if isinstance(value, list):
+            if not part.isdecimal() or int(part) >= len(value):
+                return None
+            value = value[int(part)]
+            continue
+        if not isinstance(value, dict):
+            return None
+        if part in value and (position == len(path) or part != value.get("type")):
+            name.append(part)
+            value = value[part]
+        elif position == len(path):
+            return ".".join((*name, part)) if part == value.get("type") else None
+        elif is_block:
+            if part != value.get("type"):
+                return None
+            name.append(part)
+    return ".".join(name) if name else None
+
+
+def _is_removable(name: str, *, is_element: bool) -> bool:
+    first, *inner = name.split(".")
+    if len(name) > _MAX_NAME:
+        return False
+    if not inner:
+        return first not in _REQUIRED
+    if is_element:
+        in_messages = first == "messages" and inner[-1] not in _OF_EACH_SERVER
+        return in_messages or name.startswith(_REMOVABLE_ELEMENTS)
+    return inner[-1] not in _CONTENT and _FREE.isdisjoint(inner)
+
+
+def find_field_edits(
+    body: bytes, names: Mapping[str, tuple[Handling, str]], notes: list[FidelityNote]
+) -> Sequence[Edit]:
+    """Return the edits that leave out all fields with these names. An object without other fields is left out, too.
+
+    `names`: name → handling and reason for the note on each field that is found, which is added to `notes`.
+    """
+    removal = _Removal(body)
+    start = body.index(b"{")
+    removal.visit(JsonSpan(start, start, len(body)), [(tuple(name.split(".")), name) for name in names])
+    notes += [FidelityNote(handling, name, why) for name, (handling, why) in names.items() if name in removal.found]
+    return removal.edits
+
+
+_Place = tuple[tuple[str, ...], str]
+"""The rest of a name below a value, and the whole name."""
+
+
+class _Removal:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+        self.edits: list[Edit] = []
+        self.found: set[str] = set()
+
+    def visit(self, span: JsonSpan, places: Sequence[_Place]) -> bool:
+        """Add the edits of a value. Return True if nothing is left of it, so that the value itself is to be removed."""
+        body = self._body
+        places = [each for each in places if body.find(b'"%b"' % each[0][-1].encode(), span.value, span.end) >= 0]
+        if not places:
+            return False
+        first = body[span.value : span.value + 1]
+        if first == b"[":
+            spans = json_spans.find_elements(body, span.value, span.end)
+            kept = [not self._visit_element(each, places) for each in spans]
+        elif first == b"{":
+            spans = json_spans.find_members(body, span.value, span.end)
+            kept = [not self._visit_member(each, places) for each in spans]
+        else:
+            return False
+        if spans and not any(kept):
+            return True
+        self.edits += json_spans.build_removal_edits(spans, kept)
+        return False
+
+    def _visit_element(self, element: JsonSpan, places: Sequence[_Place]) -> bool:
+        text = self._body[element.value : element.end]
+        kind = read_block(text).type if text.startswith(b"{") else ""
+        for rest, name in places:
+            if rest == (kind,):
+                self.found.add(name)
+                if not name.startswith("messages."):
+                    return True
+                self.edits.append(Edit(element.start, element.end, as_text(text) or EMPTY_TEXT))
+                return False
+        return self.visit(element, [(rest[1:] if rest[0] == kind else rest, name) for rest, name in places])
+
+    def _visit_member(self, member: JsonSpan, places: Sequence[_Place]) -> bool:
+        below = [(rest[1:], name) for rest, name in places if rest[0] == member.key]
+        whole = {name for rest, name in below if not rest}
+        self.found |= whole
+        return bool(whole) or self.visit(member, [each for each in below if each[0]])
+
+
+def find_schema_edits(body: bytes) -> list[Edit]:
+    """Return the edits that ask for the client's reply schema in the system prompt, because its field is left out."""
+    members = {member.key: member for member in json_spans.find_members(body)}
+    given = members.get("output_config")
+    if given is None:
+        return []
+    try:
+        form = _decode_output_config(body[given.value : given.end]).format
+    except msgspec.ValidationError:
+        return []
+    if form is None or not bytes(form.schema):
+        return []
+    text = _SCHEMA_INSTRUCTION + msgspec.json.format(form.schema, indent=-1).decode()
+    system = members.get("system")
+    if system is None:
+        return [Edit(given.start, given.start, b'"system":%b,' % msgspec.json.encode(text))]
+    last = system.end - 1
+    if body[system.value] == ord('"'):
+        return [Edit(last, last, msgspec.json.encode(f"\n\n{text}")[1:-1])]
+    if body[system.value] == ord("["):
+        block = msgspec.json.encode({"type": "text", "text": text})
+        parts = json_spans.find_elements(body, system.value, system.end)
+        return [Edit(last, last, (b"," if parts else b"") + block)]
+    return [Edit(system.value, system.end, msgspec.json.encode(text))]
