@@ -13,9 +13,11 @@ import pytest
 
 from tests.processes.test_ask import DEMO_START
 from tests.support.command_line import run_command
+from tests.support.platform_marks import HIDDEN_POSIX
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0, reason="platform: only root on Linux can listen as another user"
+    sys.platform != "linux" or HIDDEN_POSIX or os.geteuid() != 0,
+    reason="platform: only root on Linux can listen as another user",
 )
 NOBODY = 65534
 

@@ -58,9 +58,12 @@ async def test_it_answers_a_value_with_a_value(program: Write) -> None:
 
 async def test_it_is_killed_when_its_time_is_over(program: Write, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
-    with pytest.raises(TimeoutError):
-        await sandbox.run_sandboxed(structs.replace(hanging(program, mark), timeout_seconds=1.0), None)
-    assert not is_running(process_at(mark))
+    for seconds in (1.0, 4.0, 16.0):
+        with pytest.raises(TimeoutError):
+            await sandbox.run_sandboxed(structs.replace(hanging(program, mark), timeout_seconds=seconds), None)
+        if mark.exists():  # False: the machine was busy, and the program had not started yet
+            break
+    assert not is_running(int(mark.read_text()))
 
 
 @needs_process_limits
