@@ -4,13 +4,13 @@ Each format has a reader in `importing`, which returns an `ImportPlan`. The plan
 get, and which entries have no equivalent.
 """
 
+import json
 import re
 import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import json_repair
 from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
@@ -38,6 +38,27 @@ _START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
 _MAX_NAMES = 5
 """Number of entries that are named without `--dry-run`."""
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
+_JSON5_TOKEN = re.compile(
+    r"""
+    (?P<skipped>\s+|//[^\n]*|/\*.*?\*/)
+    | "(?:[^"\\\n]|\\.)*"
+    | (?P<single>'(?:[^'\\\n]|\\.)*')
+    | (?P<name>[A-Za-z_$][\w$]*)(?=\s*:)
+    | [\w.+-]+
+    | .
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+_JSON_PROBLEMS = {
+    "Expecting ',' delimiter": "a comma is missing before this place",
+    "Expecting ':' delimiter": "a colon is missing before this place",
+    "Expecting value": "a value is missing",
+    "Expecting property name enclosed in double quotes": "a name is missing",
+    "Invalid control character at": "a text has no closing quote",
+    "Extra data": "the object ends before this place",
+}
+"""Error of `json` → text for the user."""
+_UNESCAPED_QUOTE = re.compile(r'(\\.)|"', re.DOTALL)
 _SUPPORTED = (
     "Supported are config.json and config.sqlite of claude-code-router, config.yaml of LiteLLM's proxy, and .env of an "
     "earlier proxy."
@@ -249,8 +270,7 @@ def _read_configuration(content: bytes, name: str) -> ImportPlan:
     is_json = text.lstrip().startswith(("{", "//", "/*"))
     if is_json or name.lower().endswith((".yaml", ".yml")) or _MODEL_LIST.search(text):
         try:
-            # in JSON, comments and trailing commas are permitted
-            config: Any = json_repair.loads(text) if is_json else _decode_yaml(text, name)
+            config: Any = _decode_json5(text, name) if is_json else _decode_yaml(text, name)
         except RecursionError:
             raise _reject(name, "it nests lists or objects too deeply") from None
         except ValueError:  # Python's limit of digits
@@ -269,6 +289,37 @@ def _read_configuration(content: bytes, name: str) -> ImportPlan:
     if not has_provider_variable(variables):
         raise _reject(name, "it sets no key, address or model of a provider, such as OPENAI_API_KEY or BIG_MODEL")
     return read_env_file(variables)
+
+
+def _decode_json5(text: str, name: str) -> Any:
+    """Decode JSON with comments, trailing commas, names without quotes and single quotes, as the other proxy does.
+
+    Raises `ConfigurationError` with line and column of a syntax error.
+    """
+    tokens: list[str] = []
+    starts: list[int] = []
+    for found in _JSON5_TOKEN.finditer(text):
+        token = found[0]
+        if found.lastgroup == "skipped":
+            continue
+        if found.lastgroup == "name" or (found.lastgroup == "single" and len(token) > 1):
+            bare = token[1:-1].replace("\\'", "'") if token.startswith("'") else token
+            token = f'"{_UNESCAPED_QUOTE.sub(lambda quote: quote[1] or chr(92) + chr(34), bare)}"'
+        elif token in ("}", "]") and tokens[-1:] == [","] and tokens[-2:-1] not in ([], ["{"], ["["], [","]):
+            del tokens[-1], starts[-1]
+        tokens.append(token)
+        starts.append(found.start())
+    try:
+        return json.loads("\n".join(tokens))  # one token in a line, so that the line of an error tells which one it is
+    except json.JSONDecodeError as error:
+        if error.pos >= len(error.doc):
+            position, problem = len(text.rstrip()), "the file ends too early"
+        else:
+            position, problem = starts[error.lineno - 1], _JSON_PROBLEMS.get(error.msg, error.msg)
+        line, column = text.count("\n", 0, position) + 1, position - text.rfind("\n", 0, position)
+        raise ConfigurationError(
+            f"{name} is not valid JSON: line {line}, column {column}: {problem}.", code="import-file"
+        ) from None
 
 
 def _decode_yaml(text: str, name: str) -> Any:
