@@ -44,9 +44,12 @@ _CERTIFICATE_REJECTED = compile_later(r"ALERT_(UNKNOWN_CA|BAD_CERTIFICATE|UNSUPP
 """Pattern of alerts about our certificate: an alert describes the certificate of the other side."""
 _INTERNALS = compile_later(
     r"\[(?:Errno|WinError) -?\d+\] ?|\[(?:SSL|X509)[^\]]*\] ?| ?\(_\w+\.c:\d+\)| ?<[\w.]+ object at 0x[0-9a-f]+>"
-    r"|\b(?:[a-z_]\w*\.)+[A-Z]\w*(?:Error|Exception|Timeout|Warning)\b:? ?|\b[A-Z]\w+(?:Error|Exception)\b\(?:? ?"
+    r"|\b(?:[a-z_]\w*\.)+[A-Z]\w*(?:Error|Exception|Timeout|Warning)\b:? ?"
+    r"|\b(?!(?<=\()\w+\))[A-Z]\w+(?:Error|Exception)\b\(?:? ?"
     r"|\bssl:(?:default|True|False|None)? ?|\bMultiple exceptions: "
 )
+"""Pattern of what says nothing to a user. A name alone between parentheses stays: it is an error code of AWS, such as
+`An error occurred (AccessDeniedException) when calling …`."""
 _CALL = compile_later(r"(?:Connect call failed )?\('([\w.:%-]+)', (\d+)(?:, \d+, \d+)?\)")
 _ERRNO = compile_later(r"\[Errno (-?\d+)\] Connect call failed")
 _MAX_CHARACTERS = 300
