@@ -226,6 +226,8 @@ class _Loader:
 
     _loaded: Any = None
     """Credentials that renew themselves. None: to be read."""
+    _may_be_elsewhere = False
+    """True if the library asks the metadata server of a cloud without a sign that it runs there."""
     _server_failures: dict[str, str]
     """Temporary failures of token servers, by address, of the present call: errors of the libraries do not have the
     status."""
@@ -239,9 +241,8 @@ class _Loader:
         address = url.partition("?")[0]
         host = urlsplit(url).hostname
         is_temporary = status is None or status == 429 or status >= 500
-        # outside a cloud, nothing is there, or a network proxy answers
-        if host == _METADATA_HOST and not content_type.startswith("application/json"):
-            is_temporary = False
+        if host == _METADATA_HOST and self._may_be_elsewhere and not content_type.startswith("application/json"):
+            is_temporary = False  # outside a cloud, nothing is there, or a network proxy answers
         answer = "did not answer" if status is None else f"answered with status {status}"
         if is_temporary:
             self._server_failures[address] = f"{host} {answer}"
@@ -297,6 +298,8 @@ class GoogleCredentials(_Loader):
             RecursionError,
         ) as error:  # an invalid credentials file
             raise self._build_error(error) from error
+        if project is None and self._needs_project and self._server_failure:  # google-auth ignores this failure
+            raise _build_unreachable(f"{self._server_failure}.", self.origin)
         self._loaded = found
         quota_project = credentials.quota_project_id
         extra_headers = {"x-goog-user-project": quota_project} if quota_project else {}
@@ -368,10 +371,8 @@ def _describe_google(error: Exception) -> str:
 MAX_AGE_SECONDS = 600.0
 """Time after which the credentials are read again, because another program may have changed a file with them. botocore
 renews temporary credentials about ten minutes before their end."""
-_CONTAINER_FAILURE = compile_later(
-    r"Received (?:non 200 response (?:429|5\d\d) from|error when attempting to retrieve) container metadata"
-)
-"""Texts of botocore for a server of a container that fails: its class is also that of a program that fails."""
+_CONTAINER_REFUSAL = compile_later(r"Received non 200 response 4(?!29)\d\d from container metadata")
+"""Text of botocore if the server of a container refuses the credentials."""
 _TEMPORARY_CODES = frozenset({"Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"})
 """Error codes of AWS STS that come with status 400 and that AWS documents as worth a retry."""
 _SIGNATURE_HEADERS = ("authorization", "x-amz-date", "x-amz-security-token")
@@ -392,6 +393,9 @@ class AwsCredentials(_Loader):
     def __init__(self, region: str | None, variables: Mapping[str, Secret]) -> None:
         self._region = region
         self._variables = variables
+        self._failed_renewal = ""
+        """Failure of the metadata server of this machine, whose credentials have ended. botocore then finds none: it
+        takes each failure of the server for a sign that there is none."""
 
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without botocore."""
@@ -410,18 +414,38 @@ class AwsCredentials(_Loader):
         try:
             found = self._loaded or self._load(session.Session)
             keys = None if found is None else found.get_frozen_credentials()
-        except (exceptions.HTTPClientError, exceptions.ConnectionError, parsers.ResponseParserError) as error:
-            raise _build_unreachable(clean_error_text(str(error)), self.origin) from error
-        except (exceptions.BotoCoreError, exceptions.ClientError, ValueError) as error:
+        except exceptions.ClientError as error:
             text = clean_error_text(str(error))
-            answer = error.response if isinstance(error, exceptions.ClientError) else {}
-            status = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-            code = answer.get("Error", {}).get("Code", "")
-            if status in {408, 429} or status >= 500 or code in _TEMPORARY_CODES or _CONTAINER_FAILURE.search(text):
+            status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+            code = error.response.get("Error", {}).get("Code", "")
+            if status in {408, 429} or status >= 500 or code in _TEMPORARY_CODES:
                 raise _build_unreachable(text, self.origin) from error
-            raise _build_aws_error(text.removesuffix(".")) from error
+            raise _build_aws_error(text) from error
+        except exceptions.CredentialRetrievalError as error:
+            text = clean_error_text(str(error))
+            source = error.kwargs.get("provider")
+            of_container = isinstance(error.__context__, exceptions.MetadataRetrievalError)
+            if source == "Ec2InstanceMetadata" or (of_container and not _CONTAINER_REFUSAL.search(text)):
+                raise _build_unreachable(text, self.origin) from error
+            if source == "iam-role":
+                self._failed_renewal = text
+            raise _build_aws_error(text) from error
+        except (
+            exceptions.HTTPClientError,
+            exceptions.ConnectionError,
+            exceptions.MetadataRetrievalError,
+            parsers.ResponseParserError,
+        ) as error:
+            raise _build_unreachable(clean_error_text(str(error)), self.origin) from error
+        except (exceptions.BotoCoreError, ValueError, RuntimeError) as error:
+            raise _build_aws_error(clean_error_text(str(error))) from error
+        except (KeyError, TypeError) as error:
+            raise _build_aws_error("an answer of their server has an unexpected form") from error
         if keys is None or not (keys.access_key and keys.secret_key):
+            if self._failed_renewal:
+                raise _build_unreachable(self._failed_renewal, self.origin)
             raise _build_aws_error("none were found")
+        self._failed_renewal = ""
         renews = isinstance(found, credentials.RefreshableCredentials)
         self._loaded = found if renews else None
         ends_at = getattr(found, "_expiry_time", None) if renews else None
@@ -499,6 +523,10 @@ class EntraCredentials(_Loader):
     def __init__(self, variables: Mapping[str, Secret], scope: str) -> None:
         self._variables = variables
         self._scope = scope
+
+    @property
+    def _may_be_elsewhere(self) -> bool:  # type: ignore[override]  # one of many ways to log in, until it has succeeded
+        return self._loaded is None
 
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without azure-identity."""

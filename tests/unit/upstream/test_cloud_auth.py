@@ -734,6 +734,178 @@ async def test_a_failure_of_the_token_server_is_temporary(
     assert calls[1] > calls[0] > 0
 
 
+class Machine:
+    """The metadata server of a machine at AWS. `status` 200: it gives credentials that end soon."""
+
+    def __init__(self) -> None:
+        self.status = 200
+
+    async def answer(self, request: web.Request, *_: Any) -> web.Response:
+        if request.method == "PUT":
+            return web.Response(status=self.status, text="a-token")
+        if request.path.endswith("/"):
+            return web.Response(status=self.status, text="the-role")
+        ends_at = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=60)
+        found = {"AccessKeyId": FIRST[0], "SecretAccessKey": FIRST[1], "Token": TOKEN}
+        return web.json_response({**found, "Expiration": f"{ends_at:%Y-%m-%dT%H:%M:%S}+00:00"}, status=self.status)
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    stand_in = Machine()
+    with serving(new_application(stand_in.answer, RequestLog())) as running:
+        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "false")
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", running.url)
+        yield stand_in
+
+
+async def test_a_machine_of_aws_that_cannot_renew_credentials_is_asked_again(machine: Machine, tmp_path: Path) -> None:
+    passed = 0.0
+    tokens = TokenCache(AwsCredentials(REGION, {}), clock=lambda: time.time() + passed)
+    assert (await tokens.acquire_token())[0].value == FIRST[1]
+    passed, machine.status = MAX_AGE_SECONDS, 503
+    for _ in range(2):
+        with pytest.raises(UpstreamUnreachable) as caught:
+            await tokens.acquire_token()
+        assert caught.value.message == (
+            "no access token: Error when retrieving credentials from iam-role: Credential refresh failed, response did "
+            "not contain: access_key, secret_key, token, expiry_time (the credentials of AWS)"
+        )
+    write_credentials(tmp_path, SECOND)
+    assert (await tokens.acquire_token())[0].value == SECOND[1]
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        (
+            "role_arn = arn:aws:iam::1:role/x\ncredential_source = Ec2InstanceMetadata",
+            "Error when retrieving credentials from Ec2InstanceMetadata: No credentials found in credential_source "
+            "referenced in profile default",
+        ),
+        (
+            "ec2_metadata_v1_disabled = true",
+            "Error retrieving metadata: Unable to retrieve token for use in IMDSv2 call and IMDSv1 has been disabled",
+        ),
+    ],
+)
+async def test_a_machine_of_aws_that_the_profile_names_is_asked_again(
+    config: str, problem: str, machine: Machine, tmp_path: Path
+) -> None:
+    (tmp_path / "config").write_text(f"[default]\n{config}\n")
+    machine.status = 503
+    with pytest.raises(UpstreamUnreachable) as caught:
+        await TokenCache(AwsCredentials(REGION, {})).acquire_token()
+    assert caught.value.message == f"no access token: {problem} (the credentials of AWS)"
+
+
+@pytest.mark.parametrize(
+    ("status", "page", "problem"),
+    [
+        (
+            200,
+            "<html>",
+            "Error when retrieving credentials from container-role: Error retrieving metadata: Unable to parse JSON "
+            "returned from container metadata services",
+        ),
+        (
+            403,
+            "no",
+            "Error when retrieving credentials from container-role: Error retrieving metadata: Received non 200 "
+            "response 403 from container metadata: no",
+        ),
+        (200, "{}", "an answer of their server has an unexpected form"),
+        (200, "[]", "an answer of their server has an unexpected form"),
+    ],
+)
+async def test_answers_of_a_container_of_aws_without_credentials(
+    status: int, page: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(*_: Any) -> web.Response:
+        return web.Response(status=status, text=page)
+
+    monkeypatch.setattr("botocore.utils.ContainerMetadataFetcher.SLEEP_TIME", 0)
+    with serving(new_application(answer, RequestLog())) as running:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{running.url}/creds")
+        with pytest.raises((UpstreamUnreachable, AuthenticationFailed)) as caught:
+            await TokenCache(AwsCredentials(REGION, {})).acquire_token()
+    error = caught.value
+    assert isinstance(error, UpstreamUnreachable) == (page == "<html>")
+    remedy = "Set AWS_PROFILE, or log in with: aws sso login"
+    assert error.message in (
+        f"no access token: {problem} (the credentials of AWS)",
+        f"has no credentials of AWS: {problem}. {remedy}",
+    )
+
+
+async def test_a_program_that_prints_credentials_which_have_ended_is_a_failed_log_in(tmp_path: Path) -> None:
+    write_process(tmp_path, FIRST, TOKEN, seconds=-60)
+    with pytest.raises(AuthenticationFailed) as caught:
+        await TokenCache(AwsCredentials(REGION, {})).acquire_token()
+    assert caught.value.message == (
+        "has no credentials of AWS: Credentials were refreshed, but the refreshed credentials are still expired. "
+        "Set AWS_PROFILE, or log in with: aws sso login"
+    )
+
+
+async def test_the_metadata_server_of_azure_that_has_given_tokens_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Before, such an answer may come from a network proxy outside of Azure."""
+    passed, status = 0.0, 200
+
+    async def answer(*_: Any) -> web.Response:
+        if status != 200:
+            return web.Response(status=status, text="<html>Service Unavailable</html>", content_type="text/html")
+        ends_on = int(time.time() + passed) + 60
+        token = {"access_token": "eyJ0.token", "expires_on": str(ends_on), "expires_in": "60", "token_type": "Bearer"}
+        return web.json_response({**token, "resource": "x"})
+
+    monkeypatch.setattr("time.sleep", lambda _: None)  # pauses between the attempts of the library
+    with serving(new_application(answer, RequestLog())) as running:
+        for name, value in (("http_proxy", running.url), ("no_proxy", ""), ("HTTP_PROXY", running.url)):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "ManagedIdentityCredential")
+        tokens = TokenCache(EntraCredentials({}, FOUNDRY_SCOPE), clock=lambda: time.time() + passed)
+        status = 503
+        with pytest.raises(AuthenticationFailed):
+            await tokens.acquire_token()
+        status, passed = 200, FAILURE_SECONDS
+        await tokens.acquire_token()
+        status, passed = 503, 3600.0
+        with pytest.raises(UpstreamUnreachable) as caught:
+            await tokens.acquire_token()
+    assert caught.value.message == ("no access token: 169.254.169.254 answered with status 503. (Microsoft Entra ID)")
+
+
+async def test_a_metadata_server_of_google_that_does_not_tell_the_project_is_asked_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    status = 503
+
+    async def answer(request: web.Request, *_: Any) -> web.Response:
+        flavor = {"metadata-flavor": "Google"}
+        if request.path.endswith("/project/project-id"):
+            return web.Response(status=status, text=PROJECT, headers=flavor)
+        token = {"email": "a@b.example", "access_token": "ya29.token", "expires_in": 3600}
+        return web.json_response(token, headers=flavor)
+
+    monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
+    monkeypatch.setattr("time.sleep", lambda _: None)  # pauses between the attempts of the library
+    with serving(new_application(answer, RequestLog())) as running:
+        monkeypatch.setattr("google.auth.compute_engine._metadata._GCE_METADATA_HOST", running.url[7:])
+        monkeypatch.setenv("GCE_METADATA_IP", running.url[7:])
+        tokens = TokenCache(GoogleCredentials(None, needs_project=True, connect_timeout=5))
+        with pytest.raises(UpstreamUnreachable) as caught:
+            await tokens.acquire_token()
+        status = 200
+        _, project = await tokens.acquire_token()
+    assert caught.value.message == (
+        "no access token: 127.0.0.1 answered with status 503. (Application Default Credentials)"
+    )
+    assert project == PROJECT
+
+
 @pytest.mark.parametrize("code", ["Throttling", "ThrottlingException", "RequestLimitExceeded", "IDPCommunicationError"])
 async def test_aws_throttles_with_status_400(code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     async def answer(*_: Any) -> web.Response:
