@@ -66,9 +66,10 @@ def explain(
     ----------
     file
         File with the JSON body of a request, `-` for standard input, or the id of a stored request: `req_…`. A body
-        with neither max_tokens nor stream is a request to `/v1/messages/count_tokens`.
+        with neither max_tokens nor stream is a request to `/v1/messages/count_tokens`. Without FILE, the last stored
+        request is explained.
     last
-        Explain the last stored request.
+        Explain the last stored request, as without FILE.
     model
         Model to request instead of the model in the body.
     body
@@ -76,12 +77,6 @@ def explain(
     as_json
         Print one JSON object with route, changes and upstream request instead.
     """
-    if file is None and not last:
-        raise ConfigurationError(
-            "FILE is missing. Use the name of a file, the id of a stored request, or --last. "
-            "More:  anthropic-proxy explain --help",
-            code="explain-source",
-        )
     if file is not None and last:
         raise ConfigurationError(f"--last and {file} exclude each other. Use one of them.", code="explain-source")
     if file is not None and (file.exists() or not str(file).startswith(_ID_START)):

@@ -1,5 +1,6 @@
 """The message of a server whose port is in use, with the program that uses it."""
 
+import shlex
 import sys
 from contextlib import suppress
 from datetime import datetime
@@ -23,7 +24,7 @@ def describe_occupied_port(host: str, port: int) -> str:
             open_listener(host, candidate).close()
             free_port = candidate
             break
-    free = f"anthropic-proxy serve --port {free_port}"
+    free = " ".join(["anthropic-proxy serve", *_list_other_options(sys.argv[1:]), f"--port {free_port}"])
     called = _WILDCARDS.get(host, host)
     health = get_json(called, port, "/health")
     if isinstance(health, dict) and health.get("status") == "ok" and "version" in health:
@@ -34,7 +35,9 @@ def describe_occupied_port(host: str, port: int) -> str:
         else:
             day = "" if begin.date() == datetime.now().date() else f"{begin:%Y-%m-%d} "
             started = f", started {day}{begin:%H:%M}"
-        described = f"another anthropic-proxy (version {health['version']}{started})"
+        owner = find_port_owner(port)
+        process = f", process {owner.pid}" if owner is not None else ""
+        described = f"another anthropic-proxy (version {health['version']}{started}{process})"
         if user := find_foreign_user(called, port):
             return f"Port {port} is in use by {described} of another user, {user}. To use another port, run:  {free}"
         return f"Port {port} is in use by {described}. Use that one, or run:  {free}"
@@ -44,3 +47,14 @@ def describe_occupied_port(host: str, port: int) -> str:
     command = PORT_OWNER_COMMANDS.get(sys.platform)
     shown = f" This command shows it:  {command.format(port=port)}" if command else ""
     return f"Port {port} is in use by another program.{shown} To use another port, run:  {free}"
+
+
+def _list_other_options(words: list[str]) -> list[str]:
+    """Return the words of the command line of `serve` without its name and the port, as a shell reads them."""
+    found, remaining = [], iter(words)
+    for word in remaining:
+        if word == "--port":
+            next(remaining, None)
+        elif word != "serve" and not word.startswith("--port="):
+            found.append(shlex.quote(word))
+    return found

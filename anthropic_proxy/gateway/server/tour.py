@@ -17,8 +17,10 @@ from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.messages.deltas import TokenCounts
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.options import EngineOptions
+from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost, format_price
 from anthropic_proxy.gateway.prices.price_list import Price, PriceList
 from anthropic_proxy.gateway.server.web_page import DOCUMENTATION, render_document, render_section
@@ -40,6 +42,7 @@ _REQUEST: Mapping[str, Any] = {
     ],
     "messages": [{"role": "user", "content": "List the files here."}],
 }
+_ADD_PRICES = name_program(build_extra_install_command("prices"))
 _SESSION_REQUESTS = 100
 """Number of requests in the session of Claude Code that illustrates the price."""
 _SESSION_REQUEST = TokenCounts(input_tokens=3_000, cache_read_tokens=27_000, output_tokens=400)
@@ -269,7 +272,7 @@ def _draw_way(stop: _Stop, played: _Played, price: Price | None) -> list[str]:
         names = ", ".join(f"{note.field} {note.handling}" for note in played.notes)
         kept = f"{len(_REQUEST)} fields; without an exact counterpart: {names}."
     tokens = played.tokens
-    cost = "unknown; the proxy counts it if the price of the model is known."
+    cost = f"unknown. Add prices: {_ADD_PRICES}"
     if price is not None:
         session = _SESSION_REQUESTS * price.calculate_cost(_SESSION_REQUEST)
         cost = f"{format_cost(price.calculate_cost(tokens))}. A session of {_SESSION_REQUESTS} requests: "
@@ -329,8 +332,8 @@ def _describe_way(stop: _Stop, played: _Played) -> list[str]:
 def _describe_costs(stop: _Stop, played: _Played, price: Price | None) -> list[str]:
     if price is None:
         return [
-            "<p>The price of this model is unknown. With the extra <code>prices</code>, or with a table "
-            "<code>[prices]</code>, the proxy counts what each request costs.</p>"
+            "<p>The price of this model is unknown. This command adds the prices of vendors, and the proxy then counts "
+            f"what each request costs:</p><pre><code>{escape(_ADD_PRICES)}</code></pre>"
         ]
     rates = price.base
     return [
@@ -341,7 +344,7 @@ def _describe_costs(stop: _Stop, played: _Played, price: Price | None) -> list[s
         f"<p>A session of {_SESSION_REQUESTS} requests, each with {_SESSION_REQUEST.all_input_tokens:,} tokens of "
         f"input, 90 % of them from the cache, and {_SESSION_REQUEST.output_tokens:,} of output, costs "
         f"<b>{format_cost(_SESSION_REQUESTS * price.calculate_cost(_SESSION_REQUEST))}</b>.</p>",
-        "<p>Each real request gets its costs in the log, in the command <code>usage</code>, in the status line of "
+        "<p>Each real request gets its costs in the command <code>usage</code>, in the status line of "
         "Claude Code and in the dashboard.</p>",
     ]
 

@@ -13,21 +13,24 @@ from anthropic_proxy.gateway.platforms.sockets import find_port_owner
 from tests.support.command_line import OPENAI, run_command
 from tests.support.server_process import ending, running_proxy
 
+_PROCESS = r", process \d+" if sys.platform == "linux" else ""
+"""Only Linux reports the owner of a port."""
+
 
 def test_another_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> None:
     with running_proxy(tmp_path, OPENAI) as proxy:
         port = proxy.url.rpartition(":")[2]
         for host in ("127.0.0.1", "0.0.0.0"):
             ended = run_command(
-                *("serve", "--port", port, "--host", host),
+                *("serve", "--port", port, "--host", host, "--workers", "2"),
                 directory=tmp_path,
                 settings={**OPENAI, "ALLOW_UNAUTHENTICATED": "true"},
             )
             assert ended.returncode == 2
             found = re.fullmatch(
                 rf"✕ Port {port} is in use by another anthropic-proxy "
-                rf"\(version {re.escape(__version__)}, started \d\d:\d\d\)\. "
-                r"Use that one, or run:  anthropic-proxy serve --port (\d+)\n",
+                rf"\(version {re.escape(__version__)}, started \d\d:\d\d{_PROCESS}\)\. "
+                rf"Use that one, or run:  anthropic-proxy serve --host {re.escape(host)} --workers 2 --port (\d+)\n",
                 ended.stderr,
             )
             assert found is not None, ended.stderr
