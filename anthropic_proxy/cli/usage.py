@@ -13,6 +13,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console import formats
+from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
 from anthropic_proxy.console.ledger.periods import find_month, resolve_usage_range
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
@@ -27,10 +28,13 @@ from anthropic_proxy.console.ledger.records import (
 from anthropic_proxy.console.ledger.request_queries import sum_sessions
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.console.session_names import find_names
+from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.prices.price_list import describe_price_list, format_own_price, has_price_package
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
+from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 _DEFAULT_SINCE = "24h"
 
@@ -198,13 +202,16 @@ def write_table(
 
     counted = formats.plural(total.unknown_cost_requests, "request")
     without_price = (group for group in groups if by == "model" and group.sums.unknown_cost_requests)
-    unknown = next((_shown_name(settings, by, group) for group in without_price), "")
+    unknown = next(without_price, None)
     if not has_price_package():
         command = output.paint(build_extra_install_command("prices"), "type")
         output.write_line(f"  Prices need the package genai-prices:  {command}")
-    elif unknown:
-        output.write_line(f"  The cost of {counted} is unknown. Add prices per million tokens to {CONFIG_FILE}:")
-        for line in format_own_price(unknown):
+    elif unknown is not None:
+        name, reason = _shown_name(settings, by, unknown), ModelCosts(settings).explain_missing_price(unknown.provider)
+        file = shorten_home(resolve_config_file_path(settings.env_file) or CONFIG_FILE)
+        output.write_line(f"  The cost of {counted} is unknown: {escape_unprintable(name)} had no price{reason}.")
+        output.write_line(f"  Add prices per million tokens to {file}:")
+        for line in format_own_price(name):
             output.write_line(f"    {output.paint(line, 'type')}")
     elif total.unknown_cost_requests:
         command = output.paint("anthropic-proxy usage --by model", "type")

@@ -25,15 +25,15 @@ class MissingPrices(Struct, frozen=True):
     """Command that installs the price list. "": it is installed."""
 
 
-def find_missing_prices(costs: ModelCosts, models: Sequence[ModelSums]) -> MissingPrices | None:
-    """`models`: all models of a range that replied. None: all costs are known."""
-    total = add_up(one.sums for one in models)
+def find_missing_prices(costs: ModelCosts, replied: Sequence[ModelSums]) -> MissingPrices | None:
+    """`replied`: all models of a range that replied. None: all costs are known."""
+    total = add_up(one.sums for one in replied)
     if not total.unknown_cost_requests:
         return None
     text = f"The cost of {count_unknown(total)} is unknown"
     unpriced = [
-        f"{costs.find_prefix(one.provider)}/{one.model}"
-        for one in sorted(models, key=lambda one: -one.sums.unknown_cost_requests)
+        one
+        for one in sorted(replied, key=lambda one: -one.sums.unknown_cost_requests)
         if one.sums.unknown_cost_requests and costs.find_price(one.provider, one.model) is None
     ]
     if not unpriced:
@@ -43,14 +43,16 @@ def find_missing_prices(costs: ModelCosts, models: Sequence[ModelSums]) -> Missi
             "",
             "",
         )
-    named = unpriced if len(unpriced) <= _MAX_NAMED else unpriced[: _MAX_NAMED - 1]
-    others = [f"{len(unpriced) - len(named)} other models"] if len(named) < len(unpriced) else []
+    reason = costs.explain_missing_price(unpriced[0].provider)
+    models = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in unpriced]
+    named = models if len(models) <= _MAX_NAMED else models[: _MAX_NAMED - 1]
+    others = [f"{len(models) - len(named)} other models"] if len(named) < len(models) else []
     names = " and ".join(filter(None, (", ".join([*named, *others][:-1]), [*named, *others][-1])))
     return MissingPrices(
-        f"{text}: {names}, which replied, {'has' if len(unpriced) == 1 else 'have'} no price.",
+        f"{text}: {names}, which replied, {'has' if len(models) == 1 else 'have'} no price{reason}.",
         f"add the prices of each model in dollars per million tokens to {CONFIG_FILE}, 0 for a server of your own. "
-        f"The name can be a pattern: {unpriced[0].partition('/')[0]}/*. Prices apply to later requests.",
-        "\n".join(format_own_price(unpriced[0])),
+        f"The name can be a pattern: {models[0].partition('/')[0]}/*. Prices apply to later requests.",
+        "\n".join(format_own_price(models[0])),
         "" if has_price_package() else build_extra_install_command("prices"),
     )
 

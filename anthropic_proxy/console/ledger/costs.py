@@ -40,6 +40,11 @@ class ModelCosts:
     def __init__(self, settings: Settings) -> None:
         self._registry = find_registry(settings)
         self._prices = PriceList(settings)
+        self._own_addresses = settings.base_urls.keys()
+
+    def explain_missing_price(self, provider: str) -> str:
+        """Return why a model of a provider has no price, as the end of a sentence; "": no price list has the model."""
+        return " at your own address, whose prices are not known" if provider in self._own_addresses else ""
 
     def find_price(self, provider: str, model: str, when: datetime | None = None, tier: str = "") -> Price | None:
         """Return the price of the model `model` of a provider. None: the price is unknown. `tier` is a service tier as

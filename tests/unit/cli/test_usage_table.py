@@ -15,7 +15,11 @@ from tests.support.terminal import read_output
 
 
 def show_table(
-    monkeypatch: pytest.MonkeyPatch, groups: list[UsageGroup], by: str, sessions: Mapping[str, str] | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    groups: list[UsageGroup],
+    by: str,
+    sessions: Mapping[str, str] | None = None,
+    settings: Settings | None = None,
 ) -> list[str]:
     """Return the lines of the table in a terminal with 80 columns."""
     pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
@@ -25,7 +29,7 @@ def show_table(
     termios.tcsetwinsize(theirs, (24, 80))
     with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
         monkeypatch.setattr(sys, "stdout", terminal)
-        write_table(Settings(), by, groups, "since 24h", sessions or {})
+        write_table(settings or Settings(), by, groups, "since 24h", sessions or {})
         monkeypatch.undo()
     shown = "".join(iter(lambda: read_output(ours), ""))  # the terminal may deliver its output in pieces
     os.close(ours)
@@ -104,15 +108,22 @@ def test_the_id_of_a_session_is_complete(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_model_without_a_price_is_named_with_the_lines_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     group = UsageGroup(name="qwen", provider="own", sums=UsageSums(requests=2, unknown_cost_requests=2))
     assert show_table(monkeypatch, [group], "model")[5:9] == [
-        "  The cost of 2 requests is unknown. Add prices per million tokens to",
-        "  anthropic-proxy.toml:",
+        "  The cost of 2 requests is unknown: own/qwen had no price.",
+        "  Add prices per million tokens to anthropic-proxy.toml:",
         '    [prices."own/qwen"]',
         "    input = <dollars>",
     ]
+    gateway = UsageGroup(name="gpt-4.1", provider="openai", sums=group.sums)
+    settings = Settings(base_urls={"openai": "https://models.example/v1"}, env_file="/srv/proxy/.env")
+    assert show_table(monkeypatch, [gateway], "model", settings=settings)[5:8] == [
+        "  The cost of 2 requests is unknown: openai/gpt-4.1 had no price at your own",
+        "  address, whose prices are not known.",
+        "  Add prices per million tokens to /srv/proxy/anthropic-proxy.toml:",
+    ]
     hostile = UsageGroup(name='💎"b\x1b[31m\u202e\x7f\U000e0001', provider="own", sums=group.sums)
     shown = show_table(monkeypatch, [hostile], "model")
-    assert shown[7] == r'    [prices."own/💎\"b\u001b[31m\u202e\u007f\U000e0001"]'
-    assert tomllib.loads(shown[7]) == {"prices": {'own/💎"b\x1b[31m\u202e\x7f\U000e0001': {}}}
+    assert shown[8] == r'    [prices."own/💎\"b\u001b[31m\u202e\u007f\U000e0001"]'
+    assert tomllib.loads(shown[8]) == {"prices": {'own/💎"b\x1b[31m\u202e\x7f\U000e0001': {}}}
     assert "".join(shown).isprintable()
     day = UsageGroup(name="2026-11-20", sums=group.sums)
     assert show_table(monkeypatch, [day], "day")[5:7] == [
