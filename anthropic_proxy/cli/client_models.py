@@ -28,6 +28,9 @@ MAX_TOOL_TOKENS = 10_000
 Definitions are sent with each request, mostly read from the provider's cache. A tool that is loaded later needs one
 more request, which reads the whole prompt. Below this size, that costs more than it saves.
 """
+LIST_MODELS = "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY"
+_OTHER_ROWS = ("ANTHROPIC_CUSTOM_MODEL_OPTION", LIST_MODELS)
+"""Variables of the user by which `/model` has further rows."""
 _SEARCH_TOOL = "ToolSearch"
 _MAX_TOOL_SHARE = 0.1
 """The same as a share of the window, for small windows. It is the default of Claude Code."""
@@ -74,11 +77,21 @@ def list_name_variables(
         name = f"ANTHROPIC_DEFAULT_{model.tier.upper()}_MODEL"
         if not model.target or any(f"{name}{suffix}" in effective for suffix in ("", "_NAME", "_DESCRIPTION")):
             continue
-        facts = [f"replies to {model.tier}"]
-        facts += [f"{model.window:,} tokens"] if model.window else []
-        facts += [prices[model.target]] if model.target in prices else []
-        variables |= {name: model.id, f"{name}_NAME": model.target, f"{name}_DESCRIPTION": ", ".join(facts)}
+        variables |= {
+            name: model.id,
+            f"{name}_NAME": model.target,
+            f"{name}_DESCRIPTION": _describe_model(model, [model.tier], prices),
+        }
     return variables
+
+
+def _describe_model(model: TierModel, tiers: Sequence[str], prices: Mapping[str, str]) -> str:
+    """Return `replies to opus and sonnet, 1.0 M context, $2/$8 per Mtok`."""
+    *first, last = tiers
+    facts = [f"replies to {', '.join(first)} and {last}" if first else f"replies to {last}"]
+    facts += [f"{formats.short_count(model.window)} context"] if model.window else []
+    facts += [prices[model.target]] if model.target in prices else []
+    return ", ".join(facts)
 
 
 def list_limit_variables(models: Sequence[TierModel]) -> dict[str, str]:
@@ -119,15 +132,32 @@ def explain_tool_search(tools: Sequence[Any], window: int) -> str:
     )
 
 
-def build_model_names(models: Iterable[TierModel], variables: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return the rows of the setting `modelPicker`, by which the header of Claude Code shows the model that replies.
+def build_model_picker(
+    models: Sequence[TierModel],
+    variables: Mapping[str, str],
+    prices: Mapping[str, str],
+    effective: Mapping[str, str],
+    requested: Sequence[str],
+) -> dict[str, Any]:
+    """Return the setting `modelPicker`, by which the menu `/model` has one row for each model that replies.
 
-    `variables`: from `list_name_variables`. Only its tiers get a row.
+    The header of Claude Code takes names from these rows. The tier of the one model that is `requested` at the start
+    therefore has a row of its own. `variables`, `prices` and `effective`: as of `list_name_variables`. Only its tiers
+    get rows. If another tier or a model of the user's own has a row in the menu of Claude Code, the rows of that menu
+    stay beside them. {}: there are no rows.
     """
-    rows = []
-    for model in models:
-        name = f"ANTHROPIC_DEFAULT_{model.tier.upper()}_MODEL"
-        if variables.get(name) == model.id:
-            label, description = variables[f"{name}_NAME"], variables[f"{name}_DESCRIPTION"]
-            rows.append({"model": model.id, "label": label, "description": description})
-    return rows
+    named = [one for one in models if variables.get(f"ANTHROPIC_DEFAULT_{one.tier.upper()}_MODEL") == one.id]
+    replaces = len(named) == len(TIERS) and effective.keys().isdisjoint(_OTHER_ROWS)
+    tiers: dict[str, list[TierModel]] = {}
+    for model in named:
+        is_requested = len(requested) == 1 and requested[0].startswith(f"claude-{model.tier}")
+        tiers.setdefault(model.target if replaces and not is_requested else model.id, []).append(model)
+    rows = [
+        {
+            "model": same[0].id,
+            "label": same[0].target,
+            "description": _describe_model(same[0], [one.tier for one in same], prices),
+        }
+        for same in tiers.values()
+    ]
+    return {"options": rows, **({"replaceBuiltInOptions": True} if replaces else {})} if rows else {}

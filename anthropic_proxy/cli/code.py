@@ -21,17 +21,18 @@ from cyclopts import Parameter
 from msgspec import Struct
 
 from anthropic_proxy.cli.client_models import (
+    LIST_MODELS,
     MODELS_PATH,
     NO_LONG_CONTEXT,
     TIERS,
     TOOL_SEARCH,
     TierModel,
-    build_model_names,
+    build_model_picker,
     find_tier_models,
     list_limit_variables,
     list_name_variables,
 )
-from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.command_settings import NO_PROVIDER, load_command_settings
 from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
@@ -59,7 +60,7 @@ from anthropic_proxy.gateway.platforms.signals import restore_sighup
 from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
-_CLAUDE = "claude"
+_CLAUDE, _DEMO = "claude", "demo/"
 MAIN_MODELS = ("opus", "sonnet")
 """Models that Claude Code requests for a conversation, if the user chooses none."""
 MODEL_VARIABLES = (
@@ -139,6 +140,9 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
             proxy, own, others, selected, effective, models=models, prices=prices, routed=routed
         )
         variables |= name_project(variables, own, effective, Path.cwd())
+        output = Output(sys.stderr)
+        if models and all(model.target.startswith(_DEMO) for model in models) and is_conversation(others):
+            output.write_line(NO_PROVIDER)
         for level in levels:
             notices = []
             for name in find_overrides(level, variables):
@@ -153,11 +157,12 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
                 notices.append(f"{level.source} sets {name}: this session requests the model {model}.")
             for name, text in list_settings_of_strangers(level, own, variables).items():
                 notices.append(f"{level.source} sets {name}: this session {text}.")
-            output = Output(sys.stderr)
             for notice in notices:
                 output.write_line(escape_unprintable(notice))
         settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
-        settings.write_text(json.dumps(merge_settings(levels, variables, models), indent=2), encoding="utf-8")
+        requested = _requested_models(effective, others, selected)
+        picker = build_model_picker(models, variables, prices, effective, requested)
+        settings.write_text(json.dumps(merge_settings(levels, variables, picker), indent=2), encoding="utf-8")
         status = _run((program, "--settings", str(settings), *others), variables)
     if status == _EXIT_NOT_FOUND:
         Output().write_notice(
@@ -167,7 +172,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         )
     named = status == 0 and is_conversation(others)  # Claude Code names itself at the end of a conversation
     if named and sys.stdin.isatty() and sys.stderr.isatty():
-        Output().write_notice("With this proxy:  anthropic-proxy code -- --continue")
+        Output().write_notice("With this proxy:  anthropic-proxy code --continue")
     sys.exit(status)
 
 
@@ -288,6 +293,7 @@ def client_variables(
     requested = _requested_models(effective, arguments, model)
     entries = _read_models(proxy, requested)
     window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
+    owners = {str(one.get("target") or "") for one in entries if one.get("max_input_tokens") == window}
     limits = {one.target: one.window for one in models if one.tier == "haiku"}  # also the model of sub-agents
     for name, most in (routed or {}).items():
         limit = _smallest(_read_models(proxy, [name]), "max_input_tokens")
@@ -296,6 +302,8 @@ def client_variables(
     limits = {name: limit for name, limit in limits.items() if name and limit >= MIN_SESSION_TOKENS}
     smallest = min(limits, key=limits.__getitem__, default="")
     optional: dict[str, str] = {}
+    if len(owners) == 1 and len({one.get("max_input_tokens") for one in entries}) > 1:
+        optional[LIMITING_MODEL] = owners.pop()
     if smallest and (window is None or limits[smallest] < window):
         window = limits[smallest]
         optional[LIMITING_MODEL] = smallest
@@ -311,7 +319,7 @@ def client_variables(
     optional |= list_limit_variables(models)
     # with rows for the tiers, the models of the list would be twenty further rows of the menu
     names = list_name_variables(models, prices or {}, effective)
-    optional |= names or {"CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY": "1"}
+    optional |= names or {LIST_MODELS: "1"}
     return variables | {name: value for name, value in optional.items() if name not in effective}
 
 
@@ -335,14 +343,14 @@ def name_project(
 
 
 def describe_prices(models: Iterable[TierModel], settings: Settings) -> dict[str, str]:
-    """Return the known prices of the targets as texts: `$2.00 in and $8.00 out per million tokens`."""
+    """Return the known prices of the targets as texts, as Claude Code writes prices: `$2/$8 per Mtok`."""
     texts: dict[str, str] = {}
     for target in {model.target for model in models if model.target}:
         if (price := find_model_price(settings, target)) is None:
             continue
         is_free = not (price.input or price.output)
-        amounts = f"{format_price(price.input)} in and {format_price(price.output)} out per million tokens"
-        texts[target] = "free" if is_free else amounts
+        amounts = [format_price(amount).removesuffix(".00") for amount in (price.input, price.output)]
+        texts[target] = "free of charge" if is_free else f"{'/'.join(amounts)} per Mtok"
     return texts
 
 
@@ -577,9 +585,11 @@ _MODEL_NAMES = "modelPicker"
 
 
 def merge_settings(
-    levels: Sequence[ClaudeSettings], variables: Mapping[str, str], models: Sequence[TierModel] = ()
+    levels: Sequence[ClaudeSettings], variables: Mapping[str, str], model_picker: Mapping[str, Any] = {}
 ) -> dict[str, Any]:
     """Return a value (JSON object) for the option `--settings` that makes Claude Code use the proxy.
+
+    `model_picker`: from `build_model_picker`.
 
     The result contains the user's own `--settings`, except for those that select another server or credential.
     """
@@ -592,9 +602,8 @@ def merge_settings(
         words = proxy_command("statusline")
         command = subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
         merged[_STATUS_LINE] = {"type": "command", "command": command, "refreshInterval": STATUS_LINE_SECONDS}
-    names = build_model_names(models, variables)
-    if names and not any(_MODEL_NAMES in level.content for level in levels):
-        merged[_MODEL_NAMES] = {"options": names}
+    if model_picker and not any(_MODEL_NAMES in level.content for level in levels):
+        merged[_MODEL_NAMES] = model_picker
     return merged
 
 

@@ -26,6 +26,8 @@ from anthropic_proxy.gateway.settings import (
 )
 from anthropic_proxy.gateway.settings.place import CONFIG_VARIABLE, find_data_directory
 
+NO_PROVIDER = "No provider is chosen, so the demo replies. It has no model. Next:  anthropic-proxy init"
+
 
 def load_command_settings(
     *, resolves_keys: bool = False, of_running_proxy: bool = True, names_source: bool = False

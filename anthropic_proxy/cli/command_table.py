@@ -45,14 +45,14 @@ Existing lines change only if you agree. Without a terminal, each line of standa
     ),
     "code": Command(
         "code:code",
-        """Run Claude Code with the proxy. Arguments after `--` are passed to Claude Code.
+        """Run Claude Code with the proxy. Its arguments are passed to Claude Code: `code --continue`.
 
 The proxy on PORT is used if it runs. Otherwise a proxy is started and stopped afterwards. Claude Code gets the
 address, a credential, the names of the real models, and the input and output limits of the mapped model. Unless you
 have set them yourself, it also gets a status line, and tool search if the tools are large for the model.""",
         (
             "code",
-            "code -- --resume",
+            "code --resume",
         ),
         panel=_FIRST_STEPS,
     ),

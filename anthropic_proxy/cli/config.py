@@ -11,7 +11,7 @@ from cyclopts import App as Commands
 from cyclopts import Parameter
 from msgspec import structs
 
-from anthropic_proxy.cli.command_settings import describe_files, load_command_settings
+from anthropic_proxy.cli.command_settings import NO_PROVIDER, describe_files, load_command_settings
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.router import find_preferred_provider
@@ -29,7 +29,6 @@ config = Commands(name="config", group_parameters="Options")
 """Group of the commands `config show` and `config check`."""
 _WIDE_COLUMNS = 100
 """Width of a terminal that has room for the defaults beside values and sources."""
-_NO_PROVIDER = "No provider is chosen, so the demo replies. It has no model. Next:  anthropic-proxy init"
 _UNREAD_KEYS = "Keys in files and from commands were not read. Check them too:"
 _AsJson = Annotated[bool, Parameter(name="--json", negative="")]
 
@@ -130,7 +129,7 @@ async def _find_problems(settings: Settings) -> tuple[list[str], list[str]]:
     try:
         problems, warnings = list_problems_and_warnings(detailed, services.catalog, date.today())
         if not warnings and find_preferred_provider(detailed, services.catalog).name == "demo":
-            warnings.append(_NO_PROVIDER)
+            warnings.append(NO_PROVIDER)
         return problems, warnings
     finally:
         await services.close()

@@ -849,7 +849,7 @@ class _Setup:
         if not any(change.added for change in files.changes):
             output.write_line(f"  {self._folder / ENV_FILE} needs no new line.")
             self._report_exported_key(backend)
-            self._write_next_commands()
+            self._write_next_commands(backend, models)
             return 0
         for change in files.changes:
             if change.added:
@@ -866,7 +866,7 @@ class _Setup:
         output.write_line(f"  {output.paint('✓', 'ok')} {'Wrote' if replaced else 'Added'} the lines.")
         self._reload()
         self._report_exported_key(backend)
-        self._write_next_commands()
+        self._write_next_commands(backend, models)
         return 0
 
     def _list_exported(self, provider: Provider) -> dict[str, str]:
@@ -895,9 +895,14 @@ class _Setup:
         for text in missing:
             self._output.write_notice(f"[providers.{table.name}] of {self._folder / CONFIG_FILE} {text}", "!", "warn")
 
-    def _write_next_commands(self) -> None:
-        paint = self._output.paint
+    def _write_next_commands(self, backend: Backend, models: Mapping[str, str]) -> None:
+        paint, today = self._output.paint, date.today()
         rows = [("  Next:", "anthropic-proxy code", "in the folder of your project")]
+        names = [name.partition("/")[2] for name in models.values()]
+        listed = find_offered_models(backend) if backend.models and names else {}
+        usable = {name: one for name, one in listed.items() if not (_is_too_small(one) or _retires_soon(one, today))}
+        if other := next((name for name in sort_models(backend, usable, "", today) if name not in names), ""):
+            rows.append(("  There:", f"/model {backend.provider.prefix}/{other}", "for another model"))
         if not has_price_package():
             rows.append(("  Then:", "anthropic-proxy add dashboard prices", "for costs and charts"))
         for lead, command, purpose in rows:

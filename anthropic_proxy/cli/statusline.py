@@ -32,9 +32,14 @@ _LONG_CONTEXT = "[1m]"
 _WINDOW = "CLAUDE_CODE_MAX_CONTEXT_TOKENS"
 """Variable with the window of the model, which `code` and `env` set. The proxy is not asked, because each query of a
 model is a line in its log."""
+_COMPACT_WINDOW = "CLAUDE_CODE_AUTO_COMPACT_WINDOW"
 LIMITING_MODEL = "ANTHROPIC_PROXY_LIMITING_MODEL"
 """Variable with the model that has this window, if a route or another tier can send the conversation to it."""
 _SEPARATOR = " · "
+_PADDING = 4
+"""Columns of the terminal, of which Claude Code tells the number by COLUMNS, that it does not use for the line."""
+_MIN_NAME = 12
+"""Number of characters that remain of the name of the model in a narrow terminal."""
 _SESSION_DAYS = 7
 """Age in days after which requests no longer count for the cost of their session."""
 
@@ -42,10 +47,15 @@ _SESSION_DAYS = 7
 def statusline() -> None:
     text = "" if sys.stdin.isatty() else sys.stdin.buffer.read(_MAX_INPUT_CHARACTERS).decode("utf-8", "replace")
     environ = copy_environment()
-    window = environ.get(_WINDOW, "")
-    is_number = window.isascii() and window.isdecimal() and len(window) < 16
-    limiting = environ.get(LIMITING_MODEL, "")
-    Output().write_line(build_line(text, _find_proxy(), int(window) if is_number else 0, limiting))
+    columns = max(_read_number(environ, "COLUMNS") - _PADDING, 0)
+    window, limiting = _read_number(environ, _WINDOW), environ.get(LIMITING_MODEL, "")
+    is_fixed = environ.get(_COMPACT_WINDOW) != environ.get(_WINDOW)  # `code` sets both to one value
+    Output().write_line(build_line(text, _find_proxy(), window, limiting, columns, is_fixed=is_fixed))
+
+
+def _read_number(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 16 else 0
 
 
 Reader = Callable[[str], Any]
@@ -75,9 +85,12 @@ def _find_proxy() -> Reader:
     return lambda path: get_json(host, port, path, token, certificate, timeout=TIMEOUT_SECONDS)
 
 
-def build_line(text: str, read: Reader, window: int = 0, limiting: str = "") -> str:
+def build_line(
+    text: str, read: Reader, window: int = 0, limiting: str = "", columns: int = 0, *, is_fixed: bool = False
+) -> str:
     """Return the line. `text`: JSON of Claude Code. `read`: reader for the proxy. `window`: tokens of the model;
-    0: the one that Claude Code assumes. `limiting`: another model that has this window; "": none.
+    0: the one that Claude Code assumes. `limiting`: another model that has this window; "": none. `columns`: width for
+    which the name of the model is shortened; 0: no limit. `is_fixed`: the user has chosen this window.
     """
     try:
         session = json.loads(text)
@@ -109,10 +122,13 @@ def build_line(text: str, read: Reader, window: int = 0, limiting: str = "") -> 
     # a route or a fallback may have chosen a model with a smaller window
     of_target = _number(_get(replies.get("recent"), "windows"), target)
     is_of_other = limiting not in ("", target) and (not of_target or window < of_target)
+    # the settings have changed since the start of Claude Code, which keeps its window
+    is_outdated = not limiting and not is_fixed and 0 < window < of_target
     limits = [limit for limit in (window, of_target) if limit]
     window = min(limits, default=0) or _number(_get(session, "context_window"), "context_window_size")
     if used and window:
         cause = f", the limit of {_clean(limiting)}" if is_of_other else ""
+        cause = f" ({formats.short_count(of_target)} at the next start)" if is_outdated else cause
         parts.append(f"{formats.percent(used, window)} of {formats.short_count(window)}{cause}")
 
     groups = _list(replies.get("session"), "groups") if session_id else []
@@ -133,7 +149,15 @@ def build_line(text: str, read: Reader, window: int = 0, limiting: str = "") -> 
         parts.append(broken)
     if not replies:
         parts.append("no proxy responds")
+    if columns and (excess := len(_SEPARATOR.join(filter(None, parts))) - columns) > 0:
+        parts[0] = _shorten_name(parts[0], max(len(parts[0]) - excess, _MIN_NAME))
     return _SEPARATOR.join(part for part in parts if part)
+
+
+def _shorten_name(name: str, most: int) -> str:
+    """Return `…/Qwen3-Coder-30B` for `vllm/Qwen/Qwen3-Coder-30B`, and less of it if that is too long."""
+    last = f"…/{name.rpartition('/')[2]}"
+    return name if len(name) <= most else formats.shorten(last if "/" in name else name, most)
 
 
 def _read_all(read: Reader, paths: Mapping[str, str]) -> dict[str, Any]:

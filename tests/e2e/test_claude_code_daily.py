@@ -53,8 +53,9 @@ def test_the_header_and_the_menu_name_the_models_that_reply(claude: Path, settin
     with code_terminal(claude, {**settings, **models}, work) as screen:
         screen.wait_for("openai/gpt-4.1 · API Usage Billing")
         screen.type("/model")
-        rows = ["replies to opus, 1,047,576 tokens", "openai/gpt-4.1-mini", "replies to haiku, 1,047,576 tokens"]
-        wait_for(screen.redraw, lambda text: all(row in text for row in rows))
+        rows = ["replies to opus, sonnet and fable, 1.0 M context", "replies to haiku, 1.0 M context"]
+        text = wait_for(screen.redraw, lambda text: all(row in text for row in rows))
+        assert {*re.findall(r"\d\. +(\S+)", text)} == {"Default", "openai/gpt-4.1", "openai/gpt-4.1-mini"}
 
 
 def run_code(work: Path, home: Path, variables: Mapping[str, str], *options: str) -> str:

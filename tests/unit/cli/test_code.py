@@ -9,9 +9,16 @@ from typing import Any
 
 import pytest
 
-from anthropic_proxy.cli.client_models import TierModel, explain_tool_search, find_tier_models
+from anthropic_proxy.cli.client_models import (
+    TIERS,
+    TierModel,
+    build_model_picker,
+    explain_tool_search,
+    find_tier_models,
+    list_name_variables,
+)
 from tests.support.command_line import OPENAI, install_program, read_call, run_command
-from tests.support.server_process import running_proxy
+from tests.support.server_process import reserve_closed_port, running_proxy
 from tests.support.terminal import answer_questions
 
 
@@ -112,7 +119,7 @@ def test_a_program_of_the_current_directory_is_not_run(directory: Path, port: st
 
 
 @pytest.mark.parametrize(
-    ("status", "hint"), [("0", "  With this proxy:  anthropic-proxy code -- --continue"), ("1", None)]
+    ("status", "hint"), [("0", "  With this proxy:  anthropic-proxy code --continue"), ("1", None)]
 )
 def test_only_a_conversation_can_be_continued(directory: Path, port: str, status: str, hint: str | None) -> None:
     path = f"{directory}:{os.environ['PATH']}"
@@ -120,3 +127,49 @@ def test_only_a_conversation_can_be_continued(directory: Path, port: str, status
     screen = answer_questions("code", answers=[], directory=directory, settings=settings)
     assert screen.status == int(status)
     assert (hint in screen.lines) if hint else not any("With this proxy" in line for line in screen.lines)
+
+
+def test_the_menu_has_one_row_for_each_model_and_one_for_the_requested_tier() -> None:
+    targets = {"opus": "openai/a", "sonnet": "openai/a", "haiku": "openai/b", "fable": "openai/a"}
+    models = [TierModel(tier, f"claude-{tier}-5-5", target, 1_047_576) for tier, target in targets.items()]
+    prices = {"openai/a": "$2/$8 per Mtok", "openai/b": "free of charge"}
+    variables = list_name_variables(models, prices, {})
+    assert build_model_picker(models, variables, prices, {}, ["opus", "sonnet"]) == {
+        "options": [
+            {
+                "model": "claude-opus-5-5",
+                "label": "openai/a",
+                "description": "replies to opus, sonnet and fable, 1.0 M context, $2/$8 per Mtok",
+            },
+            {
+                "model": "claude-haiku-5-5",
+                "label": "openai/b",
+                "description": "replies to haiku, 1.0 M context, free of charge",
+            },
+        ],
+        "replaceBuiltInOptions": True,
+    }
+    rows = build_model_picker(models, variables, prices, {}, ["claude-sonnet"])["options"]
+    assert [(row["model"], row["label"]) for row in rows] == [
+        ("claude-opus-5-5", "openai/a"),
+        ("claude-sonnet-5-5", "openai/a"),
+        ("claude-haiku-5-5", "openai/b"),
+    ]
+
+
+@pytest.mark.parametrize("variable", ["ANTHROPIC_CUSTOM_MODEL_OPTION", "CLAUDE_CODE_ENABLE_GATEWAY_MODEL_DISCOVERY"])
+def test_rows_that_the_user_has_chosen_stay_in_the_menu(variable: str) -> None:
+    models = [TierModel(tier, f"claude-{tier}-5-5", "openai/a", 0) for tier in TIERS]
+    own = {variable: "1"}
+    picker = build_model_picker(models, list_name_variables(models, {}, own), {}, own, [])
+    assert [row["description"] for row in picker["options"]] == [f"replies to {tier}" for tier in TIERS]
+    assert "replaceBuiltInOptions" not in picker
+
+
+def test_a_conversation_with_the_demo_begins_with_a_line_about_it(directory: Path) -> None:
+    settings = {"OLLAMA_API_BASE": "http://127.0.0.1:9", "HOME": str(directory), "PORT": reserve_closed_port()}
+    settings["PATH"] = f"{directory}:{os.environ['PATH']}"
+    line = "No provider is chosen, so the demo replies. It has no model. Next:  anthropic-proxy init\n"
+    for words, shown in (((), line), (("-p", "hi"), "")):
+        ended = run_command("code", *words, directory=directory, settings=settings)
+        assert (ended.returncode, ended.stderr) == (0, shown)

@@ -68,7 +68,10 @@ def test_a_terminal_has_lists_to_choose_from(tmp_path: Path, openai: Running) ->
     text = _ESCAPES.sub("", screen.text)
     assert screen.status == 0
     assert openai_chat.KEY not in text
-    assert text.rstrip().endswith("Next:  anthropic-proxy code    in the folder of your project")
+    assert [line.strip() for line in text.splitlines()][-2:] == [
+        "Next:  anthropic-proxy code    in the folder of your project",
+        "There: /model openai/gpt-5.4    for another model",
+    ]
     for chosen in ("models? OpenAI", "fable gpt-5.5", "haiku gpt-4.1-mini"):
         assert any(line.rstrip().endswith(chosen) for line in text.splitlines()), chosen
     assert (tmp_path / ".env").read_text().splitlines() == [

@@ -114,12 +114,39 @@ def test_the_window_of_the_model_comes_before_that_of_claude_code() -> None:
         ("own/long", {"openai/gpt-4.1": 1_047_576}, "8 % of 128 k, the limit of own/long"),
         ("own/long", {"openai/gpt-4.1": 64_000}, "16 % of 64.0 k"),
         ("openai/gpt-4.1", {}, "8 % of 128 k"),
+        ("openai/gpt-4.1", {"openai/gpt-4.1": 1_047_576}, "8 % of 128 k"),
     ],
 )
 def test_a_window_of_another_model_is_explained(limiting: str, windows: dict[str, int], share: str) -> None:
     replies = {"/api/requests/recent": {"finished": [LAST], "windows": windows}}
     line = build_line(json.dumps(SESSION), replies.get, 128_000, limiting)
     assert line == f"openai/gpt-4.1 · {share} · ↻ openai 529"
+
+
+def test_a_larger_window_of_a_changed_setting_applies_at_the_next_start() -> None:
+    replies = {"/api/requests/recent": {"finished": [LAST], "windows": {"openai/gpt-4.1": 1_047_576}}}
+    shown = build_line(json.dumps(SESSION), replies.get, 272_000)
+    assert shown == "openai/gpt-4.1 · 4 % of 272 k (1.0 M at the next start) · ↻ openai 529"
+    chosen = build_line(json.dumps(SESSION), replies.get, 272_000, is_fixed=True)
+    assert chosen == "openai/gpt-4.1 · 4 % of 272 k · ↻ openai 529"
+
+
+@pytest.mark.parametrize(
+    ("columns", "name"),
+    [
+        (0, "vllm/Qwen/Qwen3-Coder-30B-A3B-Instruct"),
+        (100, "vllm/Qwen/Qwen3-Coder-30B-A3B-Instruct"),
+        (95, "…/Qwen3-Coder-30B-A3B-Instruct"),
+        (76, "…/Qwen3-Coder-3…"),
+        (40, "…/Qwen3-Cod…"),
+    ],
+)
+def test_the_name_of_the_model_is_shortened_before_costs_are_cut(columns: int, name: str) -> None:
+    last = request(prefix="vllm", model="Qwen/Qwen3-Coder-30B-A3B-Instruct", input_tokens=10_000)
+    line = build_line(
+        json.dumps(SESSION), {**REPLIES, "/api/requests/recent": {"finished": [last]}}.get, 0, "", columns
+    )
+    assert line == f"{name} · 10 % of 100 k · session $0.42 · today $1.87 · 80 % cached"
 
 
 def test_a_proxy_that_does_not_reply_is_not_awaited_longer_than_the_limit() -> None:
