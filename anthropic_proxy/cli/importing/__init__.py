@@ -5,6 +5,7 @@ get, and which entries have no equivalent.
 """
 
 import json
+import os
 import re
 import shlex
 import sys
@@ -35,9 +36,9 @@ from anthropic_proxy.gateway.settings.values import mask_env_lines
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
 
 _START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
-_MAX_NAMES = 5
-"""Number of entries that are named without `--dry-run`."""
 _MODEL_LIST = re.compile(r"^model_list:", re.MULTILINE)
+_ROUTER_FOLDER = ".claude-code-router"
+_MAX_NAMES = 5
 _JSON5_TOKEN = re.compile(
     r"""
     (?P<skipped>\s+|//[^\n]*|/\*.*?\*/)
@@ -77,7 +78,7 @@ def import_settings(
     file
         Configuration file of the other proxy; `-` for standard input. By default that of claude-code-router.
     dry_run
-        Print the new lines, the models of Claude, and the reasons where something is not the same. Write nothing.
+        Print what the command would print, and the new lines. Write nothing.
     copy_keys
         Write the API keys of the file to .env too. In a terminal, the command asks.
     """
@@ -92,12 +93,16 @@ def import_settings(
     environ = copy_environment()
     folder = require_settings_folder(environ)
     present = load_command_settings(of_running_proxy=False)
+    if file.parent.name == _ROUTER_FOLDER:
+        _note_other_router_files(plan, file.parent)
     plan.leave_out_unusable_values([table.name for table in present.configured_providers])
+    given = Sources(environ, str(folder / ENV_FILE))
+    plan.settle_known_keys(given)
     if plan.secrets:
         asks = not dry_run and not copy_keys and sys.stdin.isatty() and output.is_terminal
-        question = f"Copy {formats.plural(len(plan.secrets), 'key')} of the file to .env?"
+        question = f"Copy {', '.join(plan.secrets)} of {name} to {folder / ENV_FILE}?"
         if copy_keys or (asks and open_questions(output).confirm(question, default=True, instead="--copy-keys")):
-            plan.copy_secrets()
+            plan.copy_secrets(plan.secrets)
     files = prepare_files(plan, folder)
 
     total = len(plan.variables) + len(plan.servers) + len(plan.routes)
@@ -106,44 +111,40 @@ def import_settings(
     if total and not added:
         text = f"nothing is new. {count} {'is' if total == 1 else 'are'} set already"
     else:
+        places = " and ".join(str(change.path) for change in files.changes if change.added_settings)
         part, rest = (f"{added} of ", ", the others are set already") if added < total else ("", "")
-        text = f"{part}{count} {'would be imported' if dry_run else 'imported'}{rest}"
+        verb = "would be imported" if dry_run else "imported"
+        text = f"{part}{count} {verb}{f' to {places}' if places else ''}{rest}"
     output.write_line(f"{name} of {plan.source}: {text}.")
-    for change in files.changes:
-        if dry_run and (change.added or change.kept_names):
-            output.write_line()
-            output.write_line(output.paint(str(change.path), "title"))
-        for line in mask_env_lines(change.added).strip("\n").splitlines() if dry_run else ():
-            output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
-        place = "the file" if dry_run else str(change.path)
-        for kept in change.kept_names:
-            output.write_line(f"  {output.paint('!', 'warn')} {kept} stays as it is: {place} has another value.")
     uses_demo = find_preferred_provider(files.settings, Catalog()).name == "demo"
     if uses_demo:
         output.write_line()
-        text = "No provider is chosen, so the demo replies. It has no model."
+        text = "No provider is chosen, so the built-in demo replies to requests."
         output.write_line(f"  {output.paint('!', 'warn')} {text}")
     else:
-        _write_mapping(output, files.settings, dry_run)
-    errors = [note for note in plan.notes if note.is_error]
-    shows_all = dry_run or str(file) == "-"
-    if shown := [*errors, *(note for note in plan.notes if shows_all and not note.is_error)]:
+        _write_mapping(output, plan, files.settings)
+    if kept := [(change.path, each) for change in files.changes for each in change.kept]:
         output.write_line()
-        output.write_line(output.paint("Notes" if shows_all else "Not imported", "title"))
-        for note in shown:
+        output.write_line(output.paint("Values that stay as they are", "title"))
+        for path, each in kept:
+            texts = f"{each.name}: {path} has {each.present}; {name} has {each.wanted}."
+            output.write_line(f"  {output.paint('!', 'warn')} {escape_terminal_controls(texts)}")
+        output.write_line(f"  To take the value of {name}, delete the line or table, and import again.")
+    notes = [note for note in plan.notes if dry_run or not note.is_harmless]
+    if notes:
+        output.write_line()
+        output.write_line(output.paint("Not the same here", "title"))
+        for note in sorted(notes, key=lambda note: not note.is_error):
             end = f":  {note.line}" if note.line else "."  # a full stop behind the line would be pasted with it
             sign = output.paint(*("✕", "error") if note.is_error else ("!", "warn"))
             output.write_line(f"  {sign} {escape_terminal_controls(f'{note.setting}: {note.reason}{end}')}")
-    if not shows_all and (
-        notes := dict.fromkeys(note.setting for note in plan.notes if not (note.is_harmless or note.is_error))
-    ):
-        more = [f"and {len(notes) - _MAX_NAMES} more"] if len(notes) > _MAX_NAMES else []
-        names = escape_terminal_controls(", ".join([*list(notes)[:_MAX_NAMES], *more]))
-        output.write_line()
-        output.write_line(f"  {output.paint('!', 'warn')} Not the same here: {names}.")
-        output.write_line(f"    The reasons:  {output.paint(f'{own_command} --dry-run', 'type')}")
-    exported = Sources(environ, None)
-    needed = _write_missing_keys(output, plan, files.settings, folder / ENV_FILE, exported)
+    needed = _write_missing_keys(output, plan, files.settings, folder / ENV_FILE, given)
+    for change in files.changes if dry_run else ():
+        if change.added:
+            output.write_line()
+            output.write_line(output.paint(f"Lines for {change.path}", "title"))
+        for line in mask_env_lines(change.added).strip("\n").splitlines():
+            output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
 
     steps = [(own_command, "writes them")] if total else [(own_command, "again, when the file is corrected")]
     if not dry_run:
@@ -169,7 +170,7 @@ def import_settings(
         output.write_line(f"  {lead:<5}  {output.paint(line, 'type')}    {output.paint(purpose, 'quiet')}")
 
 
-def _write_mapping(output: Output, settings: Settings, names_conditions: bool) -> None:
+def _write_mapping(output: Output, plan: ImportPlan, settings: Settings) -> None:
     """Write the model of each Claude tier, and of each route."""
     tiers_by_target: dict[str, list[str]] = {}
     for row in list_tier_mappings(settings, Catalog()):
@@ -184,18 +185,19 @@ def _write_mapping(output: Output, settings: Settings, names_conditions: bool) -
     output.write_line()
     for name, target in mapping:
         output.write_line(f"  {name:<{width}}  → {target}")
-    if settings.routes and names_conditions:
-        text = "A route comes before the tiers. The conditions:  anthropic-proxy routes list"
+    names = [route.name for route in plan.routes if route.when.get("thinking")]
+    if thinking := next((route for route in settings.routes if route.name in names), None):
+        text = f"Claude Code asks for thinking in nearly all requests, so most go to {thinking.targets[0]}."
         output.write_line(f"  {output.paint(text, 'quiet')}")
 
 
 def _write_missing_keys(
-    output: Output, plan: ImportPlan, settings: Settings, env_file: Path, exported: Sources
+    output: Output, plan: ImportPlan, settings: Settings, env_file: Path, given: Sources
 ) -> dict[str, str]:
     """Write the variables of keys that the user still has to set, each with the server or entry that it is for.
 
     Return those without which a Claude tier has no key, each with the table that does not name it yet ("": none).
-    `exported`: the variables of the environment.
+    `given`: the variables that are set already.
     """
     tables = {table.name: table for table in settings.configured_providers}
     used = {prefix.partition("/")[0] for route in settings.routes for prefix in route.targets}
@@ -203,13 +205,13 @@ def _write_missing_keys(
     for row in tiers:
         used |= {target.partition("/")[0] for target in (row.target, *row.fallbacks)}
     targets = {row.target.partition("/")[0] for row in tiers}
-    missing = {variable: key.setting for variable, key in plan.secrets.items() if not _is_set(variable, exported)}
+    missing = {variable: key.setting for variable, key in plan.secrets.items()}
     unused = []
     for provider in find_registry(settings):
         table = tables.get(provider.name)
         variable = provider.key_variable if table is None else table.key_variable
         names = (variable or "", find_referenced_variable(plan.variables.get(variable or "", "")))
-        is_set = settings.keys.get(provider.name) or any(_is_set(name, exported) for name in names)
+        is_set = settings.keys.get(provider.name) or any(_is_set(name, given) for name in names)
         can_need_key = provider.key_source == "settings" and provider.key_required != "never"
         if variable and (can_need_key or (table is not None and table.has_key)) and not is_set:
             unnamed_in = f"[providers.{table.name}]" if table is not None and not table.has_key else ""
@@ -243,10 +245,24 @@ def _is_set(variable: str, sources: Sources) -> bool:
     return sources.find_setting(variable, is_list=True) is not None
 
 
+def _note_other_router_files(plan: ImportPlan, folder: Path) -> None:
+    """Add a note about the rules of projects and the models of agents, which other files have."""
+    if projects := sorted(file.parent.name for file in folder.glob("*/config.json")):
+        names = ", ".join(projects[:_MAX_NAMES]) + (", …" if len(projects) > _MAX_NAMES else "")
+        text = f"rules of their own in {folder}{os.sep}*{os.sep}config.json are not imported: {names}"
+        plan.add_note("Projects", f"{text}. A route with the condition project has the same effect")
+    agents = sorted((folder.parent / ".claude" / "agents").glob("**/*.md"))
+    tagged = [file.name for file in agents if b"<CCR-SUBAGENT-MODEL>" in file.read_bytes()[:MAX_CONFIG_BYTES]]
+    if tagged:
+        names = ", ".join(tagged[:_MAX_NAMES]) + (", …" if len(tagged) > _MAX_NAMES else "")
+        text = f"this tag has no effect here: {names}. At the top of the file, write the model as"
+        plan.add_note("<CCR-SUBAGENT-MODEL>", text, "model: PREFIX/MODEL")
+
+
 def _find_router_file() -> Path:
     """Return the configuration of claude-code-router that was written last. Raises `ConfigurationError`."""
     environ = copy_environment()
-    folders = [Path.home() / ".claude-code-router"]
+    folders = [Path.home() / _ROUTER_FOLDER]
     if appdata := environ.get("APPDATA"):
         folders.append(Path(appdata) / "claude-code-router")
     files = [folder / name for folder in folders for name in ("config.json", "config.sqlite")]

@@ -6,7 +6,7 @@ forks send every model to OPENAI_BASE_URL, and their ANTHROPIC_API_KEY is the ke
 
 from collections.abc import Mapping
 
-from anthropic_proxy.cli.importing.plan import ImportPlan, find_built_in_registry
+from anthropic_proxy.cli.importing.plan import ImportPlan, find_built_in_registry, format_call_field
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.gateway.settings.table import list_variables
 from anthropic_proxy.gateway.settings.values import remove_endpoint
@@ -24,13 +24,12 @@ _REASONS = {
     "MIN_TOKENS_LIMIT": "the proxy sends the max_tokens of the client",
     "MAX_RETRIES": "the proxy retries once before the reply starts, then the client retries",
     "SUPPORTS_PROMPT_CACHE": "the proxy selects prompt caching by provider",
-    "OPENAI_HEADERS": "the proxy sends no other headers",
+    "OPENAI_HEADERS": "write each one as headers.NAME in [providers.openai] of anthropic-proxy.toml",
     "PASSTHROUGH_MODE": "to send requests to Anthropic unchanged, set PREFERRED_PROVIDER=anthropic",
-    "OPENROUTER_APP_NAME": "the proxy sends no other headers",
-    "OPENROUTER_APP_URL": "the proxy sends no other headers",
     "REASONING_EFFORT": "the client sets the effort of each request",
     "OPENAI_API_VERSION": "add it to the address: OPENAI_BASE_URL=…?api-version=…",
 }
+_HEADERS = {"OPENROUTER_APP_NAME": "X-Title", "OPENROUTER_APP_URL": "HTTP-Referer"}
 _CLIENT_KEY = (
     "it is imported as the key of the provider Anthropic. If it is the key of your clients, rename it to PROXY_API_KEY"
 )
@@ -111,6 +110,9 @@ def read_env_file(variables: Mapping[str, str]) -> ImportPlan:
     for name, value in found.items():
         if name == "LOG_LEVEL" and value.lower() in _LOG_LEVELS:
             plan.variables[name] = _LOG_LEVELS[value.lower()]
+        elif header := _HEADERS.get(name):
+            line = format_call_field("headers", header, value)
+            plan.add_note(name, "it is a header. Write it in [providers.openai] of anthropic-proxy.toml", line)
         elif name in known:
             plan.variables.setdefault(name, value)
         else:

@@ -52,7 +52,7 @@ class _Advice(NamedTuple):
     """What the proxy does instead of an entry of the file."""
 
     reason: str
-    """`{target}` stands for the model with the prefix of this proxy."""
+    """`{target}` stands for the model with the prefix of this proxy, and `{provider}` for this prefix."""
     line: str = ""
     """Line to paste. "": none is needed."""
 
@@ -64,7 +64,8 @@ _PRICE = _Advice('write it as [prices."{target}"] of anthropic-proxy.toml, in do
 _TIMEOUTS = _Advice("the timeouts of the proxy apply to all providers: UPSTREAM_TIMEOUT")
 _RETRIES = _Advice("the proxy retries once, then it calls the next target of the route or FALLBACK_SONNET and others")
 _CALLS = _Advice("MAX_UPSTREAM_CALLS limits the calls of all providers together")
-_HEADERS = _Advice("the proxy sends no other headers to providers")
+_ALL_MODELS = "They apply to all models of the provider"
+_HEADERS = _Advice(f"write them as headers.NAME in [providers.{{provider}}] of anthropic-proxy.toml. {_ALL_MODELS}")
 _LOSSES = _Advice("it is the default. FIDELITY=strict rejects requests instead")
 _PARAMETERS = {
     "rpm": _Advice(_SHARES, f"{CREATE_KEY} --rpm 60"),
@@ -83,7 +84,9 @@ _PARAMETERS = {
     "output_cost_per_token": _PRICE,
     "extra_headers": _HEADERS,
     "headers": _HEADERS,
-    "extra_body": _Advice("the proxy adds no fields to requests"),
+    "extra_body": _Advice(
+        f"write them as body.NAME in [providers.{{provider}}] of anthropic-proxy.toml. {_ALL_MODELS}"
+    ),
     "api_version": _Advice("it is not needed: the address /openai/v1 has no version"),
     "vertex_credentials": _Advice("set GOOGLE_APPLICATION_CREDENTIALS to the path of the file"),
     "tags": _Advice("write a route with the condition header"),
@@ -323,7 +326,7 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
         unread += [f"model_info.{name}" for name in sorted({*info} - {"id", "mode", "base_model", *_LIMITS})]
         for field in unread:
             advice = _PARAMETERS.get(field.partition(".")[2], _UNKNOWN)
-            plan.add_note(f"{setting}.{field}", advice.reason.format(target=target), advice.line)
+            plan.add_note(f"{setting}.{field}", advice.reason.format(target=target, provider=prefix), advice.line)
         if entry.model_name and target:
             weight = int(parameters.weight or entry.weight or 0)
             rpm, tpm = int(parameters.rpm or entry.rpm or 0), int(parameters.tpm or entry.tpm or 0)

@@ -41,6 +41,7 @@ from anthropic_proxy.gateway.settings.values import (
     decode_integer,
     decode_url,
     is_secret_variable,
+    mask_setting,
     redact_and_shorten,
     remove_endpoint,
 )
@@ -309,9 +310,16 @@ class ImportPlan:
         self.origins[variable] = setting
         self.secrets[variable] = ImportedKey(value, setting)
 
-    def copy_secrets(self) -> None:
-        self.variables |= {variable: key.value for variable, key in self.secrets.items()}
-        self.secrets = {}
+    def copy_secrets(self, names: Collection[str]) -> None:
+        self.variables |= {name: self.secrets[name].value for name in names}
+        self.secrets = {name: key for name, key in self.secrets.items() if name not in names}
+
+    def settle_known_keys(self, given: Sources) -> None:
+        """Drop the keys that the environment has, and compare those that `.env` has with its lines later."""
+        known = [name for name in self.secrets if given.find_setting(name, is_list=True) is not None]
+        self.copy_secrets([name for name in known if name in given.file])
+        for name in known:
+            self.secrets.pop(name, None)
 
     def add_route(
         self,
@@ -363,11 +371,17 @@ class ImportPlan:
         table = self.servers.setdefault(name, ServerTable(base_url=address, wire=wire))
         for model, limits in server.models.items():
             table.models.setdefault(model, {}).update(limits)
+        variable, reference = suggest_key_variable(name), find_referenced_variable(server.key)
         if not table.key_variable and _needs_key(server):
-            default, reference = suggest_key_variable(name), find_referenced_variable(server.key)
             if not reference and not _UNUSED_KEY.fullmatch(server.key):
-                self.add_secret(default, server.key, server.key_setting)
-            table.key_variable = reference or default
+                self.add_secret(variable, server.key, server.key_setting)
+            table.key_variable = reference or variable
+        elif server.key and not table.key_variable and not is_placeholder(server.key):
+            text = (
+                f'"{server.key}" is not imported, because servers of your own network rarely check a key. If this one'
+            )
+            text += f" does, write {variable}={server.key} to {ENV_FILE}, and in [providers.{name}]"
+            self.add_note(server.key_setting, text, f"api_key = {format_toml_value({'env': variable})}")
         self._add_call_fields(name, server)
         return name
 
@@ -492,8 +506,17 @@ def _needs_key(server: ImportedServer) -> bool:
     return not is_local
 
 
+class KeptValue(Struct, frozen=True):
+    """A setting that a file already sets to another value. Keys in both texts are masked."""
+
+    name: str
+    """`BIG_MODEL`, `[providers.vllm]`"""
+    present: str
+    wanted: str
+
+
 class FileChange(Struct, kw_only=True):
-    """Change of one settings file, and names of settings that the file already sets to another value."""
+    """Change of one settings file."""
 
     path: Path
     before: str
@@ -502,7 +525,7 @@ class FileChange(Struct, kw_only=True):
     """New lines, for the user. "": the file does not change."""
     added_settings: int
     """Number of variables or tables in `added`."""
-    kept_names: list[str]
+    kept: list[KeptValue]
     has_keys: bool = False
     """True if one of the new lines has a key."""
 
@@ -522,6 +545,13 @@ class FilesToWrite(Struct):
             if change.added and write_file(change.path, change.before, change.after, has_keys=change.has_keys):
                 text = f"Other users could read {change.path}. Now only its owner can, because it contains a key."
                 output.write_notice(text, "!", "warn")
+
+
+def _list_fields(table: Mapping[str, object], names: Sequence[str]) -> str:
+    """`base_url = "https://example.com/v1", no models`"""
+    texts = {name: json.dumps(table[name], ensure_ascii=False, default=str) for name in names if name in table}
+    shown = {name: redact_and_shorten(redact_key_patterns(text)) for name, text in texts.items()}
+    return ", ".join(f"{name} = {shown[name]}" if name in shown else f"no {name}" for name in names)
 
 
 def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str] = ()) -> FilesToWrite:
@@ -544,7 +574,7 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
             continue
         is_set = in_file.find_setting(name, is_list=True) is not None  # a placeholder is none
         if is_set and name not in replaced_names:
-            kept.append(name)
+            kept.append(KeptValue(name, mask_setting(name, present[name]), mask_setting(name, value)))
         else:
             changed = update_env_text(changed, name, value) if is_set else append_env_line(changed, line)
             added.append(line)
@@ -554,7 +584,7 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
         after=changed,
         added="".join(f"{line}\n" for line in added),
         added_settings=len(added),
-        kept_names=kept,
+        kept=kept,
         has_keys=any(is_secret_variable(line.partition("=")[0]) for line in added),
     )
 
@@ -570,7 +600,8 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
         contents = tomllib.loads(table)
         wanted = contents["routes"][0] if "routes" in contents else next(iter(contents["providers"].values()))
         if old is not None and old != wanted:
-            kept.append(label)
+            names = [key for key in {**old, **wanted} if old.get(key) != wanted.get(key)]
+            kept.append(KeptValue(label, _list_fields(old, names), _list_fields(wanted, names)))
     new = [table for _, table, old in tables if old is None]
     new_tables = "\n".join(new)
     end = "\r\n" if "\r\n" in config_text else "\n"
@@ -581,7 +612,7 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
         after=f"{config_text}{gap}{new_tables.replace(chr(10), end)}",
         added=new_tables,
         added_settings=len(new),
-        kept_names=kept,
+        kept=kept,
     )
 
     with tempfile.TemporaryDirectory() as name:

@@ -99,7 +99,8 @@ _ROUTER_REASONS = {
     "builtInRules": "the proxy needs no rules for Claude Code",
 }
 _OTHER_SETTINGS = {
-    "CUSTOM_ROUTER_PATH": "scripts do not run here. Write its rules as [[routes]] of anthropic-proxy.toml",
+    "CUSTOM_ROUTER_PATH": "scripts do not run here. Routes choose by tier, length, images, thinking, project, header, "
+    "key and time, not by the text of a prompt",
     "PROXY_URL": "HTTP proxies come from the environment. Set HTTPS_PROXY",
     "transformers": "scripts do not run here. The proxy translates requests itself",
     "REWRITE_SYSTEM_PROMPT": "the proxy does not replace the system prompt",
