@@ -1,8 +1,10 @@
 """`Throttle`: at most so many calls to one provider per minute, `requests_per_minute` of `[providers.NAME]`."""
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.errors import ProxyBusy
@@ -36,6 +38,8 @@ class Throttle:
         """Number of calls that have no start yet. The next call is behind them, whether or not they have to wait."""
         self._retry_at = 0.0
         """Time at which the owner of the lock examines again whether it may start."""
+        self._changed = asyncio.Event()
+        """Set by a reload, so that the owner of the lock examines at once."""
 
     async def wait(self, max_seconds: float | None = None) -> None:
         """Return when a call may start. Raises `ProxyBusy` if it would wait for too long.
@@ -57,12 +61,18 @@ class Throttle:
                     self._retry_at = loop.time() + delay
                     if self._retry_at > deadline:
                         raise self._busy(delay)
-                    await asyncio.sleep(delay)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(self._changed.wait(), delay)
+                    self._changed.clear()
                 self._starts.append(loop.time())
         except TimeoutError:
             raise self._busy(max(self._retry_at - loop.time(), 1.0)) from None
         finally:
             self._waiting -= 1
+
+    def change_limit(self, limit: int) -> None:
+        self.limit = limit
+        self._changed.set()
 
     def _busy(self, retry_after: float) -> ProxyBusy:
         queued = f", and {self._waiting} calls are already queued" if self._waiting > 1 else ""
@@ -98,12 +108,18 @@ class Throttle:
 
 
 def build_throttles(options: EngineOptions, previous: Mapping[str, Throttle]) -> Mapping[str, Throttle]:
-    """Return the throttles of providers by name. Those of `previous`, before a reload, are kept with the new limit."""
+    """Return the throttles of providers by name. Those of `previous`, before a reload, are kept with the new limit.
+
+    Calls that wait for a throttle which is not kept may start at once.
+    """
     max_wait_seconds = options.timeouts.first_byte_seconds / 2
     throttles: dict[str, Throttle] = {}
     for name, calls in options.call_options.items():
         if (limit := calls.requests_per_minute) is not None:
             throttle = throttles[name] = previous.get(name) or Throttle(name, limit, max_wait_seconds)
-            throttle.limit = limit
+            throttle.change_limit(limit)
             throttle.max_wait_seconds = max_wait_seconds
+    for name in previous.keys() - throttles.keys():
+        previous[name].reserve = None
+        previous[name].change_limit(sys.maxsize)
     return throttles

@@ -266,6 +266,26 @@ async def test_a_reload_with_another_limit_remembers_the_calls_of_the_minute(tmp
         await reloaded.close()
 
 
+@pytest.mark.parametrize("limit", [2, 0])
+@in_virtual_time
+async def test_a_reload_with_a_higher_limit_or_none_wakes_the_queued_calls(limit: int, tmp_path: Path) -> None:
+    loop, started = asyncio.get_running_loop(), list[float]()
+
+    async def answer(server: Server, writer: asyncio.StreamWriter) -> None:
+        started.append(loop.time())
+        await answer_messages(server, writer)
+
+    async with serving(answer) as (_, port):
+        services = await open_services(load(tmp_path, port, 300, first=1))
+        calls = [asyncio.create_task(ask(services, "first/m")) for _ in range(3)]
+        await asyncio.sleep(20)
+        reloaded = await open_services(load(tmp_path, port, 300, first=limit), previous=services)
+        assert [status for status, _ in await asyncio.gather(*calls)] == [200] * 3
+        await services.close()
+        await reloaded.close()
+    assert [round(at) for at in started] == ([0, 20, 60] if limit else [0, 20, 20])
+
+
 @in_virtual_time
 async def test_the_time_in_the_queue_is_not_that_of_the_provider(tmp_path: Path) -> None:
     loop, started = asyncio.get_running_loop(), list[float]()
