@@ -21,6 +21,7 @@ from anthropic_proxy.cli.importing.plan import (
     ImportedServer,
     ImportPlan,
     Scalar,
+    ServerTable,
     decode_address,
     decode_part,
     decode_tokens,
@@ -350,10 +351,15 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _Place
         prefix = plan.add_server(server)
         placed[name] = _PlacedServer(prefix, () if each.get("autoFetchModels") else models)
         for model in filter(options.__contains__, models):
-            lines = [format_call_field("headers", *item) for item in options[model].headers.items()]
-            for line in [*lines, *(format_call_field("body", *item) for item in options[model].body.items())]:
-                text = f"it is for this model only, so it is not imported. For all models, in [providers.{prefix}]"
-                plan.add_note(f"{setting}.transformer.{model}", text, line)
+            table = plan.servers.get(prefix, ServerTable())
+            for kind in ("headers", "body"):
+                present = getattr(table, kind)
+                for key, value in getattr(options[model], kind).items():
+                    is_merged = isinstance(present.get(key), dict) and isinstance(value, dict)
+                    line = format_call_field(kind, key, {**present[key], **value} if is_merged else value)
+                    where = f"{'replace in' if key in present else 'add to'} [providers.{prefix}]"
+                    text = f"it is for this model only, so it is not imported. For all models, {where}"
+                    plan.add_note(f"{setting}.transformer.{model}", text, line)
     return placed
 
 
