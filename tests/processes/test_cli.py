@@ -165,7 +165,8 @@ def test_a_group_of_commands_alone_shows_its_help(tmp_path: Path) -> None:
 def test_the_help_names_the_program_as_its_user_can_start_it_and_divides_no_example(tmp_path: Path) -> None:
     """The program is not in PATH."""
     script = Path(sys.executable).parent / "anthropic-proxy"
-    own = {"PATH": "/usr/bin", "HOME": str(tmp_path), "COLUMNS": str(len(str(script)) + 12)}  # less than the last line
+    own = {"PATH": "/usr/bin", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    own["COLUMNS"] = str(len(str(script)) + 12)  # less than the last line
     done = subprocess.run([script, "env", "--help"], env=own, capture_output=True, text=True, timeout=60, check=False)
     assert " ".join(done.stdout.split()).startswith(f"Usage: {script} env [OPTIONS] Print")
     assert done.stdout.splitlines()[-3:] == [

@@ -18,6 +18,7 @@ from tests.support.command_line import run_command
 from tests.support.event_grammar import check_bytes
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running
+from tests.support.paths import ROOT
 from tests.support.platform_marks import HAS_SIGHUP, NO_SIGHUP
 from tests.support.process_checks import MESSAGES, ask, events_of, port_of, reload, serve
 from tests.support.raw_http import Answer, exchange, post, read_answer
@@ -274,8 +275,9 @@ def starting(directory: Path, *words: str) -> Iterator[Proxy]:
         pytest.skip(NO_SIGHUP)
     port = free_port()
     command = [sys.executable, "-m", "anthropic_proxy", "serve", "--port", str(port), *words]
+    own = {"PATH": "", "PYTHONPATH": str(ROOT)}
     with (directory / "early.log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=directory, env={"PATH": ""}, stdout=log, stderr=log)
+        process = subprocess.Popen(command, cwd=directory, env=own, stdout=log, stderr=log)
     try:
         with reporting_log(process, directory / "early.log"):
             wait_for(lambda: holds_back(process.pid, signal.SIGHUP))
