@@ -1,15 +1,16 @@
-"""Betas of the Messages API: which of the client's a server gets.
+"""Betas of the Messages API: which of the client's a server gets, and what a rejection says about them.
 
 A beta is a name in the header `anthropic-beta` that switches on a feature. Servers other than Anthropic's have some of
-them only, and reject a request with another one. `errors.py` reads from a rejection which betas are removed, and stores
-it in the dialect.
+them only, and reject a request with another one. `find_beta_adaptation` reads from a rejection which betas are removed
+or suspected, `apply_beta_adaptation` notes it in the dialect, and `select_betas` chooses by the dialect.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, Handling
 from anthropic_proxy.engine.messages.models import require_bounded_members
@@ -17,7 +18,7 @@ from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surroga
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.contract import Call
+from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import InvalidRequest
 
@@ -25,10 +26,20 @@ BETA_HEADER, BETA_FIELD = "anthropic-beta", "anthropic_beta"
 """Header with the betas, and the field of the body that clouds have for them."""
 _ALL_BETAS = ("*",)
 _BETA_NAME = compile_later(r"[A-Za-z0-9_-]{1,100}")
-ACCEPTED = "accepted"
-"""First word of an adaptation: the server has accepted the betas that follow."""
-MAX_LEARNED_BETAS = 64
+_DROP, _SUSPECT, ACCEPTED = "betas", "suspects", "accepted"
+"""First words of adaptations: the betas that follow are removed, have one that the server rejects, or were accepted."""
+_MAX_LEARNED_BETAS = 64
 """Maximum number of betas that are remembered because of one request."""
+_NAMED_REFUSALS = 2
+"""Number of rejections of betas of one request that remove only the betas that the server names."""
+_REFUSED = compile_later(
+    r"invalid beta flag|unsupported beta\b|anthropic-beta(?=.*unexpected value)|unexpected value(?=.*anthropic-beta)"
+    r"|unexpected value\(s\) `[\w-]+-20\d\d-\d\d-\d\d`",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Pattern of errors about betas: Bedrock "invalid beta flag" (anthropics/claude-code issue 49370), Anthropic
+"Unexpected value(s) `…` for the `anthropic-beta` header" and "Unsupported beta header: …" (docs.anthropic.com, "Beta
+headers"). A long list of values is cut, so the name of the header may be missing."""
 _DATE_LENGTH = len("2025-05-14")
 """Length of the date at the end of the name of a beta."""
 _DATE_OF_BETA = compile_later(r"20\d\d-[01]\d-[0-3]\d")
@@ -92,7 +103,7 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     refused = list[str]()
     for beta in filter(None, (part.strip() for part in (*given, *_read_body_betas(call.relayed.body)))):
         name = names.get(beta, beta)
-        accepts = _BETA_NAME.fullmatch(name) and (_matches(name, dialect.betas) or is_later(name, dialect))
+        accepts = _BETA_NAME.fullmatch(name) and (_matches(name, dialect.betas) or _is_later(name, dialect))
         if accepts and not _matches(name, dialect.removed_betas) and (name,) not in dialect.suspected_betas:
             found.setdefault(name, beta)
         else:
@@ -103,8 +114,8 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
         smallest = min(suspects, key=len)
         by_date = sorted(smallest, key=lambda name: (name[-_DATE_LENGTH:], name))
         kept = {*dialect.accepted_betas, *by_date[: len(by_date) // 2]}
-        if all(is_later(name, dialect) for name in smallest):  # so the listed ones are not the cause
-            kept |= {name for name in found if not is_later(name, dialect)}.difference(*suspects)
+        if all(_is_later(name, dialect) for name in smallest):  # so the listed ones are not the cause
+            kept |= {name for name in found if not _is_later(name, dialect)}.difference(*suspects)
         sent = [name for name in found if name in kept]
     held_back = [name for name in found if name not in sent]
     lost = {
@@ -122,7 +133,58 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     return SelectedBetas(sent, tested, held_back, lost, notes)
 
 
-def is_later(name: str, dialect: Dialect) -> bool:
+def find_beta_adaptation(call: Call[Dialect], message: str) -> Adaptation | None:
+    """Return the change that leaves out the betas that the server has rejected. None: the message is about no beta.
+
+    A server that names one beta at a time would refuse a request as often as it has wrong betas. So only the first two
+    rejections of a request remove just what is named. The next one removes all betas that were never accepted, for this
+    request: later requests have them again, until each wrong one was named.
+
+    If the server names none, betas that are newer than the list of the server's betas are removed before all others,
+    which the client may need. If the server then refuses the others too, the newer ones are not suspected.
+    """
+    betas = select_betas(call)
+    if not (betas.sent and _REFUSED.search(message)):
+        return None
+    dialect = call.dialect
+    words = set(re.findall(r"[\w-]+", message))
+    accepted = dialect.accepted_betas
+    unknown = [beta for beta in betas.sent if beta not in accepted] or betas.sent
+    newer = [beta for beta in unknown if _is_later(beta, dialect)]
+    unknown = newer or unknown
+    named = [beta for beta in betas.sent if beta in words]
+    if named:
+        removed, stored_name = named, ""
+        earlier = [name for name in call.relayed.earlier_adaptations if name.partition(" ")[0] == _DROP]
+        if len(earlier) >= _NAMED_REFUSALS:
+            removed, stored_name = [*named, *unknown], " ".join((_DROP, *named))
+    else:
+        # the repetition must succeed, so it tries no others; later requests find out which one is the cause
+        removed = [*unknown, *betas.held_back]
+        stored_name = " ".join((_SUSPECT, *unknown))
+    return Adaptation(
+        " ".join((_DROP, *dict.fromkeys(removed))),
+        persistent=len(named or unknown) <= _MAX_LEARNED_BETAS,
+        stored_name=stored_name,
+        stored_if_rejected=True,
+    )
+
+
+def apply_beta_adaptation(dialect: Dialect, verb: str, names: Sequence[str]) -> Dialect:
+    if verb == _DROP:
+        return structs.replace(dialect, removed_betas=(*dialect.removed_betas, *names))
+    accepted, suspected = dialect.accepted_betas, dialect.suspected_betas
+    if verb == _SUSPECT:
+        accepted = tuple(beta for beta in accepted if beta not in names)  # otherwise, the server has changed
+        return structs.replace(dialect, accepted_betas=accepted, suspected_betas=(*suspected, tuple(names)))
+    if verb == ACCEPTED:
+        rests = (tuple(beta for beta in group if beta not in names) for group in suspected)
+        accepted = (*accepted, *names)
+        return structs.replace(dialect, accepted_betas=accepted, suspected_betas=tuple(filter(None, rests)))
+    return dialect
+
+
+def _is_later(name: str, dialect: Dialect) -> bool:
     """Return True for a beta that is newer than the list of the server's betas."""
     date = name[-_DATE_LENGTH:]
     return (

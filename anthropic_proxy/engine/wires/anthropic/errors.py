@@ -12,7 +12,7 @@ from msgspec import Raw, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.anthropic.betas import ACCEPTED, MAX_LEARNED_BETAS, is_later, select_betas
+from anthropic_proxy.engine.wires.anthropic.betas import apply_beta_adaptation, find_beta_adaptation, select_betas
 from anthropic_proxy.engine.wires.anthropic.conversation import (
     find_open_loop,
     find_sent_signatures,
@@ -44,17 +44,7 @@ _MIN_ADAPTATIONS_LEFT = 2
 _BLOCK = compile_later(r"\bmessages\.\d+\.content\.\d+\b")
 _THINKING_MISSING = compile_later(r"expected\W{0,3}thinking\b.{0,40}\bbut found\b", re.IGNORECASE)
 """Pattern of errors about a tool loop that does not begin with thinking (anomalyco/opencode issue 3077)."""
-_BETA_REFUSED = compile_later(
-    r"invalid beta flag|unsupported beta\b|anthropic-beta(?=.*unexpected value)|unexpected value(?=.*anthropic-beta)"
-    r"|unexpected value\(s\) `[\w-]+-20\d\d-\d\d-\d\d`",
-    re.IGNORECASE | re.DOTALL,
-)
-"""Pattern of errors about betas: Bedrock "invalid beta flag" (anthropics/claude-code issue 49370), Anthropic
-"Unexpected value(s) `…` for the `anthropic-beta` header" and "Unsupported beta header: …" (docs.anthropic.com, "Beta
-headers"). A long list of values is cut, so the name of the header may be missing."""
-_DROP_BETAS, _SUSPECT_BETAS, _DROP_FIELDS = "betas", "suspects", "fields"
-_NAMED_REFUSALS = 2
-"""Number of rejections of betas of one request that remove only the betas that the server names."""
+_DROP_FIELDS = "fields"
 _OF_API = frozenset(
     (
         *("cache_control", "container", "context_management", "diagnostics", "fallbacks", "inference_geo"),
@@ -98,7 +88,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.relayed.body):
         return Adaptation(_REMIND)
     if error.status == 400 and call.dialect.drops_rejected_fields:
-        return _find_rejected(call, error.message)
+        return find_beta_adaptation(call, error.message) or _find_rejected_fields(call, error.message)
     return None
 
 
@@ -126,46 +116,14 @@ def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | 
     return Adaptation(name, persistent=False, refused_signatures=(found[named[0]],))
 
 
-def _find_rejected(call: Call[Dialect], message: str) -> Adaptation | None:
-    """Return the change that leaves out the betas or fields that the server has rejected. None: no such change.
-
-    A server that names one beta at a time would refuse a request as often as it has wrong betas. So only the first two
-    rejections of a request remove just what is named. The next one removes all betas that were never accepted, for this
-    request: later requests have them again, until each wrong one was named.
-
-    If the server names none, betas that are newer than the list of the server's betas are removed before all others,
-    which the client may need. If the server then refuses the others too, the newer ones are not suspected.
-    """
-    betas = select_betas(call)
-    if betas.sent and _BETA_REFUSED.search(message):
-        dialect = call.dialect
-        words = set(re.findall(r"[\w-]+", message))
-        accepted = dialect.accepted_betas
-        unknown = [beta for beta in betas.sent if beta not in accepted] or betas.sent
-        newer = [beta for beta in unknown if is_later(beta, dialect)]
-        unknown = newer or unknown
-        named = [beta for beta in betas.sent if beta in words]
-        if named:
-            removed, stored_name = named, ""
-            earlier = [name for name in call.relayed.earlier_adaptations if name.partition(" ")[0] == _DROP_BETAS]
-            if len(earlier) >= _NAMED_REFUSALS:
-                removed, stored_name = [*named, *unknown], " ".join((_DROP_BETAS, *named))
-        else:
-            # the repetition must succeed, so it tries no others; later requests find out which one is the cause
-            removed = [*unknown, *betas.held_back]
-            stored_name = " ".join((_SUSPECT_BETAS, *unknown))
-        return Adaptation(
-            " ".join((_DROP_BETAS, *dict.fromkeys(removed))),
-            persistent=len(named or unknown) <= MAX_LEARNED_BETAS,
-            stored_name=stored_name,
-            stored_if_rejected=True,
-        )
+def _find_rejected_fields(call: Call[Dialect], message: str) -> Adaptation | None:
+    """Return the change that leaves out the fields that the server has rejected. None: no such change."""
     known = set(call.dialect.dropped_fields)
     fields = [name for name in find_refused_fields(encode_request(call).body, message) if name not in known]
-    lasts = _OF_API.issuperset(name.partition(".")[0] for name in fields)
-    lasts = lasts and not betas.held_back  # a field may require a beta that is left out for now
     if not fields:
         return None
+    lasts = _OF_API.issuperset(name.partition(".")[0] for name in fields)
+    lasts = lasts and not select_betas(call).held_back  # a field may require a beta that is left out for now
     return Adaptation(" ".join((_DROP_FIELDS, *fields)), persistent=lasts, stored_if_rejected=True)
 
 
@@ -179,14 +137,4 @@ def apply_adaptation(dialect: Dialect, name: str) -> Dialect:
     verb, *names = name.split()
     if verb == _DROP_FIELDS:
         return structs.replace(dialect, dropped_fields=(*dialect.dropped_fields, *names))
-    if verb == _DROP_BETAS:
-        return structs.replace(dialect, removed_betas=(*dialect.removed_betas, *names))
-    accepted, suspected = dialect.accepted_betas, dialect.suspected_betas
-    if verb == _SUSPECT_BETAS:
-        accepted = tuple(beta for beta in accepted if beta not in names)  # otherwise, the server has changed
-        return structs.replace(dialect, accepted_betas=accepted, suspected_betas=(*suspected, tuple(names)))
-    if verb == ACCEPTED:
-        rests = (tuple(beta for beta in group if beta not in names) for group in suspected)
-        accepted = (*accepted, *names)
-        return structs.replace(dialect, accepted_betas=accepted, suspected_betas=tuple(filter(None, rests)))
-    return dialect
+    return apply_beta_adaptation(dialect, verb, names)
