@@ -235,33 +235,37 @@ def _text(topic: str, size: int) -> str:
 _NAMES = ("Agent", "Bash", "Edit", "Read", "Skill", "ToolSearch", "Write")
 
 
-Client = Literal["claude_code", "adding", "declaring"]
-"""How a client declares the tools that its searches find: as Claude Code does, as it does without its placeholder, or
-all of them in each request."""
+Client = Literal["claude_code", "compacting", "adding", "declaring", "declaring_with_placeholder"]
+"""How a client declares the tools that its searches find: as Claude Code does, also with a compaction, as it does
+without its placeholder, or all of them in each request."""
+_LAST_BEFORE_COMPACTION = 4
 
 
 def _tools(loaded: set[str], client: Client) -> list[dict[str, Any]]:
     """Return the tools of a request as Claude Code sorts them: loaded ones between the others."""
-    late = {name for names in LOADS.values() for name in names} if client == "declaring" else loaded
+    late = {name for names in LOADS.values() for name in names} if client.startswith("declaring") else loaded
     tools = [_tool(name, 3_000) for name in _NAMES]
     tools += [_tool(name, 1_500, deferred=True) for name in late]
-    if client == "claude_code":
+    if client not in ("adding", "declaring"):
         tools.append({"name": "DeferredToolPlaceholder", "description": "None.", "input_schema": {"type": "object"}})
         tools[-1]["defer_loading"] = True
     return sorted(tools, key=lambda tool: str(tool["name"]))
 
 
-def _turn(number: int) -> Script:
+def _turn(number: int, client: Client) -> Script:
     steps: Script = [("Read", {"value": f"file {number}"})] * (3 if number == 1 else 1)
     if number in LOADS:
-        steps += [("ToolSearch", {"value": "select:" + ",".join(LOADS[number])})]
-        steps += [(name, {"value": f"turn {number}"}) for name in LOADS[number]]
+        names = LOADS[number]
+        if client == "compacting" and number > _LAST_BEFORE_COMPACTION:  # the model no longer sees earlier searches
+            names = (*names, *LOADS[2])
+        steps += [("ToolSearch", {"value": "select:" + ",".join(names)})]
+        steps += [(name, {"value": f"turn {number}"}) for name in names]
     return [*steps, f"Turn {number} is done."]
 
 
 async def run_session(row: Row, client: Client = "claude_code") -> Figures:
     """Play the session through the proxy."""
-    turns = [_turn(number) for number in range(1, TURNS + 1)]
+    turns = [_turn(number, client) for number in range(1, TURNS + 1)]
     provider = CachingProvider([step for turn in turns for step in turn], row.cache)
     proxy = ProxyHarness(provider, **_KEYS | row.settings)
     system = [{"type": "text", "text": _text("rule", 30_000), "cache_control": {"type": "ephemeral"}}]
@@ -269,6 +273,9 @@ async def run_session(row: Row, client: Client = "claude_code") -> Figures:
     messages: list[dict[str, Any]] = []
     loaded: set[str] = set()
     for number, turn in enumerate(turns, 1):
+        if client == "compacting" and number == _LAST_BEFORE_COMPACTION + 1:
+            messages = [{"role": "user", "content": [{"type": "text", "text": _text("summary", 30_000)}]}]
+            messages.append({"role": "assistant", "content": [{"type": "text", "text": "Turn 4 is done."}]})
         messages.append({"role": "user", "content": [{"type": "text", "text": f"Do part {number} of the work."}]})
         for step in turn:
             sink = await proxy.post(

@@ -50,7 +50,9 @@ from anthropic_proxy.engine.hooks import Receipt, UpstreamAttempt
 from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
+from anthropic_proxy.engine.messages.loaded_tools import PLACEHOLDER_NAME
 from anthropic_proxy.engine.messages.models import MessagesRequest, Tool
+from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.preparation import ProxyTool, prepare
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
@@ -367,7 +369,15 @@ class Attempts:
         if inliner is not None:
             request = await inliner.inline_urls(request, target, limits)
         estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
-        prepared = await engine.background.run_in_thread_if_large(self._is_large, prepare, request, limits, estimate)
+        conversation = f"{self.receipt.session} {self.receipt.agent} {target.prefixed_id}"
+        listed: Collection[str] | None = ()
+        if self.receipt.session and PLACEHOLDER_NAME in list_tool_names(request.tools):
+            listed = engine.observations.find_listed_tools(conversation, request.messages)
+        prepared = await engine.background.run_in_thread_if_large(
+            self._is_large, prepare, request, limits, estimate, listed or ()
+        )
+        if listed is None:
+            engine.observations.store_listed_tools(conversation, request.messages, prepared.listed)
         is_further_call = run.continuation is not None
         if report.notes and not is_further_call:
             report.clear_notes()
@@ -377,7 +387,6 @@ class Attempts:
         dialect = target.dialect
         effort_plan: EffortPlan | None = None
         if self.receipt.session and dialect.sends_effort_changes:
-            conversation = f"{self.receipt.session} {self.receipt.agent} {target.prefixed_id}"
             effort_plan = engine.observations.follow_effort(conversation, prepared.request)
         call = Call(
             request=prepared.request,

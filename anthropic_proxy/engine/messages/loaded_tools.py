@@ -11,6 +11,9 @@ was, and a loaded tool stands where it was loaded:
 - `items`: the wire puts the definition behind the result of the search, and the model calls the tool as any other.
 - `listed`: the definition is added to the list, for providers whose prompt cache saves less than such calls cost.
 
+After a compaction, the searches are no longer in the messages, but the client still declares what they have loaded.
+Such tools stand in the list from the first request on, so they stay there if a later search names them again.
+
 Only tools that the request of the client declares and an earlier result names are loaded. A call of any other name is
 delivered as a call of `CallLoadedTool`: the client reports an unknown tool, and the model calls again.
 """
@@ -67,21 +70,30 @@ CALLER = replace(msgspec.json.decode(_SOURCE, type=Tool), source=_SOURCE)
 
 
 def place_loaded_tools(
-    tools: list[Tool], messages: Sequence[Message], form: LoadedToolForm, forced_name: str | None
-) -> tuple[list[Tool], Mapping[str, Sequence[Tool]]]:
-    """Return the tools to list, and the loaded tools by the id of the tool result that has loaded them.
+    tools: list[Tool],
+    messages: Sequence[Message],
+    form: LoadedToolForm,
+    forced_name: str | None,
+    listed_at_first: Collection[str] = (),
+) -> tuple[list[Tool], Mapping[str, Sequence[Tool]], Collection[str]]:
+    """Return the tools to list, the loaded tools by the id of the tool result that has loaded them, and the names of
+    deferred tools in the list.
 
     Without Claude Code's placeholder, the list is returned as it is: other clients may declare all tools from the first
-    request on. A tool that `tool_choice` forces, or whose search is no longer in the messages, stays in the list.
+    request on. A tool that `tool_choice` forces, or that no search in the messages names, stays in the list, and so do
+    those of `listed_at_first`: the names that the first request of the conversation had there.
     """
     names = list_tool_names(tools)
     if form == "listed" or PLACEHOLDER_NAME not in names or CALLER_NAME in names:
-        return tools, {}
+        return tools, {}, ()
     deferred = {
         tool.name: tool
         for tool in tools
         if tool.defer_loading and is_client_tool(tool) and tool.name not in (PLACEHOLDER_NAME, forced_name)
     }
+    listed = [name for name in deferred if name in listed_at_first]
+    for name in listed:
+        del deferred[name]
     loaded: dict[str, list[Tool]] = {}
     placed: set[str] = set()
     for message in messages if deferred else ():
@@ -96,9 +108,10 @@ def place_loaded_tools(
                 if found := [name for name in named if name in deferred and name not in placed]:
                     placed.update(found)
                     loaded[block.tool_use_id] = [deferred[name] for name in found]
+    listed += [name for name in deferred if name not in placed]
     if isinstance(tools, ToolList):
-        return _list_shared_tools(tools, frozenset(placed), forced_name, form), loaded
-    return _list_tools(tools, placed, forced_name, form), loaded
+        return _list_shared_tools(tools, frozenset(placed), forced_name, form), loaded, listed
+    return _list_tools(tools, placed, forced_name, form), loaded, listed
 
 
 def _list_tools(

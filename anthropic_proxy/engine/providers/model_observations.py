@@ -5,7 +5,9 @@ the ratio of real to estimated tokens, which corrects estimates.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+
+import msgspec
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.memory_values import MemoryValues
@@ -17,7 +19,7 @@ from anthropic_proxy.engine.messages.effort_plan import (
     follow_effort,
     keep_plan,
 )
-from anthropic_proxy.engine.messages.models import TextBlock
+from anthropic_proxy.engine.messages.models import Message, TextBlock
 from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.messages.tokens import TokenScale
 from anthropic_proxy.engine.providers.token_families import find_token_family
@@ -25,8 +27,11 @@ from anthropic_proxy.engine.providers.token_families import find_token_family
 RETENTION_SECONDS = 7 * 24 * 3600.0
 """Seconds until a stored fact expires. A parameter that was dropped because of a stored adaptation is then sent
 again."""
-EFFORT_SECONDS = 24 * 3600.0
-"""Seconds for which the efforts of a conversation are remembered. No provider caches a prompt for longer."""
+CONVERSATION_SECONDS = 24 * 3600.0
+"""Seconds for which the efforts and the listed tools of a conversation are remembered. No provider caches a prompt for
+longer."""
+MAX_LISTED_TOOLS = 256
+"""Maximum number of listed tools that are remembered for a conversation."""
 MISSING_PATH_SECONDS = 24 * 3600.0
 """Seconds until a server is asked again for a token count at a path that it did not have."""
 MIN_SCALE, MAX_SCALE = 0.7, 1.6
@@ -78,18 +83,27 @@ class ModelObservations:
         self.store.write(f"adaptations:{upstream}/{model}", names, RETENTION_SECONDS)
 
     def follow_effort(self, conversation: str, request: PreparedRequest) -> EffortPlan:
-        """Return the effort of a request as changes since its conversation began, and remember it.
-
-        A client has several conversations with one name, such as that for titles: each begins with another message.
-        """
-        first = request.messages[0].content if request.messages else []
-        texts = b"".join(bytes(block.text) for block in first if type(block) is TextBlock)
-        digest = hashlib.sha256(conversation.encode(errors="replace") + b"\n" + texts).hexdigest()
-        known = decode_plans(self.store.read(f"effort:{digest}") or "")
+        """Return the effort of a request as changes since its conversation began, and remember it."""
+        key = "effort:" + _digest_beginning(conversation, request.messages)
+        known = decode_plans(self.store.read(key) or "")
         plan = follow_effort(find_plan(known, request.messages, request.effort), request.messages, request.effort)
         kept = keep_plan(known, request.messages, plan)
-        self.store.write(f"effort:{digest}", encode_plans(kept), EFFORT_SECONDS)
+        self.store.write(key, encode_plans(kept), CONVERSATION_SECONDS)
         return plan
+
+    def find_listed_tools(self, conversation: str, messages: Sequence[Message]) -> Collection[str] | None:
+        """Return the names that `store_listed_tools` has stored for the conversation. None: none are stored."""
+        known = self.store.read("listed:" + _digest_beginning(conversation, messages))
+        try:
+            return None if known is None else decode_json(known, list[str])
+        except InvalidJson:
+            return None
+
+    def store_listed_tools(self, conversation: str, messages: Sequence[Message], names: Collection[str]) -> None:
+        """Store which deferred tools the first request of a conversation has in its list of tools."""
+        key = "listed:" + _digest_beginning(conversation, messages)
+        stored = msgspec.json.encode(list(names)[:MAX_LISTED_TOOLS]).decode()
+        self.store.write(key, stored, CONVERSATION_SECONDS)
 
     def lacks_count_path(self, server: str, model: str, path: str) -> bool:
         """Return True if the server has answered a token count at this path as unknown."""
@@ -121,6 +135,16 @@ def _decode_scale(text: str | None) -> float | None:
     except InvalidJson:
         return None
     return scale if MIN_SCALE <= scale <= MAX_SCALE else None
+
+
+def _digest_beginning(conversation: str, messages: Sequence[Message]) -> str:
+    """Return a hash of the name of a conversation and the texts of its first message.
+
+    A client has several conversations with one name, such as that for titles: each begins with another message.
+    """
+    first = messages[0].blocks if messages else []
+    texts = b"".join(bytes(block.text) for block in first if type(block) is TextBlock)
+    return hashlib.sha256(conversation.encode(errors="replace") + b"\n" + texts).hexdigest()
 
 
 def _uncounted_key(server: str, model: str, path: str) -> str:

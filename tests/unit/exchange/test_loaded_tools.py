@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
 from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME, LoadedToolCalls
-from tests.support.cache_sessions import RELAYS, ROWS, CostModel, Row, choice_table, run_session
+from tests.support.cache_sessions import RELAYS, ROWS, Client, CostModel, Row, choice_table, run_session
 from tests.support.paths import ROOT
 
 NAMES = {"WebFetch", "mcp__a__b.c"}
@@ -119,9 +119,20 @@ async def test_a_session_with_three_loads_stays_in_the_cache(row: Row) -> None:
     assert figures.cached_share >= 0.95
 
 
+@pytest.mark.parametrize("row", ROWS + RELAYS, ids=lambda row: row.title)
+async def test_a_tool_that_is_searched_again_after_a_compaction_stays_in_the_list(row: Row) -> None:
+    """Claude Code declares it in the first request after the compaction, in which no search names it."""
+    figures = await run_session(row, "compacting")
+    assert figures.changes == []
+    assert figures.cached_share >= 0.9
+
+
+@pytest.mark.parametrize("client", ["declaring", "declaring_with_placeholder"])
 @pytest.mark.parametrize("row", ROWS[:4] + RELAYS[:1], ids=lambda row: row.title)
-async def test_a_client_that_declares_all_tools_from_the_start_loads_the_last_one_without_a_change(row: Row) -> None:
-    figures = await run_session(row, "declaring")
+async def test_a_client_that_declares_all_tools_from_the_start_loads_the_last_one_without_a_change(
+    row: Row, client: Client
+) -> None:
+    figures = await run_session(row, client)
     assert figures.changes == []
     assert figures.cached_share >= 0.95
 

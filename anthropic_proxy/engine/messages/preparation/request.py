@@ -7,7 +7,7 @@ as Claude Code stores both in `metadata.user_id`: as a JSON object, or as a text
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -204,3 +204,5 @@ class PreparationResult(Struct, frozen=True):
     deferred: Sequence[Tool] = ()
     """All deferred tools, which are hidden until a tool search finds them. The proxy's tool search searches this
     list."""
+    listed: Collection[str] = ()
+    """Names of deferred tools that are in the list of tools because no search in the messages has loaded them."""

@@ -12,7 +12,7 @@ calls as calls of server tools, so they become function calls again (`restore_fu
 import functools
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -126,6 +126,8 @@ class ToolOffer(Struct):
     """All deferred tools of the client, found by a tool search or not."""
     loaded: Mapping[str, Sequence[Tool]] = {}
     """Tools that searches of the client have loaded and that are not in `tools`, by the id of the tool result."""
+    listed: Collection[str] = ()
+    """Names of deferred tools in `tools` that a search may load (`place_loaded_tools`)."""
 
 
 def server_tool_kind(tool: Tool) -> ServerToolKind:
@@ -435,7 +437,11 @@ _MAX_LISTED = 20
 
 
 def select_offered_tools(
-    request: MessagesRequest, limits: TargetLimits, names: ToolNames, notes: list[FidelityNote]
+    request: MessagesRequest,
+    limits: TargetLimits,
+    names: ToolNames,
+    notes: list[FidelityNote],
+    listed_at_first: Collection[str] = (),
 ) -> ToolOffer:
     """Return the tools to offer to the model, after the changes that the target requires.
 
@@ -450,15 +456,17 @@ def select_offered_tools(
         notes.append(FidelityNote("dropped", "tools", "the model does not support tools"))
         return ToolOffer([], {}, [])
     forced_name = request.tool_choice.name if request.tool_choice else None
-    declared, loaded = place_loaded_tools(declared, request.messages, limits.loaded_tools, forced_name)
+    declared, loaded, listed = place_loaded_tools(
+        declared, request.messages, limits.loaded_tools, forced_name, listed_at_first
+    )
     if limits.loaded_tools == "items":
         loaded = {call_id: [_under_alias(tool, names) for tool in tools] for call_id, tools in loaded.items()}
     if isinstance(declared, ToolList) and declared.all_from_client:
         tools, aliases = _functions(declared, limits)
         names.aliases.update(aliases)
-        return ToolOffer(tools, {}, [], loaded=loaded)
+        return ToolOffer(tools, {}, [], loaded=loaded, listed=listed)
     offer = assign_server_tools([_defined(tool) for tool in declared if tool.name != PLACEHOLDER_NAME], limits, notes)
-    offer.loaded = loaded
+    offer.loaded, offer.listed = loaded, listed
     if any(tool.kind == "tool_search" for tool in offer.proxy_tools.values()):
         offer.tools, offer.deferred = resolve_deferred_tools(offer.tools, request.messages, forced_name)
     offer.tools = [_under_alias(tool, names) for tool in offer.tools]
