@@ -122,6 +122,8 @@ class KnownModel(Struct, frozen=True):
     name: str
     """Its id without a prefix."""
     capabilities: ModelCapabilities
+    row: Provider | None
+    """The built-in provider that has it. None: a vendor without an entry of its own."""
 
 
 def find_known_model(model_of: str, origin: Origin, built_in: Sequence[Provider]) -> KnownModel | None:
@@ -131,24 +133,39 @@ def find_known_model(model_of: str, origin: Origin, built_in: Sequence[Provider]
     table = table or origin.row.name
     capabilities = find_table_capabilities(table, model_of)
     if capabilities.known:
-        return KnownModel(model_of.removeprefix(f"{table}/"), capabilities)
+        return KnownModel(model_of.removeprefix(f"{table}/"), capabilities, origin.row)
     prefix, slash, name = model_of.partition("/")
     row = next((row for row in built_in if row.prefix == prefix.lower()), None)
     capabilities = find_table_capabilities((row.models_table or row.name) if row else prefix.lower(), name)
-    return KnownModel(name, capabilities) if slash and capabilities.known else None
+    return KnownModel(name, capabilities, row) if slash and capabilities.known else None
 
 
 def _list_wire_rules(table: ConfiguredProvider, origin: Origin) -> Sequence[tuple[str, str]]:
-    """Return pairs of model pattern and API, if the table leaves the API to the models of a vendor.
-
-    An address with a deployment of Azure has Chat Completions only.
-    """
+    """Return pairs of model pattern and API, if the table leaves the API to the models of a vendor."""
     server = origin.server
-    has_models_of_row = origin.is_vendor and not (server and server.models_table)
-    if table.has_wire or table.dialect or "/deployments/" in table.base_url or not has_models_of_row:
+    if not origin.is_vendor or (server and server.models_table) or not _leaves_wire_to_models(table):
         return ()
     offered = (server.wires if server else {}) or origin.row.wires
     return [(pattern, wire) for pattern, wire in origin.row.wire_rules if wire in offered]
+
+
+def _leaves_wire_to_models(table: ConfiguredProvider) -> bool:
+    """Return True if the table does not set the API. An address with a deployment of Azure has Chat Completions."""
+    return not (table.has_wire or table.dialect or "/deployments/" in table.base_url)
+
+
+def _find_wire(
+    table: ConfiguredProvider, origin: Origin, known: KnownModel, rules_of_row: Sequence[tuple[str, str]]
+) -> str:
+    """Return the API for a model of `model_of`: at the address of a vendor its own rules, elsewhere those of the
+    provider that has the model, because a gateway may stand in front of it.
+    """
+    rules: Sequence[tuple[str, str]] = rules_of_row
+    if not origin.is_vendor and known.row is not None and _leaves_wire_to_models(table):
+        own = [*known.row.wire_rules, ("*", next(iter(known.row.wires)))]
+        rules = [(pattern, wire) for pattern, wire in own if wire in origin.row.wires]
+    name = known.name.lower()
+    return next((wire for pattern, wire in rules if fnmatchcase(name, pattern)), table.wire)
 
 
 def list_wires(built_in: Sequence[Provider]) -> list[str]:
@@ -194,8 +211,7 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
         if known_model := find_known_model(model.model_of, origin, built_in) if model.model_of else None:
             known_names.append((pattern, known_model.name))
             if not model.dialect:
-                matching = (wire for pattern, wire in rules_of_row if fnmatchcase(known_model.name.lower(), pattern))
-                wire = next(matching, wire)
+                wire = _find_wire(table, origin, known_model, rules_of_row)
             limits = {name: getattr(known_model.capabilities, name) for name in _LIMITS}
             rules.append((pattern, {**limits, **({"accepts_pdf": True} if server and server.accepts_pdf else {})}))
         if model.model_of or model.dialect:

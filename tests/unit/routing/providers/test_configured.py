@@ -14,6 +14,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import require_known_wire
 from anthropic_proxy.engine.routing.router import find_capabilities
+from anthropic_proxy.engine.wires.contract import UpstreamRequest
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.readiness import list_problems_and_warnings
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
@@ -132,6 +133,46 @@ async def test_a_wrong_path_is_explained() -> None:
         "a: nothing is served at http://a:8000/chat/completions: HTTP 404 (Not Found). The address is set by base_url "
         'of [providers.a], anthropic-proxy.toml line 2. Is /v1 missing? Try base_url = "http://a:8000/v1"'
     )
+
+
+@pytest.mark.parametrize("base_url", ["https://apim.example/openai/v1", "http://127.0.0.1:8000/openai/v1"])
+@pytest.mark.parametrize(
+    ("model_of", "further", "path", "fields"),
+    [
+        ("gpt-5.6-sol", "", "/responses", {"reasoning": {"effort": "high", "summary": "auto"}}),
+        ("openai/gpt-6.2-astra", "", "/responses", {"reasoning": {"effort": "high", "summary": "auto"}}),
+        (
+            "openai/gpt-6.2-astra",
+            'key_header = "api-key"',
+            "/responses",
+            {"reasoning": {"effort": "high", "summary": "auto"}},
+        ),
+        ("gpt-5.6-sol", 'wire = "chat"', "/chat/completions", {"reasoning_effort": "none"}),
+        ("gpt-4.1", "", "/chat/completions", {}),
+        ("anthropic/claude-opus-5-5", "", "/v1/messages", {"output_config": {"effort": "high"}}),
+        ("gemini/gemini-3.6-flash", "", "/chat/completions", {}),
+    ],
+)
+async def test_behind_a_gateway_the_named_model_decides_the_api(
+    base_url: str, model_of: str, further: str, path: str, fields: dict[str, Any]
+) -> None:
+    sent: list[tuple[str, dict[str, Any]]] = []
+
+    def reply(_: str, request: UpstreamRequest, __: object) -> FakeResponse:
+        sent.append((request.path, json.loads(request.body)))
+        return FakeResponse(500, b"{}")
+
+    proxy = ProxyHarness(reply)
+    table = f'[providers.a]\nbase_url = "{base_url}"\n{further}\nmodels = {{ team = {{ model_of = "{model_of}" }} }}\n'
+    settings = load(table)
+    changed = {"settings": settings, "credentials": Credentials(settings), "transports": {"a": proxy.services.http}}
+    proxy.services = structs.replace(proxy.services, **changed)
+    tool = {"name": "get_time", "input_schema": {"type": "object", "properties": {}}}
+    thinking = {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}}
+    await proxy.post(model="a/team", tools=[tool], **thinking)
+    assert [each for each, _ in sent] == [path]
+    effort_fields = ("reasoning", "reasoning_effort", "output_config")
+    assert {name: value for name, value in sent[0][1].items() if name in effort_fields} == fields
 
 
 @pytest.mark.parametrize("model", ["z-ai/glm-9", "gpt-4.1"])
