@@ -85,6 +85,7 @@ def import_settings(
     own_command = "anthropic-proxy import" if file is None else f"anthropic-proxy import {shlex.quote(str(file))}"
     file = file or _find_router_file()
     name = describe_input(file)
+    base = name if str(file) == "-" else file.name
     if is_router_database(file):
         plan = read_router_config(read_router_database(file, MAX_CONFIG_BYTES))
     else:
@@ -100,7 +101,7 @@ def import_settings(
     plan.settle_known_keys(given)
     if plan.secrets:
         asks = not dry_run and not copy_keys and sys.stdin.isatty() and output.is_terminal
-        question = f"Copy {', '.join(plan.secrets)} of {name} to {folder / ENV_FILE}?"
+        question = f"Copy {', '.join(plan.secrets)} of {base} to {folder / ENV_FILE}?"
         if copy_keys or (asks and open_questions(output).confirm(question, default=True, instead="--copy-keys")):
             plan.copy_secrets(plan.secrets)
     files = prepare_files(plan, folder)
@@ -127,9 +128,9 @@ def import_settings(
         output.write_line()
         output.write_line(output.paint("Values that stay as they are", "title"))
         for path, each in kept:
-            texts = f"{each.name}: {path} has {each.present}; {name} has {each.wanted}."
+            texts = f"{each.name}: {path} has {each.present}; {base} has {each.wanted}."
             output.write_line(f"  {output.paint('!', 'warn')} {escape_terminal_controls(texts)}")
-        output.write_line(f"  To take the value of {name}, delete the line or table, and import again.")
+        output.write_line(f"  To take the value of {base}, delete the line or table, and import again.")
     notes = [note for note in plan.notes if dry_run or not note.is_harmless]
     if notes:
         output.write_line()
@@ -146,7 +147,6 @@ def import_settings(
         for line in mask_env_lines(change.added).strip("\n").splitlines():
             output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
 
-    steps = [(own_command, "writes them")] if total else [(own_command, "again, when the file is corrected")]
     if not dry_run:
         running = find_proxy(present)  # before a new PORT is written
         files.write(output)
@@ -154,6 +154,8 @@ def import_settings(
             result = reload_proxy(environ, running.port, folder / ENV_FILE)
             sign, role = ("✓", "ok") if result.is_applied else ("!", "warn")
             output.write_notice(f"The proxy at {running.address} {result.text}", sign, role)
+    steps = [(own_command, "writes them")] if total else [(own_command, "again, when the file is corrected")]
+    if not dry_run or (total and not added):
         if not uses_demo:
             steps = [_START_CLIENT]
         elif total:
