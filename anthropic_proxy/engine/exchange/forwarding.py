@@ -36,7 +36,7 @@ from anthropic_proxy.engine.messages.models import MessagesRequest, decode_reque
 from anthropic_proxy.engine.messages.preparation import prepare, server_tool_kinds
 from anthropic_proxy.engine.messages.tokens import MAX_TOKENS, EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.providers.call_options import extend_request
+from anthropic_proxy.engine.providers.call_options import extend_request, merge_batch
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     Target,
@@ -487,4 +487,7 @@ async def _with_mapped_models(
     )
     # always in a thread: a small body may have many requests, and each may need a comparison with all routes
     body = await engine.background.run_in_thread(encode, incoming.body, target.dialect, resolve)
+    options = engine.settings.call_options.get(target.provider.name)
+    if options is not None and options.body:
+        body = await engine.background.run_in_thread(merge_batch, body, options.body)
     return structs.replace(incoming, body=body)

@@ -10,6 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.batches import find_params
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit
 from anthropic_proxy.engine.wires.contract import Credential, Transport, UpstreamRequest, UpstreamResponse
 from anthropic_proxy.secrets import Secret
@@ -55,6 +56,19 @@ def merge_body(body: bytes, fields: Mapping[str, object]) -> bytes:
     All other bytes stay as they are. Raises `InvalidRequest` for a body that is no JSON object.
     """
     return json_spans.edit(body, lambda text: _find_merge_edits(text, 0, len(text), fields))
+
+
+def merge_batch(body: bytes, fields: Mapping[str, object]) -> bytes:
+    """Return the body that creates a batch, with other `fields` in each of its requests. See `merge_body`."""
+
+    def find_edits(text: bytes) -> list[Edit]:
+        return [
+            edit
+            for _, params in find_params(text)
+            for edit in _find_merge_edits(text, params.value, params.end, fields)
+        ]
+
+    return json_spans.edit(body, find_edits)
 
 
 def _find_merge_edits(text: bytes, start: int, end: int, fields: Mapping[str, object]) -> list[Edit]:

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from msgspec import structs
 
 from anthropic_proxy.cli.explain import dry_run_request
 from anthropic_proxy.engine.engine import Engine, build_engine
-from anthropic_proxy.engine.exchange.forwarding import count_tokens
+from anthropic_proxy.engine.exchange.forwarding import count_tokens, forward_resource
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.options import CallOptions
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.call_options import extend_request
-from anthropic_proxy.engine.wires.contract import UpstreamRequest
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings, load_settings
 from anthropic_proxy.gateway.settings_listing import list_settings
@@ -24,7 +25,7 @@ from tests.support.fakes.anthropic.server import new_anthropic
 from tests.support.fakes.openai_chat.server import KEY as OPENAI_KEY
 from tests.support.fakes.openai_chat.server import new_openai
 from tests.support.fakes.server import Exchange, Running, serving, serving_strictly
-from tests.support.harness import new_client_request
+from tests.support.harness import FakeResponse, RecordingSink, new_client_request
 from tests.support.messages import exactly
 
 SECRET = "the-secret-of-the-gateway-8f2c"
@@ -130,6 +131,32 @@ async def test_a_relay_gets_them_too_and_a_count_of_tokens_only_the_headers(tmp_
         message, count = running.journal.exchanges
     assert (message.headers["x-route"], message.body["service_tier"]) == ("blue", "standard_only")
     assert (count.headers["x-route"], "service_tier" in count.body) == ("blue", False)
+
+
+async def test_each_message_of_a_batch_gets_the_fields_of_the_body(tmp_path: Path) -> None:
+    text = """
+        [providers.anthropic]
+        body = { service_tier = "standard_only", thinking = { type = "disabled" } }
+    """
+    call = {"model": "claude-sonnet-5-5", **CALL}
+    given = [
+        {"custom_id": "a", "params": call},
+        {"custom_id": "b", "params": {**call, "service_tier": "auto", "thinking": {"type": "adaptive"}}},
+    ]
+    sent: list[bytes] = []
+
+    async def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        sent.append(request.body)
+        return FakeResponse(200, b"{}")
+
+    settings = load(tmp_path, text, ANTHROPIC_API_KEY=ANTHROPIC_KEY, PREFERRED_PROVIDER="anthropic")
+    engine = structs.replace(build_engine(settings), transports={"anthropic": upstream})
+    incoming = new_client_request(json.dumps({"requests": given}).encode(), path="/v1/messages/batches")
+    await forward_resource(engine, incoming, "POST", RecordingSink())
+    await engine.close()
+    fields = {"service_tier": "standard_only", "thinking": {"type": "disabled"}}
+    (batch,) = map(json.loads, sent)
+    assert batch == {"requests": [{"custom_id": name, "params": {**call, **fields}} for name in ("a", "b")]}
 
 
 def test_a_body_that_cannot_be_merged_is_refused() -> None:

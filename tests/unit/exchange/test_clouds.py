@@ -928,6 +928,40 @@ async def test_server_tools_that_a_cloud_does_not_run_are_removed_and_their_resu
     assert reply.headers.get("x-proxy-fidelity") == expected
 
 
+CODE = "code_execution_20250825"
+FROM_CODE = [
+    {"type": "server_tool_use", "id": "srvtoolu_3", "name": "code_execution", "input": {"code": "get_time()"}},
+    USE | {"caller": {"type": CODE, "tool_id": "srvtoolu_3"}},
+]
+
+
+@pytest.mark.parametrize("kind", ["bedrock", "vertex"])
+async def test_what_belongs_to_code_that_a_cloud_does_not_run_is_removed_with_it(kind: Kind) -> None:
+    answer = [
+        FOUND | {"content": "12:00"},
+        {"type": "container_upload", "file_id": "file_1"},
+        {"type": "text", "text": "Say exactly: hello"},
+    ]
+    turn = [QUESTION, {"role": "assistant", "content": FROM_CODE}, {"role": "user", "content": answer}]
+    tools = [{"type": CODE, "name": "code_execution"}, TOOL | {"allowed_callers": [CODE]}]
+    with cloud_of(kind) as (_, running):
+        engine = engine_of(settings_of(kind, running.url))
+        reply, message = await ask(
+            engine, MODELS[kind], messages=turn, tools=tools, container="c1", thinking={"type": "disabled"}
+        )
+        await engine.close()
+        (sent,) = running.journal.exchanges
+        assert running.journal.violations() == []
+    assert reply.status == 200, message
+    assert sent.body["tools"] == [TOOL]
+    assert sent.body["messages"] == [
+        QUESTION,
+        {"role": "assistant", "content": [text_block("[code_execution]\nget_time()"), USE]},
+        {"role": "user", "content": [answer[0], text_block("[unsupported block: container_upload]"), answer[2]]},
+    ]
+    assert reply.headers["x-proxy-fidelity"] == "best-effort; approximated=3; emulated=0; dropped=2"
+
+
 async def test_a_search_that_the_request_forces_is_done_by_the_next_target() -> None:
     forced: dict[str, Any] = {"tools": [SEARCH_TOOL], "tool_choice": {"type": "tool", "name": "web_search"}}
     with cloud_of("bedrock") as (_, bedrock), cloud_of("foundry") as (_, foundry):
@@ -1051,6 +1085,40 @@ async def test_an_error_of_bedrock_is_the_same_as_status_and_as_first_event(
         await engine.close()
     assert (reply.status, message["error"]["type"]) == (status, error_type)
     assert message["error"]["message"] == "bedrock: Too bad."
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("The provided model identifier is invalid.", 404),
+        (
+            "Invocation of model ID anthropic.claude-opus-4-6-v1 with on-demand throughput isn’t supported. Retry your "
+            "request with the ID or ARN of an inference profile that contains this model.",
+            404,
+        ),
+        ("The provided model doesn't support on-demand throughput.", 404),
+        ("Publisher Model `claude-opus-5-5` is not servable in region us-central1.", 404),
+        ("Operation not allowed", 403),
+        (
+            "Project `p` is not allowed to use Publisher Model `projects/p/locations/global/publishers/anthropic/"
+            "models/claude-opus-5-5`",
+            403,
+        ),
+    ],
+)
+async def test_a_model_that_a_cloud_does_not_serve_is_called_at_the_next_target(text: str, status: int) -> None:
+    with cloud_of("bedrock") as (cloud, bedrock), cloud_of("foundry") as (_, foundry):
+        cloud.find_problem = lambda body: text
+        variables = settings_of("bedrock", bedrock.url) | settings_of("foundry", foundry.url)
+        variables |= {"MODEL_OPUS": MODELS["bedrock"], "FALLBACK_OPUS": MODELS["foundry"]}
+        engine = engine_of(variables)
+        reply, message = await ask(engine, "claude-opus-5-5")
+        assert reply.status == 200, message
+        assert reply.headers["x-proxy-failed-attempts"] == "bedrock 400"
+        reply, message = await ask(engine, MODELS["bedrock"])
+        assert (reply.status, message["error"]["message"]) == (status, f"bedrock: {text}")
+        await engine.close()
+        assert len(foundry.journal.exchanges) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,7 +1,7 @@
 """Edits for the Batches API: the requests that create a batch, and the responses that describe batches."""
 
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -40,6 +40,13 @@ def encode_batch(
 
 def _find_batch_edits(body: bytes, removals: Removals, resolve_model: Callable[[str, str, bytes], str]) -> list[Edit]:
     edits: list[Edit] = []
+    for index, params in find_params(body):
+        edits += _find_edits_of_params(body, params, removals, partial(resolve_model, f"requests.{index}.params"))
+    return edits
+
+
+def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan]]:
+    """Yield the index of each request of a batch, and the member with its parameters."""
     for requests in json_spans.find_members(body):
         if requests.key != "requests" or body[requests.value] != ord("["):
             continue
@@ -48,9 +55,7 @@ def _find_batch_edits(body: bytes, removals: Removals, resolve_model: Callable[[
                 continue
             for member in json_spans.find_members(body, request.value, request.end):
                 if member.key == "params" and body[member.value] == ord("{"):
-                    resolve = partial(resolve_model, f"requests.{index}.params")
-                    edits += _find_edits_of_params(body, member, removals, resolve)
-    return edits
+                    yield index, member
 
 
 def _find_edits_of_params(

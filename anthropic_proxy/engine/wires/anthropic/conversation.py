@@ -35,8 +35,11 @@ _SEARCHED = b'"web_search_'
 blocks."""
 _THINKING = b'thinking"'
 """End of the types of thinking blocks. A request without it has no signature that a provider could reject."""
-_OF_SERVER_TOOLS = (b'_tool_result"', b'r_tool_use"', b'p_tool_use"')
-"""Ends of the types of blocks with calls and results of server tools: `server_tool_use`, `mcp_tool_use` …"""
+_FROM_CODE = b'"code_execution_2'
+"""Beginning of the version of code execution that is the caller of a tool."""
+_OF_SERVER_TOOLS = (b'_tool_result"', b'r_tool_use"', b'p_tool_use"', b'"container_upload"', _FROM_CODE)
+"""What requests with blocks of server tools contain: the ends of types such as `server_tool_use` and `mcp_tool_use`,
+files for the container of code execution, and calls by its code."""
 _SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _THINKING_TYPES = ("thinking", "redacted_thinking")
 FIELDS_OF_THINKING = ("thinking", "context_management")
@@ -60,6 +63,8 @@ class Block(Struct):
     text: str | None = None
     content: Raw = Raw()
     citations: Raw = Raw()
+    caller: Raw = Raw()
+    allowed_callers: Raw = Raw()
 
 
 class _Message(Struct):
@@ -163,7 +168,11 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
     if not any(kept) and parts:
         return [Edit(content.value, content.end, b"[%b]" % EMPTY_TEXT)]
     edits += json_spans.build_removal_edits(parts, kept)
-    lacks_search = "web_search" in dialect.missing_tools
+    lacks_search, lacks_code = ("web_search" in dialect.missing_tools, "code_execution" in dialect.missing_tools)
+    for part, block, keeps in zip(parts, blocks, kept, strict=True):
+        if keeps and lacks_code and block.type == "tool_use" and _FROM_CODE in bytes(block.caller):
+            members = json_spans.find_members(body, part.value, part.end)
+            edits += json_spans.build_removal_edits(members, [member.key != "caller" for member in members])
     if dialect.verifies_signatures:
         for part, block, keeps in zip(parts, blocks, kept, strict=True):
             cited = bytes(block.citations)
@@ -189,6 +198,11 @@ def _is_unsealed(found: bytes) -> bool:
     return _SEARCHED in found and found.startswith(b"[") and _SEALED.search(found) is None
 
 
+def is_called_by_code(tool: Block) -> bool:
+    """Return True for a tool that the code of a code execution may call."""
+    return _FROM_CODE in bytes(tool.allowed_callers)
+
+
 def _holds_missing_tools(body: bytes, dialect: Dialect) -> bool:
     return bool(dialect.missing_tools) and any(json_spans.contains(body, mark) for mark in _OF_SERVER_TOOLS)
 
@@ -196,6 +210,8 @@ def _holds_missing_tools(body: bytes, dialect: Dialect) -> bool:
 def _is_of_missing_tool(block: Block, dialect: Dialect) -> bool:
     if not dialect.missing_tools or block.type in ("tool_use", "tool_result"):
         return False
+    if block.type == "container_upload":
+        return "code_execution" in dialect.missing_tools
     name = block.name or "" if block.type == "server_tool_use" else block.type
     for end in ("_tool_use", "_tool_result"):
         name = name.removesuffix(end)

@@ -8,7 +8,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.wires.anthropic import json_spans
-from anthropic_proxy.engine.wires.anthropic.conversation import read_block
+from anthropic_proxy.engine.wires.anthropic.conversation import is_called_by_code, read_block
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.contract import Call
@@ -79,6 +79,11 @@ def find_tool_edits(
             reason = f"{provider} is not known to run {block.type}"
             notes.append(FidelityNote("dropped", f"{_OF_TOOLS}{block.name or block.type}", reason))
             continue
+        if "code_execution" in dialect.missing_tools and is_called_by_code(block):
+            members = json_spans.find_members(body, tool.value, tool.end)
+            edits += json_spans.build_removal_edits(members, [one.key != "allowed_callers" for one in members])
+            reason = f"{provider} is not known to run code_execution; the model calls the tool itself"
+            notes.append(FidelityNote("approximated", f"{_OF_TOOLS}{block.name}.allowed_callers", reason))
         version = next((one for one in dialect.tool_versions if _is_other_version(block.type, one)), None)
         if version is not None:
             members = json_spans.find_members(body, tool.value, tool.end)

@@ -539,6 +539,23 @@ _ROWS = (
         codes=frozenset(("model_not_found", "NOT_FOUND", "not_found_error", "ResourceNotFoundException")),
         text=r"^model [\"'`].*[\"'`] not found|^the model [\"'`][^\"'`]{1,200}[\"'`] does not exist\b",
     ),
+    # Bedrock (sst/opencode issue 396, mlcommons/modelbench issue 1654), Vertex AI, DeepSeek, OpenRouter, Groq (2026-11)
+    _Row(
+        status=404,
+        kind="not_found_error",
+        codes=frozenset(("model_decommissioned",)),
+        text=r"^the provided model identifier is invalid\b|^model not exist\b|\bis not a valid model id\b"
+        r"|\bon-demand throughput is(?:n['’]t| not) supported\b|\bdoes(?:n['’]t| not) support on-demand throughput\b"
+        r"|\bpublisher model\b.{0,300}\bis not servable in region\b",
+        only=400,
+    ),
+    # Bedrock (repost.aws, "InvokeModel API error"), Vertex AI (yym68686/uni-api issue 41) (2026-11)
+    _Row(
+        status=403,
+        kind="permission_error",
+        text=r"^operation not allowed\b|\bproject\b.{0,200}\bis not allowed to use publisher model\b",
+        only=400,
+    ),
     _Row(status=429, kind="rate_limit_error", text=RATE_LIMIT_WORDS.pattern, only=413, should_retry=False),
     _Row(
         status=413,
