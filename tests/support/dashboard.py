@@ -25,7 +25,7 @@ def send_requests(proxy: Proxy, count: int = 6, **headers: str) -> list[str]:
         kind = index % 3
         body = {
             "model": ("claude-sonnet-4-5", "claude-haiku-4-5", HOSTILE)[kind],
-            "max_tokens": (500, 5, 500)[kind],
+            "max_tokens": (500, 20, 500)[kind],  # 16 or fewer are a test of the model
             "messages": [] if kind == 2 else [{"role": "user", "content": f"hello {index}"}],
             "top_k": 40,
         }
