@@ -90,6 +90,11 @@ def test_a_request_is_found_by_its_id_and_explained(client: httpx.Client, ids: l
     assert f"anthropic-proxy explain {ids[1]}" in page.text
 
 
+def test_the_overview_of_a_day_has_at_most_60_kilobytes(client: httpx.Client) -> None:
+    page = client.get("/dashboard")
+    assert len(page.content) <= 60 * 1024, "before it is compressed"
+
+
 @pytest.mark.parametrize(
     ("query", "count"),
     [

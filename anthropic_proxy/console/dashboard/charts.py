@@ -147,7 +147,12 @@ class Chart(Struct, frozen=True, kw_only=True):
         return found
 
     def find_position(self, column: float) -> str:
-        return f"{100 * column / len(self.columns):.2f}%"
+        return f"{_shorten(100 * column / len(self.columns), 2)}%"
+
+
+def _shorten(number: float, digits: int) -> str:
+    """A page has thousands of coordinates: `4` for `4.00`."""
+    return f"{number:.{digits}f}".rstrip("0").rstrip(".")
 
 
 def build_chart(
@@ -195,7 +200,7 @@ def build_chart(
 def _draw_line(series: Series, unit: float, *, has_area: bool) -> Shape:
     """A value without neighbors has a dot, and so has each value of a series with few values."""
     known = {index: BASE - unit * value for index, value in enumerate(series.values) if value is not None}
-    points = [f"{index + 0.5} {y:.1f}" for index, y in known.items()]
+    points = [f"{index + 0.5} {_shorten(y, 1)}" for index, y in known.items()]
     lonely = {index for index in known if not {index - 1, index + 1} & known.keys()}
     dots = known if len(known) <= _MAX_DOTS else lonely
     line = f"M{'L'.join(points)}" if len(points) > 1 else ""
@@ -241,7 +246,7 @@ def trace_sparkline(values: Sequence[float | None]) -> str:
     low, high = min(known), max(known)
     step, scale = 84 / (len(values) - 1), 20 / (high - low) if high > low else 0.0
     return " ".join(
-        f"{2 + step * index:.1f},{23 - (value - low) * scale if scale else 13:.1f}"
+        f"{_shorten(2 + step * index, 1)},{_shorten(23 - (value - low) * scale if scale else 13, 1)}"
         for index, value in enumerate(values)
         if value is not None
     )

@@ -84,8 +84,8 @@ def test_bars_are_stacked_from_zero_and_the_last_one_is_an_outline_if_its_period
     assert (
         re.findall(r'<rect( class="incomplete")? x="([\d.]+%)"', drawn)
         == [
-            ("", "5.00%"),
-            (' class="incomplete"', "55.00%"),
+            ("", "5%"),
+            (' class="incomplete"', "55%"),
         ]
         * 2
     )
@@ -103,7 +103,7 @@ def test_a_line_connects_its_values_and_an_area_ends_at_zero() -> None:
     series = [Series("a", "context", [4, None, 2])]
     chart = build_chart("a", series, columns, [[]] * 3, str, is_line=True, area="a")
     (shape,) = chart.shapes
-    assert (shape.line, shape.area) == (f"M0.5 {TOP}.0L2.5 86.0", f"M0.5 {TOP}.0L2.5 86.0V{BASE}H0.5Z")
+    assert (shape.line, shape.area) == (f"M0.5 {TOP}L2.5 86", f"M0.5 {TOP}L2.5 86V{BASE}H0.5Z")
 
 
 def test_equal_labels_of_the_axis_are_written_once_and_a_narrow_panel_has_fewer() -> None:
