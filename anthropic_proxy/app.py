@@ -8,8 +8,9 @@ processes, their supervisor has an `App` too, which serves no request.
 import asyncio
 import logging
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -139,13 +140,9 @@ class App:
     async def log_startup(self, worker_count: int) -> None:
         """Write the start-up summary for a server with several workers. Called in the supervisor only."""
         services = await self._build(self._settings, self._transports)
-        log_startup_summary(
-            services,
-            self._address,
-            worker_count=worker_count,
-            exposure_warning=self._exposure(),
-            silent=await find_silent_servers(services.settings, services.catalog),
-        )
+        if await self._log_summary(services, worker_count) is not None:  # the supervisor has no event loop
+            search = self._report_silent_servers(find_silent_servers(services.settings, services.catalog))
+            threading.Thread(target=asyncio.run, args=(search,), daemon=True).start()
         await self.close()
         await asyncio.to_thread(self._record.open, self._settings)
 
@@ -234,7 +231,20 @@ class App:
         if fixed := [name for name in changes if is_fixed_variable(name)]:
             self.log_warning(f"{' and '.join(fixed)} will take effect at the next start.")
 
-    async def _report_silent_servers(self, search: "asyncio.Task[dict[str, str]]") -> None:
+    async def _log_summary(self, services: Services, worker_count: int = 1) -> "asyncio.Task[dict[str, str]] | None":
+        """Return the search for silent servers if it has not ended, so that the summary does not name them."""
+        search = asyncio.create_task(find_silent_servers(services.settings, services.catalog))
+        done, _ = await asyncio.wait((search,), timeout=_SUMMARY_SECONDS)
+        log_startup_summary(
+            services,
+            self._address,
+            worker_count=worker_count,
+            exposure_warning=self._exposure(),
+            silent=search.result() if done else {},
+        )
+        return None if done else search
+
+    async def _report_silent_servers(self, search: Awaitable[Mapping[str, str]]) -> None:
         for text in (await search).values():
             self.log_warning(text)
 
@@ -251,15 +261,10 @@ class App:
                 )
                 services = await self._build(self._settings, self._transports)
                 prefetch_model_limits(services)
-                if self._logs_startup:
-                    search = asyncio.create_task(find_silent_servers(self._settings, services.catalog))
-                    done, _ = await asyncio.wait((search,), timeout=_SUMMARY_SECONDS)
-                    silent = search.result() if done else {}
-                    log_startup_summary(services, self._address, exposure_warning=self._exposure(), silent=silent)
-                    if not done:
-                        report = asyncio.create_task(self._report_silent_servers(search))
-                        self._tasks.add(report)
-                        report.add_done_callback(self._tasks.discard)
+                if self._logs_startup and (search := await self._log_summary(services)) is not None:
+                    report = asyncio.create_task(self._report_silent_servers(search))
+                    self._tasks.add(report)
+                    report.add_done_callback(self._tasks.discard)
                 await asyncio.to_thread(self._record.open, self._settings, waits=self._logs_startup)
                 self._current = services, self._transports
                 self.peer.open()  # plugins use the store of all workers

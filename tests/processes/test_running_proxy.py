@@ -347,7 +347,8 @@ def test_pages_call_no_server_ready_that_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse a connection to a full queue")
-def test_a_server_that_does_not_even_refuse_does_not_delay_the_start(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_server_that_does_not_even_refuse_does_not_delay_the_start(tmp_path: Path, workers: int) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as silent, ExitStack() as queue:
         address = silent.getsockname()
         for _ in range(2):  # they fill the queue of connections, so that the next one waits
@@ -355,7 +356,7 @@ def test_a_server_that_does_not_even_refuse_does_not_delay_the_start(tmp_path: P
             waiting.setblocking(False)
             waiting.connect_ex(address)
         settings = {"OPENAI_BASE_URL": f"http://127.0.0.1:{address[1]}/v1", "PREFERRED_PROVIDER": "openai"}
-        with running_proxy(tmp_path, settings) as proxy:
+        with running_proxy(tmp_path, settings, ("-m", "anthropic_proxy", "serve", "--workers", str(workers))) as proxy:
             wait_for(lambda: "does not answer" in proxy.log)
             lines = proxy.log.splitlines()
     ready = next(index for index, line in enumerate(lines) if line.startswith("  Use it:"))
