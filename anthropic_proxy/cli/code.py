@@ -45,6 +45,7 @@ from anthropic_proxy.cli.local_proxy import (
 from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.statusline import LIMITING_MODEL
+from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
@@ -59,6 +60,7 @@ from anthropic_proxy.gateway.platforms.processes import (
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
 from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
+from anthropic_proxy.secrets import redact_secrets
 
 _CLAUDE, _DEMO = "claude", "demo/"
 MAIN_MODELS = ("opus", "sonnet")
@@ -78,6 +80,8 @@ _SERVER_VARIABLES = (
 _CREDENTIAL_VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN")
 _CREDENTIAL_HEADER = re.compile(r"\s*(?:x-api-key|authorization)\s*:", re.IGNORECASE)
 _PROJECT_HEADER = re.compile(r"\s*x-project\s*:", re.IGNORECASE)
+_OPEN_HEADERS = ("anthropic-beta", "user-agent", "x-claude-code-agent-id", "x-claude-code-session-id", "x-project")
+"""Headers that the proxy reads and whose values are no secrets."""
 _HEADER_CHARACTERS = " !#$&'()*+,:;=?@[]^`{|}"
 """Special characters in names of folders that are not escaped in a header."""
 _HTTP_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -133,15 +137,12 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
     ):
         own = effective_environment([level for level in levels if not level.is_of_project], environ)
         effective = effective_environment(levels, environ)
-        models = find_tier_models(proxy.get_json(MODELS_PATH))
-        selected, prices = find_selected_model(levels), describe_prices(models, command_settings)
-        routed = list_routed_models(command_settings)
-        variables = client_variables(
-            proxy, own, others, selected, effective, models=models, prices=prices, routed=routed
-        )
+        served = find_served_models(proxy, command_settings)
+        requested = list_requested_models(effective, others, find_selected_model(levels))
+        variables = client_variables(proxy, served, requested, own, effective)
         variables |= name_project(variables, own, effective, Path.cwd())
         output = Output(sys.stderr)
-        if models and all(model.target.startswith(_DEMO) for model in models) and is_conversation(others):
+        if served.tiers and all(one.target.startswith(_DEMO) for one in served.tiers) and is_conversation(others):
             output.write_line(NO_PROVIDER)
         for level in levels:
             notices = []
@@ -160,8 +161,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
             for notice in notices:
                 output.write_line(escape_unprintable(notice))
         settings = Path(folder) / "settings.json"  # no text of the command line: other users can read that
-        requested = _requested_models(effective, others, selected)
-        picker = build_model_picker(models, variables, prices, effective, requested)
+        picker = build_model_picker(served.tiers, variables, served.prices, effective, requested)
         settings.write_text(json.dumps(merge_settings(levels, variables, picker), indent=2), encoding="utf-8")
         status = _run((program, "--settings", str(settings), *others), variables)
     if status == _EXIT_NOT_FOUND:
@@ -186,8 +186,8 @@ def run(*command: _Arguments) -> None:
         _run_claude(program, command[1:])
     settings = load_command_settings()
     with open_proxy(settings, "run") as proxy:
-        models = find_tier_models(proxy.get_json(MODELS_PATH))
-        variables = client_variables(proxy, copy_environment(), models=models, routed=list_routed_models(settings))
+        environ, served = copy_environment(), find_served_models(proxy, settings)
+        variables = client_variables(proxy, served, list_requested_models(environ), environ, environ)
         status = _run((program, *command[1:]), variables)
     sys.exit(status)
 
@@ -207,15 +207,15 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
             raise ConfigurationError(describe_foreign_proxy(running), code="foreign-proxy")
         require_accepted_credential(running)
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
-    models = [] if running is None else find_tier_models(running.get_json(MODELS_PATH))
-    prices = describe_prices(models, settings)
-    routed, output = list_routed_models(settings), Output()
-    variables = client_variables(proxy, copy_environment(), models=models, prices=prices, routed=routed)
+    environ, output = copy_environment(), Output()
+    variables = client_variables(
+        proxy, find_served_models(proxy, settings), list_requested_models(environ), environ, environ
+    )
     if as_json:
         output.write_json(variables)
         return
     for name, value in variables.items():
-        output.write_raw_text(f"{format_set_command(shell or find_shell(copy_environment()), name, value)}\n")
+        output.write_raw_text(f"{format_set_command(shell or find_shell(environ), name, value)}\n")
     if running is None:
         output.write_notice(
             f"No proxy responds on port {settings.port} (PORT), so the limits of the model are missing. "
@@ -265,62 +265,75 @@ def _run(command: Sequence[str], variables: Mapping[str, str]) -> int:
         raise ConfigurationError(f"{command[0]} cannot be started: {reason}.", code="missing-program") from None
 
 
+class ServedModels(Struct, frozen=True):
+    """What replies to the models that a client requests."""
+
+    tiers: Sequence[TierModel] = ()
+    prices: Mapping[str, str] = {}
+    """Target of `tiers` → price as text."""
+    routed: Mapping[str, int] = {}
+    """From `list_routed_models`."""
+
+
+def find_served_models(proxy: LocalProxy, settings: Settings) -> ServedModels:
+    tiers = find_tier_models(proxy.get_json(MODELS_PATH))
+    return ServedModels(tiers, describe_prices(tiers, settings), list_routed_models(settings))
+
+
 def client_variables(
     proxy: LocalProxy,
+    served: ServedModels,
+    requested: Sequence[str],
     environ: Mapping[str, str],
-    arguments: Sequence[str] = (),
-    model: str = "",
-    effective: Mapping[str, str] | None = None,
-    *,
-    models: Sequence[TierModel] = (),
-    prices: Mapping[str, str] | None = None,
-    routed: Mapping[str, int] | None = None,
+    effective: Mapping[str, str],
 ) -> dict[str, str]:
     """Return the environment variables that make a client use `proxy`: address, credential, limits and model names.
 
-    `environ`: variables of the user. Hosts of NO_PROXY and custom headers of the result are from there only.
-    `effective`: variables that the client would use, if files of a project can change them. A limit or name that is set
-    there is left out of the result, so that it stays in use. `prices`: target of `models` → price as text.
-    `routed`: from `list_routed_models`.
+    `requested`: models of a conversation. `environ`: variables of the user. Hosts of NO_PROXY and custom headers of the
+    result are from there only. `effective`: variables that the client would use, if files of a project can change them.
+    A limit or name that is set there is left out of the result, so that it stays in use.
     """
-    effective = environ if effective is None else effective
     variables = {"ANTHROPIC_BASE_URL": proxy.address, **_bypass_http_proxies(proxy.host, environ, effective)}
     if proxy.token:
         variables["ANTHROPIC_AUTH_TOKEN"] = proxy.token
         if any(has_credential_header(place.get(CUSTOM_HEADERS, "")) for place in (environ, effective)):
             own = environ.get(CUSTOM_HEADERS, "").splitlines()
             variables[CUSTOM_HEADERS] = "\n".join(line for line in own if not _CREDENTIAL_HEADER.match(line))
-    requested = _requested_models(effective, arguments, model)
+    # with rows for the tiers, the models of the list would be twenty further rows of the menu
+    names = list_name_variables(served.tiers, served.prices, effective) or {LIST_MODELS: "1"}
+    optional = _list_window_variables(proxy, served, requested) | list_limit_variables(served.tiers) | names
+    return variables | {name: value for name, value in optional.items() if name not in effective}
+
+
+def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: Sequence[str]) -> dict[str, str]:
+    """Return the limits of a conversation: those of the smallest model that it can meet, and the name of that model."""
+    variables: dict[str, str] = {}
     entries = _read_models(proxy, requested)
     window, output = _smallest(entries, "max_input_tokens"), _smallest(entries, "max_tokens")
     owners = {str(one.get("target") or "") for one in entries if one.get("max_input_tokens") == window}
-    limits = {one.target: one.window for one in models if one.tier == "haiku"}  # also the model of sub-agents
-    for name, most in (routed or {}).items():
+    if len(owners) == 1 and len({one.get("max_input_tokens") for one in entries}) > 1:
+        variables[LIMITING_MODEL] = owners.pop()
+
+    limits = {one.target: one.window for one in served.tiers if one.tier == "haiku"}  # also the model of sub-agents
+    for name, most in served.routed.items():
         limit = _smallest(_read_models(proxy, [name]), "max_input_tokens")
         limits |= {name: limit} if limit is not None and limit < most else {}
     # no conversation of Claude Code fits a smaller window, so that it is used for short questions only
     limits = {name: limit for name, limit in limits.items() if name and limit >= MIN_SESSION_TOKENS}
     smallest = min(limits, key=limits.__getitem__, default="")
-    optional: dict[str, str] = {}
-    if len(owners) == 1 and len({one.get("max_input_tokens") for one in entries}) > 1:
-        optional[LIMITING_MODEL] = owners.pop()
     if smallest and (window is None or limits[smallest] < window):
         window = limits[smallest]
-        optional[LIMITING_MODEL] = smallest
+        variables[LIMITING_MODEL] = smallest
+
     if window is not None:
-        compact_window = max(window, _MIN_COMPACT_WINDOW)
-        optional["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(window)
-        optional["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(compact_window)
+        variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(window)
+        variables["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(max(window, _MIN_COMPACT_WINDOW))
         share = int(100 * _COMPACT_SHARE * window / (_MIN_COMPACT_WINDOW - _COMPACT_RESERVE))
         if window < _MIN_COMPACT_WINDOW and share <= 100:
-            optional["CLAUDE_AUTOCOMPACT_PCT_OVERRIDE"] = str(share)
+            variables["CLAUDE_AUTOCOMPACT_PCT_OVERRIDE"] = str(share)
     if output is not None:
-        optional["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(output)
-    optional |= list_limit_variables(models)
-    # with rows for the tiers, the models of the list would be twenty further rows of the menu
-    names = list_name_variables(models, prices or {}, effective)
-    optional |= names or {LIST_MODELS: "1"}
-    return variables | {name: value for name, value in optional.items() if name not in effective}
+        variables["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(output)
+    return variables
 
 
 def name_project(
@@ -390,7 +403,9 @@ def _bypass_http_proxies(host: str, environ: Mapping[str, str], effective: Mappi
     return dict.fromkeys(_CLIENT_VARIABLES_UNPROXIED, ",".join(dict.fromkeys([*hosts, host])))
 
 
-def _requested_models(environ: Mapping[str, str], arguments: Sequence[str], setting: str) -> Sequence[str]:
+def list_requested_models(
+    environ: Mapping[str, str], arguments: Sequence[str] = (), setting: str = ""
+) -> Sequence[str]:
     """Return the models that Claude Code requests for a conversation, from its variables, arguments and settings.
 
     `setting`: model in the settings of Claude Code; "": none.
@@ -571,8 +586,12 @@ def list_settings_of_strangers(
         if (name in _LIMIT_VARIABLES or name.endswith(_NAME_SUFFIXES)) and value != own.get(name)
     }
     if CUSTOM_HEADERS not in variables and (headers := level.environment.get(CUSTOM_HEADERS, "")):
-        names = [line.partition(":")[0].strip() for line in headers.splitlines()]
-        found[CUSTOM_HEADERS] = f"sends {', '.join(filter(None, names))}"  # a value may be secret
+        shown = []
+        for line in headers.splitlines():
+            name, _, value = (part.strip() for part in line.partition(":"))
+            is_open = name.lower() in _OPEN_HEADERS  # the value of another one may be secret
+            shown.append(f"{name}: {formats.shorten(redact_secrets(value, ()))}" if is_open else name)
+        found[CUSTOM_HEADERS] = f"sends {', '.join(filter(None, shown))}"
     return found | ({_MODEL_NAMES: "shows its names of models"} if _MODEL_NAMES in level.content else {})
 
 
