@@ -17,7 +17,9 @@ import pytest
 
 from anthropic_proxy.engine.hooks import LogLevel
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, FidelityReport
+from anthropic_proxy.engine.platforms.program import find_program_command
 from anthropic_proxy.engine.trace_context import TraceContext
+from anthropic_proxy.errors import PACKAGE
 from anthropic_proxy.gateway.telemetry.log import BackgroundWriter, Log
 from anthropic_proxy.plugins import Client, Receipt, UpstreamAttempt
 from tests.support.harness import FakeResponse, ProxyHarness
@@ -358,6 +360,18 @@ def test_tokens_and_times_have_a_line_of_their_own_after_an_incident() -> None:
 )
 def test_the_first_token_never_looks_later_than_the_end(first: float, total: float, shown: str) -> None:
     assert written(None, first_token_seconds=first, duration_seconds=total)[1].endswith(f"  {shown}")
+
+
+def test_a_command_in_an_error_is_not_divided(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / PACKAGE
+    program.touch()
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", "")
+    find_program_command.cache_clear()
+    error = "Not installed. Install it: anthropic-proxy add dashboard"
+    further = written(60, status=404, outcome="error", error=error)[3:]
+    find_program_command.cache_clear()
+    assert further == ["✕ Not installed. Install it:", str(program), "add dashboard"]
 
 
 def test_a_short_error_stands_in_the_first_line() -> None:

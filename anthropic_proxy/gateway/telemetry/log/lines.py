@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
+from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_secrets
@@ -123,7 +124,8 @@ def format_request_lines(
     clock = _format_time_cached(int(receipt.started_at))
     shown = receipt.status or "–"
     head = f"{receipt.method} {path if path.isprintable() else escape_unprintable(path)} "
-    text = escape_unprintable(incident) if (incident := _describe_incident(receipt)) else numbers
+    incident = _describe_incident(receipt)
+    text = name_program(escape_unprintable(incident)) if incident else numbers
     if paint is None and width is None and len(text) <= MAX_INLINE_ERROR_CHARACTERS:  # the usual case of a service
         start = f"{clock}  {head}{shown}"
         return [f"{start:<{FIRST_COLUMN - 2}}  {text:<{SECOND_COLUMN}}  {receipt.request_id}"]
