@@ -75,6 +75,7 @@ from anthropic_proxy.engine.wires.contract import (
     UpstreamResponse,
 )
 from anthropic_proxy.errors import (
+    AuthenticationFailed,
     CircuitOpen,
     ClientError,
     InternalError,
@@ -216,6 +217,7 @@ class Attempts:
         if route is not None and route.balance == "latency":
             balancer = RouteBalancer(engine.store, engine.route_prices)
         failure: ProxyError | None = None
+        place = 0  # of `failure` among the failed attempts
         for position, target in enumerate(plan.targets, 1):
             started_at = engine.clock()
             has_next_target = position < len(plan.targets)
@@ -230,12 +232,15 @@ class Attempts:
                     own_key = find_client_credential(engine, self._incoming, target.provider) is None
                     if error.status >= 500 or (error.status in _KEY_ERRORS and own_key):
                         engine.background.start_task(balancer.record_failure(target))
+                place = len(receipt.failed_attempts)
                 receipt.failed_attempts.append(describe_attempt(target, error))
                 if not next_target_may_help(error):
                     break
                 error.release_tracebacks()
             except (ClientError, MissingExtra) as rejection:
                 failure = failure or rejection
+                if has_next_target and isinstance(rejection, AuthenticationFailed | MissingExtra):
+                    receipt.failed_attempts.append(f"{target.provider.prefix} no credentials")
             else:
                 if balancer is not None and route is not None:
                     seconds = engine.clock() - started_at
@@ -244,7 +249,7 @@ class Attempts:
         if failure is None:
             raise InternalError("a plan has no target")
         if isinstance(failure, UpstreamError | ProxyBusy):
-            receipt.failed_attempts.pop()
+            del receipt.failed_attempts[place]
         raise failure
 
     async def _call_target(

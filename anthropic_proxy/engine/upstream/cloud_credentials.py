@@ -232,22 +232,33 @@ class _Loader:
     """Temporary failures of token servers, by address, of the present call: errors of the libraries do not have the
     status."""
 
+    _unusable: str | None = None
+    """Failure of the server that answered last in the present call, if its status was a success. Without a token, the
+    answer is something else, such as the log-in page of a network."""
+
     @property
     def _server_failure(self) -> str | None:
         return next(reversed(self._server_failures.values()), None)
+
+    def _begin_calls(self) -> None:
+        self._server_failures, self._unusable = {}, None
 
     def _note_call(self, url: str, status: int | None, content_type: str = "") -> None:
         """`status` None: the server has not answered yet."""
         address = url.partition("?")[0]
         host = urlsplit(url).hostname
+        # outside a cloud, nothing is there, or a network proxy answers
+        is_elsewhere = (
+            host == _METADATA_HOST and self._may_be_elsewhere and not content_type.startswith("application/json")
+        )
         is_temporary = status is None or status == 429 or status >= 500
-        if host == _METADATA_HOST and self._may_be_elsewhere and not content_type.startswith("application/json"):
-            is_temporary = False  # outside a cloud, nothing is there, or a network proxy answers
         answer = "did not answer" if status is None else f"answered with status {status}"
-        if is_temporary:
+        if is_temporary and not is_elsewhere:
             self._server_failures[address] = f"{host} {answer}"
         else:  # libraries also ask for metadata, whose success says nothing about the token
             self._server_failures.pop(address, None)
+        is_success = status is not None and 200 <= status < 300 and not is_elsewhere
+        self._unusable = f"{host} answered without a token" if is_success else None
 
     def discard_loaded(self) -> bool:
         loaded, self._loaded = self._loaded, None
@@ -277,7 +288,7 @@ class GoogleCredentials(_Loader):
         except ImportError:
             raise MissingExtra("Vertex AI needs google-auth", "vertex") from None
         request = _with_limits(requests.Request, self._limits, _new_session(), self._note_call)
-        self._server_failures = {}
+        self._begin_calls()
         try:
             found = self._loaded or self._load(request)
             credentials, project = found
@@ -286,8 +297,9 @@ class GoogleCredentials(_Loader):
             if isinstance(error, exceptions.TransportError) or error.retryable:
                 raise _build_unreachable(_describe_google(error), self.origin) from error
             # the search for credentials calls the metadata server, which exists only in Google Cloud
-            if self._server_failure and not isinstance(error, exceptions.DefaultCredentialsError):
-                raise _build_unreachable(f"{self._server_failure}.", self.origin) from error
+            failure = self._server_failure or self._unusable
+            if failure and not isinstance(error, exceptions.DefaultCredentialsError):
+                raise _build_unreachable(f"{failure}.", self.origin) from error
             raise self._build_error(error) from error
         except (
             OSError,
@@ -296,7 +308,9 @@ class GoogleCredentials(_Loader):
             KeyError,
             AttributeError,
             RecursionError,
-        ) as error:  # an invalid credentials file
+        ) as error:  # an invalid credentials file, or an answer of another form
+            if self._unusable:
+                raise _build_unreachable(f"{self._unusable}.", self.origin) from error
             raise self._build_error(error) from error
         if project is None and self._needs_project and self._server_failure:  # google-auth ignores this failure
             raise _build_unreachable(f"{self._server_failure}.", self.origin)
@@ -364,6 +378,8 @@ def _describe_google(error: Exception) -> str:
     """Return the first argument of an exception of google-auth. Its other arguments can contain complete responses."""
     if isinstance(error, TypeError | KeyError | AttributeError | RecursionError):
         return "the credentials, or an answer of their server, have an unexpected form."
+    while error.args and isinstance(error.args[0], Exception):  # of a connection that has failed
+        error = error.args[0]
     text = clean_error_text(str(error.args[0])) if error.args else describe_os_error(error)
     return f"{describe_os_error(error) if isinstance(error, OSError) else text}."
 
@@ -440,7 +456,7 @@ class AwsCredentials(_Loader):
         except (exceptions.BotoCoreError, ValueError, RuntimeError) as error:
             raise _build_aws_error(clean_error_text(str(error))) from error
         except (KeyError, TypeError) as error:
-            raise _build_aws_error("an answer of their server has an unexpected form") from error
+            raise _build_unreachable("an answer of their server has an unexpected form", self.origin) from error
         if keys is None or not (keys.access_key and keys.secret_key):
             if self._failed_renewal:
                 raise _build_unreachable(self._failed_renewal, self.origin)
@@ -547,13 +563,13 @@ class EntraCredentials(_Loader):
                     raw_request_hook=lambda sent: self._note_call(sent.http_request.url, None),
                     raw_response_hook=self._note_response,
                 )
-            self._server_failures = {}
+            self._begin_calls()
             token = found.get_token(self._scope)
         except (exceptions.ServiceRequestError, exceptions.ServiceResponseError) as error:
             raise _build_unreachable(_describe_azure(error), self.origin) from error
         except (exceptions.AzureError, ValueError) as error:
-            if self._server_failure:
-                raise _build_unreachable(f"{self._server_failure}.", self.origin) from error
+            if failure := self._server_failure or self._unusable:
+                raise _build_unreachable(f"{failure}.", self.origin) from error
             raise AuthenticationFailed(
                 f"has no access token: {_describe_azure(error)} Log in with: az login",
                 code="cloud-credentials",

@@ -830,12 +830,50 @@ async def test_answers_of_a_container_of_aws_without_credentials(
         with pytest.raises((UpstreamUnreachable, AuthenticationFailed)) as caught:
             await TokenCache(AwsCredentials(REGION, {})).acquire_token()
     error = caught.value
-    assert isinstance(error, UpstreamUnreachable) == (page == "<html>")
+    assert isinstance(error, UpstreamUnreachable) == (status == 200)
     remedy = "Set AWS_PROFILE, or log in with: aws sso login"
     assert error.message in (
         f"no access token: {problem} (the credentials of AWS)",
         f"has no credentials of AWS: {problem}. {remedy}",
     )
+
+
+@pytest.mark.parametrize(
+    ("status", "page", "failed"),
+    [
+        (200, "<html>Log in</html>", "bedrock no connection, bedrock no connection"),
+        (403, "<a><Error><Code>AccessDenied</Code></Error></a>", "bedrock no credentials"),
+    ],
+)
+async def test_a_failed_log_in_is_a_failed_attempt_before_the_next_target(
+    status: int, page: str, failed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """STS answers with the page of a network, or refuses the log-in."""
+
+    async def answer(*_: Any) -> web.Response:
+        return web.Response(status=status, text=page)
+
+    async def reply(*_: Any) -> web.Response:
+        return web.json_response({"choices": [{"message": {"content": "hello"}, "finish_reason": "stop"}]})
+
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/x")
+    (tmp_path / "token").write_text("eyJhbGciOiJub25lIn0.e30.")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.chdir(tmp_path)
+    with serving(new_application(answer, RequestLog())) as sts, serving(new_application(reply, RequestLog())) as other:
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", sts.url)
+        routes = f"""
+        [providers.b]
+        base_url = "{other.url}/v1"
+        [[routes]]
+        name = "r"
+        targets = ["bedrock/{BEDROCK_MODEL}", "b/m"]
+        """
+        engine = engine_with_tables(sts, routes, {"AWS_REGION": REGION, "NO_PROXY": "127.0.0.1"})
+        sent = await send_request(engine, json.dumps({"model": "r", **CALL}).encode(), {})
+        text = b"".join([piece async for piece in sent.body])
+        await engine.close()
+    assert (sent.status, sent.headers["x-proxy-failed-attempts"]) == (200, failed), text
 
 
 async def test_a_program_that_prints_credentials_which_have_ended_is_a_failed_log_in(tmp_path: Path) -> None:

@@ -322,6 +322,32 @@ async def test_a_token_server_that_fails_is_worth_another_try(
     assert (await tokens.acquire_token())[0].value == f"Bearer {servers.issued[0]}"
 
 
+@pytest.mark.parametrize("answer", [{}, [1], "text"])
+async def test_a_token_server_that_answers_something_else_is_worth_another_try(
+    answer: Any, servers: TokenServers, google: Running, tmp_path: Path
+) -> None:
+    tokens = tokens_of(write_service_account(tmp_path, google.url))
+    servers.failure = (200, answer)
+    with pytest.raises(UpstreamUnreachable) as caught:
+        await tokens.acquire_token()
+    assert caught.value.message == (
+        "no access token: 127.0.0.1 answered without a token. (GOOGLE_APPLICATION_CREDENTIALS)"
+    )
+    servers.failure = None
+    assert (await tokens.acquire_token())[0].value == f"Bearer {servers.issued[0]}"
+
+
+async def test_a_token_server_that_closes_the_connection_is_named_without_exceptions(tmp_path: Path) -> None:
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(UpstreamUnreachable) as caught:
+            await tokens_of(write_service_account(tmp_path, f"http://127.0.0.1:{port}")).acquire_token()
+    assert caught.value.message == "no access token: Connection aborted. (GOOGLE_APPLICATION_CREDENTIALS)"
+
+
 async def test_without_the_extra_the_error_names_the_install_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
