@@ -29,7 +29,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
-from anthropic_proxy.engine.exchange.media_inlining import SOURCE_OF_LINK, MediaInliner
+from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, SOURCE_OF_LINK, MediaInliner
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_setting,
     add_key_setting,
@@ -51,7 +51,7 @@ from anthropic_proxy.engine.messages.deltas import Delta, Usage, sum_usages
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import PLACEHOLDER_NAME
-from anthropic_proxy.engine.messages.models import MessagesRequest, Tool
+from anthropic_proxy.engine.messages.models import MessagesRequest, Source, Tool, decode_request_or_envelope
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
 from anthropic_proxy.engine.messages.preparation import ProxyTool, prepare
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
@@ -351,6 +351,13 @@ class Attempts:
         report = self.receipt.fidelity
         if target.is_relayed:
             report.clear_notes()
+            files: Mapping[tuple[str, str], Source | None] = {}
+            if self._inliner is not None and not target.wire.accepts_media_url(target.dialect, SAMPLE_LINK):
+                read = await engine.background.run_in_thread_if_large(
+                    self._is_large, decode_request_or_envelope, self._incoming.body
+                )
+                files = await self._inliner.fetch_files(read, target, engine.find_target_limits(target))
+                report.add_notes(self._inliner.notes)
             refused: Collection[bytes] = engine.observations.refused_signatures
             if run.adaptations is not None:
                 refused = run.adaptations.list_refused_signatures()
@@ -360,6 +367,7 @@ class Attempts:
                 target,
                 engine.new_id,
                 refused,
+                files=files,
                 earlier_adaptations=() if run.adaptations is None else run.adaptations.names,
                 adaptations_left=run.adaptations_left,
                 token_scale=run.token_scale,

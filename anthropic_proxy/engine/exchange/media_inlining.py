@@ -5,7 +5,7 @@ the URL is sent instead. The `MAX_…` constants limit the downloads of one requ
 """
 
 import asyncio
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 
 import msgspec
 from msgspec import Raw, structs
@@ -45,6 +45,8 @@ MAX_CONCURRENT_FETCHES = 4
 MAX_URL_LENGTH = 8 * 1024
 """Maximum characters of a URL. A longer URL is not fetched, and its block becomes text. Signed URLs are long."""
 SOURCE_OF_LINK = b'"url"'
+SAMPLE_LINK = ImageBlock(Source("url", url="https://files.example/image.png"))
+"""A block that tells if a relay accepts URLs: it accepts all or none."""
 _LIST = b"["[0]
 
 _Linked = ImageBlock | DocumentBlock
@@ -68,19 +70,9 @@ class MediaInliner:
 
         If a download fails, the model receives a text with the URL instead of the file.
         """
-        contents = [message.content for message in request.messages if isinstance(message.content, list)]
-        to_fetch = {
-            _key(block): block
-            for content in contents
-            for block in _linked_in(content)
-            if (limits.accepts_images or not isinstance(block, ImageBlock))
-            and not target.wire.accepts_media_url(target.dialect, block)
-        }
-        self.notes = []
+        to_fetch = await self._fetch_all(request, target, limits)
         if not to_fetch:
             return request
-        await asyncio.gather(*(self._find(block, limits) for key, block in to_fetch.items() if key not in self._found))
-        self.notes = [_note_on(block, self._found[key]) for key, block in to_fetch.items()]
         messages = []
         for message in request.messages:
             if isinstance(message.content, list):
@@ -89,6 +81,28 @@ class MediaInliner:
             else:
                 messages.append(message)
         return structs.replace(request, messages=messages)
+
+    async def fetch_files(
+        self, request: MessagesRequest, target: Target, limits: TargetLimits
+    ) -> dict[tuple[str, str], Source | None]:
+        """Return the files in place of the URLs that the provider does not accept (`RelayedRequest.files`)."""
+        to_fetch = await self._fetch_all(request, target, limits)
+        return {key: _source_of(self._found[key]) for key in to_fetch}
+
+    async def _fetch_all(
+        self, request: MessagesRequest, target: Target, limits: TargetLimits
+    ) -> Mapping[_Key, _Linked]:
+        contents = [message.content for message in request.messages if isinstance(message.content, list)]
+        to_fetch = {
+            _key(block): block
+            for content in contents
+            for block in _linked_in(content)
+            if (limits.accepts_images or not isinstance(block, ImageBlock))
+            and not target.wire.accepts_media_url(target.dialect, block)
+        }
+        await asyncio.gather(*(self._find(block, limits) for key, block in to_fetch.items() if key not in self._found))
+        self.notes = [_note_on(block, self._found[key]) for key, block in to_fetch.items()]
+        return to_fetch
 
     async def _find(self, block: _Linked, limits: TargetLimits) -> None:
         key = _key(block)
@@ -124,15 +138,20 @@ class MediaInliner:
         if not isinstance(block, ImageBlock | DocumentBlock) or _key(block) not in to_fetch:
             return block
         found = self._found[_key(block)]
-        if isinstance(found, WebFetchFailed):
+        source = _source_of(found)
+        if source is None or isinstance(found, WebFetchFailed):
             return TextBlock(json_string(f"[{_kind(block)}: {name_url(block.source.url)}]"))
-        if found.text is not None:
-            source = Source("text", media_type="text/plain", data=found.text)
-        else:
-            source = Source("base64", media_type=found.media_type, data=found.body_base64)
         if isinstance(block, ImageBlock):
             return ImageBlock(source)
         return DocumentBlock(source, block.title or found.title or None, block.context)
+
+
+def _source_of(found: FetchedPage | WebFetchFailed) -> Source | None:
+    if isinstance(found, WebFetchFailed):
+        return None
+    if found.text is not None:
+        return Source("text", media_type="text/plain", data=found.text)
+    return Source("base64", media_type=found.media_type, data=found.body_base64)
 
 
 def _linked_in(content: list[Block]) -> Iterator[_Linked]:

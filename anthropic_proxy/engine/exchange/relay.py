@@ -31,7 +31,7 @@ from anthropic_proxy.engine.exchange.upstream_stream import MAX_BODY_BYTES, TRAI
 from anthropic_proxy.engine.exchange.watchdog import FIRST_PING_SECONDS, Watchdog
 from anthropic_proxy.engine.messages.deltas import CHARACTERS_PER_TOKEN, Delta, Stop, Usage, merge_latest
 from anthropic_proxy.engine.messages.events import ErrorEvent, Event, MessageStop
-from anthropic_proxy.engine.messages.models import MessagesRequest
+from anthropic_proxy.engine.messages.models import MessagesRequest, Source
 from anthropic_proxy.engine.messages.preparation import UNPREPARED
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
 from anthropic_proxy.engine.patterns import compile_later
@@ -343,6 +343,7 @@ def build_relay_call(
     new_id: Callable[[str], str],
     refused_signatures: Collection[bytes] = frozenset(),
     *,
+    files: Mapping[tuple[str, str], Source | None] = {},
     earlier_adaptations: Sequence[str] = (),
     adaptations_left: int = 0,
     token_scale: TokenScale = TokenScale(),  # noqa: B008  # frozen
@@ -362,6 +363,7 @@ def build_relay_call(
             is_renamed=request.model != target.model,
             has_proxy_signatures=request.has_proxy_signatures,
             refused_signatures=refused_signatures,
+            files=files,
             earlier_adaptations=earlier_adaptations,
             adaptations_left=adaptations_left,
         ),

@@ -40,6 +40,8 @@ _NOT_AT_AMAZON = ("web_search", "web_fetch", "code_execution", "advisor", "mcp")
 code.claude.com, "Feature availability", which has both endpoints in one column; read 2026-11-25."""
 _NOT_AT_GOOGLE = ("web_fetch", "code_execution", "advisor", "mcp")
 
+# `accepts_media_urls`: platform.claude.com, "Vision": Bedrock and Claude that Google manages have base64 sources only.
+# Read 2026-11-26.
 _WITHOUT_VERSION = (("/anthropic/v1", "/anthropic"),)
 _CLOUD = anthropic.Dialect(
     forwards_client_headers=False,
@@ -58,6 +60,7 @@ _BEDROCK = WireConfig(
         _CLOUD,
         message_path="/model/{model}/invoke",
         stream_path="/model/{model}/invoke-with-response-stream",
+        accepts_media_urls=False,
         version_in_body="bedrock-2023-05-31",
         sends_stream_field=False,
         sends_betas_in_body=True,
@@ -78,6 +81,7 @@ _BEDROCK_MESSAGES = WireConfig(
     dialect=structs.replace(
         _CLOUD,
         has_count_tokens=True,
+        accepts_media_urls=False,
         missing_tools=_NOT_AT_AMAZON,
         betas=(
             *(*_AT_AMAZON, "claude-code-20250219", "per-turn-control-2026-07-01"),
@@ -142,6 +146,7 @@ VERTEX_CLAUDE = WireConfig(
         stream_path="/models/{model}:streamRawPredict",
         count_path="/models/count-tokens:rawPredict",
         has_count_tokens=True,
+        accepts_media_urls=False,
         version_in_body="vertex-2023-10-16",
         missing_tools=_NOT_AT_GOOGLE,
         tool_versions=("web_search_20250305",),

@@ -21,7 +21,7 @@ from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.messages.effort_plan import EffortPlan
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.loaded_tools import LoadedToolForm
-from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
+from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock, Source
 from anthropic_proxy.engine.messages.preparation import PreparedRequest, ServerToolKind
 from anthropic_proxy.engine.wires.json_repair import FrameRepair
 from anthropic_proxy.errors import UpstreamError, UpstreamProtocolError
@@ -103,6 +103,8 @@ class RelayedRequest(Struct, frozen=True, kw_only=True):
     """Names of the changes of this request after rejections by the provider, oldest first."""
     adaptations_left: int = 0
     """How often this request can still be changed and repeated."""
+    files: Mapping[tuple[str, str], Source | None] = {}
+    """Kind (`image`, `document`) and URL of a block in the messages → the file. None: it could not be fetched."""
 
 
 class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):

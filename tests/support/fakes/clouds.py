@@ -230,6 +230,10 @@ class _StandIn(Anthropic):
                 raise _Refusal(400, {"message": f"{text}expected tags: 'bash_20250124', 'custom'"})
         for place, message in enumerate(body["messages"]):
             for number, block in enumerate(message["content"] if isinstance(message["content"], list) else ()):
+                if self.cloud.kind != "foundry" and '{"type": "url"' in json.dumps(block):
+                    raise _Refusal(
+                        400, {"message": f"messages.{place}.content.{number}: URL sources are not supported"}
+                    )
                 name = block["name"] if block["type"] == "server_tool_use" else block["type"]
                 cited = "web_search_result_location" in json.dumps(block.get("citations"))
                 refused = _SERVER_BLOCKS[self.cloud.kind]

@@ -1,6 +1,7 @@
 """Claude at the clouds: what they get is what the official SDK's own client of the cloud sends, and what differs."""
 
 import asyncio
+import base64
 import itertools
 import json
 from collections.abc import Iterator, Mapping
@@ -18,8 +19,10 @@ from anthropic_proxy.engine.exchange.forwarding import count_tokens
 from anthropic_proxy.engine.exchange.in_process import send_request
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.engine.wires import anthropic as anthropic_wire
 from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.errors import WebFetchFailed
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.anthropic.server import STAND_IN, new_anthropic
 from tests.support.fakes.clouds import (
@@ -960,6 +963,63 @@ async def test_what_belongs_to_code_that_a_cloud_does_not_run_is_removed_with_it
         {"role": "user", "content": [answer[0], text_block("[unsupported block: container_upload]"), answer[2]]},
     ]
     assert reply.headers["x-proxy-fidelity"] == "best-effort; approximated=3; emulated=0; dropped=2"
+
+
+PNG = b"\x89PNG\r\n\x1a\n"
+IMAGE, GONE, PAGE = (f"https://files.test/{name}" for name in ("a.png", "gone.png", "page.txt"))
+
+
+async def fetch_file(url: str, **_: Any) -> FetchedPage:
+    if url == GONE:
+        raise WebFetchFailed("no such file", "url_not_accessible")
+    if url == PAGE:
+        return FetchedPage(url=url, media_type="text/plain", body=b"hello", text="hello")
+    return FetchedPage(url=url, media_type="image/png", body=PNG)
+
+
+def linked(kind: str, url: str, **fields: Any) -> dict[str, Any]:
+    return {"type": kind, "source": {"type": "url", "url": url}, **fields}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_files_by_url_are_fetched_for_a_cloud_that_accepts_base64_data_only(kind: Kind) -> None:
+    data, mark = base64.b64encode(PNG).decode(), {"cache_control": {"type": "ephemeral"}}
+    as_data = {"type": "base64", "media_type": "image/png", "data": data}
+    text = {"type": "text", "media_type": "text/plain", "data": "hello"}
+    call = {"type": "tool_use", "id": "toolu_1", "name": "get_time", "input": {}}
+    given = [
+        [linked("image", IMAGE, **mark), linked("image", GONE), linked("document", PAGE, title="T")],
+        [linked("image", f"data:image/png;base64,{data}")],
+    ]
+    replaced = [
+        [
+            {"type": "image", "source": as_data, **mark},
+            {"type": "text", "text": f"[image: {GONE}]"},
+            {"type": "document", "source": text, "title": "T"},
+        ],
+        [{"type": "image", "source": as_data}],
+    ]
+
+    def messages_of(files: list[Any]) -> list[Any]:
+        result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": files[0][:1]}
+        return [
+            {"role": "user", "content": files[0]},
+            {"role": "assistant", "content": [call]},
+            {"role": "user", "content": [result, *files[1], text_block("Say exactly: hello")]},
+        ]
+
+    with cloud_of(kind) as (_, running):
+        engine = structs.replace(engine_of(settings_of(kind, running.url)), web_fetch=fetch_file)
+        reply, message = await ask(engine, MODELS[kind], messages=messages_of(given), thinking={"type": "disabled"})
+        await engine.close()
+        (sent,) = running.journal.exchanges
+        assert running.journal.violations() == []
+    assert reply.status == 200, message
+    assert sent.body["messages"] == messages_of(given if kind == "foundry" else replaced)
+    counts = (0, 0, 0) if kind == "foundry" else (0, 2, 1)
+    assert reply.headers["x-proxy-fidelity"] == (
+        f"best-effort; approximated={counts[0]}; emulated={counts[1]}; dropped={counts[2]}"
+    )
 
 
 async def test_a_search_that_the_request_forces_is_done_by_the_next_target() -> None:

@@ -6,6 +6,7 @@ content that the provider would reject, such as signatures of other providers.
 
 from collections.abc import Mapping
 
+from anthropic_proxy.engine.messages.models import DocumentBlock, ImageBlock
 from anthropic_proxy.engine.wires.anthropic.batches import encode_batch, remove_results_host
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.errors import apply_adaptation, decode_error, find_adaptation
@@ -42,6 +43,9 @@ class AnthropicWire(RelayWire[Dialect]):
     split_after_message_end = staticmethod(split_after_message_end)
     remove_events_after_end = staticmethod(remove_events_after_end)
     select_frames_to_inspect = staticmethod(select_frames_to_inspect)
+
+    def accepts_media_url(self, dialect: Dialect, block: ImageBlock | DocumentBlock) -> bool:
+        return dialect.accepts_media_urls
 
     def new_stream_converter(self, headers: Mapping[str, str]) -> StreamConverter | None:
         return EventStreamReader() if headers.get("content-type", "").startswith(MEDIA_TYPE) else None

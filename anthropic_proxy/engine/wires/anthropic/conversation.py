@@ -4,12 +4,13 @@
   does not begin with thinking.
 - Web searches that another provider ran, whose results lack `encrypted_content`.
 - Calls and results of server tools that the server does not run. They become text.
+- Images and documents by URL, which become base64 data or a text.
 - System messages, which become reminders in the user message before them.
 """
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -17,7 +18,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.models import require_bounded_members
+from anthropic_proxy.engine.messages.models import Source, name_url, require_bounded_members
 from anthropic_proxy.engine.messages.models.decode import decode_blocks
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
 from anthropic_proxy.engine.messages.preparation.cleaning import to_upstream_blocks
@@ -49,6 +50,7 @@ _CLEAR_THINKING = "clear_thinking_"
 anthropics/claude-code issues 11231 and 11971)."""
 EMPTY_TEXT = b'{"type":"text","text":"\xe2\x80\xa6"}'
 """Block in place of a content of which all was removed. Providers reject empty content."""
+_URL = b'"url"'
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
 _USER_ROLES = (_SYSTEM, _USER)
 
@@ -86,6 +88,7 @@ _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_role = msgspec.json.Decoder(_Role).decode
 _decode_block = msgspec.json.Decoder(Block).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
+_decode_source = msgspec.json.Decoder(Source).decode
 
 
 def read_block(text: bytes) -> Block:
@@ -120,6 +123,49 @@ def may_need_edits(body: bytes, call: Call[Dialect]) -> bool:
         or (bool(call.relayed.refused_signatures) and json_spans.contains(body, _THINKING))
         or _holds_missing_tools(body, dialect)
     )
+
+
+def find_file_edits(body: bytes, files: Mapping[tuple[str, str], Source | None]) -> list[Edit]:
+    """Return the edits that replace the URLs of images and documents in the messages by their content.
+
+    A file that could not be fetched becomes a text.
+    """
+    edits: list[Edit] = []
+    if json_spans.contains(body, _URL):
+        for member in json_spans.find_members(body):
+            if member.key == "messages" and body[member.value] == ord("["):
+                for message in json_spans.find_elements(body, member.value, member.end):
+                    edits += _find_file_edits_of(body, message, files)
+    return edits
+
+
+def _find_file_edits_of(body: bytes, span: JsonSpan, files: Mapping[tuple[str, str], Source | None]) -> list[Edit]:
+    """`span`: a message, or a block in a message or in a tool result."""
+    text = body[span.value : span.end]
+    if not text.startswith(b"{") or _URL not in text:
+        return []
+    edits: list[Edit] = []
+    for member in json_spans.find_members(body, span.value, span.end):
+        if member.key == "content" and body[member.value] == ord("["):
+            for part in json_spans.find_elements(body, member.value, member.end):
+                edits += _find_file_edits_of(body, part, files)
+        elif member.key == "source" and (source := _read_source(body[member.value : member.end])) is not None:
+            kind = read_block(text).type
+            file = source if source.type == "base64" else files.get((kind, source.url), source)
+            if file is None:
+                block = {"type": "text", "text": f"[{kind}: {name_url(source.url)}]"}
+                return [Edit(span.value, span.end, msgspec.json.encode(block))]
+            if file.type != "url":
+                edits.append(Edit(member.value, member.end, msgspec.json.encode(file)))
+    return edits
+
+
+def _read_source(text: bytes) -> Source | None:
+    """Return a source with a URL, which is base64 data if the URL contains the file. None: another source."""
+    try:
+        return _decode_source(text) if _URL in text else None
+    except msgspec.ValidationError:
+        return None
 
 
 def find_message_edits(

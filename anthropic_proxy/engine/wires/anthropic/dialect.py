@@ -85,6 +85,9 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     tool_versions: tuple[str, ...] = ()
     """Types of server tools that replace other versions of the same tool, which the server does not have:
     `web_search_20250305`. Proven by: tests/unit/exchange/test_clouds.py."""
+    accepts_media_urls: bool = True
+    """True if images and documents may be URLs. False: they must be base64 data. Proven by:
+    tests/unit/exchange/test_clouds.py."""
     drops_rejected_fields: bool = False
     """True if betas and fields that the server has rejected are left out of the next request. False: the client gets
     the error, as from Anthropic's own server. Proven by: tests/unit/exchange/test_clouds.py."""

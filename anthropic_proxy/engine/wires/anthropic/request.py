@@ -23,6 +23,7 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
     FIELDS_OF_THINKING,
     Removals,
     find_disabling_edits,
+    find_file_edits,
     find_message_edits,
     find_reminder_edits,
     find_unthinking_loop,
@@ -77,6 +78,8 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         body = json_spans.edit(body, lambda text: _find_edits(text, call, added, betas.lost_fields, field_notes))
         if inner := _list_inner_fields(call, betas.lost_fields):
             body = json_spans.edit(body, lambda text: find_field_edits(text, inner, notes))
+        if not dialect.accepts_media_urls:
+            body = json_spans.edit(body, lambda text: find_file_edits(text, call.relayed.files))
         if not dialect.accepts_system_messages:
             body = json_spans.edit(body, find_reminder_edits)
     is_traced = "traceparent" in headers and dialect.forwards_client_headers
