@@ -12,7 +12,7 @@ a route are the models to try, in order. Patterns are those of `fnmatch`: `*` st
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import tzinfo
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -201,6 +201,7 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
 Tier = Literal["haiku", "sonnet", "opus", "fable"]
 """A family of Claude models that settings map to models of providers."""
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 """A day of the week."""
 Balance = Literal["order", "weighted", "latency", "cost"]
 """Rule that selects the first model of a request: the listed order, random by weight, lowest latency, or lowest

@@ -47,7 +47,7 @@ class FoundRoute(Struct, frozen=True):
     """Parameter in braces of `Route.path` → the value in the URL path."""
 
 
-class RouteTable:
+class PluginRoutes:
     """A path without parameters has priority over patterns such as `/api/requests/{id}`."""
 
     def __init__(self, routes: Sequence[Route] = ()) -> None:
@@ -97,7 +97,7 @@ class Services(Engine, frozen=True, kw_only=True):
     """Time at which this server process started, in seconds since the epoch. A reload keeps it."""
     receipts: Receipts
     """Delivery of the receipts of finished requests to metrics, views and plugins."""
-    routes: RouteTable = field(default_factory=RouteTable)
+    plugin_routes: PluginRoutes = field(default_factory=PluginRoutes)
     """URL paths that plugins serve."""
     ledger_state: Callable[[], LedgerState] | None = None
     """Function that returns the state of the ledger. None: requests are not stored."""
@@ -162,7 +162,7 @@ async def open_services(
         web_search=transports.web_search,
         policies=[policy for plugin in plugins for policy in plugin.policies],
         recorders=[recorder for plugin in plugins for recorder in plugin.recorders],
-        routes=RouteTable([route for plugin in plugins for route in plugin.routes]),
+        plugin_routes=PluginRoutes([route for plugin in plugins for route in plugin.routes]),
         tracer=next(filter(None, (plugin.tracer for plugin in plugins)), None),
         ledger_state=next(filter(None, (plugin.ledger_state for plugin in plugins)), None),
         store=shared or services.store,

@@ -66,7 +66,7 @@ def log_startup_summary(
             "start",
             version=__version__,
             address=address or "",
-            dashboard=f"{address}{DASHBOARD_PATH}" if address and services.routes.find(DASHBOARD_PATH) else "",
+            dashboard=f"{address}{DASHBOARD_PATH}" if address and services.plugin_routes.find(DASHBOARD_PATH) else "",
             workers=worker_count,
             settings_files=list(settings.files),
             preferred_provider=find_preferred_provider(settings, catalog).name,
@@ -109,7 +109,7 @@ def _title(services: Services, where: str) -> Iterator[str]:
     log = services.log
     name = f"anthropic-proxy {__version__}"
     line = f"{log.paint(name, 'title')}   {log.paint(where, 'type')}"
-    if where == UNKNOWN_ADDRESS or services.routes.find(DASHBOARD_PATH) is None:
+    if where == UNKNOWN_ADDRESS or services.plugin_routes.find(DASHBOARD_PATH) is None:
         yield line
         return
     link = f"{where}{DASHBOARD_PATH}"

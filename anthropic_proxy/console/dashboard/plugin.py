@@ -21,43 +21,43 @@ KEY_FORM_BYTES = 65_536
 """Maximum size of a form of a virtual key. Lists of models have up to 100 patterns."""
 
 
-class Target(NamedTuple):
+class PageModule(NamedTuple):
     name: str
     """`module:name` below this package: a `Page`, a `Form`, or a function of the site and a request."""
     form_bytes: int = 0
     """Maximum size of a form that browsers send to the path. 0: the path accepts no form."""
 
 
-PAGES: Mapping[str, Target] = {
-    "/dashboard": Target("overview:PAGE"),
-    "/dashboard/requests": Target("requests:PAGE"),
-    "/dashboard/requests/{id}": Target("request:PAGE"),
-    "/dashboard/sessions": Target("sessions:PAGE"),
-    "/dashboard/session": Target("session:PAGE"),
-    "/dashboard/costs": Target("costs:PAGE"),
-    "/dashboard/models": Target("models:PAGE"),
-    "/dashboard/providers": Target("providers:PAGE"),
-    "/dashboard/settings": Target("settings:PAGE"),
+PAGES: Mapping[str, PageModule] = {
+    "/dashboard": PageModule("overview:PAGE"),
+    "/dashboard/requests": PageModule("requests:PAGE"),
+    "/dashboard/requests/{id}": PageModule("request:PAGE"),
+    "/dashboard/sessions": PageModule("sessions:PAGE"),
+    "/dashboard/session": PageModule("session:PAGE"),
+    "/dashboard/costs": PageModule("costs:PAGE"),
+    "/dashboard/models": PageModule("models:PAGE"),
+    "/dashboard/providers": PageModule("providers:PAGE"),
+    "/dashboard/settings": PageModule("settings:PAGE"),
 }
-KEY_PATHS: Mapping[str, Target] = {
-    "/dashboard/keys": Target("keys:PAGE"),
-    "/dashboard/keys/audit": Target("keys:AUDIT_PAGE"),
-    "/dashboard/keys/edit": Target("key_form:FORM", KEY_FORM_BYTES),
-    "/dashboard/keys/{id}": Target("keys:KEY_PAGE"),
+KEY_PATHS: Mapping[str, PageModule] = {
+    "/dashboard/keys": PageModule("keys:PAGE"),
+    "/dashboard/keys/audit": PageModule("keys:AUDIT_PAGE"),
+    "/dashboard/keys/edit": PageModule("key_form:FORM", KEY_FORM_BYTES),
+    "/dashboard/keys/{id}": PageModule("keys:KEY_PAGE"),
 }
-_OTHER_PATHS: Mapping[str, Target] = {
-    "/dashboard/": Target("site:redirect_home"),
-    "/dashboard/requests/{id}/images/{number}": Target("request:send_image"),
-    "/dashboard/live": Target("site:stream_events"),
-    "/dashboard/palette": Target("palette:send_entries"),
-    "/dashboard/static/{name}": Target("site:send_asset"),
-    "/dashboard/sign-in": Target("sign_in:sign_in", FORM_BYTES),
-    "/dashboard/sign-out": Target("sign_in:sign_out", FORM_BYTES),
-    "/dashboard/oidc/start": Target("sign_in:start_oidc"),
-    "/dashboard/oidc/callback": Target("sign_in:finish_oidc"),
-    "/dashboard/settings/edit": Target("settings:FORM", FORM_BYTES),
-    "/dashboard/providers/doctor": Target("doctor:FORM", FORM_BYTES),
-    "/dashboard/{rest*}": Target("site:report_missing"),
+_OTHER_PATHS: Mapping[str, PageModule] = {
+    "/dashboard/": PageModule("site:redirect_home"),
+    "/dashboard/requests/{id}/images/{number}": PageModule("request:send_image"),
+    "/dashboard/live": PageModule("site:stream_events"),
+    "/dashboard/palette": PageModule("palette:send_entries"),
+    "/dashboard/static/{name}": PageModule("site:send_asset"),
+    "/dashboard/sign-in": PageModule("sign_in:sign_in", FORM_BYTES),
+    "/dashboard/sign-out": PageModule("sign_in:sign_out", FORM_BYTES),
+    "/dashboard/oidc/start": PageModule("sign_in:start_oidc"),
+    "/dashboard/oidc/callback": PageModule("sign_in:finish_oidc"),
+    "/dashboard/settings/edit": PageModule("settings:FORM", FORM_BYTES),
+    "/dashboard/providers/doctor": PageModule("doctor:FORM", FORM_BYTES),
+    "/dashboard/{rest*}": PageModule("site:report_missing"),
 }
 
 
@@ -97,7 +97,7 @@ class _Dashboard:
         if self._site is not None:
             await self._site.stop()
 
-    def build_routes(self, path: str, target: Target) -> Iterator[Route]:
+    def build_routes(self, path: str, target: PageModule) -> Iterator[Route]:
         async def respond(request: RouteRequest) -> RouteResponse:
             return await (await self._find_site()).respond(target.name, request)
 

@@ -251,7 +251,7 @@ class Bar(Struct, frozen=True):
     text: str = ""
 
 
-class Attempt(Struct, frozen=True):
+class AttemptRow(Struct, frozen=True):
     provider: str
     model: str
     failure: str
@@ -308,10 +308,10 @@ def _attempt_bars(row: StoredRequest, attempts: Sequence[AttemptTime], scale: fl
             yield _bar(name, "text", (one.offset, end), scale, one.provider)
 
 
-def list_attempts(row: StoredRequest) -> list[Attempt]:
+def list_attempts(row: StoredRequest) -> list[AttemptRow]:
     """The list is empty if the ledger has no times of these calls."""
     return [
-        Attempt(
+        AttemptRow(
             one.provider,
             one.model,
             f"{_failure(one)} after {formats.seconds(one.duration)}" if one.error_type else "",

@@ -39,7 +39,7 @@ _CLAIM = """UPDATE block SET claimed_until = ?1 + ?2
     WHERE id = (SELECT id FROM block WHERE claimed_until <= ?1 ORDER BY id LIMIT 1) RETURNING id, rows, row_count"""
 
 
-class Block(Struct):
+class SpooledBlock(Struct):
     rows: list[StoredRequest]
     texts: dict[str, list[ContentRow]]
     """Request id → rows of the table `contents` with the texts of this request."""
@@ -68,13 +68,13 @@ class Spool:
         self.file = folder / _FILE_NAME.format(hashlib.sha256(repr(place).encode()).hexdigest()[:12])
         self._has_file = os.path.exists(self.file)  # `Path.exists` raises an exception for a directory without access
 
-    def append(self, block: Block) -> bool:
+    def append(self, block: SpooledBlock) -> bool:
         """False: the file is full or cannot be written."""
         values = (msgspec.msgpack.encode(block), len(block.rows))
         return self._execute("INSERT INTO block (rows, row_count) VALUES (?, ?)", values) is not None
 
-    def claim(self) -> Block | None:
-        """Requests that cannot be decoded are left out, and counted in `Block.dropped_rows`.
+    def claim(self) -> SpooledBlock | None:
+        """Requests that cannot be decoded are left out, and counted in `SpooledBlock.dropped_rows`.
 
         None: no block is unclaimed, or the file cannot be used.
         """
@@ -86,10 +86,10 @@ class Spool:
         block.id = number
         return block
 
-    def release(self, block: Block) -> None:
+    def release(self, block: SpooledBlock) -> None:
         self._execute("UPDATE block SET claimed_until = 0 WHERE id = ?", (block.id,))
 
-    def delete(self, block: Block) -> bool:
+    def delete(self, block: SpooledBlock) -> bool:
         """False: the file cannot be written, or another worker has deleted the block.
 
         A block that stays is claimed again later. The worker that claims it skips the stored rows.
@@ -119,12 +119,12 @@ class Spool:
         return database
 
 
-def _decode_block(data: bytes, row_count: int) -> Block:
+def _decode_block(data: bytes, row_count: int) -> SpooledBlock:
     """Return the block `data` of `row_count` requests, without requests and texts that cannot be decoded."""
     try:
-        return msgspec.msgpack.decode(data, type=Block)
+        return msgspec.msgpack.decode(data, type=SpooledBlock)
     except _DECODE_ERRORS as error:
-        block = Block([], {}, dropped_rows=row_count, problem=str(error))
+        block = SpooledBlock([], {}, dropped_rows=row_count, problem=str(error))
     try:
         encoded = msgspec.msgpack.decode(data, type=_EncodedBlock)
     except _DECODE_ERRORS:

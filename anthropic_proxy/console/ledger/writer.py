@@ -39,7 +39,7 @@ from anthropic_proxy.console.ledger.records import (
 )
 from anthropic_proxy.console.ledger.retention import Retention
 from anthropic_proxy.console.ledger.schema import CONTENTS, HOURLY, SESSION_HOURS, SUM_TABLES, Table
-from anthropic_proxy.console.ledger.spool import Block, Spool
+from anthropic_proxy.console.ledger.spool import Spool, SpooledBlock
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.prices.price_list import PRICE_SOURCE
@@ -189,7 +189,7 @@ class LedgerWriter:
         self._spool = None if folder is None or self._address.file is not None else Spool(folder, self._address)
         """File for batches while PostgreSQL is unavailable. None: the database is on SQLite, or there is no data
         directory."""
-        self._block: Block | None = None
+        self._block: SpooledBlock | None = None
         """Rows from the spool file that are the present batch. None: the present batch is from the queue."""
 
     def run(self) -> None:
@@ -278,7 +278,7 @@ class LedgerWriter:
             self._spool.release(self._block)
             self._batch, self._texts, self._block = [], {}, None
         is_first = not self._spool.count_rows()
-        while (self._batch or self._load_batch()) and self._spool.append(Block(self._batch, self._texts)):
+        while (self._batch or self._load_batch()) and self._spool.append(SpooledBlock(self._batch, self._texts)):
             self._batch, self._texts = [], {}
             self._queue.in_batch = 0
         if is_first and self._spool.count_rows():

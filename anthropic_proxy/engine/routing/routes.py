@@ -33,6 +33,7 @@ from anthropic_proxy.engine.messages.models import (
 )
 from anthropic_proxy.engine.messages.preparation import find_session_id, server_tool_kinds
 from anthropic_proxy.engine.options import (
+    WEEKDAYS,
     ConfiguredRoute,
     TimePeriod,
     list_condition_texts,
@@ -211,7 +212,6 @@ _FLAGS = {
 """Conditions that are true or false, as fields of `when` and of `RequestFacts` → their texts for users."""
 _READS_BODY = frozenset({"thinking", "background", "images", "pdfs", "input"})
 """Names of conditions that need the decoded messages or other fields of the request body."""
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY_NAMES = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MINUTES_PER_DAY = 24 * 60
 
@@ -326,7 +326,7 @@ def _compile_time(route: ConfiguredRoute) -> Condition:
     when = route.when
     zone = route.when.time_zone
     times, weekdays = list_condition_texts(when.time), list_condition_texts(when.weekdays)
-    days = frozenset(map(_DAYS.index, weekdays)) or frozenset(range(7))
+    days = frozenset(map(WEEKDAYS.index, weekdays)) or frozenset(range(7))
     periods = list_periods(when) or (TimePeriod(0, _MINUTES_PER_DAY),)
     place = f" ({zone})" if zone else ""
 

@@ -199,21 +199,21 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
     running_number = services.running.begin(receipt)
     headers = decode_headers(scope)
     body_read = False
-    route = None if methods is not None else services.routes.find(path)
+    plugin_route = None if methods is not None else services.plugin_routes.find(path)
     try:
         trace = read_trace_context(headers) if TRACEPARENT in headers else None
         receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
-        checks_key = route is not None and _checks_key_itself(method, route)
+        checks_key = plugin_route is not None and _checks_key_itself(method, plugin_route)
         receipt.client = await authenticate(scope, headers, settings, services.policies, route_checks_key=checks_key)
         endpoint: Endpoint
         if methods is not None and method in methods:
             endpoint = methods[method]
-        elif route is None:
+        elif plugin_route is None:
             endpoint = find_endpoint(method, path, methods)
-        elif method in route.routes:
-            endpoint = partial(_send_plugin_route, route, scope)
+        elif method in plugin_route.routes:
+            endpoint = partial(_send_plugin_route, plugin_route, scope)
         else:
-            raise _method_not_allowed(method, scope["path"], route.routes)  # noqa: TRY301
+            raise _method_not_allowed(method, scope["path"], plugin_route.routes)  # noqa: TRY301
         body: bytes | None = b""
         if method not in ("GET", "HEAD"):
             pop_complete_body = scope.get("extensions", {}).get(COMPLETE_BODY_EXTENSION)
@@ -290,7 +290,7 @@ async def _reject(services: Services, sink: AsgiSink, error: ProxyError, headers
 def _finish(services: Services, receipt: Receipt) -> None:
     """Log a rejected request, or one that is not `POST /v1/messages`, and queue its receipt for plugins."""
     receipt.duration_seconds = services.clock() - receipt.started_at
-    is_probe = receipt.path in PROBE_PATHS or services.routes.find(receipt.path) is not None
+    is_probe = receipt.path in PROBE_PATHS or services.plugin_routes.find(receipt.path) is not None
     services.log.write_request(receipt, "debug" if is_probe or receipt.path in _DEBUG_LOGGED_PATHS else "info")
     if not is_probe:
         services.receipts.finish_request(receipt, hide_if_successful=receipt.path in _DEBUG_LOGGED_PATHS)
@@ -459,10 +459,14 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
             silent = await find_silent_servers(settings, services.catalog)
             view = build_setup_view(settings, services.catalog, silent)
         needs_key = bool(settings.requires_client_key or services.policies) or view is None
-        public = [path for path in services.routes.paths if _checks_key_itself("GET", services.routes.find(path))]
-        paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.routes.paths]
+        public = [
+            path
+            for path in services.plugin_routes.paths
+            if _checks_key_itself("GET", services.plugin_routes.find(path))
+        ]
+        paths = ["/health", *public] if needs_key else [*ENDPOINTS, *services.plugin_routes.paths]
         headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
-        is_missing = view is not None and services.routes.find("/dashboard") is None
+        is_missing = view is not None and services.plugin_routes.find("/dashboard") is None
         body = render_web_page(command, view, paths, settings.start_again if is_missing else "").encode()
     await sink.send_route_response(RouteResponse(headers=headers, body=body))
 

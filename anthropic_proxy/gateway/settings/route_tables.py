@@ -15,6 +15,7 @@ from anthropic_proxy.engine.options import (
     DEFAULT_TARGET,
     NAME_PATTERN,
     TIERS,
+    WEEKDAYS,
     ConfiguredRoute,
     RouteConditions,
     RouteTable,
@@ -179,7 +180,6 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
 
 _WILDCARDS = "*?["
 _FLAGS = ("thinking", "images", "pdfs", "web_search", "background", "subagent")
-_DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _MINUTES_PER_DAY = 24 * 60
 _MAX_COMPARED = 50
 """Maximum number of earlier routes with a common condition text with which a route is compared."""
@@ -316,7 +316,9 @@ def _covers_time(earlier: ConfiguredRoute, later: ConfiguredRoute) -> bool:
         return True
     if (narrow.time is None and narrow.weekdays is None) or wide.time_zone != narrow.time_zone:
         return False
-    if not set(list_condition_texts(narrow.weekdays) or _DAYS) <= set(list_condition_texts(wide.weekdays) or _DAYS):
+    if not set(list_condition_texts(narrow.weekdays) or WEEKDAYS) <= set(
+        list_condition_texts(wide.weekdays) or WEEKDAYS
+    ):
         return False
     whole_day = (TimePeriod(0, _MINUTES_PER_DAY),)
 

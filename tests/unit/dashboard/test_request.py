@@ -10,7 +10,7 @@ from sqlalchemy import select
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
 from anthropic_proxy.console.dashboard.request import (
     MAX_BLOCK_BARS,
-    Attempt,
+    AttemptRow,
     Bar,
     TokenCost,
     build_request_page,
@@ -175,8 +175,8 @@ async def test_each_attempt_is_a_bar_and_the_reply_begins_at_the_first_token(set
     ]
     assert sum_failed_attempt_time(row) == 200_000
     assert list_attempts(row) == [
-        Attempt("groq", "llama", "429 after 0.20 s", "12,000 tokens per minute"),
-        Attempt("openai", "gpt-4.1", "", ""),
+        AttemptRow("groq", "llama", "429 after 0.20 s", "12,000 tokens per minute"),
+        AttemptRow("openai", "gpt-4.1", "", ""),
     ]
 
 

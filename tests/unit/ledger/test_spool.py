@@ -10,7 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy.console.ledger.database import find_database
 from anthropic_proxy.console.ledger.records import StoredRequest
-from anthropic_proxy.console.ledger.spool import Block, Spool
+from anthropic_proxy.console.ledger.spool import Spool, SpooledBlock
 from anthropic_proxy.console.ledger.units import to_microseconds
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.database_address import parse_postgres_url
@@ -31,7 +31,7 @@ from tests.support.server_process import hold_port
 _URL = parse_postgres_url("postgresql://user@host/ledger")
 
 
-def claim(spool: Spool) -> Block:
+def claim(spool: Spool) -> SpooledBlock:
     block = spool.claim()
     assert block is not None
     return block
@@ -94,7 +94,7 @@ async def test_waiting_rows_are_stored_without_a_new_request(tmp_path: Path, is_
     ],
 )
 def test_each_database_has_its_own_blocks(tmp_path: Path, address: str, is_same: bool) -> None:
-    assert Spool(tmp_path, _URL).append(Block([StoredRequest(id="req_1")], {}))
+    assert Spool(tmp_path, _URL).append(SpooledBlock([StoredRequest(id="req_1")], {}))
     other = Spool(tmp_path, parse_postgres_url(address))
     assert (other.claim() is not None, other.count_rows()) == (is_same, int(is_same))
 
@@ -103,7 +103,7 @@ def test_a_block_is_claimed_by_one_worker(tmp_path: Path) -> None:
     first, second = Spool(tmp_path, _URL), Spool(tmp_path, _URL)
     assert first.claim() is None
     assert not first.file.exists()
-    assert first.append(Block([StoredRequest(id="req_1")], {"req_1": [{"data": b"text"}]}))
+    assert first.append(SpooledBlock([StoredRequest(id="req_1")], {"req_1": [{"data": b"text"}]}))
     second = Spool(tmp_path, _URL)
     block = claim(first)
     assert (block.rows, block.texts) == ([StoredRequest(id="req_1")], {"req_1": [{"data": b"text"}]})
@@ -116,7 +116,7 @@ def test_a_block_is_claimed_by_one_worker(tmp_path: Path) -> None:
 
 def test_a_block_of_another_version_has_its_columns_and_no_unknown_ones(tmp_path: Path) -> None:
     spool = Spool(tmp_path, _URL)
-    assert spool.append(Block([], {}))
+    assert spool.append(SpooledBlock([], {}))
     data = msgspec.msgpack.encode({"rows": [{"id": "req_1", "cost": None, "later": 1}], "texts": {}, "id": 0})
     replace_rows(spool, data)
     block = claim(spool)
@@ -125,7 +125,7 @@ def test_a_block_of_another_version_has_its_columns_and_no_unknown_ones(tmp_path
 
 def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_path: Path) -> None:
     spool = Spool(tmp_path, _URL)
-    assert spool.append(Block([StoredRequest(id="req_1")], {}))
+    assert spool.append(SpooledBlock([StoredRequest(id="req_1")], {}))
     block = claim(spool)
     moved = spool.file.rename(tmp_path / "moved")
     spool.file.mkdir()  # SQLite cannot open a folder
@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_written_keeps_its_blocks_and_raises_nothing(tmp_p
 
 def test_a_folder_that_cannot_be_examined_has_no_blocks(tmp_path: Path) -> None:
     spool = Spool(tmp_path / ("x" * 300), _URL)  # too long for a name
-    assert (spool.claim(), spool.append(Block([StoredRequest(id="req_1")], {}))) == (None, False)
+    assert (spool.claim(), spool.append(SpooledBlock([StoredRequest(id="req_1")], {}))) == (None, False)
 
 
 async def _store_damaged_block(directory: Path, data: bytes) -> tuple[Path, list[str], list[str], int]:
@@ -149,7 +149,7 @@ async def _store_damaged_block(directory: Path, data: bytes) -> tuple[Path, list
     with new_database("postgresql", directory) as database:
         settings = structs.replace(database, data_directory=directory)
         spool = Spool(directory, find_database(database))
-        assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
+        assert spool.append(SpooledBlock([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
         replace_rows(spool, data)
         with running_ledger(settings) as ledger:
             await ledger.record(new_receipt(3))
@@ -182,7 +182,7 @@ async def test_a_damaged_block_is_dropped_and_later_requests_are_stored(tmp_path
 def test_a_block_of_another_structure_or_type_has_no_rows(tmp_path: Path, value: bytes | str | int) -> None:
     """`value`: deeply nested arrays, or a value of the column that is no BLOB."""
     spool = Spool(tmp_path, _URL)
-    assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
+    assert spool.append(SpooledBlock([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
     replace_rows(spool, value)
     block = claim(spool)
     assert (block.rows, block.texts, block.dropped_rows) == ([], {}, 2)
@@ -192,7 +192,7 @@ def test_a_block_of_another_structure_or_type_has_no_rows(tmp_path: Path, value:
 async def test_a_block_that_cannot_be_deleted_is_counted_once(tmp_path: Path) -> None:
     with new_database("postgresql", tmp_path) as database:
         spool = Spool(tmp_path, find_database(database))
-        assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
+        assert spool.append(SpooledBlock([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
         data = msgspec.msgpack.encode({"rows": [{"id": 1}, {"id": "req_2"}], "texts": {}})
         with closing(sqlite3.connect(spool.file, isolation_level=None)) as file:
             file.execute("UPDATE block SET rows = ?", (data,))
@@ -213,7 +213,7 @@ async def test_a_block_that_cannot_be_deleted_is_counted_once(tmp_path: Path) ->
 
 def test_a_block_that_is_claimed_again_drops_the_same_rows(tmp_path: Path) -> None:
     spool = Spool(tmp_path, _URL)
-    assert spool.append(Block([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
+    assert spool.append(SpooledBlock([StoredRequest(id="req_1"), StoredRequest(id="req_2")], {}))
     data = msgspec.msgpack.encode({"rows": [{"id": 1}, {"id": "req_2"}], "texts": {"req_2": [{"data": b"text"}]}})
     replace_rows(spool, data)
     for _ in range(2):

@@ -10,7 +10,7 @@ import pytest
 from anthropic_proxy.app import App
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import UnknownModel
-from anthropic_proxy.gateway.services import RouteTable
+from anthropic_proxy.gateway.services import PluginRoutes
 from anthropic_proxy.gateway.settings import load_settings
 from anthropic_proxy.plugins import Plugin, Route, RouteRequest, RouteResponse
 from tests.support.waiting import WAIT_SECONDS
@@ -147,7 +147,7 @@ async def test_another_route_needs_the_key() -> None:
 
 
 def test_a_path_without_parameters_has_priority() -> None:
-    table = RouteTable([Route(path="/r/{id}", respond=describe), Route(path="/r/live", respond=fail)])
+    table = PluginRoutes([Route(path="/r/{id}", respond=describe), Route(path="/r/live", respond=fail)])
     found, pattern = table.find("/r/live"), table.find("/r/live2")
     assert found.routes["HEAD"].respond is fail
     assert (pattern.path_parameters, table.find("/r/"), table.find("/r/a/b")) == ({"id": "live2"}, None, None)
