@@ -141,7 +141,7 @@ class App:
         """Write the start-up summary for a server with several workers. Called in the supervisor only."""
         services = await self._build(self._settings, self._transports)
         if await self._log_summary(services, worker_count) is not None:  # the supervisor has no event loop
-            search = self._report_silent_servers(find_silent_servers(services.settings, services.catalog))
+            search = self._report_silent_servers(find_silent_servers(services.settings, services.catalog, {}))
             threading.Thread(target=asyncio.run, args=(search,), daemon=True).start()
         await self.close()
         await asyncio.to_thread(self._record.open, self._settings)
@@ -233,7 +233,7 @@ class App:
 
     async def _log_summary(self, services: Services, worker_count: int = 1) -> "asyncio.Task[dict[str, str]] | None":
         """Return the search for silent servers if it has not ended, so that the summary does not name them."""
-        search = asyncio.create_task(find_silent_servers(services.settings, services.catalog))
+        search = asyncio.create_task(find_silent_servers(services.settings, services.catalog, services.transports))
         done, _ = await asyncio.wait((search,), timeout=_SUMMARY_SECONDS)
         log_startup_summary(
             services,

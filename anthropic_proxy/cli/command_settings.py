@@ -16,6 +16,7 @@ from anthropic_proxy.gateway.running_proxy import (
     find_running_proxy,
     list_sessions,
     load_settings_of,
+    name_reload_command,
 )
 from anthropic_proxy.gateway.settings import (
     Settings,
@@ -94,9 +95,12 @@ def _name_changes(proxy: RunningProxy, port: int, settings: Settings) -> None:
     output = Output()
     known = {**proxy.files, **settings.files}
     if changed := [file for file in known if proxy.files.get(file) != settings.files.get(file)]:
+        reload = name_reload_command(proxy)
+        remedy = "To apply them" if reload else "To apply them, stop it, and start it"
         output.write_notice(
             f"{' and '.join(changed)} changed since the proxy's start or last reload. This command shows the new "
-            f"settings, and the proxy (port {port}) uses the earlier ones.",
+            f"settings, and the proxy (port {port}) uses the earlier ones. {remedy}:  "
+            f"{reload or 'anthropic-proxy serve'}",
             "!",
             "warn",
         )

@@ -1186,7 +1186,7 @@ def describe_facts(facts: ModelFacts, today: date) -> str:
     elif not price.input and not price.output:
         amounts = "free of charge"
     else:
-        amounts = f"{format_price(price.input):>7} in {format_price(price.output):>7} out"
+        amounts = f"{format_price(price.input):>6} in {format_price(price.output):>7} out"
     text = f"{window:>14}  {'too small for Claude Code' if _is_too_small(facts) else amounts}".rstrip()
     retirement = _describe_retirement(facts.retires_on, today)
     return f"{text}  {retirement}" if retirement else text

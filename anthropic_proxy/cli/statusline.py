@@ -90,7 +90,7 @@ def build_line(
 ) -> str:
     """Return the line. `text`: JSON of Claude Code. `read`: reader for the proxy. `window`: tokens of the model;
     0: the one that Claude Code assumes. `limiting`: another model that has this window; "": none. `columns`: width for
-    which the name of the model is shortened; 0: no limit. `is_fixed`: the user has chosen this window.
+    which the line is shortened; 0: no limit. `is_fixed`: the user has chosen this window.
     """
     try:
         session = json.loads(text)
@@ -119,6 +119,7 @@ def build_line(
     used = sum(_number(receipt, name) for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
     used += _number(receipt, "output_tokens") if used else 0
     used = used or _number(_get(session, "context_window"), "total_input_tokens")
+    outdated = ""
     # a route or a fallback may have chosen a model with a smaller window
     of_target = _number(_get(replies.get("recent"), "windows"), target)
     is_of_other = limiting not in ("", target) and (not of_target or window < of_target)
@@ -128,8 +129,8 @@ def build_line(
     window = min(limits, default=0) or _number(_get(session, "context_window"), "context_window_size")
     if used and window:
         cause = f", the limit of {_clean(limiting)}" if is_of_other else ""
-        cause = f" ({formats.short_count(of_target)} at the next start)" if is_outdated else cause
-        parts.append(f"{formats.percent(used, window)} of {formats.short_count(window)}{cause}")
+        outdated = f" ({formats.short_count(of_target)} at the next start)" if is_outdated else ""
+        parts.append(f"{formats.percent(used, window)} of {formats.short_count(window)}{cause}{outdated}")
 
     groups = _list(replies.get("session"), "groups") if session_id else []
     sums = next((one for one in groups if _text(one, "name") == session_id), None)
@@ -149,6 +150,8 @@ def build_line(
         parts.append(broken)
     if not replies:
         parts.append("no proxy responds")
+    if columns and outdated and len(_SEPARATOR.join(filter(None, parts))) > columns:
+        parts[1] = parts[1].removesuffix(outdated)
     if columns and (excess := len(_SEPARATOR.join(filter(None, parts))) - columns) > 0:
         parts[0] = _shorten_name(parts[0], max(len(parts[0]) - excess, _MIN_NAME))
     return _SEPARATOR.join(part for part in parts if part)

@@ -126,7 +126,7 @@ class ExchangeGateway:
     async def check_setup(self) -> Setup:
         services = self._current_services()
         settings, catalog = services.settings, services.catalog
-        silent = await find_silent_servers(settings, catalog)
+        silent = await find_silent_servers(settings, catalog, services.transports)
         return describe_setup(settings, catalog, services.circuit_breakers, services.credentials, silent)
 
     async def reload_settings(self) -> bool:

@@ -1,12 +1,13 @@
 """Check of providers and settings before the first request: providers that can be called, and problems of the settings.
 
-The start-up summary, the command `doctor` and the web pages show the result. No request is sent to a provider; the
-start only connects to servers nearby.
+The start-up summary, the command `doctor` and the web pages show the result. No request is sent to a vendor; servers
+nearby are connected to, and asked for their models if their address seems to be incomplete.
 """
 
 import asyncio
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from importlib.util import find_spec
@@ -16,13 +17,14 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.exchange.provider_errors import describe_base_url_setting
+from anthropic_proxy.engine.exchange.provider_errors import describe_base_url_setting, suggest_base_url
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.credentials import Credentials
+from anthropic_proxy.engine.providers.provider_models import has_model_list
 from anthropic_proxy.engine.providers.servers import describe_missing_key, find_region
 from anthropic_proxy.engine.routing.health import CircuitBreakers
 from anthropic_proxy.engine.routing.router import (
@@ -36,7 +38,8 @@ from anthropic_proxy.engine.routing.router import (
 )
 from anthropic_proxy.engine.upstream.http.dialer import accepts_connections, is_public_address
 from anthropic_proxy.engine.upstream.http.url import parse_url
-from anthropic_proxy.errors import build_extra_install_command
+from anthropic_proxy.engine.wires.contract import Transport, UpstreamRequest
+from anthropic_proxy.errors import ProxyError, build_extra_install_command
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.key_references import UNRESOLVED_KEY
 from anthropic_proxy.gateway.settings.values import mask_setting
@@ -110,8 +113,11 @@ _CONNECT_SECONDS = 0.5
 """Maximum time in seconds until an own server has accepted a connection."""
 
 
-async def find_silent_servers(settings: Settings, catalog: Catalog) -> dict[str, str]:
-    """Return name of the provider → text, for servers of this machine or a private network at which nothing listens.
+async def find_silent_servers(
+    settings: Settings, catalog: Catalog, transports: Mapping[str, Transport]
+) -> dict[str, str]:
+    """Return name of the provider → text, for servers of this machine or a private network at which nothing listens, or
+    whose API has another path. `transports`: of the event loop that runs; {}: the path is not examined.
 
     Servers with a host name are left out, because a lookup may take long, and so are those behind an HTTP proxy. Ollama
     at its usual address counts if it has answered before.
@@ -132,7 +138,40 @@ async def find_silent_servers(settings: Settings, catalog: Catalog) -> dict[str,
             where = describe_base_url_setting(provider, settings) if name in settings.base_urls else ""
             shown = mask_setting(provider.base_url_variable or "", url)
             found[name] = f"{_name(provider)} does not answer at {shown}. Start this server.{where}"
-    return found
+    listening_names = [
+        name for name in addresses if name not in found and name in settings.base_urls and name in transports
+    ]
+    misplaced = await asyncio.gather(
+        *(_find_missing_path(registry.find(name), settings, transports[name]) for name in listening_names)
+    )
+    return found | {name: text for name, text in zip(listening_names, misplaced, strict=True) if text}
+
+
+async def _find_missing_path(provider: Provider, settings: Settings, send: Transport) -> str:
+    """Return a text if the API of a server is at its address with a version, such as `/v1`. "": it is not known."""
+    question, assignment = suggest_base_url(provider, settings)
+    address, better = settings.base_urls[provider.name], re.search(r'=\s*"?([^"]+)"?$', assignment)
+    if better is None or not has_model_list(provider):
+        return ""
+
+    async def ask(base_url: str) -> int:
+        request = UpstreamRequest(path="/models", body=b"", method="GET")
+        response = await send(base_url, request, None)
+        await response.close()
+        return response.status
+
+    try:
+        async with asyncio.timeout(_CONNECT_SECONDS):
+            statuses = await asyncio.gather(ask(address), ask(better[1]))
+    except (ProxyError, TimeoutError):
+        return ""
+    if statuses[0] not in (404, 405) or statuses[1] not in (200, 401, 403):
+        return ""
+    where, shown = (
+        describe_base_url_setting(provider, settings),
+        mask_setting(provider.base_url_variable or "", address),
+    )
+    return f"{_name(provider)} has no API at {shown}.{where} {question} Try {assignment}"
 
 
 def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str]]:

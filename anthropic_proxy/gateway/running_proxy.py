@@ -68,6 +68,11 @@ class RunningProxy(Struct, frozen=True):
     """Command, such as `code`, that has started it for its session, on any free port. "": none."""
 
 
+def name_reload_command(proxy: RunningProxy) -> str:
+    """Return the command by which `proxy` reads its settings files again. "": it has to be started again."""
+    return f"kill -HUP {proxy.process}" if proxy.process else ""
+
+
 def describe_source(settings: Settings, changed: Sequence[str] = (), process: int = 0) -> RunningProxy:
     """`changed`: variables whose change takes effect at the next start of the server."""
     env_file = None if settings.env_file is None else str(Path(settings.env_file).absolute())

@@ -248,7 +248,7 @@ def test_commands_say_that_the_proxy_has_not_read_changed_files(
         env_file.write_text("BIG_MODEL=o3\nLEDGER_DAYS=7\n")
         changed = (
             "changed since the proxy's start or last reload. This command shows the new settings, and the proxy (port "
-            f"{port}) uses the earlier ones."
+            f"{port}) uses the earlier ones. To apply them:  kill -HUP {proxy.process.pid}"
         )
         assert find_notices() == [f"  ! {env_file} {changed}"]
         configuration.write_text(ROUTE)
@@ -330,6 +330,19 @@ def test_the_start_calls_no_server_ready_that_does_not_answer(openai: Running, t
     assert ready.partition("  not set")[0].strip() == f"ready: openai ({openai.url}/v1)"
     done = run_command("config", "check", directory=tmp_path, settings=settings)
     assert (done.returncode, done.stdout) == (0, "  ✓ The settings are valid. No provider was called.\n")
+
+
+def test_an_address_without_its_version_is_reported_before_the_first_request(openai: Running, tmp_path: Path) -> None:
+    settings = {"OPENAI_BASE_URL": openai.url, "PREFERRED_PROVIDER": "openai", "OLLAMA_API_BASE": "http://127.0.0.1:9"}
+    text = (
+        f"openai has no API at {openai.url}. The address is set by OPENAI_BASE_URL, environment. Is /v1 missing? Try "
+        f"OPENAI_BASE_URL={openai.url}/v1"
+    )
+    with running_proxy(tmp_path, settings) as proxy:
+        wait_for(lambda: text in " ".join(proxy.log.split()))
+        page = unescape(proxy.client(headers={"accept": "text/html"}).get("/").text)
+    assert text in page
+    assert "✓ openai" not in page
 
 
 def test_pages_call_no_server_ready_that_stopped(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.platforms.processes import stop_process_when_stdin_ends
+from anthropic_proxy.gateway.running_proxy import find_running_proxy, name_reload_command
 from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
@@ -127,7 +128,9 @@ def doctor(
     with ExitStack() as stack:
         result, recorder = asyncio.run(_examine(settings, options, stack))
         directory = settings.data_directory if options.learns else None
-        lines = [] if directory is None else store_results(recorder, result, directory)  # the output may fail
+        running = find_running_proxy(settings.data_directory, settings.port)
+        reload = name_reload_command(running) if running is not None else ""
+        lines = [] if directory is None else store_results(recorder, result, directory, reload)  # the output may fail
     try:
         secrets = settings.reveal_all_secrets()
         today = date.today()

@@ -114,10 +114,11 @@ class RunRecorder:
         return msgspec.convert({**redacted, "settings_digest": run.settings_digest}, DoctorRun)
 
 
-def store_results(recorder: RunRecorder, result: Report, directory: Path) -> list[str]:
+def store_results(recorder: RunRecorder, result: Report, directory: Path, reload: str = "") -> list[str]:
     """Store the complete run for the dashboard, and the observed limits and features of models in `directory`.
 
     Return lines for stderr: one with the file in which the limits and features are stored, and one for each failure.
+    `reload`: command by which the running proxy reads that file; "": none runs.
     """
     lines = []
     if learned := list_learned_models(result.diagnoses, date.today()):
@@ -132,6 +133,8 @@ def store_results(recorder: RunRecorder, result: Report, directory: Path) -> lis
             lines.append(
                 f"The proxy uses the found limits of {count} after its next start or reload:  {shorten_home(str(file))}"
             )
+            if reload:
+                lines.append(f"For the running proxy:  {reload}")
     try:
         recorder.finish(result)
     except OSError as error:

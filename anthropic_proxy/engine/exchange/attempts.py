@@ -314,7 +314,9 @@ class Attempts:
         if (attempt := self.latest) is not None:
             self._redact_keys(error, attempt)
             prefix_provider(error, self.receipt.prefix)
-            add_not_found_cause(error, attempt.target, attempt.upstream_path, self._engine.settings)
+            add_not_found_cause(
+                error, attempt.target, attempt.upstream_path, self._engine.settings, self._engine.catalog
+            )
 
     async def call_with_retries(
         self,

@@ -140,7 +140,7 @@ async def _count_by_provider(
     server = target.upstream
     model = target.model
     dialect = target.dialect
-    paths = [path for path in dialect.count_paths if not observations.lacks_count_path(server, model, path)]
+    paths = [path for path in dialect.count_paths if not observations.lacks_count_path(server, path)]
     if not paths:
         return None
 
@@ -173,6 +173,35 @@ async def _count_by_provider(
             encode=partial(target.wire.encode_count, path=path),
         )
 
+    async def try_path(path: str, call: Call[BaseDialect]) -> int | None:
+        count = None
+        try:
+            count = await ask(path, call)
+        except UpstreamError as error:
+            if error.status != 404:
+                raise
+            if model in error.provider_text:  # the server may count for its other models
+                return None
+        observations.store_count_path(server, path, counts=count is not None)
+        return count
+
+    async def ask_once_decided(path: str, call: Call[BaseDialect]) -> int | None:
+        # Claude Code sends many counts at once: the first one shows whether the server has the path
+        lock = observations.count_locks.setdefault(f"{server}{path}", asyncio.Lock())
+        try:
+            async with asyncio.timeout_at(deadline):
+                await lock.acquire()
+        except TimeoutError:
+            return None
+        try:
+            if observations.lacks_count_path(server, path):
+                return None
+            if not observations.has_count_path(server, path):
+                return await try_path(path, call)
+        finally:
+            lock.release()
+        return await try_path(path, call)
+
     loop = asyncio.get_running_loop()
     is_large = is_large_request(incoming.body, len(request.tools))
     deadline = loop.time() + PROVIDER_COUNT_SECONDS
@@ -192,15 +221,8 @@ async def _count_by_provider(
             max_schema_steps=MAX_STEPS_ON_LOOP,
         )
         for path in paths:
-            try:
-                count = await ask(path, call)
-            except UpstreamError as error:
-                if error.status != 404:
-                    raise
-                count = None
-            if count is not None:
+            if (count := await ask_once_decided(path, call)) is not None:
                 return count
-            observations.store_missing_count_path(server, model, path)
     except ProxyError as error:
         engine.log.write_once(f"count_tokens: estimated by the proxy, because {error.message}")
     return None
@@ -272,7 +294,7 @@ async def _request_json(
             total_seconds=seconds,
         )
     except UpstreamError as error:
-        add_not_found_cause(error, target, call.relayed.path, engine.settings)
+        add_not_found_cause(error, target, call.relayed.path, engine.settings, engine.catalog)
         raise
 
 

@@ -7,7 +7,7 @@ that a setting of the proxy has caused becomes a 400.
 
 import asyncio
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 from anthropic_proxy.engine.exchange.client_side import format_http_date
@@ -18,6 +18,8 @@ from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.options import TARGETS_SETTING, EngineOptions
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers import Provider
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.servers import is_own_server
 from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.engine.wires.contract import (
     CLIENT_CREDENTIAL_ORIGIN,
@@ -35,6 +37,7 @@ from anthropic_proxy.errors import (
     UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamUnreachable,
+    find_similar_choices,
 )
 
 _UNSUPPORTED_ENCODINGS = ("br", "zstd", "compress")
@@ -208,9 +211,13 @@ _OBJECT_WITH_ID = compile_later(
 """Pattern of error texts about an object that a request names by id. Gemini: Not found: cache content metadata for 123
 (recorded). OpenAI: Response with id 'resp_123' not found (2026-11). The base URL is then right."""
 _MAX_ROUTE_ERROR_CHARACTERS = 200
+_SIMILAR_MODELS = 2
+"""Number of models that are named in place of one that does not exist."""
 
 
-def add_not_found_cause(error: UpstreamError, target: Target, path: str, settings: EngineOptions) -> None:
+def add_not_found_cause(
+    error: UpstreamError, target: Target, path: str, settings: EngineOptions, catalog: Catalog
+) -> None:
     """Add cause and remedy to the message of `error`, if the provider rejects the URL or the model."""
     text = error.provider_text
     refuses_method = _METHOD_REFUSED.search(text) is not None if text else error.provider_status == 405
@@ -219,13 +226,14 @@ def add_not_found_cause(error: UpstreamError, target: Target, path: str, setting
         message, advice = _describe_address(error, target, path, settings, 405 if is_405 else 404)
         _become(error, message, "wrong-address")
         error.add_advice(advice)
-    elif not rejects_configured_model(error, target, settings):
-        return
-    elif error.status == 404:
-        _become(error, f"{_without_end(error.message)}. {_describe_setting(target)}", "configured-model-not-found")
-    else:
-        error.message = f"{_without_end(error.message)}. {_describe_setting(target)}"
-        error.code, error.body = "configured-model-not-found", None
+    elif rejects_configured_model(error, target, settings):
+        described = _describe_setting(target, _find_similar_models(target, settings, catalog))
+        message = f"{_without_end(error.message)}. {described}"
+        if error.status == 404:
+            _become(error, message, "configured-model-not-found")
+        else:
+            error.message = message
+            error.code, error.body = "configured-model-not-found", None
 
 
 def rejects_configured_model(error: UpstreamError, target: Target, settings: EngineOptions) -> bool:
@@ -305,7 +313,18 @@ def _assign(provider: Provider, variable: str, address: str) -> str:
     return f'base_url = "{address}"' if provider.is_configured else f"{variable}={address}"
 
 
-def _describe_setting(target: Target) -> str:
+def _find_similar_models(target: Target, settings: EngineOptions, catalog: Catalog) -> list[str]:
+    """Return the names most similar to that of the model, from the list of the provider or else those that it is known
+    to serve.
+    """
+    provider = target.provider
+    listed = catalog.cached_model_ids(provider.name) or catalog.list_reported_models(target.upstream)
+    if not listed and not is_own_server(provider, settings):
+        listed = [name for name in provider.known_models if name not in provider.retired_models]
+    return find_similar_choices(target.model, [name for name in listed if name != target.model], _SIMILAR_MODELS)
+
+
+def _describe_setting(target: Target, similar: Sequence[str]) -> str:
     provider = target.provider
     setting = target.model_setting
     assert setting is not None  # `rejects_configured_model`
@@ -319,7 +338,8 @@ def _describe_setting(target: Target) -> str:
     else:
         origin = f"The model {provider.prefix}/{target.model} is set by {setting}."
     remedy = f"use another model in {variable}" if variable.startswith(TARGETS_SETTING) else f"set {other}"
-    return f"{origin} Remedy: {remedy}"
+    such_as = f", such as {' or '.join(similar)}" if similar and not retired else ""
+    return f"{origin} Remedy: {remedy}{such_as}"
 
 
 def _find_address_variable(provider: Provider, settings: EngineOptions) -> str | None:

@@ -425,6 +425,10 @@ class Catalog:
             self._learned = learned
             self.edition += 1
 
+    def list_reported_models(self, server: str) -> list[str]:
+        """Return the models in the list of an own server that states their limits."""
+        return [model for one, model in self._reported if one == server]
+
     def has_reported_capabilities(self, provider: str, model: str) -> bool:
         """Return True if the provider itself has reported the cached values of a model."""
         return (provider, model) in self._described

@@ -4,6 +4,7 @@ An adaptation is a change of requests that a provider requires, such as a droppe
 the ratio of real to estimated tokens, which corrects estimates.
 """
 
+import asyncio
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 
@@ -32,8 +33,8 @@ CONVERSATION_SECONDS = 24 * 3600.0
 longer."""
 MAX_LISTED_TOOLS = 256
 """Maximum number of listed tools that are remembered for a conversation."""
-MISSING_PATH_SECONDS = 24 * 3600.0
-"""Seconds until a server is asked again for a token count at a path that it did not have."""
+COUNT_PATH_SECONDS = 24 * 3600.0
+"""Seconds for which it is remembered whether a server counts tokens at a path."""
 MIN_SCALE, MAX_SCALE = 0.7, 1.6
 """Minimum and maximum token scale. A value outside is replaced by the nearer limit.
 
@@ -55,6 +56,8 @@ _SMOOTHING_FACTOR = 0.25
 class ModelObservations:
     def __init__(self, store: MemoryValues) -> None:
         self.store = store
+        self.count_locks: dict[str, asyncio.Lock] = {}
+        """Server and path → lock of the first token count there, whose answer shows whether the server has the path."""
         self.refused_signatures: dict[bytes, None] = {}
         """Digests of thinking signatures that a provider has rejected, and of calls that begin a tool loop which it
         accepts only without thinking, oldest first. The conversations that contain them need no rejected call in each
@@ -105,12 +108,16 @@ class ModelObservations:
         stored = msgspec.json.encode(list(names)[:MAX_LISTED_TOOLS]).decode()
         self.store.write(key, stored, CONVERSATION_SECONDS)
 
-    def lacks_count_path(self, server: str, model: str, path: str) -> bool:
+    def lacks_count_path(self, server: str, path: str) -> bool:
         """Return True if the server has answered a token count at this path as unknown."""
-        return self.store.read(_uncounted_key(server, model, path)) is not None
+        return self.store.read(f"counts:{server}{path}") == "no"
 
-    def store_missing_count_path(self, server: str, model: str, path: str) -> None:
-        self.store.write(_uncounted_key(server, model, path), "404", MISSING_PATH_SECONDS)
+    def has_count_path(self, server: str, path: str) -> bool:
+        """Return True if the server has counted at this path."""
+        return self.store.read(f"counts:{server}{path}") == "yes"
+
+    def store_count_path(self, server: str, path: str, *, counts: bool) -> None:
+        self.store.write(f"counts:{server}{path}", "yes" if counts else "no", COUNT_PATH_SECONDS)
 
     def find_token_scale(self, provider: str, model: str) -> TokenScale:
         """Return how tokens of a model are estimated. Its factor is 1.0 without earlier replies."""
@@ -145,7 +152,3 @@ def _digest_beginning(conversation: str, messages: Sequence[Message]) -> str:
     first = messages[0].blocks if messages else []
     texts = b"".join(bytes(block.text) for block in first if type(block) is TextBlock)
     return hashlib.sha256(conversation.encode(errors="replace") + b"\n" + texts).hexdigest()
-
-
-def _uncounted_key(server: str, model: str, path: str) -> str:
-    return f"uncounted:{server}/{model}{path}"

@@ -456,7 +456,7 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
     else:
         view = None
         if request.receipt.client.address_trusted:
-            silent = await find_silent_servers(settings, services.catalog)
+            silent = await find_silent_servers(settings, services.catalog, services.transports)
             view = build_setup_view(settings, services.catalog, silent)
         needs_key = bool(settings.requires_client_key or services.policies) or view is None
         public = [

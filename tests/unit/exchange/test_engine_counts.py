@@ -147,6 +147,32 @@ async def test_a_server_without_counts_is_asked_once_and_then_estimated(status: 
     assert server.paths == ["v1/chat/completions/input_tokens", "tokenize"]
 
 
+@pytest.mark.parametrize(
+    ("first", "sent"),
+    [
+        (FakeResponse(404, b'{"detail":"Not Found"}'), ["v1/chat/completions/input_tokens", "tokenize"]),
+        (FakeResponse(200, b'{"input_tokens":7}'), ["v1/chat/completions/input_tokens"] * 5),
+    ],
+)
+async def test_counts_at_the_same_time_ask_for_a_path_once_and_of_all_models(
+    first: FakeResponse, sent: list[str]
+) -> None:
+    server = Server(lambda path: FakeResponse(first.status, b"".join(first._chunks)))
+    proxy = ProxyHarness(server, **LOCAL, SMALL_MODEL="openai/other")
+    models = ["claude-sonnet-4-5"] * 3 + ["claude-haiku-4-5"] * 2
+    counts = await asyncio.gather(*(ask_count(proxy, {**ASKED, "model": model}) for model in models))
+    assert min(counts) > 0
+    assert server.paths == sent
+
+
+async def test_a_404_for_a_model_says_nothing_about_the_other_models() -> None:
+    missing = FakeResponse(404, b'{"error":{"message":"The model `qwen3` does not exist"}}')
+    server = Server(lambda path: missing if len(server.sent) < 2 else FakeResponse(200, b'{"input_tokens":7}'))
+    proxy = ProxyHarness(server, **LOCAL, SMALL_MODEL="openai/other")
+    await ask_count(proxy)
+    assert await ask_count(proxy, {**ASKED, "model": "claude-haiku-4-5"}) == 7
+
+
 @pytest.mark.parametrize("count", ["-1", "0", "1e99", '"3"', "true", "null", "[" * 5_000, "9" * 400])
 async def test_an_impossible_count_is_replaced_by_the_estimate(count: str) -> None:
     estimate = await ask_count(ProxyHarness(Server(lambda path: FakeResponse(404)), **LOCAL))
