@@ -2,9 +2,7 @@
 
 import re
 
-from anthropic_proxy.cli.init import MOST_USED, list_candidates
 from anthropic_proxy.engine.providers import PROVIDERS
-from anthropic_proxy.gateway.settings import Settings
 from tests.support.paths import ROOT
 from tests.support.provider_lists import OFFERED
 
@@ -16,12 +14,6 @@ def test_the_page_of_providers_has_the_order_of_the_registry() -> None:
     )[2:]
     titles = [row.partition(" (")[0] for row in rows]
     assert titles[: len(OFFERED)] == [row.title for row in OFFERED]
-
-
-def test_the_readme_has_the_number_of_vendors() -> None:
-    """The first list of `init` has the same names and the same number of others."""
-    others = len(list_candidates(Settings(), {})) - len(MOST_USED)
-    assert f"Ollama, {others} more, or a server of yours" in (ROOT / "README.md").read_text("utf-8")
 
 
 def test_the_page_of_providers_names_the_address_of_each_vendor() -> None:

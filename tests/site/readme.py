@@ -1,8 +1,10 @@
-"""The generated section of the README, the table of providers; and the version picture."""
+"""The generated parts of the README, the number of vendors and the table of providers; and the version picture."""
 
 import re
 
 from anthropic_proxy import __version__
+from anthropic_proxy.cli.init import MOST_USED, list_candidates
+from anthropic_proxy.gateway.settings import Settings
 from tests.site.pages import DOCS
 from tests.site.start_pages import ProviderStart, providers
 from tests.support.paths import ROOT
@@ -20,7 +22,8 @@ _VERSION = """\
 
 
 def written_readme() -> str:
-    text = PAGE.read_text("utf-8")
+    others = len(list_candidates(Settings(), {})) - len(MOST_USED)  # the first list of `init` has the same number
+    text = re.sub(r"(?<=Ollama, )\d+ more", f"{others} more", PAGE.read_text("utf-8"))
     rows = "\n".join(_provider_row(provider) for provider in providers())
     return replace_section(text, "providers", f"| your provider | lines of `.env` |\n| --- | --- |\n{rows}")
 

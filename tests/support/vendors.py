@@ -54,6 +54,40 @@ _TITLES = {
     "local": "vLLM, llama.cpp, LM Studio",
 }
 """Titles of servers without one in the registry, where an error names the variable instead."""
+EXAMPLE_MODELS = {
+    "deepseek": "deepseek-v4-pro",
+    "openrouter": "z-ai/glm-5.3",
+    "mistral": "mistral-medium-latest",
+    "zai": "glm-5.3",
+    "fireworks": "accounts/fireworks/models/kimi-k3",
+    "together": "zai-org/GLM-5.3",
+    "cerebras": "zai-glm-4.7",
+    "deepinfra": "zai-org/GLM-5.3",
+    "dashscope": "qwen3.8-max",
+    "minimax": "MiniMax-M3",
+    "vercel": "moonshotai/kimi-k3",
+    "kimi_code": "k3",
+    "huggingface": "zai-org/GLM-5.2:fireworks-ai",
+    "nvidia": "deepseek-ai/deepseek-v4-pro",
+    "sambanova": "MiniMax-M2.7",
+    "nebius": "moonshotai/Kimi-K3",
+    "novita": "zai-org/glm-5.2",
+    "siliconflow": "zai-org/GLM-5.3",
+    "baseten": "moonshotai/Kimi-K3",
+    "chutes": "moonshotai/Kimi-K3-TEE",
+    "xiaomi": "mimo-v2.6-pro",
+    "longcat": "LongCat-2.0",
+    "stepfun": "step-3.5-flash",
+    "volcengine": "doubao-seed-code",
+    "synthetic": "hf:zai-org/GLM-4.7",
+    "opencode_go": "kimi-k3",
+    "opencode": "glm-5.2",
+    "vllm": "Qwen/Qwen3-Coder",
+    "llama_cpp": "gpt-oss-120b",
+    "lm_studio": "qwen3-coder",
+    "bedrock_messages": "global.anthropic.claude-opus-5-5",
+}
+"""Vendor → a model that people use with it."""
 _NO_VENDORS = ("demo", "litellm", "other")
 _CREDENTIALS = {
     "google": "Application Default Credentials",

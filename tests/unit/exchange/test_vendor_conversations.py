@@ -6,46 +6,14 @@ from typing import Any
 import pytest
 
 from anthropic_proxy.engine.providers import PROVIDERS, ServerOverride
-from anthropic_proxy.engine.providers.catalog import load_model_rows
+from anthropic_proxy.engine.providers.catalog import Catalog, load_model_rows
+from anthropic_proxy.engine.routing.router import RoutingQuery, build_plan
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.openai_chat.dialect import Dialect
+from anthropic_proxy.gateway.settings import load_settings
 from tests.support.harness import FakeResponse, ProxyHarness
+from tests.support.vendors import EXAMPLE_MODELS
 
-MODELS = {
-    "deepseek": "deepseek-v4-pro",
-    "openrouter": "z-ai/glm-5.3",
-    "mistral": "mistral-medium-latest",
-    "zai": "glm-5.3",
-    "fireworks": "accounts/fireworks/models/kimi-k3",
-    "together": "zai-org/GLM-5.3",
-    "cerebras": "zai-glm-4.7",
-    "deepinfra": "zai-org/GLM-5.3",
-    "dashscope": "qwen3.8-max",
-    "minimax": "MiniMax-M3",
-    "vercel": "zai/glm-5.2",
-    "kimi_code": "k3",
-    "huggingface": "zai-org/GLM-5.2:fireworks-ai",
-    "nvidia": "deepseek-ai/deepseek-v4-pro",
-    "sambanova": "MiniMax-M2.7",
-    "nebius": "moonshotai/Kimi-K3",
-    "novita": "zai-org/glm-5.2",
-    "siliconflow": "zai-org/GLM-5.3",
-    "baseten": "moonshotai/Kimi-K3",
-    "chutes": "moonshotai/Kimi-K3-TEE",
-    "xiaomi": "mimo-v2.6-pro",
-    "longcat": "LongCat-2.0",
-    "stepfun": "step-3.5-flash",
-    "volcengine": "doubao-seed-code",
-    "synthetic": "hf:zai-org/GLM-4.7",
-    "opencode_go": "kimi-k3",
-    "opencode": "glm-5.2",
-    "vllm": "Qwen/Qwen3-Coder",
-    "llama_cpp": "gpt-oss-120b",
-    "lm_studio": "qwen3-coder",
-}
-"""Vendor → model."""
-NOT_RETURNED = {"cerebras", "minimax", "openrouter", "stepfun", "vercel", "volcengine"}
-"""Vendors that get no text back: Cerebras by model, StepFun and Volcengine as no page says that they accept it, the
-others `reasoning_details`, which this server does not send."""
 SERVERS = [server for server in PROVIDERS.find("openai").servers if server.base_url]
 TOOL = {"name": "Read", "input_schema": {"type": "object", "properties": {"path": {"type": "string"}}}}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "Read", "arguments": '{"path": "a"}'}}
@@ -68,11 +36,15 @@ class Vendor:
         return FakeResponse(200, json.dumps(reply).encode(), headers={"content-type": "application/json"})
 
 
+def settings_of(base_url: str, model: str) -> dict[str, str]:
+    address = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat"}
+    return {**address, "BIG_MODEL": f"openai/{model}"}
+
+
 async def run_conversation(base_url: str, model: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the two requests that the vendor gets."""
     vendor = Vendor()
-    address = {"OPENAI_BASE_URL": base_url, "OPENAI_API_KEY": "sk-test-0123456789", "OPENAI_WIRE": "chat"}
-    proxy = ProxyHarness(vendor, BIG_MODEL=f"openai/{model}", **address)
+    proxy = ProxyHarness(vendor, **settings_of(base_url, model))
     fields: dict[str, Any] = {"tools": [TOOL], "max_tokens": 2_000_000, "output_config": {"effort": "xhigh"}}
     messages: list[dict[str, Any]] = [{"role": "user", "content": "Read a"}]
     first = await proxy.post(messages=messages, thinking={"type": "adaptive"}, **fields)
@@ -89,13 +61,18 @@ async def run_conversation(base_url: str, model: str) -> tuple[dict[str, Any], d
 
 @pytest.mark.parametrize("server", SERVERS, ids=lambda server: server.name)
 async def test_thinking_and_a_call_come_out_and_go_back(server: ServerOverride) -> None:
-    sent, continued = await run_conversation(server.base_url, MODELS[server.name])
+    """The thinking goes back if the vendor's dialect has a field for it; golden cases prove the field."""
+    model = EXAMPLE_MODELS[server.name]
+    sent, continued = await run_conversation(server.base_url, model)
     rows = [row.capabilities for row in load_model_rows(server.models_table) or () if row.capabilities.known]
     if rows:  # the request is above the limit of each model
         assert (sent.get("max_tokens") or sent["max_completion_tokens"]) <= max(row.max_output for row in rows)
     _, reply, answered, *_ = continued["messages"]
     assert reply["tool_calls"][0]["id"] == answered["tool_call_id"]
-    assert ("I think." in json.dumps(reply)) == (server.name not in NOT_RETURNED)
+    settings = load_settings(settings_of(server.base_url, model), PROVIDERS, env_file=None)
+    (target,) = build_plan(RoutingQuery("claude-sonnet"), settings, Catalog()).targets
+    assert isinstance(target.dialect, Dialect)
+    assert ("I think." in json.dumps(reply)) == bool(target.dialect.replayed_thinking_field)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from anthropic_proxy.gateway.prices.price_list import (
 )
 from anthropic_proxy.gateway.settings import CONFIG_FILE, PriceTable, Settings, load_settings
 from anthropic_proxy.secrets import Secret
+from tests.support.vendors import EXAMPLE_MODELS
 
 ValueT = TypeVar("ValueT")
 TODAY = datetime(2026, 11, 21, tzinfo=UTC)
@@ -144,32 +145,6 @@ def test_the_date_of_the_price_data_is_its_newest_entry() -> None:
     assert date(2026, 1, 1) < known(find_package_price_date(TODAY.date())) <= TODAY.date()
 
 
-EXAMPLES = {
-    "deepseek": "deepseek-v4-pro",
-    "openrouter": "z-ai/glm-5.3",
-    "mistral": "mistral-medium-latest",
-    "zai": "glm-5.3",
-    "fireworks": "accounts/fireworks/models/kimi-k3",
-    "together": "zai-org/GLM-5.3",
-    "cerebras": "zai-glm-4.7",
-    "deepinfra": "zai-org/GLM-5.3",
-    "dashscope": "qwen3.8-max",
-    "minimax": "MiniMax-M3",
-    "vercel": "anthropic/claude-sonnet-5",
-    "huggingface": "zai-org/GLM-5.2:fireworks-ai",
-    "sambanova": "MiniMax-M2.7",
-    "nebius": "moonshotai/Kimi-K3",
-    "novita": "zai-org/glm-5.3",
-    "siliconflow": "zai-org/GLM-5.3",
-    "baseten": "moonshotai/Kimi-K3",
-    "chutes": "moonshotai/Kimi-K3-TEE",
-    "xiaomi": "mimo-v2.6-pro",
-    "longcat": "LongCat-2.0",
-    "stepfun": "step-3.5-flash",
-    "opencode": "glm-5.2",
-    "bedrock_messages": "global.anthropic.claude-opus-5-5",
-}
-"""Vendor → a model that people use with it."""
 OFFERED = [(row, server) for row in PROVIDERS for server in row.servers if server.base_url]
 
 
@@ -181,16 +156,15 @@ def test_each_vendor_has_a_price_or_a_reason_for_none(row: Provider, server: Ser
         assert PriceList(settings).find(row, "any-model", TODAY) == FREE
         return
     if server.unpriced:
-        assert server.name not in EXAMPLES
         assert load_vendor_prices(server.models_table) is None
         assert PriceList(settings).find(row, "any-model", TODAY) is None
         return
-    price = known(PriceList(settings).find(row, EXAMPLES[server.name], TODAY))
+    price = known(PriceList(settings).find(row, EXAMPLE_MODELS[server.name], TODAY))
     assert 0 < price.base.input < price.base.output
     assert price.source
     if row.name == "openai":  # a table of the configuration file has the same prices
         settings = load(tmp_path, f'[providers.mine]\nbase_url = "{address}"\n')
-        assert find(settings, f"mine/{EXAMPLES[server.name]}") == price.base
+        assert find(settings, f"mine/{EXAMPLE_MODELS[server.name]}") == price.base
 
 
 @pytest.mark.parametrize(
