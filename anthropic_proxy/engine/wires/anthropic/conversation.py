@@ -55,7 +55,9 @@ _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
 _USER_ROLES = (_SYSTEM, _USER)
 
 
-class Block(Struct):
+class BlockFields(Struct):
+    """The fields of a content block or a tool that decide about edits."""
+
     type: str = ""
     id: str | None = None
     tool_use_id: str | None = None
@@ -86,16 +88,16 @@ _decode_messages = msgspec.json.Decoder(_Messages).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 _decode_fields = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_role = msgspec.json.Decoder(_Role).decode
-_decode_block = msgspec.json.Decoder(Block).decode
+_decode_block = msgspec.json.Decoder(BlockFields).decode
 _decode_message = msgspec.json.Decoder(_Message).decode
 _decode_source = msgspec.json.Decoder(Source).decode
 
 
-def read_block(text: bytes) -> Block:
+def read_block(text: bytes) -> BlockFields:
     try:
         return _decode_block(text)
     except msgspec.ValidationError:
-        return Block()
+        return BlockFields()
 
 
 class Removals(Struct, frozen=True):
@@ -228,7 +230,7 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
     return edits
 
 
-def _is_refused(block: Block, dropped: set[str | None], removals: Removals, *, keeps_thinking: bool) -> bool:
+def _is_refused(block: BlockFields, dropped: set[str | None], removals: Removals, *, keeps_thinking: bool) -> bool:
     if block.type in _THINKING_TYPES:
         signature = _signature_of(block)
         if not keeps_thinking or signature.startswith(SIGNATURE_PREFIX):
@@ -244,7 +246,7 @@ def _is_unsealed(found: bytes) -> bool:
     return _SEARCHED in found and found.startswith(b"[") and _SEALED.search(found) is None
 
 
-def is_called_by_code(tool: Block) -> bool:
+def is_called_by_code(tool: BlockFields) -> bool:
     """Return True for a tool that the code of a code execution may call."""
     return _FROM_CODE in bytes(tool.allowed_callers)
 
@@ -253,7 +255,7 @@ def _holds_missing_tools(body: bytes, dialect: Dialect) -> bool:
     return bool(dialect.missing_tools) and any(json_spans.contains(body, mark) for mark in _OF_SERVER_TOOLS)
 
 
-def _is_of_missing_tool(block: Block, dialect: Dialect) -> bool:
+def _is_of_missing_tool(block: BlockFields, dialect: Dialect) -> bool:
     if not dialect.missing_tools or block.type in ("tool_use", "tool_result"):
         return False
     if block.type == "container_upload":
@@ -298,10 +300,10 @@ def find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Rem
     return first if is_manual and not begins_with_thinking else None
 
 
-def _find_first_reply(body: bytes, messages: JsonSpan) -> tuple[JsonSpan | None, list[Block]]:
+def _find_first_reply(body: bytes, messages: JsonSpan) -> tuple[JsonSpan | None, list[BlockFields]]:
     """Return the first reply in the open tool loop, and its blocks. None: no loop is open."""
     first: JsonSpan | None = None
-    blocks: list[Block] = []
+    blocks: list[BlockFields] = []
     has_results = False
     for message in reversed(json_spans.find_elements(body, messages.value, messages.end)):
         try:
@@ -365,11 +367,11 @@ def find_open_loop(call: Call[Dialect]) -> tuple[bytes, ...]:
     return ()
 
 
-def _digest_of_loop(provider: str, blocks: Sequence[Block]) -> tuple[bytes, ...]:
+def _digest_of_loop(provider: str, blocks: Sequence[BlockFields]) -> tuple[bytes, ...]:
     return tuple(_digest(provider, block.id) for block in blocks if block.type == "tool_use" and block.id)[:1]
 
 
-def _signature_of(block: Block) -> str:
+def _signature_of(block: BlockFields) -> str:
     return {"thinking": block.signature, "redacted_thinking": block.data}.get(block.type) or ""
 
 
