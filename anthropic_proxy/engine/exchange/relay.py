@@ -40,6 +40,7 @@ from anthropic_proxy.engine.wires.contract import (
     BaseDialect,
     Call,
     ConvertedResponse,
+    ModelLimits,
     RelayedRequest,
     RelayWire,
     UpstreamResponse,
@@ -349,6 +350,8 @@ def build_relay_call(
     token_scale: TokenScale = TokenScale(),  # noqa: B008  # frozen
 ) -> Call[BaseDialect]:
     """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
+    facts = target.capabilities
+    is_replaced = target.model_setting is not None and request.model.partition("[")[0] not in target.model
     return Call(
         request=UNPREPARED,
         model=target.model,
@@ -361,6 +364,7 @@ def build_relay_call(
             path=incoming.receipt.path,
             query=incoming.query,
             is_renamed=request.model != target.model,
+            limits=ModelLimits(facts.max_output, facts.efforts) if facts.known and is_replaced else None,
             has_proxy_signatures=request.has_proxy_signatures,
             refused_signatures=refused_signatures,
             files=files,
@@ -369,7 +373,7 @@ def build_relay_call(
         ),
         new_id=new_id,
         provider_prefix=target.provider.prefix,
-        context_window=target.capabilities.context_window if target.capabilities.known else None,
-        max_input_tokens=target.capabilities.max_input if target.capabilities.known else None,
+        context_window=facts.context_window if facts.known else None,
+        max_input_tokens=facts.max_input if facts.known else None,
         estimate_input_tokens=lambda: estimate_client_request_tokens(incoming, EstimateCache(), token_scale, request),
     )

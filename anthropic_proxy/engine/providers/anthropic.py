@@ -8,8 +8,22 @@ configuration, and were read in 2026-11.
 
 from msgspec import structs
 
-from anthropic_proxy.engine.providers.registry import Provider, WireConfig
+from anthropic_proxy.engine.providers.registry import Provider, WireConfig, build_model_rules
 from anthropic_proxy.engine.wires import anthropic
+
+CLAUDE_RULES = build_model_rules(
+    "openrouter.ai/docs, Claude 4.7 Migration Guide; handochan/aelix-ai issue 258; langchain-ai/deepagents issue 1585; "
+    "vellum-ai/vellum-assistant pull request 37276",
+    "2026-11-26",
+    ("*claude-*", {"thinking_forms": ("adaptive",), "accepts_sampling": False, "accepts_prefill": False}),
+    ("*claude-*-4-6*", {"thinking_forms": ("adaptive", "enabled"), "accepts_sampling": True}),
+    *(
+        (pattern, {"thinking_forms": ("enabled",), "accepts_sampling": True, "accepts_prefill": True})
+        for pattern in ("*claude-[23]*", "*claude-*-4-[0-5]*", "*claude-*-4@*", "*claude-*-4")
+    ),
+    *((pattern, {"thinking_forms": ("disabled",)}) for pattern in ("*claude-2*", "*claude-3-[!7]*")),
+)
+"""What the models accept: the newest first, then what differs for older ones."""
 
 ANTHROPIC = Provider(
     name="anthropic",
@@ -17,7 +31,7 @@ ANTHROPIC = Provider(
     title="Anthropic",
     keys_url="https://console.anthropic.com/settings/keys",
     env_prefix="ANTHROPIC",
-    wires={"messages": WireConfig(wire=anthropic.WIRE, dialect=anthropic.Dialect())},
+    wires={"messages": WireConfig(wire=anthropic.WIRE, dialect=anthropic.Dialect(), model_rules=CLAUDE_RULES)},
     base_url="https://api.anthropic.com",
     base_url_variable="ANTHROPIC_UPSTREAM_URL",
     key_variable="ANTHROPIC_API_KEY",

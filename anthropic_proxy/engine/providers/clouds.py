@@ -11,6 +11,7 @@ cloud rejects nevertheless is left out of later requests for the model.
 
 from msgspec import structs
 
+from anthropic_proxy.engine.providers.anthropic import CLAUDE_RULES
 from anthropic_proxy.engine.providers.registry import (
     Provider,
     ServerOverride,
@@ -68,15 +69,19 @@ _BEDROCK = WireConfig(
         betas=(*_AT_AMAZON, "mid-conversation-output-config-2026-07-01", "mid-conversation-tool-changes-2026-07-01"),
         renamed_betas=_TOOL_SEARCH,
     ),
-    model_rules=build_model_rules(
-        "platform.claude.com/docs/en/api/versioning; …/build-with-claude/claude-on-amazon-bedrock-legacy",
-        "2026-11-23",
-        *((pattern, {"accepts_newer_versions": False}) for pattern in ("*claude-3*", "*claude-*-4-[0-6]*")),
+    model_rules=(
+        *CLAUDE_RULES,
+        *build_model_rules(
+            "platform.claude.com/docs/en/api/versioning; …/build-with-claude/claude-on-amazon-bedrock-legacy",
+            "2026-11-23",
+            *((pattern, {"accepts_newer_versions": False}) for pattern in ("*claude-3*", "*claude-*-4-[0-6]*")),
+        ),
     ),
 )
 _BEDROCK_MESSAGES = WireConfig(
     wire=anthropic.WIRE,
     models_table="anthropic",
+    model_rules=CLAUDE_RULES,
     url_suffixes=_WITHOUT_VERSION,
     dialect=structs.replace(
         _CLOUD,
@@ -139,6 +144,7 @@ Messages API itself (bedrock-runtime or bedrock-mantle; docs.aws.amazon.com, "In
 VERTEX_CLAUDE = WireConfig(
     wire=anthropic.WIRE,
     models_table="anthropic",
+    model_rules=CLAUDE_RULES,
     url_suffixes=(("/publishers/google", "/publishers/anthropic"),),
     dialect=structs.replace(
         _CLOUD,
@@ -170,6 +176,7 @@ FOUNDRY = Provider(
         "messages": WireConfig(
             wire=anthropic.WIRE,
             models_table="anthropic",
+            model_rules=CLAUDE_RULES,
             url_suffixes=_WITHOUT_VERSION,
             dialect=structs.replace(
                 _CLOUD,

@@ -84,6 +84,14 @@ DialectT = TypeVar("DialectT", bound=BaseDialect)
 DialectT_co = TypeVar("DialectT_co", bound=BaseDialect, covariant=True)
 
 
+class ModelLimits(Struct, frozen=True):
+    """What a model accepts of a request that was written for another one."""
+
+    max_output: int
+    efforts: tuple[str, ...]
+    """Effort levels. Empty: none."""
+
+
 class RelayedRequest(Struct, frozen=True, kw_only=True):
     """A client request that a relay forwards, and what is known about the content that its provider rejects."""
 
@@ -95,6 +103,9 @@ class RelayedRequest(Struct, frozen=True, kw_only=True):
     """Without `?`."""
     is_renamed: bool = False
     """True if the provider has another name for the model than the client."""
+    limits: ModelLimits | None = None
+    """Limits of a model that a setting chose in place of the client's. None: the client named the model, or nothing is
+    known about it; then no field is fitted to it."""
     has_proxy_signatures: bool = True
     """True if `body` may contain signatures of the proxy, which must be removed."""
     refused_signatures: Collection[bytes] = frozenset()

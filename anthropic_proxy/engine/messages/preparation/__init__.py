@@ -4,7 +4,7 @@
 replaces tool names and limits the output tokens.
 """
 
-from anthropic_proxy.engine.messages.preparation.prepare import prepare
+from anthropic_proxy.engine.messages.preparation.prepare import EFFORT_SCALE, THINKING_BUDGETS, nearest_level, prepare
 from anthropic_proxy.engine.messages.preparation.request import (
     STATED_WINDOW_MARGIN,
     UNPREPARED,
@@ -25,7 +25,9 @@ from anthropic_proxy.engine.messages.preparation.tools import (
 )
 
 __all__ = [
+    "EFFORT_SCALE",
     "STATED_WINDOW_MARGIN",
+    "THINKING_BUDGETS",
     "UNPREPARED",
     "PreparationResult",
     "PreparedRequest",
@@ -36,6 +38,7 @@ __all__ = [
     "ends_with_paused_reply",
     "find_pending_calls",
     "find_session_id",
+    "nearest_level",
     "prepare",
     "resolve_proxy_tools",
     "server_tool_kind",

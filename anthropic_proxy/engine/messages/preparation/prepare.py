@@ -204,8 +204,8 @@ def _limit_output(
     return limit
 
 
-_SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")
-_BUDGETS = ((4_096, "low"), (16_384, "medium"), (32_000, "high"))
+EFFORT_SCALE = ("minimal", "low", "medium", "high", "xhigh", "max")
+THINKING_BUDGETS = ((4_096, "low"), (16_384, "medium"), (32_000, "high"))
 """Rows: maximum thinking tokens, effort level. A client's token budget gets the level of the first row that allows it.
 A larger budget becomes `xhigh`."""
 _BUDGET = {
@@ -243,7 +243,7 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[F
     if requested == "default":
         if thinking is not None and thinking.type in ("enabled", "adaptive"):
             if limits.default_effort == "none":
-                return _nearest_level("medium", limits.efforts)
+                return nearest_level("medium", limits.efforts)
             notes.append(_MODEL_DECIDES)
         return "default"
     names_level = config is not None and config.effort is not None
@@ -253,9 +253,9 @@ def resolve_effort(request: MessagesRequest, limits: TargetLimits, notes: list[F
     elif requested in _BUDGET and gives_budget and not limits.accepts_thinking_budget:
         notes.append(_BUDGET[requested])
     if requested == "none":
-        effort = next((effort for effort in ("none", *_SCALE) if effort in limits.efforts), "default")
+        effort = next((effort for effort in ("none", *EFFORT_SCALE) if effort in limits.efforts), "default")
     else:
-        effort = _nearest_level(requested, limits.efforts)
+        effort = nearest_level(requested, limits.efforts)
     if effort != requested:
         field = "thinking" if requested == "none" else "output_config.effort"
         levels = ", ".join(limits.efforts)
@@ -268,20 +268,20 @@ def _requested_effort(request: MessagesRequest, notes: list[FidelityNote]) -> st
     if thinking is not None and thinking.type == "disabled":
         return "none"
     if config is not None and config.effort is not None:
-        if config.effort == "none" or config.effort in _SCALE:
+        if config.effort == "none" or config.effort in EFFORT_SCALE:
             return config.effort
         notes.append(FidelityNote("approximated", "output_config.effort", "it is not a known level"))
     if thinking is None:
         return "default"
     if thinking.budget_tokens is not None:
-        return next((effort for maximum, effort in _BUDGETS if thinking.budget_tokens <= maximum), "xhigh")
+        return next((effort for maximum, effort in THINKING_BUDGETS if thinking.budget_tokens <= maximum), "xhigh")
     return "low" if thinking.type == "between_tools" else "default"
 
 
-def _nearest_level(requested: str, efforts: tuple[str, ...]) -> str:
-    place = _SCALE.index(requested)
-    below = [effort for effort in _SCALE[: place + 1] if effort in efforts]
-    above = [effort for effort in _SCALE[place + 1 :] if effort in efforts]
+def nearest_level(requested: str, efforts: tuple[str, ...]) -> str:
+    place = EFFORT_SCALE.index(requested)
+    below = [effort for effort in EFFORT_SCALE[: place + 1] if effort in efforts]
+    above = [effort for effort in EFFORT_SCALE[place + 1 :] if effort in efforts]
     if below:
         return below[-1]
     return above[0] if above else "default"

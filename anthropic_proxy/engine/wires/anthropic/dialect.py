@@ -19,6 +19,20 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
 
     Proven by: tests/unit/exchange/test_relay.py.
     """
+    thinking_forms: tuple[str, ...] = ()
+    """Types of thinking that the model has: `enabled` (with a number of tokens), `adaptive`; only `disabled` if it does
+    not think. Empty: not known. If a setting chose the model, fields that it does not accept are fitted to it.
+    Proven by: tests/unit/exchange/test_claude_models.py."""
+    accepts_sampling: bool = True
+    """False: the model rejects `temperature`, `top_p` and `top_k`.
+
+    Proven by: tests/unit/exchange/test_claude_models.py.
+    """
+    accepts_prefill: bool = True
+    """False: the model rejects a conversation that ends with a message of the assistant.
+
+    Proven by: tests/unit/exchange/test_claude_models.py.
+    """
     thinks: bool = True
     """False: the server has rejected thinking, because an open tool loop does not begin with it. The request disables
     it. Proven by: tests/unit/exchange/test_foreign_thinking.py."""

@@ -33,6 +33,7 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.fields import SCHEMA_FIELDS, find_field_edits, find_schema_edits
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
+from anthropic_proxy.engine.wires.anthropic.model_fields import find_fitting_edits
 from anthropic_proxy.engine.wires.anthropic.tools import find_missing_tools, find_tool_edits, require_free_choice
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.shared_notes import SCHEMA_AS_TEXT
@@ -66,6 +67,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     betas = select_betas(call)
     notes = [*betas.notes]
     field_notes: list[FidelityNote] = []
+    model_notes: list[FidelityNote] = []
     added: dict[str, Any] = {}
     if dialect.version_in_body:
         added[_VERSION_FIELD] = _select_version(call, notes)
@@ -73,6 +75,8 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         added[BETA_FIELD] = betas.sent
     body = call.relayed.body
     if body:
+        if call.relayed.limits is not None:
+            body = json_spans.edit(body, lambda text: find_fitting_edits(text, call, model_notes))
         if not SCHEMA_FIELDS.isdisjoint(dialect.dropped_fields):
             body = json_spans.edit(body, find_schema_edits)
         body = json_spans.edit(body, lambda text: _find_edits(text, call, added, betas.lost_fields, field_notes))
@@ -105,7 +109,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         headers=sent_headers,
         trace_headers={name: headers[name] for name in _TRACE_HEADERS if name in headers} if is_traced else {},
         method="POST" if call.relayed.body else "GET",
-        notes=[*notes, *field_notes],
+        notes=[*model_notes, *notes, *field_notes],
         proves=" ".join((ACCEPTED, *betas.tested)) if betas.tested else "",
     )
 

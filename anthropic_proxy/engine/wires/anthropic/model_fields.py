@@ -1,0 +1,142 @@
+"""Edits that fit a request to a model that a setting chose in place of the client's: fields that it does not accept.
+
+The rules are those for providers with another API: the output limit and the effort levels of the model, the nearest
+form of thinking, and a text in place of a prefill. A request that the model accepts stays as it is.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
+from anthropic_proxy.engine.messages.preparation import EFFORT_SCALE, THINKING_BUDGETS, nearest_level
+from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
+from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
+from anthropic_proxy.engine.wires.contract import Call, ModelLimits
+from anthropic_proxy.engine.wires.message_encoder import CONTINUE_TEXT
+from anthropic_proxy.engine.wires.shared_notes import NO_EFFORT, NO_SAMPLING, PREFILL_AS_TEXT, renamed_effort_note
+
+_MIN_BUDGET = 1_024
+"""Minimum `budget_tokens` (the API reference, "Extended thinking"). With less room, the request does not think."""
+_DEFAULT_EFFORT = "medium"
+_BUDGET_OF_EFFORT = {effort: budget for budget, effort in THINKING_BUDGETS}
+_MOST_TOKENS = max(_BUDGET_OF_EFFORT.values())
+_LOSES_THINKING = FidelityNote("approximated", "thinking", "the model does not think, or has no room for a budget")
+_LOSES_BUDGET = FidelityNote("approximated", "thinking.budget_tokens", "the model decides how much to think")
+_CALLS = ("tool_use", "server_tool_use", "mcp_tool_use")
+_ASK_TO_CONTINUE = b'{"role":"user","content":%b}' % bytes(CONTINUE_TEXT)
+
+
+class _Fields(Struct):
+    max_tokens: int | None = None
+    thinking: dict[str, Any] | None = None
+    output_config: dict[str, Any] | None = None
+
+
+class _Message(Struct):
+    role: str = ""
+    content: Any = None
+
+
+_decode_fields, _decode_message = msgspec.json.Decoder(_Fields).decode, msgspec.json.Decoder(_Message).decode
+
+
+def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNote]) -> list[Edit]:
+    """Return the edits of a body for the model of `call`. `notes` becomes the notes on them."""
+    notes.clear()
+    dialect, limits = call.dialect, call.relayed.limits
+    if limits is None or not dialect.thinking_forms:
+        return []
+    members = json_spans.find_members(body)
+    places = {member.key: place for place, member in enumerate(members)}
+    kept = [True] * len(members)
+    edits: list[Edit] = []
+
+    def replace(field: str, value: Any) -> None:
+        """None: the field is removed."""
+        if value is None:
+            kept[places[field]] = False
+        else:
+            edits.append(Edit(members[places[field]].value, members[places[field]].end, msgspec.json.encode(value)))
+
+    try:
+        fields = _decode_fields(body)
+    except msgspec.ValidationError:
+        return []  # the server explains what is wrong
+    most = fields.max_tokens
+    if most is not None and most > limits.max_output:
+        most = limits.max_output
+        replace("max_tokens", most)
+        notes.append(note_replacement("max_tokens", fields.max_tokens, most, ", the model's limit"))
+        budget = (fields.thinking or {}).get("budget_tokens")
+        if isinstance(budget, int) and budget >= most and "enabled" in dialect.thinking_forms:
+            replace("thinking", {**(fields.thinking or {}), "budget_tokens": most - 1})
+            notes.append(note_replacement("thinking.budget_tokens", budget, most - 1, ", less than max_tokens"))
+    config = fields.output_config or {}
+    effort = config.get("effort")
+    if isinstance(effort, str) and (fitted := _fit_effort(effort, limits, notes)) != effort:
+        config = {name: value for name, value in config.items() if name != "effort"}
+        replace("output_config", (config | {"effort": fitted} if fitted else config) or None)
+    form = (fields.thinking or {}).get("type")
+    if form in ("adaptive", "enabled") and form not in dialect.thinking_forms:
+        budget = _find_budget(effort, most or limits.max_output) if "enabled" in dialect.thinking_forms else 0
+        replace("thinking", _fit_thinking(dialect.thinking_forms, budget, notes))
+    if not dialect.accepts_sampling:
+        for name, note in NO_SAMPLING.items():
+            if name in places:
+                replace(name, None)
+                notes.append(note)
+    if not dialect.accepts_prefill and "messages" in places:
+        prefill = _find_prefill(body, members[places["messages"]])
+        if prefill is not None:
+            edits.append(Edit(prefill.end, prefill.end, b"," + _ASK_TO_CONTINUE))
+            notes.append(PREFILL_AS_TEXT)
+    return edits + json_spans.build_removal_edits(members, kept)
+
+
+def _fit_effort(effort: str, limits: ModelLimits, notes: list[FidelityNote]) -> str:
+    """Return the effort to send. "": none."""
+    if not limits.efforts:
+        notes.append(NO_EFFORT)
+        return ""
+    if effort in limits.efforts or effort not in EFFORT_SCALE:
+        return effort
+    fitted = nearest_level(effort, limits.efforts)
+    notes.append(renamed_effort_note(effort, fitted))
+    return fitted
+
+
+def _find_budget(effort: Any, max_tokens: int) -> int:
+    wanted = _BUDGET_OF_EFFORT[_DEFAULT_EFFORT]
+    if effort in EFFORT_SCALE:
+        wanted = _BUDGET_OF_EFFORT.get(effort, _MOST_TOKENS)
+    return min(wanted, max_tokens // 2)
+
+
+def _fit_thinking(forms: Sequence[str], budget: int, notes: list[FidelityNote]) -> dict[str, Any] | None:
+    """Return the value of `thinking` in a form that the model has. None: the request does not think."""
+    if "adaptive" in forms:
+        notes.append(_LOSES_BUDGET)
+        return {"type": "adaptive"}
+    if budget < _MIN_BUDGET:
+        notes.append(_LOSES_THINKING)
+        return None
+    notes.append(note_replacement("thinking", "adaptive", f"{budget} tokens", ", the form that the model has"))
+    return {"type": "enabled", "budget_tokens": budget}
+
+
+def _find_prefill(body: bytes, messages: JsonSpan) -> JsonSpan | None:
+    """Return the last message if it is a text of the assistant that the model is to continue. None: it is another."""
+    spans = json_spans.find_elements(body, messages.value, messages.end) if body[messages.value] == ord("[") else []
+    if not spans:
+        return None
+    try:
+        last = _decode_message(body[spans[-1].start : spans[-1].end])
+    except msgspec.ValidationError:
+        return None
+    blocks = last.content if isinstance(last.content, list) else []
+    calls = any(isinstance(block, dict) and block.get("type") in _CALLS for block in blocks)
+    return spans[-1] if last.role == "assistant" and not calls else None

@@ -1,0 +1,168 @@
+"""Requests for one Claude model that a setting sends to another one: what this one does not accept is fitted."""
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from anthropic_proxy.engine.engine import build_engine
+from anthropic_proxy.engine.exchange.in_process import send_request
+from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.gateway.settings import load_settings
+from tests.support.harness import FakeResponse
+
+REPLY = json.dumps(
+    {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude",
+        "content": [{"type": "text", "text": "hello"}],
+        "stop_reason": "end_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
+).encode()
+KEYS = {
+    "AWS_BEARER_TOKEN_BEDROCK": "the-key-of-the-cloud",
+    "AWS_REGION": "eu-west-1",
+    "ANTHROPIC_API_KEY": "sk-ant-0123456789",
+}
+QUESTION = {"role": "user", "content": "q"}
+PREFILL = {"role": "assistant", "content": "{"}
+CONTINUE = {"role": "user", "content": "Continue exactly from the end of your last message."}
+CALL = {"role": "assistant", "content": [{"type": "server_tool_use", "id": "srvtoolu_1", "name": "x", "input": {}}]}
+OPUS_4_5, SONNET_4_6, HAIKU_4_5 = "claude-opus-4-5-20251101", "claude-sonnet-4-6", "claude-haiku-4-5"
+NEWER, OLDER = "claude-opus-5-5", "claude-opus-4-1"
+
+
+async def sent_for(variables: dict[str, str], asked: str, fields: dict[str, Any]) -> tuple[dict[str, Any], str, bytes]:
+    """Return the body that the provider gets, the counts of the losses, and the client's own body."""
+    sent: list[bytes] = []
+
+    async def upstream(base_url: str, request: UpstreamRequest, credential: Credential | None) -> FakeResponse:
+        sent.append(request.body)
+        return FakeResponse(200, REPLY)
+
+    engine = build_engine(load_settings({**KEYS, **variables}, PROVIDERS, env_file=None))
+    engine = structs.replace(engine, transports=dict.fromkeys(engine.transports, upstream))
+    body = json.dumps({"model": asked, "max_tokens": 100, "messages": [QUESTION], **fields}).encode()
+    reply = await send_request(engine, body, {"anthropic-version": "2023-06-01"})
+    content = b"".join([piece async for piece in reply.body])
+    await engine.close()
+    assert reply.status == 200, content
+    return json.loads(sent[0]), reply.headers["x-proxy-fidelity"].partition("; ")[2], body
+
+
+ADAPTIVE = {"thinking": {"type": "adaptive", "display": "omitted"}}
+MANUAL = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "expected", "counts"),
+    [
+        pytest.param(
+            HAIKU_4_5,
+            {"max_tokens": 128_000, **ADAPTIVE, "output_config": {"effort": "medium"}},
+            {"max_tokens": 64_000, "thinking": {"type": "enabled", "budget_tokens": 16_384}, "output_config": None},
+            "approximated=3; emulated=0; dropped=0",
+            id="what Claude Code sends, to an older model",
+        ),
+        pytest.param(
+            OPUS_4_5,
+            {"max_tokens": 40_000, **ADAPTIVE, "output_config": {"effort": "max", "task_budget": 1}},
+            {
+                "max_tokens": 40_000,
+                "thinking": {"type": "enabled", "budget_tokens": 20_000},
+                "output_config": {"task_budget": 1, "effort": "high"},
+            },
+            "approximated=2; emulated=0; dropped=0",
+            id="a budget leaves room for the reply, and the nearest effort is sent",
+        ),
+        pytest.param(
+            HAIKU_4_5,
+            {"max_tokens": 2_000, **ADAPTIVE},
+            {"max_tokens": 2_000, "thinking": None},
+            "approximated=1; emulated=0; dropped=0",
+            id="no room for a budget",
+        ),
+        pytest.param(
+            HAIKU_4_5,
+            {"max_tokens": 128_000, "thinking": {"type": "enabled", "budget_tokens": 127_999}},
+            {"max_tokens": 64_000, "thinking": {"type": "enabled", "budget_tokens": 63_999}},
+            "approximated=2; emulated=0; dropped=0",
+            id="a budget above the limit of the output",
+        ),
+        pytest.param(
+            "claude-3-5-haiku-20241022",
+            {"max_tokens": 9_000, **MANUAL},
+            {"max_tokens": 8_192, "thinking": None},
+            "approximated=2; emulated=0; dropped=0",
+            id="a model that does not think",
+        ),
+        pytest.param(
+            NEWER,
+            {**MANUAL, "temperature": 0.5, "top_k": 3, "max_tokens": 4_000, "messages": [QUESTION, PREFILL]},
+            {
+                "thinking": {"type": "adaptive"},
+                "temperature": None,
+                "top_k": None,
+                "max_tokens": 4_000,
+                "messages": [QUESTION, PREFILL, CONTINUE],
+            },
+            "approximated=1; emulated=1; dropped=2",
+            id="what older models accept, to a newer one",
+        ),
+        pytest.param(
+            SONNET_4_6,
+            {**MANUAL, "temperature": 1, "max_tokens": 4_000, "messages": [QUESTION, PREFILL]},
+            {**MANUAL, "temperature": 1, "max_tokens": 4_000, "messages": [QUESTION, PREFILL, CONTINUE]},
+            "approximated=0; emulated=1; dropped=0",
+            id="a model with both forms of thinking",
+        ),
+        pytest.param(
+            NEWER,
+            {"messages": [QUESTION, CALL], **ADAPTIVE},
+            {"messages": [QUESTION, CALL], **ADAPTIVE},
+            "approximated=0; emulated=0; dropped=0",
+            id="a paused reply is no prefill",
+        ),
+    ],
+)
+@pytest.mark.parametrize("provider", ["anthropic", "bedrock"])
+async def test_a_request_is_fitted_to_the_model_that_a_setting_chose(
+    provider: str, model: str, given: dict[str, Any], expected: dict[str, Any], counts: str
+) -> None:
+    name = model if provider == "anthropic" else f"eu.anthropic.{model}"
+    variables = {"PREFERRED_PROVIDER": "bedrock", "MODEL_OPUS": f"{provider}/{name}"}
+    sent, found, _ = await sent_for(variables, OLDER if model is NEWER else NEWER, given)
+    assert {field: sent.get(field) for field in expected} == expected
+    assert found == counts
+
+
+@pytest.mark.parametrize(
+    ("variables", "asked", "model"),
+    [
+        ({"PREFERRED_PROVIDER": "anthropic"}, HAIKU_4_5, HAIKU_4_5),
+        ({"PREFERRED_PROVIDER": "anthropic"}, f"bedrock/eu.anthropic.{HAIKU_4_5}", None),
+        ({"PREFERRED_PROVIDER": "bedrock", "MODEL_HAIKU": f"bedrock/eu.anthropic.{HAIKU_4_5}"}, HAIKU_4_5, None),
+    ],
+)
+async def test_a_request_for_a_model_that_the_client_named_is_not_fitted(
+    variables: dict[str, str], asked: str, model: str | None
+) -> None:
+    given = {"max_tokens": 128_000, **ADAPTIVE, "output_config": {"effort": "medium"}}
+    sent, counts, body = await sent_for(variables, asked, given)
+    assert {field: sent.get(field) for field in given} == given
+    assert counts == "approximated=0; emulated=0; dropped=0"
+    if model is not None:
+        assert json.loads(body) == sent
+
+
+async def test_a_request_that_the_chosen_model_accepts_stays_as_it_is() -> None:
+    given = {"max_tokens": 64_000, **MANUAL, "temperature": 1, "messages": [QUESTION, PREFILL]}
+    variables = {"PREFERRED_PROVIDER": "bedrock", "MODEL_OPUS": f"anthropic/{HAIKU_4_5}"}
+    sent, counts, body = await sent_for(variables, NEWER, given)
+    assert sent == json.loads(body) | {"model": HAIKU_4_5}
+    assert counts == "approximated=0; emulated=0; dropped=0"
