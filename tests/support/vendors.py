@@ -80,6 +80,7 @@ EXAMPLE_MODELS = {
     "stepfun": "step-3.5-flash",
     "volcengine": "doubao-seed-code",
     "synthetic": "hf:zai-org/GLM-4.7",
+    "modelscope": "Qwen/Qwen3-Coder-480B-A35B-Instruct",
     "opencode_go": "kimi-k3",
     "opencode": "glm-5.2",
     "vllm": "Qwen/Qwen3-Coder",

@@ -491,6 +491,19 @@ VENDORS = (
         messages_suffixes=(("/anthropic/v1", "/anthropic"), ("/openai/v1", "/anthropic")),
         unpriced="paid by subscription, or by use",
     ),
+    _build_vendor(
+        "modelscope",
+        "ModelScope",
+        "https://api-inference.modelscope.cn/v1",
+        url_patterns=("api-inference.modelscope.cn/*",),
+        key_variable="MODELSCOPE_API_KEY",
+        keys_url="https://modelscope.cn/my/myaccesstoken",
+        docs_url="https://modelscope.cn/docs/model-service/API-Inference/intro",
+        source="modelscope.cn/docs/model-service/API-Inference/intro; mastra.ai/models/providers/modelscope "
+        "(read 2026-11-26)",
+        messages_suffixes=(("/v1", ""),),  # the same page, "Anthropic API", in beta
+        unpriced="free within daily limits",
+    ),
     # Go refuses a request without the header. Both choose the API by model, which OPENAI_WIRE must state here; Gemini
     # has Google's API there, which GEMINI_BASE_URL selects.
     _build_vendor(
