@@ -130,10 +130,17 @@ def find_field_edits(
     `names`: name → handling and reason for the note on each field that is found, which is added to `notes`.
     """
     removal = _Removal(body)
-    start = body.index(b"{")
-    removal.visit(JsonSpan(start, start, len(body)), [(tuple(name.split(".")), name) for name in names])
+    places = [(tuple(name.split(".")), name) for name in names]
+    held = {leaf for leaf in {place[-1] for place, _ in places} if json_spans.contains(body, _quote(leaf))}
+    if held:
+        start = body.index(b"{")
+        removal.visit(JsonSpan(start, start, len(body)), [each for each in places if each[0][-1] in held])
     notes += [FidelityNote(handling, name, why) for name, (handling, why) in names.items() if name in removal.found]
     return removal.edits
+
+
+def _quote(name: str) -> bytes:
+    return b'"%b"' % name.encode()
 
 
 _Place = tuple[tuple[str, ...], str]
@@ -149,7 +156,7 @@ class _Removal:
     def visit(self, span: JsonSpan, places: Sequence[_Place]) -> bool:
         """Add the edits of a value. Return True if nothing is left of it, so that the value itself is to be removed."""
         body = self._body
-        places = [each for each in places if body.find(b'"%b"' % each[0][-1].encode(), span.value, span.end) >= 0]
+        places = [each for each in places if body.rfind(_quote(each[0][-1]), span.value, span.end) >= 0]
         if not places:
             return False
         first = body[span.value : span.value + 1]
