@@ -19,7 +19,7 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import FormattedTextControl, HSplit, Layout, Window
 
-from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.output import Output, wrap_words
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice
@@ -119,20 +119,25 @@ class _TerminalQuestions:
     ) -> str:
         width = self._output.width
         texts = _lay_out(options, width and width - len(_POINTED))
-        chosen = options[_List(question, options, texts, default, listed).run()]
+        chosen = options[_List(question, options, texts, default, listed, width=width).run()]
         paint = self._output.paint
         answer = paint(escape_unprintable(chosen.label or chosen.name), "type")
         self._output.write_line(f"{paint('?', 'type')} {paint(question, 'title')} {answer}")
         return chosen.name
 
     def ask(self, question: str, default: str = "", *, instead: str = "") -> str:
-        return str(questionary.text(question, default=default, style=_STYLE).unsafe_ask()).strip()
+        return str(questionary.text(self._wrap(question), default=default, style=_STYLE).unsafe_ask()).strip()
 
     def ask_secret(self, question: str, *, instead: str = "") -> str:
-        return str(questionary.password(question, style=_STYLE).unsafe_ask()).strip()
+        return str(questionary.password(self._wrap(question), style=_STYLE).unsafe_ask()).strip()
 
     def confirm(self, question: str, *, default: bool, instead: str = "") -> bool:
-        return bool(questionary.confirm(question, default=default, style=_STYLE).unsafe_ask())
+        return bool(questionary.confirm(self._wrap(question), default=default, style=_STYLE).unsafe_ask())
+
+    def _wrap(self, question: str) -> str:
+        """The library divides words at the end of a line."""
+        width = self._output.width
+        return question if width is None else "\n  ".join(wrap_words(question, width - len("? ")))
 
 
 _NO_ROW = -1
@@ -142,9 +147,17 @@ class _List:
     """Options below each other in a terminal: arrow keys move, and letters search all of them."""
 
     def __init__(
-        self, question: str, options: Sequence[Option], texts: Sequence[str], default: str, listed: int
+        self,
+        question: str,
+        options: Sequence[Option],
+        texts: Sequence[str],
+        default: str,
+        listed: int,
+        *,
+        width: int | None,
     ) -> None:
         self._question = question
+        self._width = width
         self._options = options
         self._texts = texts
         self._listed = listed or len(options)
@@ -253,15 +266,19 @@ class _List:
             self._pointed = rows[0]
 
     def _show_question(self) -> StyleAndTextTuples:
-        question: StyleAndTextTuples = [("class:qmark", "?"), ("class:question", f" {self._question} ")]
+        parts: StyleAndTextTuples = [("class:qmark", "?"), ("class:question", f" {self._question} ")]
         if not self._searched:
             keys = "arrow keys, or type to search" if len(self._options) > _SEARCHED else "arrow keys"
-            return [*question, ("class:instruction", f"({keys})")]
-        searched = escape_unprintable(redact_secrets(self._searched, ()))
-        nothing = ""
-        if not self._find_matches():
-            nothing = "   no match, but similar:" if self._find_similar() else "   no match: Esc or Ctrl-U clears"
-        return [*question, ("class:answer", searched), ("class:instruction", nothing)]
+            parts.append(("class:instruction", f"({keys})"))
+        else:
+            parts.append(("class:answer", escape_unprintable(redact_secrets(self._searched, ()))))
+            if not self._find_matches():
+                text = "no match, but similar:" if self._find_similar() else "no match: Esc or Ctrl-U clears"
+                parts.append(("class:instruction", f"   {text}"))
+        style, text, *_ = parts[-1]
+        if self._width is not None and sum(len(part[1]) for part in parts) > self._width:
+            parts[-1] = (style, f"\n  {text.strip()}")  # the terminal would divide a word
+        return parts
 
     def _show_rows(self) -> StyleAndTextTuples:
         found: StyleAndTextTuples = []

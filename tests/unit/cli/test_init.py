@@ -257,6 +257,20 @@ def test_after_a_typing_error_a_list_shows_what_is_similar_and_enter_chooses_not
     assert "Cancelled. Nothing was written." in screen.text
 
 
+def test_no_word_of_a_question_is_divided_in_a_narrow_terminal(tmp_path: Path, openai: Running) -> None:
+    answers = [
+        ("(arrow keys, or type to search)", "zzz"),
+        ("Another server", "\x15openai\r"),
+        ("(empty: another provider)", "\x03"),
+    ]
+    settings = {**address(openai), **TERMINAL}
+    screen = answer_questions("init", answers=answers, directory=tmp_path, settings=settings, columns=40)
+    lines = [line.rstrip() for line in _ESCAPES.sub("", screen.text).replace("\r", "").splitlines()]
+    assert lines[:2] == ["? Which provider has the models?", "  (arrow keys, or type to search)"]
+    asked = lines.index("? API key, saved as OPENAI_API_KEY")
+    assert lines[asked + 1].startswith("  (empty: another provider)")
+
+
 def test_every_provider_and_vendor_has_a_page_for_keys() -> None:
     without = {one.name for one in list_candidates(Settings(), {}) if not one.keys_url.startswith("https://")}
     clouds = {"vertex_ai", "vertex_ai_claude", "bedrock", "foundry", "azure"}
