@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, NoReturn
 from urllib.parse import quote
 
 from cyclopts import Parameter
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from anthropic_proxy.cli.client_models import (
     LIST_MODELS,
@@ -49,6 +49,10 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.files import managed_claude_settings_paths, read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.providers import find_registry
+from anthropic_proxy.engine.providers.catalog import Catalog
+from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.routing.router import list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.platforms.processes import (
@@ -144,6 +148,9 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         output = Output(sys.stderr)
         if served.tiers and all(one.target.startswith(_DEMO) for one in served.tiers) and is_conversation(others):
             output.write_line(NO_PROVIDER)
+        of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
+        for problem in find_missing_keys(of_session, requested):
+            output.write_notice(problem, "✕", "error")
         for level in levels:
             notices = []
             for name in find_overrides(level, variables):
@@ -424,6 +431,28 @@ def list_requested_models(
             name = environ.get(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL") or f"claude-{tier}"
         requested.append(name)
     return requested
+
+
+def find_missing_keys(settings: Settings, requested: Sequence[str]) -> list[str]:
+    """Return a text for each provider of a tier or route that has no key.
+
+    Raises `ConfigurationError` for that of opus if the user has chosen no other model: each request would fail.
+    `requested`: from `list_requested_models`.
+    """
+    registry, texts = find_registry(settings), dict[str, None]()
+
+    def find_text(target: str) -> str:
+        provider = registry.find_by_prefix(target.partition("/")[0])
+        return describe_missing_key(provider, settings) if provider is not None and "/" in target else ""
+
+    rows = list_tier_mappings(settings, Catalog())
+    if len(requested) > 1:
+        for row in rows:
+            if row.tier == "opus" and (text := find_text(row.target)):
+                raise ConfigurationError(text, code="provider-key-missing")
+    targets = [*(row.target for row in rows), *(target for route in settings.routes for target in route.targets)]
+    texts |= dict.fromkeys(filter(None, map(find_text, targets)))
+    return list(texts)
 
 
 def list_routed_models(settings: Settings) -> dict[str, int]:

@@ -646,7 +646,8 @@ class _Setup:
             elif (agreed := accepted[position]) is not None:
                 found[variable] = f"{provider.prefix}/{agreed}"
             elif self._questions is not None and not provider.serves_claude:
-                default = present or default or next(iter(listed), "")
+                usable = {name: offered[name] for name in listed}
+                default = present or default or next(iter(sort_models(backend, usable, "", date.today())), "")
                 found[variable] = self._ask_model(question, flag, backend, default)
             elif (
                 backend.table is not None

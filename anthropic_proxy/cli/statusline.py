@@ -115,6 +115,8 @@ def build_line(
     receipt = next(reversed(main), None)
     target = f"{_text(receipt, 'prefix')}/{_text(receipt, 'model')}" if _text(receipt, "model") else ""
     parts = [_clean(target) or _clean(_text(session, "model", "display_name")) or "no model yet"]
+    if parts[0] == "demo/demo":
+        parts.append("choose a provider: anthropic-proxy init")
 
     used = sum(_number(receipt, name) for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
     used += _number(receipt, "output_tokens") if used else 0
@@ -129,7 +131,7 @@ def build_line(
     window = min(limits, default=0) or _number(_get(session, "context_window"), "context_window_size")
     if used and window:
         cause = f", the limit of {_clean(limiting)}" if is_of_other else ""
-        outdated = f" ({formats.short_count(of_target)} at the next start)" if is_outdated else ""
+        outdated = f" (the model has {formats.short_count(of_target)})" if is_outdated else ""
         parts.append(f"{formats.percent(used, window)} of {formats.short_count(window)}{cause}{outdated}")
 
     groups = _list(replies.get("session"), "groups") if session_id else []
@@ -151,7 +153,7 @@ def build_line(
     if not replies:
         parts.append("no proxy responds")
     if columns and outdated and len(_SEPARATOR.join(filter(None, parts))) > columns:
-        parts[1] = parts[1].removesuffix(outdated)
+        parts = [part.removesuffix(outdated) for part in parts]
     if columns and (excess := len(_SEPARATOR.join(filter(None, parts))) - columns) > 0:
         parts[0] = _shorten_name(parts[0], max(len(parts[0]) - excess, _MIN_NAME))
     return _SEPARATOR.join(part for part in parts if part)

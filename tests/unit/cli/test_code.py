@@ -173,3 +173,28 @@ def test_a_conversation_with_the_demo_begins_with_a_line_about_it(directory: Pat
     for words, shown in (((), line), (("-p", "hi"), "")):
         ended = run_command("code", *words, directory=directory, settings=settings)
         assert (ended.returncode, ended.stderr) == (0, shown)
+
+
+def test_a_model_without_a_key_is_reported_before_the_client_starts(directory: Path) -> None:
+    (directory / "anthropic-proxy.toml").write_text(
+        '[providers.box]\nbase_url = "https://box.example.com/v1"\napi_key = { env = "BOX_KEY" }\nmodels = ["a"]\n'
+        '[[routes]]\nname = "images"\nwhen = { images = true }\ntargets = ["gemini/gemini-3.8-flash"]\n'
+    )
+    settings = {"OLLAMA_API_BASE": "http://127.0.0.1:9", "HOME": str(directory), "PORT": reserve_closed_port()}
+    settings |= {"PATH": f"{directory}:{os.environ['PATH']}", "PREFERRED_PROVIDER": "box", "BIG_MODEL": "box/a"}
+    settings |= {"SMALL_MODEL": "box/a"}
+    box = "box has no key: BOX_KEY is not set (providers.box.api_key in anthropic-proxy.toml, line 3). "
+    box += "Set it in .env or in the environment."
+    ended = run_command("code", directory=directory, settings=settings)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert " ".join(ended.stderr.split()) == f"✕ {box}"
+    ended = run_command("code", "--model", "box/a", directory=directory, settings=settings)
+    assert ended.returncode == 0
+    gemini = (
+        "gemini has no key: GEMINI_API_KEY is not set. Set it in .env, which applies at once, or in the environment "
+    )
+    gemini += "and start Claude Code again with anthropic-proxy code."
+    assert [line.strip() for line in ended.stderr.splitlines()] == [f"✕ {box}", f"✕ {gemini}"]
+    ended = run_command("code", directory=directory, settings={**settings, "BOX_KEY": "k-0123456789"})
+    assert ended.returncode == 0
+    assert [line.strip() for line in ended.stderr.splitlines()] == [f"✕ {gemini}"]

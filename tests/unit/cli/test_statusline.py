@@ -123,10 +123,10 @@ def test_a_window_of_another_model_is_explained(limiting: str, windows: dict[str
     assert line == f"openai/gpt-4.1 · {share} · ↻ openai 529"
 
 
-def test_a_larger_window_of_a_changed_setting_applies_at_the_next_start() -> None:
+def test_a_larger_window_of_a_changed_setting_is_named() -> None:
     replies = {"/api/requests/recent": {"finished": [LAST], "windows": {"openai/gpt-4.1": 1_047_576}}}
     shown = build_line(json.dumps(SESSION), replies.get, 272_000)
-    assert shown == "openai/gpt-4.1 · 4 % of 272 k (1.0 M at the next start) · ↻ openai 529"
+    assert shown == "openai/gpt-4.1 · 4 % of 272 k (the model has 1.0 M) · ↻ openai 529"
     narrow = build_line(json.dumps(SESSION), replies.get, 272_000, columns=60)
     assert narrow == "openai/gpt-4.1 · 4 % of 272 k · ↻ openai 529"
     chosen = build_line(json.dumps(SESSION), replies.get, 272_000, is_fixed=True)
@@ -149,6 +149,11 @@ def test_the_name_of_the_model_is_shortened_before_costs_are_cut(columns: int, n
         json.dumps(SESSION), {**REPLIES, "/api/requests/recent": {"finished": [last]}}.get, 0, "", columns
     )
     assert line == f"{name} · 10 % of 100 k · session $0.42 · today $1.87 · 80 % cached"
+
+
+def test_the_demo_says_how_to_choose_a_provider() -> None:
+    session = {**SESSION, "model": {"id": "claude-opus-5-5", "display_name": "demo/demo"}}
+    assert line_for({}, session).startswith("demo/demo · choose a provider: anthropic-proxy init · ")
 
 
 def test_a_proxy_that_does_not_reply_is_not_awaited_longer_than_the_limit() -> None:
