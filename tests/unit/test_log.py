@@ -342,6 +342,16 @@ def test_tokens_and_times_that_do_not_fit_stand_in_the_first_line() -> None:
     assert written(60) == ["POST /v1/messages 200", MODELS, NUMBERS]
 
 
+def test_a_route_is_named_in_a_narrow_terminal_too() -> None:
+    assert written(80, route="think") == [f"POST /v1/messages 200{' ' * 10}{NUMBERS}", f"{MODELS}  route think"]
+    long = "Qwen/Qwen3-Coder-30B-A3B-Instruct"
+    assert written(80, route="think", model=long)[1:] == [
+        f"claude-haiku-4-5 → gemini/{long}",
+        f"{NUMBERS}  route think",
+    ]
+    assert written(97, route="think") == [f"POST /v1/messages 200{' ' * 18}route think", f"{MODELS}  {NUMBERS}"]
+
+
 def test_tokens_and_times_have_a_line_of_their_own_after_an_incident() -> None:
     assert written(80, outcome="max_tokens") == [
         f"POST /v1/messages 200{' ' * 18}! truncated (max_tokens)",

@@ -164,8 +164,8 @@ def _without_color(text: str, _: str) -> str:
 def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
     """Those of `format_request_lines`, and as the second line the models with what was sent, tokens and times.
 
-    Tokens and times that do not fit behind the models stand in the first line, or after an incident in a third one.
-    The number of tools and messages, and the route, are left out if they do not fit.
+    Tokens, times and the route that do not fit behind the models stand in the first line, or in a third one after an
+    incident or if that is too short. The number of tools and messages is left out if it does not fit.
     """
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
@@ -186,8 +186,9 @@ def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | No
     behind, separate = f"  {numbers}", ""
     if len(behind) > room:
         behind, separate = "", numbers
-    sent = sent if len(sent) + len(behind) <= room else ""
-    route = route if len(sent) + len(behind) + len(route) <= room else ""
+    if len(behind) + len(route) > room:
+        separate, route = f"{separate}{route}".strip(), ""
+    sent = sent if len(sent) + len(behind) + len(route) <= room else ""
     first_line, *further = format_request_lines(receipt, paint, width, separate)
     return [first_line, f"{models}{sent}{behind}{route}", *further]
 
