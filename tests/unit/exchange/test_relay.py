@@ -358,7 +358,7 @@ NAMED = ((0, b"message_start"), (5, b"message_delta"))
 
 
 def cut(body: bytes, points: list[int]) -> list[bytes | Exception]:
-    edges = sorted({0, len(body), *(point % len(body) for point in points)})
+    edges = sorted({0, len(body), *(point % max(len(body), 1) for point in points)})
     return [body[start:end] for start, end in itertools.pairwise(edges)]
 
 
