@@ -173,9 +173,9 @@ class PrefixChange(Struct):
     """A prompt that did not begin like the one before it. The provider could not use its cache behind the change."""
 
     kind: str
-    """`tools`, `system` or `messages`."""
+    """`tools`, `system`, `messages` or `settings`."""
     part: str
-    """First part that differs, for people: `tool 3 (WebFetch)`, `system text`, `message 12 (user)`."""
+    """First part that differs, for people: `tool 3 (WebFetch)`, `system text`, `message 12 (user)`, `effort`."""
     share: float
     """Share of the prompt behind the change that the provider had read before."""
     tokens: int = 0

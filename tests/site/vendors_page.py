@@ -170,6 +170,10 @@ PHRASES: dict[str, tuple[str, Callable[[Any], str]]] = {
     "sends_cache_marks": ("cache", _either("the client's marks", "no marks")),
     "sends_cache_field": ("cache", _either("", "marks in messages only")),
     "sends_cache_breakpoint": ("cache", _either("a breakpoint behind the system text", "no breakpoint")),
+    "prompt_settings": (
+        "cache",
+        lambda value: "depends on " + ", ".join(f"`{name}`" for name in value) if value else "",
+    ),
     "loaded_tools": ("cache", lambda value: f"loaded tools: {value}"),
     "sends_additional_tools": ("cache", _either("loaded tools as `additional_tools`", "")),
     "keep_alive": ("cache", lambda value: f"`keep_alive` {value}"),

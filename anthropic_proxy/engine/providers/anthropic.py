@@ -25,13 +25,29 @@ CLAUDE_RULES = build_model_rules(
 )
 """What the models accept: the newest first, then what differs for older ones."""
 
+PROMPT_SETTINGS = (
+    "output_config.effort",
+    "output_config.format",
+    "output_format",
+    "thinking.type",
+    "thinking.budget_tokens",
+    "tool_choice",
+)
+"""platform.claude.com/docs/en/build-with-claude/prompt-caching, What invalidates the cache; read 2026-11-26."""
+
 ANTHROPIC = Provider(
     name="anthropic",
     prefix="anthropic",
     title="Anthropic",
     keys_url="https://console.anthropic.com/settings/keys",
     env_prefix="ANTHROPIC",
-    wires={"messages": WireConfig(wire=anthropic.WIRE, dialect=anthropic.Dialect(), model_rules=CLAUDE_RULES)},
+    wires={
+        "messages": WireConfig(
+            wire=anthropic.WIRE,
+            dialect=anthropic.Dialect(prompt_settings=PROMPT_SETTINGS),
+            model_rules=CLAUDE_RULES,
+        )
+    },
     base_url="https://api.anthropic.com",
     base_url_variable="ANTHROPIC_UPSTREAM_URL",
     key_variable="ANTHROPIC_API_KEY",

@@ -11,7 +11,7 @@ cloud rejects nevertheless is left out of later requests for the model.
 
 from msgspec import structs
 
-from anthropic_proxy.engine.providers.anthropic import CLAUDE_RULES
+from anthropic_proxy.engine.providers.anthropic import CLAUDE_RULES, PROMPT_SETTINGS
 from anthropic_proxy.engine.providers.registry import (
     Provider,
     ServerOverride,
@@ -53,6 +53,7 @@ _CLOUD = anthropic.Dialect(
     drops_rejected_fields=True,
     betas_listed_on="2026-11-23",
     dropped_fields=_NOT_IN_CLOUDS,
+    prompt_settings=PROMPT_SETTINGS,
 )
 _BEDROCK = WireConfig(
     wire=anthropic.WIRE,

@@ -53,6 +53,7 @@ UNKNOWN_RESPONSES = WireConfig(
         sends_service_tier=False,
         session_field="",
         count_paths=(),
+        prompt_settings=(),
     ),
     model_rules=responses.OPENAI_RESPONSES.model_rules,
 )

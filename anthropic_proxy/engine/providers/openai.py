@@ -64,7 +64,12 @@ _CACHED_ON_REQUEST = build_model_rules(
     ),
 )
 _AZURE_RESPONSES = structs.replace(
-    UNKNOWN_RESPONSES, dialect=structs.replace(UNKNOWN_RESPONSES.dialect, session_field="prompt_cache_key")
+    UNKNOWN_RESPONSES,
+    dialect=structs.replace(
+        UNKNOWN_RESPONSES.dialect,
+        session_field="prompt_cache_key",
+        prompt_settings=responses.OPENAI_RESPONSES.dialect.prompt_settings,
+    ),
 )
 
 _DEEPSEEK = openai_chat.Dialect(
@@ -166,7 +171,11 @@ OPENAI_SERVERS = (
         wires={
             "chat": WireConfig(
                 wire=openai_chat.WIRE,
-                dialect=openai_chat.Dialect(signature_tag="azure", session_field="prompt_cache_key"),
+                dialect=openai_chat.Dialect(
+                    signature_tag="azure",
+                    session_field="prompt_cache_key",
+                    prompt_settings=chat.OPENAI_CHAT.dialect.prompt_settings,
+                ),
                 model_rules=(*REPLAY_RULES, *chat.OPENAI_CHAT.model_rules),  # Foundry serves open models too
             ),
             "responses": _AZURE_RESPONSES,

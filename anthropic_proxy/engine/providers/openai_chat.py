@@ -90,7 +90,11 @@ _KIMI_K3 = {
 OPENAI_CHAT = WireConfig(
     wire=openai_chat.WIRE,
     dialect=openai_chat.Dialect(
-        sends_user_id=True, sends_store=True, sends_service_tier=True, session_field="prompt_cache_key"
+        sends_user_id=True,
+        sends_store=True,
+        sends_service_tier=True,
+        session_field="prompt_cache_key",
+        prompt_settings=("reasoning_effort", "response_format"),
     ),
     model_rules=build_model_rules(
         "developers.openai.com/api/docs/guides/reasoning",

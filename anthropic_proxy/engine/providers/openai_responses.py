@@ -12,7 +12,9 @@ _O_SERIES = {"sampling_support": "never", "sends_parallel_tool_calls": False}
 
 OPENAI_RESPONSES = WireConfig(
     wire=openai_responses.WIRE,
-    dialect=openai_responses.Dialect(count_paths=("/responses/input_tokens",)),
+    dialect=openai_responses.Dialect(
+        count_paths=("/responses/input_tokens",), prompt_settings=("reasoning.effort", "text.format")
+    ),
     model_rules=build_model_rules(
         "developers.openai.com/api/docs/models; developers.openai.com/api/docs/guides/reasoning",
         "2026-11",
@@ -32,7 +34,10 @@ OPENAI_RESPONSES = WireConfig(
         ("o3-mini*", {"server_tools": ()}),
     ),
 )
-"""Configuration of the Responses API for calls to OpenAI and compatible servers."""
+"""Configuration of the Responses API for calls to OpenAI and compatible servers.
+
+`prompt_settings`: developers.openai.com/api/docs/guides/prompt-caching (the schema stands before the system text; the
+effort can change the instructions of the model), read 2026-11-26."""
 
 XAI = WireConfig(
     wire=openai_responses.WIRE,

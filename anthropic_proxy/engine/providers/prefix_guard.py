@@ -22,15 +22,17 @@ conversation, apart from marks of the cache that have moved, and ends with what 
 tools. All other bodies, also the second one of a conversation, are divided into their parts (`_divide`): once for the
 new prompt, and once for each of the kept ones that begin with the same messages. Kept prompts of other conversations
 are told by a few hashes. A part that has changed is searched in all messages, but only a few behind it tell whether
-another branch begins there.
+another branch begins there. Settings of the request, such as the effort, are compared where the provider writes them
+into the prompt (`BaseDialect.prompt_settings`), if the parts are the same.
 """
 
 import operator
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -57,6 +59,21 @@ platform.claude.com, "Prompt caching"; read 2026-11)."""
 Conversation = tuple[str, str, str, str]
 """Session, subagent, provider and model."""
 
+_SETTINGS = {
+    "reasoning.effort": "effort",
+    "reasoning_effort": "effort",
+    "output_config.effort": "effort",
+    "thinking.type": "thinking",
+    "thinking.budget_tokens": "thinking",
+    "text.format": "reply schema",
+    "response_format": "reply schema",
+    "output_config.format": "reply schema",
+    "output_format": "reply schema",
+    "tool_choice": "tool choice",
+}
+"""Name of each field of `BaseDialect.prompt_settings`, for people."""
+_BEHIND_SYSTEM = ("output_config.", "output_format", "thinking.", "tool_choice")
+"""Beginnings of the names of settings that change only the messages of the prompt."""
 _SYSTEM_FIELDS = ("system", "instructions", "systemInstruction")
 _MESSAGE_FIELDS = ("messages", "input", "contents")
 """Fields of the prompt in the APIs of all wires."""
@@ -84,7 +101,10 @@ _MAX_SHIFT = 300
 """By how many bytes marks that move may shift what is behind them: three marks, each with the list around its text."""
 _SHOWN_SESSION = 8
 """Characters of a session id in the log."""
+_USUAL_CHOICES = (b'"auto"', b'{"type":"auto"}', b'{"type": "auto"}')
+"""Values of `tool_choice` that mean the same as none."""
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
+_decode_object = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class Prompt(Struct, eq=False, gc=False):
@@ -96,6 +116,8 @@ class Prompt(Struct, eq=False, gc=False):
     """Tokens that the provider has counted. 0: unknown."""
     cached_tokens: int = 0
     """Part of `tokens` that the provider has read from its cache."""
+    settings: Sequence[str] = ()
+    """`prompt_settings` of the dialect."""
     turn: int = 0
     """Offset of the latest turn."""
     last: int = 0
@@ -148,9 +170,18 @@ class PrefixGuard:
             for before in prompts:
                 parts_before = _examine(before) if before.beginning is None else None
                 if before.beginning and _are_of_one_conversation(before.beginning, parts.beginning):
-                    is_continued, prompt.change = _find_change(parts_before or _divide(before.body), parts)
+                    parts_before = parts_before or _divide(before.body, before.settings)
+                    is_continued, change = _find_change(parts_before, parts)
                     if not is_continued:
                         continue
+                    if change is None and (change := _find_changed_setting(parts_before, parts)) is not None:
+                        # a request beside the conversation has other settings: a later prompt may continue each
+                        if prompt.change is None:
+                            prompt.is_continuation, prompt.change = True, change
+                            change.is_first = not before.is_reported
+                            prompt.is_reported = True
+                        continue
+                    prompt.change = change
                     prompt.is_continuation, prompt.replaced = True, before
                     if prompt.change is not None:
                         prompt.change.is_first = not before.is_reported
@@ -272,6 +303,8 @@ class _Parts(Struct, frozen=True):
     turn: int
     last: int
     end: int
+    settings: Mapping[str, bytes]
+    """Name of a setting → its JSON text. Empty: not given."""
 
     @property
     def beginning(self) -> Sequence[int]:
@@ -287,9 +320,9 @@ def _examine(prompt: Prompt) -> _Parts | None:
     """Divide a prompt, and store in it what is found. None: it is no request of a known API."""
     try:
         try:
-            parts = _divide(prompt.body)
+            parts = _divide(prompt.body, prompt.settings)
         except msgspec.DecodeError:
-            parts = _divide(replace_lone_surrogates(prompt.body)[0])
+            parts = _divide(replace_lone_surrogates(prompt.body)[0], prompt.settings)
     except (*DECODE_ERRORS, RepeatedKeyError, InvalidRequest, StopIteration):
         prompt.beginning = ()
         return None
@@ -297,7 +330,7 @@ def _examine(prompt: Prompt) -> _Parts | None:
     return parts
 
 
-def _divide(body: bytes) -> _Parts:
+def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
     """Return the parts of a request. Raises one of many errors if it is no JSON object of a known API."""
     members = {member.key: member for member in find_members(body)}
     conversation = next(member for name in _MESSAGE_FIELDS if (member := members.get(name)))
@@ -323,7 +356,18 @@ def _divide(body: bytes) -> _Parts:
                 break
             place -= len(message) + _SEPARATOR_BYTES
         last = min(last, place)
-    return _Parts(tools, system, messages, turn, last, end)
+    given = {name: _read_setting(name, view, members) for name in settings}
+    return _Parts(tools, system, messages, turn, last, end, given)
+
+
+def _read_setting(name: str, body: memoryview, members: Mapping[str, Any]) -> bytes:
+    field, _, inner = name.partition(".")
+    if (member := members.get(field)) is None:
+        return b""
+    value = bytes(body[member.value : member.end])
+    if inner:
+        return bytes(_decode_object(value).get(inner, b"")) if value.startswith(b"{") else b""
+    return b"" if value in _USUAL_CHOICES else value
 
 
 def _list(value: memoryview) -> list[Raw]:
@@ -397,6 +441,19 @@ def _find_change(before: _Parts, after: _Parts) -> tuple[bool, PrefixChange | No
                 return True, None
             return True, PrefixChange(kind, _describe(kind, place, second or first), lost / size)
     return True, None
+
+
+def _find_changed_setting(before: _Parts, after: _Parts) -> PrefixChange | None:
+    """Return the change of the first setting that differs. None: there is none, or only little to read again."""
+    for name, value in after.settings.items():
+        if value != before.settings.get(name, value):
+            parts = [(*each.tools, *each.system, *each.messages) for each in (before, after)]
+            size_before, size = (sum(map(len, each)) for each in parts)
+            lost = min(size_before, size)
+            if name.startswith(_BEHIND_SYSTEM):
+                lost = min(sum(map(len, each.messages)) for each in (before, after))
+            return PrefixChange("settings", _SETTINGS[name], lost / size) if lost >= MIN_LOST_BYTES else None
+    return None
 
 
 def _is_branch(first: bytes, second: bytes, common: int, rest_before: Sequence[Raw], rest: Sequence[Raw]) -> bool:

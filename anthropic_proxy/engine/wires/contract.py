@@ -49,6 +49,11 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     the list of tools.
 
     Proven by: golden/openai_chat/tools/loaded_tool_listed."""
+    prompt_settings: tuple[str, ...] = ()
+    """Request fields that the provider writes into the beginning of the prompt, so that another value moves everything
+    behind it: `reasoning.effort`. The prefix guard names their changes.
+
+    Proven by: tests/unit/exchange/test_prefix_guard.py."""
     has_count_tokens: bool = False
     """True if the upstream server has `/v1/messages/count_tokens`."""
     count_paths: tuple[str, ...] = ()

@@ -347,7 +347,7 @@ PREFIX_CHANGES = MetricFamily(
     "anthropic_proxy_prefix_changes_total",
     "counter",
     ("provider", "part"),
-    "Prompts that did not begin like the one before, by the part that changed first: tools, system, messages.",
+    "Prompts that did not begin like the one before, by what changed first: tools, system, messages, settings.",
 )
 PREFIX_CHANGE_TOKENS = MetricFamily(
     "anthropic_proxy_prefix_change_tokens_total",

@@ -10,13 +10,16 @@ import pytest
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import PrefixChange
+from anthropic_proxy.engine.providers.open_models import UNKNOWN, UNKNOWN_RESPONSES
+from anthropic_proxy.engine.providers.openai_chat import OPENAI_CHAT
+from anthropic_proxy.engine.providers.openai_responses import OPENAI_RESPONSES
 from anthropic_proxy.engine.providers.prefix_guard import (
     MAX_CONVERSATIONS,
     MAX_KEPT_BYTES,
     PrefixGuard,
     Prompt,
 )
-from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
+from anthropic_proxy.engine.wires.contract import BaseDialect, Credential, UpstreamRequest
 from tests.support.cache_sessions import ROWS, Row, run_session
 from tests.support.fakes.prefix_cache import CachingProvider
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
@@ -259,6 +262,71 @@ async def test_side_requests_between_two_turns_do_not_end_the_comparison(row: Ro
             talk.system, talk.tools = [lines("title", 300)], []
             talk.messages = [{"role": "user", "content": lines(f"text {turn} {side}", 300)}]
             assert await talk.ask() is None
+
+
+FORMAT = {"format": {"type": "json_schema", "schema": {"type": "object"}}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "part"),
+    [
+        ({"output_config": {"effort": "high"}}, "effort"),
+        ({"output_config": {"effort": "medium", **FORMAT}}, "reply schema"),
+        ({"thinking": {"type": "disabled"}}, "thinking"),
+        ({"tool_choice": {"type": "any"}}, "tool choice"),
+        ({"tool_choice": {"type": "auto"}}, None),
+        ({"thinking": {"type": "adaptive", "display": "omitted"}}, None),
+        ({"max_tokens": 800, "temperature": 1}, None),
+    ],
+)
+async def test_a_setting_that_claude_has_in_its_prompt_is_named(changed: dict[str, Any], part: str | None) -> None:
+    usual = {"output_config": {"effort": "medium"}, "thinking": {"type": "adaptive"}}
+    relayed = Relayed()
+    for turn in range(16, 19):
+        assert await relayed.ask(claude_code(turn, **usual)) is None
+    beside = await relayed.ask(claude_code(19, **usual | changed))
+    assert (beside and (beside.kind, beside.part, beside.is_first)) == (part and ("settings", part, True))
+    if beside is not None:
+        assert beside.tokens == round(beside.share * 1_000)
+        assert 0.3 < beside.share < 0.95, "Claude's tools and system text stay in the cache"
+    assert await relayed.ask(claude_code(19, **usual)) is None, "the conversation itself goes on as before"
+    assert await relayed.ask(claude_code(20, **usual | changed)) is None, "so does the request beside it"
+    assert relayed.proxy.log.getvalue().count("has changed at") == (part is not None)
+
+
+async def test_a_setting_that_the_provider_has_read_from_its_cache_is_no_change() -> None:
+    relayed = Relayed()
+    for turn in range(16, 19):
+        assert await relayed.ask(claude_code(turn, tool_choice={"type": "none"})) is None
+    relayed.cached = 30_000
+    assert await relayed.ask(claude_code(19, tool_choice={"type": "any"})) is None
+
+
+@pytest.mark.parametrize(
+    ("dialect", "before", "after", "part"),
+    [
+        (OPENAI_RESPONSES.dialect, {"reasoning": {"effort": "low"}}, {"reasoning": {"effort": "high"}}, "effort"),
+        (OPENAI_RESPONSES.dialect, {"text": FORMAT}, {}, "reply schema"),
+        (OPENAI_RESPONSES.dialect, {"text": {"verbosity": "low"}}, {}, None),
+        (OPENAI_RESPONSES.dialect, {"tool_choice": "required"}, {}, None),
+        (OPENAI_CHAT.dialect, {"reasoning_effort": "low"}, {"reasoning_effort": "high"}, "effort"),
+        (OPENAI_CHAT.dialect, {"response_format": FORMAT}, {}, "reply schema"),
+        (UNKNOWN, {"reasoning_effort": "low"}, {"reasoning_effort": "high"}, None),
+        (UNKNOWN_RESPONSES.dialect, {"reasoning": {"effort": "low"}}, {}, None),
+    ],
+)
+def test_only_settings_of_the_prompt_of_a_provider_are_named(
+    dialect: BaseDialect, before: dict[str, Any], after: dict[str, Any], part: str | None
+) -> None:
+    guard = PrefixGuard()
+    messages: list[dict[str, str]] = []
+    for turn, settings in enumerate((before, before, after, after)):
+        messages.append({"role": "user", "content": lines(f"question {turn}", 300)})
+        body = json.dumps({"messages": messages, **settings}).encode()
+        prompt = Prompt(("one", "", "p", "m"), body, settings=dialect.prompt_settings)
+        guard.compare(prompt)
+        guard.keep(prompt)
+        assert (prompt.change.part if prompt.change is not None else None) == (part if turn == 2 else None)
 
 
 async def test_a_body_that_is_no_request_is_not_compared() -> None:
