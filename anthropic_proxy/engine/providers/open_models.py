@@ -81,12 +81,18 @@ REPLAY_RULES = (
         "2026-11-23",
         ("*mimo-v*", _REPLAYED),
     ),
-    *build_model_rules("docs.z.ai/guides/capabilities/thinking-mode.md", "2026-11-23", ("*glm-[4-9]*", _REPLAYED)),
+    *build_model_rules(
+        "docs.z.ai/guides/capabilities/thinking-mode.md",
+        "2026-11-23",
+        *((f"*glm{name}", _REPLAYED) for name in ("-[4-9]*", "[4-9]*")),
+    ),
+    *build_model_rules("longcat.chat/platform/docs/zh/api/chat.html", "2026-11-25", ("*longcat*", _REPLAYED)),
     *build_model_rules("platform.minimax.io/docs, text-openai-api.md", "2026-11-23", ("*minimax*", _REPLAYED)),
     *build_model_rules(
         "docs.fireworks.ai/fine-tuning/thinking-history; models.dev providers/nebius, providers/deepinfra",
         "2026-11-23",
         ("*qwen3*", _REPLAYED),
+        ("*qwen-3*", _REPLAYED),
         ("*gpt-oss*", _REPLAYED),
     ),
 )

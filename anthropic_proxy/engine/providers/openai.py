@@ -11,6 +11,7 @@ from anthropic_proxy.engine.providers import anthropic as messages
 from anthropic_proxy.engine.providers import openai_chat as chat
 from anthropic_proxy.engine.providers import openai_responses as responses
 from anthropic_proxy.engine.providers.open_models import (
+    GPT_OSS_RULES,
     MISTRAL_RULES,
     OPEN_MODEL_RULES,
     REPLAY_RULES,
@@ -176,7 +177,8 @@ OPENAI_SERVERS = (
                     session_field="prompt_cache_key",
                     prompt_settings=chat.OPENAI_CHAT.dialect.prompt_settings,
                 ),
-                model_rules=(*REPLAY_RULES, *chat.OPENAI_CHAT.model_rules),  # Foundry serves open models too
+                # Foundry serves open models too
+                model_rules=(*REPLAY_RULES, *GPT_OSS_RULES, *chat.OPENAI_CHAT.model_rules),
             ),
             "responses": _AZURE_RESPONSES,
         },

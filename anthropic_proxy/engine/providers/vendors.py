@@ -153,7 +153,12 @@ VENDORS = (
         # The page names no successor of the models of 27 May 2026.
         retired_models=build_retired_models(
             "inference-docs.cerebras.ai/support/deprecation",
-            "2026-11-25",
+            "2026-11-26",
+            ("2025-01-17", "llama-3.3-70b", ("llama3.1-70b",)),
+            ("2025-07-29", "qwen-3-235b-a22b-instruct-2507", ("qwen-3-235b-a22b",)),
+            ("2025-08-12", "qwen-3-32b", ("deepseek-r1-distill-llama-70b",)),
+            ("2025-10-15", "gpt-oss-120b", ("llama-4-maverick-17b-128e-instruct",)),
+            ("2025-11-03", "gpt-oss-120b", ("llama-4-scout-17b-16e-instruct",)),
             ("2025-11-05", "zai-glm-4.7", ("qwen-3-coder-480b",)),
             ("2025-11-14", "gpt-oss-120b", ("qwen-3-235b-a22b-thinking-2507",)),
             ("2026-01-20", "zai-glm-4.7", ("zai-glm-4.6",)),
@@ -337,7 +342,7 @@ VENDORS = (
             ),
             **build_retired_models(
                 "novita.ai/docs/changelog/25-06-26",
-                "2026-11-25",
+                "2026-11-26",
                 (
                     *("2026-07-01", "deepseek/deepseek-v4-flash"),
                     ("deepseek/deepseek-r1-distill-qwen-14b", "deepseek/deepseek-r1-distill-qwen-32b"),
@@ -346,6 +351,9 @@ VENDORS = (
                 ("2026-07-01", "qwen/qwen3.6-35b-a3b", ("qwen/qwen3-30b-a3b", "qwen/qwen3-30b-a3b-instruct-2507")),
                 ("2026-07-01", "qwen/qwen3.6-35b-a3b", ("qwen/qwen3-next-80b-a3b-thinking",)),
                 ("2026-07-01", "qwen/qwen3.6-35b-a3b", ("qwen/qwen3-30b-a3b-thinking-2507",)),
+                ("2026-07-01", "qwen/qwen3.6-35b-a3b", ("qwen/qwen3-vl-30b-a3b-thinking",)),
+                ("2026-07-01", "qwen/qwen3.6-27b", ("qwen/qwen3-vl-32b-instruct", "qwen/qwen3-vl-32b-thinking")),
+                ("2026-07-01", "qwen/qwen3.6-27b", ("qwen/qwen3-vl-8b-instruct", "qwen/qwen3-vl-8b-thinking")),
                 announced_on="2026-06-25",
             ),
             **build_retired_models(
