@@ -33,17 +33,17 @@ def test_a_running_proxy_gives_the_limits_of_the_model(tmp_path: Path) -> None:
             **{
                 name: value
                 for tier, model, target, price in (
-                    ("OPUS", "claude-opus-5-5", "openai/gpt-4.1", "$2.00 in and $8.00"),
-                    ("SONNET", "claude-sonnet-5-5", "openai/gpt-4.1", "$2.00 in and $8.00"),
-                    ("HAIKU", "claude-haiku-5-5", "openai/gpt-4.1-mini", "$0.40 in and $1.60"),
-                    ("FABLE", "claude-fable-5-2", "openai/gpt-4.1", "$2.00 in and $8.00"),
+                    ("OPUS", "claude-opus-5-5", "openai/gpt-4.1", "$2/$8"),
+                    ("SONNET", "claude-sonnet-5-5", "openai/gpt-4.1", "$2/$8"),
+                    ("HAIKU", "claude-haiku-5-5", "openai/gpt-4.1-mini", "$0.40/$1.60"),
+                    ("FABLE", "claude-fable-5-2", "openai/gpt-4.1", "$2/$8"),
                 )
                 for name, value in (
                     (f"ANTHROPIC_DEFAULT_{tier}_MODEL", model),
                     (f"ANTHROPIC_DEFAULT_{tier}_MODEL_NAME", target),
                     (
                         f"ANTHROPIC_DEFAULT_{tier}_MODEL_DESCRIPTION",
-                        f"replies to {tier.lower()}, 1,047,576 tokens, {price} out per million tokens",
+                        f"replies to {tier.lower()}, 1.0 M context, {price} per Mtok",
                     ),
                 )
             },
