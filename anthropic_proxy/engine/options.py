@@ -9,6 +9,7 @@ the file, `RouteConditions` its conditions on the request, and `ConfiguredRoute`
 a route are the models to try, in order. Patterns are those of `fnmatch`: `*` stands for any characters.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import tzinfo
 from pathlib import Path
@@ -121,6 +122,8 @@ class ModelTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 _PATTERN_CHARACTERS = frozenset("*?[")
+_MAX_SUGGESTED_NAME = 50
+"""Leaves room for a number behind the name of a table, which has at most 63 characters."""
 
 
 def format_origin_in_sentence(origin: str) -> str:
@@ -129,9 +132,15 @@ def format_origin_in_sentence(origin: str) -> str:
     return f"{place.removesuffix(',')}, line {number}" if line else origin
 
 
-def suggest_key_variable(name: str) -> str:
-    """Return a variable for the key of a server that has a table of this name: `MY_SERVER_API_KEY`."""
-    return f"{name.upper().replace('-', '_')}_API_KEY"
+def suggest_provider_name(text: str) -> str:
+    """Return a name for the table of a server that a user calls `text`. "": no character can be used."""
+    return re.sub(r"[^a-z0-9_-]+", "-", text.lower()).strip("-_")[:_MAX_SUGGESTED_NAME].rstrip("-_")
+
+
+def suggest_key_variable(name: str, field: str = "api_key") -> str:
+    """Return a variable for a key of a server that has a table of this name: `MY_SERVER_API_KEY`."""
+    variable = re.sub(r"\W+", "_", f"{name}_{field}", flags=re.ASCII).upper()
+    return f"PROVIDER_{variable}" if variable[0].isdigit() else variable
 
 
 class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):

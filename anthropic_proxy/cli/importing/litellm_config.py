@@ -416,10 +416,12 @@ def _place(
 
 
 def _name_server(url: str) -> str:
-    """Return a name for the configuration table of the server at `url`: a word of its host, or `local`."""
+    """Return a name for the configuration table of the server at `url`: a word of its host, `local` or `server`."""
     host = re.sub(r"^\w+://", "", url).partition("/")[0].partition(":")[0]
     words = [word for word in host.split(".") if word not in ("api", "www", "com", "ai", "io", "org", "net", "cn")]
-    return "local" if host in ("localhost", "127.0.0.1", "0.0.0.0", "host") or not words else words[-1]
+    if host in ("localhost", "127.0.0.1", "0.0.0.0", "host") or not words:
+        return "local"
+    return "server" if words[-1].isdigit() else words[-1]  # an IP address
 
 
 def _choose_tiers(plan: ImportPlan, names: Mapping[str, str], models: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -20,7 +20,7 @@ import msgspec
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.engine.options import TIERS, suggest_key_variable
+from anthropic_proxy.engine.options import TIERS, suggest_key_variable, suggest_provider_name
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.errors import ConfigurationError, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
@@ -41,6 +41,7 @@ from anthropic_proxy.gateway.settings.values import (
     decode_integer,
     decode_url,
     is_secret_variable,
+    is_variable_name,
     mask_setting,
     redact_and_shorten,
     remove_endpoint,
@@ -49,8 +50,7 @@ from anthropic_proxy.secrets import redact_key_patterns
 
 UNKNOWN_ENTRY = "import does not know this entry, so it is not imported"
 """Note about an entry of the other configuration that no reader knows."""
-_REFERENCE = re.compile(r"(?:os\.environ/|\$\{?)([A-Za-z_]\w*)\}?")
-_INVALID_IN_NAME = re.compile(r"[^a-z0-9_-]+")
+_REFERENCE = re.compile(r"(?:os\.environ/|\$\{|\$(?![0-9]))(\w+)\}?", re.ASCII)
 _INVALID_IN_ROUTE_NAME = re.compile(r"[^A-Za-z0-9 ._-]+")
 _MAX_ROUTE_NAME = 63
 _UNUSED_KEY = re.compile(
@@ -361,7 +361,7 @@ class ImportPlan:
             wire = server.wire
         else:  # newer models of OpenAI accept tools with reasoning on the Responses API only
             wire = "responses" if provider.name == "openai" else next(iter(provider.wires))
-        valid = _INVALID_IN_NAME.sub("-", server.name.lower()).strip("-_") or "server"
+        valid = suggest_provider_name(server.name) or "server"
         if valid in {word for row in find_built_in_registry() for word in (row.name, row.prefix)}:
             names = _number(valid, f"{valid}-server" if provider is None else f"{valid}-2")
         else:
@@ -373,9 +373,12 @@ class ImportPlan:
             table.models.setdefault(model, {}).update(limits)
         variable, reference = suggest_key_variable(name), find_referenced_variable(server.key)
         if not table.key_variable and _needs_key(server):
-            if not reference and not _UNUSED_KEY.fullmatch(server.key):
-                self.add_secret(variable, server.key, server.key_setting)
-            table.key_variable = reference or variable
+            if is_variable_name(reference):
+                table.key_variable = reference
+            else:  # .env can refer to a variable whose name a table cannot have
+                table.key_variable = variable
+                if not _UNUSED_KEY.fullmatch(server.key):
+                    self.set_secret_reference(variable, server.key, server.key_setting)
         elif server.key and not table.key_variable and not is_placeholder(server.key):
             text = (
                 f'"{server.key}" is not imported, because servers of your own network rarely check a key. If this one'
@@ -389,7 +392,7 @@ class ImportPlan:
         """Add the headers and body fields of `server` to `[providers.NAME]`, with a note about each that is refused."""
         for kind, fields in (("headers", server.headers), ("body", server.body)):
             for key, value in fields.items():
-                variable = re.sub(r"\W+", "_", f"{name}_{key}").upper()
+                variable = suggest_key_variable(name, key)
                 for candidate in (value, {"env": variable}):  # a key is allowed as a reference only
                     table = self.servers.get(name, ServerTable())
                     changed = structs.replace(table, **{kind: {**getattr(table, kind), key: candidate}})

@@ -1,12 +1,17 @@
 """Tables of the configuration file other than routes: `[providers.NAME]`, `[search]` and `[prices."MODEL"]`."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from anthropic_proxy.engine.options import ConfiguredProvider, ModelTable, SearchService, suggest_key_variable
+from anthropic_proxy.engine.options import (
+    ConfiguredProvider,
+    ModelTable,
+    SearchService,
+    suggest_key_variable,
+    suggest_provider_name,
+)
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.providers.lookup import ProviderRegistry, find_known_model, find_origin, list_wires
 from anthropic_proxy.engine.providers.registry import Provider
@@ -114,7 +119,7 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
     place = file.describe_origin_in_sentence(path)
     with errors.collect():
         if not _NAME.fullmatch(name):
-            guess = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")[:63]
+            guess = suggest_provider_name(name)
             hint = f" Did you mean [providers.{guess}]" if guess else ""
             raise ConfigurationError(
                 f'"{name}" cannot be the name of a provider: it is the prefix of model names. Use lower-case letters, '
