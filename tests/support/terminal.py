@@ -29,16 +29,17 @@ class Screen:
 
 
 def answer_questions(
-    *words: str, answers: Iterable[tuple[str, str]], directory: Path, settings: Mapping[str, str], columns: int = 80
+    *words: str, answers: Iterable[tuple[str, str]], directory: Path, settings: Mapping[str, str], columns: int = 0
 ) -> Screen:
     """Run a command in a terminal. Each of `answers` is an expected text and the keys to type once it is shown.
 
     The answer is typed without a line end, which belongs to the keys: `\\r`. `\\x03` is Ctrl+C.
+    `columns`: 0: the terminal does not state its width, so that the lengths of folders do not matter.
     """
     pty = pytest.importorskip("pty", reason="platform: no terminals with signals")
     termios = pytest.importorskip("termios", reason="platform: no terminals with signals")
     ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, columns))
+    termios.tcsetwinsize(theirs, (24 if columns else 0, columns))
     environment = {**environment_of(directory), "NO_COLOR": "1"}
     environment["PORT"] = reserve_closed_port()  # a proxy of the user is not found
     environment |= NO_LOCAL_SERVERS
