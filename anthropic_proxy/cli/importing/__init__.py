@@ -28,6 +28,7 @@ from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.router import find_preferred_provider, list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
+from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
 from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line, format_toml_value
 from anthropic_proxy.gateway.settings.place import require_settings_folder
@@ -99,12 +100,18 @@ def import_settings(
     plan.leave_out_unusable_values([table.name for table in present.configured_providers])
     given = Sources(environ, str(folder / ENV_FILE))
     plan.settle_known_keys(given)
+    plan.keep_preferred_provider(given)
     if plan.secrets:
         asks = not dry_run and not copy_keys and sys.stdin.isatty() and output.is_terminal
         question = f"Copy {', '.join(plan.secrets)} of {base} to {folder / ENV_FILE}?"
         if copy_keys or (asks and open_questions(output).confirm(question, default=True, instead="--copy-keys")):
             plan.copy_secrets(plan.secrets)
     files = prepare_files(plan, folder)
+    if "HOST" in plan.variables and not _is_set("PROXY_API_KEY", given):
+        try:
+            require_auth_if_exposed(files.settings)
+        except ConfigurationError as error:
+            plan.add_note("HOST", f"serve does not start with it. {error.messages[0].rstrip('.')}", is_error=True)
 
     total = len(plan.variables) + len(plan.servers) + len(plan.routes)
     added = sum(change.added_settings for change in files.changes)
@@ -124,6 +131,11 @@ def import_settings(
         output.write_line(f"  {output.paint('!', 'warn')} {text}")
     else:
         _write_mapping(output, plan, files.settings)
+    without_model = next(
+        (row for row in list_tier_mappings(files.settings, Catalog()) if row.target.endswith("/")), None
+    )
+    if without_model is not None:
+        output.write_line(f"  {output.paint('!', 'warn')} {without_model.problems[0]}.")
     if kept := [(change.path, each) for change in files.changes for each in change.kept]:
         output.write_line()
         output.write_line(output.paint("Values that stay as they are", "title"))
@@ -160,10 +172,15 @@ def import_settings(
             steps = [_START_CLIENT]
         elif total:
             steps = [("anthropic-proxy init", "chooses a provider")]
+        if without_model is not None:
+            names = ("BIG_MODEL", "SMALL_MODEL")
+            steps = [*((f"{name}={without_model.target}…", f"in {folder / ENV_FILE}") for name in names), *steps]
         if needed and needed.keys() <= plan.secrets.keys() and str(file) != "-":
             steps.insert(0, (f"{own_command} --copy-keys", "copies the keys of the file"))
         elif needed:
-            lines = [(f"{variable}=…", f"in {folder / ENV_FILE}") for variable in sorted(needed)]
+            users = {find_referenced_variable(value): f", above {name}" for name, value in plan.variables.items()}
+            env_file = folder / ENV_FILE  # a line can refer to lines above it
+            lines = [(f"{variable}=…", f"in {env_file}{users.get(variable, '')}") for variable in sorted(needed)]
             tables = ((_format_key_field(variable), table) for variable, table in sorted(needed.items()) if table)
             steps = [*lines, *((line, f"in {table} of {folder / CONFIG_FILE}") for line, table in tables), *steps]
     output.write_line()
@@ -212,15 +229,16 @@ def _write_missing_keys(
     for provider in find_registry(settings):
         table = tables.get(provider.name)
         variable = provider.key_variable if table is None else table.key_variable
-        names = (variable or "", find_referenced_variable(plan.variables.get(variable or "", "")))
-        is_set = settings.keys.get(provider.name) or any(_is_set(name, given) for name in names)
+        reference = find_referenced_variable(plan.variables.get(variable or "", ""))
+        is_set = settings.keys.get(provider.name) or any(_is_set(name, given) for name in (variable or "", reference))
         can_need_key = provider.key_source == "settings" and provider.key_required != "never"
         if variable and (can_need_key or (table is not None and table.has_key)) and not is_set:
             unnamed_in = f"[providers.{table.name}]" if table is not None and not table.has_key else ""
             if provider.prefix in targets:
-                needed[variable] = unnamed_in
+                needed[reference or variable] = unnamed_in
             if variable in plan.secrets:
                 continue
+            variable = reference or variable
             if provider.prefix in used:
                 with_field = f", with  {_format_key_field(variable)}  in {unnamed_in}" if unnamed_in else ""
                 missing.setdefault(variable, f"of {provider.prefix}{with_field}")
@@ -278,7 +296,7 @@ def _find_router_file() -> Path:
 
 
 def _read_configuration(content: bytes, name: str) -> ImportPlan:
-    """Raises `ConfigurationError` for an unknown format or type of value."""
+    """Raises `ConfigurationError` for an unknown format."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

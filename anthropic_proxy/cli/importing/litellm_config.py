@@ -15,7 +15,6 @@ from anthropic_proxy.cli.importing.plan import (
     ImportPlan,
     Scalar,
     decode_address,
-    decode_part,
     decode_tokens,
     find_built_in_provider,
     find_built_in_registry,
@@ -254,26 +253,27 @@ class _Deployment(Struct, frozen=True):
 
 
 def read_litellm_config(config: Mapping[str, Any]) -> ImportPlan:
-    """Raises `ConfigurationError` for a value of another type."""
     plan = ImportPlan("LiteLLM")
-    file = decode_part(config, _File)
+    file = plan.decode_part(config, _File)
     groups = _place_models(plan, file.model_list or [])
     models = {name: list(dict.fromkeys(each.target for each in group)) for name, group in groups.items()}
     sections = {name: getattr(file, name) or {} for name in _SERVER_SECTIONS}
-    settings = decode_part({name: value for each in sections.values() for name, value in each.items()}, _Settings)
+    settings = plan.decode_part({name: value for each in sections.values() for name, value in each.items()}, _Settings)
     names = {name: name for name in models}
     for alias, value in (settings.model_group_alias or {}).items():
         names[alias] = str(value.get("model", "") if isinstance(value, dict) else value)
     chosen = _choose_tiers(plan, names, models)
     own = {find_tier(name) for name, meant in names.items() if meant in models}
     for each in file.model_list or []:
-        name = str(each.get("model_name"))
+        name = str(each.get("model_name")) if isinstance(each, dict) else ""
         if name not in models and (tier := find_tier(name)) in chosen and tier not in own:
             text = f"no entry with this name is imported, so {tier} uses {models[chosen[tier]][0]}"
             plan.add_note(f"model_name {name}", text, is_error=True)
     chains = _read_fallbacks(plan, settings, models)
     following = {tier: [*models[name][1:], *chains[name]] for tier, name in chosen.items()}
     plan.set_tier_models({tier: models[name][0] for tier, name in chosen.items()}, following)
+    if not chosen and any(_ANTHROPIC in each for each in models.values()):
+        plan.variables["PREFERRED_PROVIDER"] = "anthropic"
     strategy = str(settings.routing_strategy or "simple-shuffle")
     _add_routes(plan, groups, names, chosen, chains, strategy=strategy)
     plan.set_secret_reference("PROXY_API_KEY", str(settings.master_key or ""), "general_settings.master_key")
@@ -306,9 +306,11 @@ def _place_models(plan: ImportPlan, entries: Sequence[object]) -> dict[str, list
     groups: dict[str, list[_Deployment]] = {}
     for position, each in enumerate(entries):
         setting = f"model_list[{position}]"
-        entry = decode_part(each, _Entry, setting)
+        entry = plan.decode_part(each, _Entry, setting)
+        if not isinstance(each, dict):
+            continue
         given, info = entry.litellm_params or {}, entry.model_info or {}
-        parameters = decode_part(given, _Parameters, f"{setting}.litellm_params")
+        parameters = plan.decode_part(given, _Parameters, f"{setting}.litellm_params")
         if info.get("mode", "chat") not in ("chat", "completion", "responses"):
             plan.add_note(setting, f"the proxy has no endpoint for the mode {info['mode']}")
             continue
@@ -356,6 +358,8 @@ def _find_target(plan: ImportPlan, setting: str, given: _Parameters) -> str:
     url = remove_endpoint(url)
     if model.endswith("*"):
         if prefix == "anthropic" and not url:
+            key_setting = f"{setting}.litellm_params.api_key"
+            plan.set_secret_reference("ANTHROPIC_API_KEY", str(given.api_key or ""), key_setting)
             return _ANTHROPIC
         plan.add_note(f"{setting}.model", f"request a model with its prefix, {prefix}/…, instead of the pattern")
         return ""
@@ -465,7 +469,7 @@ def _read_fallbacks(plan: ImportPlan, settings: _Settings, models: Mapping[str, 
             if name not in models:
                 plan.add_note(f"fallbacks of {name}", f"they are not imported, because {_NO_ENTRY} {name}")
                 continue
-            chains[name] = decode_part(values, list[str], f"fallbacks of {name}")
+            chains[name] = plan.decode_part(values, list[str], f"fallbacks of {name}")
             _note_missing_targets(plan, f"fallbacks of {name}", chains[name], models)
     default = settings.default_fallbacks or []
     _note_missing_targets(plan, "default_fallbacks", default, models)

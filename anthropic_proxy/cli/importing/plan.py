@@ -4,6 +4,7 @@ A server whose provider the proxy knows needs variables in `.env` only. Any othe
 `anthropic-proxy.toml`. Secrets of the other configuration are not copied there, only the names of their variables.
 """
 
+import copy
 import json
 import re
 import tempfile
@@ -39,6 +40,7 @@ from anthropic_proxy.gateway.settings.sources import FoundSetting, Sources, is_p
 from anthropic_proxy.gateway.settings.table import list_all_settings
 from anthropic_proxy.gateway.settings.values import (
     decode_integer,
+    decode_keys,
     decode_url,
     is_secret_variable,
     is_variable_name,
@@ -55,10 +57,11 @@ _INVALID_IN_ROUTE_NAME = re.compile(r"[^A-Za-z0-9 ._-]+")
 _MAX_ROUTE_NAME = 63
 _UNUSED_KEY = re.compile(
     r"(?i).?|any(?:thing)?|dummy|empty|fake|key|lm-?studio|local|no-?key|none|not-?needed|null|ollama"
-    r"|sk-no-key-required|test|unused|(?:sk-)?(?:abc|1?23)\w{0,7}"
+    r"|sk-no-key-required|test|unused"
 )
 """Matches the key of a server that checks none, and an empty one."""
 _OLLAMA_PORT = 11434
+_MODEL_VARIABLES = ("BIG_MODEL", "MIDDLE_MODEL", "SMALL_MODEL", *(f"MODEL_{tier.upper()}" for tier in TIERS))
 _MARK = "\ufeff"
 """Byte order mark, with which some editors begin a file."""
 _Part = TypeVar("_Part")
@@ -76,40 +79,6 @@ _PLACE = re.compile(rf" (?:It is|Set) in \S*{re.escape(CONFIG_FILE)}, line \d+\.
 """Where a setting is: of no use if the file was written for a check."""
 _PATH_ITEM = re.compile(r"\.(\w+)|\[(\d+)\]")
 _MAX_SHOWN_CHARACTERS = 60
-
-
-def decode_part(value: object, kind: type[_Part], place: str = "") -> _Part:
-    """Return `value`, a part of the other configuration, as `kind`. `place`: its path there. "": the whole file.
-
-    Raises `ConfigurationError`, which names the field and its value, if a value has another type.
-    """
-    try:
-        return msgspec.convert(value, kind, strict=False)
-    except msgspec.ValidationError as error:
-        expected, _, path = str(error).partition(" - at ")
-        for name, index in _PATH_ITEM.findall(path):
-            if index:
-                place += f"[{index}]"
-            else:
-                place += f".{name}" if place else name
-            if isinstance(value, list):
-                value = value[int(index)]
-            elif isinstance(value, dict):
-                value = value[name]
-        if path.startswith("`key`"):
-            problem = "has a name that is no text"
-        elif "key" in place.lower():  # the value may be a secret
-            problem = "has a value that is not shown"
-        elif isinstance(value, list | dict):
-            problem = "is a list" if isinstance(value, list) else "is an object"
-        else:
-            shown = redact_key_patterns(json.dumps(value, ensure_ascii=False, default=str))
-            problem = f"is {shown[:_MAX_SHOWN_CHARACTERS]}{'…' * (len(shown) > _MAX_SHOWN_CHARACTERS)}"
-        names = [_TYPE_NAMES[name] for name in expected.split("`")[1].split(" | ") if name in _TYPE_NAMES]
-        allowed = join_with_or(list(dict.fromkeys(names)))
-        raise ConfigurationError(
-            f"{place or 'The file'} {problem}, but must be {allowed}.", code="import-file"
-        ) from None
 
 
 def decode_address(found: FoundSetting) -> str:
@@ -248,6 +217,41 @@ class ImportPlan:
         if (note := ImportNote(setting, reason, line, is_harmless, is_error)) not in self.notes:
             self.notes.append(note)
 
+    def decode_part(self, value: Any, kind: type[_Part], place: str = "") -> _Part:
+        """Return `value`, a part of the other configuration, as `kind`, without fields and items of another type.
+
+        Each of them gets a note with its value. `place`: path of the part. "": the whole file.
+        """
+        while True:
+            try:
+                return msgspec.convert(value, kind, strict=False)
+            except msgspec.ValidationError as error:
+                expected, _, path = str(error).partition(" - at ")
+            field, wrong = place, value
+            steps = [int(index) if index else name for name, index in _PATH_ITEM.findall(path)]
+            for step in steps:
+                field += f"[{step}]" if isinstance(step, int) else f".{step}" if field else step
+                wrong = wrong[step]
+            if path.startswith("`key`"):
+                problem = "has a name that is no text"
+            elif "key" in field.lower():  # the value may be a secret
+                problem = "has a value that is not shown"
+            elif isinstance(wrong, list | dict):
+                problem = "is a list" if isinstance(wrong, list) else "is an object"
+            else:
+                shown = redact_key_patterns(json.dumps(wrong, ensure_ascii=False, default=str))
+                problem = f"is {shown[:_MAX_SHOWN_CHARACTERS]}{'…' * (len(shown) > _MAX_SHOWN_CHARACTERS)}"
+            names = [_TYPE_NAMES[name] for name in expected.split("`")[1].split(" | ") if name in _TYPE_NAMES]
+            allowed = join_with_or(list(dict.fromkeys(names)))
+            self.add_note(field, f"it is not imported, because it {problem}. Use {allowed}", is_error=True)
+            if not steps:
+                return kind()
+            value = copy.deepcopy(value)
+            parent = value
+            for step in steps[:-1]:
+                parent = parent[step]
+            del parent[steps[-1]]
+
     def accepts(
         self, setting: str, field: str, value: str, decode: Callable[[FoundSetting], object], instead: str = ""
     ) -> bool:
@@ -270,9 +274,12 @@ class ImportPlan:
     def leave_out_unusable_values(self, present_tables: Sequence[str]) -> None:
         """Remove the variables and keys whose value the proxy would ignore or reject, with a note about each.
 
-        Without its address, a provider would be called at its own: the key and the choice of the provider go with it.
+        Without its address, a provider would be called at its own: its key, its models and its choice go with it.
         `present_tables`: names of the tables that `anthropic-proxy.toml` has already.
         """
+        for name, key in [*self.secrets.items()]:
+            if not self.accepts(key.setting, "value", key.value, decode_keys):
+                self._leave_out(name)
         values = self.variables | {name: key.value for name, key in self.secrets.items()}
         for name, value in values.items():
             if is_secret_variable(name) and is_placeholder(value) and not _REFERENCE.fullmatch(value):
@@ -291,8 +298,11 @@ class ImportPlan:
                 self._leave_out(name)
                 if (row := by_address.get(name)) is not None:
                     names = [row.key_variable or ""]
+                    prefixes = {each.prefix for each in find_built_in_registry()} - {row.prefix}
                     if values.get("PREFERRED_PROVIDER") in (row.name, row.prefix):
                         names.append("PREFERRED_PROVIDER")
+                        models = [each for each in _MODEL_VARIABLES if each in values]
+                        names += [each for each in models if values[each].partition("/")[0] not in prefixes]
                     for other in names:
                         reason = f"it is not imported, because it belongs to {self.origins.get(name, name)}"
                         self._leave_out(other, reason, is_error=True)
@@ -320,6 +330,18 @@ class ImportPlan:
         self.copy_secrets([name for name in known if name in given.file])
         for name in known:
             self.secrets.pop(name, None)
+
+    def keep_preferred_provider(self, given: Sources) -> None:
+        """Do not choose a provider if a model that is set stays: without a prefix, it would go to that provider."""
+        chosen = self.variables.get("PREFERRED_PROVIDER")
+        if chosen is None or given.find_setting("PREFERRED_PROVIDER") is not None:
+            return
+        found = {name: given.find_setting(name) for name in _MODEL_VARIABLES}
+        kept = [name for name, each in found.items() if each and each.text != self.variables.get(name)]
+        if kept:
+            del self.variables["PREFERRED_PROVIDER"]
+            verb = "stays as it is" if len(kept) == 1 else "stay as they are"
+            self.add_note("PREFERRED_PROVIDER", f"{chosen} is not written, because {' and '.join(kept)} {verb}")
 
     def add_route(
         self,

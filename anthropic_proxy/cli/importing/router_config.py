@@ -23,7 +23,6 @@ from anthropic_proxy.cli.importing.plan import (
     Scalar,
     ServerTable,
     decode_address,
-    decode_part,
     decode_tokens,
     find_built_in_provider,
     find_referenced_variable,
@@ -234,8 +233,8 @@ def read_router_database(file: Path, max_bytes: int) -> dict[str, Any]:
 
 
 def read_router_config(config: Mapping[str, Any]) -> ImportPlan:
-    """Raises `ConfigurationError` for a value of another type."""
-    plan, file = ImportPlan("claude-code-router"), decode_part(config, _File)
+    plan = ImportPlan("claude-code-router")
+    file = plan.decode_part(config, _File)
     servers = _place_servers(plan, file.servers or file.servers_of_version_3 or [])
     router = file.rules or file.rules_of_version_3 or {}
     rules = ("default", "background", *(rule for rule, _, _ in _ROUTES))
@@ -280,7 +279,9 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _Place
     """Add `servers`, those of the file, to `plan`. Return name of a server there → its place here."""
     placed = {}
     for position, each in enumerate(servers):
-        entry = decode_part(each, _Server, f"Providers[{position}]")
+        entry = plan.decode_part(each, _Server, f"Providers[{position}]")
+        if not isinstance(each, dict):
+            continue
         name, setting = str(entry.name or f"server{position + 1}"), f"Providers.{entry.name or position}"
         placed[name] = _PlacedServer("")
         addresses = {
@@ -296,7 +297,7 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _Place
         if entry.enabled is False:
             plan.add_note(setting, "it is switched off by enabled, so it is not imported")
             continue
-        use = _decode_transformers(entry.transformer or {}, f"Providers[{position}].transformer")
+        use = _decode_transformers(plan, entry.transformer or {}, f"Providers[{position}].transformer")
         names = {_name_of(item).lower() for item in use.get("", ())}
         if vertex := next((one for one in names if one.startswith("vertex-")), ""):
             text = f"it is not imported, because {vertex} calls Vertex AI with a login of Google. Set VERTEX_PROJECT"
@@ -367,12 +368,12 @@ def _drop_unset(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value not in _UNSET}
 
 
-def _decode_transformers(given: Mapping[str, Any], place: str) -> dict[str, Sequence[_Transformer]]:
+def _decode_transformers(plan: ImportPlan, given: Mapping[str, Any], place: str) -> dict[str, Sequence[_Transformer]]:
     """Return model → its transformers. The key "" has those of all models."""
-    use: dict[str, Sequence[_Transformer]] = {"": decode_part(given, _ModelTransformers, place).use or []}
+    use: dict[str, Sequence[_Transformer]] = {"": plan.decode_part(given, _ModelTransformers, place).use or []}
     for model, entry in given.items():
         if model != "use":
-            use[model] = decode_part(entry, _ModelTransformers, f"{place}.{model}").use or []
+            use[model] = plan.decode_part(entry, _ModelTransformers, f"{place}.{model}").use or []
     return use
 
 
@@ -466,7 +467,7 @@ def _read_profile(
             models[tier] = target
     chain: list[str] = []
     if isinstance(fallback, dict) and fallback.get("mode") == "model-chain":
-        following = decode_part(fallback, _Chain, "Router.fallback").models or []
+        following = plan.decode_part(fallback, _Chain, "Router.fallback").models or []
         found = (_find_target(plan, servers, "Router.fallback", value) for value in following)
         chain = [target for target in found if target]
     plan.set_tier_models(models, dict.fromkeys(models, chain))
@@ -484,7 +485,7 @@ def _read_fallbacks(
         if not targets.get(rule):
             plan.add_note(f"fallback.{rule}", f"it is not imported, because Router has no model for {rule}")
             continue
-        following = decode_part(values, list[Scalar], f"fallback.{rule}")
+        following = plan.decode_part(values, list[Scalar], f"fallback.{rule}")
         found = [_find_target(plan, servers, f"fallback.{rule}", value) for value in following]
         chains[rule] = [target for target in found if target]
     return chains
