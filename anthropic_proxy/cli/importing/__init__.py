@@ -97,7 +97,7 @@ def import_settings(
     present = load_command_settings(of_running_proxy=False)
     if file.parent.name == _ROUTER_FOLDER:
         _note_other_router_files(plan, file.parent)
-    plan.leave_out_unusable_values([table.name for table in present.configured_providers])
+    plan.leave_out_unusable_values(present.configured_providers)
     given = Sources(environ, str(folder / ENV_FILE))
     plan.settle_known_keys(given)
     plan.keep_preferred_provider(given)

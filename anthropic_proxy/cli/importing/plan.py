@@ -21,7 +21,7 @@ import msgspec
 from msgspec import Struct, field, structs
 
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.engine.options import TIERS, suggest_key_variable, suggest_provider_name
+from anthropic_proxy.engine.options import TIERS, ConfiguredProvider, suggest_key_variable, suggest_provider_name
 from anthropic_proxy.engine.providers import PROVIDERS, Provider, ProviderRegistry, find_registry
 from anthropic_proxy.errors import ConfigurationError, join_with_or
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, load_settings
@@ -271,12 +271,16 @@ class ImportPlan:
             return False
         return True
 
-    def leave_out_unusable_values(self, present_tables: Sequence[str]) -> None:
+    def leave_out_unusable_values(self, present_tables: Sequence[ConfiguredProvider]) -> None:
         """Remove the variables and keys whose value the proxy would ignore or reject, with a note about each.
 
         Without its address, a provider would be called at its own: its key, its models and its choice go with it.
-        `present_tables`: names of the tables that `anthropic-proxy.toml` has already.
+        So do those of a table that stays with another address. `present_tables`: those of `anthropic-proxy.toml`.
         """
+        for present in present_tables:
+            table = self.servers.get(present.name)
+            if table is not None and table.base_url and table.base_url.rstrip("/") != present.base_url:
+                self._leave_out_models(present.name, table.key_variable)
         for name, key in [*self.secrets.items()]:
             if not self.accepts(key.setting, "value", key.value, decode_keys):
                 self._leave_out(name)
@@ -290,7 +294,8 @@ class ImportPlan:
         by_address = {row.base_url_variable: row for row in find_built_in_registry() if row.base_url_variable}
         given = Sources(values, None)
         own = [name for name, table in self.servers.items() if table.base_url]
-        for setting in list_all_settings(tuple(find_built_in_registry()), (*present_tables, *own)):
+        tables = (*(present.name for present in present_tables), *own)
+        for setting in list_all_settings(tuple(find_built_in_registry()), tables):
             for name in setting.names:
                 found = given.find_setting(name) if name in values else None  # a reference is none
                 if not found or self.accepts(self.origins.get(name, name), "value", found.text, setting.decode):
@@ -306,6 +311,19 @@ class ImportPlan:
                     for other in names:
                         reason = f"it is not imported, because it belongs to {self.origins.get(name, name)}"
                         self._leave_out(other, reason, is_error=True)
+
+    def _leave_out_models(self, name: str, key_variable: str) -> None:
+        """Remove the key, the routes and the variables that name a model of `[providers.NAME]`."""
+        reason = f"it is not imported, because [providers.{name}] has another address"
+        for variable, value in [*self.variables.items()]:
+            is_model = variable in (*_MODEL_VARIABLES, "PREFERRED_PROVIDER") or variable.startswith("FALLBACK_")
+            if is_model and name in [target.partition("/")[0] for target in value.split(",")]:
+                self._leave_out(variable, reason, is_error=True)
+        for route in [*self.routes]:
+            if name in [target.partition("/")[0] for target in route.targets]:
+                self.routes.remove(route)
+                self.add_note(f'the route "{route.name}"', reason, is_error=True)
+        self._leave_out(key_variable, reason, is_error=True)
 
     def _leave_out(self, name: str, reason: str = "", *, is_harmless: bool = False, is_error: bool = False) -> None:
         """Remove a variable or key, if the plan has it. `reason`: text of a note."""
