@@ -28,7 +28,7 @@ from anthropic_proxy.console.keys.descriptions import (
     encode_key,
     format_time,
 )
-from anthropic_proxy.console.keys.limits import build_key_scope
+from anthropic_proxy.console.keys.limits import build_key_scope, build_team_scope
 from anthropic_proxy.console.keys.queries import (
     Spending,
     find_team,
@@ -267,7 +267,7 @@ def revoke(key: str) -> None:
 
 @keys.command
 def team(name: str, *, rules: RuleOptions | None = None) -> None:
-    """Set common limits and budgets of all keys of a team. Without options, show them.
+    """Set common limits and budgets of all keys of a team. Without options, show them and the used amounts.
 
     Parameters
     ----------
@@ -277,12 +277,15 @@ def team(name: str, *, rules: RuleOptions | None = None) -> None:
     settings = load_command_settings()
     if changes := (rules or RuleOptions()).decode():
         with _administering(settings) as administration:
-            found = administration.change_team(name, changes)
-    else:
-        with open_ledger_for_reading(settings) as connection:
-            found = (None if connection is None else find_team(EngineReader(connection), name)) or Team(name)
+            administration.change_team(name, changes)
+    with open_ledger_for_reading(settings) as connection:
+        reader = None if connection is None else EngineReader(connection)
+        found = (None if reader is None else find_team(reader, name)) or Team(name)
+        spending = [] if reader is None else read_used_budgets(reader, build_team_scope(found), time.time())
     output = Output()
     output.write_line(f"  {output.paint(found.name, 'title')}  {describe_rules(found.rules) or 'no limits'}")
+    for each in spending:
+        output.write_line(f"    {output.paint('used'.ljust(8), 'quiet')} {each.describe()}")
     _warn_of_unknown_routes(found.rules, settings)
 
 

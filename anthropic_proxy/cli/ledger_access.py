@@ -86,11 +86,11 @@ def require_stored_body(settings: Settings, row: StoredRequest, command_or_optio
 
 
 def require_stored_request(settings: Settings, request_id: str | None, path: str = "") -> StoredRequest:
-    """Return the stored request with the id `request_id`, or the last stored request for None.
+    """Return the stored request with the id `request_id`, or the last one that named a model for None.
 
     `path`: URL path of the last request; "": any. Raises `ConfigurationError` if there is no such request.
     """
-    selection = RequestSelection(values={"path": path} if path else {})
+    selection = RequestSelection(values={"path": path} if path else {}, has_model=True)
     if request_id is None:
         _wait_for_batch(settings)
     with open_ledger_for_reading(settings) as connection:

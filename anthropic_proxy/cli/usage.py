@@ -4,7 +4,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
-from itertools import chain
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -162,7 +161,7 @@ def write_table(
     tokens = [
         (sums.cache_read_tokens, sums.input_tokens + sums.cache_write_tokens, sums.output_tokens) for sums in everything
     ]
-    counts = formats.counts_in_one_unit([*chain.from_iterable(tokens)])
+    counts = [formats.counts_in_one_unit(column) for column in zip(*tokens, strict=True)]
     facet = FACETS.get(by)
     title = _TITLES.get(by) or (facet.title if facet is not None else "")
     names = [sessions.get(group.name) or _shown_name(settings, by, group) or name_missing(by) for group in shown]
@@ -178,9 +177,7 @@ def write_table(
     bars = [_BAR * max(round(value / highest * _BAR_COLUMNS), 1 if value else 0) for value in lengths]
     rows = [
         [name, f"{sums.requests:,}", *cells, cost, bar]
-        for name, sums, *cells, cost, bar in zip(
-            names, everything, counts[::3], counts[1::3], counts[2::3], costs, [*bars, ""], strict=True
-        )
+        for name, sums, *cells, cost, bar in zip(names, everything, *counts, costs, [*bars, ""], strict=True)
     ]
     columns = [
         Column(title, can_be_cut=max(map(len, names)) > _MAX_WHOLE_NAME),

@@ -1,5 +1,6 @@
 """Names of sessions for people. A session is a conversation of a client such as Claude Code."""
 
+import re
 from collections.abc import Sequence
 
 from msgspec import Raw, Struct
@@ -12,6 +13,8 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 MAX_NAMED_SESSIONS = 50
 """Maximum number of sessions whose names are read from their texts."""
 MAX_TITLE_CHARACTERS = 80
+_OF_CLIENT = re.compile(r"<\w+[-_]|<(\w+)>.*</\1>\Z", re.DOTALL)
+"""Text of a client itself, in an element such as `<system-reminder>`. A text of a user may begin with `<div>`."""
 
 
 class _Body(Struct):
@@ -44,7 +47,7 @@ def find_title(data: bytes) -> str:
             content = message.get("content") or () if message["role"] == "user" else ()
             for block in [{"text": content}] if isinstance(content, str) else content:
                 text = block.get("text", "").strip()
-                if text and not text.startswith("<"):  # a client puts its own texts into elements
+                if text and not _OF_CLIENT.match(text):
                     return formats.shorten(" ".join(text[: 4 * MAX_TITLE_CHARACTERS].split()), MAX_TITLE_CHARACTERS)
     except (InvalidJson, LookupError, TypeError, AttributeError, RecursionError):
         pass

@@ -234,8 +234,11 @@ def test_a_stored_request_is_sent_again(folder: Path, proxy: Proxy, stored: dict
         assert (ended.returncode, ended.stdout) == (0, "sent twice\n"), ended.stderr
         assert ended.stderr.startswith(f"  {model} ")
     wait_for(lambda: count_texts(folder, b"Say exactly: sent twice") == 3)
-    rejected = proxy.client().post("/v1/complete", json={})
-    read_texts(folder, rejected.headers["request-id"])
+    client = proxy.client()
+    for rejected in (client.get("/v1/models/none"), client.post("/v1/messages", content=b"{")):
+        read_texts(folder, rejected.headers["request-id"])
+    ended = run_command("explain", "--last", directory=folder, settings=settings)
+    assert (ended.returncode, ended.stdout.splitlines()[0]) == (0, f"  {MODELS['relayed']} → openai/gpt-4.1")
     ended = run_command("replay", "--last", directory=folder, settings=settings)
     assert (ended.returncode, ended.stdout) == (0, "sent twice\n"), ended.stderr
     send(proxy, ask("Say exactly: sent just now"))  # not stored yet

@@ -32,6 +32,8 @@ _MIN_CHARACTERS = 200
 IMAGE_TYPES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
 """Media types of images that browsers show. None of them can contain a script."""
 _REMINDER = "<system-reminder>"
+_FENCE = re.compile(r"(`{3,}|~{3,})\s*([^`]*)")
+"""Line that begins a code block. What follows a line with ``` has no ` in it: else it is a word in the text."""
 _ERRORS = (InvalidJson, LookupError, TypeError, AttributeError, RecursionError)
 
 
@@ -376,17 +378,23 @@ def _format_arguments(value: Any) -> str:
 
 
 def _split_code(text: str) -> list[Part]:
-    """Divide a text at its lines with ```."""
+    """Divide a text at its code blocks, which Markdown puts between lines with ``` or ~~~. No text is left out, except
+    the language of a block.
+    """
     found: list[Part] = []
     lines: list[str] = []
-    is_code = False
-    for line in [*text.split("\n"), "```"]:
-        if not line.lstrip().startswith("```"):
+    fence = ""
+    for line in [*text.split("\n"), None]:
+        stripped = (line or "").strip()
+        opening = None if fence else _FENCE.fullmatch(stripped)
+        is_closing = fence and len(stripped) >= len(fence) and not stripped.strip(fence[0])
+        if line is not None and not opening and not is_closing:
             lines.append(line)
             continue
         if piece := "\n".join(lines).strip("\n"):
-            found.append(Part(piece, is_code))
-        lines, is_code = [], not is_code
+            found.append(Part(piece, bool(fence)))
+        fence, title = opening.groups() if opening else ("", "")
+        lines = [title] if " " in title else []
     return found
 
 

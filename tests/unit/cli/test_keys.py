@@ -47,6 +47,15 @@ def test_routes_of_a_team_are_checked(tmp_path: Path) -> None:
     )
 
 
+def test_a_team_is_shown_with_the_used_amounts_of_its_budgets(tmp_path: Path) -> None:
+    words = ("keys", "team", "build")
+    changed = run_command(*words, "--budget", "10USD/month", directory=tmp_path, settings=SETTINGS)
+    shown = run_command(*words, directory=tmp_path, settings=SETTINGS)
+    expected = "  build  $10.00 per month\n    used     $0.00 of $10.00 per month\n"
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, expected, "")
+    assert changed.stdout == expected
+
+
 def test_a_rotation_is_printed_as_json_and_wrong_options_are_named(tmp_path: Path) -> None:
     first = json.loads(run_command("keys", "create", "ci", "--json", directory=tmp_path, settings=SETTINGS).stdout)
     rotated = run_command("keys", "rotate", "ci", "--overlap", "1h", "--json", directory=tmp_path, settings=SETTINGS)

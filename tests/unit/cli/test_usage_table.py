@@ -138,10 +138,10 @@ def test_a_session_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [line.partition("    ")[0] for line in lines[3:5]] == ["  Fix the login of the shop", "  no session"]
 
 
-def test_large_numbers_of_tokens_have_the_same_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_have_one_unit_per_column(monkeypatch: pytest.MonkeyPatch) -> None:
     sums = UsageSums(requests=1, cache_read_tokens=22_903_000, input_tokens=310_000, output_tokens=4_000)
     lines = show_table(monkeypatch, [UsageGroup(name="gpt", provider="own", sums=sums)], "model")
     assert lines[2:4] == [
-        "  Model    Requests   Cached   Input  Output  Cost  By tokens",
-        f"  own/gpt         1  22.90 M  0.31 M   4,000  free  {'█' * 16}",
+        "  Model    Requests   Cached    Input  Output  Cost  By tokens",
+        f"  own/gpt         1  22.90 M  310.0 k   4,000  free  {'█' * 16}",
     ]

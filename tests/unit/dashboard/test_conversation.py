@@ -78,6 +78,22 @@ def test_a_turn_has_the_messages_after_the_last_reply_and_a_result_is_below_its_
     assert second.reply[0].parts == [Part("Two:"), Part("a\nb", is_code=True), Part("Done.")]
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("Run this:\n```npm install```\nthen open it.", [Part("Run this:\n```npm install```\nthen open it.")]),
+        ("```python\nx\n```\nDone.", [Part("x", is_code=True), Part("Done.")]),
+        ("```python title=a.py\nx\n```", [Part("python title=a.py\nx", is_code=True)]),
+        ("````md\n```sh\nls\n```\n````\nDone.", [Part("```sh\nls\n```", is_code=True), Part("Done.")]),
+        ("~~~\n```\n~~~\nDone.", [Part("```", is_code=True), Part("Done.")]),
+        ("See:\n```\nls\n```sh", [Part("See:"), Part("ls\n```sh", is_code=True)]),
+    ],
+)
+def test_code_blocks_are_those_of_markdown_and_no_text_is_lost(text: str, parts: list[Part]) -> None:
+    (turn,) = turns_of((request("x"), reply({"type": "text", "text": text})))
+    assert turn.reply[0].parts == parts
+
+
 def test_a_failed_result_is_marked_and_one_without_its_call_stays() -> None:
     (turn,) = turns_of((request("x", [CALL], [{**RESULT, "is_error": True}, {"type": "text", "text": "why?"}]), b""))
     assert [(block.title, block.is_error) for block in turn.sent] == [("Result with an error", True), ("", False)]
@@ -110,6 +126,9 @@ def test_images_have_addresses_if_a_browser_can_show_them_safely() -> None:
     [
         ("Fix the   test\nplease", "Fix the test please"),
         ([{"type": "text", "text": "<system-reminder>x</system-reminder>"}, {"type": "text", "text": "Hi"}], "Hi"),
+        ("<div>hello</div> why does this not render?", "<div>hello</div> why does this not render?"),
+        ("<session>\nFix it\n</session>", ""),
+        ("<command-message>init</command-message>\n<command-name>/init</command-name>", ""),
         ("a" * 200, "a" * 79 + "…"),
         ([IMAGE], ""),
         (5, ""),
