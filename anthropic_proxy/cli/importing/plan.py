@@ -242,7 +242,7 @@ class ImportPlan:
                 shown = redact_key_patterns(json.dumps(wrong, ensure_ascii=False, default=str))
                 problem = f"is {shown[:_MAX_SHOWN_CHARACTERS]}{'…' * (len(shown) > _MAX_SHOWN_CHARACTERS)}"
             names = [_TYPE_NAMES[name] for name in expected.split("`")[1].split(" | ") if name in _TYPE_NAMES]
-            allowed = join_with_or(list(dict.fromkeys(names)))
+            allowed = join_with_or(list(dict.fromkeys(names))) + " of 0 or more" * (" >= 0" in expected)
             self.add_note(field, f"it is not imported, because it {problem}. Use {allowed}", is_error=True)
             if not steps:
                 return kind()

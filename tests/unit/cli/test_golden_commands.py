@@ -162,8 +162,7 @@ def play(case: Path, home: Path) -> str:
             settings = {name: fill(value) for name, value in settings.items()}
             if "answers" in own:
                 answers = [(expected, fill(keys)) for expected, keys in own["answers"]]
-                # wide, because lines with the temporary directory would be wrapped by its length
-                screen = answer_questions(*words, answers=answers, directory=directory, settings=settings, columns=400)
+                screen = answer_questions(*words, answers=answers, directory=directory, settings=settings)
                 done = subprocess.CompletedProcess(words, screen.status, screen.text.replace("\r\n", "\n"), "")
             else:
                 stdin = fill(own.get("stdin", fields.get("stdin", "")))

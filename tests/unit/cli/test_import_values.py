@@ -58,6 +58,11 @@ def test_a_wrong_value_of_claude_code_router_is_named(config: dict[str, Any], se
             'is "high". Use a number',
         ),
         (
+            {"model_list": [{"litellm_params": {"weight": -1}}]},
+            "model_list[0].litellm_params.weight",
+            "is -1. Use a number of 0 or more",
+        ),
+        (
             {"model_list": [{"litellm_params": {"rpm": float("inf")}}]},
             "model_list[0].litellm_params.rpm",
             "is Infinity. Use a number",
