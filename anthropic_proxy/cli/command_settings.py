@@ -8,12 +8,14 @@ from msgspec import structs
 
 from anthropic_proxy.cli.command_line import names_files
 from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.running_proxy import (
     RunningProxy,
     describe_source,
     find_running_proxy,
+    list_running_proxies,
     list_sessions,
     load_settings_of,
     name_reload_command,
@@ -33,7 +35,8 @@ NO_PROVIDER = "No provider is chosen, so the demo replies. It has no model. Next
 def load_command_settings(
     *, resolves_keys: bool = False, of_running_proxy: bool = True, names_source: bool = False
 ) -> Settings:
-    """Return the settings of a command: those of the proxy that runs on PORT, else those of the command itself.
+    """Return the settings of a command: those of the proxy that runs on PORT, else those of the command itself. PORT is
+    that of the only proxy with these files, if none runs on the PORT of the settings.
 
     If only a command such as `code` has started one with these files, texts name it as the way to start again. A folder
     that the user has named takes precedence over the running proxy. `resolves_keys` is True for a command that
@@ -43,6 +46,7 @@ def load_command_settings(
     """
     environ = copy_environment()
     env_file = find_env_file(environ)
+    environ = _follow_port(environ, env_file)
     settings = None
     if of_running_proxy and not environ.get(CONFIG_VARIABLE):
         names_source = names_source or names_files.get()
@@ -59,6 +63,21 @@ def load_command_settings(
     if names_files.get():
         Output().write_notice(describe_files(settings))
     return settings
+
+
+def _follow_port(environ: dict[str, str], env_file: str | None) -> dict[str, str]:
+    """Return `environ` with the port of the only proxy that `serve --port` has started with these files, unless one
+    responds on PORT. A PORT in the environment says which proxy the user means.
+    """
+    directory = find_data_directory(environ)
+    ports = [port for port, proxy in list_running_proxies(directory, env_file) if not proxy.session_command]
+    if environ.get("PORT") or len(ports) != 1:
+        return environ
+    with suppress(ConfigurationError):  # HOST or PORT is invalid, which is reported later
+        _, port = find_listen_address(environ, env_file)
+        if find_running_proxy(directory, port) is None and get_json("127.0.0.1", port, "/health") is None:
+            return {**environ, "PORT": str(ports[0])}
+    return environ
 
 
 def _load_of_running_proxy(

@@ -161,13 +161,19 @@ def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy |
 
 def list_sessions(settings: Settings) -> Iterator[tuple[int, RunningProxy]]:
     """Yield port and record of each proxy that a command such as `code` has started with the files of `settings`."""
-    wanted, names = describe_source(settings).env_file, list[str]()
-    if settings.data_directory is not None:
+    found = list_running_proxies(settings.data_directory, settings.env_file)
+    return (one for one in found if one[1].session_command)
+
+
+def list_running_proxies(data_directory: Path | None, env_file: str | None) -> Iterator[tuple[int, RunningProxy]]:
+    """Yield port and record of each proxy that runs with this `.env`."""
+    wanted, names = None if env_file is None else str(Path(env_file).absolute()), list[str]()
+    if data_directory is not None:
         with suppress(OSError):
-            names = sorted(os.listdir(settings.data_directory / _SERVERS))
+            names = sorted(os.listdir(data_directory / _SERVERS))
     for port in (int(name) for name in names if name.isdecimal()):
-        proxy = find_running_proxy(settings.data_directory, port)
-        if proxy is not None and proxy.session_command and proxy.env_file == wanted:
+        proxy = find_running_proxy(data_directory, port)
+        if proxy is not None and proxy.env_file == wanted:
             yield port, proxy
 
 

@@ -303,6 +303,22 @@ def test_only_the_user_of_other_settings_is_told_that_those_of_the_proxy_are_use
             assert notices.startswith(f"  Settings of the running proxy (port {here['PORT']}): ")
 
 
+def test_commands_find_the_only_proxy_that_serve_started_on_another_port(closed_port: str, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"PORT={closed_port}\n")
+    with running_proxy(tmp_path, {}) as proxy:
+        found = run_command("env", "--json", directory=tmp_path, settings={"PORT": ""})
+        assert json.loads(found.stdout)["ANTHROPIC_BASE_URL"] == proxy.url, found.stderr
+        assert run_command("health", directory=tmp_path, settings={"PORT": ""}).returncode == 0
+        named = run_command("health", directory=tmp_path, settings={"PORT": closed_port})
+        assert (named.returncode, named.stderr) == (
+            2,
+            f"✕ No proxy responds on port {closed_port} (PORT) of this machine. Start it:  anthropic-proxy serve\n",
+        )
+        with running_proxy(tmp_path, {}):
+            found = run_command("env", "--json", directory=tmp_path, settings={"PORT": ""})
+            assert json.loads(found.stdout)["ANTHROPIC_BASE_URL"] == f"http://127.0.0.1:{closed_port}"
+
+
 def test_health_names_another_settings_folder(tmp_path: Path) -> None:
     own = tmp_path / "own"
     own.mkdir()

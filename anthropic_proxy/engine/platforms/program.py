@@ -20,13 +20,23 @@ from anthropic_proxy.errors import PACKAGE
 _TEMPORARY = ("archive-v", "uvx", ".tmp")
 """Parts of the path of a Python interpreter that uvx or pipx run has created. Such an interpreter can be removed at any
 time."""
-_COMMAND = re.compile(rf"(?<![\w./\\-]){PACKAGE}(?= (?:[a-z]|--))")
-"""The name before a command or an option. It has no folder before it."""
+_COMMAND = re.compile(rf"(?<![\w./\\-]){PACKAGE}(?= (?:[a-z]|--(?!config)))")
+"""The name before a command or an option. It has no folder before it. A command with `--config` is complete."""
+_OPTIONS_VARIABLE = "ANTHROPIC_PROXY_OPTIONS"
+"""Environment variable with the options that texts add to each command. Child processes inherit it."""
+
+
+def add_folder_to_commands(folder: str) -> None:
+    """Let texts of this process and its child processes name commands with `--config`, so that they use `folder`."""
+    os.environ[_OPTIONS_VARIABLE] = f"--config {_quote(folder)}"
 
 
 def name_program(text: str) -> str:
     """Return `text` with what starts this program in place of its name before each command."""
-    return _COMMAND.sub(lambda _: find_program_command(), text) if PACKAGE in text else text
+    if PACKAGE not in text:
+        return text
+    words = f"{find_program_command()} {os.environ.get(_OPTIONS_VARIABLE, '')}".rstrip()
+    return _COMMAND.sub(lambda _: words, text)
 
 
 @cache

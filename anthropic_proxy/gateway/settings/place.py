@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.platforms.program import add_folder_to_commands
 from anthropic_proxy.errors import ConfigurationError
 
 CONFIG_VARIABLE = "ANTHROPIC_PROXY_CONFIG"
@@ -30,7 +31,8 @@ def use_settings_folder(folder: str) -> None:
 
     Raises `ConfigurationError` if there is no such folder.
     """
-    os.environ[CONFIG_VARIABLE] = str(_require_folder("--config", folder))
+    os.environ[CONFIG_VARIABLE] = found = str(_require_folder("--config", folder))
+    add_folder_to_commands(found)
 
 
 def find_settings_folder(environ: Mapping[str, str]) -> Path | None:

@@ -41,6 +41,13 @@ def test_it_is_the_path_where_the_name_starts_nothing_or_something_else(path: st
     assert run(_SCRIPT, PATH=path, HOME=str(_SCRIPT.parents[1])) == "~/bin/anthropic-proxy models --help"
 
 
+def test_it_has_the_folder_of_settings_that_the_user_named(tmp_path: Path) -> None:
+    folder = tmp_path / "my settings"
+    folder.mkdir()
+    shown = run(_SCRIPT, "--config", folder, PATH=os.environ["PATH"])
+    assert shown == f"anthropic-proxy --config '{folder}' models --help"
+
+
 def test_another_program_of_this_name_is_not_proposed(tmp_path: Path) -> None:
     (tmp_path / "anthropic-proxy").write_text("#!/bin/sh\n")
     (tmp_path / "anthropic-proxy").chmod(0o755)
