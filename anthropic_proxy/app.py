@@ -58,8 +58,9 @@ from anthropic_proxy.secrets import redact_secrets
 if TYPE_CHECKING:
     from anthropic_proxy.console.ledger.costs import CurrentCosts
 
-_SUMMARY_SECONDS = 0.05
-"""Maximum time in seconds by which own servers that do not answer delay the start. They are reported when known."""
+_SUMMARY_SECONDS = 0.25
+"""Maximum time in seconds by which own servers that do not even refuse a connection delay the start. A server that has
+not refused by then is reported later, but the summary calls it ready: so this is not shorter on a busy machine."""
 SHUTDOWN_GRACE_SECONDS = 2.0
 """Maximum seconds for cancelled exchanges to send their errors to clients when the server stops."""
 
