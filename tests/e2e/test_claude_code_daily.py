@@ -147,10 +147,10 @@ def test_the_status_line_shows_model_window_costs_a_fallback_and_a_broken_cache(
                 of_session = usages()[earlier:]
                 cached = sum(usage["prompt_tokens_details"]["cached_tokens"] for usage in of_session)
                 figures = (
-                    f"{of_session[-1]['total_tokens'] / 1_047_576:.0%} of 1.0M",
+                    f"{100 * of_session[-1]['total_tokens'] / 1_047_576:.0f} % of 1.0 M",
                     f"session {sum_costs(of_session)}",
                     f"today {sum_costs(usages())}",
-                    f"{cached / sum(usage['prompt_tokens'] for usage in of_session):.0%} cached",
+                    f"{100 * cached / sum(usage['prompt_tokens'] for usage in of_session):.0f} % cached",
                 )
                 wait_for(lambda: find_status_line(screen), " · ".join((model, *figures, *marks)).__eq__)
 
