@@ -55,8 +55,13 @@ class Terminal:
             assert self._process.poll() is None, f"it ended:\n{self.text[-3_000:]}"
             self._read(0.2)
 
-    def redraw(self) -> str:
-        """Return the text of the screen. The program draws all of it when the size has changed."""
+    def redraw(self, after_seconds: float = 0.0) -> str:
+        """Return the text of the screen. The program draws all of it when the size has changed. It may also start its
+        commands again then, so leave them the time to end: `after_seconds`.
+        """
+        deadline = time.monotonic() + after_seconds
+        while (seconds := deadline - time.monotonic()) > 0:
+            self._read(seconds)
         start = len(self._shown)
         self._columns = COLUMNS - 1 if self._columns == COLUMNS else COLUMNS
         fcntl.ioctl(self._descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, self._columns, 0, 0))

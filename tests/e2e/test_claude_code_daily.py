@@ -185,7 +185,7 @@ def test_the_status_line_shows_model_window_costs_a_fallback_and_a_broken_cache(
 
 def find_status_line(screen: Terminal) -> str:
     """Return the line below the input."""
-    found = re.search(r"─ ([^─]*) ⏵⏵ auto mode on", screen.redraw())
+    found = re.search(r"─ ([^─]*) ⏵⏵ auto mode on", screen.redraw(after_seconds=4.0))
     return found[1] if found else ""
 
 
