@@ -150,8 +150,8 @@ def build_line(
         parts.append(f"↻ {failed[-1]}" + (f" ({len(failed)} attempts)" if len(failed) > 1 else ""))
     if broken := _describe_cache_break(main):
         parts.append(broken)
-    if not replies:
-        parts.append("no proxy responds")
+    if not replies:  # /health needs no key
+        parts.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
     if columns and outdated and len(_SEPARATOR.join(filter(None, parts))) > columns:
         parts = [part.removesuffix(outdated) for part in parts]
     if columns and (excess := len(_SEPARATOR.join(filter(None, parts))) - columns) > 0:

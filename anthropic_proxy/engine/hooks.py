@@ -80,9 +80,9 @@ class Client(Struct, frozen=True):
     role: Literal["owner", "member", "admin", "monitor"] = "owner"
     """Access of the client.
 
-    `member`: a virtual key, only for the API below `/v1/`. `admin`: an admin key, for all other URL paths. `monitor`: a
-    monitor key, which only reads `/metrics` and the paths below `/api/`. `owner`: any other client, for all paths
-    except those of the administration.
+    `member`: a virtual key, only for the API below `/v1/` and its own recent requests. `admin`: an admin key, for all
+    other URL paths. `monitor`: a monitor key, which only reads `/metrics` and the paths below `/api/`. `owner`: any
+    other client, for all paths except those of the administration.
     """
     key_id: str = ""
     """Id of the virtual key: `key_…`. "": another client."""

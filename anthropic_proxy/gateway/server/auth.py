@@ -42,6 +42,8 @@ PUBLIC_PATHS = frozenset(
     ("/", "/health", "/livez", "/readyz", "/version", "/api/hello", "/favicon.ico", "/tour", ERROR_CATALOG_PATH)
 )
 """URL paths that the proxy serves without a key, for health probes. Their responses contain no secrets."""
+RECENT_REQUESTS_PATH = "/api/requests/recent"
+"""URL path at which a virtual key finds its own requests, for the status line of its user."""
 _FORWARDED_FOR = compile_later(r"""(?:^|[;,\s])for\s*=\s*("[^"]*"|[^;,\s]+)""", re.IGNORECASE)
 """Pattern of the client addresses in the header `Forwarded` (RFC 7239)."""
 _HOST = compile_later(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:/@\[\]\s]+))(?::[0-9]{0,5})?", re.ASCII)
@@ -128,7 +130,8 @@ async def authenticate(
     for policy in policies:
         if (client := await policy.identify(headers)) is not None:
             is_api = scope["path"].startswith("/v1/")
-            if client.role == "member" and not is_api:
+            reads_own = scope["path"] == RECENT_REQUESTS_PATH and scope["method"] == "GET"
+            if client.role == "member" and not is_api and not reads_own:
                 raise PermissionDenied(
                     f"The key {client.name!r} is for the API below /v1/, not for {scope['path']!r}. "
                     "Use one of PROXY_API_KEY or ADMIN_API_KEY there.",

@@ -50,6 +50,7 @@ from anthropic_proxy.gateway.readiness import find_silent_servers
 from anthropic_proxy.gateway.server.auth import (
     MAX_BODY_BYTES,
     PUBLIC_PATHS,
+    RECENT_REQUESTS_PATH,
     authenticate,
     claude_code_command,
     decode_headers,
@@ -153,7 +154,7 @@ async def _next_chunk(chunks: AsyncIterator[bytes]) -> bytes:
 Endpoint = Callable[[Services, ClientRequest, AsgiSink], Awaitable[None]]
 TOUR_PATH = "/tour"
 _DASHBOARD_PATHS = frozenset({"/dashboard", "/dashboard/"})
-RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH = "/api/requests/recent", "/api/requests/live"
+LIVE_REQUESTS_PATH = "/api/requests/live"
 PROBE_PATHS = PUBLIC_PATHS | _DASHBOARD_PATHS | {"/metrics", RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH}
 """Probes, metrics and views of requests. Plugins receive no record of these requests."""
 _DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
@@ -378,8 +379,14 @@ async def send_resource(services: Services, request: ClientRequest, sink: AsgiSi
 
 
 async def get_recent_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    """Requests of all workers, without message content and keys, and the windows of their models."""
+    """Requests of all workers, without message content and keys, and the windows of their models. A virtual key gets
+    those that were sent with it.
+    """
     snapshot = await services.receipts.feed.collect_snapshot()
+    client = request.receipt.client
+    if client.role == "member":
+        snapshot.finished = [one for one in snapshot.finished if one.receipt.client.key_id == client.key_id]
+        snapshot.running = [one for one in snapshot.running if one.client.key_id == client.key_id]
     registry = find_registry(services.settings)
     for prefix, model in {(one.receipt.prefix, one.receipt.model) for one in snapshot.finished if one.receipt.model}:
         if (provider := registry.find_by_prefix(prefix)) is not None:

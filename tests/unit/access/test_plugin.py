@@ -46,6 +46,13 @@ async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
         assert (limited.status, limited.json["error"]["type"]) == (429, "rate_limit_error")
         assert 55 <= int(limited.headers["retry-after"]) <= 61
         assert limited.headers["anthropic-ratelimit-requests-limit"] == "2"
+        assert (await send(app, "POST", "/v1/messages", ASKED, x_api_key=OTHERS["PROXY_API_KEY"])).status == 200
+        for reader, names in ((key, {"ci"}), (OTHERS["PROXY_API_KEY"], {"ci", "key 1"})):
+            recent = await send(app, "GET", "/api/requests/recent", x_api_key=reader)
+            finished = [one["receipt"] for one in recent.json["finished"] if one["is_exchange"]]
+            assert {one["client"]["name"] for one in finished} == names, recent.json
+        denied = await send(app, "GET", "/api/requests/live", x_api_key=key)
+        assert denied.status == 403
         denied = await send(app, "GET", "/api/usage", x_api_key=key)
         assert (denied.status, denied.message) == (
             403,
@@ -65,7 +72,6 @@ async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
             "(ANTHROPIC_AUTH_TOKEN). Its administrator creates one:  anthropic-proxy keys create LABEL",
         )
         assert (await send(app, "GET", "/metrics", x_api_key=OTHERS["ADMIN_API_KEY"])).status == 200
-        assert (await send(app, "POST", "/v1/messages", ASKED, x_api_key=OTHERS["PROXY_API_KEY"])).status == 200
     settings = Settings(data_directory=tmp_path / "anthropic-proxy")
     with reading(settings) as engine, engine.connect() as connection:
         sums = {group.name: group.sums.requests for group in sum_usage(connection, RequestSelection(), "key")}

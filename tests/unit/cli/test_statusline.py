@@ -96,6 +96,10 @@ def test_an_input_that_is_none_of_claude_code_gives_a_line(text: str) -> None:
     assert build_line(text, REPLIES.get) == "no model yet · today $1.87"
 
 
+def test_a_rejected_key_is_no_missing_proxy() -> None:
+    assert line_for({"/health": {"status": "ok"}}) == "Opus 5.5 · 25 % of 100 k · no data for this key"
+
+
 def test_a_huge_number_gives_a_line() -> None:
     session = {**SESSION, "context_window": {"total_input_tokens": 10**4_000, "context_window_size": 1}}
     assert line_for({}, session) == "Opus 5.5 · 100000000000000000 % of 1 · no proxy responds"
