@@ -178,7 +178,7 @@ class RequestStream:
 
     def read_recent_requests(self) -> RequestUpdate:
         """Raises `ConfigurationError` if no proxy responds, and `UpstreamUnreachable` for a closed connection."""
-        proxy = require_proxy(self._settings)
+        proxy = self._use_reading_key(require_proxy(self._settings))
         require_accepted_credential(proxy)
         for name, data in _open_stream(proxy):
             if name == "snapshot":
@@ -190,7 +190,7 @@ class RequestStream:
 
         Raises `ConfigurationError` if no proxy responds at first or the key is rejected.
         """
-        proxy: LocalProxy | None = require_proxy(self._settings)
+        proxy: LocalProxy | None = self._use_reading_key(require_proxy(self._settings))
         is_lost = False
         while True:
             if proxy is not None:
@@ -207,10 +207,18 @@ class RequestStream:
                 except UpstreamUnreachable:
                     pass
             time.sleep(RECONNECT_SECONDS)
-            proxy = find_proxy(self._settings)
-            if proxy is None and not is_lost:
+            if (proxy := find_proxy(self._settings)) is not None:
+                proxy = self._use_reading_key(proxy)
+            elif not is_lost:
                 is_lost = True
                 yield RequestUpdate(running=[], is_connected=False)
+
+    def _use_reading_key(self, proxy: LocalProxy) -> LocalProxy:
+        """Without `PROXY_API_KEY`, keys that send no messages read the requests."""
+        others = (*self._settings.monitor_api_keys, *self._settings.admin_api_keys)
+        if self._settings.proxy_api_keys or not others:
+            return proxy
+        return structs.replace(proxy, token=others[0].reveal())
 
     def _apply_snapshot(self, data: bytes) -> RequestUpdate:
         snapshot = _decode_snapshot(data)

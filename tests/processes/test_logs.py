@@ -60,6 +60,16 @@ def test_successful_queries_of_the_model_list_are_only_in_json(tmp_path: Path) -
     ]
 
 
+def test_the_key_of_the_administration_reads_the_requests(tmp_path: Path) -> None:
+    settings = {"VIRTUAL_KEYS": "true", "ADMIN_API_KEY": "admin-0123456789"}
+    settings["DATABASE_URL"] = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"
+    with running_proxy(tmp_path, settings) as proxy:
+        proxy.client().get("/first")
+        ended = run_command("logs", "--no-follow", "--json", directory=tmp_path, settings=settings | port_of(proxy))
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout)["path"] == "/first"
+
+
 def test_errors_are_selected_and_the_number_is_limited(tmp_path: Path) -> None:
     with running_proxy(tmp_path, {}) as proxy:
         post(proxy)
