@@ -95,6 +95,13 @@ MANUAL = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
             id="a budget above the limit of the output",
         ),
         pytest.param(
+            HAIKU_4_5,
+            {"max_tokens": 128_000, "thinking": {"type": "adaptive", "budget_tokens": 127_999}},
+            {"max_tokens": 64_000, "thinking": {"type": "enabled", "budget_tokens": 16_384}},
+            "approximated=2; emulated=0; dropped=0",
+            id="a budget beside a form that has none",
+        ),
+        pytest.param(
             "claude-3-5-haiku-20241022",
             {"max_tokens": 9_000, **MANUAL},
             {"max_tokens": 8_192, "thinking": None},

@@ -66,13 +66,14 @@ def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNot
         fields = _decode_fields(body)
     except msgspec.ValidationError:
         return []  # the server explains what is wrong
+    form = (fields.thinking or {}).get("type")
     most = fields.max_tokens
     if most is not None and most > limits.max_output:
         most = limits.max_output
         replace("max_tokens", most)
         notes.append(note_replacement("max_tokens", fields.max_tokens, most, ", the model's limit"))
         budget = (fields.thinking or {}).get("budget_tokens")
-        if isinstance(budget, int) and budget >= most and "enabled" in dialect.thinking_forms:
+        if isinstance(budget, int) and budget >= most and form == "enabled" and form in dialect.thinking_forms:
             replace("thinking", {**(fields.thinking or {}), "budget_tokens": most - 1})
             notes.append(note_replacement("thinking.budget_tokens", budget, most - 1, ", less than max_tokens"))
     config = fields.output_config or {}
@@ -80,7 +81,6 @@ def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNot
     if isinstance(effort, str) and (fitted := _fit_effort(effort, limits, notes)) != effort:
         config = {name: value for name, value in config.items() if name != "effort"}
         replace("output_config", (config | {"effort": fitted} if fitted else config) or None)
-    form = (fields.thinking or {}).get("type")
     if form in ("adaptive", "enabled") and form not in dialect.thinking_forms:
         budget = _find_budget(effort, most or limits.max_output) if "enabled" in dialect.thinking_forms else 0
         replace("thinking", _fit_thinking(dialect.thinking_forms, budget, notes))
