@@ -15,7 +15,11 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console import formats
-from anthropic_proxy.engine.exchange.provider_errors import describe_base_url_setting, suggest_base_url
+from anthropic_proxy.engine.exchange.provider_errors import (
+    assign_base_url,
+    describe_base_url_setting,
+    suggest_base_url,
+)
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.servers import describe_missing_key
@@ -451,8 +455,9 @@ def _explain_failed_query(error: ProxyError, provider: Provider, settings: Setti
         return f"{prefixed}."
     if error.status not in (404, 405):
         return f"{prefixed}.{described}"
-    question, assignment = suggest_base_url(provider, settings)
-    return f"{prefixed}.{described} {question}{f' Try {assignment}' if assignment else ''}"
+    question, better = suggest_base_url(provider, settings)
+    remedy = f" Try {assign_base_url(provider, settings, better)}" if better else ""
+    return f"{prefixed}.{described} {question}{remedy}"
 
 
 def find_provider(name: str, settings: Settings) -> Provider | None:

@@ -7,7 +7,6 @@ nearby are connected to, and asked for their models if their address seems to be
 import asyncio
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from importlib.util import find_spec
@@ -17,7 +16,11 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.exchange.provider_errors import describe_base_url_setting, suggest_base_url
+from anthropic_proxy.engine.exchange.provider_errors import (
+    assign_base_url,
+    describe_base_url_setting,
+    suggest_base_url,
+)
 from anthropic_proxy.engine.options import TIERS
 from anthropic_proxy.engine.platforms.files import read_bounded_file
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -149,9 +152,9 @@ async def find_silent_servers(
 
 async def _find_missing_path(provider: Provider, settings: Settings, send: Transport) -> str:
     """Return a text if the API of a server is at its address with a version, such as `/v1`. "": it is not known."""
-    question, assignment = suggest_base_url(provider, settings)
-    address, better = settings.base_urls[provider.name], re.search(r'=\s*"?([^"]+)"?$', assignment)
-    if better is None or not has_model_list(provider):
+    question, better = suggest_base_url(provider, settings)
+    address = settings.base_urls[provider.name]
+    if not better or not has_model_list(provider):
         return ""
 
     async def ask(base_url: str) -> int:
@@ -162,16 +165,15 @@ async def _find_missing_path(provider: Provider, settings: Settings, send: Trans
 
     try:
         async with asyncio.timeout(_CONNECT_SECONDS):
-            statuses = await asyncio.gather(ask(address), ask(better[1]))
+            statuses = await asyncio.gather(ask(address), ask(better))
     except (ProxyError, TimeoutError):
         return ""
     if statuses[0] not in (404, 405) or statuses[1] not in (200, 401, 403):
         return ""
-    where, shown = (
-        describe_base_url_setting(provider, settings),
-        mask_setting(provider.base_url_variable or "", address),
-    )
-    return f"{_name(provider)} has no API at {shown}.{where} {question} Try {assignment}"
+    where = describe_base_url_setting(provider, settings)
+    shown = mask_setting(provider.base_url_variable or "", address)
+    remedy = assign_base_url(provider, settings, better)
+    return f"{_name(provider)} has no API at {shown}.{where} {question} Try {remedy}"
 
 
 def find_used_models(settings: Settings, catalog: Catalog) -> dict[str, list[str]]:

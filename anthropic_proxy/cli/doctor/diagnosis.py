@@ -33,7 +33,7 @@ from anthropic_proxy.cli.doctor.probes import (
     build_tool_results_request,
     check_accepted,
 )
-from anthropic_proxy.engine.exchange.provider_errors import suggest_base_url
+from anthropic_proxy.engine.exchange.provider_errors import assign_base_url, suggest_base_url
 from anthropic_proxy.engine.providers.catalog import ModelCapabilities
 from anthropic_proxy.engine.routing.router import Target, switch_wire
 from anthropic_proxy.engine.wires import openai_chat
@@ -347,7 +347,8 @@ def _find_problem(search: DialectSearch, result: ProbeResult, settings: Settings
         kind = "address"
         if error.advice:
             text = text.removesuffix(error.advice)
-            proposal = suggest_base_url(search.target.provider, settings)[1]
+            _, better = suggest_base_url(search.target.provider, settings)
+            proposal = assign_base_url(search.target.provider, settings, better) if better else ""
     elif status in _KEY_STATUSES:
         kind = "key"
     elif status in _QUOTA_STATUSES:

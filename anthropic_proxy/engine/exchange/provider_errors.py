@@ -282,8 +282,8 @@ def _describe_address(
         where = f"This is the default address of {provider.title}; {provider.base_url_variable} sets another."
         return f"{message} {where}", ""
     described = describe_base_url_setting(provider, settings)
-    question, assignment = suggest_base_url(provider, settings)
-    return f"{message}{described} {question}", f" Try {assignment}" if assignment else ""
+    question, better = suggest_base_url(provider, settings)
+    return f"{message}{described} {question}", f" Try {assign_base_url(provider, settings, better)}" if better else ""
 
 
 def describe_base_url_setting(provider: Provider, settings: EngineOptions) -> str:
@@ -295,21 +295,21 @@ def describe_base_url_setting(provider: Provider, settings: EngineOptions) -> st
 
 
 def suggest_base_url(provider: Provider, settings: EngineOptions) -> tuple[str, str]:
-    """Return what may be wrong with a base URL that is set, and the line that sets a better one. "": none is known."""
-    variable = _find_address_variable(provider, settings)
-    assert variable is not None
+    """Return what may be wrong with a base URL that is set, and a better one. "": none is known."""
     given = settings.base_urls[provider.name].partition("?")[0]
     path = urlsplit(given).path.rstrip("/")
     usual = urlsplit(provider.reference_url or provider.base_url).path
     version = usual.rpartition("/")[2]
     if version and version not in path.split("/"):
-        return f"Is /{version} missing?", _assign(provider, variable, f"{given}/{version}")
+        return f"Is /{version} missing?", f"{given}/{version}"
     if not version and path:
-        return f"Is {path} superfluous?", _assign(provider, variable, given.removesuffix(path))
+        return f"Is {path} superfluous?", given.removesuffix(path)
     return "Check its path.", ""
 
 
-def _assign(provider: Provider, variable: str, address: str) -> str:
+def assign_base_url(provider: Provider, settings: EngineOptions, address: str) -> str:
+    """Return the line of a settings file that sets another base URL than the one that is set."""
+    variable = _find_address_variable(provider, settings)
     return f'base_url = "{address}"' if provider.is_configured else f"{variable}={address}"
 
 
