@@ -6,8 +6,9 @@ such as signatures of other providers and the client's `metadata`. An edit is a 
 byte outside of them stays as it is: prompt caches and signatures of the provider remain valid. Decoding costs much for
 a long conversation, so a search for bytes finds out first whether there is anything to edit.
 
-This module decides about the headers and the fields of the body. It asks `betas.py`, `conversation.py` (messages) and
-`tools.py` for the edits inside of them.
+This module decides about the headers and the fields of the body, and collects the edits inside of them: `betas.py`,
+`conversation.py` (messages), `tools.py`, `fields.py` (what the server has rejected, at any depth) and `model_fields.py`
+(what another model than the client's does not accept).
 """
 
 from collections.abc import Mapping
@@ -179,7 +180,7 @@ def _find_edits(
     reads = may_need_edits(body, call)
     edits_fields = added or dialect.message_path or dialect.dropped_fields or not dialect.sends_stream_field
     edits_fields = edits_fields or drops_betas or dialect.missing_tools
-    if not (call.relayed.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
+    if not (call.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
         return []
     removed = set(dialect.dropped_fields)
     moved = {*added, *(("model",) if _has_model_in_path(call) else ())}
@@ -215,7 +216,7 @@ def _find_edits(
         elif member.key == "tool_choice" and gone is not None and gone.names:
             kept[position] = gone.leaves_tools
             require_free_choice(body[member.value : member.end], gone, call.provider_prefix)
-        elif member.key == "model" and call.relayed.is_renamed:
+        elif member.key == "model" and call.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
             edits += find_message_edits(body, member, removals, unthinking_loop)
