@@ -226,8 +226,8 @@ class _Loader:
 
     _loaded: Any = None
     """Credentials that renew themselves. None: to be read."""
-    _may_be_elsewhere = False
-    """True if the library asks the metadata server of a cloud without a sign that it runs there."""
+    _may_be_elsewhere: bool
+    """True if the library in the present call asks the metadata server of a cloud without a sign that it runs there."""
     _server_failures: dict[str, str]
     """Temporary failures of token servers, by address, of the present call: errors of the libraries do not have the
     status."""
@@ -240,8 +240,8 @@ class _Loader:
     def _server_failure(self) -> str | None:
         return next(reversed(self._server_failures.values()), None)
 
-    def _begin_calls(self) -> None:
-        self._server_failures, self._unusable = {}, None
+    def _begin_calls(self, *, may_be_elsewhere: bool = False) -> None:
+        self._may_be_elsewhere, self._server_failures, self._unusable = may_be_elsewhere, {}, None
 
     def _note_call(self, url: str, status: int | None, content_type: str = "") -> None:
         """`status` None: the server has not answered yet."""
@@ -540,10 +540,6 @@ class EntraCredentials(_Loader):
         self._variables = variables
         self._scope = scope
 
-    @property
-    def _may_be_elsewhere(self) -> bool:  # type: ignore[override]  # one of many ways to log in, until it has succeeded
-        return self._loaded is None
-
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without azure-identity."""
         try:
@@ -551,6 +547,7 @@ class EntraCredentials(_Loader):
             from azure.identity import ClientSecretCredential, DefaultAzureCredential  # noqa: PLC0415
         except ImportError:
             raise MissingExtra("Microsoft Entra ID needs azure-identity", "azure") from None
+        self._begin_calls(may_be_elsewhere=self._loaded is None)  # one of many ways to log in, until it has succeeded
         try:
             found = self._loaded
             if found is None:
@@ -563,7 +560,6 @@ class EntraCredentials(_Loader):
                     raw_request_hook=lambda sent: self._note_call(sent.http_request.url, None),
                     raw_response_hook=self._note_response,
                 )
-            self._begin_calls()
             token = found.get_token(self._scope)
         except (exceptions.ServiceRequestError, exceptions.ServiceResponseError) as error:
             raise _build_unreachable(_describe_azure(error), self.origin) from error

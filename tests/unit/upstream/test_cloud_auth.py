@@ -978,6 +978,17 @@ async def test_of_many_ways_to_log_in_the_error_names_the_one_that_failed(
     )
 
 
+async def test_a_tenant_that_cannot_be_one_is_named() -> None:
+    given = {"AZURE_TENANT_ID": "my tenant", "AZURE_CLIENT_ID": "app", "AZURE_CLIENT_SECRET": "secret"}
+    variables = {name: Secret(text) for name, text in given.items()}
+    with pytest.raises(AuthenticationFailed) as caught:
+        await TokenCache(EntraCredentials(variables, FOUNDRY_SCOPE)).acquire_token()
+    assert caught.value.message == (
+        "has no access token: Invalid tenant ID provided. You can locate your tenant ID by following the instructions "
+        "here: https://learn.microsoft.com/partner-center/find-ids-and-domain-names. Log in with: az login"
+    )
+
+
 ENTRA = EntraCredentials({}, FOUNDRY_SCOPE)
 
 
