@@ -71,7 +71,7 @@ _SETTINGS = {
     "output_format": "reply schema",
     "tool_choice": "tool choice",
 }
-"""Name of each field of `BaseDialect.prompt_settings`, for people."""
+"""Name of a field of `BaseDialect.prompt_settings`, for people. One that a settings file adds has its own name."""
 _BEHIND_SYSTEM = ("output_config.", "output_format", "thinking.", "tool_choice")
 """Beginnings of the names of settings that change only the messages of the prompt."""
 _SYSTEM_FIELDS = ("system", "instructions", "systemInstruction")
@@ -452,7 +452,7 @@ def _find_changed_setting(before: _Parts, after: _Parts) -> PrefixChange | None:
             lost = min(size_before, size)
             if name.startswith(_BEHIND_SYSTEM):
                 lost = min(sum(map(len, each.messages)) for each in (before, after))
-            return PrefixChange("settings", _SETTINGS[name], lost / size) if lost >= MIN_LOST_BYTES else None
+            return PrefixChange("settings", _SETTINGS.get(name, name), lost / size) if lost >= MIN_LOST_BYTES else None
     return None
 
 

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import PrefixChange
@@ -313,6 +314,7 @@ async def test_a_setting_that_the_provider_has_read_from_its_cache_is_no_change(
         (OPENAI_CHAT.dialect, {"response_format": FORMAT}, {}, "reply schema"),
         (UNKNOWN, {"reasoning_effort": "low"}, {"reasoning_effort": "high"}, None),
         (UNKNOWN_RESPONSES.dialect, {"reasoning": {"effort": "low"}}, {}, None),
+        (structs.replace(UNKNOWN, prompt_settings=("verbosity",)), {"verbosity": "low"}, {}, "verbosity"),
     ],
 )
 def test_only_settings_of_the_prompt_of_a_provider_are_named(
