@@ -210,8 +210,8 @@ class ConfiguredProvider(Struct, frozen=True, kw_only=True, eq=False):
 Tier = Literal["haiku", "sonnet", "opus", "fable"]
 """A family of Claude models that settings map to models of providers."""
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
-WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 """A day of the week."""
+WEEKDAYS: tuple[Weekday, ...] = get_args(Weekday)
 Balance = Literal["order", "weighted", "latency", "cost"]
 """Rule that selects the first model of a request: the listed order, random by weight, lowest latency, or lowest
 price."""

@@ -77,7 +77,7 @@ def open_plugin(settings: Settings) -> Plugin:
     dashboard = _Dashboard()
     paths = {**PAGES, **(KEY_PATHS if settings.virtual_keys else {}), **_OTHER_PATHS}
     return Plugin(
-        routes=[route for path, target in paths.items() for route in dashboard.build_routes(path, target)],
+        routes=[route for path, page in paths.items() for route in dashboard.build_routes(path, page)],
         start=dashboard.start,
         stop=dashboard.stop,
     )
@@ -97,13 +97,13 @@ class _Dashboard:
         if self._site is not None:
             await self._site.stop()
 
-    def build_routes(self, path: str, target: PageModule) -> Iterator[Route]:
+    def build_routes(self, path: str, page: PageModule) -> Iterator[Route]:
         async def respond(request: RouteRequest) -> RouteResponse:
-            return await (await self._find_site()).respond(target.name, request)
+            return await (await self._find_site()).respond(page.name, request)
 
         yield Route(path=path, respond=respond, checks_key=True)
-        if target.form_bytes:
-            bytes_ = target.form_bytes
+        if page.form_bytes:
+            bytes_ = page.form_bytes
             yield Route(path=path, respond=respond, methods=["POST"], max_body_bytes=bytes_, checks_key=True)
 
     async def _find_site(self) -> "Site":

@@ -51,7 +51,7 @@ class BaseDialect(Struct, frozen=True, kw_only=True, cache_hash=True):
     Proven by: golden/openai_chat/tools/loaded_tool_listed."""
     prompt_settings: tuple[str, ...] = ()
     """Request fields that the provider writes into the beginning of the prompt, so that another value moves everything
-    behind it: `reasoning.effort`. The prefix guard names their changes, each by the row of its table `_SETTINGS`.
+    behind it: `reasoning.effort`. The prefix guard names their changes.
 
     Proven by: tests/unit/exchange/test_prefix_guard.py."""
     has_count_tokens: bool = False

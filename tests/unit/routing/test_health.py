@@ -32,7 +32,7 @@ def open_breakers(clock: Clock) -> CircuitBreakers:
     return breakers
 
 
-def test_four_failures_in_a_row_close_nothing() -> None:
+def test_four_failures_in_a_row_open_no_circuit() -> None:
     breakers = CircuitBreakers(clock=Clock())
     for _ in range(3):
         for _ in range(4):
