@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -154,6 +155,15 @@ def rewrite(source: str | bytes, path: str, names: dict[str, Any]) -> CodeType:
     tree = ast.fix_missing_locations(_Rewriter().visit(ast.parse(source)))
     code: CodeType = compile(tree, path, "exec", dont_inherit=True)
     return code
+
+
+def copy_counting(module: ModuleType) -> ModuleType:
+    """Return a second instance of a module that counts its work, without that of other modules."""
+    assert module.__file__ is not None
+    copy = ModuleType(f"{module.__name__}{_NAME}")
+    sys.modules[copy.__name__] = copy  # where types look up the names in their annotations
+    exec(rewrite(Path(module.__file__).read_bytes(), module.__file__, copy.__dict__), copy.__dict__)
+    return copy
 
 
 class _CountingLoader(SourceFileLoader):

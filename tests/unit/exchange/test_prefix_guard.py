@@ -1,8 +1,7 @@
 """The prefix guard: a prompt that does not begin like the one before it is found, whatever the API of the provider."""
 
 import json
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from random import Random
 from typing import Any
 
@@ -11,6 +10,7 @@ from msgspec import structs
 
 from anthropic_proxy.engine.exchange.exchange import Exchange
 from anthropic_proxy.engine.hooks import PrefixChange
+from anthropic_proxy.engine.providers import prefix_guard
 from anthropic_proxy.engine.providers.open_models import UNKNOWN, UNKNOWN_RESPONSES
 from anthropic_proxy.engine.providers.openai_chat import OPENAI_CHAT
 from anthropic_proxy.engine.providers.openai_responses import OPENAI_RESPONSES
@@ -21,11 +21,21 @@ from anthropic_proxy.engine.providers.prefix_guard import (
     Prompt,
 )
 from anthropic_proxy.engine.wires.contract import BaseDialect, Credential, UpstreamRequest
+from tests.growth import work
+from tests.growth.instrument import copy_counting
 from tests.support.cache_sessions import ROWS, Row, run_session
 from tests.support.fakes.prefix_cache import CachingProvider
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 
 MARK = {"cache_control": {"type": "ephemeral"}}
+counting = copy_counting(prefix_guard)
+
+
+def count_work(guard: PrefixGuard, prompt: Prompt) -> tuple[int, int]:
+    """Return the steps and units of the comparison (`tests.growth.work`). Both belong to the module `counting`."""
+    steps, units = work.METER
+    guard.compare(prompt)
+    return work.METER[work.STEPS] - steps, work.METER[work.UNITS] - units
 
 
 def lines(topic: str, count: int = 60) -> str:
@@ -365,32 +375,30 @@ def test_what_is_kept_has_a_bound() -> None:
 
 @pytest.mark.parametrize("turns", [1, 20_000])
 def test_a_prompt_of_another_conversation_is_not_compared_with_all_bytes_that_are_kept(turns: int) -> None:
-    guard = PrefixGuard()
+    guard = counting.PrefixGuard()
     conversation = ("one", "", "openai", "m")
 
-    def ask(topic: str, size: int, *, keeps: bool = True) -> float:
-        """Return the processor time of the comparison, in seconds."""
+    def ask(topic: str, size: int, *, keeps: bool = True) -> int:
+        """Return the units of the comparison."""
         count = min(turns, size // 50)
         text = topic + "x" * (size // count - 40)
         messages = [{"role": "user", "content": f"{text} {turn}"} for turn in range(count)]
         body = json.dumps({"messages": messages}).encode()
-        found = Prompt(conversation, body)
-        begun = time.thread_time()
-        guard.compare(found)
-        spent = time.thread_time() - begun
+        found = counting.Prompt(conversation, body)
+        _, units = count_work(guard, found)
         assert found.change is None
         if keeps:
             guard.keep(found)
-        return spent
+        return units
 
     _, *large = [ask(f"task {number}", 900_000) for number in range(5)]
-    small = [ask(f"title {number}", 1_000, keeps=False) for number in range(5)]
-    assert min(small) < min(large) / 20
+    small = ask("title", 1_000, keeps=False)
+    assert small < min(large) / 20
 
 
 @pytest.mark.parametrize("turns", [10, 200, 5_000])
 def test_a_new_branch_beside_four_of_equal_beginning_costs_little_more_than_to_read_its_prompt(turns: int) -> None:
-    guard = PrefixGuard()
+    guard = counting.PrefixGuard()
 
     def body_for(branch: str) -> bytes:
         text = "y" * (880_000 // turns - 100)
@@ -398,22 +406,19 @@ def test_a_new_branch_beside_four_of_equal_beginning_costs_little_more_than_to_r
         contents = [[{"type": "text", "text": f"{name} {number} {text}"}] for number, name in enumerate(names)]
         return json.dumps({"messages": [{"role": "user", "content": content} for content in contents]}).encode()
 
-    def measure(work: Callable[[bytes], object], body: bytes) -> float:
-        begun = time.thread_time()
-        work(body)
-        return time.thread_time() - begun
-
-    def compare(body: bytes) -> Prompt:
-        found = Prompt(("one", "", "openai", "m"), body)
-        guard.compare(found)
+    def compare(body: bytes) -> tuple[Prompt, int, int]:
+        found = counting.Prompt(("one", "", "openai", "m"), body)
+        steps, units = count_work(guard, found)
         assert (found.change, found.replaced) == (None, None)
-        return found
+        return found, steps, units
 
     for number in range(4):
-        guard.keep(compare(body_for(f"task {number}")))
-    bodies = [body_for(f"new task {number}") for number in range(5)]
-    spent = min(measure(compare, body) for body in bodies)
-    assert spent < 120 * min(measure(json.loads, body) for body in bodies)
+        found, *_ = compare(body_for(f"task {number}"))
+        guard.keep(found)
+    body = body_for("new task")
+    _, steps, units = compare(body)
+    assert steps < 1_000 + 20 * turns
+    assert units < 80 * len(body)
 
 
 def marked_session(marks: Collection[int], form: str, size: int) -> Iterator[bytes]:
@@ -440,12 +445,11 @@ def marked_session(marks: Collection[int], form: str, size: int) -> Iterator[byt
 @pytest.mark.parametrize("reports_cache", [True, False])
 def test_marks_that_move_cost_little(marks: Collection[int], form: str, size: int, reports_cache: bool) -> None:
     """A prompt is divided only if it is the second one of its conversation."""
-    guard, tokens, spent = PrefixGuard(), 0, list[float]()
+    guard, tokens, spent = counting.PrefixGuard(), 0, list[int]()
     for body in marked_session(marks, form, size):
-        prompt = Prompt(("one", "", "anthropic", "m"), body, len(body) // 4, tokens if reports_cache else 0)
-        begun = time.thread_time()
-        guard.compare(prompt)
-        spent.append(time.thread_time() - begun)
+        prompt = counting.Prompt(("one", "", "anthropic", "m"), body, len(body) // 4, tokens if reports_cache else 0)
+        steps, _ = count_work(guard, prompt)
+        spent.append(steps)
         assert prompt.change is None
         guard.keep(prompt)
         tokens = prompt.tokens
@@ -454,19 +458,20 @@ def test_marks_that_move_cost_little(marks: Collection[int], form: str, size: in
 
 
 def test_a_message_of_many_marks_costs_as_much_as_its_size() -> None:
+    marks = 30_000
+
     def build(text: str) -> Prompt:
-        call = {"type": "tool_use", "id": "1", "name": "Read", "input": {"list": [MARK] * 30_000, "text": text}}
+        call = {"type": "tool_use", "id": "1", "name": "Read", "input": {"list": [MARK] * marks, "text": text}}
         messages = [{"role": "user", "content": "begin"}, {"role": "assistant", "content": [call]}]
         body = json.dumps({"messages": [*messages, {"role": "user", "content": lines("end", 300)}]}).encode()
-        return Prompt(("one", "", "anthropic", "m"), body)
+        return counting.Prompt(("one", "", "anthropic", "m"), body)
 
-    guard = PrefixGuard()
+    guard = counting.PrefixGuard()
     guard.keep(build("one"))
-    begun = time.thread_time()
-    guard.compare(build("two"))
-    spent, begun = time.thread_time() - begun, time.thread_time()
-    json.loads(build("two").body)
-    assert spent < 120 * (time.thread_time() - begun)
+    prompt = build("two")
+    steps, units = count_work(guard, prompt)
+    assert steps < 15 * marks
+    assert units < 40 * len(prompt.body)
 
 
 def test_a_small_change_in_a_message_that_loses_its_mark_is_none() -> None:
