@@ -84,7 +84,7 @@ class RelayStream(Reply):
         self.complete = False
         """True if nothing is left to read except the bytes that `wait_for_content` has received."""
         self._wire = wire
-        self._requested_model = call.requested_model if call.is_renamed else None
+        self._requested_model = call.requested_model if call.requested_model != call.model else None
         converter = wire.new_stream_converter(response.headers) if call.streams_upstream else None
         self._response = response if converter is None else ConvertedResponse(response, converter.feed)
         self._watchdog = watchdog
@@ -363,6 +363,7 @@ def build_relay_call(
             headers=incoming.headers,
             path=incoming.receipt.path,
             query=incoming.query,
+            is_renamed=request.model != target.model,
             limits=ModelLimits(facts.max_output, facts.efforts) if facts.known and is_replaced else None,
             has_proxy_signatures=request.has_proxy_signatures,
             refused_signatures=refused_signatures,

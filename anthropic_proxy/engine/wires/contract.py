@@ -106,6 +106,8 @@ class RelayedRequest(Struct, frozen=True, kw_only=True):
     path: str = "/v1/messages"
     query: str = ""
     """Without `?`."""
+    is_renamed: bool = False
+    """True if the provider has another name for the model than the client."""
     limits: ModelLimits | None = None
     """Limits of a model that a setting chose in place of the client's. None: the client named the model, or nothing is
     known about it; then no field is fitted to it."""
@@ -161,11 +163,6 @@ class Call(Struct, Generic[DialectT_co], frozen=True, kw_only=True):
     max_schema_steps: int | None = None
     """Number of steps to convert JSON Schemas after which `encode_request` raises `WorkPostponed`. None: no limit,
     because the caller runs outside the event loop."""
-
-    @property
-    def is_renamed(self) -> bool:
-        """True if the provider has another name for the model than the client."""
-        return self.model != self.requested_model
 
     @property
     def effective_max_input_tokens(self) -> int | None:

@@ -180,7 +180,7 @@ def _find_edits(
     reads = may_need_edits(body, call)
     edits_fields = added or dialect.message_path or dialect.dropped_fields or not dialect.sends_stream_field
     edits_fields = edits_fields or drops_betas or dialect.missing_tools
-    if not (call.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
+    if not (call.relayed.is_renamed or reads or edits_fields or not dialect.forwards_metadata):
         return []
     removed = set(dialect.dropped_fields)
     moved = {*added, *(("model",) if _has_model_in_path(call) else ())}
@@ -216,7 +216,7 @@ def _find_edits(
         elif member.key == "tool_choice" and gone is not None and gone.names:
             kept[position] = gone.leaves_tools
             require_free_choice(body[member.value : member.end], gone, call.provider_prefix)
-        elif member.key == "model" and call.is_renamed:
+        elif member.key == "model" and call.relayed.is_renamed:
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
             edits += find_message_edits(body, member, removals, unthinking_loop)
