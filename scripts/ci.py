@@ -230,8 +230,9 @@ def peers(option: str = "") -> None:
 
 def pictures(*options: str) -> None:
     """Draw the terminal pictures in docs/pictures from the demo with Claude Code and single commands. Needs npm."""
-    _run_module("tests.site.picture", *options)
-    _run_module("tests.site.recordings", *options)
+    _set_up("dev")
+    run(PYTHON, "-m", "tests.site.picture", *options)
+    become(PYTHON, "-m", "tests.site.recordings", *options)
 
 
 def packages(*options: str) -> None:

@@ -72,3 +72,17 @@ def test_a_word_that_selects_nothing_is_an_error_with_the_names_to_select(
     done = subprocess.run([sys.executable, *command], check=False, cwd=ROOT, capture_output=True, text=True)
     first = done.stderr.partition("\n")[0]
     assert (done.returncode, done.stdout, "no such row" in first, listed in done.stderr) == (1, "", True, True)
+
+
+def test_pictures_are_drawn_of_the_demo_and_of_single_commands(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    with (tmp_path / "scripts/environments.py").open("a") as environments:
+        environments.write(
+            "def set_up(*words): pass\n"
+            "def run(*words): print(*words[1:])\n"
+            "def become(*words): sys.exit(print(*words[1:]))\n"
+        )
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "scripts/ci.py"), "pictures"], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "-m tests.site.picture\n-m tests.site.recordings\n"

@@ -100,7 +100,7 @@ def record_demo(folder: Path) -> dict[str, list[str]]:
         port = {"PORT": proxy.url.rpartition(":")[2]}
         asked = run_on_terminal(["ask", "hello"], folder, port)
         run_on_terminal(["ask", "What is the weather in Paris?"], folder, port)
-        proxy.client().post("/v1/messages", json={**_REQUEST, "max_tokens": 9, "metadata": None})
+        proxy.client().post("/v1/messages", json={**_REQUEST, "max_tokens": 20, "metadata": None})
         proxy.client().post("/v1/messages", json={**_REQUEST, "model": 7})
         logged = run_on_terminal(["logs", "--no-follow", "-n", "4"], folder, port)
     return {'ask "hello"': asked, "logs": logged}
