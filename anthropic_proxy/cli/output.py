@@ -26,6 +26,8 @@ _PROGRAM = "anthropic-proxy "
 """Beginning of a command in a notice."""
 _MIN_BAR = 4
 """Number of characters of the longest bar below which the bars are left out."""
+_MIN_CUT = 24
+"""Number of characters of a cut cell below which optional columns are left out, so that names remain different."""
 _MIN_BESIDE_LABEL = 30
 """Number of characters beside a label below which the text is written below it."""
 _GAPS = re.compile(r"( {2,})")
@@ -136,8 +138,12 @@ class Output:
         shown = list(range(len(columns)))
         if (limit := self.width) is not None:
             bars = next((index for index, column in enumerate(columns) if column.role == "bar"), len(columns))
-            others = [len(_GAP) + widths[index] for index in range(bars) if not columns[index].can_be_cut]
-            longest = max(limit - len(_GAP) - sum(others), limit // 5)
+            others = [index for index in range(bars) if not columns[index].can_be_cut]
+            longest = limit - len(_GAP) - sum(len(_GAP) + widths[index] for index in others)
+            if longest < _MIN_CUT:
+                others = [index for index in others if not columns[index].is_optional]
+                longest = limit - len(_GAP) - sum(len(_GAP) + widths[index] for index in others)
+            longest = max(longest, limit // 5)
             for index, column in enumerate(columns):
                 for row in cells:
                     if column.can_be_cut and len(row[index]) > longest:

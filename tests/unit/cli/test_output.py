@@ -64,3 +64,26 @@ def test_a_table_for_which_one_column_has_room_has_the_second_one_below(monkeypa
         "  haiku",
         "    demo/demo",
     ]
+
+
+def test_optional_columns_are_left_out_before_names_are_cut_to_a_few_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = [Column(title, is_number=True, is_optional=True) for title in ("Cached", "Input", "Output")]
+    columns = [Column("Session", can_be_cut=True), *tokens, Column("Cost", is_number=True)]
+    rows = [
+        ["Why does the checkout test fail?", "2.13 M", "0.27 M", "37.9 k", "$1.25"],
+        ["checkout-api, 25 Nov, 11:13", "1.57 M", "0.26 M", "35.9 k", "$1.13"],
+    ]
+
+    def write(output: Output) -> None:
+        output.write_table(columns, rows)
+
+    assert show(monkeypatch, 60, write) == [
+        "  Session                      Cached   Input  Output   Cost",
+        "  Why does the checkout test…  2.13 M  0.27 M  37.9 k  $1.25",
+        "  checkout-api, 25 Nov, 11:13  1.57 M  0.26 M  35.9 k  $1.13",
+    ]
+    assert show(monkeypatch, 50, write) == [
+        "  Session                           Cached   Cost",
+        "  Why does the checkout test fail?  2.13 M  $1.25",
+        "  checkout-api, 25 Nov, 11:13       1.57 M  $1.13",
+    ]
