@@ -100,7 +100,7 @@ def build_request_page(context: PageContext) -> Mapping[str, Any] | None:
     if row.cost is None:
         requested = row.price_source or f"no price of {row.prefix or row.provider}/{row.model} was known"
     elif row.requested_cost is not None:
-        requested = f"{format_cost(row.requested_cost)} at the price of {row.requested_model}"
+        requested = f"{format_cost(row.requested_cost)} at {row.requested_model}'s price"
     first_note = "no content"
     if row.first_token:
         first_note = f"{formats.percent(row.first_token, row.duration)} of the total"

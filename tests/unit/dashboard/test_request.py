@@ -53,7 +53,7 @@ async def build_page(settings: Settings, cost: Cost, billed_searches: int = 0) -
         (Cost(None, 90_000_000, ""), ("unknown", "no price of openai/gpt-4.1 was known")),
         (Cost(None, None, "list, no price of tier scale"), ("unknown", "list, no price of tier scale")),
         (Cost(28_860_000, None, "list"), ("$0.029", "no price of claude-haiku-4-5 is known")),
-        (Cost(28_860_000, 90_000_000, "list"), ("$0.029", "$0.090 at the price of claude-haiku-4-5")),
+        (Cost(28_860_000, 90_000_000, "list"), ("$0.029", "$0.090 at claude-haiku-4-5's price")),
     ],
 )
 async def test_an_unknown_cost_names_the_model_that_replied(
