@@ -94,8 +94,8 @@ def test_commands_send_nothing_to_the_proxy_of_another_user(foreign: ForeignProx
     assert foreign.read_commands() == []
     start = run_command("serve", directory=tmp_path, settings=given).stderr
     assert start.startswith(
-        f"✕ Port {given['PORT']} is in use by another anthropic-proxy (version 9.9.9) of another user, nobody. "
-        "To use another port, run:  anthropic-proxy serve --port "
+        f"✕ Port {given['PORT']} is in use by another anthropic-proxy (version 9.9.9, process {os.getpid()}) of "
+        "another user, nobody. To use another port, run:  anthropic-proxy serve --port "
     )
 
     given["ANTHROPIC_BASE_URL"] = foreign.url

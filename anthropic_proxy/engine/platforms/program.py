@@ -22,20 +22,19 @@ _TEMPORARY = ("archive-v", "uvx", ".tmp")
 time."""
 _COMMAND = re.compile(rf"(?<![\w./\\-]){PACKAGE}(?= (?:[a-z]|--(?!config)))")
 """The name before a command or an option. It has no folder before it. A command with `--config` is complete."""
-_OPTIONS_VARIABLE = "ANTHROPIC_PROXY_OPTIONS"
-"""Environment variable with the options that texts add to each command. Child processes inherit it."""
+_folders: list[str] = []
 
 
 def add_folder_to_commands(folder: str) -> None:
-    """Let texts of this process and its child processes name commands with `--config`, so that they use `folder`."""
-    os.environ[_OPTIONS_VARIABLE] = f"--config {_quote(folder)}"
+    """Let texts of this process name commands with `--config`, so that they use `folder`."""
+    _folders[:] = [folder]
 
 
 def name_program(text: str) -> str:
     """Return `text` with what starts this program in place of its name before each command."""
     if PACKAGE not in text:
         return text
-    words = f"{find_program_command()} {os.environ.get(_OPTIONS_VARIABLE, '')}".rstrip()
+    words = " ".join((find_program_command(), *(f"--config {_quote(folder)}" for folder in _folders)))
     return _COMMAND.sub(lambda _: words, text)
 
 

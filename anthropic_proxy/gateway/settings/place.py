@@ -17,6 +17,10 @@ from anthropic_proxy.errors import ConfigurationError
 
 CONFIG_VARIABLE = "ANTHROPIC_PROXY_CONFIG"
 """Environment variable with the folder of the settings files."""
+_OPTION_VARIABLE = "ANTHROPIC_PROXY_CONFIG_OPTION"
+"""Environment variable with the folder of the option `--config`. The shell of the user does not know it, so that texts
+name it in each command, also those of child processes.
+"""
 ENV_FILE = ".env"
 CONFIG_FILE = "anthropic-proxy.toml"
 _PACKAGE_PARENT = Path(__file__).resolve().parents[3]
@@ -24,6 +28,8 @@ _PROJECT = compile_later(r'^name = "anthropic-proxy"$', re.MULTILINE)
 _NAME = "anthropic-proxy"
 _ASSIGNED = compile_later(r"^[ \t]*(?:export[ \t]+)?([A-Za-z_]\w*)[ \t]*=", re.MULTILINE)
 _MAX_EXAMINED_BYTES = 65_536
+if _OPTION_VARIABLE in os.environ:  # the parent process has the option
+    add_folder_to_commands(os.environ[_OPTION_VARIABLE])
 
 
 def use_settings_folder(folder: str) -> None:
@@ -31,7 +37,7 @@ def use_settings_folder(folder: str) -> None:
 
     Raises `ConfigurationError` if there is no such folder.
     """
-    os.environ[CONFIG_VARIABLE] = found = str(_require_folder("--config", folder))
+    os.environ[CONFIG_VARIABLE] = os.environ[_OPTION_VARIABLE] = found = str(_require_folder("--config", folder))
     add_folder_to_commands(found)
 
 

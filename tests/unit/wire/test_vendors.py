@@ -16,6 +16,7 @@ UNSEEN = {
     "can_reason": "a reset removes what the case has no place for",
     "server_tools": "lists of older models",
     "count_paths": "tests/unit/exchange/test_engine_counts.py",
+    "prompt_settings": "tests/unit/exchange/test_prefix_guard.py",
 }
 """Fields of which a case of each vendor would show nothing."""
 EQUAL_ELSEWHERE = {
