@@ -169,7 +169,11 @@ def _mapping(services: Services, where: str, today: date, silent: Mapping[str, s
     for problem in dict.fromkeys(problem for _, row in rows for problem in row.problems):
         yield from _signed(log, "✕", "error", problem)
     for sentence, line in dict.fromkeys(filter(None, (describe_retirement(row, today) for _, row in rows))):
-        yield f"  {log.paint('!', 'warn')} {sentence}  {log.paint(line, 'type')}"
+        if len(f"  ! {sentence}  {line}") <= columns:
+            yield f"  {log.paint('!', 'warn')} {sentence}  {log.paint(line, 'type')}"
+        else:
+            yield from _signed(log, "!", "warn", sentence)
+            yield f"    {log.paint(line, 'type')}"
     found = find_readiness(settings, catalog, silent)
     for obstacle in found.obstacles:
         yield from _signed(log, "✕", "error", _without_folders(obstacle, settings))
