@@ -19,6 +19,7 @@ delivered as a call of `CallLoadedTool`: the client reports an unknown tool, and
 """
 
 import functools
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
@@ -69,6 +70,11 @@ CALLER = replace(msgspec.json.decode(_SOURCE, type=Tool), source=_SOURCE)
 """Definition of the constant tool."""
 
 
+def digest_tool_name(name: str) -> str:
+    """Return a hash of 8 bytes, in place of a name of any length."""
+    return hashlib.blake2b(name.encode(errors="replace"), digest_size=8).hexdigest()
+
+
 def place_loaded_tools(
     tools: list[Tool],
     messages: Sequence[Message],
@@ -81,7 +87,7 @@ def place_loaded_tools(
 
     Without Claude Code's placeholder, the list is returned as it is: other clients may declare all tools from the first
     request on. A tool that `tool_choice` forces, or that no search in the messages names, stays in the list, and so do
-    those of `listed_at_first`: the names that the first request of the conversation had there.
+    those of `listed_at_first`: the digests of the names that the first request of the conversation had there.
     """
     names = list_tool_names(tools)
     if form == "listed" or PLACEHOLDER_NAME not in names or CALLER_NAME in names:
@@ -91,7 +97,7 @@ def place_loaded_tools(
         for tool in tools
         if tool.defer_loading and is_client_tool(tool) and tool.name not in (PLACEHOLDER_NAME, forced_name)
     }
-    listed = [name for name in deferred if name in listed_at_first]
+    listed = [name for name in deferred if listed_at_first and digest_tool_name(name) in listed_at_first]
     for name in listed:
         del deferred[name]
     loaded: dict[str, list[Tool]] = {}

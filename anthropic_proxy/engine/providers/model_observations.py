@@ -7,8 +7,7 @@ the ratio of real to estimated tokens, which corrects estimates.
 import asyncio
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
-
-import msgspec
+from itertools import islice
 
 from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.memory_values import MemoryValues
@@ -20,6 +19,7 @@ from anthropic_proxy.engine.messages.effort_plan import (
     follow_effort,
     keep_plan,
 )
+from anthropic_proxy.engine.messages.loaded_tools import digest_tool_name
 from anthropic_proxy.engine.messages.models import Message, TextBlock
 from anthropic_proxy.engine.messages.preparation import PreparedRequest
 from anthropic_proxy.engine.messages.tokens import TokenScale
@@ -95,18 +95,17 @@ class ModelObservations:
         return plan
 
     def find_listed_tools(self, conversation: str, messages: Sequence[Message]) -> Collection[str] | None:
-        """Return the names that `store_listed_tools` has stored for the conversation. None: none are stored."""
+        """Return the digests of the names that `store_listed_tools` has stored for the conversation. None: there are
+        none."""
         known = self.store.read("listed:" + _digest_beginning(conversation, messages))
-        try:
-            return None if known is None else decode_json(known, list[str])
-        except InvalidJson:
-            return None
+        return None if known is None else frozenset(known.split(" "))
 
     def store_listed_tools(self, conversation: str, messages: Sequence[Message], names: Collection[str]) -> None:
-        """Store which deferred tools the first request of a conversation has in its list of tools."""
-        key = "listed:" + _digest_beginning(conversation, messages)
-        stored = msgspec.json.encode(list(names)[:MAX_LISTED_TOOLS]).decode()
-        self.store.write(key, stored, CONVERSATION_SECONDS)
+        """Store which deferred tools the first request of a conversation that has any has in its list of tools."""
+        if names:
+            key = "listed:" + _digest_beginning(conversation, messages)
+            stored = " ".join(digest_tool_name(name) for name in islice(names, MAX_LISTED_TOOLS))
+            self.store.write(key, stored, CONVERSATION_SECONDS)
 
     def lacks_count_path(self, server: str, path: str) -> bool:
         """Return True if the server has answered a token count at this path as unknown."""

@@ -207,3 +207,15 @@ def test_models_are_listed_with_their_maximum_input(model: str, max_input: int) 
     settings = ProxyHarness(FakeUpstream(lambda self, body: reply(False)), **KEYS, BIG_MODEL=model).services.settings
     listed = list_models(settings, Catalog())
     assert next(entry for entry in listed if entry.id.startswith("claude-sonnet")).max_input_tokens == max_input
+
+
+def test_the_tools_in_the_list_of_a_conversation_take_little_memory_whatever_their_names() -> None:
+    store = MemoryStore()
+    written: dict[str, str] = {}
+    store.on_put = lambda key, value, _: written.update({key: value})
+    observations = ModelObservations(store)
+    messages = decode_request(b'{"model":"m","max_tokens":1,"messages":[{"role":"user","content":"hi"}]}').messages
+    observations.store_listed_tools("none", messages, [])
+    assert not written
+    observations.store_listed_tools("long", messages, [f"{number}" * 20_000 for number in range(1_000)])
+    assert sum(len(key) + len(value) for key, value in written.items()) < 5_000

@@ -55,8 +55,8 @@ def prepare(
 ) -> PreparationResult:
     """Return the request with all changes that a target requires.
 
-    `listed_at_first`: `PreparationResult.listed` of the first request of the conversation. Without `count_tokens`, the
-    context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature`.
+    `listed_at_first`: digests of `PreparationResult.listed` of the first request of the conversation. Without
+    `count_tokens`, the context window is not checked. Raises `InvalidRequest` or `UnsupportedFeature`.
     """
     notes: list[FidelityNote] = []
     _note_fields(request, limits, notes)
