@@ -636,14 +636,14 @@ async def test_betas_in_the_body_are_filtered_like_those_of_the_header(kind: Kin
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_field_that_a_cloud_rejects_is_not_sent_again(kind: Kind) -> None:
     tools = [{**CALL["tools"][0], "strict": True}, {**CALL["tools"][0], "name": "get_date"}]
-    with cloud_of(kind, rejected_fields=("inference_geo", "tools.strict")) as (_, running):
+    with cloud_of(kind, rejected_fields=("cache_control", "tools.strict")) as (_, running):
         engine = engine_of(settings_of(kind, running.url))
         for _ in range(2):
-            reply, message = await ask(engine, MODELS[kind], inference_geo="us", tools=tools)
+            reply, message = await ask(engine, MODELS[kind], cache_control={"type": "ephemeral"}, tools=tools)
             assert reply.status == 200, message
         await engine.close()
         bodies = [exchange.body for exchange in running.journal.exchanges]
-    assert ["inference_geo" in body for body in bodies] == [True, False, False, False]
+    assert ["cache_control" in body for body in bodies] == [True, False, False, False]
     assert ["strict" in body["tools"][0] for body in bodies] == [True, True, False, False]
 
 
@@ -857,6 +857,111 @@ async def test_what_a_cloud_rejects_and_the_request_needs_is_left_to_the_next_ta
         await engine.close()
         assert len(bedrock.journal.exchanges) == 2
         assert {name: foundry.journal.exchanges[0].body[name] for name in fields} == fields
+
+
+LIMITED_SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("inference_geo", {"inference_geo": "us"}),
+        (
+            "tool_choice.auto.disable_parallel_tool_use",
+            {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+        ),
+        *(
+            (f"tools.0.web_search_20250305.{name}", {"tools": [LIMITED_SEARCH | {name: value}]})
+            for name, value in (("allowed_domains", ["a.example"]), ("blocked_domains", ["a.example"]), ("max_uses", 1))
+        ),
+        (
+            "mcp_servers.0.tool_configuration.allowed_tools",
+            {
+                "mcp_servers": [
+                    {
+                        "type": "url",
+                        "name": "a",
+                        "url": "https://a.example",
+                        "tool_configuration": {"allowed_tools": ["read"]},
+                    }
+                ]
+            },
+        ),
+    ],
+)
+async def test_a_limit_that_a_cloud_rejects_is_not_left_out(path: str, fields: dict[str, Any]) -> None:
+    with cloud_of("foundry", betas=("mcp-client-2025-11-20",)) as (cloud, running):
+        cloud.find_problem = lambda body: f"{path}: {EXTRA}"
+        engine = engine_of(settings_of("foundry", running.url))
+        reply, message = await ask(engine, MODELS["foundry"], betas="mcp-client-2025-11-20", **fields)
+        await engine.close()
+        (sent,) = running.journal.exchanges
+    assert (reply.status, message["error"]["message"]) == (400, f"foundry: {path}: {EXTRA}")
+    assert {name: sent.body[name] for name in fields} == fields
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("end", ["z', ", "z'; ", "z'\n", "z ` ", 'z" #: extraneous key [thinking] is not permitted '])
+async def test_the_text_of_a_client_in_an_error_takes_nothing_from_others(kind: Kind, end: str) -> None:
+    lost = ("thinking", "output_config", "system.0.cache_control")
+    hostile = end + "; ".join(f"{name}: {EXTRA}" for name in lost) + f"; invalid beta flag: {THINKING} anthropic-beta '"
+
+    def find_echo(body: dict[str, Any]) -> str:
+        kinds = [block["type"] for block in body["messages"][0]["content"]]
+        return "" if kinds == ["text"] else f"messages.0.content.0: Input tag '{kinds[0]}' {TAG}"
+
+    async def send(block: dict[str, Any]) -> int:
+        messages = [{"role": "user", "content": [block]}]
+        fields = {"output_config": {"effort": "low"}, "messages": messages}
+        reply, _ = await ask(engine, MODELS[kind], betas=THINKING, **fields)
+        return int(reply.status)
+
+    with cloud_of(kind, betas=(THINKING,)) as (cloud, running):
+        cloud.find_problem = find_echo
+        engine = engine_of(settings_of(kind, running.url))
+        text = {"type": "text", "text": "Say exactly: hello"}
+        statuses = [await send(block) for block in (text, {"type": hostile, "text": "x"}, text)]
+        await engine.close()
+        first, refused, last = running.journal.exchanges
+    assert statuses == [200, 400, 200]
+    assert refused.body["messages"][0]["content"][0]["type"] == hostile
+    assert last.body == first.body
+    assert [sent.headers["anthropic-beta"] for sent in (first, last)] == [THINKING, THINKING]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_field_is_remembered_only_if_the_request_without_it_succeeds(kind: Kind) -> None:
+    problems = [f"output_config.effort: {EXTRA}", "messages.0.content: too bad", ""]
+    with cloud_of(kind) as (cloud, running):
+        cloud.find_problem = lambda body: problems.pop(0)
+        engine = engine_of(settings_of(kind, running.url))
+        replies = [await ask(engine, MODELS[kind], output_config={"effort": "low"}) for _ in range(2)]
+        await engine.close()
+        sent = ["output_config" in exchange.body for exchange in running.journal.exchanges]
+    assert [reply.status for reply, _ in replies] == [400, 200]
+    assert sent == [True, False, True]
+
+
+async def test_the_name_of_a_field_of_one_client_takes_nothing_from_others() -> None:
+    hostile = f"x: {EXTRA}; system.0.cache_control: {EXTRA}; thinking"
+
+    def find_echo(body: dict[str, Any]) -> str:
+        marks = body["system"][0].get("cache_control", {})
+        return next((f"system.0.cache_control.ephemeral.{name}: {EXTRA}" for name in marks if name != "type"), "")
+
+    with cloud_of("foundry") as (cloud, running):
+        cloud.find_problem = find_echo
+        engine = engine_of(settings_of("foundry", running.url))
+        system = [{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral", hostile: 1}}]
+        reply, _ = await ask(engine, MODELS["foundry"], system=system)
+        assert reply.status == 400
+        reply, message = await ask(engine, MODELS["foundry"])
+        await engine.close()
+        last = running.journal.exchanges[-1]
+    assert reply.status == 200, message
+    assert {name: last.body[name] for name in ("system", "thinking")} == {
+        name: CALL[name] for name in ("system", "thinking")
+    }
 
 
 SEARCH_TOOL = {"type": "web_search_20260318", "name": "web_search"}

@@ -19,7 +19,7 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
     has_system_messages,
 )
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.anthropic.fields import find_refused_fields, names_refused_field
+from anthropic_proxy.engine.wires.anthropic.fields import find_refused_field, names_refused_field
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
@@ -68,7 +68,8 @@ def decode_error(
     )
     if headers.get("x-should-retry") == "false":
         error.retryable = False
-    error.lacks_feature = status == 400 and call.dialect.drops_rejected_fields and names_refused_field(error.message)
+    drops_fields = status == 400 and call.dialect.drops_rejected_fields
+    error.lacks_feature = drops_fields and names_refused_field(_without_prefix(call, error))
     if call.dialect.has_anthropic_errors:
         error.status = status
         if status == 429 and error.cause is not None:
@@ -88,8 +89,13 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.relayed.body):
         return Adaptation(_REMIND)
     if error.status == 400 and call.dialect.drops_rejected_fields:
-        return find_beta_adaptation(call, error.message) or _find_rejected_fields(call, error.message)
+        message = _without_prefix(call, error)
+        return find_beta_adaptation(call, message) or _find_rejected_field(call, message)
     return None
+
+
+def _without_prefix(call: Call[Dialect], error: UpstreamError) -> str:
+    return error.message.removeprefix(f"{call.provider_prefix}: ")
 
 
 def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | None:
@@ -116,15 +122,14 @@ def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | 
     return Adaptation(name, persistent=False, refused_signatures=(found[named[0]],))
 
 
-def _find_rejected_fields(call: Call[Dialect], message: str) -> Adaptation | None:
-    """Return the change that leaves out the fields that the server has rejected. None: no such change."""
-    known = set(call.dialect.dropped_fields)
-    fields = [name for name in find_refused_fields(encode_request(call).body, message) if name not in known]
-    if not fields:
+def _find_rejected_field(call: Call[Dialect], message: str) -> Adaptation | None:
+    """Return the change that leaves out the field that the server has rejected. None: no such change."""
+    field = find_refused_field(encode_request(call).body, message)
+    if field is None or field in call.dialect.dropped_fields:
         return None
-    lasts = _OF_API.issuperset(name.partition(".")[0] for name in fields)
+    lasts = field.partition(".")[0] in _OF_API
     lasts = lasts and not select_betas(call).held_back  # a field may require a beta that is left out for now
-    return Adaptation(" ".join((_DROP_FIELDS, *fields)), persistent=lasts, stored_if_rejected=True)
+    return Adaptation(f"{_DROP_FIELDS} {field}", persistent=lasts)
 
 
 def apply_adaptation(dialect: Dialect, name: str) -> Dialect:

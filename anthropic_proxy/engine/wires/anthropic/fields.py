@@ -21,14 +21,19 @@ from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 
 _REFUSED = compile_later(
-    r"(?<![\w.])(?P<path>[\w$]+(?:\.[\w$]+)*): (?:Extra inputs are not permitted|Input tag '(?P<tag>[\w$-]+)' found)"
-    r"|#(?P<place>[/\w$]*): extraneous key \[(?P<key>[\w$-]+)\] is not permitted"
+    r"(?P<path>[\w$]+(?:\.[\w$]+)*): (?:Extra inputs are not permitted|Input tag '(?P<tag>[\w$-]+)' found)"
+    r"|(?:Malformed input request: )?#(?P<place>[/\w$]*): extraneous key \[(?P<key>[\w$-]+)\] is not permitted"
 )
 """Pattern of errors about fields: Anthropic's server and its copies at clouds, `tools.0.custom.strict: Extra inputs are
 not permitted` (anthropics/claude-code issue 11678) and `messages.2.content.0.tool_result.content.0: Input tag
 'tool_reference' found using 'type' does not match …`; Amazon's own check, `#: extraneous key [speed] is not permitted`
-(BerriAI/litellm issue 7416)."""
-_REQUIRED = frozenset(("model", "messages", "max_tokens", "stream", "tools", "system", "tool_choice", "stop_sequences"))
+(BerriAI/litellm issue 7416). It is matched at the start of a message only: the rest may quote text of the client."""
+_REQUIRED = frozenset(
+    (
+        *("inference_geo", "max_tokens", "messages", "model", "safeguards", "stop_sequences", "stream", "system"),
+        *("tool_choice", "tools"),
+    )
+)
 """Fields that no request leaves out, even if the server rejects them: without them, the reply has another meaning or
 form."""
 _CONTENT = frozenset(
@@ -38,6 +43,13 @@ _CONTENT = frozenset(
     )
 )
 """Inner fields that are never left out: what the conversation and the tools consist of."""
+_RESTRICTIONS = frozenset(
+    (
+        *("allowed_domains", "allowed_tools", "blocked_domains", "configs", "default_config", "disable_parallel_tool_use"),
+        *("enabled", "max_content_tokens", "max_uses", "safeguards", "tool_configuration"),
+    )
+)
+"""Inner fields that are never left out, with all that is in them: they limit what the model or a tool may do."""
 _FREE = frozenset(("input", "input_schema", "schema"))
 """Fields with keys of the client's own."""
 _OF_EACH_SERVER = frozenset(("text", "image", "document", "tool_use", "tool_result", "thinking", "redacted_thinking"))
@@ -61,25 +73,23 @@ _decode_output_config = msgspec.json.Decoder(_OutputConfig).decode
 
 
 def names_refused_field(message: str) -> bool:
-    return _REFUSED.search(message) is not None
+    return _REFUSED.match(message) is not None
 
 
-def find_refused_fields(body: bytes, message: str) -> list[str]:
-    """Return the names of the fields of an encoded request that an error message rejects, and that can be left out."""
-    found = [*_REFUSED.finditer(message)]
-    if not found:
-        return []
+def find_refused_field(body: bytes, message: str) -> str | None:
+    """Return the name of the field of an encoded request that an error message rejects. None: it names no field that
+    the request has and that can be left out.
+    """
+    match = _REFUSED.match(message)
+    if match is None:
+        return None
     try:
         request = msgspec.json.decode(replace_lone_surrogates(body)[0])
     except DECODE_ERRORS:
-        return []
-    names = dict[str, None]()
-    for match in found:
-        path = match["path"].split(".") if match["path"] else [*match["place"].split("/"), match["key"]]
-        name = _find_name(request, [*filter(None, path), *filter(None, (match["tag"],))])
-        if name is not None and _is_removable(name, is_element=match["tag"] is not None):
-            names[name] = None
-    return [*names]
+        return None
+    path = match["path"].split(".") if match["path"] else [*match["place"].split("/"), match["key"]]
+    name = _find_name(request, [*filter(None, path), *filter(None, (match["tag"],))])
+    return name if name is not None and _is_removable(name, is_element=match["tag"] is not None) else None
 
 
 def _find_name(request: Any, path: Sequence[str]) -> str | None:
@@ -119,7 +129,7 @@ def _is_removable(name: str, *, is_element: bool) -> bool:
     if is_element:
         in_messages = first == "messages" and inner[-1] not in _OF_EACH_SERVER
         return in_messages or name.startswith(_REMOVABLE_ELEMENTS)
-    return inner[-1] not in _CONTENT and _FREE.isdisjoint(inner)
+    return inner[-1] not in _CONTENT and _FREE.isdisjoint(inner) and _RESTRICTIONS.isdisjoint(inner)
 
 
 def find_field_edits(
