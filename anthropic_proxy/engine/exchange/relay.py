@@ -317,6 +317,8 @@ _DELAYS = ("retry-after", "retry-after-ms")
 _DELAY = compile_later(r" *(?:\d+(?:\.\d+)?|[A-Z][a-z]{2,}, .+) *")
 """Pattern of a delay, a number or a date. Others, such as `nan` or `-5`, would be an error in a client."""
 _NAME = compile_later(r"[a-z0-9!#$%&'*+.^_`|~-]+")
+_OTHER_VERSION = compile_later(r"\w|[-.]\d{1,2}(?!\d)")
+"""What follows the name of a model in that of another one: `-8` in `claude-opus-4-8`, but no date."""
 _VALUE = compile_later(r"[\t\x20-\x7e\x80-\xff]*")
 
 
@@ -351,7 +353,9 @@ def build_relay_call(
 ) -> Call[BaseDialect]:
     """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
     facts = target.capabilities
-    is_replaced = target.model_setting is not None and request.model.partition("[")[0] not in target.model
+    named = request.model.partition("[")[0]
+    is_same = named in target.model and not _OTHER_VERSION.match(target.model[target.model.index(named) + len(named) :])
+    is_replaced = target.model_setting is not None and not is_same
     return Call(
         request=UNPREPARED,
         model=target.model,

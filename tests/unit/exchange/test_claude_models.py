@@ -56,6 +56,7 @@ async def sent_for(variables: dict[str, str], asked: str, fields: dict[str, Any]
 
 
 ADAPTIVE = {"thinking": {"type": "adaptive", "display": "omitted"}}
+CLEAR_THINKING = {"type": "clear_thinking_20251015", "keep": "all"}
 MANUAL = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
 
 
@@ -86,6 +87,20 @@ MANUAL = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
             {"max_tokens": 2_000, "thinking": None},
             "approximated=1; emulated=0; dropped=0",
             id="no room for a budget",
+        ),
+        pytest.param(
+            HAIKU_4_5,
+            {"max_tokens": 2_000, **ADAPTIVE, "context_management": {"edits": [CLEAR_THINKING]}},
+            {"max_tokens": 2_000, "thinking": None, "context_management": None},
+            "approximated=1; emulated=0; dropped=0",
+            id="without thinking, none is cleared",
+        ),
+        pytest.param(
+            HAIKU_4_5,
+            {"max_tokens": 1e6},
+            {"max_tokens": 64_000},
+            "approximated=1; emulated=0; dropped=0",
+            id="a limit with an exponent",
         ),
         pytest.param(
             HAIKU_4_5,
@@ -173,3 +188,27 @@ async def test_a_request_that_the_chosen_model_accepts_stays_as_it_is() -> None:
     sent, counts, body = await sent_for(variables, NEWER, given)
     assert sent == json.loads(body) | {"model": HAIKU_4_5}
     assert counts == "approximated=0; emulated=0; dropped=0"
+
+
+async def test_without_thinking_only_its_clearing_is_left_out() -> None:
+    others = {"type": "clear_tool_uses_20250919"}
+    given = {"max_tokens": 2_000, **ADAPTIVE, "context_management": {"edits": [CLEAR_THINKING, others]}}
+    variables = {"PREFERRED_PROVIDER": "anthropic", "MODEL_OPUS": f"anthropic/{HAIKU_4_5}"}
+    sent, _, _ = await sent_for(variables, NEWER, given)
+    assert "thinking" not in sent
+    assert sent["context_management"] == {"edits": [others]}
+
+
+@pytest.mark.parametrize(
+    ("asked", "model", "expected"),
+    [
+        ("claude-opus-4", "claude-opus-4-8", {"type": "adaptive"}),
+        ("claude-opus-4-5", "claude-opus-4-8", {"type": "adaptive"}),
+        ("claude-opus-4-8[1m]", "claude-opus-4-8", MANUAL["thinking"]),
+        ("claude-opus-4-8", "claude-opus-4-8-20260301", MANUAL["thinking"]),
+    ],
+)
+async def test_the_beginning_of_a_name_is_another_model(asked: str, model: str, expected: dict[str, Any]) -> None:
+    variables = {"PREFERRED_PROVIDER": "anthropic", "MODEL_OPUS": f"anthropic/{model}"}
+    sent, _, _ = await sent_for(variables, asked, {"max_tokens": 4_000, **MANUAL})
+    assert sent["thinking"] == expected

@@ -195,6 +195,8 @@ def _limit_output(
             if limits.reject_overflow and (raised := round(tokens * _SAFETY_FACTOR)) > maximum:
                 raise InvalidRequest(f"prompt is too long: {raised} tokens > {maximum} maximum", code="prompt-too-long")
             remainder = available_output_tokens(window, tokens, limits.margin)
+            if not limits.margin and limit == request.max_tokens and limit <= window - tokens - WINDOW_MARGIN_TOKENS:
+                remainder = limit  # a client that asks for what fits gets all of it
             if limit > remainder:
                 limit = remainder
                 reason = "the remainder of the context window"

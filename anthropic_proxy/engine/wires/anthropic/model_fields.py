@@ -13,6 +13,7 @@ from msgspec import Struct
 from anthropic_proxy.engine.messages.fidelity import FidelityNote, note_replacement
 from anthropic_proxy.engine.messages.preparation import EFFORT_SCALE, THINKING_BUDGETS, nearest_level
 from anthropic_proxy.engine.wires.anthropic import json_spans
+from anthropic_proxy.engine.wires.anthropic.conversation import find_disabling_edits
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.contract import Call, ModelLimits
@@ -31,7 +32,7 @@ _ASK_TO_CONTINUE = b'{"role":"user","content":%b}' % bytes(CONTINUE_TEXT)
 
 
 class _Fields(Struct):
-    max_tokens: int | None = None
+    max_tokens: int | float | None = None
     thinking: dict[str, Any] | None = None
     output_config: dict[str, Any] | None = None
 
@@ -67,11 +68,11 @@ def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNot
     except msgspec.ValidationError:
         return []  # the server explains what is wrong
     form = (fields.thinking or {}).get("type")
-    most = fields.max_tokens
+    most = requested = None if fields.max_tokens is None else int(fields.max_tokens)
     if most is not None and most > limits.max_output:
         most = limits.max_output
         replace("max_tokens", most)
-        notes.append(note_replacement("max_tokens", fields.max_tokens, most, ", the model's limit"))
+        notes.append(note_replacement("max_tokens", requested, most, ", the model's limit"))
         budget = (fields.thinking or {}).get("budget_tokens")
         if isinstance(budget, int) and budget >= most and form == "enabled" and form in dialect.thinking_forms:
             replace("thinking", {**(fields.thinking or {}), "budget_tokens": most - 1})
@@ -83,7 +84,13 @@ def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNot
         replace("output_config", (config | {"effort": fitted} if fitted else config) or None)
     if form in ("adaptive", "enabled") and form not in dialect.thinking_forms:
         budget = _find_budget(effort, most or limits.max_output) if "enabled" in dialect.thinking_forms else 0
-        replace("thinking", _fit_thinking(dialect.thinking_forms, budget, notes))
+        thinking = _fit_thinking(dialect.thinking_forms, budget, notes)
+        replace("thinking", thinking)
+        if thinking is None and "context_management" in places:
+            place = places["context_management"]
+            disabling = find_disabling_edits(body, members[place])
+            kept[place] = disabling is not None
+            edits += disabling or ()
     if not dialect.accepts_sampling:
         for name, note in NO_SAMPLING.items():
             if name in places:
