@@ -8,7 +8,6 @@ from msgspec import structs
 
 from anthropic_proxy.cli.command_line import names_files
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.running_proxy import (
@@ -69,6 +68,8 @@ def _follow_port(environ: dict[str, str], env_file: str | None) -> dict[str, str
     """Return `environ` with the port of the only proxy that `serve --port` has started with these files, unless one
     responds on PORT. A PORT in the environment says which proxy the user means.
     """
+    from anthropic_proxy.cli.proxy_client import get_json  # noqa: PLC0415  # loads http.client, not for the server
+
     directory = find_data_directory(environ)
     ports = [port for port, proxy in list_running_proxies(directory, env_file) if not proxy.session_command]
     if environ.get("PORT") or len(ports) != 1:
