@@ -33,14 +33,15 @@ _MAX_LEARNED_BETAS = 64
 _NAMED_REFUSALS = 2
 """Number of rejections of betas of one request that remove only the betas that the server names."""
 _REFUSED = compile_later(
-    r"invalid beta flag|unsupported beta\b|anthropic-beta\b(?=.*unexpected value)|unexpected value\b(?=.*anthropic-beta)"
+    r"invalid beta flag|unsupported beta\b"
+    r"|anthropic-beta\b(?=.*unexpected value)|unexpected value\b(?=.*anthropic-beta)"
     r"|unexpected value\(s\) `[\w-]+-20\d\d-\d\d-\d\d`",
     re.IGNORECASE | re.DOTALL,
 )
 """Pattern of errors about betas: Bedrock "invalid beta flag" (anthropics/claude-code issue 49370), Anthropic
 "Unexpected value(s) `…` for the `anthropic-beta` header" and "Unsupported beta header: …" (docs.anthropic.com, "Beta
-headers"). A long list of values is cut, so the name of the header may be missing. The pattern is matched at the start of a message only: the rest may
-quote text of the client."""
+headers"). A long list of values is cut, so the name of the header may be missing. The pattern is matched at the start
+of a message only: the rest may quote text of the client."""
 _DATE_LENGTH = len("2025-05-14")
 """Length of the date at the end of the name of a beta."""
 _DATE_OF_BETA = compile_later(r"20\d\d-[01]\d-[0-3]\d")
