@@ -241,7 +241,7 @@ class App:
             self._address,
             worker_count=worker_count,
             exposure_warning=self._exposure(),
-            silent=search.result() if done else {},
+            silent=search.result() if done and search.exception() is None else {},  # a defect ends no start
         )
         return None if done else search
 

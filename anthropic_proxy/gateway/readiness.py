@@ -154,7 +154,7 @@ async def _find_missing_path(provider: Provider, settings: Settings, send: Trans
     """Return a text if the API of a server is at its address with a version, such as `/v1`. "": it is not known."""
     question, better = suggest_base_url(provider, settings)
     address = settings.base_urls[provider.name]
-    if not better or not has_model_list(provider):
+    if not better or not has_model_list(provider) or "chat" not in provider.wires:  # others have no list at /models
         return ""
 
     async def ask(base_url: str) -> int:

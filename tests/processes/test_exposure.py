@@ -89,6 +89,6 @@ def test_an_occupied_port_is_one_line_that_names_it(tmp_path: Path, more: tuple[
     (line,) = ended.stderr.splitlines()
     assert re.fullmatch(
         rf"✕ Port {port} is in use by \S+ \(process {os.getpid()}\)\. "
-        r"Stop it, or run:  anthropic-proxy serve --port \d+",
+        rf"Stop it, or run:  anthropic-proxy serve {re.escape(' '.join((*more, '--port')))} \d+",
         line,
     )
