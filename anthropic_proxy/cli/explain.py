@@ -15,7 +15,7 @@ from anthropic_proxy.cli.changes import Change, find_body_changes, list_changes,
 from anthropic_proxy.cli.client_models import MAX_TOOL_TOKENS, explain_tool_search
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading, require_stored_body, require_stored_request
-from anthropic_proxy.cli.output import Output, describe_input, read_input, wrap_words
+from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.export import build_request_object
 from anthropic_proxy.console.ledger.records import StoredRequest, decode_attempt_times
@@ -44,7 +44,7 @@ from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable, wrap_words
 from anthropic_proxy.secrets import Secret, redact_secrets
 
 EXIT_REJECTED = 1

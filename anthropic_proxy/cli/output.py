@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from textwrap import wrap
 from typing import Any, TextIO
 
 import msgspec
@@ -19,7 +18,12 @@ from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.environment import copy_environment, find_color_setting
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, escape_unprintable, to_ascii_symbols
+from anthropic_proxy.gateway.telemetry.log.lines import (
+    escape_terminal_controls,
+    escape_unprintable,
+    to_ascii_symbols,
+    wrap_words,
+)
 
 _GAP = "  "
 _PROGRAM = "anthropic-proxy "
@@ -201,11 +205,6 @@ def wrap_text(text: str, width: int | None) -> list[str]:
         else:
             lines.append(further + word)
     return lines
-
-
-def wrap_words(text: str, columns: int) -> list[str]:
-    """Return `text` as lines of at most `columns` characters, if no word is longer."""
-    return wrap(text, columns, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def write_errors(messages: Sequence[str]) -> None:

@@ -19,12 +19,12 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import FormattedTextControl, HSplit, Layout, Window
 
-from anthropic_proxy.cli.output import Output, wrap_words
+from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice
 from anthropic_proxy.gateway.settings import copy_environment
-from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable, wrap_words
 from anthropic_proxy.secrets import redact_secrets
 
 MAX_LISTED_OPTIONS = 60

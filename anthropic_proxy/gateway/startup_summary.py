@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from textwrap import wrap
 from types import MappingProxyType
 
 from anthropic_proxy import __version__
@@ -30,6 +29,7 @@ from anthropic_proxy.gateway.services import (
 from anthropic_proxy.gateway.settings import Settings, list_variables
 from anthropic_proxy.gateway.settings.place import describe_unread_files
 from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.log.lines import wrap_words
 
 UNKNOWN_ADDRESS = "http://<the address above>"
 """Placeholder in the start-up summary for an unknown URL. Another ASGI server (uvicorn) then runs the application
@@ -131,7 +131,7 @@ def _describe_unread_files(services: Services) -> list[str]:
 def log_exposure_warning(log: Log, warning: str) -> None:
     width = min(_WIDTH, log.terminal_width or _WIDTH)
     rule = f"  {'!' * (width - 2)}"
-    rows = wrap(warning, width - 4, break_long_words=False, break_on_hyphens=False)
+    rows = wrap_words(warning, width - 4)
     for line in (rule, f"  ! {rows[0]}", *(f"    {row}" for row in rows[1:]), rule):
         log.write_line(line, "error", "warning")
 
@@ -208,7 +208,7 @@ def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
 
 def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:
     width = (log.terminal_width or sys.maxsize) - 4
-    first, *others = [text] if len(text) <= width else wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    first, *others = [text] if len(text) <= width else wrap_words(text, width)
     yield f"  {log.paint(sign, role)} {first}"
     yield from (f"    {other}" for other in others)
 

@@ -10,7 +10,6 @@ import json
 import os
 import select
 import sys
-import textwrap
 import threading
 import time
 import traceback
@@ -36,6 +35,7 @@ from anthropic_proxy.gateway.telemetry.log.lines import (
     note_deduplication_key,
     redact_receipt,
     to_ascii_symbols,
+    wrap_words,
 )
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import list_secret_encodings, redact_secrets
@@ -267,8 +267,7 @@ class Log:
         if self._json or (width := self.terminal_width) is None:
             return text
         columns = max(width - len(indent), MIN_WRAP_COLUMNS)
-        rows = textwrap.wrap(name_program(text), columns, break_long_words=False, break_on_hyphens=False)
-        return f"\n{indent}".join(rows)
+        return f"\n{indent}".join(wrap_words(name_program(text), columns))
 
     def write_traceback(self, request_id: str) -> None:
         self._write_trace(request_id, traceback.format_exc())

@@ -140,7 +140,7 @@ def format_request_lines(
         rows = [text]
         if width is not None:
             columns = max(width - len(INDENT), MIN_WRAP_COLUMNS)
-            rows = textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False)
+            rows = wrap_words(text, columns)
         text = ""
         further += [INDENT + row for row in rows]
     paint = paint or _without_color
@@ -221,6 +221,11 @@ def _describe_incident(receipt: Receipt) -> str:
     elif outcome == "refused":
         remarks.append("! refused")
     return "; ".join(remarks)
+
+
+def wrap_words(text: str, columns: int) -> list[str]:
+    """Return `text` as lines of at most `columns` characters, if no word is longer."""
+    return textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def format_tokens(input_tokens: int, output_tokens: int) -> str:
