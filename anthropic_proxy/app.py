@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from anthropic_proxy.console.ledger.costs import CurrentCosts
 
 _SUMMARY_SECONDS = 0.25
-"""Maximum time in seconds by which own servers that do not even refuse a connection delay the start. A server that has
-not refused by then is reported later, but the summary calls it ready: so this is not shorter on a busy machine."""
+"""Maximum time in seconds by which own servers that do not even refuse a connection delay the start. The summary calls
+a server ready that has not refused by then, and a later line reports it. A busy machine needs more than 50 ms."""
 SHUTDOWN_GRACE_SECONDS = 2.0
 """Maximum seconds for cancelled exchanges to send their errors to clients when the server stops."""
 

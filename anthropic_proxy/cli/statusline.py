@@ -152,11 +152,12 @@ def build_line(
         parts.append(broken)
     if not replies:  # /health needs no key
         parts.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
-    if columns and outdated and len(_SEPARATOR.join(filter(None, parts))) > columns:
+    parts = [part for part in parts if part]
+    if columns and outdated and len(_SEPARATOR.join(parts)) > columns:
         parts = [part.removesuffix(outdated) for part in parts]
-    if columns and (excess := len(_SEPARATOR.join(filter(None, parts))) - columns) > 0:
+    if columns and (excess := len(_SEPARATOR.join(parts)) - columns) > 0:
         parts[0] = _shorten_name(parts[0], max(len(parts[0]) - excess, _MIN_NAME))
-    return _SEPARATOR.join(part for part in parts if part)
+    return _SEPARATOR.join(parts)
 
 
 def _shorten_name(name: str, most: int) -> str:

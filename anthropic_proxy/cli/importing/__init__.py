@@ -17,7 +17,7 @@ from cyclopts import Parameter
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_env_file
 from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
-from anthropic_proxy.cli.importing.plan import ImportPlan, find_referenced_variable, prepare_files
+from anthropic_proxy.cli.importing.plan import ImportPlan, find_referenced_variable, format_key_field, prepare_files
 from anthropic_proxy.cli.importing.router_config import is_router_database, read_router_config, read_router_database
 from anthropic_proxy.cli.local_proxy import find_proxy, reload_proxy
 from anthropic_proxy.cli.output import Output, describe_input, read_input
@@ -30,7 +30,7 @@ from anthropic_proxy.engine.routing.router import find_preferred_provider, list_
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
 from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
-from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line, format_toml_value
+from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import mask_env_lines
@@ -181,7 +181,7 @@ def import_settings(
             users = {find_referenced_variable(value): f", above {name}" for name, value in plan.variables.items()}
             env_file = folder / ENV_FILE  # a line can refer to lines above it
             lines = [(f"{variable}=…", f"in {env_file}{users.get(variable, '')}") for variable in sorted(needed)]
-            tables = ((_format_key_field(variable), table) for variable, table in sorted(needed.items()) if table)
+            tables = ((format_key_field(variable), table) for variable, table in sorted(needed.items()) if table)
             steps = [*lines, *((line, f"in {table} of {folder / CONFIG_FILE}") for line, table in tables), *steps]
     output.write_line()
     leads = ["Next:", *[""] * (len(steps) - 2), "Then:"]
@@ -240,7 +240,7 @@ def _write_missing_keys(
                 continue
             variable = reference or variable
             if provider.prefix in used:
-                with_field = f", with  {_format_key_field(variable)}  in {unnamed_in}" if unnamed_in else ""
+                with_field = f", with  {format_key_field(variable)}  in {unnamed_in}" if unnamed_in else ""
                 missing.setdefault(variable, f"of {provider.prefix}{with_field}")
             elif provider.name in plan.servers:
                 unused.append(provider.prefix)
@@ -257,10 +257,6 @@ def _write_missing_keys(
     return needed
 
 
-def _format_key_field(variable: str) -> str:
-    return f"api_key = {format_toml_value({'env': variable})}"
-
-
 def _is_set(variable: str, sources: Sources) -> bool:
     return sources.find_setting(variable, is_list=True) is not None
 
@@ -268,15 +264,17 @@ def _is_set(variable: str, sources: Sources) -> bool:
 def _note_other_router_files(plan: ImportPlan, folder: Path) -> None:
     """Add a note about the rules of projects and the models of agents, which other files have."""
     if projects := sorted(file.parent.name for file in folder.glob("*/config.json")):
-        names = ", ".join(projects[:_MAX_NAMES]) + (", …" if len(projects) > _MAX_NAMES else "")
-        text = f"rules of their own in {folder}{os.sep}*{os.sep}config.json are not imported: {names}"
+        text = f"rules of their own in {folder}{os.sep}*{os.sep}config.json are not imported: {_list_names(projects)}"
         plan.add_note("Projects", f"{text}. A route with the condition project has the same effect")
     agents = sorted((folder.parent / ".claude" / "agents").glob("**/*.md"))
     tagged = [file.name for file in agents if b"<CCR-SUBAGENT-MODEL>" in file.read_bytes()[:MAX_CONFIG_BYTES]]
     if tagged:
-        names = ", ".join(tagged[:_MAX_NAMES]) + (", …" if len(tagged) > _MAX_NAMES else "")
-        text = f"this tag has no effect here: {names}. At the top of the file, write the model as"
+        text = f"this tag has no effect here: {_list_names(tagged)}. At the top of the file, write the model as"
         plan.add_note("<CCR-SUBAGENT-MODEL>", text, "model: PREFIX/MODEL")
+
+
+def _list_names(names: list[str]) -> str:
+    return ", ".join(names[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")
 
 
 def _find_router_file() -> Path:

@@ -113,7 +113,7 @@ class ServerTable(Struct, kw_only=True):
         if self.base_url:
             lines.append(f"base_url = {format_toml_value(self.base_url)}")
         if self.key_variable:
-            lines.append(f"api_key = {{ env = {format_toml_value(self.key_variable)} }}")
+            lines.append(format_key_field(self.key_variable))
         if self.wire != "chat":
             lines.append(f"wire = {format_toml_value(self.wire)}")
         lines += [format_call_field("headers", header, value) for header, value in self.headers.items()]
@@ -126,6 +126,11 @@ class ServerTable(Struct, kw_only=True):
             lines += ["", f"[providers.{name}.models.{format_toml_value(model)}]"]
             lines += [f"{key} = {format_toml_value(value)}" for key, value in fields.items()]
         return "\n".join(lines) + "\n"
+
+
+def format_key_field(variable: str) -> str:
+    """Return the line of `[providers.NAME]` that takes its key from a variable."""
+    return f"api_key = {format_toml_value({'env': variable})}"
 
 
 def format_call_field(kind: str, name: str, value: object) -> str:
@@ -424,7 +429,7 @@ class ImportPlan:
                 f'"{server.key}" is not imported, because servers of your own network rarely check a key. If this one'
             )
             text += f" does, write {variable}={server.key} to {ENV_FILE}, and in [providers.{name}]"
-            self.add_note(server.key_setting, text, f"api_key = {format_toml_value({'env': variable})}")
+            self.add_note(server.key_setting, text, format_key_field(variable))
         self._add_call_fields(name, server)
         return name
 

@@ -45,15 +45,9 @@ _CONTENT = frozenset(
 """Inner fields that are never left out: what the conversation and the tools consist of."""
 _RESTRICTIONS = frozenset(
     (
-        *(
-            "allowed_domains",
-            "allowed_tools",
-            "blocked_domains",
-            "configs",
-            "default_config",
-            "disable_parallel_tool_use",
-        ),
-        *("enabled", "max_content_tokens", "max_uses", "safeguards", "tool_configuration"),
+        *("allowed_domains", "allowed_tools", "blocked_domains", "configs", "default_config"),
+        *("disable_parallel_tool_use", "enabled", "max_content_tokens", "max_uses", "safeguards"),
+        "tool_configuration",
     )
 )
 """Inner fields that are never left out, with all that is in them: they limit what the model or a tool may do."""

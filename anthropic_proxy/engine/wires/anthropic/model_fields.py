@@ -67,26 +67,25 @@ def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNot
         fields = _decode_fields(body)
     except msgspec.ValidationError:
         return []  # the server explains what is wrong
-    form = (fields.thinking or {}).get("type")
+    thinking, config = fields.thinking or {}, fields.output_config or {}
+    form, effort = thinking.get("type"), config.get("effort")
     most = requested = None if fields.max_tokens is None else int(fields.max_tokens)
     if most is not None and most > limits.max_output:
         most = limits.max_output
         replace("max_tokens", most)
         notes.append(note_replacement("max_tokens", requested, most, ", the model's limit"))
-        budget = (fields.thinking or {}).get("budget_tokens")
+        budget = thinking.get("budget_tokens")
         if isinstance(budget, int) and budget >= most and form == "enabled" and form in dialect.thinking_forms:
-            replace("thinking", {**(fields.thinking or {}), "budget_tokens": most - 1})
+            replace("thinking", {**thinking, "budget_tokens": most - 1})
             notes.append(note_replacement("thinking.budget_tokens", budget, most - 1, ", less than max_tokens"))
-    config = fields.output_config or {}
-    effort = config.get("effort")
     if isinstance(effort, str) and (fitted := _fit_effort(effort, limits, notes)) != effort:
         config = {name: value for name, value in config.items() if name != "effort"}
         replace("output_config", (config | {"effort": fitted} if fitted else config) or None)
     if form in ("adaptive", "enabled") and form not in dialect.thinking_forms:
         budget = _find_budget(effort, most or limits.max_output) if "enabled" in dialect.thinking_forms else 0
-        thinking = _fit_thinking(dialect.thinking_forms, budget, notes)
-        replace("thinking", thinking)
-        if thinking is None and "context_management" in places:
+        fitted_thinking = _fit_thinking(dialect.thinking_forms, budget, notes)
+        replace("thinking", fitted_thinking)
+        if fitted_thinking is None and "context_management" in places:
             place = places["context_management"]
             disabling = find_disabling_edits(body, members[place])
             kept[place] = disabling is not None
