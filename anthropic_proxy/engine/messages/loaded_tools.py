@@ -37,7 +37,7 @@ from anthropic_proxy.engine.messages.models import (
     ToolUseBlock,
     decode_nested_content,
 )
-from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool, list_tool_names
+from anthropic_proxy.engine.messages.models.tools import ToolList, is_client_tool, list_tool_names, share_tools
 from anthropic_proxy.engine.patterns import compile_later
 
 LoadedToolForm = Literal["caller", "items", "listed"]
@@ -122,18 +122,18 @@ def place_loaded_tools(
 
 def _list_tools(
     tools: Sequence[Tool], placed: Collection[str], forced_name: str | None, form: LoadedToolForm
-) -> ToolList:
+) -> list[Tool]:
     """Return the tools to list. The tools that every request of a session has come first, and `CALLER` after them."""
     given = [tool for tool in tools if tool.name not in placed and tool.name != PLACEHOLDER_NAME]
     first = [tool for tool in given if not tool.defer_loading or tool.name == forced_name]
     last = [tool for tool in given if tool.defer_loading and tool.name != forced_name]
-    return ToolList([*first, *([CALLER] if form == "caller" else ()), *last])
+    return share_tools([*first, *([CALLER] if form == "caller" else ()), *last])
 
 
 @functools.lru_cache(maxsize=64)
 def _list_shared_tools(
     tools: ToolList, placed: Collection[str], forced_name: str | None, form: LoadedToolForm
-) -> ToolList:
+) -> list[Tool]:
     """`_list_tools` with equal results for equal arguments, because caches use the list as a key."""
     return _list_tools(tools, placed, forced_name, form)
 

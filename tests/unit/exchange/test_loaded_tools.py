@@ -1,15 +1,19 @@
 """Tools that a tool search loads: the beginning of the prompt stays as it was, and calls reach the client by name."""
 
+import gc
 import itertools
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from anthropic_proxy.engine.messages.deltas import Delta, Text, ToolArgs, ToolCall, ToolEnd
-from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME, LoadedToolCalls
+from anthropic_proxy.engine.messages.loaded_tools import CALLER_NAME, PLACEHOLDER_NAME, LoadedToolCalls
+from anthropic_proxy.engine.wires import openai_chat
 from tests.support.cache_sessions import RELAYS, ROWS, Client, CostModel, Row, choice_table, run_session
+from tests.support.decoding import new_call, new_limits
 from tests.support.paths import ROOT
 
 NAMES = {"WebFetch", "mcp__a__b.c"}
@@ -147,3 +151,33 @@ def test_the_constant_tool_costs_less_than_a_longer_list(row: Row) -> None:
 def test_the_documented_choice_is_reproduced() -> None:
     """If this fails: `python -m tests.support.cache_sessions` prints the table."""
     assert choice_table() in (ROOT / "docs/contributing/decisions/0049-loaded-tools.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("form", ["listed", "caller", "items"])
+def test_large_lists_of_tools_are_not_kept(form: str) -> None:
+    """Clients choose the size of a list, and many caches have lists as keys."""
+
+    def encode(number: int) -> None:
+        tools = [
+            {
+                "name": f"tool_{number}_{place}",
+                "description": "d" * 100_000,
+                "input_schema": {"type": "object"},
+                "defer_loading": True,
+            }
+            for place in range(10)
+        ]
+        placeholder = {"name": PLACEHOLDER_NAME, "input_schema": {"type": "object"}, "defer_loading": True}
+        call = new_call(openai_chat, limits=new_limits(loaded_tools=form), tools=[placeholder, *tools])
+        assert openai_chat.WIRE.encode_request(call).body.count(b"d" * 100_000) == 10
+
+    encode(0)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(1, 6):
+            encode(number)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()

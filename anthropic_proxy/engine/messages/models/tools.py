@@ -47,7 +47,9 @@ _decode_fields = build_fields_decoder(set(Tool.__struct_encode_fields__) - {"px.
 
 
 class ToolList(list[Tool]):
-    """Immutable list of tools. Requests with equal tools share one object, which caches use as a key."""
+    """Immutable list of tools, of a limited size (`share_tools`). Requests with equal tools share one object, which
+    caches use as a key: they keep it, and what they found for it.
+    """
 
     __slots__ = ("all_from_client", "called_by_code", "has_deferred", "names", "source")
     __hash__ = object.__hash__  # type: ignore[assignment]
@@ -78,16 +80,24 @@ def decode_tools(content: Raw) -> list[Tool]:
     for tools in _shared_lists.get(len(content), ()):
         if tools.source == content:
             return tools
-    decoded = _read_list(bytes(content))
-    if len(content) > _MAX_CACHED_LIST_BYTES:  # as the key of caches it would be kept with what they found for it
+    decoded = share_tools(_read_list(bytes(content)), content)
+    if not isinstance(decoded, ToolList):
         return decoded
-    tools = ToolList(decoded, content.copy())
-    _shared_lists.setdefault(len(content), []).append(tools)
-    _shared_in_order.append(tools)
+    _shared_lists.setdefault(len(content), []).append(decoded)
+    _shared_in_order.append(decoded)
     if len(_shared_in_order) > _MAX_CACHED_LISTS:
         oldest = _shared_in_order.popleft()
         _shared_lists[len(oldest.source)].remove(oldest)
-    return tools
+    return decoded
+
+
+def share_tools(tools: list[Tool], source: Raw = ABSENT) -> list[Tool]:
+    """Return a `ToolList`, or `tools` itself if they are too large to be kept in caches.
+
+    `source`: JSON text of the list in the client request.
+    """
+    size = len(source) or sum(len(tool.source) for tool in tools)
+    return tools if size > _MAX_CACHED_LIST_BYTES else ToolList(tools, source.copy())
 
 
 def are_client_tools(tools: Sequence[Tool]) -> bool:

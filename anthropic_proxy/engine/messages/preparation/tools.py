@@ -47,6 +47,7 @@ from anthropic_proxy.engine.messages.models.tools import (
     implied_toolsets,
     is_client_tool,
     list_tool_names,
+    share_tools,
 )
 from anthropic_proxy.engine.messages.preparation.cleaning import result_as_text
 from anthropic_proxy.engine.messages.preparation.request import ProxyTool, ServerToolKind, TargetLimits
@@ -537,14 +538,14 @@ def select_tool_choice(
 
 
 @functools.lru_cache(maxsize=64)
-def _functions(tools: ToolList, limits: TargetLimits) -> tuple[ToolList, Mapping[str, str]]:
+def _functions(tools: ToolList, limits: TargetLimits) -> tuple[list[Tool], Mapping[str, str]]:
     """Return the client's tools with names that the provider accepts, and a mapping: alias → name of the client.
 
     Requests with the same tools share both results.
     """
     names = ToolNames(limits.tool_name_pattern, limits.max_tool_name_length)
     offered = assign_server_tools([tool for tool in tools if tool.name != PLACEHOLDER_NAME], limits, []).tools
-    return ToolList(_under_alias(tool, names) for tool in offered), names.aliases
+    return share_tools([_under_alias(tool, names) for tool in offered]), names.aliases
 
 
 def _defined(tool: Tool) -> Tool:
