@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -33,8 +33,7 @@ DAY = 86_400.0
 GPT = {"provider": "openai", "prefix": "openai", "model": "gpt-4.1", "input_tokens": 1_000, "output_tokens": 0}
 PACKAGED = 2_000_000
 """Cost of the request `GPT` in nano-dollars at the price of the package."""
-TODAY = date.today()
-UPDATED = f"genai-prices updated {TODAY}"
+UPDATED = "genai-prices updated TODAY"
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +45,14 @@ def _own_prices(monkeypatch: pytest.MonkeyPatch) -> None:
 def find_cost(settings: Settings) -> tuple[int | None, str]:
     cost = CostCalculator(settings).calculate(new_receipt(**GPT))
     return cost.cost, cost.source
+
+
+def replace_dates(text: str, first: date) -> str:
+    """Replace each date from `first`, on which the test began, to today by `TODAY`: midnight can be in a test."""
+    for days in range((date.today() - first).days + 1):
+        day = first + timedelta(days)
+        text = text.replace(day.isoformat(), "TODAY").replace(format_date(day), "TODAY")
+    return text
 
 
 def reply(status: str, body: bytes) -> Callable[[Server, asyncio.StreamWriter], Awaitable[None]]:
@@ -62,7 +69,7 @@ async def update(content: bytes) -> None:
 
 
 def test_the_ledger_uses_an_update_for_its_next_requests_and_keeps_earlier_costs(tmp_path: Path) -> None:
-    settings = Settings(data_directory=tmp_path)
+    settings, first = Settings(data_directory=tmp_path), date.today()
 
     async def record(number: int) -> None:
         await ledger.record(new_receipt(number, **GPT))
@@ -74,12 +81,12 @@ def test_the_ledger_uses_an_update_for_its_next_requests_and_keeps_earlier_costs
         for number, price in enumerate((3, 4), 2):
             asyncio.run(update(build_price_list("2026-11-20", input_mtok=price)))
             asyncio.run(record(number))
-    assert [(row["cost"], row["price_source"]) for row in read_rows(settings)] == [
+    assert [(row["cost"], replace_dates(row["price_source"], first)) for row in read_rows(settings)] == [
         (PACKAGED, find_price_package_version()),
         (3_000_000, UPDATED),
         (4_000_000, UPDATED),
     ]
-    assert describe_price_list() == f"genai-prices updated {format_date(TODAY)}"
+    assert replace_dates(describe_price_list(), first) == UPDATED
     assert list(tmp_path.rglob("prices.json")) == []
 
 
@@ -122,6 +129,7 @@ async def test_a_running_proxy_updates_its_prices_and_keeps_them_after_a_failure
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("anthropic_proxy.gateway.prices.updates.RETRY_SECONDS", 0.0)
+    first = date.today()
     lists = [
         reply("200 OK", build_price_list("2026-11-20", input_mtok=3)),
         reply("503 Busy", b""),
@@ -136,15 +144,16 @@ async def test_a_running_proxy_updates_its_prices_and_keeps_them_after_a_failure
         await app.start()
         await wait_for_async(lambda: len(server.heads) >= len(lists) and find_cost(settings)[0] == 4_000_000)
         await app.close()
-    lines = [re.sub(r"^[\d:]+  ", "", line) for line in capsys.readouterr().err.splitlines() if "rices" in line]
-    used, failed = f"genai-prices updated {format_date(TODAY)}", "The prices are not updated (PRICE_UPDATE_DAYS): "
-    assert lines[0] == f"Prices updated: {used}."
+    shown = replace_dates(capsys.readouterr().err, first)
+    lines = [re.sub(r"^[\d:]+  ", "", line) for line in shown.splitlines() if "rices" in line]
+    failed = "The prices are not updated (PRICE_UPDATE_DAYS): "
+    assert lines[0] == f"Prices updated: {UPDATED}."
     assert [line.removeprefix(failed).partition(": ")[0] for line in lines[1:4]] == [
         f"Server error '503 Busy' for url 'http://127.0.0.1:{port}/prices.json'. The prices in use stay",
         "Expected fetched prices payload to be a provider array. The prices in use stay",
         "the list is empty. The prices in use stay",
     ]
-    assert {line.rpartition(": ")[2] for line in lines[:4]} == {f"{used}."}
+    assert {line.rpartition(": ")[2] for line in lines[:4]} == {f"{UPDATED}."}
 
 
 def test_nothing_is_downloaded_without_the_setting(tmp_path: Path) -> None:
