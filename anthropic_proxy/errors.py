@@ -429,8 +429,17 @@ class CircuitOpen(UpstreamError):
 
 def join_with_or(words: Sequence[str]) -> str:
     """Return the words as one text for a message: `a, b or c`."""
+    return _join_words(words, "or")
+
+
+def join_with_and(words: Sequence[str]) -> str:
+    """Return the words as one text for a message: `a, b and c`."""
+    return _join_words(words, "and")
+
+
+def _join_words(words: Sequence[str], conjunction: str) -> str:
     *first, last = words
-    return f"{', '.join(first)} or {last}" if first else last
+    return f"{', '.join(first)} {conjunction} {last}" if first else last
 
 
 def find_similar_choice(text: str, choices: Mapping[str, object] | Sequence[str], min_similarity: float = 0.6) -> str:

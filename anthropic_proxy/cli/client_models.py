@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.messages.tokens import estimate_text_tokens
+from anthropic_proxy.errors import join_with_and
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 TIERS = ("opus", "sonnet", "haiku", "fable")
@@ -87,8 +88,7 @@ def list_name_variables(
 
 def _describe_model(model: TierModel, tiers: Sequence[str], prices: Mapping[str, str]) -> str:
     """Return `replies to opus and sonnet, 1.0 M context, $2/$8 per Mtok`."""
-    *first, last = tiers
-    facts = [f"replies to {', '.join(first)} and {last}" if first else f"replies to {last}"]
+    facts = [f"replies to {join_with_and(tiers)}"]
     facts += [f"{formats.short_count(model.window)} context"] if model.window else []
     facts += [prices[model.target]] if model.target in prices else []
     return ", ".join(facts)

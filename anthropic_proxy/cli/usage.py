@@ -14,8 +14,9 @@ from anthropic_proxy.cli.output import Column, Output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
+from anthropic_proxy.console.ledger.missing_prices import count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.periods import find_month, resolve_usage_range
-from anthropic_proxy.console.ledger.queries import UsageGroup, sum_usage
+from anthropic_proxy.console.ledger.queries import ModelSums, UsageGroup, sum_usage
 from anthropic_proxy.console.ledger.records import (
     FACETS,
     GroupName,
@@ -30,10 +31,9 @@ from anthropic_proxy.console.session_names import find_names
 from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command
 from anthropic_proxy.gateway.money import format_cost
-from anthropic_proxy.gateway.prices.price_list import describe_price_list, format_own_price, has_price_package
+from anthropic_proxy.gateway.prices.price_list import describe_price_list, has_price_package
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
 from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
-from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 _DEFAULT_SINCE = "24h"
 
@@ -158,10 +158,11 @@ def write_table(
     rows_in_terminal = max((output.height or sys.maxsize) - _OTHER_LINES, _MIN_ROWS)
     shown = groups[-_MAX_ROWS:] if by in ("day", "hour") else groups[: min(_MAX_ROWS, rows_in_terminal)]
     everything = [*(group.sums for group in shown), total]
-    tokens = [
-        (sums.cache_read_tokens, sums.input_tokens + sums.cache_write_tokens, sums.output_tokens) for sums in everything
-    ]
-    counts = [formats.counts_in_one_unit(column) for column in zip(*tokens, strict=True)]
+    counts = (
+        formats.counts_in_one_unit([sums.all_input_tokens for sums in everything]),
+        [formats.percent(sums.cache_read_tokens, sums.all_input_tokens) for sums in everything],
+        formats.counts_in_one_unit([sums.output_tokens for sums in everything]),
+    )
     facet = FACETS.get(by)
     title = _TITLES.get(by) or (facet.title if facet is not None else "")
     names = [sessions.get(group.name) or _shown_name(settings, by, group) or name_missing(by) for group in shown]
@@ -182,7 +183,7 @@ def write_table(
     columns = [
         Column(title, can_be_cut=max(map(len, names)) > _MAX_WHOLE_NAME),
         Column("Requests", is_number=True),
-        *(Column(title, is_number=True, is_optional=True) for title in ("Cached", "Input", "Output")),
+        *(Column(title, is_number=True, is_optional=True) for title in ("Input", "Cached", "Output")),
         Column("Cost", is_number=True),
         Column(f"By {measure}", role="bar", is_optional=True),
     ]
@@ -197,22 +198,22 @@ def write_table(
         text = "Requests that named no model, such as queries of the model list, are not counted."
         output.write_line("  " + output.paint(text, "quiet"))
 
-    counted = formats.plural(total.unknown_cost_requests, "request")
-    without_price = (group for group in groups if by == "model" and group.sums.unknown_cost_requests)
-    unknown = next(without_price, None)
-    if not has_price_package():
+    replied = [ModelSums(group.provider, group.name, group.sums) for group in groups if by == "model"]
+    missing = find_missing_prices(ModelCosts(settings), replied)
+    if total.unknown_cost_requests and not has_price_package():
         command = output.paint(build_extra_install_command("prices"), "type")
-        output.write_line(f"  Prices need the package genai-prices:  {command}")
-    elif unknown is not None:
-        name, reason = _shown_name(settings, by, unknown), ModelCosts(settings).explain_missing_price(unknown.provider)
+        output.write_line(f"  The cost of {count_unknown(total)} is unknown. Install the price list:  {command}")
+    elif missing is not None and missing.lines:
         file = shorten_home(resolve_config_file_path(settings.env_file) or CONFIG_FILE)
-        output.write_line(f"  The cost of {counted} is unknown: {escape_unprintable(name)} had no price{reason}.")
+        output.write_line(f"  {missing.text}")
         output.write_line(f"  Add prices per million tokens to {file}:")
-        for line in format_own_price(name):
+        for line in missing.lines.splitlines():
             output.write_line(f"    {output.paint(line, 'type')}")
+    elif missing is not None:
+        output.write_line(f"  {missing.text} {missing.remedy}")
     elif total.unknown_cost_requests:
         command = output.paint("anthropic-proxy usage --by model", "type")
-        output.write_line(f"  The cost of {counted} is unknown. Their models:  {command}")
+        output.write_line(f"  The cost of {count_unknown(total)} is unknown. Their models:  {command}")
     if has_price_package():
         source = describe_price_list()
         output.write_line("  " + output.paint(f"Prices: {source}. Your own prices: {_OWN_PRICES}", "quiet"))

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, pairwise, repeat
 from math import ceil, floor, log10
 
+from markupsafe import Markup
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
+from anthropic_proxy.console.ledger.missing_prices import count_unknown
 from anthropic_proxy.console.ledger.periods import find_period_number, find_period_start, list_period_starts
 from anthropic_proxy.console.ledger.queries import ModelPeriod, PeriodSums, add_up_model_periods
 from anthropic_proxy.console.ledger.records import NOT_SENT, UsageSums
@@ -409,3 +411,14 @@ def list_percentiles(periods: Periods, latencies: Mapping[tuple[int, tuple[str, 
 def _list_pairs(pairs: Sequence[tuple[str, str]]) -> str:
     """The script of the page shows the pairs as a list beside the pointer."""
     return ": " + "; ".join(f"{name} = {value}" for name, value in pairs) if pairs else ""
+
+
+def explain_missing_cost(sums: UsageSums, href: str = "#missing-prices") -> str:
+    """Return the text of a chart without costs."""
+    if not sums.requests:
+        return "No requests in this range."
+    if not sums.has_replies:
+        return "No model replied."
+    if not sums.unknown_cost_requests:
+        return "All requests were free."
+    return Markup('The cost of {} is unknown. <a href="{}">Set prices</a>').format(count_unknown(sums), href)

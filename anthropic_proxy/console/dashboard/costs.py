@@ -12,12 +12,7 @@ from anthropic_proxy.console.dashboard.charts import (
     chart_groups,
     chart_models,
     divide_range,
-)
-from anthropic_proxy.console.dashboard.missing_prices import (
-    MissingPrices,
-    count_unknown,
     explain_missing_cost,
-    find_missing_prices,
 )
 from anthropic_proxy.console.dashboard.page import (
     FailedPanel,
@@ -38,6 +33,7 @@ from anthropic_proxy.console.dashboard.tables import (
 )
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import ExportTable, tabulate_usage
+from anthropic_proxy.console.ledger.missing_prices import MissingPrices, count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.queries import UsageGroup, sum_model_periods, sum_models, sum_periods, sum_usage
 from anthropic_proxy.console.ledger.records import FACETS, UsageSums, add_up, name_missing
 from anthropic_proxy.errors import InvalidRequest

@@ -10,14 +10,14 @@ from typing import Any
 from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import Chart, chart_models, divide_range
-from anthropic_proxy.console.dashboard.missing_prices import explain_missing_cost, find_missing_prices
+from anthropic_proxy.console.dashboard.charts import Chart, chart_models, divide_range, explain_missing_cost
 from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, Table, build_panel, memoize_result
 from anthropic_proxy.console.dashboard.tables import SortableColumn, format_sums, sort_rows
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums
 from anthropic_proxy.console.ledger.histograms import Histogram, find_percentile
+from anthropic_proxy.console.ledger.missing_prices import find_missing_prices
 from anthropic_proxy.console.ledger.queries import ModelPeriod, ModelSums, count_facets
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
 from anthropic_proxy.gateway.money import format_cost, format_price

@@ -22,6 +22,7 @@ from anthropic_proxy.console.dashboard.charts import (
     chart_lines,
     chart_sums,
     divide_range,
+    explain_missing_cost,
     list_percentiles,
 )
 from anthropic_proxy.console.dashboard.error_kinds import (
@@ -30,7 +31,6 @@ from anthropic_proxy.console.dashboard.error_kinds import (
     find_incidents,
     find_remedy,
 )
-from anthropic_proxy.console.dashboard.missing_prices import count_unknown, explain_missing_cost, find_missing_prices
 from anthropic_proxy.console.dashboard.models import tabulate_models
 from anthropic_proxy.console.dashboard.page import (
     FailedPanel,
@@ -48,6 +48,7 @@ from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
 from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, find_percentile
+from anthropic_proxy.console.ledger.missing_prices import count_unknown, find_missing_prices
 from anthropic_proxy.console.ledger.queries import ErrorGroup, ModelPeriod, PeriodSums, count_errors, list_errors
 from anthropic_proxy.console.ledger.records import (
     NOT_SENT,

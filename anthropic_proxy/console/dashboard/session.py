@@ -10,9 +10,8 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import Band, Chart, Column, Series, build_chart
+from anthropic_proxy.console.dashboard.charts import Band, Chart, Column, Series, build_chart, explain_missing_cost
 from anthropic_proxy.console.dashboard.conversation import CacheBreak, build_turns, find_cache_breaks
-from anthropic_proxy.console.dashboard.missing_prices import explain_missing_cost
 from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
 from anthropic_proxy.console.dashboard.request import find_max_input
 from anthropic_proxy.console.dashboard.tables import page_list

@@ -10,7 +10,9 @@ import pytest
 from anthropic_proxy.cli.usage import write_table
 from anthropic_proxy.console.ledger.queries import UsageGroup
 from anthropic_proxy.console.ledger.records import UsageSums
+from anthropic_proxy.gateway.prices.price_list import describe_price_list
 from anthropic_proxy.gateway.settings import Settings
+from anthropic_proxy.gateway.settings.file_format import PriceTable
 from tests.support.terminal import read_output
 
 
@@ -44,29 +46,29 @@ def new_group(name: str, dollars: float) -> UsageGroup:
 def test_a_long_name_hides_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = show_table(monkeypatch, [new_group("p" * 200, 2), new_group("shop", 2)], "project")
     assert lines[2:6] == [
-        f"  Project{' ' * 31}  Requests  Cached  Input  Output   Cost",
-        f"  {'p' * 37}…         1       0  1,200      30  $2.00",
-        f"  shop{' ' * 34}         1       0  1,200      30  $2.00",
-        f"  all{' ' * 35}         2       0  2,400      60  $4.00",
+        f"  Project{' ' * 31}  Requests  Input  Cached  Output   Cost",
+        f"  {'p' * 37}…         1  1,200     0 %      30  $2.00",
+        f"  shop{' ' * 34}         1  1,200     0 %      30  $2.00",
+        f"  all{' ' * 35}         2  2,400     0 %      60  $4.00",
     ]
 
 
 def test_each_day_has_a_bar_also_without_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = show_table(monkeypatch, [new_group("2026-11-20", 2), new_group("2026-11-22", 1)], "day")
     assert lines[2:7] == [
-        "  Day         Requests  Cached  Input  Output   Cost  By cost",
-        f"  2026-11-20         1       0  1,200      30  $2.00  {'█' * 16}",
-        "  2026-11-21         0       0      0       0      –",
-        f"  2026-11-22         1       0  1,200      30  $1.00  {'█' * 8}",
-        "  all                2       0  2,400      60  $3.00",
+        "  Day         Requests  Input  Cached  Output   Cost  By cost",
+        f"  2026-11-20         1  1,200     0 %      30  $2.00  {'█' * 16}",
+        "  2026-11-21         0      0       –       0      –",
+        f"  2026-11-22         1  1,200     0 %      30  $1.00  {'█' * 8}",
+        "  all                2  2,400     0 %      60  $3.00",
     ]
 
 
 def test_bars_get_shorter_before_they_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = show_table(monkeypatch, [new_group("provider/a-model-with-a-name", 2), new_group("b", 1)], "project")
     assert lines[3:5] == [
-        f"  provider/a-model-with-a-name         1       0  1,200      30  $2.00  {'█' * 8}",
-        f"  b{' ' * 27}         1       0  1,200      30  $1.00  {'█' * 4}",
+        f"  provider/a-model-with-a-name         1  1,200     0 %      30  $2.00  {'█' * 8}",
+        f"  b{' ' * 27}         1  1,200     0 %      30  $1.00  {'█' * 4}",
     ]
 
 
@@ -89,8 +91,8 @@ def test_a_cost_is_compared_with_that_of_the_requested_models(
     group = UsageGroup(name="m", sums=UsageSums(requests=1, input_tokens=13_700, output_tokens=72, **costs))
     lines = show_table(monkeypatch, [group], "project")
     assert lines[0] == f"1 request, 1 succeeded, {shown}"
-    assert lines[3].split()[:5] == ["m", "1", "0", "13.7", "k"]
-    assert lines[3].split()[5] == "72"
+    assert lines[3].split()[:5] == ["m", "1", "13.7", "k", "0"]
+    assert lines[3].split()[5:7] == ["%", "72"]
 
 
 def test_the_id_of_a_session_is_complete(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,16 +101,16 @@ def test_the_id_of_a_session_is_complete(monkeypatch: pytest.MonkeyPatch) -> Non
     group.sums.unknown_cost_requests = 3
     lines = show_table(monkeypatch, [group], "session")
     assert lines[2:5] == [
-        f"  Session{' ' * 29}  Requests  Cached  Input         Cost",
-        f"  {name}         1       0  1,200  ≥ $1,000.00",
-        f"  all{' ' * 33}         1       0  1,200  ≥ $1,000.00",
+        f"  Session{' ' * 29}  Requests  Input  Cached         Cost",
+        f"  {name}         1  1,200     0 %  ≥ $1,000.00",
+        f"  all{' ' * 33}         1  1,200     0 %  ≥ $1,000.00",
     ]
 
 
 def test_a_model_without_a_price_is_named_with_the_lines_to_write(monkeypatch: pytest.MonkeyPatch) -> None:
     group = UsageGroup(name="qwen", provider="own", sums=UsageSums(requests=2, unknown_cost_requests=2))
     assert show_table(monkeypatch, [group], "model")[5:9] == [
-        "  The cost of 2 requests is unknown: own/qwen had no price.",
+        "  The cost of 2 of 2 requests is unknown: own/qwen, which replied, has no price.",
         "  Add prices per million tokens to anthropic-proxy.toml:",
         '    [prices."own/qwen"]',
         "    input = <dollars>",
@@ -116,8 +118,8 @@ def test_a_model_without_a_price_is_named_with_the_lines_to_write(monkeypatch: p
     gateway = UsageGroup(name="gpt-4.1", provider="openai", sums=group.sums)
     settings = Settings(base_urls={"openai": "https://models.example/v1"}, env_file="/srv/proxy/.env")
     assert show_table(monkeypatch, [gateway], "model", settings=settings)[5:8] == [
-        "  The cost of 2 requests is unknown: openai/gpt-4.1 had no price at your own",
-        "  address, whose prices are not known.",
+        "  The cost of 2 of 2 requests is unknown: openai/gpt-4.1, which replied, has no",
+        "  price at your own address, whose prices are not known.",
         "  Add prices per million tokens to /srv/proxy/anthropic-proxy.toml:",
     ]
     hostile = UsageGroup(name='💎"b\x1b[31m\u202e\x7f\U000e0001', provider="own", sums=group.sums)
@@ -127,8 +129,33 @@ def test_a_model_without_a_price_is_named_with_the_lines_to_write(monkeypatch: p
     assert "".join(shown).isprintable()
     day = UsageGroup(name="2026-11-20", sums=group.sums)
     assert show_table(monkeypatch, [day], "day")[5:7] == [
-        "  The cost of 2 requests is unknown. Their models:",
+        "  The cost of 2 of 2 requests is unknown. Their models:",
         "  anthropic-proxy usage --by model",
+    ]
+
+
+def test_all_models_without_a_price_are_named_with_the_lines_of_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    names, sums = ("gpt-4.1", "gpt-4.1-mini", "gpt-5.5"), UsageSums(requests=2, unknown_cost_requests=1)
+    groups = [UsageGroup(name=name, provider="openai", sums=sums) for name in names]
+    settings = Settings(base_urls={"openai": "https://models.example/v1"})
+    shown = show_table(monkeypatch, groups[:2], "model", settings=settings)
+    assert shown[6:16] == [
+        "  The cost of 2 of 4 requests is unknown: openai/gpt-4.1 and",
+        "  openai/gpt-4.1-mini, which replied, have no price at your own address, whose",
+        "  prices are not known.",
+        "  Add prices per million tokens to anthropic-proxy.toml:",
+        '    [prices."openai/gpt-4.1"]',
+        "    input = <dollars>",
+        "    output = <dollars>",
+        '    [prices."openai/gpt-4.1-mini"]',
+        "    input = <dollars>",
+        "    output = <dollars>",
+    ]
+    priced = Settings(prices={f"openai/{name}": PriceTable(input=1, output=2) for name in names})
+    assert show_table(monkeypatch, groups, "model", settings=priced)[7:10] == [
+        "  The cost of 3 of 6 requests is unknown: the price was set later, or the number",
+        "  of tokens or the price of a service tier is unknown. A cost is calculated when",
+        "  a request ends; a later price does not change it.",
     ]
 
 
@@ -142,6 +169,6 @@ def test_tokens_have_one_unit_per_column(monkeypatch: pytest.MonkeyPatch) -> Non
     sums = UsageSums(requests=1, cache_read_tokens=22_903_000, input_tokens=310_000, output_tokens=4_000)
     lines = show_table(monkeypatch, [UsageGroup(name="gpt", provider="own", sums=sums)], "model")
     assert lines[2:4] == [
-        "  Model    Requests   Cached    Input  Output  Cost  By tokens",
-        f"  own/gpt         1  22.90 M  310.0 k   4,000  free  {'█' * 16}",
+        "  Model    Requests    Input  Cached  Output  Cost  By tokens",
+        f"  own/gpt         1  23.21 M    99 %   4,000  free  {'█' * 16}",
     ]

@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 
-from markupsafe import Markup
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.queries import ModelSums
 from anthropic_proxy.console.ledger.records import UsageSums, add_up
-from anthropic_proxy.errors import build_extra_install_command
+from anthropic_proxy.errors import build_extra_install_command, join_with_and
 from anthropic_proxy.gateway.prices.price_list import format_own_price, has_price_package
 from anthropic_proxy.gateway.settings import CONFIG_FILE
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 
 _MAX_NAMED = 3
 
@@ -20,7 +20,7 @@ class MissingPrices(Struct, frozen=True):
     text: str
     remedy: str
     lines: str
-    """Lines for `anthropic-proxy.toml`. "": all models have a price today."""
+    """Lines for `anthropic-proxy.toml`, for each model that `text` names. "": all models have a price today."""
     command: str
     """Command that installs the price list. "": it is installed."""
 
@@ -43,16 +43,16 @@ def find_missing_prices(costs: ModelCosts, replied: Sequence[ModelSums]) -> Miss
             "",
             "",
         )
-    reason = costs.explain_missing_price(unpriced[0].provider)
+    reasons = {costs.explain_missing_price(one.provider) for one in unpriced}
     models = [f"{costs.find_prefix(one.provider)}/{one.model}" for one in unpriced]
     named = models if len(models) <= _MAX_NAMED else models[: _MAX_NAMED - 1]
     others = [f"{len(models) - len(named)} other models"] if len(named) < len(models) else []
-    names = " and ".join(filter(None, (", ".join([*named, *others][:-1]), [*named, *others][-1])))
     return MissingPrices(
-        f"{text}: {names}, which replied, {'has' if len(models) == 1 else 'have'} no price{reason}.",
+        f"{text}: {join_with_and([*map(escape_unprintable, named), *others])}, which replied, "
+        f"{'has' if len(models) == 1 else 'have'} no price{reasons.pop() if len(reasons) == 1 else ''}.",
         f"add the prices of each model in dollars per million tokens to {CONFIG_FILE}, 0 for a server of your own. "
         f"The name can be a pattern: {models[0].partition('/')[0]}/*. Prices apply to later requests.",
-        "\n".join(format_own_price(models[0])),
+        "\n".join(line for model in named for line in format_own_price(model)),
         "" if has_price_package() else build_extra_install_command("prices"),
     )
 
@@ -60,14 +60,3 @@ def find_missing_prices(costs: ModelCosts, replied: Sequence[ModelSums]) -> Miss
 def count_unknown(sums: UsageSums) -> str:
     """`3 of 5 requests`"""
     return f"{sums.unknown_cost_requests:,} of {formats.plural(sums.requests, 'request')}"
-
-
-def explain_missing_cost(sums: UsageSums, href: str = "#missing-prices") -> str:
-    """Return the text of a chart without costs."""
-    if not sums.requests:
-        return "No requests in this range."
-    if not sums.has_replies:
-        return "No model replied."
-    if not sums.unknown_cost_requests:
-        return "All requests were free."
-    return Markup('The cost of {} is unknown. <a href="{}">Set prices</a>').format(count_unknown(sums), href)
