@@ -69,11 +69,6 @@ from anthropic_proxy.secrets import redact_secrets
 _CLAUDE, _DEMO = "claude", "demo/"
 MAIN_MODELS = ("opus", "sonnet")
 """Models that Claude Code requests for a conversation, if the user chooses none."""
-MODEL_VARIABLES = (
-    *("ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL", "ANTHROPIC_SMALL_FAST_MODEL"),
-    *(f"ANTHROPIC_DEFAULT_{tier.upper()}_MODEL" for tier in TIERS),
-)
-"""Variables with which Claude Code requests another model than its own default."""
 CUSTOM_HEADERS = "ANTHROPIC_CUSTOM_HEADERS"
 """Variable with headers for every request of Claude Code, one in each line. A header among them can be a credential."""
 _SERVER_VARIABLES = (
@@ -96,12 +91,10 @@ _MODEL_CHARACTERS = "/:@"
 _LONG_CONTEXT = "[1m]"
 """Suffix of a model name by which Claude Code assumes a window of 1,000,000 tokens. Claude Code does not send the
 suffix."""
-_LIMIT_VARIABLES = frozenset(
-    {"CLAUDE_CODE_MAX_CONTEXT_TOKENS", "CLAUDE_CODE_AUTO_COMPACT_WINDOW", "CLAUDE_AUTOCOMPACT_PCT_OVERRIDE"}
-    | {"CLAUDE_CODE_MAX_OUTPUT_TOKENS", LIMITING_MODEL, NO_LONG_CONTEXT, TOOL_SEARCH}
+_LIMIT_VARIABLES = (
+    *("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "CLAUDE_CODE_AUTO_COMPACT_WINDOW", "CLAUDE_AUTOCOMPACT_PCT_OVERRIDE"),
+    *("CLAUDE_CODE_MAX_OUTPUT_TOKENS", LIMITING_MODEL, NO_LONG_CONTEXT, TOOL_SEARCH),
 )
-_NAME_SUFFIXES = tuple(f"_{tier.upper()}_MODEL_{part}" for tier in TIERS for part in ("NAME", "DESCRIPTION"))
-"""Ends of the variables with the names of models. Like the limits, they stay if a settings file sets them."""
 _SINGLE_QUESTION = {"-p", "--print", "-h", "--help", "-v", "--version"}
 _MIN_COMPACT_WINDOW = 100_000
 """Smallest `CLAUDE_CODE_AUTO_COMPACT_WINDOW`. Claude Code warns about a smaller one and replaces it by this one."""
@@ -161,9 +154,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
                         code="overridden-settings",
                     )
                 notices.append(f"{level.source} sets {name}. This session uses {proxy.address} instead.")
-            for name, model in list_model_settings(level, others).items():
-                notices.append(f"{level.source} sets {name}: this session requests the model {model}.")
-            for name, text in list_settings_of_strangers(level, own, variables).items():
+            for name, text in list_named_settings(level, others, own, variables).items():
                 notices.append(f"{level.source} sets {name}: this session {text}.")
             for notice in notices:
                 output.write_line(escape_unprintable(notice))
@@ -490,6 +481,9 @@ _CREDENTIAL_COMMAND = "apiKeyHelper"
 Claude Code sends this credential in addition to the one in the variables.
 """
 _UNPROXIED = "NO_PROXY"
+_STATUS_LINE = "statusLine"
+_MODEL_NAMES = "modelPicker"
+"""Setting with names of models, which also the header of Claude Code shows."""
 
 
 class ClaudeSettings(Struct, frozen=True):
@@ -586,50 +580,84 @@ def find_overrides(level: ClaudeSettings, variables: Mapping[str, str]) -> list[
     return found
 
 
-def list_model_settings(level: ClaudeSettings, arguments: Sequence[str]) -> dict[str, str]:
-    """Return the settings in `level` that choose a model: name → value.
+class _NamedSetting(Struct, frozen=True):
+    """A setting of Claude Code that a line names, because it changes models, their names or limits, or what is sent."""
+
+    pattern: re.Pattern[str]
+    """Matches the name of a variable in `env`, or of a setting if `is_variable` is False."""
+    text: str
+    """What this session does, with the value as `{}`."""
+    is_variable: bool = True
+    of_all_files: bool = False
+    """True: also in the user's own files. False: only in files of a project, where a stranger may have written it."""
+
+
+_NAMED_SETTINGS = (
+    _NamedSetting(
+        re.compile(f"ANTHROPIC_(DEFAULT_|SMALL_FAST_|DEFAULT_({'|'.join(map(str.upper, TIERS))})_)?MODEL"),
+        "requests the model {}",
+        of_all_files=True,
+    ),
+    _NamedSetting(re.compile(r"model"), "requests the model {}", is_variable=False, of_all_files=True),
+    _NamedSetting(re.compile(r"fallbackModel"), "requests {} after a failure", is_variable=False, of_all_files=True),
+    _NamedSetting(re.compile(r"modelOverrides"), "requests {}", is_variable=False, of_all_files=True),
+    _NamedSetting(re.compile(r"availableModels"), "offers only the models {}", is_variable=False),
+    _NamedSetting(
+        re.compile(r"CLAUDE_CODE_\w*SUBAGENT_MODEL"), "requests the model {} for sub-agents", of_all_files=True
+    ),
+    _NamedSetting(re.compile(r"ANTHROPIC_CUSTOM_MODEL_OPTION"), "offers the model {}"),
+    _NamedSetting(re.compile("|".join(_LIMIT_VARIABLES)), "uses {}"),
+    _NamedSetting(re.compile(r"(ANTHROPIC|CLAUDE_CODE)_\w*MODEL\w*"), "uses {}"),
+    _NamedSetting(re.compile(CUSTOM_HEADERS), "sends {}"),
+    _NamedSetting(re.compile(_MODEL_NAMES), "shows its names of models", is_variable=False),
+    _NamedSetting(re.compile(_STATUS_LINE), "runs {} for its status line", is_variable=False),
+)
+"""The first row that matches a name decides."""
+_OVERRIDDEN_BY_OPTION = ("model", "ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL")
+"""Settings that `--model` of Claude Code overrides."""
+
+
+def list_named_settings(
+    level: ClaudeSettings, arguments: Sequence[str], own: Mapping[str, str], variables: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the settings in `level` of which the user is told: name → what this session does.
 
     Those that `--model` in `arguments` overrides are left out, and those of `--settings`, which are for this run.
+    `own`: variables of the client without the files of a project. `variables`: those with which it is started.
     """
     if level.source == _OPTION:
         return {}
-    ignored = ("ANTHROPIC_MODEL", "ANTHROPIC_DEFAULT_MODEL") if any(map(_MODEL_OPTION.fullmatch, arguments)) else ()
-    environment = level.environment
-    found = {name: environment[name] for name in MODEL_VARIABLES if environment.get(name) and name not in ignored}
-    model = level.content.get("model")
-    return found | ({"model": model} if isinstance(model, str) and model and not ignored else {})
+    ignored = _OVERRIDDEN_BY_OPTION if any(map(_MODEL_OPTION.fullmatch, arguments)) else ()
+    if CUSTOM_HEADERS in variables:  # which replace those of the file
+        ignored = (*ignored, CUSTOM_HEADERS)
+    found: dict[str, str] = {}
+    for row in _NAMED_SETTINGS:
+        values: Mapping[str, Any] = level.environment if row.is_variable else level.content
+        for name, value in values.items():
+            if not value or name in ignored or name in found or row.pattern.fullmatch(name) is None:
+                continue
+            if row.of_all_files or (level.is_of_project and not (row.is_variable and value == own.get(name))):
+                found[name] = row.text.format(_describe_value(name, value))
+    return found
 
 
-def list_settings_of_strangers(
-    level: ClaudeSettings, own: Mapping[str, str], variables: Mapping[str, str]
-) -> dict[str, str]:
-    """Return the limits, names and headers that `level`, a file of a project, replaces: name → what it does.
-
-    `own`: variables of the client without such files. `variables`: those with which it is started.
-    """
-    if not level.is_of_project:
-        return {}
-    found = {
-        name: f"uses {value}"
-        for name, value in level.environment.items()
-        if (name in _LIMIT_VARIABLES or name.endswith(_NAME_SUFFIXES)) and value != own.get(name)
-    }
-    if CUSTOM_HEADERS not in variables and (headers := level.environment.get(CUSTOM_HEADERS, "")):
+def _describe_value(name: str, value: Any) -> str:
+    if name == CUSTOM_HEADERS:
         shown = []
-        for line in headers.splitlines():
-            name, _, value = (part.strip() for part in line.partition(":"))
-            is_open = name.lower() in _OPEN_HEADERS  # the value of another one may be secret
-            shown.append(f"{name}: {formats.shorten(redact_secrets(value, ()))}" if is_open else name)
-        found[CUSTOM_HEADERS] = f"sends {', '.join(filter(None, shown))}"
-    return found | ({_MODEL_NAMES: "shows its names of models"} if _MODEL_NAMES in level.content else {})
+        for line in value.splitlines():
+            header, _, text = (part.strip() for part in line.partition(":"))
+            is_open = header.lower() in _OPEN_HEADERS  # the value of another one may be secret
+            shown.append(f"{header}: {formats.shorten(redact_secrets(text, ()))}" if is_open else header)
+        return ", ".join(filter(None, shown))
+    if isinstance(value, dict):
+        value = value.get("command") or [f"{other} in place of {one}" for one, other in value.items()]
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return formats.shorten(redact_secrets(text, ()))
 
 
-_STATUS_LINE = "statusLine"
 STATUS_LINE_SECONDS = 10
 """Time in seconds after which Claude Code runs the command `statusline` again. The ledger stores requests in batches,
 so that the cost of a turn can be missing directly after its end."""
-_MODEL_NAMES = "modelPicker"
-"""Setting with names of models, which also the header of Claude Code shows."""
 
 
 def merge_settings(

@@ -10,7 +10,6 @@ import pytest
 from anthropic_proxy.cli.usage import write_table
 from anthropic_proxy.console.ledger.queries import UsageGroup
 from anthropic_proxy.console.ledger.records import UsageSums
-from anthropic_proxy.gateway.prices.price_list import describe_price_list
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.settings.file_format import PriceTable
 from tests.support.terminal import read_output
