@@ -22,7 +22,7 @@ from anthropic_proxy.errors import ConfigurationError, ProxyError
 from anthropic_proxy.gateway.platforms.heap import HeapTrimmer, tune_gc
 from anthropic_proxy.gateway.plugin_gateway import ExchangeGateway
 from anthropic_proxy.gateway.plugin_packages import open_plugins
-from anthropic_proxy.gateway.readiness import find_silent_servers
+from anthropic_proxy.gateway.readiness import find_server_problems
 from anthropic_proxy.gateway.running_proxy import ServerRecord
 from anthropic_proxy.gateway.server.auth import (
     exposure_warning,
@@ -142,7 +142,7 @@ class App:
         """Write the start-up summary for a server with several workers. Called in the supervisor only."""
         services = await self._build(self._settings, self._transports)
         if await self._log_summary(services, worker_count) is not None:  # the supervisor has no event loop
-            search = self._report_silent_servers(find_silent_servers(services.settings, services.catalog, {}))
+            search = self._report_server_problems(find_server_problems(services.settings, services.catalog, {}))
             threading.Thread(target=asyncio.run, args=(search,), daemon=True).start()
         await self.close()
         await asyncio.to_thread(self._record.open, self._settings)
@@ -233,19 +233,19 @@ class App:
             self.log_warning(f"{' and '.join(fixed)} will take effect at the next start.")
 
     async def _log_summary(self, services: Services, worker_count: int = 1) -> "asyncio.Task[dict[str, str]] | None":
-        """Return the search for silent servers if it has not ended, so that the summary does not name them."""
-        search = asyncio.create_task(find_silent_servers(services.settings, services.catalog, services.transports))
+        """Return the search for problems of own servers if it has not ended, so that the summary names none."""
+        search = asyncio.create_task(find_server_problems(services.settings, services.catalog, services.transports))
         done, _ = await asyncio.wait((search,), timeout=_SUMMARY_SECONDS)
         log_startup_summary(
             services,
             self._address,
             worker_count=worker_count,
             exposure_warning=self._exposure(),
-            silent=search.result() if done and search.exception() is None else {},  # a defect ends no start
+            server_problems=search.result() if done and search.exception() is None else {},  # a defect ends no start
         )
         return None if done else search
 
-    async def _report_silent_servers(self, search: Awaitable[Mapping[str, str]]) -> None:
+    async def _report_server_problems(self, search: Awaitable[Mapping[str, str]]) -> None:
         for text in (await search).values():
             self.log_warning(text)
 
@@ -263,7 +263,7 @@ class App:
                 services = await self._build(self._settings, self._transports)
                 prefetch_model_limits(services)
                 if self._logs_startup and (search := await self._log_summary(services)) is not None:
-                    report = asyncio.create_task(self._report_silent_servers(search))
+                    report = asyncio.create_task(self._report_server_problems(search))
                     self._tasks.add(report)
                     report.add_done_callback(self._tasks.discard)
                 await asyncio.to_thread(self._record.open, self._settings, waits=self._logs_startup)

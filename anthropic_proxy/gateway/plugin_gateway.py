@@ -15,7 +15,7 @@ from anthropic_proxy.engine.routing.model_listing import list_models
 from anthropic_proxy.engine.routing.router import RoutingQuery, Target, build_plan
 from anthropic_proxy.engine.wires.contract import UpstreamRequest, read_body
 from anthropic_proxy.errors import ClientError, InternalError, UpstreamTimeout
-from anthropic_proxy.gateway.readiness import describe_setup, find_silent_servers
+from anthropic_proxy.gateway.readiness import describe_setup, find_server_problems
 from anthropic_proxy.gateway.services import Services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.requests import stream_request_events
@@ -126,8 +126,8 @@ class ExchangeGateway:
     async def check_setup(self) -> Setup:
         services = self._current_services()
         settings, catalog = services.settings, services.catalog
-        silent = await find_silent_servers(settings, catalog, services.transports)
-        return describe_setup(settings, catalog, services.circuit_breakers, services.credentials, silent)
+        server_problems = await find_server_problems(settings, catalog, services.transports)
+        return describe_setup(settings, catalog, services.circuit_breakers, services.credentials, server_problems)
 
     async def reload_settings(self) -> bool:
         return await self._reload()

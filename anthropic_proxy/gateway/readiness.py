@@ -81,8 +81,8 @@ class Readiness(Struct):
     """Name of a provider that is used or configured, but cannot be called → the error text of its first problem."""
 
 
-def find_readiness(settings: Settings, catalog: Catalog, silent: Mapping[str, str] = _NONE) -> Readiness:
-    """`silent`: from `find_silent_servers`."""
+def find_readiness(settings: Settings, catalog: Catalog, server_problems: Mapping[str, str] = _NONE) -> Readiness:
+    """`server_problems`: from `find_server_problems`."""
     used = find_used_models(settings, catalog)
     found = Readiness([], find_feature_problems(settings), [], [], {})
     for provider in find_registry(settings):
@@ -101,7 +101,7 @@ def find_readiness(settings: Settings, catalog: Catalog, silent: Mapping[str, st
         (found.obstacles if is_used else found.advice).extend(obstacles)
         if obstacles:
             found.problems[provider.name] = obstacles[0]
-        elif text := silent.get(provider.name):
+        elif text := server_problems.get(provider.name):
             found.problems[provider.name] = text
             (found.obstacles if is_used else found.advice).append(text)
         elif ready := _find_state(provider, settings, catalog):
@@ -116,7 +116,7 @@ _CONNECT_SECONDS = 0.5
 """Maximum time in seconds until an own server has accepted a connection."""
 
 
-async def find_silent_servers(
+async def find_server_problems(
     settings: Settings, catalog: Catalog, transports: Mapping[str, Transport]
 ) -> dict[str, str]:
     """Return name of the provider → text, for servers of this machine or a private network at which nothing listens, or
@@ -304,12 +304,12 @@ def describe_retirement(tier_mapping: TierMapping, today: date) -> RetirementNot
 
 
 def list_problems_and_warnings(
-    settings: Settings, catalog: Catalog, today: date, silent: Mapping[str, str] = _NONE
+    settings: Settings, catalog: Catalog, today: date, server_problems: Mapping[str, str] = _NONE
 ) -> tuple[list[str], list[str]]:
-    """Problems prevent replies. A model that was retired on `today` or earlier gets a warning. `silent`: from
-    `find_silent_servers`.
+    """Problems prevent replies. A model that was retired on `today` or earlier gets a warning. `server_problems`: from
+    `find_server_problems`.
     """
-    rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog, silent)
+    rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog, server_problems)
     problems = dict.fromkeys((*(problem for row in rows for problem in row.problems), *found.obstacles))
     retired = filter(None, (describe_retirement(row, today) for row in rows))
     advice = [f"{sentence}  {assignment}" for sentence, assignment in retired]
@@ -452,12 +452,12 @@ def describe_setup(
     catalog: Catalog,
     breakers: CircuitBreakers | None = None,
     credentials: Credentials | None = None,
-    silent: Mapping[str, str] = _NONE,
+    server_problems: Mapping[str, str] = _NONE,
 ) -> Setup:
-    """Blocked servers and skipped keys are included if `breakers` and `credentials` are given. `silent`: from
-    `find_silent_servers`.
+    """Blocked servers and skipped keys are included if `breakers` and `credentials` are given. `server_problems`: from
+    `find_server_problems`.
     """
-    readiness = find_readiness(settings, catalog, silent)
+    readiness = find_readiness(settings, catalog, server_problems)
     rows = group_tier_mappings(settings, catalog)
     found = (*(problem for _, row in rows for problem in row.problems), *readiness.obstacles)
     problems = list(dict.fromkeys(found))

@@ -48,17 +48,17 @@ def log_startup_summary(
     *,
     worker_count: int = 1,
     exposure_warning: str = "",
-    silent: Mapping[str, str] = MappingProxyType({}),
+    server_problems: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write what the server uses: address, providers, mapping, and problems.
 
-    `today` is the date for notices about retired models. `silent`: from `find_silent_servers`.
+    `today` is the date for notices about retired models. `server_problems`: from `find_server_problems`.
     """
     log, where = services.log, address or UNKNOWN_ADDRESS
     if log.is_json:
         settings, catalog = services.settings, services.catalog
-        rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog, silent)
-        problems, warnings = list_problems_and_warnings(settings, catalog, today or date.today(), silent)
+        rows, found = list_tier_mappings(settings, catalog), find_readiness(settings, catalog, server_problems)
+        problems, warnings = list_problems_and_warnings(settings, catalog, today or date.today(), server_problems)
         mapping = [
             {"tier": row.tier, "target": row.target, "setting": row.reason, "then": row.fallbacks} for row in rows
         ]
@@ -97,7 +97,11 @@ def log_startup_summary(
             log.write_line(_share_out(log, limit, worker_count))
     preferred = find_preferred_provider(services.settings, services.catalog)
     is_demo = preferred.name == "demo"
-    lines = _first_steps(services, silent) if is_demo else _mapping(services, where, today or date.today(), silent)
+    lines = (
+        _first_steps(services, server_problems)
+        if is_demo
+        else _mapping(services, where, today or date.today(), server_problems)
+    )
     for line in lines:
         log.write_line(line)
     if exposure_warning:
@@ -147,7 +151,7 @@ def _share_out(log: Log, limit: int, workers: int) -> str:
     return f"  MAX_UPSTREAM_CALLS={limit}: at most {each} at once in each worker."
 
 
-def _mapping(services: Services, where: str, today: date, silent: Mapping[str, str]) -> Iterator[str]:
+def _mapping(services: Services, where: str, today: date, server_problems: Mapping[str, str]) -> Iterator[str]:
     log = services.log
     settings, catalog = services.settings, services.catalog
     rows = group_tier_mappings(settings, catalog)
@@ -174,7 +178,7 @@ def _mapping(services: Services, where: str, today: date, silent: Mapping[str, s
         else:
             yield from _signed(log, "!", "warn", sentence)
             yield f"    {log.paint(line, 'type')}"
-    found = find_readiness(settings, catalog, silent)
+    found = find_readiness(settings, catalog, server_problems)
     for obstacle in found.obstacles:
         yield from _signed(log, "✕", "error", _without_folders(obstacle, settings))
     for text in (*found.advice, *list_ignored_settings(settings, catalog)):
@@ -242,10 +246,10 @@ def _describe_provider(provider: ReadyProvider) -> str:
     return f"{provider.name} ({provider.state})"
 
 
-def _first_steps(services: Services, silent: Mapping[str, str]) -> Iterator[str]:
+def _first_steps(services: Services, server_problems: Mapping[str, str]) -> Iterator[str]:
     log = services.log
     yield ""
-    for text in silent.values():
+    for text in server_problems.values():
         yield from _signed(log, "!", "warn", text)
     for text in list_ignored_settings(services.settings, services.catalog):
         yield from _signed(log, "!", "warn", text)

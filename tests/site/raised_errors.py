@@ -94,5 +94,9 @@ def _text(node: ast.expr) -> str:
             return "".join(_text(value) for value in values)
         case ast.BinOp(left=left, op=ast.Add(), right=right):
             return _text(left) + _text(right)
+        case ast.FormattedValue(
+            value=ast.Call(func=ast.Attribute(attr="locate")) | ast.Attribute(attr="location")
+        ):  # a sentence about the place of a setting, which is no part of the text
+            return ""
         case _:
             return "…"

@@ -7,7 +7,6 @@ A server whose provider the proxy knows needs variables in `.env` only. Any othe
 import copy
 import json
 import re
-import tempfile
 import tomllib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache, partial
@@ -75,8 +74,6 @@ _TYPE_NAMES = {
     "bool": "true or false",
 }
 """Name of a type in messages of msgspec → its description."""
-_PLACE = re.compile(rf" (?:It is|Set) in \S*{re.escape(CONFIG_FILE)}, line \d+\.")
-"""Where a setting is: of no use if the file was written for a check."""
 _PATH_ITEM = re.compile(r"\.(\w+)|\[(\d+)\]")
 _MAX_SHOWN_CHARACTERS = 60
 
@@ -265,13 +262,10 @@ class ImportPlan:
         `instead`: sentence about the value that is used.
         """
         items = tuple(item for text in value.split(",") if (item := text.strip()))
-        found = FoundSetting(field, value, "file", items, folder="/")
         try:
-            decode(found)
+            decode(FoundSetting(field, value, "", items, folder="/"))
         except ConfigurationError as error:
-            # where to set it, and a line of a settings file, are of no use for the other configuration
-            reason, _, _ = error.messages[0].partition(f" Set {found.origin_phrase}.")
-            reason = f"it is not imported, because its {reason.rstrip('.')}"
+            reason = f"it is not imported, because its {error.messages[0].rstrip('.')}"
             self.add_note(setting, f"{reason}. {instead}" if instead else reason, is_error=True)
             return False
         return True
@@ -533,12 +527,10 @@ def find_built_in_provider(base_url: str) -> Provider | None:
 
 def _find_table_problem(table: str, environ: Mapping[str, str]) -> str:
     """Return the sentences of the settings about `table`, a text for `anthropic-proxy.toml`. "": it can be used."""
-    with tempfile.TemporaryDirectory() as name:
-        (Path(name) / CONFIG_FILE).write_text(table, "utf-8")
-        try:
-            load_settings(environ, PROVIDERS, env_file=str(Path(name) / ENV_FILE))
-        except ConfigurationError as error:
-            return _PLACE.sub("", error.messages[0]).rstrip(".")
+    try:
+        load_settings(environ, PROVIDERS, config_draft=table)
+    except ConfigurationError as error:
+        return error.messages[0].rstrip(".")
     return ""
 
 
@@ -611,7 +603,6 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
     env, config = folder / ENV_FILE, folder / CONFIG_FILE
     env_text, config_text = read_text(env), read_text(config)
     present = decode_env_text(env_text.removeprefix(_MARK))
-    load_settings({}, PROVIDERS, env_file=str(env))  # its errors name this file, and those of the result another one
     in_file = Sources({}, str(env))
     changed = env_text
     added = []
@@ -663,13 +654,7 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
         kept=kept,
     )
 
-    with tempfile.TemporaryDirectory() as name:
-        checked = Path(name)
-        (checked / ENV_FILE).write_bytes(env_change.after.encode())
-        (checked / CONFIG_FILE).write_bytes(config_change.after.encode())
-        try:
-            settings = load_settings({}, PROVIDERS, env_file=str(checked / ENV_FILE))
-        except ConfigurationError as error:
-            texts = [text.replace(name, str(folder)) for text in error.messages]
-            raise ConfigurationError(*texts, code=error.code) from None
+    settings = load_settings(
+        {}, PROVIDERS, env_file=str(env), env_draft=env_change.after, config_draft=config_change.after
+    )
     return FilesToWrite((env_change, config_change), settings)

@@ -5,8 +5,6 @@ a wrong address, for example, would send keys to another host.
 """
 
 import asyncio
-import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,6 @@ from anthropic_proxy.engine.routing.router import list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest
 from anthropic_proxy.gateway.settings import (
     CONFIG_FILE,
-    ENV_FILE,
     Settings,
     copy_environment,
     is_fixed_variable,
@@ -199,9 +196,10 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
     try:
         before = read_text(file)
         text = update_env_text(before, name, value)
-        warnings = _check(text, file)
+        changed = load_settings(copy_environment(), PROVIDERS, env_file=str(file), env_draft=text)
     except ConfigurationError as error:
-        raise InvalidRequest(error.message, code="dashboard-setting") from None
+        text = _shorten_paths(" ".join(error.messages), file)
+        raise InvalidRequest(text, code="dashboard-setting") from None
     # other lines are not shown, because they may contain keys
     difference = (
         [] if text == before else [("-", decode_env_text(before).get(name)), ("+", decode_env_text(text).get(name))]
@@ -214,7 +212,7 @@ def propose_change(settings: Settings, name: str, value: str) -> Proposal:
         text=text,
         before=digest(before),
         difference=[(sign, f"{name}={mask_setting(name, value)}") for sign, value in difference if value is not None],
-        warnings=[warning for warning in warnings if warning not in present],
+        warnings=[_shorten_paths(text, file) for text in _list_warnings(changed) if text not in present],
     )
 
 
@@ -239,28 +237,16 @@ def write_change(proposal: Proposal, expected_digest: str) -> None:
         raise InvalidRequest(f"{error.message} Nothing was changed.", code="dashboard-setting") from None
 
 
-def _check(text: str, file: Path) -> Sequence[str]:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / ENV_FILE).write_text(text, encoding="utf-8", newline="")
-        if (config_file := file.with_name(CONFIG_FILE)).exists():
-            shutil.copyfile(config_file, folder / CONFIG_FILE)
-        path = str(folder / ENV_FILE)
-        try:
-            found = _list_warnings(load_settings(copy_environment(), PROVIDERS, env_file=path))
-        except ConfigurationError as error:
-            raise ConfigurationError(" ".join(_shorten(message, folder) for message in error.messages)) from None
-    return [_shorten(warning, folder) for warning in found]
-
-
 def _list_warnings(settings: Settings) -> Sequence[str]:
     """Return warnings about the settings, and the problems of the models to which tiers are mapped."""
     problems = [problem for row in list_tier_mappings(settings, Catalog()) for problem in row.problems]
     return [*settings.warnings, *dict.fromkeys(problems)]
 
 
-def _shorten(message: str, folder: Path) -> str:
-    return message.replace(f"{folder}/", "").replace(f"{folder}\\", "")
+def _shorten_paths(message: str, env_file: Path) -> str:
+    for file in (env_file, env_file.with_name(CONFIG_FILE)):
+        message = message.replace(str(file), file.name)
+    return message
 
 
 async def reload_settings(gateway: Gateway) -> bool:

@@ -186,7 +186,11 @@ def read_bounded_file(path: str | Path, max_bytes: int = MAX_CONFIG_BYTES) -> by
     if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
         raise UnsuitableFileError("it is no regular file")
     with open(path, "rb") as file:
-        content = file.read(max_bytes + 1)
+        return require_size(file.read(max_bytes + 1), max_bytes)
+
+
+def require_size(content: bytes, max_bytes: int) -> bytes:
+    """Return `content`. Raises `UnsuitableFileError` if it is too large for the file of its kind."""
     if len(content) > max_bytes:
         raise UnsuitableFileError(f"it has more than {max_bytes:,} bytes")
     return content

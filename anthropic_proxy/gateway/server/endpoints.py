@@ -46,7 +46,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_CATALOG_PATH
 from anthropic_proxy.gateway.error_catalog import error_help_headers
-from anthropic_proxy.gateway.readiness import find_silent_servers
+from anthropic_proxy.gateway.readiness import find_server_problems
 from anthropic_proxy.gateway.server.auth import (
     MAX_BODY_BYTES,
     PUBLIC_PATHS,
@@ -463,8 +463,8 @@ async def get_root(services: Services, request: ClientRequest, sink: AsgiSink) -
     else:
         view = None
         if request.receipt.client.address_trusted:
-            silent = await find_silent_servers(settings, services.catalog, services.transports)
-            view = build_setup_view(settings, services.catalog, silent)
+            server_problems = await find_server_problems(settings, services.catalog, services.transports)
+            view = build_setup_view(settings, services.catalog, server_problems)
         needs_key = bool(settings.requires_client_key or services.policies) or view is None
         public = [
             path

@@ -99,11 +99,11 @@ class SetupView(Struct, frozen=True):
         return list(dict.fromkeys((*found, *self.readiness.obstacles)))
 
 
-def build_setup_view(settings: Settings, catalog: Catalog, silent: Mapping[str, str]) -> SetupView:
-    """`silent`: from `find_silent_servers`."""
+def build_setup_view(settings: Settings, catalog: Catalog, server_problems: Mapping[str, str]) -> SetupView:
+    """`server_problems`: from `find_server_problems`."""
     return SetupView(
         mapping=group_tier_mappings(settings, catalog),
-        readiness=find_readiness(settings, catalog, silent),
+        readiness=find_readiness(settings, catalog, server_problems),
         uses_demo=find_preferred_provider(settings, catalog).name == "demo",
     )
 

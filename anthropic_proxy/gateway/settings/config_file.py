@@ -38,10 +38,14 @@ _ITEM_INDEX = compile_later(r"\[\d+\]$")
 
 
 class ConfigFile:
-    """Empty if the file is missing. The errors of an unreadable or invalid file are added to `errors`."""
+    """Empty if the file is missing. The errors of an unreadable or invalid file are added to `errors`.
 
-    def __init__(self, path: str | None, errors: ErrorList) -> None:
+    `draft`: a text that is decoded instead of the content of the file. If there is only a draft, errors name no place.
+    """
+
+    def __init__(self, path: str | None, errors: ErrorList, draft: str | None = None) -> None:
         self.path = path or CONFIG_FILE
+        self._has_file = path is not None
         self.warnings: list[str] = []
         """Warnings about a folder with the name of the file and about unused routes, for the user."""
         self.contents: Mapping[str, Any] = {}
@@ -51,7 +55,8 @@ class ConfigFile:
         self._text = ""
         self._lines: Mapping[KeyPath, int] | None = None
         with errors.collect():
-            self._text = "" if path is None else read_settings_file(path, self.warnings)
+            if path is not None or draft is not None:
+                self._text = read_settings_file(self.path, self.warnings, draft=draft)
             if self._text:
                 self.contents = decode_toml(self._text, self.path)
                 search = self.contents.get("search")
@@ -88,8 +93,13 @@ class ConfigFile:
         """`anthropic-proxy.toml, line 4`"""
         return format_origin_in_sentence(self.describe_origin(path))
 
+    def locate(self, path: KeyPath) -> str:
+        """` It is in anthropic-proxy.toml, line 4.`, with the space before. "": the contents come from no file."""
+        return f" It is in {self.describe_origin_in_sentence(path)}." if self._has_file else ""
+
     def build_setting(self, path: KeyPath, text: str) -> FoundSetting:
-        return FoundSetting(format_key_path(path), text, self.describe_origin(path), (text,), toml_key=path[-1])
+        origin = self.describe_origin(path) if self._has_file else ""
+        return FoundSetting(format_key_path(path), text, origin, (text,), toml_key=path[-1])
 
     def invalid_value_error(
         self, path: KeyPath, value: object, allowed: str, suggestion: str = ""
@@ -135,8 +145,8 @@ class ConfigFile:
         allowed = f"Use {join_with_or([_describe_type(kind) for kind in _alternatives(expected)])}."
         if "api_key" in path:
             raise ConfigurationError(
-                f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key. "
-                f"It is in {self.describe_origin_in_sentence(path)}.",
+                f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key."
+                f"{self.locate(path)}",
                 code="key-in-file",
             )
         words = [word for kind in _alternatives(expected) for word in getattr(kind, "values", ())]
@@ -146,21 +156,21 @@ class ConfigFile:
 
     def _require_reference(self, path: KeyPath, value: object) -> None:
         """Raise `ConfigurationError` if `value` is a key itself, or not exactly one reference to a key."""
-        place = f"It is in {self.describe_origin_in_sentence(path)}."
         if isinstance(value, str):
             reference = _REFERENCED_VARIABLE.fullmatch(value)
             name = str(self.find_value(("search", "service")) or "search") if path[0] == "search" else path[-2]
             variable = reference[1] if reference else suggest_key_variable(name)
             move = "" if reference else f"Put the key into .env as {variable}=… and write"
             raise ConfigurationError(
-                f"{format_key_path(path)} is a text, but this file must not contain keys. {place} "
+                f"{format_key_path(path)} is a text, but this file must not contain keys.{self.locate(path)} "
                 f'{move or "Write"}  api_key = {{ env = "{variable}" }}',
                 code="key-in-file",
             )
         places = {"env", "file", "command"}
         if isinstance(value, dict) and (not value.keys() - {"refresh"} or len(value.keys() & places) > 1):
             raise ConfigurationError(
-                f"{format_key_path(path)} has {len(value)} fields. Use one of env, file and command. {place}",
+                f"{format_key_path(path)} has {len(value)} fields. Use one of env, file and command."
+                f"{self.locate(path)}",
                 code="key-in-file",
             )
 
@@ -180,8 +190,7 @@ class ConfigFile:
                 elif len(fields) <= _MAX_LISTED_NAMES:
                     hint = f"Allowed here: {', '.join(sorted(fields))}."
                 raise ConfigurationError(
-                    f"{format_key_path(place)} is not a setting. "
-                    f"It is in {self.describe_origin_in_sentence(place)}. {hint}",
+                    f"{format_key_path(place)} is not a setting.{self.locate(place)} {hint}",
                     code="configuration-file",
                 )
         for name, field in fields.items():

@@ -21,6 +21,7 @@ from anthropic_proxy.engine.platforms.files import (
     locked_folder,
     read_bounded_file,
     repeat_while_read,
+    require_size,
 )
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
@@ -39,13 +40,19 @@ _NESTED_KEY = compile_later(
 """Pattern of a dotted key above `_MAX_NESTING`, for which the parser takes time in proportion to the square."""
 
 
-def read_settings_file(path: str, warnings: list[str], max_bytes: int = MAX_CONFIG_BYTES) -> str:
-    """Return "" if the file is missing, or the path is a folder. Raises `ConfigurationError`."""
-    if os.path.isdir(path):
+def read_settings_file(
+    path: str, warnings: list[str], max_bytes: int = MAX_CONFIG_BYTES, *, draft: str | None = None
+) -> str:
+    """Return "" if the file is missing, or the path is a folder. Raises `ConfigurationError`.
+
+    `draft`: a text that is checked and returned instead of the content of the file.
+    """
+    if draft is None and os.path.isdir(path):
         warnings.append(f"{path} is a folder, so nothing was read from it.")
         return ""
     try:
-        text = read_bounded_file(path, max_bytes).decode("utf-8-sig")
+        content = read_bounded_file(path, max_bytes) if draft is None else require_size(draft.encode(), max_bytes)
+        text = content.decode("utf-8-sig")
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except UnicodeDecodeError as error:

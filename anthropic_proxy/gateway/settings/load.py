@@ -51,12 +51,20 @@ _FOREIGN_BEGINNINGS = ("ANTHROPIC_BASE_", "ANTHROPIC_AUTH_", "ANTHROPIC_MODEL", 
 
 
 def load_settings(
-    environ: Mapping[str, str], built_in: ProviderRegistry, *, env_file: str | None = None, resolves_keys: bool = False
+    environ: Mapping[str, str],
+    built_in: ProviderRegistry,
+    *,
+    env_file: str | None = None,
+    resolves_keys: bool = False,
+    env_draft: str | None = None,
+    config_draft: str | None = None,
 ) -> Settings:
     """Return the settings from the environment, which takes precedence, `.env` and the configuration file.
 
     If `env_file` is None, no files are read. If `resolves_keys` is False, key files are not read and key commands not
-    run, and their keys cannot be sent. Raises one `ConfigurationError` with all errors.
+    run, and their keys cannot be sent. `env_draft` and `config_draft`: texts that are used instead of the contents of
+    `.env` and of the configuration file, to check a change before it is written. Raises one `ConfigurationError` with
+    all errors.
     """
     config_file = resolve_config_file_path(env_file)
     files = {}
@@ -65,8 +73,8 @@ def load_settings(
             with suppress(OSError):  # the reader of the file reports the error
                 # before the files are read: a change meanwhile is noticed later
                 files[os.path.abspath(path)] = hashlib.sha256(read_bounded_file(path)).hexdigest()
-    sources = Sources(environ, env_file)
-    file = ConfigFile(config_file, sources.errors)
+    sources = Sources(environ, env_file, env_draft)
+    file = ConfigFile(config_file, sources.errors, config_draft)
     tables = load_provider_tables(file, sources.errors, built_in)
     providers = built_in.extend(tables)
     written = file.find_value(("providers",))

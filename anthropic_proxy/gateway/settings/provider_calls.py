@@ -94,8 +94,8 @@ def load_call_options(
         with sources.errors.collect():
             if provider in found:
                 raise ConfigurationError(
-                    f"[providers.{name}] repeats [providers.{provider}]: both names mean the same provider. "
-                    f"It is in {file.describe_origin_in_sentence(('providers', name))}.",
+                    f"[providers.{name}] repeats [providers.{provider}]: both names mean the same provider."
+                    f"{file.locate(('providers', name))}",
                     code="named-provider",
                 )
             options = _load_table(file, name, table, row, sources)
@@ -110,8 +110,8 @@ def _load_table(
     path, errors = ("providers", name), ErrorList()
     if row is not None and row.transport != "http":
         raise ConfigurationError(
-            f"[providers.{name}] has no effect: the proxy itself sends no HTTP requests to {row.title}. "
-            f"It is in {file.describe_origin_in_sentence(path)}.",
+            f"[providers.{name}] has no effect: the proxy itself sends no HTTP requests to {row.title}."
+            f"{file.locate(path)}",
             code="named-provider",
         )
     shown: dict[str, str] = {}
@@ -135,8 +135,8 @@ def _load_table(
             _require_allowed_header(file, place, lower, fields.get("key_header"))
             if lower in {**headers, **secrets, **copied}:
                 raise ConfigurationError(
-                    f"{format_key_path(place)} is set twice: upper and lower case are equal in names of headers. "
-                    f"It is in {file.describe_origin_in_sentence(place)}.",
+                    f"{format_key_path(place)} is set twice: upper and lower case are equal in names of headers."
+                    f"{file.locate(place)}",
                     code="provider-header",
                 )
             if isinstance(value, str):
@@ -157,8 +157,8 @@ def _load_table(
             if field in _PROTECTED_BODY_FIELDS:
                 raise ConfigurationError(
                     f"{format_key_path(place)} cannot be set: the proxy writes this field from the request of the "
-                    f"client, as it does with {join_with_or(sorted(_PROTECTED_BODY_FIELDS - {field}))}. "
-                    f"It is in {file.describe_origin_in_sentence(place)}.",
+                    f"client, as it does with {join_with_or(sorted(_PROTECTED_BODY_FIELDS - {field}))}."
+                    f"{file.locate(place)}",
                     code="provider-body",
                 )
             body[field] = _decode_body_value(file, place, value, sources)
@@ -200,8 +200,8 @@ def _decode_header_name(file: ConfigFile, path: KeyPath, name: str) -> str:
     if name.lower() in _FRAMING_HEADERS:
         raise ConfigurationError(
             f'{format_key_path(path)} names the header "{name.lower()}", which the proxy sets itself, as it does with '
-            f"{join_with_or(sorted(_FRAMING_HEADERS - {name.lower()}))}. "
-            f"It is in {file.describe_origin_in_sentence(path)}.",
+            f"{join_with_or(sorted(_FRAMING_HEADERS - {name.lower()}))}."
+            f"{file.locate(path)}",
             code="provider-header",
         )
     return name.lower()
@@ -210,15 +210,15 @@ def _decode_header_name(file: ConfigFile, path: KeyPath, name: str) -> str:
 def _require_allowed_header(file: ConfigFile, path: KeyPath, name: str, key_header: str | None) -> None:
     if name == key_header:
         raise ConfigurationError(
-            f"{format_key_path(path)} is also key_header, so it gets the API key. Remove one of the two. "
-            f"It is in {file.describe_origin_in_sentence(path)}.",
+            f"{format_key_path(path)} is also key_header, so it gets the API key. Remove one of the two."
+            f"{file.locate(path)}",
             code="provider-header",
         )
     if name == "authorization" and key_header is None:
         raise ConfigurationError(
             f"{format_key_path(path)} cannot be set, because this header may contain the API key. Use api_key, or name "
-            'another header for the key:  key_header = "x-api-key". '
-            f"It is in {file.describe_origin_in_sentence(path)}.",
+            'another header for the key:  key_header = "x-api-key".'
+            f"{file.locate(path)}",
             code="provider-header",
         )
 
@@ -231,8 +231,8 @@ def _decode_text(file: ConfigFile, path: KeyPath, name: str, text: str) -> str:
     if _SECRET_HEADER.search(name) or _is_credential(text):
         variable = _name_variable(path)
         raise ConfigurationError(
-            f"{format_key_path(path)} is a text, but this file must not contain keys. "
-            f"It is in {file.describe_origin_in_sentence(path)}. "
+            f"{format_key_path(path)} is a text, but this file must not contain keys."
+            f"{file.locate(path)} "
             f'Put the value into .env as {variable}=… and write  {{ env = "{variable}" }}',
             code="provider-header",
         )
@@ -266,8 +266,8 @@ def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderR
     allowed = 'Use a text, { env = "NAME" } or { client = "name-of-a-header" }.'
     if not isinstance(value, dict) or len(value) != 1 or not has_type(value, HeaderReference):
         raise ConfigurationError(
-            f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key. "
-            f"It is in {file.describe_origin_in_sentence(path)}.",
+            f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key."
+            f"{file.locate(path)}",
             code="provider-header",
         )
     reference = msgspec.convert(value, HeaderReference)
@@ -278,7 +278,7 @@ def _decode_reference(file: ConfigFile, path: KeyPath, value: object) -> HeaderR
         if reference.client.lower() in _CLIENT_CREDENTIALS | _FRAMING_HEADERS:
             raise ConfigurationError(
                 f'{format_key_path(source)} is "{reference.client.lower()}", which may contain a key of the client or '
-                f"belongs to its connection. Name another header. It is in {file.describe_origin_in_sentence(path)}.",
+                f"belongs to its connection. Name another header.{file.locate(path)}",
                 code="provider-header",
             )
     return reference
@@ -302,8 +302,8 @@ def _find_variable(
         )
     if in_header and not _HEADER_TEXT.fullmatch(found.text):
         raise ConfigurationError(
-            f"{variable} cannot be the value of {where}: it contains a line break or a letter outside ASCII. "
-            f"Set {found.origin_phrase}.",
+            f"{variable} cannot be the value of {where}: it contains a line break or a letter outside ASCII."
+            f"{found.location}",
             code="provider-header",
         )
     return Secret(found.text, f"{variable} {found.origin_phrase}")
@@ -318,8 +318,8 @@ def _decode_proxy(file: ConfigFile, path: KeyPath, value: object, sources: Sourc
         if "@" in value:
             variable = _name_variable(path)
             raise ConfigurationError(
-                f"{format_key_path(path)} contains a user or password, but this file must not contain keys. "
-                f"It is in {file.describe_origin_in_sentence(path)}. "
+                f"{format_key_path(path)} contains a user or password, but this file must not contain keys."
+                f"{file.locate(path)} "
                 f'Put the address into .env as {variable}=… and write  proxy = {{ env = "{variable}" }}',
                 code="provider-connection",
             )
@@ -329,8 +329,8 @@ def _decode_proxy(file: ConfigFile, path: KeyPath, value: object, sources: Sourc
         return Secret(value)
     if not isinstance(value, dict) or value.keys() != {"env"} or not isinstance(value["env"], str):
         raise ConfigurationError(
-            f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key. "
-            f"It is in {file.describe_origin_in_sentence(path)}.",
+            f"{format_key_path(path)} is invalid. {allowed} Its value is not shown, because it may be a key."
+            f"{file.locate(path)}",
             code="provider-connection",
         )
     found = _find_variable(file, path, value["env"], sources)
@@ -421,8 +421,8 @@ def _decode_body_value(file: ConfigFile, path: KeyPath, value: object, sources: 
     if is_key or _SECRET_FIELD.search(_CAPITAL.sub("_", path[-1])):
         variable = _name_variable(path)
         raise ConfigurationError(
-            f"{format_key_path(path)} may be a key, but this file must not contain keys. "
-            f"It is in {file.describe_origin_in_sentence(path)}. "
+            f"{format_key_path(path)} may be a key, but this file must not contain keys."
+            f"{file.locate(path)} "
             f'Put the value into .env as {variable}=… and write  {{ env = "{variable}" }}',
             code="provider-body",
         )

@@ -116,14 +116,13 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
     path = ("providers", name)
     errors = ErrorList()
     base_url = ""
-    place = file.describe_origin_in_sentence(path)
     with errors.collect():
         if not _NAME.fullmatch(name):
             guess = suggest_provider_name(name)
             hint = f" Did you mean [providers.{guess}]" if guess else ""
             raise ConfigurationError(
                 f'"{name}" cannot be the name of a provider: it is the prefix of model names. Use lower-case letters, '
-                f"digits, hyphens and underscores. It is in {place}.{hint}",
+                f"digits, hyphens and underscores.{file.locate(path)}{hint}",
                 code="named-provider",
             )
         existing = next((row for row in built_in if name in (row.name, row.prefix)), None)
@@ -132,7 +131,7 @@ def _load_table(file: ConfigFile, name: str, table: ProviderTable, built_in: Pro
             fields = f", whose table cannot have {join_with_or(own)}" if own else ""
             raise ConfigurationError(
                 f"[providers.{name}] cannot be used: {name}/ is the prefix of a built-in provider, {existing.title}"
-                f"{fields}. It is in {place}. Use another name, for example [providers.my-{name}]",
+                f"{fields}.{file.locate(path)} Use another name, for example [providers.my-{name}]",
                 code="named-provider",
             )
     with errors.collect():
@@ -193,7 +192,7 @@ def _require_dialect(
                 del own[name]
                 raise ConfigurationError(
                     f"{format_key_path((*path, name))} is a setting of the wire {' and '.join(wires)}, but this "
-                    f"provider has the wire {wire}. It is in {file.describe_origin_in_sentence((*path, name))}.",
+                    f"provider has the wire {wire}.{file.locate((*path, name))}",
                     code="named-provider",
                 )
     with errors.collect():
@@ -208,8 +207,8 @@ def _require_consistent_limits(file: ConfigFile, path: KeyPath, model: ModelTabl
             if window is not None and limit is not None and limit > window:
                 raise ConfigurationError(
                     f"{format_key_path((*path, name))} is {limit}, but context_window is {window}. Use at most the "
-                    "context window, which holds input and output together. "
-                    f"Set in {file.describe_origin_in_sentence((*path, name))}.",
+                    "context window, which holds input and output together."
+                    f"{file.locate((*path, name))}",
                     code="limit-above-context-window",
                 )
     with errors.collect():
@@ -272,7 +271,7 @@ def load_prices(file: ConfigFile, sources: Sources) -> Mapping[str, PriceTable]:
             if not _ID_WITH_PREFIX.fullmatch(name):
                 raise ConfigurationError(
                     f'[prices] has the model "{name}" without a prefix. Use the prefix of the provider and the model '
-                    f"id, or a pattern, in quotes. It is in {file.describe_origin_in_sentence(path)}. "
+                    f"id, or a pattern, in quotes.{file.locate(path)} "
                     f"Did you mean [prices.{format_toml_value(f'openai/{name}')}]",
                     code="price-without-prefix",
                 )
@@ -281,7 +280,7 @@ def load_prices(file: ConfigFile, sources: Sources) -> Mapping[str, PriceTable]:
                     if not normalize_service_tier(tier):
                         raise ConfigurationError(
                             f'prices."{name}".tiers has the normal service tier "{tier}". Its prices are the fields '
-                            f"of the table itself. It is in {file.describe_origin_in_sentence(place)}.",
+                            f"of the table itself.{file.locate(place)}",
                             code="configuration-file",
                         )
         sources.origins[format_price_setting(name)] = file.describe_origin(path)

@@ -86,15 +86,15 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
             if getattr(when, name) in ([], {}):
                 raise ConfigurationError(
                     f"{format_key_path((*path, name))} is empty, so the route never matches. Add a value or remove the "
-                    f"condition. It is in {file.describe_origin_in_sentence((*path, name))}.",
+                    f"condition.{file.locate((*path, name))}",
                     code="route-invalid",
                 )
     with errors.collect():
         if when.input_above is not None and when.input_below is not None and when.input_below <= when.input_above + 1:
             raise ConfigurationError(
                 f"{format_key_path((*path, 'input_below'))} is {when.input_below}, but input_above is "
-                f"{when.input_above}, so the route never matches. Use a larger input_below. It is in "
-                f"{file.describe_origin_in_sentence((*path, 'input_below'))}.",
+                f"{when.input_above}, so the route never matches. Use a larger input_below."
+                f"{file.locate((*path, 'input_below'))}",
                 code="route-invalid",
             )
     for header in when.header or {}:
@@ -103,8 +103,8 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
                 place = (*path, "header", header)
                 raise ConfigurationError(
                     f"{format_key_path(place)} cannot be a condition: the header contains the key of the client. "
-                    "Use the condition key with the name of the key. "
-                    f"It is in {file.describe_origin_in_sentence(place)}.",
+                    "Use the condition key with the name of the key."
+                    f"{file.locate(place)}",
                     code="route-invalid",
                 )
     for text in list_condition_texts(when.time):
@@ -118,7 +118,7 @@ def _check_conditions(file: ConfigFile, path: KeyPath, when: RouteConditions, er
         if when.time_zone is not None and when.time is None and when.weekdays is None:
             raise ConfigurationError(
                 f"{format_key_path(place)} has no effect without time or weekdays. Add one of them or remove "
-                f"time_zone. It is in {file.describe_origin_in_sentence(place)}.",
+                f"time_zone.{file.locate(place)}",
                 code="route-invalid",
             )
         try:
@@ -138,8 +138,8 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
     with errors.collect():
         if not table.targets:
             raise ConfigurationError(
-                f"{format_key_path(place)} is empty. Use at least one model, such as openai/gpt-4.1. "
-                f"It is in {file.describe_origin_in_sentence(place)}.",
+                f"{format_key_path(place)} is empty. Use at least one model, such as openai/gpt-4.1."
+                f"{file.locate(place)}",
                 code="route-invalid",
             )
     for target in table.targets:
@@ -150,29 +150,29 @@ def _check_targets(file: ConfigFile, path: KeyPath, table: RouteTable) -> None:
         if table.balance != "order" and mapped is not None:
             raise ConfigurationError(
                 f'{format_key_path(place)} contains "{mapped}", which stands for several models. With balance = '
-                f'"{table.balance}", use models with prefix, such as openai/gpt-4.1. '
-                f"It is in {file.describe_origin_in_sentence(place)}.",
+                f'"{table.balance}", use models with prefix, such as openai/gpt-4.1.'
+                f"{file.locate(place)}",
                 code="route-invalid",
             )
     with errors.collect():
         if table.balance != "order" and len(set(table.targets)) < 2:
             raise ConfigurationError(
                 f"{format_key_path((*path, 'balance'))} needs at least two different targets. Add a target or remove "
-                f"balance. It is in {file.describe_origin_in_sentence((*path, 'balance'))}.",
+                f"balance.{file.locate((*path, 'balance'))}",
                 code="route-invalid",
             )
     with errors.collect():
         if table.weights and table.balance != "weighted":
             raise ConfigurationError(
                 f'{format_key_path((*path, "weights"))} has no effect with balance = "{table.balance}". '
-                f'Use balance = "weighted". It is in {file.describe_origin_in_sentence((*path, "weights"))}.',
+                f'Use balance = "weighted".{file.locate((*path, "weights"))}',
                 code="route-invalid",
             )
         if table.weights and len(table.weights) != len(table.targets):
             raise ConfigurationError(
                 f"{format_key_path((*path, 'weights'))} has {len(table.weights)} numbers, but targets has "
-                f"{len(table.targets)} models. Use one number for each model. "
-                f"It is in {file.describe_origin_in_sentence((*path, 'weights'))}.",
+                f"{len(table.targets)} models. Use one number for each model."
+                f"{file.locate((*path, 'weights'))}",
                 code="route-invalid",
             )
     errors.require_empty()

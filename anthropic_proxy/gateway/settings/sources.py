@@ -75,7 +75,7 @@ class FoundSetting(Struct, frozen=True):
     text: str
     """Text without surrounding spaces, quotes and comment. Never empty."""
     origin: str
-    """Source of the text: `environment`, or file and line (`.env line 4`)."""
+    """Source of the text: `environment`, or file and line (`.env line 4`). "": a text that is only checked."""
     items: tuple[str, ...] = ()
     """Values of a comma-separated list, without placeholders. A setting with one value has one item."""
 
@@ -96,6 +96,11 @@ class FoundSetting(Struct, frozen=True):
         """`in .env, line 4`, `in the environment`"""
         return f"in {'the environment' if self.origin == 'environment' else format_origin_in_sentence(self.origin)}"
 
+    @property
+    def location(self) -> str:
+        """` Set in .env, line 4.`, with the space before. "": the text is only checked."""
+        return f" Set {self.origin_phrase}." if self.origin else ""
+
 
 class _Given(Struct, frozen=True):
     text: str
@@ -103,9 +108,12 @@ class _Given(Struct, frozen=True):
 
 
 class Sources:
-    """The attribute `errors` also has the error of a `.env` file that cannot be read."""
+    """The attribute `errors` also has the error of a `.env` file that cannot be read.
 
-    def __init__(self, environ: Mapping[str, str], env_file: str | None) -> None:
+    `draft`: a text that is decoded instead of the content of `env_file`.
+    """
+
+    def __init__(self, environ: Mapping[str, str], env_file: str | None, draft: str | None = None) -> None:
         self._environ = environ
         self.folder = None if env_file is None else os.path.dirname(os.path.abspath(env_file))
         """Absolute path of the folder of the settings files. None: no files are read."""
@@ -126,7 +134,7 @@ class Sources:
         """Variables of the `.env` file with a nonempty value."""
         if env_file is not None:
             with self.errors.collect():
-                self.file = {key: given for key, given in self._load_file(env_file) if given.text}
+                self.file = {key: given for key, given in self._load_file(env_file, draft) if given.text}
 
     def find_setting(self, *variables: str, is_list: bool = False) -> FoundSetting | None:
         """Return the text of a setting, or of one of its aliases. None: it is not set.
@@ -222,8 +230,8 @@ class Sources:
                 self.placeholders[variable] = found.origin
         return found if kept else None
 
-    def _load_file(self, env_file: str) -> Iterator[tuple[str, _Given]]:
-        text = read_settings_file(env_file, self._warnings, MAX_ENV_BYTES)
+    def _load_file(self, env_file: str, draft: str | None) -> Iterator[tuple[str, _Given]]:
+        text = read_settings_file(env_file, self._warnings, MAX_ENV_BYTES, draft=draft)
         if not text:
             return
         from dotenv.variables import Variable, parse_variables  # noqa: PLC0415  # imported only if there is a file

@@ -61,10 +61,10 @@ def invalid_setting_error(found: FoundSetting, allowed: str, suggestion: str = "
 
     `allowed` is a sentence about the allowed values, `suggestion` a similar valid text or "".
     """
-    sentences = [f'{found.variable} is "{redact_and_shorten(found.text)}".', allowed, f"Set {found.origin_phrase}."]
-    if suggestion and not _contains_key(found.text):
-        sentences.append(f"Did you mean {found.format_assignment(suggestion)}")
-    return ConfigurationError(" ".join(sentences), code="invalid-setting")
+    text = f'{found.variable} is "{redact_and_shorten(found.text)}". {allowed}{found.location}'
+    if suggestion and found.origin and not _contains_key(found.text):
+        text += f" Did you mean {found.format_assignment(suggestion)}"
+    return ConfigurationError(text, code="invalid-setting")
 
 
 def decode_choice(found: FoundSetting, choices: Mapping[str, str], shown_choices: Sequence[str]) -> str:
@@ -280,8 +280,8 @@ def decode_database_url(found: FoundSetting) -> Secret:
         except ValueError:
             raise ConfigurationError(
                 f'{found.variable} is "{scheme}://{_mask_login(place)}". Use '
-                "postgresql://user:password@host:5432/database, with @ in the user or the password as %40. "
-                f"Set {found.origin_phrase}.",
+                "postgresql://user:password@host:5432/database, with @ in the user or the password as %40."
+                f"{found.location}",
                 code="invalid-setting",
             ) from None
     return Secret(text, f"{found.variable} {found.origin_phrase}")
@@ -320,7 +320,7 @@ def _require_absolute_files(found: FoundSetting) -> None:
             continue
         raise ConfigurationError(
             f'{found.variable} has the parameter {name}="{redact_and_shorten(value)}". Use an absolute path, because '
-            f"the library would search a relative one in the current directory. Set {found.origin_phrase}.",
+            f"the library would search a relative one in the current directory.{found.location}",
             code="relative-file-in-url",
         )
 
@@ -338,7 +338,7 @@ def decode_keys(found: FoundSetting) -> tuple[Secret, ...]:
             raise ConfigurationError(
                 f"{found.variable} contains a character that is invalid in a key: a space, a line break or a "
                 "letter outside ASCII. "
-                f"Use one key, or several separated by commas. Set {found.origin_phrase}.",
+                f"Use one key, or several separated by commas.{found.location}",
                 code="invalid-key-text",
             )
     origin = f"{found.variable} {found.origin_phrase}"

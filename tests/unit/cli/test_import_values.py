@@ -1,11 +1,14 @@
 """Command `import`: values of another type than the other proxies use."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
+from anthropic_proxy.cli.importing.env_file import read_env_file
 from anthropic_proxy.cli.importing.litellm_config import read_litellm_config
-from anthropic_proxy.cli.importing.plan import ImportNote
+from anthropic_proxy.cli.importing.plan import ImportNote, prepare_files
 from anthropic_proxy.cli.importing.router_config import read_router_config
 
 SERVER = {"name": "own", "api_base_url": "http://127.0.0.1:8000/v1/chat/completions", "models": ["m"]}
@@ -110,3 +113,11 @@ def test_a_text_that_is_no_whole_number_gets_a_note(digits: str) -> None:
     model["litellm_params"]["max_tokens"] = digits  # type: ignore[index]
     note = read_litellm_config({"model_list": [model]}).notes[0]
     assert note == ImportNote("model_list[0].litellm_params.max_tokens", reason, is_error=True)
+
+
+def test_the_result_is_checked_in_the_folder_of_the_files(tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    (tmp_path / "anthropic-proxy.toml").write_text('[providers.openai]\nca_file = "ca.pem"\n')
+    plan = read_env_file({"OPENAI_API_KEY": "sk-0123456789abcdefghijklmnop", "BIG_MODEL": "gpt-4.1"})
+    files = prepare_files(plan, tmp_path)
+    assert files.settings.call_options["openai"].ca_file == str(tmp_path / "ca.pem")

@@ -6,6 +6,7 @@ from threading import Barrier
 from typing import Any, cast
 
 import pytest
+import trustme
 
 from anthropic_proxy.console.dashboard.page import PageContext
 from anthropic_proxy.console.dashboard.query import read_view_query
@@ -119,3 +120,16 @@ def test_a_model_that_cannot_serve_requests_is_a_warning_of_the_change(tmp_path:
     assert propose_change(settings, "BIG_MODEL", "gpt-4.1").warnings == []
     (warning,) = propose_change(settings, "BIG_MODEL", "gemini/gemini-3.1-pro-preview").warnings
     assert warning.startswith("gemini has no key: GEMINI_API_KEY is not set.")
+
+
+def test_a_change_is_checked_in_the_folder_of_its_file(tmp_path: Path) -> None:
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    (tmp_path / "anthropic-proxy.toml").write_text('[providers.openai]\nca_file = "ca.pem"\n')
+    file = tmp_path / ".env"
+    file.write_text("OPENAI_API_KEY=your-key\n")  # causes a warning, which is not new
+    settings = load_settings({}, PROVIDERS, env_file=str(file))
+    assert propose_change(settings, "LOG_LEVEL", "debug").warnings == []
+    with pytest.raises(InvalidRequest) as caught:
+        propose_change(settings, "LOG_LEVEL", "no")
+    text = 'LOG_LEVEL is "no". Use debug, info, warning or error. Set in .env, line 2. Did you mean LOG_LEVEL=info'
+    assert caught.value.message == text
