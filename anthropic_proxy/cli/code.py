@@ -37,10 +37,10 @@ from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
     client_token,
-    describe_foreign_proxy,
     find_any_proxy,
     open_proxy,
     require_accepted_credential,
+    require_used_proxy,
 )
 from anthropic_proxy.cli.models import find_model_price
 from anthropic_proxy.cli.output import Output
@@ -127,7 +127,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
     option, others = separate_settings_option(arguments)
     environ = copy_environment()
     levels = read_claude_settings(environ, Path.cwd(), option)
-    command_settings = load_command_settings()
+    command_settings = load_command_settings(finds_proxy=True)
     with (
         open_proxy(command_settings, "code") as proxy,
         tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder,
@@ -182,7 +182,7 @@ def run(*command: _Arguments) -> None:
     program = _find_program(command[0], "")
     if Path(program).stem == _CLAUDE:  # variables alone would let a file of a project choose the server
         _run_claude(program, command[1:])
-    settings = load_command_settings()
+    settings = load_command_settings(finds_proxy=True)
     with open_proxy(settings, "run") as proxy:
         environ, served = copy_environment(), find_served_models(proxy, settings)
         variables = client_variables(proxy, served, list_requested_models(environ), environ, environ)
@@ -198,11 +198,10 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
     as_json
         Print one JSON object instead.
     """
-    settings = load_command_settings()
+    settings = load_command_settings(finds_proxy=True)
     running = find_any_proxy(settings)
     if running is not None:
-        if running.foreign_user:  # a client with these variables would use it
-            raise ConfigurationError(describe_foreign_proxy(running), code="foreign-proxy")
+        require_used_proxy(running)  # a client with these variables would use it
         require_accepted_credential(running)
     proxy = running or LocalProxy("127.0.0.1", settings.port, "", client_token(settings))
     environ, output = copy_environment(), Output()

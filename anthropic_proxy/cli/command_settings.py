@@ -3,12 +3,15 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from msgspec import structs
 
 from anthropic_proxy.cli.command_line import names_files
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.engine.providers import PROVIDERS
+from anthropic_proxy.engine.platforms.program import shorten_home
+from anthropic_proxy.engine.providers import PROVIDERS, find_registry
+from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.running_proxy import (
     RunningProxy,
@@ -32,16 +35,21 @@ NO_PROVIDER = "No provider is chosen, so the demo replies. It has no model. Next
 
 
 def load_command_settings(
-    *, resolves_keys: bool = False, of_running_proxy: bool = True, names_source: bool = False
+    *,
+    resolves_keys: bool = False,
+    of_running_proxy: bool = True,
+    names_source: bool = False,
+    finds_proxy: bool = False,
 ) -> Settings:
     """Return the settings of a command: those of the proxy that runs on PORT, else those of the command itself. PORT is
-    that of the only proxy with these files, if none runs on the PORT of the settings.
+    that of the only proxy with these files, if none with them runs on the PORT of the settings.
 
     If only a command such as `code` has started one with these files, texts name it as the way to start again. A folder
-    that the user has named takes precedence over the running proxy. `resolves_keys` is True for a command that
-    sends requests to providers itself: key files are read and key commands run. `names_source`: tell the user that the
-    settings are those of the running proxy, also if the command has no others. Raises `ConfigurationError` for invalid
-    settings.
+    that the user has named, and settings files that choose a provider, take precedence over a running proxy with other
+    files. `resolves_keys` is True for a command that sends requests to providers itself: key files are read and key
+    commands run. `names_source`: tell the user that the settings are those of the running proxy, also if the command
+    has no others. `finds_proxy`: the command looks for the proxy, and tells the user if it does not use it. Raises
+    `ConfigurationError` for invalid settings.
     """
     environ = copy_environment()
     env_file = find_env_file(environ)
@@ -49,7 +57,9 @@ def load_command_settings(
     settings = None
     if of_running_proxy and not environ.get(CONFIG_VARIABLE):
         names_source = names_source or names_files.get()
-        settings = _load_of_running_proxy(environ, env_file, resolves_keys=resolves_keys, names_source=names_source)
+        settings = _load_of_running_proxy(
+            environ, env_file, resolves_keys=resolves_keys, names_source=names_source, finds_proxy=finds_proxy
+        )
     if settings is None:
         settings = load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys)
         if of_running_proxy and env_file is not None:
@@ -65,28 +75,39 @@ def load_command_settings(
 
 
 def _follow_port(environ: dict[str, str], env_file: str | None) -> dict[str, str]:
-    """Return `environ` with the port of the only proxy that `serve --port` has started with these files, unless one
-    responds on PORT. A PORT in the environment says which proxy the user means.
+    """Return `environ` with the port of the only proxy that `serve` has started with these files. A PORT in the
+    environment says which proxy the user means.
     """
-    from anthropic_proxy.cli.proxy_client import get_json  # noqa: PLC0415  # loads http.client, not for the server
+    found = list_running_proxies(find_data_directory(environ), env_file)
+    ports = [port for port, proxy in found if not proxy.session_command]
+    return environ if environ.get("PORT") or len(ports) != 1 else {**environ, "PORT": str(ports[0])}
 
-    directory = find_data_directory(environ)
-    ports = [port for port, proxy in list_running_proxies(directory, env_file) if not proxy.session_command]
-    if environ.get("PORT") or len(ports) != 1:
-        return environ
-    with suppress(ConfigurationError):  # HOST or PORT is invalid, which is reported later
-        _, port = find_listen_address(environ, env_file)
-        if find_running_proxy(directory, port) is None and get_json("127.0.0.1", port, "/health") is None:
-            return {**environ, "PORT": str(ports[0])}
-    return environ
+
+def is_named_by_user(host: str, port: int) -> bool:
+    """Return True if `ANTHROPIC_BASE_URL` names the proxy at this address."""
+    with suppress(ValueError):
+        url = urlsplit(copy_environment().get("ANTHROPIC_BASE_URL", ""))
+        return url.port == port and url.hostname in (host, "localhost")
+    return False
+
+
+def has_provider(settings: Settings) -> bool:
+    """Return False if only the demo, or an Ollama server that happens to run, would reply."""
+    return choose_preferred_provider_name(settings, None) != find_registry(settings).demo.name
+
+
+def describe_other_files(proxy: RunningProxy) -> str:
+    """Return the place of the settings files of a running proxy, after `uses`."""
+    folder = "" if proxy.env_file is None else f", in {shorten_home(str(Path(proxy.env_file).parent))}"
+    return f"other settings files{folder}"
 
 
 def _load_of_running_proxy(
-    environ: Mapping[str, str], env_file: str | None, *, resolves_keys: bool, names_source: bool
+    environ: Mapping[str, str], env_file: str | None, *, resolves_keys: bool, names_source: bool, finds_proxy: bool
 ) -> Settings | None:
     """Return the settings of the proxy that runs on PORT, and name their source if the command has others of its own.
 
-    None: there is no such proxy. Settings of the command other than HOST and PORT may be invalid.
+    None: there is no such proxy, or the command uses its own settings. Those other than HOST and PORT may be invalid.
     """
     host, port = find_listen_address(environ, env_file)
     proxy = find_running_proxy(find_data_directory(environ), port)
@@ -95,7 +116,17 @@ def _load_of_running_proxy(
     settings = load_settings_of(proxy, port, environ, resolves_keys=resolves_keys)
     own, output = None, Output()
     with suppress(ConfigurationError):
-        own = describe_source(load_settings(environ, PROVIDERS, env_file=env_file), proxy.changed)
+        own_settings = load_settings(environ, PROVIDERS, env_file=env_file)
+        own = describe_source(own_settings, proxy.changed)
+        # `init` must be enough to replace a demo: the user need not know which proxy runs
+        prefers_own = not has_provider(settings) or (own_settings.files and has_provider(own_settings))
+        if prefers_own and own.env_file != proxy.env_file and not is_named_by_user("127.0.0.1", port):
+            if not finds_proxy:
+                output.write_notice(
+                    f"The proxy on port {port} is another one: it uses {describe_other_files(proxy)}. This command "
+                    f"uses its own. To use those of the proxy, set  ANTHROPIC_BASE_URL=http://127.0.0.1:{port}"
+                )
+            return None
     if (
         names_source
         or own is None

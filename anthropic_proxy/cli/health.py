@@ -9,15 +9,20 @@ from cyclopts import Parameter
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.local_proxy import LocalProxy, find_any_proxy, follow_session, require_proxy
+from anthropic_proxy.cli.local_proxy import (
+    LocalProxy,
+    describe_unused_proxy,
+    find_any_proxy,
+    follow_session,
+    require_proxy,
+)
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.gateway.readiness import find_readiness
 from anthropic_proxy.gateway.running_proxy import find_running_proxy
-from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment, find_env_file
-from anthropic_proxy.gateway.settings.place import CONFIG_VARIABLE
+from anthropic_proxy.gateway.settings import Settings
 
 _LABEL_COLUMNS = 10
 
@@ -28,9 +33,9 @@ def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
     as_json
         Print what is known about the proxy as one JSON object.
     """
-    settings = follow_session(load_command_settings())
+    settings = follow_session(load_command_settings(finds_proxy=True))
     proxy = find_any_proxy(settings) or require_proxy(settings)
-    if warning := _describe_difference(proxy, settings):
+    if warning := _describe_difference(proxy):
         Output().write_notice(warning, "!", "warn")
     found = _find_facts(proxy, settings)
     if as_json:
@@ -42,7 +47,7 @@ def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
         seconds = datetime.fromisoformat(proxy.started_at).timestamp()
         started = f", started {formats.long_time(seconds)} ({formats.ago(time.time() - seconds)})"
     Output().write_line(f"anthropic-proxy {proxy.version} responds at {proxy.address}{started}.")
-    rows = {"settings": found.settings_folder, "ledger": found.ledger}
+    rows = {"settings": found.settings_folder or proxy.other_settings, "ledger": found.ledger}
     if found.ready_providers is not None:
         names = found.ready_providers
         rows["ready"] = f"{formats.plural(len(names), 'provider')}: {', '.join(names)}" if names else "no provider"
@@ -78,16 +83,8 @@ def _find_facts(proxy: LocalProxy, settings: Settings) -> _Facts:
     return facts
 
 
-def _describe_difference(proxy: LocalProxy, settings: Settings) -> str:
-    """Return a warning if the proxy is not the one that the settings files of this command describe, or ""."""
+def _describe_difference(proxy: LocalProxy) -> str:
+    """Return a warning if commands do not use this proxy, or ""."""
     if proxy.foreign_user:
         return f"This proxy belongs to another user of this machine, {proxy.foreign_user}. Commands send nothing to it."
-    environ = copy_environment()
-    own, record = find_env_file(environ), find_running_proxy(settings.data_directory, proxy.port)
-    if record is None or record.env_file is None or own is None:
-        return ""
-    folder, used = Path(own).absolute().parent, Path(record.env_file).parent
-    has_settings = environ.get(CONFIG_VARIABLE) or any((folder / name).exists() for name in (ENV_FILE, CONFIG_FILE))
-    if folder == used or not has_settings:
-        return ""
-    return f"Its settings folder is {used}. The one of this command is {folder}, where init writes settings."
+    return "" if proxy.is_used else describe_unused_proxy(proxy)

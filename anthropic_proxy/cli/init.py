@@ -23,7 +23,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
 from anthropic_proxy.cli.importing.plan import ImportPlan, ServerTable, prepare_files
-from anthropic_proxy.cli.local_proxy import find_proxy, reload_proxy
+from anthropic_proxy.cli.local_proxy import find_any_proxy, reload_proxy
 from anthropic_proxy.cli.models import ModelFacts, describe_models, find_model_price
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.questions import Option, Questions, open_questions
@@ -849,6 +849,7 @@ class _Setup:
                 output.write_notice(text, "!", "warn")
         if not any(change.added for change in files.changes):
             output.write_line(f"  {self._folder / ENV_FILE} needs no new line.")
+            self._reload()
             self._report_exported_key(backend)
             self._write_next_commands(backend, models)
             return 0
@@ -911,8 +912,8 @@ class _Setup:
 
     def _reload(self) -> None:
         """Let a running proxy read the new settings, or tell the user why it does not."""
-        running = find_proxy(self._settings)
-        if running is None:
+        running = find_any_proxy(self._settings)
+        if running is None or running.foreign_user:
             return
         result = reload_proxy(self._environ, self._settings.port, self._folder / ENV_FILE)
         role = "ok" if result.is_applied else "warn"

@@ -4,14 +4,14 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 from platformdirs import user_log_path
 
+from anthropic_proxy.cli.command_settings import describe_other_files, has_provider, is_named_by_user
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.proxy_client import get_json, is_credential_rejected
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -23,10 +23,11 @@ from anthropic_proxy.gateway.platforms.signals import request_reload
 from anthropic_proxy.gateway.platforms.sockets import find_foreign_user, find_port_owner
 from anthropic_proxy.gateway.running_proxy import (
     ServerRecord,
+    describe_source,
     find_running_proxy,
     list_sessions,
 )
-from anthropic_proxy.gateway.settings import Settings, copy_environment, load_settings
+from anthropic_proxy.gateway.settings import Settings, load_settings
 from anthropic_proxy.gateway.settings.place import find_data_directory
 
 MAX_LOG_BYTES = 10 * 1024 * 1024
@@ -36,6 +37,7 @@ _STOP_MARGIN_SECONDS = 5.0
 RECENT_PATH = "/api/requests/recent"
 """URL path of the last requests. It also tests a credential: it needs that of a client, and calls no provider."""
 _LOG_NAME = "proxy.log"
+_UNKNOWN_SETTINGS = "settings that are not known here, as of another home directory or of a container"
 _RELOAD_SECONDS = 10.0
 """Maximum time in seconds until a proxy has read changed settings files."""
 _POLL_SECONDS = 0.05
@@ -59,6 +61,12 @@ class LocalProxy(Struct, frozen=True):
     """Log file of a proxy that this command has started. None: the proxy was already running."""
     foreign_user: str = ""
     """Another user of this machine who runs this proxy, and can read what is sent to it. "": unknown, or none."""
+    other_settings: str = ""
+    """What it uses in place of the settings of the command: `other settings files, in ~/anthropic-proxy`. "": nothing
+    else."""
+    is_used: bool = True
+    """False: it belongs to another user, or the user has chosen a provider in other settings. Then nothing is sent to
+    it, unless the user has named it in `ANTHROPIC_BASE_URL`."""
 
     @property
     def address(self) -> str:
@@ -72,21 +80,30 @@ class LocalProxy(Struct, frozen=True):
 
 
 def find_proxy(settings: Settings) -> LocalProxy | None:
-    """Return the proxy that listens on the PORT of `settings` on this machine. None: no proxy responds there, or it
-    belongs to another user: nothing is sent to that one, unless the user has named it in `ANTHROPIC_BASE_URL`.
+    """Return the proxy that listens on the PORT of `settings` on this machine, if commands use it. None: no such proxy
+    responds there.
     """
     proxy = find_any_proxy(settings)
-    return None if proxy is None or proxy.foreign_user else proxy
+    return proxy if proxy is not None and proxy.is_used else None
 
 
 def find_any_proxy(settings: Settings) -> LocalProxy | None:
-    """Return the proxy that listens on the PORT of `settings`, also one with a `foreign_user`. None: none responds."""
+    """Return the proxy that listens on the PORT of `settings`, also one that is not used. None: none responds."""
     certificate, port = settings.tls_certificate_file or "", settings.port
     for host in dict.fromkeys(("127.0.0.1", settings.host)):
         health = get_json(host, port, "/health", certificate_file=certificate)
         if isinstance(health, dict) and health.get("status") == "ok" and isinstance(health.get("version"), str):
+            is_named = is_named_by_user(host, port)
             # with TLS, the proxy has shown the certificate of these settings
-            foreign_user = "" if certificate or _is_named_by_user(host, port) else find_foreign_user(host, port)
+            foreign_user = "" if certificate or is_named else find_foreign_user(host, port)
+            other_settings, is_used = "", not foreign_user
+            if is_used and not is_named:
+                record = find_running_proxy(settings.data_directory, port)
+                if record is None:
+                    other_settings = _UNKNOWN_SETTINGS
+                    is_used = not (settings.files and has_provider(settings))
+                elif record.env_file != describe_source(settings).env_file:
+                    other_settings, is_used = describe_other_files(record), False
             return LocalProxy(
                 host,
                 port,
@@ -95,19 +112,19 @@ def find_any_proxy(settings: Settings) -> LocalProxy | None:
                 str(health.get("started_at", "")),
                 certificate,
                 foreign_user=foreign_user,
+                other_settings=other_settings,
+                is_used=is_used,
             )
     return None
 
 
-def _is_named_by_user(host: str, port: int) -> bool:
-    with suppress(ValueError):
-        url = urlsplit(copy_environment().get("ANTHROPIC_BASE_URL", ""))
-        return url.port == port and url.hostname in (host, "localhost")
-    return False
-
-
-def describe_foreign_proxy(proxy: LocalProxy) -> str:
-    """Return the reason why a proxy with a `foreign_user` is not used, and how to use it."""
+def describe_unused_proxy(proxy: LocalProxy) -> str:
+    """Return the reason why a proxy is not used, and how to use it."""
+    if not proxy.foreign_user:
+        return (
+            f"The proxy at {proxy.address} is another one: it uses {proxy.other_settings}. "
+            f"To use it, set  ANTHROPIC_BASE_URL={proxy.address}"
+        )
     return (
         f"The proxy at {proxy.address} belongs to another user of this machine, {proxy.foreign_user}, who can read "
         f"what is sent to it. If you trust this user, set  ANTHROPIC_BASE_URL={proxy.address}"
@@ -129,8 +146,7 @@ def require_proxy(settings: Settings) -> LocalProxy:
     """Raises `ConfigurationError` if no proxy responds."""
     proxy = find_any_proxy(settings)
     if proxy is not None:
-        if proxy.foreign_user:
-            raise ConfigurationError(describe_foreign_proxy(proxy), code="foreign-proxy")
+        require_used_proxy(proxy)
         return proxy
     port = settings.port
     if (owner := find_port_owner(port)) is not None:
@@ -158,7 +174,8 @@ def reload_proxy(environ: Mapping[str, str], port: int, env_file: Path) -> Reloa
     directory = find_data_directory(environ)
     proxy = find_running_proxy(directory, port)
     if proxy is None or proxy.env_file != str(env_file):
-        return ReloadResult(False, "uses other settings files, so it does not change.")
+        files = _UNKNOWN_SETTINGS if proxy is None else describe_other_files(proxy)
+        return ReloadResult(False, f"is another one: it uses {files}. Commands start their own.")
     if not proxy.process:
         return ReloadResult(False, "uses the new settings after its next start.")
     wanted = sorted(load_settings({}, PROVIDERS, env_file=str(env_file)).files.values())
@@ -183,6 +200,13 @@ def client_token(settings: Settings) -> str:
     return "" if provider.accepts_client_credential and not settings.keys.get(provider.name) else "local"
 
 
+def require_used_proxy(proxy: LocalProxy) -> None:
+    """Raises `ConfigurationError` if commands do not use `proxy`."""
+    if not proxy.is_used:
+        code = "foreign-proxy" if proxy.foreign_user else "other-proxy"
+        raise ConfigurationError(describe_unused_proxy(proxy), code=code)
+
+
 def require_accepted_credential(proxy: LocalProxy) -> None:
     """Raises `ConfigurationError` if `proxy` rejects `proxy.token`."""
     if is_credential_rejected(proxy.host, proxy.port, RECENT_PATH, proxy.token, proxy.certificate_file):
@@ -201,12 +225,14 @@ def open_proxy(settings: Settings, command: str) -> Iterator[LocalProxy]:
     Raises `ConfigurationError` if the proxy cannot start or rejects the credential.
     """
     proxy = find_any_proxy(settings)
-    if proxy is not None and not proxy.foreign_user:
+    if proxy is not None and proxy.is_used:
+        if proxy.other_settings:
+            Output().write_notice(f"The proxy at {proxy.address} uses {proxy.other_settings}.")
         require_accepted_credential(proxy)
         yield proxy
         return
     if proxy is not None:
-        notice = f"This command starts a proxy of its own. {describe_foreign_proxy(proxy)}"
+        notice = f"This command starts a proxy of its own. {describe_unused_proxy(proxy)}"
         Output().write_notice(notice, "!", "warn")
     try:
         directory = user_log_path("anthropic-proxy", appauthor=False, ensure_exists=True)

@@ -18,7 +18,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import read_last_requests
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
-    describe_foreign_proxy,
+    describe_unused_proxy,
     find_any_proxy,
     find_proxy,
     follow_session,
@@ -64,7 +64,7 @@ def logs(
         raise ConfigurationError(
             f'--number is "{number}". Use a whole number from 0 to {MAX_LINES}.', code="invalid-setting"
         )
-    settings = follow_session(load_command_settings())
+    settings = follow_session(load_command_settings(finds_proxy=True))
     if live:
         try:
             from anthropic_proxy.cli.live_view import LiveView  # noqa: PLC0415
@@ -87,14 +87,13 @@ def logs(
     if number > 0:
         settings.has_ledger()  # an unknown address ends the command, also if the proxy itself has enough requests
     proxy = find_any_proxy(settings)
-    is_usable = proxy is not None and not proxy.foreign_user
-    if not is_usable and (stored := _read_stored(settings, number, errors=errors)):
+    if (proxy is None or not proxy.is_used) and (stored := _read_stored(settings, number, errors=errors)):
         for request in stored:
             if as_json or not _is_model_query(request):
                 _write(log, request)
         notice = f"From saved records: no `serve` is running on port {settings.port}."
         if proxy is not None:
-            notice = f"From saved records. {describe_foreign_proxy(proxy)}"
+            notice = f"From saved records. {describe_unused_proxy(proxy)}"
         Output().write_notice(notice)
         return
     stream = RequestStream(settings)

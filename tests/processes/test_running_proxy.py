@@ -1,6 +1,7 @@
 """Commands that describe: they describe the proxy that runs, wherever they are started."""
 
 import json
+import shutil
 import signal
 import socket
 import sys
@@ -14,6 +15,7 @@ from tests.support.command_line import run_command
 from tests.support.fakes.ollama import new_ollama
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import Running, serving
+from tests.support.paths import ROOT
 from tests.support.platform_marks import HAS_SIGHUP, HIDDEN_POSIX, NO_SIGHUP
 from tests.support.process_checks import serve
 from tests.support.server_process import Proxy, free_port, running_proxy
@@ -326,7 +328,8 @@ def test_health_names_another_settings_folder(tmp_path: Path) -> None:
         here = {"PORT": proxy.url.rpartition(":")[2], "HOME": str(tmp_path)}
         assert run_command("health", directory=tmp_path, settings=here).stderr == ""
         assert run_command("health", directory=own, settings=here).stderr == (
-            f"  ! Its settings folder is {tmp_path}. The one of this command is {own}, where init writes settings.\n"
+            f"  ! The proxy at {proxy.url} is another one: it uses other settings files, in {tmp_path}. "
+            f"To use it, set  ANTHROPIC_BASE_URL={proxy.url}\n"
         )
 
 
@@ -410,3 +413,80 @@ def test_while_only_a_session_runs_commands_name_its_command(closed_port: str, t
     assert ended.stderr.splitlines()[-1].strip() == (
         "! The proxy does not accept it yet. Set VIRTUAL_KEYS=true and run anthropic-proxy run again."
     )
+
+
+def test_a_chosen_provider_is_used_although_a_proxy_with_other_settings_runs(openai: Running, tmp_path: Path) -> None:
+    """A demo of a checkout still runs, and the program is installed and set up by `init`."""
+    installed, demo, home = tmp_path / "site", tmp_path / "demo", tmp_path / "home"
+    for folder in (demo, home):
+        folder.mkdir()
+    # a program outside the checkout has its settings in the folder of the user
+    shutil.copytree(ROOT / "anthropic_proxy", installed / "anthropic_proxy")
+    (home / ".config/anthropic-proxy").mkdir(parents=True)
+    with running_proxy(demo, {"HOME": str(home)}) as proxy:
+        port = proxy.url.rpartition(":")[2]
+        other = f"is another one: it uses other settings files, in {demo}."
+        use = f"To use it, set  ANTHROPIC_BASE_URL={proxy.url}"
+        own = {"PYTHONPATH": str(installed), "HOME": str(home), "PORT": port, "ANTHROPIC_PROXY_CONFIG": ""}
+
+        def run(*words: str, **more: str) -> tuple[int, str, str]:
+            done = run_command(*words, directory=home, settings={**own, **more})
+            return done.returncode, done.stdout, done.stderr
+
+        described = (
+            f"  The proxy on port {port} {other} This command uses its own. To use those of the proxy, set  "
+            f"ANTHROPIC_BASE_URL=http://127.0.0.1:{port}\n"
+        )
+        assert run("config", "show")[2].startswith(described)
+        words = ("init", "--provider", "openai", "--yes", "--big-model", "gpt-4.1", "--small-model", "gpt-4.1-mini")
+        given = {"OPENAI_BASE_URL": f"{openai.url}/v1", "OPENAI_API_KEY": KEY}
+        for _ in range(2):  # the second one writes nothing
+            status, _, notices = run(*words, "--key-from-env", "OWN", **given, OWN=KEY)
+            assert status == 0
+            assert f"  ! The proxy at {proxy.url} {other} Commands start their own.\n" in notices
+
+        notices = run("ask", "hello")[2]
+        started, facts = notices.splitlines()
+        assert started == f"  ! This command starts a proxy of its own. The proxy at {proxy.url} {other} {use}"
+        assert facts.startswith("  claude-sonnet-5-5 → openai/gpt-4.1  ")
+        assert run("config", "show")[2].startswith(described)
+        assert run("health")[2] == f"  ! The proxy at {proxy.url} {other} {use}\n"
+        assert run("env") == (2, "", f"✕ The proxy at {proxy.url} {other} {use}\n")
+        assert run("logs", "--no-follow")[2] == f"  From saved records. The proxy at {proxy.url} {other} {use}\n"
+
+        named = {"ANTHROPIC_BASE_URL": proxy.url}
+        assert "→ demo/demo  " in run("ask", "hello", **named)[2]
+        (source, *_) = run("config", "show", **named)[2].splitlines()
+        assert source == f"  Settings of the running proxy (port {port}): DATABASE_URL of its environment"
+
+        # a second proxy of these files is found without its port
+        (home / ".config/anthropic-proxy/.env").open("a").write(f"PORT={port}\n")
+        own["PORT"] = ""
+        with running_proxy(
+            home, {"HOME": str(home), "PYTHONPATH": str(installed), "ANTHROPIC_PROXY_CONFIG": ""}
+        ) as second:
+            assert json.loads(run("env", "--json")[1])["ANTHROPIC_BASE_URL"] == second.url
+
+
+def test_a_proxy_of_another_home_directory_is_named(openai: Running, tmp_path: Path) -> None:
+    folder, home = tmp_path / "proxy", tmp_path / "home"
+    for each in (folder, home):
+        each.mkdir()
+    settings = {"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": f"{openai.url}/v1", "BIG_MODEL": "gpt-4.1"}
+    unknown = "settings that are not known here, as of another home directory or of a container"
+    with running_proxy(folder, settings) as proxy:
+        own = {"PORT": proxy.url.rpartition(":")[2]}
+
+        def ask() -> list[str]:
+            return run_command("ask", "hello", directory=home, settings=own).stderr.splitlines()
+
+        used, facts = ask()
+        assert used == f"  The proxy at {proxy.url} uses {unknown}."
+        assert facts.startswith("  claude-sonnet-5-5 → openai/gpt-4.1  ")
+        (home / ".env").write_text(f"OPENAI_API_KEY={KEY}\nOPENAI_BASE_URL={openai.url}/v1\nBIG_MODEL=gpt-4o\n")
+        started, facts = ask()
+        assert started == (
+            f"  ! This command starts a proxy of its own. The proxy at {proxy.url} is another one: it uses {unknown}. "
+            f"To use it, set  ANTHROPIC_BASE_URL={proxy.url}"
+        )
+        assert facts.startswith("  claude-sonnet-5-5 → openai/gpt-4o  ")

@@ -102,6 +102,7 @@ def test_a_program_of_the_current_directory_is_not_run(directory: Path, port: st
             install_program(directory / folder, name)
     (directory / "own").symlink_to(directory / "claude")
     settings = {**OPENAI, "HOME": str(directory), "PORT": port, "PATH": search_path.format(home=directory)}
+    settings["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{port}"  # no line about its settings
     for words in (("code",), ("run", "own")):
         ended = run_command(*words, directory=directory / "project", settings=settings)
         assert (ended.returncode, ended.stderr) == (0, "")

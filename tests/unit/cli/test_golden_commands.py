@@ -140,7 +140,8 @@ def play(case: Path, home: Path) -> str:
         places = {f"{{{name}}}": running.url for name, (running, _) in servers.items()}
         if "proxy" in fields:
             (home / ".proxy").mkdir()
-            proxy = stack.enter_context(running_proxy(home / ".proxy", fields["proxy"]))
+            same_files = {"HOME": str(home), "ANTHROPIC_PROXY_CONFIG": str(directory)}
+            proxy = stack.enter_context(running_proxy(home / ".proxy", same_files | fields["proxy"]))
             places |= {"{proxy}": proxy.url, "{port}": proxy.url.rpartition(":")[2]}
         places |= {f"{{{name}.key}}": key for name, (_, key) in servers.items()}
         places |= {f"{{{name}.place}}": running.url.removeprefix("http://") for name, (running, _) in servers.items()}
