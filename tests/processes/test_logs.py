@@ -60,6 +60,18 @@ def test_successful_queries_of_the_model_list_are_only_in_json(tmp_path: Path) -
     ]
 
 
+def test_the_question_of_a_command_about_an_unknown_model_is_no_failed_request(tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {}) as proxy:
+        for model in ("gpt-nope", "gpt-4o"):
+            settings = {**port_of(proxy), "ANTHROPIC_MODEL": model}
+            assert run_command("env", directory=tmp_path, settings=settings).returncode == 0
+        proxy.client().get("/v1/models/gpt-none")
+        shown = run_command("logs", "--no-follow", "--json", directory=tmp_path, settings=port_of(proxy)).stdout
+    found = [(row["path"], row["status"]) for row in map(json.loads, shown.splitlines()) if row["path"] != "/v1/models"]
+    assert found == [("/v1/models/gpt-4o", 200), ("/v1/models/gpt-none", 404)]
+    assert "gpt-nope" not in proxy.log
+
+
 def test_the_key_of_the_administration_reads_the_requests(tmp_path: Path) -> None:
     settings = {"VIRTUAL_KEYS": "true", "ADMIN_API_KEY": "admin-0123456789"}
     settings["DATABASE_URL"] = f"sqlite:///{tmp_path / 'ledger.sqlite3'}"

@@ -157,6 +157,8 @@ _DASHBOARD_PATHS = frozenset({"/dashboard", "/dashboard/"})
 LIVE_REQUESTS_PATH = "/api/requests/live"
 PROBE_PATHS = PUBLIC_PATHS | _DASHBOARD_PATHS | {"/metrics", RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH}
 """Probes, metrics and views of requests. Plugins receive no record of these requests."""
+COMMANDS_USER_AGENT = "anthropic-proxy"
+"""Header `user-agent` of the commands of this program."""
 _DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
 READ_TIMEOUT_SECONDS = 30.0
 """Maximum time between two received pieces of a request body. A longer pause is rejected with 408."""
@@ -290,6 +292,8 @@ async def _reject(services: Services, sink: AsgiSink, error: ProxyError, headers
 
 def _finish(services: Services, receipt: Receipt) -> None:
     """Log a rejected request, or one that is not `POST /v1/messages`, and queue its receipt for plugins."""
+    if receipt.error_code == "model-not-available" and receipt.user_agent == COMMANDS_USER_AGENT:
+        return  # `code` asks about any name that the user has chosen: the answer is no failed request
     receipt.duration_seconds = services.clock() - receipt.started_at
     is_probe = receipt.path in PROBE_PATHS or services.plugin_routes.find(receipt.path) is not None
     services.log.write_request(receipt, "debug" if is_probe or receipt.path in _DEBUG_LOGGED_PATHS else "info")
