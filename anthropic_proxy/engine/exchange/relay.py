@@ -353,8 +353,8 @@ def build_relay_call(
 ) -> Call[BaseDialect]:
     """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
     facts = target.capabilities
-    named = request.model.partition("[")[0]
-    is_same = named in target.model and not _OTHER_VERSION.match(target.model[target.model.index(named) + len(named) :])
+    named, model = request.model.partition("[")[0], target.provider.find_known_name(target.model)
+    is_same = named in model and not _OTHER_VERSION.match(model[model.index(named) + len(named) :])
     is_replaced = target.model_setting is not None and not is_same
     return Call(
         request=UNPREPARED,

@@ -87,7 +87,9 @@ CHAT_SERVERS = WireConfig(wire=anthropic.WIRE, dialect=_THIRD_PARTY, url_suffixe
 """Messages API of vendors that serve Chat Completions at the same base URL, for their own models."""
 
 GATEWAYS = structs.replace(
-    CHAT_SERVERS, dialect=structs.replace(_THIRD_PARTY, betas=("*",), drops_rejected_fields=True)
+    CHAT_SERVERS,
+    dialect=structs.replace(_THIRD_PARTY, betas=("*",), drops_rejected_fields=True),
+    model_rules=CLAUDE_RULES,
 )
 """Messages API of gateways, which may pass requests on to Claude, and of unknown servers, which may be gateways.
 

@@ -8,9 +8,11 @@ from msgspec import structs
 
 from anthropic_proxy.engine.engine import build_engine
 from anthropic_proxy.engine.exchange.in_process import send_request
+from anthropic_proxy.engine.options import ConfiguredProvider, ModelTable
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.gateway.settings import load_settings
+from anthropic_proxy.secrets import Secret
 from tests.support.harness import FakeResponse
 
 REPLY = json.dumps(
@@ -29,6 +31,12 @@ KEYS = {
     "AWS_REGION": "eu-west-1",
     "ANTHROPIC_API_KEY": "sk-ant-0123456789",
 }
+OWN_NAMES = {"team-small": ModelTable(model_of="anthropic/claude-haiku-4-5")}
+TABLES = tuple(
+    ConfiguredProvider(name=name, base_url=url, wire="messages", has_key=name == "msft", models=OWN_NAMES)
+    for name, url in (("gateway", "https://llm.example.com"), ("msft", "https://r.services.ai.azure.com/anthropic"))
+)
+"""A gateway, and deployments in Microsoft Foundry."""
 QUESTION = {"role": "user", "content": "q"}
 PREFILL = {"role": "assistant", "content": "{"}
 CONTINUE = {"role": "user", "content": "Continue exactly from the end of your last message."}
@@ -45,7 +53,10 @@ async def sent_for(variables: dict[str, str], asked: str, fields: dict[str, Any]
         sent.append(request.body)
         return FakeResponse(200, REPLY)
 
-    engine = build_engine(load_settings({**KEYS, **variables}, PROVIDERS, env_file=None))
+    providers = PROVIDERS.extend(TABLES)
+    settings = load_settings({**KEYS, **variables}, providers, env_file=None)
+    keys = {**settings.keys, "msft": [Secret("the-key-of-the-resource")]}
+    engine = build_engine(structs.replace(settings, configured_providers=TABLES, keys=keys))
     engine = structs.replace(engine, transports=dict.fromkeys(engine.transports, upstream))
     body = json.dumps({"model": asked, "max_tokens": 100, "messages": [QUESTION], **fields}).encode()
     reply = await send_request(engine, body, {"anthropic-version": "2023-06-01"})
@@ -58,6 +69,8 @@ async def sent_for(variables: dict[str, str], asked: str, fields: dict[str, Any]
 ADAPTIVE = {"thinking": {"type": "adaptive", "display": "omitted"}}
 CLEAR_THINKING = {"type": "clear_thinking_20251015", "keep": "all"}
 MANUAL = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
+SHOWN = {"type": "adaptive", "display": "summarized"}
+"""What a model with budgets does without `display`."""
 
 
 @pytest.mark.parametrize(
@@ -66,7 +79,11 @@ MANUAL = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
         pytest.param(
             HAIKU_4_5,
             {"max_tokens": 128_000, **ADAPTIVE, "output_config": {"effort": "medium"}},
-            {"max_tokens": 64_000, "thinking": {"type": "enabled", "budget_tokens": 16_384}, "output_config": None},
+            {
+                "max_tokens": 64_000,
+                "thinking": {"type": "enabled", "budget_tokens": 16_384, "display": "omitted"},
+                "output_config": None,
+            },
             "approximated=3; emulated=0; dropped=0",
             id="what Claude Code sends, to an older model",
         ),
@@ -75,7 +92,7 @@ MANUAL = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
             {"max_tokens": 40_000, **ADAPTIVE, "output_config": {"effort": "max", "task_budget": 1}},
             {
                 "max_tokens": 40_000,
-                "thinking": {"type": "enabled", "budget_tokens": 20_000},
+                "thinking": {"type": "enabled", "budget_tokens": 20_000, "display": "omitted"},
                 "output_config": {"task_budget": 1, "effort": "high"},
             },
             "approximated=2; emulated=0; dropped=0",
@@ -127,7 +144,7 @@ MANUAL = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
             NEWER,
             {**MANUAL, "temperature": 0.5, "top_k": 3, "max_tokens": 4_000, "messages": [QUESTION, PREFILL]},
             {
-                "thinking": {"type": "adaptive"},
+                "thinking": {"type": "adaptive", "display": "summarized"},
                 "temperature": None,
                 "top_k": None,
                 "max_tokens": 4_000,
@@ -135,6 +152,13 @@ MANUAL = {"thinking": {"type": "enabled", "budget_tokens": 2000}}
             },
             "approximated=1; emulated=1; dropped=2",
             id="what older models accept, to a newer one",
+        ),
+        pytest.param(
+            NEWER,
+            {"thinking": {"type": "enabled", "budget_tokens": 2000, "display": "omitted"}, "max_tokens": 4_000},
+            {"thinking": {"type": "adaptive", "display": "omitted"}},
+            "approximated=1; emulated=0; dropped=0",
+            id="thinking that the client does not show",
         ),
         pytest.param(
             SONNET_4_6,
@@ -202,8 +226,8 @@ async def test_without_thinking_only_its_clearing_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("asked", "model", "expected"),
     [
-        ("claude-opus-4", "claude-opus-4-8", {"type": "adaptive"}),
-        ("claude-opus-4-5", "claude-opus-4-8", {"type": "adaptive"}),
+        ("claude-opus-4", "claude-opus-4-8", SHOWN),
+        ("claude-opus-4-5", "claude-opus-4-8", SHOWN),
         ("claude-opus-4-8[1m]", "claude-opus-4-8", MANUAL["thinking"]),
         ("claude-opus-4-8", "claude-opus-4-8-20260301", MANUAL["thinking"]),
     ],
@@ -212,3 +236,24 @@ async def test_the_beginning_of_a_name_is_another_model(asked: str, model: str, 
     variables = {"PREFERRED_PROVIDER": "anthropic", "MODEL_OPUS": f"anthropic/{model}"}
     sent, _, _ = await sent_for(variables, asked, {"max_tokens": 4_000, **MANUAL})
     assert sent["thinking"] == expected
+
+
+@pytest.mark.parametrize("provider", ["gateway", "msft"])
+async def test_a_name_of_your_own_has_the_rules_of_the_model_behind_it(provider: str) -> None:
+    variables = {"PREFERRED_PROVIDER": "anthropic", "MODEL_OPUS": f"{provider}/team-small"}
+    given = {"max_tokens": 128_000, **ADAPTIVE, "output_config": {"effort": "medium"}}
+    sent, counts, _ = await sent_for(variables, NEWER, given)
+    assert {field: sent.get(field) for field in ("model", *given)} == {
+        "model": "team-small",
+        "max_tokens": 64_000,
+        "thinking": {"type": "enabled", "budget_tokens": 16_384, "display": "omitted"},
+        "output_config": None,
+    }
+    assert counts == "approximated=3; emulated=0; dropped=0"
+
+
+async def test_the_model_behind_a_name_of_your_own_is_the_one_that_the_client_named() -> None:
+    variables = {"PREFERRED_PROVIDER": "anthropic", "MODEL_HAIKU": "gateway/team-small"}
+    given = {"max_tokens": 128_000, **ADAPTIVE}
+    sent, _, _ = await sent_for(variables, HAIKU_4_5, given)
+    assert {field: sent.get(field) for field in given} == given

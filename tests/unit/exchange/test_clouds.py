@@ -1147,6 +1147,38 @@ async def test_a_search_that_the_request_forces_is_done_by_the_next_target() -> 
         assert len(foundry.journal.exchanges) == 1
 
 
+UPLOADED = {"type": "document", "source": {"type": "file", "file_id": "file_011CNha8iCJcU1wXNR6q4V8w"}}
+
+
+@pytest.mark.parametrize("kind", ["bedrock", "mantle", "vertex"])
+@pytest.mark.parametrize("in_result", [False, True])
+async def test_a_file_that_a_cloud_cannot_read_is_left_to_the_next_target(kind: Kind, in_result: bool) -> None:
+    fields: dict[str, Any] = {"messages": [{"role": "user", "content": [UPLOADED]}]}
+    if in_result:
+        fields["messages"] = [
+            {"role": "user", "content": "Read it"},
+            {"role": "assistant", "content": [{"type": "tool_use", "id": "toolu_1", "name": "get_time", "input": {}}]},
+            {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "toolu_1", "content": [UPLOADED]}]},
+        ]
+    with cloud_of(kind) as (_, without), cloud_of("foundry") as (_, foundry):
+        variables = settings_of("foundry", foundry.url) | settings_of(kind, without.url)
+        alone = engine_of(variables)
+        reply, message = await ask(alone, MODELS[kind], **fields, thinking={"type": "disabled"})
+        await alone.close()
+        assert (reply.status, message["error"]["message"]) == (
+            400,
+            f"messages: {MODELS[kind].partition('/')[0]} cannot read 'file_011CNha8iCJcU1wXNR6q4V8w' (document), because"
+            " it has no Files API. Send the file as base64 data.",
+        )
+        variables |= {"MODEL_OPUS": MODELS[kind], "FALLBACK_OPUS": MODELS["foundry"]}
+        engine = engine_of(variables)
+        reply, message = await ask(engine, "claude-opus-5-5", **fields, thinking={"type": "disabled"})
+        await engine.close()
+        assert reply.status == 200, message
+        assert without.journal.exchanges == []
+        assert foundry.journal.exchanges[0].body["messages"] == fields["messages"]
+
+
 async def test_a_choice_without_tools_is_removed_with_them() -> None:
     with cloud_of("bedrock") as (_, running):
         engine = engine_of(settings_of("bedrock", running.url))

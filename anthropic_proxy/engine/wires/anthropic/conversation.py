@@ -4,13 +4,13 @@
   does not begin with thinking.
 - Web searches that another provider ran, whose results lack `encrypted_content`.
 - Calls and results of server tools that the server does not run. They become text.
-- Images and documents by URL, which become base64 data or a text.
+- Images and documents by URL, which become base64 data or a text. Those of a Files API cannot be sent.
 - System messages, which become reminders in the user message before them.
 """
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -28,7 +28,7 @@ from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
 from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.engine.wires.thinking import SIGNATURE_PREFIX
-from anthropic_proxy.errors import InvalidRequest
+from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
 _MARK = f'"{SIGNATURE_PREFIX}'.encode()
 _SEARCHED = b'"web_search_'
@@ -50,7 +50,9 @@ _CLEAR_THINKING = "clear_thinking_"
 anthropics/claude-code issues 11231 and 11971)."""
 EMPTY_TEXT = b'{"type":"text","text":"\xe2\x80\xa6"}'
 """Block in place of a content of which all was removed. Providers reject empty content."""
-_URL = b'"url"'
+_URL, _FILE_ID = b'"url"', b'"file_id"'
+_MAX_SHOWN = 100
+"""Maximum number of characters of a file id in an error message."""
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
 _USER_ROLES = (_SYSTEM, _USER)
 
@@ -127,33 +129,40 @@ def may_need_edits(body: bytes, call: Call[Dialect]) -> bool:
     )
 
 
-def find_file_edits(body: bytes, files: Mapping[tuple[str, str], Source | None]) -> list[Edit]:
+def find_file_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
     """Return the edits that replace the URLs of images and documents in the messages by their content.
 
-    A file that could not be fetched becomes a text.
+    A file that could not be fetched becomes a text. Raises `UnsupportedFeature` for a file that only the Files API of
+    another server has.
     """
     edits: list[Edit] = []
-    if json_spans.contains(body, _URL):
+    if json_spans.contains(body, _URL) or json_spans.contains(body, _FILE_ID):
         for member in json_spans.find_members(body):
             if member.key == "messages" and body[member.value] == ord("["):
                 for message in json_spans.find_elements(body, member.value, member.end):
-                    edits += _find_file_edits_of(body, message, files)
+                    edits += _find_file_edits_of(body, message, call)
     return edits
 
 
-def _find_file_edits_of(body: bytes, span: JsonSpan, files: Mapping[tuple[str, str], Source | None]) -> list[Edit]:
+def _find_file_edits_of(body: bytes, span: JsonSpan, call: Call[Dialect]) -> list[Edit]:
     """`span`: a message, or a block in a message or in a tool result."""
     text = body[span.value : span.end]
-    if not text.startswith(b"{") or _URL not in text:
+    if not text.startswith(b"{") or not (_URL in text or _FILE_ID in text):
         return []
     edits: list[Edit] = []
     for member in json_spans.find_members(body, span.value, span.end):
         if member.key == "content" and body[member.value] == ord("["):
             for part in json_spans.find_elements(body, member.value, member.end):
-                edits += _find_file_edits_of(body, part, files)
+                edits += _find_file_edits_of(body, part, call)
         elif member.key == "source" and (source := _read_source(body[member.value : member.end])) is not None:
             kind = read_block(text).type
-            file = source if source.type == "base64" else files.get((kind, source.url), source)
+            if source.type == "file":
+                raise UnsupportedFeature(
+                    f"messages: {call.provider_prefix} cannot read {source.file_id[:_MAX_SHOWN]!r} ({kind}), because it "
+                    "has no Files API. Send the file as base64 data.",
+                    code="file-id",
+                )
+            file = source if source.type == "base64" else call.relayed.files.get((kind, source.url), source)
             if file is None:
                 block = {"type": "text", "text": f"[{kind}: {name_url(source.url)}]"}
                 return [Edit(span.value, span.end, msgspec.json.encode(block))]
@@ -163,9 +172,9 @@ def _find_file_edits_of(body: bytes, span: JsonSpan, files: Mapping[tuple[str, s
 
 
 def _read_source(text: bytes) -> Source | None:
-    """Return a source with a URL, which is base64 data if the URL contains the file. None: another source."""
+    """Return a source with a file id or a URL, which is base64 data if the URL contains the file. None: another one."""
     try:
-        return _decode_source(text) if _URL in text else None
+        return _decode_source(text) if _URL in text or _FILE_ID in text else None
     except msgspec.ValidationError:
         return None
 

@@ -23,6 +23,9 @@ from anthropic_proxy.engine.wires.shared_notes import NO_EFFORT, NO_SAMPLING, PR
 _MIN_BUDGET = 1_024
 """Minimum `budget_tokens` (the API reference, "Extended thinking"). With less room, the request does not think."""
 _DEFAULT_EFFORT = "medium"
+_DEFAULT_DISPLAY = "summarized"
+"""`thinking.display` of models with budgets; models without them show no thinking by default
+(anthropics/claude-code issue 49268; docker/docker-agent pull request 2451)."""
 _BUDGET_OF_EFFORT = {effort: budget for budget, effort in THINKING_BUDGETS}
 _MOST_TOKENS = max(_BUDGET_OF_EFFORT.values())
 _LOSES_THINKING = FidelityNote("approximated", "thinking", "the model does not think, or has no room for a budget")
@@ -83,7 +86,7 @@ def find_fitting_edits(body: bytes, call: Call[Dialect], notes: list[FidelityNot
         replace("output_config", (config | {"effort": fitted} if fitted else config) or None)
     if form in ("adaptive", "enabled") and form not in dialect.thinking_forms:
         budget = _find_budget(effort, most or limits.max_output) if "enabled" in dialect.thinking_forms else 0
-        fitted_thinking = _fit_thinking(dialect.thinking_forms, budget, notes)
+        fitted_thinking = _fit_thinking(thinking, dialect.thinking_forms, budget, notes)
         replace("thinking", fitted_thinking)
         if fitted_thinking is None and "context_management" in places:
             place = places["context_management"]
@@ -122,16 +125,19 @@ def _find_budget(effort: Any, max_tokens: int) -> int:
     return min(wanted, max_tokens // 2)
 
 
-def _fit_thinking(forms: Sequence[str], budget: int, notes: list[FidelityNote]) -> dict[str, Any] | None:
+def _fit_thinking(
+    thinking: dict[str, Any], forms: Sequence[str], budget: int, notes: list[FidelityNote]
+) -> dict[str, Any] | None:
     """Return the value of `thinking` in a form that the model has. None: the request does not think."""
     if "adaptive" in forms:
         notes.append(_LOSES_BUDGET)
-        return {"type": "adaptive"}
+        return {"type": "adaptive", "display": thinking.get("display", _DEFAULT_DISPLAY)}
     if budget < _MIN_BUDGET:
         notes.append(_LOSES_THINKING)
         return None
     notes.append(note_replacement("thinking", "adaptive", f"{budget} tokens", ", the form that the model has"))
-    return {"type": "enabled", "budget_tokens": budget}
+    display = {"display": thinking["display"]} if "display" in thinking else {}
+    return {"type": "enabled", "budget_tokens": budget, **display}
 
 
 def _find_prefill(body: bytes, messages: JsonSpan) -> JsonSpan | None:

@@ -84,7 +84,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         if inner := _list_inner_fields(call, betas.lost_fields):
             body = json_spans.edit(body, lambda text: find_field_edits(text, inner, notes))
         if not dialect.accepts_media_urls:
-            body = json_spans.edit(body, lambda text: find_file_edits(text, call.relayed.files))
+            body = json_spans.edit(body, lambda text: find_file_edits(text, call))
         if not dialect.accepts_system_messages:
             body = json_spans.edit(body, find_reminder_edits)
     is_traced = "traceparent" in headers and dialect.forwards_client_headers
