@@ -97,6 +97,8 @@ class Cloud:
     """Beta without which each prompt is too long. "": none."""
     overloaded_without: str = ""
     """Beta without which each request fails with status 503. "": none."""
+    wrap_error: Callable[[str], dict[str, Any]] | None = None
+    """Function that returns the error of a gateway for the error text of the cloud."""
 
 
 class _Refusal(Exception):
@@ -121,7 +123,10 @@ class _StandIn(Anthropic):
         except _Refusal as refusal:
             exchange.status = refusal.status
             journal.close(exchange, "refused")
-            return web.json_response(refusal.body, status=refusal.status, headers=refusal.headers)
+            answer = refusal.body
+            if self.cloud.wrap_error is not None:
+                answer = self.cloud.wrap_error(answer.get("error", answer)["message"])
+            return web.json_response(answer, status=refusal.status, headers=refusal.headers)
         exchange.status = 200
         journal.close(exchange, "answered")
         if counting:

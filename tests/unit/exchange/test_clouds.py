@@ -4,7 +4,7 @@ import asyncio
 import base64
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -518,6 +518,95 @@ async def test_a_gateway_gets_the_betas_of_the_client_except_those_that_it_rejec
         sent = running.journal.exchanges
         assert [sent[at].headers.get("anthropic-beta") for at in (0, -1)] == [f"{THINKING},{CONTEXT}", THINKING]
         assert ["context_management" in exchange.body for exchange in (sent[0], sent[-1])] == [True, False]
+
+
+def litellm_error(prefix: str, cause: str) -> dict[str, Any]:
+    end = ". Received Model Group=claude-opus-5-5\nAvailable Model Group Fallbacks=None"
+    return {"error": {"message": f"{prefix}{cause}{end}", "type": "None", "param": "None", "code": "400"}}
+
+
+def claude_error(text: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": "invalid_request_error", "message": text}, "request_id": "req_1"}
+
+
+WRAPPED: dict[str, Callable[[str], dict[str, Any]]] = {
+    "LiteLLM, Vertex AI": lambda text: litellm_error("", json.dumps(claude_error(text))),
+    "LiteLLM, Bedrock": lambda text: litellm_error("", json.dumps({"message": text})),
+    "LiteLLM, SDK": lambda text: litellm_error(
+        "litellm.BadRequestError: AnthropicException - ", json.dumps(claude_error(text), separators=(",", ":"))
+    ),
+    "LiteLLM, bytes": lambda text: litellm_error(
+        "litellm.BadRequestError: Vertex_aiException BadRequestError - ", repr(json.dumps(claude_error(text)).encode())
+    ),
+    "LiteLLM, Bedrock by Converse": lambda text: litellm_error(
+        "litellm.BadRequestError: BedrockException - ",
+        json.dumps({"message": f"The model returned the following errors: {text}"}),
+    ),
+    "Portkey": lambda text: {"error": {"message": f"vertex-ai error: {text}", "type": "invalid_request_error"}},
+    "OpenRouter": lambda text: {
+        "error": {
+            "message": "Provider returned error",
+            "code": 400,
+            "metadata": {"raw": json.dumps(claude_error(text)), "provider_name": "Anthropic"},
+        },
+        "user_id": "user_1",
+    },
+    "Anthropic's SDK": lambda text: {"error": {"message": f"Error code: 400 - {claude_error(text)}"}},
+}
+"""Gateways → what they make of an error. Sources: anthropics/claude-code issues 12122, 21625 and 34802; OpenHands issue
+11718; anomalyco/opencode issue 4282; BerriAI/litellm issue 13825 and pull request 19877; zed-industries/zed issue
+35341."""
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+async def test_what_a_gateway_has_wrapped_is_read_like_the_error_of_the_cloud(
+    wrap: Callable[[str], dict[str, Any]],
+) -> None:
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_WIRE": "messages"}
+    with cloud_of("foundry", betas=(THINKING,), rejected_fields=("output_config",)) as (cloud, running):
+        cloud.wrap_error = wrap
+        engine = engine_of({**variables, "OPENAI_BASE_URL": f"{running.url}/anthropic/v1"})
+        fields = {"output_config": {"effort": "low"}}
+        replies = [
+            await ask(engine, f"openai/{VERTEX_MODEL}", betas=f"{THINKING},{CONTEXT}", **fields) for _ in range(2)
+        ]
+        await engine.close()
+        sent = running.journal.exchanges
+    assert [reply.status for reply, _ in replies] == [200, 200], replies
+    assert [exchange.status for exchange in sent] == [400, 400, 200, 200]
+    assert "output_config" not in sent[-1].body
+    assert sent[-1].headers["anthropic-beta"] == THINKING
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=WRAPPED)
+@pytest.mark.parametrize("end", ["z', ", 'z" ', 'z"}}', "z\n", "z'}} "])
+async def test_the_text_of_a_client_in_a_wrapped_error_takes_nothing_from_others(
+    wrap: Callable[[str], dict[str, Any]], end: str
+) -> None:
+    """A client writes what ends the text of the cloud, and an error of its own behind it."""
+    forged = json.dumps(wrap(f"thinking: {EXTRA}")["error"])
+    hostile = f"{end}, thinking: {EXTRA}, {forged}, invalid beta flag: {THINKING}"
+
+    def find_echo(body: dict[str, Any]) -> str:
+        kinds = [block["type"] for block in body["messages"][0]["content"]]
+        return "" if kinds == ["text"] else f"messages.0.content.0: Input tag '{kinds[0]}' {TAG}"
+
+    async def send(block: dict[str, Any]) -> int:
+        messages = [{"role": "user", "content": [block]}]
+        reply, _ = await ask(engine, f"openai/{VERTEX_MODEL}", betas=THINKING, messages=messages)
+        return int(reply.status)
+
+    variables = {"OPENAI_API_KEY": KEY, "OPENAI_WIRE": "messages"}
+    with cloud_of("foundry", betas=(THINKING,)) as (cloud, running):
+        cloud.wrap_error, cloud.find_problem = wrap, find_echo
+        engine = engine_of({**variables, "OPENAI_BASE_URL": f"{running.url}/anthropic/v1"})
+        text = {"type": "text", "text": "Say exactly: hello"}
+        statuses = [await send(block) for block in (text, {"type": hostile, "text": "x"}, text)]
+        await engine.close()
+        first, *_, last = running.journal.exchanges
+    assert statuses == [200, 400, 200]
+    assert last.body == first.body
+    assert last.headers["anthropic-beta"] == THINKING
 
 
 async def test_no_client_sees_a_refusal_that_names_more_betas_than_are_read() -> None:
@@ -1165,10 +1254,11 @@ async def test_a_file_that_a_cloud_cannot_read_is_left_to_the_next_target(kind: 
         alone = engine_of(variables)
         reply, message = await ask(alone, MODELS[kind], **fields, thinking={"type": "disabled"})
         await alone.close()
+        cloud = MODELS[kind].partition("/")[0]
         assert (reply.status, message["error"]["message"]) == (
             400,
-            f"messages: {MODELS[kind].partition('/')[0]} cannot read 'file_011CNha8iCJcU1wXNR6q4V8w' (document), because"
-            " it has no Files API. Send the file as base64 data.",
+            f"messages: {cloud} cannot read 'file_011CNha8iCJcU1wXNR6q4V8w' (document), because it has no Files API. "
+            "Send the file as base64 data.",
         )
         variables |= {"MODEL_OPUS": MODELS[kind], "FALLBACK_OPUS": MODELS["foundry"]}
         engine = engine_of(variables)

@@ -158,8 +158,8 @@ def _find_file_edits_of(body: bytes, span: JsonSpan, call: Call[Dialect]) -> lis
             kind = read_block(text).type
             if source.type == "file":
                 raise UnsupportedFeature(
-                    f"messages: {call.provider_prefix} cannot read {source.file_id[:_MAX_SHOWN]!r} ({kind}), because it "
-                    "has no Files API. Send the file as base64 data.",
+                    f"messages: {call.provider_prefix} cannot read {source.file_id[:_MAX_SHOWN]!r} ({kind}), because "
+                    "it has no Files API. Send the file as base64 data.",
                     code="file-id",
                 )
             file = source if source.type == "base64" else call.relayed.files.get((kind, source.url), source)

@@ -22,7 +22,7 @@ from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.fields import find_refused_field, names_refused_field
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
-from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body
+from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body, remove_wrappers
 from anthropic_proxy.engine.wires.json_repair import DECODE_ERRORS
 from anthropic_proxy.errors import UpstreamError
 from anthropic_proxy.secrets import redact_key_patterns
@@ -95,7 +95,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
 
 
 def _without_prefix(call: Call[Dialect], error: UpstreamError) -> str:
-    return error.message.removeprefix(f"{call.provider_prefix}: ")
+    return remove_wrappers(error.message.removeprefix(f"{call.provider_prefix}: "))
 
 
 def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | None:

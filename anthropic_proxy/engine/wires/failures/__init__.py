@@ -16,7 +16,12 @@ from anthropic_proxy.engine.wires.failures.classification import (
     rejects_tool_result_content,
     rejects_tool_result_images,
 )
-from anthropic_proxy.engine.wires.failures.error_body import UpstreamFault, decode_error_body, read_error_object
+from anthropic_proxy.engine.wires.failures.error_body import (
+    UpstreamFault,
+    decode_error_body,
+    read_error_object,
+    remove_wrappers,
+)
 
 __all__ = [
     "PARAMETER_ERROR_STATUSES",
@@ -31,4 +36,5 @@ __all__ = [
     "rejects_developer_role",
     "rejects_tool_result_content",
     "rejects_tool_result_images",
+    "remove_wrappers",
 ]

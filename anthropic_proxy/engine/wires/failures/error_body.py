@@ -18,7 +18,10 @@ from anthropic_proxy.secrets import redact_key_patterns
 
 _SERVER_PREFIXES = "|".join(
     (
-        r"[\w.]{0,100}(?:error|exception)(?::| -)",  # `litellm.InternalServerError: OpenAIException - `
+        # `litellm.InternalServerError: OpenAIException - `, `Vertex_aiException BadRequestError - `
+        r"[\w.]{0,100}(?:error|exception)(?: \w{1,100}error)?(?::| -)",
+        r"[a-z]{1,20}(?:-[a-z]{1,20})? error:",  # Portkey: the name of the cloud
+        r"the model returned the following errors:",  # Amazon Bedrock
         r"error code: \d{3} -",  # OpenAI's SDK
         r"(?:http )?\d{3}(?: internal server error)?(?::| -)|internal server error(?::| -)",
         r"(?:provider returned error|upstream request failed):",
@@ -28,9 +31,10 @@ _SERVER_PREFIXES = "|".join(
     )
 )
 """Texts that servers and gateways put before the error message of another server."""
+_WRAPPERS = rf"\s*+(?:(?:{_SERVER_PREFIXES})\s*+)*+"
+_WRAPPED = compile_later(_WRAPPERS, re.IGNORECASE)
 _QUOTING = compile_later(
-    rf"\s*+(?:(?:{_SERVER_PREFIXES})\s*+)*+"
-    r"(?P<failure>error parsing tool call|failed to parse input at pos \d{1,20}):",
+    _WRAPPERS + r"(?P<failure>error parsing tool call|failed to parse input at pos \d{1,20}):",
     re.IGNORECASE,
 )
 """Beginnings of error messages that are followed by the output of the model, which the server could not parse. Ollama:
@@ -159,6 +163,15 @@ def read_error_object(content: Any, status: int | None, headers: Mapping[str, st
         failed_generation=_string(error.get("failed_generation")),
         is_content_filtered=bool(outer.get("contentFilter") or error.get("contentFilter")),
     )
+
+
+def remove_wrappers(message: str) -> str:
+    """Return an error message from the beginning of that of the server behind a gateway.
+
+    Only what the gateway has written before it is removed: what follows may quote text of the client.
+    """
+    wrapped = _WRAPPED.match(message)
+    return message[wrapped.end() :] if wrapped is not None else message
 
 
 def _find_unreadable_output(error: dict[str, Any], status: int | None) -> str | None:
