@@ -64,6 +64,17 @@ class ProviderProtocol:
     """The record of such a body inside a stream that began well."""
     framing: Literal["sse", "ndjson"] = "sse"
 
+    @property
+    def route(self) -> str:
+        return f"chain-{self.name}"
+
+    @property
+    def route_table(self) -> str:
+        """The table of a route to two models over this protocol."""
+        model = self.model if "/" in self.model else f"{self.provider}/{self.model}"
+        targets = json.dumps([f"{model}-old", model])
+        return f'[[routes]]\nname = "{self.route}"\nwhen.model = "{self.route}"\ntargets = {targets}\n'
+
     def serves_path(self, path: str) -> bool:
         """Return whether a request with this path is meant for this protocol."""
         return self.serves in path.partition("?")[0]

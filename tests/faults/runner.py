@@ -105,6 +105,8 @@ class FaultRunner:
                     stack.callback(upstreams[protocol.provider].close)
                 settings[protocol.address] = f"{case.scheme}://{upstreams[protocol.provider].address}{protocol.path}"
                 settings |= protocol.settings
+            routes = "\n".join(protocol.route_table for protocol in protocols)
+            (directory / "anthropic-proxy.toml").write_text(routes, encoding="utf-8")
             proxy = stack.enter_context(running_proxy(directory, {**settings, **case.settings}))
             yield proxy, upstreams
 

@@ -50,6 +50,11 @@ def ask_with(**fields: object) -> Callable[[FaultContext], Observed]:
     return ask_more
 
 
+def ask_chain(context: FaultContext) -> Observed:
+    """Ask for the route of the wire: a model that its provider may not have, and then the usual one."""
+    return ask(context, model=context.protocol.route)
+
+
 def ask_twice(context: FaultContext) -> Observed:
     """Ask, and ask again once the first reply is whole: only the second one is the row's."""
     ask(context)

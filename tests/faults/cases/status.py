@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any
 
 from tests.faults.call import HEALTHY, Act, Call, head
-from tests.faults.cases.case import ask_with, fault_case
+from tests.faults.cases.case import ask_chain, ask_with, fault_case
 from tests.faults.expected import Case, Cases, Complete, Refused, both
 
 GOOGLE = ("gemini", "vertex")
@@ -212,6 +212,17 @@ CASES = (
         differ={**dict.fromkeys(("ollama", "groq"), both(Complete())), "relay": both(_INVALID)},
         because="text models get no image; the relay passes errors",
         ask=ask_with(messages=[{"role": "user", "content": [_IMAGE, {"type": "text", "text": "Sing."}]}]),
+    ),
+    *(
+        case(
+            f"{status}, the model is not served, the route has another one",
+            both(Complete(), 2),
+            scripts=[(Call.receive, refuse(status, message=message)), HEALTHY],
+            ask=ask_chain,
+            differ={"relay": both(_INVALID)} if status == 400 else {},
+            because="Anthropic says so by 404" if status == 400 else "",
+        )
+        for status, message in ((404, "The model does not exist."), (400, "The provided model identifier is invalid."))
     ),
     case(
         "503, `x-should-retry: false`",
