@@ -449,6 +449,10 @@ _PDF_READ = 4 * 1024 * 1024
 """Maximum base64 characters of a PDF that are decoded to measure it. A longer PDF is extrapolated."""
 _MAX_INFLATED_PDFS = 16
 """Maximum PDFs of a request in which compressed streams are read. Others may have more pages than are counted."""
+_MAX_PDF_PAGES, _MAX_PAGE_CHARACTERS = 1_000, 20_000
+"""Maximum number of pages of a PDF, and of characters of a page on average, that are counted. No provider reads more
+pages (ai.google.dev, "Document understanding"; 2026-11), so a larger number is no page count: any bytes can look like
+pages."""
 _CHARACTERS_PER_TOKEN = 4
 _CANVAS_SIDE, _MAX_CANVAS_SQUARES = 336, 16
 _PATCHES = {"patches of 28": 28, "patches of 32": 32}
@@ -618,7 +622,8 @@ def measure_pdf_source(source: Source, *, inflates: bool = True) -> PdfSize:
     size = measure_pdf(_decoded(data[:_PDF_READ]), inflates=inflates)
     if len(data) > _PDF_READ:
         size = PdfSize(size.pages * len(data) // _PDF_READ, size.characters * len(data) / _PDF_READ)
-    return PdfSize(max(size.pages, 1), size.characters)
+    pages = min(max(size.pages, 1), _MAX_PDF_PAGES)
+    return PdfSize(pages, min(size.characters, pages * _MAX_PAGE_CHARACTERS))
 
 
 def _decoded(data: str) -> bytes:

@@ -66,7 +66,7 @@ def test_any_bytes_have_a_size(data: bytes) -> None:
         assert size.characters >= 0
 
 
-def test_a_long_pdf_is_extrapolated_and_an_unknown_one_has_a_page() -> None:
+def test_a_long_pdf_is_extrapolated_and_its_size_is_bounded() -> None:
     def measure(data: bytes) -> PdfSize:
         return measure_pdf_source(Source(type="base64", data=base64.b64encode(data).decode()))
 
@@ -74,3 +74,5 @@ def test_a_long_pdf_is_extrapolated_and_an_unknown_one_has_a_page() -> None:
     assert measure(b"no PDF") == PdfSize(1, 0)
     assert measure(HEAD + (PAGE + filler) * 60).pages == pytest.approx(60, rel=0.05)
     assert measure(HEAD + objects(7)) == PdfSize(7, 0)
+    assert measure(HEAD + b"/Type /Page " * 100_000) == PdfSize(1_000, 0)
+    assert measure(HEAD + PAGE + text(b"(" + b"x" * 30_000 + b") Tj") * 90) == PdfSize(1, 20_000)
