@@ -17,13 +17,28 @@ copied. Memory has a bound for each prompt, for each conversation and for all of
 
 Three ways lead to the same answer. If the provider has read as many tokens from its cache as the old prompt has,
 nothing is lost, and a sample of a few bytes at the end of the old prompt tells whether it is the same conversation.
-Otherwise the bytes are compared without reading JSON (`_find_unchanged_end`): the new body begins with the old
+Otherwise the bytes are compared without reading JSON (`_find_stable_end`): the new body begins with the old
 conversation, apart from marks of the cache that have moved, and ends with what follows the conversation, such as the
 tools. All other bodies, also the second one of a conversation, are divided into their parts (`_divide`): once for the
 new prompt, and once for each of the kept ones that begin with the same messages. Kept prompts of other conversations
 are told by a few hashes. A part that has changed is searched in all messages, but only a few behind it tell whether
 another branch begins there. Settings of the request, such as the effort, are compared where the provider writes them
 into the prompt (`BaseDialect.prompt_settings`), if the parts are the same.
+
+Example. A session with 40 kB of tools and 10 kB of system text, which begins with the date, sends three prompts of the
+messages u1, u1 a1 u2, and u1 a1 u2 a2 u3. The message u1 has 20 kB, the others are short.
+
+    prompt  compared with     way                                        result                      kept afterwards
+    1       nothing                                                      begins a conversation       1
+    2       1                 where it ends is not known yet: both are   continues 1                 2 in place of 1
+                              divided into parts
+    3, the  2                 the bytes before u2 differ (the date): 3   `PrefixChange("system",     3 in place of 2
+    next                      and 2 are divided, the system text is the  "system text", share=0.43)`
+    day                       first part that differs
+
+The third prompt has 70 kB. Behind the date, 10 kB of system text and 20 kB of messages are read again: 0.43 of it. Once
+the provider has counted the tokens, `settle_change` multiplies them by the share, and logs the change, unless the
+provider has read more from its cache nevertheless.
 """
 
 import operator
@@ -118,13 +133,13 @@ class Prompt(Struct, eq=False, gc=False):
     """Part of `tokens` that the provider has read from its cache."""
     settings: Sequence[str] = ()
     """`prompt_settings` of the dialect."""
-    turn: int = 0
-    """Offset of the latest turn."""
-    last: int = 0
+    latest_turn: int = 0
+    """Offset of the latest turn in `body`."""
+    stable_end: int = 0
     """Offset where the common beginning with the next prompt probably ends. It is the latest turn, or lies before the
     first message whose cache mark may be missing in the next prompt."""
-    end: int = 0
-    """Offset of the end of the conversation in `body`. 0: not known yet."""
+    conversation_end: int = 0
+    """Offset where the conversation ends in `body`. 0: not known yet."""
     beginning: Sequence[int] | None = None
     """`_Parts.beginning`. None: not known yet. Empty: the body is no request of a known API."""
     is_continuation: bool = False
@@ -149,19 +164,19 @@ class PrefixGuard:
         body = prompt.body
         prompts = tuple(self._prompts.get(prompt.conversation, ()))
         for before in prompts:  # the fast way
-            last, end = before.last, before.end
+            stable_end, end = before.stable_end, before.conversation_end
             grown_end = len(body) - len(before.body) + end
-            if not end or grown_end < max(last, end - MIN_LOST_BYTES):
+            if not end or grown_end < max(stable_end, end - MIN_LOST_BYTES):
                 continue
             if not (0 < before.tokens - MIN_LOST_TOKENS <= prompt.cached_tokens and _has_same_end(before, body)):
-                unchanged_end = _find_unchanged_end(before, body, grown_end)
-                if unchanged_end is None:
+                found_end = _find_stable_end(before, body, grown_end)
+                if found_end is None:
                     continue
-                if unchanged_end < grown_end:  # otherwise, a client may replace its last message
-                    last = unchanged_end
-            prompt.last = last
-            prompt.turn = end if end < grown_end else before.turn
-            prompt.end = grown_end
+                if found_end < grown_end:  # otherwise, a client may replace its last message
+                    stable_end = found_end
+            prompt.stable_end = stable_end
+            prompt.latest_turn = end if end < grown_end else before.latest_turn
+            prompt.conversation_end = grown_end
             if before.beginning is not None and len(before.beginning) == _FULL_BEGINNING:
                 prompt.beginning = before.beginning
             prompt.is_continuation, prompt.is_reported, prompt.replaced = True, before.is_reported, before
@@ -234,7 +249,7 @@ def settle_change(receipt: Receipt, change: PrefixChange, log: EngineLog) -> Non
 
 def _has_same_end(before: Prompt, body: bytes) -> bool:
     """Return True if `body` has the bytes before the latest turn of the prompt before, also if marks move them."""
-    old, end = before.body, before.turn
+    old, end = before.body, before.latest_turn
     while (mark := old.rfind(_MARK, end - _SAMPLE_BYTES, end)) >= 0:
         end = mark - _SEPARATOR_BYTES
     begin = end - _SAMPLE_BYTES if end > _SAMPLE_BYTES else 0
@@ -242,23 +257,23 @@ def _has_same_end(before: Prompt, body: bytes) -> bool:
     return body.startswith(sample, begin) or body.find(sample, max(0, begin - _MAX_SHIFT), end + _MAX_SHIFT) >= 0
 
 
-def _find_unchanged_end(before: Prompt, body: bytes, grown_end: int) -> int | None:
-    """Return where the common beginning of `body` and the next prompt probably ends (`Prompt.last`).
+def _find_stable_end(before: Prompt, body: bytes, grown_end: int) -> int | None:
+    """Return where the common beginning of `body` and the next prompt probably ends (`Prompt.stable_end`).
 
     `grown_end`: end of the conversation in `body`. None: `body` does not continue the prompt before, or more than marks
     has changed. A turn of the prompt before that is too short to count as lost is compared later, with the next ones.
     """
-    old, last, end = before.body, before.last, before.end
+    old, stable_end, end = before.body, before.stable_end, before.conversation_end
     view = memoryview(old)
-    if not (body.startswith(view[:last]) and body.endswith(view[end:])):
+    if not (body.startswith(view[:stable_end]) and body.endswith(view[end:])):
         return None
-    if end - last < MIN_LOST_BYTES:
-        return last
-    if body.startswith(view[last:end], last):
+    if end - stable_end < MIN_LOST_BYTES:
+        return stable_end
+    if body.startswith(view[stable_end:end], stable_end):
         return end
-    place = new_place = last
+    place = new_place = stable_end
     has_new_mark = False
-    marks = _find_marks(old, last, end)
+    marks = _find_marks(old, stable_end, end)
     for _ in range(_MAX_MARKS):
         while marks and body.startswith(view[place : marks[-1][1]], new_place):  # a mark that stays
             new_place += marks[-1][1] - place
@@ -267,7 +282,7 @@ def _find_unchanged_end(before: Prompt, body: bytes, grown_end: int) -> int | No
             place, new_place = found
             marks.pop()
             if not has_new_mark:
-                last = new_place
+                stable_end = new_place
         else:  # the new mark may be gone again in the next prompt
             new_marks = _find_marks(body, new_place, grown_end)
             if not new_marks or (found := _skip_mark(body, new_place, new_marks[-1], old, place)) is None:
@@ -275,7 +290,7 @@ def _find_unchanged_end(before: Prompt, body: bytes, grown_end: int) -> int | No
             new_place, place = found
             has_new_mark = True
         if body.startswith(view[place:end], new_place):
-            return last
+            return stable_end
     return None
 
 
@@ -300,9 +315,9 @@ class _Parts(Struct, frozen=True):
     tools: Sequence[Raw]
     system: Sequence[Raw]
     messages: Sequence[Raw]
-    turn: int
-    last: int
-    end: int
+    latest_turn: int
+    stable_end: int
+    conversation_end: int
     settings: Mapping[str, bytes]
     """Name of a setting → its JSON text. Empty: not given."""
 
@@ -326,7 +341,8 @@ def _examine(prompt: Prompt) -> _Parts | None:
     except (*DECODE_ERRORS, RepeatedKeyError, InvalidRequest, StopIteration):
         prompt.beginning = ()
         return None
-    prompt.turn, prompt.last, prompt.end, prompt.beginning = parts.turn, parts.last, parts.end, parts.beginning
+    prompt.latest_turn, prompt.stable_end = parts.latest_turn, parts.stable_end
+    prompt.conversation_end, prompt.beginning = parts.conversation_end, parts.beginning
     return parts
 
 
@@ -347,17 +363,17 @@ def _divide(body: bytes, settings: Sequence[str]) -> _Parts:
     tools = [tool for tool in tools if not _DEFERRED.search(tool)]
     system = [block for block in system if _BILLING not in bytes(memoryview(block)[:100])]
     end = conversation.end - 1
-    turn = end - len(messages[-1]) if messages else conversation.value
-    turn = last = max(turn, body.rfind(b',{"', conversation.value, end))
+    latest_turn = end - len(messages[-1]) if messages else conversation.value
+    latest_turn = stable_end = max(latest_turn, body.rfind(b',{"', conversation.value, end))
     if marks := _find_marks(body, conversation.value, end, _MAX_MARKS):
         place = end
         for message in reversed(messages):
             if place <= marks[-1][0]:
                 break
             place -= len(message) + _SEPARATOR_BYTES
-        last = min(last, place)
+        stable_end = min(stable_end, place)
     given = {name: _read_setting(name, view, members) for name in settings}
-    return _Parts(tools, system, messages, turn, last, end, given)
+    return _Parts(tools, system, messages, latest_turn, stable_end, end, given)
 
 
 def _read_setting(name: str, body: memoryview, members: Mapping[str, Any]) -> bytes:

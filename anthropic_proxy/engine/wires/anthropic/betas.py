@@ -1,8 +1,22 @@
 """Betas of the Messages API: which of the client's a server gets, and what a rejection says about them.
 
 A beta is a name in the header `anthropic-beta` that switches on a feature. Servers other than Anthropic's have some of
-them only, and reject a request with another one. `find_beta_adaptation` reads from a rejection which betas are removed
-or suspected, `apply_beta_adaptation` notes it in the dialect, and `select_betas` chooses by the dialect.
+them only, and reject a request with another one.
+
+Theory of operation. What is known about the betas of a server is in its dialect: `select_betas` chooses by it, for each
+attempt. `find_beta_adaptation` reads from a rejection what to change: for the repetition of the same request (`name` of
+the `Adaptation`), and for later ones (`stored_name`). `apply_beta_adaptation` writes both into the dialect.
+
+Some servers (Amazon Bedrock) say only that one of the betas is wrong. Example: a client always sends the betas a, b, c
+and d, from the oldest to the newest, and the server does not know c.
+
+    request  betas sent  server    repeated with  stored afterwards
+    1        a b c d     refuses   none           one of a b c d is wrong        suspected_betas=((a, b, c, d),)
+    2        a b         accepts                  one of c d is wrong            suspected_betas=((c, d),)
+    3        a b c       refuses   a b            c is wrong                     suspected_betas=((c, d), (c,))
+    4        a b d       accepts                  d is right: c alone stays out  suspected_betas=((c,), (c,))
+
+Request 2 has the older half of the suspects. What was accepted (`accepted_betas`) is sent with each later request.
 """
 
 import re
@@ -58,7 +72,7 @@ _FIELDS_OF_BETAS: Mapping[str, tuple[Handling, tuple[str, ...]]] = {
     "messages.output_config": ("approximated", ("mid-conversation-output-config-", "per-turn-control-")),
     "speed": ("approximated", ("fast-mode-",)),
 }
-"""Field of the body (`fields.py`) → what its loss is, and the beginnings of the betas that it requires: a server
+"""Name of a field (`rejected_fields.py`) → what its loss is, and the beginnings of the betas that it requires: a server
 rejects it without them. Sources: code.claude.com/docs/en/llm-gateway-protocol, "Feature pass-through", read 2026-11-25;
 maximhq/bifrost pull request 1558 (`scope`)."""
 _MAX_LISTED_BETAS, _MAX_BETA_LENGTH = 10, 60

@@ -92,7 +92,8 @@ class Dialect(BaseDialect, frozen=True, kw_only=True, cache_hash=True):
     """
     dropped_fields: tuple[str, ...] = ()
     """Fields of the request that are removed, because the server rejects them: `speed`. A name with points is that of a
-    field inside of another one (`fields.py`): `tools.strict`. Proven by: tests/unit/exchange/test_clouds.py."""
+    field inside of another one (`rejected_fields.py`): `tools.strict`.
+    Proven by: tests/unit/exchange/test_clouds.py."""
     missing_tools: tuple[str, ...] = ()
     """Kinds of Anthropic's server tools that the server does not run: `web_search`. Such tools are removed, and their
     calls and results in the conversation become text. Proven by: tests/unit/exchange/test_clouds.py."""

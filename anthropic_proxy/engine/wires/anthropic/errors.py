@@ -19,7 +19,7 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
     has_system_messages,
 )
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.anthropic.fields import find_refused_field, names_refused_field
+from anthropic_proxy.engine.wires.anthropic.rejected_fields import find_rejected_field, names_rejected_field
 from anthropic_proxy.engine.wires.anthropic.request import encode_request
 from anthropic_proxy.engine.wires.contract import Adaptation, Call
 from anthropic_proxy.engine.wires.failures import build_upstream_error, decode_error_body, remove_wrappers
@@ -69,7 +69,7 @@ def decode_error(
     if headers.get("x-should-retry") == "false":
         error.retryable = False
     drops_fields = status == 400 and call.dialect.drops_rejected_fields
-    error.lacks_feature = drops_fields and names_refused_field(_without_prefix(call, error))
+    error.lacks_feature = drops_fields and names_rejected_field(_without_prefix(call, error))
     if call.dialect.has_anthropic_errors:
         error.status = status
         if status == 429 and error.cause is not None:
@@ -90,7 +90,7 @@ def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | N
         return Adaptation(_REMIND)
     if error.status == 400 and call.dialect.drops_rejected_fields:
         message = _without_prefix(call, error)
-        return find_beta_adaptation(call, message) or _find_rejected_field(call, message)
+        return find_beta_adaptation(call, message) or _leave_out_rejected_field(call, message)
     return None
 
 
@@ -122,9 +122,9 @@ def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | 
     return Adaptation(name, persistent=False, refused_signatures=(found[named[0]],))
 
 
-def _find_rejected_field(call: Call[Dialect], message: str) -> Adaptation | None:
+def _leave_out_rejected_field(call: Call[Dialect], message: str) -> Adaptation | None:
     """Return the change that leaves out the field that the server has rejected. None: no such change."""
-    field = find_refused_field(encode_request(call).body, message)
+    field = find_rejected_field(encode_request(call).body, message)
     if field is None or field in call.dialect.dropped_fields:
         return None
     lasts = field.partition(".")[0] in _OF_API

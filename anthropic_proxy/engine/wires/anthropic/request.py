@@ -7,8 +7,8 @@ byte outside of them stays as it is: prompt caches and signatures of the provide
 a long conversation, so a search for bytes finds out first whether there is anything to edit.
 
 This module decides about the headers and the fields of the body, and collects the edits inside of them: `betas.py`,
-`conversation.py` (messages), `tools.py`, `fields.py` (what the server has rejected, at any depth) and `model_fields.py`
-(what another model than the client's does not accept).
+`conversation.py` (messages), `tools.py`, `rejected_fields.py` (what the server has rejected, at any depth) and
+`model_fitting.py` (what another model than the client's does not accept).
 """
 
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
     read_block,
 )
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
-from anthropic_proxy.engine.wires.anthropic.fields import SCHEMA_FIELDS, find_field_edits, find_schema_edits
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
-from anthropic_proxy.engine.wires.anthropic.model_fields import find_fitting_edits
+from anthropic_proxy.engine.wires.anthropic.model_fitting import find_fitting_edits
+from anthropic_proxy.engine.wires.anthropic.rejected_fields import SCHEMA_FIELDS, find_field_edits, find_schema_edits
 from anthropic_proxy.engine.wires.anthropic.tools import find_missing_tools, find_tool_edits, require_free_choice
 from anthropic_proxy.engine.wires.contract import Call, UpstreamRequest
 from anthropic_proxy.engine.wires.shared_notes import SCHEMA_AS_TEXT

@@ -2,6 +2,12 @@
 
 The rules are those for providers with another API: the output limit and the effort levels of the model, the nearest
 form of thinking, and a text in place of a prefill. A request that the model accepts stays as it is.
+
+Example. Claude Code asks for `claude-opus-4-8`, and `BIG_MODEL` chooses `claude-haiku-4-5`, which has no effort levels,
+writes at most 64,000 tokens, and thinks with a number of tokens. The first line becomes the second one:
+
+    "max_tokens": 128000, "thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}
+    "max_tokens": 64000, "thinking": {"type": "enabled", "budget_tokens": 32000}
 """
 
 from collections.abc import Sequence

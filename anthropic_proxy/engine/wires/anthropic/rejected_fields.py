@@ -4,6 +4,16 @@ The name of a field is its path without the positions of list elements: `output_
 of a content block stays in the name, because blocks of other types may have the field, too:
 `messages.content.thinking.cache_control`. A name that ends with a type means the elements of this type:
 `context_management.edits.clear_thinking_20251015`. In messages such a block becomes text.
+
+Example. A server answers `tools.0.custom.strict: Extra inputs are not permitted` to a request with these tools:
+
+    [{"name": "Read", "input_schema": {}, "strict": true}, {"name": "Edit", "input_schema": {}}]
+
+`find_rejected_field` follows the path in the body that was sent, and returns `tools.strict`: the position is left out,
+and so is `custom`, the type of the tool. The name is added to `Dialect.dropped_fields`, for the repetition of this
+request and for all later ones. `find_field_edits` cuts the field from each tool of a request that has it:
+
+    [{"name": "Read", "input_schema": {}}, {"name": "Edit", "input_schema": {}}]
 """
 
 from collections.abc import Mapping, Sequence
@@ -73,11 +83,11 @@ class _OutputConfig(Struct):
 _decode_output_config = msgspec.json.Decoder(_OutputConfig).decode
 
 
-def names_refused_field(message: str) -> bool:
+def names_rejected_field(message: str) -> bool:
     return _REFUSED.match(message) is not None
 
 
-def find_refused_field(body: bytes, message: str) -> str | None:
+def find_rejected_field(body: bytes, message: str) -> str | None:
     """Return the name of the field of an encoded request that an error message rejects. None: it names no field that
     the request has and that can be left out.
     """
