@@ -211,6 +211,9 @@ class Reservation(Struct, frozen=True):
     """Index of each amount within its counter, which `Store.settle` needs."""
     lease_seconds: float = LEASE_SECONDS
     """Time after which the amounts are released, unless the reservation is renewed."""
+    is_share: bool = False
+    """True if only the share of this process of the refused limit has no room, because the store that all processes
+    use is unavailable. Others may have room."""
 
     @property
     def is_held(self) -> bool:

@@ -12,6 +12,7 @@ from msgspec import structs
 from anthropic_proxy.console.keys.limits import Amounts, KeyLimit, Scope, build_limits
 from anthropic_proxy.console.keys.reservations import Reservations
 from anthropic_proxy.console.keys.virtual_keys import Budget, Rules
+from anthropic_proxy.errors import LimitReached
 from anthropic_proxy.gateway.stores.fallback import FallbackStore
 from anthropic_proxy.gateway.stores.redis import RedisStore
 from anthropic_proxy.plugins import Limit, Store, StoreUnavailable
@@ -202,6 +203,44 @@ async def test_the_shares_of_all_processes_are_what_was_last_known_to_be_left(in
     await wait_for_async(lambda: all(store.state.available for store in stores))
     read = await stores[0].reserve([structs.replace(limit, amount=0) for limit in limits])
     assert [limit.maximum - left for limit, left in zip(limits, read.remaining, strict=True)] == [50, 500], "data lost"
+
+
+@pytest.mark.parametrize(
+    ("rules", "limit"),
+    [
+        (Rules(budgets=(Budget(40, "tokens", "day"),)), "a budget of 40 tokens per day"),
+        (Rules(concurrency=4), "a limit of 4 requests in progress"),
+        (Rules(requests_per_minute=4), "a limit of 4 requests per minute"),
+    ],
+)
+async def test_a_share_without_room_is_no_limit_that_is_used_up(instances: Instances, rules: Rules, limit: str) -> None:
+    store, other = await instances.open(2)
+    reservations = Reservations(store, instances.warnings.append)
+    scope = Scope("key", "ci", "key/ci", rules)
+    limits = build_limits([scope], Amounts(10, 0), time.time())
+
+    async def refuse() -> LimitReached:
+        try:
+            while True:
+                await reservations.reserve(limits, {}, time.time())
+        except LimitReached as error:
+            return error
+
+    instances.server.kill()
+    for _ in range(2):
+        await reservations.reserve(limits, {}, time.time())
+    error = await refuse()
+    assert (error.message, error.retry_after, error.should_retry) == (
+        f"The key 'ci' has {limit}. The Redis server of the proxy is unavailable, so each process has a share of it, "
+        "and that of this process has no room. Try again in a moment.",
+        2.0,
+        None,
+    )
+    assert not reservations.find_budget_uses(time.time())
+    instances.server.start()
+    await wait_for_async(lambda: store.state.available and other.state.available)
+    error = await refuse()
+    assert "share" not in error.message, error.message
 
 
 @pytest.mark.parametrize("loses_data", [False, True])

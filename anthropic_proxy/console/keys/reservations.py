@@ -24,6 +24,8 @@ RENEW_SECONDS = 20.0
 RESERVED_WAIT_SECONDS = 1.0
 """Value of `Reservation.retry_after_seconds` for a budget that has no room only because running requests have reserved
 the remainder."""
+SHARE_WAIT_SECONDS = 2.0
+"""Pause after which a client tries again: another process may have room, or Redis is available again."""
 REPORTED_SHARE = 0.8
 _REPORTED_SECONDS = 86_400.0
 """Time for which a budget without further requests is reported, unless its period ends earlier."""
@@ -133,6 +135,8 @@ class Reservations:
             self._checked.update(each.limit.key for each in chosen)
 
     def _note_budget_uses(self, limits: Sequence[KeyLimit], reservation: Reservation, now: float) -> None:
+        if not self._store.state.available:  # what remains is the share of this process
+            return
         for each, remaining in zip(limits, reservation.remaining, strict=True):
             if each.budget is None or not each.limit.maximum:
                 continue
@@ -205,6 +209,18 @@ def limit_reached_error(refused: KeyLimit, reservation: Reservation, now: float)
     """`now`: seconds since the epoch."""
     wait = reservation.retry_after_seconds
     scope, maximum = refused.scope, refused.limit.maximum
+    if reservation.is_share:
+        if refused.budget is not None:
+            limit = f"a budget of {refused.budget.describe()}"
+        elif refused.rule == "concurrency":
+            limit = f"a limit of {_plural(maximum, 'request')} in progress"
+        else:
+            limit = f"a limit of {_plural(maximum, _UNITS[refused.rule][0])} per minute"
+        message = (
+            f"{scope.describe()} has {limit}. The Redis server of the proxy is unavailable, so each process has a "
+            "share of it, and that of this process has no room. Try again in a moment."
+        )
+        return LimitReached(message, code="virtual-key-limit", retry_after=SHARE_WAIT_SECONDS)
     if (budget := refused.budget) is not None:
         end = find_period_end(budget.period, datetime.fromtimestamp(now, UTC))
         change = f"Another budget:  {scope.format_change_command(f'--budget AMOUNT/{budget.period}')}"

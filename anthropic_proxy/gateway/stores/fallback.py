@@ -168,7 +168,9 @@ class FallbackStore:
                 if reservation.is_held:
                     self._running[reservation.id] = self._own.add_existing_reservation(reservation)
                 return reservation
-        reservation = structs.replace(own, limits=tuple(limits), slots=zeros)
+        refused = None if own.refused is None else self._known.get(limits[own.refused].key)
+        is_share = own.refused is not None and self._processes > 1 and (refused is None or refused.left > 0)
+        reservation = structs.replace(own, limits=tuple(limits), slots=zeros, is_share=is_share)
         if own.is_held:
             self._running[own.id] = own
             self._unsent[own.id] = reservation
