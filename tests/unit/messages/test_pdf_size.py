@@ -1,7 +1,6 @@
 """Pages and characters that are found in a PDF."""
 
 import base64
-import time
 import zlib
 
 import pytest
@@ -51,11 +50,9 @@ def test_pages_and_characters_are_counted_also_where_they_are_compressed(body: b
     assert measure_pdf(HEAD + body) == size
 
 
-def test_a_stream_that_unpacks_to_much_more_costs_little() -> None:
+def test_only_the_beginning_of_a_stream_that_unpacks_to_much_more_is_read() -> None:
     bomb = stream(PAGE * 3_000_000, b"/Type /ObjStm") * 200
-    before = time.process_time()
-    assert measure_pdf(bomb).pages > 1_000
-    assert time.process_time() - before < 1
+    assert 200 < measure_pdf(bomb).pages < 200 * 3_000
 
 
 @given(st.binary(max_size=300))
