@@ -186,7 +186,7 @@ def _no_key(name: str, variable: str) -> ConfigurationError:
     )
 
 
-class Candidate(Struct, frozen=True):
+class ProviderChoice(Struct, frozen=True):
     """A provider or server that the user can choose."""
 
     name: str
@@ -204,7 +204,7 @@ class Candidate(Struct, frozen=True):
     """Proposed big and small model. "": those of the provider."""
 
 
-class Backend(Struct, frozen=True):
+class ChosenProvider(Struct, frozen=True):
     """The chosen provider or server, with what the user has entered for it."""
 
     provider: Provider
@@ -287,7 +287,7 @@ class _Setup:
                 return _EXIT_FAILED
             candidate, key_variable = None, None
 
-    def _connect(self, candidate: Candidate, key_variable: str | None) -> Backend | None:
+    def _connect(self, candidate: ProviderChoice, key_variable: str | None) -> ChosenProvider | None:
         """Ask for the key or address of a provider, and test it. None: it cannot be used, and another one may be."""
         if candidate.provider is None:
             return self._connect_server(candidate, key_variable)
@@ -304,9 +304,9 @@ class _Setup:
         own = {str(provider.base_url_variable): address} if address else {}
         if key := self._read_key(key_variable):
             variables = own if key_variable == variable else {**own, variable: key}
-            return self._test(Backend(provider, self._enter(provider, key, address), variables))
+            return self._test(ChosenProvider(provider, self._enter(provider, key, address), variables))
         if candidate.found or (provider.uses_installed_models and (asks is None or address)):
-            backend = self._test(Backend(provider, self._enter(provider, "", address), own))
+            backend = self._test(ChosenProvider(provider, self._enter(provider, "", address), own))
             if backend is not None or asks is None or provider.uses_installed_models:
                 return backend
         if asks is None:
@@ -321,17 +321,19 @@ class _Setup:
                     self._output.write_notice(_NO_ADDRESS, "✕", "error")
                     continue
                 settings = self._enter(provider, "", address)
-                backend = self._test(Backend(provider, settings, {address_variable: address}))
+                backend = self._test(ChosenProvider(provider, settings, {address_variable: address}))
                 if backend is not None:
                     return backend
             return None
         while key := self._ask_key(candidate, variable):
-            backend = self._test(Backend(provider, self._enter(provider, key, address), {**own, variable: key}))
+            backend = self._test(ChosenProvider(provider, self._enter(provider, key, address), {**own, variable: key}))
             if backend is not None:
                 return backend
         return None
 
-    def _connect_cloud(self, candidate: Candidate, provider: Provider, key_variable: str | None) -> Backend | None:
+    def _connect_cloud(
+        self, candidate: ProviderChoice, provider: Provider, key_variable: str | None
+    ) -> ChosenProvider | None:
         """Ask for what a cloud needs: region, project or resource, and a key unless its own credentials are found."""
         asks, source = self._questions, provider.key_source
         place_variable, question, known = {
@@ -375,12 +377,12 @@ class _Setup:
         if source == "google" and any(candidate.models) and "VERTEX_LOCATION" not in self._settings.origins:
             variables["VERTEX_LOCATION"] = "global"  # Google serves its newest models only there
         entered = self._load_with(variables)
-        backend = Backend(provider, entered, variables, proposed_models=candidate.models)
+        backend = ChosenProvider(provider, entered, variables, proposed_models=candidate.models)
         if entered.keys.get(provider.name):
             return backend
         return self._test_token(backend, source)
 
-    def _test_token(self, backend: Backend, source: str) -> Backend | None:
+    def _test_token(self, backend: ChosenProvider, source: str) -> ChosenProvider | None:
         """Query a cloud's own credentials for a token. None: there is none, and the user does not keep the settings."""
         if self._skips_test:
             return backend
@@ -425,7 +427,7 @@ class _Setup:
             f"--key-from-env is {key_variable}, but this variable is not set.", code="init-without-terminal"
         )
 
-    def _connect_server(self, candidate: Candidate, key_variable: str | None) -> Backend | None:
+    def _connect_server(self, candidate: ProviderChoice, key_variable: str | None) -> ChosenProvider | None:
         """The same for a server that gets a table in the configuration file."""
         if candidate.vendor is not None and candidate.vendor.key_source == "azure_openai":
             return self._connect_azure(candidate.vendor, key_variable)
@@ -491,7 +493,7 @@ class _Setup:
         named = next((one.key_variable for one in tables if one.has_key), "")
         return named or default or suggest_key_variable(tables[0].name if tables else names[0])
 
-    def _describe_server(self, stem: str, base_url: str, variable: str, key: str, is_found: bool) -> Backend:
+    def _describe_server(self, stem: str, base_url: str, variable: str, key: str, is_found: bool) -> ChosenProvider:
         """`is_found`: the variable of the key is set already."""
         name = _choose_name(stem, base_url, self._settings)
         table = ConfiguredProvider(name=name, base_url=base_url, wire="chat", has_key=bool(key), key_variable=variable)
@@ -502,14 +504,14 @@ class _Setup:
             base_urls={**self._settings.base_urls, name: base_url},
             keys={**self._settings.keys, **keys},
         )
-        return Backend(
+        return ChosenProvider(
             find_registry(settings).find(name),
             settings,
             {variable: key} if key and not is_found else {},
             ServerTable(base_url=base_url, key_variable=variable if key else ""),
         )
 
-    def _connect_azure(self, vendor: ServerOverride, key_variable: str | None) -> Backend | None:
+    def _connect_azure(self, vendor: ServerOverride, key_variable: str | None) -> ChosenProvider | None:
         """The same for a resource of Azure OpenAI. Its models are deployments, which have names of their own."""
         asks, variable, address = self._questions, vendor.key_variable, self._address
         while not address:
@@ -548,7 +550,7 @@ class _Setup:
             is_first = False
         return None
 
-    def _ask_key(self, candidate: Candidate, variable: str) -> str:
+    def _ask_key(self, candidate: ProviderChoice, variable: str) -> str:
         """Return a key. "": the user enters none, to choose another provider, or because the server needs none."""
         assert self._questions is not None
         if candidate.keys_url:
@@ -575,7 +577,7 @@ class _Setup:
             settings = structs.replace(settings, keys=keys)
         return settings
 
-    def _test(self, backend: Backend, *, reports_missing_path: bool = True) -> Backend | None:
+    def _test(self, backend: ChosenProvider, *, reports_missing_path: bool = True) -> ChosenProvider | None:
         """Query the server for its models, print the result, and return `backend` with them.
 
         None: the key was rejected, or the server did not answer and the user does not keep the settings. Without
@@ -602,7 +604,7 @@ class _Setup:
         output.write_line(f"  {check} accepted, {formats.plural(len(models), 'model')}, {duration}{left_out}")
         return tested
 
-    def _report_failure(self, backend: Backend, error: UpstreamError) -> str:
+    def _report_failure(self, backend: ChosenProvider, error: UpstreamError) -> str:
         """Print why a test failed, and return what to do: `_AGAIN`, `_OTHER` or `_UNTESTED`."""
         provider, output, keys = backend.provider, self._output, backend.settings.keys.get(backend.provider.name, ())
         self._is_key_rejected = error.status in _REJECTED_STATUSES
@@ -620,7 +622,7 @@ class _Setup:
             output.write_notice(f"The key is {keys[0]}, {keys[0].origin}. Replace it there.")
         return _OTHER
 
-    def _choose_models(self, backend: Backend) -> dict[str, str]:
+    def _choose_models(self, backend: ChosenProvider) -> dict[str, str]:
         """Return the variables for the big and the small model."""
         provider = backend.provider
         offered = find_offered_models(backend)
@@ -682,7 +684,7 @@ class _Setup:
             del found["PREFERRED_PROVIDER"]
         return found
 
-    def _report_unlisted(self, model: str, backend: Backend, offered: Sequence[str]) -> None:
+    def _report_unlisted(self, model: str, backend: ChosenProvider, offered: Sequence[str]) -> None:
         """Report a model of the provider that its server does not list, which a server may serve nevertheless."""
         prefix, _, name = model.partition("/")
         if _is_unlisted(model, backend, offered):
@@ -692,7 +694,7 @@ class _Setup:
             )
             self._output.write_notice(f"{prefix} does not list {name}.{has}", "!", "warn")
 
-    def _find_present_model(self, backend: Backend, variable: str) -> str:
+    def _find_present_model(self, backend: ChosenProvider, variable: str) -> str:
         """Return the model of the provider that a setting has, without prefix. "": none, or a retired one."""
         present, prefix = self._settings.raw_values.get(variable), f"{backend.provider.prefix}/"
         model = "" if present is None or not present.reveal().startswith(prefix) else present.reveal()[len(prefix) :]
@@ -700,7 +702,7 @@ class _Setup:
         return "" if day is not None and day <= date.today() else model
 
     def _accept_models(
-        self, backend: Backend, offered: Mapping[str, ModelFacts], defaults: tuple[str, str]
+        self, backend: ChosenProvider, offered: Mapping[str, ModelFacts], defaults: tuple[str, str]
     ) -> tuple[str | None, str | None]:
         """Return the big and the small model if there is no choice, or if the user accepts the proposed ones.
 
@@ -732,7 +734,7 @@ class _Setup:
             return None, None
         return names[0], names[-1]
 
-    def _add_deployments(self, backend: Backend, table: ServerTable) -> None:
+    def _add_deployments(self, backend: ChosenProvider, table: ServerTable) -> None:
         """Add the models of the option `--model-of` to a table."""
         described = {one.name: one for one in backend.settings.configured_providers}[backend.provider.name]
         origin = find_origin(described, PROVIDERS)
@@ -745,13 +747,13 @@ class _Setup:
                 )
             table.models[name] = {"model_of": model}
 
-    def _report_retirement(self, backend: Backend, model: str) -> None:
+    def _report_retirement(self, backend: ChosenProvider, model: str) -> None:
         retirement = find_retirement(backend.provider, model, backend.settings)
         if retirement is not None and date.fromisoformat(retirement.retired_on) <= date.today():
             successor = f". Its successor:  {retirement.successor}" if retirement.successor else ""
             self._output.write_notice(f"{model} is retired since {retirement.retired_on}{successor}", "!", "warn")
 
-    def _find_model_of(self, backend: Backend, table: ServerTable, deployment: str, position: int) -> bool:
+    def _find_model_of(self, backend: ChosenProvider, table: ServerTable, deployment: str, position: int) -> bool:
         """Ask for the model behind a deployment, unless its name is that of a model. `position`: 0 is the big one.
 
         False: the model is unknown, and the user is not asked.
@@ -771,7 +773,7 @@ class _Setup:
             table.models[deployment] = {"model_of": model}
         return True
 
-    def _ask_model(self, question: str, flag: str, backend: Backend, default: str) -> str:
+    def _ask_model(self, question: str, flag: str, backend: ChosenProvider, default: str) -> str:
         """Return the name of a model with its prefix. `flag`: the option with the same value."""
         asks, prefix = self._questions, f"{backend.provider.prefix}/"
         assert asks is not None
@@ -816,7 +818,7 @@ class _Setup:
                 return name
             model = "" if chosen == _OTHER_MODEL else chosen
 
-    def _write(self, backend: Backend, models: Mapping[str, str]) -> int:
+    def _write(self, backend: ChosenProvider, models: Mapping[str, str]) -> int:
         """Show the new lines, ask for confirmation and write them. Return the exit status."""
         provider, output, asks = backend.provider, self._output, self._questions
         lines = {"PREFERRED_PROVIDER": provider.name, **self._list_exported(provider), **backend.variables, **models}
@@ -879,7 +881,7 @@ class _Setup:
         found = [sources.find_setting(*each.names, is_list=each.is_list) for each in list_provider_settings(provider)]
         return {one.variable: one.text for one in found if one and mask_setting(one.variable, one.text) == one.text}
 
-    def _report_present_table(self, backend: Backend, written: Settings) -> None:
+    def _report_present_table(self, backend: ChosenProvider, written: Settings) -> None:
         """Report what a table of the configuration file lacks that stays as it is. `written`: with the new lines."""
         if backend.table is None:
             return
@@ -897,7 +899,7 @@ class _Setup:
         for text in missing:
             self._output.write_notice(f"[providers.{table.name}] of {self._folder / CONFIG_FILE} {text}", "!", "warn")
 
-    def _write_next_commands(self, backend: Backend, models: Mapping[str, str]) -> None:
+    def _write_next_commands(self, backend: ChosenProvider, models: Mapping[str, str]) -> None:
         paint, today = self._output.paint, date.today()
         rows = [("  Next:", "anthropic-proxy code", "in the folder of your project")]
         names = [name.partition("/")[2] for name in models.values()]
@@ -922,7 +924,7 @@ class _Setup:
         )
         self._running_variables = result.variables if result.is_applied else ()
 
-    def _report_exported_key(self, backend: Backend) -> None:
+    def _report_exported_key(self, backend: ChosenProvider) -> None:
         """Name a key that only the environment of this shell has, because a new shell starts the proxy without it."""
         variable = backend.table.key_variable if backend.table else backend.provider.key_variable or ""
         exported, saved = (
@@ -965,7 +967,7 @@ lib/google_cloud of anthropic 2.10.0; platform.claude.com/docs/en/build-with-cla
 2026-11-25. Amazon ends Haiku 4.5 from 2026-10-01 on."""
 
 
-async def _acquire_token(backend: Backend) -> float:
+async def _acquire_token(backend: ChosenProvider) -> float:
     """Return the duration in seconds. Raises `ProxyError` if the cloud gives no token."""
     services = await open_services(backend.settings)
     try:
@@ -1038,7 +1040,7 @@ async def _find_local_servers(settings: Settings) -> dict[str, int]:
     return {name: number for name, number in zip(searched_names, counts, strict=True) if number is not None}
 
 
-def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> list[Candidate]:
+def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> list[ProviderChoice]:
     """Return all providers that the user can choose: first those with a detected key, project or server, then the most
     used ones.
 
@@ -1060,22 +1062,22 @@ def list_candidates(settings: Settings, local_servers: Mapping[str, int]) -> lis
         elif provider.key_source == "azure" and settings.foundry_resource and not detected:
             detected = f"resource {settings.foundry_resource}"
         if provider.offered_to_users:
-            found.append(Candidate(provider.prefix, provider.title, provider, None, detected, provider.keys_url))
+            found.append(ProviderChoice(provider.prefix, provider.title, provider, None, detected, provider.keys_url))
         if models := _CLAUDE_MODELS.get(provider.prefix):
             name = f"{provider.prefix}_claude" if provider.offered_to_users else provider.prefix
-            found.append(Candidate(name, f"Claude: {provider.title}", provider, None, detected, models=models))
+            found.append(ProviderChoice(name, f"Claude: {provider.title}", provider, None, detected, models=models))
     environ = copy_environment()
     servers = PROVIDERS.find("openai").servers
     vendors = [server for server in servers if server.base_url or server.key_source == "azure_openai"]
     for vendor in sorted(vendors, key=lambda one: one.title.lower()):
         detected = f"{vendor.key_variable} in the environment" if environ.get(vendor.key_variable) else ""
         detected = detected or _describe_local_server(local_servers.get(vendor.name), vendor.base_url)
-        found.append(Candidate(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
-    found.append(Candidate(OTHER_SERVER, "Another server"))
+        found.append(ProviderChoice(vendor.name, vendor.title, None, vendor, detected, vendor.keys_url))
+    found.append(ProviderChoice(OTHER_SERVER, "Another server"))
     own_servers = [one.name for one in found if one.name == OTHER_SERVER or (one.vendor and one.vendor.has_local_url)]
     clouds = [one.name for one in found if any(one.models)]
 
-    def rank(one: Candidate) -> tuple[bool, int, int]:
+    def rank(one: ProviderChoice) -> tuple[bool, int, int]:
         is_own, is_cloud = one.name in own_servers, one.name in clouds
         use = MOST_USED.index(one.name) if one.name in MOST_USED else len(MOST_USED)
         return not one.found, use, 1 if is_own else 2 if is_cloud else 0 if one.provider is not None else 3
@@ -1089,7 +1091,7 @@ def _describe_local_server(models: int | None, address: str) -> str:
     return "" if models is None else f"{formats.plural(models, 'model')} at {place}"
 
 
-def _describe_candidate(candidate: Candidate) -> str:
+def _describe_candidate(candidate: ProviderChoice) -> str:
     if candidate.found:
         return f"found: {candidate.found}"
     if candidate.name == OTHER_SERVER:
@@ -1098,7 +1100,7 @@ def _describe_candidate(candidate: Candidate) -> str:
     return _CLOUDS.get(entry.key_source, "") if entry is not None else ""
 
 
-def _find_candidate(candidates: Sequence[Candidate], name: str) -> Candidate:
+def _find_candidate(candidates: Sequence[ProviderChoice], name: str) -> ProviderChoice:
     """Return the candidate that the user calls `name`. Raises `ConfigurationError` with the nearest name."""
     word = name.lower()
     for candidate in candidates:
@@ -1113,7 +1115,7 @@ def _find_candidate(candidates: Sequence[Candidate], name: str) -> Candidate:
     )
 
 
-def query_models(backend: Backend) -> tuple[Sequence[ModelFacts], float]:
+def query_models(backend: ChosenProvider) -> tuple[Sequence[ModelFacts], float]:
     """Return the models that a server lists, and the duration of the query in seconds.
 
     Raises `UpstreamError` if the server rejects the key, or does not answer.
@@ -1137,7 +1139,9 @@ def query_models(backend: Backend) -> tuple[Sequence[ModelFacts], float]:
     return asyncio.run(query())
 
 
-def sort_models(backend: Backend, models: Mapping[str, ModelFacts], default: str, today: date) -> dict[str, ModelFacts]:
+def sort_models(
+    backend: ChosenProvider, models: Mapping[str, ModelFacts], default: str, today: date
+) -> dict[str, ModelFacts]:
     """Return `models` with `default` first, then those with room for a session whose price is nearest to its price.
 
     Without a price, models of the same size follow, first the newest ones that are known. Models that retire within
@@ -1164,7 +1168,7 @@ def sort_models(backend: Backend, models: Mapping[str, ModelFacts], default: str
     return {name: models[name] for name in sorted(models, key=rank)}
 
 
-def _find_output_price(backend: Backend, models: Mapping[str, ModelFacts], name: str) -> float | None:
+def _find_output_price(backend: ChosenProvider, models: Mapping[str, ModelFacts], name: str) -> float | None:
     if name in models:
         price = models[name].price
     else:
@@ -1210,7 +1214,7 @@ def _is_model_name(text: str) -> bool:
     return True
 
 
-def find_offered_models(backend: Backend, today: date | None = None) -> dict[str, ModelFacts]:
+def find_offered_models(backend: ChosenProvider, today: date | None = None) -> dict[str, ModelFacts]:
     """Return the models to choose from, by their names without prefix: those that are not retired at `today`.
 
     They are the models that the server lists, or those that the proxy knows.
@@ -1224,7 +1228,7 @@ def find_offered_models(backend: Backend, today: date | None = None) -> dict[str
     return {name: fact for name, fact in found.items() if fact.retires_on is None or fact.retires_on > today}
 
 
-def _find_retirement_date(backend: Backend, model: str) -> date | None:
+def _find_retirement_date(backend: ChosenProvider, model: str) -> date | None:
     retirement = find_retirement(backend.provider, model, backend.settings)
     return None if retirement is None else date.fromisoformat(retirement.retired_on)
 
@@ -1233,13 +1237,13 @@ def _describe_retirement(day: date | None, today: date) -> str:
     return f"retires {day}" if day is not None and (day - today).days <= NOTICE_DAYS else ""
 
 
-def _is_unlisted(model: str, backend: Backend, offered: Collection[str]) -> bool:
+def _is_unlisted(model: str, backend: ChosenProvider, offered: Collection[str]) -> bool:
     """`model`: name with prefix. One of another provider is not in this list anyway."""
     prefix, _, name = model.partition("/")
     return prefix == backend.provider.prefix and name not in offered and f"{name}:latest" not in offered
 
 
-def _add_prefix(name: str, backend: Backend, offered: Collection[str], subject: str, lead: str) -> str:
+def _add_prefix(name: str, backend: ChosenProvider, offered: Collection[str], subject: str, lead: str) -> str:
     """Return a model name with the prefix of its provider, which is another one if the name has that prefix.
 
     Raises `ConfigurationError`, which begins with `subject`, if the name has the prefix of no provider. If models of
@@ -1273,7 +1277,7 @@ def list_env_lines(
 
 
 def find_default_models(
-    backend: Backend, offered: Mapping[str, ModelFacts], today: date | None = None
+    backend: ChosenProvider, offered: Mapping[str, ModelFacts], today: date | None = None
 ) -> tuple[str, str]:
     """Return the proposed big and small model, without prefix. "": none.
 
@@ -1308,7 +1312,7 @@ def find_default_models(
     )  # type: ignore[return-value]
 
 
-def _replace_retiring(backend: Backend, offered: Mapping[str, ModelFacts], default: str, today: date) -> str:
+def _replace_retiring(backend: ChosenProvider, offered: Mapping[str, ModelFacts], default: str, today: date) -> str:
     """Return `default`, or if it is retired or soon will be: a listed model that stays, and that the proxy knows.
 
     It is the successor that the vendor names, unless that one is much smaller, or the model with the nearest price.

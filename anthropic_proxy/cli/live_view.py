@@ -32,7 +32,7 @@ RATE_WINDOW_SECONDS = 60.0
 _MIN_SAMPLES = 2
 
 
-class Row(Struct, frozen=True):
+class RequestRow(Struct, frozen=True):
     """One request as a row of the table, with the texts of its cells."""
 
     receipt: Receipt
@@ -49,7 +49,7 @@ def build_rows(
     search_words: str = "",
     *,
     failed_only: bool = False,
-) -> list[Row]:
+) -> list[RequestRow]:
     """Return the table rows of running and finished requests, the latest first.
 
     `now`: seconds since the epoch. `search_words`: only rows that contain each of these words. `failed_only`: only
@@ -75,7 +75,7 @@ def build_rows(
             formats.seconds(None if first is None else first * MICROSECONDS),
             formats.seconds(max(total, 0.0) * MICROSECONDS),
         )
-        rows.append(Row(receipt, tuple(map(escape_unprintable, cells)), role))
+        rows.append(RequestRow(receipt, tuple(map(escape_unprintable, cells)), role))
     wanted = search_words.lower().split()
     return [
         row
@@ -169,7 +169,7 @@ class LiveView(App[None]):
         self._now = clock
         self._ended_requests: deque[LoggedRequest] = deque(maxlen=MAX_ROWS)
         self._in_flight: list[Receipt] = []
-        self._request_rows: list[Row] = []
+        self._request_rows: list[RequestRow] = []
         self._titles: tuple[str, ...] = COLUMNS
         self._words = ""
         self._errors_only = self._is_paused = False
@@ -312,6 +312,6 @@ class LiveView(App[None]):
         text = "   ".join(describe_request(row.receipt)) if row is not None else "No requests."
         self.query_one("#details", Static).update(text)
 
-    def _selected(self) -> Row | None:
+    def _selected(self) -> RequestRow | None:
         position = self._table.cursor_row
         return self._request_rows[position] if 0 <= position < len(self._request_rows) else None

@@ -18,7 +18,7 @@ PAGE = "/help/errors"
 """URL path at which the proxy serves the catalog."""
 
 
-class Entry(Struct, frozen=True):
+class CatalogEntry(Struct, frozen=True):
     """Cause and remedy of one error. Texts between backticks are code."""
 
     slug: str
@@ -35,7 +35,7 @@ class Section(Struct, frozen=True):
     slug: str
     title: str
     meaning: str
-    entries: Sequence[Entry]
+    entries: Sequence[CatalogEntry]
 
 
 class _Catalog(Struct, frozen=True):

@@ -375,7 +375,7 @@ class Cell(Struct, frozen=True):
         return f"{self.sign} {self.text}".strip()
 
 
-class Row(Struct, frozen=True):
+class ReportRow(Struct, frozen=True):
     title: str
     build: Callable[[Diagnosis], Cell]
 
@@ -434,19 +434,19 @@ def find_max_output(diagnosis: Diagnosis) -> int | None:
     return diagnosis.max_output or (facts.max_output if facts.known else None)
 
 
-ROWS: Sequence[Row] = (
-    Row("key, address", _show_address),
-    Row("streaming, tools", _show("streaming", "tools", "tool results")),
-    Row("parallel tools", _show("parallel tools")),
-    Row("images", _show("images")),
-    Row("images in tool results", _show("images in tool results")),
-    Row("thinking", _show("thinking")),
-    Row("thinking replay", _show("thinking replay")),
-    Row("structured output", _show("structured output")),
-    Row("stop sequences", _show("stop sequences")),
-    Row("token counts", _show("usage")),
-    Row("context window, tokens", _show_number(find_context_window)),
-    Row("output limit, tokens", _show_number(find_max_output)),
+ROWS: Sequence[ReportRow] = (
+    ReportRow("key, address", _show_address),
+    ReportRow("streaming, tools", _show("streaming", "tools", "tool results")),
+    ReportRow("parallel tools", _show("parallel tools")),
+    ReportRow("images", _show("images")),
+    ReportRow("images in tool results", _show("images in tool results")),
+    ReportRow("thinking", _show("thinking")),
+    ReportRow("thinking replay", _show("thinking replay")),
+    ReportRow("structured output", _show("structured output")),
+    ReportRow("stop sequences", _show("stop sequences")),
+    ReportRow("token counts", _show("usage")),
+    ReportRow("context window, tokens", _show_number(find_context_window)),
+    ReportRow("output limit, tokens", _show_number(find_max_output)),
 )
 
 

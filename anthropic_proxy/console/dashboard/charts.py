@@ -55,7 +55,7 @@ class Series(Struct, frozen=True):
     """Sum of the values as text, for the legend. "": no sum is shown."""
 
 
-class Column(Struct, frozen=True):
+class ChartColumn(Struct, frozen=True):
     label: str
     time: str
     """First cell of the row of the table."""
@@ -95,7 +95,7 @@ class Chart(Struct, frozen=True, kw_only=True):
     """Description for screen readers."""
     shapes: Sequence[Shape]
     """One for each series. Empty: the chart has no values."""
-    columns: Sequence[Column]
+    columns: Sequence[ChartColumn]
     guides: Sequence[tuple[float, str]]
     """Vertical position and label of each horizontal line, from zero upwards."""
     rows: Sequence[Sequence[str]]
@@ -160,7 +160,7 @@ def _shorten(number: float, digits: int) -> str:
 def build_chart(
     label: str,
     series: Sequence[Series],
-    columns: Sequence[Column],
+    columns: Sequence[ChartColumn],
     rows: Sequence[Sequence[str]],
     format_value: Callable[[float], str],
     *,
@@ -267,7 +267,7 @@ class Periods(Struct, frozen=True):
         names = {300: "5 minutes", 3_600: "hour", 6 * 3_600: "6 hours", DAY_SECONDS: "day", 3 * DAY_SECONDS: "3 days"}
         return names[self.seconds]
 
-    def build_columns(self, texts: Sequence[str]) -> list[Column]:
+    def build_columns(self, texts: Sequence[str]) -> list[ChartColumn]:
         """`texts` has one text for each period. The link of a period leads to its requests."""
         found, changes = [], formats.changes_clocks(self.starts[0], self.end)
         first, last = (formats.local_datetime(when * MICROSECONDS) for when in (self.starts[0], self.end - 1))
@@ -285,7 +285,7 @@ class Periods(Struct, frozen=True):
             if self.seconds <= HOUR_SECONDS and 60 * minute >= self.seconds:
                 label = f"{left:%H:%M}"
             found.append(
-                Column(
+                ChartColumn(
                     label=label,
                     time=time,
                     title=f"{time}{text}",

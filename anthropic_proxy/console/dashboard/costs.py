@@ -18,7 +18,7 @@ from anthropic_proxy.console.dashboard.page import (
     FailedPanel,
     Page,
     PageContext,
-    Table,
+    PageTable,
     build_panel,
     compare_with_previous_range,
     memoize_result,
@@ -199,4 +199,4 @@ def _build_row(context: PageContext, names: Names, by: str, group: UsageGroup) -
     }
 
 
-PAGE = Page(section="Costs", template="costs.html", build=build_costs_page, tables={"costs": Table(tabulate_costs)})
+PAGE = Page(section="Costs", template="costs.html", build=build_costs_page, tables={"costs": PageTable(tabulate_costs)})

@@ -84,7 +84,7 @@ def find_incidents(
     return sorted(worst, key=lambda one: one.first)
 
 
-class Remedy(Struct, frozen=True):
+class ErrorRemedy(Struct, frozen=True):
     entry: str
     text: str
 
@@ -93,7 +93,7 @@ class Remedy(Struct, frozen=True):
         return f"{PAGE}#{self.entry}"
 
 
-def find_remedy(error: ErrorGroup | StoredRequest, key_setting: str = "") -> Remedy | None:
+def find_remedy(error: ErrorGroup | StoredRequest, key_setting: str = "") -> ErrorRemedy | None:
     """`key_setting`: setting with the keys of the provider, which replaces the example `OPENAI_API_KEY` in the text."""
     text = load_remedies().get(error.error_code)
     if text is None:  # a code of a plugin
@@ -102,4 +102,4 @@ def find_remedy(error: ErrorGroup | StoredRequest, key_setting: str = "") -> Rem
         text = text.replace("OPENAI_API_KEY", key_setting)
     elif key_setting:  # api_key of a table of anthropic-proxy.toml, which names a variable, a file or a command
         text = text.replace("OPENAI_API_KEY=key1,key2", f"key1,key2 in the place that {key_setting} names")
-    return Remedy(error.error_code, text)
+    return ErrorRemedy(error.error_code, text)

@@ -10,7 +10,7 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import chart_models, divide_range
-from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
+from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.requests import list_exported_requests
 from anthropic_proxy.console.dashboard.tables import (
     SortableColumn,
@@ -513,20 +513,20 @@ PAGE = Page(
     section="Keys",
     template="keys.html",
     build=build_keys_page,
-    tables={"keys": Table(_tabulate_keys), "teams": Table(_tabulate_teams)},
+    tables={"keys": PageTable(_tabulate_keys), "teams": PageTable(_tabulate_teams)},
     adds_up=False,
 )
 AUDIT_PAGE = Page(
     section="Keys",
     template="key_audit.html",
     build=build_audit_page,
-    tables={"changes": Table(lambda context: _tabulate_entries(list_shown_entries(context)))},
+    tables={"changes": PageTable(lambda context: _tabulate_entries(list_shown_entries(context)))},
     adds_up=False,
 )
 KEY_PAGE = Page(
     section="Keys",
     template="key.html",
     build=build_key_page,
-    tables={"requests": Table(_tabulate_key_requests), "changes": Table(_tabulate_key_changes)},
+    tables={"requests": PageTable(_tabulate_key_requests), "changes": PageTable(_tabulate_key_changes)},
     missing="There is no virtual key with this id. The page Keys lists all keys, also revoked ones.",
 )

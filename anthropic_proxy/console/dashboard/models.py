@@ -11,7 +11,14 @@ from msgspec import Struct, structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import Chart, chart_models, divide_range, explain_missing_cost
-from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, Table, build_panel, memoize_result
+from anthropic_proxy.console.dashboard.page import (
+    FailedPanel,
+    Page,
+    PageContext,
+    PageTable,
+    build_panel,
+    memoize_result,
+)
 from anthropic_proxy.console.dashboard.tables import SortableColumn, format_sums, sort_rows
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts, calculate_base_cost
@@ -312,5 +319,5 @@ PAGE = Page(
     section="Models",
     template="models.html",
     build=build_models_page,
-    tables={"models": Table(tabulate_models), "mapping": Table(_tabulate_mapping, reads_ledger=False)},
+    tables={"models": PageTable(tabulate_models), "mapping": PageTable(_tabulate_mapping, reads_ledger=False)},
 )

@@ -37,7 +37,7 @@ from anthropic_proxy.console.dashboard.page import (
     Figure,
     Page,
     PageContext,
-    Table,
+    PageTable,
     build_panel,
     compare_with_previous_range,
     memoize_result,
@@ -513,5 +513,9 @@ PAGE = Page(
     template="overview.html",
     build=build_overview_page,
     checks_servers=True,
-    tables={"usage": Table(_tabulate_usage), "failures": Table(_tabulate_failures), "models": Table(tabulate_models)},
+    tables={
+        "usage": PageTable(_tabulate_usage),
+        "failures": PageTable(_tabulate_failures),
+        "models": PageTable(tabulate_models),
+    },
 )

@@ -181,7 +181,7 @@ class Figure(Struct, frozen=True):
     href: str = ""
 
 
-class Table(Struct, frozen=True):
+class PageTable(Struct, frozen=True):
     """A table of a page, which users download as CSV or JSON."""
 
     tabulate: Callable[[PageContext], ExportTable]
@@ -196,7 +196,7 @@ class Page(Struct, frozen=True, kw_only=True):
     build: Callable[[PageContext], Mapping[str, Any] | None]
     """Function that returns the values for the template. Result None: the object of the page, such as a request, does
     not exist."""
-    tables: Mapping[str, Table] = {}
+    tables: Mapping[str, PageTable] = {}
     """The main table of the page is first."""
     missing: str = ""
     """Message for a result None."""

@@ -17,7 +17,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Connection, exc
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.page import OpenedForm, Page, PageContext, ResultT, Table, WaitFor
+from anthropic_proxy.console.dashboard.page import OpenedForm, Page, PageContext, PageTable, ResultT, WaitFor
 from anthropic_proxy.console.dashboard.permissions import (
     Session,
     explain_doctor_denial,
@@ -416,7 +416,7 @@ class Pages:
 
 
 def export_table(
-    context: PageContext, tables: Mapping[str, Table], query: Mapping[str, Sequence[str]]
+    context: PageContext, tables: Mapping[str, PageTable], query: Mapping[str, Sequence[str]]
 ) -> RouteResponse | None:
     """`query` selects one of `tables` (the first by default) and the format. Raises `InvalidRequest` for an unknown
     one.

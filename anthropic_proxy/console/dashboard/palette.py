@@ -34,7 +34,7 @@ MAX_VALUES = 20
 SESSION_DAYS = 30
 
 
-class Entry(Struct, frozen=True):
+class PaletteEntry(Struct, frozen=True):
     kind: str
     text: str
     href: str
@@ -54,14 +54,14 @@ async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
     session = await find_session(site, request)
     role, settings = find_role(request, session), site.gateway.settings
 
-    def find(connection: Connection) -> list[Entry]:
+    def find(connection: Connection) -> list[PaletteEntry]:
         start = round((time.time() - SESSION_DAYS * DAY_SECONDS) * MICROSECONDS)
         chosen = RequestSelection(start=start)
         used = structs.replace(chosen, has_model=True)
         rows = list_sessions(connection, chosen, MAX_SESSIONS).rows
         names = find_names(connection, rows)
         found = [
-            Entry(
+            PaletteEntry(
                 "Session",
                 names[row.session],
                 session_link(row.session),
@@ -73,14 +73,20 @@ async def send_entries(site: "Site", request: RouteRequest) -> RouteResponse:
         for name in ("project", "model", "key"):
             for group in [one for one in sum_usage(connection, used, name) if one.name][:MAX_VALUES]:
                 href = f"/dashboard/requests?range={SESSION_DAYS}d&{name}={quote(group.name, safe='')}"
-                found.append(Entry(name.capitalize(), group.name, href, formats.plural(group.sums.requests, "request")))
+                found.append(
+                    PaletteEntry(name.capitalize(), group.name, href, formats.plural(group.sums.requests, "request"))
+                )
         return found
 
-    entries = [Entry("Page", one.section, one.path, f"g {one.key}") for one in list_navigation_entries(settings, role)]
-    entries += [Entry("View", title, href) for section, title, href in _VIEWS if may_open(role, section)]
+    entries = [
+        PaletteEntry("Page", one.section, one.path, f"g {one.key}") for one in list_navigation_entries(settings, role)
+    ]
+    entries += [PaletteEntry("View", title, href) for section, title, href in _VIEWS if may_open(role, section)]
     entries += await site.read("Sessions", request, find)
     if may_open(role, "Settings"):
-        entries += [Entry("Setting", one.name, f"/dashboard/settings?q={one.name}") for one in list_settings(settings)]
+        entries += [
+            PaletteEntry("Setting", one.name, f"/dashboard/settings?q={one.name}") for one in list_settings(settings)
+        ]
     entries = [structs.replace(one, text=escape_controls(one.text)) for one in entries]
     headers = {"content-type": "application/json", "cache-control": "no-store", **SECURITY_HEADERS}
     return RouteResponse(headers=headers, body=msgspec.json.encode({"entries": entries}))

@@ -9,7 +9,7 @@ from msgspec import Struct, structs
 from anthropic_proxy.console import doctor_run, formats
 from anthropic_proxy.console.dashboard.charts import divide_range
 from anthropic_proxy.console.dashboard.error_kinds import MIN_INCIDENT_SHARE
-from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, Table, build_panel
+from anthropic_proxy.console.dashboard.page import FailedPanel, Page, PageContext, PageTable, build_panel
 from anthropic_proxy.console.doctor_run import DoctorRun, RunTomlTable
 from anthropic_proxy.console.ledger import queries
 from anthropic_proxy.console.ledger.costs import ModelCosts
@@ -250,7 +250,7 @@ _COMMAND = re.compile(r"[A-Z][A-Z0-9_]*=[^\s<][^<]*|(?:anthropic-proxy|ollama|gc
 """Pattern of a remedy that is a setting or a command without a placeholder, so that it can be copied."""
 
 
-class Remedy(Struct, frozen=True):
+class ProviderRemedy(Struct, frozen=True):
     problem: str
     text: str = ""
     command: str = ""
@@ -267,7 +267,7 @@ class DoctorPanel(Struct, frozen=True, kw_only=True):
     is_outdated: bool = False
     table: Matrix = Matrix((), ())
     details: Sequence[tuple[str, Mapping[str, str]]] = ()
-    remedies: Sequence[Remedy] = ()
+    remedies: Sequence[ProviderRemedy] = ()
     tables: Sequence[RunTomlTable] = ()
 
 
@@ -333,12 +333,14 @@ def _build_table(run: DoctorRun) -> Matrix:
     return Matrix(columns, rows)
 
 
-def _build_remedies(run: DoctorRun) -> list[Remedy]:
+def _build_remedies(run: DoctorRun) -> list[ProviderRemedy]:
     found = []
     for fix in run.fixes:
         is_command = fix.remedy.isprintable() and _COMMAND.fullmatch(fix.remedy) is not None
         problem = f"{fix.name}: {fix.problem}"
-        found.append(Remedy(problem, command=fix.remedy) if is_command else Remedy(problem, text=fix.remedy))
+        found.append(
+            ProviderRemedy(problem, command=fix.remedy) if is_command else ProviderRemedy(problem, text=fix.remedy)
+        )
     return found
 
 
@@ -352,5 +354,5 @@ PAGE = Page(
     template="providers.html",
     build=build_providers_page,
     checks_servers=True,
-    tables={"providers": Table(_tabulate_providers, reads_ledger=False)},
+    tables={"providers": PageTable(_tabulate_providers, reads_ledger=False)},
 )

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.conversation import build_turns, find_cache_breaks, find_image, format_json
 from anthropic_proxy.console.dashboard.error_kinds import find_remedy
-from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
+from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.query import require_valid_text
 from anthropic_proxy.console.dashboard.web import SECURITY_HEADERS
 from anthropic_proxy.console.ledger import queries
@@ -417,6 +417,6 @@ PAGE = Page(
     section="Requests",
     template="request.html",
     build=build_request_page,
-    tables={"request": Table(_tabulate_request)},
+    tables={"request": PageTable(_tabulate_request)},
     missing="The ledger has no request with this id. It was deleted, is still running, or belongs to another proxy.",
 )

@@ -8,7 +8,7 @@ from msgspec import structs
 
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.dashboard.charts import OUTCOME_TITLES, Chart, chart_groups, divide_range
-from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
+from anthropic_proxy.console.dashboard.page import Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.query import ViewQuery
 from anthropic_proxy.console.dashboard.tables import (
     COLUMNS,
@@ -212,5 +212,5 @@ PAGE = Page(
     section="Requests",
     template="requests.html",
     build=build_requests_page,
-    tables={"requests": Table(lambda context: tabulate_requests(list_exported_requests(context)))},
+    tables={"requests": PageTable(lambda context: tabulate_requests(list_exported_requests(context)))},
 )

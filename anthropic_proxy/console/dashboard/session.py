@@ -10,9 +10,9 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.charts import Band, Chart, Column, Series, build_chart, explain_missing_cost
+from anthropic_proxy.console.dashboard.charts import Band, Chart, ChartColumn, Series, build_chart, explain_missing_cost
 from anthropic_proxy.console.dashboard.conversation import CacheBreak, build_turns, find_cache_breaks
-from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, Table
+from anthropic_proxy.console.dashboard.page import Figure, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.request import find_max_input
 from anthropic_proxy.console.dashboard.tables import page_list
 from anthropic_proxy.console.ledger import request_queries as queries
@@ -152,7 +152,7 @@ def _chart(
     step = -(-len(rows) // _MAX_COLUMNS)
     groups = [rows[start : start + step] for start in range(0, len(rows), step)]
     values, labels = [measure(group) for group in groups], _label_times([group[0] for group in groups])
-    columns = list[Column]()
+    columns = list[ChartColumn]()
     bands = list[Band]()
     table = list[list[str]]()
     for index, (group, value) in enumerate(zip(groups, values, strict=True)):
@@ -165,7 +165,7 @@ def _chart(
             title += f"; {found.cause} = {found.loss}"
             table[-1][1] = f"{found.cause}: {found.loss}"
             bands.append(Band(index, index, found.part or "cache not read" if len(bands) < _MAX_LABELED_BREAKS else ""))
-        columns.append(Column(labels[index], time, title, f"/dashboard/requests/{target}"))
+        columns.append(ChartColumn(labels[index], time, title, f"/dashboard/requests/{target}"))
     series = [Series(name, role, values)] if any(value is not None for value in values) else []
     if series and limit and max(value or 0 for value in values) >= limit * MIN_SHARE_OF_LIMIT:
         series.append(Series("context window", "limit", [float(limit)] * len(groups), formats.count(limit)))
@@ -188,7 +188,7 @@ PAGE = Page(
     template="session.html",
     build=build_session_page,
     tables={
-        "requests": Table(
+        "requests": PageTable(
             lambda context: tabulate_requests(
                 queries.list_session_requests(context.connection, context.query.facets.get("session", ""))
             )

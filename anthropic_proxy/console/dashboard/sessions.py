@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import structs
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.page import Page, PageContext, Table
+from anthropic_proxy.console.dashboard.page import Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.tables import SortableColumn, format_sums, sort_rows
 from anthropic_proxy.console.ledger import request_queries as queries
 from anthropic_proxy.console.ledger.export import EXPORT_TITLES, ExportTable, encode_sums, format_time
@@ -109,6 +109,6 @@ PAGE = Page(
     section="Sessions",
     template="sessions.html",
     build=build_sessions_page,
-    tables={"sessions": Table(_tabulate_sessions)},
+    tables={"sessions": PageTable(_tabulate_sessions)},
     searches_requests=False,
 )

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from msgspec import Struct
 
 from anthropic_proxy.console import formats
-from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, Table
+from anthropic_proxy.console.dashboard.page import Form, OpenedForm, Page, PageContext, PageTable
 from anthropic_proxy.console.dashboard.permissions import explain_settings_denial
 from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.export import ExportTable
@@ -269,7 +269,7 @@ PAGE = Page(
     section="Settings",
     template="settings.html",
     build=build_settings_page,
-    tables={"settings": Table(_tabulate_settings, reads_ledger=False)},
+    tables={"settings": PageTable(_tabulate_settings, reads_ledger=False)},
     adds_up=False,
 )
 FORM = Form(

@@ -26,7 +26,7 @@ class Index(NamedTuple):
     """"": the index has all rows."""
 
 
-class Table(NamedTuple):
+class TableDefinition(NamedTuple):
     name: str
     columns: Mapping[str, str]
     """Name → SQL type with constraints. `BLOB` is `BYTEA` on PostgreSQL, and `SERIAL` an integer on SQLite."""
@@ -50,7 +50,7 @@ def _find_kind(field: FieldInfo) -> str:
     return "FLOAT" if field.name == "output_rate" else "BIGINT"
 
 
-REQUESTS = Table(
+REQUESTS = TableDefinition(
     "requests",
     {field.name: _find_kind(field) for field in fields(StoredRequest)},
     ("id",),
@@ -67,7 +67,7 @@ REQUESTS = Table(
     ),
 )
 
-HOURLY = Table(
+HOURLY = TableDefinition(
     "hourly",
     {
         "hour": "INTEGER NOT NULL",
@@ -82,7 +82,7 @@ HOURLY = Table(
 of the writing process on PostgreSQL. `…_histogram` columns have numbers of durations, encoded by
 `histograms.encode_histogram`."""
 
-SESSION_HOURS = Table(
+SESSION_HOURS = TableDefinition(
     "session_hours",
     {
         "hour": "INTEGER NOT NULL",
@@ -96,7 +96,7 @@ SESSION_HOURS = Table(
 """Sums over the requests of a session that started in one hour. `max_context` is the largest number of input tokens of
 one request. `started_at` and `last_at` are the starts of the first and of the last request."""
 
-CONTENTS = Table(
+CONTENTS = TableDefinition(
     "contents",
     {"request_id": _KEY, "kind": _KEY, "started_at": TIME, "size": "INTEGER NOT NULL", "data": "BLOB NOT NULL"},
     ("request_id", "kind"),
@@ -107,7 +107,7 @@ CONTENTS = Table(
 `kind` is `request`, `reply`, or `sent`, the structure of the request to the provider.
 """
 
-VIRTUAL_KEYS = Table(
+VIRTUAL_KEYS = TableDefinition(
     "virtual_keys",
     {
         "id": _KEY,
@@ -120,7 +120,7 @@ VIRTUAL_KEYS = Table(
 )
 """One row per virtual key. `rules`: JSON of `Rules`. `expires_at`, `revoked_at`: NULL: never."""
 
-KEY_HASHES = Table(
+KEY_HASHES = TableDefinition(
     "key_hashes",
     {"hash": _KEY, "key_id": _KEY, "hint": TEXT, "created_at": TIME, "expires_at": "BIGINT"},
     ("hash",),
@@ -131,10 +131,10 @@ KEY_HASHES = Table(
 `hint` has the beginning and the last four characters of the key. `expires_at` is the end of the old one; NULL: none.
 """
 
-TEAMS = Table("teams", {"name": _KEY, "rules": TEXT}, ("name",))
+TEAMS = TableDefinition("teams", {"name": _KEY, "rules": TEXT}, ("name",))
 """Rules that all keys of a team share. A team without a row has none."""
 
-AUDIT_LOG = Table(
+AUDIT_LOG = TableDefinition(
     "audit_log",
     {"id": "SERIAL NOT NULL", "at": TIME, **dict.fromkeys(("actor", "action", "object", "changes"), TEXT)},
     ("id",),

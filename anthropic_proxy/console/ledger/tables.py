@@ -35,7 +35,7 @@ _KINDS = {
 }
 
 
-def _build(table: schema.Table) -> Table:
+def _build(table: schema.TableDefinition) -> Table:
     columns: list[Column[Any]] = [
         Column(name, _KINDS[kind.split()[0]], primary_key=name in table.key) for name, kind in table.columns.items()
     ]

@@ -38,7 +38,7 @@ from anthropic_proxy.console.ledger.records import (
     is_rejected_by_limit,
 )
 from anthropic_proxy.console.ledger.retention import Retention
-from anthropic_proxy.console.ledger.schema import CONTENTS, HOURLY, SESSION_HOURS, SUM_TABLES, Table
+from anthropic_proxy.console.ledger.schema import CONTENTS, HOURLY, SESSION_HOURS, SUM_TABLES, TableDefinition
 from anthropic_proxy.console.ledger.spool import Spool, SpooledBlock
 from anthropic_proxy.console.ledger.units import MICROSECONDS, MICROSECONDS_PER_HOUR
 from anthropic_proxy.errors import ConfigurationError
@@ -53,7 +53,7 @@ _NEXT_CALL = "],["
 """Text between two calls to providers in the column `attempt_times`."""
 
 
-def _build_addition(table: Table) -> str:
+def _build_addition(table: TableDefinition) -> str:
     """Numbers are added to the stored ones. The histograms of the row replace them."""
     changes = []
     for name in (column for column in table.columns if column not in table.key):
@@ -109,7 +109,7 @@ def add_session_sums(connection: Connection, rows: Iterable[StoredRequest], inst
 
 
 def _sum_groups(
-    table: Table, rows: Iterable[StoredRequest], instance: str
+    table: TableDefinition, rows: Iterable[StoredRequest], instance: str
 ) -> Iterator[tuple[dict[str, Any], list[StoredRequest]]]:
     """Yield keys and sums of each row for `table`, and the requests in it, in the order of the keys."""
     read_key = attrgetter(*SUM_TABLES[table.name])

@@ -92,7 +92,7 @@ def _extend(registry: ProviderRegistry, tables: tuple[ConfiguredProvider, ...]) 
     return ProviderRegistry((*registry, *(build_configured_provider(table, tuple(registry)) for table in tables)))
 
 
-class Origin(Struct, frozen=True):
+class TableOrigin(Struct, frozen=True):
     """Registry entries from which a provider of the configuration file inherits fields."""
 
     row: Provider
@@ -126,7 +126,7 @@ class KnownModel(Struct, frozen=True):
     """The built-in provider that has it. None: a vendor without an entry of its own."""
 
 
-def find_known_model(model_of: str, origin: Origin, built_in: Sequence[Provider]) -> KnownModel | None:
+def find_known_model(model_of: str, origin: TableOrigin, built_in: Sequence[Provider]) -> KnownModel | None:
     """Return the model among those of the server, or those of the provider that a prefix names. None: unknown."""
     server = origin.server
     table = (server.models_table if server else "") or origin.config.models_table or origin.row.models_table
@@ -140,7 +140,7 @@ def find_known_model(model_of: str, origin: Origin, built_in: Sequence[Provider]
     return KnownModel(name, capabilities, row) if slash and capabilities.known else None
 
 
-def _list_wire_rules(table: ConfiguredProvider, origin: Origin) -> Sequence[tuple[str, str]]:
+def _list_wire_rules(table: ConfiguredProvider, origin: TableOrigin) -> Sequence[tuple[str, str]]:
     """Return pairs of model pattern and API, if the table leaves the API to the models of a vendor."""
     server = origin.server
     if not origin.is_vendor or (server and server.models_table) or not _leaves_wire_to_models(table):
@@ -155,7 +155,7 @@ def _leaves_wire_to_models(table: ConfiguredProvider) -> bool:
 
 
 def _find_wire(
-    table: ConfiguredProvider, origin: Origin, known: KnownModel, rules_of_row: Sequence[tuple[str, str]]
+    table: ConfiguredProvider, origin: TableOrigin, known: KnownModel, rules_of_row: Sequence[tuple[str, str]]
 ) -> str:
     """Return the API for a model of `model_of`: at the address of a vendor its own rules, elsewhere those of the
     provider that has the model, because a gateway may stand in front of it.
@@ -255,24 +255,24 @@ def build_configured_provider(table: ConfiguredProvider, built_in: Sequence[Prov
     )
 
 
-def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> Origin:
+def find_origin(table: ConfiguredProvider, built_in: Sequence[Provider]) -> TableOrigin:
     """Return the entries to inherit from: the built-in provider with the same address, else a server."""
     url = urlsplit(table.base_url)
     with_wire = [row for row in built_in if table.wire in row.wires]
     for row in with_wire:
         if any(fnmatchcase(url.hostname or "", pattern) for pattern in row.host_patterns):
             server = find_server_at(row, table.base_url)
-            return Origin(row, server, True, (server or row).wires[table.wire])
+            return TableOrigin(row, server, True, (server or row).wires[table.wire])
     candidates = [row for row in with_wire if is_template(row)]
     for row in candidates:
         if urlsplit(row.base_url).netloc == url.netloc:
-            return Origin(row, None, row.key_required != "never", row.wires[table.wire])
+            return TableOrigin(row, None, row.key_required != "never", row.wires[table.wire])
     for row in candidates:
         for server in row.servers:
             if is_address_of(server, table.base_url):
                 config = server.wires.get(table.wire) or row.wires[table.wire]
-                return Origin(row, server, server.name not in UNKNOWN_SERVERS, config)
-    return Origin(candidates[0], None, False, candidates[0].wires[table.wire])
+                return TableOrigin(row, server, server.name not in UNKNOWN_SERVERS, config)
+    return TableOrigin(candidates[0], None, False, candidates[0].wires[table.wire])
 
 
 def is_template(row: Provider) -> bool:
@@ -281,7 +281,7 @@ def is_template(row: Provider) -> bool:
 
 
 def _build_config(
-    table: ConfiguredProvider, config: AnyWireConfig, origin: Origin, built_in: Sequence[Provider]
+    table: ConfiguredProvider, config: AnyWireConfig, origin: TableOrigin, built_in: Sequence[Provider]
 ) -> AnyWireConfig:
     dialect: BaseDialect = config.dialect
     if "signature_tag" in dialect.__struct_fields__:  # no server can use the reasoning of another one

@@ -11,7 +11,7 @@ import pytest
 from anthropic_proxy.cli.importing.plan import ImportPlan, prepare_files
 from anthropic_proxy.cli.init import (
     MOST_USED,
-    Backend,
+    ChosenProvider,
     describe_facts,
     find_default_models,
     find_offered_models,
@@ -104,8 +104,8 @@ def describe(name: str, price: float | None = None, retires_on: str = "", *, win
     return ModelFacts(f"openai/{name}", max_input=window, price=amounts, retires_on=day)
 
 
-def listing(*models: ModelFacts) -> Backend:
-    return Backend(PROVIDERS.find("openai"), Settings(), {}, models=models)
+def listing(*models: ModelFacts) -> ChosenProvider:
+    return ChosenProvider(PROVIDERS.find("openai"), Settings(), {}, models=models)
 
 
 def test_a_retired_model_is_not_offered_and_a_retirement_within_180_days_is_marked() -> None:

@@ -11,7 +11,7 @@ from anthropic_proxy.console.dashboard.charts import (
     BASE,
     TOP,
     Chart,
-    Column,
+    ChartColumn,
     Series,
     build_chart,
     divide_range,
@@ -29,7 +29,7 @@ def chart_of(
 ) -> Chart:
     count = len(values)
     columns = [
-        Column(text, text, f"{text}: a = 1", f"/dashboard/requests?a=1&b={index}", index == count - 1)
+        ChartColumn(text, text, f"{text}: a = 1", f"/dashboard/requests?a=1&b={index}", index == count - 1)
         for index, text in enumerate(labels or [f"{hour}:00" for hour in range(count)])
     ]
     series = [Series("<i>", "openai", values), Series("input", "input", [1.0] * count)]
@@ -99,7 +99,7 @@ def test_a_value_of_a_line_without_neighbors_is_a_dot() -> None:
 
 
 def test_a_line_connects_its_values_and_an_area_ends_at_zero() -> None:
-    columns = [Column(f"{hour}:00", f"{hour}:00", f"{hour}:00", "/") for hour in range(3)]
+    columns = [ChartColumn(f"{hour}:00", f"{hour}:00", f"{hour}:00", "/") for hour in range(3)]
     series = [Series("a", "context", [4, None, 2])]
     chart = build_chart("a", series, columns, [[]] * 3, str, is_line=True, area="a")
     (shape,) = chart.shapes

@@ -15,7 +15,7 @@ from anthropic_proxy.console.dashboard.providers import (
     Matrix,
     MatrixCell,
     MatrixColumn,
-    Remedy,
+    ProviderRemedy,
     build_doctor_panel,
     build_providers_page,
 )
@@ -173,8 +173,10 @@ SHOWN = DoctorPanel(
     ),
     details=[("groq/llama-3.3-70b", {"images": "HTTP 400: no images"})],
     remedies=[
-        Remedy("groq: rejects images; haiku requests are sent to it.", command="SMALL_MODEL=gemini/gemini-2.0-flash"),
-        Remedy("local: needs other values of sends_top_k.", text="the table below, in anthropic-proxy.toml"),
+        ProviderRemedy(
+            "groq: rejects images; haiku requests are sent to it.", command="SMALL_MODEL=gemini/gemini-2.0-flash"
+        ),
+        ProviderRemedy("local: needs other values of sends_top_k.", text="the table below, in anthropic-proxy.toml"),
     ],
     tables=[TABLE],
 )
@@ -213,7 +215,7 @@ def test_a_remedy_with_a_line_break_cannot_be_copied_as_a_command(tmp_path: Path
     text = "BIG_MODEL=openai/x\rPROXY_API_KEY=y"  # a browser converts the character to a line break
     fix = doctor_run.RunFix("openai", "has no such model.", text)
     store_runs(tmp_path, complete=structs.replace(COMPLETE, fixes=[fix]))
-    assert build(tmp_path).remedies == [Remedy("openai: has no such model.", text=text)]
+    assert build(tmp_path).remedies == [ProviderRemedy("openai: has no such model.", text=text)]
 
 
 def test_only_the_whole_command_that_installs_a_package_can_be_copied(tmp_path: Path) -> None:
@@ -222,7 +224,10 @@ def test_only_the_whole_command_that_installs_a_package_can_be_copied(tmp_path: 
     fixes = [RunFix("vertex_ai", problem, text) for text in (command, f"{command}; other")]
     store_runs(tmp_path, complete=structs.replace(COMPLETE, fixes=fixes))
     shown = f"vertex_ai: {problem}"
-    assert build(tmp_path).remedies == [Remedy(shown, command=command), Remedy(shown, text=f"{command}; other")]
+    assert build(tmp_path).remedies == [
+        ProviderRemedy(shown, command=command),
+        ProviderRemedy(shown, text=f"{command}; other"),
+    ]
 
 
 def test_a_run_with_other_settings_is_outdated(tmp_path: Path) -> None:
