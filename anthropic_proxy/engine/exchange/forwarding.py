@@ -12,11 +12,11 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Raw, Struct, field, structs
+from msgspec import Meta, Raw, Struct, field, structs
 
 from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
 from anthropic_proxy.engine.exchange.adaptation import apply_stored_adaptations
@@ -385,7 +385,7 @@ async def call_provider(
 
 
 class _Counted(Struct):
-    input_tokens: int
+    input_tokens: Annotated[int, Meta(gt=0, le=MAX_TOKENS)]
 
 
 class _Listed(Struct):

@@ -844,6 +844,32 @@ async def test_an_incomplete_reply_has_the_output_of_its_content(
     assert estimate <= receipt.output_tokens < 2 * estimate
 
 
+@pytest.mark.parametrize("streams", [True, False])
+async def test_impossible_counts_of_a_reply_are_recorded_in_their_range(*, streams: bool) -> None:
+    usage = {
+        **{"input_tokens": -5, "output_tokens": 10**30, "cache_read_input_tokens": 12.7},
+        **{"cache_creation_input_tokens": "9", "cache_creation": {"ephemeral_1h_input_tokens": -1e300}},
+        "server_tool_use": {"web_search_requests": -3},
+    }
+    reply: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": ASKED, "content": []}
+    if streams:
+        events: list[dict[str, Any]] = [
+            {"type": "message_start", "message": {**reply, "usage": usage}},
+            {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage},
+            {"type": "message_stop"},
+        ]
+        body = b"".join(b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in events)
+    else:
+        body = json.dumps({**reply, "stop_reason": "end_turn", "usage": usage}).encode()
+    proxy = ProxyHarness(lambda *_: FakeResponse(200, body), **KEY)
+    sink = await proxy.post(model=ASKED, stream=streams)
+    assert sink.stream == body
+    receipt = proxy.receipts[0]
+    assert (receipt.input_tokens, receipt.output_tokens) == (0, 2**53 - 1)
+    assert (receipt.cache_read_tokens, receipt.cache_write_tokens, receipt.cache_write_1h_tokens) == (12, 9, 0)
+    assert receipt.billed_searches == 0
+
+
 # Counts and models
 
 
@@ -860,7 +886,10 @@ def test_a_count_is_the_provider_s_own() -> None:
     assert streets.sent[0][1].path == "/v1/messages/count_tokens?beta=true"
 
 
-NO_COUNTS = (UpstreamProtocolError("reset"), b"<html>x", b'{"error":"Unexpected endpoint"}', b'{"input_tokens":"many"}')
+NO_COUNTS = (
+    *(UpstreamProtocolError("reset"), b"<html>x", b'{"error":"Unexpected endpoint"}', b'{"input_tokens":"many"}'),
+    *(b'{"input_tokens":%b}' % count for count in (b"-5", b"0", b"12.7", b"1" + b"0" * 30)),
+)
 
 
 @pytest.mark.parametrize("failed", [refusal(404), refusal(500), *(FakeResponse(200, body) for body in NO_COUNTS)])
