@@ -323,7 +323,10 @@ works", read 2026-11)."""
 _EXTRAS = {
     "aws": ("botocore", "Amazon Bedrock without an API key", "bedrock"),
     "azure": ("azure.identity", "Microsoft Foundry without an API key", "azure"),
-    "azure_openai": ("azure.identity", "Azure OpenAI without an API key", "azure"),
+    **dict.fromkeys(
+        ("azure_openai", "azure_openai_us", "azure_openai_cn"),
+        ("azure.identity", "Azure OpenAI without an API key", "azure"),
+    ),
 }
 """Value of `Provider.key_source` → library that it needs, subject of the error text, and name of the extra."""
 _KEY_STEMS = {"bedrock": "AWS", "sagemaker": "AWS"}

@@ -160,33 +160,50 @@ def _as_server(provider: Provider, *url_patterns: str) -> ServerOverride:
     )
 
 
+_AZURE = ServerOverride(
+    name="azure",
+    url_patterns=("*.openai.azure.com/*", "*.cognitiveservices.azure.com/*", "*.services.ai.azure.com/*"),
+    wires={
+        "chat": WireConfig(
+            wire=openai_chat.WIRE,
+            dialect=openai_chat.Dialect(
+                signature_tag="azure",
+                session_field="prompt_cache_key",
+                prompt_settings=chat.OPENAI_CHAT.dialect.prompt_settings,
+            ),
+            # Foundry serves open models too
+            model_rules=(*REPLAY_RULES, *GPT_OSS_RULES, *chat.OPENAI_CHAT.model_rules),
+        ),
+        "responses": _AZURE_RESPONSES,
+    },
+    key_header="api-key",
+    title="Azure OpenAI",
+    key_variable="AZURE_OPENAI_API_KEY",
+    key_source="azure_openai",
+    docs_url="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",
+)
+
 OPENAI_SERVERS = (
     ServerOverride(
         name="openai",
         url_patterns=("*.api.openai.com/*",),
         docs_url="https://platform.openai.com/docs/guides/your-data",
     ),
-    ServerOverride(
-        name="azure",
-        url_patterns=("*.openai.azure.com/*", "*.cognitiveservices.azure.com/*", "*.services.ai.azure.com/*"),
-        wires={
-            "chat": WireConfig(
-                wire=openai_chat.WIRE,
-                dialect=openai_chat.Dialect(
-                    signature_tag="azure",
-                    session_field="prompt_cache_key",
-                    prompt_settings=chat.OPENAI_CHAT.dialect.prompt_settings,
-                ),
-                # Foundry serves open models too
-                model_rules=(*REPLAY_RULES, *GPT_OSS_RULES, *chat.OPENAI_CHAT.model_rules),
-            ),
-            "responses": _AZURE_RESPONSES,
-        },
-        key_header="api-key",
-        title="Azure OpenAI",
-        key_variable="AZURE_OPENAI_API_KEY",
-        key_source="azure_openai",
-        docs_url="https://learn.microsoft.com/azure/foundry/openai/api-version-lifecycle",
+    _AZURE,
+    # the same service, with tokens of another cloud
+    structs.replace(
+        _AZURE,
+        name="azure_us",
+        url_patterns=("*.openai.azure.us/*", "*.cognitiveservices.azure.us/*"),
+        title="Azure OpenAI, US Government",
+        key_source="azure_openai_us",
+    ),
+    structs.replace(
+        _AZURE,
+        name="azure_cn",
+        url_patterns=("*.openai.azure.cn/*", "*.cognitiveservices.azure.cn/*"),
+        title="Azure OpenAI, China",
+        key_source="azure_openai_cn",
     ),
     ServerOverride(
         name="deepseek_beta",

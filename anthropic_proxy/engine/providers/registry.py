@@ -20,10 +20,10 @@ REGION, RESOURCE = "{region}", "{resource}"
 _PLACE_VARIABLES = {"aws": "AWS_REGION", "azure": "ANTHROPIC_FOUNDRY_RESOURCE"}
 
 
-KeySourceName = Literal["settings", "google", "aws", "azure", "azure_openai"]
+KeySourceName = Literal["settings", "google", "aws", "azure", "azure_openai", "azure_openai_us", "azure_openai_cn"]
 """Source of the credential if no API key is set. `settings`: none; `google`: tokens from Application Default
 Credentials; `aws`: signatures with the credentials of AWS; `azure` and `azure_openai`: tokens of Microsoft Entra ID for
-Foundry and for Azure OpenAI."""
+Foundry and for Azure OpenAI, also of the US Government and of China."""
 
 
 class ModelRule(Struct, frozen=True):

@@ -520,14 +520,21 @@ def _build_aws_error(problem: str) -> AuthenticationFailed:
 
 FOUNDRY_SCOPE = "https://ai.azure.com/.default"
 """Scope of Claude in Microsoft Foundry. Source: foundry.md of the Python SDK `anthropic` 2.10.0."""
-OPENAI_SCOPE = "https://cognitiveservices.azure.com/.default"
-"""Scope of Azure OpenAI, with and without an API version in the address. Source: openai-python
-examples/azure_ad.py (read 2026-11-23). The page "Azure OpenAI v1 API" of learn.microsoft.com has `FOUNDRY_SCOPE`."""
+OPENAI_SCOPES: Mapping[str, tuple[str, str | None]] = {
+    "azure_openai": ("https://cognitiveservices.azure.com/.default", None),
+    "azure_openai_us": ("https://cognitiveservices.azure.us/.default", "login.microsoftonline.us"),
+    "azure_openai_cn": ("https://cognitiveservices.azure.cn/.default", "login.chinacloudapi.cn"),
+}
+"""`Provider.key_source` → scope of Azure OpenAI, and host that issues the tokens (None: `AZURE_AUTHORITY_HOST`, or the
+public cloud), with and without an API version in the address. Sources: openai-python examples/azure_ad.py (read
+2026-11-23; the page "Azure OpenAI v1 API" of learn.microsoft.com has `FOUNDRY_SCOPE`); `AzureOpenAIAudience` of
+azure-sdk-for-net, `KnownFormRecognizerAudience` of azure-sdk-for-js, `AzureAuthorityHosts` of azure-identity (read
+2026-11-26)."""
 _OF_APPLICATION = ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET")
 
 
 class EntraCredentials(_Loader):
-    """Loader of tokens for one scope.
+    """Loader of tokens for one scope. `authority`: host that issues them. None: that of azure-identity.
 
     `variables` has the content of `.env`, which azure-identity itself does not read.
     """
@@ -536,9 +543,10 @@ class EntraCredentials(_Loader):
     rejection_statuses = (401,)
     origin = "Microsoft Entra ID"
 
-    def __init__(self, variables: Mapping[str, Secret], scope: str) -> None:
+    def __init__(self, variables: Mapping[str, Secret], scope: str, authority: str | None = None) -> None:
         self._variables = variables
         self._scope = scope
+        self._authority = {} if authority is None else {"authority": authority}
 
     def request_token(self) -> AccessToken:
         """Raises `AuthenticationFailed`, `UpstreamUnreachable`, or `MissingExtra` without azure-identity."""
@@ -556,6 +564,7 @@ class EntraCredentials(_Loader):
                 accepted = _new_session().merge_environment_settings("https://", {}, None, None, None)["verify"]
                 new = partial(ClientSecretCredential, *given) if is_complete else DefaultAzureCredential
                 found = new(
+                    **self._authority,
                     connection_verify=accepted,
                     raw_request_hook=lambda sent: self._note_call(sent.http_request.url, None),
                     raw_response_hook=self._note_response,

@@ -11,7 +11,7 @@ from anthropic_proxy.engine.options import CallOptions, EngineOptions
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.upstream.cloud_credentials import (
     FOUNDRY_SCOPE,
-    OPENAI_SCOPE,
+    OPENAI_SCOPES,
     RENEWAL_TIMEOUT_SECONDS,
     AwsCredentials,
     EntraCredentials,
@@ -222,7 +222,7 @@ def _new_tokens(settings: EngineOptions) -> Mapping[str, TokenCache]:
         ),
         "aws": AwsCredentials(settings.aws_region, settings.cloud_variables),
         "azure": EntraCredentials(settings.cloud_variables, FOUNDRY_SCOPE),
-        "azure_openai": EntraCredentials(settings.cloud_variables, OPENAI_SCOPE),
+        **{name: EntraCredentials(settings.cloud_variables, *found) for name, found in OPENAI_SCOPES.items()},
     }
     seconds = min(RENEWAL_TIMEOUT_SECONDS, settings.timeouts.first_byte_seconds)
     return {source: TokenCache(loader, seconds=seconds) for source, loader in loaders.items()}

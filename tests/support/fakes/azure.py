@@ -37,6 +37,7 @@ class Azure:
     """Name of a deployment → its model."""
     keys: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
+    host: str = HOST
 
 
 class _AtAzure(OpenAI):
@@ -48,7 +49,7 @@ class _AtAzure(OpenAI):
         self, request: web.Request, body: Any, unreadable: ContractViolation | None, exchange: Exchange
     ) -> ErrorResponse | None:
         found = _PATH.fullmatch(request.path)
-        if found is None or request.method != "POST" or request.host != HOST:
+        if found is None or request.method != "POST" or request.host != self.azure.host:
             exchange.breaches.append(ContractViolation("url", f"{request.method} {request.host}{request.path}"))
             return _refuse(404, "404", "Resource not found")
         v1, deployment, api = found.groups()

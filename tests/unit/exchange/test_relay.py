@@ -847,8 +847,11 @@ async def test_an_incomplete_reply_has_the_output_of_its_content(
 @pytest.mark.parametrize("streams", [True, False])
 async def test_impossible_counts_of_a_reply_are_recorded_in_their_range(*, streams: bool) -> None:
     usage = {
-        **{"input_tokens": -5, "output_tokens": 10**30, "cache_read_input_tokens": 12.7},
-        **{"cache_creation_input_tokens": "9", "cache_creation": {"ephemeral_1h_input_tokens": -1e300}},
+        "input_tokens": -5,
+        "output_tokens": 10**30,
+        "cache_read_input_tokens": 12.7,
+        "cache_creation_input_tokens": "9",
+        "cache_creation": {"ephemeral_1h_input_tokens": -1e300},
         "server_tool_use": {"web_search_requests": -3},
     }
     reply: dict[str, Any] = {"id": "msg_1", "type": "message", "role": "assistant", "model": ASKED, "content": []}

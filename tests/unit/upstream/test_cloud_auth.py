@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 import anthropic
+import azure.identity
 import pytest
 import trustme
 from aiohttp import web
@@ -556,6 +557,40 @@ AZURE = f"""
 base_url = "http://{HOST}/openai/v1"
 models = {{ large = {{ model_of = "gpt-5.5" }} }}
 """
+
+
+SOVEREIGN = [
+    ("mine.openai.azure.us", "https://cognitiveservices.azure.us", "login.microsoftonline.us"),
+    ("mine.cognitiveservices.azure.us", "https://cognitiveservices.azure.us", "login.microsoftonline.us"),
+    ("mine.openai.azure.cn", "https://cognitiveservices.azure.cn", "login.chinacloudapi.cn"),
+]
+
+
+@pytest.mark.parametrize(("host", "resource", "authority"), SOVEREIGN)
+async def test_azure_openai_of_a_government_or_of_china_gets_tokens_of_its_cloud(
+    identity: ManagedIdentity,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    host: str,
+    resource: str,
+    authority: str,
+) -> None:
+    identity.resource = resource
+    asked = []
+
+    def log_in(**options: Any) -> Any:
+        asked.append(options["authority"])
+        return found(**options)
+
+    found = azure.identity.DefaultAzureCredential
+    monkeypatch.setattr("azure.identity.DefaultAzureCredential", log_in)
+    with serving(new_azure(Azure({"large": "gpt-5.5"}, tokens={"eyJ0.token-1"}, host=host))) as running:
+        monkeypatch.chdir(tmp_path)
+        engine = engine_with_tables(running, AZURE.replace(HOST, host))
+        status, message = await ask(engine, "azure/large")
+        await engine.close()
+        assert running.journal.violations() == []
+    assert (status, len(identity.issued), asked) == (200, 1, [authority]), message
 
 
 async def test_azure_openai_gets_tokens_of_its_own_scope_and_a_rejected_one_is_replaced(
