@@ -475,9 +475,10 @@ async def _with_mapped_models(
     engine: Engine, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
 ) -> ClientRequest:
     routes = engine.compiled_routes
-    known = dict[str, str]()
+    refused = frozenset(engine.observations.refused_signatures)
+    known = dict[str, Call[BaseDialect]]()
 
-    def resolve(path: str, model: str, params: bytes) -> str:
+    def build_call(path: str, model: str, params: bytes) -> Call[BaseDialect]:
         if model in known:
             return known[model]
         query = RoutingQuery(model)
@@ -498,17 +499,14 @@ async def _with_mapped_models(
                 f"of its models must be one of {target.provider.prefix}.",
                 code="model-of-a-batch",
             )
+        named = MessagesRequest(model=model, messages=[])
+        call = build_relay_call(structs.replace(incoming, body=b""), named, found, engine.new_id, refused)
         if routes is None:
-            known[model] = found.model
-        return found.model
+            known[model] = call
+        return call
 
-    encode = partial(
-        wire.encode_batch,
-        provider=target.provider.prefix,
-        refused_signatures=frozenset(engine.observations.refused_signatures),
-    )
     # always in a thread: a small body may have many requests, and each may need a comparison with all routes
-    body = await engine.background.run_in_thread(encode, incoming.body, target.dialect, resolve)
+    body = await engine.background.run_in_thread(wire.encode_batch, incoming.body, build_call)
     options = engine.settings.call_options.get(target.provider.name)
     if options is not None and options.body:
         body = await engine.background.run_in_thread(merge_batch, body, options.body)

@@ -464,19 +464,11 @@ class RelayWire(Wire[DialectT]):
     """Wire for providers with the Messages API. It forwards requests and responses with few edits."""
 
     @abstractmethod
-    def encode_batch(
-        self,
-        body: bytes,
-        dialect: DialectT,
-        resolve_model: Callable[[str, str, bytes], str],
-        *,
-        provider: str = "",
-        refused_signatures: Collection[bytes] = frozenset(),
-    ) -> bytes:
-        """Return the body that creates a batch, with the model of each request replaced.
+    def encode_batch(self, body: bytes, build_call: Callable[[str, str, bytes], Call[DialectT]]) -> bytes:
+        """Return the body that creates a batch, with each request edited as if it were sent alone.
 
-        `resolve_model` returns the provider's id of a model. Its arguments are the path of `params`, for errors, the
-        model and the JSON text of `params`.
+        `build_call` returns the input of the wire for a request, of which only the body is not used. Its arguments are
+        the path of `params`, for errors, the model and the JSON text of `params`.
         Raises `InvalidRequest` for invalid JSON.
         """
 

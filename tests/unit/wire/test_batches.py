@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from anthropic_proxy.engine.messages.preparation.request import UNPREPARED
 from anthropic_proxy.engine.wires import anthropic
+from anthropic_proxy.engine.wires.contract import Call, ModelLimits, RelayedRequest
 from anthropic_proxy.errors import InvalidRequest
 from tests.support.messages import exactly
 
@@ -15,8 +17,21 @@ KEYS = b",".join(b'"k%d":1' % number for number in range(260_000))
 REQUEST = b'{"custom_id":"a","params":{"model":"claude-opus-5-5","max_tokens":5,"messages":[{"role":"user"}]}}'
 
 
-def mapped(body: bytes) -> bytes:
-    return anthropic.WIRE.encode_batch(body, anthropic.Dialect(), lambda path, model, params: f"{model}-mapped")
+def mapped(body: bytes, dialect: anthropic.Dialect = anthropic.Dialect(), limits: ModelLimits | None = None) -> bytes:  # noqa: B008  # frozen
+    relayed = RelayedRequest(path="/v1/messages/batches", is_renamed=True, limits=limits)
+
+    def build_call(path: str, model: str, params: bytes) -> Call[anthropic.Dialect]:
+        return Call(
+            request=UNPREPARED,
+            model=f"{model}-mapped",
+            dialect=dialect,
+            streams_upstream=False,
+            relayed=relayed,
+            new_id=str,
+            provider_prefix="anthropic",
+        )
+
+    return anthropic.WIRE.encode_batch(body, build_call)
 
 
 @pytest.mark.parametrize(
@@ -26,7 +41,10 @@ def mapped(body: bytes) -> bytes:
         pytest.param(b'{"requests":[{"custom_id":"a",%b}]}', KEYS, id="request", marks=pytest.mark.slow),
         pytest.param(b'{"requests":[{"custom_id":"a","params":{%b}}]}', KEYS, id="params", marks=pytest.mark.slow),
         pytest.param(
-            b'{"requests":[{"params":{"messages":[{"x":"px1.",%b}]}}]}', KEYS, id="message", marks=pytest.mark.slow
+            b'{"requests":[{"params":{"model":"m","messages":[{"x":"px1.",%b}]}}]}',
+            KEYS,
+            id="message",
+            marks=pytest.mark.slow,
         ),
         pytest.param(
             b'{"requests":[{"params":{"a":1,"a":2,"x":{%b}}}]}', KEYS, id="repeated key", marks=pytest.mark.slow
@@ -97,3 +115,11 @@ def test_tool_calls_that_another_provider_began_go_on_without_manual_thinking() 
     assert sent["messages"][1]["content"] == [call]
     assert "context_management" not in encode(thinking=manual, messages=loop, context_management={"edits": [clears]})
     assert encode(thinking=manual, messages=[question])["thinking"] == manual
+
+
+def test_each_request_is_fitted_to_the_model_that_a_setting_has_chosen() -> None:
+    params = {"model": "m", "max_tokens": 128_000, "thinking": {"type": "adaptive"}, "messages": [{"role": "user"}]}
+    body = json.dumps({"requests": [{"custom_id": "a", "params": params}, {"custom_id": "b", "params": {"model": 5}}]})
+    sent = mapped(body.encode(), anthropic.Dialect(thinking_forms=("disabled",)), ModelLimits(64_000, ()))
+    fitted = {"model": "m-mapped", "max_tokens": 64_000, "messages": [{"role": "user"}]}
+    assert [one["params"] for one in json.loads(sent)["requests"]] == [fitted, {"model": 5}]

@@ -1,48 +1,45 @@
 """Edits for the Batches API: the requests that create a batch, and the responses that describe batches."""
 
+import codecs
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
 
 import msgspec
 
 from anthropic_proxy.engine.wires.anthropic import json_spans
-from anthropic_proxy.engine.wires.anthropic.conversation import (
-    FIELDS_OF_THINKING,
-    Removals,
-    find_disabling_edits,
-    find_message_edits,
-    find_unthinking_loop,
-)
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
+from anthropic_proxy.engine.wires.anthropic.request import edit_body
+from anthropic_proxy.engine.wires.contract import Call
 from anthropic_proxy.errors import InvalidRequest
 
 _RESULTS_URL = re.compile(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/results)"')
+_QUOTE = ord('"')
 
 
-def encode_batch(
-    body: bytes,
-    dialect: Dialect,
-    resolve_model: Callable[[str, str, bytes], str],
-    *,
-    provider: str = "",
-    refused_signatures: Collection[bytes] = frozenset(),
-) -> bytes:
-    """Return the body with the model of each request replaced, and without content that the provider would reject.
+def encode_batch(body: bytes, build_call: Callable[[str, str, bytes], Call[Dialect]]) -> bytes:
+    """Return the body with each request edited as if it were sent alone.
 
     Raises `InvalidRequest` for invalid JSON, and for a list or object of too many members.
     """
-    removals = Removals(dialect, provider, refused_signatures)
-    return json_spans.edit(body, lambda text: _find_batch_edits(text, removals, resolve_model))
+    body = body.removeprefix(codecs.BOM_UTF8)
 
+    def find_edits(text: bytes) -> list[Edit]:
+        edits: list[Edit] = []
+        source = body if len(body) == len(text) else text  # with its lone surrogates
+        for index, params in find_params(text):
+            members = json_spans.find_members(text, params.value, params.end)
+            model = next((each for each in members if each.key == "model" and text[each.value] == _QUOTE), None)
+            if model is not None:  # otherwise, the provider explains what is wrong
+                name = msgspec.json.decode(text[model.value : model.end], type=str)
+                call = build_call(f"requests.{index}.params", name, text[params.value : params.end])
+                given = source[params.value : params.end]
+                if (edited := edit_body(given, call, {}, {}, [])) != given:
+                    edits.append(Edit(params.value, params.end, edited))
+        return edits
 
-def _find_batch_edits(body: bytes, removals: Removals, resolve_model: Callable[[str, str, bytes], str]) -> list[Edit]:
-    edits: list[Edit] = []
-    for index, params in find_params(body):
-        edits += _find_edits_of_params(body, params, removals, partial(resolve_model, f"requests.{index}.params"))
-    return edits
+    return json_spans.edit(body, find_edits)
 
 
 def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan]]:
@@ -56,27 +53,6 @@ def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan]]:
             for member in json_spans.find_members(body, request.value, request.end):
                 if member.key == "params" and body[member.value] == ord("{"):
                     yield index, member
-
-
-def _find_edits_of_params(
-    body: bytes, params: JsonSpan, removals: Removals, resolve_model: Callable[[str, bytes], str]
-) -> list[Edit]:
-    edits: list[Edit] = []
-    members = json_spans.find_members(body, params.value, params.end)
-    kept = [True] * len(members)
-    unthinking_loop = find_unthinking_loop(body, members, removals)
-    for position, member in enumerate(members):
-        if member.key == "model" and body[member.value] == ord('"'):
-            name = msgspec.json.decode(body[member.value : member.end], type=str)
-            if (model := resolve_model(name, body[params.value : params.end])) != name:
-                edits.append(Edit(member.value, member.end, msgspec.json.encode(model)))
-        elif member.key == "messages" and body[member.value] == ord("["):
-            edits += find_message_edits(body, member, removals, unthinking_loop)
-        elif member.key in FIELDS_OF_THINKING and unthinking_loop is not None:
-            disabling = find_disabling_edits(body, member)
-            kept[position] = disabling is not None
-            edits += disabling or ()
-    return edits + json_spans.build_removal_edits(members, kept)
 
 
 def remove_results_host(body: bytes) -> bytes:

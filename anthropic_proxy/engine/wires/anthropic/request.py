@@ -67,8 +67,6 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
     headers, dialect = call.relayed.headers, call.dialect
     betas = select_betas(call)
     notes = [*betas.notes]
-    field_notes: list[FidelityNote] = []
-    model_notes: list[FidelityNote] = []
     added: dict[str, Any] = {}
     if dialect.version_in_body:
         added[_VERSION_FIELD] = _select_version(call, notes)
@@ -76,17 +74,7 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         added[BETA_FIELD] = betas.sent
     body = call.relayed.body
     if body:
-        if call.relayed.limits is not None:
-            body = json_spans.edit(body, lambda text: find_fitting_edits(text, call, model_notes))
-        if not SCHEMA_FIELDS.isdisjoint(dialect.dropped_fields):
-            body = json_spans.edit(body, find_schema_edits)
-        body = json_spans.edit(body, lambda text: _find_edits(text, call, added, betas.lost_fields, field_notes))
-        if inner := _list_inner_fields(call, betas.lost_fields):
-            body = json_spans.edit(body, lambda text: find_field_edits(text, inner, notes))
-        if not dialect.accepts_media_urls:
-            body = json_spans.edit(body, lambda text: find_file_edits(text, call))
-        if not dialect.accepts_system_messages:
-            body = json_spans.edit(body, find_reminder_edits)
+        body = edit_body(body, call, added, betas.lost_fields, notes)
     is_traced = "traceparent" in headers and dialect.forwards_client_headers
     if dialect.forwards_client_headers:
         sent_headers = {name: value for name, value in headers.items() if name not in _NOT_FORWARDED_HEADERS}
@@ -110,9 +98,38 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         headers=sent_headers,
         trace_headers={name: headers[name] for name in _TRACE_HEADERS if name in headers} if is_traced else {},
         method="POST" if call.relayed.body else "GET",
-        notes=[*model_notes, *notes, *field_notes],
+        notes=notes,
         proves=" ".join((ACCEPTED, *betas.tested)) if betas.tested else "",
     )
+
+
+def edit_body(
+    body: bytes,
+    call: Call[Dialect],
+    added: Mapping[str, Any],
+    lost: Mapping[str, Handling],
+    notes: list[FidelityNote],
+) -> bytes:
+    """Return the body of a request, or the `params` of one in a batch, as the server of `call` accepts it.
+
+    `added` and `lost`: see `_find_edits`. Notes on what was changed are added to `notes`.
+    """
+    dialect = call.dialect
+    field_notes: list[FidelityNote] = []
+    model_notes: list[FidelityNote] = []
+    if call.relayed.limits is not None:
+        body = json_spans.edit(body, lambda text: find_fitting_edits(text, call, model_notes))
+    if not SCHEMA_FIELDS.isdisjoint(dialect.dropped_fields):
+        body = json_spans.edit(body, find_schema_edits)
+    body = json_spans.edit(body, lambda text: _find_edits(text, call, added, lost, field_notes))
+    if inner := _list_inner_fields(call, lost):
+        body = json_spans.edit(body, lambda text: find_field_edits(text, inner, notes))
+    if not dialect.accepts_media_urls:
+        body = json_spans.edit(body, lambda text: find_file_edits(text, call))
+    if not dialect.accepts_system_messages:
+        body = json_spans.edit(body, find_reminder_edits)
+    notes[:] = [*model_notes, *notes, *field_notes]
+    return body
 
 
 def _list_inner_fields(call: Call[Dialect], lost: Mapping[str, Handling]) -> dict[str, tuple[Handling, str]]:
