@@ -36,9 +36,12 @@ from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.lookup import find_known_model, find_origin
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.registry import ServerOverride
-from anthropic_proxy.engine.providers.servers import find_server_override
+from anthropic_proxy.engine.providers.servers import find_host, find_server_override
 from anthropic_proxy.engine.routing.router import (
+    RoutingQuery,
+    Target,
     TierMapping,
+    build_plan,
     describe_unknown_prefix,
     find_retirement,
     has_plain_model_names,
@@ -202,6 +205,8 @@ class ProviderChoice(Struct, frozen=True):
     keys_url: str = ""
     models: tuple[str, str] = ("", "")
     """Proposed big and small model. "": those of the provider."""
+    address: str = ""
+    """Address that the user has typed in place of a provider. "": none."""
 
 
 class ChosenProvider(Struct, frozen=True):
@@ -277,9 +282,15 @@ class _Setup:
                 ]
                 question = "Which provider has the models?"
                 chosen = self._questions.select(
-                    question, options, "".join(present), len(listed), instead="--provider NAME"
+                    question,
+                    options,
+                    "".join(present),
+                    len(listed),
+                    instead="--provider NAME",
+                    accepts=lambda text: bool(read_address("base_url", text)),
                 )
-                candidate = next(one for one in candidates if one.name == chosen)
+                other = ProviderChoice(OTHER_SERVER, chosen, address=read_address("base_url", chosen))
+                candidate = next((one for one in candidates if one.name == chosen), other)
             backend = self._connect(candidate, key_variable)
             if backend is not None:
                 return self._write(backend, self._choose_models(backend))
@@ -435,7 +446,8 @@ class _Setup:
         is_found = bool(candidate.found) and not given
         is_local, is_elsewhere = vendor is not None and vendor.has_local_url, False
         while True:
-            address = self._address or (vendor.base_url if vendor is not None and not is_elsewhere else "")
+            proposed = vendor.base_url if vendor is not None else candidate.address
+            address = self._address or ("" if is_elsewhere else proposed)
             while not address:
                 if asks is None:
                     raise ConfigurationError(
@@ -455,6 +467,11 @@ class _Setup:
             has_path, versioned = bool(urlsplit(address).path), f"{address}/v1"
             addresses = (address,) if has_path else (versioned,) if self._skips_test else (address, versioned)
             variable = self._choose_key_variable(stem, addresses, known.key_variable if known else "")
+            if candidate.name == OTHER_SERVER and asks is not None:  # the user did not choose the name
+                names = [_choose_name(stem, each, self._settings) for each in addresses]
+                present_names = {one.name for one in self._settings.configured_providers}
+                name = next((one for one in names if one in present_names), names[0])
+                self._output.write_line(f"  Its name here:  {self._output.paint(name, 'type')}")
             is_first = True
             while is_first or self._is_key_rejected:
                 if given and is_first:
@@ -481,7 +498,7 @@ class _Setup:
                 is_first = is_found = False
             if self._address:
                 return None
-            is_elsewhere = is_local
+            is_elsewhere = is_local or bool(candidate.address)
 
     def _choose_key_variable(self, stem: str, addresses: Sequence[str], default: str) -> str:
         """Return the variable that the table of one of these addresses names for its key, or else `default`.
@@ -601,7 +618,9 @@ class _Setup:
         retired = len(models) - len(find_offered_models(tested))
         left_out = f", {retired} retired {'one is' if retired == 1 else 'ones are'} left out" if retired else ""
         duration = formats.seconds(to_microseconds(seconds))
-        output.write_line(f"  {check} accepted, {formats.plural(len(models), 'model')}, {duration}{left_out}")
+        host = find_host(backend.settings.base_urls.get(provider.name, provider.base_url))
+        count = formats.plural(len(models), "model")
+        output.write_line(f"  {check} accepted by {host}, {count}, {duration}{left_out}")
         return tested
 
     def _report_failure(self, backend: ChosenProvider, error: UpstreamError) -> str:
@@ -786,10 +805,12 @@ class _Setup:
             ]
             options.append(Option(_OTHER_MODEL, "another model", "not in the list", True))
             few = 0 if len(options) <= _LISTED_MODELS + 1 else _LISTED_MODELS
-            chosen = asks.select(question, options, default, few, instead=f"{flag} NAME")
-            if chosen != _OTHER_MODEL:
-                return f"{prefix}{chosen}"
-        model = ""
+            model = asks.select(question, options, default, few, instead=f"{flag} NAME", accepts=_is_model_name)
+            if model in listed:
+                return f"{prefix}{model}"
+            model = "" if model == _OTHER_MODEL else model
+        else:
+            model = ""
         while True:
             text = f"Name of the model, without {prefix}" if listed else f"{question}: its name without {prefix}"
             model = model or asks.ask(text, "" if listed else default, instead=f"{flag} NAME")
@@ -905,6 +926,13 @@ class _Setup:
         names = [name.partition("/")[2] for name in models.values()]
         listed = find_offered_models(backend) if backend.models and names else {}
         usable = {name: one for name, one in listed.items() if not (_is_too_small(one) or _retires_soon(one, today))}
+        targets = {name: _find_target(backend, name) for name in usable}
+        usable = {name: one for name, one in usable.items() if targets[name].capabilities.tools}
+        if (
+            usable and backend.provider.name in backend.settings.base_urls
+        ):  # it may have only the API of the chosen ones
+            wires = {_find_target(backend, name).wire for name in names}
+            usable = {name: one for name, one in usable.items() if targets[name].wire in wires}
         if other := next((name for name in sort_models(backend, usable, "", today) if name not in names), ""):
             rows.append(("  There:", f"/model {backend.provider.prefix}/{other}", "for another model"))
         if not has_price_package():
@@ -1226,6 +1254,11 @@ def find_offered_models(backend: ChosenProvider, today: date | None = None) -> d
         found = {name: ModelFacts(name, retires_on=_find_retirement_date(backend, name)) for name in names}
     today = today or date.today()
     return {name: fact for name, fact in found.items() if fact.retires_on is None or fact.retires_on > today}
+
+
+def _find_target(backend: ChosenProvider, model: str) -> Target:
+    query = RoutingQuery(f"{backend.provider.prefix}/{model}")
+    return build_plan(query, backend.settings, Catalog()).targets[0]
 
 
 def _find_retirement_date(backend: ChosenProvider, model: str) -> date | None:

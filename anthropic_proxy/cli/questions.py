@@ -7,7 +7,7 @@ presses Ctrl+C raises `KeyboardInterrupt`, and one who ends the input `EOFError`
 
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from getpass import getpass
 from typing import Protocol
 
@@ -55,6 +55,9 @@ class Option(Struct, frozen=True):
     """True for the option that stands for all that is not in the list. It is offered if a search finds nothing."""
 
 
+Accepts = Callable[[str], bool]
+
+
 class Questions(Protocol):
     @property
     def has_person(self) -> bool:
@@ -62,11 +65,19 @@ class Questions(Protocol):
         ...
 
     def select(
-        self, question: str, options: Sequence[Option], default: str = "", listed: int = 0, *, instead: str = ""
+        self,
+        question: str,
+        options: Sequence[Option],
+        default: str = "",
+        listed: int = 0,
+        *,
+        instead: str = "",
+        accepts: Accepts | None = None,
     ) -> str:
         """Return the name of an option. `default`: its name; "": the first one.
 
         `listed`: number of options that are shown at first. Others are found by typing, or by the last line. 0: all.
+        `accepts`: whether another typed text is an answer, which is returned as it is. None: no other text is.
         """
         ...
 
@@ -115,11 +126,19 @@ class _TerminalQuestions:
         self._output = output
 
     def select(
-        self, question: str, options: Sequence[Option], default: str = "", listed: int = 0, *, instead: str = ""
+        self,
+        question: str,
+        options: Sequence[Option],
+        default: str = "",
+        listed: int = 0,
+        *,
+        instead: str = "",
+        accepts: Accepts | None = None,
     ) -> str:
         width = self._output.width
         texts = _lay_out(options, width and width - len(_POINTED))
-        chosen = options[_List(question, options, texts, default, listed, width=width).run()]
+        found = _List(question, options, texts, default, listed, width=width, accepts=accepts).run()
+        chosen = Option(found) if isinstance(found, str) else options[found]
         paint = self._output.paint
         answer = paint(escape_unprintable(chosen.label or chosen.name), "type")
         self._output.write_line(f"{paint('?', 'type')} {paint(question, 'title')} {answer}")
@@ -155,9 +174,11 @@ class _List:
         listed: int,
         *,
         width: int | None,
+        accepts: Accepts | None,
     ) -> None:
         self._question = question
         self._width = width
+        self._accepts = accepts
         self._options = options
         self._texts = texts
         self._listed = listed or len(options)
@@ -165,13 +186,13 @@ class _List:
         self._pointed = next((index for index, option in enumerate(options) if option.name == default), 0)
         self._listed = max(self._listed, self._pointed + 1)
 
-    def run(self) -> int:
-        """Return the index of the chosen option. It leaves nothing on the screen."""
+    def run(self) -> int | str:
+        """Return the index of the chosen option, or another text. It leaves nothing on the screen."""
         question = Window(FormattedTextControl(self._show_question), wrap_lines=True, dont_extend_height=True)
         rows = Window(FormattedTextControl(self._show_rows, focusable=True, show_cursor=False))
         layout = Layout(HSplit([question, rows]), focused_element=rows)
         keys = self._bind_keys()
-        app: Application[int] = Application(layout=layout, key_bindings=keys, style=_STYLE, erase_when_done=True)
+        app: Application[int | str] = Application(layout=layout, key_bindings=keys, style=_STYLE, erase_when_done=True)
         return app.run()
 
     def _bind_keys(self) -> KeyBindings:
@@ -191,6 +212,8 @@ class _List:
         def _(event: KeyPressEvent) -> None:
             if self._pointed < len(self._options) and self._pointed in self._find_rows():
                 event.app.exit(result=self._pointed)
+            elif self._takes_text():
+                event.app.exit(result=self._searched.strip())
             elif not self._searched:  # the line that shows all options
                 self._pointed, self._listed = self._listed, len(self._options)
 
@@ -252,6 +275,9 @@ class _List:
     def _find_rest(self) -> list[int]:
         return [index for index, option in enumerate(self._options) if option.is_rest]
 
+    def _takes_text(self) -> bool:
+        return bool(self._searched) and not self._find_matches() and _is_accepted(self._searched.strip(), self._accepts)
+
     def _move(self, step: int) -> None:
         if rows := self._find_rows():
             place = rows.index(self._pointed) + step if self._pointed in rows else min(step, 0)
@@ -261,7 +287,9 @@ class _List:
         self._searched = text
         rows = self._find_rows()
         if text and not self._find_matches():
-            self._pointed = _NO_ROW  # Enter after a typing error must not choose what the user did not mean
+            # Enter after a typing error must not choose what the user did not mean
+            is_error = self._takes_text() or self._find_similar() or not rows
+            self._pointed = _NO_ROW if is_error else rows[0]
         elif rows and (text or self._pointed not in rows):
             self._pointed = rows[0]
 
@@ -274,6 +302,7 @@ class _List:
             parts.append(("class:answer", escape_unprintable(redact_secrets(self._searched, ()))))
             if not self._find_matches():
                 text = "no match, but similar:" if self._find_similar() else "no match: Esc or Ctrl-U clears"
+                text = "no match: Enter takes it as it is" if self._takes_text() else text
                 parts.append(("class:instruction", f"   {text}"))
         style, text, *_ = parts[-1]
         if self._width is not None and sum(len(part[1]) for part in parts) > self._width:
@@ -292,13 +321,24 @@ class _List:
         return found[:-1]
 
 
+def _is_accepted(text: str, accepts: Accepts | None) -> bool:
+    return accepts is not None and accepts(text) and redact_secrets(text, ()) == text  # a key is no answer here
+
+
 class _LineQuestions:
     def __init__(self, output: Output) -> None:
         self._output = output
         self.has_person = sys.stdin.isatty()
 
     def select(
-        self, question: str, options: Sequence[Option], default: str = "", listed: int = 0, *, instead: str = ""
+        self,
+        question: str,
+        options: Sequence[Option],
+        default: str = "",
+        listed: int = 0,
+        *,
+        instead: str = "",
+        accepts: Accepts | None = None,
     ) -> str:
         self._output.write_line(f"  {question}")
         listed = min(listed or MAX_LISTED_OPTIONS, len(options))
@@ -316,6 +356,8 @@ class _LineQuestions:
                 continue
             if answer.isascii() and answer.isdecimal() and 1 <= int(answer) <= listed:
                 return options[int(answer) - 1].name
+            if not answer.isdecimal() and _is_accepted(answer, accepts):
+                return answer
             nearest = find_similar_choice(answer.lower(), list(names))
             meant = f" Did you mean:  {names[nearest]}" if nearest else ""
             shown = redact_secrets(answer, ())  # the answer to a later question may be a key

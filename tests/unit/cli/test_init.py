@@ -223,10 +223,10 @@ def test_a_file_that_another_program_changes_meanwhile_stays(tmp_path: Path) -> 
 
 
 def test_a_list_begins_with_the_most_used_providers_and_searches_all(tmp_path: Path, openai: Running) -> None:
-    """The last line shows all. For a name that is not in the list, Enter chooses nothing, and Down the entry for it."""
+    """The last line shows all. For a text that is similar to no option, Enter chooses the entry for all others."""
     answers = [
         (MORE, "zzz"),
-        ("Esc or Ctrl-U clears", "\r\x1b[B\r"),
+        ("Esc or Ctrl-U clears", "\r"),
         ("Its address", "\r"),
         (MORE, "another\r"),
         ("Its address", "\r"),
@@ -255,6 +255,43 @@ def test_after_a_typing_error_a_list_shows_what_is_similar_and_enter_chooses_not
     ]
     screen = answer(tmp_path, {**address(openai), **TERMINAL}, *answers)
     assert "Cancelled. Nothing was written." in screen.text
+
+
+def test_a_typed_address_or_model_is_an_answer_to_a_list(tmp_path: Path, openai: Running) -> None:
+    place = openai.url.removeprefix("http://")
+    answers = [
+        (MORE, f"{place}/v1\r"),
+        ("OWN_API_KEY (empty: it needs none)", f"{openai_chat.KEY}\r"),
+        ("Big model, for sonnet, opus and fable", "gpt-9\r"),
+        ("gpt-9 is not one of the 22 listed models", "\x1b[A\r"),  # from the first line up: use it nevertheless
+        ("Small model, for haiku", "gpt-4.1-mini\r"),
+        ("Write them?", "y"),
+    ]
+    screen = answer(tmp_path, {"OLLAMA_API_BASE": "http://127.0.0.1:9", **TERMINAL}, *answers)
+    assert screen.status == 0, screen.text
+    lines = [line.rstrip() for line in _ESCAPES.sub("", screen.text).replace("\r", "").splitlines()]
+    assert any(line.endswith(f"? Which provider has the models? {place}/v1") for line in lines)
+    assert "  Its name here:  own" in lines
+    assert any(line.startswith(f"  ✓ accepted by {place}, 22 models, ") for line in lines)
+    assert (tmp_path / ".env").read_text().splitlines() == [
+        "PREFERRED_PROVIDER=own",
+        f"OWN_API_KEY={openai_chat.KEY}",
+        "BIG_MODEL=own/gpt-9",
+        "SMALL_MODEL=own/gpt-4.1-mini",
+    ]
+
+
+def test_only_models_of_the_api_of_the_chosen_ones_are_named_for_an_own_address(
+    tmp_path: Path, openai: Running
+) -> None:
+    answers = [
+        (MORE, "openai\r"),
+        ("OPENAI_API_KEY (empty: another provider)", f"{openai_chat.KEY}\r"),
+        ("Use these models?", "y"),
+        ("Write them?", "y"),
+    ]
+    screen = answer(tmp_path, {**address(openai), **TERMINAL}, *answers)
+    assert "There: /model openai/gpt-4o    for another model" in _ESCAPES.sub("", screen.text), screen.text
 
 
 def test_no_word_of_a_question_is_divided_in_a_narrow_terminal(tmp_path: Path, openai: Running) -> None:
