@@ -41,7 +41,7 @@ def text(words: str) -> dict[str, Any]:
     return {"content": words}
 
 
-def call(name: str, at: int = 0, **arguments: Any) -> dict[str, Any]:
+def call(name: str, at: int = 0, /, **arguments: Any) -> dict[str, Any]:
     function = {"name": name, "arguments": json.dumps(arguments)}
     return {"tool_calls": [{"index": at, "id": f"call_{at}", "type": "function", "function": function}]}
 

@@ -1,4 +1,4 @@
-"""Loaded tools: tools that a tool search of the client has found, offered without a change of the prompt's beginning.
+"""Loaded tools: tools that a tool search has found, offered without a change of the prompt's beginning.
 
 Claude Code hides most tools from the model. Its tool `ToolSearch` returns `tool_reference` blocks, and each later
 request has the named tools in `tools`. Providers bill a prompt that begins like an earlier one at a fraction, and tools
@@ -10,6 +10,8 @@ was, and a loaded tool stands where it was loaded:
   calls of a reply back, and `rewrite_history` converts earlier calls forward.
 - `items`: the wire puts the definition behind the result of the search, and the model calls the tool as any other.
 - `listed`: the definition is added to the list, for providers whose prompt cache saves less than such calls cost.
+
+The searches of the API that the proxy runs for its clients are treated alike (`resolve_deferred_tools`).
 
 After a compaction, the searches are no longer in the messages, but the client still declares what they have loaded.
 Such tools stand in the list from the first request on, so they stay there if a later search names them again.
@@ -184,12 +186,14 @@ def _with_definitions(content: Raw, tools: Sequence[Tool]) -> Raw:
             lines.append(f"Description: {tool.description}")
         lines.append(f"JSON Schema of its arguments: {bytes(tool.input_schema).decode() or '{}'}")
         definitions[tool.name] = "\n".join(lines)
-    blocks: list[Any] = msgspec.json.decode(content)
+    decoded: Any = msgspec.json.decode(content)
+    blocks = [{"type": "text", "text": decoded}] if isinstance(decoded, str) else decoded
     for place, block in enumerate(blocks):
         if isinstance(block, dict) and block.get("type") == "tool_reference":
             text = definitions.pop(block.get("tool_name", ""), None)
             if text is not None:
                 blocks[place] = {"type": "text", "text": text}
+    blocks += [{"type": "text", "text": text} for text in definitions.values()]  # of a search that the proxy has run
     return Raw(msgspec.json.encode(blocks))
 
 

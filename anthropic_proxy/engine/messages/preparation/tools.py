@@ -21,7 +21,13 @@ from msgspec import Raw, Struct
 from msgspec.structs import replace
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
-from anthropic_proxy.engine.messages.loaded_tools import PLACEHOLDER_NAME, place_loaded_tools
+from anthropic_proxy.engine.messages.loaded_tools import (
+    CALLER,
+    CALLER_NAME,
+    PLACEHOLDER_NAME,
+    LoadedToolForm,
+    place_loaded_tools,
+)
 from anthropic_proxy.engine.messages.models import (
     Block,
     CleanMessages,
@@ -387,22 +393,34 @@ _REFERENCE = b'"tool_reference'
 
 
 def resolve_deferred_tools(
-    tools: list[Tool], messages: list[Message], forced_name: str | None
-) -> tuple[list[Tool], list[Tool]]:
-    """Return the tools to offer to the model now, and all deferred tools.
+    tools: list[Tool], messages: list[Message], forced_name: str | None, form: LoadedToolForm
+) -> tuple[list[Tool], list[Tool], Mapping[str, Sequence[Tool]]]:
+    """Return the tools to list for the model now, all deferred tools, and the tools that a search has found and that
+    are not in the list, by the id of the search.
 
     A deferred tool is offered only if a tool search has found it, if an earlier message calls it, or if its name is
     `forced_name`.
     """
     deferred = {tool.name: tool for tool in tools if tool.defer_loading}
     if not deferred:
-        return tools, []
-    found = dict.fromkeys(name for name in _found_names(messages) if name in deferred)
-    if forced_name in deferred:
-        found[forced_name] = None
+        return tools, [], {}
+    if any(tool.name == CALLER_NAME for tool in tools):
+        form = "listed"
+    listed = {forced_name: None} if forced_name in deferred else {}
+    loaded: dict[str, list[Tool]] = {}
+    placed: set[str] = set()
+    for search_id, name in _found_names(messages):
+        if name not in deferred or name in listed or name in placed:
+            continue
+        if form == "listed" or not search_id:
+            listed[name] = None
+        else:
+            loaded.setdefault(search_id, []).append(deferred[name])
+            placed.add(name)
     offered = [tool for tool in tools if not tool.defer_loading]
     # found tools come last, so that prompt caches still match
-    return offered + [deferred[name] for name in found], list(deferred.values())
+    offered += [*([CALLER] if form == "caller" else ()), *(deferred[name] for name in listed if name is not None)]
+    return offered, list(deferred.values()), loaded
 
 
 class _Reference(msgspec.Struct):
@@ -413,7 +431,8 @@ class _Found(msgspec.Struct):
     tool_references: list[_Reference] = []
 
 
-def _found_names(messages: list[Message]) -> Iterator[str]:
+def _found_names(messages: list[Message]) -> Iterator[tuple[str, str]]:
+    """Yield the id of a search that the proxy has run ("": another place), and the name of a tool."""
     for message in messages:
         if isinstance(message.content, str):
             continue
@@ -421,15 +440,15 @@ def _found_names(messages: list[Message]) -> Iterator[str]:
             if isinstance(block, ToolSearchResultBlock):
                 with suppress(msgspec.DecodeError):
                     found = msgspec.json.decode(block.content, type=_Found)
-                    yield from (reference.tool_name for reference in found.tool_references)
+                    yield from ((block.tool_use_id, reference.tool_name) for reference in found.tool_references)
             elif isinstance(block, ToolResultBlock):
                 if _REFERENCE in bytes(block.content):
                     inner = decode_nested_content(block.content)
-                    yield from (reference.tool_name for reference in inner if isinstance(reference, ToolReferenceBlock))
+                    yield from (("", one.tool_name) for one in inner if isinstance(one, ToolReferenceBlock))
             elif isinstance(block, ToolUseBlock):
-                yield block.name
+                yield "", block.name
             elif isinstance(block, ToolAdditionBlock):
-                yield block.tool.name
+                yield "", block.tool.name
 
 
 _FREE = ("auto", "none")
@@ -469,7 +488,12 @@ def select_offered_tools(
     offer = assign_server_tools([_defined(tool) for tool in declared if tool.name != PLACEHOLDER_NAME], limits, notes)
     offer.loaded, offer.listed = loaded, listed
     if any(tool.kind == "tool_search" for tool in offer.proxy_tools.values()):
-        offer.tools, offer.deferred = resolve_deferred_tools(offer.tools, request.messages, forced_name)
+        offer.tools, offer.deferred, found = resolve_deferred_tools(
+            offer.tools, request.messages, forced_name, limits.loaded_tools
+        )
+        if limits.loaded_tools == "items":
+            found = {call_id: [_under_alias(tool, names) for tool in tools] for call_id, tools in found.items()}
+        offer.loaded = {**loaded, **found}
     offer.tools = [_under_alias(tool, names) for tool in offer.tools]
     return offer
 
@@ -487,7 +511,8 @@ def list_visible_tools(request: MessagesRequest) -> list[Tool]:
     tools = [tool for tool in tools if tool.name != PLACEHOLDER_NAME]
     if not any(server_tool_kind(tool) == "tool_search" for tool in tools):
         return tools
-    return resolve_deferred_tools(tools, request.messages, request.tool_choice.name if request.tool_choice else None)[0]
+    forced_name = request.tool_choice.name if request.tool_choice else None
+    return resolve_deferred_tools(tools, request.messages, forced_name, "listed")[0]
 
 
 def resolve_proxy_tools(request: MessagesRequest, limits: TargetLimits) -> Mapping[str, ProxyTool]:

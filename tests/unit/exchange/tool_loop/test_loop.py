@@ -86,6 +86,37 @@ async def test_a_search_of_tools_needs_a_process_to_be_had(monkeypatch: pytest.M
     assert message.content[1].content.error_code == "unavailable"
 
 
+WORDS = {"type": "tool_search_tool_bm25_20251119", "name": "tool_search_tool_bm25"}
+
+
+async def test_a_tool_that_the_proxy_has_found_changes_nothing_before_it() -> None:
+    """The beginning of the prompt stays as it was, so that it is read from the provider's cache."""
+    script = Script(
+        calls(call(WORDS["name"], query="weather")),
+        calls(call("CallLoadedTool", 1, name="get_weather", arguments={"city": "Oslo"})),
+        reply(text("Cold.")),
+    )
+    tools = [WORDS, *deferred(MAIL, WEATHER)]
+    built = proxy(script)
+    question = {"role": "user", "content": "Is it cold in Oslo?"}
+    message = message_of(await built.post(tools=tools, messages=[question]))
+    assert [block.type for block in message.content] == ["server_tool_use", "tool_search_tool_result", "tool_use"]
+    found = message.content[-1]
+    assert (found.name, found.input, message.stop_reason) == ("get_weather", {"city": "Oslo"}, "tool_use")
+    result = {"type": "tool_result", "tool_use_id": found.id, "content": "3 degrees"}
+    content = [block.model_dump(exclude_none=True) for block in message.content]
+    messages = [question, {"role": "assistant", "content": content}, {"role": "user", "content": [result]}]
+    assert message_of(await built.post(tools=tools, messages=messages)).content[0].text == "Cold."
+    first, second, third = script.requests
+    assert first["tools"] == second["tools"] == third["tools"]
+    assert [tool["function"]["name"] for tool in first["tools"]] == [WORDS["name"], "CallLoadedTool"]
+    assert second["messages"][: len(first["messages"])] == first["messages"]
+    assert third["messages"][: len(second["messages"])] == second["messages"]
+    definition = second["messages"][-1]["content"]
+    assert "Tool loaded: get_weather. Call it by CallLoadedTool, with this name." in str(definition)
+    assert "Sends a letter." not in str(definition)
+
+
 async def test_a_breaker_does_not_end_a_reply_that_has_begun() -> None:
     class Tripping(Searcher):
         async def __call__(self, *asked: Any, **more: Any) -> Sequence[SearchResult]:
