@@ -254,7 +254,8 @@ class _List:
         if not self._searched:
             more = [len(self._options)] if self._listed < len(self._options) else []
             return [*range(self._listed), *more]
-        return self._find_matches() or [*self._find_similar(), *self._find_rest()]
+        rest = (index for index, option in enumerate(self._options) if option.is_rest)
+        return self._find_matches() or [*self._find_similar(), *rest]
 
     def _find_matches(self) -> list[int]:
         word, found = self._searched.lower(), list[tuple[bool, int]]()
@@ -271,9 +272,6 @@ class _List:
         }
         nearest = find_similar_choice(self._searched.lower(), indexes)
         return [indexes[nearest]] if nearest else []
-
-    def _find_rest(self) -> list[int]:
-        return [index for index, option in enumerate(self._options) if option.is_rest]
 
     def _takes_text(self) -> bool:
         return bool(self._searched) and not self._find_matches() and _is_accepted(self._searched.strip(), self._accepts)

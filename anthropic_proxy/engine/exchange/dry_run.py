@@ -101,7 +101,8 @@ async def run_dry(
     engine: Engine, body: bytes, path: str = "/v1/messages", *, sender: DryRunClient = LOCAL_DRY_RUN_CLIENT
 ) -> DryRun:
     """Process a client request up to its first upstream request, and return the result without sending it."""
-    tokens = _placeholder_tokens(engine)
+    sources = {row.key_source for row in find_registry(engine.settings)} - {"settings"}
+    tokens: dict[str, TokenSource] = {source: _PlaceholderTokens() for source in sources}
     result = await _run(engine, body, path, sender, Credentials(engine.settings, tokens))
     if isinstance(result.error, AuthenticationFailed) and result.error.code == _NO_KEY:  # a translation needs no key
         credentials = _PlaceholderKeys(engine.settings, tokens)
@@ -152,11 +153,6 @@ async def _count_tokens(engine: Engine, incoming: ClientRequest, result: DryRun)
         return
     if result.recorded is None:
         result.estimated_tokens = msgspec.json.decode(reply.body)["input_tokens"]
-
-
-def _placeholder_tokens(engine: Engine) -> dict[str, TokenSource]:
-    sources = {row.key_source for row in find_registry(engine.settings)} - {"settings"}
-    return {source: _PlaceholderTokens() for source in sources}
 
 
 def _without_network(engine: Engine, credentials: Credentials, result: DryRun) -> Engine:

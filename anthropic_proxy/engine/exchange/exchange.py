@@ -133,7 +133,14 @@ class Exchange:
             is_large_request(incoming.body), read_client_request, engine, incoming
         )
         self._request = request
-        record_request(receipt, request)
+        receipt.requested_model = request.model
+        receipt.stream = request.stream
+        receipt.tool_count = len(request.tools)
+        receipt.message_count = request.message_count
+        receipt.tool_results = request.tool_results
+        receipt.tool_errors = request.tool_errors
+        if not receipt.session and request.metadata is not None and request.metadata.user_id:
+            receipt.session = find_session_id(request.metadata.user_id) or ""
         if incoming.on_model is not None:
             incoming.on_model(request.model)
 
@@ -402,17 +409,6 @@ def record_client(receipt: Receipt, headers: Mapping[str, str]) -> None:
     receipt.session = headers.get("x-claude-code-session-id", "")
     receipt.agent = headers.get("x-claude-code-agent-id", "")
     receipt.project = read_project(headers)
-
-
-def record_request(receipt: Receipt, request: MessagesRequest) -> None:
-    receipt.requested_model = request.model
-    receipt.stream = request.stream
-    receipt.tool_count = len(request.tools)
-    receipt.message_count = request.message_count
-    receipt.tool_results = request.tool_results
-    receipt.tool_errors = request.tool_errors
-    if not receipt.session and request.metadata is not None and request.metadata.user_id:
-        receipt.session = find_session_id(request.metadata.user_id) or ""
 
 
 def record_failure(receipt: Receipt, error: ProxyError, proxy_keys: Iterable[str]) -> None:

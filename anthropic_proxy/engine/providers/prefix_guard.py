@@ -392,22 +392,13 @@ def _list(value: memoryview) -> list[Raw]:
 
 def _neutral(text: bytes) -> bytes:
     """Return JSON text without what no provider's cache depends on: marks, and the form of a single text."""
-    return _with_plain_texts(_unmarked(text))
-
-
-def _with_plain_texts(text: bytes) -> bytes:
+    if marks := _find_marks(text, 0, len(text)):
+        pieces, place = list[bytes](), 0
+        for begin, end in reversed(marks):
+            pieces.append(text[place:begin])
+            place = end
+        text = b"".join((*pieces, text[place:]))
     return _SINGLE_TEXT.sub(rb"\1", text)
-
-
-def _unmarked(text: bytes) -> bytes:
-    marks = _find_marks(text, 0, len(text))
-    if not marks:
-        return text
-    pieces, place = list[bytes](), 0
-    for begin, end in reversed(marks):
-        pieces.append(text[place:begin])
-        place = end
-    return b"".join((*pieces, text[place:]))
 
 
 def _find_marks(text: bytes, begin: int, end: int, count: int = sys.maxsize) -> list[tuple[int, int]]:
