@@ -16,14 +16,14 @@ CLAUDE_RULES = build_model_rules(
     "vellum-ai/vellum-assistant pull request 37276",
     "2026-11-26",
     ("*claude-*", {"thinking_forms": ("adaptive",), "accepts_sampling": False, "accepts_prefill": False}),
-    ("*claude-*-4-6*", {"thinking_forms": ("adaptive", "enabled"), "accepts_sampling": True}),
+    ("*claude-*-4[-.]6*", {"thinking_forms": ("adaptive", "enabled"), "accepts_sampling": True}),
     *(
         (pattern, {"thinking_forms": ("enabled",), "accepts_sampling": True, "accepts_prefill": True})
-        for pattern in ("*claude-[23]*", "*claude-*-4-[0-5]*", "*claude-*-4@*", "*claude-*-4")
+        for pattern in ("*claude-[23]*", "*claude-*-4[-.][0-5]*", "*claude-*-4@*", "*claude-*-4")
     ),
-    *((pattern, {"thinking_forms": ("disabled",)}) for pattern in ("*claude-2*", "*claude-3-[!7]*")),
+    *((pattern, {"thinking_forms": ("disabled",)}) for pattern in ("*claude-2*", "*claude-3[-.][!7]*")),
 )
-"""What the models accept: the newest first, then what differs for older ones."""
+"""What the models accept: the newest first, then what differs for older ones. Gateways write `claude-haiku-4.5`."""
 
 PROMPT_SETTINGS = (
     "output_config.effort",

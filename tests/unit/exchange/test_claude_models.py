@@ -33,10 +33,14 @@ KEYS = {
 }
 OWN_NAMES = {"team-small": ModelTable(model_of="anthropic/claude-haiku-4-5")}
 TABLES = tuple(
-    ConfiguredProvider(name=name, base_url=url, wire="messages", has_key=name == "msft", models=OWN_NAMES)
-    for name, url in (("gateway", "https://llm.example.com"), ("msft", "https://r.services.ai.azure.com/anthropic"))
+    ConfiguredProvider(name=name, base_url=url, wire="messages", has_key=name != "gateway", models=OWN_NAMES)
+    for name, url in (
+        ("gateway", "https://llm.example.com"),
+        ("msft", "https://r.services.ai.azure.com/anthropic"),
+        ("vercel", "https://ai-gateway.vercel.sh/v1"),
+    )
 )
-"""A gateway, and deployments in Microsoft Foundry."""
+"""A gateway of your own, deployments in Microsoft Foundry, and a gateway whose models are known."""
 QUESTION = {"role": "user", "content": "q"}
 PREFILL = {"role": "assistant", "content": "{"}
 CONTINUE = {"role": "user", "content": "Continue exactly from the end of your last message."}
@@ -55,7 +59,7 @@ async def sent_for(variables: dict[str, str], asked: str, fields: dict[str, Any]
 
     providers = PROVIDERS.extend(TABLES)
     settings = load_settings({**KEYS, **variables}, providers, env_file=None)
-    keys = {**settings.keys, "msft": [Secret("the-key-of-the-resource")]}
+    keys = dict.fromkeys(("msft", "vercel"), (Secret("the-key-of-the-resource"),)) | dict(settings.keys)
     engine = build_engine(structs.replace(settings, configured_providers=TABLES, keys=keys))
     engine = structs.replace(engine, transports=dict.fromkeys(engine.transports, upstream))
     body = json.dumps({"model": asked, "max_tokens": 100, "messages": [QUESTION], **fields}).encode()
@@ -257,3 +261,19 @@ async def test_the_model_behind_a_name_of_your_own_is_the_one_that_the_client_na
     given = {"max_tokens": 128_000, **ADAPTIVE}
     sent, _, _ = await sent_for(variables, HAIKU_4_5, given)
     assert {field: sent.get(field) for field in given} == given
+
+
+@pytest.mark.parametrize(
+    ("asked", "given", "expected"),
+    [
+        (NEWER, ADAPTIVE, {"type": "enabled", "budget_tokens": 2_000, "display": "omitted"}),
+        (NEWER, MANUAL, MANUAL["thinking"]),
+        (HAIKU_4_5, ADAPTIVE, ADAPTIVE["thinking"]),
+    ],
+)
+async def test_a_gateway_s_name_for_a_model_has_a_point(
+    asked: str, given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    variables = dict.fromkeys(("MODEL_OPUS", "MODEL_HAIKU"), "vercel/anthropic/claude-haiku-4.5")
+    sent, _, _ = await sent_for({"PREFERRED_PROVIDER": "anthropic", **variables}, asked, {"max_tokens": 4_000, **given})
+    assert sent["thinking"] == expected
