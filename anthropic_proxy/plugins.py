@@ -108,6 +108,9 @@ class ModelMapping(Struct, frozen=True, kw_only=True):
     """Models with prefix that are called after the target failed, in order."""
     reason: str = ""
     """Setting that selects the target."""
+    replies: Sequence[tuple[str, str]] = ()
+    """Models that reply to a conversation, each with its reason: that of a route first, and then the target, for
+    requests that do not meet the route."""
 
 
 class Setup(Struct, frozen=True, kw_only=True):

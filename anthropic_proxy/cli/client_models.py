@@ -47,6 +47,10 @@ class TierModel(Struct, frozen=True):
     """Model with the prefix of its provider: `openai/gpt-4.1`. "": Anthropic itself."""
     window: int
     """Input limit of the target in tokens. 0: unknown."""
+    route: str = ""
+    """Route that sends a conversation to `target`. "": the model mapping does."""
+    other_routes: tuple[str, ...] = ()
+    """Routes that can send requests of a conversation to other models."""
 
 
 def find_tier_models(listing: Any) -> Sequence[TierModel]:
@@ -59,9 +63,15 @@ def find_tier_models(listing: Any) -> Sequence[TierModel]:
             continue
         words = name.split("-")
         if words[0] == "claude" and len(words) > 1 and words[1] in TIERS and words[1] not in found:
-            window = entry.get("max_input_tokens")
-            target = escape_unprintable(target or "")
-            found[words[1]] = TierModel(words[1], name, target, window if isinstance(window, int) else 0)
+            window, route, others = (entry.get(key) for key in ("max_input_tokens", "route", "other_routes"))
+            found[words[1]] = TierModel(
+                words[1],
+                name,
+                escape_unprintable(target or ""),
+                window if isinstance(window, int) else 0,
+                escape_unprintable(route) if isinstance(route, str) else "",
+                tuple(escape_unprintable(str(one)) for one in others) if isinstance(others, list) else (),
+            )
     return [found[tier] for tier in TIERS if tier in found]
 
 
@@ -87,10 +97,11 @@ def list_name_variables(
 
 
 def _describe_model(model: TierModel, tiers: Sequence[str], prices: Mapping[str, str]) -> str:
-    """Return `replies to opus and sonnet, 1.0 M context, $2/$8 per Mtok`."""
-    facts = [f"replies to {join_with_and(tiers)}"]
+    """Return `replies to opus and sonnet by route think, 1.0 M context, $2/$8 per Mtok, other models by route long`."""
+    facts = [f"replies to {join_with_and(tiers)}{f' by route {model.route}' if model.route else ''}"]
     facts += [f"{formats.short_count(model.window)} context"] if model.window else []
     facts += [prices[model.target]] if model.target in prices else []
+    facts += [f"other models by route {join_with_and(model.other_routes)}"] if model.other_routes else []
     return ", ".join(facts)
 
 
@@ -148,10 +159,11 @@ def build_model_picker(
     """
     named = [one for one in models if variables.get(f"ANTHROPIC_DEFAULT_{one.tier.upper()}_MODEL") == one.id]
     replaces = len(named) == len(TIERS) and effective.keys().isdisjoint(_OTHER_ROWS)
-    tiers: dict[str, list[TierModel]] = {}
+    tiers: dict[object, list[TierModel]] = {}
     for model in named:
         is_requested = len(requested) == 1 and requested[0].startswith(f"claude-{model.tier}")
-        tiers.setdefault(model.target if replaces and not is_requested else model.id, []).append(model)
+        reply = (model.target, model.route, model.other_routes)
+        tiers.setdefault(reply if replaces and not is_requested else model.id, []).append(model)
     rows = [
         {
             "model": same[0].id,

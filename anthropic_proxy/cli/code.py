@@ -312,7 +312,8 @@ def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: S
         variables[LIMITING_MODEL] = owners.pop()
 
     limits = {one.target: one.window for one in served.tiers if one.tier == "haiku"}  # also the model of sub-agents
-    for name, most in served.routed.items():
+    otherwise = {name: sys.maxsize for one in entries if isinstance(name := one.get("otherwise"), str)}
+    for name, most in {**served.routed, **otherwise}.items():
         limit = _smallest(_read_models(proxy, [name]), "max_input_tokens")
         limits |= {name: limit} if limit is not None and limit < most else {}
     # no conversation of Claude Code fits a smaller window, so that it is used for short questions only

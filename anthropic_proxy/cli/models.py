@@ -80,6 +80,8 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     for row in tiers:
         names = ", ".join(row.tiers) if output.is_terminal else " ".join(f"claude-{tier}-*" for tier in row.tiers)
         rows.append(([names, row.facts.model], row.facts))
+        if row.otherwise is not None:
+            rows.append((["", f"else {row.otherwise.model}"], row.otherwise))
         rows += [(["", f"then {fallback}"], "") for fallback in row.fallbacks]
     if offered and output.is_terminal:
         shown = [f"{models.provider}/…" for models in offered]
@@ -281,8 +283,11 @@ class TierGroup(Struct, frozen=True):
 
     tiers: tuple[str, ...]
     facts: ModelFacts
+    """Those of the model that replies to a conversation."""
     setting: str
-    """Setting that determines the target model, with its source: `BIG_MODEL, .env line 4`."""
+    """What determines this model: `BIG_MODEL, .env line 4`, `route think: thinking`."""
+    otherwise: ModelFacts | None = None
+    """Those of the model that replies to requests that do not meet the route. None: there is no such route."""
     fallbacks: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -301,13 +306,16 @@ class ProviderModels(Struct, frozen=True):
 
 async def list_tier_groups(services: Services) -> list[TierGroup]:
     """Return the model to which each Claude tier is mapped, with its limits and price."""
-    groups: dict[tuple[str, str], TierGroup] = {}
+    groups: dict[tuple[object, ...], TierGroup] = {}
     for row in list_tier_mappings(services.settings, services.catalog):
-        key = (row.target, row.reason)
+        key = (*row.replies, row.fallbacks)
         found = groups.get(key)
-        tiers = (*(found.tiers if found else ()), row.tier)
-        facts = found.facts if found else await _find_facts(services, row.target)
-        groups[key] = TierGroup(tiers, facts, row.reason, tuple(row.fallbacks), tuple(row.problems))
+        if found is None:
+            (target, reason), *others = row.replies
+            facts = await _find_facts(services, target)
+            otherwise = await _find_facts(services, others[0][0]) if others else None
+            found = TierGroup((), facts, reason, otherwise, tuple(row.fallbacks), tuple(row.problems))
+        groups[key] = structs.replace(found, tiers=(*found.tiers, row.tier))
     return list(groups.values())
 
 

@@ -242,9 +242,9 @@ def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str,
 
     A row has the names of its tiers, such as `haiku, sonnet …`, and the mapping of the first tier.
     """
-    groups: dict[tuple[str, str, Sequence[str]], list[TierMapping]] = {}
+    groups: dict[tuple[object, ...], list[TierMapping]] = {}
     for row in list_tier_mappings(settings, catalog):
-        groups.setdefault((row.target, row.reason, row.fallbacks), []).append(row)
+        groups.setdefault((*row.replies, row.fallbacks), []).append(row)
     rows = []
     for group in groups.values():
         tiers = ", ".join(row.tier for row in group[:_MAX_TIERS])
@@ -465,7 +465,10 @@ def describe_setup(
     found = (*(problem for _, row in rows for problem in row.problems), *readiness.obstacles)
     problems = list(dict.fromkeys(found))
     mapping = [
-        ModelMapping(tiers=tiers, target=row.target, fallbacks=row.fallbacks, reason=row.reason) for tiers, row in rows
+        ModelMapping(
+            tiers=tiers, target=row.target, fallbacks=row.fallbacks, reason=row.reason, replies=tuple(row.replies)
+        )
+        for tiers, row in rows
     ]
     providers = [_add_health(one, settings, breakers, credentials) for one in _list_providers(settings, readiness)]
     return Setup(providers=providers, mapping=mapping, problems=problems, advice=readiness.advice)

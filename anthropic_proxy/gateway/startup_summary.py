@@ -155,16 +155,20 @@ def _mapping(services: Services, where: str, today: date, server_problems: Mappi
     log = services.log
     settings, catalog = services.settings, services.catalog
     rows = group_tier_mappings(settings, catalog)
-    width, columns = max(_TARGET_WIDTH, *(len(row.target) for _, row in rows)), log.terminal_width or sys.maxsize
+    width = max(_TARGET_WIDTH, *(len(target) for _, row in rows for target, _ in row.replies))
+    columns = log.terminal_width or sys.maxsize
     yield ""
     for tiers, row in rows:
-        line, reason = f"  {tiers:<14}  → {row.target:<{width}}", _without_folders(row.reason, settings)
-        shown = log.paint(reason, "quiet")
-        if len(line) + 2 + len(reason) <= columns:
-            yield f"{line}  {shown}"
-        else:
-            yield line.rstrip()
-            yield f"{' ' * 20}{shown}"
+        lead = f"  {tiers:<14}  → "
+        for target, text in row.replies:
+            line, reason = f"{lead}{target:<{width}}", _without_folders(text, settings)
+            shown = log.paint(reason, "quiet")
+            if len(line) + 2 + len(reason) <= columns:
+                yield f"{line}  {shown}"
+            else:
+                yield line.rstrip()
+                yield f"{' ' * 20}{shown}"
+            lead = f"{' ' * 15}else "
         if row.fallbacks:
             yield from _join_items(f"{' ' * 20}then ", row.fallbacks, ", ", columns)
     if count := len(settings.routes):

@@ -52,7 +52,7 @@ def findings(environ: dict[str, str], today: date = NOW, **changes: Any) -> str:
 
 
 def test_golden_summaries(golden: Check, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`golden_texts/startup`: `screen` or `findings`, a date and a width; `env`, `.env`, and the models of Ollama."""
+    """`golden_texts/startup`: `screen` or `findings`, a date and a width; `env`, files, and the models of Ollama."""
     monkeypatch.chdir(tmp_path)
     for name, content in (("with", {"project_id": "from-the-file"}), ("without", {})):
         Path(f"{name}_project.json").write_text(json.dumps({"type": "service_account", **content}))
@@ -63,14 +63,15 @@ def test_golden_summaries(golden: Check, tmp_path: Path, monkeypatch: pytest.Mon
         environ: dict[str, str] = {}
         changes: dict[str, Any] = {}
         first, *lines = given.split("\n")
-        Path(".env").unlink(missing_ok=True)
+        for file in (".env", "anthropic-proxy.toml"):
+            Path(file).unlink(missing_ok=True)
         for line in lines:
             word, _, rest = line.partition(" ")
             match word:
                 case "env":
                     environ = json.loads(rest.replace("HOME", str(tmp_path)))
-                case ".env":
-                    Path(".env").write_text(ast.literal_eval(rest), "utf-8")
+                case ".env" | "anthropic-proxy.toml":
+                    Path(word).write_text(ast.literal_eval(rest), "utf-8")
                     changes["settings"] = load_settings({}, PROVIDERS, env_file=".env")
                 case "ollama":
                     changes["catalog"] = Catalog({"ollama": rest.split()})

@@ -311,7 +311,11 @@ def tabulate_models(context: PageContext) -> ExportTable:
 
 
 def _tabulate_mapping(context: PageContext) -> ExportTable:
-    rows = [[one.tiers, one.target, list(one.fallbacks), one.reason] for one in context.setup.mapping]
+    rows = [
+        [one.tiers, target, list(one.fallbacks) if target == one.target else [], reason]
+        for one in context.setup.mapping
+        for target, reason in one.replies
+    ]
     return ExportTable(["requested", "sent_to", "fallbacks", "setting"], rows)
 
 

@@ -4,7 +4,7 @@
 models of other providers are listed as `claude-<prefix>/<name>`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from typing import Any
 
@@ -18,15 +18,20 @@ from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     build_plan,
     choose_models,
+    choose_models_for_route,
     find_capabilities,
     find_preferred_provider,
     find_retirement,
     find_server_tools,
     find_tier,
+    join_routed_models,
     list_tier_mappings,
+    resolve_model_name_and_tier,
 )
+from anthropic_proxy.engine.routing.routes import RouteForecast, forecast_route
 from anthropic_proxy.errors import UnknownModel
 
+_ARROW = " → "
 _RELEASED = "2026-01-01T00:00:00Z"
 """Placeholder release date. The Messages API requires a date, and the model lists of the providers have none."""
 
@@ -41,7 +46,13 @@ class ModelEntry(Struct, kw_only=True):
     """Title for model menus. The title of a Claude id has the backend model after an arrow: `Claude Opus 5 →
     openai/gpt-4.1`."""
     target: str | None = None
-    """Model with prefix that replies to the id. None: the model that the id names."""
+    """Model with prefix that replies to the id in a conversation. None: the model that the id names."""
+    route: str | None = None
+    """Name of the route that sends a conversation to `target`. None: the model mapping does."""
+    otherwise: str | None = None
+    """Model that replies to other requests for the id, such as those without thinking, which do not meet `route`."""
+    other_routes: Sequence[str] = ()
+    """Names of routes that can send requests of a conversation to other models, such as those with a long input."""
     created_at: str = _RELEASED
     lifecycle: str = "active"
     """`active`; `deprecated` from the announcement of the retirement to its date; then `retired`."""
@@ -77,9 +88,14 @@ def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today:
             f"model: {requested!r} is not available. GET /v1/models lists the available models.",
             code="model-not-available",
         )
-    target = build_plan(RoutingQuery(requested), settings, catalog).targets[0]
+    name, tier = resolve_model_name_and_tier(requested, preferred, settings)
+    forecast = forecast_route(settings.routes, tier, [name])
+    plan = build_plan(RoutingQuery(requested, route=forecast.route), settings, catalog)
+    target = plan.targets[0]
     replacement = None if target.model == requested else target.prefixed_id
     entry = _entry((requested, requested, replacement), target.provider, target.model, target.capabilities, settings)
+    if settings.routes:
+        entry = _with_routes(entry, forecast, preferred, settings, catalog)
     has_successor = choice.model_setting is not None and not choice.model_setting.source
     return entry if has_successor else _with_retirement(entry, target.provider, target.model, settings, today)
 
@@ -90,15 +106,22 @@ def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Itera
     registry = find_registry(settings)
     for name in next(row.known_models for row in registry if row.serves_claude):
         row = mapped[find_tier(name) or TIERS[0]]
-        prefix, _, model = row.target.partition("/")
-        unchanged = preferred.serves_claude and prefix == preferred.prefix
+        forecast = forecast_route(settings.routes, row.tier, [name])
+        routed = forecast.route
+        target = row.target
+        if routed is not None:
+            target = choose_models_for_route(routed, name, preferred, settings, catalog)[0].prefixed_id
+        prefix, _, model = target.partition("/")
         provider = next(provider for provider in registry if provider.prefix == prefix)
+        unchanged = provider.serves_claude and (model == name if routed else preferred.serves_claude)
         model = name if unchanged else model
         capabilities = find_capabilities(provider, model, settings, catalog)
-        names = (name, _title_of(name), None if unchanged else row.target)
+        names = (name, _title_of(name), None if unchanged else target)
         entry = _entry(names, provider, model, capabilities, settings)
+        if settings.routes:
+            entry = _with_routes(entry, forecast, preferred, settings, catalog)
         # a retired default model is replaced by its successor
-        has_successor = row.setting is not None and not row.setting.source
+        has_successor = routed is None and row.setting is not None and not row.setting.source
         yield entry if has_successor else _with_retirement(entry, provider, model, settings, today)
 
 
@@ -130,12 +153,27 @@ def _entry(
     server_tools = find_server_tools(provider, model, settings)
     return ModelEntry(
         id=name,
-        display_name=title if target is None else f"{title} → {target}",
+        display_name=title if target is None else f"{title}{_ARROW}{target}",
         target=target,
         max_input_tokens=capabilities.effective_max_input,
         max_tokens=capabilities.max_output,
         capabilities=None if provider.serves_claude else _describe(capabilities, server_tools, settings),
     )
+
+
+def _with_routes(
+    entry: ModelEntry, forecast: RouteForecast, preferred: Provider, settings: EngineOptions, catalog: Catalog
+) -> ModelEntry:
+    entry = structs.replace(entry, other_routes=[route.name for route in forecast.others])
+    route = forecast.route
+    if route is None:
+        return entry
+    target = join_routed_models(route, entry.id, preferred, settings, catalog)
+    otherwise = (
+        choose_models(entry.id, preferred, settings, catalog)[0].prefixed_id if forecast.is_conditional else None
+    )
+    title = f"{entry.display_name.partition(_ARROW)[0]}{_ARROW}{target} by route {route.name}"
+    return structs.replace(entry, display_name=title, target=target, route=route.name, otherwise=otherwise)
 
 
 def _with_retirement(

@@ -44,6 +44,7 @@ from anthropic_proxy.engine.providers.servers import (
     find_base_url,
     find_server_override,
 )
+from anthropic_proxy.engine.routing.routes import describe_conditions, forecast_route
 from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, Wire
 from anthropic_proxy.errors import (
     ClientError,
@@ -690,29 +691,49 @@ class TierMapping(Struct, frozen=True, kw_only=True):
     """Name of the provider or server that retires the model."""
     problems: Sequence[str] = ()
     """One error text per target or fallback that cannot serve requests, for example without a key."""
+    replies: Sequence[tuple[str, str]] = ()
+    """Models that reply to a conversation, each with its reason, for users: that of a route first, and then the one
+    that replies to other requests. Without such a route: `target` and `reason`."""
 
 
 def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMapping]:
     preferred_provider = find_preferred_provider(settings, catalog)
+    claude = next(row.known_models for row in find_registry(settings) if row.serves_claude)
     rows = []
     for tier in TIERS:
         choices = choose_models_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
         first, *others = choices
         server = find_server_override(first.provider, settings)
         problems = (_describe_choice_problem(choice, settings, catalog) for choice in choices)
+        reason = str(first.model_setting or "as asked")
+        replies = [(first.prefixed_id if first.model else f"{first.provider.prefix}, no model", reason)]
+        found = forecast_route(settings.routes, tier, [name for name in claude if find_tier(name) == tier])
+        if found.route is not None:
+            routed = join_routed_models(found.route, f"claude-{tier}-…", preferred_provider, settings, catalog)
+            label = f"route {found.route.name}: {describe_conditions(found.route)}"
+            replies = [(routed, label), *(replies if found.is_conditional else ())]
         rows.append(
             TierMapping(
                 tier=tier,
                 target=first.prefixed_id,
-                reason=str(first.model_setting or "as asked"),
+                reason=reason,
                 setting=first.model_setting,
                 fallbacks=tuple(choice.prefixed_id for choice in others),
                 retirement=find_retirement(first.provider, first.model, settings),
                 retiring_vendor=(server.title if server else "") or first.provider.title,
                 problems=tuple(filter(None, problems)),
+                replies=replies,
             )
         )
     return rows
+
+
+def join_routed_models(
+    route: ConfiguredRoute, requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog
+) -> str:
+    """Return the model to which a route sends requests first, or all that can be first: `openai/a or groq/b`."""
+    choices = choose_models_for_route(route, requested, preferred, settings, catalog)
+    return join_with_or([choice.prefixed_id for choice in (choices[:1] if route.balance == "order" else choices)])
 
 
 _ANY_MODEL = "claude-sonnet"

@@ -11,13 +11,14 @@ import asyncio
 import math
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from fnmatch import translate
 from functools import cached_property
 from hashlib import blake2b
 from operator import attrgetter
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -40,8 +41,10 @@ from anthropic_proxy.engine.options import (
     list_periods,
     load_time_zone,
 )
-from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.errors import ClientError, join_with_or
+
+if TYPE_CHECKING:  # the router names the routes that a conversation meets
+    from anthropic_proxy.engine.routing.router import Target
 
 SESSION_HEADER, AGENT_HEADER, PROJECT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id", "x-project"
 _CLAUDE_CODE = "claude-cli/"
@@ -365,6 +368,44 @@ def describe_conditions(route: ConfiguredRoute) -> str:
     return ", ".join(condition.requirement for condition in compile_conditions(route)) or "every request"
 
 
+_CONVERSATION = {"thinking": True, "background": False, "subagent": False, "web_search": False}
+"""Properties of each request of a conversation in Claude Code. Images, PDFs and a long input can come later."""
+
+
+class RouteForecast(Struct, frozen=True):
+    """The routes that a conversation in Claude Code meets."""
+
+    route: ConfiguredRoute | None = None
+    """The route for all its requests. None: there is none."""
+    others: Sequence[ConfiguredRoute] = ()
+    """Routes before it that some of its requests or some conversations meet, such as those with a long input."""
+
+    @property
+    def is_conditional(self) -> bool:
+        """True if other requests for the same model, such as those without thinking, do not meet the route."""
+        return self.route is not None and any(getattr(self.route.when, name) is not None for name in _CONVERSATION)
+
+
+def forecast_route(routes: Sequence[ConfiguredRoute], tier: str, models: Collection[str]) -> RouteForecast:
+    """Return the routes of a conversation that requests one of `models`. `tier`: that of the models; "": none."""
+    others: list[ConfiguredRoute] = []
+    for route in routes:
+        when = route.when
+        tiers, patterns = list_condition_texts(when.tier), list_condition_texts(when.model)
+        matches = _compile_patterns([text.lower() for text in patterns])
+        matching = [model for model in models if not patterns or matches(model.lower())]
+        if (tiers and tier not in tiers) or not matching:
+            continue
+        if any(getattr(when, name) not in (None, value) for name, value in _CONVERSATION.items()):
+            continue
+        known = {"tier", "model", *_CONVERSATION}
+        if len(matching) < len(models) or any(one.name not in known for one in compile_conditions(route)):
+            others.append(route)
+        else:
+            return RouteForecast(route, others)
+    return RouteForecast(None, others)
+
+
 class RouteCheck(Struct, frozen=True):
     """Explanation for users why a route of the configuration file matches a request, or does not."""
 
@@ -433,8 +474,8 @@ class RouteBalancer:
         self._random = random
 
     async def order_targets(
-        self, targets: Sequence[Target], route: ConfiguredRoute, facts: RequestFacts
-    ) -> Sequence[Target]:
+        self, targets: "Sequence[Target]", route: ConfiguredRoute, facts: RequestFacts
+    ) -> "Sequence[Target]":
         if route.balance == "order" or len(targets) < 2:
             return targets
         if route.balance == "cost":
@@ -442,7 +483,7 @@ class RouteBalancer:
         session = facts.session if route.sticky else ""
         if route.balance == "weighted":
 
-            def draw(target: Target) -> float:
+            def draw(target: "Target") -> float:
                 # so each target is first as often as its weight requires; a session has the same numbers everywhere
                 number = facts.draw_percent(f"{route.name} {target.prefixed_id}") / 100 if session else self._random()
                 return -math.log(max(number, 1e-12)) / target.weight
@@ -460,7 +501,7 @@ class RouteBalancer:
         }
         return sorted(targets, key=ranks.__getitem__)
 
-    async def record_reply(self, target: Target, route: ConfiguredRoute, session: str, seconds: float) -> None:
+    async def record_reply(self, target: "Target", route: ConfiguredRoute, session: str, seconds: float) -> None:
         """Add the seconds until the first content to the average of a target, and keep the target of the session."""
         key = _latency_key(target)
         stored = _decode_latency(await self._find(key))
@@ -469,7 +510,7 @@ class RouteBalancer:
         if route.sticky and session:
             await self._put(_session_key(route, session), target.prefixed_id, SESSION_SECONDS)
 
-    async def record_failure(self, target: Target) -> None:
+    async def record_failure(self, target: "Target") -> None:
         """Record a failed call to a target, so that an order by latency puts it last for `FAILURE_SECONDS`."""
         await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
 
@@ -491,7 +532,7 @@ def _decode_latency(text: str | None) -> float:
         return 0.0
 
 
-def _latency_key(target: Target) -> str:
+def _latency_key(target: "Target") -> str:
     return f"route/latency/{target.upstream}/{target.model}"
 
 

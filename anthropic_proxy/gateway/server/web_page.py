@@ -130,11 +130,12 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
             summary = _signed("✓", "ok", f"{count} provider{'' if count == 1 else 's'} ready", "span")
         rows = []
         for tiers, row in view.mapping:
-            target = f"→ {escape(row.target)}"
+            head, lead = f'<tr><th scope="row">{escape(tiers)}</th>', "→"
+            for target, reason in row.replies:
+                rows.append(f'{head}<td>{lead} {escape(target)}</td><td class="quiet">{escape(reason)}</td></tr>')
+                head, lead = "<tr><td></td>", "else"
             if row.fallbacks:
-                target += f"<br>then {escape(', '.join(row.fallbacks))}"
-            head = f'<tr><th scope="row">{escape(tiers)}</th>'
-            rows.append(f'{head}<td>{target}</td><td class="quiet">{escape(row.reason)}</td></tr>')
+                rows.append(f"<tr><td></td><td>then {escape(', '.join(row.fallbacks))}</td><td></td></tr>")
         sections.append(render_section("Mapping", ["<table>", *rows, "</table>"]))
         health = []
         if view.uses_demo:
