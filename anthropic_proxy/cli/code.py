@@ -62,6 +62,7 @@ from anthropic_proxy.gateway.platforms.processes import (
     run_in_foreground,
 )
 from anthropic_proxy.gateway.platforms.signals import restore_sighup
+from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.settings import Settings, copy_environment
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import redact_secrets
@@ -140,7 +141,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         variables |= name_project(variables, own, effective, Path.cwd())
         output = Output(sys.stderr)
         if served.tiers and all(one.target.startswith(_DEMO) for one in served.tiers) and is_conversation(others):
-            output.write_line(NO_PROVIDER)
+            output.write_line(NO_PROVIDER.format(demo=describe_demo(command_settings)))
         of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
         for problem in find_missing_keys(of_session, requested):
             output.write_notice(problem, "✕", "error")

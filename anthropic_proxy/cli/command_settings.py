@@ -31,7 +31,8 @@ from anthropic_proxy.gateway.settings import (
 )
 from anthropic_proxy.gateway.settings.place import CONFIG_VARIABLE, find_data_directory
 
-NO_PROVIDER = "No provider is chosen, so the demo replies. It has no model. Next:  anthropic-proxy init"
+NO_PROVIDER = "{demo}. It has no model. Next:  anthropic-proxy init"
+"""`demo`: from `describe_demo`."""
 
 
 def load_command_settings(

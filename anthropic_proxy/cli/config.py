@@ -17,7 +17,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.plugin_packages import require_installed_plugins
-from anthropic_proxy.gateway.readiness import list_problems_and_warnings
+from anthropic_proxy.gateway.readiness import describe_demo, list_problems_and_warnings
 from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.services import open_services, require_route_prices
 from anthropic_proxy.gateway.settings import Settings, list_variables
@@ -128,8 +128,9 @@ async def _find_problems(settings: Settings) -> tuple[list[str], list[str]]:
     services = await open_services(detailed)
     try:
         problems, warnings = list_problems_and_warnings(detailed, services.catalog, date.today())
-        if not warnings and find_preferred_provider(detailed, services.catalog).name == "demo":
-            warnings.append(NO_PROVIDER)
+        is_demo = find_preferred_provider(detailed, services.catalog).name == "demo"
+        if not warnings and is_demo and detailed.preferred_provider is None:
+            warnings.append(NO_PROVIDER.format(demo=describe_demo(detailed)))
         return problems, warnings
     finally:
         await services.close()

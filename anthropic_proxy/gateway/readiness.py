@@ -213,10 +213,18 @@ def list_ignored_settings(settings: Settings, catalog: Catalog) -> Iterator[str]
             )
     named = [name for name in _MODEL_VARIABLES if name in settings.origins]
     if named and preferred.name == "demo":
-        yield f"{_listed(named)} set, but no provider is chosen, so the demo replies."
+        reason = describe_demo(settings)
+        yield f"{_listed(named)} set, but {reason[0].lower()}{reason[1:]}."
     elif preferred.serves_claude and (named := [name for name in named if not name.startswith("MODEL_")]):
         yield f"{_listed(named)} set, but {preferred.name} serves the requested models themselves."
     yield from _list_shadowed_models(preferred, settings, catalog)
+
+
+def describe_demo(settings: Settings) -> str:
+    """Return why the demo replies, as a sentence without its end."""
+    if settings.preferred_provider == "demo":
+        return "The demo replies, because PREFERRED_PROVIDER is demo"
+    return "No provider is chosen, so the demo replies"
 
 
 def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Catalog) -> Iterator[str]:

@@ -14,6 +14,7 @@ from anthropic_proxy.engine.routing.router import find_preferred_provider, list_
 from anthropic_proxy.gateway.readiness import (
     Readiness,
     ReadyProvider,
+    describe_demo,
     describe_retirement,
     find_readiness,
     group_tier_mappings,
@@ -257,7 +258,7 @@ def _first_steps(services: Services, server_problems: Mapping[str, str]) -> Iter
         yield from _signed(log, "!", "warn", text)
     for text in list_ignored_settings(services.settings, services.catalog):
         yield from _signed(log, "!", "warn", text)
-    text = "No provider is chosen, so the demo replies: it streams and calls tools, but has no model."
+    text = f"{describe_demo(services.settings)}: it streams and calls tools, but has no model."
     yield from _signed(log, "!", "warn", text)
     yield ""
     texts = (

@@ -325,7 +325,7 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
         write(line)
     if all(uses_demo_provider(diagnosis) for diagnosis in report.diagnoses):
         write()
-        write(f"  {output.paint('!', 'warn')} No provider is chosen, so the demo replies. It has no model.")
+        write(f"  {output.paint('!', 'warn')} The demo replies. It has no model.")
         write(f"    Choose a provider and store its key:  {output.paint('anthropic-proxy init', 'type')}")
     elif report.fixes or report.route_problems:
         write()

@@ -18,6 +18,7 @@ from anthropic_proxy.console.ledger.histograms import Histogram, add_histogram, 
 from anthropic_proxy.console.ledger.records import UsageSums
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_cost
+from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import ModelFeatures, ProviderSetup
 
@@ -74,7 +75,7 @@ def _summarize(context: PageContext, rows: Sequence[ProviderRow], found: int) ->
     ready = [row for row in rows if row.state == "ready"]
     limited = [row for row in rows if row.sign == "!"]
     if not ready and not limited:
-        return "No provider is chosen, so the demo replies: it streams and calls tools, but has no model."
+        return f"{describe_demo(context.settings)}: it streams and calls tools, but has no model."
     verdict = f"{formats.plural(len(ready), 'provider')} ready."
     for row in limited:
         verdict += f" {row.prefix}: {'circuit open' if row.state == 'blocked' else 'all keys in cooldown'}."

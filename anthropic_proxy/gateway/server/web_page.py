@@ -16,7 +16,7 @@ from anthropic_proxy.engine.routing.router import TierMapping, find_preferred_pr
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_PAGE
 from anthropic_proxy.gateway.error_catalog import load_sections
-from anthropic_proxy.gateway.readiness import Readiness, find_readiness, group_tier_mappings
+from anthropic_proxy.gateway.readiness import Readiness, describe_demo, find_readiness, group_tier_mappings
 from anthropic_proxy.gateway.settings import Settings
 
 _STYLE = """
@@ -90,7 +90,8 @@ DOCUMENTATION = (
 class SetupView(Struct, frozen=True):
     mapping: Sequence[tuple[str, TierMapping]]
     readiness: Readiness
-    uses_demo: bool
+    demo: str
+    """From `describe_demo`. "": the demo does not reply."""
     """True if no provider is chosen, so that the demo replies."""
 
     @property
@@ -104,7 +105,7 @@ def build_setup_view(settings: Settings, catalog: Catalog, server_problems: Mapp
     return SetupView(
         mapping=group_tier_mappings(settings, catalog),
         readiness=find_readiness(settings, catalog, server_problems),
-        uses_demo=find_preferred_provider(settings, catalog).name == "demo",
+        demo=describe_demo(settings) if find_preferred_provider(settings, catalog).name == "demo" else "",
     )
 
 
@@ -117,14 +118,14 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
     summary = ""
     commands = [command]
     sections = []
-    needs_provider = view is not None and view.uses_demo
+    needs_provider = view is not None and bool(view.demo)
     if view:
         commands = [name_program("anthropic-proxy code"), command]
         count = len(view.readiness.ready)
         problem_count = len(view.problems)
         if problem_count:
             summary = _signed("✕", "error", f"{problem_count} problem{'' if problem_count == 1 else 's'}", "span")
-        elif view.uses_demo:
+        elif view.demo:
             summary = _signed("!", "warn", "the demo replies", "span")
         else:
             summary = _signed("✓", "ok", f"{count} provider{'' if count == 1 else 's'} ready", "span")
@@ -138,9 +139,8 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
                 rows.append(f"<tr><td></td><td>then {escape(', '.join(row.fallbacks))}</td><td></td></tr>")
         sections.append(render_section("Mapping", ["<table>", *rows, "</table>"]))
         health = []
-        if view.uses_demo:
-            text = "No provider is chosen, so the demo replies: it streams and calls tools, but has no model."
-            health.append(_signed("!", "warn", text))
+        if view.demo:
+            health.append(_signed("!", "warn", f"{view.demo}: it streams and calls tools, but has no model."))
         health += [_signed("✕", "error", problem) for problem in view.problems]
         health += [_signed("!", "warn", text) for text in view.readiness.advice]
         ready = [
