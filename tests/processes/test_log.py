@@ -55,7 +55,7 @@ def test_omitted_fields_are_logged_once_a_run(settings: dict[str, str], tmp_path
         for _ in range(3):
             client.post(MESSAGES, json=ask("Say exactly: x", top_k=40))
         wait_for(lambda: other.log.count("POST /v1/messages 200") == 3)
-        assert other.log.count("✕ openai: top_k dropped") == 1
+        assert other.log.count("Left out for openai/gpt-4.1: top_k. Why:  anthropic-proxy explain req_") == 1
 
 
 def test_a_level_and_colours_are_chosen_by_settings(settings: dict[str, str], tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from tests.support.paths import ROOT
 from tests.support.threads import no_new_threads
 from tests.support.waiting import WAIT_SECONDS
 
+GROQ = {"provider": "groq", "prefix": "groq", "model": "llama"}
+
 
 def receipt(**fields: object) -> Receipt:
     given = {"request_id": "req_1", "client": Client(), "started_at": 0.0, "status": 200, **fields}
@@ -86,9 +88,47 @@ def test_a_client_that_left_before_the_reply_is_no_200() -> None:
     assert within.split("–")[1].startswith(" client left ")
 
 
-def test_each_cause_of_a_dropped_field_is_logged_once() -> None:
+def test_the_changed_fields_of_a_model_are_named_once_in_one_line() -> None:
+    """A line with a sign for each field would look like a list of faults."""
     stream = io.StringIO()
     log = Log(stream)
+    tools = [FidelityNote("approximated", f"tools.tool_{number}", f"pattern {number}") for number in range(2)]
+    notes = [
+        FidelityNote("approximated", "max_tokens", "64000 → 32768, the model's limit"),
+        FidelityNote("emulated", "stop_sequences", "matched by the proxy"),
+        FidelityNote("kept", "thinking", "unchanged"),
+        *tools,
+        FidelityNote("dropped", "top_k", "groq has no such setting"),
+        FidelityNote("dropped", "messages[3].content[1]", "no such picture"),
+    ]
+
+    def write(given: list[FidelityNote], **fields: object) -> list[str]:
+        log.write_exchange(receipt(fidelity=FidelityReport(notes=given), **{"request_id": "req_9", **GROQ, **fields}))
+        lines = stream.getvalue().splitlines()
+        stream.truncate(0)
+        stream.seek(0)
+        return [re.sub(r"^\d\d:\d\d:\d\d  ", "", line) for line in lines[:-2]]
+
+    assert write(notes) == [
+        "Adapted for groq/llama: max_tokens, stop_sequences and tools. Left out: top_k and messages[3].content[1]. "
+        "Why:  anthropic-proxy explain req_9"
+    ]
+    again = [
+        FidelityNote("approximated", "max_tokens", "50000 → 32768, the model's limit"),
+        FidelityNote("dropped", "messages[7].content[0]", "no such picture"),
+    ]
+    assert write(again) == []
+    assert write([*again, FidelityNote("dropped", "seed", "no such setting")]) == [
+        "Left out for groq/llama: seed. Why:  anthropic-proxy explain req_9"
+    ]
+    assert write(again[:1], model="other") == [
+        "Adapted for groq/other: max_tokens. Why:  anthropic-proxy explain req_9"
+    ]
+
+
+def test_each_cause_of_a_dropped_field_is_logged_once_with_its_reason_at_debug() -> None:
+    stream = io.StringIO()
+    log = Log(stream, level="debug")
     losses = [
         FidelityNote("dropped", "top_k", "groq has no such setting"),
         FidelityNote("approximated", "max_tokens", "64000 → 32768, the model's limit"),
@@ -113,7 +153,8 @@ def test_tools_that_lose_the_same_are_one_cause() -> None:
     stream = io.StringIO()
     names = [f"tools.tool_{number}" for number in range(30)]
     notes = [FidelityNote("approximated", name, "no pattern") for name in names]
-    Log(stream).write_exchange(receipt(provider="groq", prefix="groq", fidelity=FidelityReport(notes=notes)))
+    log = Log(stream, level="debug")
+    log.write_exchange(receipt(provider="groq", prefix="groq", fidelity=FidelityReport(notes=notes)))
     assert stream.getvalue().count("no pattern") == 1
 
 

@@ -30,6 +30,7 @@ from anthropic_proxy.gateway.telemetry.log.lines import (
     format_exchange_lines,
     format_local_time,
     format_note_line,
+    format_notes_line,
     format_request_lines,
     format_utc_time,
     note_deduplication_key,
@@ -202,10 +203,18 @@ class Log:
 
     def write_exchange(self, receipt: Receipt) -> None:
         if not self._json and self._min_weight <= _WEIGHTS["info"]:
-            for note in receipt.notes:
-                if note.handling != "kept" and self._is_new(note_deduplication_key(note, receipt.prefix)):
-                    line = escape_unprintable(format_note_line(note, receipt.prefix))
-                    self.write_line(f"{format_local_time(receipt.started_at)}  {self.fold(line, INDENT)}")
+            new = [
+                note
+                for note in receipt.notes
+                if note.handling != "kept"
+                and self._is_new((receipt.model, *note_deduplication_key(note, receipt.prefix)))
+            ]
+            if self._is_wanted("debug"):
+                lines = [format_note_line(note, receipt.prefix) for note in new]
+            else:
+                lines = [format_notes_line(new, receipt)] if new else []
+            for line in map(escape_unprintable, lines):
+                self.write_line(f"{format_local_time(receipt.started_at)}  {self.fold(line, INDENT)}", "quiet")
         if _WEIGHTS[_level_of(receipt)] >= self._min_weight:
             self._write(self.format_exchange(receipt))
 

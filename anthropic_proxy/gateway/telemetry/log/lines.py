@@ -7,13 +7,14 @@ import re
 import textwrap
 import time
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
 from msgspec import structs
 
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.platforms.program import name_program
+from anthropic_proxy.errors import join_with_and
 from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_secrets
@@ -204,6 +205,18 @@ def format_note_line(note: FidelityNote, provider: str) -> str:
     """Return the log line about a changed or dropped request field, such as `✕ groq: top_k dropped: …`."""
     sign = "✕" if note.handling == "dropped" else "~"
     return f"{sign} {provider or 'here'}: {note.field} {note.handling}: {note.reason}"
+
+
+def format_notes_line(notes: Iterable[FidelityNote], receipt: Receipt) -> str:
+    """Return one line with the names of all changed and dropped fields: that is normal and no fault of the user."""
+    named: dict[bool, dict[str, None]] = {False: {}, True: {}}
+    for note in notes:  # a client can have hundreds of tools
+        named[note.handling == "dropped"]["tools" if note.field.startswith("tools") else note.field] = None
+    target, parts = f" for {receipt.prefix}/{receipt.model}" if receipt.model else "", list[str]()
+    for title, fields in (("Adapted", named[False]), ("Left out", named[True])):
+        if fields:
+            parts.append(f"{title}{'' if parts else target}: {join_with_and([*fields])}.")
+    return f"{' '.join(parts)} Why:  anthropic-proxy explain {receipt.request_id}"
 
 
 def _describe_incident(receipt: Receipt) -> str:
