@@ -43,9 +43,14 @@ def open_ledger_for_reading(settings: Settings) -> Iterator[Connection | None]:
         raise new_reading_error(find_database(settings).describe(), reason) from None
 
 
+class LoggedWithCost(LoggedRequest, frozen=True):
+    cost: int | None = None
+    """In nano-dollars. None: unknown."""
+
+
 def read_last_requests(
     settings: Settings, number: int, *, failed_only: bool, before: float | None
-) -> list[LoggedRequest]:
+) -> list[LoggedWithCost]:
     """Return the last `number` requests, the oldest of them first.
 
     `before`: only those that started before this time, in seconds since the epoch.
@@ -56,7 +61,9 @@ def read_last_requests(
     with open_ledger_for_reading(settings) as connection:
         rows = [] if connection is None else list_stored_requests(connection, chosen, number)
     return [
-        LoggedRequest(to_receipt(row), is_exchange=row.path == EXCHANGE_PATH and bool(row.requested_model))
+        LoggedWithCost(
+            to_receipt(row), is_exchange=row.path == EXCHANGE_PATH and bool(row.requested_model), cost=row.cost
+        )
         for row in reversed(rows)
     ]
 

@@ -5,7 +5,7 @@ Older requests come from the ledger. `--live` opens a full-screen view.
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import chain
 from typing import Annotated
@@ -15,7 +15,7 @@ from cyclopts import Parameter
 from msgspec import Struct, structs
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.ledger_access import read_last_requests
+from anthropic_proxy.cli.ledger_access import LoggedWithCost, read_last_requests
 from anthropic_proxy.cli.local_proxy import (
     LocalProxy,
     describe_unused_proxy,
@@ -27,7 +27,9 @@ from anthropic_proxy.cli.local_proxy import (
 )
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.proxy_client import stream_events
+from anthropic_proxy.console.ledger.costs import CostCalculator
 from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
+from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
@@ -83,6 +85,7 @@ def logs(
             sys.exit(view.return_code)
         return
 
+    costs = CostCalculator(settings)
     log = Log(sys.stdout, "json" if as_json else "auto", color=settings.color)
     if number > 0:
         settings.has_ledger()  # an unknown address ends the command, also if the proxy itself has enough requests
@@ -90,7 +93,7 @@ def logs(
     if (proxy is None or not proxy.is_used) and (stored := _read_stored(settings, number, errors=errors)):
         for request in stored:
             if as_json or not _is_model_query(request):
-                _write(log, request)
+                _write(log, request, costs)
         notice = f"From saved records: no `serve` is running on port {settings.port}."
         if proxy is not None:
             notice = f"From saved records. {describe_unused_proxy(proxy)}"
@@ -105,13 +108,13 @@ def logs(
         if limit is not None:
             missing = limit - len(shown)
             before = min((request.receipt.started_at for request in update.finished), default=None)
-            older: list[LoggedRequest] = []
+            older: Sequence[LoggedRequest] = []
             with suppress(ConfigurationError):  # the ledger cannot be read
                 older = _read_stored(settings, max(missing, 0), errors=errors, before=before)
             older = older if as_json else [one for one in older if not _is_model_query(one)]
             shown = [*older, *shown[max(len(shown) - limit, 0) :]]
         for request in shown:
-            _write(log, request)
+            _write(log, request, costs)
         if limit is not None and follow and sys.stdout.isatty():
             Output().write_notice("Waiting for further requests, until Ctrl+C. Without waiting:  --no-follow")
         limit = None
@@ -119,7 +122,9 @@ def logs(
             Output().write_notice(f"The proxy on port {settings.port} has stopped. Waiting for the next one.")
 
 
-def _read_stored(settings: Settings, number: int, *, errors: bool, before: float | None = None) -> list[LoggedRequest]:
+def _read_stored(
+    settings: Settings, number: int, *, errors: bool, before: float | None = None
+) -> Sequence[LoggedRequest]:
     """`errors`: only failed requests. `before`: only those that started earlier, in seconds since the epoch."""
     if not settings.has_ledger() or number == 0:
         return []
@@ -142,9 +147,15 @@ def is_failed(request: LoggedRequest) -> bool:
     return classify_outcome(request.receipt) == "error"
 
 
-def _write(log: Log, request: LoggedRequest) -> None:
-    format_entry = log.format_exchange if request.is_exchange else log.format_request
-    sys.stdout.write(f"{log.to_encodable(format_entry(request.receipt))}\n")
+def _write(log: Log, request: LoggedRequest, costs: CostCalculator) -> None:
+    if request.is_exchange:
+        receipt = request.receipt
+        cost = request.cost if isinstance(request, LoggedWithCost) else costs.calculate(receipt).cost
+        is_known = cost is not None and (receipt.all_input_tokens or receipt.output_tokens)
+        entry = log.format_exchange(receipt, format_cost(cost) if is_known else "")
+    else:
+        entry = log.format_request(request.receipt)
+    sys.stdout.write(f"{log.to_encodable(entry)}\n")
     sys.stdout.flush()
 
 

@@ -433,6 +433,31 @@ def test_a_short_error_stands_in_the_first_line() -> None:
     assert written(80, status=429, outcome="error", error=SHORT)[0] == f"POST /v1/messages 429{gap}✕ {SHORT}"
 
 
+@pytest.mark.parametrize(
+    ("columns", "second"),
+    [
+        (None, f"{MODELS}  {SENT}  {NUMBERS}"),
+        (130, f"{MODELS}  {SENT}  {NUMBERS}  $0.043"),
+        (109, f"{MODELS}  {NUMBERS}  $0.043"),
+        (101, f"{MODELS}  {NUMBERS}  $0.043"),
+        (100, f"{MODELS}  {NUMBERS}"),
+        (80, f"{MODELS}  {SENT}"),
+    ],
+)
+def test_the_cost_of_a_request_is_shown_where_it_fits(columns: int | None, second: str) -> None:
+    log = Log(io.StringIO(), columns=columns)
+    request = receipt(
+        requested_model="claude-haiku-4-5",
+        prefix="gemini",
+        model="gemini-2.5-flash",
+        message_count=2,
+        input_tokens=21_300,
+        first_token_seconds=0.03,
+        duration_seconds=0.3,
+    )
+    assert log.format_exchange(request, "$0.043").splitlines()[1].strip() == second
+
+
 @pytest.mark.parametrize("columns", [40, 80, 100, 130, None])
 def test_a_long_error_loses_no_word(columns: int | None) -> None:
     first, second, *further = written(columns, status=401, outcome="error", error=LONG)

@@ -218,13 +218,14 @@ class Log:
         if _WEIGHTS[_level_of(receipt)] >= self._min_weight:
             self._write(self.format_exchange(receipt))
 
-    def format_exchange(self, receipt: Receipt) -> str:
+    def format_exchange(self, receipt: Receipt, cost: str = "") -> str:
+        """`cost` is shown on a terminal with room for it."""
         receipt = redact_receipt(receipt, self._secrets)
         if self._json:
             return _encode_receipt(receipt, _level_of(receipt))
         paint = self.paint if self.color else None
         width = self.terminal_width if self._is_terminal else self._columns
-        lines = format_exchange_lines(receipt, paint, width)
+        lines = format_exchange_lines(receipt, paint, width, cost)
         if receipt.upstream_excerpt:
             lines.append(f"{INDENT}{receipt.prefix} answered: {escape_unprintable(receipt.upstream_excerpt)}")
         return "\n".join(lines)

@@ -162,11 +162,12 @@ def _without_color(text: str, _: str) -> str:
     return text
 
 
-def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | None = None) -> list[str]:
+def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | None = None, cost: str = "") -> list[str]:
     """Those of `format_request_lines`, and as the second line the models with what was sent, tokens and times.
 
     Tokens, times and the route that do not fit behind the models stand in the first line, or in a third one after an
-    incident or if that is too short. The number of tools and messages is left out if it does not fit.
+    incident or if that is too short. The number of tools and messages is left out if it does not fit, and so is `cost`,
+    the last of the numbers.
     """
     requested = receipt.requested_model or "–"
     target = f"{receipt.prefix}/{receipt.model}" if receipt.model else ""
@@ -189,6 +190,8 @@ def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | No
         behind, separate = "", numbers
     if len(behind) + len(route) > room:
         separate, route = f"{separate}{route}".strip(), ""
+    if cost and behind and len(behind) + len(route) + 2 + len(cost) <= room:
+        behind += f"  {cost}"
     sent = sent if len(sent) + len(behind) + len(route) <= room else ""
     first_line, *further = format_request_lines(receipt, paint, width, separate)
     return [first_line, f"{models}{sent}{behind}{route}", *further]
