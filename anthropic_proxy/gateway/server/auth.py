@@ -108,15 +108,17 @@ async def authenticate(
     policies: Sequence[Policy],
     *,
     route_checks_key: bool = False,
+    is_public: bool = False,
 ) -> Client:
     """Check the head of a request, and return the client that its key identifies.
 
-    `route_checks_key`: a request without a key is allowed, because the plugin's route checks keys itself. Raises
+    `route_checks_key`: a request without a key is allowed, because the plugin's route checks keys itself. `is_public`:
+    the path needs no key, like `PUBLIC_PATHS`. Raises
     `AuthenticationFailed` (401) for a missing or wrong key, and `PermissionDenied` (403) for a path that the client may
     not use. If the proxy has no keys, requests from other machines and from web pages of other sites are denied too.
     """
     require_valid_head(scope, headers)
-    if scope["path"] in PUBLIC_PATHS:
+    if is_public or scope["path"] in PUBLIC_PATHS:
         return Client(address_trusted=_is_trusted_address(scope, headers, settings, policies))
     if settings.monitor_api_keys:
         number = find_matching_key(find_credentials(headers), settings.monitor_api_keys)

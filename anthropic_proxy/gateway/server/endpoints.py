@@ -207,7 +207,10 @@ async def serve_request(services: Services, scope: Scope, receive: Receive, send
         trace = read_trace_context(headers) if TRACEPARENT in headers else None
         receipt.trace = trace if services.tracer is None else services.tracer.start_trace(trace)
         checks_key = plugin_route is not None and _checks_key_itself(method, plugin_route)
-        receipt.client = await authenticate(scope, headers, settings, services.policies, route_checks_key=checks_key)
+        is_public = plugin_route is None and path in _DASHBOARD_PATHS  # how to install the dashboard
+        receipt.client = await authenticate(
+            scope, headers, settings, services.policies, route_checks_key=checks_key, is_public=is_public
+        )
         endpoint: Endpoint
         if methods is not None and method in methods:
             endpoint = methods[method]
@@ -497,12 +500,14 @@ async def get_tour(services: Services, request: ClientRequest, sink: AsgiSink) -
 
 
 async def get_missing_dashboard(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
-    command = build_extra_install_command("dashboard")
+    step = services.settings.start_again if request.receipt.client.address_trusted else ""
     if not prefers_html(request.headers.get("accept", "")):
-        text = f"The dashboard is not installed. Install it: {command}, then {services.settings.start_again}."
+        command = build_extra_install_command("dashboard")
+        install = f" Install it: {command}, then {step}." if step else ""
+        text = f"The dashboard is not installed.{install}"
         raise UnknownModel(text, code="path-not-found")
     headers = {"content-type": "text/html; charset=utf-8", "vary": "accept", **SECURITY_HEADERS}
-    body = render_missing_dashboard(services.settings.start_again).encode()
+    body = render_missing_dashboard(step).encode()
     await sink.send_route_response(RouteResponse(status=404, headers=headers, body=body))
 
 

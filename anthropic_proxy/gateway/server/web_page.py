@@ -173,12 +173,15 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
 
 
 def render_missing_dashboard(step: str) -> str:
-    """Return the page at `/dashboard` if the dashboard is not installed. `step`: what to do after its installation."""
+    """Return the page at `/dashboard` if the dashboard is not installed.
+
+    `step`: what to do after its installation. "": the client is on another machine and does not install it.
+    """
     lines = [
         "<main>",
         f"<header><h1>anthropic-proxy <small>{__version__}</small></h1></header>",
         "<p>The dashboard is not installed. Requests are served and stored without it.</p>",
-        _render_dashboard_installation(step),
+        *([_render_dashboard_installation(step)] if step else []),
         render_section("Links", ['<p><a href="/">Start page</a></p>']),
         "</main>",
     ]

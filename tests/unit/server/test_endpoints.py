@@ -220,6 +220,21 @@ async def test_a_browser_learns_how_to_install_the_dashboard_and_its_visit_leave
     assert (await proxy.services.receipts.feed.collect_snapshot()).finished == []
 
 
+async def test_the_page_without_a_dashboard_needs_no_key_and_shows_others_no_path_of_this_machine() -> None:
+    proxy = ProxyHarness(lambda *_: FakeResponse(500), PROXY_API_KEY="a-key-of-this-proxy")
+    browser = {"accept": "text/html"}
+    status, headers, page = await ask(proxy.services, "GET", "/dashboard", headers=browser)
+    assert (status, headers["content-type"]) == (404, "text/html; charset=utf-8")
+    assert f"<pre><code>{name_program('anthropic-proxy add dashboard')} prices</code></pre>" in page
+    browser |= {"x-forwarded-for": "203.0.113.9"}
+    status, _, page = await ask(proxy.services, "GET", "/dashboard", headers=browser)
+    assert (status, "<p>The dashboard is not installed. Requests are served and stored without it.</p>" in page) == (
+        404,
+        True,
+    )
+    assert "add dashboard" not in page
+
+
 async def test_the_help_header_of_an_error_leads_to_its_entry_on_a_page_without_a_key() -> None:
     proxy = ProxyHarness(lambda *_: FakeResponse(500), PROXY_API_KEY="a-key-of-this-proxy")
     _, headers, _ = await ask(proxy.services, "GET", "/v1/models")
