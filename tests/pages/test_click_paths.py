@@ -1,5 +1,6 @@
 """Three questions are answered with at most three clicks; sizes and first paint of every page with a large ledger."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -66,11 +67,23 @@ def test_arrow_keys_move_in_the_grid_of_the_week(tab: Page) -> None:
     assert [stops.nth(index).get_attribute("tabindex") for index in range(stops.count())].count("0") == 1
     stops.nth(0).focus()
     tab.keyboard.press("ArrowDown")
-    column = stops.nth(0).get_attribute("data-column")
-    assert tab.evaluate("document.activeElement.dataset.column") == column
-    expect(tab.locator("#week .card")).to_contain_text("Tuesday")
+    hour = str(stops.nth(0).get_attribute("aria-label")).split(", ")[1]
+    expect(tab.locator("#week .card b")).to_have_text(re.compile(f"^Tuesday, {hour}, "))
     tab.keyboard.press("ArrowUp")
     expect(stops.nth(0)).to_be_focused()
+
+
+def test_the_costs_explain_a_column_only_where_it_is_shown(tab: Page) -> None:
+    size, text = tab.viewport_size, "“At Claude's prices” is the cost of the same tokens"
+    assert size is not None
+    tab.goto("/dashboard/costs?range=30d")
+    expect(tab.get_by_text(text)).to_be_visible()
+    tab.set_viewport_size({"width": 390, "height": 844})
+    expect(tab.get_by_text(text)).to_be_hidden()
+    expect(tab.get_by_text("Owner and team are those")).to_be_visible()
+    tab.goto("/dashboard/costs?range=30d&sort=-requested")
+    expect(tab.get_by_text(text)).to_be_visible()
+    tab.set_viewport_size(size)
 
 
 def test_wide_tables_scroll_inside_their_panels_on_a_phone(tab: Page) -> None:

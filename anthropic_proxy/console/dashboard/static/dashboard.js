@@ -168,18 +168,19 @@ document.querySelector("[data-filter]")?.addEventListener("input", (event) => {
 });
 
 // Charts: one tab stop each; arrow keys move; a card shows the values of the focused column; dragging sets the range.
+const findColumn = (stop) => stop.firstElementChild?.getAttribute("x");
 function prepareChart(box) {
   for (const chart of box.querySelectorAll(".plot")) {
     const stops = [...chart.querySelectorAll("a")];
     stops.forEach((stop, index) => { stop.setAttribute("tabindex", index === stops.length - 1 ? 0 : -1); });
     chart.addEventListener("keydown", (event) => {
-      const { column } = event.target.dataset;
-      const isVertical = column && /^Arrow(Up|Down)$/.test(event.key);
+      const column = findColumn(event.target);
+      const isVertical = chart.matches(".week") && /^Arrow(Up|Down)$/.test(event.key);
       const step = /^Arrow(Right|Down)$/.test(event.key) ? 1 : -1;
       const at = stops.indexOf(document.activeElement);
       if (!isVertical && !/^Arrow(Left|Right)$/.test(event.key)) return;
       let to = at + step;
-      while (isVertical && stops[to] && stops[to].dataset.column !== column) to += step;
+      while (isVertical && stops[to] && findColumn(stops[to]) !== column) to += step;
       if (!stops[to]) return;
       stops[at].setAttribute("tabindex", -1);
       stops[to].setAttribute("tabindex", 0);
