@@ -49,6 +49,8 @@ class TierModel(Struct, frozen=True):
     """Input limit of the target in tokens. 0: unknown."""
     route: str = ""
     """Route that sends a conversation to `target`. "": the model mapping does."""
+    otherwise: str = ""
+    """Model that replies to requests that do not meet `route`. "": there is none."""
     other_routes: tuple[str, ...] = ()
     """Routes that can send requests of a conversation to other models."""
 
@@ -63,13 +65,15 @@ def find_tier_models(listing: Any) -> Sequence[TierModel]:
             continue
         words = name.split("-")
         if words[0] == "claude" and len(words) > 1 and words[1] in TIERS and words[1] not in found:
-            window, route, others = (entry.get(key) for key in ("max_input_tokens", "route", "other_routes"))
+            window, others = entry.get("max_input_tokens"), entry.get("other_routes")
+            route, otherwise = (escape_unprintable(str(entry.get(key) or "")) for key in ("route", "otherwise"))
             found[words[1]] = TierModel(
                 words[1],
                 name,
                 escape_unprintable(target or ""),
                 window if isinstance(window, int) else 0,
-                escape_unprintable(route) if isinstance(route, str) else "",
+                route,
+                otherwise,
                 tuple(escape_unprintable(str(one)) for one in others) if isinstance(others, list) else (),
             )
     return [found[tier] for tier in TIERS if tier in found]

@@ -313,7 +313,8 @@ def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: S
         variables[LIMITING_MODEL] = owners.pop()
 
     limits = {one.target: one.window for one in served.tiers if one.tier == "haiku"}  # also the model of sub-agents
-    otherwise = {name: sys.maxsize for one in entries if isinstance(name := one.get("otherwise"), str)}
+    others = [one.get("otherwise") for one in entries] + [one.otherwise for one in served.tiers if one.tier == "haiku"]
+    otherwise = {name: sys.maxsize for name in others if name and isinstance(name, str)}
     for name, most in {**served.routed, **otherwise}.items():
         limit = _smallest(_read_models(proxy, [name]), "max_input_tokens")
         limits |= {name: limit} if limit is not None and limit < most else {}

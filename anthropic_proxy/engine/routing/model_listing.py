@@ -89,7 +89,8 @@ def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today:
             code="model-not-available",
         )
     name, tier = resolve_model_name_and_tier(requested, preferred, settings)
-    forecast = forecast_route(settings.routes, tier, [name])
+    # the entry of a model by its own name has the limits of that model
+    forecast = forecast_route(settings.routes, tier, [name]) if tier else RouteForecast()
     plan = build_plan(RoutingQuery(requested, route=forecast.route), settings, catalog)
     target = plan.targets[0]
     replacement = None if target.model == requested else target.prefixed_id

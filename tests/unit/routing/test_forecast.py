@@ -65,11 +65,7 @@ def test_the_list_names_the_model_that_replies_to_a_conversation(tmp_path: Path,
     options = load_routes(tmp_path, routes)
     entries = [one for one in list_models(options, Catalog()) if one.id.startswith("claude-") and "/" not in one.id]
     assert len(entries) > 4
-    for entry in (
-        *entries,
-        find_model("claude-opus-4-1", options, Catalog()),
-        find_model("gpt-4.1", options, Catalog()),
-    ):
+    for entry in (*entries, find_model("claude-opus-4-1", options, Catalog())):
         shown = (entry.target or f"openai/{entry.id}").split(" or ")
         assert find_reply(options, entry.id, thinks=True) in shown, entry
         otherwise = entry.otherwise or entry.target or f"openai/{entry.id}"
@@ -94,6 +90,15 @@ def test_a_tier_has_the_model_of_its_route_and_the_one_without_thinking(tmp_path
         ["long"],
     )
     assert (haiku.target, haiku.route, haiku.otherwise) == ("openai/gpt-4.1-nano", "old", None)
+
+
+def test_a_model_by_its_own_name_has_its_own_limits(tmp_path: Path) -> None:
+    options = load_routes(tmp_path, '[[routes]]\nname = "all"\ntargets = ["openai/o3"]\n')
+    entries = [find_model(name, options, Catalog()) for name in ("claude-opus-5-5", "openai/gpt-4.1")]
+    assert [(entry.target, entry.max_input_tokens) for entry in entries] == [
+        ("openai/o3", 200_000),
+        ("openai/gpt-4.1", 1_047_576),
+    ]
 
 
 def test_a_provider_without_a_model_is_named_without_an_empty_name(tmp_path: Path) -> None:
