@@ -458,10 +458,31 @@ def test_the_cost_of_a_request_is_shown_where_it_fits(columns: int | None, secon
     assert log.format_exchange(request, "$0.043").splitlines()[1].strip() == second
 
 
+@pytest.mark.parametrize(
+    ("columns", "lines"),
+    [
+        (80, ["claude-opus-5-5 → vllm/Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8"]),
+        (60, ["claude-opus-5-5 →", "vllm/Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8"]),
+        (50, ["claude-opus-5-5 →", "vllm/Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8"]),
+        (30, ["claude-opus-5-5 →", "vllm/Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8"]),
+    ],
+)
+def test_a_long_model_name_is_not_divided_in_a_narrow_terminal(columns: int, lines: list[str]) -> None:
+    stream = io.StringIO()
+    model = "Qwen/Qwen3-Coder-480B-A35B-Instruct-FP8"
+    Log(stream, columns=columns).write_exchange(receipt(requested_model="claude-opus-5-5", prefix="vllm", model=model))
+    _, *second = stream.getvalue().splitlines()
+    assert [line.strip() for line in second[: len(lines)]] == lines
+    if columns >= len(lines[-1]):
+        assert max(map(len, second)) <= columns
+
+
 @pytest.mark.parametrize("columns", [40, 80, 100, 130, None])
 def test_a_long_error_loses_no_word(columns: int | None) -> None:
     first, second, *further = written(columns, status=401, outcome="error", error=LONG)
-    assert second.startswith("claude-haiku-4-5 → ")
+    assert second.startswith("claude-haiku-4-5 →")
+    if columns == 40:
+        assert further.pop(0) == "gemini/gemini-2.5-flash"
     if columns is not None and columns < 100:
         assert further.pop(0) == NUMBERS
     assert " ".join(further) == f"✕ {LONG}"

@@ -184,6 +184,9 @@ def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | No
     requested, target = escape_unprintable(requested), escape_unprintable(target)
     painted = (paint or _without_color)(target, "type")
     models = f"{INDENT}{requested} → {painted}" if target else f"{INDENT}{requested}"
+    if target and width is not None and len(INDENT) + len(requested) + 3 + len(target) > width:
+        indent = " " * min(len(INDENT), max(width - len(target), 0))  # a terminal would divide the name
+        models = f"{INDENT}{requested} →\n{indent}{painted}"
     room = math.inf if width is None else width - len(INDENT) - len(requested) - (len(target) + 3 if target else 0)
     behind, separate = f"  {numbers}", ""
     if len(behind) > room:
