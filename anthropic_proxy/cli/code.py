@@ -143,6 +143,8 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
         if served.tiers and all(one.target.startswith(_DEMO) for one in served.tiers) and is_conversation(others):
             output.write_line(NO_PROVIDER.format(demo=describe_demo(command_settings)))
         of_session = structs.replace(command_settings, session_command="code") if proxy.log_file else command_settings
+        if is_conversation(others) and (limit := describe_limit(served, variables)):
+            output.write_notice(limit)
         for problem in find_missing_keys(of_session, requested):
             output.write_notice(problem, "✕", "error")
         for level in levels:
@@ -334,6 +336,24 @@ def _list_window_variables(proxy: LocalProxy, served: ServedModels, requested: S
     if output is not None:
         variables["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(output)
     return variables
+
+
+def describe_limit(served: ServedModels, variables: Mapping[str, str]) -> str:
+    """Return which model makes the window of the session smaller than that of its main model, and what to do. "": none.
+
+    `variables`: from `client_variables`.
+    """
+    limiting, window = variables.get(LIMITING_MODEL, ""), int(variables.get("CLAUDE_CODE_MAX_CONTEXT_TOKENS", "0"))
+    main = max((one for one in served.tiers if one.tier in MAIN_MODELS), key=lambda one: one.window, default=None)
+    if not limiting or main is None or main.window <= window:
+        return ""
+    tier = next((one.tier for one in served.tiers if one.target == limiting), "")
+    use = f"the model of {tier}" if tier else "a model of a route"
+    main_window = f"{main.target or 'The main model'} has {formats.short_count(main.window)}."
+    text = f"This session has a context of {formats.short_count(window)} tokens, the limit of {limiting}, {use}"
+    if tier == "haiku":
+        return f"{text}, which sub-agents use. {main_window} Another model for haiku:  SMALL_MODEL=PREFIX/MODEL"
+    return f"{text}. {main_window}"
 
 
 def name_project(

@@ -121,7 +121,7 @@ def build_line(
     used = sum(_number(receipt, name) for name in ("input_tokens", "cache_read_tokens", "cache_write_tokens"))
     used += _number(receipt, "output_tokens") if used else 0
     used = used or _number(_get(session, "context_window"), "total_input_tokens")
-    outdated = ""
+    cause = outdated = ""
     # a route or a fallback may have chosen a model with a smaller window
     of_target = _number(_get(replies.get("recent"), "windows"), target)
     is_of_other = limiting not in ("", target) and (not of_target or window < of_target)
@@ -155,6 +155,9 @@ def build_line(
     parts = [part for part in parts if part]
     if columns and outdated and len(_SEPARATOR.join(parts)) > columns:
         parts = [part.removesuffix(outdated) for part in parts]
+    shortest = _SEPARATOR.join([_shorten_name(parts[0], _MIN_NAME), *parts[1:]])
+    if columns and cause and len(shortest) > columns:  # Claude Code cuts the end: costs and problems
+        parts = [part.removesuffix(cause) for part in parts]
     if columns and (excess := len(_SEPARATOR.join(parts)) - columns) > 0:
         parts[0] = _shorten_name(parts[0], max(len(parts[0]) - excess, _MIN_NAME))
     return _SEPARATOR.join(parts)

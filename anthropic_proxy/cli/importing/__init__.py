@@ -103,7 +103,8 @@ def import_settings(
     plan.keep_preferred_provider(given)
     if plan.secrets:
         asks = not dry_run and not copy_keys and sys.stdin.isatty() and output.is_terminal
-        question = f"Copy {', '.join(plan.secrets)} of {base} to {folder / ENV_FILE}?"
+        places = _list_names([key.setting for key in plan.secrets.values()])  # the file does not have our names
+        question = f"Copy {formats.plural(len(plan.secrets), 'key')} of {base} to {folder / ENV_FILE}: {places}?"
         if copy_keys or (asks and open_questions(output).confirm(question, default=True, instead="--copy-keys")):
             plan.copy_secrets(plan.secrets)
     files = prepare_files(plan, folder)
@@ -131,6 +132,9 @@ def import_settings(
         output.write_line(f"  {output.paint('!', 'warn')} {text}")
     else:
         _write_mapping(output, plan, files.settings)
+    if "PROXY_API_KEY" in plan.variables:
+        text = "Clients then need the key in PROXY_API_KEY. anthropic-proxy code sends it by itself."
+        output.write_line(f"  {output.paint(text, 'quiet')}")
     without_model = next(
         (row for row in list_tier_mappings(files.settings, Catalog()) if row.target.endswith("/")), None
     )

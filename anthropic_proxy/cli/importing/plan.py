@@ -168,6 +168,7 @@ class ImportedServer(Struct, kw_only=True):
 
     name: str
     """Name in the other configuration."""
+    is_named_by_user: bool = False
     base_url: str
     key: str = ""
     """API key, or a reference to a variable: `$KEY`, `${KEY}`, `os.environ/KEY`. "": no key."""
@@ -403,9 +404,13 @@ class ImportPlan:
         valid = suggest_provider_name(server.name) or "server"
         if valid in {word for row in find_built_in_registry() for word in (row.name, row.prefix)}:
             names = _number(valid, f"{valid}-server" if provider is None else f"{valid}-2")
+            reason = "is the name of a provider of this proxy" if provider is None else "has another key"
         else:
+            reason = "has another address or key"
             names = _number(valid, valid)
         name = next(text for text in names if self._is_same_account(text, server, is_built_in=False))
+        if server.is_named_by_user and name != valid:
+            self.add_note(server.name, f"its name here is {name}, as in {name}/MODEL, because {valid} {reason}")
         address = server.base_url.removesuffix("/v1") if wire == "ollama" else server.base_url
         table = self.servers.setdefault(name, ServerTable(base_url=address, wire=wire))
         for model, limits in server.models.items():

@@ -341,6 +341,7 @@ def _place_servers(plan: ImportPlan, servers: Sequence[Any]) -> dict[str, _Place
         of_all = options.get("", _Options())
         server = ImportedServer(
             name=name,
+            is_named_by_user=True,
             base_url=address.removesuffix("/models") if wire == "gemini" else address,
             key=str(keys[key_field] or ""),
             key_setting=f"{setting}.{key_field}",

@@ -137,6 +137,15 @@ def test_a_larger_window_of_a_changed_setting_is_named() -> None:
     assert chosen == "openai/gpt-4.1 · 4 % of 272 k · ↻ openai 529"
 
 
+def test_the_model_of_the_limit_is_left_out_before_costs_are_cut() -> None:
+    last = request(session="s-1", prefix="openai", model="gpt-4.1", input_tokens=25_600)
+    recent = {"finished": [last], "windows": {"openai/gpt-4.1": 1_047_576}}
+    replies = {**REPLIES, "/api/requests/recent": recent}
+    wide, narrow = (build_line(json.dumps(SESSION), replies.get, 65_536, "homelab/coder", each) for each in (0, 76))
+    assert ", the limit of homelab/coder · " in wide
+    assert narrow == wide.replace(", the limit of homelab/coder", "")
+
+
 @pytest.mark.parametrize(
     ("columns", "name"),
     [
