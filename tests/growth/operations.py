@@ -36,6 +36,7 @@ _OPENAI = {"PREFERRED_PROVIDER": "openai", "OPENAI_API_KEY": "sk-growth-0000"}
 _LOCAL = {**_OPENAI, "OPENAI_BASE_URL": "http://127.0.0.1:9/v1"}
 _GOOGLE = {"PREFERRED_PROVIDER": "google", "GEMINI_API_KEY": "growth-0000"}
 _ANTHROPIC = {"PREFERRED_PROVIDER": "anthropic", "ANTHROPIC_API_KEY": "sk-ant-growth-0000"}
+_BEDROCK = {**_ANTHROPIC, "AWS_REGION": "us-east-1", "AWS_BEARER_TOKEN_BEDROCK": "growth-0000"}
 
 
 class Wire(Struct, frozen=True):
@@ -53,6 +54,7 @@ WIRES = {
     "gemini 1": Wire("gemini/gemini-1.5-pro", _GOOGLE, GEMINI),
     "ollama": Wire("ollama/qwen3", {"PREFERRED_PROVIDER": "ollama"}, OLLAMA),
     "relay": Wire("claude-sonnet-4-5", _ANTHROPIC, MESSAGES),
+    "bedrock": Wire("bedrock/anthropic.claude-opus-5-5-v1:0", _BEDROCK, MESSAGES),
     "groq": Wire(
         "groq/llama-3.3-70b-versatile", {"PREFERRED_PROVIDER": "groq", "GROQ_API_KEY": "gsk_growth0000"}, GROQ
     ),

@@ -231,6 +231,17 @@ SIZED: dict[str, tuple[Callable[[int], Fields], int]] = {
 }
 """Dimension → fields of a request on every wire, and n."""
 COUNT = "/v1/messages/count_tokens"
+CLOUD = ("bedrock",)
+"""A server that has other betas and tools than Anthropic's own."""
+
+
+def new_betas(n: int) -> list[bytes]:
+    return [b"b%d-2027-01-01" % number for number in range(n)]
+
+
+def made_up_result(number: int) -> Block:
+    return {"type": f"a{number}_web_search_tool_result", "tool_use_id": "a", "content": []}
+
 
 ROWS = [
     *(Row(name, EVERY, request(fields), max_steps=MAX_STEPS.get(name, 0.0)) for name, fields in FIELDS.items()),
@@ -239,6 +250,9 @@ ROWS = [
     Row("length of a model name", TRANSLATED, request(lambda n: {"model": "openai/" + "m-" * n}), 2_000),
     Row("headers", EVERY, with_headers(lambda n: [(b"x-h%d" % i, b"v") for i in range(n)])),
     Row("length of the beta header", EVERY, with_headers(lambda n: [(b"anthropic-beta", b"beta-2025-01-01," * n)])),
+    Row("new betas in the header", CLOUD, with_headers(lambda n: [(b"anthropic-beta", b",".join(new_betas(n)))])),
+    Row("new betas in the body", CLOUD, request(lambda n: {"anthropic_beta": [name.decode() for name in new_betas(n)]})),
+    Row("results of made-up tools", CLOUD, request(replied(lambda n: many(made_up_result, n)))),
     Row("counting tokens of messages", TRANSLATED, request(messages(lambda i: [user(text("some words"))]), COUNT)),
     Row("counting tokens of tools", TRANSLATED, request(tools(lambda i: tool(f"t{i}")), COUNT)),
 ]

@@ -654,7 +654,21 @@ async def test_a_note_about_hundreds_of_betas_names_twelve() -> None:
         await engine.close()
     first, second, *listed = (f"w{number}-2026-01-01" for number in range(13))
     assert incoming.receipt.adaptations == [
-        *(f"betas {first}", f"betas {second}", f"betas {' '.join(listed)} and 287 more")
+        *(f"betas {first}", f"betas {second}", f"betas {' '.join(listed)} and 87 more")
+    ]
+
+
+async def test_a_server_gets_at_most_a_hundred_betas() -> None:
+    new, others = ([f"{letter}{number}-2027-01-01" for number in range(60)] for letter in "bc")
+    with cloud_of("bedrock", betas=(*new, THINKING, *others)) as (_, running):
+        engine = engine_of(settings_of("bedrock", running.url))
+        body = json.dumps({"model": MODELS["bedrock"], **CALL, "anthropic_beta": [*new, *others]}).encode()
+        incoming = new_client_request(body, {"anthropic-beta": ",".join((THINKING, *new))})
+        await Exchange(engine, incoming, RecordingSink()).run()
+        await engine.close()
+        assert betas_sent(running) == [",".join((THINKING, *new, *others[:39]))]
+    assert [(note.field, note.reason) for note in incoming.receipt.fidelity.notes] == [
+        ("anthropic-beta", "the proxy reads 100 betas of the 121")
     ]
 
 

@@ -22,6 +22,7 @@ Request 2 has the older half of the suspects. What was accepted (`accepted_betas
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
+from itertools import islice
 
 import msgspec
 from msgspec import Struct, structs
@@ -42,6 +43,8 @@ _ALL_BETAS = ("*",)
 _BETA_NAME = compile_later(r"[A-Za-z0-9_-]{1,100}")
 _DROP, _SUSPECT, ACCEPTED = "betas", "suspects", "accepted"
 """First words of adaptations: the betas that follow are removed, have one that the server rejects, or were accepted."""
+_MAX_BETAS = 100
+"""Maximum number of betas of a request that are read. The official SDK knows about 40."""
 _MAX_LEARNED_BETAS = 64
 """Maximum number of betas that are remembered because of one request."""
 _NAMED_REFUSALS = 2
@@ -114,17 +117,18 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
     if not filters_betas(dialect):
         return SelectedBetas()
     names = dict(dialect.renamed_betas)
-    given = call.relayed.headers.get(BETA_HEADER, "").split(",")
+    header = call.relayed.headers.get(BETA_HEADER, "").split(",")
+    given = dict.fromkeys(filter(None, (part.strip() for part in (*header, *_read_body_betas(call.relayed.body)))))
     found = dict[str, str]()  # name at the server → of the client
     refused = list[str]()
-    for beta in filter(None, (part.strip() for part in (*given, *_read_body_betas(call.relayed.body)))):
+    for beta in islice(given, _MAX_BETAS):
         name = names.get(beta, beta)
         accepts = _BETA_NAME.fullmatch(name) and (_matches(name, dialect.betas) or _is_later(name, dialect))
         if accepts and not _matches(name, dialect.removed_betas) and (name,) not in dialect.suspected_betas:
             found.setdefault(name, beta)
         else:
             refused.append(beta)
-    sent = [*found]
+    kept = {*found}
     suspects = [names for names in dialect.suspected_betas if names and found.keys() >= {*names}]
     if suspects:
         smallest = min(suspects, key=len)
@@ -132,8 +136,8 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
         kept = {*dialect.accepted_betas, *by_date[: len(by_date) // 2]}
         if all(_is_later(name, dialect) for name in smallest):  # so the listed ones are not the cause
             kept |= {name for name in found if not _is_later(name, dialect)}.difference(*suspects)
-        sent = [name for name in found if name in kept]
-    held_back = [name for name in found if name not in sent]
+    sent = [name for name in found if name in kept]
+    held_back = [name for name in found if name not in kept]
     lost = {
         field: handling
         for field, (handling, beginnings) in _FIELDS_OF_BETAS.items()
@@ -141,6 +145,8 @@ def select_betas(call: Call[Dialect]) -> SelectedBetas:
         and not any(beta.startswith(beginnings) for beta in sent)
     }
     reasons = [f"{call.provider_prefix} does not accept {_list(refused)}"] if refused else []
+    if len(given) > _MAX_BETAS:
+        reasons.append(f"the proxy reads {_MAX_BETAS} betas of the {len(given):,}")
     if held_back:
         named = _list([found[name] for name in held_back])
         reasons.append(f"{call.provider_prefix} refuses one of {named} or of those that are sent")
