@@ -239,8 +239,23 @@ def new_betas(n: int) -> list[bytes]:
     return [b"b%d-2027-01-01" % number for number in range(n)]
 
 
-def made_up_result(number: int) -> Block:
-    return {"type": f"a{number}_web_search_tool_result", "tool_use_id": "a", "content": []}
+def in_results(n: int) -> Fields:
+    """Return n results in each other around a long link."""
+    value: Any = [{"type": "image", "source": {"type": "url", "url": "https://a.example/" + "a" * n * 500}}]
+    for _ in range(n):
+        value = [result("a", value)]
+    return {"messages": [user(text()), assistant(call("a")), user(*value)], "tools": [TOOL]}
+
+
+def made_up_tools(n: int) -> Fields:
+    """Return tools with names of their own that the server does not have, and a result of another one for each."""
+    kind, result_kind = "web_search_20260318", "web_search_tool_result"
+    results = many(lambda i: {"type": f"a{i}_{result_kind}", "tool_use_id": "a", "content": []}, n)
+    known = many(lambda i: {"type": result_kind, "tool_use_id": "a", "content": []}, n)
+    return {
+        "tools": many(lambda i: {"type": kind, "name": f"t{i}"}, n),
+        "messages": [user(text()), assistant(*results, *known, text("x")), user(text())],
+    }
 
 
 ROWS = [
@@ -251,8 +266,11 @@ ROWS = [
     Row("headers", EVERY, with_headers(lambda n: [(b"x-h%d" % i, b"v") for i in range(n)])),
     Row("length of the beta header", EVERY, with_headers(lambda n: [(b"anthropic-beta", b"beta-2025-01-01," * n)])),
     Row("new betas in the header", CLOUD, with_headers(lambda n: [(b"anthropic-beta", b",".join(new_betas(n)))])),
-    Row("new betas in the body", CLOUD, request(lambda n: {"anthropic_beta": [name.decode() for name in new_betas(n)]})),
-    Row("results of made-up tools", CLOUD, request(replied(lambda n: many(made_up_result, n)))),
+    Row(
+        "new betas in the body", CLOUD, request(lambda n: {"anthropic_beta": [name.decode() for name in new_betas(n)]})
+    ),
+    Row("results of made-up tools", CLOUD, request(made_up_tools)),
+    Row("depth of results in results", CLOUD, request(in_results), 10),
     Row("counting tokens of messages", TRANSLATED, request(messages(lambda i: [user(text("some words"))]), COUNT)),
     Row("counting tokens of tools", TRANSLATED, request(tools(lambda i: tool(f"t{i}")), COUNT)),
 ]

@@ -12,6 +12,7 @@ FAST = (
     "steps with one call id / server",
     "system messages after user messages",
     "unknown blocks",
+    "new betas",
     "fences of ```, whole",
     "at every length",
     "behind a slow answer",

@@ -21,7 +21,7 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.upstream.contract import FetchedPage
 from anthropic_proxy.engine.wires import anthropic as anthropic_wire
-from anthropic_proxy.engine.wires.contract import Credential
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from anthropic_proxy.errors import WebFetchFailed
 from anthropic_proxy.gateway.settings import load_settings
 from tests.support.fakes.anthropic.server import STAND_IN, new_anthropic
@@ -42,7 +42,7 @@ from tests.support.fakes.clouds import (
 )
 from tests.support.fakes.server import Exchange as Sent
 from tests.support.fakes.server import Running, serving
-from tests.support.harness import RecordingSink, new_client_request
+from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.http_server import Server
 from tests.support.http_server import serving as http_serving
 
@@ -907,6 +907,25 @@ async def test_a_field_inside_of_others_that_a_cloud_rejects_is_not_sent_again(
     assert reply.headers["x-proxy-fidelity"] != "best-effort; approximated=0; emulated=0; dropped=0"
 
 
+async def test_a_list_in_a_list_is_no_field_of_the_api_and_stays() -> None:
+    scoped = {"type": "text", "text": "a", "cache_control": {"type": "ephemeral", "scope": "global"}}
+    deep: Any = [{"role": "user", "content": [scoped]}]
+    for _ in range(150):
+        deep = [deep]
+    bodies: list[Any] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        return FakeResponse(400, b'{"message": "a list is no message"}')
+
+    proxy = ProxyHarness(answer, **settings_of("bedrock", "https://bedrock.example"))
+    given = [*CALL["messages"], deep]
+    await proxy.post(
+        model=MODELS["bedrock"], messages=given, headers={"anthropic-beta": "prompt-caching-scope-2026-01-05"}
+    )
+    assert [body["messages"] for body in bodies] == [given]
+
+
 @pytest.mark.parametrize("kind", ["bedrock", "vertex"])
 async def test_a_scope_of_the_cache_is_not_sent_without_its_beta(kind: Kind) -> None:
     scoped = {"type": "ephemeral", "scope": "global"}
@@ -1137,6 +1156,22 @@ async def test_server_tools_that_a_cloud_does_not_run_are_removed_and_their_resu
     lost = {"bedrock": (3, 3), "mantle": (3, 3), "vertex": (3, 2), "foundry": (0, 0)}[kind]
     expected = f"best-effort; approximated={lost[0]}; emulated=0; dropped={lost[1]}"
     assert reply.headers.get("x-proxy-fidelity") == expected
+
+
+async def test_only_results_of_server_tools_that_exist_become_text_with_one_note_each() -> None:
+    results = [block for block in RAN if block["type"].endswith("_tool_result")]
+    made_up = [block | {"type": f"a_{block['type']}"} for block in results]
+    messages = [BEFORE_TEXT, {"role": "assistant", "content": [*made_up, *results, *results]}, AFTER_TEXT]
+    with cloud_of("bedrock") as (_, running):
+        engine = engine_of(settings_of("bedrock", running.url))
+        body = json.dumps({"model": MODELS["bedrock"], **CALL, "messages": messages}).encode()
+        incoming = new_client_request(body, {"anthropic-version": "2023-06-01"})
+        await Exchange(engine, incoming, RecordingSink()).run()
+        await engine.close()
+        sent = running.journal.exchanges[0].body["messages"][1]["content"]
+    assert sent == [*made_up, *AS_TEXT[1::2], *AS_TEXT[1::2]]
+    notes = [note.field for note in incoming.receipt.fidelity.notes if note.reason == "sent as text"]
+    assert notes == [f"messages.{BASH}_tool_result", "messages.web_search_tool_result"]
 
 
 CODE = "code_execution_20250825"

@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.messages.models import Source, name_url, require_bounded_members
 from anthropic_proxy.engine.messages.models.decode import decode_blocks
 from anthropic_proxy.engine.messages.models.raw_json import replace_lone_surrogates
@@ -41,6 +40,9 @@ _FROM_CODE = b'"code_execution_2'
 _OF_SERVER_TOOLS = (b'_tool_result"', b'r_tool_use"', b'p_tool_use"', b'"container_upload"', _FROM_CODE)
 """What requests with blocks of server tools contain: the ends of types such as `server_tool_use` and `mcp_tool_use`,
 files for the container of code execution, and calls by its code."""
+_END_OF_TYPE = re.compile("_tool_(?:use|result)$")
+_KINDS = {"bash_code_execution": "code_execution", "text_editor_code_execution": "code_execution"}
+"""Name of a tool within a server tool → kind of the server tool. Others have the name of their kind."""
 _SEALED = re.compile(rb'"encrypted_(?:content|index)"\s*:\s*"(?!px1\.)[^"]')
 _THINKING_TYPES = ("thinking", "redacted_thinking")
 FIELDS_OF_THINKING = ("thinking", "context_management")
@@ -51,6 +53,8 @@ anthropics/claude-code issues 11231 and 11971)."""
 EMPTY_TEXT = b'{"type":"text","text":"\xe2\x80\xa6"}'
 """Block in place of a content of which all was removed. Providers reject empty content."""
 _URL, _FILE_ID = b'"url"', b'"file_id"'
+_LEVELS_OF_FILES = 4
+"""Levels in a message at which a file may be: a result, a document, its source, and an image in this."""
 _MAX_SHOWN = 100
 """Maximum number of characters of a file id in an error message."""
 _SYSTEM, _USER, _NO_CONTENT = Raw(b'"system"'), Raw(b'"user"'), Raw(b'""')
@@ -107,8 +111,8 @@ class Removals(Struct, frozen=True):
     provider: str = ""
     refused_signatures: Collection[bytes] = frozenset()
     """Digests of thinking signatures that the provider has rejected, and of calls whose replies must not think."""
-    notes: list[FidelityNote] = []
-    """Gets a note on each type of block that is sent as text."""
+    types_as_text: set[str] = set()
+    """Gets the type of each block that is sent as text."""
 
 
 def may_need_edits(body: bytes, call: Call[Dialect]) -> bool:
@@ -144,17 +148,20 @@ def find_file_edits(body: bytes, call: Call[Dialect]) -> list[Edit]:
     return edits
 
 
-def _find_file_edits_of(body: bytes, span: JsonSpan, call: Call[Dialect]) -> list[Edit]:
-    """`span`: a message, or a block in a message or in a tool result."""
+def _find_file_edits_of(body: bytes, span: JsonSpan, call: Call[Dialect], levels: int = _LEVELS_OF_FILES) -> list[Edit]:
+    """`span`: a message, a block, or the source of a document. `levels`: how many there may be inside."""
     text = body[span.value : span.end]
     if not text.startswith(b"{") or not (_URL in text or _FILE_ID in text):
         return []
     edits: list[Edit] = []
     for member in json_spans.find_members(body, span.value, span.end):
-        if member.key == "content" and body[member.value] == ord("["):
+        if member.key == "content" and levels and body[member.value] == ord("["):
             for part in json_spans.find_elements(body, member.value, member.end):
-                edits += _find_file_edits_of(body, part, call)
+                edits += _find_file_edits_of(body, part, call, levels - 1)
         elif member.key == "source" and (source := _read_source(body[member.value : member.end])) is not None:
+            if source.type == "content":  # a document of blocks
+                edits += _find_file_edits_of(body, member, call, levels - 1) if levels else ()
+                continue
             kind = read_block(text).type
             if source.type == "file":
                 raise UnsupportedFeature(
@@ -219,9 +226,7 @@ def _find_content_edits(body: bytes, content: JsonSpan, removals: Removals, *, k
             text = as_text(body[part.start : part.end])
             kept[position] = bool(text)
             edits += [Edit(part.start, part.end, text)] if text else []
-            note = FidelityNote("approximated", f"messages.{block.type}", "sent as text")
-            if note not in removals.notes:
-                removals.notes.append(note)
+            removals.types_as_text.add(block.type)
     if not any(kept) and parts:
         return [Edit(content.value, content.end, b"[%b]" % EMPTY_TEXT)]
     edits += json_spans.build_removal_edits(parts, kept)
@@ -265,15 +270,10 @@ def _holds_missing_tools(body: bytes, dialect: Dialect) -> bool:
 
 
 def _is_of_missing_tool(block: BlockFields, dialect: Dialect) -> bool:
-    if not dialect.missing_tools or block.type in ("tool_use", "tool_result"):
-        return False
     if block.type == "container_upload":
         return "code_execution" in dialect.missing_tools
-    name = block.name or "" if block.type == "server_tool_use" else block.type
-    for end in ("_tool_use", "_tool_result"):
-        name = name.removesuffix(end)
-    is_call = block.type.endswith(("_tool_use", "_tool_result"))
-    return is_call and any(name == kind or name.endswith(f"_{kind}") for kind in dialect.missing_tools)
+    name = block.name or "" if block.type == "server_tool_use" else _END_OF_TYPE.sub("", block.type)
+    return name != block.type and _KINDS.get(name, name) in dialect.missing_tools
 
 
 def as_text(block: bytes) -> bytes:

@@ -195,8 +195,10 @@ class _Removal:
         return False
 
     def _visit_element(self, element: JsonSpan, places: Sequence[_Place]) -> bool:
+        if self._body[element.value] != ord("{"):  # the API has no lists in lists, and each would be searched again
+            return False
         text = self._body[element.value : element.end]
-        kind = read_block(text).type if text.startswith(b"{") else ""
+        kind = read_block(text).type
         for rest, name in places:
             if rest == (kind,):
                 self.found.add(name)

@@ -208,7 +208,7 @@ def _find_edits(
     members = json_spans.find_members(body)
     edits: list[Edit] = []
     kept = [True] * len(members)
-    removals = Removals(dialect, call.provider_prefix, call.relayed.refused_signatures, notes)
+    removals = Removals(dialect, call.provider_prefix, call.relayed.refused_signatures)
     unthinking_loop = find_unthinking_loop(body, members, removals) if reads else None
     gone = find_missing_tools(body, members, dialect)
     disables_thinking = unthinking_loop is not None or not dialect.thinks
@@ -237,6 +237,8 @@ def _find_edits(
             edits.append(Edit(member.value, member.end, msgspec.json.encode(call.model)))
         elif member.key == "messages" and reads and body[member.value] == ord("["):
             edits += find_message_edits(body, member, removals, unthinking_loop)
+            types = sorted(removals.types_as_text)
+            notes += [FidelityNote("approximated", f"messages.{kind}", "sent as text") for kind in types]
         elif member.key in _CLIENT_DATA and not dialect.forwards_metadata:
             kept[position] = False
         elif member.key == "system" and not dialect.forwards_metadata:
