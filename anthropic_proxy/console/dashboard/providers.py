@@ -260,7 +260,6 @@ class ProviderRemedy(Struct, frozen=True):
 class DoctorPanel(Struct, frozen=True, kw_only=True):
     summary: str
     is_running: bool = False
-    is_stopping: bool = False
     share: float | None = None
     """Share of the expected requests that were sent, from 0 to 1. None: no run, or the number is not estimated yet."""
     failure: str = ""
@@ -287,11 +286,9 @@ def build_doctor_panel(settings: Settings, now: float) -> DoctorPanel:
             expected = max(run.expected_requests, run.requests)
             summary = f"The doctor is running: {run.requests} of about {formats.plural(expected, 'request')}."
             share, table = run.requests / expected, _build_table(run)
-        is_stopping = doctor_run.is_stop_requested(directory)
         return DoctorPanel(
-            summary="The doctor is stopping." if is_stopping else summary,
+            summary="The doctor is stopping." if doctor_run.is_stop_requested(directory) else summary,
             is_running=True,
-            is_stopping=is_stopping,
             share=share,
             table=table,
             remedies=() if complete is None else _build_remedies(complete),

@@ -285,7 +285,7 @@ def test_a_run_in_progress_shows_its_share_and_keeps_the_remedies(tmp_path: Path
     summary = "The doctor is running: 50 of about 50 requests."
     assert longer == structs.replace(expected, summary=summary, share=1.0)
     summary = "The doctor is stopping."
-    assert stopping == structs.replace(longer, summary=summary, is_stopping=True)
+    assert stopping == structs.replace(longer, summary=summary)
 
 
 @pytest.mark.parametrize(
