@@ -58,6 +58,21 @@ def test_the_header_and_the_menu_name_the_models_that_reply(claude: Path, settin
         assert {*re.findall(r"\d\. +(\S+)", text)} == {"Default", "openai/gpt-4.1", "openai/gpt-4.1-mini"}
 
 
+def test_a_route_for_thinking_is_in_the_header_and_replies(claude: Path, settings: dict[str, str], work: Path) -> None:
+    """Claude Code asks for thinking in each request of a conversation."""
+    home = work.parent / "home"
+    home.mkdir()
+    route = '[[routes]]\nname = "think"\nwhen = { thinking = true, tier = ["opus", "sonnet", "fable"] }\n'
+    (home / "anthropic-proxy.toml").write_text(f'{route}targets = ["openai/gpt-4o"]\n', "utf-8")
+    models = {"BIG_MODEL": "openai/gpt-4.1", "SMALL_MODEL": "openai/gpt-4.1-mini"}
+    with code_terminal(claude, {**settings, **models}, work) as screen:
+        screen.wait_for("openai/gpt-4o · API Usage Billing")
+        screen.type("Say exactly: routed")
+        wait_for(screen.redraw, lambda text: "openai/gpt-4o ·" in text and "% of" in text)
+        screen.type("/model")
+        wait_for(screen.redraw, lambda text: "replies to opus, sonnet and fable by route think, " in text)
+
+
 def run_code(work: Path, home: Path, variables: Mapping[str, str], *options: str) -> str:
     """Run `anthropic-proxy code` without a screen, and return its output."""
     ended = subprocess.run(
