@@ -14,6 +14,7 @@ from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.proxy_client import stream_message
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings import copy_environment
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls, format_tokens
 from anthropic_proxy.secrets import Secret
 
@@ -113,13 +114,13 @@ class _Reply:
 
     def _write(self, word: str) -> None:
         if "\n" in word:
-            self._used = len(word.rpartition("\n")[2])
-        elif word.startswith(" ") and self._used and self._used + len(word) > self._columns:
+            self._used = count_columns(word.rpartition("\n")[2])
+        elif word.startswith(" ") and self._used and self._used + count_columns(word) > self._columns:
             word = word.lstrip(" ")
-            self._used = len(word)
+            self._used = count_columns(word)
             word = f"\n{word}"
         else:
-            self._used += len(word)
+            self._used += count_columns(word)
         _write(word)
 
 

@@ -44,7 +44,8 @@ from anthropic_proxy.gateway.server.auth import MAX_BODY_BYTES
 from anthropic_proxy.gateway.services import open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable, wrap_words
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_words
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import Secret, redact_secrets
 
 EXIT_REJECTED = 1
@@ -165,10 +166,10 @@ def _write_stored_summary(row: StoredRequest, session: str) -> None:
     notes = list_notes(row)
     if notes:
         output.write_line()
-    width = max((len(note.field) for note in notes), default=0)
+    width = max((count_columns(note.field) for note in notes), default=0)
     for note in notes:
         sign, role = SIGNS[note.handling]
-        text = escape_unprintable(f"{note.field:<{width}}  {note.reason}")
+        text = escape_unprintable(f"{pad(note.field, width)}  {note.reason}")
         output.write_line(f"  {output.paint(sign, role)} {text}")
 
 
@@ -346,13 +347,13 @@ class Explanation:
                 begin, end = row.field[: _MAX_FIELD_COLUMNS - _MAX_FIELD_END - 1], row.field[-_MAX_FIELD_END:]
                 row = structs.replace(row, field=f"{begin}…{end}")
             rows.append(row)
-        fields = max((len(change.field) for change in rows), default=0)
-        effects = max((len(change.effect) for change in rows), default=0)
+        fields = max((count_columns(change.field) for change in rows), default=0)
+        effects = max((count_columns(change.effect) for change in rows), default=0)
         for change in rows:
             sign, role = SIGNS[change.handling]
-            line = f"  {output.paint(sign, role)} {change.field:<{fields}}  {change.effect:<{effects}}"
+            line = f"  {output.paint(sign, role)} {pad(change.field, fields)}  {pad(change.effect, effects)}"
             used = 6 + fields + effects
-            if output.width is None or used + 2 + len(change.reason) <= output.width:
+            if output.width is None or used + 2 + count_columns(change.reason) <= output.width:
                 output.write_line(f"{line}  {change.reason}".rstrip())
                 continue
             output.write_line(line.rstrip())

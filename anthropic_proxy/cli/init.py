@@ -71,6 +71,7 @@ from anthropic_proxy.gateway.settings.values import (
     mask_setting,
     remove_endpoint,
 )
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad
 from anthropic_proxy.secrets import Secret, redact_secrets
 
 _AZURE, _EXAMPLE_MODEL = "azure", "gpt-5.6-sol"
@@ -740,10 +741,12 @@ class _Setup:
         ):  # the lists propose the present ones
             return None, None
         labels = ["sonnet, opus, fable, haiku"] if len(names) == 1 else ["sonnet, opus, fable", "haiku"]
-        width = max(map(len, labels)), max(map(len, names))
-        rows = [f"  {label:<{width[0]}}  → {name:<{width[1]}}  " for label, name in zip(labels, names, strict=True)]
+        width = max(map(len, labels)), max(map(count_columns, names))
+        rows = [f"  {label:<{width[0]}}  → {pad(name, width[1])}  " for label, name in zip(labels, names, strict=True)]
         facts = [describe_facts(offered[name], date.today()) for name in names]
-        is_wide = output.width and any(len(row + fact) > output.width for row, fact in zip(rows, facts, strict=True))
+        is_wide = output.width and any(
+            count_columns(row + fact) > output.width for row, fact in zip(rows, facts, strict=True)
+        )
         for row, fact in zip(rows, facts, strict=True):
             lines = [row, f"{'':{width[0] + len('    → ')}}{fact.strip()}"] if is_wide else [row + fact]
             for line in lines:

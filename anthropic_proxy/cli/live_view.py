@@ -20,6 +20,7 @@ from anthropic_proxy.cli.logs import RequestUpdate
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.units import MICROSECONDS
 from anthropic_proxy.errors import ProxyError
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut
 from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome, describe_outcome
 from anthropic_proxy.gateway.telemetry.requests import LoggedRequest
@@ -287,7 +288,7 @@ class LiveView(App[None]):
         for row in self._request_rows:
             cells = [
                 Text(
-                    f"{cell[: room - 1]}…" if title == _MODEL and len(cell) > room else cell,
+                    cut(cell, room) if title == _MODEL else cell,
                     style=_STYLES[row.role] if title == "Outcome" else "",
                     justify="right" if title in _NUMBER_COLUMNS else "left",
                 )
@@ -304,7 +305,7 @@ class LiveView(App[None]):
         """Return the number of characters for the names of models, so that the times at the right stay visible."""
         others = [place for place, title in enumerate(COLUMNS) if title in self._titles and title != _MODEL]
         cells = [COLUMNS, *(row.cells for row in self._request_rows)]
-        width = sum(_CELL_PADDING + max(len(row[place]) for row in cells) for place in others)
+        width = sum(_CELL_PADDING + max(count_columns(row[place]) for row in cells) for place in others)
         return max(self.size.width - self._table.scrollbar_size_vertical - width - _CELL_PADDING, _MIN_MODEL)
 
     def _show_details(self) -> None:

@@ -18,11 +18,11 @@ from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.settings.environment import copy_environment, find_color_setting
 from anthropic_proxy.gateway.telemetry.log import Log
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, split_words, wrap_words
 from anthropic_proxy.gateway.telemetry.log.lines import (
     escape_terminal_controls,
     escape_unprintable,
     to_ascii_symbols,
-    wrap_words,
 )
 
 _GAP = "  "
@@ -86,7 +86,10 @@ class Output:
 
     def write_line(self, text: str = "") -> None:
         """Write a line, which is wrapped on a terminal like `wrap_text`."""
-        for line in wrap_text(name_program(text), self.width):
+        self._write_wrapped(name_program(text))
+
+    def _write_wrapped(self, text: str) -> None:
+        for line in wrap_text(text, self.width):
             self._write(line)
 
     def _write(self, line: str) -> None:
@@ -99,8 +102,8 @@ class Output:
     def write_labeled(self, label: str, text: str, label_columns: int) -> None:
         """Write `label` and `text` beside it, wrapped on a terminal; on a narrow one, the text is below."""
         text, width = name_program(escape_unprintable(text)), self.width
-        lead = f"    {self.paint(f'{label:<{label_columns}}', 'quiet')}"
-        if width is None or 4 + label_columns + len(text) <= width:
+        lead = f"    {self.paint(pad(label, label_columns), 'quiet')}"
+        if width is None or 4 + label_columns + count_columns(text) <= width:
             self._write(f"{lead}{text}")
             return
         further = " " * (4 + label_columns)
@@ -135,7 +138,7 @@ class Output:
         titles = [column.title for column in columns]
         if not self.is_terminal:
             for row in (titles, *cells):
-                self.write_line("\t".join(row))
+                self._write("\t".join(row))
             return
         complete = [list(row) for row in cells]
         widths = _measure_columns(titles, cells)
@@ -150,8 +153,8 @@ class Output:
             longest = max(longest, limit // 5)
             for index, column in enumerate(columns):
                 for row in cells:
-                    if column.can_be_cut and len(row[index]) > longest:
-                        row[index] = f"{row[index][: max(longest - 1, 0)]}…"
+                    if column.can_be_cut:
+                        row[index] = cut(row[index], longest)
             widths = _measure_columns(titles, cells)
             room = limit - sum(len(_GAP) + width for width in widths[:bars]) - len(_GAP)
             if bars < len(columns) and _MIN_BAR <= room < widths[bars]:
@@ -167,16 +170,16 @@ class Output:
         def write_row(row: Sequence[str], role: str) -> None:
             if is_stacked:
                 for number, index in enumerate(shown):
-                    self.write_line(
+                    self._write_wrapped(
                         f"{_GAP * (1 + number)}{self.paint(row[index], role or columns[index].role)}".rstrip()
                     )
                 return
             padded = [
-                row[index].rjust(widths[index]) if columns[index].is_number else row[index].ljust(widths[index])
+                row[index].rjust(widths[index]) if columns[index].is_number else pad(row[index], widths[index])
                 for index in shown
             ]
             line = [self.paint(cell, role or columns[index].role) for index, cell in zip(shown, padded, strict=True)]
-            self.write_line(f"{_GAP}{_GAP.join(line)}".rstrip())
+            self._write_wrapped(f"{_GAP}{_GAP.join(line)}".rstrip())
 
         write_row(titles, "quiet")
         for number, row in enumerate(complete if is_stacked else cells, 1):
@@ -184,23 +187,22 @@ class Output:
 
 
 def wrap_text(text: str, width: int | None) -> list[str]:
-    """Return `text` as lines of at most `width` characters, which may contain colors. None: one line.
+    """Return `text` as lines of at most `width` columns, which may contain colors. None: one line.
 
     What follows two spaces is a command: it is never divided, so that it can be copied, and gets a line of its own if
     it does not fit. Further lines begin below the text, after a sign such as ✕.
     """
-    if width is None or _visible_length(text) <= width:
+    if width is None or count_columns(text) <= width:
         return [text]
     body = text.lstrip(" ")
     start = " " * (len(text) - len(body))
     sentence, *rest = _GAPS.split(body)
     sign = _COLOR.sub("", sentence.partition(" ")[0])
     lines, further = [start], start + ("  " if len(sign) == 1 and not sign.isalnum() else "")
-    words = ((" ", word) for word in sentence.split(" "))
-    for gap, word in (*words, *zip(rest[::2], rest[1::2], strict=True)):
+    for gap, word in (*split_words(sentence), *zip(rest[::2], rest[1::2], strict=True)):
         if not lines[-1].strip():
             lines[-1] += word
-        elif _visible_length(lines[-1] + gap + word) <= width:
+        elif count_columns(lines[-1] + gap + word) <= width:
             lines[-1] += gap + word
         else:
             lines.append(further + word)
@@ -220,12 +222,8 @@ def _paint_commands(text: str, style: Log, escape: Callable[[str], str]) -> str:
     return _GAP.join(style.paint(shown, "type") if part.startswith(_PROGRAM) else shown for part, shown in parts)
 
 
-def _visible_length(text: str) -> int:
-    return len(_COLOR.sub("", text))
-
-
 def _measure_columns(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Sequence[int]:
-    return [max(map(len, cells)) for cells in zip(titles, *rows, strict=True)]
+    return [max(map(count_columns, cells)) for cells in zip(titles, *rows, strict=True)]
 
 
 STDIN = "-"

@@ -20,11 +20,11 @@ from prompt_toolkit.keys import Keys
 from prompt_toolkit.layout import FormattedTextControl, HSplit, Layout, Window
 
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import ConfigurationError, find_similar_choice
 from anthropic_proxy.gateway.settings import copy_environment
-from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable, wrap_words
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_words
+from anthropic_proxy.gateway.telemetry.log.lines import escape_unprintable
 from anthropic_proxy.secrets import redact_secrets
 
 MAX_LISTED_OPTIONS = 60
@@ -102,19 +102,19 @@ def open_questions(output: Output) -> Questions:
 def _lay_out(options: Sequence[Option], columns: int | None) -> list[str]:
     """Return the text of each option, with its note in a common column if that fits into `columns`. None: no limit."""
     labels = [escape_unprintable(option.label or option.name) for option in options]
-    width = max(map(len, labels))
+    width = max(map(count_columns, labels))
     notes = [escape_unprintable(option.note) for option in options]
-    rows = [f"{label:<{width}}  {note}".rstrip() for label, note in zip(labels, notes, strict=True)]
-    if columns is None or max(map(len, rows)) <= columns:
+    rows = [f"{pad(label, width)}  {note}".rstrip() for label, note in zip(labels, notes, strict=True)]
+    if columns is None or max(map(count_columns, rows)) <= columns:
         return rows
     # the column of the notes is where most of them fit; the other rows are written without gaps
-    widths = sorted(columns - len("  ") - len(note) for note in notes)
+    widths = sorted(columns - len("  ") - count_columns(note) for note in notes)
     width = min(width, widths[len(widths) // 4])
     texts = []
     for label, note in zip(labels, notes, strict=True):
-        row = f"{label:<{width}}  {note}".rstrip()
-        if len(label) > width or len(row) > columns:
-            row = formats.shorten(f"{label}  {'  '.join(_GAPS.split(note.strip()))}".rstrip(), columns)
+        row = f"{pad(label, width)}  {note}".rstrip()
+        if count_columns(label) > width or count_columns(row) > columns:
+            row = cut(f"{label}  {'  '.join(_GAPS.split(note.strip()))}".rstrip(), columns)
         texts.append(row)
     return texts
 
@@ -303,7 +303,7 @@ class _List:
                 text = "no match: Enter takes it as it is" if self._takes_text() else text
                 parts.append(("class:instruction", f"   {text}"))
         style, text, *_ = parts[-1]
-        if self._width is not None and sum(len(part[1]) for part in parts) > self._width:
+        if self._width is not None and sum(count_columns(part[1]) for part in parts) > self._width:
             parts[-1] = (style, f"\n  {text.strip()}")  # the terminal would divide a word
         return parts
 

@@ -22,6 +22,7 @@ from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_cost
 from anthropic_proxy.gateway.platforms.sockets import find_foreign_user
 from anthropic_proxy.gateway.settings import copy_environment
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut
 
 TIMEOUT_SECONDS = 0.8
 """Maximum time in seconds for all replies of the proxy. What is missing then is left out of the line."""
@@ -39,7 +40,7 @@ _SEPARATOR = " · "
 _PADDING = 4
 """Columns of the terminal, of which Claude Code tells the number by COLUMNS, that it does not use for the line."""
 _MIN_NAME = 12
-"""Number of characters that remain of the name of the model in a narrow terminal."""
+"""Number of columns that remain of the name of the model in a narrow terminal."""
 _SESSION_DAYS = 7
 """Age in days after which requests no longer count for the cost of their session."""
 
@@ -153,20 +154,20 @@ def build_line(
     if not replies:  # /health needs no key
         parts.append("no data for this key" if _read_all(read, {"health": "/health"}) else "no proxy responds")
     parts = [part for part in parts if part]
-    if columns and outdated and len(_SEPARATOR.join(parts)) > columns:
+    if columns and outdated and count_columns(_SEPARATOR.join(parts)) > columns:
         parts = [part.removesuffix(outdated) for part in parts]
     shortest = _SEPARATOR.join([_shorten_name(parts[0], _MIN_NAME), *parts[1:]])
-    if columns and cause and len(shortest) > columns:  # Claude Code cuts the end: costs and problems
+    if columns and cause and count_columns(shortest) > columns:  # Claude Code cuts the end: costs and problems
         parts = [part.removesuffix(cause) for part in parts]
-    if columns and (excess := len(_SEPARATOR.join(parts)) - columns) > 0:
-        parts[0] = _shorten_name(parts[0], max(len(parts[0]) - excess, _MIN_NAME))
+    if columns and (excess := count_columns(_SEPARATOR.join(parts)) - columns) > 0:
+        parts[0] = _shorten_name(parts[0], max(count_columns(parts[0]) - excess, _MIN_NAME))
     return _SEPARATOR.join(parts)
 
 
 def _shorten_name(name: str, most: int) -> str:
     """Return `…/Qwen3-Coder-30B` for `vllm/Qwen/Qwen3-Coder-30B`, and less of it if that is too long."""
     last = f"…/{name.rpartition('/')[2]}"
-    return name if len(name) <= most else formats.shorten(last if "/" in name else name, most)
+    return name if count_columns(name) <= most else cut(last if "/" in name else name, most)
 
 
 def _read_all(read: Reader, paths: Mapping[str, str]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ from anthropic_proxy.gateway.money import format_cost
 from anthropic_proxy.gateway.prices.price_list import describe_price_list, has_price_package
 from anthropic_proxy.gateway.settings import CONFIG_FILE, Settings
 from anthropic_proxy.gateway.settings.config_file import resolve_config_file_path
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns
 
 _DEFAULT_SINCE = "24h"
 
@@ -181,7 +182,7 @@ def write_table(
         for name, sums, *cells, cost, bar in zip(names, everything, *counts, costs, [*bars, ""], strict=True)
     ]
     columns = [
-        Column(title, can_be_cut=max(map(len, names)) > _MAX_WHOLE_NAME),
+        Column(title, can_be_cut=max(map(count_columns, names)) > _MAX_WHOLE_NAME),
         Column("Requests", is_number=True),
         *(Column(title, is_number=True, is_optional=True) for title in ("Input", "Cached", "Output")),
         Column("Cost", is_number=True),

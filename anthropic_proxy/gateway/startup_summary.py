@@ -30,7 +30,7 @@ from anthropic_proxy.gateway.services import (
 from anthropic_proxy.gateway.settings import Settings, list_variables
 from anthropic_proxy.gateway.settings.place import describe_unread_files
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.lines import wrap_words
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_words
 
 UNKNOWN_ADDRESS = "http://<the address above>"
 """Placeholder in the start-up summary for an unknown URL. Another ASGI server (uvicorn) then runs the application
@@ -120,7 +120,7 @@ def _title(services: Services, where: str) -> Iterator[str]:
     link = f"{where}{DASHBOARD_PATH}"
     gap = max(_WIDTH + 2 - len(f"{name}   {where}dashboard {link}"), 3)
     shown = f"dashboard {log.paint(link, 'type')}"
-    if len(f"{name}   {where}dashboard {link}") + gap > (log.terminal_width or sys.maxsize):
+    if count_columns(f"{name}   {where}dashboard {link}") + gap > (log.terminal_width or sys.maxsize):
         yield line
         yield f"  {shown}"
     else:
@@ -156,15 +156,15 @@ def _mapping(services: Services, where: str, today: date, server_problems: Mappi
     log = services.log
     settings, catalog = services.settings, services.catalog
     rows = group_tier_mappings(settings, catalog)
-    width = max(_TARGET_WIDTH, *(len(target) for _, row in rows for target, _ in row.replies))
+    width = max(_TARGET_WIDTH, *(count_columns(target) for _, row in rows for target, _ in row.replies))
     columns = log.terminal_width or sys.maxsize
     yield ""
     for tiers, row in rows:
         lead = f"  {tiers:<14}  → "
         for target, text in row.replies:
-            line, reason = f"{lead}{target:<{width}}", _without_folders(text, settings)
+            line, reason = f"{lead}{pad(target, width)}", _without_folders(text, settings)
             shown = log.paint(reason, "quiet")
-            if len(line) + 2 + len(reason) <= columns:
+            if count_columns(line) + 2 + count_columns(reason) <= columns:
                 yield f"{line}  {shown}"
             else:
                 yield line.rstrip()
@@ -178,7 +178,7 @@ def _mapping(services: Services, where: str, today: date, server_problems: Mappi
     for problem in dict.fromkeys(problem for _, row in rows for problem in row.problems):
         yield from _signed(log, "✕", "error", problem)
     for sentence, line in dict.fromkeys(filter(None, (describe_retirement(row, today) for _, row in rows))):
-        if len(f"  ! {sentence}  {line}") <= columns:
+        if count_columns(f"  ! {sentence}  {line}") <= columns:
             yield f"  {log.paint('!', 'warn')} {sentence}  {log.paint(line, 'type')}"
         else:
             yield from _signed(log, "!", "warn", sentence)
@@ -204,12 +204,12 @@ def _without_folders(text: str, settings: Settings) -> str:
 def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
     """On a narrow terminal, the command has its own lines, joined by a backslash so that a shell accepts them."""
     width = log.terminal_width or sys.maxsize
-    if len(lead) + len(command) <= width:
+    if count_columns(lead + command) <= width:
         yield f"{lead}{log.paint(command, 'type')}"
         return
     yield lead.rstrip()
     lines = [command]
-    if len(command) > width:
+    if count_columns(command) > width:
         address, _, remainder = command.partition(" ")
         lines = [f"{address} \\", remainder]
     yield from (log.paint(line, "type") for line in lines)
@@ -217,7 +217,7 @@ def _show_command(log: Log, lead: str, command: str) -> Iterator[str]:
 
 def _signed(log: Log, sign: str, role: str, text: str) -> Iterator[str]:
     width = (log.terminal_width or sys.maxsize) - 4
-    first, *others = [text] if len(text) <= width else wrap_words(text, width)
+    first, *others = [text] if count_columns(text) <= width else wrap_words(text, width)
     yield f"  {log.paint(sign, role)} {first}"
     yield from (f"    {other}" for other in others)
 
@@ -227,7 +227,7 @@ def _describe_readiness(log: Log, found: Readiness, settings: Settings) -> Itera
     ready = f"  ready: {', '.join(providers)}"
     unset = f"not set: {' '.join(found.unset)}" if found.unset else ""
     width = log.terminal_width or sys.maxsize
-    if len(ready) + 9 + len(unset) <= width:
+    if count_columns(ready) + 9 + len(unset) <= width:
         yield f"{ready}{' ' * 9}{log.paint(unset, 'quiet')}" if unset else ready
         return
     yield from _join_items("  ready: ", providers, ", ", width)
@@ -239,7 +239,7 @@ def _join_items(lead: str, items: Sequence[str], separator: str, width: int) -> 
     """Items are not divided."""
     line = lead + items[0]
     for item in items[1:]:
-        if len(line) + len(separator) + len(item) + 1 > width:
+        if count_columns(line + separator + item) + 1 > width:
             yield f"{line}{separator}".rstrip()
             line = " " * len(lead) + item
         else:
@@ -266,11 +266,11 @@ def _first_steps(services: Services, server_problems: Mapping[str, str]) -> Iter
         ('anthropic-proxy ask "hello"', "sends one request to the demo"),
     )
     steps = [(name_program(command), meaning) for command, meaning in texts]
-    columns = max(_STEP_WIDTH, *(len(command) for command, _ in steps))
+    columns = max(_STEP_WIDTH, *(count_columns(command) for command, _ in steps))
     for number, (command, meaning) in enumerate(steps):
         lead = "Next:" if number == 0 else ""
-        line, further = f"  {lead:<6} {command:<{columns}}   {meaning}", ""
-        if log.terminal_width is not None and len(line) > log.terminal_width:
+        line, further = f"  {lead:<6} {pad(command, columns)}   {meaning}", ""
+        if log.terminal_width is not None and count_columns(line) > log.terminal_width:
             line, further = f"  {lead:<6} {command}", f"{' ' * 11}{meaning}"
         yield line.replace(command, log.paint(command, "type"), 1)
         if further:

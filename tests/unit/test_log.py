@@ -383,6 +383,21 @@ def test_tokens_and_times_that_do_not_fit_stand_in_the_first_line() -> None:
     assert written(60) == ["POST /v1/messages 200", MODELS, NUMBERS]
 
 
+def test_a_chinese_character_has_two_columns() -> None:
+    assert written(80, prefix="qwen", model="通义千问编程助手大模型增强版本") == [
+        f"POST /v1/messages 200{' ' * 10}{NUMBERS}",
+        "claude-haiku-4-5 → qwen/通义千问编程助手大模型增强版本  0 tools 2 msgs",
+    ]
+    assert written(70, prefix="qwen", model="通义千问编程助手大模型增强版本")[1:] == [
+        "claude-haiku-4-5 → qwen/通义千问编程助手大模型增强版本",
+        NUMBERS,
+    ]
+    assert written(50, status=402, outcome="error", error="账户余额不足，请先充值，然后重试。谢谢您的支持！")[4:] == [
+        "✕ 账户余额不足，请先充值，然后重试。谢谢",
+        "您的支持！",
+    ]
+
+
 def test_a_route_is_named_in_a_narrow_terminal_too() -> None:
     assert written(80, route="think") == [f"POST /v1/messages 200{' ' * 10}{NUMBERS}", f"{MODELS}  route think"]
     long = "Qwen/Qwen3-Coder-30B-A3B-Instruct"

@@ -44,7 +44,7 @@ from anthropic_proxy.gateway.running_proxy import find_running_proxy, name_reloa
 from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.gateway.telemetry.log import Log
-from anthropic_proxy.gateway.telemetry.log.lines import wrap_words
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut, pad, wrap_words
 from anthropic_proxy.secrets import redact_secrets
 
 MAX_UNCONFIRMED_REQUESTS = 150
@@ -319,7 +319,7 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
         write(line)
     write()
     legend = [f"  {LEGEND}    {report.cost_summary}"]
-    if len(legend[0]) > (output.width or _DEFAULT_WIDTH):
+    if count_columns(legend[0]) > (output.width or _DEFAULT_WIDTH):
         legend = [f"  {LEGEND}", f"  {report.cost_summary}"]
     for line in legend:
         write(line)
@@ -331,13 +331,15 @@ def write_report(report: Report, secrets: Sequence[str]) -> None:
         write()
         write("  To fix:")
         names = max((len(fix.name) for fix in report.fixes), default=0)
-        problems = max((len(fix.problem) for fix in report.fixes), default=0)
+        problems = max((count_columns(fix.problem) for fix in report.fixes), default=0)
         width = output.width or _DEFAULT_WIDTH
         for fix in report.fixes:
             start, remedy = f"  {output.paint('✕', 'error')} {fix.name:<{names}}  ", output.paint(fix.remedy, "type")
-            sizes = (size for size in (problems, len(fix.problem)) if 10 + names + size + len(fix.remedy) <= width)
+            sizes = (
+                size for size in (problems, count_columns(fix.problem)) if 10 + names + size + len(fix.remedy) <= width
+            )
             if padded := next(sizes, 0):
-                write(f"{start}{fix.problem:<{padded}}    {remedy}")
+                write(f"{start}{pad(fix.problem, padded)}    {remedy}")
                 continue
             room = max(width - 6 - names, 20)
             lines = wrap_words(fix.problem, room)
@@ -398,7 +400,7 @@ def _split_columns(line_width: int | None, diagnoses: Sequence[Diagnosis]) -> It
     free = sys.maxsize if line_width is None else max(line_width - 2 - _TITLE_WIDTH, _MIN_COLUMN_WIDTH)
     shown: list[tuple[Diagnosis, int]] = []
     for diagnosis in diagnoses:
-        wanted = 2 + max(len(diagnosis.backend.target.model), len(diagnosis.backend.name))
+        wanted = 2 + max(map(count_columns, (diagnosis.backend.target.model, diagnosis.backend.name)))
         width = min(max(wanted, _MIN_COLUMN_WIDTH), free)
         if shown and sum(used for _, used in shown) + width > free:
             yield shown
@@ -408,4 +410,4 @@ def _split_columns(line_width: int | None, diagnoses: Sequence[Diagnosis]) -> It
 
 
 def _fit(text: str, width: int) -> str:
-    return f"{text if len(text) < width else f'{text[: width - 2]}…':<{width}}"
+    return pad(cut(text, width - 1), width)

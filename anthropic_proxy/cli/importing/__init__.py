@@ -34,6 +34,7 @@ from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid
 from anthropic_proxy.gateway.settings.place import require_settings_folder
 from anthropic_proxy.gateway.settings.sources import Sources
 from anthropic_proxy.gateway.settings.values import mask_env_lines
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad
 from anthropic_proxy.gateway.telemetry.log.lines import escape_terminal_controls
 
 _START_CLIENT = ("anthropic-proxy code", "in the folder of your project")
@@ -204,10 +205,10 @@ def _write_mapping(output: Output, plan: ImportPlan, settings: Settings) -> None
         first, *others = route.targets
         then = f", {'then ' if route.balance == 'order' else ''}{', '.join(others)}" if others else ""
         mapping.append((f"route {route.name}", f"{first}{then}"))
-    width = max(len(name) for name, _ in mapping)
+    width = max(count_columns(name) for name, _ in mapping)
     output.write_line()
     for name, target in mapping:
-        output.write_line(f"  {name:<{width}}  → {target}")
+        output.write_line(f"  {pad(name, width)}  → {target}")
     names = [route.name for route in plan.routes if route.when.get("thinking")]
     if thinking := next((route for route in settings.routes if route.name in names), None):
         text = f"Claude Code asks for thinking in nearly all requests, so most go to {thinking.targets[0]}."

@@ -1,11 +1,15 @@
 """Tables and labeled texts in a narrow terminal: no word is divided, and no row loses what it says."""
 
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.engine.platforms.program import find_program_command
+from anthropic_proxy.errors import PACKAGE
 from tests.support.terminal import read_output
 
 FOLDER = "/home/user/.config/anthropic-proxy/anthropic-proxy.toml"
@@ -86,4 +90,70 @@ def test_optional_columns_are_left_out_before_names_are_cut_to_a_few_letters(mon
         "  Session                           Cached   Cost",
         "  Why does the checkout test fail?  2.13 M  $1.25",
         "  checkout-api, 25 Nov, 11:13       1.57 M  $1.13",
+    ]
+
+
+def test_a_table_gives_a_chinese_character_and_an_emoji_two_columns_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = [Column("Session", can_be_cut=True), Column("Requests", is_number=True), Column("Cost", is_number=True)]
+    rows = [
+        ["为什么结账测试失败了？请修复它", "2", "$1.25"],
+        ["🚀🚀 release the new version", "11", "$1.13"],
+        ["cafe\u0301 menu", "3", "$0.10"],
+    ]
+
+    def write(output: Output) -> None:
+        output.write_table(columns, rows)
+
+    assert show(monkeypatch, 60, write) == [
+        "  Session                         Requests   Cost",
+        "  为什么结账测试失败了？请修复它         2  $1.25",
+        "  🚀🚀 release the new version          11  $1.13",
+        "  cafe\u0301 menu                              3  $0.10",
+    ]
+    assert show(monkeypatch, 42, write) == [
+        "  Session                  Requests   Cost",
+        "  为什么结账测试失败了？…         2  $1.25",
+        "  🚀🚀 release the new v…        11  $1.13",
+        "  cafe\u0301 menu                       3  $0.10",
+    ]
+
+
+def test_chinese_text_is_wrapped_between_its_characters(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "账户余额不足，请先充值，然后重试 https://example.com/billing"
+
+    def write(output: Output) -> None:
+        output.write_labeled("error", text, 6)
+        output.write_line(f"  ✕ {text}")
+
+    assert show(monkeypatch, 42, write) == [
+        "    error 账户余额不足，请先充值，然后重试",
+        "          https://example.com/billing",
+        "  ✕ 账户余额不足，请先充值，然后重试",
+        "    https://example.com/billing",
+    ]
+    assert show(monkeypatch, 40, write) == [
+        "    error 账户余额不足，请先充值，然后重",
+        "          试 https://example.com/billing",
+        "  ✕ 账户余额不足，请先充值，然后重试",
+        "    https://example.com/billing",
+    ]
+
+
+def test_only_the_texts_of_the_program_name_its_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / PACKAGE
+    program.touch()
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    monkeypatch.setenv("PATH", "")
+    find_program_command.cache_clear()
+
+    def write(output: Output) -> None:
+        output.write_table([Column("Session"), Column("Cost")], [["Explain anthropic-proxy code", "$1.25"]])
+        output.write_line("Next:  anthropic-proxy code")
+
+    shown = show(monkeypatch, 200, write)
+    find_program_command.cache_clear()
+    assert shown == [
+        "  Session                       Cost",
+        "  Explain anthropic-proxy code  $1.25",
+        f"Next:  {program} code",
     ]

@@ -164,6 +164,12 @@ def test_the_name_of_the_model_is_shortened_before_costs_are_cut(columns: int, n
     assert line == f"{name} · 10 % of 100 k · session $0.42 · today $1.87 · 80 % cached"
 
 
+def test_a_chinese_character_has_two_columns() -> None:
+    last = request(prefix="qwen", model="通义千问编程助手大模型", input_tokens=10_000)
+    line = build_line(json.dumps(SESSION), {"/api/requests/recent": {"finished": [last]}}.get, 0, "", 32)
+    assert line == "…/通义千问编程… · 10 % of 100 k"
+
+
 def test_the_demo_says_how_to_choose_a_provider() -> None:
     session = {**SESSION, "model": {"id": "claude-opus-5-5", "display_name": "demo/demo"}}
     assert line_for({}, session).startswith("demo/demo · choose a provider: anthropic-proxy init · ")

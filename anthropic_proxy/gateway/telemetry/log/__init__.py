@@ -22,6 +22,7 @@ import msgspec
 
 from anthropic_proxy.engine.hooks import LogLevel
 from anthropic_proxy.engine.platforms.program import name_program
+from anthropic_proxy.gateway.telemetry.log.columns import wrap_words
 from anthropic_proxy.gateway.telemetry.log.lines import (
     INDENT,
     MIN_WRAP_COLUMNS,
@@ -36,7 +37,6 @@ from anthropic_proxy.gateway.telemetry.log.lines import (
     note_deduplication_key,
     redact_receipt,
     to_ascii_symbols,
-    wrap_words,
 )
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import list_secret_encodings, redact_secrets

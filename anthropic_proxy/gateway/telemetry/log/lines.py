@@ -4,7 +4,6 @@ import functools
 import json
 import math
 import re
-import textwrap
 import time
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -15,6 +14,7 @@ from msgspec import structs
 from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import join_with_and
+from anthropic_proxy.gateway.telemetry.log.columns import count_columns, pad, wrap_words
 from anthropic_proxy.gateway.telemetry.outcomes import classify_outcome
 from anthropic_proxy.plugins import Receipt
 from anthropic_proxy.secrets import redact_secrets
@@ -131,12 +131,12 @@ def format_request_lines(
         start = f"{clock}  {head}{shown}"
         return [f"{start:<{FIRST_COLUMN - 2}}  {text:<{SECOND_COLUMN}}  {receipt.request_id}"]
     shown = str(shown)
-    used = len(INDENT) + len(head) + len(shown)
+    used = len(INDENT) + count_columns(head) + len(shown)
     gap = max(FIRST_COLUMN - used, 2)
     further = [INDENT + numbers] if numbers and text != numbers else []
     room = MAX_INLINE_ERROR_CHARACTERS if width is None else width - used - 2
-    if len(text) <= room:
-        gap = gap if width is None else max(min(gap, width - used - len(text)), 2)
+    if count_columns(text) <= room:
+        gap = gap if width is None else max(min(gap, width - used - count_columns(text)), 2)
     else:
         rows = [text]
         if width is not None:
@@ -150,9 +150,9 @@ def format_request_lines(
         role = "error"
     line = f"{paint(clock, 'quiet')}  {head}{paint(shown, role) if receipt.status else shown}"
     last = paint(receipt.request_id, "quiet")
-    end = used + gap + max(len(text), SECOND_COLUMN)
+    end = used + gap + max(count_columns(text), SECOND_COLUMN)
     if width is None or end + 2 + len(receipt.request_id) <= width:
-        line += f"{' ' * gap}{text:<{SECOND_COLUMN}}  {last}"
+        line += f"{' ' * gap}{pad(text, SECOND_COLUMN)}  {last}"
     elif text:
         line += f"{' ' * gap}{text}"
     return [line.rstrip(), *further]
@@ -184,10 +184,11 @@ def format_exchange_lines(receipt: Receipt, paint: Paint | None, width: int | No
     requested, target = escape_unprintable(requested), escape_unprintable(target)
     painted = (paint or _without_color)(target, "type")
     models = f"{INDENT}{requested} → {painted}" if target else f"{INDENT}{requested}"
-    if target and width is not None and len(INDENT) + len(requested) + 3 + len(target) > width:
-        indent = " " * min(len(INDENT), max(width - len(target), 0))  # a terminal would divide the name
+    needed = len(INDENT) + count_columns(f"{requested} → {target}" if target else requested)
+    if target and width is not None and needed > width:
+        indent = " " * min(len(INDENT), max(width - count_columns(target), 0))  # a terminal would divide the name
         models = f"{INDENT}{requested} →\n{indent}{painted}"
-    room = math.inf if width is None else width - len(INDENT) - len(requested) - (len(target) + 3 if target else 0)
+    room = math.inf if width is None else width - needed
     behind, separate = f"  {numbers}", ""
     if len(behind) > room:
         behind, separate = "", numbers
@@ -240,11 +241,6 @@ def _describe_incident(receipt: Receipt) -> str:
     elif outcome == "refused":
         remarks.append("! refused")
     return "; ".join(remarks)
-
-
-def wrap_words(text: str, columns: int) -> list[str]:
-    """Return `text` as lines of at most `columns` characters, if no word is longer."""
-    return textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def format_tokens(input_tokens: int, output_tokens: int) -> str:

@@ -1,0 +1,61 @@
+"""Columns that a terminal needs for a text: two for a Chinese character or an emoji, none for a combining mark."""
+
+import re
+import textwrap
+from collections.abc import Iterator
+
+_COLOR = re.compile(r"\x1b\[[0-9;]*m")
+_NARROW = re.compile(
+    "[ -~\xa0-\xac\xae-\u02ff\u0370-\u0482\u048a-\u052f"
+    "\u2010-\u2027\u2030-\u205e\u20a0-\u20bf\u2190-\u2211\u2264\u2265\u2500-\u25fc\u2713\u2715]*"
+)
+"""A text of characters with one column each: Latin, Greek and Cyrillic letters, and the symbols of the program."""
+_UNSPACED = "\u2e80-\ua4cf\uac00-\ud7ff\uf900-\ufaff\uff00-\uff60"
+"""Characters of languages in which a line may end anywhere: Chinese, Japanese, Korean."""
+_SPACE = re.compile(r"\s")
+_PIECE = re.compile(rf"( *)([{_UNSPACED}]|[^ {_UNSPACED}]+)")
+
+
+def count_columns(text: str) -> int:
+    """Colors need no columns."""
+    text = _COLOR.sub("", text)
+    if _NARROW.fullmatch(text):
+        return len(text)
+    from wcwidth import width  # noqa: PLC0415  # needs 30 ms
+
+    return width(text)
+
+
+def pad(text: str, columns: int) -> str:
+    return text + " " * (columns - count_columns(text))
+
+
+def cut(text: str, columns: int) -> str:
+    """Return `text`, which has no colors, with `…` in place of what exceeds `columns`."""
+    if count_columns(text) <= columns:
+        return text
+    most = max(columns - 1, 0)
+    if _NARROW.fullmatch(text):
+        return f"{text[:most]}…"
+    from wcwidth import clip  # noqa: PLC0415  # as above
+
+    return f"{clip(text, 0, most, fillchar='')}…"
+
+
+def wrap_words(text: str, columns: int) -> list[str]:
+    """Return `text` as lines of at most `columns` columns, if no word is longer."""
+    if _NARROW.fullmatch(text):
+        return textwrap.wrap(text, columns, break_long_words=False, break_on_hyphens=False) or [""]
+    first, *others = list(split_words(_SPACE.sub(" ", text))) or [("", "")]
+    lines = [first[1]]
+    for gap, word in others:
+        if count_columns(lines[-1] + gap + word) <= columns:
+            lines[-1] += gap + word
+        else:
+            lines.append(word)
+    return lines
+
+
+def split_words(text: str) -> Iterator[tuple[str, str]]:
+    """Yield the parts of `text` between which a line may end, each after the spaces before it."""
+    return ((found[1], found[2]) for found in _PIECE.finditer(text))
