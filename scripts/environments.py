@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -75,15 +76,39 @@ def set_up(*words: str) -> None:
     if not Path(PYTHON).exists():
         create(VENV)
     locks = [ROOT / f"locks/{name}.lock" for name in names]
-    count = len(
-        {line.partition("==")[0] for lock in locks for line in lock.read_text("utf-8").splitlines() if "==" in line}
-    )
-    sys.stderr.write(f"Installing up to {count} packages into .venv, which takes a minute or two ...\n")
+    lines = [line for lock in locks for line in lock.read_text("utf-8").splitlines() if "==" in line]
+    if count := len({line.split()[0].rstrip(";") for line in lines} - _list_installed()):
+        sys.stderr.write(f"Installing up to {count} packages into .venv, which takes a minute or two ...\n")
     pip = _pip_for(VENV)
-    run(*pip, *INSTALL, *LOCKED, *(word for name in names for word in ("-r", f"locks/{name}.lock")))
+    _install([*pip, *INSTALL, *LOCKED, *(word for name in names for word in ("-r", f"locks/{name}.lock"))], count)
     run(*pip, *INSTALL, "--no-deps", "--no-build-isolation", "-e", ".")
     memory.write_text(" ".join(extras), "utf-8")
     stamp.write_text(state, "utf-8")
+
+
+def _list_installed() -> set[str]:
+    """Return the packages of .venv as lock files name them: `jinja2==3.1.6`."""
+    folders = [*VENV.glob("lib/python*/site-packages/*.dist-info"), *VENV.glob("Lib/site-packages/*.dist-info")]
+    found = [folder.name.removesuffix(".dist-info").rpartition("-") for folder in folders]
+    return {f"{re.sub('[-_.]+', '-', name).lower()}=={version}" for name, _, version in found}
+
+
+def _install(command: list[str], count: int) -> None:
+    """Run pip. In a terminal, show how many of `count` packages it has found so far."""
+    if not sys.stderr.isatty() or not count:
+        run(*command)
+        return
+    words, found = [word for word in command if word != "-q"], 0
+    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, encoding="utf-8", errors="replace", env=environ) as process:
+        for line in process.stdout or ():
+            found += line.startswith("Collecting ")
+            is_last = line.startswith("Installing collected packages")
+            sys.stderr.write(f"\r  {'writing them ...' if is_last else f'{found} of {count}':<16}")
+            sys.stderr.flush()
+    sys.stderr.write(f"\r{'':<18}\r")
+    if process.returncode:
+        sys.exit(process.returncode)
 
 
 def create(environment: Path, python: str = sys.executable) -> None:

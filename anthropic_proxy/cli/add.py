@@ -81,11 +81,10 @@ def add(
         environ=copy_environment(),
         has_pip=find_spec("pip") is not None,
     )
-    shown = subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
     if as_text:
+        shown = subprocess.list2cmdline(command) if sys.platform == "win32" else shlex.join(command)
         output.write_raw_text(f"{shown}\n")
         return
-    output.write_notice(shown)
     if status := subprocess.run(command, check=False).returncode:
         sys.exit(status)
     output.write_notice(f"Added {', '.join(extras)}. A running proxy uses it after its next start.", "✓", "ok")

@@ -451,6 +451,7 @@ def test_a_chosen_provider_is_used_although_a_proxy_with_other_settings_runs(ope
         assert facts.startswith("  claude-sonnet-5-5 → openai/gpt-4.1  ")
         assert run("config", "show")[2].startswith(described)
         assert run("health")[2] == f"  ! The proxy at {proxy.url} {other} {use}\n"
+        assert json.loads(run("health", "--json")[1])["ready_providers"] is None
         assert run("env") == (2, "", f"✕ The proxy at {proxy.url} {other} {use}\n")
         assert run("logs", "--no-follow")[2] == f"  From saved records. The proxy at {proxy.url} {other} {use}\n"
 

@@ -74,6 +74,21 @@ def test_a_word_that_selects_nothing_is_an_error_with_the_names_to_select(
     assert (done.returncode, done.stdout, "no such row" in first, listed in done.stderr) == (1, "", True, True)
 
 
+def test_the_set_up_counts_the_packages_that_are_missing(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
+    (tmp_path / "pyproject.toml").touch()
+    (tmp_path / "locks").mkdir()
+    (tmp_path / "locks/runtime.lock").write_text("jinja2==3.1.6 \\\n    --hash=sha256:00\nmarkupsafe==3.0.2\n")
+    (tmp_path / "locks/build.lock").write_text("editables==0.5\n")
+    (tmp_path / ".venv/lib/python3.11/site-packages/MarkupSafe-3.0.2.dist-info").mkdir(parents=True)
+    with (tmp_path / "scripts/environments.py").open("a") as environments:
+        environments.write("def create(*words): pass\ndef _pip_for(environment): return [sys.executable, '-c', '0']\n")
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "scripts/setup.py")], check=True, capture_output=True, text=True
+    )
+    assert done.stderr == "Installing up to 2 packages into .venv, which takes a minute or two ...\n"
+
+
 def test_pictures_are_drawn_of_the_demo_and_of_single_commands(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     with (tmp_path / "scripts/environments.py").open("a") as environments:
