@@ -16,11 +16,11 @@ from tests.support.compatible import (
     assert_refused,
     running,
     talking,
-    text_of,
     thinking_of,
     weather,
 )
 from tests.support.fakes.server import Running
+from tests.support.sdk import text_of
 from tests.support.server_process import Proxy
 
 SETTINGS = {"groq": {}, "moonshot": {}, "xai": {"XAI_WIRE": "chat"}, "local": {"BIG_MODEL": "openai/qwen3-coder"}}

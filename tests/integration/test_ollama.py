@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.fakes.ollama import new_ollama
 from tests.support.fakes.server import Running, serving
-from tests.support.sdk import open_sdk
+from tests.support.sdk import open_sdk, user_messages
 from tests.support.server_process import Proxy, running_proxy
 
 MODEL = "claude-sonnet-5-5"
@@ -69,14 +69,6 @@ class _Chats(list[Any]):
 def client(proxy: Proxy, chats: list[Any]) -> Iterator[anthropic.Anthropic]:
     with open_sdk(base_url=proxy.url, api_key="the-clients-own", max_retries=0) as client:
         yield client
-
-
-def user_messages(text: str) -> list[Any]:
-    return [{"role": "user", "content": text}]
-
-
-def text_of(message: Any) -> str:
-    return "".join(block.text for block in message.content if block.type == "text")
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.support.paths import ROOT
 pytest.importorskip("xllamacpp", reason="engine: llama.cpp is not installed: python3 scripts/ci.py engine")
 
 from tests.local_engine.model import WINDOW, write_model
+from tests.support.sdk import text_of
 from tests.support.secret_canaries import new_canary
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import WAIT_SECONDS, wait_for
@@ -89,10 +90,6 @@ def ask(text: str = "Tell me of the sea.", **fields: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": text}]
     greedy = {"extra_body": {"temperature": 0}}  # the SDK has no argument for it any more
     return {"model": MODEL, "max_tokens": 60, "messages": messages, **greedy, **fields}
-
-
-def text_of(message: anthropic.types.Message) -> str:
-    return "".join(block.text for block in message.content if block.type == "text")
 
 
 def test_a_reply_and_a_stream_are_equal(client: anthropic.Anthropic) -> None:

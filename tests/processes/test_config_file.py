@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from tests.support.compatible import ADD, THINK, WEATHER, add, talking, text_of, thinking_of, weather
+from tests.support.compatible import ADD, THINK, WEATHER, add, talking, thinking_of, weather
 from tests.support.fakes.compatible import KINDS, new_server
 from tests.support.fakes.openai_chat.server import KEY
 from tests.support.fakes.server import JOURNAL, RequestLog, Running, serving
 from tests.support.process_checks import MESSAGES, ask, reload, serve
+from tests.support.sdk import text_of
 from tests.support.server_process import Proxy, running_proxy
 from tests.support.waiting import wait_for
 

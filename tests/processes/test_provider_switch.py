@@ -5,11 +5,11 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support.compatible import THINK, WEATHER, Session, settings_of, text_of, weather
+from tests.support.compatible import THINK, WEATHER, Session, settings_of, weather
 from tests.support.fakes.compatible import new_server
 from tests.support.fakes.openai_responses import KEY, new_openai
 from tests.support.fakes.server import Running, serving
-from tests.support.sdk import open_sdk
+from tests.support.sdk import open_sdk, text_of
 from tests.support.server_process import Proxy, running_proxy
 
 MODELS = {

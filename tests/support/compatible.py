@@ -95,10 +95,6 @@ class Session:
         return reply
 
 
-def text_of(message: Message) -> str:
-    return "".join(block.text for block in message.content if block.type == "text")
-
-
 def thinking_of(message: Message) -> str:
     return "".join(block.thinking for block in message.content if block.type == "thinking")
 

@@ -45,6 +45,7 @@ from tests.support.fakes.server import Running, serving
 from tests.support.harness import FakeResponse, ProxyHarness, RecordingSink, new_client_request
 from tests.support.http_server import Server
 from tests.support.http_server import serving as http_serving
+from tests.support.sdk import text_of
 
 KEY = "the-key-of-the-cloud"
 MODELS: dict[Kind, str] = {
@@ -125,8 +126,10 @@ def reference_of(kind: Kind, url: str) -> Any:
     return anthropic.AnthropicFoundry(api_key=KEY, base_url=f"{url}/anthropic", **options)
 
 
-def text_of(message: Any) -> str:
-    return "".join(block.text for block in message.content if block.type == "text")
+def find_echo(body: dict[str, Any]) -> str:
+    """Return an error that quotes the type of a block which is no text."""
+    kinds = [block["type"] for block in body["messages"][0]["content"]]
+    return "" if kinds == ["text"] else f"messages.0.content.0: Input tag '{kinds[0]}' {TAG}"
 
 
 SAME_HEADERS = ("anthropic-version", "anthropic-beta", "authorization", "content-type", "x-api-key")
@@ -587,10 +590,6 @@ async def test_the_text_of_a_client_in_a_wrapped_error_takes_nothing_from_others
     forged = json.dumps(wrap(f"thinking: {EXTRA}")["error"])
     hostile = f"{end}, thinking: {EXTRA}, {forged}, invalid beta flag: {THINKING}"
 
-    def find_echo(body: dict[str, Any]) -> str:
-        kinds = [block["type"] for block in body["messages"][0]["content"]]
-        return "" if kinds == ["text"] else f"messages.0.content.0: Input tag '{kinds[0]}' {TAG}"
-
     async def send(block: dict[str, Any]) -> int:
         messages = [{"role": "user", "content": [block]}]
         reply, _ = await ask(engine, f"openai/{VERTEX_MODEL}", betas=THINKING, messages=messages)
@@ -1027,10 +1026,6 @@ async def test_a_limit_that_a_cloud_rejects_is_not_left_out(path: str, fields: d
 async def test_the_text_of_a_client_in_an_error_takes_nothing_from_others(kind: Kind, end: str) -> None:
     lost = ("thinking", "output_config", "system.0.cache_control")
     hostile = end + "; ".join(f"{name}: {EXTRA}" for name in lost) + f"; invalid beta flag: {THINKING} anthropic-beta '"
-
-    def find_echo(body: dict[str, Any]) -> str:
-        kinds = [block["type"] for block in body["messages"][0]["content"]]
-        return "" if kinds == ["text"] else f"messages.0.content.0: Input tag '{kinds[0]}' {TAG}"
 
     async def send(block: dict[str, Any]) -> int:
         messages = [{"role": "user", "content": [block]}]
