@@ -8,7 +8,7 @@ from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
-from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.console.ledger.database import find_database, open_for_writing
 from anthropic_proxy.console.ledger.engines import find_database_problems
 from anthropic_proxy.console.ledger.export import (
@@ -76,9 +76,9 @@ def export(*, form: Annotated[Literal["csv", "json"], Parameter(name="--format")
         csv, or json. In CSV, a text that a spreadsheet would run as a formula begins with an apostrophe.
     """
     with open_ledger_for_reading(load_command_settings()) as connection:
-        rows = () if connection is None else stream_stored_requests(connection)
+        rows, output = () if connection is None else stream_stored_requests(connection), open_data_output()
         if form == "csv":
-            write_csv(sys.stdout, REQUEST_TITLES, map(list_request_values, rows))
+            write_csv(output, REQUEST_TITLES, map(list_request_values, rows))
             return
         for row in rows:
-            sys.stdout.write(encode_json(build_request_object(row)).decode() + "\n")
+            output.write(encode_json(build_request_object(row)).decode() + "\n")

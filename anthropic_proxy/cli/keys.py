@@ -3,7 +3,6 @@
 import getpass
 import platform
 import shlex
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from msgspec import UNSET
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
-from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.cli.output import Column, Output, open_data_output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.keys.administration import KeyAdministration, KeyChange, open_administration
 from anthropic_proxy.console.keys.descriptions import (
@@ -313,14 +312,14 @@ def audit(
     rows = [encode_audit_entry(entry) for entry in entries]
     if as_json:
         for row in rows:
-            output.write_raw_text(msgspec.json.encode(row).decode() + "\n")
+            open_data_output().write(msgspec.json.encode(row).decode() + "\n")
         return
     texts = [
         [str(row[title]) for title in _AUDIT_TITLES[:-1]] + [describe_changes(entry.changes)]
         for row, entry in zip(rows, entries, strict=True)
     ]
     if as_csv:
-        write_csv(sys.stdout, _AUDIT_TITLES, texts)
+        write_csv(open_data_output(), _AUDIT_TITLES, texts)
         return
     if not entries and output.is_terminal:
         output.write_notice(f"No key or team was changed in the last {since}.")

@@ -25,7 +25,7 @@ from anthropic_proxy.cli.local_proxy import (
     require_accepted_credential,
     require_proxy,
 )
-from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.cli.proxy_client import stream_events
 from anthropic_proxy.console.ledger.costs import CostCalculator
 from anthropic_proxy.errors import ConfigurationError, UpstreamUnreachable
@@ -86,7 +86,7 @@ def logs(
         return
 
     costs = CostCalculator(settings)
-    log = Log(sys.stdout, "json" if as_json else "auto", color=settings.color)
+    log = Log(open_data_output() if as_json else sys.stdout, "json" if as_json else "auto", color=settings.color)
     if number > 0:
         settings.has_ledger()  # an unknown address ends the command, also if the proxy itself has enough requests
     proxy = find_any_proxy(settings)

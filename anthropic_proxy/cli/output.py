@@ -3,6 +3,7 @@
 The color of a text is given by its role: ok, warn, error, quiet, type or title.
 """
 
+import io
 import os
 import re
 import sys
@@ -125,7 +126,7 @@ class Output:
     def write_json(self, value: Any) -> None:
         """Write `value` as indented JSON to stdout. A `Decimal` becomes a number with all its digits."""
         encoded = msgspec.json.Encoder(decimal_format="number").encode(value)
-        sys.stdout.write(msgspec.json.format(encoded, indent=2).decode() + "\n")
+        open_data_output().write(msgspec.json.format(encoded, indent=2).decode() + "\n")
 
     def write_table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]], *, last_row_role: str = "") -> None:
         """Write a table with one cell per column in each of `rows`.
@@ -184,6 +185,16 @@ class Output:
         write_row(titles, "quiet")
         for number, row in enumerate(complete if is_stacked else cells, 1):
             write_row(row, last_row_role if number == len(cells) else "")
+
+
+def open_data_output() -> TextIO:
+    """Return stdout for texts that programs read, such as JSON and CSV: in UTF-8, with the line ends of the text.
+
+    Text for people has the charset of the locale, which a terminal expects.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="")
+    return sys.stdout
 
 
 def wrap_text(text: str, width: int | None) -> list[str]:

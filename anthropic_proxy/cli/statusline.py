@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.local_proxy import client_token
-from anthropic_proxy.cli.output import Output
+from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens
@@ -51,7 +51,7 @@ def statusline() -> None:
     columns = max(_read_number(environ, "COLUMNS") - _PADDING, 0)
     window, limiting = _read_number(environ, _WINDOW), environ.get(LIMITING_MODEL, "")
     is_fixed = environ.get(_COMPACT_WINDOW) != environ.get(_WINDOW)  # `code` sets both to one value
-    Output().write_line(build_line(text, _find_proxy(), window, limiting, columns, is_fixed=is_fixed))
+    Output(open_data_output()).write_line(build_line(text, _find_proxy(), window, limiting, columns, is_fixed=is_fixed))
 
 
 def _read_number(environ: Mapping[str, str], name: str) -> int:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.ledger_access import open_ledger_for_reading
-from anthropic_proxy.cli.output import Column, Output
+from anthropic_proxy.cli.output import Column, Output, open_data_output
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.costs import ModelCosts
 from anthropic_proxy.console.ledger.export import build_usage_object, name_group, tabulate_usage
@@ -85,7 +85,7 @@ def usage(
     if as_json:
         Output().write_json(build_usage_object(settings, by, groups, chosen))
     elif as_csv:
-        Output().write_raw_text(tabulate_usage(settings, by, groups).encode_csv())
+        open_data_output().write(tabulate_usage(settings, by, groups).encode_csv())
     else:
         write_table(
             settings,

@@ -34,7 +34,7 @@ from anthropic_proxy.cli.doctor.report import (
 )
 from anthropic_proxy.cli.doctor.run import estimate_price, estimate_totals, run_doctor, select_backends
 from anthropic_proxy.cli.doctor.run_recorder import RunRecorder, open_recorder, store_results
-from anthropic_proxy.cli.output import Output, wrap_text
+from anthropic_proxy.cli.output import Output, open_data_output, wrap_text
 from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
@@ -146,7 +146,7 @@ def doctor(
             ) from None
         finally:
             if options.as_json:
-                sys.stdout.write(encode_report(result, "json", today, secrets))
+                open_data_output().write(encode_report(result, "json", today, secrets))
                 sys.stderr.write(f"Done: {result.cost_summary}.\n")
             else:
                 write_report(result, secrets)

@@ -1,6 +1,7 @@
 """Detection of a closed terminal, to distinguish the two causes of SIGHUP: request to reload, or terminal closed."""
 
 import ctypes
+import io
 import os
 import signal
 import sys
@@ -96,3 +97,5 @@ def open_missing_streams() -> None:
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of users may have letters that its charset lacks
