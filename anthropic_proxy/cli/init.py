@@ -931,9 +931,8 @@ class _Setup:
         usable = {name: one for name, one in listed.items() if not (_is_too_small(one) or _retires_soon(one, today))}
         targets = {name: _find_target(backend, name) for name in usable}
         usable = {name: one for name, one in usable.items() if targets[name].capabilities.tools}
-        if (
-            usable and backend.provider.name in backend.settings.base_urls
-        ):  # it may have only the API of the chosen ones
+        # another server than the vendor's may have only the API of the chosen models
+        if usable and backend.provider.name in backend.settings.base_urls:
             wires = {_find_target(backend, name).wire for name in names}
             usable = {name: one for name, one in usable.items() if targets[name].wire in wires}
         if other := next((name for name in sort_models(backend, usable, "", today) if name not in names), ""):

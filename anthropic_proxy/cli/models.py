@@ -109,7 +109,7 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     for models in offered:
         if models.problem:
             output.write_notice(models.problem, "!", "warn")
-    _write_price_source(output)
+    _write_price_source(output, [row.facts for row in tiers])
     return 0
 
 
@@ -164,7 +164,7 @@ async def _show(output: Output, name: str, as_json: bool) -> int:
         output.write_notice(
             f"These are the models of {provider.title} that the proxy knows, not its own list.", "!", "warn"
         )
-    _write_price_source(output, has_prices=bool(offered.models))
+    _write_price_source(output, offered.models)
     return status
 
 
@@ -173,11 +173,12 @@ def _list_amounts(prices: "TokenPrices") -> list[str]:
     return [format_price(amount) for amount in (*amounts, prices.thinking)]
 
 
-def _write_price_source(output: Output, *, has_prices: bool = True) -> None:
-    """Print origin and date of the price list on a terminal, or that it is not installed."""
+def _write_price_source(output: Output, models: Sequence["ModelFacts"]) -> None:
+    """Print origin and date of the price list on a terminal, or that one of `models` needs it and it is missing."""
     if not has_price_package():
-        output.write_notice(NO_PRICES, "!", "warn")
-    elif has_prices and output.is_terminal:
+        if any(fact.price is None for fact in models):
+            output.write_notice(NO_PRICES, "!", "warn")
+    elif models and output.is_terminal:
         text = f"Prices: {describe_price_list()}. A running proxy updates them with PRICE_UPDATE_DAYS"
         output.write_line("  " + output.paint(text, "quiet"))
 

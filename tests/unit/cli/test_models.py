@@ -1,6 +1,7 @@
 """Command `models`: mapping of the tiers and the models of each provider, with limits and prices."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from tests.support.command_line import run_command
 from tests.support.fakes import anthropic, gemini, ollama, openai_chat
 from tests.support.fakes.server import Running, serving, serving_strictly
+from tests.support.paths import ROOT
 from tests.support.server_process import running_proxy
 
 NOBODY = "http://127.0.0.1:9"
@@ -76,6 +78,23 @@ def test_models_on_this_machine_are_free_and_those_of_an_unknown_server_have_no_
     settings = {"OPENAI_API_KEY": openai_chat.KEY, "OPENAI_BASE_URL": f"{openai.url}/v1"}
     listed = run_command("models", "openai", directory=tmp_path, settings=settings).stdout
     assert {tuple(line.split("\t")[3:]) for line in listed.splitlines()[1:]} == {("unknown", "unknown", "unknown", "")}
+
+
+def test_the_price_list_is_named_only_if_a_price_is_unknown(tmp_path: Path) -> None:
+    hidden = tmp_path / "without-prices"
+    hidden.mkdir()
+    (hidden / "sitecustomize.py").write_text("import sys; sys.modules['genai_prices'] = None")
+    with serving_strictly(ollama.new_ollama()) as local:
+        own = {"PYTHONPATH": f"{hidden}{os.pathsep}{ROOT}", "OLLAMA_API_BASE": local.url}
+        notices = [
+            run_command("models", directory=tmp_path, settings={**own, **more}).stderr
+            for more in (
+                {},
+                {"SMALL_MODEL": "openai/gpt-4.1", "OPENAI_API_KEY": openai_chat.KEY, "OPENAI_BASE_URL": NOBODY},
+            )
+        ]
+    text = "! Prices need the package genai-prices:  anthropic-proxy add prices"
+    assert [text in each for each in notices] == [False, True]
 
 
 def test_anthropic_lists_its_own_models(tmp_path: Path) -> None:
