@@ -380,7 +380,8 @@ def load_app(
     settings = settings or require_route_prices(reader.read())
     port = settings.port if address is not None else find_listen_port_option(sys.argv, copy_environment())
     # the supervisor has the record of its workers; another server has no address, and signals of its own
-    record = ServerRecord(port if link is None else None, handles_signals=address is not None)
+    host = settings.host if address is not None else find_listen_host_option(sys.argv)
+    record = ServerRecord(port if link is None else None, host=host, handles_signals=address is not None)
     return App(settings, address=address, logs_startup=logs_startup, reader=reader, link=link, record=record)
 
 

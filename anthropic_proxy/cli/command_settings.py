@@ -18,7 +18,6 @@ from anthropic_proxy.gateway.running_proxy import (
     describe_source,
     find_running_proxy,
     list_running_proxies,
-    list_sessions,
     load_settings_of,
     name_reload_command,
 )
@@ -42,46 +41,58 @@ def load_command_settings(
     names_source: bool = False,
     finds_proxy: bool = False,
 ) -> Settings:
-    """Return the settings of a command: those of the proxy that runs on PORT, else those of the command itself. PORT is
-    that of the only proxy with these files, if none with them runs on the PORT of the settings.
+    """Return the settings of a command: those of the proxy that it uses, with its port, else those of the command.
 
-    If only a command such as `code` has started one with these files, texts name it as the way to start again. A folder
-    that the user has named, and settings files that choose a provider, take precedence over a running proxy with other
-    files. `resolves_keys` is True for a command that sends requests to providers itself: key files are read and key
-    commands run. `names_source`: tell the user that the settings are those of the running proxy, also if the command
-    has no others. `finds_proxy`: the command looks for the proxy, and tells the user if it does not use it. Raises
-    `ConfigurationError` for invalid settings.
+    `_find_running_proxy` chooses the proxy. A folder that the user has named, and settings files that choose a
+    provider, take precedence over one with other files. If only a command such as `code` has started a proxy with these
+    files, texts name it as the way to start again. `resolves_keys` is True for a command that sends requests to
+    providers itself: key files are read and key commands run. `names_source`: tell the user that the settings are those
+    of the running proxy, also if the command has no others. `finds_proxy`: the command looks for the proxy, and tells
+    the user if it does not use it. Raises `ConfigurationError` for invalid settings.
     """
     environ = copy_environment()
     env_file = find_env_file(environ)
-    environ = _follow_port(environ, env_file)
-    settings = None
-    if of_running_proxy and not environ.get(CONFIG_VARIABLE):
+    proxy = settings = None
+    with suppress(ConfigurationError):  # HOST or PORT is invalid, which `load_settings` reports with all others
+        proxy = _find_running_proxy(environ, env_file, names_others=finds_proxy)
+    if proxy is not None and of_running_proxy and not environ.get(CONFIG_VARIABLE):
         names_source = names_source or names_files.get()
         settings = _load_of_running_proxy(
-            environ, env_file, resolves_keys=resolves_keys, names_source=names_source, finds_proxy=finds_proxy
+            proxy, environ, env_file, resolves_keys=resolves_keys, names_source=names_source, finds_proxy=finds_proxy
         )
     if settings is None:
         settings = load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys)
         if of_running_proxy and env_file is not None:
-            port = settings.port
-            proxy = find_running_proxy(find_data_directory(environ), port)
+            _, sessions = list_running_proxies(settings.data_directory, env_file)
             if proxy is not None and proxy.env_file == str(Path(env_file).absolute()):  # the proxy of the named folder
-                _name_changes(proxy, port, settings)
-            elif proxy is None and (sessions := [session for _, session in list_sessions(settings)]):
+                _name_changes(proxy, settings)
+            elif proxy is None and sessions:
                 settings = structs.replace(settings, session_command=sessions[0].session_command)
     if names_files.get():
         Output().write_notice(describe_files(settings))
-    return settings
+    return settings if proxy is None else structs.replace(settings, port=proxy.port)
 
 
-def _follow_port(environ: dict[str, str], env_file: str | None) -> dict[str, str]:
-    """Return `environ` with the port of the only proxy that `serve` has started with these files. A PORT in the
-    environment says which proxy the user means.
+def _find_running_proxy(environ: Mapping[str, str], env_file: str | None, *, names_others: bool) -> RunningProxy | None:
+    """Return the proxy that `serve` has started with these files, on PORT or else on the lowest port. Without one, and
+    if the user has named PORT: the proxy there, also with other files.
+
+    The user names PORT in the environment, or in `ANTHROPIC_BASE_URL`. `names_others`: tell the user if several proxies
+    could be used. Raises `ConfigurationError` if HOST or PORT is invalid.
     """
-    found = list_running_proxies(find_data_directory(environ), env_file)
-    ports = [port for port, proxy in found if not proxy.session_command]
-    return environ if environ.get("PORT") or len(ports) != 1 else {**environ, "PORT": str(ports[0])}
+    directory = find_data_directory(environ)
+    _, port = find_listen_address(environ, env_file)
+    on_port = find_running_proxy(directory, port)
+    own, _ = list_running_proxies(directory, env_file)
+    if not own or on_port in own or environ.get("PORT") or is_named_by_user("127.0.0.1", port):
+        return on_port
+    if names_others and len(own) > 1:
+        *ports, last = (str(proxy.port) for proxy in own)
+        Output().write_notice(
+            f"Proxies with these settings files run on ports {', '.join(ports)} and {last}. This command uses port "
+            f"{own[0].port}. To use another one, set PORT in the environment."
+        )
+    return own[0]
 
 
 def is_named_by_user(host: str, port: int) -> bool:
@@ -104,17 +115,20 @@ def describe_other_files(proxy: RunningProxy) -> str:
 
 
 def _load_of_running_proxy(
-    environ: Mapping[str, str], env_file: str | None, *, resolves_keys: bool, names_source: bool, finds_proxy: bool
+    proxy: RunningProxy,
+    environ: Mapping[str, str],
+    env_file: str | None,
+    *,
+    resolves_keys: bool,
+    names_source: bool,
+    finds_proxy: bool,
 ) -> Settings | None:
-    """Return the settings of the proxy that runs on PORT, and name their source if the command has others of its own.
+    """Return the settings of a running proxy, and name their source if the command has others of its own.
 
-    None: there is no such proxy, or the command uses its own settings. Those other than HOST and PORT may be invalid.
+    None: the command uses its own settings. Those other than HOST and PORT may be invalid.
     """
-    host, port = find_listen_address(environ, env_file)
-    proxy = find_running_proxy(find_data_directory(environ), port)
-    if proxy is None:
-        return None
-    settings = load_settings_of(proxy, port, environ, resolves_keys=resolves_keys)
+    port, (host, _) = proxy.port, find_listen_address(environ, env_file)
+    settings = load_settings_of(proxy, environ, resolves_keys=resolves_keys)
     own, output = None, Output()
     with suppress(ConfigurationError):
         own_settings = load_settings(environ, PROVIDERS, env_file=env_file)
@@ -138,11 +152,11 @@ def _load_of_running_proxy(
         names = [*proxy.variables, *proxy.keys]
         listed = [*settings.files, *([f"{', '.join(names)} of its environment"] if names else [])]
         output.write_notice(f"Settings of the running proxy (port {port}): {', '.join(listed) or 'defaults'}")
-    _name_changes(proxy, port, settings)
-    return structs.replace(settings, host=host, port=port)
+    _name_changes(proxy, settings)
+    return structs.replace(settings, host=host)
 
 
-def _name_changes(proxy: RunningProxy, port: int, settings: Settings) -> None:
+def _name_changes(proxy: RunningProxy, settings: Settings) -> None:
     """Tell the user which changes in `settings`, just read, the proxy does not apply yet."""
     output = Output()
     known = {**proxy.files, **settings.files}
@@ -151,15 +165,15 @@ def _name_changes(proxy: RunningProxy, port: int, settings: Settings) -> None:
         remedy = "To apply them" if reload else "To apply them, stop it, and start it"
         output.write_notice(
             f"{' and '.join(changed)} changed since the proxy's start or last reload. This command shows the new "
-            f"settings, and the proxy (port {port}) uses the earlier ones. {remedy}:  "
+            f"settings, and the proxy (port {proxy.port}) uses the earlier ones. {remedy}:  "
             f"{reload or 'anthropic-proxy serve'}",
             "!",
             "warn",
         )
     if proxy.changed:
         output.write_notice(
-            f"{' and '.join(proxy.changed)} changed after the start of the proxy (port {port}), which applies the "
-            "change at its next start. This command applies it now.",
+            f"{' and '.join(proxy.changed)} changed after the start of the proxy (port {proxy.port}), which applies "
+            "the change at its next start. This command applies it now.",
             "!",
             "warn",
         )

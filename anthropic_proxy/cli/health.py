@@ -74,9 +74,9 @@ def _find_facts(proxy: LocalProxy, settings: Settings) -> _Facts:
         ledger = reply.get("ledger")
         facts.ledger = str(ledger.get("condition")) if isinstance(ledger, dict) else "off"
     record = find_running_proxy(settings.data_directory, proxy.port)
-    if record is not None:  # without it, these settings may be those of another proxy
+    if record is not None:
         facts.settings_folder = None if record.env_file is None else str(Path(record.env_file).parent)
-    if record is not None and proxy.is_used:
+    if record is not None and proxy.is_used:  # else these settings may be those of another proxy
         ready = [one.name for one in find_readiness(settings, Catalog()).ready]
         # keys in the environment of the server only, which these settings do not have
         unseen = [one.prefix for one in find_registry(settings) if one.key_variable in record.keys]

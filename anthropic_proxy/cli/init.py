@@ -23,7 +23,7 @@ from anthropic_proxy.cli.command_settings import load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.doctor.report import MIN_SESSION_TOKENS
 from anthropic_proxy.cli.importing.plan import ImportPlan, ServerTable, prepare_files
-from anthropic_proxy.cli.local_proxy import find_any_proxy, reload_proxy
+from anthropic_proxy.cli.local_proxy import reload_proxies
 from anthropic_proxy.cli.models import ModelFacts, describe_models, find_model_price
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.questions import Option, Questions, open_questions
@@ -944,15 +944,7 @@ class _Setup:
 
     def _reload(self) -> None:
         """Let a running proxy read the new settings, or tell the user why it does not."""
-        running = find_any_proxy(self._settings)
-        if running is None or running.foreign_user:
-            return
-        result = reload_proxy(self._environ, self._settings.port, self._folder / ENV_FILE)
-        role = "ok" if result.is_applied else "warn"
-        self._output.write_notice(
-            f"The proxy at {running.address} {result.text}", "✓" if result.is_applied else "!", role
-        )
-        self._running_variables = result.variables if result.is_applied else ()
+        self._running_variables = reload_proxies(self._output, self._settings, self._folder / ENV_FILE)
 
     def _report_exported_key(self, backend: ChosenProvider) -> None:
         """Name a key that only the environment of this shell has, because a new shell starts the proxy without it."""

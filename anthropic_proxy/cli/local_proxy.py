@@ -3,7 +3,7 @@
 import subprocess
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,22 @@ from platformdirs import user_log_path
 
 from anthropic_proxy.cli.command_settings import describe_other_files, has_provider, is_named_by_user
 from anthropic_proxy.cli.output import Output
-from anthropic_proxy.cli.proxy_client import get_json, is_credential_rejected
+from anthropic_proxy.cli.proxy_client import PROBE_TIMEOUT_SECONDS, get_json, is_credential_rejected
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import background_popen_options, end_process, proxy_command
 from anthropic_proxy.gateway.platforms.signals import request_reload
-from anthropic_proxy.gateway.platforms.sockets import find_foreign_user, find_port_owner
+from anthropic_proxy.gateway.platforms.sockets import find_foreign_user, find_port_owner, list_called_hosts
 from anthropic_proxy.gateway.running_proxy import (
+    RunningProxy,
     ServerRecord,
     describe_source,
     find_running_proxy,
-    list_sessions,
+    list_running_proxies,
 )
 from anthropic_proxy.gateway.settings import Settings, load_settings
-from anthropic_proxy.gateway.settings.place import find_data_directory
 
 MAX_LOG_BYTES = 10 * 1024 * 1024
 """Size in bytes of the log of started proxies above which the next start begins a new file."""
@@ -74,31 +74,31 @@ class LocalProxy(Struct, frozen=True):
         scheme = "https" if self.certificate_file else "http"
         return f"{scheme}://[{self.host}]:{self.port}" if ":" in self.host else f"{scheme}://{self.host}:{self.port}"
 
-    def get_json(self, path: str) -> Any | None:
+    def get_json(self, path: str, timeout: float = PROBE_TIMEOUT_SECONDS) -> Any | None:
         """Return the JSON value at a URL path. None: no response in time, a status other than 200, or no JSON."""
-        return get_json(self.host, self.port, path, self.token, self.certificate_file)
+        return get_json(self.host, self.port, path, self.token, self.certificate_file, timeout=timeout)
 
 
-def find_proxy(settings: Settings) -> LocalProxy | None:
+def find_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -> LocalProxy | None:
     """Return the proxy that listens on the PORT of `settings` on this machine, if commands use it. None: no such proxy
     responds there.
     """
-    proxy = find_any_proxy(settings)
+    proxy = find_any_proxy(settings, timeout)
     return proxy if proxy is not None and proxy.is_used else None
 
 
-def find_any_proxy(settings: Settings) -> LocalProxy | None:
+def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -> LocalProxy | None:
     """Return the proxy that listens on the PORT of `settings`, also one that is not used. None: none responds."""
     certificate, port = settings.tls_certificate_file or "", settings.port
-    for host in dict.fromkeys(("127.0.0.1", settings.host)):
-        health = get_json(host, port, "/health", certificate_file=certificate)
+    record = find_running_proxy(settings.data_directory, port)
+    for host in _list_hosts(record, settings):
+        health = get_json(host, port, "/health", certificate_file=certificate, timeout=timeout)
         if isinstance(health, dict) and health.get("status") == "ok" and isinstance(health.get("version"), str):
             is_named = is_named_by_user(host, port)
             # with TLS, the proxy has shown the certificate of these settings
             foreign_user = "" if certificate or is_named else find_foreign_user(host, port)
             other_settings, is_used = "", not foreign_user
             if is_used and not is_named:
-                record = find_running_proxy(settings.data_directory, port)
                 if record is None:
                     other_settings = _UNKNOWN_SETTINGS
                     is_used = not (settings.files and has_provider(settings))
@@ -116,6 +116,13 @@ def find_any_proxy(settings: Settings) -> LocalProxy | None:
                 is_used=is_used,
             )
     return None
+
+
+def _list_hosts(record: RunningProxy | None, settings: Settings) -> Collection[str]:
+    """Return the addresses at which the proxy on PORT may accept connections."""
+    if record is not None and record.host:
+        return list_called_hosts(record.host)
+    return dict.fromkeys(("127.0.0.1", *list_called_hosts(settings.host)))
 
 
 def describe_unused_proxy(proxy: LocalProxy) -> str:
@@ -138,8 +145,9 @@ def follow_session(settings: Settings) -> Settings:
     """
     if find_proxy(settings) is not None:
         return settings
-    sessions = (structs.replace(settings, port=port) for port, _ in list_sessions(settings))
-    return next(filter(find_proxy, sessions), settings)
+    _, sessions = list_running_proxies(settings.data_directory, settings.env_file)
+    found = (structs.replace(settings, port=session.port) for session in sessions)
+    return next(filter(find_proxy, found), settings)
 
 
 def require_proxy(settings: Settings) -> LocalProxy:
@@ -169,13 +177,31 @@ class ReloadResult(Struct, frozen=True):
     """Settings in its environment."""
 
 
-def reload_proxy(environ: Mapping[str, str], port: int, env_file: Path) -> ReloadResult:
-    """Let the proxy on `port` read its settings files again, if `env_file` is one of them, and wait until it has."""
-    directory = find_data_directory(environ)
-    proxy = find_running_proxy(directory, port)
-    if proxy is None or proxy.env_file != str(env_file):
-        files = _UNKNOWN_SETTINGS if proxy is None else describe_other_files(proxy)
-        return ReloadResult(False, f"is another one: it uses {files}. Commands start their own.")
+def reload_proxies(output: Output, settings: Settings, env_file: Path) -> Collection[str]:
+    """Let each proxy that `serve` has started with these files read them again, wait until it has, and tell the user.
+    Without one, another proxy on PORT is named.
+
+    `settings` are those before the change, with the earlier PORT. The result has the names of the settings in the
+    environment of the proxies that use the new settings.
+    """
+    own, _ = list_running_proxies(settings.data_directory, str(env_file))
+    variables: set[str] = set()
+    for record in own:
+        host = next(iter(_list_hosts(record, settings)))
+        proxy = LocalProxy(host, record.port, "", "", certificate_file=settings.tls_certificate_file or "")
+        result = _reload(record, settings.data_directory, env_file)
+        sign, role = ("✓", "ok") if result.is_applied else ("!", "warn")
+        output.write_notice(f"The proxy at {proxy.address} {result.text}", sign, role)
+        variables.update(result.variables)
+    if not own and (other := find_any_proxy(settings)) is not None and not other.foreign_user:
+        found = find_running_proxy(settings.data_directory, other.port)
+        files = _UNKNOWN_SETTINGS if found is None else describe_other_files(found)
+        text = f"The proxy at {other.address} is another one: it uses {files}. Commands start their own."
+        output.write_notice(text, "!", "warn")
+    return variables
+
+
+def _reload(proxy: RunningProxy, directory: Path | None, env_file: Path) -> ReloadResult:
     if not proxy.process:
         return ReloadResult(False, "uses the new settings after its next start.")
     wanted = sorted(load_settings({}, PROVIDERS, env_file=str(env_file)).files.values())
@@ -184,7 +210,7 @@ def reload_proxy(environ: Mapping[str, str], port: int, env_file: Path) -> Reloa
     except OSError as error:
         return ReloadResult(False, f"cannot be reloaded: {describe_os_error(error)}. Start it again.")
     deadline = time.monotonic() + _RELOAD_SECONDS
-    while (found := find_running_proxy(directory, port)) is None or sorted(found.files.values()) != wanted:
+    while (found := find_running_proxy(directory, proxy.port)) is None or sorted(found.files.values()) != wanted:
         if time.monotonic() > deadline:
             return ReloadResult(False, "did not accept the new settings. Its log has the reason.")
         time.sleep(_POLL_SECONDS)
@@ -266,7 +292,7 @@ def open_proxy(settings: Settings, command: str) -> Iterator[LocalProxy]:
         host, _, port = address.removeprefix("http://").rpartition(":")
         health = get_json(host, int(port), "/health")
         version = health["version"] if isinstance(health, dict) else ""
-        record = ServerRecord(int(port), session_command=command)
+        record = ServerRecord(int(port), host=host, session_command=command)
         record.open(settings)
         yield LocalProxy(host, int(port), version, client_token(settings), log_file=log_file)
     finally:

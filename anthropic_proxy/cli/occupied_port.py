@@ -7,13 +7,16 @@ from datetime import datetime
 
 from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.errors import ConfigurationError
-from anthropic_proxy.gateway.platforms.sockets import PORT_OWNER_COMMANDS, find_foreign_user, find_port_owner
+from anthropic_proxy.gateway.platforms.sockets import (
+    PORT_OWNER_COMMANDS,
+    find_foreign_user,
+    find_port_owner,
+    list_called_hosts,
+)
 from anthropic_proxy.gateway.server.listener import MAX_PORT, open_listener
 
 _MAX_TRIED_PORTS = 20
 _FIRST_UNPRIVILEGED_PORT = 1024
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
-"""Listen address for all interfaces → address of this machine at which the owner of the port can be called."""
 
 
 def describe_occupied_port(host: str, port: int) -> str:
@@ -25,9 +28,10 @@ def describe_occupied_port(host: str, port: int) -> str:
             free_port = candidate
             break
     free = " ".join(["anthropic-proxy serve", *_list_other_options(sys.argv[1:]), f"--port {free_port}"])
-    called = _WILDCARDS.get(host, host)
-    health = get_json(called, port, "/health")
-    if isinstance(health, dict) and health.get("status") == "ok" and "version" in health:
+    for called in list_called_hosts(host):
+        health = get_json(called, port, "/health")
+        if not (isinstance(health, dict) and health.get("status") == "ok" and "version" in health):
+            continue
         try:
             begin = datetime.fromisoformat(str(health.get("started_at", ""))).astimezone()
         except ValueError:
@@ -50,11 +54,13 @@ def describe_occupied_port(host: str, port: int) -> str:
 
 
 def _list_other_options(words: list[str]) -> list[str]:
-    """Return the words of the command line of `serve` without its name and the port, as a shell reads them."""
+    """Return the words of the command line of `serve` without its name, the port and the folder of the settings files,
+    which each command in a text has, as a shell reads them.
+    """
     found, remaining = [], iter(words)
     for word in remaining:
-        if word == "--port":
+        if word in ("--port", "--config"):
             next(remaining, None)
-        elif word != "serve" and not word.startswith("--port="):
+        elif word != "serve" and not word.startswith(("--port=", "--config=")):
             found.append(shlex.quote(word))
     return found

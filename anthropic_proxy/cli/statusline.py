@@ -13,14 +13,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from anthropic_proxy.cli.command_settings import load_command_settings
-from anthropic_proxy.cli.local_proxy import client_token
+from anthropic_proxy.cli.local_proxy import find_proxy
 from anthropic_proxy.cli.output import Output, open_data_output
 from anthropic_proxy.cli.proxy_client import get_json
 from anthropic_proxy.console import formats
 from anthropic_proxy.console.ledger.records import StoredRequest, count_lost_tokens
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, UNKNOWN_AMOUNT, format_cost
-from anthropic_proxy.gateway.platforms.sockets import find_foreign_user
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.gateway.telemetry.log.columns import count_columns, cut
 
@@ -74,13 +73,11 @@ def _find_proxy() -> Reader:
             settings = load_command_settings(finds_proxy=True)
             certificate = settings.tls_certificate_file or ""
             if not address:
-                port, token = settings.port, client_token(settings)
-                if not certificate and find_foreign_user(host, port):
-                    return lambda path: None
-            elif url.scheme != "https" or not certificate:  # without the certificate, the token would be sent in clear
+                proxy = find_proxy(settings, TIMEOUT_SECONDS)
+                return lambda path: None if proxy is None else proxy.get_json(path, TIMEOUT_SECONDS)
+            if url.scheme != "https" or not certificate:  # without the certificate, the token would be sent in clear
                 return lambda path: None
-            else:
-                port = url.port or 443
+            port = url.port or 443
     except (ConfigurationError, ValueError):
         return lambda path: None
     return lambda path: get_json(host, port, path, token, certificate, timeout=TIMEOUT_SECONDS)

@@ -1,13 +1,13 @@
 """Record of a running proxy, from which commands learn where its settings come from.
 
 A server writes the record by `ServerRecord`, and `find_running_proxy` reads it. `load_settings_of` loads the settings.
-The record has the folder of the settings files, digests of these files, and the settings of the environment, without
-credentials. It is in the data directory of the user, one folder per port. The server holds the lock of this folder, so
-that the record of a server that has ended is not used.
+The record has the listen address, the folder of the settings files, digests of these files, and the settings of the
+environment, without credentials. It is in the data directory of the user, one folder per port. The server holds the
+lock of this folder, so that the record of a server that has ended is not used.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -66,6 +66,9 @@ class RunningProxy(Struct, frozen=True):
     """Process that reloads the settings at `RELOAD_SIGNAL`. 0: none does, as under another server."""
     session_command: str = ""
     """Command, such as `code`, that has started it for its session, on any free port. "": none."""
+    host: str = ""
+    """Address on which it listens. "": unknown, or that of an earlier version."""
+    port: int = 0
 
 
 def name_reload_command(proxy: RunningProxy) -> str:
@@ -88,15 +91,19 @@ def describe_source(settings: Settings, changed: Sequence[str] = (), process: in
 
 
 class ServerRecord:
-    """The record of this server. `port`: port on which it listens; None: unknown, so that there is no record.
+    """The record of this server. `port`: port on which it listens; None: unknown, so that there is no record. `host`:
+    its listen address; "": unknown.
 
     `handles_signals`: this process reloads the settings at `RELOAD_SIGNAL`.
     `session_command`: it has started the server on any free port. No other server will use that one, so the folder is
     removed.
     """
 
-    def __init__(self, port: int | None, *, handles_signals: bool = False, session_command: str = "") -> None:
+    def __init__(
+        self, port: int | None, *, host: str = "", handles_signals: bool = False, session_command: str = ""
+    ) -> None:
         self._port = port
+        self._host = host
         self._session_command = session_command
         self._process = os.getpid() if handles_signals and RELOAD_SIGNAL is not None else 0
         self._held = ExitStack()
@@ -140,7 +147,7 @@ class ServerRecord:
 
     def _write(self, file: Path, settings: Settings, changed: Sequence[str] = ()) -> None:
         described = describe_source(settings, changed, self._process)
-        proxy = structs.replace(described, session_command=self._session_command)
+        proxy = structs.replace(described, session_command=self._session_command, host=self._host)
         replace_file(file, msgspec.json.encode(proxy).decode(), has_keys=True)  # a command may read it at this moment
 
 
@@ -155,30 +162,27 @@ def find_running_proxy(data_directory: Path | None, port: int) -> RunningProxy |
         return None
     with suppress(OSError, msgspec.MsgspecError):
         if is_folder_locked(folder):  # else the server has ended
-            return msgspec.json.decode(file.read_bytes(), type=RunningProxy)
+            return structs.replace(msgspec.json.decode(file.read_bytes(), type=RunningProxy), port=port)
     return None
 
 
-def list_sessions(settings: Settings) -> Iterator[tuple[int, RunningProxy]]:
-    """Yield port and record of each proxy that a command such as `code` has started with the files of `settings`."""
-    found = list_running_proxies(settings.data_directory, settings.env_file)
-    return (one for one in found if one[1].session_command)
-
-
-def list_running_proxies(data_directory: Path | None, env_file: str | None) -> Iterator[tuple[int, RunningProxy]]:
-    """Yield port and record of each proxy that runs with this `.env`."""
+def list_running_proxies(
+    data_directory: Path | None, env_file: str | None
+) -> tuple[list[RunningProxy], list[RunningProxy]]:
+    """Return the proxies that run with this `.env`, in the order of their ports: those that `serve` has started, and
+    those of sessions of commands such as `code`.
+    """
     wanted, names = None if env_file is None else str(Path(env_file).absolute()), list[str]()
     if data_directory is not None:
         with suppress(OSError):
-            names = sorted(os.listdir(data_directory / _SERVERS))
-    for port in (int(name) for name in names if name.isdecimal()):
-        proxy = find_running_proxy(data_directory, port)
-        if proxy is not None and proxy.env_file == wanted:
-            yield port, proxy
+            names = os.listdir(data_directory / _SERVERS)
+    found = [find_running_proxy(data_directory, port) for port in sorted(int(one) for one in names if one.isdecimal())]
+    own = [proxy for proxy in found if proxy is not None and proxy.env_file == wanted]
+    return [one for one in own if not one.session_command], [one for one in own if one.session_command]
 
 
-def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str], *, resolves_keys: bool) -> Settings:
-    """Return the settings of the running proxy on `port`, as far as they are known here.
+def load_settings_of(proxy: RunningProxy, environ: Mapping[str, str], *, resolves_keys: bool) -> Settings:
+    """Return the settings of a running proxy, as far as they are known here.
 
     A key that only its environment has is replaced by `UNRESOLVED_KEY`. If the command sends requests
     (`resolves_keys`), such a provider has no key, with the reason. Another setting whose value is not in the record has
@@ -192,7 +196,7 @@ def load_settings_of(proxy: RunningProxy, port: int, environ: Mapping[str, str],
     missing = [name for name in proxy.keys if name not in here]
     # a variable that is no setting is one to which a key of the configuration file refers
     unknown = {name: UNRESOLVED_KEY for name in missing if is_secret_variable(name) or name not in variables}
-    unknown_secrets = {name: UnknownSecret(name, port) for name in {*missing} - {*unknown}}
+    unknown_secrets = {name: UnknownSecret(name, proxy.port) for name in {*missing} - {*unknown}}
     errors = ErrorList()
     for name in sorted(unknown_secrets.keys() & list_backend_variables(PROVIDERS)) if resolves_keys else ():
         with errors.collect():

@@ -305,20 +305,98 @@ def test_only_the_user_of_other_settings_is_told_that_those_of_the_proxy_are_use
             assert notices.startswith(f"  Settings of the running proxy (port {here['PORT']}): ")
 
 
-def test_commands_find_the_only_proxy_that_serve_started_on_another_port(closed_port: str, tmp_path: Path) -> None:
+def test_commands_find_the_proxies_that_serve_started_on_other_ports(closed_port: str, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"PORT={closed_port}\n")
+
+    def run(*words: str, **more: str) -> tuple[int, str, str]:
+        done = run_command(*words, directory=tmp_path, settings={"PORT": "", **more})
+        return done.returncode, done.stdout, done.stderr
+
     with running_proxy(tmp_path, {}) as proxy:
-        found = run_command("env", "--json", directory=tmp_path, settings={"PORT": ""})
-        assert json.loads(found.stdout)["ANTHROPIC_BASE_URL"] == proxy.url, found.stderr
-        assert run_command("health", directory=tmp_path, settings={"PORT": ""}).returncode == 0
-        named = run_command("health", directory=tmp_path, settings={"PORT": closed_port})
-        assert (named.returncode, named.stderr) == (
+        _, variables, notices = run("env", "--json")
+        assert json.loads(variables)["ANTHROPIC_BASE_URL"] == proxy.url, notices
+        assert run("health")[0] == 0
+        assert run("health", PORT=closed_port) == (
             2,
+            "",
             f"✕ No proxy responds on port {closed_port} (PORT) of this machine. Start it:  anthropic-proxy serve\n",
         )
-        with running_proxy(tmp_path, {}):
-            found = run_command("env", "--json", directory=tmp_path, settings={"PORT": ""})
-            assert json.loads(found.stdout)["ANTHROPIC_BASE_URL"] == f"http://127.0.0.1:{closed_port}"
+        shown = json.loads(run("config", "show", "--json")[1])["settings"]
+        assert [(row["value"], row["source"]) for row in shown if row["name"] == "PORT"] == [
+            (closed_port, ".env line 1")
+        ]
+        with running_proxy(tmp_path, {}) as other:
+            first, second = sorted((proxy, other), key=lambda one: int(one.url.rpartition(":")[2]))
+            ports = [one.url.rpartition(":")[2] for one in (first, second)]
+            several = (
+                f"  Proxies with these settings files run on ports {ports[0]} and {ports[1]}. This command uses port "
+                f"{ports[0]}. To use another one, set PORT in the environment.\n"
+            )
+            _, variables, notices = run("env", "--json")
+            assert (json.loads(variables)["ANTHROPIC_BASE_URL"], notices) == (first.url, several)
+            status, output, notices = run("health")
+            assert (status, first.url in output, notices) == (0, True, several)
+            _, variables, notices = run("env", "--json", PORT=ports[1])
+            assert (json.loads(variables)["ANTHROPIC_BASE_URL"], notices) == (second.url, "")
+
+
+@pytest.mark.skipif(not HAS_SIGHUP, reason=NO_SIGHUP)
+def test_each_proxy_with_these_files_reads_the_new_settings(openai: Running, tmp_path: Path) -> None:
+    with running_proxy(tmp_path, {}) as first, running_proxy(tmp_path, {}) as second:
+        (tmp_path / ".env").write_text(f"PORT={second.url.rpartition(':')[2]}\nOPENAI_BASE_URL={openai.url}/v1\n")
+        words = ("init", "--provider", "openai", "--key-from-env", "OWN_KEY", "--yes", "--big-model", "gpt-5.5")
+        ended = run_command(*words, directory=tmp_path, settings={"PORT": "", "OWN_KEY": KEY})
+        assert ended.returncode == 0, ended.stderr
+        for proxy in (first, second):
+            assert f"  ✓ The proxy at {proxy.url} uses the new settings" in ended.stderr
+            assert "Settings reloaded: " in proxy.log
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="127.0.0.1 is the only loopback address of macOS")
+def test_commands_find_a_proxy_on_another_address(tmp_path: Path) -> None:
+    host = "127.0.0.2"
+    with running_proxy(tmp_path, {}, ("-m", "anthropic_proxy", "serve", "--host", host), host=host) as proxy:
+        for port in ("", proxy.url.rpartition(":")[2]):
+            health = run_command("health", directory=tmp_path, settings={"PORT": port})
+            assert (health.returncode, health.stderr) == (0, "")
+            assert proxy.url in health.stdout
+            variables = run_command("env", "--json", directory=tmp_path, settings={"PORT": port}).stdout
+            assert json.loads(variables)["ANTHROPIC_BASE_URL"] == proxy.url
+
+
+def test_a_named_folder_decides_which_proxy_is_used(openai: Running, tmp_path: Path) -> None:
+    private, work = tmp_path / "private", tmp_path / "work"
+    for folder, model in ((private, "gpt-4.1"), (work, "gpt-4o")):
+        folder.mkdir()
+        text = f"OPENAI_API_KEY={KEY}\nOPENAI_BASE_URL={openai.url}/v1\nBIG_MODEL={model}\n"
+        (folder / ".env").write_text(text)
+    data = {"HOME": str(tmp_path)}
+    with running_proxy(private, data) as other:
+        (work / ".env").open("a").write(f"PORT={other.url.rpartition(':')[2]}\n")
+
+        def run(*words: str, **more: str) -> tuple[int, str, str]:
+            done = run_command(*words, "--config", str(work), directory=tmp_path, settings={**data, "PORT": "", **more})
+            return done.returncode, done.stdout, done.stderr
+
+        reason = (
+            f"The proxy at {other.url} is another one: it uses other settings files, in ~/private. "
+            f"To use it, set  ANTHROPIC_BASE_URL={other.url}"
+        )
+        started, facts = run("ask", "hello")[2].splitlines()
+        assert started == f"  ! This command starts a proxy of its own. {reason}"
+        assert facts.startswith("  claude-sonnet-5-5 → openai/gpt-4o  ")
+        assert run("env") == (2, "", f"✕ {reason}\n")
+        status, output, notices = run("health")
+        assert (status, notices) == (0, f"  ! {reason}\n")
+        assert "ready" not in output  # those of the other proxy are not known
+        with running_proxy(work, data) as own:
+            assert json.loads(run("env", "--json")[1])["ANTHROPIC_BASE_URL"] == own.url
+            (facts,) = run("ask", "hello")[2].splitlines()
+            assert facts.startswith("  claude-sonnet-5-5 → openai/gpt-4o  ")
+            status, output, notices = run("health")
+            assert (status, own.url in output, notices) == (0, True, "")
+            (facts,) = run("ask", "hello", ANTHROPIC_BASE_URL=other.url)[2].splitlines()
+            assert facts.startswith("  claude-sonnet-5-5 → openai/gpt-4.1  ")
 
 
 def test_health_names_another_settings_folder(tmp_path: Path) -> None:

@@ -116,10 +116,12 @@ def running_proxy(
     command: Sequence[str] = ("-m", "anthropic_proxy", "serve"),
     *,
     trusted: ssl.SSLContext | None = None,
+    host: str = "127.0.0.1",
 ) -> Iterator[Proxy]:
     """Start `python <command>` in `directory` with only these settings, wait until it answers, stop it at the end.
 
-    `{port}` in the command stands for the port; a command without it is given `--port`. The event loop reports
+    `{port}` in the command stands for the port; a command without it is given `--port`. `host` is the address at which
+    the server that `command` starts accepts connections. The event loop reports
     callbacks that block it, and a report of ours fails the test; other servers load the application inside their loop.
     No key of the settings may stand in anything that the process writes, shows or answers. `DATABASE_URL` is `off`
     unless the settings contain it: the ledger needs a second of CPU time and 30 MB in each process. `trusted`: the
@@ -143,7 +145,7 @@ def running_proxy(
                 stderr=log,
                 stdin=subprocess.DEVNULL,
             )
-        url = f"{'http' if trusted is None else 'https'}://127.0.0.1:{port}"
+        url = f"{'http' if trusted is None else 'https'}://{host}:{port}"
         proxy = Proxy(url, process, log_file, keys=secrets_in(settings), verify=trusted or NO_AUTHORITIES)
         with reporting_log(process, log_file):
             try:

@@ -19,7 +19,7 @@ from anthropic_proxy.cli.importing.env_file import has_provider_variable, read_e
 from anthropic_proxy.cli.importing.litellm_config import LITELLM_SECTIONS, read_litellm_config
 from anthropic_proxy.cli.importing.plan import ImportPlan, find_referenced_variable, format_key_field, prepare_files
 from anthropic_proxy.cli.importing.router_config import is_router_database, read_router_config, read_router_database
-from anthropic_proxy.cli.local_proxy import find_any_proxy, reload_proxy
+from anthropic_proxy.cli.local_proxy import reload_proxies
 from anthropic_proxy.cli.output import Output, describe_input, read_input
 from anthropic_proxy.cli.questions import open_questions
 from anthropic_proxy.console import formats
@@ -165,12 +165,8 @@ def import_settings(
             output.write_line(f"  {output.paint('+', 'ok')} {line}" if line else "  +")
 
     if not dry_run:
-        running = find_any_proxy(present)  # before a new PORT is written
         files.write(output)
-        if running is not None and not running.foreign_user:
-            result = reload_proxy(environ, running.port, folder / ENV_FILE)
-            sign, role = ("✓", "ok") if result.is_applied else ("!", "warn")
-            output.write_notice(f"The proxy at {running.address} {result.text}", sign, role)
+        reload_proxies(output, present, folder / ENV_FILE)
     steps = [(own_command, "writes them")] if total else [(own_command, "again, when the file is corrected")]
     if not dry_run or (total and not added):
         if not uses_demo:

@@ -152,6 +152,8 @@ PORT_OWNER_COMMANDS = {
 }
 """`sys.platform` → command with which a user finds the owner of a port. On Windows: in PowerShell."""
 _PROC = Path("/proc")
+_OF_ALL_INTERFACES = {"": ("127.0.0.1",), "0.0.0.0": ("127.0.0.1",), "::": ("127.0.0.1", "::1")}
+"""Listen address for all interfaces → loopback addresses."""
 
 
 class PortOwner(Struct, frozen=True):
@@ -187,6 +189,11 @@ def _list_listeners(port: int, proc_directory: Path) -> list[_Listener]:
                 packed = ip_address(struct.pack(f"={len(words)}I", *words))  # words in the order of this machine
                 found.append(_Listener(getattr(packed, "ipv4_mapped", None) or packed, int(user), inode))
     return found
+
+
+def list_called_hosts(listen_host: str) -> Collection[str]:
+    """Return the addresses of this machine at which a server with this listen address can be called."""
+    return _OF_ALL_INTERFACES.get(listen_host, (listen_host,))
 
 
 def find_port_owner(port: int, proc_directory: Path = _PROC) -> PortOwner | None:

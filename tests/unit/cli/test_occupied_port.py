@@ -37,6 +37,13 @@ def test_another_proxy_is_named_with_its_version_and_start(tmp_path: Path) -> No
             assert int(found[1]) > int(port)
 
 
+def test_the_folder_of_the_settings_is_named_once(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        words = ("serve", "--config", str(tmp_path), "--port", str(listener.getsockname()[1]))
+        message = run_command(*words, directory=tmp_path).stderr
+    assert re.search(rf"run:  anthropic-proxy --config {tmp_path} serve --port \d+\n", message), message
+
+
 def test_the_suggested_port_is_free(tmp_path: Path) -> None:
     with socket.socket() as first, socket.socket() as second:
         for port in range(21_000, 30_000):
