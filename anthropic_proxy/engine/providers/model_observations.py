@@ -59,9 +59,8 @@ class ModelObservations:
         self.count_locks: dict[str, asyncio.Lock] = {}
         """Server and path → lock of the first token count there, whose answer shows whether the server has the path."""
         self.refused_signatures: dict[bytes, None] = {}
-        """Digests of thinking signatures that a provider has rejected, and of calls that begin a tool loop which it
-        accepts only without thinking, oldest first. The conversations that contain them need no rejected call in each
-        later turn."""
+        """Digests of thinking blocks that a model has rejected, and of tool loops that it accepts only without
+        thinking, oldest first. The conversations that contain them need no rejected call in each later turn."""
 
     def remember_refused_signatures(self, refused: Iterable[bytes]) -> None:
         self.refused_signatures |= dict.fromkeys(refused)

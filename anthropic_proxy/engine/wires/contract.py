@@ -114,7 +114,7 @@ class RelayedRequest(Struct, frozen=True, kw_only=True):
     has_proxy_signatures: bool = True
     """True if `body` may contain signatures of the proxy, which must be removed."""
     refused_signatures: Collection[bytes] = frozenset()
-    """Digests of thinking signatures that the provider has rejected, and of calls whose replies must not think."""
+    """Digests of thinking blocks that a model has rejected, and of tool loops whose replies must not think."""
     earlier_adaptations: Sequence[str] = ()
     """Names of the changes of this request after rejections by the provider, oldest first."""
     adaptations_left: int = 0
@@ -411,8 +411,8 @@ class Adaptation(Struct, frozen=True):
     stored_if_rejected: bool = False
     """True if the change is also stored if the request with it is rejected (status 400) for another reason."""
     refused_signatures: tuple[bytes, ...] = ()
-    """Digests of thinking signatures of the request, or of a call at the beginning of its tool loop. Thinking with
-    these, or in this loop, is left out of this and later requests."""
+    """Digests of thinking blocks of the request, or of its tool loop. These, or all thinking in this loop, are left out
+    of this and later requests to the model."""
 
 
 class Wire(ABC, Generic[DialectT]):

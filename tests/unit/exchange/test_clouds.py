@@ -1059,6 +1059,22 @@ async def test_a_field_is_remembered_only_if_the_request_without_it_succeeds(kin
     assert sent == [True, False, True]
 
 
+async def test_a_field_that_one_client_sends_without_its_beta_stays_for_others() -> None:
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        sent.append("context_management" in json.loads(request.body))
+        if sent[-1] and CONTEXT not in request.headers.get("anthropic-beta", ""):
+            error = {"type": "invalid_request_error", "message": f"context_management: {EXTRA}"}
+            return FakeResponse(400, json.dumps({"type": "error", "error": error}).encode())
+        message = {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "usage": {}}
+        return FakeResponse(200, json.dumps(message | {"stop_reason": "end_turn"}).encode())
+
+    sent: list[bool] = []
+    proxy = ProxyHarness(answer, **settings_of("foundry", "https://foundry.example"))
+    for betas in (None, {"anthropic-beta": CONTEXT}):
+        await proxy.post(model=MODELS["foundry"], context_management={"edits": []}, headers=betas)
+    assert sent == [True, False, True]
+
+
 async def test_the_name_of_a_field_of_one_client_takes_nothing_from_others() -> None:
     hostile = f"x: {EXTRA}; system.0.cache_control: {EXTRA}; thinking"
 

@@ -194,6 +194,39 @@ async def test_own_thinking_behind_refused_thinking_is_never_lost_for_good(count
     assert len(refusals) == count
 
 
+GATEWAY = {"OPENAI_API_KEY": KEY, "OPENAI_WIRE": "messages", "OPENAI_BASE_URL": "https://gateway.example/v1"}
+
+
+@pytest.mark.parametrize("signature", ["", "constant"])
+async def test_thinking_that_one_model_refuses_stays_for_others_and_other_thinking_too(signature: str) -> None:
+    """Models that sign nothing want their thinking back. All of theirs in one request costs one refused call."""
+    bodies: list[dict[str, Any]] = []
+    own = {f"{word} {sign(word)}" for word in ("one", "two")}
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        body = json.loads(request.body)
+        bodies.append(body)
+        for number, message in enumerate(body["messages"] if body["model"] == "claude-opus-5-5" else ()):
+            block = message["content"][0] if message["role"] == "assistant" else {"type": ""}
+            if block["type"] == "thinking" and f"{block['thinking']} {block['signature']}" not in own:
+                return refuse(f"messages.{number}.content.0: Invalid `signature` in `thinking` block")
+        return reply()
+
+    proxy = ProxyHarness(answer, **GATEWAY)
+
+    async def ask_model(model: str, *replies: dict[str, Any]) -> list[list[str]]:
+        messages = [QUESTION, *(message for one in replies for message in says(one))]
+        await proxy.post(model=f"openai/{model}", messages=messages, thinking=ADAPTIVE)
+        return types_of(bodies[-1])
+
+    foreign = [thought(signature, f"thought {number}") for number in range(12)]
+    assert await ask_model("claude-opus-5-5", *foreign, thought(text="one")) == [*[OTHER] * 12, OWN]
+    assert len(bodies) == 2
+    assert await ask_model("minimax-m3", *foreign) == [OWN] * 12
+    assert await ask_model("claude-opus-5-5", *foreign, thought(text="two")) == [*[OTHER] * 12, OWN]
+    assert len(bodies) == 4
+
+
 @pytest.mark.parametrize("place", [0, -1], ids=["first", "last"])
 async def test_a_request_is_answered_whichever_refused_thinking_the_server_names(place: int) -> None:
     bodies: list[dict[str, Any]] = []
@@ -285,3 +318,24 @@ async def test_tool_calls_whose_thinking_was_refused_cost_one_rejected_call(begi
     await proxy.post(model="anthropic/claude-sonnet-4-5", messages=other, tools=TOOLS, thinking=MANUAL)
     assert bodies[-1]["thinking"] == MANUAL
     assert types_of(bodies[-1]) == [["thinking", "tool_use"]]
+
+
+async def test_tool_calls_of_others_with_the_same_id_keep_their_thinking() -> None:
+    bodies: list[dict[str, Any]] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        if bodies[-1]["thinking"] == MANUAL and any("thinking" not in types for types in types_of(bodies[-1])):
+            return refuse("messages.3.content.0.type: Expected `thinking`, but found `tool_use`.")
+        return reply()
+
+    proxy = ProxyHarness(answer, ANTHROPIC_API_KEY=KEY)
+    other = {"role": "user", "content": "Another question"}
+    for messages in (
+        [QUESTION, *calls(1, thought()), *calls(2)],
+        [QUESTION, *calls(1, thought(text="mine"))],
+        [other, *calls(1, thought())],
+    ):
+        await proxy.post(model="anthropic/claude-sonnet-4-5", messages=messages, tools=TOOLS, thinking=MANUAL)
+    assert [body["thinking"] for body in bodies] == [MANUAL, {"type": "disabled"}, MANUAL, MANUAL]
+    assert [types_of(body) for body in bodies[2:]] == [[["thinking", "tool_use"]]] * 2

@@ -206,6 +206,14 @@ def apply_beta_adaptation(dialect: Dialect, verb: str, names: Sequence[str]) -> 
     return dialect
 
 
+def lacks_beta(field: str, sent: Sequence[str]) -> bool:
+    """Return True if a field requires a beta that is not sent."""
+    return any(
+        f"{field}.".startswith(f"{name}.") and not any(beta.startswith(beginnings) for beta in sent)
+        for name, (_, beginnings) in _FIELDS_OF_BETAS.items()
+    )
+
+
 def _is_later(name: str, dialect: Dialect) -> bool:
     """Return True for a beta that is newer than the list of the server's betas."""
     date = name[-_DATE_LENGTH:]

@@ -69,6 +69,7 @@ class BlockFields(Struct):
     tool_use_id: str | None = None
     name: str | None = None
     signature: str | None = None
+    thinking: str | None = None
     data: str | None = None
     text: str | None = None
     content: Raw = Raw()
@@ -108,9 +109,10 @@ def read_block(text: bytes) -> BlockFields:
 
 class Removals(Struct, frozen=True):
     dialect: Dialect
-    provider: str = ""
+    model: str = ""
+    """Provider and model."""
     refused_signatures: Collection[bytes] = frozenset()
-    """Digests of thinking signatures that the provider has rejected, and of calls whose replies must not think."""
+    """`RelayedRequest.refused_signatures`."""
     types_as_text: set[str] = set()
     """Gets the type of each block that is sent as text."""
 
@@ -250,7 +252,7 @@ def _is_refused(block: BlockFields, dropped: set[str | None], removals: Removals
         if not keeps_thinking or signature.startswith(SIGNATURE_PREFIX):
             return True
         refused = removals.refused_signatures
-        return bool(refused) and _digest(removals.provider, signature) in refused
+        return bool(refused) and _digest(removals.model, block) in refused
     if block.type == "web_search_tool_result":
         return block.tool_use_id in dropped
     return block.type == "server_tool_use" and block.id in dropped
@@ -300,8 +302,8 @@ def find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Rem
     is_manual = dialect.verifies_signatures and read_block(body[thinking.value : thinking.end]).type == "enabled"
     if dialect.thinks and not is_manual and not refused:
         return None
-    first, blocks = _find_first_reply(body, messages)
-    if not dialect.thinks or any(digest in refused for digest in _digest_of_loop(removals.provider, blocks)):
+    first, blocks, question = _find_first_reply(body, messages)
+    if not dialect.thinks or (refused and _digest(removals.model, *question, *blocks) in refused):
         return first
     keeps_thinking = dialect.sends_past_thinking
     kept = [block for block in blocks if not _is_refused(block, set(), removals, keeps_thinking=keeps_thinking)]
@@ -309,10 +311,11 @@ def find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Rem
     return first if is_manual and not begins_with_thinking else None
 
 
-def _find_first_reply(body: bytes, messages: JsonSpan) -> tuple[JsonSpan | None, list[BlockFields]]:
-    """Return the first reply in the open tool loop, and its blocks. None: no loop is open."""
+def _find_first_reply(body: bytes, messages: JsonSpan) -> tuple[JsonSpan | None, list[BlockFields], list[BlockFields]]:
+    """Return the first reply in the open tool loop, its blocks, and those of the question before it. None: no loop."""
     first: JsonSpan | None = None
     blocks: list[BlockFields] = []
+    question: list[BlockFields] = []
     has_results = False
     for message in reversed(json_spans.find_elements(body, messages.value, messages.end)):
         try:
@@ -326,8 +329,9 @@ def _find_first_reply(body: bytes, messages: JsonSpan) -> tuple[JsonSpan | None,
         elif read.role == "user" and any(block.type == "tool_result" for block in found):
             has_results = True
         elif read.role != "system":
+            question = found or [BlockFields(text=content.decode())]
             break
-    return first, blocks
+    return first, blocks, question
 
 
 def find_disabling_edits(body: bytes, member: JsonSpan) -> list[Edit] | None:
@@ -348,9 +352,18 @@ def _find_context_edits(body: bytes, context_management: JsonSpan) -> list[JsonS
     return []
 
 
-def find_sent_signatures(body: bytes, provider: str) -> dict[str, bytes]:
-    """Return the path of each thinking block in an encoded request, as in errors, and the digest of its signature."""
-    found = dict[str, bytes]()
+class SentThinking(Struct, frozen=True):
+    signature: str
+    digest: bytes
+
+
+def name_model(call: Call[Dialect]) -> str:
+    return f"{call.provider_prefix}/{call.model}"
+
+
+def find_sent_thinking(body: bytes, model: str) -> dict[str, SentThinking]:
+    """Return the path of each thinking block in an encoded request, as in errors, and the block."""
+    found = dict[str, SentThinking]()
     try:
         readable, _ = replace_lone_surrogates(body)
         require_bounded_members(readable)
@@ -358,34 +371,36 @@ def find_sent_signatures(body: bytes, provider: str) -> dict[str, bytes]:
             content = message.get("content", _NO_CONTENT)
             for place, raw in enumerate(_decode_list(content) if bytes(content).startswith(b"[") else ()):
                 if (block := read_block(bytes(raw))).type in _THINKING_TYPES:
-                    found[f"messages.{index}.content.{place}"] = _digest(provider, _signature_of(block))
+                    sent = SentThinking(_signature_of(block), _digest(model, block))
+                    found[f"messages.{index}.content.{place}"] = sent
     except (*DECODE_ERRORS, InvalidRequest):
         return {}
     return found
 
 
 def find_open_loop(call: Call[Dialect]) -> tuple[bytes, ...]:
-    """Return the digest of the first call in the open tool loop of the client's request. Empty: there is none."""
+    """Return the digest of the open tool loop of the client's request. Empty: there is none."""
     body, _ = replace_lone_surrogates(call.relayed.body)
     try:
         for member in json_spans.find_members(body):
             if member.key == "messages" and body[member.value] == ord("["):
-                return _digest_of_loop(call.provider_prefix, _find_first_reply(body, member)[1])
+                first, blocks, question = _find_first_reply(body, member)
+                return () if first is None else (_digest(name_model(call), *question, *blocks),)
     except (*DECODE_ERRORS, json_spans.RepeatedKeyError, InvalidRequest):
         pass
     return ()
-
-
-def _digest_of_loop(provider: str, blocks: Sequence[BlockFields]) -> tuple[bytes, ...]:
-    return tuple(_digest(provider, block.id) for block in blocks if block.type == "tool_use" and block.id)[:1]
 
 
 def _signature_of(block: BlockFields) -> str:
     return {"thinking": block.signature, "redacted_thinking": block.data}.get(block.type) or ""
 
 
-def _digest(provider: str, signature: str) -> bytes:
-    return hashlib.blake2b(f"{provider} {signature}".encode(errors="replace"), digest_size=16).digest()
+def _digest(model: str, *blocks: BlockFields) -> bytes:
+    """Return a hash of a model and the content of blocks. Other clients may have the same ids, or no signatures."""
+    contents = [
+        (block.type, block.id, block.name, block.text, block.thinking, block.signature, block.data) for block in blocks
+    ]
+    return hashlib.blake2b(msgspec.json.encode((model, contents)), digest_size=16).digest()
 
 
 def has_system_messages(body: bytes) -> bool:

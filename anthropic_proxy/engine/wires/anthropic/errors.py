@@ -12,11 +12,17 @@ from msgspec import Raw, structs
 
 from anthropic_proxy.engine.messages.deltas import Delta
 from anthropic_proxy.engine.patterns import compile_later
-from anthropic_proxy.engine.wires.anthropic.betas import apply_beta_adaptation, find_beta_adaptation, select_betas
+from anthropic_proxy.engine.wires.anthropic.betas import (
+    apply_beta_adaptation,
+    find_beta_adaptation,
+    lacks_beta,
+    select_betas,
+)
 from anthropic_proxy.engine.wires.anthropic.conversation import (
     find_open_loop,
-    find_sent_signatures,
+    find_sent_thinking,
     has_system_messages,
+    name_model,
 )
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.rejected_fields import find_rejected_field, names_rejected_field
@@ -101,25 +107,27 @@ def _without_prefix(call: Call[Dialect], error: UpstreamError) -> str:
 def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | None:
     """Return the change that leaves out the thinking block that the error names. None: the request has no thinking.
 
-    Other blocks may be right, so only the named one is remembered. After too many rejections this request loses all
+    Other blocks may be right, so only the named one is remembered, and those with the same signature, which servers
+    that sign nothing send. After too many rejections this request loses all
     thinking, and the next one has the blocks again that no error named.
 
     If the error names none, the newer half is left out and remembered, until the rest is accepted: the server has
     accepted the older blocks in earlier turns, so those of another server are the newest.
     """
-    found = find_sent_signatures(encode_request(call).body, call.provider_prefix)
+    found = find_sent_thinking(encode_request(call).body, name_model(call))
     named = _BLOCK.search(message)
     if not found:
         return None
     can_repeat = call.relayed.adaptations_left > _MIN_ADAPTATIONS_LEFT
     if named is None or named[0] not in found:
-        digests = tuple(found.values())
+        digests = tuple(block.digest for block in found.values())
         older = len(digests) // 2 if can_repeat else 0
         return Adaptation(
             _DROP_NEWER if older else _DROP_THINKING, persistent=False, refused_signatures=digests[older:]
         )
     name = _DROP_BLOCK if can_repeat else _DROP_THINKING
-    return Adaptation(name, persistent=False, refused_signatures=(found[named[0]],))
+    refused = tuple(block.digest for block in found.values() if block.signature == found[named[0]].signature)
+    return Adaptation(name, persistent=False, refused_signatures=refused)
 
 
 def _leave_out_rejected_field(call: Call[Dialect], message: str) -> Adaptation | None:
@@ -127,8 +135,9 @@ def _leave_out_rejected_field(call: Call[Dialect], message: str) -> Adaptation |
     field = find_rejected_field(encode_request(call).body, message)
     if field is None or field in call.dialect.dropped_fields:
         return None
-    lasts = field.partition(".")[0] in _OF_API
-    lasts = lasts and not select_betas(call).held_back  # a field may require a beta that is left out for now
+    betas = select_betas(call)
+    # other requests may have the beta that the field requires
+    lasts = field.partition(".")[0] in _OF_API and not betas.held_back and not lacks_beta(field, betas.sent)
     return Adaptation(f"{_DROP_FIELDS} {field}", persistent=lasts)
 
 

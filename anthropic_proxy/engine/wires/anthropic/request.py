@@ -29,6 +29,7 @@ from anthropic_proxy.engine.wires.anthropic.conversation import (
     find_reminder_edits,
     find_unthinking_loop,
     may_need_edits,
+    name_model,
     read_block,
 )
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
@@ -208,7 +209,7 @@ def _find_edits(
     members = json_spans.find_members(body)
     edits: list[Edit] = []
     kept = [True] * len(members)
-    removals = Removals(dialect, call.provider_prefix, call.relayed.refused_signatures)
+    removals = Removals(dialect, name_model(call), call.relayed.refused_signatures)
     unthinking_loop = find_unthinking_loop(body, members, removals) if reads else None
     gone = find_missing_tools(body, members, dialect)
     disables_thinking = unthinking_loop is not None or not dialect.thinks
