@@ -44,7 +44,7 @@ from anthropic_proxy.engine.messages.preparation import ends_with_paused_reply, 
 from anthropic_proxy.engine.messages.tokens import EstimateCache
 from anthropic_proxy.engine.messages.writer import MessageWriter
 from anthropic_proxy.engine.providers.prefix_guard import Prompt, settle_change
-from anthropic_proxy.engine.routing.router import Plan
+from anthropic_proxy.engine.routing.router import MAX_NAME_LENGTH, Plan
 from anthropic_proxy.engine.routing.routes import read_project
 from anthropic_proxy.errors import InternalError, ProxyError, ShuttingDown, UpstreamError
 from anthropic_proxy.secrets import redact_error
@@ -133,7 +133,7 @@ class Exchange:
             is_large_request(incoming.body), read_client_request, engine, incoming
         )
         self._request = request
-        receipt.requested_model = request.model
+        receipt.requested_model = request.model[:MAX_NAME_LENGTH]  # a longer one is refused, but recorded
         receipt.stream = request.stream
         receipt.tool_count = len(request.tools)
         receipt.message_count = request.message_count

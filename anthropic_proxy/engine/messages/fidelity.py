@@ -6,7 +6,7 @@ A dropped field is a loss: the mode `strict` rejects the request because of it, 
 from collections.abc import Collection
 from typing import Literal
 
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 
 Handling = Literal["kept", "approximated", "emulated", "dropped"]
 Fidelity = Literal["best-effort", "strict"]
@@ -55,6 +55,16 @@ def _format_values(before: str, after: str) -> str:
     return f"{before} → {after}"
 
 
+_MAX_TEXT = 2_000
+"""Maximum number of characters of each text of a stored note: names of the client have any length."""
+
+
+def _shorten(note: FidelityNote) -> FidelityNote:
+    texts = {"field": note.field, "reason": note.reason, "before": note.before, "after": note.after}
+    long = {name: f"{text[:_MAX_TEXT]}…" for name, text in texts.items() if len(text) > _MAX_TEXT}
+    return structs.replace(note, **long) if long else note
+
+
 class FidelityReport(Struct):
     """Fidelity notes of one client request, without duplicates."""
 
@@ -84,7 +94,7 @@ class FidelityReport(Struct):
         # a later upstream call of the same reply repeats the fields of the first call
         noted = {note.field for note in self.notes} if skip_noted_fields else ()
         known = set(self.notes)
-        for note in dict.fromkeys(notes):
+        for note in dict.fromkeys(map(_shorten, notes)):
             if note in known or note.field in noted:
                 continue
             self.notes.append(note)

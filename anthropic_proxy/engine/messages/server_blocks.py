@@ -217,6 +217,8 @@ def decode_passage(sealed: str) -> str:
 # Domain lists
 
 _HOST = compile_later(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|[0-9a-f:.]*:[0-9a-f:.]*")
+_MAX_ENTRY = 2_000
+"""Maximum number of characters of an entry of a list of domains."""
 _ENTRY = compile_later(r"(?P<host>[^\s/*:?#@\\]+)(?P<path>/[^\s*?#]*(?:\*[^\s*?#]*)?)?")
 
 
@@ -279,8 +281,15 @@ def ascii_host(host: str) -> str:
     return host
 
 
-@lru_cache(maxsize=512)
 def _pattern(entry: str) -> re.Pattern[str]:
+    """Raises `ValueError` for an invalid entry, also for a long one: compiling its pattern takes long."""
+    if len(entry) > _MAX_ENTRY:
+        raise ValueError(f"a domain of {len(entry):,} characters is too long; the maximum is {_MAX_ENTRY:,}")
+    return _compile_entry(entry)
+
+
+@lru_cache(maxsize=512)
+def _compile_entry(entry: str) -> re.Pattern[str]:
     found = _ENTRY.fullmatch(entry)
     if found is None:
         raise ValueError(

@@ -273,7 +273,7 @@ _OTHER_TIERS = {"mythos": "fable"}
 _TIER = re.compile(rf"(?<![a-z])({'|'.join((*TIERS, *_OTHER_TIERS))})(?![a-z])")
 _ALIAS = "claude-"
 _LONG_CONTEXT = "[1m]"
-_MAX_NAME_LENGTH = 512
+MAX_NAME_LENGTH = 512
 _CLOUD_SUFFIXES = (":cloud", "-cloud")
 """Suffixes of models in the Ollama cloud, which require an account. Default models are local if possible."""
 
@@ -477,9 +477,9 @@ def _normalize_name(requested: str, registry: ProviderRegistry) -> tuple[str, bo
         raise InvalidRequest(
             "model: an empty name is not allowed. Examples: claude-sonnet-5-5, openai/gpt-4.1", code="model-name"
         )
-    if len(name) > _MAX_NAME_LENGTH:  # names are cached and shown in errors
+    if len(name) > MAX_NAME_LENGTH:  # names are cached and shown in errors
         raise InvalidRequest(
-            f"model: a name of {len(name)} characters is too long; the maximum is {_MAX_NAME_LENGTH}.",
+            f"model: a name of {len(name)} characters is too long; the maximum is {MAX_NAME_LENGTH}.",
             code="model-name",
         )
     if name[: len(_ALIAS)].lower() == _ALIAS:

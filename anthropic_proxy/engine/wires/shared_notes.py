@@ -46,7 +46,6 @@ MEDIA_MOVED = FidelityNote(
 )
 
 
-@functools.lru_cache(maxsize=64)
 def media_as_text_note(kind: str, media_type: str, *, has_url: bool) -> FidelityNote:
     """`kind`: `image` or `document`."""
     # The note contains no title or URL, because notes must not contain content.
@@ -54,7 +53,6 @@ def media_as_text_note(kind: str, media_type: str, *, has_url: bool) -> Fidelity
     return FidelityNote("dropped", f"messages.{kind}", f"replaced by a text: the model is not known to accept {what}")
 
 
-@functools.lru_cache(maxsize=256)
 def missing_setting_note(tool: str, setting: str) -> FidelityNote:
     """Return the note for a setting of a server tool that the provider's own tool does not have.
 

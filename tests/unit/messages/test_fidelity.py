@@ -249,3 +249,9 @@ async def test_a_note_has_the_clients_name_of_a_tool() -> None:
         FidelityNote("approximated", "tools.mcp.read file", why),
         FidelityNote("approximated", "tools.plain", why),
     ]
+
+
+def test_a_stored_note_has_no_text_of_any_length() -> None:
+    report = FidelityReport()
+    report.add_notes([FidelityNote("dropped", f"tools.{'n' * 1_000_000}", "r")])
+    assert report.notes == [FidelityNote("dropped", f"tools.{'n' * 1_994}…", "r")]

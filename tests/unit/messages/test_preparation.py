@@ -289,3 +289,25 @@ async def test_nothing_is_kept_of_a_list_of_tools_that_is_too_large_to_share() -
     finally:
         tracemalloc.stop()
     assert kept[2] - kept[1] < 1_000_000  # the first one fills the caches of single tools
+
+
+def test_long_names_of_tools_are_not_kept() -> None:
+    """Clients choose them, and the names of many requests would be kept."""
+
+    def prepare_request(number: int) -> None:
+        names = [f"{number}_{place}_" + "n" * 100_000 for place in range(5)]
+        tools = [{"name": name, "input_schema": {"type": "object"}} for name in names]
+        messages = [{"role": "user", "content": [{"type": name, "text": "t"} for name in names]}]
+        fields = {"model": "m", "max_tokens": 100, "messages": messages, "tools": tools}
+        assert len(prepare(decode_request(json.dumps(fields).encode()), ANY).request.tools) == 5
+
+    prepare_request(0)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for number in range(1, 6):
+            prepare_request(number)
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < 500_000
+    finally:
+        tracemalloc.stop()

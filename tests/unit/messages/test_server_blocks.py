@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from anthropic_proxy.engine.messages.server_blocks import is_url_allowed
 from tests.support.golden_runner import find_cases, read_message
+from tests.support.messages import exactly
 
 CALLS = ("server_tool_use", "mcp_tool_use")
 SCENARIOS = sorted(
@@ -81,3 +82,9 @@ def test_another_spelling_of_a_path_does_not_get_past_a_block(path: str) -> None
 def test_what_is_no_domain_is_named(entry: str) -> None:
     with pytest.raises(ValueError, match=r"is not a (domain|host)"):
         is_url_allowed("https://example.com/", [entry], [])
+
+
+def test_a_long_entry_of_a_list_of_domains_is_refused() -> None:
+    assert is_url_allowed("https://example.com/blog", ["example.com/" + "n" * 1_980, "example.com"], [])
+    with pytest.raises(ValueError, match=exactly("a domain of 1,000,012 characters is too long; the maximum is 2,000")):
+        is_url_allowed("https://example.com/", ["example.com/" + "n" * 1_000_000], [])

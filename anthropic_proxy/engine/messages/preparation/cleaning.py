@@ -10,7 +10,6 @@ server tools. `pair_calls_with_results` then repairs tool calls: each call gets 
 directly after it, because providers reject anything else. `merge_messages` merges consecutive messages of one role.
 """
 
-import functools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -534,7 +533,6 @@ def notes_on_blocks(blocks: Iterable[Block], role: str) -> Iterator[FidelityNote
             yield _note_on_unknown(name, is_text=True)
 
 
-@functools.lru_cache(maxsize=256)
 def _note_on_unknown(kind: str, *, is_text: bool) -> FidelityNote:
     field = f"messages.{kind[:_MAX_KIND_LENGTH]}"
     if is_text:

@@ -60,6 +60,8 @@ from anthropic_proxy.engine.messages.preparation.request import ProxyTool, Serve
 from anthropic_proxy.engine.messages.server_blocks import domain_names
 from anthropic_proxy.errors import InvalidRequest, UnsupportedFeature
 
+_MAX_CACHED_NAME = 256
+"""Maximum number of characters of a tool name whose alias is cached."""
 _MAX_KEPT_CHARACTERS = 50
 """Maximum number of characters that an alias copies from the beginning of the tool name."""
 _INVALID_CHARACTER = re.compile(r"[^a-zA-Z0-9_]")
@@ -92,12 +94,15 @@ class ToolNames:
         return upstream
 
 
-@functools.lru_cache(maxsize=4096)
 def name_or_alias(name: str, pattern: str, length: int) -> str:
     """Return `name` if it is allowed, otherwise a replacement (alias) that is allowed.
 
     An allowed name matches `pattern` and has at most `length` characters.
     """
+    return (_find_alias_cached if len(name) <= _MAX_CACHED_NAME else _find_alias)(name, pattern, length)
+
+
+def _find_alias(name: str, pattern: str, length: int) -> str:
     if len(name) <= length and re.fullmatch(pattern, name):
         return name
     # equal arguments always give the same alias, so nothing is stored between requests
@@ -105,6 +110,9 @@ def name_or_alias(name: str, pattern: str, length: int) -> str:
     start = _INVALID_CHARACTER.sub("_", name)[: min(_MAX_KEPT_CHARACTERS, length - len(mark) - 1)]
     alias = f"{start}_{mark}"
     return alias if re.fullmatch(pattern, alias) else f"t{alias[1:]}"
+
+
+_find_alias_cached = functools.lru_cache(maxsize=4096)(_find_alias)
 
 
 # Server tools
