@@ -139,7 +139,7 @@ def suggest_provider_name(text: str) -> str:
 
 def suggest_key_variable(name: str, field: str = "api_key") -> str:
     """Return a variable for a key of a server that has a table of this name: `MY_SERVER_API_KEY`."""
-    variable = re.sub(r"\W+", "_", f"{name}_{field}", flags=re.ASCII).upper()
+    variable = re.sub(r"\W+", "_", f"{name}_{field}", flags=re.ASCII).strip("_").upper()
     return f"PROVIDER_{variable}" if variable[0].isdigit() else variable
 
 

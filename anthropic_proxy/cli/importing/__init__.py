@@ -232,6 +232,8 @@ def _write_missing_keys(
         variable = provider.key_variable if table is None else table.key_variable
         reference = find_referenced_variable(plan.variables.get(variable or "", ""))
         is_set = settings.keys.get(provider.name) or any(_is_set(name, given) for name in (variable or "", reference))
+        if variable in plan.variables and not reference:  # a ${NAME} inside it needs the environment
+            is_set = True
         can_need_key = provider.key_source == "settings" and provider.key_required != "never"
         if variable and (can_need_key or (table is not None and table.has_key)) and not is_set:
             unnamed_in = f"[providers.{table.name}]" if table is not None and not table.has_key else ""

@@ -76,6 +76,11 @@ _TYPE_NAMES = {
 """Name of a type in messages of msgspec → its description."""
 _PATH_ITEM = re.compile(r"\.(\w+)|\[(\d+)\]")
 _MAX_SHOWN_CHARACTERS = 60
+_LETTER = re.compile(r"[A-Za-z0-9]")
+_KEY_IN_FILE = "this file must not contain keys"
+"""Part of an error of the settings about a text that may be a key."""
+_PLACE = re.compile(rf" It is in {re.escape(CONFIG_FILE)}, line \d+\.")
+"""Sentence of such an error about a line, which the file does not have yet."""
 
 
 def decode_address(found: FoundSetting) -> str:
@@ -436,23 +441,21 @@ class ImportPlan:
         """Add the headers and body fields of `server` to `[providers.NAME]`, with a note about each that is refused."""
         for kind, fields in (("headers", server.headers), ("body", server.body)):
             for key, value in fields.items():
-                variable = suggest_key_variable(name, key)
-                for candidate in (value, {"env": variable}):  # a key is allowed as a reference only
-                    table = self.servers.get(name, ServerTable())
-                    changed = structs.replace(table, **{kind: {**getattr(table, kind), key: candidate}})
-                    problem = _find_table_problem(changed.encode_toml(name), {variable: "given"})
-                    if not problem:
-                        break
-                if problem:
-                    self.add_note(f"Providers.{server.name}", f"{kind}.{key} is not imported. {problem}", is_error=True)
-                elif candidate is value:
+                table = self.servers.get(name, ServerTable())
+                changed = structs.replace(table, **{kind: {**getattr(table, kind), key: value}})
+                problem = _find_table_problem(name, changed)
+                if not problem:
                     self.servers[name] = changed
-                else:
-                    text = (
-                        f"{kind}.{key} is not imported, because it may be a key. Write {variable}=… to {ENV_FILE}, and"
+                    continue
+                reason, line = f"{kind}.{key} is not imported. {problem}", ""
+                if isinstance(value, str) and _KEY_IN_FILE in problem:
+                    variable = suggest_key_variable(name, key if _LETTER.search(key) else kind)
+                    reason = (
+                        f"{kind}.{key} is not imported, because it may be a key. Write {variable}=… to {ENV_FILE}, and "
+                        f"in [providers.{name}]"
                     )
-                    line = format_call_field(kind, key, candidate)
-                    self.add_note(f"Providers.{server.name}", f"{text} in [providers.{name}]", line, is_error=True)
+                    line = format_call_field(kind, key, {"env": variable})
+                self.add_note(f"Providers.{server.name}", reason, line, is_error=True)
 
     def set_secret_reference(self, variable: str, value: str, setting: str) -> None:
         """Set `variable` of `.env` to `${KEY}` if `value` is a reference to the variable KEY, such as `$KEY`.
@@ -530,13 +533,22 @@ def find_built_in_provider(base_url: str) -> Provider | None:
     return next((row for row in servers if urlsplit(row.base_url).hostname == url.hostname), None)
 
 
-def _find_table_problem(table: str, environ: Mapping[str, str]) -> str:
-    """Return the sentences of the settings about `table`, a text for `anthropic-proxy.toml`. "": it can be used."""
+def _find_table_problem(name: str, table: ServerTable) -> str:
+    """Return the sentences of the settings about `[providers.NAME]`. "": it can be written."""
     try:
-        load_settings(environ, PROVIDERS, config_draft=table)
+        if _has_null(table.body):
+            return f"It contains null, which {CONFIG_FILE} cannot have"
+        load_settings({}, PROVIDERS, config_draft=table.encode_toml(name))
+    except RecursionError:
+        return "It nests lists or objects too deeply"
     except ConfigurationError as error:
-        return error.messages[0].rstrip(".")
+        return _PLACE.sub("", error.messages[0]).rstrip(".")
     return ""
+
+
+def _has_null(value: object) -> bool:
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return value is None or any(map(_has_null, members))
 
 
 def _needs_key(server: ImportedServer) -> bool:
@@ -599,6 +611,14 @@ def _list_fields(table: Mapping[str, object], names: Sequence[str]) -> str:
     return ", ".join(f"{name} = {shown[name]}" if name in shown else f"no {name}" for name in names)
 
 
+def _can_be_added(text: str, table: str) -> bool:
+    try:
+        tomllib.loads(f"{text}\n{table}")
+    except tomllib.TOMLDecodeError:
+        return False
+    return True
+
+
 def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str] = ()) -> FilesToWrite:
     """Return the changes of `.env` and `anthropic-proxy.toml` in `folder` for the settings in `plan`.
 
@@ -647,6 +667,14 @@ def prepare_files(plan: ImportPlan, folder: Path, replaced_names: Collection[str
             names = [key for key in {**old, **wanted} if old.get(key) != wanted.get(key)]
             kept.append(KeptValue(label, _list_fields(old, names), _list_fields(wanted, names)))
     new = [table for _, table, old in tables if old is None]
+    for label, table, old in tables:
+        kind, heading = ("routes", "[[routes]]") if label.startswith("[[") else ("providers", "[providers.NAME]")
+        if old is None and kind in configured and not _can_be_added(config_text, table):
+            raise ConfigurationError(
+                f'{label} cannot be added to {config}, because "{kind}" is written in one line there. Write {heading} '
+                "in its place, with a line for each field.",
+                code="configuration-file",
+            )
     new_tables = "\n".join(new)
     end = "\r\n" if "\r\n" in config_text else "\n"
     gap = end if new_tables and config_text and not config_text.endswith("\n") else ""

@@ -5,6 +5,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import secrets
@@ -128,6 +129,8 @@ def format_toml_value(value: Any) -> str:
         return "[" + ", ".join(map(format_toml_value, value)) + "]"
     if isinstance(value, str):
         return '"' + "".join(map(_escape_for_toml, value)) + '"'
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     return json.dumps(value)
 
 

@@ -1,5 +1,6 @@
 """Command `import`: values of another type than the other proxies use."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from anthropic_proxy.cli.importing.env_file import read_env_file
 from anthropic_proxy.cli.importing.litellm_config import read_litellm_config
 from anthropic_proxy.cli.importing.plan import ImportNote, prepare_files
 from anthropic_proxy.cli.importing.router_config import read_router_config
+from anthropic_proxy.errors import ConfigurationError
+from tests.support.command_line import run_command
 
 SERVER = {"name": "own", "api_base_url": "http://127.0.0.1:8000/v1/chat/completions", "models": ["m"]}
 MODEL = {"model_name": "claude-sonnet", "litellm_params": {"model": "openai/gpt-4.1"}}
@@ -121,3 +124,104 @@ def test_the_result_is_checked_in_the_folder_of_the_files(tmp_path: Path) -> Non
     plan = read_env_file({"OPENAI_API_KEY": "sk-0123456789abcdefghijklmnop", "BIG_MODEL": "gpt-4.1"})
     files = prepare_files(plan, tmp_path)
     assert files.settings.call_options["openai"].ca_file == str(tmp_path / "ca.pem")
+
+
+def _nest(levels: int) -> dict[str, Any]:
+    value: Any = 1
+    for _ in range(levels):
+        value = {"a": value}
+    return {"deep": value}
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"extraBody": _nest(400)}, "body.deep is not imported. It nests lists or objects too deeply"),
+        (
+            {"extraBody": _nest(60)},
+            "body.deep is not imported. anthropic-proxy.toml nests tables or lists deeper than 50 levels",
+        ),
+        (
+            {"extraBody": {"stop": [None]}},
+            "body.stop is not imported. It contains null, which anthropic-proxy.toml cannot have",
+        ),
+        (
+            {"extraBody": {"temperature": float("inf")}},
+            'body.temperature is not imported. providers.own.body.temperature is "inf". Use a text, a finite number, '
+            "true, false, a list or a table, because JSON has no other values",
+        ),
+        (
+            {"extraHeaders": {"X-Team": " a"}},
+            'headers.X-Team is not imported. providers.own.headers.X-Team is " a". Use a text of visible ASCII '
+            "characters in one line",
+        ),
+        (
+            {"extraBody": {"user": {"api_key": "secret-0123456789"}}},
+            "body.user is not imported. providers.own.body.user.api_key may be a key, but this file must not contain "
+            "keys. Put the value into .env as OWN_USER_API_KEY=… and write "
+            ' { env = "OWN_USER_API_KEY" }',
+        ),
+    ],
+)
+def test_a_field_of_a_server_that_cannot_be_written_has_the_reason(fields: dict[str, Any], text: str) -> None:
+    plan = read_router_config({"Providers": [{**SERVER, **fields}], "Router": {"default": "own,m"}})
+    assert plan.notes == [ImportNote("Providers.own", text, is_error=True)]
+    assert not plan.servers["own"].body
+    assert not plan.servers["own"].headers
+
+
+def test_a_field_of_a_server_that_may_be_a_key_has_a_variable() -> None:
+    fields = {"extraHeaders": {"X-Api-Key": "secret-0123456789"}, "extraBody": {"ключ": "sk-0123456789abcdef"}}
+    plan = read_router_config({"Providers": [{**SERVER, **fields}], "Router": {"default": "own,m"}})
+    assert plan.notes == [
+        ImportNote(
+            "Providers.own",
+            "headers.X-Api-Key is not imported, because it may be a key. Write OWN_X_API_KEY=… to .env, and in "
+            "[providers.own]",
+            'headers.X-Api-Key = { env = "OWN_X_API_KEY" }',
+            is_error=True,
+        ),
+        ImportNote(
+            "Providers.own",
+            "body.ключ is not imported, because it may be a key. Write OWN_BODY=… to .env, and in [providers.own]",
+            'body."ключ" = { env = "OWN_BODY" }',
+            is_error=True,
+        ),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("present", "text"),
+    [
+        (
+            'providers = { vllm = { base_url = "http://127.0.0.1:8001/v1" } }\n',
+            '[providers.own] cannot be added to {file}, because "providers" is written in one line there. Write '
+            "[providers.NAME] in its place, with a line for each field",
+        ),
+        (
+            'routes = [{ name = "long", when = { agent = "x" }, targets = ["demo/demo"] }]\n',
+            '[[routes]] "background" cannot be added to {file}, because "routes" is written in one line there. Write '
+            "[[routes]] in its place, with a line for each field",
+        ),
+    ],
+)
+def test_a_table_in_one_line_cannot_be_extended(present: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "anthropic-proxy.toml"
+    file.write_text(present)
+    plan = read_router_config({"Providers": [SERVER], "Router": {"default": "own,m"}})
+    if "routes" in present:
+        plan.servers.clear()
+        plan.add_route("background", {"agent": "y"}, ["demo/demo"])
+    with pytest.raises(ConfigurationError) as failed:
+        prepare_files(plan, tmp_path)
+    assert failed.value.messages == (f"{text.format(file=file)}.",)
+
+
+def test_a_key_with_a_variable_inside_is_copied(tmp_path: Path) -> None:
+    server = {**SERVER, "api_base_url": "https://own.example/v1/chat/completions", "api_key": "sk-${PART}"}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"Providers": [server], "Router": {"default": "own,m"}}))
+    done = run_command("import", str(file), "--copy-keys", directory=tmp_path, settings={"PART": "0123456789abcdef"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "OWN_API_KEY" not in done.stdout
+    assert "OWN_API_KEY='sk-${PART}'\n" in (tmp_path / ".env").read_text()
