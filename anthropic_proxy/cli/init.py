@@ -849,12 +849,14 @@ class _Setup:
         differences = find_differences(lines, self._environ, self._settings.env_file)
         changeable = [one for one in differences if one.place != "environment"]
         replaced: Sequence[str] = ()
+        staying = []
         if asks is not None:
             replaced = [one.name for one in changeable]
             for one in changeable:
                 output.write_notice(f"{one.place}: {one.name}={one.current} → {one.wanted}", "!", "warn")
         for one in differences:
             if one.name not in replaced or one.place == "environment":
+                staying.append(one.current)
                 output.write_notice(
                     f"{one.place} sets {one.name}={one.current}, which stays. "
                     f"For {provider.prefix}, change it to  {one.name}={one.wanted}",
@@ -877,7 +879,7 @@ class _Setup:
             output.write_line(f"  {self._folder / ENV_FILE} needs no new line.")
             self._reload()
             self._report_exported_key(backend)
-            self._write_next_commands(backend, models)
+            self._write_next_commands(backend, models, staying)
             return 0
         for change in files.changes:
             if change.added:
@@ -894,7 +896,7 @@ class _Setup:
         output.write_line(f"  {output.paint('✓', 'ok')} {'Wrote' if replaced else 'Added'} the lines.")
         self._reload()
         self._report_exported_key(backend)
-        self._write_next_commands(backend, models)
+        self._write_next_commands(backend, models, staying)
         return 0
 
     def _list_exported(self, provider: Provider) -> dict[str, str]:
@@ -923,7 +925,8 @@ class _Setup:
         for text in missing:
             self._output.write_notice(f"[providers.{table.name}] of {self._folder / CONFIG_FILE} {text}", "!", "warn")
 
-    def _write_next_commands(self, backend: ChosenProvider, models: Mapping[str, str]) -> None:
+    def _write_next_commands(self, backend: ChosenProvider, models: Mapping[str, str], staying: Sequence[str]) -> None:
+        """`staying`: values of settings that stay as they are, such as a model that replies already."""
         paint, today = self._output.paint, date.today()
         rows = [("  Next:", "anthropic-proxy code", "in the folder of your project")]
         names = [name.partition("/")[2] for name in models.values()]
@@ -935,7 +938,8 @@ class _Setup:
         if usable and backend.provider.name in backend.settings.base_urls:
             wires = {_find_target(backend, name).wire for name in names}
             usable = {name: one for name, one in usable.items() if targets[name].wire in wires}
-        if other := next((name for name in sort_models(backend, usable, "", today) if name not in names), ""):
+        used = {*names, *(value.removeprefix(f"{backend.provider.prefix}/") for value in staying)}
+        if other := next((name for name in sort_models(backend, usable, "", today) if name not in used), ""):
             rows.append(("  There:", f"/model {backend.provider.prefix}/{other}", "for another model"))
         if not has_price_package():
             rows.append(("  Then:", "anthropic-proxy add dashboard prices", "for costs and charts"))
