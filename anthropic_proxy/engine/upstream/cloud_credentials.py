@@ -307,6 +307,7 @@ class GoogleCredentials(_Loader):
             TypeError,
             KeyError,
             AttributeError,
+            ArithmeticError,
             RecursionError,
         ) as error:  # an invalid credentials file, or an answer of another form
             if self._unusable:
@@ -376,7 +377,7 @@ def _with_limits(base: Any, limits: tuple[float, float], session: Any, note_call
 
 def _describe_google(error: Exception) -> str:
     """Return the first argument of an exception of google-auth. Its other arguments can contain complete responses."""
-    if isinstance(error, TypeError | KeyError | AttributeError | RecursionError):
+    if isinstance(error, TypeError | KeyError | AttributeError | ArithmeticError | RecursionError):
         return "the credentials, or an answer of their server, have an unexpected form."
     while error.args and isinstance(error.args[0], Exception):  # of a connection that has failed
         error = error.args[0]
@@ -455,8 +456,10 @@ class AwsCredentials(_Loader):
             raise _build_unreachable(clean_error_text(str(error)), self.origin) from error
         except (exceptions.BotoCoreError, ValueError, RuntimeError) as error:
             raise _build_aws_error(clean_error_text(str(error))) from error
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise _build_unreachable("an answer of their server has an unexpected form", self.origin) from error
+        if keys is not None and not all(isinstance(part, str | None) for part in keys):
+            raise _build_unreachable("an answer of their server has an unexpected form", self.origin)
         if keys is None or not (keys.access_key and keys.secret_key):
             if self._failed_renewal:
                 raise _build_unreachable(self._failed_renewal, self.origin)

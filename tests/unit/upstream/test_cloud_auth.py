@@ -851,6 +851,11 @@ async def test_a_machine_of_aws_that_the_profile_names_is_asked_again(
         ),
         (200, "{}", "an answer of their server has an unexpected form"),
         (200, "[]", "an answer of their server has an unexpected form"),
+        (
+            200,
+            '{"AccessKeyId": "a", "SecretAccessKey": 5, "Token": "t", "Expiration": "2099-01-01T00:00:00Z"}',
+            "an answer of their server has an unexpected form",
+        ),
     ],
 )
 async def test_answers_of_a_container_of_aws_without_credentials(

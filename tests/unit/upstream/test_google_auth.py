@@ -322,7 +322,7 @@ async def test_a_token_server_that_fails_is_worth_another_try(
     assert (await tokens.acquire_token())[0].value == f"Bearer {servers.issued[0]}"
 
 
-@pytest.mark.parametrize("answer", [{}, [1], "text"])
+@pytest.mark.parametrize("answer", [{}, [1], "text", {"access_token": "t", "expires_in": 10**18}])
 async def test_a_token_server_that_answers_something_else_is_worth_another_try(
     answer: Any, servers: TokenServers, google: Running, tmp_path: Path
 ) -> None:
