@@ -5,7 +5,7 @@ the URL is sent instead. The `MAX_…` constants limit the downloads of one requ
 """
 
 import asyncio
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 
 import msgspec
 from msgspec import Raw, structs
@@ -36,9 +36,9 @@ from anthropic_proxy.engine.upstream.contract import (
 from anthropic_proxy.errors import WebFetchFailed
 
 MAX_URLS_PER_REQUEST = 20
-"""Maximum number of URLs that the proxy fetches for one client request. Further URLs become text."""
+"""Maximum number of URLs that the proxy fetches for one client request: the newest. Older URLs become text."""
 MAX_TOTAL_BYTES = 32 * 1024 * 1024
-"""Maximum size of all files fetched for one client request. It equals the maximum of a request body. Further URLs
+"""Maximum size of all files fetched for one client request. It equals the maximum of a request body. Older URLs
 become text."""
 MAX_CONCURRENT_FETCHES = 4
 """Maximum number of URLs that are fetched at the same time for one client request."""
@@ -48,6 +48,8 @@ SOURCE_OF_LINK = b'"url"'
 SAMPLE_LINK = ImageBlock(Source("url", url="https://files.example/image.png"))
 """A block that tells if a relay accepts URLs: it accepts all or none."""
 _LIST = b"["[0]
+_LEVELS_OF_FILES = 2
+"""Levels in a block at which a file may be: a result, a document in it, and an image in this."""
 
 _Linked = ImageBlock | DocumentBlock
 _Key = tuple[str, str]
@@ -61,7 +63,6 @@ class MediaInliner:
         self._fetch = fetch
         self._found: dict[_Key, FetchedPage | WebFetchFailed] = {}
         self._bytes = 0
-        self._slots = asyncio.Semaphore(MAX_CONCURRENT_FETCHES)
         self.notes: list[FidelityNote] = []
         """Fidelity notes about the URLs of the latest request."""
 
@@ -93,48 +94,62 @@ class MediaInliner:
         self, request: MessagesRequest, target: Target, limits: TargetLimits
     ) -> Mapping[_Key, _Linked]:
         contents = [message.content for message in request.messages if isinstance(message.content, list)]
-        to_fetch = {
-            _key(block): block
+        linked = [
+            block
             for content in contents
             for block in _linked_in(content)
             if (limits.accepts_images or not isinstance(block, ImageBlock))
             and not target.wire.accepts_media_url(target.dialect, block)
-        }
-        await asyncio.gather(*(self._find(block, limits) for key, block in to_fetch.items() if key not in self._found))
-        self.notes = [_note_on(block, self._found[key]) for key, block in to_fetch.items()]
-        return to_fetch
+        ]
+        newest = dict[_Key, _Linked]()
+        for block in reversed(linked):
+            newest.setdefault(_key(block), block)
+        await self._fetch_newest([block for key, block in newest.items() if key not in self._found], limits)
+        self.notes = [_note_on(block, self._found[key]) for key, block in reversed(newest.items())]
+        return newest
 
-    async def _find(self, block: _Linked, limits: TargetLimits) -> None:
-        key = _key(block)
-        self._found[key] = WebFetchFailed(f"more than {MAX_URLS_PER_REQUEST} links in a request", "max_uses_exceeded")
-        if len(self._found) > MAX_URLS_PER_REQUEST:
-            return
-        async with self._slots:
-            self._found[key] = await self._fetch_within_budget(block, limits)
+    async def _fetch_newest(self, blocks: Sequence[_Linked], limits: TargetLimits) -> None:
+        """Fetch files, the newest first. The same request gets the same files, which keeps the provider's cache."""
+        room = max(MAX_URLS_PER_REQUEST - len(self._found), 0)
+        for start in range(0, min(room, len(blocks)), MAX_CONCURRENT_FETCHES):
+            group = blocks[start : min(start + MAX_CONCURRENT_FETCHES, room)]
+            for block, fetched in zip(
+                group, await asyncio.gather(*(self._fetch_file(block, limits) for block in group)), strict=True
+            ):
+                found = fetched
+                if isinstance(fetched, FetchedPage):
+                    if self._bytes + len(fetched.body) > MAX_TOTAL_BYTES:
+                        found = WebFetchFailed(
+                            f"the links of a request have more than {MAX_TOTAL_BYTES >> 20} MiB", "content_too_large"
+                        )
+                    else:
+                        self._bytes += len(fetched.body)
+                self._found[_key(block)] = found
+        for block in blocks[room:]:
+            self._found[_key(block)] = WebFetchFailed(
+                f"more than {MAX_URLS_PER_REQUEST} links in a request", "max_uses_exceeded"
+            )
 
-    async def _fetch_within_budget(self, block: _Linked, limits: TargetLimits) -> FetchedPage | WebFetchFailed:
+    async def _fetch_file(self, block: _Linked, limits: TargetLimits) -> FetchedPage | WebFetchFailed:
         kinds = DEFAULT_MEDIA_TYPES if limits.accepts_pdf else TEXT_MEDIA_TYPES
         if isinstance(block, ImageBlock):
             kinds = IMAGE_MEDIA_TYPES
         try:
-            fetched = await self._fetch(block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH)
+            return await self._fetch(block.source.url, media_types=kinds, max_url_length=MAX_URL_LENGTH)
         except WebFetchFailed as error:
             error.release_tracebacks()
             return error
-        self._bytes += len(fetched.body)
-        if self._bytes > MAX_TOTAL_BYTES:
-            return WebFetchFailed(
-                f"the links of a request have more than {MAX_TOTAL_BYTES >> 20} MiB", "content_too_large"
-            )
-        return fetched
 
-    def _block_with_bytes(self, block: Block, to_fetch: Container[_Key]) -> Block:
-        if isinstance(block, ToolResultBlock) and _may_link(block.content):
-            blocks = decode_nested_content(block.content)
-            raws = msgspec.json.decode(block.content, type=list[Raw])  # unchanged blocks keep their bytes
-            replaced = (self._block_with_bytes(inner, to_fetch) for inner in blocks)
+    def _block_with_bytes(self, block: Block, to_fetch: Container[_Key], levels: int = _LEVELS_OF_FILES) -> Block:
+        if levels and (content := _content_with_links(block)) is not None:
+            blocks = decode_nested_content(content)
+            raws = msgspec.json.decode(content, type=list[Raw])  # unchanged blocks keep their bytes
+            replaced = (self._block_with_bytes(inner, to_fetch, levels - 1) for inner in blocks)
             items = [raw if new is old else new for raw, old, new in zip(raws, blocks, replaced, strict=True)]
-            return ToolResultBlock(block.tool_use_id, Raw(msgspec.json.encode(items)), block.is_error)
+            encoded = Raw(msgspec.json.encode(items))
+            if isinstance(block, DocumentBlock):
+                return structs.replace(block, source=structs.replace(block.source, content=encoded))
+            return structs.replace(block, content=encoded)
         if not isinstance(block, ImageBlock | DocumentBlock) or _key(block) not in to_fetch:
             return block
         found = self._found[_key(block)]
@@ -154,18 +169,24 @@ def _source_of(found: FetchedPage | WebFetchFailed) -> Source | None:
     return Source("base64", media_type=found.media_type, data=found.body_base64)
 
 
-def _linked_in(content: list[Block]) -> Iterator[_Linked]:
+def _linked_in(content: list[Block], levels: int = _LEVELS_OF_FILES) -> Iterator[_Linked]:
     for block in content:
-        if isinstance(block, ImageBlock | DocumentBlock):
-            if block.source.type == "url":
-                yield block
-        elif isinstance(block, ToolResultBlock) and _may_link(block.content):
-            yield from _linked_in(decode_nested_content(block.content))
+        if isinstance(block, ImageBlock | DocumentBlock) and block.source.type == "url":
+            yield block
+        elif levels and (inner := _content_with_links(block)) is not None:
+            yield from _linked_in(decode_nested_content(inner), levels - 1)
 
 
-def _may_link(content: Raw) -> bool:
+def _content_with_links(block: Block) -> Raw | None:
+    """Return the blocks in a result or a document. None: there are none that may be links."""
+    if isinstance(block, ToolResultBlock):
+        content = block.content
+    elif isinstance(block, DocumentBlock) and block.source.type == "content":
+        content = block.source.content
+    else:
+        return None
     view = memoryview(content)
-    return bool(view.nbytes) and view[0] == _LIST and SOURCE_OF_LINK in bytes(view)
+    return content if view.nbytes and view[0] == _LIST and SOURCE_OF_LINK in bytes(view) else None
 
 
 def _note_on(block: _Linked, found: FetchedPage | WebFetchFailed) -> FidelityNote:

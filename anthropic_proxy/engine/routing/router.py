@@ -648,7 +648,11 @@ def apply_capability_rules(provider: Provider, model: str, capabilities: ModelCa
     for pattern, fields in provider.capability_rules:
         if fnmatchcase(model.lower(), pattern):
             changes.update(fields)
-    return structs.replace(capabilities, **changes) if changes else capabilities
+    if not changes:
+        return capabilities
+    found = structs.replace(capabilities, **changes)
+    is_above = found.max_input is not None and found.max_input > found.context_window  # a table states the window only
+    return structs.replace(found, max_input=None) if is_above else found
 
 
 def find_retirement(provider: Provider, model: str, settings: EngineOptions) -> RetiredModel | None:

@@ -1276,6 +1276,27 @@ async def test_files_by_url_are_fetched_for_a_cloud_that_accepts_base64_data_onl
     )
 
 
+async def test_a_file_by_url_in_a_document_of_blocks_is_fetched_too() -> None:
+    def content_of(image: dict[str, Any]) -> list[Any]:
+        source = {"type": "content", "content": [text_block("before"), image]}
+        result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": [{"type": "document", "source": source}]}
+        return [{"type": "document", "source": source}, result]
+
+    source = {"type": "base64", "media_type": "image/png", "data": base64.b64encode(PNG).decode()}
+    bodies: list[Any] = []
+
+    def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+        bodies.append(json.loads(request.body))
+        return FakeResponse(400, b'{"message": "no"}')
+
+    proxy = ProxyHarness(answer, **settings_of("bedrock", "https://bedrock.example"))
+    proxy.services = structs.replace(proxy.services, web_fetch=fetch_file)
+    await proxy.post(
+        model=MODELS["bedrock"], messages=[{"role": "user", "content": content_of(linked("image", IMAGE))}]
+    )
+    assert [body["messages"][0]["content"] for body in bodies] == [content_of({"type": "image", "source": source})]
+
+
 async def test_a_search_that_the_request_forces_is_done_by_the_next_target() -> None:
     forced: dict[str, Any] = {"tools": [SEARCH_TOOL], "tool_choice": {"type": "tool", "name": "web_search"}}
     with cloud_of("bedrock") as (_, bedrock), cloud_of("foundry") as (_, foundry):
@@ -1410,12 +1431,14 @@ async def test_a_stream_of_bedrock_that_fails_ends_with_the_error(monkeypatch: p
 async def test_an_error_of_bedrock_is_the_same_as_status_and_as_first_event(
     name: str, sent: int, status: int, error_type: str, form: str
 ) -> None:
+    text = "Too many tokens" if name == "ThrottlingException" else "Too bad."
+
     async def answer(_: Server, writer: asyncio.StreamWriter) -> None:
-        lines, body, code = "", b'{"message":"Too bad."}', sent
+        lines, body, code = "", json.dumps({"message": text}).encode(), sent
         if form == "header":
             lines = f"x-amzn-errortype: {name}:http://internal.amazon.com/coral/\r\n"
         elif form == "body":
-            body = json.dumps({"__type": f"com.amazon.coral.service#{name}", "message": "Too bad."}).encode()
+            body = json.dumps({"__type": f"com.amazon.coral.service#{name}", "message": text}).encode()
         else:
             headers = {":message-type": "exception", ":exception-type": name[0].lower() + name[1:]}
             lines, body, code = (
@@ -1431,7 +1454,7 @@ async def test_an_error_of_bedrock_is_the_same_as_status_and_as_first_event(
         reply, message = await ask(engine, MODELS["bedrock"], stream=form == "first event")
         await engine.close()
     assert (reply.status, message["error"]["type"]) == (status, error_type)
-    assert message["error"]["message"] == "bedrock: Too bad."
+    assert message["error"]["message"] == f"bedrock: {text}"
 
 
 @pytest.mark.parametrize(

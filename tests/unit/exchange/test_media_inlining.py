@@ -1,7 +1,9 @@
-"""Many links to images, for a backend without links. `golden_texts/exchanges/links` has the other cases."""
+"""Links to images, for a backend without links. `golden_texts/exchanges/links` has the other cases."""
 
 import asyncio
+import itertools
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec import structs
@@ -38,3 +40,43 @@ async def test_links_are_fetched_together_up_to_a_limit() -> None:
     assert (len(fetched), len(set(fetched))) == (MAX_URLS_PER_REQUEST, MAX_URLS_PER_REQUEST)
     assert 1 < most_active <= MAX_CONCURRENT_FETCHES
     assert json.dumps(bodies[0]).count("[image: https://pictures.test/") == 2
+    assert set(fetched) == set(urls[2:])  # the newest
+
+
+async def send_images(*messages: Any, sizes: Mapping[str, int] = {}) -> list[Any]:
+    """Return the parts of the messages that the backend gets: `image`, or the text."""
+    delays = itertools.cycle((3, 1, 2, 0))
+
+    async def fetch(url: str, **_: Any) -> FetchedPage:
+        for _ in range(next(delays)):
+            await asyncio.sleep(0)
+        return FetchedPage(url=url, media_type="image/png", body=b"\x89PNG" * (sizes.get(url, 4) // 4))
+
+    def answer(_: FakeUpstream, body: dict[str, Any]) -> FakeResponse:
+        bodies.append(body)
+        return reply(False)
+
+    bodies: list[Any] = []
+    proxy = ProxyHarness(FakeUpstream(answer), MOONSHOT_API_KEY="sk-0123456789abcdef", BIG_MODEL="moonshot/kimi-k2.6")
+    proxy.services = structs.replace(proxy.services, web_fetch=fetch)
+    await proxy.post(messages=list(messages))
+    (body,) = bodies
+    contents = [message["content"] for message in body["messages"] if message["role"] == "user"]
+    return [part.get("text", "image") for content in contents for part in content]
+
+
+def image(url: str) -> dict[str, Any]:
+    return {"type": "image", "source": {"type": "url", "url": url}}
+
+
+async def test_the_newest_links_are_fetched_while_there_is_room() -> None:
+    urls = [f"https://pictures.test/{number}" for number in range(5)]
+    content = [image(url) for url in urls]
+    found = await send_images({"role": "user", "content": content}, sizes=dict.fromkeys(urls, 9 << 20))
+    assert found == [*(f"[image: {url}]" for url in urls[:2]), *["image"] * 3]
+
+
+async def test_links_in_a_document_of_blocks_are_fetched() -> None:
+    content = [{"type": "text", "text": "before"}, image("https://pictures.test/1")]
+    document = {"type": "document", "title": "T", "source": {"type": "content", "content": content}}
+    assert await send_images({"role": "user", "content": [document]}) == ["T", "before", "image"]

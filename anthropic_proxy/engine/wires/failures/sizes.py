@@ -435,11 +435,11 @@ _OUTPUT_LIMIT_REACHED = regex(r"\bmax_?\w*tokens or (?:the )?(?:model )?output l
 """Text of OpenAI and Azure, also in streams: Could not finish the message because max_tokens or model output limit was
 reached (openai/openai-python, issue 2886; 2026-11)."""
 RATE_LIMIT_WORDS = compile_later(
-    r"\bper[- ](?:minute|min|day|hour|second|week|month)\b|\b[tr]p[mdhs]\b|/ ?min(?:ute)?\b|rate[ _-]?limit",
+    r"\bper[- ](?:minute|min|day|hour|second|week|month)\b|\b[tr]p[mdhs]\b|/ ?min(?:ute)?\b|rate[ _-]?limit|\bthrottl",
     re.IGNORECASE,
 )
-"""Words of a rate limit. The number in `30000 tokens per minute` is not a context window (Groq, OpenAI, Anthropic: rate
-limit pages, read 2026-11)."""
+"""Words of a rate limit, also in codes (Bedrock's `ThrottlingException`). The number in `30000 tokens per minute` is no
+context window (Groq, OpenAI, Anthropic: rate limit pages, read 2026-11)."""
 _LONG_PERIODS = compile_later(
     r"\b(?:per|an?|each|every)[- ](?:hour|day|week|month)\b|\b(?:hourly|daily|weekly|monthly)\b|\b[tr]p[hd]\b",
     re.IGNORECASE,

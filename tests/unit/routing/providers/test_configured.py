@@ -175,6 +175,23 @@ async def test_behind_a_gateway_the_named_model_decides_the_api(
     assert {name: value for name, value in sent[0][1].items() if name in effort_fields} == fields
 
 
+@pytest.mark.parametrize(
+    ("name", "fields", "expected"),
+    [
+        ("mine", 'model_of = "gpt-5.6-sol", context_window = 200_000', 200_000),
+        ("mine", 'model_of = "gpt-5.6-sol", context_window = 200_000, max_input = 150_000', 150_000),
+        ("gpt-5.6-sol", "context_window = 200_000", 200_000),
+        ("gpt-5*", "context_window = 200_000", 200_000),
+        ("mine", 'model_of = "gpt-5.6-sol"', 922_000),
+    ],
+)
+def test_a_stated_window_is_the_maximum_of_the_input(name: str, fields: str, expected: int) -> None:
+    model = name.replace("*", ".6-sol")
+    settings = load(f'[providers.az]\nbase_url = "https://api.openai.com/v1"\nmodels = {{ "{name}" = {{ {fields} }} }}')
+    limits = find_capabilities(find_registry(settings).find("az"), model, settings, Catalog())
+    assert limits.effective_max_input == expected
+
+
 @pytest.mark.parametrize("model", ["z-ai/glm-9", "gpt-4.1"])
 def test_a_table_has_the_capabilities_of_the_same_server_behind_openai_base_url(model: str) -> None:
     compared = 0
