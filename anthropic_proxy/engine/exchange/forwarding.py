@@ -506,7 +506,8 @@ async def _with_mapped_models(
         return call
 
     # always in a thread: a small body may have many requests, and each may need a comparison with all routes
-    body = await engine.background.run_in_thread(wire.encode_batch, incoming.body, build_call)
+    body, notes = await engine.background.run_in_thread(wire.encode_batch, incoming.body, build_call)
+    incoming.receipt.fidelity.add_notes(notes)
     options = engine.settings.call_options.get(target.provider.name)
     if options is not None and options.body:
         body = await engine.background.run_in_thread(merge_batch, body, options.body)

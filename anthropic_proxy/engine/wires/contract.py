@@ -464,11 +464,14 @@ class RelayWire(Wire[DialectT]):
     """Wire for providers with the Messages API. It forwards requests and responses with few edits."""
 
     @abstractmethod
-    def encode_batch(self, body: bytes, build_call: Callable[[str, str, bytes], Call[DialectT]]) -> bytes:
-        """Return the body that creates a batch, with each request edited as if it were sent alone.
+    def encode_batch(
+        self, body: bytes, build_call: Callable[[str, str, bytes], Call[DialectT]]
+    ) -> tuple[bytes, list[FidelityNote]]:
+        """Return the body that creates a batch, with each request edited as if it were sent alone, and the first note
+        on each changed field.
 
-        `build_call` returns the input of the wire for a request, of which only the body is not used. Its arguments are
-        the path of `params`, for errors, the model and the JSON text of `params`.
+        `build_call` returns the `Call` of one request. Its body is not read, because `params` is the body. The
+        arguments are the path of `params`, for errors, the model and the JSON text of `params`.
         Raises `InvalidRequest` for invalid JSON.
         """
 

@@ -1,6 +1,7 @@
 """Batches, files and skills: statuses, time limits, and other work during the encoding of a batch."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -41,6 +42,21 @@ async def test_other_work_continues_while_the_models_of_a_small_batch_are_mapped
         await forward_resource(services, asked("/v1/messages/batches", BATCH), "POST", RecordingSink())
     finally:
         other.cancel()
+
+
+async def test_what_requests_of_a_batch_lose_is_noted_once_per_field() -> None:
+    params = {"model": "claude-opus-5-5", "thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}
+    requests = [{"custom_id": f"{size}", "params": {**params, "max_tokens": size}} for size in (128_000, 100_000)]
+    harness = ProxyHarness(lambda *_: FakeResponse(200, b"{}"), MODEL_OPUS="anthropic/claude-haiku-4-5", **SETTINGS)
+    request = asked("/v1/messages/batches", json.dumps({"requests": requests}).encode())
+    await forward_resource(harness.services, request, "POST", RecordingSink())
+    report = request.receipt.fidelity
+    assert [(note.handling, note.field, note.before, note.after) for note in report.notes] == [
+        ("approximated", "max_tokens", "128000", "64000"),
+        ("approximated", "output_config.effort", "", ""),
+        ("approximated", "thinking", "adaptive", "4096 tokens"),
+    ]
+    assert report.format_counts() == "best-effort; approximated=3; emulated=0; dropped=0"
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def mapped(body: bytes, dialect: anthropic.Dialect = anthropic.Dialect(), limits
             provider_prefix="anthropic",
         )
 
-    return anthropic.WIRE.encode_batch(body, build_call)
+    return anthropic.WIRE.encode_batch(body, build_call)[0]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from contextlib import suppress
 
 import msgspec
 
+from anthropic_proxy.engine.messages.fidelity import FidelityNote
 from anthropic_proxy.engine.wires.anthropic import json_spans
 from anthropic_proxy.engine.wires.anthropic.dialect import Dialect
 from anthropic_proxy.engine.wires.anthropic.json_spans import Edit, JsonSpan
@@ -18,16 +19,21 @@ _RESULTS_URL = re.compile(rb'"https?://[^/"]+(/v1/messages/batches/[\w-]+/result
 _QUOTE = ord('"')
 
 
-def encode_batch(body: bytes, build_call: Callable[[str, str, bytes], Call[Dialect]]) -> bytes:
-    """Return the body with each request edited as if it were sent alone.
+def encode_batch(
+    body: bytes, build_call: Callable[[str, str, bytes], Call[Dialect]]
+) -> tuple[bytes, list[FidelityNote]]:
+    """Return the body with each request edited as if it were sent alone, and the first note on each changed field.
 
     Raises `InvalidRequest` for invalid JSON, and for a list or object of too many members.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
+    notes = dict[str, FidelityNote]()
 
     def find_edits(text: bytes) -> list[Edit]:
+        notes.clear()
         edits: list[Edit] = []
-        source = body if len(body) == len(text) else text  # with its lone surrogates
+        # `text` can have replacements for lone surrogates, of the same length. The client's bytes must stay.
+        source = body if len(body) == len(text) else text
         for index, params in find_params(text):
             members = json_spans.find_members(text, params.value, params.end)
             model = next((each for each in members if each.key == "model" and text[each.value] == _QUOTE), None)
@@ -35,11 +41,14 @@ def encode_batch(body: bytes, build_call: Callable[[str, str, bytes], Call[Diale
                 name = msgspec.json.decode(text[model.value : model.end], type=str)
                 call = build_call(f"requests.{index}.params", name, text[params.value : params.end])
                 given = source[params.value : params.end]
-                if (edited := edit_body(given, call, {}, {}, [])) != given:
+                edited, found = edit_body(given, call, {}, {})
+                for note in found:
+                    notes.setdefault(note.field, note)
+                if edited != given:
                     edits.append(Edit(params.value, params.end, edited))
         return edits
 
-    return json_spans.edit(body, find_edits)
+    return json_spans.edit(body, find_edits), [*notes.values()]
 
 
 def find_params(body: bytes) -> Iterator[tuple[int, JsonSpan]]:

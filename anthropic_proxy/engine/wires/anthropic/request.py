@@ -75,7 +75,8 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
         added[BETA_FIELD] = betas.sent
     body = call.relayed.body
     if body:
-        body = edit_body(body, call, added, betas.lost_fields, notes)
+        body, notes_of_body = edit_body(body, call, added, betas.lost_fields)
+        notes += notes_of_body
     is_traced = "traceparent" in headers and dialect.forwards_client_headers
     if dialect.forwards_client_headers:
         sent_headers = {name: value for name, value in headers.items() if name not in _NOT_FORWARDED_HEADERS}
@@ -105,32 +106,27 @@ def encode_request(call: Call[Dialect]) -> UpstreamRequest:
 
 
 def edit_body(
-    body: bytes,
-    call: Call[Dialect],
-    added: Mapping[str, Any],
-    lost: Mapping[str, Handling],
-    notes: list[FidelityNote],
-) -> bytes:
-    """Return the body of a request, or the `params` of one in a batch, as the server of `call` accepts it.
+    body: bytes, call: Call[Dialect], added: Mapping[str, Any], lost: Mapping[str, Handling]
+) -> tuple[bytes, list[FidelityNote]]:
+    """Return the body of a request, or the `params` of one in a batch, as the server of `call` accepts it, and notes on
+    what was changed.
 
-    `added` and `lost`: see `_find_edits`. Notes on what was changed are added to `notes`.
+    `added` and `lost`: see `_find_edits`.
     """
     dialect = call.dialect
-    field_notes: list[FidelityNote] = []
-    model_notes: list[FidelityNote] = []
+    model_notes, field_notes, inner_notes = list[FidelityNote](), list[FidelityNote](), list[FidelityNote]()
     if call.relayed.limits is not None:
         body = json_spans.edit(body, lambda text: find_fitting_edits(text, call, model_notes))
     if not SCHEMA_FIELDS.isdisjoint(dialect.dropped_fields):
         body = json_spans.edit(body, find_schema_edits)
     body = json_spans.edit(body, lambda text: _find_edits(text, call, added, lost, field_notes))
     if inner := _list_inner_fields(call, lost):
-        body = json_spans.edit(body, lambda text: find_field_edits(text, inner, notes))
+        body = json_spans.edit(body, lambda text: find_field_edits(text, inner, inner_notes))
     if not dialect.accepts_media_urls:
         body = json_spans.edit(body, lambda text: find_file_edits(text, call))
     if not dialect.accepts_system_messages:
         body = json_spans.edit(body, find_reminder_edits)
-    notes[:] = [*model_notes, *notes, *field_notes]
-    return body
+    return body, [*model_notes, *inner_notes, *field_notes]
 
 
 def _list_inner_fields(call: Call[Dialect], lost: Mapping[str, Handling]) -> dict[str, tuple[Handling, str]]:
