@@ -347,7 +347,7 @@ def describe_limit(served: ServedModels, variables: Mapping[str, str]) -> str:
     main = max((one for one in served.tiers if one.tier in MAIN_MODELS), key=lambda one: one.window, default=None)
     if not limiting or main is None or main.window <= window:
         return ""
-    tier = next((one.tier for one in served.tiers if one.target == limiting), "")
+    tier = next((one.tier for one in served.tiers if limiting in (one.target, one.otherwise)), "")
     use = f"the model of {tier}" if tier else "a model of a route"
     main_window = f"{main.target or 'The main model'} has {formats.short_count(main.window)}."
     text = f"This session has a context of {formats.short_count(window)} tokens, the limit of {limiting}, {use}"
