@@ -93,8 +93,7 @@ _NO_VENDORS = ("demo", "litellm", "other")
 _CREDENTIALS = {
     "google": "Application Default Credentials",
     "aws": "the credentials of AWS",
-    "azure": "tokens of Microsoft Entra ID",
-    "azure_openai": "tokens of Microsoft Entra ID",
+    **dict.fromkeys(("azure", "azure_openai", "azure_openai_us", "azure_openai_cn"), "tokens of Microsoft Entra ID"),
 }
 """Source of the credential → text."""
 LOCAL_PROGRAMS = [server for server in PROVIDERS.find("openai").servers if server.base_url and server.has_local_url]
