@@ -103,12 +103,12 @@ class ModelMapping(Struct, frozen=True, kw_only=True):
     tiers: str
     """Names of the Claude tiers: `opus, sonnet …`."""
     target: str
-    """Model that serves the requests, with prefix: `openai/gpt-4.1`."""
+    """Model that serves the requests, with prefix: `openai/gpt-4.1`. A provider without a model: `my/`."""
     fallbacks: Sequence[str] = ()
     """Models with prefix that are called after the target failed, in order."""
     reason: str = ""
     """Setting that selects the target."""
-    replies: Sequence[tuple[str, str]] = ()
+    replies: Sequence[tuple[str, str]]
     """Models that reply to a conversation, each with its reason: that of a route first, and then the target, for
     requests that do not meet the route."""
 

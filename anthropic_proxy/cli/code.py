@@ -52,7 +52,7 @@ from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.providers.servers import describe_missing_key
-from anthropic_proxy.engine.routing.router import list_tier_mappings
+from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.platforms.processes import (

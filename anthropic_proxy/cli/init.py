@@ -37,15 +37,14 @@ from anthropic_proxy.engine.providers.lookup import find_known_model, find_origi
 from anthropic_proxy.engine.providers.provider_models import has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.registry import ServerOverride
 from anthropic_proxy.engine.providers.servers import find_host, find_server_override
+from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     Target,
-    TierMapping,
     build_plan,
     describe_unknown_prefix,
     find_retirement,
     has_plain_model_names,
-    list_tier_mappings,
 )
 from anthropic_proxy.errors import (
     ConfigurationError,

@@ -23,11 +23,11 @@ from anthropic_proxy.engine.exchange.provider_errors import (
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.provider_models import ListedModel, has_model_list, query_chat_models
 from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.routing.router import (
     find_capabilities,
     find_preferred_provider,
     find_retirement,
-    list_tier_mappings,
 )
 from anthropic_proxy.errors import (
     ConfigurationError,
@@ -38,7 +38,7 @@ from anthropic_proxy.errors import (
 )
 from anthropic_proxy.gateway.money import format_price
 from anthropic_proxy.gateway.prices.price_list import PriceList, Rates, describe_price_list, has_price_package
-from anthropic_proxy.gateway.readiness import describe_retirement
+from anthropic_proxy.gateway.readiness import describe_retirement, group_tier_mappings, name_target
 from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
 
@@ -79,9 +79,9 @@ async def _show_mapping(output: Output, as_json: bool) -> int:
     rows: list[_Row] = []
     for row in tiers:
         names = ", ".join(row.tiers) if output.is_terminal else " ".join(f"claude-{tier}-*" for tier in row.tiers)
-        rows.append(([names, row.facts.model], row.facts))
+        rows.append(([names, name_target(row.facts.model)], row.facts))
         if row.otherwise is not None:
-            rows.append((["", f"else {row.otherwise.model}"], row.otherwise))
+            rows.append((["", f"else {name_target(row.otherwise.model)}"], row.otherwise))
         rows += [(["", f"then {fallback}"], "") for fallback in row.fallbacks]
     if offered and output.is_terminal:
         shown = [f"{models.provider}/…" for models in offered]
@@ -268,7 +268,7 @@ class ModelFacts(Struct, frozen=True):
 
     model: str
     """Model id with the prefix of the provider: `openai/gpt-4.1`. For a tier that is sent to Anthropic unchanged:
-    `anthropic/claude-opus-…`."""
+    `anthropic/claude-opus-…`; to a provider without a model: `my/`."""
     context_window: int | None = None
     """Maximum tokens of input and output together. None: unknown, here and in the next fields."""
     max_input: int | None = None
@@ -307,17 +307,13 @@ class ProviderModels(Struct, frozen=True):
 
 async def list_tier_groups(services: Services) -> list[TierGroup]:
     """Return the model to which each Claude tier is mapped, with its limits and price."""
-    groups: dict[tuple[object, ...], TierGroup] = {}
-    for row in list_tier_mappings(services.settings, services.catalog):
-        key = (*row.replies, row.fallbacks)
-        found = groups.get(key)
-        if found is None:
-            (target, reason), *others = row.replies
-            facts = await _find_facts(services, target)
-            otherwise = await _find_facts(services, others[0][0]) if others else None
-            found = TierGroup((), facts, reason, otherwise, tuple(row.fallbacks), tuple(row.problems))
-        groups[key] = structs.replace(found, tiers=(*found.tiers, row.tier))
-    return list(groups.values())
+    groups = []
+    for tiers, row in group_tier_mappings(services.settings, services.catalog):
+        (target, reason), *others = row.replies
+        facts = await _find_facts(services, target)
+        otherwise = await _find_facts(services, others[0][0]) if others else None
+        groups.append(TierGroup(tuple(tiers), facts, reason, otherwise, tuple(row.fallbacks), tuple(row.problems)))
+    return groups
 
 
 async def query_all_providers(services: Services) -> list[ProviderModels]:
@@ -399,7 +395,7 @@ def is_queried_by_default(provider: Provider, services: Services) -> bool:
 async def _find_facts(services: Services, target: str) -> ModelFacts:
     prefix, _, model = target.partition("/")
     provider = find_registry(services.settings).find_by_prefix(prefix)
-    if provider is None:
+    if provider is None or not model:
         return ModelFacts(target)
     await services.catalog.fetch_capabilities(provider.name, model)
     return describe_models(services, provider, [ListedModel(model)])[0]

@@ -30,13 +30,12 @@ from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.provider_models import has_model_list
 from anthropic_proxy.engine.providers.servers import describe_missing_key, find_region
 from anthropic_proxy.engine.routing.health import CircuitBreakers
+from anthropic_proxy.engine.routing.model_listing import TierMapping, list_tier_mappings
 from anthropic_proxy.engine.routing.router import (
-    TierMapping,
     choose_models,
     find_preferred_provider,
     list_route_choices,
     list_rule_problems_and_warnings,
-    list_tier_mappings,
     should_query_ollama,
 )
 from anthropic_proxy.engine.upstream.http.dialer import accepts_connections, is_public_address
@@ -245,19 +244,26 @@ def _list_shadowed_models(preferred: Provider, settings: Settings, catalog: Cata
             )
 
 
-def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[str, TierMapping]]:
+def group_tier_mappings(settings: Settings, catalog: Catalog) -> list[tuple[Sequence[str], TierMapping]]:
     """Join the Claude tiers (opus …) that the same setting maps to the same models.
 
-    A row has the names of its tiers, such as `haiku, sonnet …`, and the mapping of the first tier.
+    A row has the names of its tiers and the mapping of the first tier.
     """
     groups: dict[tuple[object, ...], list[TierMapping]] = {}
     for row in list_tier_mappings(settings, catalog):
         groups.setdefault((*row.replies, row.fallbacks), []).append(row)
-    rows = []
-    for group in groups.values():
-        tiers = ", ".join(row.tier for row in group[:_MAX_TIERS])
-        rows.append((f"{tiers} …" if len(group) > _MAX_TIERS else tiers, group[0]))
-    return rows
+    return [([row.tier for row in group], group[0]) for group in groups.values()]
+
+
+def join_tiers(tiers: Sequence[str]) -> str:
+    """Return names of tiers in little room: `haiku, sonnet …`."""
+    names = ", ".join(tiers[:_MAX_TIERS])
+    return f"{names} …" if len(tiers) > _MAX_TIERS else names
+
+
+def name_target(target: str) -> str:
+    """Return the target of a `TierMapping` for a reader: `openai/gpt-4.1`; without a model: `my, no model`."""
+    return f"{target.removesuffix('/')}, no model" if target.endswith("/") else target
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -474,7 +480,11 @@ def describe_setup(
     problems = list(dict.fromkeys(found))
     mapping = [
         ModelMapping(
-            tiers=tiers, target=row.target, fallbacks=row.fallbacks, reason=row.reason, replies=tuple(row.replies)
+            tiers=join_tiers(tiers),
+            target=row.target,
+            fallbacks=row.fallbacks,
+            reason=row.reason,
+            replies=tuple(row.replies),
         )
         for tiers, row in rows
     ]

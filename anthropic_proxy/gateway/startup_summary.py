@@ -10,7 +10,8 @@ from anthropic_proxy import __version__
 from anthropic_proxy.engine.platforms.program import name_program, shorten_home
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.fair_queue import slots_per_worker
-from anthropic_proxy.engine.routing.router import find_preferred_provider, list_tier_mappings
+from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
+from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.gateway.readiness import (
     Readiness,
     ReadyProvider,
@@ -18,8 +19,10 @@ from anthropic_proxy.gateway.readiness import (
     describe_retirement,
     find_readiness,
     group_tier_mappings,
+    join_tiers,
     list_ignored_settings,
     list_problems_and_warnings,
+    name_target,
 )
 from anthropic_proxy.gateway.server.auth import (
     claude_code_command,
@@ -156,13 +159,13 @@ def _mapping(services: Services, where: str, today: date, server_problems: Mappi
     log = services.log
     settings, catalog = services.settings, services.catalog
     rows = group_tier_mappings(settings, catalog)
-    width = max(_TARGET_WIDTH, *(count_columns(target) for _, row in rows for target, _ in row.replies))
+    width = max(_TARGET_WIDTH, *(count_columns(name_target(target)) for _, row in rows for target, _ in row.replies))
     columns = log.terminal_width or sys.maxsize
     yield ""
     for tiers, row in rows:
-        lead = f"  {tiers:<14}  → "
+        lead = f"  {join_tiers(tiers):<14}  → "
         for target, text in row.replies:
-            line, reason = f"{lead}{pad(target, width)}", _without_folders(text, settings)
+            line, reason = f"{lead}{pad(name_target(target), width)}", _without_folders(text, settings)
             shown = log.paint(reason, "quiet")
             if count_columns(line) + 2 + count_columns(reason) <= columns:
                 yield f"{line}  {shown}"

@@ -26,7 +26,8 @@ from anthropic_proxy.console import formats
 from anthropic_proxy.engine.platforms.files import MAX_CONFIG_BYTES
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import find_preferred_provider, list_tier_mappings
+from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
+from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
 from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment

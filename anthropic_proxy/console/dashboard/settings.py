@@ -19,7 +19,7 @@ from anthropic_proxy.console.dashboard.web import digest, redirect
 from anthropic_proxy.console.ledger.export import ExportTable
 from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import list_tier_mappings
+from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.errors import ConfigurationError, InvalidRequest
 from anthropic_proxy.gateway.settings import (
     CONFIG_FILE,

@@ -31,6 +31,7 @@ from anthropic_proxy.console.dashboard.tables import DEFAULT_COLUMNS
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.errors import InvalidRequest, PermissionDenied
 from anthropic_proxy.gateway.money import format_cost
+from anthropic_proxy.gateway.readiness import name_target
 from anthropic_proxy.gateway.settings import Settings
 from anthropic_proxy.plugins import RouteRequest, RouteResponse
 
@@ -195,7 +196,7 @@ def load_environment() -> Environment:
         *(formats.count, formats.short_count, format_cost, formats.seconds, formats.percent, formats.rate),
         *(formats.clock_time, formats.day_and_time, formats.full_time, formats.describe_zone, formats.ago),
         *(formats.plural, formats.provider_role, session_link, trace_sparkline, name_program),
-        *(mark_up, title_month, formats.keep_units),
+        *(mark_up, title_month, formats.keep_units, name_target),
     )
     environment.globals |= {function.__name__: function for function in functions}
     environment.globals["UNKNOWN"] = formats.UNKNOWN

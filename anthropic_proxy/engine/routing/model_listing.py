@@ -1,7 +1,8 @@
-"""Model list for `GET /v1/models`: Claude ids first, then the models of all configured providers.
+"""Mapping of the Claude tiers to models, and the model list for `GET /v1/models`: Claude ids first, then the models of
+all configured providers.
 
-`list_models` returns all entries, `find_model` one `ModelEntry`. Claude Code shows only ids that contain `claude`, so
-models of other providers are listed as `claude-<prefix>/<name>`.
+`list_tier_mappings` has the model for each tier, `list_models` all entries of the list, `find_model` one `ModelEntry`.
+Claude Code shows only ids that contain `claude`, so models of other providers are listed as `claude-<prefix>/<name>`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,28 +11,29 @@ from typing import Any
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.options import TIERS, EngineOptions
+from anthropic_proxy.engine.options import TIERS, ConfiguredRoute, EngineOptions
 from anthropic_proxy.engine.providers import Provider, find_registry
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
-from anthropic_proxy.engine.providers.servers import describe_missing_key
+from anthropic_proxy.engine.providers.registry import RetiredModel
+from anthropic_proxy.engine.providers.servers import describe_missing_key, find_server_override
 from anthropic_proxy.engine.routing.router import (
+    ModelSetting,
     RoutingQuery,
     build_plan,
     choose_models,
     choose_models_for_route,
+    choose_models_for_tier,
+    describe_choice_problem,
     find_capabilities,
     find_preferred_provider,
     find_retirement,
     find_server_tools,
     find_tier,
-    join_routed_models,
-    list_tier_mappings,
     resolve_model_name_and_tier,
 )
-from anthropic_proxy.engine.routing.routes import RouteForecast, forecast_route
-from anthropic_proxy.errors import UnknownModel
+from anthropic_proxy.engine.routing.routes import RouteForecast, describe_conditions, forecast_route
+from anthropic_proxy.errors import UnknownModel, join_with_or
 
-_ARROW = " → "
 _RELEASED = "2026-01-01T00:00:00Z"
 """Placeholder release date. The Messages API requires a date, and the model lists of the providers have none."""
 
@@ -68,6 +70,69 @@ class ModelEntry(Struct, kw_only=True):
     """Output limit of the target model, in tokens."""
 
 
+class TierMapping(Struct, frozen=True, kw_only=True):
+    """The models to which one Claude tier (haiku, sonnet …) is mapped, and the setting that decides this."""
+
+    tier: str
+    target: str
+    """Model id with provider prefix: `openai/gpt-4.1`. Anthropic without a setting: `anthropic/claude-opus-…`. A
+    provider without a model: `my/`."""
+    reason: str
+    """Deciding setting and its source: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`; or `as asked`."""
+    setting: ModelSetting | None = None
+    """None: the client names the model."""
+    fallbacks: Sequence[str] = ()
+    retirement: RetiredModel | None = None
+    """Retirement of the model of `target`. None: not announced."""
+    retiring_vendor: str = ""
+    """Name of the provider or server that retires the model."""
+    problems: Sequence[str] = ()
+    """One error text per target or fallback that cannot serve requests, for example without a key."""
+    replies: Sequence[tuple[str, str]]
+    """Models that reply to a conversation, each with its reason, for users: that of a route first, and then the one
+    that replies to other requests. Without such a route: `target` and `reason`."""
+
+
+def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMapping]:
+    preferred_provider = find_preferred_provider(settings, catalog)
+    claude = next(row.known_models for row in find_registry(settings) if row.serves_claude)
+    rows = []
+    for tier in TIERS:
+        choices = choose_models_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
+        first, *others = choices
+        server = find_server_override(first.provider, settings)
+        problems = (describe_choice_problem(choice, settings, catalog) for choice in choices)
+        reason = str(first.model_setting or "as asked")
+        replies = [(first.prefixed_id, reason)]
+        found = forecast_route(settings.routes, tier, [name for name in claude if find_tier(name) == tier])
+        if found.route is not None:
+            routed = join_routed_models(found.route, f"claude-{tier}-…", preferred_provider, settings, catalog)
+            label = f"route {found.route.name}: {describe_conditions(found.route)}"
+            replies = [(routed, label), *(replies if found.is_conditional else ())]
+        rows.append(
+            TierMapping(
+                tier=tier,
+                target=first.prefixed_id,
+                reason=reason,
+                setting=first.model_setting,
+                fallbacks=tuple(choice.prefixed_id for choice in others),
+                retirement=find_retirement(first.provider, first.model, settings),
+                retiring_vendor=(server.title if server else "") or first.provider.title,
+                problems=tuple(filter(None, problems)),
+                replies=replies,
+            )
+        )
+    return rows
+
+
+def join_routed_models(
+    route: ConfiguredRoute, requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog
+) -> str:
+    """Return the model to which a route sends requests first, or all that can be first: `openai/a or groq/b`."""
+    choices = choose_models_for_route(route, requested, preferred, settings, catalog)
+    return join_with_or([choice.prefixed_id for choice in (choices[:1] if route.balance == "order" else choices)])
+
+
 def list_models(settings: EngineOptions, catalog: Catalog, today: date | None = None) -> list[ModelEntry]:
     """Return the models of the response to `GET /v1/models` without duplicates, Claude ids first."""
     today = today or date.today()
@@ -94,9 +159,10 @@ def find_model(requested: str, settings: EngineOptions, catalog: Catalog, today:
     plan = build_plan(RoutingQuery(requested, route=forecast.route), settings, catalog)
     target = plan.targets[0]
     replacement = None if target.model == requested else target.prefixed_id
-    entry = _entry((requested, requested, replacement), target.provider, target.model, target.capabilities, settings)
-    if settings.routes:
-        entry = _with_routes(entry, forecast, preferred, settings, catalog)
+    names = (requested, requested, replacement)
+    entry = _entry(
+        names, target.provider, target.model, target.capabilities, settings, catalog=catalog, forecast=forecast
+    )
     has_successor = choice.model_setting is not None and not choice.model_setting.source
     return entry if has_successor else _with_retirement(entry, target.provider, target.model, settings, today)
 
@@ -118,9 +184,7 @@ def _list_tiers(settings: EngineOptions, catalog: Catalog, today: date) -> Itera
         model = name if unchanged else model
         capabilities = find_capabilities(provider, model, settings, catalog)
         names = (name, _title_of(name), None if unchanged else target)
-        entry = _entry(names, provider, model, capabilities, settings)
-        if settings.routes:
-            entry = _with_routes(entry, forecast, preferred, settings, catalog)
+        entry = _entry(names, provider, model, capabilities, settings, catalog=catalog, forecast=forecast)
         # a retired default model is replaced by its successor
         has_successor = routed is None and row.setting is not None and not row.setting.source
         yield entry if has_successor else _with_retirement(entry, provider, model, settings, today)
@@ -138,7 +202,8 @@ def _list_others(settings: EngineOptions, catalog: Catalog, today: date) -> Iter
             if model not in row.non_chat_models:
                 name = f"{row.prefix}/{model}"
                 capabilities = find_capabilities(row, model, settings, catalog)
-                entry = _entry((f"claude-{name}", name, None), row, model, capabilities, settings)
+                names = (f"claude-{name}", name, None)
+                entry = _entry(names, row, model, capabilities, settings, catalog=catalog, forecast=RouteForecast())
                 yield _with_retirement(entry, row, model, settings, today)
 
 
@@ -148,33 +213,31 @@ def _entry(
     model: str,
     capabilities: ModelCapabilities,
     settings: EngineOptions,
+    *,
+    catalog: Catalog,
+    forecast: RouteForecast,
 ) -> ModelEntry:
-    """`names`: id, title without a target, and target."""
+    """`names`: id, title without a target, and target without a route."""
     name, title, target = names
+    otherwise, rule, route = None, "", forecast.route
+    if route is not None:
+        preferred = find_preferred_provider(settings, catalog)
+        target = join_routed_models(route, name, preferred, settings, catalog)
+        rule = f" by route {route.name}"
+        if forecast.is_conditional:
+            otherwise = choose_models(name, preferred, settings, catalog)[0].prefixed_id
     server_tools = find_server_tools(provider, model, settings)
     return ModelEntry(
         id=name,
-        display_name=title if target is None else f"{title}{_ARROW}{target}",
+        display_name=title if target is None else f"{title} → {target}{rule}",
         target=target,
+        route=None if route is None else route.name,
+        otherwise=otherwise,
+        other_routes=[other.name for other in forecast.others],
         max_input_tokens=capabilities.effective_max_input,
         max_tokens=capabilities.max_output,
         capabilities=None if provider.serves_claude else _describe(capabilities, server_tools, settings),
     )
-
-
-def _with_routes(
-    entry: ModelEntry, forecast: RouteForecast, preferred: Provider, settings: EngineOptions, catalog: Catalog
-) -> ModelEntry:
-    entry = structs.replace(entry, other_routes=[route.name for route in forecast.others])
-    route = forecast.route
-    if route is None:
-        return entry
-    target = join_routed_models(route, entry.id, preferred, settings, catalog)
-    otherwise = (
-        choose_models(entry.id, preferred, settings, catalog)[0].prefixed_id if forecast.is_conditional else None
-    )
-    title = f"{entry.display_name.partition(_ARROW)[0]}{_ARROW}{target} by route {route.name}"
-    return structs.replace(entry, display_name=title, target=target, route=route.name, otherwise=otherwise)
 
 
 def _with_retirement(

@@ -44,7 +44,6 @@ from anthropic_proxy.engine.providers.servers import (
     find_base_url,
     find_server_override,
 )
-from anthropic_proxy.engine.routing.routes import describe_conditions, forecast_route
 from anthropic_proxy.engine.wires.contract import BaseDialect, RelayWire, Wire
 from anthropic_proxy.errors import (
     ClientError,
@@ -678,68 +677,6 @@ def find_successor(target: Target, settings: EngineOptions, catalog: Catalog, to
     return _build_target(choice, settings, catalog)
 
 
-class TierMapping(Struct, frozen=True, kw_only=True):
-    """The models to which one Claude tier (haiku, sonnet …) is mapped, and the setting that decides this."""
-
-    tier: str
-    target: str
-    """Model id with provider prefix: `openai/gpt-4.1`. Anthropic without a setting: `anthropic/claude-opus-…`."""
-    reason: str
-    """Deciding setting and its source: `BIG_MODEL, .env line 4`, `SMALL_MODEL, default`; or `as asked`."""
-    setting: ModelSetting | None = None
-    """None: the client names the model."""
-    fallbacks: Sequence[str] = ()
-    retirement: RetiredModel | None = None
-    """Retirement of the model of `target`. None: not announced."""
-    retiring_vendor: str = ""
-    """Name of the provider or server that retires the model."""
-    problems: Sequence[str] = ()
-    """One error text per target or fallback that cannot serve requests, for example without a key."""
-    replies: Sequence[tuple[str, str]] = ()
-    """Models that reply to a conversation, each with its reason, for users: that of a route first, and then the one
-    that replies to other requests. Without such a route: `target` and `reason`."""
-
-
-def list_tier_mappings(settings: EngineOptions, catalog: Catalog) -> list[TierMapping]:
-    preferred_provider = find_preferred_provider(settings, catalog)
-    claude = next(row.known_models for row in find_registry(settings) if row.serves_claude)
-    rows = []
-    for tier in TIERS:
-        choices = choose_models_for_tier(tier, f"claude-{tier}-…", preferred_provider, settings, catalog)
-        first, *others = choices
-        server = find_server_override(first.provider, settings)
-        problems = (_describe_choice_problem(choice, settings, catalog) for choice in choices)
-        reason = str(first.model_setting or "as asked")
-        replies = [(first.prefixed_id if first.model else f"{first.provider.prefix}, no model", reason)]
-        found = forecast_route(settings.routes, tier, [name for name in claude if find_tier(name) == tier])
-        if found.route is not None:
-            routed = join_routed_models(found.route, f"claude-{tier}-…", preferred_provider, settings, catalog)
-            label = f"route {found.route.name}: {describe_conditions(found.route)}"
-            replies = [(routed, label), *(replies if found.is_conditional else ())]
-        rows.append(
-            TierMapping(
-                tier=tier,
-                target=first.prefixed_id,
-                reason=reason,
-                setting=first.model_setting,
-                fallbacks=tuple(choice.prefixed_id for choice in others),
-                retirement=find_retirement(first.provider, first.model, settings),
-                retiring_vendor=(server.title if server else "") or first.provider.title,
-                problems=tuple(filter(None, problems)),
-                replies=replies,
-            )
-        )
-    return rows
-
-
-def join_routed_models(
-    route: ConfiguredRoute, requested: str, preferred: Provider, settings: EngineOptions, catalog: Catalog
-) -> str:
-    """Return the model to which a route sends requests first, or all that can be first: `openai/a or groq/b`."""
-    choices = choose_models_for_route(route, requested, preferred, settings, catalog)
-    return join_with_or([choice.prefixed_id for choice in (choices[:1] if route.balance == "order" else choices)])
-
-
 _ANY_MODEL = "claude-sonnet"
 """Model id that stands for the requested one when a route has the target `default` (the model mapping). Problems of
 this model are reported with the model mapping."""
@@ -759,7 +696,7 @@ def list_route_choices(settings: EngineOptions, catalog: Catalog) -> list[tuple[
 def list_rule_problems_and_warnings(settings: EngineOptions, catalog: Catalog) -> tuple[list[str], list[str]]:
     problems, warnings = [], []
     for route, choice in list_route_choices(settings, catalog):
-        if problem := _describe_choice_problem(choice, settings, catalog):
+        if problem := describe_choice_problem(choice, settings, catalog):
             problems.append(problem if route.name in problem else f"The {route.label}: {problem}")
         elif choice.note:
             warnings.append(
@@ -770,7 +707,7 @@ def list_rule_problems_and_warnings(settings: EngineOptions, catalog: Catalog) -
     return problems, warnings
 
 
-def _describe_choice_problem(choice: ModelChoice, settings: EngineOptions, catalog: Catalog) -> str:
+def describe_choice_problem(choice: ModelChoice, settings: EngineOptions, catalog: Catalog) -> str:
     try:
         _build_target(choice, settings, catalog)
     except ClientError as error:

@@ -18,7 +18,6 @@ from fnmatch import translate
 from functools import cached_property
 from hashlib import blake2b
 from operator import attrgetter
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from msgspec import Struct
@@ -41,10 +40,8 @@ from anthropic_proxy.engine.options import (
     list_periods,
     load_time_zone,
 )
+from anthropic_proxy.engine.routing.router import Target
 from anthropic_proxy.errors import ClientError, join_with_or
-
-if TYPE_CHECKING:  # the router names the routes that a conversation meets
-    from anthropic_proxy.engine.routing.router import Target
 
 SESSION_HEADER, AGENT_HEADER, PROJECT_HEADER = "x-claude-code-session-id", "x-claude-code-agent-id", "x-project"
 _CLAUDE_CODE = "claude-cli/"
@@ -474,8 +471,8 @@ class RouteBalancer:
         self._random = random
 
     async def order_targets(
-        self, targets: "Sequence[Target]", route: ConfiguredRoute, facts: RequestFacts
-    ) -> "Sequence[Target]":
+        self, targets: Sequence[Target], route: ConfiguredRoute, facts: RequestFacts
+    ) -> Sequence[Target]:
         if route.balance == "order" or len(targets) < 2:
             return targets
         if route.balance == "cost":
@@ -483,7 +480,7 @@ class RouteBalancer:
         session = facts.session if route.sticky else ""
         if route.balance == "weighted":
 
-            def draw(target: "Target") -> float:
+            def draw(target: Target) -> float:
                 # so each target is first as often as its weight requires; a session has the same numbers everywhere
                 number = facts.draw_percent(f"{route.name} {target.prefixed_id}") / 100 if session else self._random()
                 return -math.log(max(number, 1e-12)) / target.weight
@@ -501,7 +498,7 @@ class RouteBalancer:
         }
         return sorted(targets, key=ranks.__getitem__)
 
-    async def record_reply(self, target: "Target", route: ConfiguredRoute, session: str, seconds: float) -> None:
+    async def record_reply(self, target: Target, route: ConfiguredRoute, session: str, seconds: float) -> None:
         """Add the seconds until the first content to the average of a target, and keep the target of the session."""
         key = _latency_key(target)
         stored = _decode_latency(await self._find(key))
@@ -510,7 +507,7 @@ class RouteBalancer:
         if route.sticky and session:
             await self._put(_session_key(route, session), target.prefixed_id, SESSION_SECONDS)
 
-    async def record_failure(self, target: "Target") -> None:
+    async def record_failure(self, target: Target) -> None:
         """Record a failed call to a target, so that an order by latency puts it last for `FAILURE_SECONDS`."""
         await self._put(_latency_key(target), f"{FAILURE_LATENCY_SECONDS}", FAILURE_SECONDS)
 
@@ -532,7 +529,7 @@ def _decode_latency(text: str | None) -> float:
         return 0.0
 
 
-def _latency_key(target: "Target") -> str:
+def _latency_key(target: Target) -> str:
     return f"route/latency/{target.upstream}/{target.model}"
 
 

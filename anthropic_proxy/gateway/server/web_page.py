@@ -12,11 +12,19 @@ from msgspec import Struct
 from anthropic_proxy import __version__
 from anthropic_proxy.engine.platforms.program import name_program
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.router import TierMapping, find_preferred_provider
+from anthropic_proxy.engine.routing.model_listing import TierMapping
+from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.errors import build_extra_install_command
 from anthropic_proxy.gateway.error_catalog import PAGE as ERROR_PAGE
 from anthropic_proxy.gateway.error_catalog import load_sections
-from anthropic_proxy.gateway.readiness import Readiness, describe_demo, find_readiness, group_tier_mappings
+from anthropic_proxy.gateway.readiness import (
+    Readiness,
+    describe_demo,
+    find_readiness,
+    group_tier_mappings,
+    join_tiers,
+    name_target,
+)
 from anthropic_proxy.gateway.settings import Settings
 
 _STYLE = """
@@ -88,11 +96,11 @@ DOCUMENTATION = (
 
 
 class SetupView(Struct, frozen=True):
-    mapping: Sequence[tuple[str, TierMapping]]
+    mapping: Sequence[tuple[Sequence[str], TierMapping]]
+    """From `group_tier_mappings`."""
     readiness: Readiness
     demo: str
     """From `describe_demo`. "": the demo does not reply."""
-    """True if no provider is chosen, so that the demo replies."""
 
     @property
     def problems(self) -> list[str]:
@@ -131,9 +139,10 @@ def render_web_page(command: str, view: SetupView | None, accessible_paths: Sequ
             summary = _signed("✓", "ok", f"{count} provider{'' if count == 1 else 's'} ready", "span")
         rows = []
         for tiers, row in view.mapping:
-            head, lead = f'<tr><th scope="row">{escape(tiers)}</th>', "→"
+            head, lead = f'<tr><th scope="row">{escape(join_tiers(tiers))}</th>', "→"
             for target, reason in row.replies:
-                rows.append(f'{head}<td>{lead} {escape(target)}</td><td class="quiet">{escape(reason)}</td></tr>')
+                name = escape(name_target(target))
+                rows.append(f'{head}<td>{lead} {name}</td><td class="quiet">{escape(reason)}</td></tr>')
                 head, lead = "<tr><td></td>", "else"
             if row.fallbacks:
                 rows.append(f"<tr><td></td><td>then {escape(', '.join(row.fallbacks))}</td><td></td></tr>")

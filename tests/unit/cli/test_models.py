@@ -138,3 +138,10 @@ def test_one_model_is_shown_with_its_limits_or_the_reason_why_not(tmp_path: Path
     assert found.stdout.splitlines()[1].startswith("gemini/gemini-2.5-pro\t1048576\t65536\t")
     message = "gemini does not list the model gemini-0. Its chat models:  anthropic-proxy models gemini"
     assert (missing.returncode, missing.stdout, missing.stderr) == (1, "", f"  ✕ {message}\n")
+
+
+def test_a_provider_without_a_model_is_an_id_without_a_name_for_programs(tmp_path: Path) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text(f'[providers.my]\nbase_url = "{NOBODY}/v1"\n')
+    settings = {"PREFERRED_PROVIDER": "my", "BIG_MODEL": "big"}
+    found = json.loads(run_command("models", "--json", directory=tmp_path, settings=settings).stdout)["mapping"]
+    assert [one["facts"]["model"] for one in found] == ["my/", "my/big"]

@@ -10,8 +10,7 @@ from anthropic_proxy.engine.engine import build_engine
 from anthropic_proxy.engine.exchange.dry_run import DryRunClient, run_dry
 from anthropic_proxy.engine.options import EngineOptions
 from anthropic_proxy.engine.providers.catalog import Catalog
-from anthropic_proxy.engine.routing.model_listing import find_model, list_models
-from anthropic_proxy.engine.routing.router import list_tier_mappings
+from anthropic_proxy.engine.routing.model_listing import find_model, list_models, list_tier_mappings
 from tests.support.routes import load_routes
 
 ROUTES = """
@@ -101,8 +100,8 @@ def test_a_model_by_its_own_name_has_its_own_limits(tmp_path: Path) -> None:
     ]
 
 
-def test_a_provider_without_a_model_is_named_without_an_empty_name(tmp_path: Path) -> None:
+def test_a_provider_without_a_model_is_named_by_its_prefix(tmp_path: Path) -> None:
     server = '[providers.my]\nbase_url = "http://127.0.0.1:9/v1"\n'
     options = load_routes(tmp_path, server, PREFERRED_PROVIDER="my", BIG_MODEL="big")
     shown = {row.tier: row.replies[0][0] for row in list_tier_mappings(options, Catalog())}
-    assert shown == {"haiku": "my, no model", "sonnet": "my/big", "opus": "my/big", "fable": "my/big"}
+    assert shown == {"haiku": "my/", "sonnet": "my/big", "opus": "my/big", "fable": "my/big"}

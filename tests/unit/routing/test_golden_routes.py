@@ -20,13 +20,12 @@ from anthropic_proxy.engine.providers import PROVIDERS
 from anthropic_proxy.engine.providers.catalog import Catalog, ModelCapabilities
 from anthropic_proxy.engine.providers.credentials import Credentials
 from anthropic_proxy.engine.providers.servers import find_server_override
-from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models
+from anthropic_proxy.engine.routing.model_listing import ModelEntry, find_model, list_models, list_tier_mappings
 from anthropic_proxy.engine.routing.router import (
     RoutingQuery,
     Target,
     build_plan,
     choose_preferred_provider_name,
-    list_tier_mappings,
     should_query_ollama,
 )
 from anthropic_proxy.engine.upstream.http.url import join_url
