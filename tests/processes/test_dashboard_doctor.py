@@ -263,12 +263,18 @@ def test_a_start_while_another_run_holds_the_lock_is_explained(tmp_path: Path) -
     assert server.journal.exchanges == []
 
 
-def test_without_a_provider_the_form_names_the_setting(tmp_path: Path) -> None:
-    with running_proxy(tmp_path, {}) as proxy:
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, "No provider is chosen, so the demo replies."),
+        ({"PREFERRED_PROVIDER": "demo"}, "The demo replies, because PREFERRED_PROVIDER is demo."),
+    ],
+)
+def test_if_the_demo_replies_the_form_says_why(tmp_path: Path, settings: dict[str, str], reason: str) -> None:
+    with running_proxy(tmp_path, settings) as proxy:
         page = proxy.client().get(FORM)
     assert text_of(page).partition("! ")[2] == (
-        "No provider is chosen, so there is no model to examine. Choose a provider and store its key: "
-        "anthropic-proxy init Copy"
+        f"{reason} It has no model to examine. Choose a provider and store its key: anthropic-proxy init Copy"
     )
 
 

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from anthropic_proxy.cli.command_settings import load_command_settings
+from anthropic_proxy.cli.command_settings import NO_PROVIDER, load_command_settings
 from anthropic_proxy.cli.completion import complete_providers
 from anthropic_proxy.cli.doctor.findings import Backend, Diagnosis, ProbeTotals
 from anthropic_proxy.cli.doctor.probe_runner import PROBE_TIMEOUT_SECONDS
@@ -40,6 +40,7 @@ from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.money import NANO_DOLLARS, format_amount
 from anthropic_proxy.gateway.platforms.processes import stop_process_when_stdin_ends
+from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.running_proxy import find_running_proxy, name_reload_command
 from anthropic_proxy.gateway.services import Services, open_services
 from anthropic_proxy.gateway.settings import Settings
@@ -116,7 +117,7 @@ def doctor(
             print(json.dumps(content))
             return
         if not backends:
-            Output().write_line("No provider is chosen, so none would be probed. Next:  anthropic-proxy init")
+            Output().write_line(NO_PROVIDER.format(demo=describe_demo(settings)))
             return
         count, cost = _describe_cost(backends, expected, price)
         for line in (f"{count}: {cost}.", *(f"  {model}" for model in models)):

@@ -29,6 +29,7 @@ from anthropic_proxy.engine.providers.catalog import Catalog
 from anthropic_proxy.engine.routing.model_listing import list_tier_mappings
 from anthropic_proxy.engine.routing.router import find_preferred_provider
 from anthropic_proxy.errors import ConfigurationError, build_extra_install_command, join_with_or
+from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.server.auth import require_auth_if_exposed
 from anthropic_proxy.gateway.settings import CONFIG_FILE, ENV_FILE, Settings, copy_environment
 from anthropic_proxy.gateway.settings.files import decode_env_text, find_invalid_env_line
@@ -130,8 +131,7 @@ def import_settings(
     uses_demo = find_preferred_provider(files.settings, Catalog()).name == "demo"
     if uses_demo:
         output.write_line()
-        text = "No provider is chosen, so the built-in demo replies to requests."
-        output.write_line(f"  {output.paint('!', 'warn')} {text}")
+        output.write_line(f"  {output.paint('!', 'warn')} {describe_demo(files.settings)}.")
     else:
         _write_mapping(output, plan, files.settings)
     if "PROXY_API_KEY" in plan.variables:

@@ -26,12 +26,13 @@ from anthropic_proxy.engine.json_decoding import InvalidJson, decode_json
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
 from anthropic_proxy.errors import InvalidRequest
 from anthropic_proxy.gateway.platforms.processes import background_popen_options, end_process, proxy_command
+from anthropic_proxy.gateway.readiness import describe_demo
 from anthropic_proxy.gateway.settings import copy_environment
 from anthropic_proxy.plugins import Gateway, RouteResponse
 from anthropic_proxy.secrets import redact_secrets
 
 PROVIDERS_PATH = "/dashboard/providers"
-_EMPTY: Mapping[str, Any] = {"is_running": False, "estimate": None, "latest": "", "problem": ""}
+_EMPTY: Mapping[str, Any] = {"is_running": False, "estimate": None, "latest": "", "demo": "", "problem": ""}
 _ESTIMATE_SECONDS = 60.0
 """Maximum seconds of the estimate. It lists the models of a local server, and sends no request to a model."""
 _RELOAD_SECONDS = 30.0
@@ -54,7 +55,8 @@ async def _show(form: OpenedForm) -> RouteResponse:
         return await form.respond("doctor.html", {**_EMPTY, "is_running": True})
     latest = await asyncio.to_thread(doctor_run.find_latest_start, directory)
     try:
-        values = {"estimate": await form.site.doctor.estimate(), "latest": repr(latest)}
+        estimate = await form.site.doctor.estimate()
+        values = {"estimate": estimate, "latest": repr(latest), "demo": describe_demo(form.site.gateway.settings)}
     except InvalidRequest as error:
         values = {"problem": error.message}
     return await form.respond("doctor.html", {**_EMPTY, **values})

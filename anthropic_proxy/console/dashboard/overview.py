@@ -61,6 +61,7 @@ from anthropic_proxy.console.ledger.records import (
 from anthropic_proxy.console.ledger.request_queries import list_stored_requests
 from anthropic_proxy.console.ledger.units import HOUR_SECONDS, MICROSECONDS
 from anthropic_proxy.gateway.money import format_cost
+from anthropic_proxy.gateway.readiness import describe_demo
 
 MEASURES = (("", "Cost"), ("provider", "By provider"), ("tokens", "Tokens"), ("requests", "Requests"))
 """Pairs: measure as value of `by` in the URL, and title of its chart."""
@@ -110,7 +111,9 @@ def build_overview_page(context: PageContext) -> Mapping[str, Any]:
         "problem": notices[0].text.rstrip(".") if len(notices) == 1 else "",
         "problem_count": len(notices) if len(notices) > 1 else 0,
         "notices": listed,
-        "uses_demo": any(one.target.startswith("demo/") for one in context.setup.mapping),
+        "demo": describe_demo(context.settings)
+        if any(one.target.startswith("demo/") for one in context.setup.mapping)
+        else "",
         "is_empty": not context.facts.requests and not context.running and context.can_read,
         "figures": build_panel(context, "the figures", lambda: _build_figures(context, found)),
         "usage": build_panel(context, "usage", lambda: _draw_usage(context, periods, found.by_model())),
