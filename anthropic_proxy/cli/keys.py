@@ -311,8 +311,9 @@ def audit(
     output = Output()
     rows = [encode_audit_entry(entry) for entry in entries]
     if as_json:
+        data = open_data_output()
         for row in rows:
-            open_data_output().write(msgspec.json.encode(row).decode() + "\n")
+            data.write(msgspec.json.encode(row).decode() + "\n")
         return
     texts = [
         [str(row[title]) for title in _AUDIT_TITLES[:-1]] + [describe_changes(entry.changes)]

@@ -62,8 +62,8 @@ class LocalProxy(Struct, frozen=True):
     foreign_user: str = ""
     """Another user of this machine who runs this proxy, and can read what is sent to it. "": unknown, or none."""
     other_settings: str = ""
-    """What it uses in place of the settings of the command: `other settings files, in ~/anthropic-proxy`. "": nothing
-    else."""
+    """What it uses in place of the settings of the command: `other settings files, in ~/anthropic-proxy`. "": it uses
+    those of the command."""
     is_used: bool = True
     """False: it belongs to another user, or the user has chosen a provider in other settings. Then nothing is sent to
     it, unless the user has named it in `ANTHROPIC_BASE_URL`."""

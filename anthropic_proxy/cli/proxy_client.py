@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from anthropic_proxy.engine.json_decoding import decode_json
+from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.errors import UpstreamError, UpstreamUnreachable
 
 PROBE_TIMEOUT_SECONDS = 2.0
@@ -101,7 +102,7 @@ def _connect(host: str, port: int, certificate_file: str, timeout: float | None 
 
 
 def _headers(token: str) -> dict[str, str]:
-    return {"user-agent": "anthropic-proxy", **({"x-api-key": token} if token else {})}
+    return {"user-agent": COMMANDS_USER_AGENT, **({"x-api-key": token} if token else {})}
 
 
 def _error(body: dict[str, Any]) -> UpstreamError:

@@ -353,7 +353,8 @@ def build_relay_call(
 ) -> Call[BaseDialect]:
     """Return the input of a wire that forwards the client's body, headers, path and query without translation."""
     facts = target.capabilities
-    named, model = request.model.partition("[")[0], target.provider.find_known_name(target.model).replace(".", "-")
+    named = request.model.partition("[")[0]
+    model = target.provider.find_known_name(target.model).replace(".", "-")  # gateways write `claude-haiku-4.5`
     is_same = named in model and not _OTHER_VERSION.match(model[model.index(named) + len(named) :])
     is_replaced = target.model_setting is not None and not is_same
     return Call(

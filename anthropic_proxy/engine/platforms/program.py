@@ -22,6 +22,8 @@ _TEMPORARY = ("archive-v", "uvx", ".tmp")
 time."""
 _COMMAND = re.compile(rf"(?<![\w./\\-]){PACKAGE}(?= (?:[a-z]|--(?!config)))")
 """The name before a command or an option. It has no folder before it. A command with `--config` is complete."""
+COMMANDS_USER_AGENT = PACKAGE
+"""Header `user-agent` of requests of the commands to a proxy."""
 _folders: list[str] = []
 
 

@@ -30,6 +30,7 @@ from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_erro
 from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
 from anthropic_proxy.engine.patterns import compile_later
+from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.engine.providers import find_registry
 from anthropic_proxy.engine.routing.model_listing import find_model, list_models
 from anthropic_proxy.engine.routing.router import find_capabilities
@@ -157,8 +158,6 @@ _DASHBOARD_PATHS = frozenset({"/dashboard", "/dashboard/"})
 LIVE_REQUESTS_PATH = "/api/requests/live"
 PROBE_PATHS = PUBLIC_PATHS | _DASHBOARD_PATHS | {"/metrics", RECENT_REQUESTS_PATH, LIVE_REQUESTS_PATH}
 """Probes, metrics and views of requests. Plugins receive no record of these requests."""
-COMMANDS_USER_AGENT = "anthropic-proxy"
-"""Header `user-agent` of the commands of this program."""
 _DEBUG_LOGGED_PATHS = PROBE_PATHS | {"/v1/messages/count_tokens"}
 READ_TIMEOUT_SECONDS = 30.0
 """Maximum time between two received pieces of a request body. A longer pause is rejected with 408."""

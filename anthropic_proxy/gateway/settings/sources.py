@@ -110,7 +110,7 @@ class _Given(Struct, frozen=True):
 class Sources:
     """The attribute `errors` also has the error of a `.env` file that cannot be read.
 
-    `draft`: a text that is decoded instead of the content of `env_file`.
+    `draft`: a text that is decoded instead of the content of `env_file`, without which it is ignored.
     """
 
     def __init__(self, environ: Mapping[str, str], env_file: str | None, draft: str | None = None) -> None:
