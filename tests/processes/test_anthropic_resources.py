@@ -48,6 +48,8 @@ class Resources:
         self.keys: set[str] = set()
         self.left: list[str] = []
         """Paths of slow requests whose client disconnected."""
+        self.closes_after_creation = False
+        """True: it creates what a request asks for, and closes the connection without a response."""
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path.endswith("/count_tokens"):  # read first: whoever sees the request may end the connection
@@ -119,6 +121,8 @@ class Resources:
             names = [part.filename async for part in await request.multipart() if part.name == "files[]"]
             facts |= {"type": "skill", "display_title": names[0], "source": "custom", "latest_version": "1"}
         self.stored[name], self.owners[name] = facts, request.headers["x-api-key"]
+        if self.closes_after_creation and request.transport is not None:
+            request.transport.close()
         return web.json_response(facts)
 
     def models(self, batch: str) -> list[str]:
@@ -281,6 +285,30 @@ def test_a_skill_is_created_listed_read_and_deleted(client: anthropic.Anthropic)
     assert [skill.id for skill in client.beta.skills.list()] == [created.id]
     assert client.beta.skills.retrieve(created.id).id == created.id
     assert client.beta.skills.delete(created.id).id == created.id
+
+
+@pytest.mark.parametrize("kind", ["batches", "files", "skills"])
+def test_nothing_is_created_twice_if_a_connection_closes_without_a_response(
+    client: anthropic.Anthropic, resources: Resources, kind: str
+) -> None:
+    def create() -> None:
+        if kind == "batches":
+            client.messages.batches.create(requests=[entry("a", "claude-opus-5-5")])
+        elif kind == "files":
+            client.beta.files.upload(file=("a.html", io.BytesIO(b"a"), "text/html"))
+        else:
+            client.beta.skills.create(files=[("a/SKILL.md", io.BytesIO(b"a"), "text/markdown")])
+
+    resources.stored.clear()
+    create()  # leaves a connection that the next request could use
+    resources.closes_after_creation = True
+    try:
+        with pytest.raises(anthropic.InternalServerError, match="closed the connection without an answer"):
+            create()
+        assert len(resources.stored) == 2
+    finally:
+        resources.closes_after_creation = False
+        resources.stored.clear()
 
 
 @pytest.mark.parametrize(

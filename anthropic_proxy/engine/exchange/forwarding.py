@@ -324,7 +324,8 @@ async def call_provider(
     timeouts = engine.settings.timeouts
     is_large = is_large_request(incoming.body, len(request.tools))
     encoded = await engine.background.run_for_call(encode or target.wire.encode_request, call, is_large=is_large)
-    encoded = structs.replace(encoded, method=method or encoded.method)
+    if method is not None:
+        encoded = structs.replace(encoded, method=method, may_repeat=method == "GET")
     options = engine.settings.call_options.get(provider.name)
     if options is not None:
         encoded = extend_request(options, encoded, client_headers=incoming.headers)

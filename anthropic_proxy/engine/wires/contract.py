@@ -183,6 +183,8 @@ class UpstreamRequest(Struct, frozen=True, kw_only=True):
     """Headers `traceparent` and `tracestate`, which differ for each request."""
     method: str = "POST"
     """HTTP method: `POST`, or `GET` for lists."""
+    may_repeat: bool = True
+    """False: the request creates or changes something that the provider keeps, so it is sent once at most."""
     notes: Sequence[FidelityNote] = ()
     """Notes on fields of the client request that were approximated, emulated or dropped."""
     enforces_schema: bool = False

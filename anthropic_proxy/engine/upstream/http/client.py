@@ -1,10 +1,11 @@
 """`HttpTransport`: sends HTTP requests to providers, with connection reuse and support for HTTP proxies.
 
 Theory of operation. A request first tries the idle connection that was used last. A server may close an idle connection
-at any time, also while the request is on its way. If nothing of a response has arrived, the server did not begin to
-work, so the request is sent once more, on a new connection; after the first byte it is never repeated. There is no
-limit and no queue of connections: the proxy limits calls elsewhere. Most requests to a path have the same headers, so
-the encoded head is cached, except with a credential of a client.
+at any time, also while the request is on its way. If nothing of a response has arrived, the server has most probably
+not begun to work, so the request is sent once more, on a new connection; after the first byte it is never repeated.
+That is no proof, so a request that must not be repeated (`UpstreamRequest.may_repeat`) always gets a new connection.
+There is no limit and no queue of connections: the proxy limits calls elsewhere. Most requests to a path have the same
+headers, so the encoded head is cached, except with a credential of a client.
 """
 
 import asyncio
@@ -146,7 +147,10 @@ class HttpTransport:
         head = cached.complete(request)
         response, sent_at = None, None
         try:
-            if connection := self._pool.pop_idle(origin):
+            connection = self._pool.pop_idle(origin)
+            if connection is not None and not request.may_repeat:
+                connection.abort()  # the new one takes its place in the pool
+            elif connection is not None:
                 try:
                     response = await connection.send_request(head, request.body)
                 except ConnectionLost as error:
