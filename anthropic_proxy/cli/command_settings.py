@@ -1,6 +1,6 @@
 """Settings of a command, from the environment and from the settings files in their one place."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from anthropic_proxy.engine.platforms.program import shorten_home
 from anthropic_proxy.engine.providers import PROVIDERS, find_registry
 from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError
+from anthropic_proxy.gateway.platforms.sockets import list_called_hosts
 from anthropic_proxy.gateway.running_proxy import (
     RunningProxy,
     describe_source,
@@ -74,17 +75,17 @@ def load_command_settings(
 
 
 def _find_running_proxy(environ: Mapping[str, str], env_file: str | None, *, names_others: bool) -> RunningProxy | None:
-    """Return the proxy that `serve` has started with these files, on PORT or else on the lowest port. Without one, and
+    """Return the proxy that `serve` has started with these files, on PORT or else on the lowest port. Without one, or
     if the user has named PORT: the proxy there, also with other files.
 
     The user names PORT in the environment, or in `ANTHROPIC_BASE_URL`. `names_others`: tell the user if several proxies
     could be used. Raises `ConfigurationError` if HOST or PORT is invalid.
     """
     directory = find_data_directory(environ)
-    _, port = find_listen_address(environ, env_file)
+    host, port = find_listen_address(environ, env_file)
     on_port = find_running_proxy(directory, port)
     own, _ = list_running_proxies(directory, env_file)
-    if not own or on_port in own or environ.get("PORT") or is_named_by_user("127.0.0.1", port):
+    if not own or on_port in own or environ.get("PORT") or is_named_by_user(list_hosts(on_port, host), port):
         return on_port
     if names_others and len(own) > 1:
         *ports, last = (str(proxy.port) for proxy in own)
@@ -95,11 +96,18 @@ def _find_running_proxy(environ: Mapping[str, str], env_file: str | None, *, nam
     return own[0]
 
 
-def is_named_by_user(host: str, port: int) -> bool:
-    """Return True if `ANTHROPIC_BASE_URL` names the proxy at this address."""
+def list_hosts(proxy: RunningProxy | None, listen_host: str) -> Collection[str]:
+    """Return the addresses at which a proxy may accept connections. None: it is unknown; `listen_host` is HOST."""
+    if proxy is not None and proxy.host:
+        return list_called_hosts(proxy.host)
+    return dict.fromkeys(("127.0.0.1", *list_called_hosts(listen_host)))
+
+
+def is_named_by_user(hosts: Collection[str], port: int) -> bool:
+    """Return True if `ANTHROPIC_BASE_URL` names the proxy at one of these addresses."""
     with suppress(ValueError):
         url = urlsplit(copy_environment().get("ANTHROPIC_BASE_URL", ""))
-        return url.port == port and url.hostname in (host, "localhost")
+        return url.port == port and url.hostname in (*hosts, "localhost")
     return False
 
 
@@ -135,11 +143,14 @@ def _load_of_running_proxy(
         own = describe_source(own_settings, proxy.changed)
         # `init` must be enough to replace a demo: the user need not know which proxy runs
         prefers_own = not has_provider(settings) or (own_settings.files and has_provider(own_settings))
-        if prefers_own and own.env_file != proxy.env_file and not is_named_by_user("127.0.0.1", port):
+        hosts = list_hosts(proxy, host)
+        if prefers_own and own.env_file != proxy.env_file and not is_named_by_user(hosts, port):
             if not finds_proxy:
+                first = next(iter(hosts))
+                address = f"[{first}]:{port}" if ":" in first else f"{first}:{port}"
                 output.write_notice(
                     f"The proxy on port {port} is another one: it uses {describe_other_files(proxy)}. This command "
-                    f"uses its own. To use those of the proxy, set  ANTHROPIC_BASE_URL=http://127.0.0.1:{port}"
+                    f"uses its own. To use those of the proxy, set  ANTHROPIC_BASE_URL=http://{address}"
                 )
             return None
     if (

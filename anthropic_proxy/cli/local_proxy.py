@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct, structs
 from platformdirs import user_log_path
 
-from anthropic_proxy.cli.command_settings import describe_other_files, has_provider, is_named_by_user
+from anthropic_proxy.cli.command_settings import describe_other_files, has_provider, is_named_by_user, list_hosts
 from anthropic_proxy.cli.output import Output
 from anthropic_proxy.cli.proxy_client import PROBE_TIMEOUT_SECONDS, get_json, is_credential_rejected
 from anthropic_proxy.engine.platforms.os_errors import describe_os_error
@@ -20,7 +20,7 @@ from anthropic_proxy.engine.routing.router import choose_preferred_provider_name
 from anthropic_proxy.errors import ConfigurationError
 from anthropic_proxy.gateway.platforms.processes import background_popen_options, end_process, proxy_command
 from anthropic_proxy.gateway.platforms.signals import request_reload
-from anthropic_proxy.gateway.platforms.sockets import find_foreign_user, find_port_owner, list_called_hosts
+from anthropic_proxy.gateway.platforms.sockets import find_foreign_user, find_port_owner
 from anthropic_proxy.gateway.running_proxy import (
     RunningProxy,
     ServerRecord,
@@ -91,10 +91,10 @@ def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -
     """Return the proxy that listens on the PORT of `settings`, also one that is not used. None: none responds."""
     certificate, port = settings.tls_certificate_file or "", settings.port
     record = find_running_proxy(settings.data_directory, port)
-    for host in _list_hosts(record, settings):
+    for host in list_hosts(record, settings.host):
         health = get_json(host, port, "/health", certificate_file=certificate, timeout=timeout)
         if isinstance(health, dict) and health.get("status") == "ok" and isinstance(health.get("version"), str):
-            is_named = is_named_by_user(host, port)
+            is_named = is_named_by_user((host,), port)
             # with TLS, the proxy has shown the certificate of these settings
             foreign_user = "" if certificate or is_named else find_foreign_user(host, port)
             other_settings, is_used = "", not foreign_user
@@ -116,13 +116,6 @@ def find_any_proxy(settings: Settings, timeout: float = PROBE_TIMEOUT_SECONDS) -
                 is_used=is_used,
             )
     return None
-
-
-def _list_hosts(record: RunningProxy | None, settings: Settings) -> Collection[str]:
-    """Return the addresses at which the proxy on PORT may accept connections."""
-    if record is not None and record.host:
-        return list_called_hosts(record.host)
-    return dict.fromkeys(("127.0.0.1", *list_called_hosts(settings.host)))
 
 
 def describe_unused_proxy(proxy: LocalProxy) -> str:
@@ -187,7 +180,7 @@ def reload_proxies(output: Output, settings: Settings, env_file: Path) -> Collec
     own, _ = list_running_proxies(settings.data_directory, str(env_file))
     variables: set[str] = set()
     for record in own:
-        host = next(iter(_list_hosts(record, settings)))
+        host = next(iter(list_hosts(record, settings.host)))
         proxy = LocalProxy(host, record.port, "", "", certificate_file=settings.tls_certificate_file or "")
         result = _reload(record, settings.data_directory, env_file)
         sign, role = ("✓", "ok") if result.is_applied else ("!", "warn")

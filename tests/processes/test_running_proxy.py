@@ -494,14 +494,16 @@ def test_while_only_a_session_runs_commands_name_its_command(closed_port: str, t
 
 
 def test_a_chosen_provider_is_used_although_a_proxy_with_other_settings_runs(openai: Running, tmp_path: Path) -> None:
-    """A demo of a checkout still runs, and the program is installed and set up by `init`."""
+    """A demo of a checkout still runs, at an address of its own, and the program is installed and set up by `init`."""
     installed, demo, home = tmp_path / "site", tmp_path / "demo", tmp_path / "home"
     for folder in (demo, home):
         folder.mkdir()
     # a program outside the checkout has its settings in the folder of the user
     shutil.copytree(ROOT / "anthropic_proxy", installed / "anthropic_proxy")
     (home / ".config/anthropic-proxy").mkdir(parents=True)
-    with running_proxy(demo, {"HOME": str(home)}) as proxy:
+    host = "127.0.0.1" if sys.platform == "darwin" else "127.0.0.2"  # macOS has one loopback address
+    words = ("-m", "anthropic_proxy", "serve", "--host", host)
+    with running_proxy(demo, {"HOME": str(home)}, words, host=host) as proxy:
         port = proxy.url.rpartition(":")[2]
         other = f"is another one: it uses other settings files, in {demo}."
         use = f"To use it, set  ANTHROPIC_BASE_URL={proxy.url}"
@@ -513,7 +515,7 @@ def test_a_chosen_provider_is_used_although_a_proxy_with_other_settings_runs(ope
 
         described = (
             f"  The proxy on port {port} {other} This command uses its own. To use those of the proxy, set  "
-            f"ANTHROPIC_BASE_URL=http://127.0.0.1:{port}\n"
+            f"ANTHROPIC_BASE_URL={proxy.url}\n"
         )
         assert run("config", "show")[2].startswith(described)
         words = ("init", "--provider", "openai", "--yes", "--big-model", "gpt-4.1", "--small-model", "gpt-4.1-mini")
