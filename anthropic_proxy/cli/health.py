@@ -35,8 +35,8 @@ def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
     """
     settings = follow_session(load_command_settings(finds_proxy=True))
     proxy = find_any_proxy(settings) or require_proxy(settings)
-    if warning := _describe_difference(proxy):
-        Output().write_notice(warning, "!", "warn")
+    if not proxy.is_used:
+        Output().write_notice(describe_unused_proxy(proxy), "!", "warn")
     found = _find_facts(proxy, settings)
     if as_json:
         described = {"address": proxy.address, "version": proxy.version, "started_at": proxy.started_at}
@@ -82,10 +82,3 @@ def _find_facts(proxy: LocalProxy, settings: Settings) -> _Facts:
         unseen = [one.prefix for one in find_registry(settings) if one.key_variable in record.keys]
         facts.ready_providers = list(dict.fromkeys([*ready, *unseen]))
     return facts
-
-
-def _describe_difference(proxy: LocalProxy) -> str:
-    """Return a warning if commands do not use this proxy, or ""."""
-    if proxy.foreign_user:
-        return f"This proxy belongs to another user of this machine, {proxy.foreign_user}. Commands send nothing to it."
-    return "" if proxy.is_used else describe_unused_proxy(proxy)

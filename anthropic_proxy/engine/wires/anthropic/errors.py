@@ -108,8 +108,8 @@ def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | 
     """Return the change that leaves out the thinking block that the error names. None: the request has no thinking.
 
     Other blocks may be right, so only the named one is remembered, and those with the same signature, which servers
-    that sign nothing send. After too many rejections this request loses all
-    thinking, and the next one has the blocks again that no error named.
+    that sign nothing send. After too many rejections this request loses all thinking, and the next one has the blocks
+    again that no error named.
 
     If the error names none, the newer half is left out and remembered, until the rest is accepted: the server has
     accepted the older blocks in earlier turns, so those of another server are the newest.
