@@ -54,7 +54,7 @@ def ask(
         raise ConfigurationError('The question is empty. Example:  anthropic-proxy ask "hello"', code="command-line")
     messages = [{"role": "user", "content": text}]
     body = json.dumps({"model": model, "max_tokens": _MAX_TOKENS, "stream": True, "messages": messages}).encode()
-    with open_proxy(load_command_settings(finds_proxy=True), "ask") as proxy:
+    with open_proxy(load_command_settings(is_client=True), "ask") as proxy:
         own = copy_environment().get(_CLIENT_TOKEN, "")
         if own not in ("", proxy.token):
             used = {"": "no key", "local": "no key, because it requires none"}

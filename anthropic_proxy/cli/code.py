@@ -128,7 +128,7 @@ def _run_claude(program: str, arguments: Sequence[str]) -> NoReturn:
     option, others = separate_settings_option(arguments)
     environ = copy_environment()
     levels = read_claude_settings(environ, Path.cwd(), option)
-    command_settings = load_command_settings(finds_proxy=True)
+    command_settings = load_command_settings(is_client=True)
     with (
         open_proxy(command_settings, "code") as proxy,
         tempfile.TemporaryDirectory(prefix="anthropic-proxy-") as folder,
@@ -185,7 +185,7 @@ def run(*command: _Arguments) -> None:
     program = _find_program(command[0], "")
     if Path(program).stem == _CLAUDE:  # variables alone would let a file of a project choose the server
         _run_claude(program, command[1:])
-    settings = load_command_settings(finds_proxy=True)
+    settings = load_command_settings(is_client=True)
     with open_proxy(settings, "run") as proxy:
         environ, served = copy_environment(), find_served_models(proxy, settings)
         variables = client_variables(proxy, served, list_requested_models(environ), environ, environ)
@@ -201,7 +201,7 @@ def env(*, shell: Shell | None = None, as_json: Annotated[bool, Parameter(name="
     as_json
         Print one JSON object instead.
     """
-    settings = load_command_settings(finds_proxy=True)
+    settings = load_command_settings(is_client=True)
     running = find_any_proxy(settings)
     if running is not None:
         require_used_proxy(running)  # a client with these variables would use it

@@ -40,7 +40,7 @@ def load_command_settings(
     resolves_keys: bool = False,
     of_running_proxy: bool = True,
     names_source: bool = False,
-    finds_proxy: bool = False,
+    is_client: bool = False,
 ) -> Settings:
     """Return the settings of a command: those of the proxy that it uses, with its port, else those of the command.
 
@@ -48,18 +48,18 @@ def load_command_settings(
     provider, take precedence over one with other files. If only a command such as `code` has started a proxy with these
     files, texts name it as the way to start again. `resolves_keys` is True for a command that sends requests to
     providers itself: key files are read and key commands run. `names_source`: tell the user that the settings are those
-    of the running proxy, also if the command has no others. `finds_proxy`: the command looks for the proxy, and tells
-    the user if it does not use it. Raises `ConfigurationError` for invalid settings.
+    of the running proxy, also if the command has no others. `is_client`: the command sends requests
+    to the proxy, and says itself if it does not use it. Raises `ConfigurationError` for invalid settings.
     """
     environ = copy_environment()
     env_file = find_env_file(environ)
     proxy = settings = None
     with suppress(ConfigurationError):  # HOST or PORT is invalid, which `load_settings` reports with all others
-        proxy = _find_running_proxy(environ, env_file, names_others=finds_proxy)
+        proxy = _find_running_proxy(environ, env_file, names_others=is_client)
     if proxy is not None and of_running_proxy and not environ.get(CONFIG_VARIABLE):
         names_source = names_source or names_files.get()
         settings = _load_of_running_proxy(
-            proxy, environ, env_file, resolves_keys=resolves_keys, names_source=names_source, finds_proxy=finds_proxy
+            proxy, environ, env_file, resolves_keys=resolves_keys, names_source=names_source, is_client=is_client
         )
     if settings is None:
         settings = load_settings(environ, PROVIDERS, env_file=env_file, resolves_keys=resolves_keys)
@@ -129,7 +129,7 @@ def _load_of_running_proxy(
     *,
     resolves_keys: bool,
     names_source: bool,
-    finds_proxy: bool,
+    is_client: bool,
 ) -> Settings | None:
     """Return the settings of a running proxy, and name their source if the command has others of its own.
 
@@ -145,7 +145,7 @@ def _load_of_running_proxy(
         prefers_own = not has_provider(settings) or (own_settings.files and has_provider(own_settings))
         hosts = list_hosts(proxy, host)
         if prefers_own and own.env_file != proxy.env_file and not is_named_by_user(hosts, port):
-            if not finds_proxy:
+            if not is_client:
                 first = next(iter(hosts))
                 address = f"[{first}]:{port}" if ":" in first else f"{first}:{port}"
                 output.write_notice(

@@ -33,7 +33,7 @@ def health(*, as_json: Annotated[bool, Parameter(name="--json", negative="")] = 
     as_json
         Print what is known about the proxy as one JSON object.
     """
-    settings = follow_session(load_command_settings(finds_proxy=True))
+    settings = follow_session(load_command_settings(is_client=True))
     proxy = find_any_proxy(settings) or require_proxy(settings)
     if not proxy.is_used:
         Output().write_notice(describe_unused_proxy(proxy), "!", "warn")

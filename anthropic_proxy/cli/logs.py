@@ -66,7 +66,7 @@ def logs(
         raise ConfigurationError(
             f'--number is "{number}". Use a whole number from 0 to {MAX_LINES}.', code="invalid-setting"
         )
-    settings = follow_session(load_command_settings(finds_proxy=True))
+    settings = follow_session(load_command_settings(is_client=True))
     if live:
         try:
             from anthropic_proxy.cli.live_view import LiveView  # noqa: PLC0415

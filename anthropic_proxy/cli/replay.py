@@ -39,7 +39,7 @@ def replay(
         )
     if request is not None and last:
         raise ConfigurationError(f"--last and {request} exclude each other. Use one of them.", code="explain-source")
-    settings = load_command_settings(finds_proxy=True)
+    settings = load_command_settings(is_client=True)
     row = require_stored_request(settings, request, path=EXCHANGE_PATH)
     if row.path != EXCHANGE_PATH:
         raise ConfigurationError(

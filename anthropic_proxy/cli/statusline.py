@@ -70,7 +70,7 @@ def _find_proxy() -> Reader:
         url = urlsplit(address)
         host, port = url.hostname or "127.0.0.1", url.port or 80
         if url.scheme != "http":
-            settings = load_command_settings(finds_proxy=True)
+            settings = load_command_settings(is_client=True)
             certificate = settings.tls_certificate_file or ""
             if not address:
                 proxy = find_proxy(settings, TIMEOUT_SECONDS)

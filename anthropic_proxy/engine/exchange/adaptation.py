@@ -59,7 +59,7 @@ class Adaptations:
             fields[error.parameter or _FIELDS.get(verb, value)] = None
         self.notes += [FidelityNote(handling, field, f"{provider} refused it: {names}") for field in fields]
         self._used += shown
-        self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_signatures]
+        self._refused += [digest for adaptation in adaptations for digest in adaptation.refused_thinking]
         verbs = {_verb(each) for each in adaptations}
         self._changes = [
             (model, earlier)
@@ -71,9 +71,9 @@ class Adaptations:
             return apply_stored_adaptations(self._engine, adapted, self._used, earlier=shown)
         return adapted
 
-    def list_refused_signatures(self) -> frozenset[bytes]:
+    def list_refused_thinking(self) -> frozenset[bytes]:
         """Return the digests of all thinking signatures that the next attempt leaves out."""
-        return frozenset((*self._engine.observations.refused_signatures, *self._refused))
+        return frozenset((*self._engine.observations.refused_thinking, *self._refused))
 
     def store_for_model(self, target: Target, *, is_rejected: bool = False) -> None:
         """Store the changes that later requests to the model also need.
@@ -88,7 +88,7 @@ class Adaptations:
                 break  # later requests differ from this one, so what it needs besides shows nothing about them
         self._changes.clear()
         if not is_rejected:
-            observations.remember_refused_signatures(self._refused)
+            observations.remember_refused_thinking(self._refused)
             self._refused.clear()
 
 

@@ -360,9 +360,9 @@ class Attempts:
                 )
                 files = await self._inliner.fetch_files(read, target, engine.find_target_limits(target))
                 report.add_notes(self._inliner.notes)
-            refused: Collection[bytes] = engine.observations.refused_signatures
+            refused: Collection[bytes] = engine.observations.refused_thinking
             if run.adaptations is not None:
-                refused = run.adaptations.list_refused_signatures()
+                refused = run.adaptations.list_refused_thinking()
             call = build_relay_call(
                 self._incoming,
                 request,

@@ -476,7 +476,7 @@ async def _with_mapped_models(
     engine: Engine, incoming: ClientRequest, target: Target, wire: RelayWire[BaseDialect]
 ) -> ClientRequest:
     routes = engine.compiled_routes
-    refused = frozenset(engine.observations.refused_signatures)
+    refused = frozenset(engine.observations.refused_thinking)
     known = dict[str, Call[BaseDialect]]()
 
     def build_call(path: str, model: str, params: bytes) -> Call[BaseDialect]:

@@ -58,14 +58,14 @@ class ModelObservations:
         self.store = store
         self.count_locks: dict[str, asyncio.Lock] = {}
         """Server and path → lock of the first token count there, whose answer shows whether the server has the path."""
-        self.refused_signatures: dict[bytes, None] = {}
+        self.refused_thinking: dict[bytes, None] = {}
         """Digests of thinking blocks that a model has rejected, and of tool loops that it accepts only without
         thinking, oldest first. The conversations that contain them need no rejected call in each later turn."""
 
-    def remember_refused_signatures(self, refused: Iterable[bytes]) -> None:
-        self.refused_signatures |= dict.fromkeys(refused)
-        while len(self.refused_signatures) > MAX_SIGNATURES:
-            del self.refused_signatures[next(iter(self.refused_signatures))]
+    def remember_refused_thinking(self, refused: Iterable[bytes]) -> None:
+        self.refused_thinking |= dict.fromkeys(refused)
+        while len(self.refused_thinking) > MAX_SIGNATURES:
+            del self.refused_thinking[next(iter(self.refused_thinking))]
 
     def find_adaptations(self, upstream: str, model: str) -> tuple[str, ...]:
         """Return the names of the stored adaptations of a model, oldest first."""

@@ -113,7 +113,7 @@ class RelayedRequest(Struct, frozen=True, kw_only=True):
     known about it; then no field is fitted to it."""
     has_proxy_signatures: bool = True
     """True if `body` may contain signatures of the proxy, which must be removed."""
-    refused_signatures: Collection[bytes] = frozenset()
+    refused_thinking: Collection[bytes] = frozenset()
     """Digests of thinking blocks that a model has rejected, and of tool loops whose replies must not think."""
     earlier_adaptations: Sequence[str] = ()
     """Names of the changes of this request after rejections by the provider, oldest first."""
@@ -412,7 +412,7 @@ class Adaptation(Struct, frozen=True):
     request has the same first word in `name`: it did not avoid the rejection."""
     stored_if_rejected: bool = False
     """True if the change is also stored if the request with it is rejected (status 400) for another reason."""
-    refused_signatures: tuple[bytes, ...] = ()
+    refused_thinking: tuple[bytes, ...] = ()
     """Digests of thinking blocks of the request, or of its tool loop. These, or all thinking in this loop, are left out
     of this and later requests to the model."""
 

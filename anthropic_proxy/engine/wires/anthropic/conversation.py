@@ -111,8 +111,8 @@ class Removals(Struct, frozen=True):
     dialect: Dialect
     model: str = ""
     """Provider and model."""
-    refused_signatures: Collection[bytes] = frozenset()
-    """`RelayedRequest.refused_signatures`."""
+    refused_thinking: Collection[bytes] = frozenset()
+    """`RelayedRequest.refused_thinking`."""
     types_as_text: set[str] = set()
     """Gets the type of each block that is sent as text."""
 
@@ -130,7 +130,7 @@ def may_need_edits(body: bytes, call: Call[Dialect]) -> bool:
                 or (dialect.verifies_signatures and json_spans.contains(body, _SEARCHED))
             )
         )
-        or (bool(call.relayed.refused_signatures) and json_spans.contains(body, _THINKING))
+        or (bool(call.relayed.refused_thinking) and json_spans.contains(body, _THINKING))
         or _holds_missing_tools(body, dialect)
     )
 
@@ -202,7 +202,7 @@ def find_message_edits(
         keeps_thinking = dialect.sends_past_thinking and not in_loop
         text = body[message.value : message.end]
         searched = dialect.verifies_signatures and _SEARCHED in text
-        thinks = not keeps_thinking or (bool(removals.refused_signatures) and _THINKING in text)
+        thinks = not keeps_thinking or (bool(removals.refused_thinking) and _THINKING in text)
         runs_tools = _holds_missing_tools(text, dialect)
         if not (searched or thinks or runs_tools or _MARK in text) or not text.startswith(b"{"):
             continue
@@ -251,7 +251,7 @@ def _is_refused(block: BlockFields, dropped: set[str | None], removals: Removals
         signature = _signature_of(block)
         if not keeps_thinking or signature.startswith(SIGNATURE_PREFIX):
             return True
-        refused = removals.refused_signatures
+        refused = removals.refused_thinking
         return bool(refused) and _digest(removals.model, block) in refused
     if block.type == "web_search_tool_result":
         return block.tool_use_id in dropped
@@ -298,7 +298,7 @@ def find_unthinking_loop(body: bytes, members: Sequence[JsonSpan], removals: Rem
     thinking, messages = fields.get("thinking"), fields.get("messages")
     if thinking is None or messages is None or body[messages.value] != ord("["):
         return None
-    dialect, refused = removals.dialect, removals.refused_signatures
+    dialect, refused = removals.dialect, removals.refused_thinking
     is_manual = dialect.verifies_signatures and read_block(body[thinking.value : thinking.end]).type == "enabled"
     if dialect.thinks and not is_manual and not refused:
         return None

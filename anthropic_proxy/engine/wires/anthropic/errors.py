@@ -88,9 +88,9 @@ def decode_error(
 
 def find_adaptation(call: Call[Dialect], error: UpstreamError) -> Adaptation | None:
     if error.status == 400 and call.dialect.sends_past_thinking and _SIGNATURE_REFUSED.search(error.message):
-        return _find_refused_signatures(call, error.message)
+        return _find_refused_thinking(call, error.message)
     if error.status == 400 and call.dialect.thinks and _THINKING_MISSING.search(error.message):
-        return Adaptation(_NO_THINKING, persistent=False, refused_signatures=find_open_loop(call))
+        return Adaptation(_NO_THINKING, persistent=False, refused_thinking=find_open_loop(call))
     refuses_role = error.status in (400, 422) and _ROLE_REFUSED.search(error.message) is not None
     if refuses_role and call.dialect.accepts_system_messages and has_system_messages(call.relayed.body):
         return Adaptation(_REMIND)
@@ -104,7 +104,7 @@ def _without_prefix(call: Call[Dialect], error: UpstreamError) -> str:
     return remove_wrappers(error.message.removeprefix(f"{call.provider_prefix}: "))
 
 
-def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | None:
+def _find_refused_thinking(call: Call[Dialect], message: str) -> Adaptation | None:
     """Return the change that leaves out the thinking block that the error names. None: the request has no thinking.
 
     Other blocks may be right, so only the named one is remembered, and those with the same signature, which servers
@@ -122,12 +122,10 @@ def _find_refused_signatures(call: Call[Dialect], message: str) -> Adaptation | 
     if named is None or named[0] not in found:
         digests = tuple(block.digest for block in found.values())
         older = len(digests) // 2 if can_repeat else 0
-        return Adaptation(
-            _DROP_NEWER if older else _DROP_THINKING, persistent=False, refused_signatures=digests[older:]
-        )
+        return Adaptation(_DROP_NEWER if older else _DROP_THINKING, persistent=False, refused_thinking=digests[older:])
     name = _DROP_BLOCK if can_repeat else _DROP_THINKING
     refused = tuple(block.digest for block in found.values() if block.signature == found[named[0]].signature)
-    return Adaptation(name, persistent=False, refused_signatures=refused)
+    return Adaptation(name, persistent=False, refused_thinking=refused)
 
 
 def _leave_out_rejected_field(call: Call[Dialect], message: str) -> Adaptation | None:
