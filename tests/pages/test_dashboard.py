@@ -18,6 +18,7 @@ from tests.support.dashboard import (
     ledger_settings,
     send_hostile_request,
     send_requests,
+    wait_for_request,
 )
 from tests.support.server_process import Proxy, running_proxy
 
@@ -85,6 +86,32 @@ def test_every_page_of_an_empty_ledger_is_accessible_and_fits(
             assert [(one["id"], one["nodes"][0]["html"]) for one in Axe().run(page).response["violations"]] == [], path
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
         page.context.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["customer_portal_frontend_monorepo_experimental_branch_2026", "x" * 60, "long name " * 5 + "end"]
+)
+def test_long_names_of_clients_fit_on_a_phone(browser: Browser, tmp_path: Path, name: str) -> None:
+    (tmp_path / "anthropic-proxy.toml").write_text('[prices."demo/*"]\ninput = 3\noutput = 15\n', encoding="utf-8")
+    with running_proxy(tmp_path, ledger_settings(tmp_path)) as proxy:
+        client = proxy.client(headers={"x-project": name, "x-claude-code-session-id": name, "user-agent": name})
+        body = {"model": name, "max_tokens": 100, "messages": [{"role": "user", "content": name}]}
+        served = client.post("/v1/messages", json=body).headers["request-id"]
+        failed = client.post("/v1/messages", json={**body, "messages": []}).headers["request-id"]
+        wait_for_request(client, failed)
+        wait_for_request(client, served)
+        page = open_tab(browser, proxy.url, "phone")
+        paths = [*(path for _, path, _ in NAVIGATION), f"/dashboard/requests/{served}", f"/dashboard/requests/{failed}"]
+        paths += [f"/dashboard/session?session={quote(name)}", f"/dashboard?project={quote(name)}"]
+        paths += [f"/dashboard/costs?by={by}" for by in ("project", "model", "provider", "session", "key")]
+        widths = {}
+        for path in paths:
+            for width in (390, 320):
+                page.set_viewport_size({"width": width, "height": 844})
+                page.goto(path)
+                widths[path, width] = page.evaluate("document.documentElement.scrollWidth")
+        page.context.close()
+    assert widths == {(path, width): width for path, width in widths}
 
 
 def test_texts_of_clients_do_not_run_as_scripts(tab: Page, ids: list[str]) -> None:

@@ -29,6 +29,7 @@ from anthropic_proxy.engine.exchange.client_side import ClientRequest, ResponseS
 from anthropic_proxy.engine.exchange.exchange import Exchange, log_internal_error, record_client, record_failure
 from anthropic_proxy.engine.exchange.forwarding import RESOURCE_PATHS, forward_resource
 from anthropic_proxy.engine.exchange.watchdog import ClientDisconnected
+from anthropic_proxy.engine.messages.deltas import BilledUsage
 from anthropic_proxy.engine.patterns import compile_later
 from anthropic_proxy.engine.platforms.program import COMMANDS_USER_AGENT
 from anthropic_proxy.engine.providers import find_registry
@@ -68,7 +69,7 @@ from anthropic_proxy.gateway.server.web_page import (
 from anthropic_proxy.gateway.services import FoundRoute, Services, fetch_model_limits
 from anthropic_proxy.gateway.telemetry.log import Log
 from anthropic_proxy.gateway.telemetry.log.lines import format_utc_time
-from anthropic_proxy.gateway.telemetry.requests import encode_requests, stream_request_events
+from anthropic_proxy.gateway.telemetry.requests import LoggedRequest, encode_requests, stream_request_events
 from anthropic_proxy.plugins import Client, Receipt, RouteRequest, RouteResponse
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -384,15 +385,32 @@ async def send_resource(services: Services, request: ClientRequest, sink: AsgiSi
         await forward_resource(services, request, method, sink)
 
 
+_MEMBER_FIELDS = (
+    *BilledUsage.__struct_fields__,
+    *("request_id", "client", "started_at", "method", "path", "user_agent", "session", "agent", "project"),
+    *("requested_model", "provider", "prefix", "model", "stream", "first_token_seconds", "duration_seconds"),
+    *("status", "outcome", "error_type", "error_code", "error", "failed_attempts", "prefix_change"),
+)
+"""Fields of a request that a virtual key reads. The others can name files of the server and addresses of providers."""
+
+
+def _copy_for_member(receipt: Receipt) -> Receipt:
+    return Receipt(**{name: getattr(receipt, name) for name in _MEMBER_FIELDS})
+
+
 async def get_recent_requests(services: Services, request: ClientRequest, sink: AsgiSink) -> None:
     """Requests of all workers, without message content and keys, and the windows of their models. A virtual key gets
-    those that were sent with it.
+    those that were sent with it, without the facts about the server.
     """
     snapshot = await services.receipts.feed.collect_snapshot()
     client = request.receipt.client
     if client.role == "member":
-        snapshot.finished = [one for one in snapshot.finished if one.receipt.client.key_id == client.key_id]
-        snapshot.running = [one for one in snapshot.running if one.client.key_id == client.key_id]
+        snapshot.finished = [
+            LoggedRequest(_copy_for_member(one.receipt), one.is_exchange)
+            for one in snapshot.finished
+            if one.receipt.client.key_id == client.key_id
+        ]
+        snapshot.running = [_copy_for_member(one) for one in snapshot.running if one.client.key_id == client.key_id]
     registry = find_registry(services.settings)
     for prefix, model in {(one.receipt.prefix, one.receipt.model) for one in snapshot.finished if one.receipt.model}:
         if (provider := registry.find_by_prefix(prefix)) is not None:

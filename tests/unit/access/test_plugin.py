@@ -51,6 +51,8 @@ async def test_each_kind_of_key_has_its_paths(tmp_path: Path) -> None:
             recent = await send(app, "GET", "/api/requests/recent", x_api_key=reader)
             finished = [one["receipt"] for one in recent.json["finished"] if one["is_exchange"]]
             assert {one["client"]["name"] for one in finished} == names, recent.json
+            for name in ("route_reason", "base_url", "limit_headers", "attempts"):
+                assert any(one[name] for one in finished) == (reader != key), name
         denied = await send(app, "GET", "/api/requests/live", x_api_key=key)
         assert denied.status == 403
         denied = await send(app, "GET", "/api/usage", x_api_key=key)
