@@ -26,10 +26,16 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct, structs
 
-from anthropic_proxy.engine.engine import MAX_REPLY_BYTES_ON_LOOP, MAX_STEPS_ON_LOOP, Engine, is_large_request
+from anthropic_proxy.engine.engine import (
+    MAX_BYTES_ON_LOOP,
+    MAX_REPLY_BYTES_ON_LOOP,
+    MAX_STEPS_ON_LOOP,
+    Engine,
+    is_large_request,
+)
 from anthropic_proxy.engine.exchange.adaptation import Adaptations, apply_stored_adaptations
 from anthropic_proxy.engine.exchange.client_side import ClientRequest, record_bytes
-from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, SOURCE_OF_LINK, MediaInliner
+from anthropic_proxy.engine.exchange.media_inlining import SAMPLE_LINK, SOURCE_OF_LINK, MediaInliner, MediaKey
 from anthropic_proxy.engine.exchange.provider_errors import (
     add_address_setting,
     add_key_setting,
@@ -53,7 +59,7 @@ from anthropic_proxy.engine.messages.fidelity import FidelityReport
 from anthropic_proxy.engine.messages.loaded_tools import PLACEHOLDER_NAME
 from anthropic_proxy.engine.messages.models import MessagesRequest, Source, Tool, decode_request_or_envelope
 from anthropic_proxy.engine.messages.models.tools import list_tool_names
-from anthropic_proxy.engine.messages.preparation import ProxyTool, prepare
+from anthropic_proxy.engine.messages.preparation import ProxyTool, TargetLimits, prepare
 from anthropic_proxy.engine.messages.reply_schema import ReplySchema
 from anthropic_proxy.engine.messages.stop_sequences import StopSequenceFilter
 from anthropic_proxy.engine.messages.tokens import EstimateCache, TokenScale
@@ -358,7 +364,10 @@ class Attempts:
                 read = await engine.background.run_in_thread_if_large(
                     self._is_large, decode_request_or_envelope, self._incoming.body
                 )
-                files = await self._inliner.fetch_files(read, target, engine.find_target_limits(target))
+                fetched = await self._fetch_media(self._inliner, read, target, engine.find_target_limits(target))
+                files = await engine.background.run_in_thread_if_large(
+                    self._is_large, self._inliner.encode_files, fetched
+                )
                 report.add_notes(self._inliner.notes)
             refused: Collection[bytes] = engine.observations.refused_thinking
             if run.adaptations is not None:
@@ -382,7 +391,10 @@ class Attempts:
             limits = structs.replace(limits, reject_overflow=True)
         inliner = self._inliner
         if inliner is not None:
-            request = await inliner.inline_urls(request, target, limits)
+            fetched = await self._fetch_media(inliner, request, target, limits)
+            request = await engine.background.run_in_thread_if_large(
+                self._is_large, inliner.inline_urls, request, fetched
+            )
         estimate = partial(self._estimates.get_or_estimate, scale=run.token_scale)
         conversation = f"{self.receipt.session} {self.receipt.agent} {target.prefixed_id}"
         listed: Collection[str] | None = ()
@@ -429,6 +441,13 @@ class Attempts:
             proxy_tools=prepared.proxy_tools,
             deferred_tools=prepared.deferred,
         )
+
+    async def _fetch_media(
+        self, inliner: MediaInliner, request: MessagesRequest, target: Target, limits: TargetLimits
+    ) -> Collection[MediaKey]:
+        fetched = await inliner.fetch(request, target, limits)
+        self._is_large = self._is_large or inliner.fetched_bytes > MAX_BYTES_ON_LOOP
+        return fetched
 
     async def _send(self, attempt: Attempt) -> Attempt:
         """Encode and send the request of an attempt, and wait until its reply has content.

@@ -1,11 +1,11 @@
 """`MediaInliner`: downloads images and documents that a client request links to, for providers that accept no URLs.
 
-`MediaInliner.inline_urls` downloads each URL once and puts the file into the request. If a download fails, a text with
-the URL is sent instead. The `MAX_…` constants limit the downloads of one request.
+`MediaInliner.fetch` downloads each URL once, and `inline_urls` puts the files into the request. If a download fails, a
+text with the URL is sent instead. The `MAX_…` constants limit the downloads of one request.
 """
 
 import asyncio
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 
 import msgspec
 from msgspec import Raw, structs
@@ -52,7 +52,7 @@ _LEVELS_OF_FILES = 2
 """Levels in a block at which a file may be: a result, a document in it, and an image in this."""
 
 _Linked = ImageBlock | DocumentBlock
-_Key = tuple[str, str]
+MediaKey = tuple[str, str]
 """Key of a fetched file: the kind of its block (`image` or `document`) and its URL."""
 
 
@@ -61,38 +61,31 @@ class MediaInliner:
 
     def __init__(self, fetch: WebFetch) -> None:
         self._fetch = fetch
-        self._found: dict[_Key, FetchedPage | WebFetchFailed] = {}
-        self._bytes = 0
+        self._found: dict[MediaKey, FetchedPage | WebFetchFailed] = {}
+        self.fetched_bytes = 0
+        """Size of all fetched files. With many, the request is edited and encoded in a thread."""
         self.notes: list[FidelityNote] = []
         """Fidelity notes about the URLs of the latest request."""
 
-    async def inline_urls(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> MessagesRequest:
-        """Return the request with downloaded files in place of the URLs that the provider does not accept.
-
-        If a download fails, the model receives a text with the URL instead of the file.
-        """
-        to_fetch = await self._fetch_all(request, target, limits)
-        if not to_fetch:
+    def inline_urls(self, request: MessagesRequest, fetched: Collection[MediaKey]) -> MessagesRequest:
+        """Return the request with the results of `fetch` in place of the URLs."""
+        if not fetched:
             return request
         messages = []
         for message in request.messages:
             if isinstance(message.content, list):
-                blocks = [self._block_with_bytes(block, to_fetch) for block in message.content]
+                blocks = [self._block_with_bytes(block, fetched) for block in message.content]
                 messages.append(Message(message.role, blocks))
             else:
                 messages.append(message)
         return structs.replace(request, messages=messages)
 
-    async def fetch_files(
-        self, request: MessagesRequest, target: Target, limits: TargetLimits
-    ) -> dict[tuple[str, str], Source | None]:
-        """Return the files in place of the URLs that the provider does not accept (`RelayedRequest.files`)."""
-        to_fetch = await self._fetch_all(request, target, limits)
-        return {key: _source_of(self._found[key]) for key in to_fetch}
+    def encode_files(self, fetched: Collection[MediaKey]) -> dict[MediaKey, Source | None]:
+        """Return the results of `fetch` for a relay (`RelayedRequest.files`)."""
+        return {key: _source_of(self._found[key]) for key in fetched}
 
-    async def _fetch_all(
-        self, request: MessagesRequest, target: Target, limits: TargetLimits
-    ) -> Mapping[_Key, _Linked]:
+    async def fetch(self, request: MessagesRequest, target: Target, limits: TargetLimits) -> Collection[MediaKey]:
+        """Download what the provider does not accept as a URL, and return the keys of these files."""
         contents = [message.content for message in request.messages if isinstance(message.content, list)]
         linked = [
             block
@@ -101,12 +94,12 @@ class MediaInliner:
             if (limits.accepts_images or not isinstance(block, ImageBlock))
             and not target.wire.accepts_media_url(target.dialect, block)
         ]
-        newest = dict[_Key, _Linked]()
+        newest = dict[MediaKey, _Linked]()
         for block in reversed(linked):
             newest.setdefault(_key(block), block)
         await self._fetch_newest([block for key, block in newest.items() if key not in self._found], limits)
         self.notes = [_note_on(block, self._found[key]) for key, block in reversed(newest.items())]
-        return newest
+        return newest.keys()
 
     async def _fetch_newest(self, blocks: Sequence[_Linked], limits: TargetLimits) -> None:
         """Fetch files, the newest first. The same request gets the same files, which keeps the provider's cache."""
@@ -118,12 +111,12 @@ class MediaInliner:
             ):
                 found = fetched
                 if isinstance(fetched, FetchedPage):
-                    if self._bytes + len(fetched.body) > MAX_TOTAL_BYTES:
+                    if self.fetched_bytes + len(fetched.body) > MAX_TOTAL_BYTES:
                         found = WebFetchFailed(
                             f"the links of a request have more than {MAX_TOTAL_BYTES >> 20} MiB", "content_too_large"
                         )
                     else:
-                        self._bytes += len(fetched.body)
+                        self.fetched_bytes += len(fetched.body)
                 self._found[_key(block)] = found
         for block in blocks[room:]:
             self._found[_key(block)] = WebFetchFailed(
@@ -140,17 +133,17 @@ class MediaInliner:
             error.release_tracebacks()
             return error
 
-    def _block_with_bytes(self, block: Block, to_fetch: Container[_Key], levels: int = _LEVELS_OF_FILES) -> Block:
+    def _block_with_bytes(self, block: Block, fetched: Container[MediaKey], levels: int = _LEVELS_OF_FILES) -> Block:
         if levels and (content := _content_with_links(block)) is not None:
             blocks = decode_nested_content(content)
             raws = msgspec.json.decode(content, type=list[Raw])  # unchanged blocks keep their bytes
-            replaced = (self._block_with_bytes(inner, to_fetch, levels - 1) for inner in blocks)
+            replaced = (self._block_with_bytes(inner, fetched, levels - 1) for inner in blocks)
             items = [raw if new is old else new for raw, old, new in zip(raws, blocks, replaced, strict=True)]
             encoded = Raw(msgspec.json.encode(items))
             if isinstance(block, DocumentBlock):
                 return structs.replace(block, source=structs.replace(block.source, content=encoded))
             return structs.replace(block, content=encoded)
-        if not isinstance(block, ImageBlock | DocumentBlock) or _key(block) not in to_fetch:
+        if not isinstance(block, ImageBlock | DocumentBlock) or _key(block) not in fetched:
             return block
         found = self._found[_key(block)]
         source = _source_of(found)
@@ -203,5 +196,5 @@ def _kind(block: _Linked) -> str:
     return "image" if isinstance(block, ImageBlock) else "document"
 
 
-def _key(block: _Linked) -> _Key:
+def _key(block: _Linked) -> MediaKey:
     return _kind(block), block.source.url

@@ -6,10 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
 from msgspec import structs
 
 from anthropic_proxy.engine.exchange.media_inlining import MAX_CONCURRENT_FETCHES, MAX_URLS_PER_REQUEST
 from anthropic_proxy.engine.upstream.contract import FetchedPage
+from anthropic_proxy.engine.wires.contract import Credential, UpstreamRequest
 from tests.support.fake_upstream import FakeUpstream, reply
 from tests.support.harness import FakeResponse, ProxyHarness
 
@@ -80,3 +82,43 @@ async def test_links_in_a_document_of_blocks_are_fetched() -> None:
     content = [{"type": "text", "text": "before"}, image("https://pictures.test/1")]
     document = {"type": "document", "title": "T", "source": {"type": "content", "content": content}}
     assert await send_images({"role": "user", "content": [document]}) == ["T", "before", "image"]
+
+
+CLAUDE = {"AWS_REGION": "us-east-1", "AWS_BEARER_TOKEN_BEDROCK": "k-0123456789abcdef"}
+OTHER = {"MOONSHOT_API_KEY": "sk-0123456789abcdef"}
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"), [("bedrock/anthropic.claude-opus-5-5", CLAUDE), ("moonshot/kimi-k2.6", OTHER)]
+)
+async def test_the_encoding_of_large_files_leaves_the_event_loop_free(model: str, settings: dict[str, str]) -> None:
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async def turns_for(size: int) -> int:
+        async def fetch(url: str, **_: Any) -> FetchedPage:
+            nonlocal begun
+            begun = turns
+            return FetchedPage(url=url, media_type="image/png", body=b"\x89PNG" * (size // 4))
+
+        def answer(_: str, request: UpstreamRequest, __: Credential | None) -> FakeResponse:
+            nonlocal used
+            used = turns - begun
+            assert len(request.body) > size
+            return FakeResponse(401, b"{}")
+
+        begun = used = 0
+        proxy = ProxyHarness(answer, **settings)
+        proxy.services = structs.replace(proxy.services, web_fetch=fetch)
+        await proxy.post(model=model, messages=[{"role": "user", "content": [image("https://pictures.test/1")]}])
+        return used
+
+    turns = 0
+    other = asyncio.create_task(count_turns())
+    try:
+        assert 0 < await turns_for(4) < 100 < await turns_for(15 << 20)
+    finally:
+        other.cancel()
